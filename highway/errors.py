@@ -1,0 +1,51 @@
+"""Every exception of Highway: each derives from `HighwayError` and from the builtin a reader would expect."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "DecodeError",
+    "EmptyDatasetError",
+    "EndOfData",
+    "HighwayError",
+    "PipelineStateError",
+    "QueueClosed",
+    "TooManyErrors",
+    "WaitTimeout",
+]
+
+
+class HighwayError(Exception):
+    """Base of all errors that Highway raises."""
+
+
+class ArgumentError(HighwayError, ValueError):
+    """An argument is outside of what is allowed; the message names it, its value and what is allowed."""
+
+
+class DecodeError(HighwayError, ValueError):
+    """A file is not a picture, is damaged, or asks for more than the limits allow."""
+
+
+class EmptyDatasetError(HighwayError, FileNotFoundError):
+    """A folder has no classes, no pictures, or no picture that can be decoded."""
+
+
+class TooManyErrors(HighwayError, RuntimeError):
+    """More samples failed than `max_errors` allows."""
+
+
+class EndOfData(HighwayError, EOFError):
+    """All epochs were handed out; `dequeue()` has nothing more to give."""
+
+
+class PipelineStateError(HighwayError, RuntimeError):
+    """The pipeline cannot do this now: it was stopped, or it has no such end."""
+
+
+class QueueClosed(HighwayError, RuntimeError):
+    """The queue was closed while, or before, somebody waited at it."""
+
+
+class WaitTimeout(HighwayError, TimeoutError):
+    """Nothing arrived within the time that the caller gave."""
