@@ -4,16 +4,21 @@ Switches (environment variables, each "1" to turn on):
 
 HIGHWAY_DEBUG     bounds checks in Cython, assertions and symbols in C, no optimisation
 HIGHWAY_COVERAGE  line tracing in Cython for coverage measurements
-HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer (run with libasan preloaded)
+HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks and assertions
+                  (run with libasan preloaded: tools/sanitized.sh)
 HIGHWAY_WERROR    C warnings end the build
 """
 
 import os
+import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 
 def switch(name):
@@ -35,6 +40,10 @@ DIRECTIVES = {
     "linetrace": COVERAGE,
 }
 
+# Each combination of switches has a folder of its own: neither Cython nor the compiler notices a changed flag.
+KIND = [name for name, on in (("debug", DEBUG), ("coverage", COVERAGE), ("sanitize", SANITIZE)) if on]
+BUILD = os.path.join("build", "-".join(KIND or ["release"]))
+
 
 def libjpeg_flags():
     """Compiler and linker flags of libjpeg-turbo; ends the build with one sentence where it is missing."""
@@ -50,36 +59,60 @@ def libjpeg_flags():
         answer = subprocess.run([pkg_config, option, "libjpeg"], capture_output=True, text=True)
         if answer.returncode:
             raise SystemExit(missing)
-        return answer.stdout.split()
+        return shlex.split(answer.stdout)
 
     return ask("--cflags"), ask("--libs")
 
 
+def python_headers():
+    """Ends the build with one sentence where Python's own headers are missing."""
+    include = sysconfig.get_path("include")
+    if not os.path.exists(os.path.join(include, "Python.h")):
+        version = "{}.{}".format(*sys.version_info)
+        raise SystemExit(
+            f"Highway needs the headers of Python {version} to build, and {include} has no Python.h: "
+            f"apt-get install python{version}-dev, or use a Python that brings them."
+        )
+
+
 def extensions():
-    compile_args = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+    compile_args = [
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        "-Wno-missing-field-initializers",
+    ]
     link_args = []
     macros = []
+    undefined = []
     if switch("HIGHWAY_WERROR"):
         compile_args += ["-Werror"]
-    if DEBUG:
-        compile_args += ["-O0", "-g"]
+    if DEBUG or SANITIZE:
+        compile_args += ["-O0" if DEBUG else "-O1", "-g"]
+        undefined += ["NDEBUG"]
     else:
         compile_args += ["-O3", "-g0"]
         macros += [("NDEBUG", "1")]
     if COVERAGE:
         macros += [("CYTHON_TRACE_NOGIL", "1")]
     if SANITIZE:
-        sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
+        sanitizers = [
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-fno-omit-frame-pointer",
+        ]
         compile_args += sanitizers
         link_args += sanitizers
-    jpeg_cflags, jpeg_libs = libjpeg_flags()
 
-    def extension(name, *sources, cflags=(), libs=()):
+    def extension(name, *sources, libs=()):
         return Extension(
             f"highway._core.{name}",
             [f"highway/_core/{name}.pyx", *(f"highway/_core/{source}" for source in sources)],
+            include_dirs=["highway/_core"],
             define_macros=macros,
-            extra_compile_args=compile_args + list(cflags),
+            undef_macros=undefined,
+            extra_compile_args=list(compile_args),
             extra_link_args=link_args + list(libs),
             depends=[f"highway/_core/{source.removesuffix('.c')}.h" for source in sources],
         )
@@ -90,10 +123,39 @@ def extensions():
         extension("philox"),
         extension("geometry", "pixels.c"),
         extension("values", "pixels.c"),
-        extension("jpeg", "jpeg_decoder.c", "resampler.c", cflags=jpeg_cflags, libs=jpeg_libs),
+        extension("jpeg", "jpeg_decoder.c", "resampler.c"),
         extension("resample", "resampler.c"),
     ]
     return [e for e in every if os.path.exists(e.sources[0])]
 
 
-setup(ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES))
+USES_LIBJPEG = {"highway._core.jpeg"}
+
+
+class BuildCore(build_ext):
+    """Looks for headers and runs Cython only when something is compiled: metadata and an sdist need neither."""
+
+    def build_extensions(self):
+        python_headers()
+        cflags, libs = libjpeg_flags()
+        for extension in self.extensions:
+            if extension.name in USES_LIBJPEG:
+                extension.extra_compile_args += cflags
+                extension.extra_link_args += libs
+        generated = cythonize(
+            self.extensions,
+            compiler_directives=DIRECTIVES,
+            build_dir=os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
+            force=self.force,
+            quiet=self.verbose == 0,
+        )
+        for extension, c in zip(self.extensions, generated, strict=True):
+            extension.sources = c.sources
+        super().build_extensions()
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildCore},
+    options={"build": {"build_base": BUILD}},
+)
