@@ -4,13 +4,16 @@ from __future__ import annotations
 
 __all__ = [
     "ArgumentError",
+    "ContractError",
     "DecodeError",
     "EmptyDatasetError",
     "EndOfData",
+    "FieldError",
     "HighwayError",
     "PipelineStateError",
     "QueueClosed",
     "TooManyErrors",
+    "UnknownLengthError",
     "WaitTimeout",
 ]
 
@@ -21,6 +24,10 @@ class HighwayError(Exception):
 
 class ArgumentError(HighwayError, ValueError):
     """An argument is outside of what is allowed; the message names it, its value and what is allowed."""
+
+
+class ContractError(HighwayError, TypeError):
+    """A module returned something that the engine cannot pass on; the message names it and what it should return."""
 
 
 class DecodeError(HighwayError, ValueError):
@@ -39,8 +46,19 @@ class EndOfData(HighwayError, EOFError):
     """All epochs were handed out; `dequeue()` has nothing more to give."""
 
 
+class FieldError(HighwayError, AttributeError, KeyError):
+    """A batch has no field of this name; the message lists those that it has."""
+
+    # KeyError would show the message quoted.
+    __str__ = Exception.__str__
+
+
 class PipelineStateError(HighwayError, RuntimeError):
     """The pipeline cannot do this now: it was stopped, or it has no such end."""
+
+
+class UnknownLengthError(HighwayError, TypeError):
+    """The source does not know how many batches an epoch has."""
 
 
 class QueueClosed(HighwayError, RuntimeError):

@@ -1,0 +1,1 @@
+"""Compiled kernels: they import nothing of Highway but each other's declarations and its errors."""

@@ -1,0 +1,219 @@
+"""A pool of aligned buffers: memory comes back when the last view of an array dies, never before.
+
+Python's lock guards the pool: memory is taken and given back by Python calls and by destructors, both of which hold it.
+"""
+
+import math
+import threading
+
+import numpy as np
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport uintptr_t
+
+from highway.errors import ArgumentError
+
+# A cache line, and the widest vector that a kernel loads.
+cdef enum:
+    ALIGNMENT = 64
+    SHELF = 64
+
+
+cdef struct Block:
+    void *memory
+    size_t capacity
+
+
+cdef size_t size_class(size_t nbytes) noexcept nogil:
+    """Smallest of eight steps per power of two that holds `nbytes`: batches of nearly the same size share memory."""
+    cdef size_t step = ALIGNMENT
+    while step * 16 < nbytes:
+        step *= 2
+    return (nbytes + step - 1) // step * step
+
+
+@cython.final
+@cython.no_gc
+cdef class Slot:
+    """Memory of one array; exports the writable buffer protocol and returns the memory to its pool when it dies."""
+
+    cdef BufferPool pool
+    cdef Block block
+    cdef void *data
+    cdef Py_ssize_t nbytes
+
+    def __dealloc__(self):
+        if self.block.memory != NULL:
+            self.pool.give(self.block)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.nbytes, False, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+    def __len__(self):
+        return self.nbytes
+
+
+@cython.final
+cdef class BufferPool:
+    """Hands out uninitialised arrays, and takes their memory back when the last view of them has died.
+
+    Parameters
+    ----------
+    max_free_bytes : int
+        Most memory that waits for reuse; more than that is freed at once.
+    max_free_per_size : int
+        Most blocks of one size that wait for reuse.
+
+    Notes
+    -----
+    A closed pool keeps nothing: it still hands out arrays, whose memory is freed as soon as the last view dies. So a
+    worker that outlives its pipeline, and a batch that the user holds, need no special case.
+    """
+
+    cdef Block[SHELF] shelf
+    cdef int shelved
+    cdef size_t free_bytes
+    cdef size_t used_bytes
+    cdef size_t max_free_bytes
+    cdef int max_free_per_size
+    cdef long long handed_out
+    cdef long long reused
+    cdef bint closed
+
+    def __cinit__(self, *, max_free_bytes=64 << 20, max_free_per_size=4):
+        if max_free_bytes < 0 or max_free_per_size < 0:
+            raise ArgumentError(
+                "BufferPool: max_free_bytes and max_free_per_size must be 0 or more, "
+                f"not {max_free_bytes} and {max_free_per_size}"
+            )
+        self.max_free_bytes = max_free_bytes
+        self.max_free_per_size = max_free_per_size
+
+    def __dealloc__(self):
+        self.clear_shelf()
+
+    cdef void clear_shelf(self) noexcept:
+        cdef int i
+        for i in range(self.shelved):
+            PyMem_RawFree(self.shelf[i].memory)
+        self.shelved = 0
+        self.free_bytes = 0
+
+    cdef bint take(self, size_t capacity, Block *block) noexcept:
+        """Fill `block` with memory of `capacity` usable bytes, the last one that came back if there is one."""
+        cdef int i
+        for i in range(self.shelved - 1, -1, -1):
+            if self.shelf[i].capacity == capacity:
+                block[0] = self.shelf[i]
+                self.shelved -= 1
+                self.shelf[i] = self.shelf[self.shelved]
+                self.free_bytes -= capacity
+                self.used_bytes += capacity
+                self.reused += 1
+                return True
+        block.memory = PyMem_RawMalloc(capacity + ALIGNMENT)
+        block.capacity = capacity
+        if block.memory == NULL:
+            return False
+        self.used_bytes += capacity
+        return True
+
+    cdef void give(self, Block block) noexcept:
+        cdef int i, same = 0
+        self.used_bytes -= block.capacity
+        for i in range(self.shelved):
+            same += self.shelf[i].capacity == block.capacity
+        if (
+            self.closed
+            or self.shelved == SHELF
+            or same >= self.max_free_per_size
+            or self.free_bytes + block.capacity > self.max_free_bytes
+        ):
+            PyMem_RawFree(block.memory)
+            return
+        self.shelf[self.shelved] = block
+        self.shelved += 1
+        self.free_bytes += block.capacity
+
+    def empty(self, shape, dtype="uint8"):
+        """An uninitialised, C-ordered, writable array whose memory is aligned to 64 bytes.
+
+        Parameters
+        ----------
+        shape : int or tuple of int
+        dtype : numpy dtype or its name
+            Anything but objects.
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        ArgumentError
+            Negative shape, or a dtype that holds Python objects.
+        MemoryError
+            The memory is not there.
+        """
+        cdef Slot slot
+        dtype = np.dtype(dtype)
+        if dtype.hasobject:
+            raise ArgumentError(f"empty: dtype must not hold Python objects, but is {dtype}; use numpy.empty")
+        shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+        for extent in shape:
+            if extent < 0:
+                raise ArgumentError(f"empty: shape must not be negative, but is {shape}")
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes == 0:
+            return np.empty(shape, dtype)
+        if nbytes > (<Py_ssize_t> 1 << 62):
+            raise MemoryError(f"empty: an array of shape {shape} and dtype {dtype} needs {nbytes} bytes")
+        slot = Slot.__new__(Slot)
+        slot.pool = self
+        slot.nbytes = nbytes
+        if not self.take(size_class(nbytes), &slot.block):
+            raise MemoryError(f"empty: an array of shape {shape} and dtype {dtype} needs {nbytes} bytes")
+        slot.data = <void *> ((<uintptr_t> slot.block.memory + ALIGNMENT - 1) & ~<uintptr_t> (ALIGNMENT - 1))
+        self.handed_out += 1
+        return np.ndarray(shape, dtype, slot)
+
+    def use(self):
+        """Make this the pool of the calling thread: `highway.batch.empty` takes memory from it there."""
+        current.pool = self
+
+    def close(self):
+        """Free what waits for reuse; from now on memory is freed when its last view dies. May be called again."""
+        self.closed = True
+        self.clear_shelf()
+
+    def stats(self):
+        """Counts of this pool.
+
+        Returns
+        -------
+        dict
+            `used_bytes` and `free_bytes` (memory in arrays, and waiting for reuse), `handed_out` (arrays so far),
+            `reused` (how many of them needed no new memory).
+        """
+        return {
+            "used_bytes": self.used_bytes,
+            "free_bytes": self.free_bytes,
+            "handed_out": self.handed_out,
+            "reused": self.reused,
+        }
+
+
+current = threading.local()
+
+
+def empty(shape, dtype="uint8"):
+    """An uninitialised array from the pool of the calling thread, or from numpy where the thread has none."""
+    pool = getattr(current, "pool", None)
+    if pool is None:
+        return np.empty(shape, dtype)
+    return (<BufferPool?> pool).empty(shape, dtype)
