@@ -1,0 +1,495 @@
+#include "jpeg_decoder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+
+#include "resampler.h"
+
+/* A picture with more scans than this costs far more time than its size lets expect; encoders write about ten. */
+#define MAX_SCANS 100
+
+/* Coefficients of progressive pictures are held in memory by libjpeg: two bytes a sample. */
+#define MAX_LIBJPEG_MEMORY (1024L * 1024 * 1024)
+
+/* Rows that are asked for at once; libjpeg hands out one iMCU row at the most. */
+#define ROWS_AT_ONCE 16
+
+/* Columns around a window whose upsampled colour libjpeg makes from neighbours that the window does not have. */
+#define CROP_MARGIN 2
+
+struct hw_jpeg {
+    struct jpeg_decompress_struct cinfo; /* first, so that callbacks find the rest */
+    struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
+    jmp_buf escape;
+    char *message;
+    hw_axis x, y;
+    hw_buffer ring;     /* decoded rows, reused in turn */
+    hw_buffer combined; /* one row after the vertical pass */
+    hw_buffer upright;  /* a picture that still has to be transposed */
+};
+
+/* ---- files ---- */
+
+static int arena_reserve(hw_arena *arena, size_t n) {
+    if (arena->capacity - arena->used >= n) return 0;
+    const size_t capacity = arena->used + n + (arena->used + n) / 4;
+    uint8_t *larger = realloc(arena->bytes, capacity);
+    if (!larger) return -1;
+    arena->bytes = larger;
+    arena->capacity = capacity;
+    return 0;
+}
+
+/* Up to n bytes, fewer when the file ends before; -1 with errno. */
+static ssize_t read_all(int fd, uint8_t *block, size_t n) {
+    size_t got = 0;
+    while (got < n) {
+        const ssize_t part = read(fd, block + got, n - got);
+        if (part < 0 && errno == EINTR) continue;
+        if (part < 0) return -1;
+        if (part == 0) break;
+        got += (size_t)part;
+    }
+    return (ssize_t)got;
+}
+
+static int read_open_file(int fd, size_t max_bytes, hw_arena *arena, size_t *size, char *message) {
+    struct stat info;
+    if (fstat(fd, &info)) {
+        snprintf(message, HW_MESSAGE_SIZE, "cannot be examined: %s", strerror(errno));
+        return HW_NO_FILE;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        snprintf(message, HW_MESSAGE_SIZE, "is %s, expected a regular file",
+                 S_ISDIR(info.st_mode)    ? "a directory"
+                 : S_ISFIFO(info.st_mode) ? "a FIFO"
+                                          : "a device");
+        return HW_NO_FILE;
+    }
+    if (info.st_size == 0) {
+        snprintf(message, HW_MESSAGE_SIZE, "is empty (0 bytes)");
+        return HW_BAD_FILE;
+    }
+    if ((uintmax_t)info.st_size > max_bytes) {
+        snprintf(message, HW_MESSAGE_SIZE, "has %jd bytes, allowed are %zu", (intmax_t)info.st_size, max_bytes);
+        return HW_BAD_FILE;
+    }
+    if (arena_reserve(arena, (size_t)info.st_size)) {
+        snprintf(message, HW_MESSAGE_SIZE, "needs %jd bytes of memory, which are not there", (intmax_t)info.st_size);
+        return HW_NO_MEMORY;
+    }
+    const ssize_t got = read_all(fd, arena->bytes + arena->used, (size_t)info.st_size);
+    if (got < 0) {
+        snprintf(message, HW_MESSAGE_SIZE, "cannot be read: %s", strerror(errno));
+        return HW_NO_FILE;
+    }
+    *size = (size_t)got; /* less than its size when the file was cut meanwhile: the decoder will say so */
+    return HW_OK;
+}
+
+int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size, char *message) {
+    /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        snprintf(message, HW_MESSAGE_SIZE, "cannot be opened: %s", strerror(errno));
+        return HW_NO_FILE;
+    }
+    *offset = arena->used;
+    const int status = read_open_file(fd, max_bytes, arena, size, message);
+    if (status == HW_OK) arena->used += *size;
+    close(fd);
+    return status;
+}
+
+/* ---- headers ---- */
+
+static unsigned big16(const uint8_t *p) { return (unsigned)p[0] << 8 | p[1]; }
+
+static uint32_t tiff_number(const uint8_t *p, int n, int little) {
+    uint32_t value = 0;
+    for (int i = 0; i < n; i++) value = value << 8 | p[little ? n - 1 - i : i];
+    return value;
+}
+
+/* Orientation in an EXIF segment (Exif 2.32, TIFF 6.0 section 2), 1 where there is none. */
+static int exif_orientation(const uint8_t *segment, size_t n) {
+    if (n < 14 || memcmp(segment, "Exif\0\0", 6)) return 1;
+    const uint8_t *tiff = segment + 6;
+    n -= 6;
+    const int little = tiff[0] == 'I';
+    if (!(tiff[0] == tiff[1] && (little || tiff[0] == 'M')) || tiff_number(tiff + 2, 2, little) != 42) return 1;
+    const size_t at = tiff_number(tiff + 4, 4, little);
+    if (at > n - 2) return 1;
+    const size_t entries = tiff_number(tiff + at, 2, little);
+    for (size_t i = 0; i < entries && at + 2 + (i + 1) * 12 <= n; i++) {
+        const uint8_t *entry = tiff + at + 2 + i * 12;
+        if (tiff_number(entry, 2, little) == 0x0112) {
+            const uint32_t value = tiff_number(entry + 8, 2, little);
+            return tiff_number(entry + 2, 2, little) == 3 && value >= 1 && value <= 8 ? (int)value : 1;
+        }
+    }
+    return 1;
+}
+
+/* Whether an end-of-image marker stands behind `from`. Looked for from the end, where it is in a whole file. */
+static int has_end(const uint8_t *bytes, size_t from, size_t size) {
+    for (size_t i = size; i >= from + 2; i--)
+        if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return 1;
+    return 0;
+}
+
+int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max_pixels, hw_picture *picture,
+                    char *message) {
+    if (size < 3 || bytes[0] != 0xFF || bytes[1] != 0xD8 || bytes[2] != 0xFF) {
+        snprintf(message, HW_MESSAGE_SIZE, "does not begin like a JPEG file");
+        return HW_NOT_JPEG;
+    }
+    picture->height = picture->width = 0;
+    picture->orientation = 1;
+    size_t at = 2;
+    for (;;) {
+        while (at < size && bytes[at] != 0xFF) at++; /* as libjpeg does: junk before a marker is passed over */
+        while (at < size && bytes[at] == 0xFF) at++;
+        if (at + 3 > size) {
+            snprintf(message, HW_MESSAGE_SIZE, "is truncated: the header does not end within %zu bytes", size);
+            return HW_BAD_FILE;
+        }
+        const int marker = bytes[at++];
+        if (marker == 0x00 || marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8)) continue; /* without a segment */
+        if (marker == 0xD9) {
+            snprintf(message, HW_MESSAGE_SIZE, "is damaged: it ends before its first scan");
+            return HW_BAD_FILE;
+        }
+        const size_t length = big16(bytes + at);
+        if (length < 2 || at + length > size) {
+            snprintf(message, HW_MESSAGE_SIZE, "is damaged: segment 0xFF%02X of %zu bytes at offset %zu, file of %zu",
+                     (unsigned)marker, length, at, size);
+            return HW_BAD_FILE;
+        }
+        const uint8_t *segment = bytes + at + 2;
+        if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
+            if (length >= 8) {
+                picture->height = (int)big16(segment + 1);
+                picture->width = (int)big16(segment + 3);
+            }
+        } else if (marker == 0xE1 && oriented && picture->orientation == 1) {
+            picture->orientation = exif_orientation(segment, length - 2);
+        }
+        at += length;
+        if (marker == 0xDA) break;
+    }
+    if (picture->height <= 0 || picture->width <= 0) {
+        snprintf(message, HW_MESSAGE_SIZE, "is damaged: a picture of %d x %d pixels", picture->height, picture->width);
+        return HW_BAD_FILE;
+    }
+    if ((int64_t)picture->height * picture->width > max_pixels) {
+        snprintf(message, HW_MESSAGE_SIZE, "has %d x %d pixels, allowed are %lld in total", picture->height,
+                 picture->width, (long long)max_pixels);
+        return HW_BAD_FILE;
+    }
+    if (!has_end(bytes, at, size)) {
+        snprintf(message, HW_MESSAGE_SIZE, "is truncated: no end-of-image marker within its %zu bytes", size);
+        return HW_BAD_FILE;
+    }
+    if (picture->orientation >= 5) {
+        const int height = picture->height;
+        picture->height = picture->width;
+        picture->width = height;
+    }
+    return HW_OK;
+}
+
+/* ---- callbacks of libjpeg ---- */
+
+static void on_error(j_common_ptr cinfo) {
+    hw_jpeg *decoder = (hw_jpeg *)cinfo;
+    char text[JMSG_LENGTH_MAX];
+    (*cinfo->err->format_message)(cinfo, text);
+    snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: %.*s", HW_MESSAGE_SIZE - 32, text);
+    longjmp(decoder->escape, 1);
+}
+
+static void on_message(j_common_ptr cinfo, int level) {
+    if (level >= 0) return;
+    switch (cinfo->err->msg_code) { /* what does not touch a pixel */
+    case JWRN_EXTRANEOUS_DATA:
+    case JWRN_ADOBE_XFORM:
+    case JWRN_JFIF_MAJOR:
+    case JWRN_TOO_MUCH_DATA: cinfo->err->num_warnings++; return;
+    default: on_error(cinfo);
+    }
+}
+
+static void on_output(j_common_ptr cinfo) {}
+
+static void on_progress(j_common_ptr cinfo) {
+    hw_jpeg *decoder = (hw_jpeg *)cinfo;
+    if (decoder->cinfo.input_scan_number > MAX_SCANS) {
+        snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: more than %d scans", MAX_SCANS);
+        longjmp(decoder->escape, 1);
+    }
+}
+
+/* ---- life ---- */
+
+static int create(hw_jpeg *decoder) {
+    if (setjmp(decoder->escape)) return -1; /* no memory, or headers and library of different versions */
+    jpeg_create_decompress(&decoder->cinfo);
+    return 0;
+}
+
+hw_jpeg *hw_jpeg_new(void) {
+    hw_jpeg *decoder = calloc(1, sizeof *decoder);
+    char message[HW_MESSAGE_SIZE];
+    if (!decoder) return NULL;
+    decoder->cinfo.err = jpeg_std_error(&decoder->errors);
+    decoder->errors.error_exit = on_error;
+    decoder->errors.emit_message = on_message;
+    decoder->errors.output_message = on_output;
+    decoder->progress.progress_monitor = on_progress;
+    decoder->message = message;
+    if (create(decoder)) {
+        jpeg_destroy_decompress(&decoder->cinfo);
+        free(decoder);
+        return NULL;
+    }
+    decoder->message = NULL;
+    decoder->cinfo.progress = &decoder->progress;
+    decoder->cinfo.mem->max_memory_to_use = MAX_LIBJPEG_MEMORY;
+    return decoder;
+}
+
+void hw_jpeg_free(hw_jpeg *decoder) {
+    if (!decoder) return;
+    jpeg_destroy_decompress(&decoder->cinfo);
+    hw_axis_free(&decoder->x);
+    hw_axis_free(&decoder->y);
+    hw_buffer_free(&decoder->ring);
+    hw_buffer_free(&decoder->combined);
+    hw_buffer_free(&decoder->upright);
+    free(decoder);
+}
+
+int hw_jpeg_library_version(void) { return LIBJPEG_TURBO_VERSION_NUMBER; }
+
+/* ---- pixels ---- */
+
+/* (a * b) / 255, rounded, for bytes. */
+static inline unsigned multiply255(unsigned a, unsigned b) {
+    const unsigned t = a * b + 128;
+    return ((t >> 8) + t) >> 8;
+}
+
+/* CMYK, inverted as Adobe stores it, to RGB in place: Pillow's convert("RGB") of the same file. */
+static void cmyk_to_rgb(uint8_t *row, size_t width) {
+    for (size_t i = 0; i < width; i++) {
+        const uint8_t *in = row + 4 * i;
+        const unsigned black = in[3];
+        const unsigned r = black - multiply255(255u - in[0], black);
+        const unsigned g = black - multiply255(255u - in[1], black);
+        const unsigned b = black - multiply255(255u - in[2], black);
+        row[3 * i] = (uint8_t)r;
+        row[3 * i + 1] = (uint8_t)g;
+        row[3 * i + 2] = (uint8_t)b;
+    }
+}
+
+/* ITU-R 601 luma, as Pillow's convert("L"), in place. */
+static void rgb_to_grey(uint8_t *row, size_t width) {
+    for (size_t i = 0; i < width; i++) {
+        const uint8_t *in = row + 3 * i;
+        row[i] = (uint8_t)((in[0] * 19595u + in[1] * 38470u + in[2] * 7471u + 0x8000u) >> 16);
+    }
+}
+
+static void transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride, int out_height,
+                      int out_width, int channels) {
+    for (int y = 0; y < out_height; y++)
+        for (int x = 0; x < out_width; x++)
+            for (int c = 0; c < channels; c++) out[y * out_stride + x * channels + c] = in[x * in_stride + y * channels + c];
+}
+
+/* EXIF orientation as: mirror the stored rows, mirror the stored columns, then swap the axes. */
+static const struct {
+    int mirror_x, mirror_y, swap;
+} ORIENTATIONS[9] = {{0, 0, 0}, {0, 0, 0}, {1, 0, 0}, {1, 1, 0}, {0, 1, 0}, {0, 0, 1}, {0, 1, 1}, {1, 1, 1}, {1, 0, 1}};
+
+typedef struct {
+    double x0, y0, x1, y1; /* in stored pixels */
+    int height, width;     /* of the output before the axes are swapped */
+    int mirror_x, mirror_y, swap;
+} stored_window;
+
+static stored_window to_stored(const hw_picture *picture, const hw_target *target) {
+    const int orientation = picture->orientation;
+    stored_window w = {target->x0, target->y0, target->x1, target->y1, target->height, target->width,
+                       ORIENTATIONS[orientation].mirror_x, ORIENTATIONS[orientation].mirror_y,
+                       ORIENTATIONS[orientation].swap};
+    double stored_height = picture->height, stored_width = picture->width;
+    if (w.swap) {
+        w = (stored_window){w.y0, w.x0, w.y1, w.x1, w.width, w.height, w.mirror_x, w.mirror_y, 1};
+        stored_height = picture->width;
+        stored_width = picture->height;
+    }
+    if (w.mirror_x) {
+        const double x0 = w.x0;
+        w.x0 = stored_width - w.x1;
+        w.x1 = stored_width - x0;
+    }
+    if (w.mirror_y) {
+        const double y0 = w.y0;
+        w.y0 = stored_height - w.y1;
+        w.y1 = stored_height - y0;
+    }
+    return w;
+}
+
+/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window no smaller than
+ * the output. A filter that does not smooth what is left to do would show what the scaling did: it decodes exactly. */
+static int choose_eighths(const stored_window *w, const hw_target *target) {
+    int eighths = 8;
+    if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
+    while (eighths > 1 && (w->x1 - w->x0) * (eighths / 2) >= 8.0 * w->width &&
+           (w->y1 - w->y0) * (eighths / 2) >= 8.0 * w->height)
+        eighths /= 2;
+    return eighths;
+}
+
+static int out_of_memory(hw_jpeg *decoder) {
+    snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: no memory left");
+    jpeg_abort_decompress(&decoder->cinfo);
+    return HW_NO_MEMORY;
+}
+
+/* Everything after setjmp: libjpeg leaves through decoder->escape when it fails. */
+static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                  const hw_target *target) {
+    struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
+    hw_axis *x = &decoder->x, *y = &decoder->y;
+    const stored_window window = to_stored(picture, target);
+
+    jpeg_mem_src(cinfo, bytes, (unsigned long)size);
+    jpeg_read_header(cinfo, TRUE);
+    const int swapped = picture->orientation >= 5;
+    if ((int)cinfo->image_width != (swapped ? picture->height : picture->width) ||
+        (int)cinfo->image_height != (swapped ? picture->width : picture->height)) {
+        snprintf(decoder->message, HW_MESSAGE_SIZE, "is damaged: it contains headers of different sizes");
+        jpeg_abort_decompress(cinfo);
+        return HW_BAD_FILE;
+    }
+
+    const int four = cinfo->jpeg_color_space == JCS_CMYK || cinfo->jpeg_color_space == JCS_YCCK;
+    const int grey = target->channels == 1;
+    cinfo->out_color_space = four ? JCS_CMYK : grey ? JCS_GRAYSCALE : JCS_RGB;
+    cinfo->dct_method = JDCT_ISLOW;
+    const int eighths = choose_eighths(&window, target);
+    cinfo->scale_num = (unsigned)eighths;
+    cinfo->scale_denom = 8;
+    jpeg_start_decompress(cinfo);
+
+    const double scale = eighths / 8.0;
+    const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
+    if (hw_axis_build(x, target->filter, width, window.x0 * scale, fmin(window.x1 * scale, width), window.width,
+                      window.mirror_x) ||
+        hw_axis_build(y, target->filter, height, window.y0 * scale, fmin(window.y1 * scale, height), window.height, 0))
+        return out_of_memory(decoder);
+
+    /* Columns: libjpeg widens the window to whole blocks. */
+    JDIMENSION left = 0, columns = (JDIMENSION)width;
+    if (x->lowest - CROP_MARGIN > 0 || x->highest + CROP_MARGIN < width) {
+        const int from = x->lowest > CROP_MARGIN ? x->lowest - CROP_MARGIN : 0;
+        const int to = x->highest + CROP_MARGIN < width ? x->highest + CROP_MARGIN : width;
+        left = (JDIMENSION)from;
+        columns = (JDIMENSION)(to - from);
+        jpeg_crop_scanline(cinfo, &left, &columns);
+    }
+
+    /* Rows: a ring that holds what one output row needs and what libjpeg hands out at once. */
+    const int components = cinfo->output_components;
+    const size_t row_bytes = (size_t)columns * (size_t)components;
+    const size_t row_stride = (row_bytes + 63) & ~(size_t)63;
+    const int ring_rows = y->taps + ROWS_AT_ONCE;
+    const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
+    const size_t used = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
+    uint8_t *out = target->out;
+    ptrdiff_t out_stride = target->out_stride;
+    if (hw_buffer_reserve(&decoder->ring, row_stride * (size_t)ring_rows) ||
+        hw_buffer_reserve(&decoder->combined, pointers + used + HW_ROW_SLACK))
+        return out_of_memory(decoder);
+    if (window.swap) {
+        out_stride = (ptrdiff_t)window.width * target->channels;
+        if (hw_buffer_reserve(&decoder->upright, (size_t)out_stride * (size_t)window.height))
+            return out_of_memory(decoder);
+        out = decoder->upright.bytes;
+    }
+    const uint8_t **rows = (const uint8_t **)decoder->combined.bytes;
+    uint8_t *combined = decoder->combined.bytes + pointers;
+    uint8_t *const ring = decoder->ring.bytes;
+    const size_t column_offset = (size_t)(x->lowest - (int)left) * (size_t)target->channels;
+
+    int next = 0; /* row that libjpeg hands out next */
+    if (y->lowest > 0) {
+        next = (int)jpeg_skip_scanlines(cinfo, (JDIMENSION)y->lowest);
+        if (next != y->lowest) {
+            snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: row %d of %d was not reached", y->lowest,
+                     height);
+            jpeg_abort_decompress(cinfo);
+            return HW_BAD_FILE;
+        }
+    }
+    for (int i = 0; i < window.height; i++) {
+        const int first = y->first[i];
+        while (next < first + y->taps) {
+            JSAMPROW lines[ROWS_AT_ONCE];
+            int wanted = y->highest - next < ROWS_AT_ONCE ? y->highest - next : ROWS_AT_ONCE;
+            for (int k = 0; k < wanted; k++) lines[k] = ring + (size_t)((next + k) % ring_rows) * row_stride;
+            const int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
+            if (got <= 0) {
+                snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next, height);
+                jpeg_abort_decompress(cinfo);
+                return HW_BAD_FILE;
+            }
+            for (int k = 0; four && k < got; k++) {
+                cmyk_to_rgb(lines[k], columns);
+                if (grey) rgb_to_grey(lines[k], columns);
+            }
+            next += got;
+        }
+        for (int k = 0; k < y->taps; k++)
+            rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
+        hw_combine_rows(rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined, used);
+        hw_resample_row(x, combined, x->lowest, target->channels,
+                        out + (ptrdiff_t)(window.mirror_y ? window.height - 1 - i : i) * out_stride);
+    }
+    jpeg_abort_decompress(cinfo); /* whatever follows the last row that was needed is not decoded */
+    if (window.swap)
+        transpose(out, out_stride, target->out, target->out_stride, target->height, target->width, target->channels);
+    return HW_OK;
+}
+
+int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                   const hw_target *target, char *message) {
+    int status;
+    decoder->message = message;
+    if (setjmp(decoder->escape)) {
+        jpeg_abort_decompress(&decoder->cinfo);
+        status = HW_BAD_FILE;
+    } else {
+        status = decode(decoder, bytes, size, picture, target);
+    }
+    decoder->message = NULL;
+    return status;
+}
