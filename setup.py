@@ -40,7 +40,7 @@ DIRECTIVES = {
     "linetrace": COVERAGE,
 }
 
-# Each combination of switches has a folder of its own: neither Cython nor the compiler notices a changed flag.
+# A folder for each combination of switches: neither Cython nor the compiler notices a changed flag.
 KIND = [name for name, on in (("debug", DEBUG), ("coverage", COVERAGE), ("sanitize", SANITIZE)) if on]
 BUILD = os.path.join("build", "-".join(KIND or ["release"]))
 
@@ -133,7 +133,7 @@ USES_LIBJPEG = {"highway._core.jpeg"}
 
 
 class BuildCore(build_ext):
-    """Looks for headers and runs Cython only when something is compiled: metadata and an sdist need neither."""
+    """Looks for headers and runs Cython only when it compiles: metadata and an sdist need neither."""
 
     def build_extensions(self):
         python_headers()

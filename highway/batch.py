@@ -90,7 +90,9 @@ class Batch:
         self._indices = None if indices is None else _as_indices(indices)
         self.keys = None if keys is None else list(keys)
         if self.keys is not None and len(self.keys) != self.size:
-            raise ArgumentError(f"Batch: {len(self.keys)} keys for {self.size} samples; every sample needs one")
+            raise ArgumentError(
+                f"Batch: {len(self.keys)} keys for {self.size} samples; every sample needs one"
+            )
 
     @property
     def indices(self) -> NDArray[np.int64]:
@@ -173,13 +175,17 @@ class Batch:
         try:
             return self.fields[name]
         except KeyError:
-            raise FieldError(f"Batch has no field {name!r}; it has {', '.join(self.fields) or 'none'}") from None
+            raise FieldError(
+                f"Batch has no field {name!r}; it has {', '.join(self.fields) or 'none'}"
+            ) from None
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         # Only names that are no attributes come here; private ones are asked for by copy and pickle before `fields` is.
         if name[0] != "_" and name not in _TAKEN and name in self.fields:
             return self.fields[name]
-        known = "" if name[0] == "_" or name in _TAKEN else f"; its fields are {', '.join(self.fields) or 'none'}"
+        known = (
+            "" if name[0] == "_" or name in _TAKEN else f"; its fields are {', '.join(self.fields) or 'none'}"
+        )
         raise FieldError(f"Batch has no attribute {name!r}{known}")
 
     def __repr__(self) -> str:

@@ -1,41 +1,55 @@
 """Ends with an error unless PIL here is Pillow-SIMD with all the formats that Highway's tests and demo use.
 
-Pillow-SIMD is built from source when it is installed, and leaves a format out without a word where a header is
-missing.
+Pillow-SIMD is compiled where it is installed, and leaves a format out without a word where a header is
+missing; pip keeps that wheel and installs it again. `--repair` compiles it anew if a format is missing.
 """
 
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
 NEEDED = {"jpg": "libjpeg-dev", "zlib": "zlib1g-dev", "libtiff": "libtiff-dev", "webp": "libwebp-dev"}
+REPAIR = ["--force-reinstall", "--no-deps", "--no-cache-dir", "--no-binary", "Pillow-SIMD", "Pillow-SIMD"]
 
 
-def main():
+def installed(name):
     try:
-        simd = version("Pillow-SIMD")
+        return version(name)
     except PackageNotFoundError:
+        return None
+
+
+def lacking():
+    """Names of the missing formats, as an interpreter of its own sees them."""
+    code = f"from PIL import features\nprint(*(n for n in {list(NEEDED)} if not features.check(n)))"
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
+def main(arguments):
+    simd, plain = installed("Pillow-SIMD"), installed("Pillow")
+    if simd is None:
         return "Pillow-SIMD is not installed here: pip install Pillow-SIMD"
-    try:
-        plain = version("Pillow")
-    except PackageNotFoundError:
-        pass
-    else:
+    if plain is not None:
         return (
-            f"Pillow {plain} is installed beside Pillow-SIMD {simd}, and the two overwrite each other's files: "
+            f"Pillow {plain} is installed beside Pillow-SIMD {simd}, and they overwrite each other's files: "
             "pip uninstall Pillow Pillow-SIMD, then pip install Pillow-SIMD"
         )
-    from PIL import features
-
-    lacking = [name for name in NEEDED if not features.check(name)]
-    if lacking:
+    missing = lacking()
+    if missing and arguments == ["--repair"]:
+        print(f"Pillow-SIMD {simd} was built without {', '.join(missing)}: compiling it anew")
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *REPAIR], check=True)
+        missing = lacking()
+    if missing:
         return (
-            f"Pillow-SIMD {simd} was built without {', '.join(lacking)}: "
-            f"apt-get install {' '.join(NEEDED[name] for name in lacking)}, "
-            "then pip install --force-reinstall --no-deps --no-cache-dir Pillow-SIMD"
+            f"Pillow-SIMD {simd} was built without {', '.join(missing)}: "
+            f"apt-get install {' '.join(NEEDED[name] for name in missing)}, "
+            f"then pip install {' '.join(REPAIR)}"
         )
     print(f"Pillow-SIMD {simd} with {', '.join(NEEDED)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""Uses an installed Highway: imports every module and reads a JPEG. Needs the base installation only."""
+
+import base64
+import importlib
+import importlib.metadata
+import pkgutil
+import sys
+import tempfile
+from pathlib import Path
+
+# 32 x 24 pixels of one colour, (200, 60, 20).
+JPEG = """
+/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8X
+GBYUGBIUFRT/2wBDAQMEBAUEBQkFBQkUDQsNFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBT/wAAR
+CAAYACADAREAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAAf/xAAUEAEAAAAAAAAAAAAAAAAAAAAA/8QAFgEBAQEAAAAAAAAAAAAAAAAA
+AAcI/8QAFBEBAAAAAAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AliFNhgAAAAAAAAAAP//Z
+"""
+
+
+def main():
+    import highway
+
+    version = importlib.metadata.version("highway-loader")
+    assert highway.__version__ == version, (highway.__version__, version)
+    names = [module.name for module in pkgutil.walk_packages(highway.__path__, "highway.")]
+    for name in names:
+        if name != "highway.__main__":
+            importlib.import_module(name)
+    libraries = {
+        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libjpeg" in line
+    }
+    home = str(Path(highway.__file__).parents[1])
+    assert libraries, "no libjpeg is loaded"
+    assert all(library.startswith(home) for library in libraries), libraries
+
+    from highway.engine import Pipeline
+    from highway.modules import ImageFileReader
+
+    with tempfile.TemporaryDirectory() as folder:
+        for label in ("first", "second"):
+            (Path(folder) / label).mkdir()
+            (Path(folder) / label / "red.jpg").write_bytes(base64.b64decode(JPEG))
+        with Pipeline([ImageFileReader(folder, 2, (12, 16))]) as pipeline:
+            images, labels = pipeline.dequeue(timeout=30)
+    assert images.shape == (2, 12, 16, 3), images.shape
+    assert abs(images.astype(int) - (200, 60, 20)).max() <= 2, images[0, 0, 0]
+    assert sorted(labels.tolist()) == [0, 1], labels
+    print(f"highway {version}, Python {sys.version.split()[0]}: {len(names)} modules, JPEG read, {libraries}")
+
+
+if __name__ == "__main__":
+    main()
