@@ -27,7 +27,8 @@ class Batch:
     epoch : int
         Pass over the data that the samples belong to, from 0.
     seq : int, optional
-        Number of the batch in its epoch, from 0. Without it, the engine numbers the batch when it leaves its source.
+        Number of the batch in its epoch, from 0. Without it, the engine numbers the batch when it leaves
+        its source.
     indices : int64 array of shape (N,), optional
         Number of every sample in the data set: with the epoch, the identity of the sample. Without it,
         ``seq * N + arange(N)``.
@@ -77,12 +78,13 @@ class Batch:
         for name, array in self.fields.items():
             if name in _TAKEN or not _usable(name):
                 raise ArgumentError(
-                    f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with an "
-                    f"underscore, is no keyword and none of {', '.join(sorted(_TAKEN))}"
+                    f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with "
+                    f"an underscore, is no keyword and none of {', '.join(sorted(_TAKEN))}"
                 )
             if not isinstance(array, np.ndarray):
                 raise ArgumentError(
-                    f"Batch: field {name!r} must be a numpy array, but is {type(array).__name__}; use numpy.asarray"
+                    f"Batch: field {name!r} must be a numpy array, but is {type(array).__name__}; "
+                    "use numpy.asarray"
                 )
         self.epoch = epoch
         self.seq = seq
@@ -180,7 +182,8 @@ class Batch:
             ) from None
 
     def __getattr__(self, name: str) -> NDArray[Any]:
-        # Only names that are no attributes come here; private ones are asked for by copy and pickle before `fields` is.
+        # Only names that are no attributes come here; private ones are asked for by copy and pickle before
+        # `fields` is.
         if name[0] != "_" and name not in _TAKEN and name in self.fields:
             return self.fields[name]
         known = (
@@ -204,6 +207,7 @@ def _as_indices(indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]
     array = np.asarray(indices)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ArgumentError(
-            f"Batch: indices must be one whole number a sample, but have shape {array.shape} and dtype {array.dtype}"
+            f"Batch: indices must be one whole number a sample, but have shape {array.shape} and dtype "
+            f"{array.dtype}"
         )
     return np.ascontiguousarray(array, dtype=np.int64)

@@ -1,6 +1,7 @@
 """A pool of aligned buffers: memory comes back when the last view of an array dies, never before.
 
-Python's lock guards the pool: memory is taken and given back by Python calls and by destructors, both of which hold it.
+Python's lock guards the pool: memory is taken and given back by Python calls and by destructors, both of
+which hold it.
 """
 
 import math
@@ -71,8 +72,8 @@ cdef class BufferPool:
 
     Notes
     -----
-    A closed pool keeps nothing: it still hands out arrays, whose memory is freed as soon as the last view dies. So a
-    worker that outlives its pipeline, and a batch that the user holds, need no special case.
+    A closed pool keeps nothing: it still hands out arrays, whose memory is freed as soon as the last view
+    dies. So a worker that outlives its pipeline, and a batch that the user holds, need no special case.
     """
 
     cdef Block[SHELF] shelf
@@ -197,8 +198,8 @@ cdef class BufferPool:
         Returns
         -------
         dict
-            `used_bytes` and `free_bytes` (memory in arrays, and waiting for reuse), `handed_out` (arrays so far),
-            `reused` (how many of them needed no new memory).
+            `used_bytes` and `free_bytes` (memory in arrays, and waiting for reuse), `handed_out` (arrays so
+            far), `reused` (how many of them needed no new memory).
         """
         return {
             "used_bytes": self.used_bytes,

@@ -1,0 +1,722 @@
+"""A bounded queue addressed by ticket: what the stages of a pipeline hand their batches through.
+
+Every batch has a ticket, given out once, in order, where the batch begins. A worker reserves the ticket's
+cell *before* it makes the batch, so the bounds hold for what is in the making too. Nothing can lock up: the
+ticket that is due next is always admitted, and every ticket before a worker's own is in the hands of
+somebody who may go on.
+
+A pthread mutex guards the state. It is held for a few instructions, never while Python's lock is waited for
+and never while Python code runs; waiting happens without Python's lock.
+"""
+
+import math
+import threading
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdlib cimport calloc, free
+
+from highway.errors import ArgumentError, EndOfData, QueueClosed, WaitTimeout
+
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <pthread.h>
+    #include <time.h>
+
+    static double highway_now(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
+
+    /* Waits are measured by the monotonic clock: a changed wall clock neither ends nor prolongs them. */
+    static int highway_cond_init(pthread_cond_t *cond) {
+    #ifdef __APPLE__
+        return pthread_cond_init(cond, NULL);
+    #else
+        pthread_condattr_t attributes;
+        int status = pthread_condattr_init(&attributes);
+        if (status == 0) {
+            status = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+            if (status == 0) status = pthread_cond_init(cond, &attributes);
+            pthread_condattr_destroy(&attributes);
+        }
+        return status;
+    #endif
+    }
+
+    /* Waits until `until` (seconds of highway_now, or negative for ever); returns 0 when the time is over. */
+    static int highway_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, double until) {
+        if (until < 0) {
+            pthread_cond_wait(cond, mutex);
+            return 1;
+        }
+        struct timespec t;
+    #ifdef __APPLE__
+        double left = until - highway_now();
+        if (left <= 0) return 0;
+        t.tv_sec = (time_t)left;
+        t.tv_nsec = (long)((left - (double)t.tv_sec) * 1e9);
+        return pthread_cond_timedwait_relative_np(cond, mutex, &t) != ETIMEDOUT;
+    #else
+        t.tv_sec = (time_t)until;
+        t.tv_nsec = (long)((until - (double)t.tv_sec) * 1e9);
+        return pthread_cond_timedwait(cond, mutex, &t) != ETIMEDOUT;
+    #endif
+    }
+    """
+    double highway_now() nogil
+    int highway_cond_init(pthread_cond_t *cond) nogil
+    int highway_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, double until) nogil
+
+
+cdef extern from "pthread.h" nogil:
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_cond_destroy(pthread_cond_t *cond)
+    int pthread_cond_signal(pthread_cond_t *cond)
+    int pthread_cond_broadcast(pthread_cond_t *cond)
+
+
+# States of a cell. A gone one was handed out before the tickets in front of it (unordered).
+cdef enum:
+    FREE = 0
+    RESERVED
+    READY
+    HOLE
+    GONE
+
+# What a wait ends with.
+cdef enum:
+    DONE = 0
+    TIMED_OUT
+    CLOSED
+    ENDED
+    USED
+    BEYOND
+    NO_MEMORY
+
+cdef long long NEVER = 0x7fffffffffffffff
+cdef double FOREVER = -1
+# Longest time the main thread waits before it looks for signals (Ctrl-C), in seconds.
+cdef double SLICE = 0.05
+# A time-out beyond this many seconds is for ever: it keeps the arithmetic of time specifications within
+# range.
+cdef double LONGEST = 1e9
+
+
+cdef bint on_main_thread():
+    return threading.get_ident() == threading.main_thread().ident
+
+
+cdef class BatchQueue:
+    """Ring of batches addressed by ticket, bounded in batches and bytes.
+
+    Parameters
+    ----------
+    capacity : int
+        Most batches that are reserved or waiting at a time, 1 or more.
+    max_bytes : int
+        Most bytes of batches that are waiting or, judged by the size of the last one, in the making; 0 for
+        no bound. Never refuses the ticket that is due next, nor any while fewer than `floor` batches are
+        there.
+    floor : int
+        See `max_bytes`.
+    ordered : bool
+        Hand out in order of tickets. If not, whatever is there is handed out, the lowest ticket first.
+    start : int
+        The first ticket.
+    group : int
+        Unordered: tickets of one group (`ticket // group`) are handed out before any of the next; 0 for no
+        groups.
+    window : int
+        Unordered: a ticket is admitted while it is less than this far from the lowest one that was not
+        handed out; at least `capacity`, 0 for four times that. Queues in a row need the same window, else a
+        batch that is let through here could wait behind one that is not let through there.
+    hand_out_holes : bool
+        `get` gives a hole as ``(ticket, None)`` instead of passing over it: for a getter that passes holes
+        on.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of its range.
+
+    Notes
+    -----
+    Every method may be called from any thread. Waits in the main thread end for signals: Ctrl-C raises
+    KeyboardInterrupt, and no batch is lost by it. A queue holds references that the garbage collector does
+    not follow; `close` drops them.
+    """
+
+    def __cinit__(self, capacity, *, max_bytes=0, floor=1, ordered=True, start=0, group=0, window=0,
+                  hand_out_holes=False):
+        for name, value, least in (
+            ("capacity", capacity, 1), ("max_bytes", max_bytes, 0), ("floor", floor, 1), ("start", start, 0),
+            ("group", group, 0), ("window", window, 0),
+        ):
+            if value < least:
+                raise ArgumentError(f"BatchQueue: {name} must be {least} or more, but is {value}")
+        if 0 < window < capacity:
+            raise ArgumentError(f"BatchQueue: window must be 0, or {capacity} (capacity) or more, but is {window}")
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        self.floor = floor
+        self.ordered = ordered
+        self.base = start
+        self.total = NEVER
+        self.group = group
+        self.window = capacity if ordered else window or 4 * capacity
+        self.hand_out_holes = hand_out_holes
+        self.cells = <Cell *> calloc(self.window, sizeof(Cell))
+        if self.cells == NULL:
+            raise MemoryError(f"BatchQueue: no memory for {self.window} cells")
+        if pthread_mutex_init(&self.mutex, NULL) or highway_cond_init(&self.items):
+            free(self.cells)
+            self.cells = NULL
+            raise MemoryError("BatchQueue: the system has no mutex or condition variable left")
+        self.started = self.clock = highway_now()
+
+    def __dealloc__(self):
+        cdef long long i
+        if self.cells == NULL:
+            return
+        for i in range(self.window):
+            if self.cells[i].item != NULL:
+                Py_DECREF(<object> self.cells[i].item)
+        free(self.cells)
+        pthread_cond_destroy(&self.items)
+        pthread_mutex_destroy(&self.mutex)
+
+    # What follows, up to `wait_room`, is called with the mutex held.
+
+    cdef Cell *cell(self, long long ticket) noexcept nogil:
+        return &self.cells[ticket % self.window]
+
+    cdef void tick(self) noexcept nogil:
+        """Bring the measures up to now: before any count changes that they sum up."""
+        cdef double now = highway_now()
+        cdef double passed = now - self.clock
+        self.clock = now
+        self.sum_ready += passed * self.ready
+        self.sum_waiting_items += passed * self.waiting_items
+        self.sum_waiting_room += passed * self.waiting_room
+
+    cdef bint admissible(self, long long ticket) noexcept nogil:
+        cdef long long outstanding = self.reserved + self.ready
+        if ticket <= self.base:
+            return True
+        if ticket >= self.base + self.window or outstanding >= self.capacity:
+            return False
+        if self.max_bytes == 0 or outstanding < self.floor:
+            return True
+        return self.held_bytes + (self.reserved + 1) * self.last_nbytes <= self.max_bytes
+
+    cdef bint first_in_line(self, long long ticket) noexcept nogil:
+        """Whether no lower ticket waits for room: a higher one must not take what the lower one waits for."""
+        cdef Waiter *waiter = self.waiters
+        while waiter != NULL:
+            if waiter.ticket < ticket:
+                return False
+            waiter = waiter.next
+        return True
+
+    cdef bint available(self, long long limit, long long *ticket) noexcept nogil:
+        """Find the ticket below `limit` that is handed out next."""
+        cdef long long t, end = min(limit, self.base + (1 if self.ordered else self.window))
+        cdef int state
+        if self.group and not self.ordered:
+            end = min(end, (self.base // self.group + 1) * self.group)
+        for t in range(self.base, end):
+            state = self.cell(t).state
+            if state == READY or (state == HOLE and self.hand_out_holes):
+                ticket[0] = t
+                return True
+        return False
+
+    cdef bint ended(self, long long limit) noexcept nogil:
+        return self.base >= limit or self.base >= self.total
+
+    cdef void advance(self) noexcept nogil:
+        """Move on over what was handed out and over holes."""
+        cdef Cell *cell = self.cell(self.base)
+        while cell.state == GONE or (cell.state == HOLE and not self.hand_out_holes):
+            cell.state = FREE
+            self.base += 1
+            cell = self.cell(self.base)
+
+    cdef void notify_items(self) noexcept nogil:
+        """Wake who can go on. Whoever leaves a wait calls this too, so that a wake-up is handed on and never lost."""
+        cdef long long ticket
+        if self.waiting_items == 0:
+            return
+        if self.waiting_limited or self.ended(NEVER):
+            pthread_cond_broadcast(&self.items)
+        elif self.available(NEVER, &ticket):
+            pthread_cond_signal(&self.items)
+
+    cdef void notify_room(self) noexcept nogil:
+        """Wake the lowest ticket that waits for room if there is some; on leaving its wait, it wakes the next."""
+        cdef Waiter *waiter = self.waiters
+        cdef Waiter *lowest = waiter
+        if waiter == NULL:
+            return
+        while waiter != NULL:
+            if waiter.ticket < lowest.ticket:
+                lowest = waiter
+            waiter = waiter.next
+        if self.admissible(lowest.ticket):
+            pthread_cond_signal(&lowest.woken)
+
+    cdef PyObject *hand_out(self, long long ticket) noexcept nogil:
+        """Take the item, and with it its reference, out of its cell; NULL for a hole."""
+        cdef Cell *cell = self.cell(ticket)
+        cdef PyObject *item = cell.item
+        self.tick()
+        if cell.state == READY:
+            self.ready -= 1
+            self.held_bytes -= cell.nbytes
+            self.batches += 1
+        cell.item = NULL
+        cell.state = GONE
+        self.advance()
+        self.notify_room()
+        return item
+
+    cdef int wait_item(self, long long limit, double until, bint take, long long *ticket,
+                       PyObject **item) noexcept nogil:
+        """Wait until there is something to get, and take it if asked to."""
+        cdef int status
+        cdef bint limited = limit != NEVER
+        cdef bint more = True
+        pthread_mutex_lock(&self.mutex)
+        while True:
+            if self.closed:
+                status = CLOSED
+                break
+            if self.available(limit, ticket):
+                status = DONE
+                if take:
+                    item[0] = self.hand_out(ticket[0])
+                break
+            if self.ended(limit):
+                status = ENDED
+                break
+            if until == 0 or not more:
+                status = TIMED_OUT
+                break
+            self.tick()
+            self.waiting_items += 1
+            self.waiting_limited += limited
+            more = highway_cond_wait(&self.items, &self.mutex, until)
+            self.tick()
+            self.waiting_items -= 1
+            self.waiting_limited -= limited
+        self.notify_items()
+        pthread_mutex_unlock(&self.mutex)
+        return status
+
+    cdef int wait_room(self, long long ticket, double until) noexcept nogil:
+        """Wait until the ticket is admitted, and reserve its cell."""
+        cdef Waiter waiter
+        cdef Waiter **link
+        cdef bint more = True
+        cdef int status
+        pthread_mutex_lock(&self.mutex)
+        if not self.closed and not (self.admissible(ticket) and self.first_in_line(ticket)) and until != 0:
+            if highway_cond_init(&waiter.woken):
+                pthread_mutex_unlock(&self.mutex)
+                return NO_MEMORY
+            waiter.ticket = ticket
+            waiter.next = self.waiters
+            self.waiters = &waiter
+            self.tick()
+            self.waiting_room += 1
+            while more and not self.closed and not (self.admissible(ticket) and self.first_in_line(ticket)):
+                more = highway_cond_wait(&waiter.woken, &self.mutex, until)
+            self.tick()
+            self.waiting_room -= 1
+            link = &self.waiters
+            while link[0] != &waiter:
+                link = &link[0].next
+            link[0] = waiter.next
+            pthread_cond_destroy(&waiter.woken)
+        if self.closed:
+            status = CLOSED
+        elif ticket >= self.total:
+            status = BEYOND
+        elif ticket < self.base or (ticket < self.base + self.window and self.cell(ticket).state != FREE):
+            status = USED
+        elif self.admissible(ticket) and self.first_in_line(ticket):
+            status = DONE
+            self.cell(ticket).state = RESERVED
+            self.reserved += 1
+        else:
+            status = TIMED_OUT
+        self.notify_room()
+        pthread_mutex_unlock(&self.mutex)
+        return status
+
+    cdef int next_item(self, long long limit, double until, bint take, long long *ticket,
+                       PyObject **item) except -1:
+        """`wait_item` as Python sees it: the main thread looks for signals between slices of the wait."""
+        cdef int status = self.wait_item(limit, 0, take, ticket, item)
+        cdef double step
+        cdef bint main
+        if status != TIMED_OUT or until == 0:
+            return status
+        main = on_main_thread()
+        while True:
+            step = until
+            if main:
+                step = highway_now() + SLICE
+                if until > 0:
+                    step = min(step, until)
+            with nogil:
+                status = self.wait_item(limit, step, take, ticket, item)
+            if status != TIMED_OUT:
+                return status
+            if main:
+                PyErr_CheckSignals()
+            if until > 0 and highway_now() >= until:
+                return TIMED_OUT
+
+    cdef int settle(self, long long ticket, int state, PyObject *item, long long nbytes) except -1:
+        """Fill the reserved cell of the ticket."""
+        cdef Cell *cell
+        cdef bint closed
+        cdef bint known = False
+        pthread_mutex_lock(&self.mutex)
+        closed = self.closed
+        if not closed and self.base <= ticket < self.base + self.window:
+            cell = self.cell(ticket)
+            known = cell.state == RESERVED
+            if known:
+                self.tick()
+                self.reserved -= 1
+                cell.state = state
+                cell.item = item
+                cell.nbytes = nbytes
+                if state == READY:
+                    self.ready += 1
+                    self.held_bytes += nbytes
+                    self.last_nbytes = nbytes
+                else:
+                    self.holes += 1
+                self.advance()
+                self.notify_items()
+                self.notify_room()
+        pthread_mutex_unlock(&self.mutex)
+        what = "put" if state == READY else "skip"
+        if closed:
+            refuse_closed(what)
+        if not known:
+            raise ArgumentError(f"BatchQueue.{what}: ticket {ticket} is not reserved; reserve it, and use it once")
+        return 0
+
+    def reserve(self, ticket):
+        """Wait for room for the ticket and reserve it.
+
+        Parameters
+        ----------
+        ticket : int
+            Neither reserved nor handed out yet, and below what `finish` was told.
+
+        Raises
+        ------
+        QueueClosed
+        ArgumentError
+            The ticket was used before, or there is to be no such ticket.
+        """
+        cdef long long t = ticket
+        cdef int status = self.wait_room(t, 0)
+        cdef bint main
+        if status == TIMED_OUT:
+            main = on_main_thread()
+            while status == TIMED_OUT:
+                with nogil:
+                    status = self.wait_room(t, highway_now() + SLICE if main else FOREVER)
+                if main and status == TIMED_OUT:
+                    PyErr_CheckSignals()
+        if status == CLOSED:
+            refuse_closed("reserve")
+        if status == USED:
+            raise ArgumentError(f"BatchQueue.reserve: ticket {t} was used before; every ticket goes through once")
+        if status == BEYOND:
+            raise ArgumentError(f"BatchQueue.reserve: there is no ticket {t}; finish was told {self.last_total}")
+        if status == NO_MEMORY:
+            raise MemoryError("BatchQueue.reserve: the system has no condition variable left")
+
+    def put(self, ticket, item, nbytes):
+        """Hand in the item of a reserved ticket; never waits.
+
+        Parameters
+        ----------
+        ticket : int
+        item : object
+        nbytes : int
+            Size of the item, for the bound in bytes.
+
+        Raises
+        ------
+        QueueClosed
+        ArgumentError
+            The ticket is not reserved, or `nbytes` is negative.
+        """
+        cdef long long size = nbytes
+        if size < 0:
+            raise ArgumentError(f"BatchQueue.put: nbytes must be 0 or more, but is {size}")
+        Py_INCREF(item)
+        try:
+            self.settle(ticket, READY, <PyObject *> item, size)
+        except BaseException:
+            Py_DECREF(item)
+            raise
+
+    def skip(self, ticket):
+        """Leave a hole at a reserved ticket: nothing comes there, and the ring moves on; never waits.
+
+        Raises
+        ------
+        QueueClosed
+        ArgumentError
+            The ticket is not reserved.
+        """
+        self.settle(ticket, HOLE, NULL, 0)
+
+    def finish(self, total):
+        """Say that no ticket from `total` on will come: then the end is reached once all before it were handed out.
+
+        Raises
+        ------
+        QueueClosed
+        ArgumentError
+            A ticket from there on was used, or another total was said before.
+        """
+        cdef long long end = total
+        cdef long long t
+        cdef bint closed, wrong
+        pthread_mutex_lock(&self.mutex)
+        closed = self.closed
+        wrong = end < self.base or (self.total != NEVER and self.total != end)
+        for t in range(max(end, self.base), self.base + self.window):
+            wrong = wrong or self.cell(t).state != FREE
+        if not closed and not wrong:
+            self.total = end
+            self.notify_items()
+            if self.waiting_items:
+                pthread_cond_broadcast(&self.items)
+        pthread_mutex_unlock(&self.mutex)
+        if closed:
+            refuse_closed("finish")
+        if wrong:
+            raise ArgumentError(
+                f"BatchQueue.finish: {end} cannot be the total; tickets from there on were used, or another was said"
+            )
+
+    def get(self, block=True, timeout=None, before=None):
+        """Take the next item.
+
+        Parameters
+        ----------
+        block : bool
+            Wait until there is one.
+        timeout : float, optional
+            Longest wait in seconds.
+        before : int, optional
+            Take only tickets below this; the end is reached once all below it were handed out.
+
+        Returns
+        -------
+        ticket : int
+        item : object
+            None for a hole, which only a queue that hands out holes gives.
+
+        Raises
+        ------
+        EndOfData
+            Everything (below `before`) was handed out.
+        WaitTimeout
+            Nothing came in time.
+        QueueClosed
+        """
+        cdef PyObject *item = NULL
+        cdef long long ticket = 0
+        cdef int status = self.next_item(
+            NEVER if before is None else <long long> before, deadline(block, timeout), True, &ticket, &item
+        )
+        if status != DONE:
+            refuse(status, "get", timeout)
+        if item == NULL:
+            return ticket, None
+        found = <object> item
+        Py_DECREF(found)
+        return ticket, found
+
+    def peek(self, block=True, timeout=None):
+        """As `get`, but leave the item where it is: `take` gets it if nobody else does before."""
+        cdef PyObject *item = NULL
+        cdef long long ticket = 0
+        cdef int status
+        cdef double until = deadline(block, timeout)
+        while True:
+            status = self.next_item(NEVER, until, False, &ticket, &item)
+            if status != DONE:
+                refuse(status, "peek", timeout)
+            # The reference is taken with both locks held: without Python's, another thread could drop the
+            # item first.
+            pthread_mutex_lock(&self.mutex)
+            if not self.closed and self.available(NEVER, &ticket):
+                item = self.cell(ticket).item
+                found = None if item == NULL else <object> item
+                pthread_mutex_unlock(&self.mutex)
+                return ticket, found
+            pthread_mutex_unlock(&self.mutex)
+
+    def take(self, ticket):
+        """Take the item of the ticket that `peek` gave, if it is still the next.
+
+        Returns
+        -------
+        bool
+            False where another thread was faster.
+
+        Raises
+        ------
+        QueueClosed
+        """
+        cdef PyObject *item = NULL
+        cdef long long t = ticket
+        cdef long long following = -1
+        cdef bint closed, found
+        pthread_mutex_lock(&self.mutex)
+        closed = self.closed
+        found = not closed and self.base <= t and self.available(t + 1, &following) and following == t
+        if found:
+            item = self.hand_out(t)
+            self.notify_items()
+        pthread_mutex_unlock(&self.mutex)
+        if closed:
+            refuse_closed("take")
+        if item != NULL:
+            Py_DECREF(<object> item)
+        return found
+
+    def close(self):
+        """Drop all items and wake everybody with QueueClosed; may be called again."""
+        cdef Waiter *waiter
+        cdef PyObject *item
+        cdef long long i
+        cdef bint first
+        pthread_mutex_lock(&self.mutex)
+        first = not self.closed
+        if first:
+            self.tick()
+            self.closed = True
+            self.ready = 0
+            self.reserved = 0
+            self.held_bytes = 0
+            waiter = self.waiters
+            while waiter != NULL:
+                pthread_cond_signal(&waiter.woken)
+                waiter = waiter.next
+            pthread_cond_broadcast(&self.items)
+        pthread_mutex_unlock(&self.mutex)
+        if not first:
+            return
+        # Nobody looks at the cells of a closed queue, so they need no mutex; destructors that run here may
+        # call in.
+        for i in range(self.window):
+            item = self.cells[i].item
+            self.cells[i].item = NULL
+            if item != NULL:
+                Py_DECREF(<object> item)
+
+    def measures(self):
+        """What happened here so far; also after `close`.
+
+        Returns
+        -------
+        dict
+            `seconds` since the queue was made; `waited_room` and `waited_items`, seconds that threads
+            waited to reserve and to get (of all threads together); `occupancy`, batches that waited on
+            average over time; `batches` handed out; `holes`; `held` and `reserved`, batches now;
+            `held_bytes`.
+        """
+        cdef double seconds, room, items, ready
+        cdef long long batches, holes, held, reserved, held_bytes
+        # Copied first: making Python objects may run the collector, and with it code that calls in here.
+        pthread_mutex_lock(&self.mutex)
+        if not self.closed:
+            self.tick()
+        seconds = self.clock - self.started
+        room, items, ready = self.sum_waiting_room, self.sum_waiting_items, self.sum_ready
+        batches, holes = self.batches, self.holes
+        held, reserved, held_bytes = self.ready, self.reserved, self.held_bytes
+        pthread_mutex_unlock(&self.mutex)
+        return {
+            "seconds": seconds,
+            "waited_room": room,
+            "waited_items": items,
+            "occupancy": ready / seconds if seconds > 0 else 0.0,
+            "batches": batches,
+            "holes": holes,
+            "held": held,
+            "reserved": reserved,
+            "held_bytes": held_bytes,
+        }
+
+    @property
+    def next_ticket(self):
+        """Lowest ticket that was not handed out yet."""
+        cdef long long base
+        pthread_mutex_lock(&self.mutex)
+        base = self.base
+        pthread_mutex_unlock(&self.mutex)
+        return base
+
+    @property
+    def last_total(self):
+        """What `finish` was told, or None."""
+        cdef long long total
+        pthread_mutex_lock(&self.mutex)
+        total = self.total
+        pthread_mutex_unlock(&self.mutex)
+        return None if total == NEVER else total
+
+    def __repr__(self):
+        order = "ordered" if self.ordered else "unordered"
+        return f"<BatchQueue {order}, {self.ready} of {self.capacity}, next ticket {self.next_ticket}>"
+
+
+cdef double deadline(block, timeout) except? -2:
+    """Point in time up to which a call may wait: 0 for not at all, -1 for ever."""
+    cdef double seconds
+    if not block:
+        return 0
+    if timeout is None:
+        return FOREVER
+    seconds = timeout
+    if math.isnan(seconds) or seconds < 0:
+        raise ArgumentError(f"timeout must be 0 seconds or more, or None, but is {timeout}")
+    if seconds == 0:
+        return 0
+    return FOREVER if seconds > LONGEST else highway_now() + seconds
+
+
+cdef int refuse_closed(what) except -1:
+    raise QueueClosed(f"BatchQueue.{what}: the queue was closed; its pipeline has stopped or failed")
+
+
+cdef int refuse(int status, what, timeout) except -1:
+    """Raise what belongs to the outcome of a wait."""
+    if status == CLOSED:
+        refuse_closed(what)
+    if status == ENDED:
+        raise EndOfData(f"BatchQueue.{what}: everything was handed out")
+    raise WaitTimeout(f"BatchQueue.{what}: nothing arrived within {timeout or 0:g} s")

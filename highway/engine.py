@@ -1,0 +1,894 @@
+"""Pipeline: modules in a row, their worker threads, and how they start, fail and stop.
+
+Every module works in threads of its own, and a `BatchQueue` stands behind each. The source numbers its
+tasks with tickets; a worker takes a batch from the queue in front, reserves the batch's ticket in the queue
+behind, works, and puts the result there. So what is in the making is bounded, order is kept whichever
+worker is faster, and nothing locks up.
+
+The threads know the queues, never the Pipeline: a Pipeline that is dropped is collected, and its finalizer
+ends them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import suppress
+from operator import index
+from types import TracebackType
+from typing import Any, ClassVar, cast
+
+from highway._core.pool import BufferPool
+from highway._core.queue import BatchQueue
+from highway.batch import Batch
+from highway.errors import (
+    ArgumentError,
+    ContractError,
+    EndOfData,
+    PipelineStateError,
+    QueueClosed,
+    UnknownLengthError,
+    WaitTimeout,
+)
+from highway.stats import ModuleStats, PipelineStats
+
+__all__ = ["Module", "Pipeline", "Sink", "Source", "Stage", "usable_cores"]
+
+# Bytes that wait in the queues of a pipeline, or are in the making, unless its user says otherwise.
+DEFAULT_MAX_BYTES = 128 << 20
+# Longest that stop() waits for the threads to end, in seconds; with what comes around it, stop() takes less
+# than 2 s.
+STOP_LIMIT = 1.5
+
+_END = object()
+_clock = time.perf_counter
+
+
+def usable_cores() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Module:
+    """What a pipeline is made of; a Source, a Stage or a Sink.
+
+    A module is used by all of its workers at once. What belongs to one worker (a connection, a decoder) is
+    made in `open`, kept in a `threading.local`, and given back in `close`. A module that is written in
+    Python holds Python's lock while it works; only what releases it (NumPy, compiled code, waiting) runs
+    beside the other threads.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Number of threads; by default one, and for sources one a usable core.
+    queue_size : int
+        Most batches that may be outstanding behind the module, finished or in the making. Two for each
+        worker are always allowed.
+
+    Raises
+    ------
+    ArgumentError
+        A number that is not 1 or more.
+
+    Attributes
+    ----------
+    name : str
+        What errors and statistics call the module: the name of its class.
+    hands_over : bool
+        True where the arrays that the module returns are new and not kept by it, so that the next may write
+        into them.
+    input_handed_over : bool
+        Set by the pipeline: whether the module in front hands its arrays over.
+    """
+
+    name: str = "Module"
+    hands_over: ClassVar[bool] = False
+    input_handed_over: bool = False
+    workers: int | None = None
+    queue_size: int = 4
+
+    _taken: bool = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+
+    def __init__(self, *, workers: int | None = None, queue_size: int = 4) -> None:
+        self.workers = self.default_workers() if workers is None else _count(self.name, "workers", workers)
+        self.queue_size = _count(self.name, "queue_size", queue_size)
+
+    def default_workers(self) -> int:
+        """Number of threads where the user gives none."""
+        return 1
+
+    def open(self) -> None:
+        """Called in every worker thread before its first batch."""
+
+    def close(self) -> None:
+        """Called in every worker thread after its last batch, if `open` succeeded there."""
+
+    def interrupt(self) -> None:
+        """Called once when the pipeline stops or fails, while workers may still work, from another thread.
+
+        A module that can wait for long (for a peer, a disk) overrides it to wake its workers; what they
+        raise after this is dropped.
+        """
+
+
+class Source(Module):
+    """Where batches begin: `tasks` says what there is to load, `load` does it in any worker.
+
+    A source that knows how many batches an epoch has defines ``__len__``. Its tasks then come epoch by
+    epoch, that many each. A source that leaves samples out lists them in `errors`, as (key, reason).
+    """
+
+    errors: Sequence[tuple[str, str]] = ()
+
+    def default_workers(self) -> int:
+        return usable_cores()
+
+    def tasks(self) -> Iterator[Any]:
+        """Iterator over the tasks, in the order of their batches; advanced by one worker at a time."""
+        raise NotImplementedError(f"{self.name} must define tasks()")
+
+    def load(self, task: Any) -> Batch | None:
+        """Make the batch of a task; None leaves it out. Runs in several workers at once."""
+        raise NotImplementedError(f"{self.name} must define load(task)")
+
+
+class Stage(Module):
+    """What happens to batches on their way."""
+
+    def process(self, batch: Batch) -> Batch | None:
+        """Make one batch of another; None leaves it out. Runs in several workers at once.
+
+        A result without a number of its own (a new Batch) takes the identity of the batch it was made of.
+        """
+        raise NotImplementedError(f"{self.name} must define process(batch)")
+
+
+class Sink(Module):
+    """Where batches end, if not in `Pipeline.dequeue`."""
+
+    def consume(self, batch: Batch) -> None:
+        """Do away with a batch. Batches arrive in order, but with several workers several at once."""
+        raise NotImplementedError(f"{self.name} must define consume(batch)")
+
+
+class Pipeline:
+    """Modules in a row, at work from the moment the pipeline is made.
+
+    Parameters
+    ----------
+    modules : sequence of Module
+        A Source, then Stages, and possibly a Sink at the end. A module belongs to one pipeline for its life.
+    ordered : bool
+        Hand batches out in the order of their tasks. If not, whatever is ready is handed out, but every
+        batch of an epoch before any of the next (where the source knows its length).
+    max_bytes : int, optional
+        Most bytes of batches that wait in the queues or are in the making, 128 MiB by default; divided
+        evenly among the queues. One batch for every worker is always allowed, however large.
+
+    Raises
+    ------
+    ArgumentError
+        No modules, one in a place where it cannot be, or one that is used twice.
+
+    Notes
+    -----
+    What a module raises, in any of its threads, ends the pipeline, and every call of `dequeue` or `wait`
+    raises that very exception from then on.
+
+    Threads do not survive a fork: in the child a pipeline of the parent can be neither used nor stopped.
+    Make pipelines after forking.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Squares(Source):
+    ...     def tasks(self):
+    ...         return iter(range(3))
+    ...     def load(self, task):
+    ...         return Batch({"numbers": np.array([task * task])})
+    >>> with Pipeline([Squares()]) as pipeline:
+    ...     for (numbers,) in pipeline:
+    ...         print(numbers)
+    [0]
+    [1]
+    [4]
+    """
+
+    def __init__(
+        self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
+    ) -> None:
+        modules = _checked(modules)
+        bound = DEFAULT_MAX_BYTES if max_bytes is None else _count("Pipeline", "max_bytes", max_bytes)
+        source = modules[0]
+        assert isinstance(source, Source)
+        self._source = source
+        self._length = _length_of(source)
+        self._ordered = bool(ordered)
+        self._has_sink = isinstance(modules[-1], Sink)
+        self._stations = _stations(modules, self._ordered, bound, self._length or 0)
+        self._last = self._stations[-1].output
+        self._outcome = _Outcome()
+        self._control = control = _Control(modules, [station.output for station in self._stations])
+        self._finalizer = weakref.finalize(self, control.shutdown)
+        before: Module | None = None
+        for module in modules:
+            module._taken = True
+            module.input_handed_over = before is not None and before.hands_over
+            before = module
+        try:
+            for station in self._stations:
+                station.start(control, self._outcome)
+        except BaseException:
+            self.stop()
+            raise
+
+    def dequeue(self, block: bool = True, timeout: float | None = None) -> Batch:
+        """Take the next batch. Any thread may call this, and several at once.
+
+        Parameters
+        ----------
+        block : bool
+            Wait until there is one.
+        timeout : float, optional
+            Longest wait in seconds.
+
+        Returns
+        -------
+        Batch
+
+        Raises
+        ------
+        EndOfData
+            All batches were handed out.
+        WaitTimeout
+            None came in time.
+        PipelineStateError
+            The pipeline was stopped, ends in a sink (see `wait`), or belongs to the process this one was
+            forked from.
+        Exception
+            Whatever a module raised.
+        """
+        self._refuse("dequeue()", sink=False)
+        try:
+            batch: Batch = self._last.get(block, timeout)[1]
+            return batch
+        except EndOfData:
+            raise EndOfData("Pipeline.dequeue: all batches of the source were handed out") from None
+        except WaitTimeout:
+            raise WaitTimeout(
+                f"Pipeline.dequeue: no batch arrived within {timeout or 0:g} s. {self.stats().verdict}"
+            ) from None
+        except QueueClosed:
+            pass
+        outcome = self._outcome
+        # The exception keeps this frame, and with it what the frame knows, for as long as it lives.
+        del self
+        raise outcome.error("dequeue()")
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over all batches to the end of the data."""
+        self._refuse("iteration", sink=False)
+        return self._batches(None)
+
+    def epoch(self) -> Iterator[Batch]:
+        """Iterate over the batches that are left of the current epoch: the one that the next belongs to.
+
+        Ends without waiting for the next epoch where the source knows its length; otherwise when the first
+        batch of the next epoch is there, which stays where it is.
+
+        Raises
+        ------
+        PipelineStateError
+            As `dequeue`; or the pipeline is unordered and its source does not know its length.
+        """
+        self._refuse("epoch()", sink=False)
+        if self._length:
+            return self._batches(self._length)
+        if self._ordered:
+            return self._batches_of_one_epoch()
+        raise PipelineStateError(
+            f"Pipeline.epoch: {self._source.name} does not know how many batches an epoch has, so an unordered "
+            "pipeline cannot tell where one ends; use ordered=True, or give the source a __len__"
+        )
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the sink has consumed everything.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Longest wait in seconds.
+
+        Raises
+        ------
+        WaitTimeout
+            The pipeline still works.
+        PipelineStateError
+            The pipeline was stopped before its end, has no sink, or belongs to the process this one was
+            forked from.
+        Exception
+            Whatever a module raised.
+        """
+        self._refuse("wait()", sink=True)
+        try:
+            self._last.get(timeout=timeout)
+        except EndOfData:
+            return
+        except WaitTimeout:
+            raise WaitTimeout(
+                f"Pipeline.wait: the sink was not done within {timeout or 0:g} s. {self.stats().verdict}"
+            ) from None
+        except QueueClosed:
+            pass
+        outcome = self._outcome
+        if not outcome.failures and self._last.last_total is not None:
+            return
+        del self
+        raise outcome.error("wait()")
+
+    def stop(self) -> None:
+        """Stop all threads and drop what waits in the queues; batches that were handed out stay as they are.
+
+        Takes less than 2 s, whatever the threads do: one that does not end by then is left behind, with a
+        RuntimeWarning that names its module. May be called again, from any thread; called by a module, it
+        does not wait.
+        """
+        if self._control.forked:
+            return
+        self._control.shutdown()
+        self._finalizer.detach()
+
+    def stats(self) -> PipelineStats:
+        """What every module did so far, and which of them limits; also after `stop`."""
+        stations = self._stations
+        seconds = self._control.seconds()
+        modules = tuple(station.stats(seconds) for station in stations)
+        if self._has_sink:
+            return PipelineStats(modules, seconds, modules[-1].batches, None, usable_cores())
+        measures = self._last.measures()
+        return PipelineStats(
+            modules, seconds, int(measures["batches"]), measures["waited_items"], usable_cores()
+        )
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """Samples that the source left out so far, as (key, reason)."""
+        return list(self._source.errors)
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch.
+
+        Raises
+        ------
+        UnknownLengthError
+            The source does not know.
+        """
+        if self._length is None:
+            raise UnknownLengthError(
+                f"Pipeline: {self._source.name} does not know how many batches an epoch has"
+            )
+        return self._length
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "failed" if self._outcome.failures else "stopped" if self._control.closing else "running"
+        return f"<Pipeline {' -> '.join(station.name for station in self._stations)}, {state}>"
+
+    def _refuse(self, what: str, *, sink: bool) -> None:
+        if self._control.forked:
+            raise PipelineStateError(
+                f"Pipeline.{what}: this pipeline belongs to the process that this one was forked from, where its "
+                "threads are; make a pipeline after forking"
+            )
+        if sink and not self._has_sink:
+            raise PipelineStateError(
+                f"Pipeline.{what}: this pipeline ends in no sink; take its batches with dequeue()"
+            )
+        if not sink and self._has_sink:
+            raise PipelineStateError(
+                f"Pipeline.{what}: this pipeline ends in {self._stations[-1].name}, which takes all batches; "
+                "wait for its end with wait()"
+            )
+
+    def _batches(self, length: int | None) -> Iterator[Batch]:
+        queue = self._last
+        before = None if length is None else (queue.next_ticket // length + 1) * length
+        while True:
+            try:
+                batch = queue.get(True, None, before)[1]
+            except EndOfData:
+                return
+            except QueueClosed:
+                break
+            yield batch
+            del batch
+        outcome = self._outcome
+        del self, queue
+        raise outcome.error("iteration")
+
+    def _batches_of_one_epoch(self) -> Iterator[Batch]:
+        queue = self._last
+        epoch = None
+        while True:
+            try:
+                ticket, batch = queue.peek()
+                if epoch is None:
+                    epoch = batch.epoch
+                elif batch.epoch != epoch:
+                    return
+                if not queue.take(ticket):
+                    continue
+            except EndOfData:
+                return
+            except QueueClosed:
+                break
+            yield batch
+            del batch
+        outcome = self._outcome
+        del self, queue
+        raise outcome.error("epoch()")
+
+
+class _Outcome:
+    """How the pipeline failed, if it did.
+
+    Apart from `_Control`, which the finalizer holds: an exception holds frames, and through them the
+    Pipeline.
+    """
+
+    __slots__ = ("failures",)
+
+    def __init__(self) -> None:
+        # Appending is atomic: the first one counts.
+        self.failures: list[tuple[BaseException, TracebackType | None]] = []
+
+    def fail(self, error: BaseException, note: str) -> None:
+        if sys.version_info >= (3, 11):
+            error.add_note(note)
+        elif error.__cause__ is None and error.__context__ is None:
+            error.__cause__ = RuntimeError(note)
+        self.failures.append((error, error.__traceback__))
+
+    def error(self, what: str) -> BaseException:
+        """What a caller who found the queues closed is to raise."""
+        if not self.failures:
+            return PipelineStateError(f"Pipeline.{what}: the pipeline was stopped; make a new one")
+        error, traceback = self.failures[0]
+        # Without what earlier raises added to it.
+        return error.with_traceback(traceback)
+
+
+class _Control:
+    """What it takes to end the threads: held by them, by the Pipeline and by its finalizer.
+
+    The finalizer may run wherever the garbage collector does, in the middle of any code of any thread:
+    nothing here may take a lock that Python code holds.
+    """
+
+    def __init__(self, modules: Sequence[Module], queues: Sequence[BatchQueue]) -> None:
+        self.queues = list(queues)
+        self.pool = BufferPool()
+        self.threads: list[tuple[threading.Thread, str]] = []
+        self.closing = False
+        self.troubles: list[str] = []
+        self.started = _clock()
+        self.ended: float | None = None
+        self._to_interrupt = list(modules)
+        self._generation = _generation
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that made the pipeline."""
+        return self._generation != _generation
+
+    def seconds(self) -> float:
+        return (_clock() if self.ended is None else self.ended) - self.started
+
+    def close(self) -> None:
+        """Wake every thread and let it end."""
+        self.closing = True
+        if self.ended is None:
+            self.ended = _clock()
+        for queue in self.queues:
+            queue.close()
+        while True:
+            try:
+                module = self._to_interrupt.pop()
+            except IndexError:
+                return
+            try:
+                module.interrupt()
+            except Exception as error:
+                self.troubles.append(f"{module.name}.interrupt() raised {error!r}")
+
+    def shutdown(self) -> None:
+        """End all threads, as far as they end in time."""
+        if self.forked:
+            return
+        self.close()
+        # A module may stop its own pipeline, and the collector may run in a worker: its thread cannot wait
+        # for itself.
+        if any(thread is threading.current_thread() for thread, _ in self.threads):
+            return
+        deadline = time.monotonic() + STOP_LIMIT
+        for thread, _ in self.threads:
+            # One that could not be started has no end.
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self.pool.close()
+        hung = [(thread, name) for thread, name in self.threads if thread.is_alive()]
+        self.threads.clear()
+        for name in dict.fromkeys(name for _, name in hung):
+            count = sum(each == name for _, each in hung)
+            self.troubles.append(
+                f"{name} did not end within {STOP_LIMIT} s of stop(): {count} of its threads were left behind, and "
+                "end when what they are in returns. Give the module an interrupt() that wakes it"
+            )
+        while self.troubles:
+            warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
+
+
+class _Tally:
+    """Figures of one worker; nobody else writes them."""
+
+    __slots__ = ("batches", "busy", "nbytes", "samples", "waited")
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.samples = 0
+        self.nbytes = 0
+        self.busy = 0.0
+        self.waited = 0.0
+
+    def add(self, batch: Batch, nbytes: int) -> None:
+        self.batches += 1
+        self.samples += batch.size
+        self.nbytes += nbytes
+
+
+class _Station:
+    """A module in its place: with the queue in front, the queue behind, and the figures of its workers.
+
+    The queue behind a sink stays empty: that it has ended says that the sink is done.
+    """
+
+    kind = ""
+    input: BatchQueue | None = None
+
+    def __init__(self, module: Module, name: str, output: BatchQueue, capacity: int) -> None:
+        self.module = module
+        self.name = name
+        self.output = output
+        self.capacity = capacity
+        self.tallies = [_Tally() for _ in range(_workers_of(module))]
+        self.present = list(self.tallies)
+
+    def start(self, control: _Control, outcome: _Outcome) -> None:
+        for number, tally in enumerate(self.tallies):
+            thread = threading.Thread(
+                target=_work,
+                args=(self, tally, control, outcome),
+                name=f"highway {self.name} {number}",
+                daemon=True,
+            )
+            control.threads.append((thread, self.name))
+            thread.start()
+
+    def work(self, tally: _Tally) -> None:
+        """Work until the data ends."""
+        raise NotImplementedError
+
+    def total(self) -> int:
+        """One past the last ticket, once the data has ended."""
+        raise NotImplementedError
+
+    def check(self, batch: Batch, method: str) -> None:
+        if not isinstance(batch, Batch):
+            raise ContractError(
+                f"{self.name}.{method} returned {type(batch).__name__}; it must return a highway.batch.Batch, or None "
+                "to leave the batch out"
+            )
+
+    def waited_input(self) -> float:
+        assert self.input is not None
+        return self.input.measures()["waited_items"]
+
+    def stats(self, seconds: float) -> ModuleStats:
+        measures = self.output.measures()
+        return ModuleStats(
+            name=self.name,
+            kind=self.kind,
+            workers=len(self.tallies),
+            batches=sum(tally.batches for tally in self.tallies),
+            samples=sum(tally.samples for tally in self.tallies),
+            nbytes=sum(tally.nbytes for tally in self.tallies),
+            busy=sum(tally.busy for tally in self.tallies),
+            waited_input=self.waited_input(),
+            waited_room=measures["waited_room"],
+            occupancy=measures["occupancy"],
+            capacity=self.capacity,
+            seconds=seconds,
+        )
+
+
+class _SourceStation(_Station):
+    kind = "source"
+
+    def __init__(self, module: Source, name: str, output: BatchQueue, capacity: int, length: int) -> None:
+        super().__init__(module, name, output, capacity)
+        self.source = module
+        self.length = length
+        self.lock = threading.Lock()
+        self.tasks: Iterator[Any] | None = None
+        self.over = False
+        self.taken = 0
+
+    def total(self) -> int:
+        return self.taken
+
+    def waited_input(self) -> float:
+        return sum(tally.waited for tally in self.tallies)
+
+    def next_task(self) -> tuple[int, Any]:
+        """The next ticket and its task; the task is `_END` where there is none."""
+        with self.lock:
+            if self.tasks is None:
+                self.tasks = iter(self.source.tasks())
+            task = _END if self.over else next(self.tasks, _END)
+            if task is _END:
+                self.over = True
+                return self.taken, _END
+            ticket = self.taken
+            self.taken += 1
+            return ticket, task
+
+    def work(self, tally: _Tally) -> None:
+        load, length = self.source.load, self.length
+        reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
+        while True:
+            began = _clock()
+            ticket, task = self.next_task()
+            tally.waited += _clock() - began
+            if task is _END:
+                return
+            reserve(ticket)
+            began = _clock()
+            batch = load(task)
+            tally.busy += _clock() - began
+            if batch is None:
+                skip(ticket)
+                continue
+            self.check(batch, "load")
+            if batch.seq is None:
+                batch.seq = ticket
+                if length:
+                    batch.epoch, batch.seq = divmod(ticket, length)
+            nbytes = batch.nbytes
+            tally.add(batch, nbytes)
+            put(ticket, batch, nbytes)
+            # Waiting for the next one must not keep this one alive.
+            del batch, task
+
+
+class _StageStation(_Station):
+    kind = "stage"
+
+    def __init__(
+        self, module: Stage, name: str, source: BatchQueue, output: BatchQueue, capacity: int
+    ) -> None:
+        super().__init__(module, name, output, capacity)
+        self.input: BatchQueue = source
+        self.stage = module
+
+    def total(self) -> int:
+        total = self.input.last_total
+        assert total is not None
+        return total
+
+    def work(self, tally: _Tally) -> None:
+        get, process = self.input.get, self.stage.process
+        reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
+        while True:
+            try:
+                ticket, batch = get()
+            except EndOfData:
+                return
+            reserve(ticket)
+            if batch is None:
+                skip(ticket)
+                continue
+            began = _clock()
+            result = process(batch)
+            tally.busy += _clock() - began
+            if result is None:
+                skip(ticket)
+                del batch
+                continue
+            if result is not batch:
+                self.check(result, "process")
+                if result.seq is None:
+                    result.adopt(batch)
+            nbytes = result.nbytes
+            tally.add(result, nbytes)
+            put(ticket, result, nbytes)
+            del batch, result
+
+
+class _SinkStation(_Station):
+    kind = "sink"
+
+    def __init__(self, module: Sink, name: str, source: BatchQueue, output: BatchQueue) -> None:
+        super().__init__(module, name, output, 0)
+        self.input: BatchQueue = source
+        self.sink = module
+
+    def total(self) -> int:
+        return 0
+
+    def work(self, tally: _Tally) -> None:
+        get, consume = self.input.get, self.sink.consume
+        while True:
+            try:
+                _, batch = get()
+            except EndOfData:
+                return
+            nbytes = batch.nbytes
+            began = _clock()
+            consume(batch)
+            tally.busy += _clock() - began
+            tally.add(batch, nbytes)
+            del batch
+
+
+def _work(station: _Station, tally: _Tally, control: _Control, outcome: _Outcome) -> None:
+    """Life of a worker thread."""
+    module = station.module
+    opened = False
+    try:
+        control.pool.use()
+        module.open()
+        opened = True
+        station.work(tally)
+    except BaseException as error:
+        _report(error, station, control, outcome)
+    if opened:
+        try:
+            module.close()
+        except BaseException as error:
+            if control.closing:
+                control.troubles.append(f"{station.name}.close() raised {error!r}")
+            _report(error, station, control, outcome)
+    # Last, so that the end of the data is not announced before every worker has closed without an error.
+    station.present.remove(tally)
+    if not station.present and not control.closing:
+        with suppress(QueueClosed):
+            station.output.finish(station.total())
+
+
+def _report(error: BaseException, station: _Station, control: _Control, outcome: _Outcome) -> None:
+    """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
+    if control.closing:
+        return
+    outcome.fail(error, f"Raised in module {station.name}, thread {threading.current_thread().name!r}.")
+    control.close()
+
+
+def _stations(modules: Sequence[Module], ordered: bool, max_bytes: int, length: int) -> list[_Station]:
+    names = _names(modules)
+    capacities = [max(module.queue_size, 2 * _workers_of(module)) for module in modules]
+    sink = isinstance(modules[-1], Sink)
+    queues = len(modules) - sink
+    stations: list[_Station] = []
+    output: BatchQueue | None = None
+    for place, (module, name, capacity) in enumerate(zip(modules, names, capacities, strict=True)):
+        source = output
+        output = BatchQueue(
+            capacity,
+            max_bytes=max_bytes // queues,
+            floor=_workers_of(module),
+            ordered=ordered,
+            group=0 if ordered else length,
+            window=0 if ordered else 4 * max(capacities),
+            hand_out_holes=place + 1 < len(modules) and isinstance(modules[place + 1], Stage),
+        )
+        if isinstance(module, Source):
+            stations.append(_SourceStation(module, name, output, capacity, length))
+        elif isinstance(module, Stage):
+            assert source is not None
+            stations.append(_StageStation(module, name, source, output, capacity))
+        else:
+            assert source is not None
+            assert isinstance(module, Sink)
+            stations.append(_SinkStation(module, name, source, output))
+    return stations
+
+
+def _names(modules: Sequence[Module]) -> list[str]:
+    """Names of the modules; those that occur more than once are numbered."""
+    names = [module.name for module in modules]
+    return [
+        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _workers_of(module: Module) -> int:
+    return module.workers or module.default_workers()
+
+
+def _length_of(source: Source) -> int | None:
+    return len(cast(Sized, source)) if hasattr(source, "__len__") else None
+
+
+def _checked(modules: Sequence[Module]) -> list[Module]:
+    if not isinstance(modules, (list, tuple)) or not modules:
+        raise ArgumentError(f"Pipeline: modules must be a list that begins with a Source, but is {modules!r}")
+    last = len(modules) - 1
+    for place, module in enumerate(modules):
+        if not isinstance(module, Module):
+            raise ArgumentError(f"Pipeline: modules[{place}] must be a Module, but is {_kind(module)}")
+        if place == 0 and not isinstance(module, Source):
+            raise ArgumentError(f"Pipeline: modules[0] must be a Source, but is {_kind(module)}")
+        if place > 0 and not isinstance(module, (Stage, Sink) if place == last else Stage):
+            allowed = "a Stage or a Sink" if place == last else "a Stage"
+            raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}")
+        if module._taken or any(module is other for other in modules[:place]):
+            raise ArgumentError(
+                f"Pipeline: modules[{place}] ({module.name}) is used twice; a module belongs to one "
+                "pipeline, make another"
+            )
+    return list(modules)
+
+
+def _kind(thing: object) -> str:
+    name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
+    if isinstance(thing, type):
+        return f"the class {name} itself; call it"
+    for kind in (Source, Stage, Sink):
+        if isinstance(thing, kind):
+            return f"{name}, a {kind.__name__}"
+    return name
+
+
+def _count(owner: str, name: str, value: Any) -> int:
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ArgumentError(f"{owner}: {name} must be a whole number of 1 or more, but is {value!r}")
+    return number
+
+
+# Number of forks between the start of Python and this process.
+_generation = 0
+
+
+def _forked() -> None:
+    global _generation
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)

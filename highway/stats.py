@@ -1,0 +1,163 @@
+"""What the modules of a pipeline did with their time, and which of them limits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ModuleStats", "PipelineStats"]
+
+# A consumer that waits less than this share of the time is slower than the pipeline.
+_CONSUMER_LIMITS = 0.1
+# Below this share of busy time no module is what the others wait for.
+_HARDLY_BUSY = 0.5
+# From this share of all cores on, more workers only take time from each other.
+_CORES_FULL = 0.9
+
+
+@dataclass(frozen=True)
+class ModuleStats:
+    """Figures of one module since its pipeline started.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        "source", "stage" or "sink".
+    workers : int
+    batches, samples, nbytes : int
+        What its workers have finished; what they left out does not count.
+    busy : float
+        Seconds in `load`, `process` or `consume`, of all workers together.
+    waited_input : float
+        Seconds that its workers waited for batches; a source's, for its tasks.
+    waited_room : float
+        Seconds that its workers waited for room in the queue behind the module.
+    occupancy : float
+        Batches that waited in the queue behind it, on average over time; 0 behind a sink.
+    capacity : int
+        Most batches that may be outstanding in the queue behind it; 0 behind a sink.
+    seconds : float
+        Time the pipeline ran.
+    """
+
+    name: str
+    kind: str
+    workers: int
+    batches: int
+    samples: int
+    nbytes: int
+    busy: float
+    waited_input: float
+    waited_room: float
+    occupancy: float
+    capacity: int
+    seconds: float
+
+    @property
+    def busy_share(self) -> float:
+        """Share of its workers' time that was work, 0 to 1."""
+        return min(1.0, self.busy / (self.workers * self.seconds)) if self.seconds > 0 else 0.0
+
+    @property
+    def engaged(self) -> float:
+        """Busy share; of a source, waiting for tasks counts too, since nobody in the pipeline causes it."""
+        if self.kind != "source" or self.seconds <= 0:
+            return self.busy_share
+        return min(1.0, (self.busy + self.waited_input) / (self.workers * self.seconds))
+
+
+@dataclass(frozen=True)
+class PipelineStats:
+    """Figures of a pipeline; `str` gives a table with the verdict.
+
+    Attributes
+    ----------
+    modules : tuple of ModuleStats
+        In order, from the source on.
+    seconds : float
+        Time the pipeline ran, until now or until it stopped.
+    delivered : int
+        Batches that the consumer, or the sink, took.
+    consumer_waited : float or None
+        Seconds that callers of `dequeue` waited for a batch; None for a pipeline that ends in a sink.
+    cores : int
+        Processors that this process may use.
+    """
+
+    modules: tuple[ModuleStats, ...]
+    seconds: float
+    delivered: int
+    consumer_waited: float | None
+    cores: int
+
+    @property
+    def limiter(self) -> str | None:
+        """Name of the module that limits the pipeline, "consumer", or None where nothing stands out."""
+        if self.delivered == 0 or self.seconds <= 0:
+            return None
+        if self.consumer_waited is not None and self.consumer_waited < _CONSUMER_LIMITS * self.seconds:
+            return "consumer"
+        slowest = max(self.modules, key=lambda module: module.engaged)
+        return slowest.name if slowest.engaged >= _HARDLY_BUSY else None
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: what limits the pipeline, and what to turn."""
+        if self.delivered == 0 or self.seconds <= 0:
+            return "Nothing was handed out yet."
+        name = self.limiter
+        if name == "consumer":
+            share = (self.consumer_waited or 0.0) / self.seconds
+            return (
+                f"The consumer limits: it waited for batches {share:.0%} of the time, the modules wait for "
+                "it. Nothing to turn here; fewer workers would do."
+            )
+        if name is None:
+            return (
+                "No module limits: all of them wait for each other most of the time. "
+                "Larger batches, a larger queue_size or a larger max_bytes of the pipeline help."
+            )
+        module = next(module for module in self.modules if module.name == name)
+        if module.kind == "source" and module.waited_input > module.busy:
+            return (
+                f"{name} limits: its workers waited for tasks {module.engaged - module.busy_share:.0%} of the "
+                "time. What gives out its tasks is slow; more workers do not help."
+            )
+        found = f"{name} limits: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
+        if sum(each.busy for each in self.modules) >= _CORES_FULL * self.cores * self.seconds:
+            return found + f"All {self.cores} cores are in use: only a cheaper {name}, or more cores, help."
+        if module.workers < self.cores:
+            return found + f"More workers help: workers={min(2 * module.workers, self.cores)}."
+        return found + f"It has a worker for each of the {self.cores} cores: only a cheaper {name} helps."
+
+    def __str__(self) -> str:
+        rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
+        for module in self.modules:
+            total = max(module.workers * self.seconds, 1e-9)
+            rows.append(
+                (
+                    module.name,
+                    str(module.workers),
+                    str(module.batches),
+                    str(module.samples),
+                    f"{module.nbytes / 1e6:.1f}",
+                    f"{module.busy_share:.0%}",
+                    f"{module.waited_input / total:.0%}",
+                    f"{module.waited_room / total:.0%}",
+                    f"{module.occupancy:.1f}/{module.capacity}" if module.capacity else "-",
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            row[0].ljust(widths[0])
+            + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+            for row in rows
+        ]
+        rate = sum(module.samples for module in self.modules[-1:]) / max(self.seconds, 1e-9)
+        lines.append(f"{self.delivered} batches in {self.seconds:.1f} s, {rate:.0f} samples/s")
+        lines.append(self.verdict)
+        return "\n".join(lines)
+
+
+def _workers(count: int) -> str:
+    return "worker was" if count == 1 else f"{count} workers were"
