@@ -1,0 +1,87 @@
+"""Checks of arguments: what passes is returned as a plain Python value, what does not is an ArgumentError."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from highway.errors import ArgumentError
+
+__all__ = ["number", "numbers", "whole"]
+
+
+def whole(owner: str, name: str, value: object, lowest: int, highest: int | None = None) -> int:
+    """A whole number from `lowest` to `highest` (None: no limit).
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else; bool is too.
+    """
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        found = int(value)
+        if lowest <= found and (highest is None or found <= highest):
+            return found
+    allowed = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
+    raise ArgumentError(f"{owner}: {name} is {value!r}; expected a whole number {allowed}")
+
+
+def number(
+    owner: str, name: str, value: object, lowest: float = -math.inf, highest: float = math.inf
+) -> float:
+    """A finite number from `lowest` to `highest`.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else; bool is too.
+    """
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        found = float(value)
+        if math.isfinite(found) and lowest <= found <= highest:
+            return found
+    allowed = (
+        f" from {lowest} to {highest}"
+        if math.isfinite(lowest) and math.isfinite(highest)
+        else f" of {lowest} or more"
+        if math.isfinite(lowest)
+        else ""
+    )
+    raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number{allowed}")
+
+
+def numbers(owner: str, name: str, value: object, lowest: float = -math.inf) -> tuple[float, ...]:
+    """One or more finite numbers of `lowest` or more: a tuple, also of a number alone.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        return (number(owner, name, value, lowest),)
+    if not value:
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected one number or more")
+    return tuple(number(owner, f"{name}[{i}]", item, lowest) for i, item in enumerate(value))

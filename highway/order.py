@@ -1,0 +1,173 @@
+"""The order in which the samples of a data set come: epochs, shuffling, shards, batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import philox
+from highway.arguments import whole
+from highway.errors import ArgumentError
+from highway.randomness import ORDER_POSITION
+
+__all__ = ["Order", "Task"]
+
+
+class Task(NamedTuple):
+    """One batch to be made.
+
+    Attributes
+    ----------
+    epoch : int
+    seq : int
+        Number of the batch within its epoch, on this rank.
+    indices : int64 (n,)
+        Which samples it holds.
+    """
+
+    epoch: int
+    seq: int
+    indices: NDArray[np.int64]
+
+
+class Order:
+    """Which samples come when.
+
+    An epoch is a permutation of all samples, computed where it is needed by a keyed permutation (a Feistel
+    network over Philox): any place of any epoch is found at once, nothing is stored, and it is the same on
+    every machine. Rank r of `world` takes the places r, r + world, r + 2 * world, ... of it and cuts them
+    into batches.
+
+    Every rank has the same number of samples and of batches. Where `world` does not divide `size`, the last
+    places start over at the front of the epoch's permutation, so at most world - 1 samples come twice in an
+    epoch (with fewer samples than ranks, some come more often). With `drop_last` up to world - 1 samples
+    are left out instead, and so is, on every rank, a last batch that is not full.
+
+    Parameters
+    ----------
+    size : int
+        Number of samples, 1 to 2**32.
+    batch_size : int
+        Samples in a batch, 1 or more; the last batch of an epoch may have fewer.
+    shuffle : bool
+        False: every epoch is 0, 1, 2, ...
+    seed : int
+        0 to 2**64 - 1. All ranks need the same.
+    epochs : int, optional
+        How many, 0 to 2**32; None for no end.
+    shard : (int, int)
+        (rank, world), 0 <= rank < world.
+    drop_last : bool
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or `drop_last` leaves no batch at all.
+
+    Examples
+    --------
+    >>> order = Order(5, 2, shuffle=False, epochs=1)
+    >>> [task.indices.tolist() for task in order]
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+    ) -> None:
+        self.size = whole("Order", "size", size, 1, 2**32)
+        self.batch_size = whole("Order", "batch_size", batch_size, 1, 2**32)
+        self.shuffle = bool(shuffle)
+        self.seed = whole("Order", "seed", seed, 0, 2**64 - 1)
+        self.epochs = None if epochs is None else whole("Order", "epochs", epochs, 0, 2**32)
+        pair: object = shard
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ArgumentError(f"Order: shard is {shard!r}; expected (rank, world)")
+        self.world = whole("Order", "shard[1] (world)", pair[1], 1, 2**32)
+        self.rank = whole("Order", "shard[0] (rank)", pair[0], 0, self.world - 1)
+        self.drop_last = bool(drop_last)
+        self.samples = self.size // self.world if self.drop_last else -(-self.size // self.world)
+        """Samples of one epoch on each rank, before an incomplete last batch is left out."""
+        self._batches = self.samples // self.batch_size
+        if not self.drop_last and self.samples % self.batch_size:
+            self._batches += 1
+        if not self._batches:
+            raise ArgumentError(
+                f"Order: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
+                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller one, or drop_last=False"
+            )
+
+    def __len__(self) -> int:
+        """Batches in an epoch, on each rank."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[Task]:
+        return self.tasks()
+
+    def __repr__(self) -> str:
+        return (
+            f"Order({self.size}, {self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
+            f"epochs={self.epochs}, shard=({self.rank}, {self.world}), drop_last={self.drop_last})"
+        )
+
+    def tasks(self, start: int = 0) -> Iterator[Task]:
+        """The batches from number `start` on, counted from the beginning of the first epoch.
+
+        Raises
+        ------
+        ArgumentError
+            `start` is below 0.
+        """
+        first_epoch, first_seq = divmod(whole("Order", "start", start, 0, 2**63), len(self))
+        epochs = itertools.count(first_epoch) if self.epochs is None else range(first_epoch, self.epochs)
+        return self._tasks(iter(epochs), first_seq)
+
+    def _tasks(self, epochs: Iterator[int], first_seq: int) -> Iterator[Task]:
+        for epoch in epochs:
+            for seq in range(first_seq, len(self)):
+                yield Task(epoch, seq, self.indices(epoch, seq))
+            first_seq = 0
+
+    def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
+        """Which samples batch `seq` of an epoch holds, on this rank.
+
+        Parameters
+        ----------
+        epoch : int
+            0 to 2**32 - 1.
+        seq : int
+            0 to len(order) - 1.
+
+        Returns
+        -------
+        int64 (n,)
+            n is `batch_size`, or less in the last batch.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such epoch or batch.
+        """
+        last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
+        epoch = whole("Order", "epoch", epoch, 0, last_epoch)
+        seq = whole("Order", "seq", seq, 0, len(self) - 1)
+        first = seq * self.batch_size
+        count = min(self.batch_size, self.samples - first)
+        places = np.arange(first, first + count, dtype=np.int64)
+        places *= self.world
+        places += self.rank
+        places %= self.size
+        if self.shuffle:
+            philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)
+        return places

@@ -1,0 +1,218 @@
+"""Random draws that belong to samples: the same for any number of threads, machines and batches.
+
+Every draw is a function of (seed, epoch, index of the sample, position of the transform, number of the
+draw) and of nothing else: Philox4x32-10 with the seed as key and the rest as counter (J. Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from highway._core import philox
+from highway.arguments import whole
+from highway.errors import ArgumentError
+
+__all__ = ["ORDER_POSITION", "REPLACEMENT_POSITION", "SampleRandom"]
+
+ORDER_POSITION = 2**32 - 1
+"""The position that the order of the data draws from; no transform has it."""
+
+REPLACEMENT_POSITION = 2**32 - 2
+"""The position that the choice of replacements for bad samples draws from; no transform has it."""
+
+
+class SampleRandom:
+    """Random draws for every sample of a batch.
+
+    Each call takes the next draws of every sample, the same number for all of them, so what a sample gets
+    does not depend on which others are in its batch.
+
+    Parameters
+    ----------
+    seed : int
+        0 to 2**64 - 1.
+    epoch : int
+        0 to 2**32 - 1.
+    indices : array_like of int, (N,)
+        Index of each sample in the data, 0 to 2**32 - 1.
+    position : int
+        Number of the transform in the life of the batch, 0 to 2**32 - 1: the reader's fit is 0, what comes
+        after it counts on. The two highest are taken (`ORDER_POSITION`, `REPLACEMENT_POSITION`).
+
+    Raises
+    ------
+    ArgumentError
+        A number is out of range, or `indices` is not one row of integers.
+
+    Examples
+    --------
+    >>> rng = SampleRandom(seed=0, epoch=0, indices=[4, 7], position=1)
+    >>> rng.integers(0, 10)
+    array([2, 4])
+    >>> SampleRandom(seed=0, epoch=0, indices=[7], position=1).integers(0, 10)
+    array([4])
+    """
+
+    def __init__(self, seed: int, epoch: int, indices: ArrayLike, position: int) -> None:
+        self.seed = whole("SampleRandom", "seed", seed, 0, 2**64 - 1)
+        self.epoch = whole("SampleRandom", "epoch", epoch, 0, 2**32 - 1)
+        self.position = whole("SampleRandom", "position", position, 0, 2**32 - 1)
+        found = np.asarray(indices)
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise ArgumentError(
+                f"SampleRandom: indices is of shape {found.shape} and dtype {found.dtype}; "
+                "expected integers, one for each sample"
+            )
+        if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**32:
+            raise ArgumentError(
+                f"SampleRandom: indices run from {found.min()} to {found.max()}; "
+                "expected numbers from 0 to 2**32 - 1"
+            )
+        self._indices: NDArray[np.uint32] = np.ascontiguousarray(found, dtype=np.uint32)
+        self._taken = 0
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._indices)
+
+    def __repr__(self) -> str:
+        return (
+            f"<SampleRandom of {len(self)} samples: seed {self.seed}, epoch {self.epoch}, "
+            f"position {self.position}>"
+        )
+
+    def uniform(
+        self, low: ArrayLike = 0.0, high: ArrayLike = 1.0, size: int | tuple[int, ...] | None = None
+    ) -> NDArray[np.float64]:
+        """Numbers between `low` and `high`, all equally likely, with 53 random bits.
+
+        Parameters
+        ----------
+        low, high : float or array_like of float, (N,)
+            `low` can come up; `high` only by rounding.
+        size : int or tuple of int, optional
+            How many for each sample. Without it one, and the result has no second axis.
+
+        Returns
+        -------
+        float64 (N,) or (N, *size)
+        """
+        values = self._draw(size)
+        unit = (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        lows = self._each("low", low, unit.ndim)
+        highs = self._each("high", high, unit.ndim)
+        return lows + (highs - lows) * unit
+
+    def integers(self, low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
+        """Whole numbers from `low` to `high` - 1, all equally likely (to within their count / 2**64).
+
+        Parameters
+        ----------
+        low, high : int or array_like of int, (N,)
+            `high` is above `low` for every sample.
+
+        Returns
+        -------
+        int64 (N,)
+
+        Raises
+        ------
+        ArgumentError
+            A bound is not a whole number, or a sample has nothing to choose from.
+        """
+        lows = self._bounds("low", low)
+        highs = self._bounds("high", high)
+        if np.any(lows >= highs):
+            row = int(np.argmax(lows >= highs))
+            raise ArgumentError(
+                f"SampleRandom.integers: low {lows[row]} and high {highs[row]} (sample {row} of the batch); "
+                "expected low < high"
+            )
+        # Modulo 2**64, where spans of more than 2**63 fit too.
+        spans = highs.astype(np.uint64) - lows.astype(np.uint64)
+        values = self._draw(None)
+        philox.scale(values, spans, values)
+        return (lows.astype(np.uint64) + values).astype(np.int64)
+
+    def bernoulli(self, p: ArrayLike = 0.5) -> NDArray[np.bool_]:
+        """True with probability `p`, for each sample on its own.
+
+        Parameters
+        ----------
+        p : float or array_like of float, (N,)
+            0 to 1.
+
+        Returns
+        -------
+        bool (N,)
+
+        Raises
+        ------
+        ArgumentError
+            `p` is outside of 0 to 1.
+        """
+        chances = self._each("p", p, 1)
+        if not np.all((chances >= 0) & (chances <= 1)):
+            raise ArgumentError(f"SampleRandom.bernoulli: p is {p!r}; expected probabilities from 0 to 1")
+        return self.uniform() < chances
+
+    def normal(
+        self, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0, size: int | tuple[int, ...] | None = None
+    ) -> NDArray[np.float64]:
+        """Normally distributed numbers.
+
+        By inversion (Algorithm AS 241) out of exactly rounded operations, so the bits do not depend on the C
+        library.
+
+        Parameters
+        ----------
+        loc, scale : float or array_like of float, (N,)
+            Mean and standard deviation.
+        size : int or tuple of int, optional
+            How many for each sample. Without it one, and the result has no second axis.
+
+        Returns
+        -------
+        float64 (N,) or (N, *size)
+        """
+        values = self._draw(size)
+        standard = np.empty(values.shape, dtype=np.float64)
+        philox.normals(values.reshape(-1), standard.reshape(-1))
+        return self._each("loc", loc, standard.ndim) + self._each("scale", scale, standard.ndim) * standard
+
+    def _draw(self, size: int | tuple[int, ...] | None) -> NDArray[np.uint64]:
+        shape = () if size is None else (size,) if isinstance(size, int) else tuple(size)
+        count = math.prod(whole("SampleRandom", "size", length, 0) for length in shape)
+        if self._taken + count > 2**33:
+            raise ArgumentError(
+                f"SampleRandom: {self._taken + count} draws for each sample; there are 2**33 at one position"
+            )
+        values = np.empty((len(self), count), dtype=np.uint64)
+        philox.draws(self.seed, self.epoch, self.position, self._indices, self._taken, values)
+        self._taken += count
+        return values.reshape(len(self), *shape)
+
+    def _each(self, name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:
+        """`value` as an array that goes with results of `ndim` axes, sample by sample."""
+        values = np.asarray(value, dtype=np.float64)
+        if values.ndim and values.shape != (len(self),):
+            raise ArgumentError(
+                f"SampleRandom: {name} is of shape {values.shape}; "
+                f"expected a number, or one for each of the {len(self)} samples"
+            )
+        return values.reshape(-1, *[1] * (ndim - 1)) if values.ndim else values
+
+    def _bounds(self, name: str, value: ArrayLike) -> NDArray[np.int64]:
+        values = np.asarray(value)
+        if values.dtype.kind not in "iu" or values.shape not in ((), (len(self),)):
+            raise ArgumentError(
+                f"SampleRandom.integers: {name} is {value!r}; "
+                f"expected a whole number, or one for each of the {len(self)} samples"
+            )
+        if values.size and int(values.max()) > 2**63 - 1:
+            raise ArgumentError(f"SampleRandom.integers: {name} is {value!r}; expected at most 2**63 - 1")
+        return np.broadcast_to(values.astype(np.int64), (len(self),))
