@@ -78,6 +78,8 @@ def python_headers():
 def extensions():
     compile_args = [
         "-std=gnu11",
+        # Never a fused multiply-add that nobody wrote: kernels give the same bits on every CPU.
+        "-ffp-contract=off",
         "-Wall",
         "-Wextra",
         "-Wno-unused-parameter",
