@@ -105,7 +105,7 @@ class Order:
         if not self._batches:
             raise ArgumentError(
                 f"Order: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
-                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller one, or drop_last=False"
+                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller one or no drop_last"
             )
 
     def __len__(self) -> int:

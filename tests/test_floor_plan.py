@@ -9,11 +9,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "highway"
 
 # What each part of the package may import of the others; a part is a file or folder of highway/.
-MIDDLE = {"batch", "order", "randomness", "stats"}
+MIDDLE = {"arguments", "batch", "order", "randomness", "stats"}
 MAY_IMPORT = {
     "errors": set(),
     "_core": {"errors"},
     "transport": {"errors", "_core"},
+    "arguments": {"errors"},
     "batch": {"errors", "_core"} | MIDDLE,
     "order": {"errors", "_core"} | MIDDLE,
     "randomness": {"errors", "_core"} | MIDDLE,
