@@ -12,6 +12,7 @@ __all__ = [
     "HighwayError",
     "PipelineStateError",
     "QueueClosed",
+    "ReadError",
     "TooManyErrors",
     "UnknownLengthError",
     "WaitTimeout",
@@ -32,6 +33,10 @@ class ContractError(HighwayError, TypeError):
 
 class DecodeError(HighwayError, ValueError):
     """A file is not a picture, is damaged, or asks for more than the limits allow."""
+
+
+class ReadError(HighwayError, OSError):
+    """A file cannot be opened or read, or is no regular file."""
 
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):

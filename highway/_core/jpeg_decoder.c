@@ -245,36 +245,19 @@ static void on_progress(j_common_ptr cinfo) {
 
 /* ---- life ---- */
 
-static int create(hw_jpeg *decoder) {
-    if (setjmp(decoder->escape)) return -1; /* no memory, or headers and library of different versions */
-    jpeg_create_decompress(&decoder->cinfo);
-    return 0;
-}
-
 hw_jpeg *hw_jpeg_new(void) {
     hw_jpeg *decoder = calloc(1, sizeof *decoder);
-    char message[HW_MESSAGE_SIZE];
     if (!decoder) return NULL;
     decoder->cinfo.err = jpeg_std_error(&decoder->errors);
     decoder->errors.error_exit = on_error;
     decoder->errors.emit_message = on_message;
     decoder->errors.output_message = on_output;
     decoder->progress.progress_monitor = on_progress;
-    decoder->message = message;
-    if (create(decoder)) {
-        jpeg_destroy_decompress(&decoder->cinfo);
-        free(decoder);
-        return NULL;
-    }
-    decoder->message = NULL;
-    decoder->cinfo.progress = &decoder->progress;
-    decoder->cinfo.mem->max_memory_to_use = MAX_LIBJPEG_MEMORY;
     return decoder;
 }
 
 void hw_jpeg_free(hw_jpeg *decoder) {
     if (!decoder) return;
-    jpeg_destroy_decompress(&decoder->cinfo);
     hw_axis_free(&decoder->x);
     hw_axis_free(&decoder->y);
     hw_buffer_free(&decoder->ring);
@@ -370,7 +353,6 @@ static int choose_eighths(const stored_window *w, const hw_target *target) {
 
 static int out_of_memory(hw_jpeg *decoder) {
     snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: no memory left");
-    jpeg_abort_decompress(&decoder->cinfo);
     return HW_NO_MEMORY;
 }
 
@@ -381,13 +363,17 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
     hw_axis *x = &decoder->x, *y = &decoder->y;
     const stored_window window = to_stored(picture, target);
 
+    /* Made anew for every picture: libjpeg keeps tables from one to the next, and a damaged file that lacks its own
+     * would come out as whatever was decoded before it has it. */
+    jpeg_create_decompress(cinfo);
+    cinfo->progress = &decoder->progress;
+    cinfo->mem->max_memory_to_use = MAX_LIBJPEG_MEMORY;
     jpeg_mem_src(cinfo, bytes, (unsigned long)size);
     jpeg_read_header(cinfo, TRUE);
     const int swapped = picture->orientation >= 5;
     if ((int)cinfo->image_width != (swapped ? picture->height : picture->width) ||
         (int)cinfo->image_height != (swapped ? picture->width : picture->height)) {
         snprintf(decoder->message, HW_MESSAGE_SIZE, "is damaged: it contains headers of different sizes");
-        jpeg_abort_decompress(cinfo);
         return HW_BAD_FILE;
     }
 
@@ -446,7 +432,6 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
         if (next != y->lowest) {
             snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: row %d of %d was not reached", y->lowest,
                      height);
-            jpeg_abort_decompress(cinfo);
             return HW_BAD_FILE;
         }
     }
@@ -459,7 +444,6 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
             const int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
             if (got <= 0) {
                 snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next, height);
-                jpeg_abort_decompress(cinfo);
                 return HW_BAD_FILE;
             }
             for (int k = 0; four && k < got; k++) {
@@ -474,7 +458,6 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
         hw_resample_row(x, combined, x->lowest, target->channels,
                         out + (ptrdiff_t)(window.mirror_y ? window.height - 1 - i : i) * out_stride);
     }
-    jpeg_abort_decompress(cinfo); /* whatever follows the last row that was needed is not decoded */
     if (window.swap)
         transpose(out, out_stride, target->out, target->out_stride, target->height, target->width, target->channels);
     return HW_OK;
@@ -482,14 +465,11 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
 
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                    const hw_target *target, char *message) {
-    int status;
+    volatile int status = HW_BAD_FILE; /* read after longjmp */
     decoder->message = message;
-    if (setjmp(decoder->escape)) {
-        jpeg_abort_decompress(&decoder->cinfo);
-        status = HW_BAD_FILE;
-    } else {
-        status = decode(decoder, bytes, size, picture, target);
-    }
+    if (!setjmp(decoder->escape)) status = decode(decoder, bytes, size, picture, target);
+    /* Also when only a part was needed: what follows the last row of the window is not decoded. */
+    jpeg_destroy_decompress(&decoder->cinfo);
     decoder->message = NULL;
     return status;
 }

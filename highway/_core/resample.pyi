@@ -1,0 +1,13 @@
+import numpy as np
+from numpy.typing import NDArray
+
+FILTERS: tuple[str, ...]
+
+def variant() -> str: ...
+def resize_batch(
+    images: NDArray[np.uint8],
+    windows: NDArray[np.float64],
+    targets: NDArray[np.int32],
+    filter: int,
+    out: NDArray[np.uint8],
+) -> None: ...

@@ -1,0 +1,110 @@
+"""A folder of class folders of pictures: which files there are, and which class each belongs to."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.errors import EmptyDatasetError
+
+__all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
+
+EXTENSIONS = frozenset(
+    (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif", b".tif", b".tiff")
+)
+"""Endings of the names that count as pictures, in any case. What a file holds is decided by its first bytes."""
+
+
+class ClassFolders(NamedTuple):
+    """What `list_class_folders` found.
+
+    Attributes
+    ----------
+    root : bytes
+        The folder, with a separator at its end.
+    classes : list of str
+        Names of the class folders, sorted.
+    names : list of bytes
+        Every picture relative to `root`, sorted within its class.
+    labels : int64 (N,)
+        Number of the class of every picture.
+    """
+
+    root: bytes
+    classes: list[str]
+    names: list[bytes]
+    labels: NDArray[np.int64]
+
+
+def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders:
+    """List ``data_dir/CLASS/.../picture``.
+
+    Class folders are searched to any depth. Links to files and folders are followed, loops are not; names that begin
+    with a dot are left out. Anything with the ending of a picture is listed, even if it turns out not to be a file:
+    reading it says so.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        From the file system, for `data_dir` or a folder in it.
+    EmptyDatasetError
+        There is no class folder, or one without a picture.
+    """
+    root = os.path.join(os.fsencode(data_dir), b"")
+    with os.scandir(root) as entries:
+        inside = list(entries)
+    folders = sorted(entry.name for entry in inside if entry.is_dir() and not _hidden(entry.name))
+    if not folders:
+        loose = sum(_is_picture(entry.name) for entry in inside)
+        found = f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
+        raise EmptyDatasetError(
+            f"ImageFileReader: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each class, "
+            "with the pictures of that class inside"
+        )
+    names: list[bytes] = []
+    labels: list[NDArray[np.int64]] = []
+    for label, folder in enumerate(folders):
+        found_in_class = sorted(_pictures(root, folder))
+        if not found_in_class:
+            raise EmptyDatasetError(
+                f"ImageFileReader: class folder {os.fsdecode(root + folder)!r} has no pictures "
+                f"({', '.join(sorted(os.fsdecode(e) for e in EXTENSIONS))}); remove it or add some"
+            )
+        names += found_in_class
+        labels.append(np.full(len(found_in_class), label, dtype=np.int64))
+    return ClassFolders(root, [os.fsdecode(folder) for folder in folders], names, np.concatenate(labels))
+
+
+def _hidden(name: bytes) -> bool:
+    return name.startswith(b".")
+
+
+def _is_picture(name: bytes) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not _hidden(name)
+
+
+def _pictures(root: bytes, folder: bytes) -> list[bytes]:
+    """Names relative to `root` of the pictures below `folder`."""
+    found = []
+    # Each folder with the identities of those it lies in: a link back to one of them would be a loop.
+    waiting = [(folder, frozenset({_identity(root + folder)}))]
+    while waiting:
+        here, above = waiting.pop()
+        with os.scandir(root + here) as entries:
+            for entry in entries:
+                name = os.path.join(here, entry.name)
+                if _is_picture(entry.name):
+                    found.append(name)
+                elif entry.is_dir() and not _hidden(entry.name):
+                    identity = _identity(root + name)
+                    if identity not in above:
+                        waiting.append((name, above | {identity}))
+    return found
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,350 @@
+"""ImageFileReader: a folder of class folders of pictures, in batches."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import jpeg, resample
+from highway.arguments import number, whole
+from highway.batch import Batch, empty
+from highway.engine import Source
+from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, HighwayError, ReadError, TooManyErrors
+from highway.modules.folders import list_class_folders
+from highway.modules.formats import decode_other
+from highway.order import Order, Task
+from highway.randomness import REPLACEMENT_POSITION, SampleRandom
+from highway.transforms.fit import CenterFit, Fit
+
+__all__ = ["ImageFileReader"]
+
+MAX_PIXELS = 2 * 89_478_485
+"""Larger pictures are refused: the limit at which PIL refuses too."""
+
+_RANDOM_REPLACEMENTS = 8
+"""Replacements that are drawn for a bad sample before its neighbours in the list are tried in turn."""
+
+
+class ImageFileReader(Source):
+    """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
+
+    JPEGs are decoded without the GIL by libjpeg-turbo: only the window that the fit chose, at the smallest scale that
+    covers the output, resampled row by row into the batch. Every other format goes through PIL. Links are followed.
+    The classes are the sorted names of the sub-folders.
+
+    Parameters
+    ----------
+    data_dir : path
+        Folder with one sub-folder for each class.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : (int, int)
+        Height and width of the images in pixels.
+    fit : Fit
+        Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
+        of your own.
+    shuffle : bool
+        A new order each epoch, or the sorted order.
+    seed : int
+        0 to 2**64 - 1; of the order, the windows and the replacements.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; where the
+        count does not divide, at most world - 1 samples come twice, or are left out with `drop_last`.
+    drop_last : bool
+        Leave out what does not fill a batch on every rank.
+    labels : {"index", "one_hot"}
+        int64 (N,), or float32 (N, number of classes).
+    color : {"rgb", "gray"}
+        Three channels or one.
+    exif : bool
+        Turn pictures upright as their EXIF orientation says.
+    on_error : {"raise", "skip", "replace"}
+        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller; or
+        take another sample of the data instead, chosen by the seed, so that batches stay full.
+    max_errors : int or float, optional
+        With "skip" and "replace": how many bad files are too many, as a count or (a float up to 1) as part of the data.
+    exact : bool
+        Never decode at a reduced scale: up to twice the work where pictures are much larger than the output, pixels
+        that differ from Pillow's by rounding only.
+    workers : int, optional
+        Threads; by default one for each core that the process may use.
+    queue_size : int
+        Batches that are in the making or wait to be taken, at most.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed.
+    EmptyDatasetError
+        There are no class folders, or one has no pictures.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the classes, in the order of their labels.
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        data_dir: str | bytes | os.PathLike[str],
+        batch_size: int,
+        shape: tuple[int, int],
+        *,
+        fit: Fit | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        labels: str = "index",
+        color: str = "rgb",
+        exif: bool = True,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.shape = _shape(shape)
+        self.fit = CenterFit() if fit is None else fit
+        if not isinstance(self.fit, Fit):
+            raise _refused("fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own")
+        _choice("labels", labels, ("index", "one_hot"))
+        _choice("color", color, ("rgb", "gray"))
+        _choice("on_error", on_error, ("raise", "skip", "replace"))
+        self.on_error = on_error
+        self.exif = bool(exif)
+        self.exact = bool(exact)
+        self.seed = seed
+        self._one_hot = labels == "one_hot"
+        self._gray = color == "gray"
+        self._filter = resample.FILTERS.index(self.fit.interpolation)
+        self._folders = list_class_folders(data_dir)
+        self.classes = self._folders.classes
+        self._max_errors = _max_errors(max_errors, len(self._folders.names), on_error)
+        self.order = Order(
+            len(self._folders.names),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+        )
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._bad: dict[int, HighwayError] = {}
+        self._empty_batches: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        folder = os.fsdecode(self._folders.root)
+        return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
+
+    @property
+    def size(self) -> int:
+        """Number of pictures in the data."""
+        return self.order.size
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(key, reason) of every file that could not be read so far, once each."""
+        with self._lock:
+            return [(self._key(index), str(error)) for index, error in self._bad.items()]
+
+    # What the engine calls
+
+    def open(self) -> None:
+        self._local.decoder = jpeg.BatchDecoder(max_pixels=MAX_PIXELS)
+
+    def close(self) -> None:
+        self._local.decoder.close()
+
+    def tasks(self) -> Iterator[Task]:
+        return iter(self.order)
+
+    def load(self, task: Task) -> Batch | None:
+        """One batch; None when every sample of it was left out."""
+        indices = task.indices.copy()
+        images = empty((len(indices), *self.shape, 1 if self._gray else 3), np.uint8)
+        failures = self._fill(images, np.arange(len(indices)), task.epoch, indices)
+        if failures:
+            self._record(failures.values(), indices[list(failures)])
+            if self.on_error == "replace":
+                self._replace(images, list(failures), task.epoch, indices)
+            else:
+                kept = np.delete(np.arange(len(indices)), list(failures))
+                if not len(kept):
+                    return self._nothing_left(task.epoch, failures[0])
+                images = np.take(images, kept, axis=0, out=empty((len(kept), *images.shape[1:]), np.uint8))
+                indices = indices[kept]
+        return Batch(
+            {"images": images, "labels": self._labels(indices)},
+            epoch=task.epoch,
+            seq=task.seq,
+            indices=indices,
+            keys=[self._key(index) for index in indices],
+            applied=1,
+        )
+
+    # Reading and decoding
+
+    def _fill(
+        self, images: NDArray[np.uint8], slots: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
+    ) -> dict[int, HighwayError]:
+        """Decode samples into the given slots of `images`; what went wrong with row k of them stands under k."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        count = len(indices)
+        heights, widths = np.ones(count, np.int64), np.ones(count, np.int64)
+        failures: dict[int, HighwayError] = {}
+        others: dict[int, NDArray[np.uint8]] = {}
+        for row, (status, height, width) in enumerate(decoder.read([self._path(i) for i in indices], self.exif)):
+            if status == jpeg.OK:
+                heights[row], widths[row] = height, width
+            elif status == jpeg.NOT_JPEG:
+                try:
+                    others[row] = decode_other(
+                        decoder.contents(row), gray=self._gray, oriented=self.exif, max_pixels=MAX_PIXELS
+                    )
+                    heights[row], widths[row] = others[row].shape[:2]
+                except DecodeError as error:
+                    failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
+            else:
+                failures[row] = self._error(indices[row], status, decoder.message(row))
+
+        rng = SampleRandom(self.seed, epoch, indices, 0)
+        placement = self.fit.check(self.fit.place(rng, heights, widths, self.shape), count)
+        windows, targets = placement
+        self.fit.paint(images, slots, placement)
+        rows = np.array([row for row in range(count) if row not in failures and row not in others], dtype=np.int64)
+        if len(rows) < count:
+            windows, targets, slots_of_rows = windows[rows], targets[rows], slots[rows]
+        else:
+            slots_of_rows = slots
+        statuses = decoder.decode(rows, windows, targets, self._filter, self.exact, slots_of_rows, images)
+        for row, status in zip(rows.tolist(), statuses, strict=True):
+            if status != jpeg.OK:
+                failures[row] = self._error(indices[row], status, decoder.message(row))
+        for row, picture in others.items():
+            slot = slots[row]
+            resample.resize_batch(
+                picture[None],
+                placement.windows[row : row + 1],
+                placement.targets[row : row + 1],
+                self._filter,
+                images[slot : slot + 1],
+            )
+        return failures
+
+    def _replace(self, images: NDArray[np.uint8], slots: list[int], epoch: int, indices: NDArray[np.int64]) -> None:
+        """Put other samples into these slots, and their numbers into `indices`."""
+        first = indices[slots]
+        draws = SampleRandom(self.seed, epoch, first, REPLACEMENT_POSITION)
+        last = first
+        open_ones = np.arange(len(slots))
+        for attempt in range(_RANDOM_REPLACEMENTS + self.size):
+            last = draws.integers(0, self.size) if attempt < _RANDOM_REPLACEMENTS else (last + 1) % self.size
+            chosen = last[open_ones]
+            into = np.asarray(slots)[open_ones]
+            failures = self._fill(images, into, epoch, chosen)
+            indices[into] = chosen
+            if not failures:
+                return
+            self._record(failures.values(), chosen[list(failures)])
+            open_ones = open_ones[list(failures)]
+        self._refuse_all(next(iter(failures.values())))
+
+    # Bad samples
+
+    def _error(self, index: int, status: int, message: str) -> HighwayError:
+        text = f"ImageFileReader: {os.fsdecode(self._path(index))} {message}"
+        if status == jpeg.NO_MEMORY:
+            raise MemoryError(text)
+        return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
+
+    def _record(self, errors: Any, indices: NDArray[np.int64]) -> None:
+        """Note bad samples; raises where the policy does not allow them."""
+        with self._lock:
+            for index, error in zip(indices.tolist(), errors, strict=True):
+                self._bad.setdefault(index, error)
+                if self.on_error == "raise":
+                    raise error
+            count = len(self._bad)
+        if count > self._max_errors:
+            key, reason = self.errors[-1]
+            raise TooManyErrors(
+                f"ImageFileReader: {count} of {self.size} files are bad, max_errors allows {self._max_errors:g}; the "
+                f"last: {reason} (all of them: reader.errors)"
+            )
+
+    def _nothing_left(self, epoch: int, error: HighwayError) -> None:
+        """A batch of nothing but bad samples is left out; an epoch of nothing but such batches is an error."""
+        with self._lock:
+            self._empty_batches[epoch] = self._empty_batches.get(epoch, 0) + 1
+            empty_ones = self._empty_batches[epoch]
+            for past in [e for e in self._empty_batches if e < epoch - 1]:
+                del self._empty_batches[past]
+        if empty_ones == len(self):
+            self._refuse_all(error)
+
+    def _refuse_all(self, error: HighwayError) -> None:
+        raise EmptyDatasetError(
+            f"ImageFileReader: none of the {self.size} files in {os.fsdecode(self._folders.root)!r} could be read; "
+            f"one of them: {error}"
+        ) from error
+
+    # Samples
+
+    def _path(self, index: int) -> bytes:
+        return self._folders.root + self._folders.names[index]
+
+    def _key(self, index: int) -> str:
+        return os.fsdecode(self._folders.names[index])
+
+    def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        numbers = self._folders.labels[indices]
+        if not self._one_hot:
+            return numbers
+        one_hot = np.zeros((len(indices), len(self.classes)), dtype=np.float32)
+        one_hot[np.arange(len(indices)), numbers] = 1.0
+        return one_hot
+
+
+def _refused(name: str, value: object, allowed: str) -> ArgumentError:
+    return ArgumentError(f"ImageFileReader: {name} is {value!r}; expected {allowed}")
+
+
+def _choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise _refused(name, value, " or ".join(repr(one) for one in allowed))
+
+
+def _shape(shape: object) -> tuple[int, int]:
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+        raise _refused("shape", shape, "(height, width) in pixels")
+    height, width = (whole("ImageFileReader", f"shape[{i}]", side, 1, 65536) for i, side in enumerate(shape))
+    return height, width
+
+
+def _max_errors(value: object, size: int, on_error: str) -> float:
+    """How many bad files are still allowed."""
+    if value is None:
+        return float("inf")
+    if on_error == "raise":
+        raise _refused("max_errors", value, "None with on_error='raise', which ends at the first error")
+    if isinstance(value, (float, np.floating)):
+        return number("ImageFileReader", "max_errors", value, 0.0, 1.0) * size
+    return float(whole("ImageFileReader", "max_errors", value, 0))

@@ -1,0 +1,317 @@
+"""Fits: which window of a picture becomes which part of the output. They work on arrays and, before decoding, in a reader."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import resample
+from highway.arguments import numbers, whole
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform
+
+__all__ = ["CenterFit", "Fit", "Letterbox", "Placement", "RandomResizedCrop", "Stretch"]
+
+_ATTEMPTS = 10
+"""Windows that RandomResizedCrop draws before it falls back to the centre, as torchvision does."""
+
+
+class Placement(NamedTuple):
+    """Where the pixels of N pictures come from and go to.
+
+    Attributes
+    ----------
+    windows : float64 (N, 4)
+        x0, y0, x1, y1 in pixels of the upright picture, within it; need not be whole numbers.
+    targets : int32 (N, 4)
+        x0, y0, x1, y1 in pixels of the output.
+    """
+
+    windows: NDArray[np.float64]
+    targets: NDArray[np.int32]
+
+
+class Fit(Transform):
+    """Base of the fits. A fit of your own overrides `place`.
+
+    Parameters
+    ----------
+    size : int or (int, int), optional
+        Height and width of the output in pixels; one number for a square. Needed on arrays; a reader fits to its own
+        shape instead.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+        Filters as Pillow defines them: antialiased (they widen when a picture shrinks), except nearest.
+    fill : int or sequence of int
+        0 to 255, one for all channels or one each, for output that no part of the picture covers.
+    """
+
+    def __init__(
+        self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear", fill: int | tuple[int, ...] = 0
+    ) -> None:
+        self.size = None if size is None else _size(self, size)
+        if interpolation not in resample.FILTERS:
+            raise ArgumentError(
+                f"{self._name}: interpolation is {interpolation!r}; expected one of {', '.join(resample.FILTERS)}"
+            )
+        self.interpolation = interpolation
+        for colour in fill if isinstance(fill, (tuple, list)) else (fill,):
+            whole(self._name, "fill", colour, 0, 255)
+        self.fill = fill
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        size = "" if self.size is None else f"{self.size}, "
+        return f"{self._name}({size}interpolation={self.interpolation!r})"
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """Choose the windows for N pictures.
+
+        Parameters
+        ----------
+        rng : SampleRandom
+            Draws of these N samples.
+        heights, widths : int64 (N,)
+            Sizes of the upright pictures in pixels.
+        size : (int, int)
+            Height and width of the output.
+
+        Returns
+        -------
+        Placement
+        """
+        raise NotImplementedError(f"{self._name} has no place(rng, heights, widths, size)")
+
+    def check(self, placement: Placement, count: int) -> Placement:
+        """`placement` with the types that the kernels need; ArgumentError where it is none for `count` pictures."""
+        windows = np.ascontiguousarray(placement[0], dtype=np.float64)
+        targets = np.ascontiguousarray(placement[1], dtype=np.int32)
+        if windows.shape != (count, 4) or targets.shape != (count, 4):
+            raise ArgumentError(
+                f"{self._name}: place returned windows of shape {windows.shape} and targets of shape {targets.shape}; "
+                f"expected ({count}, 4) for both"
+            )
+        return Placement(windows, targets)
+
+    def paint(self, images: NDArray[np.uint8], slots: NDArray[np.int64], placement: Placement) -> None:
+        """Fill those of the `slots` of images (N, H, W, C) that their targets do not cover."""
+        height, width = images.shape[1:3]
+        open_ones = np.any(placement.targets != (0, 0, width, height), axis=1)
+        if open_ones.any():
+            images[slots[open_ones]] = self._colour(images.shape[3])
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
+        """Windows for images of shape (N, H, W, C)."""
+        images = batch["images"]
+        if self.size is None:
+            raise ArgumentError(f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))")
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise ArgumentError(
+                f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C) - "
+                "put it before Normalize"
+            )
+        count, height, width = images.shape[:3]
+        placement = self.place(rng, np.full(count, height), np.full(count, width), self.size)
+        return self.check(placement, count)
+
+    def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[np.uint8]:
+        """Resample the windows: uint8 (N, H, W, C) to (N, *size, C)."""
+        assert self.size is not None  # draw has looked
+        out = empty((len(images), *self.size, images.shape[3]), np.uint8)
+        self.paint(out, np.arange(len(out)), params)
+        filter_ = resample.FILTERS.index(self.interpolation)
+        resample.resize_batch(np.ascontiguousarray(images), params.windows, params.targets, filter_, out)
+        return out
+
+    def _colour(self, channels: int) -> NDArray[np.uint8]:
+        colour = np.asarray(self.fill, dtype=np.uint8)
+        if colour.ndim and len(colour) not in (1, channels):
+            raise ArgumentError(f"{self._name}: fill has {len(colour)} values; expected 1 or {channels}, one a channel")
+        return colour
+
+
+class CenterFit(Fit):
+    """The largest centred window of the output's aspect ratio, resized: ``PIL.ImageOps.fit``.
+
+    Parameters
+    ----------
+    size : int or (int, int), optional
+        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    """
+
+    def __init__(self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear") -> None:
+        super().__init__(size, interpolation)
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """Centred windows; nothing is drawn."""
+        ratio = size[1] / size[0]
+        wide = widths >= heights * ratio
+        window_widths, window_heights = np.where(wide, heights * ratio, widths), np.where(wide, heights, widths / ratio)
+        left, top = (widths - window_widths) / 2, (heights - window_heights) / 2
+        right, bottom = np.minimum(left + window_widths, widths), np.minimum(top + window_heights, heights)
+        return Placement(np.stack((left, top, right, bottom), axis=1), _whole_targets(len(heights), size))
+
+
+class Stretch(Fit):
+    """The whole picture, resized to the output whatever its aspect ratio.
+
+    Parameters
+    ----------
+    size : int or (int, int), optional
+        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    """
+
+    def __init__(self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear") -> None:
+        super().__init__(size, interpolation)
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """Whole pictures; nothing is drawn."""
+        zeros = np.zeros(len(heights))
+        return Placement(np.stack((zeros, zeros, widths, heights), axis=1), _whole_targets(len(heights), size))
+
+
+class Letterbox(Fit):
+    """The whole picture at its own aspect ratio, as large as fits, centred on a filled output.
+
+    Parameters
+    ----------
+    size : int or (int, int), optional
+        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+    fill : int or sequence of int
+        0 to 255, one for all channels or one each.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        fill: int | tuple[int, ...] = 0,
+        interpolation: str = "bilinear",
+    ) -> None:
+        super().__init__(size, interpolation, fill)
+
+    def __repr__(self) -> str:
+        size = "" if self.size is None else f"{self.size}, "
+        return f"Letterbox({size}fill={self.fill!r}, interpolation={self.interpolation!r})"
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """Whole pictures; nothing is drawn. Sides are rounded to pixels, odd margins are one larger at right and below."""
+        scale = np.minimum(size[0] / heights, size[1] / widths)
+        out_heights = np.clip(np.rint(heights * scale), 1, size[0]).astype(np.int64)
+        out_widths = np.clip(np.rint(widths * scale), 1, size[1]).astype(np.int64)
+        top, left = (size[0] - out_heights) // 2, (size[1] - out_widths) // 2
+        zeros = np.zeros(len(heights))
+        return Placement(
+            np.stack((zeros, zeros, widths, heights), axis=1),
+            np.stack((left, top, left + out_widths, top + out_heights), axis=1).astype(np.int32),
+        )
+
+
+class RandomResizedCrop(Fit):
+    """A window of random area, aspect ratio and place, resized: the training crop of Inception and ResNet.
+
+    Parameters
+    ----------
+    size : int or (int, int), optional
+        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+    scale : (float, float)
+        Smallest and largest area of the window, as parts of the picture's area, above 0 and up to 1.
+    ratio : (float, float)
+        Smallest and largest aspect ratio (width / height) of the window; its logarithm is drawn evenly.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+
+    Notes
+    -----
+    As torchvision's ``v2.RandomResizedCrop``: whole pixels; ten attempts, then the largest centred window whose aspect
+    ratio is allowed. C. Szegedy et al., "Going deeper with convolutions", CVPR 2015. The filter sees the pixels around
+    the window, so a border is not repeated into the output.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: str = "bilinear",
+    ) -> None:
+        super().__init__(size, interpolation)
+        self.scale = _range(self, "scale", scale, 1.0)
+        self.ratio = _range(self, "ratio", ratio, math.inf)
+
+    def __repr__(self) -> str:
+        size = "" if self.size is None else f"{self.size}, "
+        return f"RandomResizedCrop({size}scale={self.scale}, ratio={self.ratio}, interpolation={self.interpolation!r})"
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """Random windows of whole pixels."""
+        count = len(heights)
+        areas = rng.uniform(*self.scale, size=_ATTEMPTS) * (heights * widths)[:, None]
+        ratios = np.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), size=_ATTEMPTS))
+        tried_widths = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+        tried_heights = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+        fits = (
+            (tried_widths > 0)
+            & (tried_heights > 0)
+            & (tried_widths <= widths[:, None])
+            & (tried_heights <= heights[:, None])
+        )
+        rows, first = np.arange(count), np.argmax(fits, axis=1)
+        found = fits[rows, first]
+        # Where none fits: the whole picture, cut to the nearest ratio that is allowed.
+        shape = widths / heights
+        fallback_widths = np.where(shape > self.ratio[1], np.rint(heights * self.ratio[1]), widths).astype(np.int64)
+        fallback_heights = np.where(shape < self.ratio[0], np.rint(widths / self.ratio[0]), heights).astype(np.int64)
+        window_widths = np.maximum(np.where(found, tried_widths[rows, first], fallback_widths), 1)
+        window_heights = np.maximum(np.where(found, tried_heights[rows, first], fallback_heights), 1)
+        top = rng.integers(0, heights - window_heights + 1)
+        left = rng.integers(0, widths - window_widths + 1)
+        top = np.where(found, top, (heights - window_heights) // 2)
+        left = np.where(found, left, (widths - window_widths) // 2)
+        windows = np.stack((left, top, left + window_widths, top + window_heights), axis=1).astype(np.float64)
+        return Placement(windows, _whole_targets(count, size))
+
+
+def _whole_targets(count: int, size: tuple[int, int]) -> NDArray[np.int32]:
+    targets = np.zeros((count, 4), dtype=np.int32)
+    targets[:, 2] = size[1]
+    targets[:, 3] = size[0]
+    return targets
+
+
+def _size(fit: Fit, size: int | tuple[int, int]) -> tuple[int, int]:
+    name = type(fit).__name__
+    if not isinstance(size, (tuple, list)):
+        side = whole(name, "size", size, 1, 65536)
+        return side, side
+    if len(size) != 2:
+        raise ArgumentError(f"{name}: size is {size!r}; expected a whole number or (height, width)")
+    return whole(name, "size[0]", size[0], 1, 65536), whole(name, "size[1]", size[1], 1, 65536)
+
+
+def _range(fit: Fit, name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
+    pair = numbers(type(fit).__name__, name, value, 0.0)
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+        limit = "" if math.isinf(most) else f" <= {most:g}"
+        raise ArgumentError(
+            f"{type(fit).__name__}: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}"
+        )
+    return pair[0], pair[1]
