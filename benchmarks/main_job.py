@@ -1,0 +1,376 @@
+"""Measures how fast photographs become batches, against the JPEG library alone and other loaders.
+
+Jobs, each over a folder of class folders of JPEGs:
+  fit   centre crop to 3:4, antialiased resize to 240x320, flip with p=0.5; uint8 NHWC batches of 16
+  rrc   RandomResizedCrop to 224, flip with p=0.5, normalize; float32 NCHW batches of 64
+
+Limits (bare_decode.c, threads in C that decode with libjpeg-turbo and do nothing else): for fit the whole
+photograph, for rrc just the drawn window at the smallest sufficient scale.
+
+Every participant is written as its own documentation advises, runs in a fresh interpreter with the same
+number of threads or worker processes, and proves that it returns the images it is counted for: shape, dtype,
+labels, pixels that vary, and, for fit, that they are the files. Where there are several ways to write a
+participant the fastest is found in a run of its own first. Ways that are faster because they give up quality
+(a resize without antialiasing, fast decoding) have rows of their own, marked *. Then rounds, in which all
+take turns, in another order each time. Ratios are medians of the rounds' ratios, so a machine that slows down
+for a while does not favour anybody. What is missing or fails is listed with its reason.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import machine
+import subject
+from limit import Limit, LimitError
+from participants.jobs import JOBS, list_files
+from participants.registry import HIGHWAY, PARTICIPANTS, PEERS, Participant
+
+LIMITS = {"fit": "full", "rrc": "window"}
+# means that two participants may differ by: in levels, and in normalized units for random windows
+SAME_MEAN = {"fit": 5.0, "rrc": 0.15}
+
+
+@dataclass
+class Row:
+    """One line of a job's table: a participant, or the limit when `participant` is None."""
+
+    label: str
+    participant: Participant | None
+    variants: tuple[str, ...] = ("",)
+    reduced: bool = False
+    variant: str = ""
+    status: str = "ok"
+    reason: str = ""
+    trials: dict[str, float] = field(default_factory=dict)
+    results: list[dict] = field(default_factory=list)
+
+    def fail(self, status: str, reason: str) -> None:
+        """Take no further part."""
+        self.status, self.reason = status, reason
+
+    def median(self, key: str) -> float:
+        """Median over the rounds of a figure."""
+        return statistics.median(result[key] for result in self.results)
+
+    def rates(self) -> list[float]:
+        """Images per second of each round."""
+        return [result["images_per_second"] for result in self.results]
+
+    def ratio(self, other: "Row") -> float:
+        """Median of the rounds' ratios of the rate to that of another row."""
+        return statistics.median(
+            mine / theirs for mine, theirs in zip(self.rates(), other.rates(), strict=True)
+        )
+
+    def cpu_milliseconds(self) -> float:
+        """Processor time for one image, median over the rounds."""
+        return statistics.median(1e3 * result["cpu_seconds"] / result["images"] for result in self.results)
+
+
+class Contest:
+    """All rows of one job."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        job: str,
+        interpreters: dict[str, str],
+        limit: Limit | str,
+        grids: Path | None,
+    ):
+        self.options = options
+        self.job = job
+        self.interpreters = interpreters
+        self.limit = limit
+        self.grids = grids
+        self.rows = [Row("limit", None)]
+        if isinstance(limit, str):
+            self.rows[0].fail("missing", limit)
+        for participant in (HIGHWAY, *PEERS):
+            if participant.name not in options.only:
+                continue
+            self.rows.append(Row(participant.name, participant, participant.variants[job]))
+            if participant.reduced and not options.full_quality:
+                self.rows.append(Row(f"{participant.name} *", participant, participant.reduced, reduced=True))
+        for row in self.rows[1:]:
+            if row.participant.name not in interpreters:
+                row.fail(
+                    "missing", f"no interpreter that was given imports {' and '.join(row.participant.needs)}"
+                )
+
+    def run(self, row: Row, variant: str) -> dict:
+        """One run of one row."""
+        options = self.options
+        if row.participant is None:
+            return self.limit.measure(LIMITS[self.job], options.threads, options.warmup, options.seconds)
+        return subject.measure(
+            row.participant,
+            self.interpreters[row.participant.name],
+            options.dir,
+            self.job,
+            variant=variant,
+            threads=options.threads,
+            warmup=options.warmup,
+            seconds=options.seconds,
+            seed=len(row.results),
+            grids=self.grids,
+        )
+
+    def try_variants(self) -> None:
+        """Settle which way each participant is written."""
+        for row in self.active():
+            if len(row.variants) == 1:
+                row.variant = row.variants[0]
+                continue
+            reasons = []
+            for variant in row.variants:
+                result = self.run(row, variant)
+                if result["status"] == "ok":
+                    row.trials[variant] = result["images_per_second"]
+                    say(f"{self.job} trial: {row.label} as {variant}: {row.trials[variant]:.0f} images/s")
+                else:
+                    reasons.append(f"{variant}: {result['reason']}")
+            if row.trials:
+                row.variant = max(row.trials, key=row.trials.__getitem__)
+            else:
+                row.fail("failed", "; ".join(reasons))
+
+    def active(self) -> list[Row]:
+        """Rows that still take part."""
+        return [row for row in self.rows if row.status == "ok"]
+
+    def measure(self) -> None:
+        """All rounds, then the comparison of what was returned."""
+        self.try_variants()
+        for number in range(self.options.rounds):
+            rows = self.active()
+            shift = number % max(1, len(rows))
+            for row in rows[shift:] + rows[:shift]:
+                try:
+                    result = self.run(row, row.variant)
+                except LimitError as error:
+                    result = {"status": "failed", "reason": str(error)}
+                if result["status"] == "ok":
+                    row.results.append(result)
+                    rate = f"{result['images_per_second']:.0f} images/s"
+                else:
+                    row.fail(result["status"], result["reason"])
+                    rate = f"{row.status}: {row.reason}"
+                say(f"{self.job} round {number + 1} of {self.options.rounds}: {row.label}: {rate}")
+        self.compare_means()
+
+    def compare_means(self) -> None:
+        """Fail who returns other pixels than most; the windows of two runs differ, their means hardly."""
+        rows = self.active()[1:] if self.rows[0].status == "ok" else self.active()
+        if len(rows) < 3:
+            return
+        middle = statistics.median(row.median("mean") for row in rows)
+        for row in rows:
+            mean = row.median("mean")
+            if abs(mean - middle) > SAME_MEAN[self.job]:
+                row.fail(
+                    "failed", f"its pixels have mean {mean:.3f}, those of most participants {middle:.3f}"
+                )
+
+    def best_peer(self, reduced: bool) -> Row | None:
+        """Fastest peer, of those that do the whole job or of all."""
+        peers = [row for row in self.active() if row.participant in PEERS and (reduced or not row.reduced)]
+        return max(peers, key=lambda row: row.median("images_per_second"), default=None)
+
+    def table(self) -> str:
+        """What was found, for reading."""
+        limit = self.rows[0] if self.rows[0].status == "ok" else None
+        best, fastest = self.best_peer(reduced=False), self.best_peer(reduced=True)
+        header = (
+            "",
+            "images/s",
+            "lowest-highest",
+            "of limit",
+            "of best peer",
+            "CPU ms/image",
+            "peak MB",
+            "first batch s",
+            "written as",
+        )
+        lines = [header]
+        for row in sorted(self.active(), key=lambda row: -row.median("images_per_second")):
+            rates = row.rates()
+            lines.append(
+                (
+                    row.label,
+                    f"{statistics.median(rates):.0f}",
+                    f"{min(rates):.0f}-{max(rates):.0f}",
+                    f"{row.ratio(limit):.2f}" if limit else "-",
+                    f"{row.ratio(best):.2f}" if best else "-",
+                    f"{row.cpu_milliseconds():.2f}",
+                    f"{row.median('peak_megabytes'):.0f}" if row.participant else "-",
+                    f"{row.median('first_batch_seconds'):.2f}" if row.participant else "-",
+                    row.variant or ("bare_decode " + LIMITS[self.job] if row.participant is None else "-"),
+                )
+            )
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        text = [
+            f"{self.job}: {JOBS[self.job].text}, {self.options.threads} threads, {self.options.rounds} rounds"
+        ]
+        for line in lines:
+            cells = [
+                line[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)),
+            ]
+            text.append("  ".join([*cells, line[-1]]).rstrip())
+        if any(row.reduced for row in self.active()):
+            text.append(
+                "* gives up quality for speed (no antialiasing, fast decoding); not counted as best peer"
+            )
+        highway = next((row for row in self.active() if row.participant is HIGHWAY), None)
+        for other in (best, fastest if fastest is not best else None):
+            if highway and other:
+                text.append(
+                    f"highway is {highway.ratio(other):.2f} times {other.label} "
+                    f"({other.variant or other.participant.module})"
+                )
+        busy = [result["others_cores"] for row in self.active() if row.participant for result in row.results]
+        if busy and max(busy) > 0.1:
+            text.append(
+                f"other processes kept {statistics.mean(busy):.2f} cores busy meanwhile "
+                f"(at most {max(busy):.2f}): measure on a quiet machine"
+            )
+        text += [f"{row.label}: {row.status}: {row.reason}" for row in self.rows if row.status != "ok"]
+        return "\n".join(text)
+
+    def record(self) -> dict:
+        """Everything that was found, for --json."""
+        limit = self.rows[0] if self.rows[0].status == "ok" else None
+        best, fastest = self.best_peer(reduced=False), self.best_peer(reduced=True)
+        rows = []
+        for row in self.rows:
+            entry = {"label": row.label, "status": row.status, "reason": row.reason, "reduced": row.reduced}
+            entry |= {"variant": row.variant, "trials": row.trials, "rounds": row.results}
+            if row.status == "ok":
+                entry["images_per_second"] = row.median("images_per_second")
+                entry["cpu_milliseconds"] = row.cpu_milliseconds()
+                entry["ratio_to_limit"] = row.ratio(limit) if limit else None
+                entry["ratio_to_best_peer"] = row.ratio(best) if best else None
+                entry["ratio_to_fastest_of_any_quality"] = row.ratio(fastest) if fastest else None
+            rows.append(entry)
+        return {
+            "text": JOBS[self.job].text,
+            "threads": self.options.threads,
+            "best_peer": best.label if best else None,
+            "fastest_of_any_quality": fastest.label if fastest else None,
+            "rows": rows,
+        }
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def positive(kind):
+    """Argument type of numbers above zero."""
+
+    def convert(text: str):
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dir", metavar="DIR", help="folder of class folders of JPEGs")
+    parser.add_argument("--job", choices=[*JOBS, "all"], default="all", help="which job (default: all)")
+    parser.add_argument(
+        "--only",
+        metavar="NAME,...",
+        default=list(PARTICIPANTS),
+        type=lambda text: text.split(","),
+        help=f"participants beside the limit, of: {', '.join(PARTICIPANTS)} (default: all)",
+    )
+    parser.add_argument(
+        "--full-quality",
+        action="store_true",
+        help="leave out the rows marked *, which give up quality for speed",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive(int),
+        default=machine.usable_cores(),
+        help="threads, or worker processes, of every participant (default: usable cores, %(default)s here)",
+    )
+    parser.add_argument(
+        "--rounds", type=positive(int), default=5, help="rounds of all participants (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive(float), default=3.0, help="timed part of a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=positive(float),
+        default=1.0,
+        help="seconds of warm-up after the first 256 images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--python",
+        metavar="[NAME=]PATH",
+        action="append",
+        default=[],
+        help="another interpreter: for one participant with NAME=, else tried for all that this one cannot "
+        "import; repeatable",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write everything that was measured to this file"
+    )
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.only if name not in PARTICIPANTS]
+    if unknown:
+        parser.error(f"--only: unknown {', '.join(unknown)}; expected some of {', '.join(PARTICIPANTS)}")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    try:
+        paths, _, _ = list_files(options.dir)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"main_job.py: {error}") from None
+    interpreters = subject.choose_interpreters(options.python)
+    facts = machine.describe()
+    contests = []
+    with tempfile.TemporaryDirectory(prefix="highway-bench-") as folder:
+        limit: Limit | str
+        grids = None
+        try:
+            limit = Limit(Path(folder), paths)
+            grids = Path(folder) / "grids.txt"
+            limit.write_grids(grids, JOBS["fit"].height, JOBS["fit"].width)
+        except LimitError as error:
+            limit, grids = str(error), None
+        for job in JOBS if options.job == "all" else [options.job]:
+            contest = Contest(options, job, interpreters, limit, grids)
+            contest.measure()
+            contests.append(contest)
+    print(machine.describe_line(facts))
+    print(f"{len(paths)} files in {options.dir}")
+    for contest in contests:
+        print(f"\n{contest.table()}")
+    if options.json:
+        record = {"machine": facts, "directory": options.dir, "files": len(paths)}
+        record["jobs"] = {contest.job: contest.record() for contest in contests}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

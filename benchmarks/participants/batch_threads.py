@@ -1,0 +1,52 @@
+"""Batches from a thread pool, for the peers that are a decoder and not a loader: one task fills one batch."""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from multiprocessing.pool import ThreadPool
+
+import numpy as np
+from jobs import Job, list_files
+
+FillSample = Callable[[str, random.Random, np.ndarray], None]
+
+
+def index_batches(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Endless epochs in a new random order each; the last batch of an epoch holds what is left."""
+    rng = random.Random(seed)
+    order = list(range(count))
+    while True:
+        rng.shuffle(order)
+        for start in range(0, count, batch_size):
+            yield order[start : start + batch_size]
+
+
+def thread_batches(
+    directory: str, job: Job, threads: int, seed: int, fill: FillSample
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless (images, labels) batches from `threads` threads, at most 2 * `threads` tasks ahead.
+
+    `fill(path, rng, out)` decodes one file and writes the finished sample into `out`, its place in the batch.
+    """
+    paths, labels, _ = list_files(directory)
+    label_array = np.array(labels, np.int64)
+
+    def make(task: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        number, indices = task
+        rng = random.Random(seed * 1_000_003 + number)
+        images = np.empty(job.batch_shape(len(indices)), job.dtype)
+        for index, out in zip(indices, images, strict=True):
+            fill(paths[index], rng, out)
+        return images, label_array[indices]
+
+    pool = ThreadPool(threads)
+    ahead = deque()
+    try:
+        for task in enumerate(index_batches(len(paths), job.batch_size, seed)):
+            ahead.append(pool.apply_async(make, (task,)))
+            if len(ahead) >= 2 * threads:
+                yield ahead.popleft().get()
+    finally:
+        # let running tasks end: leaving the interpreter under them aborts it
+        pool.close()
+        pool.join()

@@ -1,0 +1,138 @@
+"""Runs a participant in an interpreter of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from participants.registry import PARTICIPANTS, Participant
+
+RUN = Path(__file__).resolve().parent / "participants" / "run.py"
+LIMIT_SECONDS = 120.0
+
+FIND = """
+import importlib.util, json, sys
+def found(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+print(json.dumps([found(name) for name in sys.argv[1:]]))
+"""
+
+
+def importable(python: str, names: list[str]) -> set[str]:
+    """Those of the named modules that an interpreter finds when it runs a script of the participants."""
+    try:
+        done = subprocess.run(
+            [python, "-c", FIND, *names], capture_output=True, text=True, timeout=60, cwd=RUN.parent
+        )
+    except OSError as error:
+        raise SystemExit(
+            f"--python: {python} cannot be run ({error.strerror}); expected a Python interpreter"
+        ) from None
+    if done.returncode:
+        raise SystemExit(f"--python: {python} failed: {done.stderr.strip()[-300:]}")
+    return {name for name, found in zip(names, json.loads(done.stdout), strict=True) if found}
+
+
+def choose_interpreters(given: list[str]) -> dict[str, str]:
+    """Interpreter of each participant that has one.
+
+    Parameters
+    ----------
+    given : list of str
+        "NAME=PATH" settles it for one participant; a plain "PATH" is tried, after this interpreter, for the
+        others.
+
+    Raises
+    ------
+    SystemExit
+        Unknown NAME, or a PATH that is no interpreter.
+    """
+    settled: dict[str, str] = {}
+    tried = [sys.executable]
+    for item in given:
+        name, separator, path = item.partition("=")
+        if not separator:
+            tried.append(item)
+        elif name in PARTICIPANTS:
+            settled[name] = path
+        else:
+            raise SystemExit(
+                f"--python: {name!r} is no participant; expected one of {', '.join(PARTICIPANTS)}"
+            )
+    names = sorted({name for participant in PARTICIPANTS.values() for name in participant.needs})
+    for python in tried:
+        found = importable(python, names)
+        for participant in PARTICIPANTS.values():
+            if participant.name not in settled and found.issuperset(participant.needs):
+                settled[participant.name] = python
+    return settled
+
+
+def measure(
+    participant: Participant,
+    python: str,
+    directory: str,
+    job: str,
+    *,
+    variant: str = "",
+    threads: int,
+    warmup: float = 1.0,
+    seconds: float = 3.0,
+    seed: int = 0,
+    grids: Path | None = None,
+) -> dict:
+    """What `participants/run.py` says of one run; a crash or a hang is a failure with its reason."""
+    command = [
+        python,
+        str(RUN),
+        participant.module,
+        "--job",
+        job,
+        "--dir",
+        directory,
+        "--threads",
+        str(threads),
+    ]
+    command += [
+        f"--variant={variant}",
+        "--warmup",
+        str(warmup),
+        "--seconds",
+        str(seconds),
+        "--seed",
+        str(seed),
+    ]
+    if grids is not None:
+        command += ["--grids", str(grids)]
+    for name in participant.distributions:
+        command += ["--distribution", name]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    timeout = LIMIT_SECONDS + warmup + seconds
+    try:
+        output, complaints = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        # its worker processes are in its session
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return {"status": "failed", "reason": f"did not end within {timeout:.0f} s"}
+    lines = complaints.strip().splitlines()
+    last = lines[-1] if lines else "it printed no reason"
+    if not output:
+        return {
+            "status": "failed",
+            "reason": f"ended with exit code {process.returncode} and no result: {last}",
+        }
+    result = json.loads(output)
+    if process.returncode and result["status"] == "ok":
+        return {
+            "status": "failed",
+            "reason": f"measured, then ended with exit code {process.returncode}: {last}",
+        }
+    return result
