@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+# by job, what the bare loop does
+MODES = {"fit": "full", "rrc": "window"}
 SOURCE = Path(__file__).resolve().with_name("bare_decode.c")
 
 

@@ -26,11 +26,10 @@ from pathlib import Path
 
 import machine
 import subject
-from limit import Limit, LimitError
+from limit import MODES, Limit, LimitError
 from participants.jobs import JOBS, list_files
 from participants.registry import HIGHWAY, PARTICIPANTS, PEERS, Participant
 
-LIMITS = {"fit": "full", "rrc": "window"}
 # means that two participants may differ by: in levels, and in normalized units for random windows
 SAME_MEAN = {"fit": 5.0, "rrc": 0.15}
 
@@ -107,7 +106,7 @@ class Contest:
         """One run of one row."""
         options = self.options
         if row.participant is None:
-            return self.limit.measure(LIMITS[self.job], options.threads, options.warmup, options.seconds)
+            return self.limit.measure(MODES[self.job], options.threads, options.warmup, options.seconds)
         return subject.measure(
             row.participant,
             self.interpreters[row.participant.name],
@@ -210,7 +209,7 @@ class Contest:
                     f"{row.cpu_milliseconds():.2f}",
                     f"{row.median('peak_megabytes'):.0f}" if row.participant else "-",
                     f"{row.median('first_batch_seconds'):.2f}" if row.participant else "-",
-                    row.variant or ("bare_decode " + LIMITS[self.job] if row.participant is None else "-"),
+                    row.variant or ("bare_decode " + MODES[self.job] if row.participant is None else "-"),
                 )
             )
         widths = [max(len(line[column]) for line in lines) for column in range(len(header))]

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
+from jobs import Job
+
 from highway.engine import Pipeline
 from highway.modules import Augmentations, ImageFileReader
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
-from jobs import Job
 
 
 def batches(

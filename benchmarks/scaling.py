@@ -1,0 +1,98 @@
+"""Measures how Highway's rate and that of the bare JPEG loop grow with threads, from 1 to the usable cores.
+
+Rounds are interleaved over all numbers of threads; ratios are medians of the rounds' ratios. The bare loop
+shows what the machine itself gives: cores that share caches or are borrowed from others do not scale
+perfectly.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import machine
+import subject
+from limit import MODES, Limit, LimitError
+from participants.jobs import JOBS, list_files
+from participants.registry import HIGHWAY
+
+
+def table(job: str, rates: dict[str, dict[int, list[float]]]) -> str:
+    """Rates and ratios of one job: who, then threads, then the rounds."""
+    lines = [f"{job}: {JOBS[job].text}", f"{'':24}  threads  images/s  of 1 thread  of the limit"]
+    for who, by_threads in rates.items():
+        first = by_threads[min(by_threads)]
+        for threads, values in by_threads.items():
+            speedup = statistics.median(mine / one for mine, one in zip(values, first, strict=True))
+            limit = rates["bare libjpeg-turbo"][threads]
+            share = statistics.median(mine / most for mine, most in zip(values, limit, strict=True))
+            lines.append(
+                f"{who:24}  {threads:7}  {statistics.median(values):8.0f}  {speedup:11.2f}  {share:12.2f}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dir", metavar="DIR", help="folder of class folders of JPEGs")
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter that has highway (default: this)"
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N,...",
+        type=lambda text: [int(number) for number in text.split(",")],
+        default=list(range(1, machine.usable_cores() + 1)),
+        help="numbers of threads; the first ratio is to the lowest (default: 1 to the usable cores)",
+    )
+    parser.add_argument("--job", choices=[*JOBS, "all"], default="all", help="which job (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="timed part of a run (default: %(default)s)"
+    )
+    parser.add_argument("--warmup", type=float, default=1.0, help="seconds of warm-up (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all rounds to this file")
+    options = parser.parse_args()
+    if min(options.threads) < 1 or options.rounds < 1:
+        parser.error("--threads and --rounds must be 1 or more")
+    try:
+        paths, _, _ = list_files(options.dir)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"scaling.py: {error}") from None
+
+    facts = machine.describe()
+    record: dict[str, object] = {"machine": facts, "files": len(paths), "jobs": {}}
+    print(machine.describe_line(facts))
+    timing = {"warmup": options.warmup, "seconds": options.seconds}
+    with tempfile.TemporaryDirectory(prefix="highway-bench-") as folder:
+        try:
+            limit = Limit(Path(folder), paths)
+            for job in JOBS if options.job == "all" else [options.job]:
+                rates: dict[str, dict[int, list[float]]] = {
+                    who: {threads: [] for threads in sorted(set(options.threads))}
+                    for who in ("bare libjpeg-turbo", "highway")
+                }
+                for _ in range(options.rounds):
+                    for threads in sorted(set(options.threads)):
+                        found = limit.measure(MODES[job], threads, **timing)
+                        rates["bare libjpeg-turbo"][threads].append(found["images_per_second"])
+                        found = subject.measure(
+                            HIGHWAY, options.python, options.dir, job, threads=threads, **timing
+                        )
+                        if found["status"] != "ok":
+                            raise SystemExit(f"scaling.py: highway {found['status']}: {found['reason']}")
+                        rates["highway"][threads].append(found["images_per_second"])
+                record["jobs"][job] = rates
+                print(f"\n{table(job, rates)}")
+        except LimitError as error:
+            raise SystemExit(f"scaling.py: {error}") from None
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
