@@ -104,7 +104,8 @@ def main() -> None:
             line = " ".join(f"{value:7.1f}" for value in megabytes[start : start + 10])
             print(f"after epoch {start:3d} on: {line} MB")
         print(
-            f"highest {max(megabytes):.1f} MB, growth {growth(megabytes):+.3f} MB an epoch after epoch {SETTLED}"
+            f"highest {max(megabytes):.1f} MB, "
+            f"growth {growth(megabytes):+.3f} MB an epoch after epoch {SETTLED}"
         )
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ def centre_window(height: int, width: int, target_height: int, target_width: int
 
 
 def random_window(rng: random.Random, height: int, width: int) -> Window:
-    """Window as torchvision draws it (area 0.08 to 1, ratio 3/4 to 4/3): top, left, height, width in pixels."""
+    """Window as torchvision draws it: area 0.08 to 1, ratio 3/4 to 4/3, as (top, left, height, width)."""
     limit = math.log(4 / 3)
     for _ in range(10):
         area = height * width * rng.uniform(0.08, 1.0)
