@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -34,6 +34,12 @@ def jpeg_bytes(picture: Image.Image, *, orientation: int | None = None, **option
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", **{"quality": 90, **options})
     return buffer.getvalue()
+
+
+def opened(file: Path | bytes) -> Image.Image:
+    """What PIL makes of a file: upright, RGB, in memory."""
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
 
 
 def segment(contents: bytes, marker: int) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 from highway._core import jpeg, resample
-from pictures import jpeg_bytes, jpeg_kinds, photograph, segment, with_size
+from pictures import jpeg_bytes, jpeg_kinds, opened, photograph, segment, with_size
 
 KINDS = jpeg_kinds()
 BILINEAR = resample.FILTERS.index("bilinear")
@@ -48,7 +48,7 @@ def decode(decoder, path, window=None, size=None, *, channels=3, filter_=BILINEA
 
 
 def reference(contents, window=None, size=None, mode="RGB"):
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(contents))).convert(mode)
+    picture = opened(contents).convert(mode)
     if window is not None:
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=tuple(window))
     array = np.asarray(picture).astype(int)

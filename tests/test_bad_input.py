@@ -1,0 +1,184 @@
+"""Bad files: a clear error, every one accounted for, and no good sample lost."""
+
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from highway.engine import Pipeline
+from highway.errors import DecodeError, EmptyDatasetError, ReadError, TooManyErrors
+from highway.modules import ImageFileReader
+from pictures import class_folders, jpeg_bytes, photograph, with_size
+
+GOOD = jpeg_bytes(photograph(40, 50))
+
+BAD = {
+    "empty.jpg": b"",
+    "text.jpg": b"this is no picture",
+    "cut.jpg": GOOD[: len(GOOD) // 2],
+    "cut in header.jpg": GOOD[:100],
+    "only the start.jpg": GOOD[:2],
+    "garbage.jpg": GOOD[:700] + np.random.default_rng(0).bytes(1000) + GOOD[-2:],
+    "huge.jpg": with_size(GOOD, 65500, 65500),
+    "tall.jpg": with_size(GOOD, 60000, 50),
+    "cut.png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
+    "text.png": b"neither is this",
+    "unknown.tif": b"II+\x00" + bytes(40),
+}
+BAD_KINDS = [*BAD, "folder.jpg", "fifo.jpg", "dangling.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return class_folders(tmp_path / "data", classes=2, each=6)
+
+
+def spoil(folder, kinds=BAD_KINDS):
+    for number, name in enumerate(kinds):
+        path = folder / f"class{number % 2}" / name
+        if name == "folder.jpg":
+            path.mkdir()
+        elif name == "fifo.jpg":
+            os.mkfifo(path)
+        elif name == "dangling.jpg":
+            path.symlink_to(folder / "nowhere.jpg")
+        else:
+            path.write_bytes(BAD[name])
+    return {f"class{number % 2}/{name}" for number, name in enumerate(kinds)}
+
+
+GOOD_KEYS = {f"class{label}/{number}.jpg" for label in range(2) for number in range(6)}
+
+
+@pytest.mark.parametrize("kind", BAD_KINDS)
+def test_raise_names_the_file(folder, kind):
+    (key,) = spoil(folder, [kind])
+    with Pipeline([ImageFileReader(folder, 4, (8, 8), epochs=1)]) as pipeline:
+        with pytest.raises((DecodeError, ReadError)) as caught:
+            for _ in pipeline:
+                pass
+        assert key in str(caught.value) and "ImageFileReader" in str(caught.value)
+        with pytest.raises(type(caught.value)):
+            pipeline.dequeue()
+        assert [k for k, _ in pipeline.errors] == [key]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_skip_loses_nothing(folder, workers, batch_size):
+    bad = spoil(folder)
+    reader = ImageFileReader(folder, batch_size, (8, 8), epochs=3, on_error="skip", workers=workers)
+    with Pipeline([reader]) as pipeline:
+        for epoch in range(3):
+            counts = Counter()
+            for batch in pipeline.epoch():
+                assert batch.epoch == epoch and batch.size == len(batch.keys) == len(batch.labels) == len(batch.indices)
+                counts.update(batch.keys)
+                assert all(image.std() > 0 for image in batch.images)
+            assert counts == Counter(GOOD_KEYS)
+        errors = dict(pipeline.errors)
+    assert set(errors) == bad
+    assert len(pipeline.errors) == len(bad)
+    assert all(errors.values())
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_replace_keeps_batches_full_and_reproducible(folder, workers):
+    bad = spoil(folder)
+    runs = []
+    for _ in range(2):
+        reader = ImageFileReader(folder, 4, (8, 8), epochs=2, on_error="replace", workers=workers)
+        with Pipeline([reader]) as pipeline:
+            batches = list(pipeline)
+            assert {key for key, _ in pipeline.errors} == bad
+        runs.append([(b.epoch, b.seq, b.keys, b.labels.tolist(), b.images.tobytes()) for b in batches])
+        for epoch in range(2):
+            counts = Counter(key for batch in batches if batch.epoch == epoch for key in batch.keys)
+            assert set(counts) == GOOD_KEYS
+            assert sum(counts.values()) == len(GOOD_KEYS) + len(bad)
+        for batch in batches:
+            for key, label, index in zip(batch.keys, batch.labels, batch.indices, strict=True):
+                assert key.startswith(f"class{label}/") and reader._key(index) == key
+    assert runs[0] == runs[1]
+
+
+def test_replacements_change_with_epoch_and_seed(folder):
+    spoil(folder)
+
+    def replaced(seed):
+        reader = ImageFileReader(folder, 100, (8, 8), epochs=2, on_error="replace", seed=seed, shuffle=False)
+        with Pipeline([reader]) as pipeline:
+            return [batch.keys for batch in pipeline]
+
+    first, second = replaced(0)
+    assert first != second
+    assert replaced(1)[0] != first
+
+
+def test_only_bad_files_end_with_an_error(tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(7):
+        (tmp_path / "a" / f"{number}.jpg").write_bytes(b"no")
+    for policy in ("skip", "replace"):
+        for epochs in (1, None):
+            with Pipeline([ImageFileReader(tmp_path, 3, (8, 8), on_error=policy, epochs=epochs)]) as pipeline:
+                with pytest.raises(EmptyDatasetError, match="none of the"):
+                    pipeline.dequeue(timeout=60)
+                assert len(pipeline.errors) == 7
+
+
+def test_one_good_file_replaces_all(tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(40):
+        (tmp_path / "a" / f"{number:02}.jpg").write_bytes(GOOD if number == 17 else b"no")
+    with Pipeline([ImageFileReader(tmp_path, 40, (8, 8), on_error="replace", epochs=1)]) as pipeline:
+        assert pipeline.dequeue().keys == ["a/17.jpg"] * 40
+
+
+@pytest.mark.parametrize("limit, enough", [(2, False), (3, True), (0.19, False), (0.2, True), (0, False), (1.0, True)])
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_max_errors(folder, limit, enough, policy):
+    spoil(folder, ["empty.jpg", "text.jpg", "cut.jpg"])  # 3 of 15
+    reader = ImageFileReader(folder, 4, (8, 8), epochs=2, on_error=policy, max_errors=limit)
+    with Pipeline([reader]) as pipeline:
+        if enough:
+            assert len(list(pipeline)) == 8
+        else:
+            with pytest.raises(TooManyErrors, match="of 15 files are bad"):
+                list(pipeline)
+
+
+def test_a_file_that_is_deleted_after_listing(folder):
+    reader = ImageFileReader(folder, 4, (8, 8), epochs=1, on_error="skip")
+    (folder / "class0" / "3.jpg").unlink()
+    with Pipeline([reader]) as pipeline:
+        assert Counter(key for batch in pipeline for key in batch.keys) == Counter(GOOD_KEYS - {"class0/3.jpg"})
+        ((key, reason),) = pipeline.errors
+    assert key == "class0/3.jpg" and "No such file" in reason
+
+
+def test_a_file_that_is_repaired_comes_back(folder):
+    path = folder / "class0" / "3.jpg"
+    contents = path.read_bytes()
+    path.write_bytes(b"")
+    reader = ImageFileReader(folder, 12, (8, 8), on_error="skip", epochs=1, workers=1, queue_size=1)
+    with Pipeline([reader]) as pipeline:
+        assert pipeline.dequeue().size == 11
+    path.write_bytes(contents)
+    with Pipeline([ImageFileReader(folder, 12, (8, 8), on_error="skip", epochs=1)]) as pipeline:
+        assert pipeline.dequeue().size == 12
+
+
+def test_one_bad_file_does_not_touch_its_neighbours(folder):
+    def images(**options):
+        with Pipeline([ImageFileReader(folder, 100, (8, 8), shuffle=False, epochs=1, **options)]) as pipeline:
+            batch = pipeline.dequeue()
+            return dict(zip(batch.keys, batch.images.copy(), strict=True))
+
+    before = images()
+    spoil(folder)
+    after = images(on_error="skip")
+    assert after.keys() == before.keys()
+    for key, image in before.items():
+        np.testing.assert_array_equal(after[key], image)

@@ -1,0 +1,174 @@
+"""Fits: where their windows lie, and that they give on arrays what they give in a reader."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from highway.batch import Batch
+from highway.engine import Pipeline
+from highway.errors import ArgumentError
+from highway.modules import ImageFileReader
+from highway.randomness import SampleRandom
+from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
+from highway.transforms.fit import Placement
+from pictures import photograph
+
+SIZES = np.array([[375, 500], [500, 375], [68, 2400], [2400, 68], [1, 1], [7, 5], [240, 320], [17, 1000]])
+
+
+def place(fit, size=(240, 320), heights=SIZES[:, 0], widths=SIZES[:, 1], seed=0, indices=None):
+    indices = np.arange(len(heights)) if indices is None else indices
+    return fit.place(SampleRandom(seed, 0, indices, 0), heights, widths, size)
+
+
+def apply(fit, images, seed=0):
+    batch = Batch({"images": images})
+    params = fit.draw(SampleRandom(seed, 0, batch.indices, 0), batch)
+    return fit.apply_images(images, params)
+
+
+@pytest.mark.parametrize("fit", [CenterFit(), Letterbox(), Stretch(), RandomResizedCrop()])
+@pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 500)])
+def test_windows_lie_inside(fit, size):
+    windows, targets = fit.check(place(fit, size), len(SIZES))
+    assert np.all(windows[:, :2] >= 0) and np.all(windows[:, 2] <= SIZES[:, 1]) and np.all(windows[:, 3] <= SIZES[:, 0])
+    assert np.all(windows[:, 2:] > windows[:, :2])
+    assert np.all(targets[:, :2] >= 0) and np.all(targets[:, 2:] <= size[::-1]) and np.all(targets[:, 2:] > targets[:, :2])
+
+
+@pytest.mark.parametrize("size", [(24, 32), (32, 24), (20, 20), (5, 50)])
+@pytest.mark.parametrize("source", [(37, 50), (50, 37), (40, 40), (10, 100)])
+def test_center_fit_is_pils(size, source):
+    image = np.asarray(photograph(*source))
+    expected = ImageOps.fit(Image.fromarray(image), size[::-1], Image.Resampling.BILINEAR)
+    difference = np.abs(apply(CenterFit(size), image[None])[0].astype(int) - np.asarray(expected))
+    assert difference.max() <= 2 and difference.mean() <= 1
+
+
+def test_stretch_is_pils_resize():
+    image = np.asarray(photograph(50, 70))
+    expected = Image.fromarray(image).resize((40, 20), Image.Resampling.BILINEAR)
+    assert np.abs(apply(Stretch((20, 40)), image[None])[0].astype(int) - np.asarray(expected)).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(24, 32), (32, 24), (20, 20)])
+@pytest.mark.parametrize("fill", [0, 114, (1, 2, 3)])
+def test_letterbox_is_pils_pad(size, fill):
+    image = np.asarray(photograph(37, 50))
+    fitted = ImageOps.contain(Image.fromarray(image), size[::-1], Image.Resampling.BILINEAR)
+    ours = apply(Letterbox(size, fill=fill), image[None])[0].astype(int)
+    top, left = (size[0] - fitted.height) // 2, (size[1] - fitted.width) // 2
+    expected = np.empty((*size, 3), int)
+    expected[:] = fill
+    expected[top : top + fitted.height, left : left + fitted.width] = np.asarray(fitted)
+    assert np.abs(ours - expected).max() <= 2
+
+
+def test_random_resized_crop_draws_what_it_promises():
+    count = 20_000
+    heights, widths = np.full(count, 400), np.full(count, 500)
+    fit = RandomResizedCrop(scale=(0.2, 0.6), ratio=(0.8, 1.25))  # every such window fits
+    windows = place(fit, (224, 224), heights, widths).windows
+    np.testing.assert_array_equal(windows, np.rint(windows))
+    width, height = windows[:, 2] - windows[:, 0], windows[:, 3] - windows[:, 1]
+    area, ratio = width * height / 200_000, width / height
+    assert area.min() >= 0.199 and area.max() <= 0.602
+    assert ratio.min() >= 0.79 and ratio.max() <= 1.27
+    # Evenly in area, in the logarithm of the ratio, and in place.
+    assert abs(area.mean() - 0.4) < 0.01
+    assert abs(np.log(ratio).mean()) < 0.005
+    free = windows[:, 0] / np.maximum(500 - width, 1)
+    assert abs(free.mean() - 0.5) < 0.01 and free.min() == 0 and free.max() == 1
+
+
+def test_random_resized_crop_falls_back_to_the_centre():
+    windows = place(RandomResizedCrop(), (224, 224), np.array([10, 1000, 40]), np.array([1000, 10, 50])).windows
+    np.testing.assert_array_equal(windows[0], [493, 0, 506, 10])  # 10 * 4/3 = 13 wide
+    np.testing.assert_array_equal(windows[1], [0, 493, 10, 506])
+
+
+def test_draws_belong_to_samples():
+    fit = RandomResizedCrop()
+    heights, widths = np.full(6, 300), np.full(6, 400)
+    together = place(fit, heights=heights, widths=widths, indices=np.arange(6)).windows
+    alone = place(fit, heights=heights[:1], widths=widths[:1], indices=np.array([4])).windows
+    np.testing.assert_array_equal(together[4], alone[0])
+    assert len(np.unique(together, axis=0)) == 6
+    assert not np.array_equal(together, place(fit, heights=heights, widths=widths, seed=1, indices=np.arange(6)).windows)
+
+
+@pytest.mark.parametrize(
+    "fit", [CenterFit((24, 24)), Stretch((24, 30)), Letterbox((24, 24), fill=9), RandomResizedCrop((24, 24))]
+)
+def test_reader_and_arrays_give_the_same(tmp_path, fit):
+    """Lossless files of one size, once through the reader's fit and once as arrays."""
+    (tmp_path / "a").mkdir()
+    pictures = [np.asarray(photograph(48, 64, seed)) for seed in range(5)]
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "a" / f"{number}.png")
+    reader = ImageFileReader(tmp_path, 5, fit.size, fit=fit, shuffle=False, epochs=1)
+    with Pipeline([reader]) as pipeline:
+        images, _ = pipeline.dequeue()
+        np.testing.assert_array_equal(images, apply(fit, np.stack(pictures)))
+
+
+def test_a_fit_of_ones_own(tmp_path):
+    class TopLeft(Fit):
+        def place(self, rng, heights, widths, size):
+            corners = np.tile(np.array([0, 0, 10, 10]), (len(heights), 1))
+            targets = np.tile(np.array([0, 0, size[1], size[0]]), (len(heights), 1))
+            return Placement(corners, targets)
+
+    image = np.asarray(photograph(30, 40))
+    np.testing.assert_array_equal(apply(TopLeft((10, 10)), image[None])[0], image[:10, :10])
+    (tmp_path / "a").mkdir()
+    Image.fromarray(image).save(tmp_path / "a" / "1.png")
+    with Pipeline([ImageFileReader(tmp_path, 1, (10, 10), fit=TopLeft(), epochs=1)]) as pipeline:
+        np.testing.assert_array_equal(pipeline.dequeue().images[0], image[:10, :10])
+
+
+def test_a_fit_that_returns_nonsense_is_named():
+    class Wrong(Fit):
+        def place(self, rng, heights, widths, size):
+            return np.zeros((1, 4)), np.zeros((1, 4))
+
+    with pytest.raises(ArgumentError, match=r"Wrong: place returned .* expected \(2, 4\)"):
+        apply(Wrong((4, 4)), np.zeros((2, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: CenterFit(0), "size is 0"),
+        (lambda: CenterFit((3, 4, 5)), r"size is \(3, 4, 5\)"),
+        (lambda: CenterFit((3, -1)), r"size\[1\] is -1"),
+        (lambda: CenterFit("big"), "size is 'big'"),
+        (lambda: Stretch(4, interpolation="cubic"), "interpolation is 'cubic'.*bicubic"),
+        (lambda: Letterbox(4, fill=256), "fill is 256"),
+        (lambda: Letterbox(4, fill=(1, 2.5)), "fill is 2.5"),
+        (lambda: RandomResizedCrop(4, scale=(0, 1)), "scale is"),
+        (lambda: RandomResizedCrop(4, scale=(0.5, 1.1)), "scale is.*<= 1"),
+        (lambda: RandomResizedCrop(4, scale=0.5), "scale is 0.5"),
+        (lambda: RandomResizedCrop(4, ratio=(2, 1)), "ratio is"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+def test_what_arrays_have_to_be():
+    with pytest.raises(ArgumentError, match="CenterFit: size is missing"):
+        apply(CenterFit(), np.zeros((1, 4, 4, 3), np.uint8))
+    with pytest.raises(ArgumentError, match="float32.*before Normalize"):
+        apply(CenterFit(2), np.zeros((1, 4, 4, 3), np.float32))
+    with pytest.raises(ArgumentError, match="fill has 2 values; expected 1 or 3"):
+        apply(Letterbox((2, 9), fill=(1, 2)), np.zeros((1, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "fit", [CenterFit(), CenterFit((3, 4), "lanczos"), Stretch(5), Letterbox((3, 4), fill=(1, 2, 3)), RandomResizedCrop(7, (0.1, 0.9))]
+)
+def test_repr_builds_it_again(fit):
+    again = eval(repr(fit))
+    assert vars(again) == vars(fit)

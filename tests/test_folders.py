@@ -1,0 +1,104 @@
+"""Which files a folder of class folders has."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from highway.errors import EmptyDatasetError
+from highway.modules.folders import list_class_folders
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_classes_and_names_are_sorted(tmp_path):
+    touch(tmp_path, "b/2.jpg", "b/10.JPG", "a/z.png", "a/deep/er/x.tif", "a/notes.txt", "c/1.WebP", "loose.jpg", "a/.hidden.jpg")
+    touch(tmp_path, ".git/1.jpg", "a/.thumbnails/1.jpg")
+    found = list_class_folders(tmp_path)
+    assert found.classes == ["a", "b", "c"]
+    assert found.names == [b"a/deep/er/x.tif", b"a/z.png", b"b/10.JPG", b"b/2.jpg", b"c/1.WebP"]
+    np.testing.assert_array_equal(found.labels, [0, 0, 1, 1, 2])
+    assert found.root == os.fsencode(tmp_path) + b"/"
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, lambda path: str(path) + "/"])
+def test_kinds_of_paths(tmp_path, kind):
+    touch(tmp_path, "a/1.jpg")
+    assert list_class_folders(kind(tmp_path)).names == [b"a/1.jpg"]
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    touch(tmp_path, "data/a/1.jpg", "elsewhere/2.jpg", "elsewhere/sub/3.jpg", "one.jpg")
+    data = tmp_path / "data"
+    (data / "b").symlink_to(tmp_path / "elsewhere")
+    (data / "a" / "link.jpg").symlink_to(tmp_path / "one.jpg")
+    (data / "a" / "loop").symlink_to(data / "a")
+    (data / "a" / "up").symlink_to(data)
+    (tmp_path / "elsewhere" / "sub" / "round").symlink_to(tmp_path / "elsewhere")
+    found = list_class_folders(data)
+    assert found.classes == ["a", "b"]
+    assert b"b/2.jpg" in found.names and b"b/sub/3.jpg" in found.names and b"a/link.jpg" in found.names
+    # data/a/up leads to data, which is not above data/a/up for the walk of class a, but what lies in it is visited once.
+    assert len(found.names) == len(set(found.names))
+    assert not any(name.count(b"loop") or name.count(b"round") for name in found.names)
+
+
+def test_what_looks_like_a_picture_is_listed_whatever_it_is(tmp_path):
+    touch(tmp_path, "a/1.jpg")
+    (tmp_path / "a" / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "a" / "fifo.jpg")
+    (tmp_path / "a" / "dangling.jpg").symlink_to("nowhere")
+    assert list_class_folders(tmp_path).names == [b"a/1.jpg", b"a/dangling.jpg", b"a/fifo.jpg", b"a/folder.jpg"]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = b"caf\xe9.jpg"
+    (tmp_path / "a").mkdir()
+    with open(os.path.join(os.fsencode(tmp_path), b"a", name), "wb"):
+        pass
+    assert list_class_folders(tmp_path).names == [b"a/" + name]
+
+
+def test_empty_folders_say_what_is_missing(tmp_path):
+    with pytest.raises(EmptyDatasetError, match="no class folders.*empty of both"):
+        list_class_folders(tmp_path)
+    touch(tmp_path, "1.jpg", "2.png", "notes.txt")
+    with pytest.raises(EmptyDatasetError, match="no class folders.*2 pictures lie directly in it"):
+        list_class_folders(tmp_path)
+    touch(tmp_path, "a/1.jpg", "b/notes.txt")
+    with pytest.raises(EmptyDatasetError, match="class folder '.*b' has no pictures"):
+        list_class_folders(tmp_path)
+
+
+def test_what_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list_class_folders(tmp_path / "nothing")
+    touch(tmp_path, "file")
+    with pytest.raises(NotADirectoryError):
+        list_class_folders(tmp_path / "file")
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path):
+    """In a process that is not root, which may read everything."""
+    touch(tmp_path, "data/a/1.jpg", "data/b/1.jpg")
+    (tmp_path / "data" / "b").chmod(0)
+    for folder in (tmp_path, *tmp_path.parents):
+        if os.stat(folder).st_uid == os.geteuid() and folder != folder.parent and not os.stat(folder).st_mode & 0o001:
+            folder.chmod(os.stat(folder).st_mode | 0o711)
+    script = (
+        "import os, sys\n"
+        "from highway.modules.folders import list_class_folders\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: list_class_folders(sys.argv[1])\n"
+        "except PermissionError as error: print('refused', error.filename)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script, str(tmp_path / "data")], capture_output=True, text=True)
+    (tmp_path / "data" / "b").chmod(0o755)
+    assert answer.stdout.startswith("refused") and "/b" in answer.stdout, answer.stderr

@@ -1,0 +1,119 @@
+"""Pictures that are no JPEGs."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from highway.errors import DecodeError
+from highway.modules.formats import decode_other
+from pictures import photograph
+
+
+def saved(picture, format_, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def decode(contents, *, gray=False, oriented=True, max_pixels=10**6):
+    return decode_other(contents, gray=gray, oriented=oriented, max_pixels=max_pixels)
+
+
+PICTURE = photograph(24, 36, 2)
+RGB = np.asarray(PICTURE)
+
+
+@pytest.mark.parametrize(
+    "format_, options", [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+)
+def test_lossless_formats(format_, options):
+    array = decode(saved(PICTURE, format_, **options))
+    np.testing.assert_array_equal(array, RGB)
+    assert array.dtype == np.uint8 and array.flags.c_contiguous
+
+
+def test_lossy_webp():
+    assert np.abs(decode(saved(PICTURE, "WEBP", quality=90)).astype(int) - RGB).mean() < 10
+
+
+def test_gif_gives_its_first_frame():
+    contents = saved(PICTURE, "GIF", save_all=True, append_images=[Image.new("RGB", PICTURE.size, "red")])
+    np.testing.assert_array_equal(decode(contents), np.asarray(Image.open(io.BytesIO(contents)).convert("RGB")))
+
+
+def test_palette():
+    palette = PICTURE.quantize(32)
+    np.testing.assert_array_equal(decode(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    with_transparency = saved(palette, "PNG", transparency=bytes(range(32)))
+    np.testing.assert_array_equal(decode(with_transparency), np.asarray(palette.convert("RGB")))
+
+
+def test_alpha_is_dropped():
+    picture = PICTURE.copy()
+    picture.putalpha(Image.linear_gradient("L").resize(PICTURE.size))
+    np.testing.assert_array_equal(decode(saved(picture, "PNG")), RGB)
+    grey = picture.convert("LA")
+    np.testing.assert_array_equal(decode(saved(grey, "PNG"), gray=True)[:, :, 0], np.asarray(grey)[:, :, 0])
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled(format_):
+    wide = np.linspace(0, 65535, 24 * 36).astype(np.uint16).reshape(24, 36)
+    array = decode(saved(Image.fromarray(wide), format_))
+    assert array.shape == (24, 36, 3)
+    np.testing.assert_array_equal(array[:, :, 0], np.rint(wide / 257).astype(np.uint8))
+    np.testing.assert_array_equal(array[:, :, 0], array[:, :, 2])
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK"])
+def test_other_modes(mode):
+    picture = PICTURE.convert(mode)
+    array = decode(saved(picture, "TIFF"))
+    np.testing.assert_array_equal(array, np.asarray(picture.convert("RGB")))
+
+
+def test_grey():
+    array = decode(saved(PICTURE, "PNG"), gray=True)
+    np.testing.assert_array_equal(array[:, :, 0], np.asarray(PICTURE.convert("L")))
+    assert array.shape == (24, 36, 1)
+
+
+def test_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    contents = saved(PICTURE, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode(contents), np.rot90(RGB, -1))
+    np.testing.assert_array_equal(decode(contents, oriented=False), RGB)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_cut_files_are_errors_and_nothing_else(format_):
+    contents = saved(PICTURE, format_)
+    refused = 0
+    for length in range(0, len(contents), max(1, len(contents) // 60)):
+        try:
+            decode(contents[:length])
+        except DecodeError as error:
+            assert str(error)
+            refused += 1
+    assert refused >= 40
+
+
+def test_what_is_refused():
+    with pytest.raises(DecodeError, match="no picture of a known format"):
+        decode(b"only text")
+    with pytest.raises(DecodeError, match="24 x 36 pixels, allowed are 863"):
+        decode(saved(PICTURE, "PNG"), max_pixels=863)
+    with pytest.raises(DecodeError, match="floating point"):
+        decode(saved(Image.fromarray(np.ones((3, 4), np.float32)), "TIFF"))
+    with pytest.raises(DecodeError, match="pixels from -1"):
+        decode(saved(Image.fromarray(np.full((3, 4), -1, np.int32)), "TIFF"))
+
+
+def test_without_pil_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DecodeError, match=r"highway-loader\[simd\]"):
+        decode(b"\x89PNG")
