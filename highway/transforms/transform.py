@@ -1,0 +1,153 @@
+"""Transform: one random choice for a batch, then the same choice for everything in it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.batch import Batch
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+
+__all__ = ["Transform", "pixels"]
+
+
+class Transform:
+    """What `Augmentations` does to the images of a batch.
+
+    A transform of your own overrides `apply_images`, and `draw` if anything about it is random. Plain NumPy
+    is fine. One transform object serves all worker threads at once, so it keeps nothing between calls.
+
+    Attributes
+    ----------
+    in_place : bool
+        `apply_images` takes ``out=``, which may be `images` itself.
+    hands_over : bool
+        What `apply_images` returns is what it was given or `out`, or else new and not kept by it, so that
+        others may write into it.
+
+    Examples
+    --------
+    >>> class Darken(Transform):
+    ...     def __init__(self, most=0.5):
+    ...         self.most = most
+    ...
+    ...     def draw(self, rng, batch):
+    ...         return 1 - rng.uniform(0, self.most)
+    ...
+    ...     def apply_images(self, images, params):
+    ...         return (images * params[:, None, None, None]).astype(images.dtype)
+    ...
+    ...     def deterministic(self):
+    ...         return None
+    >>> Darken(0.25)
+    Darken(most=0.25)
+    """
+
+    in_place: ClassVar[bool] = False
+    hands_over: ClassVar[bool] = False
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Any:
+        """Choose what is random, for every sample of the batch.
+
+        Parameters
+        ----------
+        rng : SampleRandom
+            Draws of these samples, for this place in the life of the batch.
+        batch : Batch
+            As the transforms before have left it.
+
+        Returns
+        -------
+        object
+            What `apply_images` gets as `params`; None where nothing is random.
+        """
+        return None
+
+    def apply_images(self, images: NDArray[Any], params: Any) -> NDArray[Any]:
+        """Transform the images.
+
+        Parameters
+        ----------
+        images : ndarray (N, ...)
+            uint8 (N, H, W, C) unless a transform before changed that. Not to be written into.
+        params : object
+            What `draw` returned.
+
+        Returns
+        -------
+        ndarray (N, ...)
+            As many images, in the same order.
+        """
+        return images
+
+    def deterministic(self) -> Transform | None:
+        """What takes the place of this transform under ``Augmentations(..., deterministic=True)``.
+
+        Returns
+        -------
+        Transform or None
+            A transform without anything random, the transform itself if it is one, or None for nothing at
+            all.
+
+        Raises
+        ------
+        ArgumentError
+            The transform draws, and does not say what takes its place: override this method.
+        """
+        if type(self).draw is not Transform.draw:
+            raise ArgumentError(
+                f"{self!r} draws random numbers and has no deterministic form; "
+                f"override {type(self).__name__}.deterministic to return a transform without them, or None"
+            )
+        return self
+
+    def __repr__(self) -> str:
+        """How to build it again, as far as the attributes tell that have the names of parameters."""
+        parts = []
+        for parameter in inspect.signature(type(self)).parameters.values():
+            if hasattr(self, parameter.name) and parameter.kind is not parameter.VAR_KEYWORD:
+                parts.append(f"{parameter.name}={getattr(self, parameter.name)!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
+    """Images as bytes with packed rows, for the kernels that move whole pixels.
+
+    Parameters
+    ----------
+    images : ndarray (N, H, W, C)
+        Any dtype. With more than 4 channels uint8 only: a float array (N, C, H, W) would be taken for one.
+    owner : Transform
+        Whose error it is.
+
+    Returns
+    -------
+    uint8 (N, H, W, C * itemsize)
+        A view, unless the rows were not packed.
+
+    Raises
+    ------
+    ArgumentError
+        The array is no batch of images in this layout.
+    """
+    if images.ndim != 4 or images.dtype.hasobject or (images.dtype != np.uint8 and images.shape[3] > 4):
+        raise ArgumentError(
+            f"{type(owner).__name__}: images are {images.dtype} of shape {images.shape}; "
+            "expected uint8 (N, H, W, C), or another dtype with at most 4 channels; put it before Normalize"
+        )
+    itemsize, width, channels = images.dtype.itemsize, images.shape[2], images.shape[3]
+    if not (
+        (channels <= 1 or images.strides[3] == itemsize)
+        and (width <= 1 or images.strides[2] == channels * itemsize)
+    ):
+        images = np.ascontiguousarray(images)
+    if images.dtype == np.uint8:
+        return images
+    if images.strides[3] != itemsize:
+        # A single channel may have any stride; as bytes it has neighbours.
+        images = np.lib.stride_tricks.as_strided(images, strides=(*images.strides[:3], itemsize))
+    return images.view(np.uint8)
