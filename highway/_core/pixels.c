@@ -1,0 +1,497 @@
+#include "pixels.h"
+
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86_VARIANTS 1
+#include <cpuid.h>
+#include <immintrin.h>
+#define SSSE3 __attribute__((target("ssse3")))
+#define AVX2 __attribute__((target("avx2,f16c")))
+#else
+#define X86_VARIANTS 0
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+static int variant = HW_PLAIN;
+
+int hw_best(void) {
+#if X86_VARIANTS
+    unsigned int a, b, c = 0, d;
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("ssse3"))
+        return HW_PLAIN;
+    /* Older compilers cannot ask for f16c by name. */
+    if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
+        return HW_AVX2;
+    return HW_SSSE3;
+#else
+    return HW_PLAIN;
+#endif
+}
+
+int hw_use(int wanted) {
+    int best = hw_best();
+    variant = wanted < best ? wanted : best;
+    return variant;
+}
+
+/* Reverse and swap */
+
+/* With `size` a constant, memcpy is a plain load and store. */
+ALWAYS_INLINE void reverse_pixels(
+    const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end, ptrdiff_t pixels, ptrdiff_t size) {
+    for (ptrdiff_t i = first; i < end; i++)
+        memcpy(out + i * size, in + (pixels - 1 - i) * size, (size_t)size);
+}
+
+/* Pixels `first` to `end` of the result. */
+static void reverse_plain(
+    const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end, ptrdiff_t pixels, ptrdiff_t size) {
+    switch (size) {
+    case 1:
+        reverse_pixels(in, out, first, end, pixels, 1);
+        break;
+    case 2:
+        reverse_pixels(in, out, first, end, pixels, 2);
+        break;
+    case 3:
+        reverse_pixels(in, out, first, end, pixels, 3);
+        break;
+    case 4:
+        reverse_pixels(in, out, first, end, pixels, 4);
+        break;
+    case 6:
+        reverse_pixels(in, out, first, end, pixels, 6);
+        break;
+    case 12:
+        reverse_pixels(in, out, first, end, pixels, 12);
+        break;
+    case 16:
+        reverse_pixels(in, out, first, end, pixels, 16);
+        break;
+    default:
+        reverse_pixels(in, out, first, end, pixels, size);
+    }
+}
+
+ALWAYS_INLINE void exchange_pixels(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t size) {
+    for (ptrdiff_t i = first; i < pixels / 2; i++) {
+        uint8_t *left = row + i * size, *right = row + (pixels - 1 - i) * size;
+        for (ptrdiff_t byte = 0; byte < size; byte++) {
+            uint8_t kept = left[byte];
+            left[byte] = right[byte];
+            right[byte] = kept;
+        }
+    }
+}
+
+/* Reverse in place, when the first and last `first` pixels are already done. */
+static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t size) {
+    switch (size) {
+    case 1:
+        exchange_pixels(row, first, pixels, 1);
+        break;
+    case 3:
+        exchange_pixels(row, first, pixels, 3);
+        break;
+    case 4:
+        exchange_pixels(row, first, pixels, 4);
+        break;
+    default:
+        exchange_pixels(row, first, pixels, size);
+    }
+}
+
+#if X86_VARIANTS
+
+/* Shuffle that reverses the `16 / size` pixels at `from` of a register into those at `to`; other bytes become
+ * 0. */
+SSSE3 static __m128i reversing(ptrdiff_t size, ptrdiff_t from, ptrdiff_t to) {
+    int8_t mask[16];
+    ptrdiff_t whole = 16 / size;
+    memset(mask, -1, sizeof mask);
+    for (ptrdiff_t i = 0; i < whole; i++)
+        for (ptrdiff_t byte = 0; byte < size; byte++)
+            mask[to + i * size + byte] = (int8_t)(from + (whole - 1 - i) * size + byte);
+    return _mm_loadu_si128((const __m128i *)mask);
+}
+
+/* Sixteen bytes at a time, of which as many as are whole pixels count: the rest of each store is written
+   again by the next one. One pixel at the start and a few at the end are left to the plain loop, so that
+   nothing outside of the rows is read or written. */
+SSSE3 static void reverse_ssse3(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
+    ptrdiff_t whole = 16 / size, total = pixels * size;
+    ptrdiff_t i = whole * size == 16 ? 0 : 1;
+    __m128i mask = reversing(size, 0, 0);
+    if (i > pixels)
+        i = pixels;
+    reverse_plain(in, out, 0, i, pixels, size);
+    for (; i * size + 16 <= total; i += whole) {
+        __m128i block = _mm_loadu_si128((const __m128i *)(in + (pixels - i - whole) * size));
+        _mm_storeu_si128((__m128i *)(out + i * size), _mm_shuffle_epi8(block, mask));
+    }
+    reverse_plain(in, out, i, pixels, pixels, size);
+}
+
+/* The next two blocks are loaded before this step's are stored: a load right after a store that covers a part
+   of it would wait for the memory. The bytes of a store that are no whole pixel keep what was there. */
+SSSE3 static void exchange_ssse3(uint8_t *row, ptrdiff_t pixels, ptrdiff_t size) {
+    ptrdiff_t whole = 16 / size, rest = 16 - whole * size, step = whole * size, done = 0;
+    uint8_t *left = row, *right = row + pixels * size - 16;
+    if (right - left >= 16) {
+        __m128i to_left = reversing(size, rest, 0), to_right = reversing(size, 0, rest);
+        __m128i keep_left = _mm_cmplt_epi8(to_left, _mm_setzero_si128());
+        __m128i keep_right = _mm_cmplt_epi8(to_right, _mm_setzero_si128());
+        __m128i from_left = _mm_loadu_si128((const __m128i *)left);
+        __m128i from_right = _mm_loadu_si128((const __m128i *)right);
+        while (right - left >= 16) {
+            __m128i next_left = _mm_loadu_si128((const __m128i *)(left + step));
+            __m128i next_right = _mm_loadu_si128((const __m128i *)(right - step));
+            __m128i new_left =
+                _mm_or_si128(_mm_shuffle_epi8(from_right, to_left), _mm_and_si128(from_left, keep_left));
+            __m128i new_right =
+                _mm_or_si128(_mm_shuffle_epi8(from_left, to_right), _mm_and_si128(from_right, keep_right));
+            _mm_storeu_si128((__m128i *)left, new_left);
+            _mm_storeu_si128((__m128i *)right, new_right);
+            left += step;
+            right -= step;
+            done += whole;
+            from_left = next_left;
+            from_right = next_right;
+        }
+    }
+    exchange_plain(row, done, pixels, size);
+}
+
+#endif
+
+void hw_reverse(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
+#if X86_VARIANTS
+    if (variant >= HW_SSSE3 && size >= 1 && size <= 8) {
+        reverse_ssse3(in, out, pixels, size);
+        return;
+    }
+#endif
+    reverse_plain(in, out, 0, pixels, pixels, size);
+}
+
+void hw_reverse_in_place(uint8_t *row, ptrdiff_t pixels, ptrdiff_t size) {
+#if X86_VARIANTS
+    if (variant >= HW_SSSE3 && size >= 1 && size <= 8) {
+        exchange_ssse3(row, pixels, size);
+        return;
+    }
+#endif
+    exchange_plain(row, 0, pixels, size);
+}
+
+void hw_swap(uint8_t *restrict left, uint8_t *restrict right, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes; i++) {
+        uint8_t kept = left[i];
+        left[i] = right[i];
+        right[i] = kept;
+    }
+}
+
+void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t size) {
+    ptrdiff_t total = pixels * size, done = size;
+    if (total <= 0)
+        return;
+    if (size == 1) {
+        memset(out, pixel[0], (size_t)total);
+        return;
+    }
+    memcpy(out, pixel, (size_t)size);
+    /* Twice as much each time. */
+    while (done < total) {
+        ptrdiff_t more = done < total - done ? done : total - done;
+        memcpy(out + done, out, (size_t)more);
+        done += more;
+    }
+}
+
+/* Normalize */
+
+/* Rounds to half precision, to nearest, ties to even. */
+ALWAYS_INLINE uint16_t half_bits(float value) {
+    uint32_t bits, result;
+    memcpy(&bits, &value, 4);
+    uint32_t magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude >= 0x47800000u) {
+        result = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
+    } else if (magnitude < 0x38800000u) {
+        /* Below the smallest normal half: one half plus it has its last bit where the result has. */
+        float shifted;
+        memcpy(&shifted, &magnitude, 4);
+        shifted += 0.5f;
+        memcpy(&result, &shifted, 4);
+        result -= 0x3F000000u;
+    } else {
+        result = (magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+    }
+    return (uint16_t)((bits >> 16 & 0x8000u) | result);
+}
+
+/* A pattern of scales and biases that is `period` long, over and over; with `period` a constant this is
+ * vector code. */
+ALWAYS_INLINE void apply_pattern(
+    const uint8_t *restrict in, float *restrict out, ptrdiff_t total, ptrdiff_t period,
+    const float *restrict scale, const float *restrict bias) {
+    ptrdiff_t start = 0;
+    for (; start + period <= total; start += period)
+        for (ptrdiff_t i = 0; i < period; i++)
+            out[start + i] = (float)in[start + i] * scale[i] + bias[i];
+    for (ptrdiff_t i = 0; start + i < total; i++)
+        out[start + i] = (float)in[start + i] * scale[i] + bias[i];
+}
+
+ALWAYS_INLINE void normalize_interleaved(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    float *out) {
+    float scales[64], biases[64];
+    ptrdiff_t total = pixels * channels;
+    if (channels > 4) {
+        apply_pattern(in, out, total, channels, scale, bias);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < 16 * channels; i++) {
+        scales[i] = scale[i % channels];
+        biases[i] = bias[i % channels];
+    }
+    switch (channels) {
+    case 1:
+        apply_pattern(in, out, total, 16, scales, biases);
+        break;
+    case 2:
+        apply_pattern(in, out, total, 32, scales, biases);
+        break;
+    case 3:
+        apply_pattern(in, out, total, 48, scales, biases);
+        break;
+    default:
+        apply_pattern(in, out, total, 64, scales, biases);
+    }
+}
+
+/* Pixels from `first` on of one channel; with `channels` a constant this is vector code where the CPU can. */
+ALWAYS_INLINE void normalize_channel(
+    const uint8_t *restrict in, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t channels, float scale,
+    float bias, float *restrict out) {
+    for (ptrdiff_t i = first; i < pixels; i++)
+        out[i] = (float)in[i * channels] * scale + bias;
+}
+
+ALWAYS_INLINE void normalize_channels(
+    const uint8_t *in, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+    const float *bias, float *out, ptrdiff_t plane) {
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        switch (channels) {
+        case 1:
+            normalize_channel(in, first, pixels, 1, scale[0], bias[0], out);
+            break;
+        case 3:
+            normalize_channel(in + c, first, pixels, 3, scale[c], bias[c], out + c * plane);
+            break;
+        case 4:
+            normalize_channel(in + c, first, pixels, 4, scale[c], bias[c], out + c * plane);
+            break;
+        default:
+            normalize_channel(in + c, first, pixels, channels, scale[c], bias[c], out + c * plane);
+        }
+    }
+}
+
+#if X86_VARIANTS
+
+/* Eight values to place `at` of an array of float, or of half precision. */
+AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int half) {
+    if (half)
+        _mm_storeu_si128(
+            (__m128i *)((uint16_t *)out + at), _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+    else
+        _mm256_storeu_ps((float *)out + at, values);
+}
+
+/* Interleaved, eight pixels at a time; returns how many pixels are done. */
+AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias, void *out,
+    int half) {
+    float pattern[32];
+    __m256 scales[4], biases[4];
+    ptrdiff_t i = 0;
+    for (ptrdiff_t k = 0; k < 8 * channels; k++)
+        pattern[k] = scale[k % channels];
+    for (ptrdiff_t v = 0; v < channels; v++)
+        scales[v] = _mm256_loadu_ps(pattern + 8 * v);
+    for (ptrdiff_t k = 0; k < 8 * channels; k++)
+        pattern[k] = bias[k % channels];
+    for (ptrdiff_t v = 0; v < channels; v++)
+        biases[v] = _mm256_loadu_ps(pattern + 8 * v);
+    for (; i + 8 <= pixels; i += 8) {
+        for (ptrdiff_t v = 0; v < channels; v++) {
+            ptrdiff_t at = i * channels + 8 * v;
+            __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(in + at)));
+            put_eight(
+                _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(bytes), scales[v]), biases[v]), out, at, half);
+        }
+    }
+    return i;
+}
+
+/* Planar, two to four channels, eight pixels at a time: the lanes of a register get pixels 0 to 3 and 4 to 7,
+   and one shuffle for each channel takes its bytes out, already as wide as an integer. Returns how many
+   pixels are done. */
+AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias, void *out,
+    ptrdiff_t plane, int half) {
+    __m256i masks[4];
+    __m256 scales[4], biases[4];
+    ptrdiff_t i = 0;
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        int8_t bytes[32];
+        memset(bytes, -1, sizeof bytes);
+        for (ptrdiff_t p = 0; p < 4; p++) {
+            bytes[4 * p] = (int8_t)(p * channels + c);
+            bytes[16 + 4 * p] = (int8_t)(16 - 4 * channels + p * channels + c);
+        }
+        masks[c] = _mm256_loadu_si256((const __m256i *)bytes);
+        scales[c] = _mm256_set1_ps(scale[c]);
+        biases[c] = _mm256_set1_ps(bias[c]);
+    }
+    for (; i + 8 <= pixels; i += 8) {
+        const uint8_t *from = in + i * channels;
+        /* Eight pixels are at least sixteen bytes: both loads stay inside of them. */
+        __m128i low = _mm_loadu_si128((const __m128i *)from);
+        __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
+        __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(both, masks[c]));
+            put_eight(_mm256_add_ps(_mm256_mul_ps(values, scales[c]), biases[c]), out, c * plane + i, half);
+        }
+    }
+    return i;
+}
+
+/* Each number of channels compiled on its own, so that its tables stay in registers; 0 pixels of any other.
+ */
+AVX2 static ptrdiff_t normalize_avx2(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    float *out) {
+    switch (channels) {
+    case 1:
+        return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
+    case 2:
+        return interleaved_avx2(in, pixels, 2, scale, bias, out, 0);
+    case 3:
+        return interleaved_avx2(in, pixels, 3, scale, bias, out, 0);
+    case 4:
+        return interleaved_avx2(in, pixels, 4, scale, bias, out, 0);
+    default:
+        return 0;
+    }
+}
+
+AVX2 static ptrdiff_t normalize_half_avx2(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    uint16_t *out) {
+    switch (channels) {
+    case 1:
+        return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
+    case 2:
+        return interleaved_avx2(in, pixels, 2, scale, bias, out, 1);
+    case 3:
+        return interleaved_avx2(in, pixels, 3, scale, bias, out, 1);
+    case 4:
+        return interleaved_avx2(in, pixels, 4, scale, bias, out, 1);
+    default:
+        return 0;
+    }
+}
+
+AVX2 static ptrdiff_t normalize_planar_avx2(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    float *out, ptrdiff_t plane) {
+    switch (channels) {
+    case 1:
+        return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
+    case 2:
+        return planar_avx2(in, pixels, 2, scale, bias, out, plane, 0);
+    case 3:
+        return planar_avx2(in, pixels, 3, scale, bias, out, plane, 0);
+    case 4:
+        return planar_avx2(in, pixels, 4, scale, bias, out, plane, 0);
+    default:
+        return 0;
+    }
+}
+
+AVX2 static ptrdiff_t normalize_planar_half_avx2(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    uint16_t *out, ptrdiff_t plane) {
+    switch (channels) {
+    case 1:
+        return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
+    case 2:
+        return planar_avx2(in, pixels, 2, scale, bias, out, plane, 1);
+    case 3:
+        return planar_avx2(in, pixels, 3, scale, bias, out, plane, 1);
+    case 4:
+        return planar_avx2(in, pixels, 4, scale, bias, out, plane, 1);
+    default:
+        return 0;
+    }
+}
+
+#endif
+
+/* Each of these does what the CPU has vector code for, and the rest in the plain way. */
+
+void hw_normalize(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    float *out) {
+    ptrdiff_t i = 0;
+#if X86_VARIANTS
+    if (variant >= HW_AVX2)
+        i = normalize_avx2(in, pixels, channels, scale, bias, out);
+#endif
+    normalize_interleaved(in + i * channels, pixels - i, channels, scale, bias, out + i * channels);
+}
+
+void hw_normalize_half(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    uint16_t *out) {
+    ptrdiff_t i = 0;
+#if X86_VARIANTS
+    if (variant >= HW_AVX2)
+        i = normalize_half_avx2(in, pixels, channels, scale, bias, out);
+#endif
+    for (; i < pixels; i++)
+        for (ptrdiff_t c = 0; c < channels; c++)
+            out[i * channels + c] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
+}
+
+void hw_normalize_planar(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    float *out, ptrdiff_t plane) {
+    ptrdiff_t i = 0;
+#if X86_VARIANTS
+    if (variant >= HW_AVX2)
+        i = normalize_planar_avx2(in, pixels, channels, scale, bias, out, plane);
+#endif
+    normalize_channels(in, i, pixels, channels, scale, bias, out, plane);
+}
+
+void hw_normalize_planar_half(
+    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
+    uint16_t *out, ptrdiff_t plane) {
+    ptrdiff_t done = 0;
+#if X86_VARIANTS
+    if (variant >= HW_AVX2)
+        done = normalize_planar_half_avx2(in, pixels, channels, scale, bias, out, plane);
+#endif
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (ptrdiff_t i = done; i < pixels; i++)
+            out[c * plane + i] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
+}

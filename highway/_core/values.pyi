@@ -1,0 +1,18 @@
+import numpy as np
+from numpy.typing import NDArray
+
+VARIANTS: dict[str, int]
+
+def use_variant(name: str) -> str: ...
+def normalize(
+    images: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
+) -> None: ...
+def normalize_planar(
+    images: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
+) -> None: ...
