@@ -9,7 +9,7 @@ import numpy as np
 
 from highway.errors import ArgumentError
 
-__all__ = ["number", "numbers", "whole"]
+__all__ = ["number", "numbers", "size", "whole"]
 
 
 def whole(owner: str, name: str, value: object, lowest: int, highest: int | None = None) -> int:
@@ -85,3 +85,26 @@ def numbers(owner: str, name: str, value: object, lowest: float = -math.inf) -> 
     if not value:
         raise ArgumentError(f"{owner}: {name} is {value!r}; expected one number or more")
     return tuple(number(owner, f"{name}[{i}]", item, lowest) for i, item in enumerate(value))
+
+
+def size(owner: str, name: str, value: object) -> tuple[int, int]:
+    """Height and width in pixels, 1 to 65536 each: a pair, also of one number for a square.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else.
+    """
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ArgumentError(f"{owner}: {name} is {value!r}; expected a whole number or (height, width)")
+        height, width = value
+        return whole(owner, f"{name}[0]", height, 1, 65536), whole(owner, f"{name}[1]", width, 1, 65536)
+    side = whole(owner, name, value, 1, 65536)
+    return side, side

@@ -50,6 +50,8 @@ class Fit(Transform):
         0 to 255, one for all channels or one each, for output that no part of the picture covers.
     """
 
+    hands_over = True
+
     def __init__(
         self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear", fill: int | tuple[int, ...] = 0
     ) -> None:
@@ -163,6 +165,10 @@ class CenterFit(Fit):
         right, bottom = np.minimum(left + window_widths, widths), np.minimum(top + window_heights, heights)
         return Placement(np.stack((left, top, right, bottom), axis=1), _whole_targets(len(heights), size))
 
+    def deterministic(self) -> CenterFit:
+        """The transform itself: nothing is random."""
+        return self
+
 
 class Stretch(Fit):
     """The whole picture, resized to the output whatever its aspect ratio.
@@ -183,6 +189,10 @@ class Stretch(Fit):
         """Whole pictures; nothing is drawn."""
         zeros = np.zeros(len(heights))
         return Placement(np.stack((zeros, zeros, widths, heights), axis=1), _whole_targets(len(heights), size))
+
+    def deterministic(self) -> Stretch:
+        """The transform itself: nothing is random."""
+        return self
 
 
 class Letterbox(Fit):
@@ -222,6 +232,10 @@ class Letterbox(Fit):
             np.stack((zeros, zeros, widths, heights), axis=1),
             np.stack((left, top, left + out_widths, top + out_heights), axis=1).astype(np.int32),
         )
+
+    def deterministic(self) -> Letterbox:
+        """The transform itself: nothing is random."""
+        return self
 
 
 class RandomResizedCrop(Fit):
@@ -288,6 +302,10 @@ class RandomResizedCrop(Fit):
         left = np.where(found, left, (widths - window_widths) // 2)
         windows = np.stack((left, top, left + window_widths, top + window_heights), axis=1).astype(np.float64)
         return Placement(windows, _whole_targets(count, size))
+
+    def deterministic(self) -> CenterFit:
+        """The largest centred window."""
+        return CenterFit(self.size, self.interpolation)
 
 
 def _whole_targets(count: int, size: tuple[int, int]) -> NDArray[np.int32]:

@@ -1,0 +1,193 @@
+"""Crops: windows of images, at random places or in the centre, over a padded border if wanted."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import geometry
+from highway.arguments import numbers, whole
+from highway.arguments import size as checked_size
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform, pixels
+
+__all__ = ["CenterCrop", "RandomCrop", "Windows"]
+
+Margins = int | tuple[int, int] | tuple[int, int, int, int]
+Fill = float | tuple[float, ...]
+
+
+class Windows(NamedTuple):
+    """A window of each image, in pixels; it may reach beyond the image.
+
+    Attributes
+    ----------
+    tops, lefts : int64 (N,)
+        Row and column of the image where the window begins.
+    height, width : int
+    """
+
+    tops: NDArray[np.int64]
+    lefts: NDArray[np.int64]
+    height: int
+    width: int
+
+
+class _Window(Transform):
+    """What crops and pads share: a window, the border around the image, and what the border holds."""
+
+    hands_over = True
+
+    def __init__(self, padding: Margins, fill: Fill) -> None:
+        name = type(self).__name__
+        self.padding = padding
+        self._margins = _margins(name, padding)
+        self.fill = fill
+        self._fill = numbers(name, "fill", fill)
+
+    def apply_images(self, images: NDArray[Any], params: Windows) -> NDArray[Any]:
+        """Copy the windows.
+
+        Parameters
+        ----------
+        images : ndarray (N, H, W, C)
+        params : Windows
+
+        Returns
+        -------
+        ndarray (N, params.height, params.width, C)
+        """
+        source = pixels(images, self)
+        result = empty((len(images), params.height, params.width, images.shape[3]), images.dtype)
+        geometry.windows(source, params.tops, params.lefts, self._pixel(images), pixels(result, self))
+        return result
+
+    def _pixel(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+        """The fill as the bytes of one pixel."""
+        channels, dtype = images.shape[3], images.dtype
+        if len(self._fill) not in (1, channels):
+            raise ArgumentError(
+                f"{type(self).__name__}: fill is {self.fill!r}, for images with {channels} channels; "
+                "expected one number, or one for each channel"
+            )
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            if not all(value.is_integer() and limits.min <= value <= limits.max for value in self._fill):
+                raise ArgumentError(
+                    f"{type(self).__name__}: fill is {self.fill!r}, for images of {dtype}; "
+                    f"expected whole numbers from {limits.min} to {limits.max}"
+                )
+        pixel = np.empty(channels, dtype=dtype)
+        pixel[:] = self._fill
+        return pixel.view(np.uint8)
+
+    def _shape(self, batch: Batch) -> tuple[int, int, int]:
+        """Number of images, and their height and width."""
+        images = batch["images"]
+        pixels(images, self)
+        return images.shape[0], images.shape[1], images.shape[2]
+
+
+class _Crop(_Window):
+    def __init__(self, size: int | tuple[int, int], padding: Margins = 0, fill: Fill = 0) -> None:
+        super().__init__(padding, fill)
+        self.size = checked_size(type(self).__name__, "size", size)
+
+    def _room(self, batch: Batch) -> tuple[int, int, int]:
+        """Number of images, and how many rows and columns the window can move over."""
+        count, height, width = self._shape(batch)
+        left, top, right, bottom = self._margins
+        rows = height + top + bottom - self.size[0]
+        columns = width + left + right - self.size[1]
+        if rows < 0 or columns < 0:
+            padded = " with their padding" if any(self._margins) else ""
+            raise ArgumentError(
+                f"{type(self).__name__}: size is {self.size}, but the images are "
+                f"({height + top + bottom}, {width + left + right}){padded}; "
+                "expected a size that fits into them, or padding"
+            )
+        return count, rows, columns
+
+
+class RandomCrop(_Crop):
+    """A window at a random place, for each sample its own, all places equally likely.
+
+    Deterministic form: `CenterCrop` of the same size, padding and fill.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width in pixels; one number for a square. Images with their padding are at least as large.
+    padding : int, (int, int) or (int, int, int, int)
+        Border around the image that the window may reach into, in pixels: all sides; (left and right, top
+        and bottom); or (left, top, right, bottom).
+    fill : float or tuple of float
+        What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Windows:
+        """Places of the windows."""
+        _, rows, columns = self._room(batch)
+        left, top = self._margins[:2]
+        return Windows(rng.integers(0, rows + 1) - top, rng.integers(0, columns + 1) - left, *self.size)
+
+    def deterministic(self) -> CenterCrop:
+        """The window in the centre."""
+        return CenterCrop(self.size, self.padding, self.fill)
+
+
+class CenterCrop(_Crop):
+    """The window in the centre; of margins that cannot be equal, the top or left one is a pixel smaller.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width in pixels; one number for a square. Images with their padding are at least as large.
+    padding : int, (int, int) or (int, int, int, int)
+        Border around the image that the window may reach into, in pixels: all sides; (left and right, top
+        and bottom); or (left, top, right, bottom).
+    fill : float or tuple of float
+        What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Windows:
+        """Places of the windows; nothing about them is random."""
+        count, rows, columns = self._room(batch)
+        left, top = self._margins[:2]
+        return Windows(np.full(count, rows // 2 - top), np.full(count, columns // 2 - left), *self.size)
+
+    def deterministic(self) -> CenterCrop:
+        """The transform itself."""
+        return self
+
+
+def _margins(owner: str, padding: object) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom."""
+    if not isinstance(padding, (tuple, list)):
+        side = whole(owner, "padding", padding, 0, 65536)
+        return side, side, side, side
+    sides = [whole(owner, f"padding[{i}]", side, 0, 65536) for i, side in enumerate(padding)]
+    if len(sides) == 2:
+        return sides[0], sides[1], sides[0], sides[1]
+    if len(sides) == 4:
+        return sides[0], sides[1], sides[2], sides[3]
+    raise ArgumentError(
+        f"{owner}: padding is {padding!r}; expected a whole number, (left and right, top and bottom), or "
+        "(left, top, right, bottom)"
+    )

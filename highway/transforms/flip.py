@@ -1,0 +1,101 @@
+"""Flips: mirror images at random, each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import geometry
+from highway.arguments import number
+from highway.batch import Batch, empty
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform, pixels
+
+__all__ = ["FlipX", "FlipY"]
+
+
+class _Flip(Transform):
+    in_place = True
+    hands_over = True
+
+    _copying: ClassVar[Callable[..., None]]
+    _in_place: ClassVar[Callable[..., None]]
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number(type(self).__name__, "p", p, 0, 1)
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.bool_]:
+        """Which samples are mirrored, bool (N,)."""
+        return rng.bernoulli(self.p)
+
+    def apply_images(
+        self, images: NDArray[Any], params: NDArray[np.bool_], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Mirror the images whose `params` is true.
+
+        Parameters
+        ----------
+        images : ndarray (N, H, W, C)
+        params : bool (N,)
+        out : ndarray (N, H, W, C), optional
+            Where the result goes, if it can; `images` itself to work in place.
+
+        Returns
+        -------
+        ndarray (N, H, W, C)
+            `out`, or a new array.
+        """
+        source = pixels(images, self)
+        flags = np.ascontiguousarray(params, dtype=np.bool_).view(np.uint8)
+        if out is images and np.shares_memory(source, images):
+            type(self)._in_place(source, flags)
+            return images
+        result = empty(images.shape, images.dtype)
+        type(self)._copying(source, flags, pixels(result, self))
+        return result
+
+    def deterministic(self) -> None:
+        """Nothing is mirrored."""
+
+
+class FlipX(_Flip):
+    """Mirror left to right, with probability `p` for each sample on its own.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    p : float
+        0 to 1.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1.
+    """
+
+    _copying = geometry.flip_x
+    _in_place = geometry.flip_x_in_place
+
+
+class FlipY(_Flip):
+    """Mirror top to bottom, with probability `p` for each sample on its own.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    p : float
+        0 to 1.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1.
+    """
+
+    _copying = geometry.flip_y
+    _in_place = geometry.flip_y_in_place

@@ -1,0 +1,51 @@
+"""Lambda: a function of the user's own as a transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from highway.errors import ArgumentError
+from highway.transforms.transform import Transform
+
+__all__ = ["Lambda"]
+
+
+class Lambda(Transform):
+    """A function of the images of a whole batch.
+
+    Deterministic form: itself. A function that draws random numbers belongs into a `Transform` of your own
+    instead, where they come from the seed.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes the images, uint8 (N, H, W, C) unless a transform before changed that, and returns an array of
+        as many, in the same order. It does not write into what it is given. It runs in several threads at
+        once if the Augmentations have several workers.
+
+    Raises
+    ------
+    ArgumentError
+        `fn` cannot be called.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Lambda(np.flipud)
+    Lambda(fn=flipud)
+    """
+
+    def __init__(self, fn: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        if not callable(fn):
+            raise ArgumentError(f"Lambda: fn is {fn!r}; expected a function that takes the images of a batch")
+        self.fn = fn
+
+    def apply_images(self, images: NDArray[Any], params: None) -> NDArray[Any]:
+        """What the function returns."""
+        return self.fn(images)
+
+    def __repr__(self) -> str:
+        return f"Lambda(fn={getattr(self.fn, '__qualname__', None) or repr(self.fn)})"

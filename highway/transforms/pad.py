@@ -1,0 +1,45 @@
+"""Pad: a border of one colour around images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from highway.batch import Batch
+from highway.randomness import SampleRandom
+from highway.transforms.crop import Fill, Margins, Windows, _Window
+
+__all__ = ["Pad"]
+
+
+class Pad(_Window):
+    """A border around every image.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    padding : int, (int, int) or (int, int, int, int)
+        Pixels: at all sides; (left and right, top and bottom); or (left, top, right, bottom).
+    fill : float or tuple of float
+        What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def __init__(self, padding: Margins, fill: Fill = 0) -> None:
+        super().__init__(padding, fill)
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Windows:
+        """Windows that are larger than the images; nothing about them is random."""
+        count, height, width = self._shape(batch)
+        left, top, right, bottom = self._margins
+        return Windows(
+            np.full(count, -top), np.full(count, -left), height + top + bottom, width + left + right
+        )
+
+    def deterministic(self) -> Pad:
+        """The transform itself."""
+        return self

@@ -1,0 +1,113 @@
+"""Normalize: from bytes to the real numbers that networks want."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from highway._core import values
+from highway.arguments import numbers
+from highway.batch import empty
+from highway.errors import ArgumentError
+from highway.transforms.transform import Transform, pixels
+
+__all__ = ["Normalize"]
+
+
+class Normalize(Transform):
+    """``(image / 255 - mean) / std``, and the layout that the network wants, in one pass.
+
+    To the bit: ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
+    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 is that, rounded once more.
+    Every CPU gives the same.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    mean, std : float or sequence of float
+        In units of 0 to 1, one number or one for each channel; `std` above 0. By default those of ImageNet.
+    layout : {"NCHW", "NHWC"}
+        Of the result. What moves pixels (flips, crops) comes before "NCHW".
+    dtype : {"float32", "float16"}
+        Of the result.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if the images are not uint8 (N, H, W, C) or have
+        another number of channels.
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        mean: float | Sequence[float] = (0.485, 0.456, 0.406),
+        std: float | Sequence[float] = (0.229, 0.224, 0.225),
+        layout: str = "NCHW",
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        means = numbers("Normalize", "mean", mean)
+        stds = numbers("Normalize", "std", std, 0)
+        if not all(stds):
+            raise ArgumentError(f"Normalize: std is {std!r}; expected numbers above 0")
+        if len(means) != len(stds) and 1 not in (len(means), len(stds)):
+            raise ArgumentError(
+                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected as many, or one"
+            )
+        if layout not in ("NCHW", "NHWC"):
+            raise ArgumentError(f"Normalize: layout is {layout!r}; expected 'NCHW' or 'NHWC'")
+        self.mean = means
+        self.std = stds
+        self.layout = layout
+        self.dtype = _real(dtype)
+        wide_mean, wide_std = np.broadcast_arrays(np.array(means), np.array(stds))
+        self._scale = (1 / (255 * wide_std)).astype(np.float32)
+        self._bias = (-wide_mean / wide_std).astype(np.float32)
+        if not (np.isfinite(self._scale).all() and np.isfinite(self._bias).all()):
+            raise ArgumentError(f"Normalize: std is {std!r}; expected numbers that are not as small")
+
+    def apply_images(self, images: NDArray[Any], params: None) -> NDArray[Any]:
+        """Normalize.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        params : None
+
+        Returns
+        -------
+        float32 or float16 (N, C, H, W) or (N, H, W, C)
+        """
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ArgumentError(
+                f"Normalize: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
+            )
+        count, height, width, channels = images.shape
+        if len(self._scale) not in (1, channels):
+            raise ArgumentError(
+                f"Normalize: mean is {self.mean} and std is {self.std}, for images with {channels} channels; "
+                "expected one number, or one for each channel"
+            )
+        scale = np.ascontiguousarray(np.broadcast_to(self._scale, channels))
+        bias = np.ascontiguousarray(np.broadcast_to(self._bias, channels))
+        planar = self.layout == "NCHW"
+        shape = (count, channels, height, width) if planar else images.shape
+        result = empty(shape, self.dtype)
+        kernel = values.normalize_planar if planar else values.normalize
+        kernel(pixels(images, self), scale, bias, result.view(np.uint16) if result.itemsize == 2 else result)
+        return result
+
+
+def _real(dtype: DTypeLike) -> str:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.dtype(np.float32), np.dtype(np.float16)):
+        raise ArgumentError(f"Normalize: dtype is {dtype!r}; expected 'float32' or 'float16'")
+    return str(found)
