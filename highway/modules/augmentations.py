@@ -1,0 +1,151 @@
+"""Augmentations: transforms in a row, as a stage of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import whole
+from highway.batch import Batch
+from highway.engine import Stage
+from highway.errors import ArgumentError, ContractError
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform
+
+__all__ = ["Augmentations"]
+
+
+class Augmentations(Stage):
+    """Applies transforms to the images of every batch, one after the other.
+
+    What a transform draws is a function of the seed, of the samples' identity (epoch and index) and of the
+    number of transforms that the batch has been through before. So any number of workers gives the same
+    bits, and so does a chain that is spread over several Augmentations with the same seed.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+    deterministic : bool
+        Nothing random, for validation: every transform is replaced by its deterministic form, or left out.
+    seed : int
+        0 to 2**64 - 1.
+    workers : int, optional
+        Threads; 1 by default, which is enough for compiled transforms.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or something in `transforms` is no Transform.
+
+    Attributes
+    ----------
+    transforms : tuple of Transform
+        As they were given.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        *,
+        deterministic: bool = False,
+        seed: int = 0,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.transforms = _checked(transforms)
+        self.deterministic = bool(deterministic)
+        self.seed = whole("Augmentations", "seed", seed, 0, 2**64 - 1)
+        self._steps = [
+            transform.deterministic() if self.deterministic else transform for transform in self.transforms
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"Augmentations([{', '.join(map(repr, self.transforms))}], deterministic={self.deterministic}, "
+            f"seed={self.seed})"
+        )
+
+    @property
+    def hands_over(self) -> bool:  # type: ignore[override]
+        """Whether the next module may write into the arrays; labels pass through: the input decides too."""
+        return self.input_handed_over and all(step is None or step.hands_over for step in self._steps)
+
+    def process(self, batch: Batch) -> Batch:
+        """Apply the transforms; position `batch.applied` + k of the random numbers is for transform k.
+
+        Raises
+        ------
+        FieldError
+            The batch has no images.
+        ContractError
+            A transform returned something else than as many images.
+        """
+        first = batch.applied
+        current = batch
+        # Whether the images may be written into.
+        ours = self.input_handed_over
+        for number, step in enumerate(self._steps):
+            if step is None:
+                continue
+            images = current["images"]
+            try:
+                result = self._apply(step, first + number, current, images, ours)
+            except Exception as error:
+                if hasattr(error, "add_note"):
+                    error.add_note(f"In {self._place(number)}.")
+                raise
+            self._check(number, result, len(images))
+            if result is not images:
+                ours = step.hands_over
+                current = current.replace(images=result)
+        return current.replace(applied=first + len(self._steps))
+
+    def _apply(
+        self, step: Transform, position: int, batch: Batch, images: NDArray[Any], ours: bool
+    ) -> NDArray[Any]:
+        params = None
+        if type(step).draw is not Transform.draw:
+            params = step.draw(SampleRandom(self.seed, batch.epoch, batch.indices, position), batch)
+        if step.in_place and ours:
+            return step.apply_images(images, params, out=images)  # type: ignore[call-arg]
+        return step.apply_images(images, params)
+
+    def _check(self, number: int, result: object, count: int) -> None:
+        if isinstance(result, np.ndarray) and result.ndim and len(result) == count:
+            return
+        found = "None" if result is None else f"a {type(result).__name__}"
+        if isinstance(result, np.ndarray):
+            found = f"an array of shape {result.shape}"
+        raise ContractError(
+            f"Augmentations: {self._place(number)}, returned {found} for {count} images; "
+            f"expected a numpy array of as many, from apply_images or the function of a Lambda"
+        )
+
+    def _place(self, number: int) -> str:
+        return f"transform {number + 1} of {len(self._steps)}, {self._steps[number]!r}"
+
+
+def _checked(transforms: object) -> tuple[Transform, ...]:
+    if not isinstance(transforms, Sequence) or isinstance(transforms, str):
+        raise ArgumentError(
+            f"Augmentations: transforms is {transforms!r}; expected a list of transforms, as in [FlipX()]"
+        )
+    for number, transform in enumerate(transforms):
+        if isinstance(transform, type) and issubclass(transform, Transform):
+            raise ArgumentError(
+                f"Augmentations: transforms[{number}] is the class {transform.__name__}; "
+                f"expected {transform.__name__}()"
+            )
+        if not isinstance(transform, Transform):
+            hint = "; put a function into Lambda(...)" if callable(transform) else ""
+            raise ArgumentError(
+                f"Augmentations: transforms[{number}] is {transform!r}; "
+                f"expected a Transform, such as FlipX(){hint}"
+            )
+    return tuple(transforms)

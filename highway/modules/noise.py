@@ -1,0 +1,131 @@
+"""Noise: random images out of nothing, to see how fast a pipeline is without a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from highway._core import philox
+from highway.arguments import whole
+from highway.batch import Batch, empty
+from highway.engine import Source
+from highway.errors import ArgumentError
+from highway.order import Order, Task
+from highway.randomness import SampleRandom
+
+__all__ = ["Noise"]
+
+
+class Noise(Source):
+    """A made-up data set: batches ``images, labels`` of random bytes and random classes.
+
+    Sample i has the same image and the same label in every epoch, whatever the batch and the number of
+    workers; they depend on the seed alone.
+
+    Parameters
+    ----------
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : (int, int) or (int, int, int)
+        Height, width and channels of the images; without channels there are 3.
+    classes : int
+        Labels are 0 to `classes` - 1.
+    size : int
+        Number of samples, 1 to 2**32.
+    shuffle : bool
+        A new order each epoch, or 0, 1, 2, ...
+    seed : int
+        0 to 2**64 - 1; of the images, the labels and the order.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this source's part of the data, as in `Order`.
+    drop_last : bool
+        Leave out what does not fill a batch.
+    workers : int, optional
+        Threads; by default one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+
+    Examples
+    --------
+    >>> from highway.engine import Pipeline
+    >>> with Pipeline([Noise(4, (2, 2), epochs=1, size=10)]) as pipeline:
+    ...     [images.shape for images, labels in pipeline]
+    [(4, 2, 2, 3), (4, 2, 2, 3), (2, 2, 2, 3)]
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        batch_size: int,
+        shape: tuple[int, int] | tuple[int, int, int],
+        *,
+        classes: int = 10,
+        size: int = 1024,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.shape = _shape(shape)
+        self.classes = whole("Noise", "classes", classes, 1, 2**32)
+        self.order = Order(
+            size, batch_size, shuffle=shuffle, seed=seed, epochs=epochs, shard=shard, drop_last=drop_last
+        )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        return f"Noise({self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size})"
+
+    def tasks(self) -> Iterator[Task]:
+        """One task for each batch, in order."""
+        return self.order.tasks()
+
+    def load(self, task: Task) -> Batch:
+        """Make a batch.
+
+        Returns
+        -------
+        Batch
+            images uint8 (n, H, W, C) and labels int64 (n,).
+        """
+        count = len(task.indices)
+        # Position 0, where a reader draws its fit. Labels take block 0 of a sample, its image the others.
+        labels = SampleRandom(self.order.seed, 0, task.indices, 0).integers(0, self.classes)
+        images = empty((count, *self.shape), np.uint8)
+        philox.noise(self.order.seed, 0, 0, task.indices.astype(np.uint32), images.reshape(count, -1))
+        return Batch(
+            {"images": images, "labels": labels},
+            epoch=task.epoch,
+            seq=task.seq,
+            indices=task.indices,
+            applied=1,
+        )
+
+
+def _shape(shape: object) -> tuple[int, int, int]:
+    if not isinstance(shape, (tuple, list)) or len(shape) not in (2, 3):
+        raise ArgumentError(
+            f"Noise: shape is {shape!r}; expected (height, width) or (height, width, channels)"
+        )
+    height = whole("Noise", "shape[0]", shape[0], 1, 65536)
+    width = whole("Noise", "shape[1]", shape[1], 1, 65536)
+    channels = whole("Noise", "shape[2]", shape[2], 1, 65536) if len(shape) == 3 else 3
+    if height * width * channels >= 2**35:
+        raise ArgumentError(f"Noise: shape is {shape!r}; expected fewer than 2**35 values in an image")
+    return height, width, channels
