@@ -110,7 +110,7 @@ def test_sizes_from_1_to_17(decoder, tmp_path, subsampling, progressive):
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-@pytest.mark.parametrize("divisor", [2, 3.3, 4, 7.9, 8, 20])
+@pytest.mark.parametrize("divisor", [2, 3.9, 4, 7.9, 8, 16, 20])
 def test_scaled_decoding_stays_close(decoder, tmp_path, subsampling, divisor):
     contents = jpeg_bytes(photograph(480, 640, 5), subsampling=subsampling)
     (tmp_path / "large.jpg").write_bytes(contents)
@@ -121,7 +121,7 @@ def test_scaled_decoding_stays_close(decoder, tmp_path, subsampling, divisor):
     expected = reference(contents, window, size)
     assert np.abs(scaled - expected).mean() <= 3
     assert np.abs(exact - expected).mean() <= 1
-    assert (scaled != exact).any(), "the scaled decoder did not run"
+    assert (scaled != exact).any() == (divisor >= 4), "decoded at another scale than documented"
 
 
 def test_orientation_can_be_ignored(decoder, folder):

@@ -340,13 +340,15 @@ static stored_window to_stored(const hw_picture *picture, const hw_target *targe
     return w;
 }
 
-/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window no smaller than
- * the output. A filter that does not smooth what is left to do would show what the scaling did: it decodes exactly. */
+/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window at least twice as
+ * large as the output. A scale that just covers it would leave the filter nothing to smooth, and the image would differ
+ * from one that was filtered at full size by up to 12 levels on average; so it is about 3 at the most. Filters that do
+ * not smooth decode exactly. */
 static int choose_eighths(const stored_window *w, const hw_target *target) {
     int eighths = 8;
     if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
-    while (eighths > 1 && (w->x1 - w->x0) * (eighths / 2) >= 8.0 * w->width &&
-           (w->y1 - w->y0) * (eighths / 2) >= 8.0 * w->height)
+    while (eighths > 1 && (w->x1 - w->x0) * (eighths / 2) >= 2 * 8.0 * w->width &&
+           (w->y1 - w->y0) * (eighths / 2) >= 2 * 8.0 * w->height)
         eighths /= 2;
     return eighths;
 }

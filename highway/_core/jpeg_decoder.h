@@ -1,7 +1,7 @@
 /* JPEG files to resampled pixels: libjpeg-turbo behind one door, with its setjmp on this side of it.
  *
  * One hw_jpeg belongs to one thread. hw_jpeg_inspect looks at a file in memory without decoding; hw_jpeg_decode decodes
- * a window of it, at the smallest scale that still covers the target, and resamples row by row into the output, so
+ * a window of it, at a reduced scale where the target is much smaller, and resamples row by row into the output, so
  * that neither the photograph nor the window exists whole in memory.
  */
 #ifndef HIGHWAY_JPEG_DECODER_H

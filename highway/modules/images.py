@@ -33,8 +33,9 @@ _RANDOM_REPLACEMENTS = 8
 class ImageFileReader(Source):
     """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
 
-    JPEGs are decoded without the GIL by libjpeg-turbo: only the window that the fit chose, at the smallest scale that
-    covers the output, resampled row by row into the batch. Every other format goes through PIL. Links are followed.
+    JPEGs are decoded without the GIL by libjpeg-turbo: only the window that the fit chose, at a reduced scale where it
+    is at least four times as large as the image, resampled row by row into the batch. Every other format goes through
+    PIL. Links are followed.
     The classes are the sorted names of the sub-folders.
 
     Parameters
@@ -71,8 +72,8 @@ class ImageFileReader(Source):
     max_errors : int or float, optional
         With "skip" and "replace": how many bad files are too many, as a count or (a float up to 1) as part of the data.
     exact : bool
-        Never decode at a reduced scale: up to twice the work where pictures are much larger than the output, pixels
-        that differ from Pillow's by rounding only.
+        Never decode at a reduced scale: more work where pictures are much larger than the images, which then differ
+        from Pillow's by rounding only.
     workers : int, optional
         Threads; by default one for each core that the process may use.
     queue_size : int
