@@ -60,7 +60,9 @@ def batches(
         tf.data.Dataset.from_tensor_slices((paths, np.array(labels, np.int64)))
         .shuffle(len(paths), seed=seed)
         .repeat()
-        .map(fit if job.name == "fit" else random_resized_crop, num_parallel_calls=threads, deterministic=False)
+        .map(
+            fit if job.name == "fit" else random_resized_crop, num_parallel_calls=threads, deterministic=False
+        )
         .batch(job.batch_size)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
