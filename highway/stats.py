@@ -130,7 +130,9 @@ class PipelineStats:
             return found + f"More workers help: workers={min(2 * module.workers, self.cores)}."
         return found + f"It has a worker for each of the {self.cores} cores: only a cheaper {name} helps."
 
-    def __str__(self) -> str:
+    @property
+    def table(self) -> str:
+        """The figures of every module, a line each below their names."""
         rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
         for module in self.modules:
             total = max(module.workers * self.seconds, 1e-9)
@@ -148,15 +150,16 @@ class PipelineStats:
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
+        return "\n".join(
             row[0].ljust(widths[0])
             + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
             for row in rows
-        ]
+        )
+
+    def __str__(self) -> str:
         rate = sum(module.samples for module in self.modules[-1:]) / max(self.seconds, 1e-9)
-        lines.append(f"{self.delivered} batches in {self.seconds:.1f} s, {rate:.0f} samples/s")
-        lines.append(self.verdict)
-        return "\n".join(lines)
+        summary = f"{self.delivered} batches in {self.seconds:.1f} s, {rate:.0f} samples/s"
+        return "\n".join((self.table, summary, self.verdict))
 
 
 def _workers(count: int) -> str:
