@@ -1,15 +1,28 @@
 """Highway feeds neural networks: samples are decoded and augmented in compiled threads, a batch at a time."""
 
+from highway.batch import Batch
+from highway.engine import Module, Pipeline, Sink, Source, Stage
+from highway.errors import EndOfData, HighwayError
+
+__all__ = [
+    "Batch",
+    "EndOfData",
+    "HighwayError",
+    "Module",
+    "Pipeline",
+    "Sink",
+    "Source",
+    "Stage",
+    "__version__",
+]
+
 __version__: str
 
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         # Asked for late: importlib.metadata takes longer to import than the rest of this package.
-        from importlib.metadata import PackageNotFoundError, version
+        from highway.environment import version
 
-        try:
-            return version("highway-loader")
-        except PackageNotFoundError:
-            return "0+uninstalled"
+        return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ __all__ = [
     "EndOfData",
     "FieldError",
     "HighwayError",
+    "MissingPackageError",
     "PipelineStateError",
     "QueueClosed",
     "ReadError",
@@ -56,6 +57,10 @@ class FieldError(HighwayError, AttributeError, KeyError):
 
     # KeyError would show the message quoted.
     __str__ = Exception.__str__
+
+
+class MissingPackageError(HighwayError, ImportError):
+    """What was asked for needs a package that is not installed; the message says which, and how to install it."""
 
 
 class PipelineStateError(HighwayError, RuntimeError):

@@ -22,7 +22,11 @@ MAY_IMPORT = {
     "engine": {"errors", "_core"} | MIDDLE,
     "transforms": {"errors", "_core", "engine"} | MIDDLE,
     "modules": {"errors", "_core", "engine", "transforms"} | MIDDLE,
-    "cli": {"errors", "engine", "modules", "transforms"} | MIDDLE,
+    "environment": {"errors", "_core", "engine"} | MIDDLE,
+    "sheet": {"errors"} | MIDDLE,
+    "terminal": {"errors", "engine"} | MIDDLE,
+    "demo": {"errors", "engine", "modules", "transforms", "environment", "sheet", "terminal"} | MIDDLE,
+    "cli": {"errors", "engine", "modules", "transforms", "demo", "environment", "sheet", "terminal"} | MIDDLE,
     "__main__": {"cli"},
 }
 # Exceptions to the table: this file alone may import that part as well.

@@ -1,0 +1,133 @@
+"""What the commands show: facts in two columns, and a pipeline at work with its rate.
+
+Tables are set by rich and progress bars by tqdm, where those are installed and somebody watches (the stream is a
+terminal); otherwise the same facts come as plain text.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from highway.engine import Module, Pipeline
+from highway.stats import PipelineStats
+
+__all__ = ["Run", "facts", "heading", "run_pipeline"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of a pipeline.
+
+    Attributes
+    ----------
+    images, batches : int
+        All that came.
+    seconds : float
+        From the start of the pipeline until the last batch.
+    first : float
+        Seconds until the first batch.
+    rate : float
+        Images a second; counted from the first batch on where there were more.
+    stats : PipelineStats
+    interrupted : bool
+        Whether Ctrl-C ended it.
+    """
+
+    images: int
+    batches: int
+    seconds: float
+    first: float
+    rate: float
+    stats: PipelineStats
+    interrupted: bool
+
+    def __str__(self) -> str:
+        rate = (
+            f"{self.rate:,.0f} images/s: {self.images:,} images in {self.batches:,} batches, {self.seconds:.1f} s; "
+            f"the first batch after {self.first:.2f} s"
+        )
+        return "\n".join((rate, self.stats.table, self.stats.verdict))
+
+
+def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds: float | None = None) -> Run:
+    """Run a pipeline until its data ends, `seconds` are over, or Ctrl-C; with a progress bar on a terminal.
+
+    Parameters
+    ----------
+    modules : sequence of Module
+    total : int, optional
+        Images that will come, for the bar.
+    seconds : float, optional
+        When to end; looked at after every batch.
+    """
+    first: float | None = None
+    images = batches = images_of_first = 0
+    interrupted = False
+    with _progress(total) as advance:
+        start = last = time.perf_counter()
+        with Pipeline(modules) as pipeline:
+            try:
+                for batch in pipeline:
+                    last = time.perf_counter()
+                    size = batch.size
+                    if first is None:
+                        first, images_of_first = last - start, size
+                    images += size
+                    batches += 1
+                    advance(size)
+                    if seconds is not None and last - start >= seconds:
+                        break
+            except KeyboardInterrupt:
+                interrupted = True
+            stats = pipeline.stats()
+    elapsed = last - start
+    if batches > 1 and first is not None:
+        rate = (images - images_of_first) / max(elapsed - first, 1e-9)
+    else:
+        rate = images / max(elapsed, 1e-9)
+    return Run(images, batches, elapsed, first or 0.0, rate, stats, interrupted)
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr that is advanced by numbers of images; nothing where nobody watches."""
+    if sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            print("No progress bar: it needs tqdm (pip install tqdm).", file=sys.stderr)
+        else:
+            with tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True) as bar:
+                yield bar.update
+            return
+    yield lambda count: None
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """Print (name, value) in two columns."""
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError:
+            pass
+        else:
+            table = Table.grid(padding=(0, 2))
+            for name, value in rows:
+                table.add_row(Text(name, style="cyan"), Text(value))
+            Console().print(table)
+            sys.stdout.flush()
+            return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}".rstrip(), flush=True)
+
+
+def heading(text: str) -> None:
+    """Print a line that begins a part, after an empty one; bold on a terminal."""
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)

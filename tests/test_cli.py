@@ -1,0 +1,405 @@
+"""The command `highway`: what it prints, what it writes, and how it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import class_folders
+from PIL import Image
+
+import highway
+from highway import environment, terminal
+from highway.batch import Batch
+from highway.cli import main
+from highway.engine import Pipeline, Source
+
+COMMANDS = ["demo", "info", "bench", "preview"]
+LIMIT = 60
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return class_folders(tmp_path / "photos", classes=3, each=5)
+
+
+def highway_command(*arguments, **options):
+    """Start the command in a process of its own."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from highway.cli import main; sys.exit(main())"
+    )
+    package = str(Path(highway.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": package},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run(capsys, *arguments):
+    """Run the command here; its exit code, output and errors."""
+    code = main([str(argument) for argument in arguments])
+    output, errors = capsys.readouterr()
+    return code, output, errors
+
+
+# Usage
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_is_there_for_everything(capsys, arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    output = capsys.readouterr().out
+    assert output.startswith("usage: highway")
+    for command in COMMANDS if arguments == ["--help"] else ():
+        assert re.search(rf"^\s+{command}\s+\S", output, re.MULTILINE)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"highway {highway.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "COMMAND"),
+        (["drive"], "drive"),
+        (["bench"], "DIR"),
+        (["bench", "x", "--size", "240x"], "whole number"),
+        (["bench", "x", "--size", "1x2x3"], "HEIGHTxWIDTH"),
+        (["bench", "x", "--size", "0"], "1 or more"),
+        (["bench", "x", "--fit", "tight"], "tight"),
+        (["bench", "x", "--workers", "0"], "1 or more"),
+        (["bench", "x", "--batch-size", "-3"], "-3"),
+        (["bench", "x", "--seconds", "nan"], "seconds"),
+        (["bench", "x", "--seconds", "-1"], "seconds"),
+        (["bench", "x", "--seconds", "1", "--epochs", "1"], "not allowed"),
+        (["preview", "x", "--count", "many"], "many"),
+        (["preview", "x", "--seed", "1.5"], "1.5"),
+        (["demo", "--epochs", "²"], "whole number"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_wrong(capsys, arguments, complaint):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_python_m_highway_is_the_command():
+    package = str(Path(highway.__file__).parents[1])
+    answer = subprocess.run(
+        [sys.executable, "-m", "highway", "--version"],
+        env=os.environ | {"PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (answer.returncode, answer.stdout) == (0, f"highway {highway.__version__}\n")
+
+
+# info
+
+
+def test_info_tells_versions_libraries_and_cores(capsys):
+    code, output, errors = run(capsys, "info")
+    facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in output.splitlines())
+    assert (code, errors) == (0, "")
+    assert facts["highway"].startswith(highway.__version__)
+    assert facts["numpy"] == np.__version__
+    assert re.match(r"\d+\.\d+", facts["libjpeg-turbo"])
+    assert facts["PIL"].startswith("Pillow")
+    assert "JPEG" in facts["PIL's formats"]
+    assert facts["cores"].split()[0] == str(len(os.sched_getaffinity(0)))
+
+
+def fake_metadata(monkeypatch, installed, requires=()):
+    def version(name):
+        if name not in installed:
+            raise environment.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    def requirements(name):
+        version(name)
+        return list(requires)
+
+    monkeypatch.setattr(environment.metadata, "version", version)
+    monkeypatch.setattr(environment.metadata, "requires", requirements)
+
+
+def test_info_tells_which_extras_are_there(monkeypatch):
+    fake_metadata(
+        monkeypatch,
+        {"highway-loader": "1.2", "tqdm": "4.70", "numpy": "2.4"},
+        [
+            "numpy",
+            "msgpack>=1.2",
+            'rich; extra == "cli"',
+            'tqdm>=4; extra == "cli"',
+            'plyvel; python_version < "3.13" and extra == "leveldb"',
+            'pytest; extra == "test"',
+        ],
+    )
+    facts = dict(environment.describe())
+    assert facts["highway"].startswith("1.2 ")
+    assert facts["extra [cli]"] == "tqdm 4.70; missing: pip install rich"
+    assert facts["extra [leveldb]"] == "missing: pip install plyvel"
+    assert "extra [test]" not in facts
+
+
+def test_info_works_from_a_source_tree(monkeypatch):
+    fake_metadata(monkeypatch, {})
+    facts = dict(environment.describe())
+    assert facts["highway"].startswith("0+uninstalled")
+    assert "source tree" in facts["extras"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "says"),
+    [
+        ({"Pillow-SIMD": "9.5.post2"}, "Pillow-SIMD 9.5.post2"),
+        ({"Pillow": "9.5.post2"}, "Pillow 9.5.post2"),
+        ({"Pillow-SIMD": "9.5.post2", "Pillow": "12.0"}, "Pillow-SIMD 9.5.post2, but both"),
+        ({"Pillow-SIMD": "9.4", "Pillow": "9.5.post2"}, "Pillow 9.5.post2, but both"),
+        ({}, "PIL 9.5.post2"),
+    ],
+)
+def test_info_tells_which_pil_is_active(monkeypatch, installed, says):
+    import PIL
+
+    monkeypatch.setattr(PIL, "__version__", "9.5.post2")
+    fake_metadata(monkeypatch, installed)
+    assert environment.pil().startswith(says)
+    assert ("both" in environment.pil()) == (len(installed) == 2)
+
+
+def test_info_without_pil_says_what_follows(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    facts = dict(environment.describe())
+    assert facts["PIL"].startswith("none: ")
+    assert "PIL's formats" not in facts
+
+
+# bench
+
+
+def test_bench_tells_the_rate_and_what_limits(capsys, photos):
+    code, output, errors = run(
+        capsys,
+        "bench",
+        photos,
+        "--epochs",
+        2,
+        "--batch-size",
+        4,
+        "--size",
+        "32x48",
+        "--fit",
+        "random",
+        "--normalize",
+    )
+    assert (code, errors) == (0, "")
+    assert f"15 files in 3 classes, in {photos}" in output
+    assert re.search(r"RandomResizedCrop\(.*FlipX\(.*Normalize\(", output)
+    assert re.search(r"[\d,]+ images/s: 30 images in 8 batches", output)
+    assert re.search(r"^ImageFileReader +\d+ +8 +30 ", output, re.MULTILINE)
+    assert re.search(r"^Augmentations +1 +8 +30 ", output, re.MULTILINE)
+    assert re.search(r"limits", output.splitlines()[-1])
+
+
+def test_bench_of_reading_alone_for_a_time(capsys, photos):
+    code, output, _ = run(
+        capsys, "bench", photos, "--seconds", 0.05, "--no-flip", "--size", 20, "--workers", 1
+    )
+    assert code == 0
+    assert "1 to read and decode\n" in output
+    assert "Augmentations" not in output
+
+
+def test_bench_names_the_bad_files_it_went_on_without(capsys, photos):
+    (photos / "class1" / "bad.jpg").write_bytes(b"no picture")
+    code, output, errors = run(capsys, "bench", photos, "--epochs", 2, "--on-error", "skip")
+    assert code == 0
+    assert "30 images" in output
+    assert errors.startswith("1 of 16 files could not be read and were left out:\n")
+    assert "bad.jpg" in errors
+
+
+# preview
+
+
+def test_preview_writes_a_sheet(capsys, photos, tmp_path):
+    path = tmp_path / "sheet.png"
+    code, output, errors = run(capsys, "preview", photos, "-o", path, "--count", 6, "--size", "100x120")
+    assert (code, errors) == (0, "")
+    assert f"{path}: 6 of 15 images, 3 classes" in output
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 120
+        assert sheet.height > 100
+
+
+def test_preview_is_the_same_for_the_same_seed(capsys, photos, tmp_path):
+    def sheet(name, *options):
+        assert run(capsys, "preview", photos, "-o", tmp_path / name, "--fit", "random", *options)[0] == 0
+        return (tmp_path / name).read_bytes()
+
+    assert sheet("a.png") == sheet("b.png", "--seed", 0)
+    assert sheet("a.png") != sheet("c.png", "--seed", 1)
+    assert sheet("a.png") != sheet("d.png", "--no-flip")
+    assert sheet("a.png") != sheet("e.png", "--no-shuffle")
+
+
+# Errors
+
+
+@pytest.mark.parametrize("command", ["bench", "preview"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: folder / "missing", "missing/: No such file or directory"),
+        (lambda folder: Path(__file__), "Not a directory"),
+        (lambda folder: folder, "no class folders"),
+        (lambda folder: (folder / "cats").mkdir() or folder, "'cats'|cats.* has no pictures"),
+    ],
+)
+def test_wrong_folder_is_one_line_and_exit_code_1(capsys, tmp_path, command, make, says):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    code, _, errors = run(capsys, command, make(folder))
+    assert code == 1
+    assert re.fullmatch(rf"highway: .*({says}).*\n", errors)
+
+
+@pytest.mark.parametrize("command", ["bench", "preview"])
+def test_bad_file_is_one_line_and_the_way_on(capsys, photos, command):
+    (photos / "class0" / "bad.jpg").write_bytes(b"no picture")
+    code, _, errors = run(capsys, command, photos)
+    assert code == 1
+    assert re.fullmatch(r"highway: .*bad\.jpg.*\(--on-error skip, or replace, goes on without it\)\n", errors)
+
+
+def test_names_with_line_ends_or_without_encoding_stay_one_line(capsys, tmp_path):
+    code, _, errors = run(capsys, "bench", os.fsdecode(os.fsencode(tmp_path) + b"/two\nlines\xff"))
+    assert code == 1
+    assert re.fullmatch(r"highway: .*two lines\\udcff/: No such file or directory\n", errors)
+
+
+def test_sheet_that_cannot_be_written_is_one_line(capsys, photos, tmp_path):
+    code, _, errors = run(capsys, "preview", photos, "-o", tmp_path / "nowhere" / "sheet.png")
+    assert code == 1
+    assert re.fullmatch(r"highway: .*sheet\.png: No such file or directory\n", errors)
+    code, _, errors = run(capsys, "preview", photos, "-o", tmp_path / "sheet")
+    assert code == 1
+    assert re.fullmatch(r"highway: .*use \.png\n", errors)
+
+
+def test_ctrl_c_ends_with_130_and_the_figures_until_then(photos):
+    process = highway_command("bench", photos, "--seconds", 600)
+    with process:
+        for line in process.stdout:
+            if line.startswith("threads"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    assert "Interrupted" in errors
+    assert "Traceback" not in errors
+
+
+def test_reader_of_the_output_may_go_away(photos):
+    process = highway_command("bench", photos, "--epochs", 3)
+    with process:
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(timeout=LIMIT) == 1
+    assert errors == ""
+
+
+# Terminals
+
+
+class Numbered(Source):
+    """Batches of two samples without end, or as many as asked for."""
+
+    def __init__(self, batches=None):
+        super().__init__(workers=1)
+        self.batches = batches
+
+    def tasks(self):
+        return iter(range(self.batches)) if self.batches else iter(lambda: 0, None)
+
+    def load(self, task):
+        return Batch({"images": np.zeros((2, 1), np.uint8)})
+
+
+def test_run_counts_what_came():
+    result = terminal.run_pipeline([Numbered(5)])
+    assert (result.images, result.batches, result.interrupted) == (10, 5, False)
+    assert result.stats.delivered == 5
+    assert 0 <= result.first <= result.seconds
+    assert result.rate > 0
+
+
+def test_run_of_a_single_batch_and_of_none_has_a_rate():
+    result = terminal.run_pipeline([Numbered(1)])
+    assert result.rate == pytest.approx(2 / result.seconds)
+
+    class Nothing(Numbered):
+        def load(self, task):
+            return None
+
+    result = terminal.run_pipeline([Nothing(1)])
+    assert (result.images, result.batches, result.rate) == (0, 0, 0)
+    assert "Nothing was handed out" in str(result)
+
+
+def test_run_ends_in_time():
+    assert terminal.run_pipeline([Numbered()], seconds=1e-6).batches == 1
+
+
+def test_run_keeps_what_it_has_at_ctrl_c(monkeypatch):
+    def interrupted(pipeline):
+        yield pipeline.dequeue(timeout=LIMIT)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "__iter__", interrupted)
+    result = terminal.run_pipeline([Numbered()])
+    assert (result.images, result.interrupted) == (2, True)
+
+
+def test_terminal_shows_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    terminal.run_pipeline([Numbered(5)], total=10)
+    assert "images" in capsys.readouterr().err
+
+
+def test_without_tqdm_the_missing_bar_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert terminal.run_pipeline([Numbered(5)]).images == 10
+    assert capsys.readouterr().err == "No progress bar: it needs tqdm (pip install tqdm).\n"
+
+
+@pytest.mark.parametrize("with_rich", [True, False])
+def test_terminal_shows_facts_with_and_without_rich(monkeypatch, capsys, with_rich):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    if not with_rich:
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+    terminal.heading("Part")
+    terminal.facts([("a", "first [red]"), ("longer", "second")])
+    words = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).split()
+    assert words == ["Part", "a", "first", "[red]", "longer", "second"]
