@@ -29,7 +29,9 @@ def reference(path: Path, fit: Fit, index: int) -> tuple[np.ndarray, bool]:
     with Image.open(path) as stored:
         picture = ImageOps.exif_transpose(stored).convert("RGB")
     rng = SampleRandom(0, 0, [index], 0)
-    window, target = (part[0] for part in fit.place(rng, np.array([picture.height]), np.array([picture.width]), SHAPE))
+    window, target = (
+        part[0] for part in fit.place(rng, np.array([picture.height]), np.array([picture.width]), SHAPE)
+    )
     width, height = int(target[2] - target[0]), int(target[3] - target[1])
     image = np.zeros((*SHAPE, 3), np.uint8)
     filter_ = Image.Resampling[fit.interpolation.upper()]
@@ -50,7 +52,9 @@ def measure(folder: Path, fit: Fit, exact: bool) -> dict[bool, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of class folders of photographs")
     folder = parser.parse_args().folder
     print(describe_line(describe()))

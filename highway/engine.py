@@ -130,7 +130,10 @@ class Source(Module):
     epoch, that many each. A source that leaves samples out lists them in `errors`, as (key, reason).
     """
 
-    errors: Sequence[tuple[str, str]] = ()
+    @property
+    def errors(self) -> Sequence[tuple[str, str]]:
+        """Samples that were left out so far, as (key, reason)."""
+        return ()
 
     def default_workers(self) -> int:
         return usable_cores()

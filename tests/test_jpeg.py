@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import jpeg_bytes, jpeg_kinds, opened, photograph, segment, with_size
 from PIL import Image
 
 from highway._core import jpeg, resample
-from pictures import jpeg_bytes, jpeg_kinds, opened, photograph, segment, with_size
 
 KINDS = jpeg_kinds()
 BILINEAR = resample.FILTERS.index("bilinear")
@@ -79,8 +79,12 @@ def windows(draw, height=96, width=128):
 
 
 @settings(deadline=None, max_examples=400)
-@given(st.sampled_from([k for k in KINDS if k not in ("EXIF 5", "EXIF 6", "EXIF 7", "EXIF 8")]), windows(),
-       st.integers(1, 70), st.integers(1, 70))
+@given(
+    st.sampled_from([k for k in KINDS if k not in ("EXIF 5", "EXIF 6", "EXIF 7", "EXIF 8")]),
+    windows(),
+    st.integers(1, 70),
+    st.integers(1, 70),
+)
 def test_every_window_is_what_pillow_resizes(folder, kind, window, height, width):
     status, image = decode(jpeg.BatchDecoder(), folder / kind, window, (height, width))
     assert status == jpeg.OK, image
@@ -89,7 +93,12 @@ def test_every_window_is_what_pillow_resizes(folder, kind, window, height, width
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.sampled_from(["EXIF 5", "EXIF 6", "EXIF 7", "EXIF 8"]), windows(128, 96), st.integers(1, 70), st.integers(1, 70))
+@given(
+    st.sampled_from(["EXIF 5", "EXIF 6", "EXIF 7", "EXIF 8"]),
+    windows(128, 96),
+    st.integers(1, 70),
+    st.integers(1, 70),
+)
 def test_every_window_of_a_turned_picture(folder, kind, window, height, width):
     status, image = decode(jpeg.BatchDecoder(), folder / kind, window, (height, width))
     assert status == jpeg.OK, image
@@ -102,7 +111,9 @@ def test_every_window_of_a_turned_picture(folder, kind, window, height, width):
 def test_sizes_from_1_to_17(decoder, tmp_path, subsampling, progressive):
     for height in range(1, 18):
         for width in range(1, 18):
-            contents = jpeg_bytes(photograph(height, width, 3), subsampling=subsampling, progressive=progressive)
+            contents = jpeg_bytes(
+                photograph(height, width, 3), subsampling=subsampling, progressive=progressive
+            )
             (tmp_path / "small.jpg").write_bytes(contents)
             status, image = decode(decoder, tmp_path / "small.jpg")
             assert status == jpeg.OK, image
@@ -158,7 +169,9 @@ def test_cut_at_any_byte_is_an_error(decoder, tmp_path, kind):
         path.write_bytes(contents[:length])
         for exact in (False, True):
             status, message = decode(decoder, path, (0, 0, 128, 40), (10, 32), exact=exact)
-            assert status in (jpeg.BAD_FILE, jpeg.NOT_JPEG), f"{length} of {len(contents)} bytes were taken for a picture"
+            assert status in (jpeg.BAD_FILE, jpeg.NOT_JPEG), (
+                f"{length} of {len(contents)} bytes were taken for a picture"
+            )
             assert message
     path.write_bytes(contents)
     assert decode(decoder, path)[0] == jpeg.OK  # a decoder that met damage still works
@@ -184,8 +197,13 @@ def test_garbage_inside_never_shows_unwritten_pixels(decoder, tmp_path, kind):
             out = np.full((1, 20, 30, 3), before, np.uint8)
             window = np.array([[width * 0.1, height * 0.2, width * 0.9, height]])
             (status,) = decoder.decode(
-                np.zeros(1, np.int64), window, np.array([[0, 0, 30, 20]], np.int32), BILINEAR, True,
-                np.zeros(1, np.int64), out,
+                np.zeros(1, np.int64),
+                window,
+                np.array([[0, 0, 30, 20]], np.int32),
+                BILINEAR,
+                True,
+                np.zeros(1, np.int64),
+                out,
             )
             pair.append((status, out))
             if status != jpeg.OK:
@@ -256,7 +274,8 @@ def test_what_is_no_regular_file(decoder, tmp_path):
 def test_other_formats_are_left_to_others(decoder, tmp_path):
     (tmp_path / "png.jpg").write_bytes(b"\x89PNG....")
     (tmp_path / "text.jpg").write_text("no picture")
-    assert [s for s, _, _ in decoder.read([os.fsencode(tmp_path / n) for n in ("png.jpg", "text.jpg")])] == [jpeg.NOT_JPEG] * 2
+    found = decoder.read([os.fsencode(tmp_path / name) for name in ("png.jpg", "text.jpg")])
+    assert found == [(jpeg.NOT_JPEG, 0, 0)] * 2
     assert decoder.contents(0) == b"\x89PNG...."
     assert decoder.contents(1) == b"no picture"
 
@@ -287,10 +306,15 @@ def test_a_batch_lands_in_its_slots(decoder, folder):
 
 def test_what_decode_refuses(decoder, folder):
     decoder.read([os.fsencode(folder / "baseline"), b"/nothing"])
-    good = dict(
-        samples=np.array([0]), windows=np.array([[0.0, 0, 128, 96]]), targets=np.array([[0, 0, 8, 8]], np.int32),
-        filter=2, exact=False, slots=np.array([0]), out=np.zeros((1, 8, 8, 3), np.uint8),
-    )
+    good = {
+        "samples": np.array([0]),
+        "windows": np.array([[0.0, 0, 128, 96]]),
+        "targets": np.array([[0, 0, 8, 8]], np.int32),
+        "filter": 2,
+        "exact": False,
+        "slots": np.array([0]),
+        "out": np.zeros((1, 8, 8, 3), np.uint8),
+    }
     assert decoder.decode(**good) == [jpeg.OK]
     for name, value, message in [
         ("samples", np.array([1]), "sample 1"),
@@ -320,7 +344,12 @@ def test_closed(folder):
         lambda: decoder.contents(0),
         lambda: decoder.message(0),
         lambda: decoder.decode(
-            np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4), np.int32), 2, False, np.zeros(0, np.int64),
+            np.zeros(0, np.int64),
+            np.zeros((0, 4)),
+            np.zeros((0, 4), np.int32),
+            2,
+            False,
+            np.zeros(0, np.int64),
             np.zeros((0, 1, 1, 3), np.uint8),
         ),
     ):

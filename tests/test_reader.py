@@ -8,13 +8,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pictures import class_folders, jpeg_bytes, jpeg_kinds, opened, photograph
 from PIL import Image, ImageOps
 
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, EndOfData
 from highway.modules import Augmentations, ImageFileReader
 from highway.transforms import CenterFit, FlipX, Letterbox, RandomResizedCrop, Stretch
-from pictures import class_folders, jpeg_bytes, jpeg_kinds, opened, photograph
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,9 @@ def folder(tmp_path_factory):
 
 
 def epochs_of(folder, batch_size=4, shape=(24, 32), *, epochs=2, modules=(), **options):
-    with Pipeline([ImageFileReader(folder, batch_size, shape, epochs=epochs, **options), *modules]) as pipeline:
+    with Pipeline(
+        [ImageFileReader(folder, batch_size, shape, epochs=epochs, **options), *modules]
+    ) as pipeline:
         return list(pipeline)
 
 
@@ -65,7 +67,13 @@ def test_images_labels_and_keys_belong_together(folder):
 def test_equal_bits_for_any_number_of_threads(folder, fit):
     def run(workers, **options):
         return digest(
-            epochs_of(folder, fit=fit, workers=workers, modules=[Augmentations([FlipX()], workers=workers)], **options)
+            epochs_of(
+                folder,
+                fit=fit,
+                workers=workers,
+                modules=[Augmentations([FlipX()], workers=workers)],
+                **options,
+            )
         )
 
     one = run(1)
@@ -84,7 +92,10 @@ def test_equal_bits_in_another_process(folder):
     runs = {
         subprocess.run(
             [sys.executable, "-c", script, str(folder), os.path.dirname(__file__)],
-            capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
         ).stdout
         for seed in (1, 2)
     }
@@ -95,7 +106,9 @@ def test_equal_bits_in_another_process(folder):
 def test_what_a_sample_is_does_not_depend_on_its_batch(folder):
     def samples(batch_size, **options):
         found = {}
-        for batch in epochs_of(folder, batch_size, fit=RandomResizedCrop(), modules=[Augmentations([FlipX()])], **options):
+        for batch in epochs_of(
+            folder, batch_size, fit=RandomResizedCrop(), modules=[Augmentations([FlipX()])], **options
+        ):
             for image, key in zip(batch.images, batch.keys, strict=True):
                 found[batch.epoch, key] = image.tobytes()
         return found
@@ -133,7 +146,9 @@ def test_shuffling(folder):
         [key for batch in epochs_of(folder) if batch.epoch == epoch for key in batch.keys] for epoch in (0, 1)
     )
     assert sorted(first) == sorted(second) and first != second
-    assert [key for batch in epochs_of(folder, shuffle=False, epochs=1) for key in batch.keys] == sorted(first)
+    assert [key for batch in epochs_of(folder, shuffle=False, epochs=1) for key in batch.keys] == sorted(
+        first
+    )
 
 
 def test_epochs_end(folder):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import photograph
 from PIL import Image
 
 from highway._core import resample
-from pictures import photograph
 
 PIL_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -45,7 +45,14 @@ def cases(draw):
     part = draw(st.sampled_from([0.0, 0.25, 0.5]))
     window = (x0 + part, y0 + part, x1 - part / 2, y1 - part / 2)
     size = draw(st.integers(1, 60)), draw(st.integers(1, 60))
-    return height, width, window, size, draw(st.sampled_from(sorted(PIL_FILTERS))), draw(st.sampled_from([1, 3]))
+    return (
+        height,
+        width,
+        window,
+        size,
+        draw(st.sampled_from(sorted(PIL_FILTERS))),
+        draw(st.sampled_from([1, 3])),
+    )
 
 
 @settings(deadline=None, max_examples=300)
@@ -82,7 +89,9 @@ def test_channels_do_not_mix(channels):
     image = np.ascontiguousarray(np.tile(np.asarray(photograph(40, 50)), 2)[:, :, :channels])
     whole = resized(image, (1.5, 2.5, 44, 38), (23, 31), "bilinear")
     for c in range(channels):
-        single = resized(np.ascontiguousarray(image[:, :, c : c + 1]), (1.5, 2.5, 44, 38), (23, 31), "bilinear")
+        single = resized(
+            np.ascontiguousarray(image[:, :, c : c + 1]), (1.5, 2.5, 44, 38), (23, 31), "bilinear"
+        )
         np.testing.assert_array_equal(whole[:, :, c : c + 1], single)
 
 
@@ -100,7 +109,9 @@ def test_targets_leave_the_rest_alone():
 
 def test_no_images():
     empty = np.zeros((0, 5, 5, 3), np.uint8)
-    resample.resize_batch(empty, np.zeros((0, 4)), np.zeros((0, 4), np.int32), 2, np.zeros((0, 3, 3, 3), np.uint8))
+    resample.resize_batch(
+        empty, np.zeros((0, 4)), np.zeros((0, 4), np.int32), 2, np.zeros((0, 3, 3, 3), np.uint8)
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +176,11 @@ def test_variants_give_the_same_bits():
 
     def run(**environment):
         answer = subprocess.run(
-            [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", script],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return answer.stdout.split()
 

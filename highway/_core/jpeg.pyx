@@ -1,4 +1,4 @@
-"""Files to pixels: reads a batch of files, and decodes windows of its JPEGs into the slots of a batch, without the GIL."""
+"""Files to pixels: reads a batch of files, decodes windows of its JPEGs into the slots of a batch; without the GIL."""
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc

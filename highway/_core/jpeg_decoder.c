@@ -17,7 +17,8 @@
 
 #include "resampler.h"
 
-/* A picture with more scans than this costs far more time than its size lets expect; encoders write about ten. */
+/* A picture with more scans than this costs far more time than its size lets expect; encoders write about
+ * ten. */
 #define MAX_SCANS 100
 
 /* Coefficients of progressive pictures are held in memory by libjpeg: two bytes a sample. */
@@ -26,7 +27,8 @@
 /* Rows that are asked for at once; libjpeg hands out one iMCU row at the most. */
 #define ROWS_AT_ONCE 16
 
-/* Columns around a window whose upsampled colour libjpeg makes from neighbours that the window does not have. */
+/* Columns around a window whose upsampled colour libjpeg makes from neighbours that the window does not have.
+ */
 #define CROP_MARGIN 2
 
 struct hw_jpeg {
@@ -84,11 +86,13 @@ static int read_open_file(int fd, size_t max_bytes, hw_arena *arena, size_t *siz
         return HW_BAD_FILE;
     }
     if ((uintmax_t)info.st_size > max_bytes) {
-        snprintf(message, HW_MESSAGE_SIZE, "has %jd bytes, allowed are %zu", (intmax_t)info.st_size, max_bytes);
+        snprintf(message, HW_MESSAGE_SIZE, "has %jd bytes, allowed are %zu", (intmax_t)info.st_size,
+                 max_bytes);
         return HW_BAD_FILE;
     }
     if (arena_reserve(arena, (size_t)info.st_size)) {
-        snprintf(message, HW_MESSAGE_SIZE, "needs %jd bytes of memory, which are not there", (intmax_t)info.st_size);
+        snprintf(message, HW_MESSAGE_SIZE, "needs %jd bytes of memory, which are not there",
+                 (intmax_t)info.st_size);
         return HW_NO_MEMORY;
     }
     const ssize_t got = read_all(fd, arena->bytes + arena->used, (size_t)info.st_size);
@@ -100,7 +104,8 @@ static int read_open_file(int fd, size_t max_bytes, hw_arena *arena, size_t *siz
     return HW_OK;
 }
 
-int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size, char *message) {
+int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size,
+                 char *message) {
     /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
@@ -116,7 +121,9 @@ int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *of
 
 /* ---- headers ---- */
 
-static unsigned big16(const uint8_t *p) { return (unsigned)p[0] << 8 | p[1]; }
+static unsigned big16(const uint8_t *p) {
+    return (unsigned)p[0] << 8 | p[1];
+}
 
 static uint32_t tiff_number(const uint8_t *p, int n, int little) {
     uint32_t value = 0;
@@ -130,7 +137,8 @@ static int exif_orientation(const uint8_t *segment, size_t n) {
     const uint8_t *tiff = segment + 6;
     n -= 6;
     const int little = tiff[0] == 'I';
-    if (!(tiff[0] == tiff[1] && (little || tiff[0] == 'M')) || tiff_number(tiff + 2, 2, little) != 42) return 1;
+    if (!(tiff[0] == tiff[1] && (little || tiff[0] == 'M')) || tiff_number(tiff + 2, 2, little) != 42)
+        return 1;
     const size_t at = tiff_number(tiff + 4, 4, little);
     if (at > n - 2) return 1;
     const size_t entries = tiff_number(tiff + at, 2, little);
@@ -144,7 +152,8 @@ static int exif_orientation(const uint8_t *segment, size_t n) {
     return 1;
 }
 
-/* Whether an end-of-image marker stands behind `from`. Looked for from the end, where it is in a whole file. */
+/* Whether an end-of-image marker stands behind `from`. Looked for from the end, where it is in a whole file.
+ */
 static int has_end(const uint8_t *bytes, size_t from, size_t size) {
     for (size_t i = size; i >= from + 2; i--)
         if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return 1;
@@ -161,22 +170,26 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max
     picture->orientation = 1;
     size_t at = 2;
     for (;;) {
-        while (at < size && bytes[at] != 0xFF) at++; /* as libjpeg does: junk before a marker is passed over */
+        while (at < size && bytes[at] != 0xFF)
+            at++; /* as libjpeg does: junk before a marker is passed over */
         while (at < size && bytes[at] == 0xFF) at++;
         if (at + 3 > size) {
-            snprintf(message, HW_MESSAGE_SIZE, "is truncated: the header does not end within %zu bytes", size);
+            snprintf(message, HW_MESSAGE_SIZE, "is truncated: the header does not end within %zu bytes",
+                     size);
             return HW_BAD_FILE;
         }
         const int marker = bytes[at++];
-        if (marker == 0x00 || marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8)) continue; /* without a segment */
+        if (marker == 0x00 || marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8))
+            continue; /* without a segment */
         if (marker == 0xD9) {
             snprintf(message, HW_MESSAGE_SIZE, "is damaged: it ends before its first scan");
             return HW_BAD_FILE;
         }
         const size_t length = big16(bytes + at);
         if (length < 2 || at + length > size) {
-            snprintf(message, HW_MESSAGE_SIZE, "is damaged: segment 0xFF%02X of %zu bytes at offset %zu, file of %zu",
-                     (unsigned)marker, length, at, size);
+            snprintf(message, HW_MESSAGE_SIZE,
+                     "is damaged: segment 0xFF%02X of %zu bytes at offset %zu, file of %zu", (unsigned)marker,
+                     length, at, size);
             return HW_BAD_FILE;
         }
         const uint8_t *segment = bytes + at + 2;
@@ -192,7 +205,8 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max
         if (marker == 0xDA) break;
     }
     if (picture->height <= 0 || picture->width <= 0) {
-        snprintf(message, HW_MESSAGE_SIZE, "is damaged: a picture of %d x %d pixels", picture->height, picture->width);
+        snprintf(message, HW_MESSAGE_SIZE, "is damaged: a picture of %d x %d pixels", picture->height,
+                 picture->width);
         return HW_BAD_FILE;
     }
     if ((int64_t)picture->height * picture->width > max_pixels) {
@@ -266,7 +280,9 @@ void hw_jpeg_free(hw_jpeg *decoder) {
     free(decoder);
 }
 
-int hw_jpeg_library_version(void) { return LIBJPEG_TURBO_VERSION_NUMBER; }
+int hw_jpeg_library_version(void) {
+    return LIBJPEG_TURBO_VERSION_NUMBER;
+}
 
 /* ---- pixels ---- */
 
@@ -298,17 +314,19 @@ static void rgb_to_grey(uint8_t *row, size_t width) {
     }
 }
 
-static void transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride, int out_height,
-                      int out_width, int channels) {
+static void transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
+                      int out_height, int out_width, int channels) {
     for (int y = 0; y < out_height; y++)
         for (int x = 0; x < out_width; x++)
-            for (int c = 0; c < channels; c++) out[y * out_stride + x * channels + c] = in[x * in_stride + y * channels + c];
+            for (int c = 0; c < channels; c++)
+                out[y * out_stride + x * channels + c] = in[x * in_stride + y * channels + c];
 }
 
 /* EXIF orientation as: mirror the stored rows, mirror the stored columns, then swap the axes. */
 static const struct {
     int mirror_x, mirror_y, swap;
-} ORIENTATIONS[9] = {{0, 0, 0}, {0, 0, 0}, {1, 0, 0}, {1, 1, 0}, {0, 1, 0}, {0, 0, 1}, {0, 1, 1}, {1, 1, 1}, {1, 0, 1}};
+} ORIENTATIONS[9] = {{0, 0, 0}, {0, 0, 0}, {1, 0, 0}, {1, 1, 0}, {0, 1, 0},
+                     {0, 0, 1}, {0, 1, 1}, {1, 1, 1}, {1, 0, 1}};
 
 typedef struct {
     double x0, y0, x1, y1; /* in stored pixels */
@@ -318,8 +336,14 @@ typedef struct {
 
 static stored_window to_stored(const hw_picture *picture, const hw_target *target) {
     const int orientation = picture->orientation;
-    stored_window w = {target->x0, target->y0, target->x1, target->y1, target->height, target->width,
-                       ORIENTATIONS[orientation].mirror_x, ORIENTATIONS[orientation].mirror_y,
+    stored_window w = {target->x0,
+                       target->y0,
+                       target->x1,
+                       target->y1,
+                       target->height,
+                       target->width,
+                       ORIENTATIONS[orientation].mirror_x,
+                       ORIENTATIONS[orientation].mirror_y,
                        ORIENTATIONS[orientation].swap};
     double stored_height = picture->height, stored_width = picture->width;
     if (w.swap) {
@@ -340,10 +364,10 @@ static stored_window to_stored(const hw_picture *picture, const hw_target *targe
     return w;
 }
 
-/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window at least twice as
- * large as the output. A scale that just covers it would leave the filter nothing to smooth, and the image would differ
- * from one that was filtered at full size by up to 12 levels on average; so it is about 3 at the most. Filters that do
- * not smooth decode exactly. */
+/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window at
+ * least twice as large as the output. A scale that just covers it would leave the filter nothing to smooth,
+ * and the image would differ from one that was filtered at full size by up to 12 levels on average; so it is
+ * about 3 at the most. Filters that do not smooth decode exactly. */
 static int choose_eighths(const stored_window *w, const hw_target *target) {
     int eighths = 8;
     if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
@@ -365,8 +389,8 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
     hw_axis *x = &decoder->x, *y = &decoder->y;
     const stored_window window = to_stored(picture, target);
 
-    /* Made anew for every picture: libjpeg keeps tables from one to the next, and a damaged file that lacks its own
-     * would come out as whatever was decoded before it has it. */
+    /* Made anew for every picture: libjpeg keeps tables from one to the next, and a damaged file that lacks
+     * its own would come out as whatever was decoded before it has it. */
     jpeg_create_decompress(cinfo);
     cinfo->progress = &decoder->progress;
     cinfo->mem->max_memory_to_use = MAX_LIBJPEG_MEMORY;
@@ -390,9 +414,10 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
 
     const double scale = eighths / 8.0;
     const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
-    if (hw_axis_build(x, target->filter, width, window.x0 * scale, fmin(window.x1 * scale, width), window.width,
-                      window.mirror_x) ||
-        hw_axis_build(y, target->filter, height, window.y0 * scale, fmin(window.y1 * scale, height), window.height, 0))
+    if (hw_axis_build(x, target->filter, width, window.x0 * scale, fmin(window.x1 * scale, width),
+                      window.width, window.mirror_x) ||
+        hw_axis_build(y, target->filter, height, window.y0 * scale, fmin(window.y1 * scale, height),
+                      window.height, 0))
         return out_of_memory(decoder);
 
     /* Columns: libjpeg widens the window to whole blocks. */
@@ -432,8 +457,8 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
     if (y->lowest > 0) {
         next = (int)jpeg_skip_scanlines(cinfo, (JDIMENSION)y->lowest);
         if (next != y->lowest) {
-            snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: row %d of %d was not reached", y->lowest,
-                     height);
+            snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: row %d of %d was not reached",
+                     y->lowest, height);
             return HW_BAD_FILE;
         }
     }
@@ -445,7 +470,8 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
             for (int k = 0; k < wanted; k++) lines[k] = ring + (size_t)((next + k) % ring_rows) * row_stride;
             const int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
             if (got <= 0) {
-                snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next, height);
+                snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next,
+                         height);
                 return HW_BAD_FILE;
             }
             for (int k = 0; four && k < got; k++) {
@@ -461,7 +487,8 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
                         out + (ptrdiff_t)(window.mirror_y ? window.height - 1 - i : i) * out_stride);
     }
     if (window.swap)
-        transpose(out, out_stride, target->out, target->out_stride, target->height, target->width, target->channels);
+        transpose(out, out_stride, target->out, target->out_stride, target->height, target->width,
+                  target->channels);
     return HW_OK;
 }
 

@@ -1,8 +1,8 @@
 /* JPEG files to resampled pixels: libjpeg-turbo behind one door, with its setjmp on this side of it.
  *
- * One hw_jpeg belongs to one thread. hw_jpeg_inspect looks at a file in memory without decoding; hw_jpeg_decode decodes
- * a window of it, at a reduced scale where the target is much smaller, and resamples row by row into the output, so
- * that neither the photograph nor the window exists whole in memory.
+ * One hw_jpeg belongs to one thread. hw_jpeg_inspect looks at a file in memory without decoding;
+ * hw_jpeg_decode decodes a window of it, at a reduced scale where the target is much smaller, and resamples
+ * row by row into the output, so that neither the photograph nor the window exists whole in memory.
  */
 #ifndef HIGHWAY_JPEG_DECODER_H
 #define HIGHWAY_JPEG_DECODER_H
@@ -41,8 +41,8 @@ typedef struct {
 hw_jpeg *hw_jpeg_new(void);
 void hw_jpeg_free(hw_jpeg *decoder);
 
-/* Reads the header of `size` bytes; `oriented` says whether EXIF orientation counts. On anything but HW_OK `message`
- * (HW_MESSAGE_SIZE bytes) says what was found and what was expected. */
+/* Reads the header of `size` bytes; `oriented` says whether EXIF orientation counts. On anything but HW_OK
+ * `message` (HW_MESSAGE_SIZE bytes) says what was found and what was expected. */
 int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max_pixels, hw_picture *picture,
                     char *message);
 
@@ -57,7 +57,8 @@ typedef struct {
 } hw_arena;
 
 /* Appends a whole regular file; it stands at arena->bytes + *offset then. */
-int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size, char *message);
+int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size,
+                 char *message);
 
 /* Version of libjpeg-turbo that this was compiled with, as a number (2001005 is 2.1.5). */
 int hw_jpeg_library_version(void);

@@ -15,7 +15,9 @@
 
 /* ---- axes ---- */
 
-static double box_filter(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+static double box_filter(double x) {
+    return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
+}
 
 static double bilinear_filter(double x) {
     x = fabs(x);
@@ -37,7 +39,9 @@ static double sinc(double x) {
     return sin(x) / x;
 }
 
-static double lanczos_filter(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }
+static double lanczos_filter(double x) {
+    return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+}
 
 static const struct {
     double (*weigh)(double);
@@ -76,7 +80,8 @@ static void clamp_span(int *first, int *last, int in_size) {
     if (*last <= *first) *last = *first + 1;
 }
 
-int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size, int reversed) {
+int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size,
+                  int reversed) {
     if (axis->out_size == out_size && axis->in_size == in_size && axis->begin == begin && axis->end == end &&
         axis->filter == filter && axis->reversed == reversed)
         return 0;
@@ -151,7 +156,8 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
         }
     }
 
-    /* Four taps a group: (w0 w1) four times for the low half of a vector, (w2 w3) four times for the high half. */
+    /* Four taps a group: (w0 w1) four times for the low half of a vector, (w2 w3) four times for the high
+     * half. */
     for (size_t group = 0; group < n_weights / 4; group++) {
         const int16_t *w = axis->weights + group * 4;
         int16_t *out = axis->spread + group * 16;
@@ -191,8 +197,8 @@ static inline uint8_t to_byte(int32_t sum) {
     return sum < 0 ? 0 : sum > 255 ? 255 : (uint8_t)sum;
 }
 
-static void combine_span(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t from,
-                         size_t to) {
+static void combine_span(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
+                         size_t from, size_t to) {
     for (size_t i = from; i < to; i++) {
         int32_t sum = WEIGHT_HALF;
         for (int k = 0; k < count; k++) sum += weights[k] * rows[k][i];
@@ -200,12 +206,13 @@ static void combine_span(const uint8_t *const *rows, const int16_t *weights, int
     }
 }
 
-static void combine_plain(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t n) {
+static void combine_plain(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
+                          size_t n) {
     combine_span(rows, weights, count, out, 0, n);
 }
 
-static void resample_span(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out, int from,
-                          int to) {
+static void resample_span(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out,
+                          int from, int to) {
     for (int i = from; i < to; i++) {
         const uint8_t *in = row + (ptrdiff_t)(x->first[i] - origin) * channels;
         const int16_t *weights = x->weights + (size_t)i * (size_t)x->stride;
@@ -227,8 +234,8 @@ static void resample_plain(const hw_axis *x, const uint8_t *row, int origin, int
 
 #define AVX2 __attribute__((target("avx2")))
 
-AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
-                                      size_t at) {
+AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t *weights, int count,
+                                      uint8_t *out, size_t at) {
     const __m256i zero = _mm256_setzero_si256();
     __m256i sum0 = _mm256_set1_epi32(WEIGHT_HALF), sum1 = sum0, sum2 = sum0, sum3 = sum0;
     for (int k = 0; k < count; k += 2) {
@@ -236,19 +243,23 @@ AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t 
         const __m256i a = _mm256_loadu_si256((const __m256i *)(rows[k] + at));
         const __m256i b = paired ? _mm256_loadu_si256((const __m256i *)(rows[k + 1] + at)) : zero;
         const uint16_t second = paired ? (uint16_t)weights[k + 1] : 0;
-        const __m256i w = _mm256_set1_epi32((int32_t)((uint32_t)(uint16_t)weights[k] | (uint32_t)second << 16));
+        const __m256i w =
+            _mm256_set1_epi32((int32_t)((uint32_t)(uint16_t)weights[k] | (uint32_t)second << 16));
         const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
         sum0 = _mm256_add_epi32(sum0, _mm256_madd_epi16(_mm256_unpacklo_epi8(low, zero), w));
         sum1 = _mm256_add_epi32(sum1, _mm256_madd_epi16(_mm256_unpackhi_epi8(low, zero), w));
         sum2 = _mm256_add_epi32(sum2, _mm256_madd_epi16(_mm256_unpacklo_epi8(high, zero), w));
         sum3 = _mm256_add_epi32(sum3, _mm256_madd_epi16(_mm256_unpackhi_epi8(high, zero), w));
     }
-    const __m256i low = _mm256_packs_epi32(_mm256_srai_epi32(sum0, WEIGHT_BITS), _mm256_srai_epi32(sum1, WEIGHT_BITS));
-    const __m256i high = _mm256_packs_epi32(_mm256_srai_epi32(sum2, WEIGHT_BITS), _mm256_srai_epi32(sum3, WEIGHT_BITS));
+    const __m256i low =
+        _mm256_packs_epi32(_mm256_srai_epi32(sum0, WEIGHT_BITS), _mm256_srai_epi32(sum1, WEIGHT_BITS));
+    const __m256i high =
+        _mm256_packs_epi32(_mm256_srai_epi32(sum2, WEIGHT_BITS), _mm256_srai_epi32(sum3, WEIGHT_BITS));
     _mm256_storeu_si256((__m256i *)(out + at), _mm256_packus_epi16(low, high));
 }
 
-AVX2 static void combine_avx2(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t n) {
+AVX2 static void combine_avx2(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
+                              size_t n) {
     if (n < 32) {
         combine_span(rows, weights, count, out, 0, n);
         return;
@@ -257,10 +268,11 @@ AVX2 static void combine_avx2(const uint8_t *const *rows, const int16_t *weights
     if (n % 32) combine_block(rows, weights, count, out, n - 32);
 }
 
-/* Sum over the taps of one output pixel: lanes (R G B 0) of taps 0 1 4 5 .., then (R G B 0) of taps 2 3 6 7 .. */
+/* Sum over the taps of one output pixel: lanes (R G B 0) of taps 0 1 4 5 .., then (R G B 0) of taps 2 3 6 7
+ * .. */
 AVX2 static inline __m256i pixel3(const uint8_t *in, const int16_t *weights, int groups) {
-    const __m256i pairs = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
-                                           6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+    const __m256i pairs = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, 6, -1, 9,
+                                           -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
     __m256i sum = _mm256_setzero_si256();
     for (int g = 0; g < groups; g++) {
         const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(in + 12 * g)));
@@ -275,8 +287,8 @@ AVX2 static inline __m256i fold(__m256i a, __m256i b) {
     return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xF0), _mm256_permute2x128_si256(a, b, 0x21));
 }
 
-AVX2 static inline __attribute__((always_inline)) void resample3(const hw_axis *x, const uint8_t *row, int origin,
-                                                                 uint8_t *out, const int groups) {
+AVX2 static inline __attribute__((always_inline)) void resample3(const hw_axis *x, const uint8_t *row,
+                                                                 int origin, uint8_t *out, const int groups) {
     const __m256i half = _mm256_set1_epi32(WEIGHT_HALF);
     const __m128i drop_fourth = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
     const int32_t *first = x->first;
@@ -293,8 +305,8 @@ AVX2 static inline __attribute__((always_inline)) void resample3(const hw_axis *
         const __m256i p23 = _mm256_srai_epi32(_mm256_add_epi32(fold(p2, p3), half), WEIGHT_BITS);
         const __m256i words = _mm256_packs_epi32(p01, p23); /* pixels 0 2 | 1 3 */
         const __m256i bytes = _mm256_packus_epi16(words, words);
-        const __m128i pixels =
-            _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)); /* 0 1 2 3 */
+        const __m128i pixels = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes),
+                                                  _mm256_extracti128_si256(bytes, 1)); /* 0 1 2 3 */
         const __m128i rgb = _mm_shuffle_epi8(pixels, drop_fourth);
         const int32_t last = _mm_extract_epi32(rgb, 2);
         _mm_storel_epi64((__m128i *)out, rgb);
@@ -339,7 +351,9 @@ __attribute__((constructor)) static void choose_variant(void) {
 #endif
 }
 
-const char *hw_resampler_variant(void) { return variant; }
+const char *hw_resampler_variant(void) {
+    return variant;
+}
 
 void hw_combine_rows(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t n) {
     while (count > 1 && weights[count - 1] == 0) count--;
@@ -372,8 +386,8 @@ void hw_buffer_free(hw_buffer *buffer) {
     memset(buffer, 0, sizeof *buffer);
 }
 
-int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride, int channels,
-                      uint8_t *out, ptrdiff_t out_stride, hw_buffer *work) {
+int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride,
+                      int channels, uint8_t *out, ptrdiff_t out_stride, hw_buffer *work) {
     const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
     const size_t used = (size_t)(x->highest - x->lowest) * (size_t)channels;
     if (hw_buffer_reserve(work, pointers + used + HW_ROW_SLACK)) return -1;

@@ -1,9 +1,9 @@
 /* Separable antialiased resampling of 8-bit rows, one output row at a time.
  *
- * An axis holds, for every output position, the first input position and the fixed-point weights of the inputs that
- * it is made of. The filters and their support are Pillow's: Image.resize(box=...) without reducing_gap. Rows are
- * combined vertically first, since that pass runs over whole rows at full vector width; the horizontal pass then has
- * to work on no more rows than the output has.
+ * An axis holds, for every output position, the first input position and the fixed-point weights of the
+ * inputs that it is made of. The filters and their support are Pillow's: Image.resize(box=...) without
+ * reducing_gap. Rows are combined vertically first, since that pass runs over whole rows at full vector
+ * width; the horizontal pass then has to work on no more rows than the output has.
  */
 #ifndef HIGHWAY_RESAMPLER_H
 #define HIGHWAY_RESAMPLER_H
@@ -21,9 +21,9 @@ typedef struct {
     int filter, in_size, out_size, reversed;
     double begin, end;
     /* output i is the sum over k < stride of weights[i * stride + k] * input[first[i] + k] */
-    int taps;     /* the largest number of inputs that an output is made of */
-    int stride;   /* taps rounded up to a multiple of 4; the weights beyond are 0 */
-    int lowest;   /* no input outside of [lowest, highest) is used */
+    int taps;   /* the largest number of inputs that an output is made of */
+    int stride; /* taps rounded up to a multiple of 4; the weights beyond are 0 */
+    int lowest; /* no input outside of [lowest, highest) is used */
     int highest;
     int identity; /* output i is input begin + i: nothing to compute */
     int32_t *first;
@@ -33,15 +33,18 @@ typedef struct {
     size_t outputs_capacity, weights_capacity, scratch_capacity;
 } hw_axis;
 
-/* Makes the axis that takes [begin, end) of in_size inputs to out_size outputs, in reverse order if `reversed`. An axis
- * starts zeroed and is kept as it is when it was built for the same before. 0, or -1 when there is no memory. */
-int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size, int reversed);
+/* Makes the axis that takes [begin, end) of in_size inputs to out_size outputs, in reverse order if
+ * `reversed`. An axis starts zeroed and is kept as it is when it was built for the same before. 0, or -1 when
+ * there is no memory. */
+int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size,
+                  int reversed);
 void hw_axis_free(hw_axis *axis);
 
 /* out[0..n) = weighted sum of `count` rows of n bytes. */
 void hw_combine_rows(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t n);
 
-/* One row through the axis; row[0] is input `origin`, and the row may be read HW_ROW_SLACK bytes beyond its end. */
+/* One row through the axis; row[0] is input `origin`, and the row may be read HW_ROW_SLACK bytes beyond its
+ * end. */
 void hw_resample_row(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out);
 
 /* Memory of one worker, grown as needed, zeroed at first. */
@@ -54,10 +57,11 @@ int hw_buffer_reserve(hw_buffer *buffer, size_t n);
 void hw_buffer_free(hw_buffer *buffer);
 
 /* A whole image of x->in_size by y->in_size pixels; 0, or -1 when there is no memory. */
-int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride, int channels,
-                      uint8_t *out, ptrdiff_t out_stride, hw_buffer *work);
+int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride,
+                      int channels, uint8_t *out, ptrdiff_t out_stride, hw_buffer *work);
 
-/* "avx2" or "plain": the variant that runs, chosen from the processor, or by HIGHWAY_SIMD=plain. Same bits in both. */
+/* "avx2" or "plain": the variant that runs, chosen from the processor, or by HIGHWAY_SIMD=plain. Same bits in
+ * both. */
 const char *hw_resampler_variant(void);
 
 #endif

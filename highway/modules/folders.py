@@ -59,10 +59,12 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
     folders = sorted(entry.name for entry in inside if entry.is_dir() and not _hidden(entry.name))
     if not folders:
         loose = sum(_is_picture(entry.name) for entry in inside)
-        found = f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
+        found = (
+            f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
+        )
         raise EmptyDatasetError(
-            f"ImageFileReader: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each class, "
-            "with the pictures of that class inside"
+            f"ImageFileReader: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
+            "class, with the pictures of that class inside"
         )
     names: list[bytes] = []
     labels: list[NDArray[np.int64]] = []

@@ -48,7 +48,9 @@ def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int
     try:
         with Image.open(io.BytesIO(contents)) as image:
             if image.width * image.height > max_pixels:
-                raise DecodeError(f"has {image.height} x {image.width} pixels, allowed are {max_pixels} in total")
+                raise DecodeError(
+                    f"has {image.height} x {image.width} pixels, allowed are {max_pixels} in total"
+                )
             upright = ImageOps.exif_transpose(image) if oriented else image
             return _to_array(upright, gray)
     except DecodeError:

@@ -14,7 +14,14 @@ from highway._core import jpeg, resample
 from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.engine import Source
-from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, HighwayError, ReadError, TooManyErrors
+from highway.errors import (
+    ArgumentError,
+    DecodeError,
+    EmptyDatasetError,
+    HighwayError,
+    ReadError,
+    TooManyErrors,
+)
 from highway.modules.folders import list_class_folders
 from highway.modules.formats import decode_other
 from highway.order import Order, Task
@@ -119,7 +126,9 @@ class ImageFileReader(Source):
         self.shape = _shape(shape)
         self.fit = CenterFit() if fit is None else fit
         if not isinstance(self.fit, Fit):
-            raise _refused("fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own")
+            raise _refused(
+                "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
+            )
         _choice("labels", labels, ("index", "one_hot"))
         _choice("color", color, ("rgb", "gray"))
         _choice("on_error", on_error, ("raise", "skip", "replace"))
@@ -189,7 +198,8 @@ class ImageFileReader(Source):
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 if not len(kept):
-                    return self._nothing_left(task.epoch, failures[0])
+                    self._count_empty(task.epoch, failures[0])
+                    return None
                 images = np.take(images, kept, axis=0, out=empty((len(kept), *images.shape[1:]), np.uint8))
                 indices = indices[kept]
         return Batch(
@@ -212,7 +222,9 @@ class ImageFileReader(Source):
         heights, widths = np.ones(count, np.int64), np.ones(count, np.int64)
         failures: dict[int, HighwayError] = {}
         others: dict[int, NDArray[np.uint8]] = {}
-        for row, (status, height, width) in enumerate(decoder.read([self._path(i) for i in indices], self.exif)):
+        for row, (status, height, width) in enumerate(
+            decoder.read([self._path(i) for i in indices], self.exif)
+        ):
             if status == jpeg.OK:
                 heights[row], widths[row] = height, width
             elif status == jpeg.NOT_JPEG:
@@ -230,7 +242,9 @@ class ImageFileReader(Source):
         placement = self.fit.check(self.fit.place(rng, heights, widths, self.shape), count)
         windows, targets = placement
         self.fit.paint(images, slots, placement)
-        rows = np.array([row for row in range(count) if row not in failures and row not in others], dtype=np.int64)
+        rows = np.array(
+            [row for row in range(count) if row not in failures and row not in others], dtype=np.int64
+        )
         if len(rows) < count:
             windows, targets, slots_of_rows = windows[rows], targets[rows], slots[rows]
         else:
@@ -250,7 +264,9 @@ class ImageFileReader(Source):
             )
         return failures
 
-    def _replace(self, images: NDArray[np.uint8], slots: list[int], epoch: int, indices: NDArray[np.int64]) -> None:
+    def _replace(
+        self, images: NDArray[np.uint8], slots: list[int], epoch: int, indices: NDArray[np.int64]
+    ) -> None:
         """Put other samples into these slots, and their numbers into `indices`."""
         first = indices[slots]
         draws = SampleRandom(self.seed, epoch, first, REPLACEMENT_POSITION)
@@ -285,13 +301,13 @@ class ImageFileReader(Source):
                     raise error
             count = len(self._bad)
         if count > self._max_errors:
-            key, reason = self.errors[-1]
+            _, reason = self.errors[-1]
             raise TooManyErrors(
                 f"ImageFileReader: {count} of {self.size} files are bad, max_errors allows {self._max_errors:g}; the "
                 f"last: {reason} (all of them: reader.errors)"
             )
 
-    def _nothing_left(self, epoch: int, error: HighwayError) -> None:
+    def _count_empty(self, epoch: int, error: HighwayError) -> None:
         """A batch of nothing but bad samples is left out; an epoch of nothing but such batches is an error."""
         with self._lock:
             self._empty_batches[epoch] = self._empty_batches.get(epoch, 0) + 1

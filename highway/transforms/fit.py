@@ -1,4 +1,4 @@
-"""Fits: which window of a picture becomes which part of the output. They work on arrays and, before decoding, in a reader."""
+"""Fits: which window of a picture becomes which part of the output; on arrays and, before decoding, in a reader."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class Fit(Transform):
     hands_over = True
 
     def __init__(
-        self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear", fill: int | tuple[int, ...] = 0
+        self,
+        size: int | tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
+        fill: int | tuple[int, ...] = 0,
     ) -> None:
         self.size = None if size is None else _size(self, size)
         if interpolation not in resample.FILTERS:
@@ -115,7 +118,9 @@ class Fit(Transform):
         """Windows for images of shape (N, H, W, C)."""
         images = batch["images"]
         if self.size is None:
-            raise ArgumentError(f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))")
+            raise ArgumentError(
+                f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))"
+            )
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ArgumentError(
                 f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C) - "
@@ -137,7 +142,9 @@ class Fit(Transform):
     def _colour(self, channels: int) -> NDArray[np.uint8]:
         colour = np.asarray(self.fill, dtype=np.uint8)
         if colour.ndim and len(colour) not in (1, channels):
-            raise ArgumentError(f"{self._name}: fill has {len(colour)} values; expected 1 or {channels}, one a channel")
+            raise ArgumentError(
+                f"{self._name}: fill has {len(colour)} values; expected 1 or {channels}, one a channel"
+            )
         return colour
 
 
@@ -160,7 +167,10 @@ class CenterFit(Fit):
         """Centred windows; nothing is drawn."""
         ratio = size[1] / size[0]
         wide = widths >= heights * ratio
-        window_widths, window_heights = np.where(wide, heights * ratio, widths), np.where(wide, heights, widths / ratio)
+        window_widths, window_heights = (
+            np.where(wide, heights * ratio, widths),
+            np.where(wide, heights, widths / ratio),
+        )
         left, top = (widths - window_widths) / 2, (heights - window_heights) / 2
         right, bottom = np.minimum(left + window_widths, widths), np.minimum(top + window_heights, heights)
         return Placement(np.stack((left, top, right, bottom), axis=1), _whole_targets(len(heights), size))
@@ -188,7 +198,9 @@ class Stretch(Fit):
     ) -> Placement:
         """Whole pictures; nothing is drawn."""
         zeros = np.zeros(len(heights))
-        return Placement(np.stack((zeros, zeros, widths, heights), axis=1), _whole_targets(len(heights), size))
+        return Placement(
+            np.stack((zeros, zeros, widths, heights), axis=1), _whole_targets(len(heights), size)
+        )
 
     def deterministic(self) -> Stretch:
         """The transform itself: nothing is random."""
@@ -222,7 +234,7 @@ class Letterbox(Fit):
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """Whole pictures; nothing is drawn. Sides are rounded to pixels, odd margins are one larger at right and below."""
+        """Whole pictures; nothing is drawn. Sides are rounded; odd margins are one larger at right and below."""
         scale = np.minimum(size[0] / heights, size[1] / widths)
         out_heights = np.clip(np.rint(heights * scale), 1, size[0]).astype(np.int64)
         out_widths = np.clip(np.rint(widths * scale), 1, size[1]).astype(np.int64)
@@ -292,8 +304,12 @@ class RandomResizedCrop(Fit):
         found = fits[rows, first]
         # Where none fits: the whole picture, cut to the nearest ratio that is allowed.
         shape = widths / heights
-        fallback_widths = np.where(shape > self.ratio[1], np.rint(heights * self.ratio[1]), widths).astype(np.int64)
-        fallback_heights = np.where(shape < self.ratio[0], np.rint(widths / self.ratio[0]), heights).astype(np.int64)
+        fallback_widths = np.where(shape > self.ratio[1], np.rint(heights * self.ratio[1]), widths).astype(
+            np.int64
+        )
+        fallback_heights = np.where(shape < self.ratio[0], np.rint(widths / self.ratio[0]), heights).astype(
+            np.int64
+        )
         window_widths = np.maximum(np.where(found, tried_widths[rows, first], fallback_widths), 1)
         window_heights = np.maximum(np.where(found, tried_heights[rows, first], fallback_heights), 1)
         top = rng.integers(0, heights - window_heights + 1)
