@@ -2,7 +2,7 @@
 
 The growth that is printed is a line fitted through the epochs from the third on: the first ones fill the
 pool of buffers. With --hold N the consumer keeps the last N batches, as a training loop with a queue of its
-own does.
+own does; with --step SECONDS it takes its time for each, as a training step does, and the queues run full.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -21,30 +22,35 @@ PARTICIPANTS = Path(__file__).resolve().parent / "participants"
 SETTLED = 2
 
 
-def epochs_here(directory: str, job_name: str, threads: int, epochs: int, hold: int) -> list[float]:
-    """RSS in 10**6 bytes before the first batch and after each epoch, in this process."""
+def measure_here(
+    directory: str, job_name: str, threads: int, epochs: int, hold: int, step: float
+) -> dict[str, object]:
+    """RSS of this process in 10**6 bytes: before the first batch ("start"), after each epoch, and its peak."""
     sys.path.insert(0, str(PARTICIPANTS))
     from highway_pipeline import batches
-    from process_tree import resident_megabytes
+    from process_tree import peak_megabytes, resident_megabytes
 
     files = len(list_files(directory)[0])
     held: deque = deque(maxlen=hold)
-    found = [resident_megabytes()]
+    start = resident_megabytes()
+    after: list[float] = []
     made = batches(directory, JOBS[job_name], threads, "", 0)
     samples = 0
-    while len(found) <= epochs:
+    while len(after) < epochs:
         images, labels = next(made)
         held.append((images, labels))
         samples += len(images)
-        if samples >= files * len(found):
-            found.append(resident_megabytes())
+        time.sleep(step)
+        if samples >= files * (len(after) + 1):
+            after.append(resident_megabytes())
+    peak = peak_megabytes()
     made.close()
-    return found
+    return {"start": start, "epochs": after, "peak": peak}
 
 
 def growth(megabytes: list[float]) -> float:
     """Slope, in 10**6 bytes an epoch, of the epochs after the first ones."""
-    settled = megabytes[1 + SETTLED :]
+    settled = megabytes[SETTLED:]
     return float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
 
 
@@ -61,54 +67,48 @@ def main() -> None:
     parser.add_argument(
         "--hold", type=int, default=0, help="batches the consumer keeps (default: %(default)s)"
     )
+    parser.add_argument(
+        "--step", type=float, default=0.0, help="seconds between batches (default: %(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to this file")
-    parser.add_argument("--here", choices=JOBS, help="run one job in this interpreter and print a list of MB")
+    parser.add_argument("--here", choices=JOBS, help="run one job in this interpreter and print its JSON")
     options = parser.parse_args()
-    if options.threads < 1 or options.epochs < SETTLED + 2 or options.hold < 0:
-        parser.error(f"expected --threads 1 or more, --epochs {SETTLED + 2} or more, --hold 0 or more")
+    if options.threads < 1 or options.epochs < SETTLED + 2 or options.hold < 0 or options.step < 0:
+        parser.error(
+            f"expected --threads 1 or more, --epochs {SETTLED + 2} or more, --hold and --step 0 or more"
+        )
     try:
         list_files(options.dir)
     except (OSError, ValueError) as error:
         raise SystemExit(f"memory.py: {error}") from None
     if options.here:
-        found = epochs_here(options.dir, options.here, options.threads, options.epochs, options.hold)
-        print(json.dumps(found))
+        how = (options.threads, options.epochs, options.hold, options.step)
+        print(json.dumps(measure_here(options.dir, options.here, *how)))
         return
 
     facts = machine.describe()
-    record: dict[str, object] = {
-        "machine": facts,
-        "threads": options.threads,
-        "hold": options.hold,
-        "jobs": {},
-    }
+    jobs = {}
     print(machine.describe_line(facts))
+    print(
+        f"{options.threads} threads; the consumer holds {options.hold} batches, steps take {options.step} s"
+    )
     for name, job in JOBS.items():
-        command = [options.python, os.path.abspath(__file__), options.dir, "--here", name]
-        command += [
-            "--threads",
-            str(options.threads),
-            "--epochs",
-            str(options.epochs),
-            "--hold",
-            str(options.hold),
-        ]
+        command = [options.python, os.path.abspath(__file__), *sys.argv[1:], "--here", name]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"memory.py: {options.python} failed:\n{done.stderr.strip()}")
-        megabytes = json.loads(done.stdout.splitlines()[-1])
-        record["jobs"][name] = megabytes
-        print(f"\n{name}: {job.text}, {options.threads} threads, consumer holds {options.hold} batches")
-        print(f"before the first batch: {megabytes[0]:.1f} MB")
-        for start in range(1, len(megabytes), 10):
-            line = " ".join(f"{value:7.1f}" for value in megabytes[start : start + 10])
-            print(f"after epoch {start:3d} on: {line} MB")
+        found = jobs[name] = json.loads(done.stdout.splitlines()[-1])
+        print(f"\n{name}: {job.text}")
+        print(f"before the first batch: {found['start']:.1f} MB")
+        for first in range(0, options.epochs, 10):
+            line = " ".join(f"{value:7.1f}" for value in found["epochs"][first : first + 10])
+            print(f"after epoch {first + 1:3d} on: {line} MB")
         print(
-            f"highest {max(megabytes):.1f} MB, "
-            f"growth {growth(megabytes):+.3f} MB an epoch after epoch {SETTLED}"
+            f"peak {found['peak']:.1f} MB, growth {growth(found['epochs']):+.3f} MB an epoch after epoch {SETTLED}"
         )
     if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record = {"machine": facts, "threads": options.threads, "hold": options.hold, "step": options.step}
+        options.json.write_text(json.dumps(record | {"jobs": jobs}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

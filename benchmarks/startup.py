@@ -1,8 +1,8 @@
 """Measures how long `import highway` and the first batch take, each time in a fresh interpreter.
 
-For comparison, `import numpy` alone: Highway imports it, so most of the first figure may be NumPy's. The
-first batch is counted from the end of the import: it includes the import of the modules that are used,
-listing the folder, starting the threads, and the batch.
+The first batch is counted from the end of the import: it includes the import of the modules that are used
+(and of NumPy, if `import highway` left that to them), listing the folder, starting the threads, and the
+batch. `import numpy` alone is there for comparison.
 """
 
 import argparse
