@@ -118,7 +118,7 @@ def resize_batch(
     if windows.shape[1] != 4 or targets.shape[1] != 4:
         raise ValueError(f"resize_batch: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers; expected 4")
     if out.shape[3] != images.shape[3] or not 1 <= images.shape[3] <= 64:
-        raise ValueError(fX)
+        raise ValueError(f"resize_batch: {images.shape[3]} channels in, {out.shape[3]} out; expected the same, 1 to 64")
     if max(images.shape[1], images.shape[2], out.shape[1], out.shape[2]) > 1 << 24:
         raise ValueError("resize_batch: a side is longer than 2**24 pixels")
     if not 0 <= filter < HW_FILTERS:
