@@ -302,8 +302,8 @@ class Pipeline:
         if self._ordered:
             return self._batches_of_one_epoch()
         raise PipelineStateError(
-            f"Pipeline.epoch: {self._source.name} does not know how many batches an epoch has, so an unordered "
-            "pipeline cannot tell where one ends; use ordered=True, or give the source a __len__"
+            f"Pipeline.epoch: {self._source.name} does not know how many batches an epoch has, so an "
+            "unordered pipeline cannot tell where one ends; use ordered=True, or give the source a __len__"
         )
 
     def wait(self, timeout: float | None = None) -> None:
@@ -354,7 +354,14 @@ class Pipeline:
         self._finalizer.detach()
 
     def stats(self) -> PipelineStats:
-        """What every module did so far, and which of them limits; also after `stop`."""
+        """What every module did so far, and which of them limits; also after `stop`.
+
+        Raises
+        ------
+        PipelineStateError
+            The pipeline belongs to the process this one was forked from.
+        """
+        self._refuse("stats()", sink=self._has_sink)
         stations = self._stations
         seconds = self._control.seconds()
         modules = tuple(station.stats(seconds) for station in stations)
@@ -402,8 +409,8 @@ class Pipeline:
     def _refuse(self, what: str, *, sink: bool) -> None:
         if self._control.forked:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline belongs to the process that this one was forked from, where its "
-                "threads are; make a pipeline after forking"
+                f"Pipeline.{what}: this pipeline belongs to the process that this one was forked from, where "
+                "its threads are; make a pipeline after forking"
             )
         if sink and not self._has_sink:
             raise PipelineStateError(
@@ -468,11 +475,13 @@ class _Outcome:
         self.failures: list[tuple[BaseException, TracebackType | None]] = []
 
     def fail(self, error: BaseException, note: str) -> None:
-        if sys.version_info >= (3, 11):
-            error.add_note(note)
-        elif error.__cause__ is None and error.__context__ is None:
-            error.__cause__ = RuntimeError(note)
-        self.failures.append((error, error.__traceback__))
+        try:
+            if sys.version_info >= (3, 11):
+                error.add_note(note)
+            elif error.__cause__ is None and error.__context__ is None:
+                error.__cause__ = RuntimeError(note)
+        finally:
+            self.failures.append((error, error.__traceback__))
 
     def error(self, what: str) -> BaseException:
         """What a caller who found the queues closed is to raise."""
@@ -507,6 +516,7 @@ class _Control:
         return self._generation != _generation
 
     def seconds(self) -> float:
+        """Time from the start to the end of the data, or to the stop, or to now."""
         return (_clock() if self.ended is None else self.ended) - self.started
 
     def close(self) -> None:
@@ -546,8 +556,8 @@ class _Control:
         for name in dict.fromkeys(name for _, name in hung):
             count = sum(each == name for _, each in hung)
             self.troubles.append(
-                f"{name} did not end within {STOP_LIMIT} s of stop(): {count} of its threads were left behind, and "
-                "end when what they are in returns. Give the module an interrupt() that wakes it"
+                f"{name} did not end within {STOP_LIMIT} s of stop(): {count} of its threads were left "
+                "behind, and end when what they are in returns. Give the module an interrupt() that wakes it"
             )
         while self.troubles:
             warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
@@ -610,8 +620,8 @@ class _Station:
     def check(self, batch: Batch, method: str) -> None:
         if not isinstance(batch, Batch):
             raise ContractError(
-                f"{self.name}.{method} returned {type(batch).__name__}; it must return a highway.batch.Batch, or None "
-                "to leave the batch out"
+                f"{self.name}.{method} returned {type(batch).__name__}; it must return a Batch, "
+                "or None to leave the batch out"
             )
 
     def waited_input(self) -> float:
@@ -788,14 +798,18 @@ def _work(station: _Station, tally: _Tally, control: _Control, outcome: _Outcome
     if not station.present and not control.closing:
         with suppress(QueueClosed):
             station.output.finish(station.total())
+            if station.output is control.queues[-1]:
+                control.ended = _clock()
 
 
 def _report(error: BaseException, station: _Station, control: _Control, outcome: _Outcome) -> None:
     """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
     if control.closing:
         return
-    outcome.fail(error, f"Raised in module {station.name}, thread {threading.current_thread().name!r}.")
-    control.close()
+    try:
+        outcome.fail(error, f"Raised in module {station.name}, thread {threading.current_thread().name!r}.")
+    finally:
+        control.close()
 
 
 def _stations(modules: Sequence[Module], ordered: bool, max_bytes: int, length: int) -> list[_Station]:

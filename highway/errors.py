@@ -29,7 +29,7 @@ class ArgumentError(HighwayError, ValueError):
 
 
 class ContractError(HighwayError, TypeError):
-    """A module returned something that the engine cannot pass on; the message names it and what it should return."""
+    """A module returned what the engine cannot pass on; the message names it and what is allowed."""
 
 
 class DecodeError(HighwayError, ValueError):

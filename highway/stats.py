@@ -120,8 +120,8 @@ class PipelineStats:
         module = next(module for module in self.modules if module.name == name)
         if module.kind == "source" and module.waited_input > module.busy:
             return (
-                f"{name} limits: its workers waited for tasks {module.engaged - module.busy_share:.0%} of the "
-                "time. What gives out its tasks is slow; more workers do not help."
+                f"{name} limits: its workers waited for tasks {module.engaged - module.busy_share:.0%} of "
+                "the time. What gives out its tasks is slow; more workers do not help."
             )
         found = f"{name} limits: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
         if sum(each.busy for each in self.modules) >= _CORES_FULL * self.cores * self.seconds:

@@ -28,7 +28,7 @@ cdef struct Block:
 
 
 cdef size_t size_class(size_t nbytes) noexcept nogil:
-    """Smallest of eight steps per power of two that holds `nbytes`: batches of nearly the same size share memory."""
+    """Smallest of eight steps per power of two that holds `nbytes`: batches of one size share it."""
     cdef size_t step = ALIGNMENT
     while step * 16 < nbytes:
         step *= 2
@@ -38,7 +38,7 @@ cdef size_t size_class(size_t nbytes) noexcept nogil:
 @cython.final
 @cython.no_gc
 cdef class Slot:
-    """Memory of one array; exports the writable buffer protocol and returns the memory to its pool when it dies."""
+    """Memory of one array: a writable buffer that goes back to its pool when it dies."""
 
     cdef BufferPool pool
     cdef Block block
@@ -106,7 +106,7 @@ cdef class BufferPool:
         self.free_bytes = 0
 
     cdef bint take(self, size_t capacity, Block *block) noexcept:
-        """Fill `block` with memory of `capacity` usable bytes, the last one that came back if there is one."""
+        """Fill `block` with memory of `capacity` usable bytes, the last that came back if there is one."""
         cdef int i
         for i in range(self.shelved - 1, -1, -1):
             if self.shelf[i].capacity == capacity:
@@ -188,7 +188,7 @@ cdef class BufferPool:
         current.pool = self
 
     def close(self):
-        """Free what waits for reuse; from now on memory is freed when its last view dies. May be called again."""
+        """Free what waits for reuse; from now on memory is freed when its last view dies. Idempotent."""
         self.closed = True
         self.clear_shelf()
 

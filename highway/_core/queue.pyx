@@ -163,7 +163,9 @@ cdef class BatchQueue:
             if value < least:
                 raise ArgumentError(f"BatchQueue: {name} must be {least} or more, but is {value}")
         if 0 < window < capacity:
-            raise ArgumentError(f"BatchQueue: window must be 0, or {capacity} (capacity) or more, but is {window}")
+            raise ArgumentError(
+                f"BatchQueue: window must be 0, or {capacity} (capacity) or more, but is {window}"
+            )
         self.capacity = capacity
         self.max_bytes = max_bytes
         self.floor = floor
@@ -199,7 +201,9 @@ cdef class BatchQueue:
         return &self.cells[ticket % self.window]
 
     cdef void tick(self) noexcept nogil:
-        """Bring the measures up to now: before any count changes that they sum up."""
+        """Bring the measures up to now: before any count changes that they sum up. They end with the data."""
+        if self.base >= self.total:
+            return
         cdef double now = highway_now()
         cdef double passed = now - self.clock
         self.clock = now
@@ -251,7 +255,7 @@ cdef class BatchQueue:
             cell = self.cell(self.base)
 
     cdef void notify_items(self) noexcept nogil:
-        """Wake who can go on. Whoever leaves a wait calls this too, so that a wake-up is handed on and never lost."""
+        """Wake who can go on. Who leaves a wait calls this too: a wake-up is handed on and never lost."""
         cdef long long ticket
         if self.waiting_items == 0:
             return
@@ -261,7 +265,7 @@ cdef class BatchQueue:
             pthread_cond_signal(&self.items)
 
     cdef void notify_room(self) noexcept nogil:
-        """Wake the lowest ticket that waits for room if there is some; on leaving its wait, it wakes the next."""
+        """Wake the lowest ticket that waits for room if it has some; leaving its wait, it wakes the next."""
         cdef Waiter *waiter = self.waiters
         cdef Waiter *lowest = waiter
         if waiter == NULL:
@@ -337,7 +341,12 @@ cdef class BatchQueue:
             self.waiters = &waiter
             self.tick()
             self.waiting_room += 1
-            while more and not self.closed and not (self.admissible(ticket) and self.first_in_line(ticket)):
+            while (
+                more
+                and not self.closed
+                and ticket < self.total
+                and not (self.admissible(ticket) and self.first_in_line(ticket))
+            ):
                 more = highway_cond_wait(&waiter.woken, &self.mutex, until)
             self.tick()
             self.waiting_room -= 1
@@ -372,11 +381,7 @@ cdef class BatchQueue:
             return status
         main = on_main_thread()
         while True:
-            step = until
-            if main:
-                step = highway_now() + SLICE
-                if until > 0:
-                    step = min(step, until)
+            step = slice_of(until) if main else until
             with nogil:
                 status = self.wait_item(limit, step, take, ticket, item)
             if status != TIMED_OUT:
@@ -416,41 +421,60 @@ cdef class BatchQueue:
         if closed:
             refuse_closed(what)
         if not known:
-            raise ArgumentError(f"BatchQueue.{what}: ticket {ticket} is not reserved; reserve it, and use it once")
+            raise ArgumentError(
+                f"BatchQueue.{what}: ticket {ticket} is not reserved; reserve it, and use it once"
+            )
         return 0
 
-    def reserve(self, ticket):
+    def reserve(self, ticket, block=True, timeout=None):
         """Wait for room for the ticket and reserve it.
 
         Parameters
         ----------
         ticket : int
             Neither reserved nor handed out yet, and below what `finish` was told.
+        block : bool
+            Wait until there is room.
+        timeout : float, optional
+            Longest wait in seconds.
 
         Raises
         ------
+        WaitTimeout
+            There was no room in time.
         QueueClosed
         ArgumentError
             The ticket was used before, or there is to be no such ticket.
         """
         cdef long long t = ticket
+        cdef double until = deadline(block, timeout)
         cdef int status = self.wait_room(t, 0)
+        cdef double step
         cdef bint main
-        if status == TIMED_OUT:
+        if status == TIMED_OUT and until != 0:
             main = on_main_thread()
-            while status == TIMED_OUT:
+            while True:
+                step = slice_of(until) if main else until
                 with nogil:
-                    status = self.wait_room(t, highway_now() + SLICE if main else FOREVER)
-                if main and status == TIMED_OUT:
+                    status = self.wait_room(t, step)
+                if status != TIMED_OUT:
+                    break
+                if main:
                     PyErr_CheckSignals()
-        if status == CLOSED:
-            refuse_closed("reserve")
+                if until > 0 and highway_now() >= until:
+                    break
         if status == USED:
-            raise ArgumentError(f"BatchQueue.reserve: ticket {t} was used before; every ticket goes through once")
+            raise ArgumentError(
+                f"BatchQueue.reserve: ticket {t} was used before; every ticket goes through once"
+            )
         if status == BEYOND:
-            raise ArgumentError(f"BatchQueue.reserve: there is no ticket {t}; finish was told {self.last_total}")
+            raise ArgumentError(
+                f"BatchQueue.reserve: there is no ticket {t}; finish was told {self.last_total}"
+            )
         if status == NO_MEMORY:
             raise MemoryError("BatchQueue.reserve: the system has no condition variable left")
+        if status != DONE:
+            refuse(status, "reserve", timeout)
 
     def put(self, ticket, item, nbytes):
         """Hand in the item of a reserved ticket; never waits.
@@ -490,7 +514,7 @@ cdef class BatchQueue:
         self.settle(ticket, HOLE, NULL, 0)
 
     def finish(self, total):
-        """Say that no ticket from `total` on will come: then the end is reached once all before it were handed out.
+        """Say that no ticket from `total` on will come: the end is where all before it were handed out.
 
         Raises
         ------
@@ -501,6 +525,7 @@ cdef class BatchQueue:
         cdef long long end = total
         cdef long long t
         cdef bint closed, wrong
+        cdef Waiter *waiter
         pthread_mutex_lock(&self.mutex)
         closed = self.closed
         wrong = end < self.base or (self.total != NEVER and self.total != end)
@@ -509,14 +534,18 @@ cdef class BatchQueue:
         if not closed and not wrong:
             self.total = end
             self.notify_items()
-            if self.waiting_items:
-                pthread_cond_broadcast(&self.items)
+            waiter = self.waiters
+            while waiter != NULL:
+                if waiter.ticket >= end:
+                    pthread_cond_signal(&waiter.woken)
+                waiter = waiter.next
         pthread_mutex_unlock(&self.mutex)
         if closed:
             refuse_closed("finish")
         if wrong:
             raise ArgumentError(
-                f"BatchQueue.finish: {end} cannot be the total; tickets from there on were used, or another was said"
+                f"BatchQueue.finish: {end} cannot be the total; tickets from there on were used, or "
+                "another was said"
             )
 
     def get(self, block=True, timeout=None, before=None):
@@ -643,13 +672,13 @@ cdef class BatchQueue:
         Returns
         -------
         dict
-            `seconds` since the queue was made; `waited_room` and `waited_items`, seconds that threads
-            waited to reserve and to get (of all threads together); `occupancy`, batches that waited on
-            average over time; `batches` handed out; `holes`; `held` and `reserved`, batches now;
-            `held_bytes`.
+            `seconds` from when the queue was made to the end of the data, or to now; `waited_room` and
+            `waited_items`, seconds that threads waited to reserve and to get (of all threads together);
+            `occupancy`, batches that waited on average over time; `batches` handed out; `holes`; `held`
+            and `reserved`, batches now; `held_bytes`; `reserving` and `getting`, threads that wait now.
         """
         cdef double seconds, room, items, ready
-        cdef long long batches, holes, held, reserved, held_bytes
+        cdef long long batches, holes, held, reserved, held_bytes, waiting_room, waiting_items
         # Copied first: making Python objects may run the collector, and with it code that calls in here.
         pthread_mutex_lock(&self.mutex)
         if not self.closed:
@@ -658,6 +687,7 @@ cdef class BatchQueue:
         room, items, ready = self.sum_waiting_room, self.sum_waiting_items, self.sum_ready
         batches, holes = self.batches, self.holes
         held, reserved, held_bytes = self.ready, self.reserved, self.held_bytes
+        waiting_room, waiting_items = self.waiting_room, self.waiting_items
         pthread_mutex_unlock(&self.mutex)
         return {
             "seconds": seconds,
@@ -669,6 +699,8 @@ cdef class BatchQueue:
             "held": held,
             "reserved": reserved,
             "held_bytes": held_bytes,
+            "reserving": waiting_room,
+            "getting": waiting_items,
         }
 
     @property
@@ -692,6 +724,12 @@ cdef class BatchQueue:
     def __repr__(self):
         order = "ordered" if self.ordered else "unordered"
         return f"<BatchQueue {order}, {self.ready} of {self.capacity}, next ticket {self.next_ticket}>"
+
+
+cdef double slice_of(double until) noexcept:
+    """End of the next slice of a wait until then."""
+    cdef double end = highway_now() + SLICE
+    return end if until < 0 else min(end, until)
 
 
 cdef double deadline(block, timeout) except? -2:
