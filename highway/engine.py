@@ -222,6 +222,7 @@ class Pipeline:
         self._has_sink = isinstance(modules[-1], Sink)
         self._stations = _stations(modules, self._ordered, bound, self._length or 0)
         self._last = self._stations[-1].output
+        self._epochs_done = 0
         self._outcome = _Outcome()
         self._control = control = _Control(modules, [station.output for station in self._stations])
         self._finalizer = weakref.finalize(self, control.shutdown)
@@ -298,7 +299,7 @@ class Pipeline:
         """
         self._refuse("epoch()", sink=False)
         if self._length:
-            return self._batches(self._length)
+            return self._batches((self._current_epoch(self._length) + 1) * self._length)
         if self._ordered:
             return self._batches_of_one_epoch()
         raise PipelineStateError(
@@ -350,8 +351,10 @@ class Pipeline:
         """
         if self._control.forked:
             return
-        self._control.shutdown()
-        self._finalizer.detach()
+        try:
+            self._control.shutdown()
+        finally:
+            self._finalizer.detach()
 
     def stats(self) -> PipelineStats:
         """What every module did so far, and which of them limits; also after `stop`.
@@ -422,13 +425,24 @@ class Pipeline:
                 "wait for its end with wait()"
             )
 
-    def _batches(self, length: int | None) -> Iterator[Batch]:
+    def _current_epoch(self, length: int) -> int:
+        """Epoch of the next batch; one that ends in holes is over when somebody has iterated to its end."""
+        reached = self._last.reached
+        if self._ordered or reached == 0:
+            epoch = reached // length
+        else:
+            epoch = (reached - 1) // length
+            epoch += self._last.next_ticket >= (epoch + 1) * length
+        return max(epoch, self._epochs_done)
+
+    def _batches(self, before: int | None) -> Iterator[Batch]:
         queue = self._last
-        before = None if length is None else (queue.next_ticket // length + 1) * length
         while True:
             try:
                 batch = queue.get(True, None, before)[1]
             except EndOfData:
+                if before is not None and self._length:
+                    self._epochs_done = max(self._epochs_done, before // self._length)
                 return
             except QueueClosed:
                 break
@@ -790,16 +804,16 @@ def _work(station: _Station, tally: _Tally, control: _Control, outcome: _Outcome
         try:
             module.close()
         except BaseException as error:
-            if control.closing:
+            if control.closing and not outcome.failures:
                 control.troubles.append(f"{station.name}.close() raised {error!r}")
             _report(error, station, control, outcome)
     # Last, so that the end of the data is not announced before every worker has closed without an error.
     station.present.remove(tally)
     if not station.present and not control.closing:
+        if station.output is control.queues[-1]:
+            control.ended = _clock()
         with suppress(QueueClosed):
             station.output.finish(station.total())
-            if station.output is control.queues[-1]:
-                control.ended = _clock()
 
 
 def _report(error: BaseException, station: _Station, control: _Control, outcome: _Outcome) -> None:

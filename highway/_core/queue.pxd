@@ -36,8 +36,9 @@ cdef class BatchQueue:
     cdef long long floor
     cdef long long max_bytes
     cdef long long group
-    # Lowest ticket that was not handed out yet, and one past the last ticket there will be.
+    # Lowest ticket that was not handed out yet, one past the highest that was, one past the last to come.
     cdef long long base
+    cdef long long highest
     cdef long long total
     # What the cells hold.
     cdef long long reserved

@@ -170,7 +170,7 @@ cdef class BatchQueue:
         self.max_bytes = max_bytes
         self.floor = floor
         self.ordered = ordered
-        self.base = start
+        self.base = self.highest = start
         self.total = NEVER
         self.group = group
         self.window = capacity if ordered else window or 4 * capacity
@@ -286,6 +286,7 @@ cdef class BatchQueue:
             self.ready -= 1
             self.held_bytes -= cell.nbytes
             self.batches += 1
+        self.highest = max(self.highest, ticket + 1)
         cell.item = NULL
         cell.state = GONE
         self.advance()
@@ -705,12 +706,21 @@ cdef class BatchQueue:
 
     @property
     def next_ticket(self):
-        """Lowest ticket that was not handed out yet."""
+        """Lowest ticket that was not handed out yet, and is not known to be a hole."""
         cdef long long base
         pthread_mutex_lock(&self.mutex)
         base = self.base
         pthread_mutex_unlock(&self.mutex)
         return base
+
+    @property
+    def reached(self):
+        """One past the highest ticket that was handed out; the first ticket while none was."""
+        cdef long long highest
+        pthread_mutex_lock(&self.mutex)
+        highest = self.highest
+        pthread_mutex_unlock(&self.mutex)
+        return highest
 
     @property
     def last_total(self):

@@ -1,0 +1,779 @@
+"""Pipeline: what comes out, in which order, with which identity; epochs; ends; failures."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import threading
+import time
+import traceback
+
+import numpy as np
+import pytest
+from concurrency import LIMIT, Task, eventually
+from workbench import Call, Collect, Drop, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
+
+from highway.batch import Batch
+from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores
+from highway.errors import (
+    ArgumentError,
+    ContractError,
+    EndOfData,
+    HighwayError,
+    PipelineStateError,
+    QueueClosed,
+    UnknownLengthError,
+    WaitTimeout,
+)
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2, 8])
+ORDER = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
+
+
+# What comes out
+
+
+@WORKERS
+def test_every_batch_once_and_in_order(workers):
+    modules = [Numbers(200, workers=workers), Pass(workers=workers), Pass()]
+    with Pipeline(modules) as pipeline:
+        assert numbers_of(pipeline) == list(range(200))
+
+
+@WORKERS
+def test_unordered_every_batch_once(workers):
+    modules = [Numbers(200, workers=workers), Pass(workers=workers), Pass(workers=workers)]
+    with Pipeline(modules, ordered=False) as pipeline:
+        assert sorted(numbers_of(pipeline)) == list(range(200))
+
+
+def test_order_holds_whichever_worker_is_faster():
+    draw = random.Random(1)
+    pauses = [draw.random() * 0.002 for _ in range(60)]
+    pause = threading.Event()
+
+    def dawdle(batch):
+        pause.wait(pauses[batch.seq])
+        return batch
+
+    with Pipeline([Numbers(60, workers=4), Call(dawdle, workers=4), Call(dawdle, workers=3)]) as pipeline:
+        assert numbers_of(pipeline) == list(range(60))
+
+
+def test_unordered_does_not_wait_for_a_slow_one():
+    gate = threading.Event()
+
+    def stop_at_first(batch):
+        if batch.seq == 0:
+            assert gate.wait(LIMIT)
+        return batch
+
+    with Pipeline([Numbers(5), Call(stop_at_first, workers=2)], ordered=False) as pipeline:
+        assert numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(4)) == [1, 2, 3, 4]
+        gate.set()
+        assert numbers_of(pipeline) == [0]
+
+
+@WORKERS
+@ORDER
+def test_batches_that_modules_leave_out_do_not_stop_the_rest(workers, ordered):
+    modules = [
+        Numbers(100, holes=[0, 1, 2, 50, 98, 99], workers=workers),
+        Drop(lambda ticket: ticket % 3 == 0, workers=workers),
+        Pass(workers=workers),
+        Drop(lambda ticket: 20 <= ticket < 40, workers=workers),
+    ]
+    expected = [n for n in range(100) if n not in (0, 1, 2, 50, 98, 99) and n % 3 and not 20 <= n < 40]
+    with Pipeline(modules, ordered=ordered) as pipeline:
+        found = numbers_of(pipeline)
+        assert (found if ordered else sorted(found)) == expected
+
+
+def test_nothing_but_holes_is_just_the_end():
+    with Pipeline([Numbers(50, holes=range(50)), Pass()]) as pipeline:
+        assert list(pipeline) == []
+
+
+def test_no_tasks_at_all():
+    with Pipeline([Numbers(0), Pass()]) as pipeline, pytest.raises(EndOfData, match="all batches"):
+        pipeline.dequeue()
+
+
+def test_end_stays_the_end():
+    with Pipeline([Numbers(1)]) as pipeline:
+        pipeline.dequeue()
+        for _ in range(3):
+            with pytest.raises(EndOfData):
+                pipeline.dequeue(timeout=LIMIT)
+        assert list(pipeline) == []
+
+
+def test_held_batches_never_change():
+    with Pipeline([Numbers(300, workers=4), Pass(workers=2)], max_bytes=256) as pipeline:
+        held = list(itertools.islice(pipeline, 200))
+        views = [batch.numbers[::-1] for batch in held]
+        for _ in range(100):
+            pipeline.dequeue()
+    del pipeline
+    assert numbers_of(held) == list(range(200))
+    del held
+    assert [int(view[-1]) for view in views] == list(range(0, 800, 4))
+
+
+def test_arrays_come_from_a_pool_of_the_pipeline_and_go_back():
+    with Pipeline([Numbers(50, workers=1)]) as pipeline:
+        for batch in pipeline:
+            assert type(batch.numbers.base).__name__ == "Slot"
+        del batch
+        pool = pipeline._control.pool.stats()
+        assert pool["handed_out"] == 50
+        assert pool["reused"] > 30
+        assert pool["used_bytes"] == 0
+
+
+@ORDER
+def test_several_threads_share_the_batches(ordered):
+    with Pipeline([SizedNumbers(200, workers=2), Pass()], ordered=ordered) as pipeline:
+
+        def consume():
+            return numbers_of(pipeline)
+
+        found = [task.result() for task in [Task(consume) for _ in range(4)]]
+    assert sorted(itertools.chain(*found)) == list(range(200))
+    if ordered:
+        assert all(mine == sorted(mine) for mine in found)
+
+
+def test_worker_threads_only_run_ahead_as_far_as_the_queues_allow():
+    taken = []
+
+    class Counting(Numbers):
+        def load(self, task):
+            taken.append(task)
+            return super().load(task)
+
+    source = Counting(1000, workers=2, queue_size=5)
+    with Pipeline([source]) as pipeline:
+        eventually(lambda: pipeline._last.measures()["reserving"] == 2)
+        assert sorted(taken) == list(range(5))
+        pipeline.dequeue()
+        eventually(lambda: len(taken) == 6 and pipeline._last.measures()["reserving"] == 2)
+
+
+def test_bytes_bound_what_is_outstanding():
+    with Pipeline([Numbers(1000, workers=1, queue_size=100)], max_bytes=32 * 10) as pipeline:
+        eventually(lambda: pipeline._last.measures()["reserving"] == 1)
+        assert pipeline._last.measures()["held_bytes"] == 320
+
+
+def test_large_batches_pass_a_small_bound():
+    with Pipeline([Numbers(20, workers=2), Pass(workers=2)], max_bytes=1) as pipeline:
+        assert numbers_of(pipeline) == list(range(20))
+
+
+# Identity
+
+
+def test_engine_numbers_what_its_source_does_not():
+    with Pipeline([Numbers(3, epochs=2)]) as pipeline:
+        batches = list(pipeline)
+    assert [(batch.epoch, batch.seq) for batch in batches] == [(0, seq) for seq in range(6)]
+    assert batches[5].indices.tolist() == [20, 21, 22, 23]
+
+
+def test_engine_counts_epochs_where_the_source_has_a_length():
+    with Pipeline([SizedNumbers(3, epochs=2)]) as pipeline:
+        batches = list(pipeline)
+    assert [(batch.epoch, batch.seq) for batch in batches] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert batches[4].indices.tolist() == [4, 5, 6, 7]
+
+
+def test_numbers_of_the_source_stand():
+    with Pipeline([NumbersWithEpochs(2, epochs=2)]) as pipeline:
+        assert [(batch.epoch, batch.seq) for batch in pipeline] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_batch_that_a_stage_makes_takes_the_identity_of_its_input():
+    def make(batch):
+        return Batch({"sums": batch.numbers * 2})
+
+    with Pipeline([SizedNumbers(2, epochs=2), Call(make)]) as pipeline:
+        last = list(pipeline)[-1]
+    assert (last.epoch, last.seq, last.indices.tolist()) == (1, 1, [4, 5, 6, 7])
+
+
+def test_modules_know_whether_their_input_is_theirs():
+    source, first, second = Numbers(1), Pass(), Pass()
+    with Pipeline([source, first, second]):
+        assert (first.input_handed_over, second.input_handed_over) == (True, False)
+        assert not source.input_handed_over
+
+
+# Epochs
+
+
+@WORKERS
+@ORDER
+def test_epochs_end_where_they_end(workers, ordered):
+    modules = [SizedNumbers(10, epochs=3, workers=workers), Pass(workers=workers)]
+    with Pipeline(modules, ordered=ordered) as pipeline:
+        assert len(pipeline) == 10
+        for epoch in range(3):
+            found = numbers_of(pipeline.epoch())
+            assert sorted(found) == list(range(10 * epoch, 10 * epoch + 10))
+        assert list(pipeline.epoch()) == []
+
+
+@ORDER
+@pytest.mark.parametrize("holes", [[9], [0], [7, 8, 9], [9, 10], range(10), range(5, 15), range(10, 20)])
+def test_epochs_end_right_when_batches_are_left_out(ordered, holes):
+    modules = [SizedNumbers(10, epochs=3, holes=holes, workers=2), Pass(workers=2)]
+    with Pipeline(modules, ordered=ordered) as pipeline:
+        for epoch in range(3):
+            expected = [n for n in range(10 * epoch, 10 * epoch + 10) if n not in holes]
+            assert sorted(numbers_of(pipeline.epoch())) == expected
+
+
+def test_epoch_goes_on_where_somebody_stopped():
+    with Pipeline([SizedNumbers(5, epochs=2)]) as pipeline:
+        for batch in pipeline.epoch():
+            if batch.seq == 1:
+                break
+        pipeline.dequeue()
+        assert numbers_of(pipeline.epoch()) == [3, 4]
+        assert numbers_of(pipeline.epoch()) == [5, 6, 7, 8, 9]
+
+
+def test_epoch_does_not_wait_for_the_next():
+    class Stuck(SizedNumbers):
+        def __init__(self):
+            super().__init__(4, epochs=2, holes=[2, 3], workers=1)
+            self.gate = threading.Event()
+
+        def load(self, task):
+            if task == 4:
+                assert self.gate.wait(LIMIT)
+            return super().load(task)
+
+        interrupt = property(lambda self: self.gate.set)
+
+    with Pipeline([Stuck()]) as pipeline:
+        assert Task(lambda: numbers_of(pipeline.epoch())).result() == [0, 1]
+
+
+def test_epoch_by_the_batches_where_no_length_is_known():
+    with Pipeline([NumbersWithEpochs(4, epochs=3, holes=[3, 4, 5, 6, 7], workers=2), Pass()]) as pipeline:
+        assert numbers_of(pipeline.epoch()) == [0, 1, 2]
+        # All of the second epoch was left out, so the next batch belongs to the third.
+        assert numbers_of(pipeline.epoch()) == [8, 9, 10, 11]
+        assert numbers_of(pipeline.epoch()) == []
+
+
+def test_several_threads_share_an_epoch():
+    for source in (NumbersWithEpochs(100, epochs=2), SizedNumbers(100, epochs=2)):
+        with Pipeline([source, Pass()]) as pipeline:
+            start = threading.Barrier(3)
+
+            def consume(pipeline=pipeline, start=start):
+                batches = pipeline.epoch()
+                first = next(batches)
+                start.wait(LIMIT)
+                return [first, *batches]
+
+            found = [task.result() for task in [Task(consume) for _ in range(3)]]
+            assert sorted(numbers_of(itertools.chain(*found))) == list(range(100))
+            assert numbers_of(pipeline.epoch()) == list(range(100, 200))
+
+
+def test_epoch_of_unordered_batches_needs_a_length():
+    with (
+        Pipeline([NumbersWithEpochs(4)], ordered=False) as pipeline,
+        pytest.raises(PipelineStateError, match="__len__"),
+    ):
+        pipeline.epoch()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_unordered_batches_stay_in_their_epoch(seed):
+    """Also where the workers of a later stage overtake each other across the end of an epoch."""
+    draw = random.Random(seed)
+    pause = threading.Event()
+    pauses = [draw.random() * 0.002 if draw.random() < 0.3 else 0 for _ in range(60)]
+
+    def dawdle(batch):
+        if pauses[batch.epoch * 6 + batch.seq]:
+            pause.wait(pauses[batch.epoch * 6 + batch.seq])
+        return batch
+
+    modules = [
+        SizedNumbers(6, epochs=10, workers=draw.randint(1, 4), queue_size=draw.randint(1, 5)),
+        Call(dawdle, workers=draw.randint(1, 4), queue_size=draw.randint(1, 5)),
+        Call(dawdle, workers=draw.randint(1, 4), queue_size=draw.randint(1, 5)),
+    ]
+    with Pipeline(modules, ordered=False, max_bytes=draw.choice([1, 500, None])) as pipeline:
+        epochs = [batch.epoch for batch in pipeline]
+    assert epochs == sorted(epochs)
+    assert len(epochs) == 60
+
+
+def test_length():
+    with Pipeline([Numbers(3)]) as pipeline:
+        with pytest.raises(UnknownLengthError, match="Numbers does not know"):
+            len(pipeline)
+        assert pipeline
+        assert len(list(pipeline)) == 3
+
+
+# Waiting
+
+
+def test_timeouts_of_dequeue():
+    gate = Gate()
+    with Pipeline([Numbers(1), gate]) as pipeline:
+        for arguments in ({"timeout": 0.001}, {"timeout": 0}, {"block": False}):
+            with pytest.raises(WaitTimeout, match="no batch arrived within"):
+                pipeline.dequeue(**arguments)
+        with pytest.raises(ArgumentError, match="timeout"):
+            pipeline.dequeue(timeout=-1)
+        gate.gate.set()
+        assert pipeline.dequeue(timeout=LIMIT).seq == 0
+
+
+# Sinks
+
+
+@WORKERS
+def test_pipeline_that_ends_in_a_sink(workers):
+    sink = Collect(workers=workers)
+    with Pipeline([Numbers(100, holes=[3, 99], workers=workers), Pass(workers=workers), sink]) as pipeline:
+        pipeline.wait(timeout=LIMIT)
+        pipeline.wait()
+        assert sorted(numbers_of(sink.batches)) == [n for n in range(100) if n not in (3, 99)]
+    pipeline.wait()
+
+
+def test_wait_has_a_timeout():
+    gate = Gate()
+    with Pipeline([Numbers(1), gate, Collect()]) as pipeline:
+        with pytest.raises(WaitTimeout, match=r"sink was not done within 0\.001 s"):
+            pipeline.wait(timeout=0.001)
+        gate.gate.set()
+        pipeline.wait(timeout=LIMIT)
+
+
+def test_sink_and_dequeue_exclude_each_other():
+    with Pipeline([Numbers(1), Collect()]) as pipeline:
+        for call in (pipeline.dequeue, pipeline.epoch, lambda: iter(pipeline)):
+            with pytest.raises(PipelineStateError, match=r"ends in Collect.*wait\(\)"):
+                call()
+        pipeline.wait(LIMIT)
+    with Pipeline([Numbers(1)]) as pipeline, pytest.raises(PipelineStateError, match=r"dequeue\(\)"):
+        pipeline.wait()
+
+
+# Failures
+
+
+class Fault(Exception):
+    """Raised by the modules under test."""
+
+
+class FailsWhereTold:
+    """For a module: raises `error` at the place that `where` names."""
+
+    def __init__(self, where, error, **arguments):
+        super().__init__(**arguments)
+        self.where, self.error = where, error
+
+    def fail(self, where):
+        if where == self.where:
+            raise self.error
+
+    def open(self):
+        self.fail("open")
+
+    def close(self):
+        self.fail("close")
+
+
+class Failing(FailsWhereTold, Source):
+    def tasks(self):
+        self.fail("tasks")
+        return self
+
+    def __iter__(self):
+        self.fail("iter")
+        self.left = 5
+        return self
+
+    def __next__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        if self.left == 0:
+            self.fail("next")
+        return self.left
+
+    def load(self, task):
+        if task == 0:
+            self.fail("load")
+        return Batch({"numbers": np.arange(4)})
+
+
+class FailingStage(FailsWhereTold, Stage):
+    def process(self, batch):
+        if batch.seq == 3:
+            self.fail("process")
+        return batch
+
+
+class FailingSink(FailsWhereTold, Sink):
+    def consume(self, batch):
+        if batch.seq == 3:
+            self.fail("consume")
+
+
+def drain(pipeline):
+    while True:
+        pipeline.dequeue(timeout=LIMIT)
+
+
+def expect(pipeline, error, module, call=drain):
+    """The pipeline raises that very exception, now and later, and says where it comes from."""
+    depths = []
+    for _ in range(3):
+        with pytest.raises(type(error)) as caught:
+            call(pipeline)
+        assert caught.value is error
+        depths.append(len(traceback.extract_tb(error.__traceback__)))
+    assert depths[1] == depths[2], "the traceback must not grow"
+    told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    assert f"Raised in module {module}, thread 'highway {module} " in told
+    assert "in fail" in told, "the traceback must show where it was raised"
+
+
+@WORKERS
+@pytest.mark.parametrize("where", ["open", "tasks", "iter", "next", "load", "close"])
+def test_failure_of_a_source_reaches_dequeue(where, workers):
+    error = Fault("broken")
+    with Pipeline([Failing(where, error, workers=workers), Pass()]) as pipeline:
+        expect(pipeline, error, "Failing")
+        assert "failed" in repr(pipeline)
+
+
+@WORKERS
+@pytest.mark.parametrize("where", ["open", "process", "close"])
+def test_failure_of_a_stage_reaches_dequeue(where, workers):
+    error = Fault("broken")
+    with Pipeline([Numbers(10), Pass(), FailingStage(where, error, workers=workers), Pass()]) as pipeline:
+        expect(pipeline, error, "FailingStage")
+
+
+@WORKERS
+@pytest.mark.parametrize("where", ["open", "consume", "close"])
+def test_failure_of_a_sink_reaches_wait(where, workers):
+    error = Fault("broken")
+    with Pipeline([Numbers(10), FailingSink(where, error, workers=workers)]) as pipeline:
+        expect(pipeline, error, "FailingSink", lambda pipeline: pipeline.wait(LIMIT))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), MemoryError("no more"), QueueClosed("mine")],
+)
+def test_every_kind_of_exception_is_handed_over(error):
+    with Pipeline([Numbers(10), FailingStage("process", error)]) as pipeline:
+        expect(pipeline, error, "FailingStage")
+
+
+@pytest.mark.parametrize("error", [EndOfData("mine"), StopIteration("mine")])
+@pytest.mark.parametrize(
+    "iterate", [lambda pipeline: list(pipeline), lambda pipeline: list(pipeline.epoch())]
+)
+def test_failure_that_looks_like_the_end_does_not_end_iteration_silently(error, iterate):
+    """It is a failure, whatever its class; Python makes a RuntimeError of a StopIteration."""
+    with Pipeline([SizedNumbers(10), FailingStage("process", error)]) as pipeline:
+        with pytest.raises((EndOfData, RuntimeError)) as caught:
+            iterate(pipeline)
+        assert error in (caught.value, caught.value.__cause__)
+
+
+def test_failure_reaches_every_kind_of_caller():
+    for call in (lambda p: list(p), lambda p: list(p.epoch()), drain):
+        for source in (SizedNumbers(10), Numbers(10)):
+            error = Fault("broken")
+            with Pipeline([source, FailingStage("process", error)]) as pipeline:
+                with pytest.raises(Fault) as caught:
+                    call(pipeline)
+                assert caught.value is error
+
+
+def test_failure_reaches_who_waits_already():
+    gate = Gate()
+    error = Fault("broken")
+    with Pipeline(
+        [Numbers(10), gate, Call(lambda batch: FailingStage("process", error).fail("process"))]
+    ) as pipeline:
+        waiting = [Task(pipeline.dequeue) for _ in range(3)]
+        eventually(lambda: pipeline._last.measures()["getting"] == 3)
+        gate.gate.set()
+        for task in waiting:
+            with pytest.raises(Fault) as caught:
+                task.result()
+            assert caught.value is error
+
+
+def test_failure_does_not_wait_for_what_is_stuck_elsewhere():
+    """Another module that never ends must not keep the failure from the caller."""
+    stuck = threading.Event()
+
+    def stick(batch):
+        assert stuck.wait(LIMIT)
+        return batch
+
+    error = Fault("broken")
+    pipeline = Pipeline([Failing("next", error, workers=1), Call(stick)])
+    began = time.monotonic()
+    with pytest.raises(Fault):
+        pipeline.dequeue(timeout=LIMIT)
+    assert time.monotonic() - began < LIMIT / 2
+    stuck.set()
+    pipeline.stop()
+
+
+def test_first_failure_counts():
+    gate = threading.Barrier(4)
+
+    def fail(batch):
+        gate.wait(LIMIT)
+        raise Fault(batch.seq)
+
+    with Pipeline([Numbers(10), Call(fail, workers=4)]) as pipeline:
+        with pytest.raises(Fault) as first:
+            pipeline.dequeue()
+        eventually(lambda: not any(thread.is_alive() for thread, _ in pipeline._control.threads))
+        with pytest.raises(Fault) as later:
+            pipeline.dequeue()
+        assert later.value is first.value
+
+
+def test_failure_while_another_is_handled_does_not_chain_the_engine_s_own():
+    error = Fault("broken")
+    with Pipeline([Numbers(10), FailingStage("process", error)]) as pipeline, pytest.raises(Fault):
+        drain(pipeline)
+    assert error.__context__ is None
+    assert error.__cause__ is None or sys.version_info < (3, 11)
+
+
+@pytest.mark.parametrize("result", [(1, 2), np.zeros(3), "batch"])
+def test_module_that_returns_something_else_is_named(result):
+    pipeline = Pipeline([Numbers(3), Call(lambda batch: result)])
+    with (
+        pipeline,
+        pytest.raises(ContractError, match=f"Call.process returned {type(result).__name__}; it must"),
+    ):
+        pipeline.dequeue()
+
+    class Odd(Numbers):
+        def load(self, task):
+            return result
+
+    with Pipeline([Odd(3)]) as pipeline, pytest.raises(ContractError, match=r"Odd\.load returned"):
+        pipeline.dequeue()
+
+
+def test_methods_that_a_module_forgot_are_named():
+    with (
+        Pipeline([Source()]) as pipeline,
+        pytest.raises(NotImplementedError, match=r"Source must define tasks"),
+    ):
+        pipeline.dequeue()
+
+    class NoLoad(Source):
+        def tasks(self):
+            return iter([1])
+
+    for modules, name in (
+        ([NoLoad()], "NoLoad must define load"),
+        ([Numbers(1), Stage()], "Stage must define process"),
+    ):
+        with Pipeline(modules) as pipeline, pytest.raises(NotImplementedError, match=name):
+            pipeline.dequeue()
+    with (
+        Pipeline([Numbers(1), Sink()]) as pipeline,
+        pytest.raises(NotImplementedError, match="Sink must define"),
+    ):
+        pipeline.wait()
+
+
+def test_errors_are_those_of_the_source():
+    class Careless(Numbers):
+        def __init__(self):
+            super().__init__(3)
+            self.errors = []
+
+        def load(self, task):
+            self.errors.append((f"sample {task}", "bad"))
+            return super().load(task)
+
+    with Pipeline([Careless()]) as pipeline:
+        list(pipeline)
+        assert sorted(pipeline.errors) == [(f"sample {n}", "bad") for n in range(3)]
+        pipeline.errors.clear()
+        assert len(pipeline.errors) == 3
+    with Pipeline([Numbers(1)]) as pipeline:
+        assert pipeline.errors == []
+
+
+# Workers
+
+
+@WORKERS
+def test_every_worker_opens_and_closes_in_its_own_thread(workers):
+    events = []
+
+    class Watched(Stage):
+        def open(self):
+            events.append(("open", threading.get_ident()))
+
+        def close(self):
+            events.append(("close", threading.get_ident()))
+
+        def process(self, batch):
+            assert ("open", threading.get_ident()) in events
+            return batch
+
+    with Pipeline([Numbers(50), Watched(workers=workers)]) as pipeline:
+        list(pipeline)
+        # The end of the data comes after every worker has closed.
+        assert sorted(kind for kind, _ in events) == ["close"] * workers + ["open"] * workers
+    assert len({thread for _, thread in events}) == workers
+
+
+def test_close_is_not_called_where_open_failed():
+    closed = []
+
+    class Watched(Stage):
+        def open(self):
+            raise Fault
+
+        def close(self):
+            closed.append(1)
+
+    with Pipeline([Numbers(50), Watched()]) as pipeline, pytest.raises(Fault):
+        pipeline.dequeue()
+    assert closed == []
+
+
+def test_workers_by_default():
+    source, stage, sink = Numbers(1), Pass(), Collect()
+    assert source.workers == usable_cores() >= 1
+    assert stage.workers == sink.workers == 1
+    with Pipeline([source, stage, sink]) as pipeline:
+        assert [module.workers for module in pipeline.stats().modules] == [usable_cores(), 1, 1]
+
+
+def test_module_may_forget_to_call_init():
+    class Bare(Source):
+        def __init__(self):
+            pass
+
+        def tasks(self):
+            return iter(range(3))
+
+        def load(self, task):
+            return Batch({"numbers": np.arange(4 * task, 4 * task + 4)})
+
+    with Pipeline([Bare()]) as pipeline:
+        assert numbers_of(pipeline) == [0, 1, 2]
+
+
+def test_modules_are_called_by_their_class_unless_they_say_otherwise():
+    class Renamed(Pass):
+        name = "Other"
+
+    assert (Pass.name, Pass().name, Renamed().name) == ("Pass", "Pass", "Other")
+    with Pipeline([Numbers(1), Pass(), Renamed(), Pass()]) as pipeline:
+        assert [module.name for module in pipeline.stats().modules] == [
+            "Numbers",
+            "Pass 1",
+            "Other",
+            "Pass 2",
+        ]
+        assert repr(pipeline) == "<Pipeline Numbers -> Pass 1 -> Other -> Pass 2, running>"
+    assert repr(pipeline) == "<Pipeline Numbers -> Pass 1 -> Other -> Pass 2, stopped>"
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (list, "must be a list that begins with a Source"),
+        (lambda: Numbers(1), "must be a list"),
+        (lambda: [Pass()], r"modules\[0\] must be a Source, but is Pass, a Stage"),
+        (
+            lambda: [Numbers(1), Numbers(1)],
+            r"modules\[1\] must be a Stage or a Sink, but is Numbers, a Source",
+        ),
+        (lambda: [Numbers(1), Collect(), Pass()], r"modules\[1\] must be a Stage, but is Collect, a Sink"),
+        (lambda: [Numbers(1), Pass], r"modules\[1\] must be a Module, but is the class Pass itself; call it"),
+        (lambda: [Numbers(1), len], r"modules\[1\] must be a Module, but is builtin_function_or_method"),
+        (lambda: [Numbers(1), Module()], r"modules\[1\] must be a Stage or a Sink, but is Module"),
+        (lambda: [Numbers(1), *[Pass()] * 2], r"modules\[2\] \(Pass\) is used twice"),
+    ],
+)
+def test_modules_that_do_not_fit_are_refused(modules, message):
+    with pytest.raises(ArgumentError, match=message):
+        Pipeline(modules())
+
+
+def test_module_belongs_to_one_pipeline():
+    source = Numbers(1)
+    with Pipeline([source]) as pipeline:
+        with pytest.raises(ArgumentError, match=r"modules\[0\] \(Numbers\) is used twice"):
+            Pipeline([source])
+        assert numbers_of(pipeline) == [0]
+    with pytest.raises(ArgumentError, match="used twice"):
+        Pipeline([source])
+
+
+def test_refused_modules_can_be_used_later():
+    source = Numbers(1)
+    with pytest.raises(ArgumentError):
+        Pipeline([source, source])
+    with Pipeline([source]) as pipeline:
+        assert numbers_of(pipeline) == [0]
+
+
+@pytest.mark.parametrize("name", ["workers", "queue_size"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
+def test_counts_of_a_module_are_checked(name, value):
+    with pytest.raises(
+        ArgumentError, match=f"Pass: {name} must be a whole number of 1 or more, but is {value!r}"
+    ):
+        Pass(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5])
+def test_max_bytes_is_checked(value):
+    with pytest.raises(ArgumentError, match="Pipeline: max_bytes must be"):
+        Pipeline([Numbers(1)], max_bytes=value)
+
+
+def test_counts_may_be_numpy_integers():
+    assert Pass(workers=np.int64(3), queue_size=np.uint8(2)).workers == 3
+
+
+def test_errors_are_highway_errors():
+    for error in (
+        ArgumentError,
+        ContractError,
+        EndOfData,
+        PipelineStateError,
+        UnknownLengthError,
+        WaitTimeout,
+    ):
+        assert issubclass(error, HighwayError)
