@@ -127,13 +127,9 @@ class Source(Module):
     """Where batches begin: `tasks` says what there is to load, `load` does it in any worker.
 
     A source that knows how many batches an epoch has defines ``__len__``. Its tasks then come epoch by
-    epoch, that many each. A source that leaves samples out lists them in `errors`, as (key, reason).
+    epoch, that many each. A source that leaves samples out has an attribute or a property `errors`: those
+    so far, as (key, reason).
     """
-
-    @property
-    def errors(self) -> Sequence[tuple[str, str]]:
-        """Samples that were left out so far, as (key, reason)."""
-        return ()
 
     def default_workers(self) -> int:
         return usable_cores()
@@ -378,7 +374,7 @@ class Pipeline:
     @property
     def errors(self) -> list[tuple[str, str]]:
         """Samples that the source left out so far, as (key, reason)."""
-        return list(self._source.errors)
+        return list(getattr(self._source, "errors", ()))
 
     def __len__(self) -> int:
         """Number of batches in an epoch.
