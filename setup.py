@@ -3,7 +3,7 @@
 Switches (environment variables, each "1" to turn on):
 
 HIGHWAY_DEBUG     bounds checks in Cython, assertions and symbols in C, no optimisation
-HIGHWAY_COVERAGE  line tracing in Cython for coverage measurements
+HIGHWAY_COVERAGE  line tracing in Cython for coverage measurements, except in nogil functions (tox run -e coverage)
 HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks and assertions
                   (run with libasan preloaded: tools/sanitized.sh)
 HIGHWAY_WERROR    C warnings end the build
@@ -97,7 +97,7 @@ def extensions():
         compile_args += ["-O3", "-g0"]
         macros += [("NDEBUG", "1")]
     if COVERAGE:
-        macros += [("CYTHON_TRACE_NOGIL", "1")]
+        macros += [("CYTHON_TRACE", "1")]
     if SANITIZE:
         sanitizers = [
             "-fsanitize=address,undefined",
@@ -147,7 +147,8 @@ class BuildCore(build_ext):
         generated = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,
-            build_dir=os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
+            # Cython's plugin for coverage looks for the generated C beside its source.
+            build_dir=None if COVERAGE else os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
             force=self.force,
             quiet=self.verbose == 0,
         )
