@@ -82,17 +82,14 @@ static void on_error(j_common_ptr jpeg) {
 }
 
 static void on_message(j_common_ptr jpeg, int level) {
-    if (level < 0)
-        jpeg->err->num_warnings++;
+    if (level < 0) jpeg->err->num_warnings++;
 }
 
 static void *grow(void *memory, size_t *capacity, size_t needed) {
-    if (needed <= *capacity)
-        return memory;
+    if (needed <= *capacity) return memory;
     free(memory);
     memory = malloc(needed);
-    if (!memory)
-        fail("memory", "none left");
+    if (!memory) fail("memory", "none left");
     *capacity = needed;
     return memory;
 }
@@ -101,13 +98,11 @@ static size_t read_file(worker *w, const char *path) {
     struct stat status;
     size_t have = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status))
-        fail(path, strerror(errno));
+    if (fd < 0 || fstat(fd, &status)) fail(path, strerror(errno));
     w->file = grow(w->file, &w->file_capacity, status.st_size + 1);
     while (have < (size_t)status.st_size) {
         ssize_t got = read(fd, w->file + have, status.st_size - have);
-        if (got <= 0)
-            fail(path, got ? strerror(errno) : "ended early");
+        if (got <= 0) fail(path, got ? strerror(errno) : "ended early");
         have += got;
     }
     close(fd);
@@ -164,8 +159,7 @@ static void decode(worker *w, const char *path) {
     jpeg->client_data = (void *)path;
     jpeg_mem_src(jpeg, w->file, size);
     jpeg_read_header(jpeg, TRUE);
-    if (jpeg->num_components != 4)
-        jpeg->out_color_space = JCS_RGB;
+    if (jpeg->num_components != 4) jpeg->out_color_space = JCS_RGB;
     if (window_mode) {
         long x, y, width, height, first_row;
         int eighths = 8;
@@ -178,15 +172,12 @@ static void decode(worker *w, const char *path) {
         jpeg_start_decompress(jpeg);
         left = x * eighths / 8;
         columns = ((x + width) * eighths + 7) / 8 - left;
-        if (left + columns > jpeg->output_width)
-            columns = jpeg->output_width - left;
+        if (left + columns > jpeg->output_width) columns = jpeg->output_width - left;
         first_row = y * eighths / 8;
         rows = ((y + height) * eighths + 7) / 8 - first_row;
-        if (first_row + rows > jpeg->output_height)
-            rows = jpeg->output_height - first_row;
+        if (first_row + rows > jpeg->output_height) rows = jpeg->output_height - first_row;
         jpeg_crop_scanline(jpeg, &left, &columns);
-        if (first_row)
-            jpeg_skip_scanlines(jpeg, first_row);
+        if (first_row) jpeg_skip_scanlines(jpeg, first_row);
     } else {
         jpeg_start_decompress(jpeg);
         rows = jpeg->output_height;
@@ -219,8 +210,7 @@ static void *work(void *argument) {
             w->sampled = 0;
         }
         phase = seen;
-        if (phase < 2)
-            decode(w, paths[atomic_fetch_add(&next_path, 1) % path_count]);
+        if (phase < 2) decode(w, paths[atomic_fetch_add(&next_path, 1) % path_count]);
     }
     end(w);
     return NULL;
@@ -241,15 +231,13 @@ static void print_grid(worker *w, const char *path, long target_height, long tar
         const uint8_t *row = w->pixels + ((top + y) * image_width + left) * components;
         for (long x = 0; x < width; x++) {
             long r = y * GRID_ROWS / height, c = x * GRID_COLUMNS / width;
-            for (int k = 0; k < 3; k++)
-                sums[r][c][k] += row[x * components + k];
+            for (int k = 0; k < 3; k++) sums[r][c][k] += row[x * components + k];
             counts[r][c]++;
         }
     }
     for (int r = 0; r < GRID_ROWS; r++)
         for (int c = 0; c < GRID_COLUMNS; c++)
-            for (int k = 0; k < 3; k++)
-                printf("%.2f ", counts[r][c] ? sums[r][c][k] / counts[r][c] : 0.0);
+            for (int k = 0; k < 3; k++) printf("%.2f ", counts[r][c] ? sums[r][c][k] / counts[r][c] : 0.0);
     printf("\n");
 }
 
@@ -258,27 +246,22 @@ static void read_paths(void) {
     size_t capacity = 0, room = 0;
     ssize_t length;
     while ((length = getline(&line, &capacity, stdin)) > 0) {
-        if (line[length - 1] == '\n')
-            line[--length] = 0;
-        if (!length)
-            continue;
+        if (line[length - 1] == '\n') line[--length] = 0;
+        if (!length) continue;
         if ((size_t)path_count == room) {
             room = room ? room * 2 : 1024;
             paths = realloc(paths, room * sizeof *paths);
-            if (!paths)
-                fail("memory", "none left");
+            if (!paths) fail("memory", "none left");
         }
         paths[path_count++] = strdup(line);
     }
     free(line);
-    if (!path_count)
-        fail("standard input", "no file names; expected one a line");
+    if (!path_count) fail("standard input", "no file names; expected one a line");
 }
 
 static void wait_seconds(double seconds) {
     struct timespec t = {(time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9)};
-    while (nanosleep(&t, &t) && errno == EINTR)
-        ;
+    while (nanosleep(&t, &t) && errno == EINTR);
 }
 
 int main(int argc, char **argv) {
@@ -286,15 +269,13 @@ int main(int argc, char **argv) {
         worker w = {0};
         read_paths();
         start(&w);
-        for (long i = 0; i < path_count; i++)
-            print_grid(&w, paths[i], atol(argv[2]), atol(argv[3]));
+        for (long i = 0; i < path_count; i++) print_grid(&w, paths[i], atol(argv[2]), atol(argv[3]));
         end(&w);
         return 0;
     }
     if (argc != 5 || (strcmp(argv[1], "full") && strcmp(argv[1], "window")) || atoi(argv[2]) < 1) {
-        fprintf(
-            stderr, "usage: bare_decode full|window THREADS WARMUP_SECONDS SECONDS < list-of-files\n"
-                    "       bare_decode grid HEIGHT WIDTH < list-of-files\n");
+        fprintf(stderr, "usage: bare_decode full|window THREADS WARMUP_SECONDS SECONDS < list-of-files\n"
+                        "       bare_decode grid HEIGHT WIDTH < list-of-files\n");
         return 2;
     }
     window_mode = !strcmp(argv[1], "window");
@@ -303,20 +284,17 @@ int main(int argc, char **argv) {
 
     worker *workers = calloc(threads, sizeof *workers);
     pthread_t *handles = calloc(threads, sizeof *handles);
-    if (!workers || !handles)
-        fail("memory", "none left");
+    if (!workers || !handles) fail("memory", "none left");
     for (int i = 0; i < threads; i++) {
         workers[i].random = 0x9E3779B97F4A7C15ULL * (i + 1);
-        if (pthread_create(&handles[i], NULL, work, &workers[i]))
-            fail("thread", "could not be started");
+        if (pthread_create(&handles[i], NULL, work, &workers[i])) fail("thread", "could not be started");
     }
     wait_seconds(atof(argv[3]));
     atomic_store(&measuring, 1);
     double began = now(), cpu = cpu_seconds();
     wait_seconds(atof(argv[4]));
     atomic_store(&measuring, 2);
-    for (int i = 0; i < threads; i++)
-        pthread_join(handles[i], NULL);
+    for (int i = 0; i < threads; i++) pthread_join(handles[i], NULL);
     double seconds = now() - began;
     cpu = cpu_seconds() - cpu;
 

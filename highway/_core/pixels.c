@@ -20,11 +20,9 @@ int hw_best(void) {
 #if X86_VARIANTS
     unsigned int a, b, c = 0, d;
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("ssse3"))
-        return HW_PLAIN;
+    if (!__builtin_cpu_supports("ssse3")) return HW_PLAIN;
     /* Older compilers cannot ask for f16c by name. */
-    if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
-        return HW_AVX2;
+    if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)) return HW_AVX2;
     return HW_SSSE3;
 #else
     return HW_PLAIN;
@@ -40,39 +38,24 @@ int hw_use(int wanted) {
 /* Reverse and swap */
 
 /* With `size` a constant, memcpy is a plain load and store. */
-ALWAYS_INLINE void reverse_pixels(
-    const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end, ptrdiff_t pixels, ptrdiff_t size) {
+ALWAYS_INLINE void reverse_pixels(const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end,
+                                  ptrdiff_t pixels, ptrdiff_t size) {
     for (ptrdiff_t i = first; i < end; i++)
         memcpy(out + i * size, in + (pixels - 1 - i) * size, (size_t)size);
 }
 
 /* Pixels `first` to `end` of the result. */
-static void reverse_plain(
-    const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end, ptrdiff_t pixels, ptrdiff_t size) {
+static void reverse_plain(const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end, ptrdiff_t pixels,
+                          ptrdiff_t size) {
     switch (size) {
-    case 1:
-        reverse_pixels(in, out, first, end, pixels, 1);
-        break;
-    case 2:
-        reverse_pixels(in, out, first, end, pixels, 2);
-        break;
-    case 3:
-        reverse_pixels(in, out, first, end, pixels, 3);
-        break;
-    case 4:
-        reverse_pixels(in, out, first, end, pixels, 4);
-        break;
-    case 6:
-        reverse_pixels(in, out, first, end, pixels, 6);
-        break;
-    case 12:
-        reverse_pixels(in, out, first, end, pixels, 12);
-        break;
-    case 16:
-        reverse_pixels(in, out, first, end, pixels, 16);
-        break;
-    default:
-        reverse_pixels(in, out, first, end, pixels, size);
+    case 1: reverse_pixels(in, out, first, end, pixels, 1); break;
+    case 2: reverse_pixels(in, out, first, end, pixels, 2); break;
+    case 3: reverse_pixels(in, out, first, end, pixels, 3); break;
+    case 4: reverse_pixels(in, out, first, end, pixels, 4); break;
+    case 6: reverse_pixels(in, out, first, end, pixels, 6); break;
+    case 12: reverse_pixels(in, out, first, end, pixels, 12); break;
+    case 16: reverse_pixels(in, out, first, end, pixels, 16); break;
+    default: reverse_pixels(in, out, first, end, pixels, size);
     }
 }
 
@@ -90,17 +73,10 @@ ALWAYS_INLINE void exchange_pixels(uint8_t *row, ptrdiff_t first, ptrdiff_t pixe
 /* Reverse in place, when the first and last `first` pixels are already done. */
 static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t size) {
     switch (size) {
-    case 1:
-        exchange_pixels(row, first, pixels, 1);
-        break;
-    case 3:
-        exchange_pixels(row, first, pixels, 3);
-        break;
-    case 4:
-        exchange_pixels(row, first, pixels, 4);
-        break;
-    default:
-        exchange_pixels(row, first, pixels, size);
+    case 1: exchange_pixels(row, first, pixels, 1); break;
+    case 3: exchange_pixels(row, first, pixels, 3); break;
+    case 4: exchange_pixels(row, first, pixels, 4); break;
+    default: exchange_pixels(row, first, pixels, size);
     }
 }
 
@@ -125,8 +101,7 @@ SSSE3 static void reverse_ssse3(const uint8_t *in, uint8_t *out, ptrdiff_t pixel
     ptrdiff_t whole = 16 / size, total = pixels * size;
     ptrdiff_t i = whole * size == 16 ? 0 : 1;
     __m128i mask = reversing(size, 0, 0);
-    if (i > pixels)
-        i = pixels;
+    if (i > pixels) i = pixels;
     reverse_plain(in, out, 0, i, pixels, size);
     for (; i * size + 16 <= total; i += whole) {
         __m128i block = _mm_loadu_si128((const __m128i *)(in + (pixels - i - whole) * size));
@@ -197,8 +172,7 @@ void hw_swap(uint8_t *restrict left, uint8_t *restrict right, ptrdiff_t bytes) {
 
 void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t size) {
     ptrdiff_t total = pixels * size, done = size;
-    if (total <= 0)
-        return;
+    if (total <= 0) return;
     if (size == 1) {
         memset(out, pixel[0], (size_t)total);
         return;
@@ -236,20 +210,16 @@ ALWAYS_INLINE uint16_t half_bits(float value) {
 
 /* A pattern of scales and biases that is `period` long, over and over; with `period` a constant this is
  * vector code. */
-ALWAYS_INLINE void apply_pattern(
-    const uint8_t *restrict in, float *restrict out, ptrdiff_t total, ptrdiff_t period,
-    const float *restrict scale, const float *restrict bias) {
+ALWAYS_INLINE void apply_pattern(const uint8_t *restrict in, float *restrict out, ptrdiff_t total,
+                                 ptrdiff_t period, const float *restrict scale, const float *restrict bias) {
     ptrdiff_t start = 0;
     for (; start + period <= total; start += period)
-        for (ptrdiff_t i = 0; i < period; i++)
-            out[start + i] = (float)in[start + i] * scale[i] + bias[i];
-    for (ptrdiff_t i = 0; start + i < total; i++)
-        out[start + i] = (float)in[start + i] * scale[i] + bias[i];
+        for (ptrdiff_t i = 0; i < period; i++) out[start + i] = (float)in[start + i] * scale[i] + bias[i];
+    for (ptrdiff_t i = 0; start + i < total; i++) out[start + i] = (float)in[start + i] * scale[i] + bias[i];
 }
 
-ALWAYS_INLINE void normalize_interleaved(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out) {
+ALWAYS_INLINE void normalize_interleaved(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                         const float *scale, const float *bias, float *out) {
     float scales[64], biases[64];
     ptrdiff_t total = pixels * channels;
     if (channels > 4) {
@@ -261,44 +231,28 @@ ALWAYS_INLINE void normalize_interleaved(
         biases[i] = bias[i % channels];
     }
     switch (channels) {
-    case 1:
-        apply_pattern(in, out, total, 16, scales, biases);
-        break;
-    case 2:
-        apply_pattern(in, out, total, 32, scales, biases);
-        break;
-    case 3:
-        apply_pattern(in, out, total, 48, scales, biases);
-        break;
-    default:
-        apply_pattern(in, out, total, 64, scales, biases);
+    case 1: apply_pattern(in, out, total, 16, scales, biases); break;
+    case 2: apply_pattern(in, out, total, 32, scales, biases); break;
+    case 3: apply_pattern(in, out, total, 48, scales, biases); break;
+    default: apply_pattern(in, out, total, 64, scales, biases);
     }
 }
 
 /* Pixels from `first` on of one channel; with `channels` a constant this is vector code where the CPU can. */
-ALWAYS_INLINE void normalize_channel(
-    const uint8_t *restrict in, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t channels, float scale,
-    float bias, float *restrict out) {
-    for (ptrdiff_t i = first; i < pixels; i++)
-        out[i] = (float)in[i * channels] * scale + bias;
+ALWAYS_INLINE void normalize_channel(const uint8_t *restrict in, ptrdiff_t first, ptrdiff_t pixels,
+                                     ptrdiff_t channels, float scale, float bias, float *restrict out) {
+    for (ptrdiff_t i = first; i < pixels; i++) out[i] = (float)in[i * channels] * scale + bias;
 }
 
-ALWAYS_INLINE void normalize_channels(
-    const uint8_t *in, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-    const float *bias, float *out, ptrdiff_t plane) {
+ALWAYS_INLINE void normalize_channels(const uint8_t *in, ptrdiff_t first, ptrdiff_t pixels,
+                                      ptrdiff_t channels, const float *scale, const float *bias, float *out,
+                                      ptrdiff_t plane) {
     for (ptrdiff_t c = 0; c < channels; c++) {
         switch (channels) {
-        case 1:
-            normalize_channel(in, first, pixels, 1, scale[0], bias[0], out);
-            break;
-        case 3:
-            normalize_channel(in + c, first, pixels, 3, scale[c], bias[c], out + c * plane);
-            break;
-        case 4:
-            normalize_channel(in + c, first, pixels, 4, scale[c], bias[c], out + c * plane);
-            break;
-        default:
-            normalize_channel(in + c, first, pixels, channels, scale[c], bias[c], out + c * plane);
+        case 1: normalize_channel(in, first, pixels, 1, scale[0], bias[0], out); break;
+        case 3: normalize_channel(in + c, first, pixels, 3, scale[c], bias[c], out + c * plane); break;
+        case 4: normalize_channel(in + c, first, pixels, 4, scale[c], bias[c], out + c * plane); break;
+        default: normalize_channel(in + c, first, pixels, channels, scale[c], bias[c], out + c * plane);
         }
     }
 }
@@ -308,33 +262,28 @@ ALWAYS_INLINE void normalize_channels(
 /* Eight values to place `at` of an array of float, or of half precision. */
 AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int half) {
     if (half)
-        _mm_storeu_si128(
-            (__m128i *)((uint16_t *)out + at), _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
+                         _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
     else
         _mm256_storeu_ps((float *)out + at, values);
 }
 
 /* Interleaved, eight pixels at a time; returns how many pixels are done. */
-AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias, void *out,
-    int half) {
+AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                              const float *scale, const float *bias, void *out, int half) {
     float pattern[32];
     __m256 scales[4], biases[4];
     ptrdiff_t i = 0;
-    for (ptrdiff_t k = 0; k < 8 * channels; k++)
-        pattern[k] = scale[k % channels];
-    for (ptrdiff_t v = 0; v < channels; v++)
-        scales[v] = _mm256_loadu_ps(pattern + 8 * v);
-    for (ptrdiff_t k = 0; k < 8 * channels; k++)
-        pattern[k] = bias[k % channels];
-    for (ptrdiff_t v = 0; v < channels; v++)
-        biases[v] = _mm256_loadu_ps(pattern + 8 * v);
+    for (ptrdiff_t k = 0; k < 8 * channels; k++) pattern[k] = scale[k % channels];
+    for (ptrdiff_t v = 0; v < channels; v++) scales[v] = _mm256_loadu_ps(pattern + 8 * v);
+    for (ptrdiff_t k = 0; k < 8 * channels; k++) pattern[k] = bias[k % channels];
+    for (ptrdiff_t v = 0; v < channels; v++) biases[v] = _mm256_loadu_ps(pattern + 8 * v);
     for (; i + 8 <= pixels; i += 8) {
         for (ptrdiff_t v = 0; v < channels; v++) {
             ptrdiff_t at = i * channels + 8 * v;
             __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(in + at)));
-            put_eight(
-                _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(bytes), scales[v]), biases[v]), out, at, half);
+            put_eight(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(bytes), scales[v]), biases[v]), out, at,
+                      half);
         }
     }
     return i;
@@ -343,9 +292,9 @@ AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(
 /* Planar, two to four channels, eight pixels at a time: the lanes of a register get pixels 0 to 3 and 4 to 7,
    and one shuffle for each channel takes its bytes out, already as wide as an integer. Returns how many
    pixels are done. */
-AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias, void *out,
-    ptrdiff_t plane, int half) {
+AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                         const float *scale, const float *bias, void *out, ptrdiff_t plane,
+                                         int half) {
     __m256i masks[4];
     __m256 scales[4], biases[4];
     ptrdiff_t i = 0;
@@ -376,71 +325,49 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(
 
 /* Each number of channels compiled on its own, so that its tables stay in registers; 0 pixels of any other.
  */
-AVX2 static ptrdiff_t normalize_avx2(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out) {
+AVX2 static ptrdiff_t normalize_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                     const float *scale, const float *bias, float *out) {
     switch (channels) {
-    case 1:
-        return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
-    case 2:
-        return interleaved_avx2(in, pixels, 2, scale, bias, out, 0);
-    case 3:
-        return interleaved_avx2(in, pixels, 3, scale, bias, out, 0);
-    case 4:
-        return interleaved_avx2(in, pixels, 4, scale, bias, out, 0);
-    default:
-        return 0;
+    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
+    case 2: return interleaved_avx2(in, pixels, 2, scale, bias, out, 0);
+    case 3: return interleaved_avx2(in, pixels, 3, scale, bias, out, 0);
+    case 4: return interleaved_avx2(in, pixels, 4, scale, bias, out, 0);
+    default: return 0;
     }
 }
 
-AVX2 static ptrdiff_t normalize_half_avx2(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    uint16_t *out) {
+AVX2 static ptrdiff_t normalize_half_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                          const float *scale, const float *bias, uint16_t *out) {
     switch (channels) {
-    case 1:
-        return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
-    case 2:
-        return interleaved_avx2(in, pixels, 2, scale, bias, out, 1);
-    case 3:
-        return interleaved_avx2(in, pixels, 3, scale, bias, out, 1);
-    case 4:
-        return interleaved_avx2(in, pixels, 4, scale, bias, out, 1);
-    default:
-        return 0;
+    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
+    case 2: return interleaved_avx2(in, pixels, 2, scale, bias, out, 1);
+    case 3: return interleaved_avx2(in, pixels, 3, scale, bias, out, 1);
+    case 4: return interleaved_avx2(in, pixels, 4, scale, bias, out, 1);
+    default: return 0;
     }
 }
 
-AVX2 static ptrdiff_t normalize_planar_avx2(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out, ptrdiff_t plane) {
+AVX2 static ptrdiff_t normalize_planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                            const float *scale, const float *bias, float *out,
+                                            ptrdiff_t plane) {
     switch (channels) {
-    case 1:
-        return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
-    case 2:
-        return planar_avx2(in, pixels, 2, scale, bias, out, plane, 0);
-    case 3:
-        return planar_avx2(in, pixels, 3, scale, bias, out, plane, 0);
-    case 4:
-        return planar_avx2(in, pixels, 4, scale, bias, out, plane, 0);
-    default:
-        return 0;
+    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
+    case 2: return planar_avx2(in, pixels, 2, scale, bias, out, plane, 0);
+    case 3: return planar_avx2(in, pixels, 3, scale, bias, out, plane, 0);
+    case 4: return planar_avx2(in, pixels, 4, scale, bias, out, plane, 0);
+    default: return 0;
     }
 }
 
-AVX2 static ptrdiff_t normalize_planar_half_avx2(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    uint16_t *out, ptrdiff_t plane) {
+AVX2 static ptrdiff_t normalize_planar_half_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                                 const float *scale, const float *bias, uint16_t *out,
+                                                 ptrdiff_t plane) {
     switch (channels) {
-    case 1:
-        return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
-    case 2:
-        return planar_avx2(in, pixels, 2, scale, bias, out, plane, 1);
-    case 3:
-        return planar_avx2(in, pixels, 3, scale, bias, out, plane, 1);
-    case 4:
-        return planar_avx2(in, pixels, 4, scale, bias, out, plane, 1);
-    default:
-        return 0;
+    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
+    case 2: return planar_avx2(in, pixels, 2, scale, bias, out, plane, 1);
+    case 3: return planar_avx2(in, pixels, 3, scale, bias, out, plane, 1);
+    case 4: return planar_avx2(in, pixels, 4, scale, bias, out, plane, 1);
+    default: return 0;
     }
 }
 
@@ -448,48 +375,40 @@ AVX2 static ptrdiff_t normalize_planar_half_avx2(
 
 /* Each of these does what the CPU has vector code for, and the rest in the plain way. */
 
-void hw_normalize(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out) {
+void hw_normalize(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                  const float *bias, float *out) {
     ptrdiff_t i = 0;
 #if X86_VARIANTS
-    if (variant >= HW_AVX2)
-        i = normalize_avx2(in, pixels, channels, scale, bias, out);
+    if (variant >= HW_AVX2) i = normalize_avx2(in, pixels, channels, scale, bias, out);
 #endif
     normalize_interleaved(in + i * channels, pixels - i, channels, scale, bias, out + i * channels);
 }
 
-void hw_normalize_half(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    uint16_t *out) {
+void hw_normalize_half(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                       const float *bias, uint16_t *out) {
     ptrdiff_t i = 0;
 #if X86_VARIANTS
-    if (variant >= HW_AVX2)
-        i = normalize_half_avx2(in, pixels, channels, scale, bias, out);
+    if (variant >= HW_AVX2) i = normalize_half_avx2(in, pixels, channels, scale, bias, out);
 #endif
     for (; i < pixels; i++)
         for (ptrdiff_t c = 0; c < channels; c++)
             out[i * channels + c] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
 }
 
-void hw_normalize_planar(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out, ptrdiff_t plane) {
+void hw_normalize_planar(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                         const float *bias, float *out, ptrdiff_t plane) {
     ptrdiff_t i = 0;
 #if X86_VARIANTS
-    if (variant >= HW_AVX2)
-        i = normalize_planar_avx2(in, pixels, channels, scale, bias, out, plane);
+    if (variant >= HW_AVX2) i = normalize_planar_avx2(in, pixels, channels, scale, bias, out, plane);
 #endif
     normalize_channels(in, i, pixels, channels, scale, bias, out, plane);
 }
 
-void hw_normalize_planar_half(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    uint16_t *out, ptrdiff_t plane) {
+void hw_normalize_planar_half(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                              const float *bias, uint16_t *out, ptrdiff_t plane) {
     ptrdiff_t done = 0;
 #if X86_VARIANTS
-    if (variant >= HW_AVX2)
-        done = normalize_planar_half_avx2(in, pixels, channels, scale, bias, out, plane);
+    if (variant >= HW_AVX2) done = normalize_planar_half_avx2(in, pixels, channels, scale, bias, out, plane);
 #endif
     for (ptrdiff_t c = 0; c < channels; c++)
         for (ptrdiff_t i = done; i < pixels; i++)

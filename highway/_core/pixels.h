@@ -31,21 +31,17 @@ void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t siz
 
 /* out = in * scale + bias in float, both roundings, with a scale and bias for each channel; interleaved like
  * the input. */
-void hw_normalize(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out);
+void hw_normalize(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                  const float *bias, float *out);
 
 /* The same, rounded once more to IEEE half precision (to nearest, ties to even). */
-void hw_normalize_half(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    uint16_t *out);
+void hw_normalize_half(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                       const float *bias, uint16_t *out);
 
 /* The same two with channel c going to out + c * plane. */
-void hw_normalize_planar(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    float *out, ptrdiff_t plane);
-void hw_normalize_planar_half(
-    const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale, const float *bias,
-    uint16_t *out, ptrdiff_t plane);
+void hw_normalize_planar(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                         const float *bias, float *out, ptrdiff_t plane);
+void hw_normalize_planar_half(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                              const float *bias, uint16_t *out, ptrdiff_t plane);
 
 #endif
