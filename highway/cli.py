@@ -90,7 +90,10 @@ def _bench(options: argparse.Namespace) -> int:
     stages = len(modules) - 1
     facts(
         [
-            ("data", f"{reader.size} files in {len(reader.classes)} classes, in {options.data_dir}"),
+            (
+                "data",
+                f"{_count(reader.size, 'file')} in {_count(len(reader.classes), 'class')}, in {options.data_dir}",
+            ),
             ("job", " -> ".join(map(repr, modules))),
             ("threads", f"{reader.workers} to read and decode" + (", 1 to augment" if stages else "")),
         ]
@@ -118,7 +121,8 @@ def _preview(options: argparse.Namespace) -> int:
     title = ", then ".join([repr(reader.fit), *(repr(step) for step in _transforms(options))])
     save_contact_sheet(options.output, batch, reader.classes, columns=options.columns, title=title)
     _tell_bad_files(reader)
-    print(f"{options.output}: {batch.size} of {reader.size} images, {len(reader.classes)} classes")
+    shown = f"{batch.size} of {_count(reader.size, 'image')}"
+    print(f"{options.output}: {shown}, {_count(len(reader.classes), 'class')}")
     return 0
 
 
@@ -158,11 +162,19 @@ def _tell_bad_files(reader: ImageFileReader) -> None:
     errors = reader.errors
     if errors:
         done = "left out" if reader.on_error == "skip" else "replaced by others"
-        print(f"{len(errors)} of {reader.size} files could not be read and were {done}:", file=sys.stderr)
+        print(
+            f"{_count(reader.size, 'file')}, of which {len(errors)} could not be read; {done}:",
+            file=sys.stderr,
+        )
         for _, reason in errors[:10]:
             print(f"  {_in_one_line(HighwayError(reason))}", file=sys.stderr)
         if len(errors) > 10:
             print(f"  and {len(errors) - 10} more", file=sys.stderr)
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun if number == 1 else noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {plural}"
 
 
 # The arguments

@@ -66,10 +66,9 @@ def find_photographs() -> dict[str, Path]:
         data = Path(place) / "data"
         found.update({label: data / name for label, name in PHOTOGRAPHS.items() if (data / name).is_file()})
     if len(found) < 2:
-        what = "has no photographs here" if specification else "is not installed"
+        state = "has none of them here" if specification else "is not installed"
         raise MissingPackageError(
-            f"highway demo: scikit-image {what}, whose photographs the demo uses: "
-            "pip install --no-deps scikit-image"
+            f"demo: the photographs are those of scikit-image, which {state}: pip install --no-deps scikit-image"
         )
     return found
 
@@ -89,7 +88,7 @@ def cut_photographs(photographs: dict[str, Path], folder: Path) -> None:
         from PIL import Image
     except ImportError:
         raise MissingPackageError(
-            "highway demo: PIL is not installed, which cuts the photographs: pip install Pillow-SIMD"
+            "demo: PIL, which cuts the photographs, is not installed: pip install Pillow-SIMD"
         ) from None
     for label, path in photographs.items():
         into = folder / label
@@ -154,8 +153,8 @@ def run(output: Path, *, epochs: int = 20, workers: int | None = None) -> int:
         The photographs are missing, or something cannot be read or written.
     """
     photos = output / "photos"
-    heading("Photographs")
     photographs = find_photographs()
+    heading("Photographs")
     cut_photographs(photographs, photos)
     reader = ImageFileReader(photos, 16, (240, 320), epochs=epochs, workers=workers)
     facts(

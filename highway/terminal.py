@@ -30,8 +30,6 @@ class Run:
         From the start of the pipeline until the last batch.
     first : float
         Seconds until the first batch.
-    rate : float
-        Images a second; counted from the first batch on where there were more.
     stats : PipelineStats
     interrupted : bool
         Whether Ctrl-C ended it.
@@ -41,9 +39,13 @@ class Run:
     batches: int
     seconds: float
     first: float
-    rate: float
     stats: PipelineStats
     interrupted: bool
+
+    @property
+    def rate(self) -> float:
+        """Images a second, the start included."""
+        return self.images / self.seconds if self.seconds > 0 else 0.0
 
     def __str__(self) -> str:
         rate = (
@@ -64,8 +66,8 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
     seconds : float, optional
         When to end; looked at after every batch.
     """
-    first: float | None = None
-    images = batches = images_of_first = 0
+    first = 0.0
+    images = batches = 0
     interrupted = False
     with _progress(total) as advance:
         start = last = time.perf_counter()
@@ -73,23 +75,16 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
             try:
                 for batch in pipeline:
                     last = time.perf_counter()
-                    size = batch.size
-                    if first is None:
-                        first, images_of_first = last - start, size
-                    images += size
+                    first = first or last - start
+                    images += batch.size
                     batches += 1
-                    advance(size)
+                    advance(batch.size)
                     if seconds is not None and last - start >= seconds:
                         break
             except KeyboardInterrupt:
                 interrupted = True
             stats = pipeline.stats()
-    elapsed = last - start
-    if batches > 1 and first is not None:
-        rate = (images - images_of_first) / max(elapsed - first, 1e-9)
-    else:
-        rate = images / max(elapsed, 1e-9)
-    return Run(images, batches, elapsed, first or 0.0, rate, stats, interrupted)
+    return Run(images, batches, last - start, first, stats, interrupted)
 
 
 @contextmanager
