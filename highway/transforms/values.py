@@ -66,10 +66,13 @@ class Normalize(Transform):
         self.layout = layout
         self.dtype = _real(dtype)
         wide_mean, wide_std = np.broadcast_arrays(np.array(means), np.array(stds))
-        self._scale = (1 / (255 * wide_std)).astype(np.float32)
-        self._bias = (-wide_mean / wide_std).astype(np.float32)
+        with np.errstate(over="ignore"):
+            self._scale = (1 / (255 * wide_std)).astype(np.float32)
+            self._bias = (-wide_mean / wide_std).astype(np.float32)
         if not (np.isfinite(self._scale).all() and np.isfinite(self._bias).all()):
-            raise ArgumentError(f"Normalize: std is {std!r}; expected numbers that are not as small")
+            raise ArgumentError(
+                f"Normalize: mean is {mean!r} and std is {std!r}; expected 1 / std and mean / std within float32"
+            )
 
     def apply_images(self, images: NDArray[Any], params: None) -> NDArray[Any]:
         """Normalize.

@@ -1,0 +1,181 @@
+"""Normalizing kernels against NumPy, bit for bit: every variant, layout, type and number of channels."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from highway._core import values
+
+VARIANTS = sorted(values.VARIANTS)
+CHANNELS = [0, 1, 2, 3, 4, 5, 7, 16, 64, 65]
+
+
+@pytest.fixture(params=VARIANTS, autouse=True)
+def variant(request):
+    used = values.use_variant(request.param)
+    yield used
+    values.use_variant(os.environ.get("HIGHWAY_SIMD") or VARIANTS[0])
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def factors(channels, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=channels).astype(np.float32) / 50, rng.normal(size=channels).astype(np.float32)
+
+
+def reference(images, scale, bias, planar, dtype):
+    """NumPy multiplies and adds in two steps, each rounded to float32."""
+    out = images.astype(np.float32) * scale + bias
+    assert out.dtype == np.float32
+    with np.errstate(over="ignore"):
+        out = out.astype(dtype)
+    return np.moveaxis(out, 3, 1) if planar else out
+
+
+def normalize(images, scale, bias, planar, dtype):
+    shape = images.shape[:1] + images.shape[3:] + images.shape[1:3] if planar else images.shape
+    memory = np.full(int(np.prod(shape)) + 64, 77, dtype)
+    out = memory[32 : 32 + int(np.prod(shape))].reshape(shape)
+    kernel = values.normalize_planar if planar else values.normalize
+    kernel(images, scale, bias, out.view(np.uint16) if dtype == np.float16 else out)
+    # Nothing before or behind was touched.
+    assert (memory[:32] == 77).all()
+    assert (memory[32 + out.size :] == 77).all()
+    return out
+
+
+def check(images, scale, bias):
+    for planar in (False, True):
+        for dtype in (np.float32, np.float16):
+            expected = np.ascontiguousarray(reference(images, scale, bias, planar, dtype))
+            out = normalize(images, scale, bias, planar, dtype)
+            bits = np.uint16 if dtype == np.float16 else np.uint32
+            assert np.array_equal(out.view(bits), expected.view(bits))
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_every_number_of_channels_and_width(channels):
+    for width in (0, 1, 2, 7, 8, 9, 15, 16, 17, 33, 100):
+        check(random((2, 3, width, channels), width), *factors(channels))
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 2, 3, 3), (1, 0, 3, 3), (1, 1, 1, 1), (3, 1, 40, 3), (2, 7, 1, 3), (1, 2, 0, 3)]
+)
+def test_small_shapes(shape):
+    check(random(shape), *factors(shape[3]))
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.integers(0, 40),
+    st.integers(1, 6),
+    st.lists(st.floats(-1e5, 1e5, width=32), min_size=12, max_size=12),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_shape_and_factors(count, height, width, channels, factors, seed):
+    scale = np.array(factors[:channels], np.float32)
+    bias = np.array(factors[6 : 6 + channels], np.float32)
+    check(random((count, height, width, channels), seed), scale, bias)
+
+
+def test_every_byte():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    for seed in range(200):
+        check(images, *factors(1, seed))
+
+
+def test_half_precision_rounds_to_nearest_even_everywhere():
+    """Ties, overflow to infinity, the smallest normal number, subnormal ones and both zeros."""
+    images = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1)
+    for exponent in range(-40, 12):
+        for bias in (0.0, 1.0, -1.0, 2.0**-25, 2048.0, 65504.0):
+            for factor in (1.0, 1.5, -1.0, 1 + 2.0**-12):
+                scale = np.array([2.0**exponent * factor], np.float32)
+                check(images, scale, np.array([bias], np.float32))
+
+
+def test_no_fused_multiply_add():
+    """A product whose rounding shows: fused, the result would be another number."""
+    images = np.full((1, 4, 8, 3), 255, np.uint8)
+    scale = np.full(3, 1 / 3, np.float32)
+    bias = np.full(3, -85, np.float32)
+    fused = np.float32(np.float64(255) * np.float64(scale[0]) - 85)
+    two_steps = np.float32(255) * scale[0] + bias[0]
+    assert fused != two_steps
+    for planar in (False, True):
+        assert (normalize(images, scale, bias, planar, np.float32) == two_steps).all()
+
+
+def test_rows_wherever_they_lie():
+    base = random((6, 12, 40, 3))
+    base.setflags(write=False)
+    for images in (base[::2], base[::-2], base[1:4, ::-1], base[:3, 2:9, 5:30], base[:3, ::3, 1:2]):
+        check(images, *factors(3))
+    check(random((2, 3, 1, 5))[..., :1], *factors(1))
+
+
+def test_big_images():
+    check(random((1, 3000, 3001, 3)), *factors(3))
+
+
+def test_threads_give_equal_bits():
+    images = random((16, 33, 101, 3))
+    scale, bias = factors(3)
+    expected = reference(images, scale, bias, True, np.float32)
+
+    def normalized(sample):
+        return normalize(images[sample], scale, bias, True, np.float32)
+
+    for threads in (1, 2, 8):
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(normalized, [slice(n, n + 1) for n in range(16)]))
+        assert np.array_equal(np.concatenate(parts), expected)
+
+
+def test_entries_refuse_what_does_not_fit():
+    images = np.zeros((2, 4, 5, 3), np.uint8)
+    scale, bias = factors(3)
+    out = np.zeros((2, 4, 5, 3), np.float32)
+    planes = np.zeros((2, 3, 4, 5), np.float32)
+    for kernel, good in ((values.normalize, out), (values.normalize_planar, planes)):
+        wrong = [
+            ((images, scale, bias, good[:1].copy()), "but out|out has"),
+            ((images, scale, bias, np.zeros((2, 6, 5, 2), np.float32)), "out has"),
+            ((images, scale[:2], bias, good), "scale of 2 and bias of 3 for 3 channels"),
+            ((images, scale, bias[:2], good), "scale of 3 and bias of 2 for 3 channels"),
+            ((images[:, :, ::-1], scale, bias, good), "packed rows"),
+            ((np.zeros((2, 4, 5, 6), np.uint8)[..., :3], scale, bias, good), "packed rows"),
+            ((np.zeros((2, 4, 5, 6), np.uint8)[..., ::2], scale, bias, good), "packed rows"),
+            ((images.astype(np.int8), scale, bias, good), "Buffer dtype mismatch"),
+            ((images, scale.astype(np.float64), bias, good), "Buffer dtype mismatch"),
+            ((images[0], scale, bias, good), "wrong number of dimensions"),
+        ]
+        for arguments, message in wrong:
+            with pytest.raises(ValueError, match=message):
+                kernel(*arguments)
+        with pytest.raises(TypeError):
+            kernel(images, scale, bias, good.astype(np.float64))
+        frozen = good.copy()
+        frozen.setflags(write=False)
+        with pytest.raises(ValueError, match="read-only"):
+            kernel(images, scale, bias, frozen)
+    with pytest.raises(ValueError, match="out has"):
+        values.normalize(images, scale, bias, planes)
+    with pytest.raises(ValueError, match="out has"):
+        values.normalize_planar(images, scale, bias, out)
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="'sse9'; expected one of plain, ssse3, avx2"):
+        values.use_variant("sse9")
+    assert values.use_variant("plain") == "plain"
