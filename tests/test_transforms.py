@@ -162,7 +162,14 @@ def test_one_number_is_a_square():
 def test_strided_and_read_only_images():
     base = random((6, 12, 40, 3))
     base.setflags(write=False)
-    for images in (base[::2], base[:, :, ::-1], base[..., ::-1], base[:, 2:9, 5:30], base[..., 1:2], base[:, :, ::3]):
+    for images in (
+        base[::2],
+        base[:, :, ::-1],
+        base[..., ::-1],
+        base[:, 2:9, 5:30],
+        base[..., 1:2],
+        base[:, :, ::3],
+    ):
         plain = images.copy()
         for transform in (FlipX(1), FlipY(1), CenterCrop(4), Pad(3), Normalize(0.5, 0.5)):
             assert np.array_equal(apply(transform, images), apply(transform, plain))
@@ -196,8 +203,12 @@ def test_normalize_takes_one_number_for_all_channels():
         out = apply(Normalize(0, 1), images)
         np.testing.assert_allclose(out, images.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
     three = random((2, 5, 7, 3))
-    assert np.array_equal(apply(Normalize((0.1, 0.2, 0.3), 0.5), three), apply(Normalize([0.1, 0.2, 0.3], [0.5] * 3), three))
-    assert np.array_equal(apply(Normalize(0.5, np.full(3, 0.25)), three), apply(Normalize([0.5] * 3, 0.25), three))
+    assert np.array_equal(
+        apply(Normalize((0.1, 0.2, 0.3), 0.5), three), apply(Normalize([0.1, 0.2, 0.3], [0.5] * 3), three)
+    )
+    assert np.array_equal(
+        apply(Normalize(0.5, np.full(3, 0.25)), three), apply(Normalize([0.5] * 3, 0.25), three)
+    )
 
 
 # Lambda and a transform of the user's own
@@ -241,13 +252,24 @@ def test_a_transform_of_your_own_overrides_one_method():
 def test_deterministic_forms():
     assert FlipX().deterministic() is None
     assert FlipY().deterministic() is None
-    for transform in (CenterCrop(3), Pad(1), Normalize(), Lambda(len), CenterFit(3), Stretch(3), Letterbox(3), Transform()):
+    for transform in (
+        CenterCrop(3),
+        Pad(1),
+        Normalize(),
+        Lambda(len),
+        CenterFit(3),
+        Stretch(3),
+        Letterbox(3),
+        Transform(),
+    ):
         assert transform.deterministic() is transform
     crop = RandomCrop((3, 4), padding=1, fill=2).deterministic()
     assert (type(crop), crop.size, crop.padding, crop.fill) == (CenterCrop, (3, 4), 1, 2)
     fit = RandomResizedCrop((3, 4), interpolation="bicubic").deterministic()
     assert (type(fit), fit.size, fit.interpolation) == (CenterFit, (3, 4), "bicubic")
-    with pytest.raises(ArgumentError, match=r"Shaky\(by=10, wrap=True\) draws random numbers .* override Shaky.deterministic"):
+    with pytest.raises(
+        ArgumentError, match=r"Shaky\(by=10, wrap=True\) draws random numbers .* override Shaky.deterministic"
+    ):
         Shaky().deterministic()
 
 
@@ -291,7 +313,10 @@ def test_repr_as_written():
         (lambda: FlipX(True), "FlipX: p is True"),
         (lambda: RandomCrop(0), "RandomCrop: size is 0; expected a whole number from 1"),
         (lambda: RandomCrop((3, 0)), r"RandomCrop: size\[1\] is 0"),
-        (lambda: RandomCrop((3, 4, 5)), r"RandomCrop: size is \(3, 4, 5\); expected a whole number or \(height, width\)"),
+        (
+            lambda: RandomCrop((3, 4, 5)),
+            r"RandomCrop: size is \(3, 4, 5\); expected a whole number or \(height, width\)",
+        ),
         (lambda: CenterCrop(2.5), "CenterCrop: size is 2.5"),
         (lambda: RandomCrop(3, padding=-1), "RandomCrop: padding is -1"),
         (lambda: Pad((1, 2, 3)), r"Pad: padding is \(1, 2, 3\); expected a whole number, \(left and right"),
@@ -299,14 +324,20 @@ def test_repr_as_written():
         (lambda: Pad(1, fill="red"), "Pad: fill is 'red'; expected a number"),
         (lambda: Pad(1, fill=()), r"Pad: fill is \(\); expected one number or more"),
         (lambda: Pad(1, fill=(1, float("inf"))), r"Pad: fill\[1\] is inf"),
-        (lambda: Normalize(std=(0.1, 0, 0.2)), r"Normalize: std is \(0.1, 0, 0.2\); expected numbers above 0"),
+        (
+            lambda: Normalize(std=(0.1, 0, 0.2)),
+            r"Normalize: std is \(0.1, 0, 0.2\); expected numbers above 0",
+        ),
         (lambda: Normalize(std=-1), "Normalize: std is -1; expected a number of 0 or more"),
         (lambda: Normalize(std=1e-45), "std is 1e-45; expected 1 / std and mean / std within float32"),
         (lambda: Normalize(mean=1e38, std=0.1), "Normalize: mean is 1e.38 and std is 0.1"),
         (lambda: Normalize(mean=(0.1, 0.2)), "Normalize: mean has 2 numbers and std has 3"),
         (lambda: Normalize(mean="a"), "Normalize: mean is 'a'"),
         (lambda: Normalize(layout="CHW"), "Normalize: layout is 'CHW'; expected 'NCHW' or 'NHWC'"),
-        (lambda: Normalize(dtype="float64"), "Normalize: dtype is 'float64'; expected 'float32' or 'float16'"),
+        (
+            lambda: Normalize(dtype="float64"),
+            "Normalize: dtype is 'float64'; expected 'float32' or 'float16'",
+        ),
         (lambda: Normalize(dtype="nonsense"), "Normalize: dtype is 'nonsense'"),
         (lambda: Lambda(3), "Lambda: fn is 3; expected a function"),
     ],
@@ -319,14 +350,34 @@ def test_wrong_arguments_are_named(build, named):
 @pytest.mark.parametrize(
     ("transform", "images", "named"),
     [
-        (FlipX(), np.zeros((2, 3, 4), np.uint8), r"FlipX: images are uint8 of shape \(2, 3, 4\); expected uint8 \(N, H, W, C\)"),
-        (FlipX(), np.zeros((2, 3, 24, 24), np.float32), "FlipX: images are float32 .* put it before Normalize"),
+        (
+            FlipX(),
+            np.zeros((2, 3, 4), np.uint8),
+            r"FlipX: images are uint8 of shape \(2, 3, 4\); expected uint8 \(N, H, W, C\)",
+        ),
+        (
+            FlipX(),
+            np.zeros((2, 3, 24, 24), np.float32),
+            "FlipX: images are float32 .* put it before Normalize",
+        ),
         (RandomCrop(3), np.zeros((2, 3, 24, 24), np.float32), "RandomCrop: images are float32"),
         (Pad(1), np.full((2, 3, 4, 1), None), "Pad: images are object"),
-        (RandomCrop(5), np.zeros((2, 4, 9, 3), np.uint8), r"RandomCrop: size is \(5, 5\), but the images are \(4, 9\); expected"),
+        (
+            RandomCrop(5),
+            np.zeros((2, 4, 9, 3), np.uint8),
+            r"RandomCrop: size is \(5, 5\), but the images are \(4, 9\); expected",
+        ),
         (CenterCrop(9, 1), np.zeros((2, 7, 4, 3), np.uint8), r"the images are \(9, 6\) with their padding"),
-        (Pad(1, fill=(1, 2)), np.zeros((2, 4, 9, 3), np.uint8), r"Pad: fill is \(1, 2\), for images with 3 channels"),
-        (Pad(1, fill=256), np.zeros((2, 4, 9, 3), np.uint8), "Pad: fill is 256, for images of uint8; .* from 0 to 255"),
+        (
+            Pad(1, fill=(1, 2)),
+            np.zeros((2, 4, 9, 3), np.uint8),
+            r"Pad: fill is \(1, 2\), for images with 3 channels",
+        ),
+        (
+            Pad(1, fill=256),
+            np.zeros((2, 4, 9, 3), np.uint8),
+            "Pad: fill is 256, for images of uint8; .* from 0 to 255",
+        ),
         (Pad(1, fill=0.5), np.zeros((2, 4, 9, 3), np.uint8), "Pad: fill is 0.5, for images of uint8"),
         (Normalize(), np.zeros((2, 4, 9, 1), np.uint8), "Normalize: mean is .* for images with 1 channels"),
         (Normalize(), np.zeros((2, 4, 9, 3), np.float32), "Normalize: images are float32"),
