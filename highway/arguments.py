@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from highway.errors import ArgumentError
+
+_LARGEST = sys.float_info.max
 
 __all__ = ["number", "numbers", "size", "whole"]
 
@@ -50,10 +53,12 @@ def number(
     ArgumentError
         It is something else; bool is too.
     """
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        found = float(value)
-        if math.isfinite(found) and lowest <= found <= highest:
-            return found
+    found = value.item() if isinstance(value, (np.integer, np.floating)) else value
+    if isinstance(found, (int, float)) and not isinstance(found, bool):
+        # Compared before it is converted: a whole number can be too large for a float.
+        low, high = max(lowest, -_LARGEST), min(highest, _LARGEST)
+        if low <= found <= high:
+            return float(found)
     allowed = (
         f" from {lowest} to {highest}"
         if math.isfinite(lowest) and math.isfinite(highest)

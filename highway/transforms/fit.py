@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from highway._core import resample
 from highway.arguments import numbers, whole
+from highway.arguments import size as checked_size
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
@@ -58,7 +59,7 @@ class Fit(Transform):
         interpolation: str = "bilinear",
         fill: int | tuple[int, ...] = 0,
     ) -> None:
-        self.size = None if size is None else _size(self, size)
+        self.size = None if size is None else checked_size(self._name, "size", size)
         if interpolation not in resample.FILTERS:
             raise ArgumentError(
                 f"{self._name}: interpolation is {interpolation!r}; expected one of {', '.join(resample.FILTERS)}"
@@ -329,16 +330,6 @@ def _whole_targets(count: int, size: tuple[int, int]) -> NDArray[np.int32]:
     targets[:, 2] = size[1]
     targets[:, 3] = size[0]
     return targets
-
-
-def _size(fit: Fit, size: int | tuple[int, int]) -> tuple[int, int]:
-    name = type(fit).__name__
-    if not isinstance(size, (tuple, list)):
-        side = whole(name, "size", size, 1, 65536)
-        return side, side
-    if len(size) != 2:
-        raise ArgumentError(f"{name}: size is {size!r}; expected a whole number or (height, width)")
-    return whole(name, "size[0]", size[0], 1, 65536), whole(name, "size[1]", size[1], 1, 65536)
 
 
 def _range(fit: Fit, name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
