@@ -35,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0; 1 after an error, which is told in one line on stderr; 130 after Ctrl-C. What argparse refuses ends with 2.
     """
-    options = _parser().parse_args(arguments)
+    options = argparse.Namespace()
     try:
+        _parser().parse_args(arguments, options)
         code: int = options.run(options)
         sys.stdout.flush()
         return code

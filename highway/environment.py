@@ -18,6 +18,8 @@ __all__ = ["describe", "extras", "installed", "pil", "pil_formats", "version"]
 _DISTRIBUTION = "highway-loader"
 # A requirement of an extra, as wheels write it: `Pillow-SIMD; extra == "simd"`.
 _EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
+# Distributions that overwrite each other's files.
+_RIVALS = {"Pillow": "Pillow-SIMD", "Pillow-SIMD": "Pillow"}
 # Formats that PIL may have been built without, by the names of PIL.features.
 _OPTIONAL_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "compressed TIFF"}
 
@@ -93,11 +95,25 @@ def describe() -> list[tuple[str, str]]:
     if not known:
         facts.append(("extras", "unknown: Highway runs from a source tree, without metadata"))
     for extra, packages in known.items():
-        missing = [package for package, its_version in packages.items() if its_version is None]
-        present = [f"{package} {its_version}" for package, its_version in packages.items() if its_version]
-        lacks = [f"missing: pip install {' '.join(missing)}"] if missing else []
-        facts.append((f"extra [{extra}]", "; ".join([*filter(None, [", ".join(present)]), *lacks])))
+        facts.append((f"extra [{extra}]", "; ".join(_state(packages))))
     return facts
+
+
+def _state(packages: dict[str, str | None]) -> list[str]:
+    """What is there of an extra, and how to get the rest."""
+    said = []
+    present = [f"{package} {its_version}" for package, its_version in packages.items() if its_version]
+    if present:
+        said.append(", ".join(present))
+    missing = [package for package, its_version in packages.items() if its_version is None]
+    for package in missing[:]:
+        rival = _RIVALS.get(package)
+        if rival and installed(rival):
+            said.append(f"not installed, and not to be: {rival} is, and they overwrite each other's files")
+            missing.remove(package)
+    if missing:
+        said.append(f"missing: pip install {' '.join(missing)}")
+    return said
 
 
 def installed(distribution: str) -> str | None:

@@ -160,6 +160,15 @@ def test_info_tells_which_extras_are_there(monkeypatch):
     assert "extra [test]" not in facts
 
 
+def test_info_does_not_advise_both_pillows(monkeypatch):
+    requires = ['Pillow-SIMD; extra == "simd"', 'Pillow; extra == "pillow"']
+    fake_metadata(monkeypatch, {"highway-loader": "1.2", "Pillow-SIMD": "12.1"}, requires)
+    facts = dict(environment.describe())
+    assert facts["extra [simd]"] == "Pillow-SIMD 12.1"
+    assert "overwrite each other" in facts["extra [pillow]"]
+    assert "pip install" not in facts["extra [pillow]"]
+
+
 def test_info_works_from_a_source_tree(monkeypatch):
     fake_metadata(monkeypatch, {})
     facts = dict(environment.describe())
