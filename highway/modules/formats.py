@@ -42,8 +42,8 @@ def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise DecodeError(
-            "is no JPEG, and PIL, which reads the other formats, is not installed: pip install 'highway-loader[simd]' "
-            "(or [pillow] beside packages that need Pillow)"
+            "is no JPEG, and PIL, which reads the other formats, is not installed: pip install Pillow-SIMD (or "
+            "Pillow, beside packages that need it)"
         ) from None
     try:
         with Image.open(io.BytesIO(contents)) as image:
