@@ -9,6 +9,7 @@ HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks
 HIGHWAY_WERROR    C warnings end the build
 """
 
+import glob
 import os
 import shlex
 import shutil
@@ -116,10 +117,11 @@ def extensions():
             undef_macros=undefined,
             extra_compile_args=list(compile_args),
             extra_link_args=link_args + list(libs),
-            depends=[f"highway/_core/{source.removesuffix('.c')}.h" for source in sources],
+            depends=sorted(glob.glob("highway/_core/*.h")),
         )
 
     every = [
+        extension("simd", "simd_cpu.c"),
         extension("queue", libs=["-pthread"]),
         extension("pool"),
         extension("philox"),

@@ -10,7 +10,7 @@ from importlib import metadata
 
 import numpy as np
 
-from highway._core import jpeg, resample
+from highway._core import jpeg, simd
 from highway.engine import usable_cores
 
 __all__ = ["describe", "extras", "installed", "pil", "pil_formats", "version"]
@@ -85,7 +85,7 @@ def describe() -> list[tuple[str, str]]:
         ("cores", f"{cores} usable of {all_cores}"),
         ("numpy", np.__version__),
         ("libjpeg-turbo", jpeg.library_version()),
-        ("resampling", f"{resample.variant()} instructions"),
+        ("kernels", f"{simd.in_use()} instructions"),
         ("PIL", pil()),
     ]
     formats = pil_formats()

@@ -2,6 +2,8 @@ import threading
 
 import pytest
 
+from highway._core import simd
+
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
@@ -9,3 +11,11 @@ def no_thread_is_left():
     yield
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("highway ")]
     assert not left, f"threads are left: {left}"
+
+
+@pytest.fixture(params=sorted(simd.VARIANTS))
+def simd_variant(request):
+    """Run with every variant of the kernels that this CPU has; the others are what it has less of."""
+    before = simd.in_use()
+    yield simd.use(request.param)
+    simd.use(before)

@@ -1,8 +1,5 @@
 """Flips and windows against NumPy, byte for byte: every variant, layout, size of pixel and number of threads."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,17 +9,11 @@ from hypothesis import strategies as st
 
 from highway._core import geometry
 
-VARIANTS = sorted(geometry.VARIANTS)
+pytestmark = pytest.mark.usefixtures("simd_variant")
+
 # Rows shorter than, as long as and longer than the registers, for every size of pixel that has its own code.
 WIDTHS = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 15, 16, 17, 31, 32, 33, 47, 64, 101]
 SIZES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17]
-
-
-@pytest.fixture(params=VARIANTS, autouse=True)
-def variant(request):
-    used = geometry.use_variant(request.param)
-    yield used
-    geometry.use_variant(os.environ.get("HIGHWAY_SIMD") or VARIANTS[0])
 
 
 def random(shape, seed=0):
@@ -260,20 +251,3 @@ def test_neighbours_in_one_array_do_not_share_memory():
     expected = images[:2, :, ::-1].copy()
     geometry.flip_x(images[:2], np.ones(2, np.uint8), images[2:])
     assert np.array_equal(images[2:], expected)
-
-
-def test_the_environment_chooses_the_variant():
-    def run(value):
-        code = (
-            f"import os; os.environ['HIGHWAY_SIMD'] = {value!r}; from highway._core import geometry, values"
-        )
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-
-    assert geometry.use_variant("plain") == "plain"
-    with pytest.raises(ValueError, match="'sse9'; expected one of plain, ssse3, avx2"):
-        geometry.use_variant("sse9")
-    assert run("plain").returncode == 0
-    assert run("").returncode == 0
-    refused = run("sse9")
-    assert refused.returncode == 1
-    assert "HIGHWAY_SIMD (or name) is 'sse9'" in refused.stderr

@@ -1,6 +1,5 @@
 """Normalizing kernels against NumPy, bit for bit: every variant, layout, type and number of channels."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,15 +9,9 @@ from hypothesis import strategies as st
 
 from highway._core import values
 
-VARIANTS = sorted(values.VARIANTS)
+pytestmark = pytest.mark.usefixtures("simd_variant")
+
 CHANNELS = [0, 1, 2, 3, 4, 5, 7, 16, 64, 65]
-
-
-@pytest.fixture(params=VARIANTS, autouse=True)
-def variant(request):
-    used = values.use_variant(request.param)
-    yield used
-    values.use_variant(os.environ.get("HIGHWAY_SIMD") or VARIANTS[0])
 
 
 def random(shape, seed=0):
@@ -173,9 +166,3 @@ def test_entries_refuse_what_does_not_fit():
         values.normalize(images, scale, bias, planes)
     with pytest.raises(ValueError, match="out has"):
         values.normalize_planar(images, scale, bias, out)
-
-
-def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="'sse9'; expected one of plain, ssse3, avx2"):
-        values.use_variant("sse9")
-    assert values.use_variant("plain") == "plain"

@@ -7,47 +7,14 @@ samples and rows may lie anywhere. Arrays of other dtypes come as bytes, C being
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy
 
-import os
+from highway._core cimport simd
 
 
 cdef extern from "pixels.h" nogil:
-    enum:
-        HW_PLAIN
-        HW_SSSE3
-        HW_AVX2
-    int hw_use(int variant)
-    void hw_reverse(const uint8_t *source, uint8_t *out, Py_ssize_t pixels, Py_ssize_t size)
-    void hw_reverse_in_place(uint8_t *row, Py_ssize_t pixels, Py_ssize_t size)
+    void hw_reverse(int simd, const uint8_t *source, uint8_t *out, Py_ssize_t pixels, Py_ssize_t size)
+    void hw_reverse_in_place(int simd, uint8_t *row, Py_ssize_t pixels, Py_ssize_t size)
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
     void hw_fill(uint8_t *out, Py_ssize_t pixels, const uint8_t *pixel, Py_ssize_t size)
-
-
-VARIANTS = {"plain": HW_PLAIN, "ssse3": HW_SSSE3, "avx2": HW_AVX2}
-
-
-def use_variant(str name not None):
-    """Choose the code that runs from now on in this process: "plain", "ssse3" or "avx2".
-
-    Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
-    best.
-
-    Returns
-    -------
-    str
-        What is in use: the best that this CPU has, when that is less.
-
-    Raises
-    ------
-    ValueError
-        There is no such variant.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"HIGHWAY_SIMD (or name) is {name!r}; expected one of {', '.join(VARIANTS)}")
-    cdef int used = hw_use(VARIANTS[name])
-    return list(VARIANTS)[used]
-
-
-use_variant(os.environ.get("HIGHWAY_SIMD") or "avx2")
 
 
 cdef struct Images:
@@ -160,6 +127,7 @@ def flip_x(
     ValueError
         Shapes disagree, rows are not packed, or memory is shared.
     """
+    cdef int variant = simd.level
     cdef Images source, target
     cdef Py_ssize_t sample, row
     describe_flip("flip_x", images, flags, out, &source, &target)
@@ -172,6 +140,7 @@ def flip_x(
                 continue
             for row in range(source.height):
                 hw_reverse(
+                    variant,
                     source.data + sample * source.sample_stride + row * source.row_stride,
                     target.data + sample * target.sample_stride + row * target.row_stride,
                     source.width,
@@ -193,6 +162,7 @@ def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
     ValueError
         Shapes disagree, or rows are not packed.
     """
+    cdef int variant = simd.level
     cdef Images target
     cdef Py_ssize_t sample, row
     describe(images, "flip_x_in_place", &target)
@@ -204,7 +174,7 @@ def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
             if flags[sample]:
                 for row in range(target.height):
                     hw_reverse_in_place(
-                        target.data + sample * target.sample_stride + row * target.row_stride, target.width,
+                        variant, target.data + sample * target.sample_stride + row * target.row_stride, target.width,
                         target.size
                     )
 

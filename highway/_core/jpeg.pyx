@@ -5,6 +5,8 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from highway._core cimport simd
+
 cdef extern from "jpeg_decoder.h" nogil:
     enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_BAD_FILE, HW_NO_MEMORY
     enum: HW_MESSAGE_SIZE
@@ -24,7 +26,7 @@ cdef extern from "jpeg_decoder.h" nogil:
 
     ctypedef struct hw_target:
         double x0, y0, x1, y1
-        int height, width, channels, filter, exact
+        int height, width, channels, filter, exact, simd
         uint8_t *out
         ptrdiff_t out_stride
 
@@ -285,6 +287,7 @@ cdef class BatchDecoder:
                 )
         target.filter = filter
         target.exact = exact
+        target.simd = simd.level
         with nogil:
             decode_samples(
                 self.decoder, self.samples, &self.arena, samples, windows, targets, slots, target, out

@@ -482,8 +482,9 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
         }
         for (int k = 0; k < y->taps; k++)
             rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
-        hw_combine_rows(rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined, used);
-        hw_resample_row(x, combined, x->lowest, target->channels,
+        hw_combine_rows(target->simd, rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined,
+                        used);
+        hw_resample_row(target->simd, x, combined, x->lowest, target->channels,
                         out + (ptrdiff_t)(window.mirror_y ? window.height - 1 - i : i) * out_stride);
     }
     if (window.swap)

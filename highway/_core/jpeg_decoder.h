@@ -34,6 +34,7 @@ typedef struct {
     int channels;          /* 1 (grey) or 3 (RGB) */
     int filter;            /* enum hw_filter */
     int exact;             /* never decode at a reduced scale */
+    int simd;              /* variant of simd.h */
     uint8_t *out;          /* height rows of width * channels bytes */
     ptrdiff_t out_stride;
 } hw_target;

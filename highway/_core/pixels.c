@@ -2,38 +2,13 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86_VARIANTS 1
-#include <cpuid.h>
+#if HW_X86
 #include <immintrin.h>
 #define SSSE3 __attribute__((target("ssse3")))
 #define AVX2 __attribute__((target("avx2,f16c")))
-#else
-#define X86_VARIANTS 0
 #endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-static int variant = HW_PLAIN;
-
-int hw_best(void) {
-#if X86_VARIANTS
-    unsigned int a, b, c = 0, d;
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("ssse3")) return HW_PLAIN;
-    /* Older compilers cannot ask for f16c by name. */
-    if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)) return HW_AVX2;
-    return HW_SSSE3;
-#else
-    return HW_PLAIN;
-#endif
-}
-
-int hw_use(int wanted) {
-    int best = hw_best();
-    variant = wanted < best ? wanted : best;
-    return variant;
-}
 
 /* Reverse and swap */
 
@@ -80,7 +55,7 @@ static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrd
     }
 }
 
-#if X86_VARIANTS
+#if HW_X86
 
 /* Shuffle that reverses the `16 / size` pixels at `from` of a register into those at `to`; other bytes become
  * 0. */
@@ -142,9 +117,9 @@ SSSE3 static void exchange_ssse3(uint8_t *row, ptrdiff_t pixels, ptrdiff_t size)
 
 #endif
 
-void hw_reverse(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
-#if X86_VARIANTS
-    if (variant >= HW_SSSE3 && size >= 1 && size <= 8) {
+void hw_reverse(int simd, const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
+#if HW_X86
+    if (simd >= HW_SSSE3 && size >= 1 && size <= 8) {
         reverse_ssse3(in, out, pixels, size);
         return;
     }
@@ -152,9 +127,9 @@ void hw_reverse(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t siz
     reverse_plain(in, out, 0, pixels, pixels, size);
 }
 
-void hw_reverse_in_place(uint8_t *row, ptrdiff_t pixels, ptrdiff_t size) {
-#if X86_VARIANTS
-    if (variant >= HW_SSSE3 && size >= 1 && size <= 8) {
+void hw_reverse_in_place(int simd, uint8_t *row, ptrdiff_t pixels, ptrdiff_t size) {
+#if HW_X86
+    if (simd >= HW_SSSE3 && size >= 1 && size <= 8) {
         exchange_ssse3(row, pixels, size);
         return;
     }
@@ -257,7 +232,7 @@ ALWAYS_INLINE void normalize_channels(const uint8_t *in, ptrdiff_t first, ptrdif
     }
 }
 
-#if X86_VARIANTS
+#if HW_X86
 
 /* Eight values to place `at` of an array of float, or of half precision. */
 AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int half) {
@@ -375,40 +350,40 @@ AVX2 static ptrdiff_t normalize_planar_half_avx2(const uint8_t *in, ptrdiff_t pi
 
 /* Each of these does what the CPU has vector code for, and the rest in the plain way. */
 
-void hw_normalize(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
                   const float *bias, float *out) {
     ptrdiff_t i = 0;
-#if X86_VARIANTS
-    if (variant >= HW_AVX2) i = normalize_avx2(in, pixels, channels, scale, bias, out);
+#if HW_X86
+    if (simd >= HW_AVX2) i = normalize_avx2(in, pixels, channels, scale, bias, out);
 #endif
     normalize_interleaved(in + i * channels, pixels - i, channels, scale, bias, out + i * channels);
 }
 
-void hw_normalize_half(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+void hw_normalize_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
                        const float *bias, uint16_t *out) {
     ptrdiff_t i = 0;
-#if X86_VARIANTS
-    if (variant >= HW_AVX2) i = normalize_half_avx2(in, pixels, channels, scale, bias, out);
+#if HW_X86
+    if (simd >= HW_AVX2) i = normalize_half_avx2(in, pixels, channels, scale, bias, out);
 #endif
     for (; i < pixels; i++)
         for (ptrdiff_t c = 0; c < channels; c++)
             out[i * channels + c] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
 }
 
-void hw_normalize_planar(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                         const float *bias, float *out, ptrdiff_t plane) {
+void hw_normalize_planar(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                         const float *scale, const float *bias, float *out, ptrdiff_t plane) {
     ptrdiff_t i = 0;
-#if X86_VARIANTS
-    if (variant >= HW_AVX2) i = normalize_planar_avx2(in, pixels, channels, scale, bias, out, plane);
+#if HW_X86
+    if (simd >= HW_AVX2) i = normalize_planar_avx2(in, pixels, channels, scale, bias, out, plane);
 #endif
     normalize_channels(in, i, pixels, channels, scale, bias, out, plane);
 }
 
-void hw_normalize_planar_half(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                              const float *bias, uint16_t *out, ptrdiff_t plane) {
+void hw_normalize_planar_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                              const float *scale, const float *bias, uint16_t *out, ptrdiff_t plane) {
     ptrdiff_t done = 0;
-#if X86_VARIANTS
-    if (variant >= HW_AVX2) done = normalize_planar_half_avx2(in, pixels, channels, scale, bias, out, plane);
+#if HW_X86
+    if (simd >= HW_AVX2) done = normalize_planar_half_avx2(in, pixels, channels, scale, bias, out, plane);
 #endif
     for (ptrdiff_t c = 0; c < channels; c++)
         for (ptrdiff_t i = done; i < pixels; i++)

@@ -3,7 +3,6 @@ from numpy.typing import NDArray
 
 FILTERS: tuple[str, ...]
 
-def variant() -> str: ...
 def resize_batch(
     images: NDArray[np.uint8],
     windows: NDArray[np.float64],

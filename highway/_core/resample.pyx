@@ -3,6 +3,8 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, uint8_t
 
+from highway._core cimport simd
+
 cdef extern from "resampler.h" nogil:
     enum: HW_FILTERS
 
@@ -15,20 +17,14 @@ cdef extern from "resampler.h" nogil:
     int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size, int reversed)
     void hw_axis_free(hw_axis *axis)
     void hw_buffer_free(hw_buffer *buffer)
-    int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride, int channels,
-                          uint8_t *out, ptrdiff_t out_stride, hw_buffer *work)
-    const char *hw_resampler_variant()
+    int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,
+                          ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride, hw_buffer *work)
 
 cdef extern from "string.h" nogil:
     void *memset(void *, int, size_t)
 
 FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 assert len(FILTERS) == HW_FILTERS
-
-
-def variant():
-    """``"avx2"`` or ``"plain"``: which of the two equal implementations runs on this processor."""
-    return hw_resampler_variant().decode()
 
 
 cdef int check_placement(
@@ -46,7 +42,7 @@ cdef int check_placement(
 
 cdef int resize_all(
     const uint8_t[:, :, :, ::1] images, const double[:, ::1] windows, const int32_t[:, ::1] targets, int filter,
-    uint8_t[:, :, :, ::1] out,
+    int variant, uint8_t[:, :, :, ::1] out,
 ) noexcept nogil:
     cdef hw_axis x, y
     cdef hw_buffer work
@@ -66,7 +62,7 @@ cdef int resize_all(
             )
         if not status:
             status = hw_resample_image(
-                &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
+                variant, &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
                 &out[i, targets[i, 1], targets[i, 0], 0], out.shape[2] * channels, &work,
             )
         if status:
@@ -109,6 +105,7 @@ def resize_batch(
     sees the pixels around the window. Weights have 14 bits; results differ from Pillow's by rounding.
     """
     cdef Py_ssize_t n = images.shape[0], i
+    cdef int variant = simd.level
     cdef int status
     if out.shape[0] != n or windows.shape[0] != n or targets.shape[0] != n:
         raise ValueError(
@@ -133,6 +130,6 @@ def resize_batch(
                 f"{out.shape[1]} x {out.shape[2]} is empty or not inside (x0, y0, x1, y1)"
             )
     with nogil:
-        status = resize_all(images, windows, targets, filter, out)
+        status = resize_all(images, windows, targets, filter, variant, out)
     if status:
         raise MemoryError("resize_batch: no memory for the weights")

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define HW_X86 1
+#if HW_X86
 #include <immintrin.h>
 #endif
 
@@ -206,11 +205,6 @@ static void combine_span(const uint8_t *const *rows, const int16_t *weights, int
     }
 }
 
-static void combine_plain(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
-                          size_t n) {
-    combine_span(rows, weights, count, out, 0, n);
-}
-
 static void resample_span(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out,
                           int from, int to) {
     for (int i = from; i < to; i++) {
@@ -224,13 +218,9 @@ static void resample_span(const hw_axis *x, const uint8_t *row, int origin, int 
     }
 }
 
-static void resample_plain(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out) {
-    resample_span(x, row, origin, channels, out, 0, x->out_size);
-}
-
 /* ---- AVX2 ---- */
 
-#ifdef HW_X86
+#if HW_X86
 
 #define AVX2 __attribute__((target("avx2")))
 
@@ -315,11 +305,7 @@ AVX2 static inline __attribute__((always_inline)) void resample3(const hw_axis *
     resample_span(x, row, 0, 3, out - (ptrdiff_t)i * 3, i, x->out_size);
 }
 
-AVX2 static void resample_avx2(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out) {
-    if (channels != 3) {
-        resample_span(x, row, origin, channels, out, 0, x->out_size);
-        return;
-    }
+AVX2 static void resample3_avx2(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out) {
     switch (x->stride / 4) { /* constants let the compiler unroll the usual cases */
     case 1: resample3(x, row, origin, out, 1); break;
     case 2: resample3(x, row, origin, out, 2); break;
@@ -330,45 +316,37 @@ AVX2 static void resample_avx2(const hw_axis *x, const uint8_t *row, int origin,
 
 #endif
 
-/* ---- dispatch ---- */
+/* ---- what runs ---- */
 
-typedef void (*combine_function)(const uint8_t *const *, const int16_t *, int, uint8_t *, size_t);
-typedef void (*resample_function)(const hw_axis *, const uint8_t *, int, int, uint8_t *);
-
-static combine_function combine = combine_plain;
-static resample_function resample = resample_plain;
-static const char *variant = "plain";
-
-__attribute__((constructor)) static void choose_variant(void) {
-#ifdef HW_X86
-    const char *wanted = getenv("HIGHWAY_SIMD");
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && !(wanted && strcmp(wanted, "plain") == 0)) {
-        combine = combine_avx2;
-        resample = resample_avx2;
-        variant = "avx2";
-    }
-#endif
-}
-
-const char *hw_resampler_variant(void) {
-    return variant;
-}
-
-void hw_combine_rows(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t n) {
+void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
+                     size_t n) {
     while (count > 1 && weights[count - 1] == 0) count--;
     while (count > 1 && weights[0] == 0) rows++, weights++, count--;
-    if (count == 1 && weights[0] == WEIGHT_ONE)
+    if (count == 1 && weights[0] == WEIGHT_ONE) {
         memcpy(out, rows[0], n);
-    else
-        combine(rows, weights, count, out, n);
+        return;
+    }
+#if HW_X86
+    if (simd >= HW_AVX2) {
+        combine_avx2(rows, weights, count, out, n);
+        return;
+    }
+#endif
+    combine_span(rows, weights, count, out, 0, n);
 }
 
-void hw_resample_row(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out) {
-    if (x->identity)
+void hw_resample_row(int simd, const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out) {
+    if (x->identity) {
         memcpy(out, row + ((ptrdiff_t)x->begin - origin) * channels, (size_t)x->out_size * (size_t)channels);
-    else
-        resample(x, row, origin, channels, out);
+        return;
+    }
+#if HW_X86
+    if (simd >= HW_AVX2 && channels == 3) {
+        resample3_avx2(x, row, origin, out);
+        return;
+    }
+#endif
+    resample_span(x, row, origin, channels, out, 0, x->out_size);
 }
 
 /* ---- whole images ---- */
@@ -386,8 +364,9 @@ void hw_buffer_free(hw_buffer *buffer) {
     memset(buffer, 0, sizeof *buffer);
 }
 
-int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride,
-                      int channels, uint8_t *out, ptrdiff_t out_stride, hw_buffer *work) {
+int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,
+                      ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride,
+                      hw_buffer *work) {
     const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
     const size_t used = (size_t)(x->highest - x->lowest) * (size_t)channels;
     if (hw_buffer_reserve(work, pointers + used + HW_ROW_SLACK)) return -1;
@@ -396,8 +375,8 @@ int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, 
     for (int i = 0; i < y->out_size; i++) {
         for (int k = 0; k < y->taps; k++)
             rows[k] = image + (ptrdiff_t)(y->first[i] + k) * row_stride + (ptrdiff_t)x->lowest * channels;
-        hw_combine_rows(rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined, used);
-        hw_resample_row(x, combined, x->lowest, channels, out + (ptrdiff_t)i * out_stride);
+        hw_combine_rows(simd, rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined, used);
+        hw_resample_row(simd, x, combined, x->lowest, channels, out + (ptrdiff_t)i * out_stride);
     }
     return 0;
 }

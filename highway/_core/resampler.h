@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "simd.h"
+
 enum hw_filter { HW_NEAREST = 0, HW_BOX, HW_BILINEAR, HW_BICUBIC, HW_LANCZOS, HW_FILTERS };
 
 /* A combined row is read up to this many bytes beyond its end by the horizontal pass. */
@@ -40,12 +42,15 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
                   int reversed);
 void hw_axis_free(hw_axis *axis);
 
+/* `simd` is a variant of simd.h that this CPU can run. */
+
 /* out[0..n) = weighted sum of `count` rows of n bytes. */
-void hw_combine_rows(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out, size_t n);
+void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
+                     size_t n);
 
 /* One row through the axis; row[0] is input `origin`, and the row may be read HW_ROW_SLACK bytes beyond its
  * end. */
-void hw_resample_row(const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out);
+void hw_resample_row(int simd, const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out);
 
 /* Memory of one worker, grown as needed, zeroed at first. */
 typedef struct {
@@ -57,11 +62,8 @@ int hw_buffer_reserve(hw_buffer *buffer, size_t n);
 void hw_buffer_free(hw_buffer *buffer);
 
 /* A whole image of x->in_size by y->in_size pixels; 0, or -1 when there is no memory. */
-int hw_resample_image(const hw_axis *x, const hw_axis *y, const uint8_t *image, ptrdiff_t row_stride,
-                      int channels, uint8_t *out, ptrdiff_t out_stride, hw_buffer *work);
-
-/* "avx2" or "plain": the variant that runs, chosen from the processor, or by HIGHWAY_SIMD=plain. Same bits in
- * both. */
-const char *hw_resampler_variant(void);
+int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,
+                      ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride,
+                      hw_buffer *work);
 
 #endif

@@ -1,9 +1,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-VARIANTS: dict[str, int]
-
-def use_variant(name: str) -> str: ...
 def normalize(
     images: NDArray[np.uint8],
     scale: NDArray[np.float32],

@@ -6,29 +6,24 @@ nearest, ties to even, never fused (the build forbids contraction); float16 is t
 
 from libc.stdint cimport uint8_t, uint16_t
 
-import os
+from highway._core cimport simd
 
 
 cdef extern from "pixels.h" nogil:
-    enum:
-        HW_PLAIN
-        HW_SSSE3
-        HW_AVX2
-    int hw_use(int variant)
     void hw_normalize(
-        const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
         const float *bias, float *out
     )
     void hw_normalize_half(
-        const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
         const float *bias, uint16_t *out
     )
     void hw_normalize_planar(
-        const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
         const float *bias, float *out, Py_ssize_t plane
     )
     void hw_normalize_planar_half(
-        const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
         const float *bias, uint16_t *out, Py_ssize_t plane
     )
 
@@ -37,34 +32,6 @@ cdef extern from "pixels.h" nogil:
 ctypedef fused real:
     float
     uint16_t
-
-
-VARIANTS = {"plain": HW_PLAIN, "ssse3": HW_SSSE3, "avx2": HW_AVX2}
-
-
-def use_variant(str name not None):
-    """Choose the code that runs from now on in this process: "plain", "ssse3" or "avx2".
-
-    Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
-    best.
-
-    Returns
-    -------
-    str
-        What is in use: the best that this CPU has, when that is less.
-
-    Raises
-    ------
-    ValueError
-        There is no such variant.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"HIGHWAY_SIMD (or name) is {name!r}; expected one of {', '.join(VARIANTS)}")
-    cdef int used = hw_use(VARIANTS[name])
-    return list(VARIANTS)[used]
-
-
-use_variant(os.environ.get("HIGHWAY_SIMD") or "avx2")
 
 
 cdef int check(
@@ -120,6 +87,7 @@ def normalize(
     ValueError
         Shapes disagree, or rows are not packed.
     """
+    cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
     cdef Py_ssize_t channels = images.shape[3]
     check("normalize", images, scale, bias, out.shape[0], out.shape[1], out.shape[2], out.shape[3])
@@ -134,12 +102,12 @@ def normalize(
             for row in range(rows):
                 if real is float:
                     hw_normalize(
-                        &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
+                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
                         &out[sample, row, 0, 0],
                     )
                 else:
                     hw_normalize_half(
-                        &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
+                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
                         &out[sample, row, 0, 0],
                     )
 
@@ -163,6 +131,7 @@ def normalize_planar(
     ValueError
         Shapes disagree, or rows are not packed.
     """
+    cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
     cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
     check("normalize_planar", images, scale, bias, out.shape[0], out.shape[2], out.shape[3], out.shape[1])
@@ -177,11 +146,11 @@ def normalize_planar(
             for row in range(rows):
                 if real is float:
                     hw_normalize_planar(
-                        &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
+                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
                         &out[sample, 0, row, 0], plane,
                     )
                 else:
                     hw_normalize_planar_half(
-                        &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
+                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
                         &out[sample, 0, row, 0], plane,
                     )

@@ -1,0 +1,18 @@
+/* Variants of the kernels by the vector instructions they use; every variant gives the same bits. */
+
+#ifndef HIGHWAY_SIMD_H
+#define HIGHWAY_SIMD_H
+
+/* Each includes those before it. AVX2 stands for AVX2 with F16C. */
+enum { HW_PLAIN = 0, HW_SSSE3 = 1, HW_AVX2 = 2 };
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HW_X86 1
+#else
+#define HW_X86 0
+#endif
+
+/* The best variant that this CPU can run. */
+int hw_simd_best(void);
+
+#endif

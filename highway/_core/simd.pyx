@@ -1,0 +1,45 @@
+"""Which vector instructions the kernels use: the best that this CPU has, unless HIGHWAY_SIMD asks for less."""
+
+import os
+
+
+cdef extern from "simd.h" nogil:
+    enum:
+        HW_PLAIN
+        HW_SSSE3
+        HW_AVX2
+    int hw_simd_best()
+
+
+VARIANTS = {"plain": HW_PLAIN, "ssse3": HW_SSSE3, "avx2": HW_AVX2}
+
+
+def use(str name not None):
+    """Choose the code that runs from now on in this process: "plain", "ssse3" or "avx2".
+
+    Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
+    best.
+
+    Returns
+    -------
+    str
+        What is in use: the best that this CPU has, when that is less.
+
+    Raises
+    ------
+    ValueError
+        There is no such variant.
+    """
+    global level
+    if name not in VARIANTS:
+        raise ValueError(f"HIGHWAY_SIMD (or name) is {name!r}; expected one of {', '.join(VARIANTS)}")
+    level = min(<int> VARIANTS[name], hw_simd_best())
+    return in_use()
+
+
+def in_use():
+    """Name of the variant that runs."""
+    return list(VARIANTS)[level]
+
+
+use(os.environ.get("HIGHWAY_SIMD") or "avx2")
