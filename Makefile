@@ -30,6 +30,7 @@ test: .venv/tox-installed system-test
 
 clean:
 	rm -rf .venv .tox build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f highway/_core/*.so
 
 system:
 	@sh tools/system_packages.sh "$(PYTHON)"
@@ -47,7 +48,8 @@ system-test:
 
 .venv/demo-installed: .venv/made $(SOURCES) | system
 	@echo "Installing Highway and what its demo needs; compiling Pillow-SIMD takes a minute or two."
-	.venv/bin/python -m pip install --quiet ".[simd,cli]"
+	@# Editable: the checkout itself is what Python imports, wherever it is started.
+	.venv/bin/python -m pip install --quiet --editable ".[simd,cli]"
 	.venv/bin/python tools/check_pillow_simd.py --repair
 	@# For its photographs alone: what it depends on would bring Pillow, which overwrites Pillow-SIMD.
 	.venv/bin/python -m pip install --quiet --no-deps scikit-image

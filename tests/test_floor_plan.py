@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "_core": {"errors"},
     "transport": {"errors", "_core"},
     "arguments": {"errors"},
+    "built": set(),
     "batch": {"errors", "_core"} | MIDDLE,
     "order": {"errors", "_core"} | MIDDLE,
     "randomness": {"errors", "_core"} | MIDDLE,

@@ -111,6 +111,21 @@ def test_missing_libjpeg_ends_the_build_with_one_sentence(source_tree, pkg_confi
     assert "Traceback" not in answer.stderr
 
 
+def test_source_tree_that_was_not_built_says_so_in_one_sentence(source_tree):
+    answer = subprocess.run(
+        [sys.executable, "-c", "import highway"],
+        cwd=source_tree,
+        env=os.environ | {"PYTHONPATH": str(source_tree)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 1
+    last = answer.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: Highway is not compiled in ")
+    assert f"pip install -e {source_tree}" in last
+
+
 def test_metadata_needs_no_headers(source_tree):
     answer = setup_py(source_tree, "egg_info", PKG_CONFIG="false")
     assert answer.returncode == 0, answer.stderr
