@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import tracemalloc
 
@@ -119,7 +120,7 @@ def test_what_waits_for_reuse_is_bounded():
     assert free(pool) <= 1 << 20
 
 
-def test_memory_is_given_back_to_the_system():
+def test_tracemalloc_sees_what_is_held_and_given_back():
     pool = BufferPool()
     tracemalloc.start()
     try:
@@ -223,3 +224,31 @@ def test_each_thread_has_the_pool_that_it_uses():
     here = batch.empty((2, 3))
     assert (here.dtype, here.shape) == (np.uint8, (2, 3))
     assert pool.stats()["handed_out"] == 1
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/statm"), reason="/proc, which tells the resident memory, is missing"
+)
+def test_memory_of_batches_goes_back_to_the_system():
+    """Also when something small was allocated in between, and stays."""
+    pool = BufferPool()
+    before = resident()
+    held, small = [], []
+    for _ in range(50):
+        array = pool.empty((1 << 21,))
+        array[:] = 1
+        held.append(array)
+        small.append(bytearray(5000))
+    assert resident() - before > 90 << 20
+    del array, held[::2]
+    assert resident() - before < 70 << 20
+    held.clear()
+    pool.close()
+    assert resident() - before < 10 << 20
+    assert len(small) == 50
