@@ -13,7 +13,8 @@ labels, pixels that vary, and, for fit, that they are the files. Where there are
 participant the fastest is found in a run of its own first. Ways that are faster because they give up quality
 (a resize without antialiasing, fast decoding) have rows of their own, marked *. Then rounds, in which all
 take turns, in another order each time. Ratios are medians of the rounds' ratios, so a machine that slows down
-for a while does not favour anybody. What is missing or fails is listed with its reason.
+for a while does not favour anybody. On a busy machine, where rates depend on how many threads wait for the
+cores, CPU time for an image is the steadier figure. What is missing or fails is listed with its reason.
 """
 
 import argparse
@@ -64,6 +65,14 @@ class Row:
         """Median of the rounds' ratios of the rate to that of another row."""
         return statistics.median(
             mine / theirs for mine, theirs in zip(self.rates(), other.rates(), strict=True)
+        )
+
+    def cpu_ratio(self, other: "Row") -> float:
+        """Median of the rounds' ratios of another row's processor time for an image to this one's."""
+        pairs = zip(self.results, other.results, strict=True)
+        return statistics.median(
+            theirs["cpu_seconds"] / theirs["images"] / (mine["cpu_seconds"] / mine["images"])
+            for mine, theirs in pairs
         )
 
     def cpu_milliseconds(self) -> float:
@@ -192,6 +201,7 @@ class Contest:
             "of limit",
             "of best peer",
             "CPU ms/image",
+            "of limit by CPU",
             "peak MB",
             "first batch s",
             "written as",
@@ -207,6 +217,7 @@ class Contest:
                     f"{row.ratio(limit):.2f}" if limit else "-",
                     f"{row.ratio(best):.2f}" if best else "-",
                     f"{row.cpu_milliseconds():.2f}",
+                    f"{row.cpu_ratio(limit):.2f}" if limit else "-",
                     f"{row.median('peak_megabytes'):.0f}" if row.participant else "-",
                     f"{row.median('first_batch_seconds'):.2f}" if row.participant else "-",
                     row.variant or ("bare_decode " + MODES[self.job] if row.participant is None else "-"),
@@ -231,7 +242,7 @@ class Contest:
             if highway and other:
                 text.append(
                     f"highway is {highway.ratio(other):.2f} times {other.label} "
-                    f"({other.variant or other.participant.module})"
+                    f"({other.variant or other.participant.module}); by CPU time {highway.cpu_ratio(other):.2f}"
                 )
         busy = [result["others_cores"] for row in self.active() if row.participant for result in row.results]
         if busy and max(busy) > 0.1:
@@ -254,6 +265,8 @@ class Contest:
                 entry["images_per_second"] = row.median("images_per_second")
                 entry["cpu_milliseconds"] = row.cpu_milliseconds()
                 entry["ratio_to_limit"] = row.ratio(limit) if limit else None
+                entry["cpu_ratio_to_limit"] = row.cpu_ratio(limit) if limit else None
+                entry["cpu_ratio_to_best_peer"] = row.cpu_ratio(best) if best else None
                 entry["ratio_to_best_peer"] = row.ratio(best) if best else None
                 entry["ratio_to_fastest_of_any_quality"] = row.ratio(fastest) if fastest else None
             rows.append(entry)
