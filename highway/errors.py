@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "ContractError",
+    "DatasetError",
     "DecodeError",
     "EmptyDatasetError",
     "EndOfData",
@@ -38,6 +39,10 @@ class DecodeError(HighwayError, ValueError):
 
 class ReadError(HighwayError, OSError):
     """A file cannot be opened or read, or is no regular file."""
+
+
+class DatasetError(HighwayError, OSError):
+    """A folder of samples is none, or cannot be listed."""
 
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):

@@ -279,7 +279,7 @@ def test_preview_is_the_same_for_the_same_seed(capsys, photos, tmp_path):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda folder: folder / "missing", "missing/: No such file or directory"),
+        (lambda folder: folder / "missing", "missing/' does not exist"),
         (lambda folder: Path(__file__), "Not a directory"),
         (lambda folder: folder, "no class folders"),
         (lambda folder: (folder / "cats").mkdir() or folder, "'cats'|cats.* has no pictures"),
@@ -304,7 +304,7 @@ def test_bad_file_is_one_line_and_the_way_on(capsys, photos, command):
 def test_names_with_line_ends_or_without_encoding_stay_one_line(capsys, tmp_path):
     code, _, errors = run(capsys, "bench", os.fsdecode(os.fsencode(tmp_path) + b"/two\nlines\xff"))
     assert code == 1
-    assert re.fullmatch(r"highway: .*two lines\\udcff/: No such file or directory\n", errors)
+    assert re.fullmatch(r"highway: .*two\\nlines\\udcff/' does not exist.*\n", errors)
 
 
 def test_sheet_that_cannot_be_written_is_one_line(capsys, photos, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from highway.errors import EmptyDatasetError
+from highway.errors import DatasetError, EmptyDatasetError
 from highway.modules.folders import list_class_folders
 
 
@@ -92,10 +92,10 @@ def test_empty_folders_say_what_is_missing(tmp_path):
 
 
 def test_what_is_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(EmptyDatasetError, match=r"'.*nothing/' does not exist; data_dir must be"):
         list_class_folders(tmp_path / "nothing")
     touch(tmp_path, "file")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(DatasetError, match=r"'.*file/' cannot be listed: Not a directory"):
         list_class_folders(tmp_path / "file")
 
 
@@ -112,10 +112,11 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path):
             folder.chmod(os.stat(folder).st_mode | 0o711)
     script = (
         "import os, sys\n"
+        "from highway.errors import DatasetError\n"
         "from highway.modules.folders import list_class_folders\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: list_class_folders(sys.argv[1])\n"
-        "except PermissionError as error: print('refused', error.filename)\n"
+        "except DatasetError as error: print('refused', error)\n"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "data")], capture_output=True, text=True

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.errors import EmptyDatasetError
+from highway.errors import DatasetError, EmptyDatasetError
 
 __all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
 
@@ -48,12 +48,29 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError, PermissionError
-        From the file system, for `data_dir` or a folder in it.
     EmptyDatasetError
-        There is no class folder, or one without a picture.
+        There is no such folder, no class folder in it, or one without a picture.
+    DatasetError
+        `data_dir` is no folder, or it or a folder in it may not be read.
     """
     root = os.path.join(os.fsencode(data_dir), b"")
+    try:
+        return _list(root)
+    except FileNotFoundError as error:
+        if isinstance(error, EmptyDatasetError):
+            raise
+        raise EmptyDatasetError(
+            f"ImageFileReader: {os.fsdecode(error.filename)!r} does not exist; data_dir must be a folder with one "
+            "folder for each class"
+        ) from None
+    except OSError as error:
+        raise DatasetError(
+            f"ImageFileReader: {os.fsdecode(error.filename)!r} cannot be listed: {error.strerror}; data_dir must be a "
+            "folder with one folder for each class, all of which may be read"
+        ) from None
+
+
+def _list(root: bytes) -> ClassFolders:
     with os.scandir(root) as entries:
         inside = list(entries)
     folders = sorted(entry.name for entry in inside if entry.is_dir() and not _hidden(entry.name))
