@@ -220,7 +220,9 @@ class Pipeline:
         self._last = self._stations[-1].output
         self._epochs_done = 0
         self._outcome = _Outcome()
-        self._control = control = _Control(modules, [station.output for station in self._stations])
+        self._control = control = _Control(
+            modules, [station.output for station in self._stations], bound
+        )
         self._finalizer = weakref.finalize(self, control.shutdown)
         before: Module | None = None
         for module in modules:
@@ -509,9 +511,9 @@ class _Control:
     nothing here may take a lock that Python code holds.
     """
 
-    def __init__(self, modules: Sequence[Module], queues: Sequence[BatchQueue]) -> None:
+    def __init__(self, modules: Sequence[Module], queues: Sequence[BatchQueue], max_bytes: int) -> None:
         self.queues = list(queues)
-        self.pool = BufferPool()
+        self.pool = BufferPool(max_free_bytes=max_bytes)
         self.threads: list[tuple[threading.Thread, str]] = []
         self.closing = False
         self.troubles: list[str] = []

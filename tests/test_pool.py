@@ -252,3 +252,15 @@ def test_memory_of_batches_goes_back_to_the_system():
     pool.close()
     assert resident() - before < 10 << 20
     assert len(small) == 50
+
+
+def test_a_peak_is_forgotten():
+    """What waits while many arrays come and go is freed; what they use stays."""
+    pool = BufferPool()
+    peak = [pool.empty((1 << 20,)) for _ in range(3)]
+    del peak
+    assert free(pool) >= 3 << 20
+    for _ in range(200):
+        pool.empty((1 << 20,))
+    assert 1 << 20 <= free(pool) < 2 << 20
+    assert pool.stats()["reused"] == 200

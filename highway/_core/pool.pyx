@@ -13,6 +13,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uintptr_t
+from libc.string cimport memmove
 
 from highway.errors import ArgumentError
 
@@ -44,11 +45,14 @@ cdef enum:
     # Blocks of this many bytes are mapped: what is given back goes to the system at once, where malloc would
     # keep it as gaps between what still lives.
     MAPPED = 1 << 18
+    # A block that was not needed while this many arrays were handed out is one too many.
+    PATIENCE = 64
 
 
 cdef struct Block:
     void *memory
     size_t capacity
+    long long returned  # arrays handed out by then
 
 
 cdef void *allocate(size_t capacity) noexcept:
@@ -107,6 +111,9 @@ cdef class BufferPool:
 
     Notes
     -----
+    What waited while many arrays were handed out is freed too: the pool keeps what is in use at the busiest, and
+    forgets a peak.
+
     A closed pool keeps nothing: it still hands out arrays, whose memory is freed as soon as the last view
     dies. So a worker that outlives its pipeline, and a batch that the user holds, need no special case.
     """
@@ -147,7 +154,8 @@ cdef class BufferPool:
             if self.shelf[i].capacity == capacity:
                 block[0] = self.shelf[i]
                 self.shelved -= 1
-                self.shelf[i] = self.shelf[self.shelved]
+                # In order of their return, for the next search.
+                memmove(&self.shelf[i], &self.shelf[i + 1], (self.shelved - i) * sizeof(Block))
                 self.free_bytes -= capacity
                 self.used_bytes += capacity
                 self.reused += 1
@@ -159,8 +167,22 @@ cdef class BufferPool:
         self.used_bytes += capacity
         return True
 
+    cdef void drop_idle(self) noexcept:
+        """Free what has waited for too long; the last one that came back is used first, so these are spare."""
+        cdef int i, kept = 0
+        for i in range(self.shelved):
+            if self.handed_out - self.shelf[i].returned > PATIENCE:
+                self.free_bytes -= self.shelf[i].capacity
+                release(self.shelf[i])
+            else:
+                self.shelf[kept] = self.shelf[i]
+                kept += 1
+        self.shelved = kept
+
     cdef void give(self, Block block) noexcept:
         cdef int i, same = 0
+        self.drop_idle()
+        block.returned = self.handed_out
         self.used_bytes -= block.capacity
         for i in range(self.shelved):
             same += self.shelf[i].capacity == block.capacity
