@@ -26,7 +26,7 @@ from machine import describe, describe_line
 from numpy.typing import NDArray
 
 import highway
-from highway._core import geometry, values
+from highway._core import simd
 from highway._core.pool import BufferPool
 from highway.batch import Batch, empty
 from highway.modules import Augmentations
@@ -326,7 +326,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--simd",
-        choices=list(geometry.VARIANTS),
+        choices=list(simd.VARIANTS),
         default="avx2",
         help="variant of Highway's kernels (default: avx2)",
     )
@@ -337,8 +337,7 @@ def main() -> None:
     if arguments.crop > arguments.size:
         parser.error("--crop must not be larger than --size")
 
-    variant = geometry.use_variant(arguments.simd)
-    values.use_variant(arguments.simd)
+    variant = simd.use(arguments.simd)
     # As in a worker of a pipeline: results go where earlier ones were, which are no more.
     BufferPool(max_free_bytes=1 << 32).use()
     job = Job(arguments.batch, arguments.size, arguments.crop)

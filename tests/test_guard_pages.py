@@ -1,0 +1,89 @@
+"""Kernels read and write nothing beside their arrays: each array lies between pages that may not be touched."""
+
+import ctypes
+import itertools
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import highway
+from highway._core import geometry, philox, simd, values
+
+PAGE = mmap.PAGESIZE
+ROOM = 4 * PAGE
+
+
+class Guarded:
+    """Memory with a forbidden page before and behind it."""
+
+    def __init__(self):
+        self.memory = mmap.mmap(-1, ROOM + 2 * PAGE)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        libc = ctypes.CDLL(None, use_errno=True)
+        for place in (self.address, self.address + PAGE + ROOM):
+            if libc.mprotect(ctypes.c_void_p(place), ctypes.c_size_t(PAGE), 0):
+                raise OSError(ctypes.get_errno(), "mprotect")
+
+    def array(self, shape, dtype, at_the_end):
+        """An array that begins right behind the one page, or ends right before the other."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        start = PAGE + (ROOM - size if at_the_end else 0)
+        return np.frombuffer(self.memory, np.uint8)[start : start + size].view(dtype).reshape(shape)
+
+
+def touch_everything():
+    inputs, outputs = Guarded(), Guarded()
+    flags = np.ones(1, np.uint8)
+    offsets = np.array([-1], np.int64)
+    for variant, end in itertools.product(simd.VARIANTS, (False, True)):
+        simd.use(variant)
+        for width, size in itertools.product(range(1, 70), (1, 2, 3, 4, 5, 6, 7, 8, 12)):
+            images = inputs.array((1, 1, width, size), np.uint8, end)
+            images[:] = 1
+            out = outputs.array(images.shape, np.uint8, end)
+            geometry.flip_x(images, flags, out)
+            geometry.flip_y(images, flags, out)
+            geometry.flip_x_in_place(images, flags)
+            geometry.flip_y_in_place(images, flags)
+            geometry.windows(images, offsets, offsets, np.zeros(size, np.uint8), out)
+            factors = inputs.array((size,), np.float32, not end)
+            for kernel, shape in (
+                (values.normalize, (1, 1, width, size)),
+                (values.normalize_planar, (1, size, 1, width)),
+            ):
+                for dtype in (np.float32, np.uint16):
+                    kernel(images, factors, factors, outputs.array(shape, dtype, end))
+            philox.noise(0, 0, 0, np.zeros(1, np.uint32), out.reshape(1, -1))
+
+
+def run(what):
+    environment = os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
+    command = [sys.executable, __file__, what]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def test_kernels_stay_inside_of_their_arrays():
+    answer = run("kernels")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_guard_is_real():
+    for what in ("before", "behind"):
+        # A signal; with sanitizers, their report of it.
+        answer = run(what)
+        assert answer.returncode != 0
+        assert "Traceback" not in answer.stderr
+
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "kernels":
+            touch_everything()
+        case "before":
+            print(Guarded().memory[PAGE - 1])
+        case "behind":
+            print(Guarded().memory[PAGE + ROOM])
