@@ -51,6 +51,19 @@ def run(script, *arguments, path=()):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
 
 
+def test_queue_hop_measures(tmp_path):
+    done = run(
+        "queue_hop.py", "--count", 20, "--rounds", 1, "--stages", 0, 2, "--json", tmp_path / "hop.json"
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "hop.json").read_text())
+    assert {"cpu", "python", "numpy", "highway"} <= set(figures["machine"])
+    for name in ("queues full, one more stage", "one under way, one more stage", "queue alone, two threads"):
+        assert len(figures["microseconds"][name]) == 2
+        assert name in done.stdout
+    assert run("queue_hop.py", "--stages", 3).returncode == 2
+
+
 @pytest.mark.parametrize(
     "script", ["main_job.py", "scaling.py", "startup.py", "memory.py", "participants/run.py"]
 )

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 
 import numpy as np
 import pytest
@@ -130,6 +131,35 @@ def test_arrays_come_from_a_pool_of_the_pipeline_and_go_back():
         assert pool["handed_out"] == 50
         assert pool["reused"] > 30
         assert pool["used_bytes"] == 0
+        assert pool["free_bytes"] > 0
+    assert pipeline._control.pool.stats()["free_bytes"] == 0
+
+
+def test_nobody_keeps_a_batch_that_its_user_dropped():
+    """Workers that wait for the next batch would keep the last one's memory from being used again."""
+    gate = threading.Event()
+
+    class OneAtATime(Numbers):
+        def tasks(self):
+            yield 0
+            assert gate.wait(LIMIT)
+
+        def interrupt(self):
+            gate.set()
+
+    def renew(batch):
+        return Batch(batch.fields)
+
+    with Pipeline([OneAtATime(workers=1), Pass(), Call(renew), Pass()]) as pipeline:
+        batch = pipeline.dequeue(timeout=LIMIT)
+        watches = [weakref.ref(batch), weakref.ref(batch.numbers)]
+        del batch
+        eventually(lambda: [watch() for watch in watches] == [None, None])
+        assert pipeline._control.pool.stats()["used_bytes"] == 0
+    with Pipeline([OneAtATime(workers=1), sink := Collect()]) as pipeline:
+        eventually(lambda: sink.batches)
+        watches = [weakref.ref(sink.batches.pop())]
+        eventually(lambda: watches[0]() is None)
 
 
 @ORDER
