@@ -274,10 +274,7 @@ class Pipeline:
             ) from None
         except QueueClosed:
             pass
-        outcome = self._outcome
-        # The exception keeps this frame, and with it what the frame knows, for as long as it lives.
-        del self
-        raise outcome.error("dequeue()")
+        raise self._outcome.error("dequeue()")
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over all batches to the end of the data."""
@@ -334,11 +331,9 @@ class Pipeline:
             ) from None
         except QueueClosed:
             pass
-        outcome = self._outcome
-        if not outcome.failures and self._last.last_total is not None:
+        if not self._outcome.failures and self._last.last_total is not None:
             return
-        del self
-        raise outcome.error("wait()")
+        raise self._outcome.error("wait()")
 
     def stop(self) -> None:
         """Stop all threads and drop what waits in the queues; batches that were handed out stay as they are.
@@ -446,9 +441,7 @@ class Pipeline:
                 break
             yield batch
             del batch
-        outcome = self._outcome
-        del self, queue
-        raise outcome.error("iteration")
+        raise self._outcome.error("iteration")
 
     def _batches_of_one_epoch(self) -> Iterator[Batch]:
         queue = self._last
@@ -468,9 +461,7 @@ class Pipeline:
                 break
             yield batch
             del batch
-        outcome = self._outcome
-        del self, queue
-        raise outcome.error("epoch()")
+        raise self._outcome.error("epoch()")
 
 
 class _Outcome:

@@ -1,3 +1,4 @@
+import sys
 import threading
 
 import pytest
@@ -19,3 +20,12 @@ def simd_variant(request):
     before = simd.in_use()
     yield simd.use(request.param)
     simd.use(before)
+
+
+@pytest.fixture
+def restless():
+    """Threads change places as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

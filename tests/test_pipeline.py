@@ -71,7 +71,7 @@ def test_unordered_does_not_wait_for_a_slow_one():
         return batch
 
     with Pipeline([Numbers(5), Call(stop_at_first, workers=2)], ordered=False) as pipeline:
-        assert numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(4)) == [1, 2, 3, 4]
+        assert sorted(numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(4))) == [1, 2, 3, 4]
         gate.set()
         assert numbers_of(pipeline) == [0]
 
@@ -89,6 +89,26 @@ def test_batches_that_modules_leave_out_do_not_stop_the_rest(workers, ordered):
     with Pipeline(modules, ordered=ordered) as pipeline:
         found = numbers_of(pipeline)
         assert (found if ordered else sorted(found)) == expected
+
+
+def test_unordered_queues_of_different_sizes_do_not_lock_up():
+    """A batch that may go far ahead in a large queue must not stand before the last worker of a small one."""
+    gate = threading.Event()
+
+    class LateFirst(Numbers):
+        def load(self, task):
+            if task == 0:
+                assert gate.wait(LIMIT)
+            return super().load(task)
+
+    source = LateFirst(100, workers=2, queue_size=16)
+    with Pipeline([source, Pass(queue_size=1)], ordered=False) as pipeline:
+        found = numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(7))
+        eventually(lambda: pipeline._stations[0].output.measures()["reserving"])
+        gate.set()
+        while len(found) < 100:
+            found += numbers_of([pipeline.dequeue(timeout=LIMIT)])
+        assert sorted(found) == list(range(100))
 
 
 def test_nothing_but_holes_is_just_the_end():
@@ -137,26 +157,29 @@ def test_arrays_come_from_a_pool_of_the_pipeline_and_go_back():
 
 def test_nobody_keeps_a_batch_that_its_user_dropped():
     """Workers that wait for the next batch would keep the last one's memory from being used again."""
-    gate = threading.Event()
 
     class OneAtATime(Numbers):
+        def __init__(self):
+            super().__init__(workers=1)
+            self.gate = threading.Event()
+
         def tasks(self):
             yield 0
-            assert gate.wait(LIMIT)
+            assert self.gate.wait(LIMIT)
 
         def interrupt(self):
-            gate.set()
+            self.gate.set()
 
     def renew(batch):
         return Batch(batch.fields)
 
-    with Pipeline([OneAtATime(workers=1), Pass(), Call(renew), Pass()]) as pipeline:
+    with Pipeline([OneAtATime(), Pass(), Call(renew), Pass()]) as pipeline:
         batch = pipeline.dequeue(timeout=LIMIT)
         watches = [weakref.ref(batch), weakref.ref(batch.numbers)]
         del batch
         eventually(lambda: [watch() for watch in watches] == [None, None])
         assert pipeline._control.pool.stats()["used_bytes"] == 0
-    with Pipeline([OneAtATime(workers=1), sink := Collect()]) as pipeline:
+    with Pipeline([OneAtATime(), sink := Collect()]) as pipeline:
         eventually(lambda: sink.batches)
         watches = [weakref.ref(sink.batches.pop())]
         eventually(lambda: watches[0]() is None)
@@ -300,6 +323,7 @@ def test_epoch_by_the_batches_where_no_length_is_known():
         assert numbers_of(pipeline.epoch()) == []
 
 
+@pytest.mark.usefixtures("restless")
 def test_several_threads_share_an_epoch():
     for source in (NumbersWithEpochs(100, epochs=2), SizedNumbers(100, epochs=2)):
         with Pipeline([source, Pass()]) as pipeline:
@@ -314,6 +338,28 @@ def test_several_threads_share_an_epoch():
             found = [task.result() for task in [Task(consume) for _ in range(3)]]
             assert sorted(numbers_of(itertools.chain(*found))) == list(range(100))
             assert numbers_of(pipeline.epoch()) == list(range(100, 200))
+
+
+def test_epoch_gives_no_batch_that_another_thread_took_meanwhile():
+    class Overtaken:
+        """Between the look at a batch and the taking of it, somebody else takes every second one."""
+
+        def __init__(self, queue):
+            self.queue, self.taken = queue, []
+
+        def peek(self):
+            ticket, batch = self.queue.peek()
+            if ticket % 2:
+                self.taken.append(self.queue.get()[0])
+            return ticket, batch
+
+        def __getattr__(self, name):
+            return getattr(self.queue, name)
+
+    with Pipeline([NumbersWithEpochs(10)]) as pipeline:
+        pipeline._last = overtaken = Overtaken(pipeline._last)
+        assert numbers_of(pipeline.epoch()) == [0, 2, 4, 6, 8]
+        assert overtaken.taken == [1, 3, 5, 7, 9]
 
 
 def test_epoch_of_unordered_batches_needs_a_length():
@@ -679,6 +725,29 @@ def test_every_worker_opens_and_closes_in_its_own_thread(workers):
         # The end of the data comes after every worker has closed.
         assert sorted(kind for kind, _ in events) == ["close"] * workers + ["open"] * workers
     assert len({thread for _, thread in events}) == workers
+
+
+def test_end_of_the_data_waits_for_the_last_worker_to_close():
+    """Else a failure to close would come too late to be seen."""
+    first, second, gate = threading.Event(), threading.Event(), threading.Event()
+    order = iter([first, second])
+
+    class Watched(Stage):
+        def close(self):
+            mine = next(order)
+            mine.set()
+            if mine is second:
+                assert gate.wait(LIMIT)
+
+    with Pipeline([Numbers(0), Watched(workers=2)]) as pipeline:
+        assert first.wait(LIMIT)
+        assert second.wait(LIMIT)
+        eventually(lambda: len(pipeline._stations[1].present) == 1)
+        with pytest.raises(WaitTimeout):
+            pipeline.dequeue(timeout=0.02)
+        gate.set()
+        with pytest.raises(EndOfData):
+            pipeline.dequeue(timeout=LIMIT)
 
 
 def test_close_is_not_called_where_open_failed():

@@ -858,15 +858,6 @@ test_queue_does_what_the_model_does = QueueMachine.TestCase
 # Under contention
 
 
-@pytest.fixture
-def restless():
-    """Threads change places as often as possible."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 @pytest.mark.usefixtures("restless")
 @pytest.mark.parametrize("seed", range(8))
 def test_queues_in_a_row_lock_up_never_and_lose_nothing(seed):

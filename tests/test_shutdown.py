@@ -197,11 +197,12 @@ def test_many_threads_may_stop():
 
 
 def test_module_may_stop_its_own_pipeline():
-    ready = threading.Event()
+    ready, returned = threading.Event(), threading.Event()
 
     def stop(batch):
         assert ready.wait(LIMIT)
         pipeline.stop()
+        returned.set()
         return batch
 
     pipeline = Pipeline([Numbers(10), Call(stop)])
@@ -209,6 +210,7 @@ def test_module_may_stop_its_own_pipeline():
     ready.set()
     with pytest.raises(PipelineStateError):
         list(pipeline)
+    assert returned.wait(LIMIT)
     pipeline.stop()
     assert not any(thread.is_alive() for thread in threads)
 
@@ -372,7 +374,6 @@ def test_dropped_after_a_failure_that_holds_frames_which_hold_the_pipeline():
     dropped(pipeline, collect=True)
 
 
-@pytest.mark.filterwarnings("default")
 def test_collected_by_one_of_its_own_workers():
     """The finalizer runs in the very thread that it ends: it must neither wait for itself nor warn."""
     drop, collected = threading.Event(), threading.Event()
