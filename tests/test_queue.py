@@ -186,11 +186,22 @@ def test_lowest_waiting_ticket_gets_the_room():
     queue.get()
     second.result()
     assert queue.measures()["reserving"] == 1
-    # Who comes later with a higher ticket stands behind, even where there is room for one.
-    with pytest.raises(WaitTimeout):
-        queue.reserve(4, block=False)
     queue.get()
     third.result()
+
+
+def test_higher_ticket_does_not_push_in():
+    """Not even in the moment between the coming of room and the waking of the lower ticket that waits for it."""
+    for _ in range(50):
+        queue = BatchQueue(10, max_bytes=100)
+        put(queue, 0, nbytes=50)
+        put(queue, 1, nbytes=50)
+        waiting = Task(queue.reserve, 2)
+        eventually(lambda queue=queue: queue.measures()["reserving"] == 1)
+        queue.get()
+        with pytest.raises(WaitTimeout):
+            queue.reserve(3, block=False)
+        waiting.result()
 
 
 # Holes
