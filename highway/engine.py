@@ -19,12 +19,12 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import suppress
-from operator import index
 from types import TracebackType
 from typing import Any, ClassVar, cast
 
 from highway._core.pool import BufferPool
 from highway._core.queue import BatchQueue
+from highway.arguments import whole
 from highway.batch import Batch
 from highway.errors import (
     ArgumentError,
@@ -44,6 +44,9 @@ DEFAULT_MAX_BYTES = 128 << 20
 # Longest that stop() waits for the threads to end, in seconds; with what comes around it, stop() takes less
 # than 2 s.
 STOP_LIMIT = 1.5
+
+# Threads that a module may have: more is a mistake.
+MOST_WORKERS = 1024
 
 _END = object()
 _clock = time.perf_counter
@@ -102,8 +105,12 @@ class Module:
             cls.name = cls.__name__
 
     def __init__(self, *, workers: int | None = None, queue_size: int = 4) -> None:
-        self.workers = self.default_workers() if workers is None else _count(self.name, "workers", workers)
-        self.queue_size = _count(self.name, "queue_size", queue_size)
+        self.workers = (
+            self.default_workers()
+            if workers is None
+            else whole(self.name, "workers", workers, 1, MOST_WORKERS)
+        )
+        self.queue_size = whole(self.name, "queue_size", queue_size, 1)
 
     def default_workers(self) -> int:
         """Number of threads where the user gives none."""
@@ -209,7 +216,7 @@ class Pipeline:
         self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
     ) -> None:
         modules = _checked(modules)
-        bound = DEFAULT_MAX_BYTES if max_bytes is None else _count("Pipeline", "max_bytes", max_bytes)
+        bound = DEFAULT_MAX_BYTES if max_bytes is None else whole("Pipeline", "max_bytes", max_bytes, 1)
         source = modules[0]
         assert isinstance(source, Source)
         self._source = source
@@ -220,9 +227,7 @@ class Pipeline:
         self._last = self._stations[-1].output
         self._epochs_done = 0
         self._outcome = _Outcome()
-        self._control = control = _Control(
-            modules, [station.output for station in self._stations], bound
-        )
+        self._control = control = _Control(modules, [station.output for station in self._stations], bound)
         self._finalizer = weakref.finalize(self, control.shutdown)
         before: Module | None = None
         for module in modules:
@@ -890,16 +895,6 @@ def _kind(thing: object) -> str:
         if isinstance(thing, kind):
             return f"{name}, a {kind.__name__}"
     return name
-
-
-def _count(owner: str, name: str, value: Any) -> int:
-    try:
-        number = index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ArgumentError(f"{owner}: {name} must be a whole number of 1 or more, but is {value!r}")
-    return number
 
 
 # Number of forks between the start of Python and this process.

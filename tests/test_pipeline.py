@@ -850,15 +850,20 @@ def test_refused_modules_can_be_used_later():
 @pytest.mark.parametrize("name", ["workers", "queue_size"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
 def test_counts_of_a_module_are_checked(name, value):
-    with pytest.raises(
-        ArgumentError, match=f"Pass: {name} must be a whole number of 1 or more, but is {value!r}"
-    ):
+    with pytest.raises(ArgumentError, match=f"Pass: {name} is {value!r}; expected a whole number"):
         Pass(**{name: value})
+
+
+def test_a_module_has_at_most_1024_workers():
+    with pytest.raises(ArgumentError, match="Pass: workers is 1025; expected a whole number from 1 to 1024"):
+        Pass(workers=1025)
 
 
 @pytest.mark.parametrize("value", [0, -5, 1.5])
 def test_max_bytes_is_checked(value):
-    with pytest.raises(ArgumentError, match="Pipeline: max_bytes must be"):
+    with pytest.raises(
+        ArgumentError, match=f"Pipeline: max_bytes is {value}; expected a whole number of 1 or more"
+    ):
         Pipeline([Numbers(1)], max_bytes=value)
 
 
