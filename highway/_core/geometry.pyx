@@ -11,8 +11,13 @@ from highway._core cimport simd
 
 
 cdef extern from "pixels.h" nogil:
-    void hw_reverse(int simd, const uint8_t *source, uint8_t *out, Py_ssize_t pixels, Py_ssize_t size)
-    void hw_reverse_in_place(int simd, uint8_t *row, Py_ssize_t pixels, Py_ssize_t size)
+    void hw_reverse(
+        int simd, const uint8_t *source, Py_ssize_t source_stride, uint8_t *out, Py_ssize_t out_stride,
+        Py_ssize_t rows, Py_ssize_t pixels, Py_ssize_t size
+    )
+    void hw_reverse_in_place(
+        int simd, uint8_t *image, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t pixels, Py_ssize_t size
+    )
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
     void hw_fill(uint8_t *out, Py_ssize_t pixels, const uint8_t *pixel, Py_ssize_t size)
 
@@ -129,7 +134,7 @@ def flip_x(
     """
     cdef int variant = simd.level
     cdef Images source, target
-    cdef Py_ssize_t sample, row
+    cdef Py_ssize_t sample
     describe_flip("flip_x", images, flags, out, &source, &target)
     if source.data == NULL:
         return
@@ -138,14 +143,16 @@ def flip_x(
             if not flags[sample]:
                 copy_image(&source, &target, sample)
                 continue
-            for row in range(source.height):
-                hw_reverse(
-                    variant,
-                    source.data + sample * source.sample_stride + row * source.row_stride,
-                    target.data + sample * target.sample_stride + row * target.row_stride,
-                    source.width,
-                    source.size,
-                )
+            hw_reverse(
+                variant,
+                source.data + sample * source.sample_stride,
+                source.row_stride,
+                target.data + sample * target.sample_stride,
+                target.row_stride,
+                source.height,
+                source.width,
+                source.size,
+            )
 
 
 def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None):
@@ -164,7 +171,7 @@ def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
     """
     cdef int variant = simd.level
     cdef Images target
-    cdef Py_ssize_t sample, row
+    cdef Py_ssize_t sample
     describe(images, "flip_x_in_place", &target)
     check_flags("flip_x_in_place", &target, flags)
     if target.data == NULL:
@@ -172,11 +179,14 @@ def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
     with nogil:
         for sample in range(target.count):
             if flags[sample]:
-                for row in range(target.height):
-                    hw_reverse_in_place(
-                        variant, target.data + sample * target.sample_stride + row * target.row_stride, target.width,
-                        target.size
-                    )
+                hw_reverse_in_place(
+                    variant,
+                    target.data + sample * target.sample_stride,
+                    target.row_stride,
+                    target.height,
+                    target.width,
+                    target.size,
+                )
 
 
 def flip_y(

@@ -57,84 +57,116 @@ static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrd
 
 #if HW_X86
 
-/* Shuffle that reverses the `16 / size` pixels at `from` of a register into those at `to`; other bytes become
- * 0. */
-SSSE3 static __m128i reversing(ptrdiff_t size, ptrdiff_t from, ptrdiff_t to) {
+/* Bytes that are reversed at once: a whole number of pixels of 1, 2, 3, 4, 6, 8, 12 or 16 bytes. */
+enum { GROUP = 48 };
+
+/* Shuffles that take out of each third of a group what goes into each third of its reverse. No pixel of these
+   sizes goes from the first third to the first, or from the last to the last. */
+typedef struct {
+    __m128i middle_to_first, last_to_first;
+    __m128i first_to_middle, middle_to_middle, last_to_middle;
+    __m128i first_to_last, middle_to_last;
+} group_masks;
+
+SSSE3 static __m128i group_mask(ptrdiff_t size, ptrdiff_t from, ptrdiff_t to) {
     int8_t mask[16];
-    ptrdiff_t whole = 16 / size;
-    memset(mask, -1, sizeof mask);
-    for (ptrdiff_t i = 0; i < whole; i++)
-        for (ptrdiff_t byte = 0; byte < size; byte++)
-            mask[to + i * size + byte] = (int8_t)(from + (whole - 1 - i) * size + byte);
+    for (ptrdiff_t byte = 0; byte < 16; byte++) {
+        ptrdiff_t place = 16 * to + byte;
+        ptrdiff_t source = GROUP - size - place / size * size + place % size;
+        mask[byte] = (int8_t)(source / 16 == from ? source % 16 : -1);
+    }
     return _mm_loadu_si128((const __m128i *)mask);
 }
 
-/* Sixteen bytes at a time, of which as many as are whole pixels count: the rest of each store is written
-   again by the next one. One pixel at the start and a few at the end are left to the plain loop, so that
-   nothing outside of the rows is read or written. */
-SSSE3 static void reverse_ssse3(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
-    ptrdiff_t whole = 16 / size, total = pixels * size;
-    ptrdiff_t i = whole * size == 16 ? 0 : 1;
-    __m128i mask = reversing(size, 0, 0);
-    if (i > pixels) i = pixels;
-    reverse_plain(in, out, 0, i, pixels, size);
-    for (; i * size + 16 <= total; i += whole) {
-        __m128i block = _mm_loadu_si128((const __m128i *)(in + (pixels - i - whole) * size));
-        _mm_storeu_si128((__m128i *)(out + i * size), _mm_shuffle_epi8(block, mask));
-    }
-    reverse_plain(in, out, i, pixels, pixels, size);
+SSSE3 static group_masks masks_of(ptrdiff_t size) {
+    group_masks masks = {
+        .middle_to_first = group_mask(size, 1, 0),
+        .last_to_first = group_mask(size, 2, 0),
+        .first_to_middle = group_mask(size, 0, 1),
+        .middle_to_middle = group_mask(size, 1, 1),
+        .last_to_middle = group_mask(size, 2, 1),
+        .first_to_last = group_mask(size, 0, 2),
+        .middle_to_last = group_mask(size, 1, 2),
+    };
+    return masks;
 }
 
-/* The next two blocks are loaded before this step's are stored: a load right after a store that covers a part
-   of it would wait for the memory. The bytes of a store that are no whole pixel keep what was there. */
-SSSE3 static void exchange_ssse3(uint8_t *row, ptrdiff_t pixels, ptrdiff_t size) {
-    ptrdiff_t whole = 16 / size, rest = 16 - whole * size, step = whole * size, done = 0;
-    uint8_t *left = row, *right = row + pixels * size - 16;
-    if (right - left >= 16) {
-        __m128i to_left = reversing(size, rest, 0), to_right = reversing(size, 0, rest);
-        __m128i keep_left = _mm_cmplt_epi8(to_left, _mm_setzero_si128());
-        __m128i keep_right = _mm_cmplt_epi8(to_right, _mm_setzero_si128());
-        __m128i from_left = _mm_loadu_si128((const __m128i *)left);
-        __m128i from_right = _mm_loadu_si128((const __m128i *)right);
-        while (right - left >= 16) {
-            __m128i next_left = _mm_loadu_si128((const __m128i *)(left + step));
-            __m128i next_right = _mm_loadu_si128((const __m128i *)(right - step));
-            __m128i new_left =
-                _mm_or_si128(_mm_shuffle_epi8(from_right, to_left), _mm_and_si128(from_left, keep_left));
-            __m128i new_right =
-                _mm_or_si128(_mm_shuffle_epi8(from_left, to_right), _mm_and_si128(from_right, keep_right));
-            _mm_storeu_si128((__m128i *)left, new_left);
-            _mm_storeu_si128((__m128i *)right, new_right);
-            left += step;
-            right -= step;
-            done += whole;
-            from_left = next_left;
-            from_right = next_right;
+typedef struct {
+    __m128i first, middle, last;
+} group;
+
+SSSE3 ALWAYS_INLINE group load_reversed(const uint8_t *in, const group_masks *masks) {
+    __m128i first = _mm_loadu_si128((const __m128i *)in);
+    __m128i middle = _mm_loadu_si128((const __m128i *)(in + 16));
+    __m128i last = _mm_loadu_si128((const __m128i *)(in + 32));
+    group reversed;
+    reversed.first = _mm_or_si128(_mm_shuffle_epi8(middle, masks->middle_to_first),
+                                  _mm_shuffle_epi8(last, masks->last_to_first));
+    reversed.middle = _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(first, masks->first_to_middle),
+                                                _mm_shuffle_epi8(middle, masks->middle_to_middle)),
+                                   _mm_shuffle_epi8(last, masks->last_to_middle));
+    reversed.last = _mm_or_si128(_mm_shuffle_epi8(first, masks->first_to_last),
+                                 _mm_shuffle_epi8(middle, masks->middle_to_last));
+    return reversed;
+}
+
+SSSE3 ALWAYS_INLINE void store_group(uint8_t *out, group values) {
+    _mm_storeu_si128((__m128i *)out, values.first);
+    _mm_storeu_si128((__m128i *)(out + 16), values.middle);
+    _mm_storeu_si128((__m128i *)(out + 32), values.last);
+}
+
+SSSE3 static void reverse_ssse3(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
+                                ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t size) {
+    group_masks masks = masks_of(size);
+    ptrdiff_t total = pixels * size;
+    for (ptrdiff_t row = 0; row < rows; row++, in += in_stride, out += out_stride) {
+        ptrdiff_t done = 0;
+        for (; done + GROUP <= total; done += GROUP)
+            store_group(out + done, load_reversed(in + total - done - GROUP, &masks));
+        reverse_plain(in, out, done / size, pixels, pixels, size);
+    }
+}
+
+SSSE3 static void exchange_ssse3(uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
+                                 ptrdiff_t size) {
+    group_masks masks = masks_of(size);
+    ptrdiff_t total = pixels * size;
+    for (ptrdiff_t row = 0; row < rows; row++, image += stride) {
+        ptrdiff_t done = 0;
+        for (; 2 * (done + GROUP) <= total; done += GROUP) {
+            group left = load_reversed(image + done, &masks);
+            group right = load_reversed(image + total - done - GROUP, &masks);
+            store_group(image + done, right);
+            store_group(image + total - done - GROUP, left);
         }
+        exchange_plain(image, done / size, pixels, size);
     }
-    exchange_plain(row, done, pixels, size);
 }
 
 #endif
 
-void hw_reverse(int simd, const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
+void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
+                ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t size) {
 #if HW_X86
-    if (simd >= HW_SSSE3 && size >= 1 && size <= 8) {
-        reverse_ssse3(in, out, pixels, size);
+    if (simd >= HW_SSSE3 && size >= 1 && size <= 16 && GROUP % size == 0) {
+        reverse_ssse3(in, in_stride, out, out_stride, rows, pixels, size);
         return;
     }
 #endif
-    reverse_plain(in, out, 0, pixels, pixels, size);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        reverse_plain(in + row * in_stride, out + row * out_stride, 0, pixels, pixels, size);
 }
 
-void hw_reverse_in_place(int simd, uint8_t *row, ptrdiff_t pixels, ptrdiff_t size) {
+void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
+                         ptrdiff_t size) {
 #if HW_X86
-    if (simd >= HW_SSSE3 && size >= 1 && size <= 8) {
-        exchange_ssse3(row, pixels, size);
+    if (simd >= HW_SSSE3 && size >= 1 && size <= 16 && GROUP % size == 0) {
+        exchange_ssse3(image, stride, rows, pixels, size);
         return;
     }
 #endif
-    exchange_plain(row, 0, pixels, size);
+    for (ptrdiff_t row = 0; row < rows; row++) exchange_plain(image + row * stride, 0, pixels, size);
 }
 
 void hw_swap(uint8_t *restrict left, uint8_t *restrict right, ptrdiff_t bytes) {

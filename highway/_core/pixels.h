@@ -13,10 +13,13 @@
 
 /* `simd` is a variant of simd.h that this CPU can run. */
 
-/* out[i] = in[pixels - 1 - i]; the two rows do not overlap. */
-void hw_reverse(int simd, const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size);
+/* Reverse the order of the pixels in each row; in and out do not overlap. A stride is the bytes from row to
+ * row. */
+void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
+                ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t size);
 
-void hw_reverse_in_place(int simd, uint8_t *row, ptrdiff_t pixels, ptrdiff_t size);
+void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
+                         ptrdiff_t size);
 
 /* Exchange two rows that do not overlap. */
 void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);
