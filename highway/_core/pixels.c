@@ -13,24 +13,20 @@
 /* Reverse and swap */
 
 /* With `size` a constant, memcpy is a plain load and store. */
-ALWAYS_INLINE void reverse_pixels(const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end,
-                                  ptrdiff_t pixels, ptrdiff_t size) {
-    for (ptrdiff_t i = first; i < end; i++)
-        memcpy(out + i * size, in + (pixels - 1 - i) * size, (size_t)size);
+ALWAYS_INLINE void reverse_pixels(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
+    for (ptrdiff_t i = 0; i < pixels; i++) memcpy(out + i * size, in + (pixels - 1 - i) * size, (size_t)size);
 }
 
-/* Pixels `first` to `end` of the result. */
-static void reverse_plain(const uint8_t *in, uint8_t *out, ptrdiff_t first, ptrdiff_t end, ptrdiff_t pixels,
-                          ptrdiff_t size) {
+static void reverse_plain(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, ptrdiff_t size) {
     switch (size) {
-    case 1: reverse_pixels(in, out, first, end, pixels, 1); break;
-    case 2: reverse_pixels(in, out, first, end, pixels, 2); break;
-    case 3: reverse_pixels(in, out, first, end, pixels, 3); break;
-    case 4: reverse_pixels(in, out, first, end, pixels, 4); break;
-    case 6: reverse_pixels(in, out, first, end, pixels, 6); break;
-    case 12: reverse_pixels(in, out, first, end, pixels, 12); break;
-    case 16: reverse_pixels(in, out, first, end, pixels, 16); break;
-    default: reverse_pixels(in, out, first, end, pixels, size);
+    case 1: reverse_pixels(in, out, pixels, 1); break;
+    case 2: reverse_pixels(in, out, pixels, 2); break;
+    case 3: reverse_pixels(in, out, pixels, 3); break;
+    case 4: reverse_pixels(in, out, pixels, 4); break;
+    case 6: reverse_pixels(in, out, pixels, 6); break;
+    case 12: reverse_pixels(in, out, pixels, 12); break;
+    case 16: reverse_pixels(in, out, pixels, 16); break;
+    default: reverse_pixels(in, out, pixels, size);
     }
 }
 
@@ -124,7 +120,11 @@ SSSE3 static void reverse_ssse3(const uint8_t *in, ptrdiff_t in_stride, uint8_t 
         ptrdiff_t done = 0;
         for (; done + GROUP <= total; done += GROUP)
             store_group(out + done, load_reversed(in + total - done - GROUP, &masks));
-        reverse_plain(in, out, done / size, pixels, pixels, size);
+        if (total >= GROUP)
+            /* What is left is the end of one more group, which writes some bytes a second time. */
+            store_group(out + total - GROUP, load_reversed(in, &masks));
+        else
+            reverse_plain(in, out, pixels, size);
     }
 }
 
@@ -134,7 +134,8 @@ SSSE3 static void exchange_ssse3(uint8_t *image, ptrdiff_t stride, ptrdiff_t row
     ptrdiff_t total = pixels * size;
     for (ptrdiff_t row = 0; row < rows; row++, image += stride) {
         ptrdiff_t done = 0;
-        for (; 2 * (done + GROUP) <= total; done += GROUP) {
+        /* In the middle the two groups may overlap: both are loaded before either is stored. */
+        for (; 2 * done + GROUP <= total; done += GROUP) {
             group left = load_reversed(image + done, &masks);
             group right = load_reversed(image + total - done - GROUP, &masks);
             store_group(image + done, right);
@@ -155,7 +156,7 @@ void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, 
     }
 #endif
     for (ptrdiff_t row = 0; row < rows; row++)
-        reverse_plain(in + row * in_stride, out + row * out_stride, 0, pixels, pixels, size);
+        reverse_plain(in + row * in_stride, out + row * out_stride, pixels, size);
 }
 
 void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
