@@ -276,14 +276,23 @@ cdef void copy_window(
     hw_fill(out, first_row * target.width, fill, source.size)
     for row in range(first_row, end_row):
         row_out = out + row * target.row_stride
-        hw_fill(row_out, first, fill, source.size)
         if end > first:
             memcpy(
                 row_out + first * source.size,
                 image + (top + row) * source.row_stride + (left + first) * source.size,
                 (end - first) * source.size,
             )
-        hw_fill(row_out + end * source.size, target.width - end, fill, source.size)
+        if row == first_row:
+            hw_fill(row_out, first, fill, source.size)
+            hw_fill(row_out + end * source.size, target.width - end, fill, source.size)
+        else:
+            # Borders are those of the row above.
+            memcpy(row_out, row_out - target.row_stride, first * source.size)
+            memcpy(
+                row_out + end * source.size,
+                row_out + end * source.size - target.row_stride,
+                (target.width - end) * source.size,
+            )
     hw_fill(out + end_row * target.row_stride, (target.height - end_row) * target.width, fill, source.size)
 
 
