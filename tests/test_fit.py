@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from highway.batch import Batch
 from highway.engine import Pipeline
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, ContractError
 from highway.modules import ImageFileReader
 from highway.randomness import SampleRandom
 from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
@@ -30,7 +30,8 @@ def apply(fit, images, seed=0):
 @pytest.mark.parametrize("fit", [CenterFit(), Letterbox(), Stretch(), RandomResizedCrop()])
 @pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 500)])
 def test_windows_lie_inside(fit, size):
-    windows, targets = fit.check(place(fit, size), len(SIZES))
+    rng = SampleRandom(0, 0, np.arange(len(SIZES)), 0)
+    windows, targets = fit.choose(rng, SIZES[:, 0], SIZES[:, 1], size)
     assert (
         np.all(windows[:, :2] >= 0)
         and np.all(windows[:, 2] <= SIZES[:, 1])
@@ -144,8 +145,28 @@ def test_a_fit_that_returns_nonsense_is_named():
         def place(self, rng, heights, widths, size):
             return np.zeros((1, 4)), np.zeros((1, 4))
 
-    with pytest.raises(ArgumentError, match=r"Wrong: place returned .* expected \(2, 4\)"):
+    with pytest.raises(ContractError, match=r"Wrong: place returned .* expected \(2, 4\)"):
         apply(Wrong((4, 4)), np.zeros((2, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("window", "target"),
+    [
+        ((0, 0, 9, 8), (0, 0, 4, 4)),
+        ((0, -1, 8, 8), (0, 0, 4, 4)),
+        ((0, 0, np.nan, 8), (0, 0, 4, 4)),
+        ((3, 0, 3, 8), (0, 0, 4, 4)),
+        ((0, 0, 8, 8), (0, 0, 4, 5)),
+        ((0, 0, 8, 8), (2, 0, 2, 4)),
+    ],
+)
+def test_a_fit_that_leaves_the_picture_is_named(window, target):
+    class Outside(Fit):
+        def place(self, rng, heights, widths, size):
+            return Placement(np.array([(0, 0, 8, 8), window], float), np.array([(0, 0, 4, 4), target], np.int32))
+
+    with pytest.raises(ContractError, match=r"Outside: place returned window .* picture of 8 x 8 .* both inside"):
+        apply(Outside((4, 4)), np.zeros((2, 8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +195,7 @@ def test_what_arrays_have_to_be():
         apply(CenterFit(), np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(ArgumentError, match=r"float32.*before Normalize"):
         apply(CenterFit(2), np.zeros((1, 4, 4, 3), np.float32))
-    with pytest.raises(ArgumentError, match="fill has 2 values; expected 1 or 3"):
+    with pytest.raises(ArgumentError, match="fill has 2 values for images of 3 channels"):
         apply(Letterbox((2, 9), fill=(1, 2)), np.zeros((1, 4, 4, 3), np.uint8))
 
 

@@ -9,7 +9,7 @@ import pytest
 from pictures import photograph
 from PIL import Image
 
-from highway.errors import DecodeError
+from highway.errors import DecodeError, MissingPackageError
 from highway.modules.formats import decode_other
 
 
@@ -122,7 +122,30 @@ def test_what_is_refused():
         decode(saved(Image.fromarray(np.full((3, 4), -1, np.int32)), "TIFF"))
 
 
+def test_other_formats_are_not_tried():
+    """PIL would hand PostScript to Ghostscript, and take much else for a picture."""
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    for contents in (postscript, saved(PICTURE, "PPM"), saved(PICTURE, "ICO"), saved(PICTURE, "SGI"), saved(PICTURE, "PCX")):
+        with pytest.raises(DecodeError, match="no picture of a known format"):
+            decode(contents)
+
+
+def test_a_side_that_no_kernel_takes():
+    tall = saved(Image.new("L", (1, (1 << 24) + 1)), "PNG")
+    with pytest.raises(DecodeError, match="allowed are 16777216 on a side"):
+        decode(tall, max_pixels=1 << 40)
+
+
+def test_lack_of_memory_is_not_the_file_s_fault(monkeypatch):
+    def no_memory(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(MemoryError):
+        decode(saved(PICTURE, "PNG"))
+
+
 def test_without_pil_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(DecodeError, match="pip install Pillow-SIMD"):
+    with pytest.raises(MissingPackageError, match="pip install Pillow-SIMD"):
         decode(b"\x89PNG")

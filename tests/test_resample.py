@@ -103,6 +103,20 @@ def test_targets_leave_the_rest_alone():
         np.testing.assert_array_equal(out[i], expected)
 
 
+@pytest.mark.parametrize("filter_", ["box", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("length", [300, 3000, 40000])
+def test_strong_reduction(filter_, length):
+    """Weights far below the precision of a single one still sum up right."""
+    rng = np.random.default_rng(length)
+    image = np.repeat(rng.integers(0, 256, (length // 100, 1, 3), dtype=np.uint8), 100, axis=0)
+    for picture in (image, np.ascontiguousarray(image.transpose(1, 0, 2))):
+        window = (0, 0, picture.shape[1], picture.shape[0])
+        for size in (1, 3):
+            size = (size, 1) if picture is image else (1, size)
+            ours = resized(picture, window, size, filter_).astype(int)
+            assert np.abs(ours - with_pillow(picture, window, size, filter_)).max() <= 1
+
+
 def test_no_images():
     empty = np.zeros((0, 5, 5, 3), np.uint8)
     resample.resize_batch(

@@ -61,15 +61,17 @@ static int grow(void **block, size_t *capacity, size_t n, size_t item) {
     return 0;
 }
 
-/* Rounds the weights so that they sum to exactly one: an even area keeps its value. */
+/* Rounds the sums of the weights up to each, so that all of them sum to exactly one, however many and small they are: an
+ * even area keeps its value. */
 static void quantise(const double *exact, double sum, int16_t *weights, int count) {
-    int total = 0, heaviest = 0;
+    double reached = 0.0;
+    long before = 0;
     for (int k = 0; k < count; k++) {
-        weights[k] = (int16_t)lrint(exact[k] / sum * WEIGHT_ONE);
-        total += weights[k];
-        if (weights[k] > weights[heaviest]) heaviest = k;
+        reached += exact[k];
+        const long upto = k + 1 < count ? lrint(reached / sum * WEIGHT_ONE) : WEIGHT_ONE;
+        weights[k] = (int16_t)(upto - before);
+        before = upto;
     }
-    weights[heaviest] = (int16_t)(weights[heaviest] + WEIGHT_ONE - total);
 }
 
 static void clamp_span(int *first, int *last, int in_size) {

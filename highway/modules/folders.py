@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple
 
@@ -73,7 +74,7 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
 def _list(root: bytes) -> ClassFolders:
     with os.scandir(root) as entries:
         inside = list(entries)
-    folders = sorted(entry.name for entry in inside if entry.is_dir() and not _hidden(entry.name))
+    folders = sorted(entry.name for entry in inside if _is_folder(entry))
     if not folders:
         loose = sum(_is_picture(entry.name) for entry in inside)
         found = (
@@ -101,6 +102,15 @@ def _hidden(name: bytes) -> bool:
     return name.startswith(b".")
 
 
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir() and not _hidden(entry.name)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
+            return False
+        raise
+
+
 def _is_picture(name: bytes) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not _hidden(name)
 
@@ -109,7 +119,7 @@ def _pictures(root: bytes, folder: bytes) -> list[bytes]:
     """Names relative to `root` of the pictures below `folder`."""
     found = []
     # Each folder with the identities of those it lies in: a link back to one of them would be a loop.
-    waiting = [(folder, frozenset({_identity(root + folder)}))]
+    waiting = [(folder, frozenset({_identity(root), _identity(root + folder)}))]
     while waiting:
         here, above = waiting.pop()
         with os.scandir(root + here) as entries:
@@ -117,7 +127,7 @@ def _pictures(root: bytes, folder: bytes) -> list[bytes]:
                 name = os.path.join(here, entry.name)
                 if _is_picture(entry.name):
                     found.append(name)
-                elif entry.is_dir() and not _hidden(entry.name):
+                elif _is_folder(entry):
                     identity = _identity(root + name)
                     if identity not in above:
                         waiting.append((name, above | {identity}))

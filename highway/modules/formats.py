@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.errors import DecodeError
+from highway.errors import DecodeError, MissingPackageError
 
 __all__ = ["decode_other"]
 
+_FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF")
+_LONGEST_SIDE = 1 << 24
+
 
 def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode PNG, WebP, BMP, GIF, TIFF and whatever else the installed PIL knows.
+    """Decode PNG, WebP, BMP, GIF and TIFF.
 
     Alpha is dropped, palettes are resolved, 16 bits are scaled to 8, of several frames the first is taken.
 
@@ -35,25 +38,31 @@ def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int
 
     Raises
     ------
+    MissingPackageError
+        PIL is not installed.
+    MemoryError
     DecodeError
         Text for behind the name of the file: what was found and what was expected.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise DecodeError(
-            "is no JPEG, and PIL, which reads the other formats, is not installed: pip install Pillow-SIMD (or "
-            "Pillow, beside packages that need it)"
+        raise MissingPackageError(
+            "ImageFileReader: the data has files that are no JPEGs, and PIL, which reads the other formats, is not "
+            "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
         ) from None
     try:
-        with Image.open(io.BytesIO(contents)) as image:
+        # These alone: others hand the file to programs outside (EPS), or are known by nothing but their name.
+        with Image.open(io.BytesIO(contents), formats=_FORMATS) as image:
+            if max(image.size) > _LONGEST_SIDE:
+                raise DecodeError(f"has {image.height} x {image.width} pixels, allowed are {_LONGEST_SIDE} on a side")
             if image.width * image.height > max_pixels:
                 raise DecodeError(
                     f"has {image.height} x {image.width} pixels, allowed are {max_pixels} in total"
                 )
             upright = ImageOps.exif_transpose(image) if oriented else image
             return _to_array(upright, gray)
-    except DecodeError:
+    except (DecodeError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise DecodeError("is no picture of a known format (JPEG, PNG, WebP, BMP, GIF, TIFF)") from None

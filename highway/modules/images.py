@@ -31,7 +31,7 @@ from highway.transforms.fit import CenterFit, Fit
 __all__ = ["ImageFileReader"]
 
 MAX_PIXELS = 2 * 89_478_485
-"""Larger pictures are refused: the limit at which PIL refuses too."""
+"""Where PIL too refuses to open a picture."""
 
 _RANDOM_REPLACEMENTS = 8
 """Replacements that are drawn for a bad sample before its neighbours in the list are tried in turn."""
@@ -72,15 +72,21 @@ class ImageFileReader(Source):
     color : {"rgb", "gray"}
         Three channels or one.
     exif : bool
-        Turn pictures upright as their EXIF orientation says.
+        Turn pictures upright as their EXIF orientation says (PIL does so for TIFF in any case).
     on_error : {"raise", "skip", "replace"}
-        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller; or
-        take another sample of the data instead, chosen by the seed, so that batches stay full.
+        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
+        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that batches
+        stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is missing,
+        that is an error under any policy.
     max_errors : int or float, optional
-        With "skip" and "replace": how many bad files are too many, as a count or (a float up to 1) as part of the data.
+        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
+        Each rank counts those that it came across.
     exact : bool
         Never decode at a reduced scale: more work where pictures are much larger than the images, which then differ
         from Pillow's by rounding only.
+    max_pixels : int
+        Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 4 bytes a pixel.
     workers : int, optional
         Threads; by default one for each core that the process may use.
     queue_size : int
@@ -119,6 +125,7 @@ class ImageFileReader(Source):
         on_error: str = "raise",
         max_errors: int | float | None = None,
         exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
         workers: int | None = None,
         queue_size: int = 4,
     ) -> None:
@@ -135,13 +142,16 @@ class ImageFileReader(Source):
         self.on_error = on_error
         self.exif = bool(exif)
         self.exact = bool(exact)
+        self.max_pixels = whole("ImageFileReader", "max_pixels", max_pixels, 1, 2**62)
+        self.fit.colour(1 if color == "gray" else 3)
         self.seed = seed
         self._one_hot = labels == "one_hot"
         self._gray = color == "gray"
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self._folders = list_class_folders(data_dir)
         self.classes = self._folders.classes
-        self._max_errors = _max_errors(max_errors, len(self._folders.names), on_error)
+        self.max_errors = max_errors
+        self._most_errors = _most_errors(max_errors, len(self._folders.names), on_error)
         self.order = Order(
             len(self._folders.names),
             batch_size,
@@ -153,8 +163,11 @@ class ImageFileReader(Source):
         )
         self._local = threading.local()
         self._lock = threading.Lock()
+        # All bad samples so far; those of them that were not read since; what came of the batches so far.
         self._bad: dict[int, HighwayError] = {}
-        self._empty_batches: dict[int, int] = {}
+        self._lost: set[int] = set()
+        self._batches_done = 0
+        self._any_good = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -178,7 +191,7 @@ class ImageFileReader(Source):
     # What the engine calls
 
     def open(self) -> None:
-        self._local.decoder = jpeg.BatchDecoder(max_pixels=MAX_PIXELS)
+        self._local.decoder = jpeg.BatchDecoder(max_pixels=self.max_pixels)
 
     def close(self) -> None:
         self._local.decoder.close()
@@ -192,16 +205,16 @@ class ImageFileReader(Source):
         images = empty((len(indices), *self.shape, 1 if self._gray else 3), np.uint8)
         failures = self._fill(images, np.arange(len(indices)), task.epoch, indices)
         if failures:
-            self._record(failures.values(), indices[list(failures)])
+            self._record(failures, indices)
             if self.on_error == "replace":
                 self._replace(images, list(failures), task.epoch, indices)
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
-                if not len(kept):
-                    self._count_empty(task.epoch, failures[0])
-                    return None
                 images = np.take(images, kept, axis=0, out=empty((len(kept), *images.shape[1:]), np.uint8))
                 indices = indices[kept]
+        self._count(indices)
+        if not len(indices):
+            return None
         return Batch(
             {"images": images, "labels": self._labels(indices)},
             epoch=task.epoch,
@@ -230,7 +243,7 @@ class ImageFileReader(Source):
             elif status == jpeg.NOT_JPEG:
                 try:
                     others[row] = decode_other(
-                        decoder.contents(row), gray=self._gray, oriented=self.exif, max_pixels=MAX_PIXELS
+                        decoder.contents(row), gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels
                     )
                     heights[row], widths[row] = others[row].shape[:2]
                 except DecodeError as error:
@@ -239,7 +252,7 @@ class ImageFileReader(Source):
                 failures[row] = self._error(indices[row], status, decoder.message(row))
 
         rng = SampleRandom(self.seed, epoch, indices, 0)
-        placement = self.fit.check(self.fit.place(rng, heights, widths, self.shape), count)
+        placement = self.fit.choose(rng, heights, widths, self.shape)
         windows, targets = placement
         self.fit.paint(images, slots, placement)
         rows = np.array(
@@ -280,7 +293,7 @@ class ImageFileReader(Source):
             indices[into] = chosen
             if not failures:
                 return
-            self._record(failures.values(), chosen[list(failures)])
+            self._record(failures, chosen)
             open_ones = open_ones[list(failures)]
         self._refuse_all(next(iter(failures.values())))
 
@@ -288,39 +301,59 @@ class ImageFileReader(Source):
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
         text = f"ImageFileReader: {os.fsdecode(self._path(index))} {message}"
+        # What is wrong with the machine, and not with the file, is nothing to skip.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
+        if status == jpeg.NO_HANDLE:
+            raise ReadError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
-    def _record(self, errors: Any, indices: NDArray[np.int64]) -> None:
-        """Note bad samples; raises where the policy does not allow them."""
+    def _record(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
+        """Note which rows of `indices` are bad; raises where the policy, or their number, does not allow them."""
+        bad = {int(indices[row]): error for row, error in failures.items()}
         with self._lock:
-            for index, error in zip(indices.tolist(), errors, strict=True):
+            for index, error in bad.items():
                 self._bad.setdefault(index, error)
-                if self.on_error == "raise":
-                    raise error
-            count = len(self._bad)
-        if count > self._max_errors:
-            _, reason = self.errors[-1]
+            self._lost.update(bad)
+            count, all_lost = len(self._bad), len(self._lost) >= self._reachable
+        error = next(iter(bad.values()))
+        if self.on_error == "raise":
+            raise error
+        if count > self._most_errors:
             raise TooManyErrors(
-                f"ImageFileReader: {count} of {self.size} files are bad, max_errors allows {self._max_errors:g}; the "
-                f"last: {reason} (all of them: reader.errors)"
+                f"ImageFileReader: {count} of {self.size} files are bad, max_errors={self.max_errors} allows fewer; one "
+                f"of them: {error} (all of them: reader.errors)"
             )
-
-    def _count_empty(self, epoch: int, error: HighwayError) -> None:
-        """A batch of nothing but bad samples is left out; an epoch of nothing but such batches is an error."""
-        with self._lock:
-            self._empty_batches[epoch] = self._empty_batches.get(epoch, 0) + 1
-            empty_ones = self._empty_batches[epoch]
-            for past in [e for e in self._empty_batches if e < epoch - 1]:
-                del self._empty_batches[past]
-        if empty_ones == len(self):
+        if all_lost:
             self._refuse_all(error)
 
+    def _count(self, indices: NDArray[np.int64]) -> None:
+        """Note a batch of these samples; raises when it was the last of all and there was no sample in any."""
+        with self._lock:
+            self._lost.difference_update(indices.tolist() if self._lost else ())
+            self._batches_done += 1
+            self._any_good = self._any_good or len(indices) > 0
+            over = self.order.epochs is not None and self._batches_done == self.order.epochs * len(self.order)
+            nothing = over and not self._any_good
+            error = next(reversed(self._bad.values())) if nothing else None
+        if error is not None:
+            self._refuse_all(error)
+
+    @property
+    def _reachable(self) -> int:
+        """How many samples this reader comes across sooner or later."""
+        order = self.order
+        if order.shuffle or self.on_error == "replace":
+            return order.size
+        samples = len(order) * order.batch_size if order.drop_last else order.samples
+        return min(samples, order.size)
+
     def _refuse_all(self, error: HighwayError) -> None:
+        rank, world = self.order.rank, self.order.world
+        part = f", of which this is rank {rank} of {world}," if world > 1 else ""
         raise EmptyDatasetError(
-            f"ImageFileReader: none of the {self.size} files in {os.fsdecode(self._folders.root)!r} could be read; "
-            f"one of them: {error}"
+            f"ImageFileReader: none of the files that were tried in {os.fsdecode(self._folders.root)!r}{part} could be "
+            f"read, and none is left ({len(self._bad)} of {self.size} files); one of them: {error}"
         ) from error
 
     # Samples
@@ -356,7 +389,7 @@ def _shape(shape: object) -> tuple[int, int]:
     return height, width
 
 
-def _max_errors(value: object, size: int, on_error: str) -> float:
+def _most_errors(value: object, size: int, on_error: str) -> float:
     """How many bad files are still allowed."""
     if value is None:
         return float("inf")

@@ -12,7 +12,7 @@ from highway._core import resample
 from highway.arguments import numbers, whole
 from highway.arguments import size as checked_size
 from highway.batch import Batch, empty
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
 from highway.transforms.transform import Transform
 
@@ -97,14 +97,35 @@ class Fit(Transform):
         """
         raise NotImplementedError(f"{self._name} has no place(rng, heights, widths, size)")
 
-    def check(self, placement: Placement, count: int) -> Placement:
-        """`placement` with the types that the kernels need; ArgumentError where it is none for `count` pictures."""
+    def choose(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """What `place` says, as the kernels need it.
+
+        Raises
+        ------
+        ContractError
+            `place` returned something else than windows and targets for these pictures, or some of them lie outside.
+        """
+        placement = self.place(rng, heights, widths, size)
+        count = len(heights)
         windows = np.ascontiguousarray(placement[0], dtype=np.float64)
         targets = np.ascontiguousarray(placement[1], dtype=np.int32)
         if windows.shape != (count, 4) or targets.shape != (count, 4):
-            raise ArgumentError(
+            raise ContractError(
                 f"{self._name}: place returned windows of shape {windows.shape} and targets of shape {targets.shape}; "
                 f"expected ({count}, 4) for both"
+            )
+        # Put so that a NaN is outside.
+        inside = (windows[:, :2] >= 0).all(axis=1) & (windows[:, 2:] <= np.stack((widths, heights), axis=1)).all(axis=1)
+        inside &= (windows[:, :2] < windows[:, 2:]).all(axis=1) & (targets[:, :2] < targets[:, 2:]).all(axis=1)
+        inside &= (targets[:, :2] >= 0).all(axis=1) & (targets[:, 2:] <= size[::-1]).all(axis=1)
+        if not inside.all():
+            row = int(np.argmin(inside))
+            raise ContractError(
+                f"{self._name}: place returned window {windows[row].tolist()} for a picture of {heights[row]} x "
+                f"{widths[row]} pixels and target {targets[row].tolist()} in an output of {size[0]} x {size[1]}; expected "
+                "x0 < x1, y0 < y1, both inside"
             )
         return Placement(windows, targets)
 
@@ -113,7 +134,7 @@ class Fit(Transform):
         height, width = images.shape[1:3]
         open_ones = np.any(placement.targets != (0, 0, width, height), axis=1)
         if open_ones.any():
-            images[slots[open_ones]] = self._colour(images.shape[3])
+            images[slots[open_ones]] = self.colour(images.shape[3])
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
         """Windows for images of shape (N, H, W, C)."""
@@ -128,8 +149,7 @@ class Fit(Transform):
                 "put it before Normalize"
             )
         count, height, width = images.shape[:3]
-        placement = self.place(rng, np.full(count, height), np.full(count, width), self.size)
-        return self.check(placement, count)
+        return self.choose(rng, np.full(count, height), np.full(count, width), self.size)
 
     def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[np.uint8]:
         """Resample the windows: uint8 (N, H, W, C) to (N, *size, C)."""
@@ -140,11 +160,12 @@ class Fit(Transform):
         resample.resize_batch(np.ascontiguousarray(images), params.windows, params.targets, filter_, out)
         return out
 
-    def _colour(self, channels: int) -> NDArray[np.uint8]:
+    def colour(self, channels: int) -> NDArray[np.uint8]:
+        """`fill` for images of so many channels; ArgumentError where it does not fit them."""
         colour = np.asarray(self.fill, dtype=np.uint8)
         if colour.ndim and len(colour) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: fill has {len(colour)} values; expected 1 or {channels}, one a channel"
+                f"{self._name}: fill has {len(colour)} values for images of {channels} channels; expected one, or one each"
             )
         return colour
 
