@@ -45,8 +45,10 @@ DEFAULT_MAX_BYTES = 128 << 20
 # than 2 s.
 STOP_LIMIT = 1.5
 
-# Threads that a module may have: more is a mistake.
+# More is a mistake: threads of a module, batches in a queue, bytes in all queues.
 MOST_WORKERS = 1024
+MOST_QUEUE_SIZE = 65536
+MOST_BYTES = 2**62
 
 _END = object()
 _clock = time.perf_counter
@@ -70,15 +72,15 @@ class Module:
     Parameters
     ----------
     workers : int, optional
-        Number of threads; by default one, and for sources one a usable core.
+        Number of threads, 1 to 1024; by default one, and for sources one a usable core.
     queue_size : int
-        Most batches that may be outstanding behind the module, finished or in the making. Two for each
-        worker are always allowed.
+        Most batches that may be outstanding behind the module, finished or in the making, 1 to 65536. Two
+        for each worker are always allowed.
 
     Raises
     ------
     ArgumentError
-        A number that is not 1 or more.
+        A number is out of its range.
 
     Attributes
     ----------
@@ -110,7 +112,7 @@ class Module:
             if workers is None
             else whole(self.name, "workers", workers, 1, MOST_WORKERS)
         )
-        self.queue_size = whole(self.name, "queue_size", queue_size, 1)
+        self.queue_size = whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)
 
     def default_workers(self) -> int:
         """Number of threads where the user gives none."""
@@ -180,13 +182,14 @@ class Pipeline:
         Hand batches out in the order of their tasks. If not, whatever is ready is handed out, but every
         batch of an epoch before any of the next (where the source knows its length).
     max_bytes : int, optional
-        Most bytes of batches that wait in the queues or are in the making, 128 MiB by default; divided
-        evenly among the queues. One batch for every worker is always allowed, however large.
+        Most bytes of batches that wait in the queues or are in the making, 1 to 2**62, 128 MiB by default;
+        divided evenly among the queues. One batch for every worker is always allowed, however large.
 
     Raises
     ------
     ArgumentError
-        No modules, one in a place where it cannot be, or one that is used twice.
+        No modules, one in a place where it cannot be, or one that is used twice; `max_bytes` is out of its
+        range.
 
     Notes
     -----
@@ -216,7 +219,11 @@ class Pipeline:
         self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
     ) -> None:
         modules = _checked(modules)
-        bound = DEFAULT_MAX_BYTES if max_bytes is None else whole("Pipeline", "max_bytes", max_bytes, 1)
+        bound = (
+            DEFAULT_MAX_BYTES
+            if max_bytes is None
+            else whole("Pipeline", "max_bytes", max_bytes, 1, MOST_BYTES)
+        )
         source = modules[0]
         assert isinstance(source, Source)
         self._source = source
@@ -831,7 +838,8 @@ def _stations(modules: Sequence[Module], ordered: bool, max_bytes: int, length: 
         source = output
         output = BatchQueue(
             capacity,
-            max_bytes=max_bytes // queues,
+            # 0 would be no bound.
+            max_bytes=max(1, max_bytes // queues),
             floor=_workers_of(module),
             ordered=ordered,
             group=0 if ordered else length,

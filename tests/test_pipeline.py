@@ -225,6 +225,14 @@ def test_large_batches_pass_a_small_bound():
         assert numbers_of(pipeline) == list(range(20))
 
 
+def test_bound_below_a_byte_for_each_queue_is_still_a_bound():
+    modules = [Numbers(1000, workers=1, queue_size=100), Pass(queue_size=100)]
+    with Pipeline(modules, max_bytes=1) as pipeline:
+        for station in pipeline._stations:
+            eventually(lambda queue=station.output: queue.measures()["reserving"] == 1)
+            assert station.output.measures()["held"] == 1
+
+
 # Identity
 
 
@@ -848,7 +856,7 @@ def test_refused_modules_can_be_used_later():
 
 
 @pytest.mark.parametrize("name", ["workers", "queue_size"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True, 10**30])
 def test_counts_of_a_module_are_checked(name, value):
     with pytest.raises(ArgumentError, match=f"Pass: {name} is {value!r}; expected a whole number"):
         Pass(**{name: value})
@@ -859,12 +867,23 @@ def test_a_module_has_at_most_1024_workers():
         Pass(workers=1025)
 
 
-@pytest.mark.parametrize("value", [0, -5, 1.5])
+def test_a_queue_has_at_most_65536_places():
+    message = "Pass: queue_size is 65537; expected a whole number from 1 to 65536"
+    with pytest.raises(ArgumentError, match=message):
+        Pass(queue_size=65537)
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5, 2**62 + 1, 10**30])
 def test_max_bytes_is_checked(value):
     with pytest.raises(
-        ArgumentError, match=f"Pipeline: max_bytes is {value}; expected a whole number of 1 or more"
+        ArgumentError, match=f"Pipeline: max_bytes is {value}; expected a whole number from 1 to {2**62}"
     ):
         Pipeline([Numbers(1)], max_bytes=value)
+
+
+def test_largest_bounds_work():
+    with Pipeline([Numbers(3, queue_size=65536), Pass()], ordered=False, max_bytes=2**62) as pipeline:
+        assert sorted(numbers_of(pipeline)) == [0, 1, 2]
 
 
 def test_counts_may_be_numpy_integers():
