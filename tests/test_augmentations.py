@@ -156,6 +156,22 @@ def test_arrays_of_a_users_transform_are_not_written_into():
     assert np.array_equal(out.images, kept[:, :, ::-1])
 
 
+def test_what_a_users_function_kept_of_its_input_is_not_written_into():
+    """Also where the function returns its input, which the stage may have owned before."""
+    kept = []
+
+    def keep(images):
+        kept.append(images)
+        return images
+
+    for chain in ([Lambda(keep), FlipX(1.0)], [FlipY(1.0), Lambda(keep), FlipX(1.0)]):
+        stage = Augmentations(chain)
+        stage.input_handed_over = True
+        out = stage.process(batch_of(4))
+        assert np.array_equal(out.images, kept[-1][:, :, ::-1])
+        assert not np.shares_memory(out.images, kept[-1])
+
+
 def test_what_is_handed_over():
     def handed(chain, from_input):
         stage = Augmentations(chain)

@@ -101,8 +101,9 @@ class Augmentations(Stage):
                     error.add_note(f"In {self._place(number)}.")
                 raise
             self._check(number, result, len(images))
+            # A step that returns its input may have kept it.
+            ours = step.hands_over and (ours or result is not images)
             if result is not images:
-                ours = step.hands_over
                 current = current.replace(images=result)
         return current.replace(applied=first + len(self._steps))
 
