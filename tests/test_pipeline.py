@@ -621,7 +621,7 @@ def test_failure_does_not_wait_for_what_is_stuck_elsewhere():
     began = time.monotonic()
     with pytest.raises(Fault):
         pipeline.dequeue(timeout=LIMIT)
-    assert time.monotonic() - began < LIMIT / 2
+    assert time.monotonic() - began < 1
     stuck.set()
     pipeline.stop()
 
