@@ -1,6 +1,7 @@
 """Bad files: a clear error, every one accounted for, and no good sample lost."""
 
 import os
+import sys
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from pictures import class_folders, jpeg_bytes, photograph, with_size
 
 from highway.engine import Pipeline
-from highway.errors import DecodeError, EmptyDatasetError, ReadError, TooManyErrors
+from highway.errors import DecodeError, EmptyDatasetError, MissingPackageError, ReadError, TooManyErrors
 from highway.modules import ImageFileReader
 
 GOOD = jpeg_bytes(photograph(40, 50))
@@ -168,12 +169,78 @@ def test_a_file_that_is_repaired_comes_back(folder):
     path = folder / "class0" / "3.jpg"
     contents = path.read_bytes()
     path.write_bytes(b"")
-    reader = ImageFileReader(folder, 12, (8, 8), on_error="skip", epochs=1, workers=1, queue_size=1)
+    reader = ImageFileReader(folder, 12, (8, 8), on_error="skip", epochs=9, workers=1, queue_size=1)
     with Pipeline([reader]) as pipeline:
         assert pipeline.dequeue().size == 11
-    path.write_bytes(contents)
-    with Pipeline([ImageFileReader(folder, 12, (8, 8), on_error="skip", epochs=1)]) as pipeline:
-        assert pipeline.dequeue().size == 12
+        path.write_bytes(contents)
+        sizes = [batch.size for batch in pipeline]
+    # Two batches may have been read ahead.
+    assert sizes[3:] == [12] * 5
+    assert len(reader.errors) == 1
+
+
+@pytest.mark.parametrize("world", [2, 7, 15])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_shards_lose_nothing(folder, world, shuffle, policy):
+    """Also where a rank has no good sample in an epoch: it goes on with the next."""
+    spoil(folder, ["empty.jpg", "text.jpg", "cut.jpg"])  # 3 of 15
+    counts = [Counter() for _ in range(6)]
+    for rank in range(world):
+        options = {"shard": (rank, world), "shuffle": shuffle, "on_error": policy, "epochs": len(counts)}
+        with Pipeline([ImageFileReader(folder, 2, (8, 8), **options)]) as pipeline:
+            try:
+                for batch in pipeline:
+                    counts[batch.epoch].update(batch.keys)
+            except EmptyDatasetError:
+                # An unshuffled rank of bad samples alone never gets another.
+                assert not shuffle
+                assert world == 15
+    for count in counts:
+        assert set(count) == GOOD_KEYS
+        if policy == "skip":
+            assert sum(count.values()) - len(GOOD_KEYS) <= world - 1
+        elif not (world == 15 and not shuffle):
+            assert 15 <= sum(count.values()) <= 15 + world - 1
+
+
+def test_replacement_belongs_to_the_sample_not_to_the_batch(folder):
+    spoil(folder, ["empty.jpg", "text.jpg", "cut.jpg"])
+
+    def keys(batch_size):
+        reader = ImageFileReader(folder, batch_size, (8, 8), on_error="replace", epochs=2)
+        with Pipeline([reader]) as pipeline:
+            return [key for batch in pipeline for key in batch.keys]
+
+    assert keys(4) == keys(15) == keys(1)
+
+
+def test_drop_last_of_bad_samples_goes_on(folder):
+    """The only batch of an epoch may be lost; the data is not."""
+    spoil(folder, ["empty.jpg", "text.jpg", "cut.jpg"])
+    reader = ImageFileReader(folder, 3, (8, 8), shard=(0, 5), on_error="skip", drop_last=True, epochs=40)
+    with Pipeline([reader]) as pipeline:
+        seen = {key for batch in pipeline for key in batch.keys}
+    assert seen == GOOD_KEYS
+
+
+def test_without_pil_nothing_is_skipped(folder, monkeypatch):
+    photograph(20, 20).save(folder / "class0" / "good.png")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with Pipeline([ImageFileReader(folder, 4, (8, 8), on_error="skip", epochs=1)]) as pipeline:
+        with pytest.raises(MissingPackageError, match="pip install"):
+            list(pipeline)
+        assert pipeline.errors == []
+
+
+def test_max_pixels_is_an_argument(folder):
+    (folder / "class0" / "large.png").write_bytes(b"")
+    photograph(90, 90).save(folder / "class0" / "large.png")
+    (folder / "class1" / "large.jpg").write_bytes(jpeg_bytes(photograph(90, 90)))
+    reader = ImageFileReader(folder, 4, (8, 8), on_error="skip", epochs=1, max_pixels=8099)
+    with Pipeline([reader]) as pipeline:
+        assert {key for batch in pipeline for key in batch.keys} == GOOD_KEYS
+        assert {key for key, _ in pipeline.errors} == {"class0/large.png", "class1/large.jpg"}
 
 
 def test_one_bad_file_does_not_touch_its_neighbours(folder):

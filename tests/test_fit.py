@@ -163,9 +163,13 @@ def test_a_fit_that_returns_nonsense_is_named():
 def test_a_fit_that_leaves_the_picture_is_named(window, target):
     class Outside(Fit):
         def place(self, rng, heights, widths, size):
-            return Placement(np.array([(0, 0, 8, 8), window], float), np.array([(0, 0, 4, 4), target], np.int32))
+            return Placement(
+                np.array([(0, 0, 8, 8), window], float), np.array([(0, 0, 4, 4), target], np.int32)
+            )
 
-    with pytest.raises(ContractError, match=r"Outside: place returned window .* picture of 8 x 8 .* both inside"):
+    with pytest.raises(
+        ContractError, match=r"Outside: place returned window .* picture of 8 x 8 .* both inside"
+    ):
         apply(Outside((4, 4)), np.zeros((2, 8, 8, 3), np.uint8))
 
 

@@ -125,7 +125,13 @@ def test_what_is_refused():
 def test_other_formats_are_not_tried():
     """PIL would hand PostScript to Ghostscript, and take much else for a picture."""
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    for contents in (postscript, saved(PICTURE, "PPM"), saved(PICTURE, "ICO"), saved(PICTURE, "SGI"), saved(PICTURE, "PCX")):
+    for contents in (
+        postscript,
+        saved(PICTURE, "PPM"),
+        saved(PICTURE, "ICO"),
+        saved(PICTURE, "SGI"),
+        saved(PICTURE, "PCX"),
+    ):
         with pytest.raises(DecodeError, match="no picture of a known format"):
             decode(contents)
 

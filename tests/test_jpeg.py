@@ -3,6 +3,8 @@
 import io
 import os
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -220,20 +222,76 @@ def test_wrong_size_within_the_limit_is_an_error(decoder, tmp_path):
     assert status == jpeg.BAD_FILE and "cannot be decoded" in message
 
 
-def scans(contents):
-    """Offsets at which the scans of a progressive file begin, and where the last one ends."""
-    return [i for i in range(len(contents) - 1) if contents[i : i + 2] == b"\xff\xda"], len(contents) - 2
+def progressive(scans):
+    """A progressive 8 x 8 grey picture of nothing but zeros, with these (Ss, Se, Ah, Al) as its scans."""
+
+    def part(marker, payload):
+        return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + bytes(payload)
+
+    code_of_one_bit = [1] + [0] * 15 + [0]  # for the symbol 0: no difference, or the end of the block
+    contents = b"\xff\xd8" + part(0xDB, [0] + [1] * 64) + part(0xC2, [8, 0, 8, 0, 8, 1, 1, 0x11, 0])
+    contents += part(0xC4, [0x00, *code_of_one_bit]) + part(0xC4, [0x10, *code_of_one_bit])
+    for first, last, high, low in scans:
+        contents += part(0xDA, [1, 1, 0x00, first, last, high << 4 | low]) + b"\x7f"
+    return contents + b"\xff\xd9"
 
 
 def test_progressive_bomb_is_refused(decoder, tmp_path):
-    contents = jpeg_bytes(photograph(16, 16), progressive=True)
-    starts, end = scans(contents)
-    # The last scan refines; repeated, each costs a pass over all coefficients.
-    bomb = contents[:end] + contents[starts[-1] : end] * 300 + contents[end:]
-    (tmp_path / "bomb.jpg").write_bytes(bomb)
-    status, message = decode(decoder, tmp_path / "bomb.jpg")
+    """Every scan is a valid one; there are just very many, and each could cost a pass over the picture."""
+    few = [(0, 0, 0, 0), *((k, k, 0, 0) for k in range(1, 64))]
+    (tmp_path / "few.jpg").write_bytes(progressive(few))
+    status, image = decode(decoder, tmp_path / "few.jpg")
+    assert status == jpeg.OK, image
+    assert np.all(image == 128)
+
+    many = [(0, 0, 0, 0), *((k, k, high, low) for k in range(1, 64) for high, low in ((0, 1), (1, 0)))]
+    (tmp_path / "many.jpg").write_bytes(progressive(many))
+    status, message = decode(decoder, tmp_path / "many.jpg")
     assert status == jpeg.BAD_FILE
-    assert "scans" in message or "progression" in message.lower()
+    assert "more than 100 scans" in message
+
+
+def test_missing_scans_are_an_error(decoder, tmp_path):
+    """Cut between two scans and closed with an end marker, as some tools leave them."""
+    contents = jpeg_bytes(photograph(40, 50), progressive=True)
+    starts = [i for i in range(len(contents) - 1) if contents[i : i + 2] == b"\xff\xda"]
+    # Where the tables of a scan begin: the end marker goes there.
+    tables = [contents.rindex(b"\xff\xc4", 0, start) for start in starts]
+    assert len(starts) == 10
+    path = tmp_path / "cut.jpg"
+    for start in tables[1:]:
+        path.write_bytes(contents[:start] + b"\xff\xd9")
+        status, message = decode(decoder, path)
+        assert status == jpeg.BAD_FILE
+        assert "scans are missing" in message
+    path.write_bytes(contents)
+    assert decode(decoder, path)[0] == jpeg.OK
+
+
+def test_baseline_with_zeros_for_the_spectral_range(decoder, tmp_path):
+    """Some encoders write them; every decoder ignores them."""
+    contents = bytearray(KINDS["baseline"])
+    start = segment(contents, 0xDA)
+    contents[start + 7 : start + 10] = b"\x00\x00\x00"
+    (tmp_path / "zeros.jpg").write_bytes(contents)
+    status, image = decode(decoder, tmp_path / "zeros.jpg")
+    assert status == jpeg.OK, image
+    np.testing.assert_array_equal(image, reference(KINDS["baseline"]))
+
+
+def test_no_handle_left_is_not_the_file_s_fault(folder):
+    """In a process of its own, which may open nothing more."""
+    script = (
+        "import os, resource, sys\n"
+        "from highway._core import jpeg\n"
+        "decoder = jpeg.BatchDecoder()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "print(decoder.read([os.fsencode(sys.argv[1])]) == [(jpeg.NO_HANDLE, 0, 0)], decoder.message(0))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(folder / "baseline")], capture_output=True, text=True
+    )
+    assert answer.stdout.startswith("True cannot be opened: Too many open files"), answer.stderr
 
 
 def test_what_is_no_regular_file(decoder, tmp_path):

@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 OK: int
 NOT_JPEG: int
 NO_FILE: int
+NO_HANDLE: int
 BAD_FILE: int
 NO_MEMORY: int
 

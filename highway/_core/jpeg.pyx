@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from highway._core cimport simd
 
 cdef extern from "jpeg_decoder.h" nogil:
-    enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_BAD_FILE, HW_NO_MEMORY
+    enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_BAD_FILE, HW_NO_MEMORY
     enum: HW_MESSAGE_SIZE
 
     ctypedef struct hw_jpeg:
@@ -36,6 +36,7 @@ cdef extern from "jpeg_decoder.h" nogil:
                         char *message)
     int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                        const hw_target *target, char *message)
+    void hw_arena_clear(hw_arena *arena)
     int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size, char *message)
     int hw_jpeg_library_version()
 
@@ -48,6 +49,7 @@ cdef extern from "stdlib.h" nogil:
 OK = HW_OK
 NOT_JPEG = HW_NOT_JPEG
 NO_FILE = HW_NO_FILE
+NO_HANDLE = HW_NO_HANDLE
 BAD_FILE = HW_BAD_FILE
 NO_MEMORY = HW_NO_MEMORY
 
@@ -73,7 +75,7 @@ cdef void read_samples(
     cdef Py_ssize_t i
     for i in range(n):
         samples[i].message[0] = 0
-        samples[i].size = 0
+        samples[i].offset = samples[i].size = 0
         samples[i].status = hw_read_file(
             samples[i].path, max_bytes, arena, &samples[i].offset, &samples[i].size, samples[i].message
         )
@@ -187,7 +189,7 @@ cdef class BatchDecoder:
         for i in range(n):
             self.samples[i].path = PyBytes_AsString(paths[i])
         self.paths = paths
-        self.arena.used = 0
+        hw_arena_clear(&self.arena)
         with nogil:
             read_samples(self.samples, n, &self.arena, self.max_bytes, self.max_pixels, oriented)
         self.count = n

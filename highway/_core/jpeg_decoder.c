@@ -24,6 +24,9 @@
 /* Coefficients of progressive pictures are held in memory by libjpeg: two bytes a sample. */
 #define MAX_LIBJPEG_MEMORY (1024L * 1024 * 1024)
 
+/* An arena smaller than this is kept whatever it was used for. */
+#define ARENA_KEPT ((size_t)16 << 20)
+
 /* Rows that are asked for at once; libjpeg hands out one iMCU row at the most. */
 #define ROWS_AT_ONCE 16
 
@@ -37,6 +40,8 @@ struct hw_jpeg {
     struct jpeg_progress_mgr progress;
     jmp_buf escape;
     char *message;
+    int failure;              /* status to return when libjpeg gives up */
+    unsigned components_seen; /* bit c: a scan of component c has begun */
     hw_axis x, y;
     hw_buffer ring;     /* decoded rows, reused in turn */
     hw_buffer combined; /* one row after the vertical pass */
@@ -53,6 +58,15 @@ static int arena_reserve(hw_arena *arena, size_t n) {
     arena->bytes = larger;
     arena->capacity = capacity;
     return 0;
+}
+
+void hw_arena_clear(hw_arena *arena) {
+    if (arena->capacity > ARENA_KEPT && arena->used < arena->capacity / 4) {
+        free(arena->bytes);
+        arena->bytes = NULL;
+        arena->capacity = 0;
+    }
+    arena->used = 0;
 }
 
 /* Up to n bytes, fewer when the file ends before; -1 with errno. */
@@ -78,7 +92,7 @@ static int read_open_file(int fd, size_t max_bytes, hw_arena *arena, size_t *siz
         snprintf(message, HW_MESSAGE_SIZE, "is %s, expected a regular file",
                  S_ISDIR(info.st_mode)    ? "a directory"
                  : S_ISFIFO(info.st_mode) ? "a FIFO"
-                                          : "a device");
+                                          : "a device or socket");
         return HW_NO_FILE;
     }
     if (info.st_size == 0) {
@@ -109,8 +123,9 @@ int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *of
     /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
+        const int lacking = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
         snprintf(message, HW_MESSAGE_SIZE, "cannot be opened: %s", strerror(errno));
-        return HW_NO_FILE;
+        return lacking ? HW_NO_HANDLE : HW_NO_FILE;
     }
     *offset = arena->used;
     const int status = read_open_file(fd, max_bytes, arena, size, message);
@@ -233,6 +248,7 @@ static void on_error(j_common_ptr cinfo) {
     char text[JMSG_LENGTH_MAX];
     (*cinfo->err->format_message)(cinfo, text);
     snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: %.*s", HW_MESSAGE_SIZE - 32, text);
+    if (cinfo->err->msg_code == JERR_OUT_OF_MEMORY) decoder->failure = HW_NO_MEMORY;
     longjmp(decoder->escape, 1);
 }
 
@@ -240,6 +256,7 @@ static void on_message(j_common_ptr cinfo, int level) {
     if (level >= 0) return;
     switch (cinfo->err->msg_code) { /* what does not touch a pixel */
     case JWRN_EXTRANEOUS_DATA:
+    case JWRN_NOT_SEQUENTIAL:
     case JWRN_ADOBE_XFORM:
     case JWRN_JFIF_MAJOR:
     case JWRN_TOO_MUCH_DATA: cinfo->err->num_warnings++; return;
@@ -251,6 +268,8 @@ static void on_output(j_common_ptr cinfo) {}
 
 static void on_progress(j_common_ptr cinfo) {
     hw_jpeg *decoder = (hw_jpeg *)cinfo;
+    for (int i = 0; i < decoder->cinfo.comps_in_scan; i++)
+        decoder->components_seen |= 1u << decoder->cinfo.cur_comp_info[i]->component_index;
     if (decoder->cinfo.input_scan_number > MAX_SCANS) {
         snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: more than %d scans", MAX_SCANS);
         longjmp(decoder->escape, 1);
@@ -382,6 +401,20 @@ static int out_of_memory(hw_jpeg *decoder) {
     return HW_NO_MEMORY;
 }
 
+/* Whether a picture of several scans has all it needs: every component, and in progressive ones no
+ * coefficient that was begun and not refined to the end. */
+static int is_complete(const hw_jpeg *decoder) {
+    const struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
+    for (int c = 0; c < cinfo->num_components; c++) {
+        if (!(decoder->components_seen & 1u << c)) return 0;
+        if (!cinfo->progressive_mode) continue;
+        if (cinfo->coef_bits[c][0] != 0) return 0;
+        for (int k = 1; k < DCTSIZE2; k++)
+            if (cinfo->coef_bits[c][k] > 0) return 0;
+    }
+    return 1;
+}
+
 /* Everything after setjmp: libjpeg leaves through decoder->escape when it fails. */
 static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                   const hw_target *target) {
@@ -410,7 +443,13 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
     const int eighths = choose_eighths(&window, target);
     cinfo->scale_num = (unsigned)eighths;
     cinfo->scale_denom = 8;
-    jpeg_start_decompress(cinfo);
+    jpeg_start_decompress(cinfo); /* reads all scans of a picture that has several */
+    if (jpeg_has_multiple_scans(cinfo) && !is_complete(decoder)) {
+        snprintf(decoder->message, HW_MESSAGE_SIZE,
+                 "is truncated: some of its scans are missing after the %d that are there",
+                 cinfo->input_scan_number);
+        return HW_BAD_FILE;
+    }
 
     const double scale = eighths / 8.0;
     const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
@@ -495,9 +534,14 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
 
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                    const hw_target *target, char *message) {
-    volatile int status = HW_BAD_FILE; /* read after longjmp */
+    int status;
     decoder->message = message;
-    if (!setjmp(decoder->escape)) status = decode(decoder, bytes, size, picture, target);
+    decoder->failure = HW_BAD_FILE;
+    decoder->components_seen = 0;
+    if (setjmp(decoder->escape))
+        status = decoder->failure;
+    else
+        status = decode(decoder, bytes, size, picture, target);
     /* Also when only a part was needed: what follows the last row of the window is not decoded. */
     jpeg_destroy_decompress(&decoder->cinfo);
     decoder->message = NULL;

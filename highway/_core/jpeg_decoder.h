@@ -14,9 +14,10 @@ typedef struct hw_jpeg hw_jpeg;
 
 enum hw_status {
     HW_OK = 0,
-    HW_NOT_JPEG, /* some other format, or no picture at all */
-    HW_NO_FILE,  /* the file could not be read */
-    HW_BAD_FILE, /* damaged, unsupported, or over a limit */
+    HW_NOT_JPEG,  /* some other format, or no picture at all */
+    HW_NO_FILE,   /* the file could not be read */
+    HW_NO_HANDLE, /* the system has no file handle or memory to open it */
+    HW_BAD_FILE,  /* damaged, unsupported, or over a limit */
     HW_NO_MEMORY,
 };
 
@@ -56,6 +57,9 @@ typedef struct {
     uint8_t *bytes;
     size_t capacity, used;
 } hw_arena;
+
+/* Forgets the files, and gives memory back if it was far more than they needed. */
+void hw_arena_clear(hw_arena *arena);
 
 /* Appends a whole regular file; it stands at arena->bytes + *offset then. */
 int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size,

@@ -61,8 +61,8 @@ static int grow(void **block, size_t *capacity, size_t n, size_t item) {
     return 0;
 }
 
-/* Rounds the sums of the weights up to each, so that all of them sum to exactly one, however many and small they are: an
- * even area keeps its value. */
+/* Rounds the sums of the weights up to each, so that all of them sum to exactly one, however many and small
+ * they are: an even area keeps its value. */
 static void quantise(const double *exact, double sum, int16_t *weights, int count) {
     double reached = 0.0;
     long before = 0;

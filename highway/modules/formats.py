@@ -55,7 +55,9 @@ def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int
         # These alone: others hand the file to programs outside (EPS), or are known by nothing but their name.
         with Image.open(io.BytesIO(contents), formats=_FORMATS) as image:
             if max(image.size) > _LONGEST_SIDE:
-                raise DecodeError(f"has {image.height} x {image.width} pixels, allowed are {_LONGEST_SIDE} on a side")
+                raise DecodeError(
+                    f"has {image.height} x {image.width} pixels, allowed are {_LONGEST_SIDE} on a side"
+                )
             if image.width * image.height > max_pixels:
                 raise DecodeError(
                     f"has {image.height} x {image.width} pixels, allowed are {max_pixels} in total"

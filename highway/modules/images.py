@@ -75,8 +75,8 @@ class ImageFileReader(Source):
         Turn pictures upright as their EXIF orientation says (PIL does so for TIFF in any case).
     on_error : {"raise", "skip", "replace"}
         What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
-        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that batches
-        stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is missing,
+        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
+        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is missing,
         that is an error under any policy.
     max_errors : int or float, optional
         With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
@@ -321,8 +321,8 @@ class ImageFileReader(Source):
             raise error
         if count > self._most_errors:
             raise TooManyErrors(
-                f"ImageFileReader: {count} of {self.size} files are bad, max_errors={self.max_errors} allows fewer; one "
-                f"of them: {error} (all of them: reader.errors)"
+                f"ImageFileReader: {count} of {self.size} files are bad, max_errors={self.max_errors} allows fewer; "
+                f"one of them: {error} (all of them: reader.errors)"
             )
         if all_lost:
             self._refuse_all(error)

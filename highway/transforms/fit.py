@@ -117,15 +117,19 @@ class Fit(Transform):
                 f"expected ({count}, 4) for both"
             )
         # Put so that a NaN is outside.
-        inside = (windows[:, :2] >= 0).all(axis=1) & (windows[:, 2:] <= np.stack((widths, heights), axis=1)).all(axis=1)
-        inside &= (windows[:, :2] < windows[:, 2:]).all(axis=1) & (targets[:, :2] < targets[:, 2:]).all(axis=1)
+        inside = (windows[:, :2] >= 0).all(axis=1) & (
+            windows[:, 2:] <= np.stack((widths, heights), axis=1)
+        ).all(axis=1)
+        inside &= (windows[:, :2] < windows[:, 2:]).all(axis=1) & (targets[:, :2] < targets[:, 2:]).all(
+            axis=1
+        )
         inside &= (targets[:, :2] >= 0).all(axis=1) & (targets[:, 2:] <= size[::-1]).all(axis=1)
         if not inside.all():
             row = int(np.argmin(inside))
             raise ContractError(
                 f"{self._name}: place returned window {windows[row].tolist()} for a picture of {heights[row]} x "
-                f"{widths[row]} pixels and target {targets[row].tolist()} in an output of {size[0]} x {size[1]}; expected "
-                "x0 < x1, y0 < y1, both inside"
+                f"{widths[row]} pixels and target {targets[row].tolist()} in an output of {size[0]} x {size[1]}; "
+                "expected x0 < x1, y0 < y1, both inside"
             )
         return Placement(windows, targets)
 
@@ -165,7 +169,7 @@ class Fit(Transform):
         colour = np.asarray(self.fill, dtype=np.uint8)
         if colour.ndim and len(colour) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: fill has {len(colour)} values for images of {channels} channels; expected one, or one each"
+                f"{self._name}: fill has {len(colour)} values for images of {channels} channels; expected one or all"
             )
         return colour
 
