@@ -76,8 +76,8 @@ class ImageFileReader(Source):
     on_error : {"raise", "skip", "replace"}
         What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
         missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
-        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is missing,
-        that is an error under any policy.
+        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is
+        missing, that is an error under any policy.
     max_errors : int or float, optional
         With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
         Each rank counts those that it came across.
