@@ -233,6 +233,8 @@ class Pipeline:
         self._stations = _stations(modules, self._ordered, bound, self._length or 0)
         self._last = self._stations[-1].output
         self._epochs_done = 0
+        # The end of an epoch that turned out to have only holes left, and the number of batches until then.
+        self._over: tuple[int, int] | None = None
         self._outcome = _Outcome()
         self._control = control = _Control(modules, [station.output for station in self._stations], bound)
         self._finalizer = weakref.finalize(self, control.shutdown)
@@ -299,6 +301,10 @@ class Pipeline:
         Ends without waiting for the next epoch where the source knows its length; otherwise when the first
         batch of the next epoch is there, which stays where it is.
 
+        Where the length is known, an epoch of which all batches were left out is empty, so that every epoch
+        has its call. One that was begun, and of which nothing is left but what was left out, is over: the
+        batches are those of the next.
+
         Raises
         ------
         PipelineStateError
@@ -306,7 +312,9 @@ class Pipeline:
         """
         self._refuse("epoch()", sink=False)
         if self._length:
-            return self._batches((self._current_epoch(self._length) + 1) * self._length)
+            taken = self._taken()
+            epoch, begun = self._current_epoch(self._length)
+            return self._batches((epoch + 1) * self._length, taken if begun else None)
         if self._ordered:
             return self._batches_of_one_epoch()
         raise PipelineStateError(
@@ -430,25 +438,47 @@ class Pipeline:
                 "wait for its end with wait()"
             )
 
-    def _current_epoch(self, length: int) -> int:
-        """Epoch of the next batch; one that ends in holes is over when somebody has iterated to its end."""
+    def _current_epoch(self, length: int) -> tuple[int, bool]:
+        """Epoch of the next batch, as far as is known, and whether some of its batches were taken.
+
+        One that ends in holes is over when somebody has iterated to its end.
+        """
         reached = self._last.reached
         if self._ordered or reached == 0:
             epoch = reached // length
         else:
             epoch = (reached - 1) // length
             epoch += self._last.next_ticket >= (epoch + 1) * length
-        return max(epoch, self._epochs_done)
+        epoch = max(epoch, self._epochs_done)
+        return epoch, reached > epoch * length
 
-    def _batches(self, before: int | None) -> Iterator[Batch]:
+    def _taken(self) -> int:
+        """Number of batches that were handed out."""
+        return int(self._last.measures()["batches"])
+
+    def _batches(self, before: int | None, taken: int | None = None) -> Iterator[Batch]:
+        """Batches with tickets below `before`.
+
+        With `taken`, those of the next epoch if none of this one came after so many were handed out: the
+        rest of it were holes.
+        """
         queue = self._last
         while True:
             try:
                 batch = queue.get(True, None, before)[1]
             except EndOfData:
-                if before is not None and self._length:
-                    self._epochs_done = max(self._epochs_done, before // self._length)
-                return
+                if before is None or not self._length:
+                    return
+                self._epochs_done = max(self._epochs_done, before // self._length)
+                if taken is None:
+                    return
+                # Another thread may have found the same, and have taken a batch of the next epoch since.
+                if self._taken() == taken:
+                    self._over = (before, taken)
+                if self._over != (before, taken):
+                    return
+                before, taken = before + self._length, None
+                continue
             except QueueClosed:
                 break
             yield batch

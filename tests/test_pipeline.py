@@ -306,6 +306,91 @@ def test_epoch_goes_on_where_somebody_stopped():
         assert numbers_of(pipeline.epoch()) == [5, 6, 7, 8, 9]
 
 
+class LateHole(SizedNumbers):
+    """Learns only when the test says so that it leaves out what ends its first epoch."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.gate = threading.Event()
+
+    def load(self, task):
+        if task == min(self.holes):
+            assert self.gate.wait(LIMIT)
+        return super().load(task)
+
+    def interrupt(self):
+        self.gate.set()
+
+
+@ORDER
+@pytest.mark.parametrize("known", [True, False])
+def test_epoch_of_which_only_holes_are_left_is_over(ordered, known):
+    source = LateHole(3, epochs=3, holes=[2], workers=2)
+    with Pipeline([source], ordered=ordered) as pipeline:
+        assert sorted(numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(2))) == [0, 1]
+        if known:
+            source.gate.set()
+            eventually(lambda: pipeline._last.next_ticket == 3)
+        batches = pipeline.epoch()
+        source.gate.set()
+        assert sorted(numbers_of(batches)) == [3, 4, 5]
+        assert sorted(numbers_of(pipeline.epoch())) == [6, 7, 8]
+        assert numbers_of(pipeline.epoch()) == []
+
+
+@ORDER
+def test_epoch_of_nothing_but_holes_is_empty_also_after_one_that_ends_in_holes(ordered):
+    source = SizedNumbers(3, epochs=3, holes=range(2, 6), workers=2)
+    with Pipeline([source], ordered=ordered) as pipeline:
+        for _ in range(2):
+            pipeline.dequeue(timeout=LIMIT)
+        assert numbers_of(pipeline.epoch()) == []
+        assert sorted(numbers_of(pipeline.epoch())) == [6, 7, 8]
+
+
+def test_data_that_ends_in_holes_ends():
+    with Pipeline([SizedNumbers(3, holes=[2])]) as pipeline:
+        for _ in range(2):
+            pipeline.dequeue(timeout=LIMIT)
+        for _ in range(2):
+            assert Task(lambda: numbers_of(pipeline.epoch())).result() == []
+
+
+@ORDER
+def test_epoch_whose_rest_another_took_is_not_followed_by_the_next(ordered):
+    for taken in (2, 3):
+        with Pipeline([SizedNumbers(3, epochs=2)], ordered=ordered) as pipeline:
+            pipeline.dequeue(timeout=LIMIT)
+            batches = pipeline.epoch()
+            for _ in range(taken):
+                pipeline.dequeue(timeout=LIMIT)
+            assert numbers_of(batches) == []
+            assert len(list(pipeline.epoch())) == 5 - taken
+
+
+@ORDER
+@pytest.mark.usefixtures("restless")
+def test_several_threads_pass_over_the_holes_together(ordered):
+    source = LateHole(100, epochs=3, holes=range(2, 100))
+    with Pipeline([source, Pass()], ordered=ordered) as pipeline:
+        for _ in range(2):
+            pipeline.dequeue(timeout=LIMIT)
+        iterators = [pipeline.epoch() for _ in range(3)]
+        start = threading.Barrier(3)
+
+        def consume(batches):
+            first = next(batches)
+            start.wait(LIMIT)
+            return [first, *batches]
+
+        tasks = [Task(consume, batches) for batches in iterators]
+        eventually(lambda: pipeline._last.measures()["getting"] == 3)
+        source.gate.set()
+        found = [task.result() for task in tasks]
+        assert sorted(numbers_of(itertools.chain(*found))) == list(range(100, 200))
+        assert sorted(numbers_of(pipeline.epoch())) == list(range(200, 300))
+
+
 def test_epoch_does_not_wait_for_the_next():
     class Stuck(SizedNumbers):
         def __init__(self):
