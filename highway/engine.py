@@ -128,7 +128,8 @@ class Module:
         """Called once when the pipeline stops or fails, while workers may still work, from another thread.
 
         A module that can wait for long (for a peer, a disk) overrides it to wake its workers; what they
-        raise after this is dropped.
+        raise after this is dropped. It sets an event, closes a socket, and returns: it must not wait, not
+        for a lock that a worker holds while it works either, since `stop` goes on only when it has returned.
         """
 
 
@@ -358,9 +359,9 @@ class Pipeline:
     def stop(self) -> None:
         """Stop all threads and drop what waits in the queues; batches that were handed out stay as they are.
 
-        Takes less than 2 s, whatever the threads do: one that does not end by then is left behind, with a
-        RuntimeWarning that names its module. May be called again, from any thread; called by a module, it
-        does not wait.
+        Takes less than 2 s, whatever the threads do, as long as no module's `interrupt` waits: a thread
+        that does not end by then is left behind, with a RuntimeWarning that names its module. May be called
+        again, from any thread; called by a module, it does not wait.
         """
         if self._control.forked:
             return
