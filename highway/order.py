@@ -62,6 +62,8 @@ class Order:
     shard : (int, int)
         (rank, world), 0 <= rank < world.
     drop_last : bool
+    owner : str
+        Whose arguments these are, for the errors.
 
     Raises
     ------
@@ -85,17 +87,18 @@ class Order:
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
+        owner: str = "Order",
     ) -> None:
-        self.size = whole("Order", "size", size, 1, 2**32)
-        self.batch_size = whole("Order", "batch_size", batch_size, 1, 2**32)
+        self.size = whole(owner, "size", size, 1, 2**32)
+        self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
         self.shuffle = bool(shuffle)
-        self.seed = whole("Order", "seed", seed, 0, 2**64 - 1)
-        self.epochs = None if epochs is None else whole("Order", "epochs", epochs, 0, 2**32)
+        self.seed = whole(owner, "seed", seed, 0, 2**64 - 1)
+        self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         pair: object = shard
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ArgumentError(f"Order: shard is {shard!r}; expected (rank, world)")
-        self.world = whole("Order", "shard[1] (world)", pair[1], 1, 2**32)
-        self.rank = whole("Order", "shard[0] (rank)", pair[0], 0, self.world - 1)
+            raise ArgumentError(f"{owner}: shard is {shard!r}; expected (rank, world)")
+        self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)
+        self.rank = whole(owner, "shard[0] (rank)", pair[0], 0, self.world - 1)
         self.drop_last = bool(drop_last)
         self.samples = self.size // self.world if self.drop_last else -(-self.size // self.world)
         """Samples of one epoch on each rank, before an incomplete last batch is left out."""
@@ -104,7 +107,7 @@ class Order:
             self._batches += 1
         if not self._batches:
             raise ArgumentError(
-                f"Order: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
+                f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
                 f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller one or no drop_last"
             )
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highway.errors import ArgumentError
+from highway.modules import ImageFileReader, Noise
 from highway.order import Order
 
 
@@ -192,6 +193,31 @@ def test_the_order_is_the_same_in_every_version():
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(ArgumentError, match=named):
         Order(**{"size": 10, "batch_size": 2, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"shard": 3}, "shard is 3"),
+        ({"shard": (0, 0)}, r"shard\[1\] \(world\) is 0"),
+        ({"shard": (2, 2)}, r"shard\[0\] \(rank\) is 2"),
+        ({"batch_size": 10, "drop_last": True}, "drop_last leaves nothing"),
+    ],
+)
+def test_errors_name_what_the_user_made(arguments, named, tmp_path):
+    picture = tmp_path / "class" / "picture.jpg"
+    picture.parent.mkdir()
+    picture.write_bytes(b"")
+    arguments = {"batch_size": 2, **arguments}
+    with pytest.raises(ArgumentError, match=f"^ImageFileReader: {named}"):
+        ImageFileReader(tmp_path, shape=(2, 2), **arguments)
+    with pytest.raises(ArgumentError, match=f"^Noise: {named}"):
+        Noise(shape=(2, 2), size=3, **arguments)
+    with pytest.raises(ArgumentError, match=f"^Order: {named}"):
+        Order(3, **arguments)
 
 
 def test_batches_that_are_not_there():

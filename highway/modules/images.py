@@ -160,6 +160,7 @@ class ImageFileReader(Source):
             epochs=epochs,
             shard=shard,
             drop_last=drop_last,
+            owner="ImageFileReader",
         )
         self._local = threading.local()
         self._lock = threading.Lock()

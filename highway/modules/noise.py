@@ -82,7 +82,14 @@ class Noise(Source):
         self.shape = _shape(shape)
         self.classes = whole("Noise", "classes", classes, 1, 2**32)
         self.order = Order(
-            size, batch_size, shuffle=shuffle, seed=seed, epochs=epochs, shard=shard, drop_last=drop_last
+            size,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            owner="Noise",
         )
 
     def __len__(self) -> int:
