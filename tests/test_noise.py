@@ -33,6 +33,11 @@ def test_batches():
     assert first.images.flags.writeable
 
 
+def test_indices_are_those_of_the_data_where_the_last_batch_is_smaller():
+    _, batches = samples(size=10, batch_size=4, shuffle=False)
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 def test_a_sample_is_the_same_wherever_it_comes():
     found, _ = samples()
     for other in (
@@ -104,11 +109,11 @@ def test_length_and_end():
         ({"shape": (5, 7, 0)}, r"Noise: shape\[2\] is 0"),
         ({"shape": (65536, 65536, 8)}, "fewer than 2.*35 values"),
         ({"classes": 0}, "Noise: classes is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"size": 0}, "size is 0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"shard": (2, 2)}, "rank.* is 2"),
-        ({"epochs": -1}, "epochs is -1"),
+        ({"batch_size": 0}, "Noise: batch_size is 0"),
+        ({"size": 0}, "Noise: size is 0"),
+        ({"seed": -1}, "Noise: seed is -1"),
+        ({"shard": (2, 2)}, "Noise: .*rank.* is 2"),
+        ({"epochs": -1}, "Noise: epochs is -1"),
         ({"workers": 0}, "workers"),
     ],
 )
