@@ -111,6 +111,13 @@ def test_missing_libjpeg_ends_the_build_with_one_sentence(source_tree, pkg_confi
     assert "Traceback" not in answer.stderr
 
 
+def test_missing_source_of_an_extension_ends_the_build(source_tree):
+    (source_tree / "highway" / "_core" / "geometry.pyx").unlink()
+    answer = setup_py(source_tree, "build_ext", CC="false")
+    assert answer.returncode == 1
+    assert "highway/_core/geometry.pyx" in answer.stderr
+
+
 def test_source_tree_that_was_not_built_says_so_in_one_sentence(source_tree):
     answer = subprocess.run(
         [sys.executable, "-c", "import highway"],
