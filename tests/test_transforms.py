@@ -1,5 +1,7 @@
 """Transforms on arrays: what each does, what it draws, what it refuses, how it is written down."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -68,15 +70,34 @@ def test_flips_work_in_place_when_told_to(flip):
     assert np.array_equal(images, expected)
 
 
-def test_flips_in_place_where_rows_are_not_packed_give_a_new_array():
-    base = random((20, 5, 7, 3))
-    images = base[:, :, ::-1]
-    params = drawn(FlipX(), images)
-    expected = FlipX().apply_images(images.copy(), params)
-    before = base.copy()
-    out = FlipX().apply_images(images, params, out=images)
-    assert np.array_equal(out, expected)
-    assert np.array_equal(base, before)
+@pytest.mark.parametrize("flip", [FlipX, FlipY])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_flips_write_to_out_whatever_its_layout(flip, dtype):
+    base = random((20, 5, 7, 3)).astype(dtype)
+    params = drawn(flip(), base)
+    for images, out in (
+        (base.copy(), np.zeros_like(base)),
+        (base.copy(), np.zeros((20, 5, 14, 3), dtype)[:, :, ::2]),
+        (base.copy()[:, :, ::-1], np.zeros_like(base)),
+        (packed := base.copy(), packed[:, ::-1]),
+        (mirrored := base.copy()[:, :, ::-1], mirrored),
+    ):
+        expected = flip().apply_images(images.copy(), params)
+        assert flip().apply_images(images, params, out=out) is out
+        assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize("flip", [FlipX, FlipY])
+def test_flips_refuse_an_out_that_does_not_fit(flip):
+    images = random((4, 5, 7, 3))
+    for out in (np.zeros((4, 5, 7, 4), np.uint8), np.zeros((1, 5, 7, 3), np.uint8), images.astype(np.int8)):
+        message = re.escape(f"{flip.__name__}: out is {out.dtype} of shape {out.shape}; expected uint8 of ")
+        with pytest.raises(ArgumentError, match=message):
+            flip().apply_images(images, np.ones(4, bool), out=out)
+    frozen = images.copy()
+    frozen.setflags(write=False)
+    with pytest.raises(ValueError, match="read-only"):
+        flip().apply_images(images, np.ones(4, bool), out=frozen)
 
 
 def test_flips_take_p():

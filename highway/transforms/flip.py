@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from highway._core import geometry
 from highway.arguments import number
 from highway.batch import Batch, empty
+from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms.transform import Transform, pixels
 
@@ -41,21 +42,38 @@ class _Flip(Transform):
         images : ndarray (N, H, W, C)
         params : bool (N,)
         out : ndarray (N, H, W, C), optional
-            Where the result goes, if it can; `images` itself to work in place.
+            Where the result goes: `images` itself to work in place, or another array of the same shape and
+            dtype. Costs a copy where `images` itself has no packed rows, or another is not C-contiguous or
+            overlaps it.
 
         Returns
         -------
         ndarray (N, H, W, C)
             `out`, or a new array.
+
+        Raises
+        ------
+        ArgumentError
+            The images are not in this layout, or `out` has another shape or dtype.
         """
+        if out is not None and (out.shape != images.shape or out.dtype != images.dtype):
+            raise ArgumentError(
+                f"{type(self).__name__}: out is {out.dtype} of shape {out.shape}; "
+                f"expected {images.dtype} of shape {images.shape}, as images"
+            )
         source = pixels(images, self)
         flags = np.ascontiguousarray(params, dtype=np.bool_).view(np.uint8)
         if out is images and np.shares_memory(source, images):
             type(self)._in_place(source, flags)
             return images
-        result = empty(images.shape, images.dtype)
+        result = out
+        if result is None or not result.flags.c_contiguous or np.may_share_memory(source, result):
+            result = empty(images.shape, images.dtype)
         type(self)._copying(source, flags, pixels(result, self))
-        return result
+        if out is None or result is out:
+            return result
+        out[...] = result
+        return out
 
     def deterministic(self) -> None:
         """Nothing is mirrored."""
