@@ -135,6 +135,25 @@ def test_threads_give_equal_bits():
         assert np.array_equal(np.concatenate(parts), expected)
 
 
+def inside(array, shape):
+    """Bytes of the given shape at the end of the memory of an array."""
+    memory = array.reshape(-1).view(np.uint8)
+    return memory[memory.size - int(np.prod(shape)) :].reshape(shape)
+
+
+def test_neighbours_in_one_array_do_not_share_memory():
+    images = random((2, 4, 5, 3))
+    memory = np.zeros(2 * images.size + 5 * images.size, np.uint8)
+    for first in (0, 6 * images.size):
+        memory[first : first + images.size] = images.reshape(-1)
+        source = memory[first : first + images.size].reshape(images.shape)
+        out = memory[2 * images.size : 6 * images.size].view(np.float32).reshape(images.shape)
+        if first == 0:
+            out = memory[images.size : 5 * images.size].view(np.float32).reshape(images.shape)
+        values.normalize(source, *factors(3), out)
+        assert np.array_equal(out, reference(images, *factors(3), False, np.float32))
+
+
 def test_entries_refuse_what_does_not_fit():
     images = np.zeros((2, 4, 5, 3), np.uint8)
     scale, bias = factors(3)
@@ -152,6 +171,11 @@ def test_entries_refuse_what_does_not_fit():
             ((images.astype(np.int8), scale, bias, good), "Buffer dtype mismatch"),
             ((images, scale.astype(np.float64), bias, good), "Buffer dtype mismatch"),
             ((images[0], scale, bias, good), "wrong number of dimensions"),
+            ((inside(good, images.shape), scale, bias, good), "images and out share memory"),
+            ((inside(good, images.shape)[:, ::-1], scale, bias, good), "images and out share memory"),
+            ((inside(good, images.shape)[::-1], scale, bias, good), "images and out share memory"),
+            ((images, good.reshape(-1)[-3:], bias, good), "scale or bias shares memory with out"),
+            ((images, scale, good.reshape(-1)[:3], good), "scale or bias shares memory with out"),
         ]
         for arguments, message in wrong:
             with pytest.raises(ValueError, match=message):

@@ -4,7 +4,7 @@ Defined to the bit: value = float32(float32(x) * scale) + bias in float32, each 
 nearest, ties to even, never fused (the build forbids contraction); float16 is that value rounded once more.
 """
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uintptr_t
 
 from highway._core cimport simd
 
@@ -68,6 +68,35 @@ cdef int check(
     return 0
 
 
+cdef int check_apart(
+    str what,
+    const uint8_t[:, :, :, :] images,
+    const float[::1] scale,
+    const float[::1] bias,
+    uintptr_t out,
+    size_t itemsize,
+) except -1:
+    """ValueError where out, of as many items as images, lies where what is read does; nothing is empty."""
+    cdef Py_ssize_t samples = (images.shape[0] - 1) * images.strides[0]
+    cdef Py_ssize_t rows = (images.shape[1] - 1) * images.strides[1]
+    cdef uintptr_t start = <uintptr_t>&images[0, 0, 0, 0]
+    cdef uintptr_t first = start + <uintptr_t>(min(samples, 0) + min(rows, 0))
+    cdef uintptr_t last = start + <uintptr_t>(
+        max(samples, 0) + max(rows, 0) + images.shape[2] * images.shape[3] - 1
+    )
+    cdef size_t nbytes = <size_t>(images.shape[0] * images.shape[1] * images.shape[2] * images.shape[3]) * itemsize
+    cdef size_t factors = <size_t>scale.shape[0] * sizeof(float)
+    if overlap(first, last - first + 1, out, nbytes):
+        raise ValueError(f"values.{what}: images and out share memory; expected another array")
+    if overlap(<uintptr_t>&scale[0], factors, out, nbytes) or overlap(<uintptr_t>&bias[0], factors, out, nbytes):
+        raise ValueError(f"values.{what}: scale or bias shares memory with out; expected another array")
+    return 0
+
+
+cdef bint overlap(uintptr_t left, size_t left_bytes, uintptr_t right, size_t right_bytes) noexcept nogil:
+    return left < right + right_bytes and right < left + left_bytes
+
+
 def normalize(
     const uint8_t[:, :, :, :] images not None,
     const float[::1] scale not None,
@@ -85,7 +114,7 @@ def normalize(
     Raises
     ------
     ValueError
-        Shapes disagree, or rows are not packed.
+        Shapes disagree, rows are not packed, or out shares memory with what is read.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
@@ -93,6 +122,9 @@ def normalize(
     check("normalize", images, scale, bias, out.shape[0], out.shape[1], out.shape[2], out.shape[3])
     if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
         return
+    check_apart(
+        "normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], sizeof(real)
+    )
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -129,7 +161,7 @@ def normalize_planar(
     Raises
     ------
     ValueError
-        Shapes disagree, or rows are not packed.
+        Shapes disagree, rows are not packed, or out shares memory with what is read.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
@@ -137,6 +169,9 @@ def normalize_planar(
     check("normalize_planar", images, scale, bias, out.shape[0], out.shape[2], out.shape[3], out.shape[1])
     if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
         return
+    check_apart(
+        "normalize_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], sizeof(real)
+    )
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
