@@ -31,7 +31,9 @@ class Batch:
         its source.
     indices : int64 array of shape (N,), optional
         Number of every sample in the data set: with the epoch, the identity of the sample. Without it,
-        ``seq * N + arange(N)``.
+        ``seq * N + arange(N)``, which is right where every batch of an epoch has N samples. Batches of 4, 4
+        and 2 would be 0 to 3, 4 to 7, and 4 and 5 again, and two samples that have the same number draw the
+        same random numbers: give `indices` where batches differ in size.
     keys : sequence of str, optional
         What every sample is called where it comes from (a file name, a key of a store).
     applied : int

@@ -139,6 +139,9 @@ class Source(Module):
     A source that knows how many batches an epoch has defines ``__len__``. Its tasks then come epoch by
     epoch, that many each. A source that leaves samples out has an attribute or a property `errors`: those
     so far, as (key, reason).
+
+    A source whose batches differ in size, also if only the last one does, gives its batches their
+    `indices`: what the `Batch` makes up assumes equal sizes, and what is drawn at random depends on them.
     """
 
     def default_workers(self) -> int:
