@@ -229,8 +229,12 @@ def test_bound_below_a_byte_for_each_queue_is_still_a_bound():
     modules = [Numbers(1000, workers=1, queue_size=100), Pass(queue_size=100)]
     with Pipeline(modules, max_bytes=1) as pipeline:
         for station in pipeline._stations:
-            eventually(lambda queue=station.output: queue.measures()["reserving"] == 1)
-            assert station.output.measures()["held"] == 1
+
+            def settled(queue=station.output):
+                measures = queue.measures()
+                return measures["reserving"] == measures["held"] == 1
+
+            eventually(settled)
 
 
 # Identity
