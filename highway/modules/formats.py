@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,16 @@ from numpy.typing import NDArray
 
 from highway.errors import DecodeError, MissingPackageError
 
-__all__ = ["decode_other"]
+__all__ = ["OtherPicture"]
 
+# These alone: PIL hands others to programs outside (EPS), or knows them by nothing but their name.
 _FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_SIDE = 1 << 24
+_ORIENTATION = 0x0112
 
 
-def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode PNG, WebP, BMP, GIF and TIFF.
+class OtherPicture:
+    """A PNG, WebP, BMP, GIF or TIFF: its size at once, its pixels when they are asked for.
 
     Alpha is dropped, palettes are resolved, 16 bits are scaled to 8, of several frames the first is taken.
 
@@ -28,13 +32,10 @@ def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int
     gray : bool
         One channel (ITU-R 601 luma) instead of RGB.
     oriented : bool
-        Whether the EXIF orientation counts.
+        Whether the EXIF orientation counts. PIL applies that of TIFF in any case; behind the pixels of a PNG it is not
+        looked for.
     max_pixels : int
         Largest picture, checked before it is decoded.
-
-    Returns
-    -------
-    uint8 (H, W, C), C-contiguous
 
     Raises
     ------
@@ -43,27 +44,75 @@ def decode_other(contents: bytes, *, gray: bool, oriented: bool, max_pixels: int
     MemoryError
     DecodeError
         Text for behind the name of the file: what was found and what was expected.
+
+    Attributes
+    ----------
+    height, width : int
+        Of the upright picture.
     """
+
+    def __init__(self, contents: bytes, *, gray: bool, oriented: bool, max_pixels: int) -> None:
+        try:
+            from PIL import Image
+        except ImportError:
+            raise MissingPackageError(
+                "ImageFileReader: the data has files that are no JPEGs, and PIL, which reads the other formats, is not "
+                "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
+            ) from None
+        self._gray = gray
+        with _named_errors():
+            self._image = Image.open(io.BytesIO(contents), formats=_FORMATS)
+            self.width, self.height = self._image.size
+            orientation = _orientation(self._image) if oriented else 1
+            self._turn = orientation != 1
+            if orientation >= 5:
+                self.height, self.width = self.width, self.height
+        if max(self.height, self.width) > _LONGEST_SIDE or self.height * self.width > max_pixels:
+            raise DecodeError(
+                f"has {self.height} x {self.width} pixels, allowed are {max_pixels} in total and {_LONGEST_SIDE} on a "
+                "side"
+            )
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Decode, once.
+
+        Returns
+        -------
+        uint8 (height, width, C), C-contiguous
+
+        Raises
+        ------
+        MemoryError
+        DecodeError
+            As the class.
+        """
+        from PIL import ImageOps
+
+        with _named_errors(), self._image as image:
+            array = _to_array(ImageOps.exif_transpose(image) if self._turn else image, self._gray)
+        if array.shape[:2] != (self.height, self.width):
+            raise DecodeError(
+                f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {self.height} x {self.width}"
+            )
+        return array
+
+
+def _orientation(image: Any) -> int:
+    """EXIF 1 to 8, as far as it stands before the pixels; 1 for TIFF, which PIL turns itself."""
+    # Without the second condition PIL would decode the PNG to look for EXIF behind its pixels.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Whatever PIL raises for a bad file as DecodeError."""
+    from PIL import UnidentifiedImageError
+
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise MissingPackageError(
-            "ImageFileReader: the data has files that are no JPEGs, and PIL, which reads the other formats, is not "
-            "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
-        ) from None
-    try:
-        # These alone: others hand the file to programs outside (EPS), or are known by nothing but their name.
-        with Image.open(io.BytesIO(contents), formats=_FORMATS) as image:
-            if max(image.size) > _LONGEST_SIDE:
-                raise DecodeError(
-                    f"has {image.height} x {image.width} pixels, allowed are {_LONGEST_SIDE} on a side"
-                )
-            if image.width * image.height > max_pixels:
-                raise DecodeError(
-                    f"has {image.height} x {image.width} pixels, allowed are {max_pixels} in total"
-                )
-            upright = ImageOps.exif_transpose(image) if oriented else image
-            return _to_array(upright, gray)
+        yield
     except (DecodeError, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -23,7 +23,7 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules.folders import list_class_folders
-from highway.modules.formats import decode_other
+from highway.modules.formats import OtherPicture
 from highway.order import Order, Task
 from highway.randomness import REPLACEMENT_POSITION, SampleRandom
 from highway.transforms.fit import CenterFit, Fit
@@ -235,7 +235,7 @@ class ImageFileReader(Source):
         count = len(indices)
         heights, widths = np.ones(count, np.int64), np.ones(count, np.int64)
         failures: dict[int, HighwayError] = {}
-        others: dict[int, NDArray[np.uint8]] = {}
+        others: dict[int, OtherPicture] = {}
         for row, (status, height, width) in enumerate(
             decoder.read([self._path(i) for i in indices], self.exif)
         ):
@@ -243,10 +243,11 @@ class ImageFileReader(Source):
                 heights[row], widths[row] = height, width
             elif status == jpeg.NOT_JPEG:
                 try:
-                    others[row] = decode_other(
+                    picture = OtherPicture(
                         decoder.contents(row), gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels
                     )
-                    heights[row], widths[row] = others[row].shape[:2]
+                    heights[row], widths[row] = picture.height, picture.width
+                    others[row] = picture
                 except DecodeError as error:
                     failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             else:
@@ -269,13 +270,16 @@ class ImageFileReader(Source):
                 failures[row] = self._error(indices[row], status, decoder.message(row))
         for row, picture in others.items():
             slot = slots[row]
-            resample.resize_batch(
-                picture[None],
-                placement.windows[row : row + 1],
-                placement.targets[row : row + 1],
-                self._filter,
-                images[slot : slot + 1],
-            )
+            try:
+                resample.resize_batch(
+                    picture.pixels()[None],
+                    placement.windows[row : row + 1],
+                    placement.targets[row : row + 1],
+                    self._filter,
+                    images[slot : slot + 1],
+                )
+            except DecodeError as error:
+                failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
         return failures
 
     def _replace(
