@@ -216,3 +216,12 @@ def test_what_arrays_have_to_be():
 def test_repr_builds_it_again(fit):
     again = eval(repr(fit))
     assert vars(again) == vars(fit)
+
+
+def test_center_fit_stays_inside_whatever_the_rounding():
+    heights, widths = (part.ravel() for part in np.meshgrid(np.arange(1, 700), np.arange(1, 700)))
+    rng = SampleRandom(0, 0, np.arange(len(heights)), 0)
+    for size in ((240, 320), (7, 3), (1, 999), (224, 224), (331, 97)):
+        windows, _ = CenterFit().choose(rng, heights, widths, size)
+        shape = (windows[:, 2] - windows[:, 0]) / (windows[:, 3] - windows[:, 1])
+        np.testing.assert_allclose(shape, size[1] / size[0], rtol=1e-9)

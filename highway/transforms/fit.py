@@ -47,27 +47,23 @@ class Fit(Transform):
         shape instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
         Filters as Pillow defines them: antialiased (they widen when a picture shrinks), except nearest.
+
+    Attributes
+    ----------
     fill : int or sequence of int
         0 to 255, one for all channels or one each, for output that no part of the picture covers.
     """
 
     hands_over = True
+    fill: int | tuple[int, ...] = 0
 
-    def __init__(
-        self,
-        size: int | tuple[int, int] | None = None,
-        interpolation: str = "bilinear",
-        fill: int | tuple[int, ...] = 0,
-    ) -> None:
+    def __init__(self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear") -> None:
         self.size = None if size is None else checked_size(self._name, "size", size)
         if interpolation not in resample.FILTERS:
             raise ArgumentError(
                 f"{self._name}: interpolation is {interpolation!r}; expected one of {', '.join(resample.FILTERS)}"
             )
         self.interpolation = interpolation
-        for colour in fill if isinstance(fill, (tuple, list)) else (fill,):
-            whole(self._name, "fill", colour, 0, 255)
-        self.fill = fill
 
     @property
     def _name(self) -> str:
@@ -184,19 +180,13 @@ class CenterFit(Fit):
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     """
 
-    def __init__(self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear") -> None:
-        super().__init__(size, interpolation)
-
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
         """Centred windows; nothing is drawn."""
         ratio = size[1] / size[0]
-        wide = widths >= heights * ratio
-        window_widths, window_heights = (
-            np.where(wide, heights * ratio, widths),
-            np.where(wide, heights, widths / ratio),
-        )
+        window_widths = np.minimum(widths, heights * ratio)
+        window_heights = np.minimum(heights, widths / ratio)
         left, top = (widths - window_widths) / 2, (heights - window_heights) / 2
         right, bottom = np.minimum(left + window_widths, widths), np.minimum(top + window_heights, heights)
         return Placement(np.stack((left, top, right, bottom), axis=1), _whole_targets(len(heights), size))
@@ -215,9 +205,6 @@ class Stretch(Fit):
         Height and width in pixels; needed on arrays, a reader's shape takes its place.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     """
-
-    def __init__(self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear") -> None:
-        super().__init__(size, interpolation)
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -251,7 +238,10 @@ class Letterbox(Fit):
         fill: int | tuple[int, ...] = 0,
         interpolation: str = "bilinear",
     ) -> None:
-        super().__init__(size, interpolation, fill)
+        super().__init__(size, interpolation)
+        for colour in fill if isinstance(fill, (tuple, list)) else (fill,):
+            whole(self._name, "fill", colour, 0, 255)
+        self.fill = fill
 
     def __repr__(self) -> str:
         size = "" if self.size is None else f"{self.size}, "
