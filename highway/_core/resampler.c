@@ -126,12 +126,12 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
     if (n_weights > axis->weights_capacity) {
         free(axis->weights);
         free(axis->spread);
-        axis->weights = malloc(n_weights * sizeof(int16_t));
+        axis->weights = malloc((n_weights + 1) * sizeof(int16_t)); /* one more: they are read in pairs */
         axis->spread = malloc(n_weights * 4 * sizeof(int16_t));
         axis->weights_capacity = axis->weights && axis->spread ? n_weights : 0;
         if (!axis->weights_capacity) return -1;
     }
-    memset(axis->weights, 0, n_weights * sizeof(int16_t));
+    memset(axis->weights, 0, (n_weights + 1) * sizeof(int16_t));
 
     for (int i = 0; i < out_size; i++) {
         const int place = reversed ? out_size - 1 - i : i;
@@ -231,12 +231,11 @@ AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t 
     const __m256i zero = _mm256_setzero_si256();
     __m256i sum0 = _mm256_set1_epi32(WEIGHT_HALF), sum1 = sum0, sum2 = sum0, sum3 = sum0;
     for (int k = 0; k < count; k += 2) {
-        const int paired = k + 1 < count;
         const __m256i a = _mm256_loadu_si256((const __m256i *)(rows[k] + at));
-        const __m256i b = paired ? _mm256_loadu_si256((const __m256i *)(rows[k + 1] + at)) : zero;
-        const uint16_t second = paired ? (uint16_t)weights[k + 1] : 0;
-        const __m256i w =
-            _mm256_set1_epi32((int32_t)((uint32_t)(uint16_t)weights[k] | (uint32_t)second << 16));
+        const __m256i b = k + 1 < count ? _mm256_loadu_si256((const __m256i *)(rows[k + 1] + at)) : zero;
+        int32_t both; /* this weight and the next, which meets zeros where there is no such row */
+        memcpy(&both, weights + k, sizeof both);
+        const __m256i w = _mm256_set1_epi32(both);
         const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
         sum0 = _mm256_add_epi32(sum0, _mm256_madd_epi16(_mm256_unpacklo_epi8(low, zero), w));
         sum1 = _mm256_add_epi32(sum1, _mm256_madd_epi16(_mm256_unpackhi_epi8(low, zero), w));
