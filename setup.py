@@ -38,7 +38,6 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": DEBUG or SANITIZE,
     "cdivision": True,
-    "linetrace": COVERAGE,
 }
 
 # A folder for each combination of switches: neither Cython nor the compiler notices a changed flag.
@@ -133,6 +132,8 @@ def extensions():
 
 
 USES_LIBJPEG = {"highway._core.jpeg"}
+# They count on holding the GIL from one line to the next, and a tracer may give it up at any line.
+NEVER_TRACED = {"highway._core.pool", "highway._core.queue"}
 
 
 class BuildCore(build_ext):
@@ -145,16 +146,17 @@ class BuildCore(build_ext):
             if extension.name in USES_LIBJPEG:
                 extension.extra_compile_args += cflags
                 extension.extra_link_args += libs
-        generated = cythonize(
-            self.extensions,
-            compiler_directives=DIRECTIVES,
-            # Cython's plugin for coverage looks for the generated C beside its source.
-            build_dir=None if COVERAGE else os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
-            force=self.force,
-            quiet=self.verbose == 0,
-        )
-        for extension, c in zip(self.extensions, generated, strict=True):
-            extension.sources = c.sources
+        for extension in self.extensions:
+            traced = COVERAGE and extension.name not in NEVER_TRACED
+            (generated,) = cythonize(
+                [extension],
+                compiler_directives=DIRECTIVES | {"linetrace": traced},
+                # Cython's plugin for coverage looks for the generated C beside its source.
+                build_dir=None if COVERAGE else os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
+                force=self.force,
+                quiet=self.verbose == 0,
+            )
+            extension.sources = generated.sources
         super().build_extensions()
 
 
