@@ -1,9 +1,13 @@
+import signal
 import sys
 import threading
 
 import pytest
 
 from highway._core import simd
+
+# A shell that runs the tests in the background leaves Ctrl-C ignored, for them and for the processes they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
