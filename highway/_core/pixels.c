@@ -4,7 +4,7 @@
 
 #if HW_X86
 #include <immintrin.h>
-#define SSSE3 __attribute__((target("ssse3")))
+#define SSE4 __attribute__((target("sse4.1")))
 #define AVX2 __attribute__((target("avx2,f16c")))
 #endif
 
@@ -64,7 +64,7 @@ typedef struct {
     __m128i first_to_last, middle_to_last;
 } group_masks;
 
-SSSE3 static __m128i group_mask(ptrdiff_t size, ptrdiff_t from, ptrdiff_t to) {
+SSE4 static __m128i group_mask(ptrdiff_t size, ptrdiff_t from, ptrdiff_t to) {
     int8_t mask[16];
     for (ptrdiff_t byte = 0; byte < 16; byte++) {
         ptrdiff_t place = 16 * to + byte;
@@ -74,7 +74,7 @@ SSSE3 static __m128i group_mask(ptrdiff_t size, ptrdiff_t from, ptrdiff_t to) {
     return _mm_loadu_si128((const __m128i *)mask);
 }
 
-SSSE3 static group_masks masks_of(ptrdiff_t size) {
+SSE4 static group_masks masks_of(ptrdiff_t size) {
     group_masks masks = {
         .middle_to_first = group_mask(size, 1, 0),
         .last_to_first = group_mask(size, 2, 0),
@@ -91,7 +91,7 @@ typedef struct {
     __m128i first, middle, last;
 } group;
 
-SSSE3 ALWAYS_INLINE group load_reversed(const uint8_t *in, const group_masks *masks) {
+SSE4 ALWAYS_INLINE group load_reversed(const uint8_t *in, const group_masks *masks) {
     __m128i first = _mm_loadu_si128((const __m128i *)in);
     __m128i middle = _mm_loadu_si128((const __m128i *)(in + 16));
     __m128i last = _mm_loadu_si128((const __m128i *)(in + 32));
@@ -106,14 +106,14 @@ SSSE3 ALWAYS_INLINE group load_reversed(const uint8_t *in, const group_masks *ma
     return reversed;
 }
 
-SSSE3 ALWAYS_INLINE void store_group(uint8_t *out, group values) {
+SSE4 ALWAYS_INLINE void store_group(uint8_t *out, group values) {
     _mm_storeu_si128((__m128i *)out, values.first);
     _mm_storeu_si128((__m128i *)(out + 16), values.middle);
     _mm_storeu_si128((__m128i *)(out + 32), values.last);
 }
 
-SSSE3 static void reverse_ssse3(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
-                                ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t size) {
+SSE4 static void reverse_sse4(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
+                              ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t size) {
     group_masks masks = masks_of(size);
     ptrdiff_t total = pixels * size;
     for (ptrdiff_t row = 0; row < rows; row++, in += in_stride, out += out_stride) {
@@ -128,8 +128,8 @@ SSSE3 static void reverse_ssse3(const uint8_t *in, ptrdiff_t in_stride, uint8_t 
     }
 }
 
-SSSE3 static void exchange_ssse3(uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
-                                 ptrdiff_t size) {
+SSE4 static void exchange_sse4(uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
+                               ptrdiff_t size) {
     group_masks masks = masks_of(size);
     ptrdiff_t total = pixels * size;
     for (ptrdiff_t row = 0; row < rows; row++, image += stride) {
@@ -150,8 +150,8 @@ SSSE3 static void exchange_ssse3(uint8_t *image, ptrdiff_t stride, ptrdiff_t row
 void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
                 ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t size) {
 #if HW_X86
-    if (simd >= HW_SSSE3 && size >= 1 && size <= 16 && GROUP % size == 0) {
-        reverse_ssse3(in, in_stride, out, out_stride, rows, pixels, size);
+    if (simd >= HW_SSE4 && size >= 1 && size <= 16 && GROUP % size == 0) {
+        reverse_sse4(in, in_stride, out, out_stride, rows, pixels, size);
         return;
     }
 #endif
@@ -162,8 +162,8 @@ void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, 
 void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
                          ptrdiff_t size) {
 #if HW_X86
-    if (simd >= HW_SSSE3 && size >= 1 && size <= 16 && GROUP % size == 0) {
-        exchange_ssse3(image, stride, rows, pixels, size);
+    if (simd >= HW_SSE4 && size >= 1 && size <= 16 && GROUP % size == 0) {
+        exchange_sse4(image, stride, rows, pixels, size);
         return;
     }
 #endif

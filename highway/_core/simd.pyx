@@ -6,16 +6,16 @@ import os
 cdef extern from "simd.h" nogil:
     enum:
         HW_PLAIN
-        HW_SSSE3
+        HW_SSE4
         HW_AVX2
     int hw_simd_best()
 
 
-VARIANTS = {"plain": HW_PLAIN, "ssse3": HW_SSSE3, "avx2": HW_AVX2}
+VARIANTS = {"plain": HW_PLAIN, "sse4": HW_SSE4, "avx2": HW_AVX2}
 
 
 def use(str name not None):
-    """Choose the code that runs from now on in this process: "plain", "ssse3" or "avx2".
+    """Choose the code that runs from now on in this process: "plain", "sse4" or "avx2".
 
     Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
     best.

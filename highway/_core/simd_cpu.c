@@ -8,10 +8,10 @@ int hw_simd_best(void) {
 #if HW_X86
     unsigned int a, b, c = 0, d;
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("ssse3")) return HW_PLAIN;
+    if (!__builtin_cpu_supports("sse4.1")) return HW_PLAIN;
     /* Older compilers cannot ask for f16c by name. */
     if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)) return HW_AVX2;
-    return HW_SSSE3;
+    return HW_SSE4;
 #else
     return HW_PLAIN;
 #endif
