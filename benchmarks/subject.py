@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from participants.registry import PARTICIPANTS, Participant
+from participants.registry import HIGHWAY, PARTICIPANTS, Participant
 
 RUN = Path(__file__).resolve().parent / "participants" / "run.py"
 LIMIT_SECONDS = 120.0
@@ -38,22 +38,24 @@ def importable(python: str, names: list[str]) -> set[str]:
     return {name for name, found in zip(names, json.loads(done.stdout), strict=True) if found}
 
 
-def choose_interpreters(given: list[str]) -> dict[str, str]:
+def choose_interpreters(given: list[str], folder: Path | None = None) -> dict[str, str]:
     """Interpreter of each participant that has one.
 
     Parameters
     ----------
     given : list of str
-        "NAME=PATH" settles it for one participant; a plain "PATH" is tried, after this interpreter, for the
-        others.
+        "NAME=PATH" settles it for one participant; a plain "PATH" is tried for the others.
+    folder : Path, optional
+        Folder of environments: "folder/NAME" is tried before the plain paths for that participant, the other
+        environments there after them. This interpreter is tried last, but first for Highway.
 
     Raises
     ------
     SystemExit
-        Unknown NAME, or a PATH that is no interpreter.
+        Unknown NAME, a PATH that is no interpreter, or a folder without environments.
     """
     settled: dict[str, str] = {}
-    tried = [sys.executable]
+    tried: list[str] = []
     for item in given:
         name, separator, path = item.partition("=")
         if not separator:
@@ -64,13 +66,26 @@ def choose_interpreters(given: list[str]) -> dict[str, str]:
             raise SystemExit(
                 f"--python: {name!r} is no participant; expected one of {', '.join(PARTICIPANTS)}"
             )
+    there = environments(folder) if folder else {}
+    tried += there.values()
     names = sorted({name for participant in PARTICIPANTS.values() for name in participant.needs})
-    for python in tried:
-        found = importable(python, names)
-        for participant in PARTICIPANTS.values():
-            if participant.name not in settled and found.issuperset(participant.needs):
+    found = {python: importable(python, names) for python in [*tried, sys.executable]}
+    for participant in PARTICIPANTS.values():
+        own = [there[participant.name]] if participant.name in there else []
+        for python in [sys.executable, *tried] if participant is HIGHWAY else [*own, *tried, sys.executable]:
+            if participant.name not in settled and found[python].issuperset(participant.needs):
                 settled[participant.name] = python
     return settled
+
+
+def environments(folder: Path) -> dict[str, str]:
+    """Interpreter of each environment of a folder, by the name of its sub-folder."""
+    pythons = sorted(folder.glob("*/bin/python"))
+    if not pythons:
+        raise SystemExit(
+            f"--peers: {folder} has no environments (NAME/bin/python); install_peers.py makes them"
+        )
+    return {python.parents[1].name: os.path.abspath(python) for python in pythons}
 
 
 def measure(

@@ -1,11 +1,16 @@
 """The benchmarks run, say who is missing or fails, and count no image that was not returned."""
 
+import dataclasses
 import importlib
+import importlib.util
 import json
 import os
 import random
+import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +19,9 @@ from pictures import jpeg_bytes, photograph
 
 import highway
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 PARTICIPANTS = BENCHMARKS / "participants"
 FILES = 12
 CLASSES = 3
@@ -43,6 +50,17 @@ def participants(monkeypatch):
             del sys.modules[name]
 
 
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Imports modules of benchmarks/ by name; they are forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
 def run(script, *arguments, path=()):
     """A script of benchmarks/ in a fresh interpreter that can import highway."""
     environment = dict(os.environ)
@@ -65,7 +83,7 @@ def test_queue_hop_measures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", ["main_job.py", "scaling.py", "startup.py", "memory.py", "participants/run.py"]
+    "script", ["peers.py", "scaling.py", "startup.py", "memory.py", "participants/run.py"]
 )
 def test_help_tells_the_options(script):
     done = run(script, "--help")
@@ -73,7 +91,7 @@ def test_help_tells_the_options(script):
     assert "--threads" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["main_job.py", "scaling.py", "startup.py", "memory.py"])
+@pytest.mark.parametrize("script", ["peers.py", "scaling.py", "startup.py", "memory.py"])
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
     done = run(script, tmp_path)
     assert done.returncode == 1
@@ -81,7 +99,7 @@ def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_main_job_measures_highway_and_the_limit(folder, tmp_path):
+def test_peers_measures_highway_and_the_limit(folder, tmp_path):
     result = tmp_path / "result.json"
     options = [
         "--only",
@@ -95,10 +113,11 @@ def test_main_job_measures_highway_and_the_limit(folder, tmp_path):
         "--threads",
         "1",
     ]
-    done = run("main_job.py", folder, *options, "--json", result)
+    done = run("peers.py", folder, *options, "--json", result)
     assert done.returncode == 0, done.stderr
     record = json.loads(result.read_text())
-    assert record["files"] == FILES
+    assert record["photographs"]["files"] == FILES
+    assert str(folder) not in result.read_text()
     for job in ("fit", "rrc"):
         rows = {row["label"]: row for row in record["jobs"][job]["rows"]}
         assert rows["limit"]["status"] == "ok", rows["limit"]["reason"]
@@ -108,6 +127,204 @@ def test_main_job_measures_highway_and_the_limit(folder, tmp_path):
         # who cannot be imported is in the table, with the reason
         if rows["spdl"]["status"] == "missing":
             assert "spdl: missing: no interpreter that was given imports spdl.io" in done.stdout
+
+
+def test_peers_without_photographs_says_what_to_give(monkeypatch):
+    monkeypatch.delenv("HIGHWAY_BENCH_DATA", raising=False)
+    done = run("peers.py")
+    assert done.returncode == 2
+    assert (
+        "no photographs: give DIR, a folder of class folders of JPEGs, or set HIGHWAY_BENCH_DATA"
+        in done.stderr
+    )
+    done = run("peers.py", "somewhere", "--install")
+    assert done.returncode == 2
+    assert "--install needs --peers FOLDER" in done.stderr
+
+
+def test_peers_takes_the_folder_from_the_environment(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HIGHWAY_BENCH_DATA", str(folder))
+    done = run("peers.py", "--peers", tmp_path, "--only", "highway")
+    assert done.returncode == 1
+    assert f"--peers: {tmp_path} has no environments (NAME/bin/python)" in done.stderr
+
+
+def test_interpreters_of_a_folder_of_environments(benchmarks, tmp_path, monkeypatch):
+    """An environment named after a participant is its own; others serve who has none; Highway is here."""
+    subject = benchmarks("subject")
+    can = {"pillow": "PIL", "more": "PIL cv2 simplejpeg highway"}
+    for name, modules in can.items():
+        python = tmp_path / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        # asked as `python -c CODE NAME ...` which of the names it can import
+        python.write_text(
+            f"#!{sys.executable}\nimport json, sys\n"
+            f"print(json.dumps([name in {modules.split()} for name in sys.argv[3:]]))\n"
+        )
+        python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(Path(highway.__file__).parents[1]))
+    chosen = subject.choose_interpreters([], tmp_path)
+    assert chosen["pillow"] == str(tmp_path / "pillow" / "bin" / "python")
+    assert chosen["opencv"] == chosen["simplejpeg"] == str(tmp_path / "more" / "bin" / "python")
+    assert chosen["highway"] == sys.executable
+    assert chosen["opencv"] != subject.choose_interpreters(["opencv=/nowhere/python"], tmp_path)["opencv"]
+
+
+def record_of_two_peers():
+    """What peers.py writes, made up: rates of three rounds, a peer that failed, and a row that is not counted."""
+
+    def rounds(rates, **more):
+        return [
+            {"images": 100, "seconds": 1.0, "images_per_second": r, "cpu_seconds": 0.2} | more for r in rates
+        ]
+
+    def row(label, rates, **more):
+        entry = {"label": label, "status": "ok", "reason": "", "reduced": label.endswith("*"), "variant": ""}
+        return entry | {"rounds": rounds(rates, **more)}
+
+    highway = row("highway", [190.0, 200.0, 180.0], peak_megabytes=60.0, others_cores=0.0)
+    opencv = row(
+        "opencv", [100.0, 80.0, 120.0], versions={"opencv-python-headless": "5.0"}, peak_megabytes=70.0
+    )
+    grain = row("grain *", [110.0, 110.0, 110.0], peak_megabytes=70.0)
+    spdl = row("spdl", []) | {"status": "failed", "reason": "broken decoder"}
+    limit = row("limit", [200.0, 210.0, 220.0], libjpeg_turbo=2001005)
+    job = {"text": "a job, of two parts", "threads": 2, "rows": [limit, highway, opencv, grain, spdl]}
+    machine = {"cpu": "Some CPU", "cores": 2, "system": "Linux 6.1-x", "time": "2026-01-02T03:04:05Z"}
+    return {"machine": machine, "photographs": {"files": 3, "mean_kilobytes": 12.3}, "jobs": {"fit": job}}
+
+
+def test_report_shows_medians_and_ratios_of_rounds(benchmarks):
+    report = benchmarks("report")
+    text = report.markdown(record_of_two_peers())
+    lines = text.splitlines()
+    assert "| **Highway** | **190** | 180–200 | 0.95 |  | 2.00 | 60 |  |" in lines
+    assert "| OpenCV in threads | 100 | 80–120 | 0.50 | 1.90 | 2.00 | 70 | 5.0 |" in lines
+    assert "| libjpeg-turbo alone, in C | 210 | 200–220 | 1.00 | 0.95 | 2.00 |  | 2.1.5 |" in lines
+    # the row that gives up quality is faster, and is not the best peer
+    assert any(line.startswith("| Grain * | 110 |") for line in lines)
+    assert (
+        "1.90 times as many images a second as the best peer, OpenCV in threads, and 0.95 of the limit"
+        in text
+    )
+    assert "SPDL: failed: broken decoder" in lines
+    assert (
+        "3 photographs, 12 KB on average; 2 threads on 2 cores of Some CPU, Linux 6.1, 2026-01-02." in lines
+    )
+
+
+def test_report_goes_into_a_readme_between_its_marks(benchmarks, tmp_path):
+    report = benchmarks("report")
+    record = record_of_two_peers()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.update_readme(record, readme)
+    report.update_readme(record, readme)
+    assert readme.read_text() == f"before\n{report.BEGIN}\n{report.markdown(record)}{report.END}\nafter\n"
+    readme.write_text("no marks\n")
+    with pytest.raises(report.ReportError, match="expected one passage between"):
+        report.update_readme(record, readme)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"machine": {}, "photographs": {}, "jobs": {}}', '{"machine": 1']
+)
+def test_report_of_another_file_is_one_sentence(tmp_path, text):
+    (tmp_path / "odd.json").write_text(text)
+    done = run("peers.py", "--report", tmp_path / "odd.json")
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("expected the JSON that peers.py writes")
+    assert "Traceback" not in done.stderr
+
+
+def test_published_reasons_have_no_paths(benchmarks):
+    cut = benchmarks("report").without_paths
+    assert cut("OSError: /home/somebody/peers/lib/libx.so.1: not found") == "OSError: libx.so.1: not found"
+    assert (
+        cut("/tmp/photos/a/1.jpg: broken; expected 1/2 of /dev/null") == "1.jpg: broken; expected 1/2 of null"
+    )
+
+
+def png_texts(path):
+    """Keyword and text of every tEXt chunk of a PNG, whose checksums must be right."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    texts, place = {}, 8
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        assert zlib.crc32(kind + body) == struct.unpack_from(">I", data, place + 8 + length)[0]
+        if kind == b"tEXt":
+            keyword, _, text = body.partition(b"\0")
+            texts[keyword.decode()] = text.decode()
+        place += 12 + length
+    return texts
+
+
+def test_results_agree_with_each_other_and_with_the_readme(benchmarks):
+    """Tables, plot and README are of the one run that peers.json is of."""
+    report = benchmarks("report")
+    record = report.read_record(RESULTS / "peers.json")
+    tables = report.markdown(record)
+    assert (RESULTS / "peers.md").read_text(encoding="utf-8") == tables
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{report.BEGIN}\n{tables}{report.END}" in readme
+    assert "](benchmarks/results/peers.png)" in readme
+    assert png_texts(RESULTS / "peers.png")["Description"] == report.digest(record)
+    assert sorted(path.name for path in RESULTS.iterdir()) == ["peers.json", "peers.md", "peers.png"]
+    for path in RESULTS.iterdir():
+        assert not re.search(rb"/(home|root|tmp|work|usr)/", path.read_bytes()), path.name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed here")
+def test_plot_is_drawn_from_the_record(benchmarks, tmp_path):
+    report = benchmarks("report")
+    record = record_of_two_peers()
+    report.write_results(record, tmp_path / "results")
+    assert png_texts(tmp_path / "results" / "peers.png")["Description"] == report.digest(record)
+    without = record_of_two_peers()
+    without["jobs"]["fit"]["rows"] = without["jobs"]["fit"]["rows"][2:3]
+    report.draw(without, tmp_path / "lonely.png")
+
+
+def test_install_leaves_a_working_environment_alone(benchmarks, tmp_path, monkeypatch):
+    """It is made when missing, made for other versions, or broken; a failure names what the system lacks."""
+    install_peers, registry = benchmarks("install_peers"), benchmarks("participants.registry")
+    peer = dataclasses.replace(
+        registry.PARTICIPANTS["pillow"], needs=("json",), requirements=("numpy", "Pillow-SIMD==1.0")
+    )
+    monkeypatch.setattr(install_peers, "PEERS", (peer,))
+    monkeypatch.setattr(install_peers.venv, "create", lambda folder, **_: folder.mkdir(parents=True))
+    ran, broken = [], []
+
+    def command(words, timeout=0):
+        ran.append(words[1:])
+        return subprocess.CompletedProcess(words, int(words[2] in broken), "", "fatal: jpeglib.h not found")
+
+    monkeypatch.setattr(install_peers, "run", command)
+
+    def commands():
+        words = [" ".join(one[1:3]) if one[0] == "-m" else "check" for one in ran]
+        ran.clear()
+        return words
+
+    whole = ["pip install", "pip install", "pip uninstall", "pip install", "check"]
+    assert install_peers.install(tmp_path, ["pillow"]) == []
+    assert commands() == whole
+    assert install_peers.install(tmp_path, ["pillow"]) == []
+    assert commands() == ["check"]
+    newer = dataclasses.replace(peer, requirements=("numpy", "Pillow-SIMD==2.0"))
+    monkeypatch.setattr(install_peers, "PEERS", (newer,))
+    assert install_peers.install(tmp_path, ["opencv"]) == []
+    assert commands() == []
+    assert install_peers.install(tmp_path, ["pillow"]) == []
+    assert commands() == whole
+    broken.append("pip")
+    (tmp_path / "pillow" / install_peers.STAMP).unlink()
+    (failure,) = install_peers.install(tmp_path, ["pillow"])
+    assert "pillow: pip install --upgrade pip failed: fatal: jpeglib.h not found; it needs" in failure
+    assert failure.endswith("apt-get install build-essential pkg-config libjpeg-dev zlib1g-dev python3-dev")
+    assert not install_peers.ready(newer, tmp_path / "pillow")
 
 
 def test_scaling_startup_and_memory_measure_highway(folder, tmp_path):

@@ -16,20 +16,29 @@ class Participant:
     needs : tuple of str
         Modules that an interpreter must be able to import.
     distributions : tuple of str
-        Packages whose versions are recorded.
+        Packages whose versions are recorded, the participant's own first.
+    requirements : tuple of str
+        What `install_peers.py` installs for it, in an environment of its own.
     variants : dict of str to tuple of str
         By job, the ways to write it that do the whole job; the fastest is taken.
+    title : str
+        What the report calls it.
     reduced : tuple of str
         Ways that are faster because they give up quality (no antialiasing, coarse decoding), for a row of
         their own.
+    system : tuple of str
+        Packages of Debian or Ubuntu that it takes to install or run it.
     """
 
     name: str
     module: str
     needs: tuple[str, ...]
     distributions: tuple[str, ...]
+    requirements: tuple[str, ...]
     variants: dict[str, tuple[str, ...]]
+    title: str
     reduced: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
 
 
 def alike(*variants: str) -> dict[str, tuple[str, ...]]:
@@ -37,7 +46,14 @@ def alike(*variants: str) -> dict[str, tuple[str, ...]]:
     return {"fit": variants, "rrc": variants}
 
 
-HIGHWAY = Participant("highway", "highway_pipeline", ("highway",), ("highway-loader",), alike(""))
+HIGHWAY = Participant(
+    "highway", "highway_pipeline", ("highway",), ("highway-loader",), (), alike(""), "Highway"
+)
+
+OPENCV = "opencv-python-headless==5.0.0.93"
+SIMPLEJPEG = "simplejpeg==1.9.0"
+PILLOW_SIMD = "Pillow-SIMD==12.1.1.post0"
+COMPILER = ("build-essential", "pkg-config", "libjpeg-dev", "zlib1g-dev", "python3-dev")
 
 PEERS = (
     Participant(
@@ -45,48 +61,79 @@ PEERS = (
         "opencv_threads",
         ("cv2",),
         ("opencv-python-headless", "opencv-python"),
+        (OPENCV,),
         alike("area"),
-        ("linear",),
+        "OpenCV in threads",
+        reduced=("linear",),
     ),
     Participant(
         "simplejpeg",
         "simplejpeg_threads",
         ("simplejpeg", "cv2"),
         ("simplejpeg", "opencv-python-headless", "opencv-python"),
+        (SIMPLEJPEG, OPENCV),
         alike("area"),
-        ("linear",),
+        "simplejpeg + OpenCV in threads",
+        reduced=("linear",),
     ),
-    Participant("pillow", "pillow_threads", ("PIL",), ("Pillow-SIMD", "pillow"), alike("")),
+    Participant(
+        "pillow",
+        "pillow_threads",
+        ("PIL",),
+        ("Pillow-SIMD", "pillow"),
+        ("numpy", PILLOW_SIMD),
+        alike(""),
+        "Pillow-SIMD in threads",
+        system=COMPILER,
+    ),
     Participant(
         "torch",
         "torch_dataloader",
         ("torch", "torchvision"),
         ("torch", "torchvision", "Pillow-SIMD", "pillow"),
+        ("torch==2.14.1", "torchvision==0.29.1", "numpy", PILLOW_SIMD),
         alike("decode_jpeg", "pil"),
+        "torch DataLoader + torchvision v2",
+        system=COMPILER,
     ),
     Participant(
         "dali",
         "dali_cpu",
         ("nvidia.dali",),
         ("nvidia-dali-cuda120", "nvidia-dali-cuda130"),
+        ("nvidia-dali-cuda120==2.4.0", "numpy"),
         {"fit": ("slice", "resize"), "rrc": ("",)},
+        "NVIDIA DALI, CPU",
     ),
-    Participant("spdl", "spdl_threads", ("spdl.io", "spdl.pipeline"), ("spdl", "spdl-io"), alike("")),
+    Participant(
+        "spdl",
+        "spdl_threads",
+        ("spdl.io", "spdl.pipeline"),
+        ("spdl", "spdl-io"),
+        ("spdl==0.8.0", "spdl-io==0.8.0", "numpy"),
+        alike(""),
+        "SPDL",
+        system=("ffmpeg",),
+    ),
     Participant(
         "tf.data",
         "tf_data",
         ("tensorflow",),
         ("tensorflow-cpu", "tensorflow"),
+        ("tensorflow-cpu==2.21.0",),
         alike("area", "antialias"),
-        ("plain",),
+        "tf.data",
+        reduced=("plain",),
     ),
     Participant(
         "grain",
         "grain_threads",
         ("grain", "cv2", "simplejpeg"),
         ("grain", "simplejpeg", "opencv-python-headless", "opencv-python"),
+        ("grain==0.2.18", SIMPLEJPEG, OPENCV),
         alike("opencv-area", "simplejpeg-area"),
-        ("opencv-linear", "simplejpeg-linear"),
+        "Grain",
+        reduced=("opencv-linear", "simplejpeg-linear"),
     ),
 )
 

@@ -15,21 +15,31 @@ participant the fastest is found in a run of its own first. Ways that are faster
 take turns, in another order each time. Ratios are medians of the rounds' ratios, so a machine that slows down
 for a while does not favour anybody. On a busy machine, where rates depend on how many threads wait for the
 cores, CPU time for an image is the steadier figure. What is missing or fails is listed with its reason.
+
+A run of both jobs with all participants writes peers.json, peers.md (tables) and peers.png (plot) into the
+folder results/ beside this script; a shortened one does so only with --results. `--report peers.json` draws
+tables and plot again without measuring.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import install_peers
 import machine
+import report
 import subject
 from limit import MODES, Limit, LimitError
 from participants.jobs import JOBS, list_files
 from participants.registry import HIGHWAY, PARTICIPANTS, PEERS, Participant
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DATA = "HIGHWAY_BENCH_DATA"
 
 # means that two participants may differ by: in levels, and in normalized units for random windows
 SAME_MEAN = {"fit": 5.0, "rrc": 0.15}
@@ -259,7 +269,8 @@ class Contest:
         best, fastest = self.best_peer(reduced=False), self.best_peer(reduced=True)
         rows = []
         for row in self.rows:
-            entry = {"label": row.label, "status": row.status, "reason": row.reason, "reduced": row.reduced}
+            reason = report.without_paths(row.reason)
+            entry = {"label": row.label, "status": row.status, "reason": reason, "reduced": row.reduced}
             entry |= {"variant": row.variant, "trials": row.trials, "rounds": row.results}
             if row.status == "ok":
                 entry["images_per_second"] = row.median("images_per_second")
@@ -302,7 +313,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dir", metavar="DIR", help="folder of class folders of JPEGs")
+    parser.add_argument(
+        "dir",
+        metavar="DIR",
+        nargs="?",
+        default=os.environ.get(DATA) or None,
+        help=f"folder of class folders of JPEGs (default: the environment variable {DATA})",
+    )
     parser.add_argument("--job", choices=[*JOBS, "all"], default="all", help="which job (default: all)")
     parser.add_argument(
         "--only",
@@ -339,26 +356,80 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="[NAME=]PATH",
         action="append",
         default=[],
-        help="another interpreter: for one participant with NAME=, else tried for all that this one cannot "
-        "import; repeatable",
+        help="another interpreter: for one participant with NAME=, else tried for all peers, before those of "
+        "--peers and this one; repeatable",
+    )
+    parser.add_argument(
+        "--peers",
+        metavar="FOLDER",
+        type=Path,
+        help="folder of environments: FOLDER/NAME is that participant's, any others are tried for the rest",
+    )
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="first install the peers that are missing in the folder of --peers (see install_peers.py)",
     )
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write everything that was measured to this file"
     )
+    parser.add_argument(
+        "--results", metavar="FOLDER", type=Path, help="write JSON, tables and plot into this folder"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="JSON",
+        type=Path,
+        help="measure nothing: write tables and plot of this file beside it, or where --results says",
+    )
+    parser.add_argument(
+        "--readme",
+        metavar="FILE",
+        type=Path,
+        help=f"put the tables between {report.BEGIN} and {report.END} of this file",
+    )
     options = parser.parse_args(arguments)
+    if options.report:
+        options.results = options.results or options.report.parent
+    elif not options.dir:
+        parser.error(f"no photographs: give DIR, a folder of class folders of JPEGs, or set {DATA}")
+    elif options.results is None and options.job == "all" and set(options.only) == set(PARTICIPANTS):
+        options.results = RESULTS
+    if options.install and not options.peers:
+        parser.error("--install needs --peers FOLDER, where the environments are made")
     unknown = [name for name in options.only if name not in PARTICIPANTS]
     if unknown:
         parser.error(f"--only: unknown {', '.join(unknown)}; expected some of {', '.join(PARTICIPANTS)}")
     return options
 
 
-def main() -> None:
-    options = parse()
+def photographs(paths: list[str]) -> dict[str, float]:
+    """What is said of the data: how many files, and their mean size."""
+    sizes = [os.path.getsize(path) for path in paths]
+    return {"files": len(paths), "mean_kilobytes": round(statistics.mean(sizes) / 1e3, 1)}
+
+
+def write(record: dict, options: argparse.Namespace) -> None:
+    """Whatever the options ask for."""
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        report.update_readme(record, options.readme)
+    if options.results:
+        report.write_results(record, options.results)
+        print(f"\nwritten: peers.json, peers.md and peers.png in {options.results}")
+
+
+def measure(options: argparse.Namespace) -> dict:
+    """Run all contests, print their tables, and return the record."""
     try:
         paths, _, _ = list_files(options.dir)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"main_job.py: {error}") from None
-    interpreters = subject.choose_interpreters(options.python)
+        raise SystemExit(f"peers.py: {error}") from None
+    if options.install:
+        # what failed is then missing in the tables; the reason was printed
+        install_peers.install(Path(os.path.abspath(options.peers)), options.only)
+    interpreters = subject.choose_interpreters(options.python, options.peers)
     facts = machine.describe()
     contests = []
     with tempfile.TemporaryDirectory(prefix="highway-bench-") as folder:
@@ -378,10 +449,19 @@ def main() -> None:
     print(f"{len(paths)} files in {options.dir}")
     for contest in contests:
         print(f"\n{contest.table()}")
-    if options.json:
-        record = {"machine": facts, "directory": options.dir, "files": len(paths)}
-        record["jobs"] = {contest.job: contest.record() for contest in contests}
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return {
+        "machine": facts,
+        "photographs": photographs(paths),
+        "jobs": {contest.job: contest.record() for contest in contests},
+    }
+
+
+def main() -> None:
+    options = parse()
+    try:
+        write(report.read_record(options.report) if options.report else measure(options), options)
+    except report.ReportError as error:
+        raise SystemExit(f"peers.py: {error}") from None
 
 
 if __name__ == "__main__":

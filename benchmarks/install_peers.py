@@ -1,0 +1,165 @@
+"""Installs the loaders that Highway is compared with, each in an environment of its own under one folder.
+
+    python benchmarks/install_peers.py FOLDER --only opencv,simplejpeg
+    python benchmarks/peers.py DIR --peers FOLDER
+
+They do not agree on what they need (Pillow and Pillow-SIMD overwrite each other's files), hence the environments.
+Which packages at which versions is said in participants/registry.py. An environment that is there and works is left
+alone; one that was made for other versions, or that broke, is made anew. All of them take about 10 GB, torch alone 5.5:
+its package for Linux brings CUDA along.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+from participants.registry import PEERS, Participant
+
+NAMES = [peer.name for peer in PEERS]
+STAMP = "installed-for-benchmarks.json"
+PIP_SECONDS = 3600
+
+
+class InstallError(RuntimeError):
+    """A peer could not be installed; the message says which, why and what helps."""
+
+
+def interpreter(environment: Path) -> Path:
+    """Path of the Python of an environment."""
+    return environment / "bin" / "python"
+
+
+def run(command: list[str], timeout: float = PIP_SECONDS) -> subprocess.CompletedProcess[str]:
+    """Result of a command whose output is kept."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, errors="replace"
+    )
+
+
+def complaint(peer: Participant, environment: Path) -> str:
+    """Why the environment cannot run the peer; empty when it can."""
+    code = "\n".join(f"import {name}" for name in ("numpy", *peer.needs))
+    done = run([str(interpreter(environment)), "-c", code], timeout=300)
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"
+
+
+def ready(peer: Participant, environment: Path) -> bool:
+    """Whether the environment was completed for these requirements and still works."""
+    try:
+        made_for = json.loads((environment / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return made_for == list(peer.requirements) and not complaint(peer, environment)
+
+
+def advice(peer: Participant) -> str:
+    """What to install by hand, as the end of a sentence."""
+    return (
+        f"; it needs packages of the system: apt-get install {' '.join(peer.system)}" if peer.system else ""
+    )
+
+
+def pip(peer: Participant, environment: Path, *arguments: str) -> None:
+    """Run pip there; raises InstallError with its last words."""
+    command = [str(interpreter(environment)), "-m", "pip", *arguments]
+    try:
+        done = run([*command, "--quiet", "--disable-pip-version-check"])
+    except subprocess.TimeoutExpired:
+        raise InstallError(f"{peer.name}: pip {arguments[0]} did not end within {PIP_SECONDS} s") from None
+    if done.returncode:
+        words = " ".join(done.stderr.strip().splitlines()[-3:])[-600:]
+        raise InstallError(f"{peer.name}: pip {' '.join(arguments)} failed: {words}{advice(peer)}")
+
+
+def install_one(peer: Participant, environment: Path) -> None:
+    """Make the environment of one peer from nothing."""
+    shutil.rmtree(environment, ignore_errors=True)
+    venv.create(environment, with_pip=True, symlinks=True)
+    pip(peer, environment, "install", "--upgrade", "pip")
+    simd = [item for item in peer.requirements if item.startswith("Pillow-SIMD")]
+    others = [item for item in peer.requirements if item not in simd]
+    if others:
+        pip(peer, environment, "install", *others)
+    if simd:
+        # Last, and in Pillow's place: what was installed before may have brought that.
+        pip(peer, environment, "uninstall", "--yes", "pillow")
+        pip(peer, environment, "install", *simd)
+    reason = complaint(peer, environment)
+    if reason:
+        raise InstallError(f"{peer.name} was installed but cannot be imported: {reason}{advice(peer)}")
+    (environment / STAMP).write_text(json.dumps(peer.requirements), encoding="utf-8")
+
+
+def install(folder: Path, names: list[str]) -> list[str]:
+    """Install the named peers where they are missing.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets a sub-folder for each peer, named after it.
+    names : list of str
+        Names of participants; those that are no peers are passed over.
+
+    Returns
+    -------
+    list of str
+        What failed, one sentence for each; the others were installed all the same.
+    """
+    if not (3, 10) < sys.version_info[:2] < (3, 14):
+        print(
+            f"install_peers.py: not every peer has packages for Python {sysconfig.get_python_version()}; "
+            "3.11 and 3.12 have all",
+            file=sys.stderr,
+        )
+    failures = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for peer in PEERS:
+        if peer.name not in names:
+            continue
+        environment = folder / peer.name
+        if ready(peer, environment):
+            print(f"{peer.name}: is there", file=sys.stderr, flush=True)
+            continue
+        print(f"{peer.name}: installing {', '.join(peer.requirements)}", file=sys.stderr, flush=True)
+        try:
+            install_one(peer, environment)
+        except InstallError as error:
+            failures.append(str(error))
+            print(failures[-1], file=sys.stderr, flush=True)
+    return failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the environments are or will be")
+    parser.add_argument(
+        "--only",
+        metavar="NAME,...",
+        type=lambda text: text.split(","),
+        default=NAMES,
+        help=f"some of: {', '.join(NAMES)} (default: all)",
+    )
+    options = parser.parse_args()
+    unknown = [name for name in options.only if name not in NAMES]
+    if unknown:
+        parser.error(f"--only: unknown {', '.join(unknown)}; expected some of {', '.join(NAMES)}")
+    failures = install(Path(os.path.abspath(options.folder)), options.only)
+    if failures:
+        raise SystemExit(
+            f"install_peers.py: {len(failures)} of {len(options.only)} failed:\n" + "\n".join(failures)
+        )
+
+
+if __name__ == "__main__":
+    main()
