@@ -124,8 +124,8 @@ def extensions():
         extension("queue", libs=["-pthread"]),
         extension("pool"),
         extension("philox"),
-        extension("geometry", "pixels.c"),
-        extension("values", "pixels.c"),
+        extension("geometry", "pixels.c", "windows.c"),
+        extension("values", "pixels.c", "windows.c"),
         extension("jpeg", "jpeg_decoder.c", "resampler.c"),
         extension("resample", "resampler.c"),
     ]

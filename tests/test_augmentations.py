@@ -1,6 +1,7 @@
 """Augmentations: draws by identity and position, ownership of arrays, deterministic forms, wrong transforms."""
 
 import itertools
+import sys
 import threading
 
 import numpy as np
@@ -255,9 +256,8 @@ def test_errors_of_a_transform_reach_the_user_and_name_it():
     with Pipeline([Noise(4, (8, 8), size=8), Augmentations([FlipX(), Lambda(fail)])]) as pipeline:
         with pytest.raises(KeyError, match="mine") as raised:
             pipeline.dequeue(timeout=60)
-        notes = getattr(raised.value, "__notes__", None)
-        if notes is not None:
-            assert any("transform 2 of 2, Lambda(fn=" in note for note in notes)
+        if sys.version_info >= (3, 11):
+            assert any("transform 2 of 2, Lambda(fn=" in note for note in raised.value.__notes__)
 
 
 @pytest.mark.parametrize(

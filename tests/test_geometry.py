@@ -26,15 +26,22 @@ def mirrored(images, flags, axis):
     return out
 
 
-def windowed(images, tops, lefts, fill, height, width):
-    """Paste each image into a large canvas of fill, and take the window out of it."""
+def places(tops, lefts, mirrored_x=0, mirrored_y=0):
+    """What `windows` takes, of columns or numbers."""
+    columns = np.broadcast_arrays(*map(np.asarray, (tops, lefts, mirrored_x, mirrored_y)))
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def windowed(images, places, fill, height, width):
+    """Pixel after pixel; mirrored at the end."""
     out = np.empty((len(images), height, width, images.shape[3]), np.uint8)
     rows, columns = images.shape[1:3]
-    for n, (top, left) in enumerate(zip(tops, lefts, strict=True)):
+    for n, (top, left, mirrored_x, mirrored_y) in enumerate(places.tolist()):
         for y in range(height):
             for x in range(width):
                 inside = 0 <= top + y < rows and 0 <= left + x < columns
                 out[n, y, x] = images[n, top + y, left + x] if inside else fill
+        out[n] = out[n, :: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1]
     return out
 
 
@@ -149,37 +156,40 @@ def test_windows_inside_and_outside(size):
         # The nine: inside, over every border, just outside and far away.
         tops = np.array([0, 1, -2, 4, 5, -height, 0, 2**31, -(2**31)])
         lefts = np.array([0, 2, -3, 6, 7, 0, -width, -(2**31), 2**31])
-        out = np.full((9, height, width, size), 99, np.uint8)
-        geometry.windows(images, tops, lefts, fill, out)
-        assert np.array_equal(out, windowed(images, tops, lefts, fill, height, width))
+        for mirrored_x, mirrored_y in ((0, 0), (1, 0), (0, -7), (2**40, 1)):
+            at = places(tops, lefts, mirrored_x, mirrored_y)
+            out = np.full((9, height, width, size), 99, np.uint8)
+            geometry.windows(images, at, fill, out)
+            assert np.array_equal(out, windowed(images, at, fill, height, width))
 
 
 @settings(deadline=None)
 @given(
     st.integers(0, 3),
-    st.tuples(st.integers(0, 6), st.integers(0, 6)),
-    st.tuples(st.integers(0, 8), st.integers(0, 8)),
+    st.tuples(st.integers(0, 6), st.integers(0, 40)),
+    st.tuples(st.integers(0, 8), st.integers(0, 44)),
     st.integers(0, 5),
     st.integers(0, 2**32 - 1),
 )
 def test_windows_of_any_shape(count, shape, window, size, seed):
     rng = np.random.default_rng(seed)
     images = random((count, *shape, size), seed)
-    tops, lefts = rng.integers(-9, 9, (2, count))
+    at = places(*rng.integers(-9, 9, (2, count)), *rng.integers(0, 2, (2, count)))
     fill = random((size,), seed)
     out = np.full((count, *window, size), 99, np.uint8)
-    geometry.windows(images, tops, lefts, fill, out)
-    assert np.array_equal(out, windowed(images, tops, lefts, fill, *window))
+    geometry.windows(images, at, fill, out)
+    assert np.array_equal(out, windowed(images, at, fill, *window))
 
 
 def test_windows_of_strided_and_read_only_images():
     base = random((6, 12, 40, 3))
     base.setflags(write=False)
     fill = np.zeros(3, np.uint8)
-    for images in (base[::2], base[::-2], base[:3, ::-1, 4:20]):
+    at = places([0, 2, -1], [3, -2, 8], [0, 1, 1], [1, 0, 1])
+    for images in (base[::2], base[::-2], base[:3, ::-1, 4:20], base[:3, ::3]):
         out = np.empty((3, 5, 6, 3), np.uint8)
-        geometry.windows(images, np.array([0, 2, -1]), np.array([3, -2, 8]), fill, out)
-        assert np.array_equal(out, windowed(images, [0, 2, -1], [3, -2, 8], fill, 5, 6))
+        geometry.windows(images, at, fill, out)
+        assert np.array_equal(out, windowed(images, at, fill, 5, 6))
 
 
 def test_threads_give_equal_bits():
@@ -201,7 +211,7 @@ def test_threads_give_equal_bits():
 def test_entries_refuse_what_does_not_fit():
     images = np.zeros((2, 4, 5, 3), np.uint8)
     flags = np.ones(2, np.uint8)
-    offsets = np.zeros(2, np.int64)
+    at = np.zeros((2, 4), np.int64)
     fill = np.zeros(3, np.uint8)
     out = np.zeros_like(images)
     window = np.zeros((2, 2, 2, 3), np.uint8)
@@ -222,18 +232,17 @@ def test_entries_refuse_what_does_not_fit():
             (lambda f=in_place: f(images, flags[:1]), "1 flags for 2 images"),
             (lambda f=in_place: f(images[:, :, ::-1], flags), "packed rows"),
         ]
+    far, near = at + 2**31 + 1, at.copy()
+    near[1, 1] = -(2**63)
     wrong += [
-        (lambda: geometry.windows(images, offsets, offsets, fill, window[:1].copy()), "but out has 1 of 3"),
-        (
-            lambda: geometry.windows(images, offsets, offsets, fill, np.zeros((2, 2, 2, 4), np.uint8)),
-            "out has 2 of 4",
-        ),
-        (lambda: geometry.windows(images, offsets[:1], offsets, fill, window), "1 tops and 2 lefts"),
-        (lambda: geometry.windows(images, offsets, offsets[:1], fill, window), "2 tops and 1 lefts"),
-        (lambda: geometry.windows(images, offsets, offsets, fill[:2], window), "fill of 2 bytes"),
-        (lambda: geometry.windows(images, offsets + 2**31 + 1, offsets, fill, window), "window 0 at"),
-        (lambda: geometry.windows(images, offsets, np.full(2, -(2**63)), fill, window), "window 0 at"),
-        (lambda: geometry.windows(images, offsets, offsets, fill, images), "share memory"),
+        (lambda: geometry.windows(images, at, fill, window[:1].copy()), "but out has 1 of 3"),
+        (lambda: geometry.windows(images, at, fill, np.zeros((2, 2, 2, 4), np.uint8)), "out has 2 of 4"),
+        (lambda: geometry.windows(images, at[:1], fill, window), r"places are \(1, 4\) for 2 images"),
+        (lambda: geometry.windows(images, at[:, :2].copy(), fill, window), r"places are \(2, 2\) for 2"),
+        (lambda: geometry.windows(images, at, fill[:2], window), "fill of 2 bytes"),
+        (lambda: geometry.windows(images, far, fill, window), "window 0 at"),
+        (lambda: geometry.windows(images, near, fill, window), "window 1 at"),
+        (lambda: geometry.windows(images, at, fill, images), "share memory"),
     ]
     for call, message in wrong:
         with pytest.raises(ValueError, match=message):

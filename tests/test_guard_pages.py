@@ -38,7 +38,6 @@ class Guarded:
 def touch_everything():
     inputs, outputs = Guarded(), Guarded()
     flags = np.ones(1, np.uint8)
-    offsets = np.array([-1], np.int64)
     for variant, end in itertools.product(simd.VARIANTS, (False, True)):
         simd.use(variant)
         for width, size in itertools.product(range(1, 70), (1, 2, 3, 4, 5, 6, 7, 8, 12)):
@@ -49,8 +48,18 @@ def touch_everything():
             geometry.flip_y(images, flags, out)
             geometry.flip_x_in_place(images, flags)
             geometry.flip_y_in_place(images, flags)
-            geometry.windows(images, offsets, offsets, np.zeros(size, np.uint8), out)
+            fill = np.zeros(size, np.uint8)
             factors = inputs.array((size,), np.float32, not end)
+            # Over the borders and inside, mirrored and not.
+            for place in itertools.product((-1, 0), (-1, 0), (0, 1), (0, 1)):
+                at = np.array([place], np.int64)
+                geometry.windows(images, at, fill, out)
+                for kernel, shape in (
+                    (values.normalize_windows, (1, 1, width, size)),
+                    (values.normalize_windows_planar, (1, size, 1, width)),
+                ):
+                    for dtype in (np.float32, np.uint16):
+                        kernel(images, at, fill, factors, factors, outputs.array(shape, dtype, end))
             for kernel, shape in (
                 (values.normalize, (1, 1, width, size)),
                 (values.normalize_planar, (1, size, 1, width)),

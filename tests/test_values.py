@@ -1,4 +1,7 @@
-"""Normalizing kernels against NumPy, bit for bit: every variant, layout, type and number of channels."""
+"""Normalizing kernels against NumPy, bit for bit: every variant, layout, type and number of channels.
+
+Of windows: against windows that were copied first.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highway._core import values
+from highway._core import geometry, values
 
 pytestmark = pytest.mark.usefixtures("simd_variant")
 
@@ -117,6 +120,56 @@ def test_rows_wherever_they_lie():
     check(random((2, 3, 1, 5))[..., :1], *factors(1))
 
 
+def check_windows(images, places, fill, shape):
+    scale, bias = factors(images.shape[3])
+    copied = np.empty((len(images), *shape, images.shape[3]), np.uint8)
+    geometry.windows(images, places, fill, copied)
+    for planar in (False, True):
+        for dtype in (np.float32, np.float16):
+            expected = np.ascontiguousarray(reference(copied, scale, bias, planar, dtype))
+            memory = np.full(expected.size + 64, 77, dtype)
+            out = memory[32 : 32 + expected.size].reshape(expected.shape)
+            kernel = values.normalize_windows_planar if planar else values.normalize_windows
+            kernel(images, places, fill, scale, bias, out.view(np.uint16) if dtype == np.float16 else out)
+            assert (memory[:32] == 77).all()
+            assert (memory[32 + out.size :] == 77).all()
+            bits = np.uint16 if dtype == np.float16 else np.uint32
+            assert np.array_equal(out.view(bits), expected.view(bits))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 3),
+    st.tuples(st.integers(0, 8), st.integers(0, 50)),
+    st.tuples(st.integers(0, 9), st.integers(0, 50)),
+    st.integers(0, 6),
+    st.integers(0, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_windows_of_any_shape(count, shape, window, channels, reach, seed):
+    rng = np.random.default_rng(seed)
+    places = np.stack([*rng.integers(-reach, reach + 1, (2, count)), *rng.integers(0, 2, (2, count))], axis=1)
+    check_windows(random((count, *shape, channels), seed), places, random((channels,), seed), window)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_windows_wherever_the_rows_lie(channels):
+    """Also rows without gaps, and images of more rows than are rearranged at once."""
+    base = random((6, 150, 120, channels))
+    base.setflags(write=False)
+    fill = random((channels,))
+    at = np.array([[0, 0, 0, 0], [0, 0, 0, 1], [9, 7, 1, 0], [-3, 0, 1, 1], [1, 3, 1, 1], [9, 20, 0, 1]])
+    for images in (base, base[::-1], base[:, ::-1], base[:, :, 5:]):
+        check_windows(images, at, fill, (140, images.shape[2]))
+    check_windows(base, at, fill, (150, 120))
+
+
+@pytest.mark.parametrize("width", [5461, 8192, 20000])
+def test_windows_of_rows_longer_than_what_is_rearranged_at_once(width):
+    at = np.array([[0, 0, 1, 0], [-1, 2, 1, 1]])
+    check_windows(random((2, 3, width, 3)), at, random((3,)), (3, width))
+
+
 def test_big_images():
     check(random((1, 3000, 3001, 3)), *factors(3))
 
@@ -190,3 +243,39 @@ def test_entries_refuse_what_does_not_fit():
         values.normalize(images, scale, bias, planes)
     with pytest.raises(ValueError, match="out has"):
         values.normalize_planar(images, scale, bias, out)
+
+
+def test_entries_for_windows_refuse_what_does_not_fit():
+    images = np.zeros((2, 4, 5, 3), np.uint8)
+    at, fill = np.zeros((2, 4), np.int64), np.zeros(3, np.uint8)
+    scale, bias = factors(3)
+    for kernel, good in (
+        (values.normalize_windows, np.zeros((2, 6, 7, 3), np.float32)),
+        (values.normalize_windows_planar, np.zeros((2, 3, 6, 7), np.float32)),
+    ):
+        wrong = [
+            ((images, at, fill, scale, bias, good[:1].copy()), "2 images of 3 channels, but out has 1 of 3"),
+            ((images, at, fill, scale, bias, np.zeros((2, 4, 6, 4), np.float32)), "but out has 2 of 4"),
+            ((images, at[:1], fill, scale, bias, good), r"places are \(1, 4\) for 2 images"),
+            ((images, at[:, :3].copy(), fill, scale, bias, good), r"expected \(2, 4\): top, left"),
+            ((images, at + 2**31 + 1, fill, scale, bias, good), "window 0 at"),
+            ((images, at - 2**31 - 1, fill, scale, bias, good), "window 0 at"),
+            ((images, at, fill[:2], scale, bias, good), "fill of 2 bytes for pixels of 3"),
+            ((images, at, fill, scale[:2], bias, good), "scale of 2 and bias of 3 for 3 channels"),
+            ((images[:, :, ::-1], at, fill, scale, bias, good), "packed rows"),
+            ((inside(good, images.shape), at, fill, scale, bias, good), "images and out share memory"),
+            (
+                (inside(good, images.shape)[:, ::-1], at, fill, scale, bias, good),
+                "images and out share memory",
+            ),
+            ((images, at, fill, good.reshape(-1)[-3:], bias, good), "scale or bias shares memory with out"),
+        ]
+        for arguments, message in wrong:
+            with pytest.raises(ValueError, match=message):
+                kernel(*arguments)
+        with pytest.raises(TypeError):
+            kernel(images, at, fill, scale, bias, good.astype(np.float64))
+        frozen = good.copy()
+        frozen.setflags(write=False)
+        with pytest.raises(ValueError, match="read-only"):
+            kernel(images, at, fill, scale, bias, frozen)

@@ -7,8 +7,7 @@ def flip_y(images: NDArray[np.uint8], flags: NDArray[np.uint8], out: NDArray[np.
 def flip_y_in_place(images: NDArray[np.uint8], flags: NDArray[np.uint8]) -> None: ...
 def windows(
     images: NDArray[np.uint8],
-    tops: NDArray[np.int64],
-    lefts: NDArray[np.int64],
+    places: NDArray[np.int64],
     fill: NDArray[np.uint8],
     out: NDArray[np.uint8],
 ) -> None: ...

@@ -8,6 +8,14 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy
 
 from highway._core cimport simd
+from highway._core.windows cimport (
+    check_places,
+    check_sizes,
+    hw_picture,
+    hw_window,
+    hw_window_copy,
+    window_at,
+)
 
 
 cdef extern from "pixels.h" nogil:
@@ -19,7 +27,6 @@ cdef extern from "pixels.h" nogil:
         int simd, uint8_t *image, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t pixels, Py_ssize_t size
     )
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
-    void hw_fill(uint8_t *out, Py_ssize_t pixels, const uint8_t *pixel, Py_ssize_t size)
 
 
 cdef struct Images:
@@ -259,57 +266,20 @@ def flip_y_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
                     )
 
 
-cdef void copy_window(
-    const Images *source, const Images *target, Py_ssize_t sample, Py_ssize_t top, Py_ssize_t left, const
-    uint8_t *fill
-) noexcept nogil:
-    """One window; what of it lies outside of the image is fill."""
-    cdef const uint8_t *image = source.data + sample * source.sample_stride
-    cdef uint8_t *out = target.data + sample * target.sample_stride
-    cdef uint8_t *row_out
-    # The part of the window that lies inside, in the window's own rows and columns.
-    cdef Py_ssize_t first_row = min(max(-top, 0), target.height)
-    cdef Py_ssize_t end_row = max(min(source.height - top, target.height), first_row)
-    cdef Py_ssize_t first = min(max(-left, 0), target.width)
-    cdef Py_ssize_t end = max(min(source.width - left, target.width), first)
-    cdef Py_ssize_t row
-    hw_fill(out, first_row * target.width, fill, source.size)
-    for row in range(first_row, end_row):
-        row_out = out + row * target.row_stride
-        if end > first:
-            memcpy(
-                row_out + first * source.size,
-                image + (top + row) * source.row_stride + (left + first) * source.size,
-                (end - first) * source.size,
-            )
-        if row == first_row:
-            hw_fill(row_out, first, fill, source.size)
-            hw_fill(row_out + end * source.size, target.width - end, fill, source.size)
-        else:
-            # Borders are those of the row above.
-            memcpy(row_out, row_out - target.row_stride, first * source.size)
-            memcpy(
-                row_out + end * source.size,
-                row_out + end * source.size - target.row_stride,
-                (target.width - end) * source.size,
-            )
-    hw_fill(out + end_row * target.row_stride, (target.height - end_row) * target.width, fill, source.size)
-
-
 def windows(
     const uint8_t[:, :, :, :] images not None,
-    const int64_t[::1] tops not None,
-    const int64_t[::1] lefts not None,
+    const int64_t[:, ::1] places not None,
     const uint8_t[::1] fill not None,
     uint8_t[:, :, :, ::1] out not None,
 ):
-    """Copies a window of each image; what of it lies outside of the image is filled.
+    """Copies a window of each image, mirrored or not; what of it lies outside of the image is filled.
 
     Parameters
     ----------
     images : uint8 (N, H, W, C), rows packed
-    tops, lefts : int64 (N,)
-        Row and column of the image where the window's first pixel is, -2**31 to 2**31.
+    places : int64 (N, 4)
+        Row and column of the image where the window's first pixel is, -2**31 to 2**31; then, not 0, whether the
+        window is mirrored left to right, and top to bottom.
     fill : uint8 (C,)
         A pixel.
     out : uint8 (N, h, w, C), C order
@@ -320,9 +290,11 @@ def windows(
     ValueError
         Shapes disagree, rows are not packed, an offset is out of range, or memory is shared.
     """
+    cdef int variant = simd.level
     cdef Images source, target
+    cdef hw_picture picture
+    cdef hw_window window
     cdef Py_ssize_t sample
-    cdef int64_t limit = <int64_t>1 << 31
     describe(images, "windows", &source)
     describe(out, "windows", &target)
     if target.count != source.count or target.size != source.size:
@@ -330,25 +302,20 @@ def windows(
             f"geometry.windows: {source.count} images of {source.size} channels, "
             f"but out has {target.count} of {target.size}"
         )
-    if tops.shape[0] != source.count or lefts.shape[0] != source.count:
-        raise ValueError(
-            f"geometry.windows: {tops.shape[0]} tops and {lefts.shape[0]} lefts for {source.count} images; "
-            "expected one for each"
-        )
-    if fill.shape[0] != source.size:
-        raise ValueError(f"geometry.windows: fill of {fill.shape[0]} bytes for pixels of {source.size}")
-    if source.height > limit or source.width > limit or target.height > limit or target.width > limit:
-        raise ValueError("geometry.windows: an image of more than 2**31 rows or columns")
-    for sample in range(source.count):
-        if not -limit <= tops[sample] <= limit or not -limit <= lefts[sample] <= limit:
-            raise ValueError(
-                f"geometry.windows: window {sample} at ({tops[sample]}, {lefts[sample]}); "
-                "expected -2**31 to 2**31"
-            )
+    check_sizes("geometry.windows", source.height, source.width, target.height, target.width)
+    check_places("geometry.windows", places, fill, source.count, source.size)
     if share_memory(&source, &target):
         raise ValueError("geometry.windows: images and out share memory")
     if target.data == NULL:
         return
+    picture.row_stride = source.row_stride
+    picture.height = source.height
+    picture.width = source.width
+    picture.size = source.size
     with nogil:
         for sample in range(source.count):
-            copy_window(&source, &target, sample, tops[sample], lefts[sample], &fill[0])
+            picture.data = source.data + sample * source.sample_stride
+            window = window_at(&places[sample, 0], target.height, target.width, &fill[0])
+            hw_window_copy(
+                variant, &picture, &window, 0, target.height, target.data + sample * target.sample_stride
+            )

@@ -13,3 +13,19 @@ def normalize_planar(
     bias: NDArray[np.float32],
     out: NDArray[np.float32] | NDArray[np.uint16],
 ) -> None: ...
+def normalize_windows(
+    images: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    fill: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
+) -> None: ...
+def normalize_windows_planar(
+    images: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    fill: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
+) -> None: ...

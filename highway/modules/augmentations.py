@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,13 @@ from highway.engine import Stage
 from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
 from highway.transforms.transform import Transform
+from highway.transforms.values import Normalize
+from highway.transforms.view import Moving, View, is_moving, unchanged
 
 __all__ = ["Augmentations"]
+
+# Steps with their numbers: one of any kind, or several that are one view and touch the pixels once.
+Run = list[tuple[int, Transform]]
 
 
 class Augmentations(Stage):
@@ -24,6 +30,9 @@ class Augmentations(Stage):
     What a transform draws is a function of the seed, of the samples' identity (epoch and index) and of the
     number of transforms that the batch has been through before. So any number of workers gives the same
     bits, and so does a chain that is spread over several Augmentations with the same seed.
+
+    Crops, pads and flips that follow each other, and a `Normalize` right behind them, read and write the
+    pixels once, with the same result as one by one.
 
     Parameters
     ----------
@@ -64,6 +73,7 @@ class Augmentations(Stage):
         self._steps = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
+        self._runs = _runs(self._steps)
 
     def __repr__(self) -> str:
         return (
@@ -90,29 +100,60 @@ class Augmentations(Stage):
         current = batch
         # Whether the images may be written into.
         ours = self.input_handed_over
-        for number, step in enumerate(self._steps):
-            if step is None:
-                continue
+        for run in self._runs:
             images = current["images"]
-            try:
-                result = self._apply(step, first + number, current, images, ours)
-            except Exception as error:
-                if hasattr(error, "add_note"):
-                    error.add_note(f"In {self._place(number)}.")
-                raise
-            self._check(number, result, len(images))
-            # A step that returns its input may have kept it.
-            ours = step.hands_over and (ours or result is not images)
-            if result is not images:
-                current = current.replace(images=result)
+            if len(run) > 1 and images.dtype == np.uint8 and images.ndim == 4:
+                current = current.replace(images=self._apply_run(run, first, current, images))
+                ours = all(step.hands_over for _, step in run)
+                continue
+            for number, step in run:
+                images = current["images"]
+                with self._naming(number):
+                    result = self._apply(step, first + number, current, images, ours)
+                self._check(number, result, len(images))
+                # A step that returns its input may have kept it.
+                ours = step.hands_over and (ours or result is not images)
+                if result is not images:
+                    current = current.replace(images=result)
         return current.replace(applied=first + len(self._steps))
+
+    def _apply_run(self, run: Run, first: int, batch: Batch, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """A run of several steps, in one pass unless a border comes around what was cut out before."""
+        view = View.whole(images.shape)
+        for number, step in run:
+            with self._naming(number):
+                if isinstance(step, Normalize):
+                    return step.apply_view(images, view)
+                assert isinstance(step, Moving), step
+                params = step.choose(self._random(batch, first + number), view.shape)
+                seen = step.look(view, params)
+                if seen is None:
+                    images = view.copied(images, step)
+                    view = View.whole(images.shape)
+                    seen = step.look(view, params)
+                    assert seen is not None, "a whole image has all windows"
+                view = seen
+        return view.copied(images, step)
+
+    def _random(self, batch: Batch, position: int) -> SampleRandom:
+        return SampleRandom(self.seed, batch.epoch, batch.indices, position)
+
+    @contextmanager
+    def _naming(self, number: int) -> Iterator[None]:
+        """Errors tell in which transform they were raised."""
+        try:
+            yield
+        except Exception as error:
+            if hasattr(error, "add_note"):
+                error.add_note(f"In {self._place(number)}.")
+            raise
 
     def _apply(
         self, step: Transform, position: int, batch: Batch, images: NDArray[Any], ours: bool
     ) -> NDArray[Any]:
         params = None
         if type(step).draw is not Transform.draw:
-            params = step.draw(SampleRandom(self.seed, batch.epoch, batch.indices, position), batch)
+            params = step.draw(self._random(batch, position), batch)
         if step.in_place and ours:
             return step.apply_images(images, params, out=images)  # type: ignore[call-arg]
         return step.apply_images(images, params)
@@ -130,6 +171,31 @@ class Augmentations(Stage):
 
     def _place(self, number: int) -> str:
         return f"transform {number + 1} of {len(self._steps)}, {self._steps[number]!r}"
+
+
+def _runs(steps: Sequence[Transform | None]) -> list[Run]:
+    """The steps in order, those that take one pass together."""
+    runs: list[Run] = []
+    moving: Run = []
+    for number, step in enumerate(steps):
+        if step is None:
+            continue
+        if is_moving(step):
+            moving.append((number, step))
+        elif isinstance(step, Normalize) and unchanged(step, Normalize):
+            runs.append([*moving, (number, step)])
+            moving = []
+        else:
+            runs += [*_moves(moving), [(number, step)]]
+            moving = []
+    return runs + _moves(moving)
+
+
+def _moves(moving: Run) -> list[Run]:
+    """Moving steps with nothing behind them: what can be done in place needs no pass to copy."""
+    if all(step.in_place for _, step in moving):
+        return [[one] for one in moving]
+    return [moving]
 
 
 def _checked(transforms: object) -> tuple[Transform, ...]:

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import geometry
 from highway.arguments import numbers, whole
 from highway.arguments import size as checked_size
-from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import Transform, pixels
+from highway.transforms.transform import pixels
+from highway.transforms.view import Moving, View
 
 __all__ = ["CenterCrop", "RandomCrop", "Windows"]
 
@@ -37,7 +36,7 @@ class Windows(NamedTuple):
     width: int
 
 
-class _Window(Transform):
+class _Window(Moving):
     """What crops and pads share: a window, the border around the image, and what the border holds."""
 
     hands_over = True
@@ -62,13 +61,17 @@ class _Window(Transform):
         ndarray (N, params.height, params.width, C)
         """
         source = pixels(images, self)
-        result = empty((len(images), params.height, params.width, images.shape[3]), images.dtype)
-        geometry.windows(source, params.tops, params.lefts, self._pixel(images), pixels(result, self))
-        return result
+        # As bytes, whatever the dtype.
+        view = View.whole(source.shape).window(*params, self._pixel(images.shape[3], images.dtype))
+        assert view is not None, "a whole image has all windows"
+        return view.copied(source, self).view(images.dtype)
 
-    def _pixel(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+    def look(self, view: View, params: Windows) -> View | None:
+        """The windows of what is seen."""
+        return view.window(*params, self._pixel(view.shape[3], np.dtype(np.uint8)))
+
+    def _pixel(self, channels: int, dtype: np.dtype[Any]) -> NDArray[np.uint8]:
         """The fill as the bytes of one pixel."""
-        channels, dtype = images.shape[3], images.dtype
         if len(self._fill) not in (1, channels):
             raise ArgumentError(
                 f"{type(self).__name__}: fill is {self.fill!r}, for images with {channels} channels; "
@@ -85,21 +88,14 @@ class _Window(Transform):
         pixel[:] = self._fill
         return pixel.view(np.uint8)
 
-    def _shape(self, batch: Batch) -> tuple[int, int, int]:
-        """Number of images, and their height and width."""
-        images = batch["images"]
-        pixels(images, self)
-        return images.shape[0], images.shape[1], images.shape[2]
-
 
 class _Crop(_Window):
     def __init__(self, size: int | tuple[int, int], padding: Margins = 0, fill: Fill = 0) -> None:
         super().__init__(padding, fill)
         self.size = checked_size(type(self).__name__, "size", size)
 
-    def _room(self, batch: Batch) -> tuple[int, int, int]:
-        """Number of images, and how many rows and columns the window can move over."""
-        count, height, width = self._shape(batch)
+    def _room(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of images of this size the window can move over."""
         left, top, right, bottom = self._margins
         rows = height + top + bottom - self.size[0]
         columns = width + left + right - self.size[1]
@@ -110,7 +106,7 @@ class _Crop(_Window):
                 f"({height + top + bottom}, {width + left + right}){padded}; "
                 "expected a size that fits into them, or padding"
             )
-        return count, rows, columns
+        return rows, columns
 
 
 class RandomCrop(_Crop):
@@ -134,9 +130,9 @@ class RandomCrop(_Crop):
         An argument is out of range; with the first batch, if it is about the images.
     """
 
-    def draw(self, rng: SampleRandom, batch: Batch) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
         """Places of the windows."""
-        _, rows, columns = self._room(batch)
+        rows, columns = self._room(shape[1], shape[2])
         left, top = self._margins[:2]
         return Windows(rng.integers(0, rows + 1) - top, rng.integers(0, columns + 1) - left, *self.size)
 
@@ -166,11 +162,11 @@ class CenterCrop(_Crop):
         An argument is out of range; with the first batch, if it is about the images.
     """
 
-    def draw(self, rng: SampleRandom, batch: Batch) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
         """Places of the windows; nothing about them is random."""
-        count, rows, columns = self._room(batch)
+        rows, columns = self._room(shape[1], shape[2])
         left, top = self._margins[:2]
-        return Windows(np.full(count, rows // 2 - top), np.full(count, columns // 2 - left), *self.size)
+        return Windows(np.full(shape[0], rows // 2 - top), np.full(shape[0], columns // 2 - left), *self.size)
 
     def deterministic(self) -> CenterCrop:
         """The transform itself."""

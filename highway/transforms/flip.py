@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from highway._core import geometry
 from highway.arguments import number
-from highway.batch import Batch, empty
+from highway.batch import empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import Transform, pixels
+from highway.transforms.transform import pixels
+from highway.transforms.view import Moving, View
 
 __all__ = ["FlipX", "FlipY"]
 
 
-class _Flip(Transform):
+class _Flip(Moving):
     in_place = True
     hands_over = True
 
@@ -28,7 +29,7 @@ class _Flip(Transform):
     def __init__(self, p: float = 0.5) -> None:
         self.p = number(type(self).__name__, "p", p, 0, 1)
 
-    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.bool_]:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Which samples are mirrored, bool (N,)."""
         return rng.bernoulli(self.p)
 
@@ -98,6 +99,10 @@ class FlipX(_Flip):
     _copying = geometry.flip_x
     _in_place = geometry.flip_x_in_place
 
+    def look(self, view: View, params: NDArray[np.bool_]) -> View:
+        """What is seen, mirrored left to right."""
+        return view.mirrored(x=params)
+
 
 class FlipY(_Flip):
     """Mirror top to bottom, with probability `p` for each sample on its own.
@@ -117,3 +122,7 @@ class FlipY(_Flip):
 
     _copying = geometry.flip_y
     _in_place = geometry.flip_y_in_place
+
+    def look(self, view: View, params: NDArray[np.bool_]) -> View:
+        """What is seen, mirrored top to bottom."""
+        return view.mirrored(y=params)

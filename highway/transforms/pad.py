@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from highway.batch import Batch
 from highway.randomness import SampleRandom
 from highway.transforms.crop import Fill, Margins, Windows, _Window
 
@@ -32,9 +31,9 @@ class Pad(_Window):
     def __init__(self, padding: Margins, fill: Fill = 0) -> None:
         super().__init__(padding, fill)
 
-    def draw(self, rng: SampleRandom, batch: Batch) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
         """Windows that are larger than the images; nothing about them is random."""
-        count, height, width = self._shape(batch)
+        count, height, width = shape[:3]
         left, top, right, bottom = self._margins
         return Windows(
             np.full(count, -top), np.full(count, -left), height + top + bottom, width + left + right

@@ -13,6 +13,7 @@ from highway.arguments import numbers
 from highway.batch import empty
 from highway.errors import ArgumentError
 from highway.transforms.transform import Transform, pixels
+from highway.transforms.view import View
 
 __all__ = ["Normalize"]
 
@@ -90,7 +91,34 @@ class Normalize(Transform):
             raise ArgumentError(
                 f"Normalize: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
             )
-        count, height, width, channels = images.shape
+        scale, bias = self._factors(images.shape[3])
+        result = self._room(images.shape)
+        kernel = values.normalize_planar if self.layout == "NCHW" else values.normalize
+        kernel(pixels(images, self), scale, bias, _bits(result))
+        return result
+
+    def apply_view(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
+        """Normalize what a view shows of images.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        view : View
+            Of such images.
+
+        Returns
+        -------
+        float32 or float16 (N, C, h, w) or (N, h, w, C)
+            What `apply_images` makes of ``view.copied(images)``.
+        """
+        scale, bias = self._factors(view.shape[3])
+        result = self._room(view.shape)
+        kernel = values.normalize_windows_planar if self.layout == "NCHW" else values.normalize_windows
+        kernel(pixels(images, self), view.places(), view.filling(), scale, bias, _bits(result))
+        return result
+
+    def _factors(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scale and bias of each channel."""
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
                 f"Normalize: mean is {self.mean} and std is {self.std}, for images with {channels} channels; "
@@ -98,12 +126,17 @@ class Normalize(Transform):
             )
         scale = np.ascontiguousarray(np.broadcast_to(self._scale, channels))
         bias = np.ascontiguousarray(np.broadcast_to(self._bias, channels))
-        planar = self.layout == "NCHW"
-        shape = (count, channels, height, width) if planar else images.shape
-        result = empty(shape, self.dtype)
-        kernel = values.normalize_planar if planar else values.normalize
-        kernel(pixels(images, self), scale, bias, result.view(np.uint16) if result.itemsize == 2 else result)
-        return result
+        return scale, bias
+
+    def _room(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """For the result of images of this shape."""
+        count, height, width, channels = shape
+        return empty((count, channels, height, width) if self.layout == "NCHW" else shape, self.dtype)
+
+
+def _bits(result: NDArray[Any]) -> NDArray[Any]:
+    """As the kernels take it: float16 as its bits."""
+    return result.view(np.uint16) if result.itemsize == 2 else result
 
 
 def _real(dtype: DTypeLike) -> str:

@@ -1,0 +1,106 @@
+#include "windows.h"
+
+#include <string.h>
+
+#include "pixels.h"
+
+/* What is rearranged before it is normalized stays in the first level of cache. */
+enum { WORK_BYTES = 8192 };
+
+static ptrdiff_t clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+/* The part [begin, end) of a window of `length` at `start` that lies inside of a picture of `size`, in the
+ * window's own coordinates after it was mirrored or not. */
+static void inside(ptrdiff_t start, ptrdiff_t length, ptrdiff_t size, int mirrored, ptrdiff_t *begin,
+                   ptrdiff_t *end) {
+    const ptrdiff_t low = clamp(-start, 0, length), high = clamp(size - start, low, length);
+    *begin = mirrored ? length - high : low;
+    *end = mirrored ? length - low : high;
+}
+
+void hw_window_copy(int simd, const hw_picture *picture, const hw_window *window, ptrdiff_t first,
+                    ptrdiff_t rows, uint8_t *out) {
+    const ptrdiff_t size = picture->size, width = window->width, length = width * size;
+    ptrdiff_t begin, end, left, right;
+    inside(window->top, window->height, picture->height, window->mirror_y, &begin, &end);
+    inside(window->left, width, picture->width, window->mirror_x, &left, &right);
+    begin = clamp(begin, first, first + rows);
+    end = right > left ? clamp(end, begin, first + rows) : begin;
+    hw_fill(out, (begin - first) * width, window->fill, size);
+    out += (begin - first) * length;
+    if (end > begin) {
+        const ptrdiff_t step = window->mirror_y ? -picture->row_stride : picture->row_stride;
+        const ptrdiff_t bytes = (right - left) * size;
+        const uint8_t *in =
+            picture->data +
+            (window->top + (window->mirror_y ? window->height - 1 - begin : begin)) * picture->row_stride +
+            (window->left + (window->mirror_x ? width - right : left)) * size;
+        uint8_t *to = out + left * size;
+        if (window->mirror_x) {
+            hw_reverse(simd, in, step, to, length, end - begin, right - left, size);
+        } else if (step == length && bytes == length) {
+            memcpy(to, in, (size_t)((end - begin) * length));
+        } else {
+            for (ptrdiff_t row = 0; row < end - begin; row++)
+                memcpy(to + row * length, in + row * step, (size_t)bytes);
+        }
+        /* The borders of the first row, which are those of all. */
+        hw_fill(out, left, window->fill, size);
+        hw_fill(out + right * size, width - right, window->fill, size);
+        if (bytes < length) {
+            for (ptrdiff_t row = 1; row < end - begin; row++) {
+                memcpy(out + row * length, out, (size_t)(left * size));
+                memcpy(out + row * length + right * size, out + right * size,
+                       (size_t)(length - right * size));
+            }
+        }
+        out += (end - begin) * length;
+    }
+    hw_fill(out, (first + rows - end) * width, window->fill, size);
+}
+
+size_t hw_window_work(ptrdiff_t length) {
+    return length > WORK_BYTES ? (size_t)length : WORK_BYTES;
+}
+
+/* `pixels` of them, the first of which is number `at` of `plane`. */
+static void normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                      const hw_numbers *numbers, void *out, ptrdiff_t at, ptrdiff_t plane) {
+    const float *scale = numbers->scale, *bias = numbers->bias;
+    if (numbers->planar && numbers->half)
+        hw_normalize_planar_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at, plane);
+    else if (numbers->planar)
+        hw_normalize_planar(simd, in, pixels, channels, scale, bias, (float *)out + at, plane);
+    else if (numbers->half)
+        hw_normalize_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at * channels);
+    else
+        hw_normalize(simd, in, pixels, channels, scale, bias, (float *)out + at * channels);
+}
+
+void hw_window_normalize(int simd, const hw_picture *picture, const hw_window *window,
+                         const hw_numbers *numbers, uint8_t *work, void *out) {
+    const ptrdiff_t height = window->height, width = window->width, plane = height * width;
+    const ptrdiff_t size = picture->size, length = width * size;
+    if (window->mirror_x || window->top < 0 || window->left < 0 || height > picture->height - window->top ||
+        width > picture->width - window->left) {
+        const ptrdiff_t most = (ptrdiff_t)hw_window_work(length) / length;
+        for (ptrdiff_t row = 0; row < height; row += most) {
+            const ptrdiff_t rows = most < height - row ? most : height - row;
+            hw_window_copy(simd, picture, window, row, rows, work);
+            normalize(simd, work, rows * width, size, numbers, out, row * width, plane);
+        }
+        return;
+    }
+    const ptrdiff_t step = window->mirror_y ? -picture->row_stride : picture->row_stride;
+    const uint8_t *in = picture->data +
+                        (window->top + (window->mirror_y ? height - 1 : 0)) * picture->row_stride +
+                        window->left * size;
+    if (step == length) { /* without gaps: one long row */
+        normalize(simd, in, plane, size, numbers, out, 0, plane);
+        return;
+    }
+    for (ptrdiff_t row = 0; row < height; row++)
+        normalize(simd, in + row * step, width, size, numbers, out, row * width, plane);
+}

@@ -1,0 +1,181 @@
+"""Views: which pixels of a batch of images are wanted, so that several transforms in a row touch them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import geometry
+from highway.batch import Batch, empty
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform, pixels
+
+__all__ = ["Moving", "View", "is_moving", "unchanged"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of each image, mirrored or not; it may reach beyond the image, where it shows `fill`.
+
+    Attributes
+    ----------
+    images : (int, int, int, int)
+        Shape (N, H, W, C) of the images.
+    tops, lefts : int64 (N,)
+        Row and column of the image where the window begins.
+    height, width : int
+        Of the window.
+    mirrored_x, mirrored_y : bool (N,)
+        Whether what is in the window is mirrored left to right, and top to bottom.
+    fill : uint8 (C,) or None
+        A pixel; None where no window reaches beyond its image.
+    """
+
+    images: tuple[int, int, int, int]
+    tops: NDArray[np.int64]
+    lefts: NDArray[np.int64]
+    height: int
+    width: int
+    mirrored_x: NDArray[np.bool_]
+    mirrored_y: NDArray[np.bool_]
+    fill: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def whole(cls, images: tuple[int, int, int, int]) -> View:
+        """The images as they are."""
+        count, height, width, _ = images
+        zeros, no = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        return cls(images, zeros, zeros, height, width, no, no)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape (N, h, w, C) of what is seen."""
+        return self.images[0], self.height, self.width, self.images[3]
+
+    def mirrored(self, x: NDArray[np.bool_] | None = None, y: NDArray[np.bool_] | None = None) -> View:
+        """The same, and of the samples that `x` or `y` (bool (N,)) tells, mirrored."""
+        return replace(
+            self,
+            mirrored_x=self.mirrored_x if x is None else self.mirrored_x ^ x,
+            mirrored_y=self.mirrored_y if y is None else self.mirrored_y ^ y,
+        )
+
+    def window(
+        self,
+        tops: NDArray[np.int64],
+        lefts: NDArray[np.int64],
+        height: int,
+        width: int,
+        fill: NDArray[np.uint8],
+    ) -> View | None:
+        """A window of what is seen, which shows `fill` where it reaches beyond.
+
+        Returns
+        -------
+        View or None
+            None where no single view is that: the window reaches beyond what was only a part of the image,
+            or shows a border already.
+        """
+        reaches_out = bool(
+            (tops < 0).any()
+            or (lefts < 0).any()
+            or (tops + height > self.height).any()
+            or (lefts + width > self.width).any()
+        )
+        if reaches_out and (self.fill is not None or self.shape != self.images):
+            return None
+        return replace(
+            self,
+            tops=self.tops + np.where(self.mirrored_y, self.height - tops - height, tops),
+            lefts=self.lefts + np.where(self.mirrored_x, self.width - lefts - width, lefts),
+            height=height,
+            width=width,
+            fill=fill if reaches_out else self.fill,
+        )
+
+    def places(self) -> NDArray[np.int64]:
+        """What the kernels take: top, left, mirrored in x and in y of each sample, int64 (N, 4)."""
+        columns = self.tops, self.lefts, self.mirrored_x, self.mirrored_y
+        return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
+
+    def filling(self) -> NDArray[np.uint8]:
+        """What the kernels take: a pixel, uint8 (C,)."""
+        return np.zeros(self.images[3], np.uint8) if self.fill is None else self.fill
+
+    def copied(self, images: NDArray[np.uint8], owner: Transform) -> NDArray[np.uint8]:
+        """What is seen of the images.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        owner : Transform
+            Whose error it is.
+
+        Returns
+        -------
+        uint8 (N, h, w, C)
+            New.
+        """
+        result = empty(self.shape)
+        geometry.windows(pixels(images, owner), self.places(), self.filling(), result)
+        return result
+
+
+class Moving(Transform):
+    """A transform that moves whole pixels: what it makes of an image is a view of it.
+
+    Several of them in a row, and a `Normalize` behind them, are one view and touch the pixels once;
+    `apply_images` gives the same, and is used where one stands alone.
+    """
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Any:
+        """Choose what is random, for every sample of the batch.
+
+        Raises
+        ------
+        ArgumentError
+            The images are not in this layout, or the transform does not fit their size.
+        """
+        images = batch["images"]
+        pixels(images, self)
+        return self.choose(rng, images.shape)
+
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Any:
+        """What `draw` returns for images of this shape, (N, H, W, C).
+
+        Raises
+        ------
+        ArgumentError
+            The transform does not fit images of this size.
+        """
+        raise NotImplementedError
+
+    def look(self, view: View, params: Any) -> View | None:
+        """What this transform makes of what is seen; None where no single view is that.
+
+        Parameters
+        ----------
+        view : View
+            Of uint8 images.
+        params : object
+            What `choose` returned for ``view.shape``.
+        """
+        raise NotImplementedError
+
+
+def is_moving(step: Transform) -> bool:
+    """Whether `look` tells all that a transform does: a subclass may have replaced what it draws or applies."""
+    if not isinstance(step, Moving):
+        return False
+    return unchanged(step, next(kind for kind in type(step).__mro__ if "look" in vars(kind)))
+
+
+def unchanged(step: Transform, family: type[Transform]) -> bool:
+    """Whether a transform draws and applies what its family does, and no subclass or object replaces that."""
+    return all(
+        getattr(type(step), name) is getattr(family, name) and name not in vars(step)
+        for name in ("draw", "apply_images")
+    )
