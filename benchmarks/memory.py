@@ -1,13 +1,17 @@
 """Measures whether resident memory stays flat: RSS after every epoch, each job in a fresh interpreter.
 
-The growth that is printed is a line fitted through the epochs from the third on: the first ones fill the
-pool of buffers. With --hold N the consumer keeps the last N batches, as a training loop with a queue of its
-own does; with --step SECONDS it takes its time for each, as a training step does, and the queues run full.
+Printed for each job: memory before the first batch (start), its median over the epochs from the third on
+(settled: the first ones fill the pool of buffers), its highest (peak), and how much it grows an epoch: a line
+fitted through the epochs from the third on, and another through the second half of all.
+
+With --hold N the consumer keeps the last N batches, as a training loop with a queue of its own does; with
+--step SECONDS it takes its time for each, as a training step does, and the queues run full.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -49,9 +53,22 @@ def measure_here(
 
 
 def growth(megabytes: list[float]) -> float:
-    """Slope, in 10**6 bytes an epoch, of the epochs after the first ones."""
-    settled = megabytes[SETTLED:]
-    return float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
+    """Slope of a line through the epochs, in 10**6 bytes an epoch."""
+    return float(np.polyfit(np.arange(len(megabytes)), megabytes, 1)[0])
+
+
+def summary(found: dict) -> dict[str, float]:
+    """Figures in 10**6 bytes, of what `measure_here` found."""
+    epochs = found["epochs"]
+    settled = epochs[SETTLED:]
+    late = epochs[max(SETTLED, len(epochs) // 2) :]
+    return {
+        "start": found["start"],
+        "settled": statistics.median(settled),
+        "peak": found["peak"],
+        "growth": growth(settled),
+        "late_growth": growth(late),
+    }
 
 
 def main() -> None:
@@ -63,7 +80,7 @@ def main() -> None:
         "--python", default=sys.executable, help="interpreter that has highway (default: this)"
     )
     parser.add_argument("--threads", type=int, default=machine.usable_cores(), help="default: usable cores")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of each job (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=50, help="epochs of each job (default: %(default)s)")
     parser.add_argument(
         "--hold", type=int, default=0, help="batches the consumer keeps (default: %(default)s)"
     )
@@ -99,12 +116,15 @@ def main() -> None:
             raise SystemExit(f"memory.py: {options.python} failed:\n{done.stderr.strip()}")
         found = jobs[name] = json.loads(done.stdout.splitlines()[-1])
         print(f"\n{name}: {job.text}")
-        print(f"before the first batch: {found['start']:.1f} MB")
         for first in range(0, options.epochs, 10):
             line = " ".join(f"{value:7.1f}" for value in found["epochs"][first : first + 10])
             print(f"after epoch {first + 1:3d} on: {line} MB")
+        figures = summary(found)
+        found["summary"] = figures
         print(
-            f"peak {found['peak']:.1f} MB, growth {growth(found['epochs']):+.3f} MB an epoch after epoch {SETTLED}"
+            f"start {figures['start']:.1f} MB, settled {figures['settled']:.1f} MB, peak {figures['peak']:.1f} MB; "
+            f"growth {figures['growth']:+.3f} MB an epoch after epoch {SETTLED}, "
+            f"{figures['late_growth']:+.3f} in the second half"
         )
     if options.json:
         record = {"machine": facts, "threads": options.threads, "hold": options.hold, "step": options.step}
