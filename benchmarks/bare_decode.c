@@ -7,7 +7,13 @@
  * MODE window   draws the window of a RandomResizedCrop (area 0.08 to 1, ratio 3/4 to 4/3) and decodes only
  * its rows and columns, at the smallest of the scales 8/8, 4/8, 2/8 and 1/8 that still covers 224x224
  *
- * Threads take the files in turn, round and round. Prints one line of JSON. A file that cannot be read or
+ * MODE read           only reads each file
+ *
+ * MODE full-entropy, window-entropy       as full and window, but rows are skipped, for which the library
+ * does hardly more than undo the entropy coding; only the last row is decoded
+ *
+ * Threads take the files in turn, round and round; with the word "once" in place of WARMUP_SECONDS SECONDS
+ * every file once, without warm-up. Prints one line of JSON. A file that cannot be read or
  * decoded ends the run with exit code 1 and its name. libjpeg's warnings are not errors here: they are in the
  * "warnings" count.
  *
@@ -47,13 +53,15 @@ typedef struct {
     /* what was done since the warm-up ended */
     long images;
     long warnings;
+    long bytes;
     double sampled;
     long samples;
 } worker;
 
 static char **paths;
 static long path_count;
-static int window_mode;
+static int window_mode, read_mode, entropy_mode;
+static int once;
 static atomic_long next_path;
 static atomic_int measuring; /* 0 warm-up, 1 measure, 2 stop */
 
@@ -153,15 +161,22 @@ static void end(worker *w) {
 
 static void decode(worker *w, const char *path) {
     struct jpeg_decompress_struct *jpeg = &w->jpeg;
-    long rows;
+    long rows, first_row = 0;
     size_t size = read_file(w, path);
 
+    w->bytes += size;
+    w->images++;
+    if (read_mode) {
+        w->sampled += size ? w->file[size / 2] : 0;
+        w->samples++;
+        return;
+    }
     jpeg->client_data = (void *)path;
     jpeg_mem_src(jpeg, w->file, size);
     jpeg_read_header(jpeg, TRUE);
     if (jpeg->num_components != 4) jpeg->out_color_space = JCS_RGB;
     if (window_mode) {
-        long x, y, width, height, first_row;
+        long x, y, width, height;
         int eighths = 8;
         JDIMENSION left, columns;
         draw_window(w, jpeg->image_width, jpeg->image_height, &x, &y, &width, &height);
@@ -177,11 +192,15 @@ static void decode(worker *w, const char *path) {
         rows = ((y + height) * eighths + 7) / 8 - first_row;
         if (first_row + rows > jpeg->output_height) rows = jpeg->output_height - first_row;
         jpeg_crop_scanline(jpeg, &left, &columns);
-        if (first_row) jpeg_skip_scanlines(jpeg, first_row);
     } else {
         jpeg_start_decompress(jpeg);
         rows = jpeg->output_height;
     }
+    if (entropy_mode) {
+        first_row += rows - 1;
+        rows = 1;
+    }
+    if (first_row) jpeg_skip_scanlines(jpeg, first_row);
     size_t stride = (size_t)jpeg->output_width * jpeg->output_components;
     w->pixels = grow(w->pixels, &w->pixels_capacity, stride * rows);
     for (long row = 0; row < rows;) {
@@ -196,7 +215,6 @@ static void decode(worker *w, const char *path) {
         w->sampled += w->pixels[stride * row + stride / 2];
         w->samples++;
     }
-    w->images++;
 }
 
 static void *work(void *argument) {
@@ -206,11 +224,15 @@ static void *work(void *argument) {
     while (phase < 2) {
         int seen = atomic_load(&measuring);
         if (seen == 1 && phase == 0) {
-            w->images = w->warnings = w->samples = 0;
+            w->images = w->warnings = w->samples = w->bytes = 0;
             w->sampled = 0;
         }
         phase = seen;
-        if (phase < 2) decode(w, paths[atomic_fetch_add(&next_path, 1) % path_count]);
+        if (phase < 2) {
+            long next = atomic_fetch_add(&next_path, 1);
+            if (once && next >= path_count) break;
+            decode(w, paths[next % path_count]);
+        }
     }
     end(w);
     return NULL;
@@ -273,44 +295,55 @@ int main(int argc, char **argv) {
         end(&w);
         return 0;
     }
-    if (argc != 5 || (strcmp(argv[1], "full") && strcmp(argv[1], "window")) || atoi(argv[2]) < 1) {
-        fprintf(stderr, "usage: bare_decode full|window THREADS WARMUP_SECONDS SECONDS < list-of-files\n"
-                        "       bare_decode grid HEIGHT WIDTH < list-of-files\n");
+    once = argc == 4 && !strcmp(argv[3], "once");
+    const char *mode = argc > 1 ? argv[1] : "";
+    read_mode = !strcmp(mode, "read");
+    window_mode = !strncmp(mode, "window", 6);
+    entropy_mode = !strcmp(mode, "full-entropy") || !strcmp(mode, "window-entropy");
+    if (!(argc == 5 || once) || atoi(argv[2]) < 1 ||
+        !(read_mode || entropy_mode || !strcmp(mode, "full") || !strcmp(mode, "window"))) {
+        fprintf(stderr, "usage: bare_decode MODE THREADS WARMUP_SECONDS SECONDS < list-of-files\n"
+                        "       bare_decode MODE THREADS once < list-of-files\n"
+                        "       bare_decode grid HEIGHT WIDTH < list-of-files\n"
+                        "MODE: full, window, full-entropy, window-entropy or read\n");
         return 2;
     }
-    window_mode = !strcmp(argv[1], "window");
     int threads = atoi(argv[2]);
     read_paths();
 
     worker *workers = calloc(threads, sizeof *workers);
     pthread_t *handles = calloc(threads, sizeof *handles);
     if (!workers || !handles) fail("memory", "none left");
+    atomic_store(&measuring, once);
+    double began = now(), cpu = cpu_seconds();
     for (int i = 0; i < threads; i++) {
         workers[i].random = 0x9E3779B97F4A7C15ULL * (i + 1);
         if (pthread_create(&handles[i], NULL, work, &workers[i])) fail("thread", "could not be started");
     }
-    wait_seconds(atof(argv[3]));
-    atomic_store(&measuring, 1);
-    double began = now(), cpu = cpu_seconds();
-    wait_seconds(atof(argv[4]));
-    atomic_store(&measuring, 2);
+    if (!once) {
+        wait_seconds(atof(argv[3]));
+        atomic_store(&measuring, 1);
+        began = now();
+        cpu = cpu_seconds();
+        wait_seconds(atof(argv[4]));
+        atomic_store(&measuring, 2);
+    }
     for (int i = 0; i < threads; i++) pthread_join(handles[i], NULL);
     double seconds = now() - began;
     cpu = cpu_seconds() - cpu;
 
-    long images = 0, samples = 0, warnings = 0;
+    long images = 0, samples = 0, warnings = 0, bytes = 0;
     double sampled = 0;
     for (int i = 0; i < threads; i++) {
         images += workers[i].images;
         samples += workers[i].samples;
         sampled += workers[i].sampled;
         warnings += workers[i].warnings;
+        bytes += workers[i].bytes;
     }
-    printf(
-        "{\"images\": %ld, \"seconds\": %.6f, \"images_per_second\": %.1f, \"cpu_seconds\": %.6f, \"mean\": "
-        "%.2f, "
-        "\"warnings\": %ld, \"libjpeg_turbo\": %d}\n",
-        images, seconds, images / seconds, cpu, samples ? sampled / samples : 0.0, warnings,
-        LIBJPEG_TURBO_VERSION_NUMBER);
+    printf("{\"images\": %ld, \"seconds\": %.6f, \"images_per_second\": %.1f, \"cpu_seconds\": %.6f, "
+           "\"bytes\": %ld, \"mean\": %.2f, \"warnings\": %ld, \"libjpeg_turbo\": %d}\n",
+           images, seconds, images / seconds, cpu, bytes, samples ? sampled / samples : 0.0, warnings,
+           LIBJPEG_TURBO_VERSION_NUMBER);
     return images ? 0 : 1;
 }

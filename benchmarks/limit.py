@@ -1,4 +1,4 @@
-"""Builds and runs the bare libjpeg-turbo loop (bare_decode.c)."""
+"""Builds and runs the plain C of the benchmarks: the bare libjpeg-turbo loop (bare_decode.c) and others."""
 
 import json
 import os
@@ -13,7 +13,29 @@ SOURCE = Path(__file__).resolve().with_name("bare_decode.c")
 
 
 class LimitError(RuntimeError):
-    """The bare loop could not be built or failed; the message says why."""
+    """Something in C could not be built or failed; the message says why."""
+
+
+def run(command: list[str], given: bytes = b"", timeout: float = 120) -> bytes:
+    """Output of a command; raises LimitError with its last words."""
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise LimitError(f"{name} did not end within {timeout:.0f} s") from None
+    if done.returncode:
+        raise LimitError(f"{name}: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    return done.stdout
+
+
+def compile_c(source: Path, target: Path, *flags: str) -> None:
+    """Compile one file; raises LimitError when there is no compiler, or with its own words."""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(compiler[0]) is None:
+        raise LimitError(
+            f"{compiler[0]} was not found; install a C compiler: apt-get install build-essential"
+        )
+    run([*compiler, "-O2", "-o", str(target), str(source), *flags])
 
 
 class Limit:
@@ -35,43 +57,23 @@ class Limit:
     def __init__(self, folder: Path, paths: list[str]):
         self.executable = folder / "bare_decode"
         self.input = b"\n".join(os.fsencode(path) for path in paths)
-        compiler = os.environ.get("CC", "cc")
-        for tool in (compiler.split()[0], "pkg-config"):
-            if shutil.which(tool) is None:
-                raise LimitError(
-                    f"{tool} was not found; install a C compiler, pkg-config and libjpeg62-turbo-dev"
-                )
-        flags = self._run(["pkg-config", "--cflags", "--libs", "libjpeg"]).decode()
-        self._run(
-            [
-                *shlex.split(compiler),
-                "-O2",
-                "-o",
-                str(self.executable),
-                str(SOURCE),
-                *shlex.split(flags),
-                "-lm",
-                "-pthread",
-            ]
-        )
-
-    def _run(self, command: list[str], timeout: float = 120) -> bytes:
-        try:
-            done = subprocess.run(command, input=self.input, capture_output=True, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise LimitError(f"{Path(command[0]).name} did not end within {timeout:.0f} s") from None
-        if done.returncode:
-            raise LimitError(
-                f"{Path(command[0]).name}: {done.stderr.decode(errors='replace').strip()[-500:]}"
-            )
-        return done.stdout
+        if shutil.which("pkg-config") is None:
+            raise LimitError("pkg-config was not found: apt-get install pkg-config libjpeg-dev")
+        flags = run(["pkg-config", "--cflags", "--libs", "libjpeg"]).decode()
+        compile_c(SOURCE, self.executable, *shlex.split(flags), "-lm", "-pthread")
 
     def measure(self, mode: str, threads: int, warmup: float, seconds: float) -> dict:
-        """Figures of one run of mode "full" or "window"."""
+        """Figures of one run of any mode but "grid"."""
         command = [str(self.executable), mode, str(threads), str(warmup), str(seconds)]
-        result = json.loads(self._run(command, warmup + seconds + 60))
+        result = json.loads(run(command, self.input, warmup + seconds + 60))
         return result | {"status": "ok"}
+
+    def measure_once(self, mode: str, threads: int, paths: list[str]) -> dict:
+        """Figures of one pass over these files, in this order."""
+        given = b"\n".join(os.fsencode(path) for path in paths)
+        return json.loads(run([str(self.executable), mode, str(threads), "once"], given, timeout=3600))
 
     def write_grids(self, target: Path, height: int, width: int) -> None:
         """Write the mean colours of a 4x5 grid over every file's centred window, one file a line."""
-        target.write_bytes(self._run([str(self.executable), "grid", str(height), str(width)], timeout=3600))
+        command = [str(self.executable), "grid", str(height), str(width)]
+        target.write_bytes(run(command, self.input, timeout=3600))

@@ -1,8 +1,15 @@
-"""Measures how Highway's rate and that of the bare JPEG loop grow with threads, from 1 to the usable cores.
+"""Measures how Highway's rate grows with threads, and models where that ends on machines with more cores.
 
-Rounds are interleaved over all numbers of threads; ratios are medians of the rounds' ratios. The bare loop
-shows what the machine itself gives: cores that share caches or are borrowed from others do not scale
-perfectly.
+First it and the bare JPEG loop are measured with 1 thread to the usable cores. Rounds are interleaved over all
+numbers of threads; ratios are medians of the rounds' ratios. The bare loop shows what the machine itself
+gives: cores that share caches or are borrowed from others do not scale perfectly.
+
+Then the cost of an image is measured stage by stage with the highest number of threads: the bare loop, told
+to read files only, to undo the entropy coding only, or to decode; Highway's whole processor time; how long
+the GIL is held, by a thread that asks for it at random times (gil_probe.c); the bandwidth of the memory, by
+copying.
+
+At the end of --help stands what the model makes of that.
 """
 
 import argparse
@@ -13,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 import machine
+import scaling_model
 import subject
 from limit import MODES, Limit, LimitError
 from participants.jobs import JOBS, list_files
@@ -34,9 +42,17 @@ def table(job: str, rates: dict[str, dict[int, list[float]]]) -> str:
     return "\n".join(lines)
 
 
+def measured_bandwidth(threads: int, options: argparse.Namespace) -> float:
+    """Bytes a second, median over the rounds."""
+    seconds = min(1.0, options.seconds)
+    return statistics.median(scaling_model.memory_bandwidth(threads, seconds) for _ in range(options.rounds))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=scaling_model.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dir", metavar="DIR", help="folder of class folders of JPEGs")
     parser.add_argument(
@@ -55,18 +71,37 @@ def main() -> None:
         "--seconds", type=float, default=3.0, help="timed part of a run (default: %(default)s)"
     )
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds of warm-up (default: %(default)s)")
+    parser.add_argument(
+        "--cores",
+        metavar="N,...",
+        type=lambda text: [int(number) for number in text.split(",")],
+        default=[4, 8, 16, 32, 64],
+        help="numbers of cores for the model (default: 4,8,16,32,64)",
+    )
+    parser.add_argument(
+        "--bandwidth",
+        metavar="GB/S",
+        type=float,
+        default=200.0,
+        help="of the memory of a machine with many cores, in 10**9 bytes a second (default: %(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all rounds to this file")
     options = parser.parse_args()
-    if min(options.threads) < 1 or options.rounds < 1:
-        parser.error("--threads and --rounds must be 1 or more")
+    if min(*options.threads, *options.cores, options.rounds) < 1:
+        parser.error("--threads, --cores and --rounds must be 1 or more")
+    if options.bandwidth <= 0:
+        parser.error("--bandwidth must be above 0")
     try:
         paths, _, _ = list_files(options.dir)
     except (OSError, ValueError) as error:
         raise SystemExit(f"scaling.py: {error}") from None
 
     facts = machine.describe()
-    record: dict[str, object] = {"machine": facts, "files": len(paths), "jobs": {}}
+    record: dict[str, object] = {"machine": facts, "files": len(paths), "jobs": {}, "model": {}}
     print(machine.describe_line(facts))
+    most = max(options.threads)
+    cores = sorted({*options.threads, *options.cores})
+    memory = scaling_model.Memory(measured_bandwidth(most, options) / most, 1e9 * options.bandwidth)
     timing = {"warmup": options.warmup, "seconds": options.seconds}
     with tempfile.TemporaryDirectory(prefix="highway-bench-") as folder:
         try:
@@ -86,9 +121,19 @@ def main() -> None:
                         if found["status"] != "ok":
                             raise SystemExit(f"scaling.py: highway {found['status']}: {found['reason']}")
                         rates["highway"][threads].append(found["images_per_second"])
+                costs = scaling_model.measure_costs(
+                    limit,
+                    options.python,
+                    options.dir,
+                    job,
+                    threads=most,
+                    rounds=options.rounds,
+                    **timing,
+                )
                 record["jobs"][job] = rates
-                print(f"\n{table(job, rates)}")
-        except LimitError as error:
+                record["model"][job] = scaling_model.record(costs, memory, cores)
+                print(f"\n{table(job, rates)}\n{scaling_model.table(costs, memory, cores)}")
+        except (LimitError, subject.SteadyError) as error:
             raise SystemExit(f"scaling.py: {error}") from None
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

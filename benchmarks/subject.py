@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from participants.registry import HIGHWAY, PARTICIPANTS, Participant
 
 RUN = Path(__file__).resolve().parent / "participants" / "run.py"
+STEADY = RUN.with_name("steady.py")
 LIMIT_SECONDS = 120.0
 
 FIND = """
@@ -151,3 +153,72 @@ def measure(
             "reason": f"measured, then ended with exit code {process.returncode}: {last}",
         }
     return result
+
+
+class SteadyError(RuntimeError):
+    """Highway did not run; the message has its last words."""
+
+
+class Steady:
+    """Highway at work in a process of its own, to be looked at: `participants/steady.py`.
+
+    As a context it has warmed up when that is entered, and has ended when it is left.
+
+    Parameters
+    ----------
+    python : str
+        Interpreter that has Highway.
+    directory, job, threads : str, str, int
+        What it does.
+    warmup : float
+        Seconds before it counts.
+    probe : Path, optional
+        gil_probe.c, compiled.
+
+    Attributes
+    ----------
+    pid : int
+        Of the process.
+    """
+
+    def __init__(
+        self, python: str, directory: str, job: str, threads: int, warmup: float, probe: Path | None = None
+    ):
+        self.python = python
+        command = [python, str(STEADY), HIGHWAY.module, "--job", job, "--dir", os.path.abspath(directory)]
+        command += ["--threads", str(threads), "--warmup", str(warmup)]
+        if probe is not None:
+            command += ["--probe", str(probe)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> "Steady":
+        if self._process.stdout.readline().strip() != "ready":
+            self._fail()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _fail(self) -> None:
+        self._process.kill()
+        words = self._process.communicate()[1].strip().splitlines()
+        raise SteadyError(f"{self.python} failed: {words[-1] if words else 'it printed no reason'}")
+
+    def end(self) -> dict:
+        """Let it end; return its figures."""
+        try:
+            output, _ = self._process.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise SteadyError(f"{self.python} did not end within {LIMIT_SECONDS:.0f} s") from None
+        if self._process.returncode:
+            raise SteadyError(f"{self.python} failed with exit code {self._process.returncode}")
+        return json.loads(output.splitlines()[-1])
+
+    def run(self, seconds: float) -> dict:
+        """Let it work for so long, then end it; return its figures."""
+        time.sleep(seconds)
+        return self.end()

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -83,7 +84,18 @@ def test_queue_hop_measures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", ["peers.py", "scaling.py", "startup.py", "memory.py", "participants/run.py"]
+    "script",
+    [
+        "peers.py",
+        "scaling.py",
+        "python_share.py",
+        "cold.py",
+        "startup.py",
+        "memory.py",
+        "participants/run.py",
+        "participants/steady.py",
+        "participants/one_epoch.py",
+    ],
 )
 def test_help_tells_the_options(script):
     done = run(script, "--help")
@@ -91,7 +103,9 @@ def test_help_tells_the_options(script):
     assert "--threads" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["peers.py", "scaling.py", "startup.py", "memory.py"])
+@pytest.mark.parametrize(
+    "script", ["peers.py", "scaling.py", "python_share.py", "cold.py", "startup.py", "memory.py"]
+)
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
     done = run(script, tmp_path)
     assert done.returncode == 1
@@ -327,20 +341,270 @@ def test_install_leaves_a_working_environment_alone(benchmarks, tmp_path, monkey
     assert not install_peers.ready(newer, tmp_path / "pillow")
 
 
-def test_scaling_startup_and_memory_measure_highway(folder, tmp_path):
+def test_scaling_measures_and_models(folder, tmp_path):
     result = tmp_path / "result.json"
     quick = ["--rounds", "1", "--seconds", "0.05", "--warmup", "0.05", "--threads", "1,2", "--job", "fit"]
-    done = run("scaling.py", folder, *quick, "--json", result)
+    done = run("scaling.py", folder, *quick, "--cores", "4,64", "--json", result)
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(result.read_text())["jobs"]["fit"]["highway"]) == {"1", "2"}
+    record = json.loads(result.read_text())
+    assert set(record["jobs"]["fit"]["highway"]) == {"1", "2"}
+    model = record["model"]["fit"]
+    costs = model["costs"]
+    assert costs["whole"] > costs["system"] >= 0
+    assert {"reading", "entropy", "decoding", "gil", "beyond"} <= set(costs)
+    assert 0 <= costs["gil_share"] <= 1
+    assert set(model["predictions"]) == {"1", "2", "4", "64"}
+    assert "model, not measured" in done.stdout
 
+
+def test_model_takes_the_lowest_of_its_bounds(benchmarks):
+    model = benchmarks("scaling_model")
+    costs = model.Costs(
+        reading=0.1e-3,
+        entropy=1e-3,
+        decoding=0.5e-3,
+        whole=2e-3,
+        system=0.2e-3,
+        gil=0.1e-3,
+        gil_share=0.05,
+        bytes_moved=1e6,
+        batch_size=16,
+    )
+    assert costs.beyond == pytest.approx(0.3e-3)
+    plenty = model.Memory(of_a_core=5e9, at_most=100e9)
+    assert model.predict(costs, plenty, 4) == (pytest.approx(2000), "decoding")
+    assert model.predict(costs, plenty, 64) == (pytest.approx(10000), "GIL")
+    assert model.turning_point(costs, plenty) == (pytest.approx(20), "GIL")
+    little = model.Memory(of_a_core=5e9, at_most=8e9)
+    assert model.predict(costs, little, 64) == (pytest.approx(8000), "memory")
+    assert model.turning_point(costs, little) == (pytest.approx(16), "memory")
+    slow = model.Memory(of_a_core=0.1e9, at_most=8e9)
+    assert model.predict(costs, slow, 2) == (pytest.approx(200), "memory")
+    assert "the rate grows with the cores up to 16 of them" in model.table(costs, little, [4, 64])
+    free = dataclasses.replace(costs, gil=0.0, gil_share=0.0)
+    assert model.predict(free, plenty, 64) == (pytest.approx(32000), "decoding")
+
+
+def test_model_counts_bytes_by_the_shapes_of_the_job(benchmarks):
+    model = benchmarks("scaling_model")
+    pixels = 240 * 320 * 3
+    assert model.bytes_moved("fit", 1000) == 3000 + 4 * pixels
+    pixels = 224 * 224 * 3
+    assert model.bytes_moved("rrc", 0) == (2 + 1 + 1 + 8 + 4) * pixels
+
+
+def test_memory_bandwidth_is_measured(benchmarks):
+    model = benchmarks("scaling_model")
+    assert model.memory_bandwidth(2, 0.01) > 1e6
+
+
+def test_bare_loop_does_no_more_than_it_is_told(benchmarks, folder, tmp_path):
+    """Every mode goes over the files it was given, once where it is told so; the same files, so the same bytes."""
+    limit, jobs = benchmarks("limit"), benchmarks("participants.jobs")
+    paths, _, _ = jobs.list_files(str(folder))
+    loop = limit.Limit(tmp_path, paths)
+    size = sum(os.path.getsize(path) for path in paths)
+    for mode in ("read", "full", "window", "full-entropy", "window-entropy"):
+        found = loop.measure_once(mode, 2, paths[3:] + paths[:3])
+        assert (found["images"], found["bytes"], found["warnings"]) == (FILES, size, 0), mode
+    assert loop.measure("full-entropy", 1, 0.01, 0.02)["images"] > 0
+    with pytest.raises(limit.LimitError, match="usage: bare_decode MODE THREADS"):
+        loop.measure("entropy", 1, 0.01, 0.01)
+    with pytest.raises(limit.LimitError, match="No such file"):
+        loop.measure_once("read", 1, [*paths, str(folder / "missing.jpg")])
+
+
+def test_bare_loop_without_a_compiler_says_what_to_install(benchmarks, monkeypatch, tmp_path):
+    limit = benchmarks("limit")
+    monkeypatch.setenv("CC", "/nowhere/cc -m64")
+    with pytest.raises(limit.LimitError, match="/nowhere/cc was not found; install a C compiler"):
+        limit.compile_c(limit.SOURCE, tmp_path / "bare_decode")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(limit.LimitError, match="pkg-config was not found: apt-get install"):
+        limit.Limit(tmp_path, [])
+
+
+GIL_HOLDER = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+from steady import Probe
+probe = Probe(sys.argv[2])
+ended = threading.Event()
+def hold():
+    while not ended.is_set():
+        sum(range(1000))
+thread = threading.Thread(target=hold)
+def ask():
+    probe.start()
+    threading.Event().wait(0.3)
+    found = probe.stop()
+    return found["gil_waits"] / found["gil_questions"]
+idle = ask()
+thread.start()
+busy = ask()
+ended.set()
+thread.join()
+print(idle, busy)
+"""
+
+
+def test_probe_tells_a_held_gil_from_an_idle_one(benchmarks, tmp_path):
+    library = tmp_path / "gil_probe.so"
+    limit, model = benchmarks("limit"), benchmarks("scaling_model")
+    limit.compile_c(model.PROBE, library, "-shared", "-fPIC", "-pthread")
+    command = [sys.executable, "-c", GIL_HOLDER, str(PARTICIPANTS), str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    idle, busy = map(float, done.stdout.split())
+    assert idle < 0.5 < busy
+
+
+SAMPLES = """\
+ 9811
+\t           230c4 [unknown] (/usr/lib/x86_64-linux-gnu/libjpeg.so.62.3.0)
+\t    7f4008014e70 [unknown] ([unknown])
+
+ 9811
+\t           2e115 combine_avx2 (/a b/highway/_core/jpeg.cpython-311-x86_64-linux-gnu.so)
+
+ 9811
+\t           2e115 __pyx_pw_7highway_5_core_6philox_9permute (/x/highway/_core/philox.cpython-311-x86_64-linux-gnu.so)
+
+ 9812
+\tffffffff81a2b3c4 _copy_to_iter ([kernel.kallsyms])
+\tffffffff81a2b3c5 filemap_read ([kernel.kallsyms])
+\tffffffff81a2b3c6 __x64_sys_read ([kernel.kallsyms])
+\t          10e1a1 read (/usr/lib/x86_64-linux-gnu/libc.so.6)
+
+ 9812
+\tffffffff81a2b3c4 futex_wake ([kernel.kallsyms])
+\tffffffff81a2b3c6 __x64_sys_futex ([kernel.kallsyms])
+
+ 9812
+\tffffffff81a2b3c4 clear_page_erms ([kernel.kallsyms])
+\tffffffff81a2b3c6 asm_exc_page_fault ([kernel.kallsyms])
+
+ 9812
+\t          1234 _PyEval_EvalFrameDefault (/opt/lib/libpython3.11.so.1.0)
+
+ 9812
+\t          1234 array_dealloc (/v/site-packages/numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so)
+
+ 9812
+\t          1234 __memset_evex_unaligned_erms (/usr/lib/x86_64-linux-gnu/libc.so.6)
+
+ 9812
+\t          1234 _int_malloc (/usr/lib/x86_64-linux-gnu/libc.so.6)
+
+ 9812
+\t          1234 __llrint (/usr/lib/x86_64-linux-gnu/libm.so.6)
+
+"""
+
+
+def test_every_sample_belongs_to_one_place(benchmarks):
+    share = benchmarks("python_share")
+    counts = share.read_samples(SAMPLES)
+    places = {}
+    for (place, _, _), count in counts.items():
+        places[place] = places.get(place, 0) + count
+    assert places == {
+        "libjpeg": 1,
+        "kernels": 1,
+        "wrappers": 1,
+        "reading files": 1,
+        "waiting": 1,
+        "other system": 1,
+        "interpreter": 1,
+        "NumPy": 1,
+        "C library": 2,
+        "allocation": 1,
+    }
+    assert share.python_share(share.shares(counts)) == pytest.approx(5 / 11)
+    assert "45.45 %   of 11 samples" in share.table(counts, 2)
+
+
+def test_python_share_without_perf_says_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run("python_share.py", folder)
+    assert done.returncode == 1
+    assert "perf was not found; install it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not installed here")
+def test_python_share_profiles_highway(folder, tmp_path):
+    result = tmp_path / "result.json"
+    quick = ["--seconds", "0.5", "--warmup", "0.1", "--threads", "1", "--job", "rrc"]
+    done = run("python_share.py", folder, *quick, "--json", result)
+    if "perf record failed" in done.stderr:
+        pytest.skip(f"perf may not look at processes here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())["jobs"]["rrc"]
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert found["shares"]["kernels"] > 0
+    assert found["images"] > 0
+
+
+def test_cold_measures_files_that_are_not_in_memory(folder, tmp_path):
+    result = tmp_path / "result.json"
+    where = ROOT / "build"
+    options = ["--rounds", "1", "--megabytes", "0.1", "--threads", "1", "--job", "fit", "--json", result]
+    done = run("cold.py", folder, *options, "--folder", tmp_path)
+    if "is in memory" in done.stderr or "stay in memory" in done.stderr:
+        where.mkdir(exist_ok=True)
+        done = run("cold.py", folder, *options, "--folder", where)
+        if "memory" in done.stderr:
+            pytest.skip(f"no folder here is on a disk: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(result.read_text())
+    assert record["files"] >= FILES
+    for name in ("only reading, 1 threads", "fit: bare libjpeg-turbo", "fit: highway"):
+        (both,) = record["rounds"][name]
+        assert both["cold"]["images"] == both["warm"]["images"] == record["files"], name
+    # the copies are gone
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
+
+
+def test_cold_tells_resident_pages_from_others(benchmarks, tmp_path):
+    cold = benchmarks("cold")
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10 * 4096 + 1))
+    (tmp_path / "empty").write_bytes(b"")
+    paths = [str(path), str(tmp_path / "empty")]
+    cold.make_warm(paths)
+    assert cold.resident_share(paths) == 1.0
+    assert cold.resident_share([str(tmp_path / "empty")]) == 0.0
+
+
+def test_cold_refuses_a_folder_in_memory(benchmarks, folder, monkeypatch, tmp_path):
+    cold = benchmarks("cold")
+    assert cold.filesystem(Path("/proc/self")) == "proc"
+    monkeypatch.setattr(cold, "filesystem", lambda folder: "tmpfs")
+    with pytest.raises(cold.ColdError, match=r"is in memory \(tmpfs\); give --folder on a disk"):
+        cold.copy_files([], tmp_path, 1)
+    monkeypatch.setattr(cold, "filesystem", lambda folder: "ext4")
+    paths = [str(path) for path in sorted(folder.rglob("*.jpg"))]
+    with pytest.raises(cold.ColdError, match="give another --folder or fewer --megabytes"):
+        cold.copy_files(paths, tmp_path, 1e12)
+    done = run("cold.py", folder, "--other", tmp_path)
+    assert done.returncode == 2
+    assert "expected a built checkout" in done.stderr
+
+
+def test_startup_and_memory_measure_highway(folder, tmp_path):
+    result = tmp_path / "result.json"
     done = run("startup.py", folder, "--rounds", "1", "--threads", "1", "--json", result)
     assert done.returncode == 0, done.stderr
     assert all(len(values) == 1 for values in json.loads(result.read_text())["seconds"].values())
 
     done = run("memory.py", folder, "--epochs", "4", "--threads", "1", "--hold", "2", "--json", result)
     assert done.returncode == 0, done.stderr
-    assert [len(job["epochs"]) for job in json.loads(result.read_text())["jobs"].values()] == [4, 4]
+    jobs = json.loads(result.read_text())["jobs"]
+    assert [len(job["epochs"]) for job in jobs.values()] == [4, 4]
+    for job in jobs.values():
+        assert 0 < job["summary"]["start"] < job["summary"]["settled"] <= job["summary"]["peak"]
+    assert done.stdout.count("settled") == 2
 
 
 PARTICIPANT = """

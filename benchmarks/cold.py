@@ -1,0 +1,298 @@
+"""Measures an epoch over files that are on the disk, and over the same files in memory (the page cache).
+
+The photographs are copied to a folder on a disk, several times over, until they are --megabytes. Before a cold
+epoch their pages are put out of memory (fsync, posix_fadvise), before a warm one they are read; `mincore` says
+whether that is so. What stays in memory are the names and places of files, and whatever a virtual machine's host
+keeps of its disk.
+
+Beside Highway, with the same number of threads and likewise in random order, a loop in C: it only reads the
+files, or reads and decodes them with the JPEG library alone. Reading with eight times as many threads shows
+what the disk gives to who asks for many files at once. All take turns, cold and warm; ratios are medians of the
+rounds' ratios.
+
+--other CHECKOUT measures another built checkout of Highway beside this one, in the same rounds: to see what a
+change does to cold files.
+"""
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import machine
+from limit import MODES, Limit, LimitError
+from participants.jobs import JOBS, list_files
+from participants.registry import HIGHWAY
+
+ONE_EPOCH = Path(__file__).resolve().parent / "participants" / "one_epoch.py"
+IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
+MANY = 8
+STRAY = 0.01
+LIMIT_SECONDS = 1800
+
+
+class ColdError(RuntimeError):
+    """There is nothing cold to measure here; the message says why and what helps."""
+
+
+def filesystem(folder: Path) -> str:
+    """Type of the file system that a folder is on."""
+    place, kind = "", ""
+    target = os.path.realpath(folder)
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            mounted, this_kind = line.split()[1:3]
+            mounted = mounted.replace("\\040", " ")
+            inside = target == mounted or target.startswith(mounted.rstrip("/") + "/")
+            if inside and len(mounted) >= len(place):
+                place, kind = mounted, this_kind
+    return kind
+
+
+def copy_files(paths: list[str], folder: Path, megabytes: float) -> list[str]:
+    """Copy the files, in folders of the same names, until they are so many; all of them are on the disk then.
+
+    Raises
+    ------
+    ColdError
+        The folder is in memory, or has no room.
+    """
+    kind = filesystem(folder)
+    if kind in IN_MEMORY:
+        raise ColdError(f"{folder} is in memory ({kind}); give --folder on a disk")
+    once = sum(os.path.getsize(path) for path in paths)
+    copies = max(1, round(megabytes * 1e6 / once))
+    free = shutil.disk_usage(folder).free
+    if free < 1.1 * copies * once + 1e8:
+        raise ColdError(
+            f"{folder} has {free / 1e6:.0f} MB free, and {copies * once / 1e6:.0f} MB are to be written; "
+            "give another --folder or fewer --megabytes"
+        )
+    made = []
+    for path in paths:
+        parent, name = os.path.split(path)
+        target = folder / os.path.basename(parent)
+        target.mkdir(exist_ok=True)
+        content = Path(path).read_bytes()
+        for number in range(copies):
+            made.append(str(target / f"{number:04}-{name}"))
+            with open(made[-1], "wb") as file:
+                file.write(content)
+    for path in made:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    return sorted(made)
+
+
+def resident_share(paths: list[str]) -> float:
+    """Part of the pages of these files that is in memory."""
+    c = ctypes.CDLL(None, use_errno=True)
+    c.mmap.restype = ctypes.c_void_p
+    c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    c.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    c.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    resident = pages = 0
+    for path in paths:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                continue
+            place = c.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+            if place == ctypes.c_void_p(-1).value:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+            count = -(-size // mmap.PAGESIZE)
+            states = ctypes.create_string_buffer(count)
+            failed = c.mincore(place, size, states)
+            c.munmap(place, size)
+            if failed:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+            resident += sum(state & 1 for state in states.raw[:count])
+            pages += count
+    return resident / max(1, pages)
+
+
+def make_cold(paths: list[str]) -> None:
+    """Put the files out of memory; raises ColdError when they stay."""
+    for path in paths:
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    share = resident_share(paths)
+    if share > STRAY:
+        raise ColdError(
+            f"{100 * share:.0f} % of the files' pages stay in memory on this file system "
+            f"({filesystem(Path(paths[0]).parent)}); give --folder on another"
+        )
+
+
+def make_warm(paths: list[str]) -> None:
+    """Read all files; raises ColdError when memory does not hold them."""
+    for path in paths:
+        Path(path).read_bytes()
+    share = resident_share(paths)
+    if share < 1 - STRAY:
+        raise ColdError(f"memory keeps only {100 * share:.0f} % of the files; take fewer --megabytes")
+
+
+def highway_epoch(python: str, checkout: str | None, folder: Path, job: str, threads: int, seed: int) -> dict:
+    """Figures of one epoch of Highway in a fresh interpreter; with `checkout`, of the one there."""
+    command = [python, str(ONE_EPOCH), HIGHWAY.module, "--job", job, "--dir", str(folder)]
+    command += ["--threads", str(threads), "--seed", str(seed)]
+    environment = dict(os.environ)
+    if checkout:
+        environment["PYTHONPATH"] = os.path.abspath(checkout)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise ColdError(f"Highway failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Comparison:
+    """Everybody, in turn, cold and warm."""
+
+    def __init__(self, options: argparse.Namespace, limit: Limit, folder: Path, paths: list[str]):
+        self.options = options
+        self.limit = limit
+        self.folder = folder
+        self.paths = paths
+        self.bytes = sum(os.path.getsize(path) for path in paths)
+        self.rows: dict[str, list[tuple[dict, dict]]] = {}
+
+    def runs(self, number: int) -> dict:
+        """What is run in a round, by name; each a function without arguments."""
+        options, threads = self.options, self.options.threads
+        order = list(self.paths)
+        random.Random(number).shuffle(order)
+        found = {
+            f"only reading, {count} threads": lambda count=count: self.limit.measure_once(
+                "read", count, order
+            )
+            for count in (threads, MANY * threads)
+        }
+        for job in JOBS if options.job == "all" else [options.job]:
+            mode = MODES[job]
+            found[f"{job}: bare libjpeg-turbo"] = lambda mode=mode: self.limit.measure_once(
+                mode, threads, order
+            )
+            checkouts = {"highway": None} | ({"highway of --other": options.other} if options.other else {})
+            for name, checkout in checkouts.items():
+                found[f"{job}: {name}"] = lambda job=job, checkout=checkout: highway_epoch(
+                    options.python, checkout, self.folder, job, threads, number
+                )
+        return found
+
+    def measure(self) -> None:
+        """All rounds."""
+        for number in range(self.options.rounds):
+            runs = list(self.runs(number).items())
+            shift = number % len(runs)
+            for name, run in runs[shift:] + runs[:shift]:
+                make_cold(self.paths)
+                cold = run()
+                make_warm(self.paths)
+                self.rows.setdefault(name, []).append((cold, run()))
+                print(
+                    f"round {number + 1} of {self.options.rounds}: {name}: {cold['seconds']:.2f} s cold",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def rate(self, run: dict) -> float:
+        """Images a second of one epoch."""
+        return run["images"] / run["seconds"]
+
+    def table(self) -> str:
+        """What was found, for reading."""
+        width = max(map(len, self.rows))
+        lines = [
+            f"{'':{width}}  cold images/s   MB/s  warm images/s   MB/s  cold of warm  of only reading, cold"
+        ]
+        reading = self.rows[f"only reading, {self.options.threads} threads"]
+        megabytes = self.bytes / len(self.paths) / 1e6
+        for name, rounds in self.rows.items():
+            cold = statistics.median(self.rate(cold) for cold, _ in rounds)
+            warm = statistics.median(self.rate(warm) for _, warm in rounds)
+            of_warm = statistics.median(self.rate(cold) / self.rate(warm) for cold, warm in rounds)
+            of_reading = statistics.median(
+                self.rate(mine) / self.rate(disk)
+                for (mine, _), (disk, _) in zip(rounds, reading, strict=True)
+            )
+            lines.append(
+                f"{name:{width}}  {cold:13.0f}  {cold * megabytes:5.0f}  {warm:13.0f}  {warm * megabytes:5.0f}  "
+                f"{of_warm:12.2f}  {of_reading:21.2f}"
+            )
+        return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dir", metavar="DIR", help="folder of class folders of JPEGs")
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter that has highway (default: this)"
+    )
+    parser.add_argument("--other", metavar="CHECKOUT", help="another built checkout, to compare with")
+    parser.add_argument("--threads", type=int, default=machine.usable_cores(), help="default: usable cores")
+    parser.add_argument("--job", choices=[*JOBS, "all"], default="all", help="which job (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--megabytes", type=float, default=400.0, help="size of an epoch's files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the copies go, on a disk; they are removed in the end (default: the folder of temporary files)",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all rounds to this file")
+    options = parser.parse_args()
+    if min(options.threads, options.rounds) < 1 or options.megabytes <= 0:
+        parser.error("expected --threads and --rounds 1 or more, --megabytes above 0")
+    if options.other and not (Path(options.other) / "highway" / "__init__.py").is_file():
+        parser.error(f"--other: {options.other} has no highway/; expected a built checkout")
+    try:
+        paths, _, _ = list_files(options.dir)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"cold.py: {error}") from None
+
+    facts = machine.describe()
+    print(machine.describe_line(facts))
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="highway-bench-") as built,
+            tempfile.TemporaryDirectory(prefix="highway-cold-", dir=options.folder) as folder,
+        ):
+            copies = copy_files(paths, Path(folder), options.megabytes)
+            comparison = Comparison(options, Limit(Path(built), copies), Path(folder), copies)
+            kind = filesystem(Path(folder))
+            comparison.measure()
+    except (ColdError, LimitError, OSError) as error:
+        raise SystemExit(f"cold.py: {error}") from None
+    print(f"{len(copies)} files, {comparison.bytes / 1e6:.0f} MB, on {kind}; {options.threads} threads\n")
+    print(comparison.table())
+    if options.json:
+        record = {
+            "machine": facts,
+            "files": len(copies),
+            "bytes": comparison.bytes,
+            "filesystem": kind,
+            "threads": options.threads,
+            "rounds": {
+                name: [{"cold": cold, "warm": warm} for cold, warm in rounds]
+                for name, rounds in comparison.rows.items()
+            },
+        }
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
