@@ -88,7 +88,6 @@ def _bench(options: argparse.Namespace) -> int:
     from highway.terminal import facts, run_pipeline
 
     reader, modules = _pipeline(options, options.batch_size, options.epochs)
-    stages = len(modules) - 1
     facts(
         [
             (
@@ -96,7 +95,7 @@ def _bench(options: argparse.Namespace) -> int:
                 f"{_count(reader.size, 'file')} in {_count(len(reader.classes), 'class')}, in {options.data_dir}",
             ),
             ("job", " -> ".join(map(repr, modules))),
-            ("threads", f"{reader.workers} to read and decode" + (", 1 to augment" if stages else "")),
+            ("threads", ", ".join(map(_threads, modules, ("read and decode", "augment")))),
         ]
     )
     result = run_pipeline(
@@ -110,6 +109,10 @@ def _bench(options: argparse.Namespace) -> int:
         print("Interrupted: these are the figures until then.", file=sys.stderr)
         return 130
     return 0
+
+
+def _threads(module: Module, work: str) -> str:
+    return f"{module.workers or f'up to {module.most_workers()}'} to {work}"
 
 
 def _preview(options: argparse.Namespace) -> int:

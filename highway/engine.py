@@ -7,10 +7,16 @@ worker is faster, and nothing locks up.
 
 The threads know the queues, never the Pipeline: a Pipeline that is dropped is collected, and its finalizer
 ends them.
+
+Where the user gives no number of workers, one is found while the pipeline runs: a worker that has put a
+batch down looks, now and then, at the figures of all modules (`highway.tuning` decides). A worker that is not
+needed is parked before it takes the next batch or task, with nothing in its hands; one that was never needed
+has no thread.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -36,6 +42,7 @@ from highway.errors import (
     WaitTimeout,
 )
 from highway.stats import ModuleStats, PipelineStats
+from highway.tuning import ModuleReading, Reading, Tuner
 
 __all__ = ["Module", "Pipeline", "Sink", "Source", "Stage", "usable_cores"]
 
@@ -49,6 +56,9 @@ STOP_LIMIT = 1.5
 MOST_WORKERS = 1024
 MOST_QUEUE_SIZE = 65536
 MOST_BYTES = 2**62
+
+# Seconds between two looks at the figures, where numbers of workers are to be found.
+LOOK_INTERVAL = 0.1
 
 _END = object()
 _clock = time.perf_counter
@@ -72,7 +82,9 @@ class Module:
     Parameters
     ----------
     workers : int, optional
-        Number of threads, 1 to 1024; by default one, and for sources one a usable core.
+        Number of threads, 1 to 1024. By default it is found while the pipeline runs: it begins with
+        `default_workers()` and goes up to `most_workers()`. A module that cannot work in several threads at
+        once needs ``workers=1``.
     queue_size : int
         Most batches that may be outstanding behind the module, finished or in the making, 1 to 65536. Two
         for each worker are always allowed.
@@ -107,16 +119,16 @@ class Module:
             cls.name = cls.__name__
 
     def __init__(self, *, workers: int | None = None, queue_size: int = 4) -> None:
-        self.workers = (
-            self.default_workers()
-            if workers is None
-            else whole(self.name, "workers", workers, 1, MOST_WORKERS)
-        )
+        self.workers = None if workers is None else whole(self.name, "workers", workers, 1, MOST_WORKERS)
         self.queue_size = whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)
 
     def default_workers(self) -> int:
-        """Number of threads where the user gives none."""
+        """Number of threads to begin with, where the user gives none."""
         return 1
+
+    def most_workers(self) -> int:
+        """Most threads that the module is given, where the user gives no number: one a usable core."""
+        return usable_cores()
 
     def open(self) -> None:
         """Called in every worker thread before its first batch."""
@@ -168,7 +180,14 @@ class Stage(Module):
 
 
 class Sink(Module):
-    """Where batches end, if not in `Pipeline.dequeue`."""
+    """Where batches end, if not in `Pipeline.dequeue`.
+
+    Has one worker unless the user gives a number, since several would take the batches out of their order.
+    One that does not care overrides `most_workers`.
+    """
+
+    def most_workers(self) -> int:
+        return 1
 
     def consume(self, batch: Batch) -> None:
         """Do away with a batch. Batches arrive in order, but with several workers several at once."""
@@ -187,7 +206,8 @@ class Pipeline:
         batch of an epoch before any of the next (where the source knows its length).
     max_bytes : int, optional
         Most bytes of batches that wait in the queues or are in the making, 1 to 2**62, 128 MiB by default;
-        divided evenly among the queues. One batch for every worker is always allowed, however large.
+        divided evenly among the queues. One batch for every worker is always allowed, however large; a
+        module whose number of workers is found is given no more of them than have room for their batches.
 
     Raises
     ------
@@ -241,6 +261,7 @@ class Pipeline:
         self._over: tuple[int, int] | None = None
         self._outcome = _Outcome()
         self._control = control = _Control(modules, [station.output for station in self._stations], bound)
+        self._tuning = _Tuning(self._stations, control, self._outcome)
         self._finalizer = weakref.finalize(self, control.shutdown)
         before: Module | None = None
         for module in modules:
@@ -249,7 +270,7 @@ class Pipeline:
             before = module
         try:
             for station in self._stations:
-                station.start(control, self._outcome)
+                station.start(control, self._outcome, self._tuning)
         except BaseException:
             self.stop()
             raise
@@ -384,12 +405,19 @@ class Pipeline:
         self._refuse("stats()", sink=self._has_sink)
         stations = self._stations
         seconds = self._control.seconds()
-        modules = tuple(station.stats(seconds) for station in stations)
+        modules = tuple(station.stats(self._control, seconds) for station in stations)
+        tuning, settled = self._tuning.report()
         if self._has_sink:
-            return PipelineStats(modules, seconds, modules[-1].batches, None, usable_cores())
+            return PipelineStats(modules, seconds, modules[-1].batches, None, usable_cores(), tuning, settled)
         measures = self._last.measures()
         return PipelineStats(
-            modules, seconds, int(measures["batches"]), measures["waited_items"], usable_cores()
+            modules,
+            seconds,
+            int(measures["batches"]),
+            measures["waited_items"],
+            usable_cores(),
+            tuning,
+            settled,
         )
 
     @property
@@ -552,6 +580,7 @@ class _Control:
         self.queues = list(queues)
         self.pool = BufferPool(max_free_bytes=max_bytes)
         self.threads: list[tuple[threading.Thread, str]] = []
+        self.workers: list[_Worker] = []
         self.closing = False
         self.troubles: list[str] = []
         self.started = _clock()
@@ -575,6 +604,8 @@ class _Control:
             self.ended = _clock()
         for queue in self.queues:
             queue.close()
+        for worker in self.workers:
+            worker.wake()
         while True:
             try:
                 module = self._to_interrupt.pop()
@@ -612,22 +643,32 @@ class _Control:
             warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
 
 
-class _Tally:
-    """Figures of one worker; nobody else writes them."""
+class _Worker:
+    """A worker: its figures, which nobody else writes, and where it is parked while it is not needed."""
 
-    __slots__ = ("batches", "busy", "nbytes", "samples", "waited")
+    __slots__ = ("batches", "busy", "gate", "nbytes", "number", "samples", "waited")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.batches = 0
         self.samples = 0
         self.nbytes = 0
         self.busy = 0.0
         self.waited = 0.0
+        # Locked, and released by whoever wakes the worker. A condition has a lock that Python code holds for
+        # a moment, and `_Control.close` must not take such a lock.
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
     def add(self, batch: Batch, nbytes: int) -> None:
         self.batches += 1
         self.samples += batch.size
         self.nbytes += nbytes
+
+    def wake(self) -> None:
+        """Let it look whether it is needed; also if it has not got as far as to wait."""
+        with suppress(RuntimeError):
+            self.gate.release()
 
 
 class _Station:
@@ -639,26 +680,92 @@ class _Station:
     kind = ""
     input: BatchQueue | None = None
 
-    def __init__(self, module: Module, name: str, output: BatchQueue, capacity: int) -> None:
+    def __init__(self, module: Module, name: str, output: BatchQueue, share: int) -> None:
         self.module = module
         self.name = name
         self.output = output
-        self.capacity = capacity
-        self.tallies = [_Tally() for _ in range(_workers_of(module))]
-        self.present = list(self.tallies)
+        # Bytes that the queue behind it may hold.
+        self.share = share
+        self.most = _most_workers_of(module)
+        self.tuned = module.workers is None and self.most > 1
+        # Workers with a lower number than this are at work, the others are parked.
+        self.active = _workers_of(module)
+        self.workers: list[_Worker] = []
+        # Those that have not left; `over` says that no more may come.
+        self.present: list[_Worker] = []
+        self.over = False
+        # Guards these four, and the time that the workers were at work until they last became more or fewer.
+        self.crew = threading.Lock()
+        self._worked = 0.0
+        self._since = 0.0
 
-    def start(self, control: _Control, outcome: _Outcome) -> None:
-        for number, tally in enumerate(self.tallies):
+    def start(self, control: _Control, outcome: _Outcome, tuning: _Tuning) -> None:
+        """Start the workers that the module begins with."""
+        self._since = control.started
+        with self.crew:
+            self._start(self.active, control, outcome, tuning)
+
+    def employ(self, count: int, control: _Control, outcome: _Outcome, tuning: _Tuning) -> None:
+        """Have so many workers at work from now on; fewer if the system gives no more threads."""
+        with self.crew:
+            if self.over or control.closing:
+                return
+            with suppress(RuntimeError):
+                self._start(count, control, outcome, tuning)
+            if count > len(self.workers):
+                self.most = count = len(self.workers)
+            now = _clock()
+            self._worked += self.active * (now - self._since)
+            self._since = now
+            self.active = count
+            with suppress(QueueClosed):
+                self.output.resize(_capacity(self.module, count), count)
+            for worker in self.workers[:count]:
+                worker.wake()
+
+    def _start(self, count: int, control: _Control, outcome: _Outcome, tuning: _Tuning) -> None:
+        for number in range(len(self.workers), count):
+            worker = _Worker(number)
             thread = threading.Thread(
                 target=_work,
-                args=(self, tally, control, outcome),
+                args=(self, worker, control, outcome, tuning),
                 name=f"highway {self.name} {number}",
                 daemon=True,
             )
+            self.workers.append(worker)
+            self.present.append(worker)
+            control.workers.append(worker)
             control.threads.append((thread, self.name))
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                # The system has no thread left. After Ctrl-C in here there may well be one.
+                self.workers.remove(worker)
+                self.present.remove(worker)
+                raise
 
-    def work(self, tally: _Tally) -> None:
+    def needs(self, worker: _Worker, control: _Control) -> bool:
+        """Park the worker until it is needed; False where it is to end."""
+        while worker.number >= self.active:
+            if self.over or control.closing:
+                return False
+            worker.gate.acquire()
+        return True
+
+    def end(self) -> None:
+        """The data has ended: let the parked workers go."""
+        with self.crew:
+            self.over = True
+        for worker in self.workers:
+            worker.wake()
+
+    def leave(self, worker: _Worker) -> bool:
+        """Take a worker off the list; True for the last one."""
+        with self.crew:
+            self.present.remove(worker)
+            return not self.present
+
+    def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         """Work until the data ends."""
         raise NotImplementedError
 
@@ -673,72 +780,92 @@ class _Station:
                 "or None to leave the batch out"
             )
 
+    def busy(self) -> float:
+        return sum(worker.busy for worker in self.workers)
+
     def waited_input(self) -> float:
         assert self.input is not None
         return self.input.measures()["waited_items"]
 
-    def stats(self, seconds: float) -> ModuleStats:
+    def reading(self) -> ModuleReading:
+        """The figures that say how many workers the module should have."""
+        batches = sum(worker.batches for worker in self.workers)
+        nbytes = sum(worker.nbytes for worker in self.workers)
+        return ModuleReading(
+            workers=self.active,
+            allowed=min(self.most, self.share * batches // nbytes) if nbytes else self.most,
+            busy=self.busy(),
+            waited_tasks=self.waited_input() if self.kind == "source" else 0.0,
+        )
+
+    def stats(self, control: _Control, seconds: float) -> ModuleStats:
         measures = self.output.measures()
+        with self.crew:
+            workers, worked, since = self.active, self._worked, self._since
+        worked += workers * max(0.0, control.started + seconds - since)
         return ModuleStats(
             name=self.name,
             kind=self.kind,
-            workers=len(self.tallies),
-            batches=sum(tally.batches for tally in self.tallies),
-            samples=sum(tally.samples for tally in self.tallies),
-            nbytes=sum(tally.nbytes for tally in self.tallies),
-            busy=sum(tally.busy for tally in self.tallies),
+            workers=workers,
+            batches=sum(worker.batches for worker in self.workers),
+            samples=sum(worker.samples for worker in self.workers),
+            nbytes=sum(worker.nbytes for worker in self.workers),
+            busy=self.busy(),
             waited_input=self.waited_input(),
             waited_room=measures["waited_room"],
             occupancy=measures["occupancy"],
-            capacity=self.capacity,
+            capacity=0 if self.kind == "sink" else _capacity(self.module, workers),
             seconds=seconds,
+            tuned=self.tuned,
+            worker_seconds=worked,
         )
 
 
 class _SourceStation(_Station):
     kind = "source"
 
-    def __init__(self, module: Source, name: str, output: BatchQueue, capacity: int, length: int) -> None:
-        super().__init__(module, name, output, capacity)
+    def __init__(self, module: Source, name: str, output: BatchQueue, share: int, length: int) -> None:
+        super().__init__(module, name, output, share)
         self.source = module
         self.length = length
         self.lock = threading.Lock()
         self.tasks: Iterator[Any] | None = None
-        self.over = False
+        self.exhausted = False
         self.taken = 0
 
     def total(self) -> int:
         return self.taken
 
     def waited_input(self) -> float:
-        return sum(tally.waited for tally in self.tallies)
+        return sum(worker.waited for worker in self.workers)
 
     def next_task(self) -> tuple[int, Any]:
         """The next ticket and its task; the task is `_END` where there is none."""
         with self.lock:
             if self.tasks is None:
                 self.tasks = iter(self.source.tasks())
-            task = _END if self.over else next(self.tasks, _END)
+            task = _END if self.exhausted else next(self.tasks, _END)
             if task is _END:
-                self.over = True
+                self.exhausted = True
                 return self.taken, _END
             ticket = self.taken
             self.taken += 1
             return ticket, task
 
-    def work(self, tally: _Tally) -> None:
+    def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         load, length = self.source.load, self.length
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
-        while True:
+        while worker.number < self.active or self.needs(worker, control):
             began = _clock()
             ticket, task = self.next_task()
-            tally.waited += _clock() - began
+            worker.waited += _clock() - began
             if task is _END:
                 return
             reserve(ticket)
             began = _clock()
             batch = load(task)
-            tally.busy += _clock() - began
+            ended = _clock()
+            worker.busy += ended - began
             if batch is None:
                 skip(ticket)
                 continue
@@ -748,19 +875,19 @@ class _SourceStation(_Station):
                 if length:
                     batch.epoch, batch.seq = divmod(ticket, length)
             nbytes = batch.nbytes
-            tally.add(batch, nbytes)
+            worker.add(batch, nbytes)
             put(ticket, batch, nbytes)
             # Waiting for the next one must not keep this one alive.
             del batch, task
+            if ended >= tuning.due:
+                tuning.look()
 
 
 class _StageStation(_Station):
     kind = "stage"
 
-    def __init__(
-        self, module: Stage, name: str, source: BatchQueue, output: BatchQueue, capacity: int
-    ) -> None:
-        super().__init__(module, name, output, capacity)
+    def __init__(self, module: Stage, name: str, source: BatchQueue, output: BatchQueue, share: int) -> None:
+        super().__init__(module, name, output, share)
         self.input: BatchQueue = source
         self.stage = module
 
@@ -769,10 +896,10 @@ class _StageStation(_Station):
         assert total is not None
         return total
 
-    def work(self, tally: _Tally) -> None:
+    def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         get, process = self.input.get, self.stage.process
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
-        while True:
+        while worker.number < self.active or self.needs(worker, control):
             try:
                 ticket, batch = get()
             except EndOfData:
@@ -783,7 +910,8 @@ class _StageStation(_Station):
                 continue
             began = _clock()
             result = process(batch)
-            tally.busy += _clock() - began
+            ended = _clock()
+            worker.busy += ended - began
             if result is None:
                 skip(ticket)
                 del batch
@@ -793,25 +921,27 @@ class _StageStation(_Station):
                 if result.seq is None:
                     result.adopt(batch)
             nbytes = result.nbytes
-            tally.add(result, nbytes)
+            worker.add(result, nbytes)
             put(ticket, result, nbytes)
             del batch, result
+            if ended >= tuning.due:
+                tuning.look()
 
 
 class _SinkStation(_Station):
     kind = "sink"
 
-    def __init__(self, module: Sink, name: str, source: BatchQueue, output: BatchQueue) -> None:
-        super().__init__(module, name, output, 0)
+    def __init__(self, module: Sink, name: str, source: BatchQueue, output: BatchQueue, share: int) -> None:
+        super().__init__(module, name, output, share)
         self.input: BatchQueue = source
         self.sink = module
 
     def total(self) -> int:
         return 0
 
-    def work(self, tally: _Tally) -> None:
+    def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         get, consume = self.input.get, self.sink.consume
-        while True:
+        while worker.number < self.active or self.needs(worker, control):
             try:
                 _, batch = get()
             except EndOfData:
@@ -819,12 +949,74 @@ class _SinkStation(_Station):
             nbytes = batch.nbytes
             began = _clock()
             consume(batch)
-            tally.busy += _clock() - began
-            tally.add(batch, nbytes)
+            ended = _clock()
+            worker.busy += ended - began
+            worker.add(batch, nbytes)
             del batch
+            if ended >= tuning.due:
+                tuning.look()
 
 
-def _work(station: _Station, tally: _Tally, control: _Control, outcome: _Outcome) -> None:
+class _Tuning:
+    """Looks at the figures of all modules now and then, and gives the modules the workers that are decided on.
+
+    Has no thread of its own: a worker that has put its batch down looks, if it is time to.
+    """
+
+    def __init__(self, stations: Sequence[_Station], control: _Control, outcome: _Outcome) -> None:
+        self.stations = stations
+        self.control = control
+        self.outcome = outcome
+        self.tuner = Tuner(
+            [station.name for station in stations],
+            [station.most if station.tuned else None for station in stations],
+            usable_cores(),
+        )
+        self.tunes = any(station.tuned for station in stations)
+        # When to look again, by `_clock`.
+        self.due = control.started if self.tunes else math.inf
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Look, unless another worker does so or has just done so."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            now = _clock()
+            if now < self.due or self.control.ended is not None:
+                return
+            self.due = now + LOOK_INTERVAL
+            counts = self.tuner.observe(self._reading(now))
+            if counts is not None:
+                self.give(counts)
+        finally:
+            self._lock.release()
+
+    def give(self, counts: Sequence[int]) -> None:
+        """Have so many workers at work in each module."""
+        for station, count in zip(self.stations, counts, strict=True):
+            if station.tuned and count != station.active:
+                station.employ(count, self.control, self.outcome, self)
+
+    def report(self) -> tuple[str, bool]:
+        """What was tried, and whether that is all; nothing where all numbers are fixed."""
+        return (self.tuner.report, self.tuner.settled) if self.tunes else ("", True)
+
+    def _reading(self, now: float) -> Reading:
+        last = self.stations[-1]
+        # Nothing comes out of a sink: what goes in counts.
+        sink = last.input if isinstance(last, _SinkStation) else None
+        measures = (sink or last.output).measures()
+        return Reading(
+            seconds=now - self.control.started,
+            delivered=int(measures["batches"] + measures["holes"]),
+            cpu=time.process_time(),
+            consumer_waited=None if sink else measures["waited_items"],
+            modules=tuple(station.reading() for station in self.stations),
+        )
+
+
+def _work(station: _Station, worker: _Worker, control: _Control, outcome: _Outcome, tuning: _Tuning) -> None:
     """Life of a worker thread."""
     module = station.module
     opened = False
@@ -832,7 +1024,8 @@ def _work(station: _Station, tally: _Tally, control: _Control, outcome: _Outcome
         control.pool.use()
         module.open()
         opened = True
-        station.work(tally)
+        station.work(worker, control, tuning)
+        station.end()
     except BaseException as error:
         _report(error, station, control, outcome)
     if opened:
@@ -843,8 +1036,7 @@ def _work(station: _Station, tally: _Tally, control: _Control, outcome: _Outcome
                 control.troubles.append(f"{station.name}.close() raised {error!r}")
             _report(error, station, control, outcome)
     # Last, so that the end of the data is not announced before every worker has closed without an error.
-    station.present.remove(tally)
-    if not station.present and not control.closing:
+    if station.leave(worker) and not control.closing:
         if station.output is control.queues[-1]:
             control.ended = _clock()
         with suppress(QueueClosed):
@@ -863,32 +1055,33 @@ def _report(error: BaseException, station: _Station, control: _Control, outcome:
 
 def _stations(modules: Sequence[Module], ordered: bool, max_bytes: int, length: int) -> list[_Station]:
     names = _names(modules)
-    capacities = [max(module.queue_size, 2 * _workers_of(module)) for module in modules]
+    largest = [_capacity(module, _most_workers_of(module)) for module in modules]
     sink = isinstance(modules[-1], Sink)
-    queues = len(modules) - sink
+    # 0 would be no bound.
+    share = max(1, max_bytes // (len(modules) - sink))
     stations: list[_Station] = []
     output: BatchQueue | None = None
-    for place, (module, name, capacity) in enumerate(zip(modules, names, capacities, strict=True)):
+    for place, (module, name) in enumerate(zip(modules, names, strict=True)):
         source = output
         output = BatchQueue(
-            capacity,
-            # 0 would be no bound.
-            max_bytes=max(1, max_bytes // queues),
+            _capacity(module, _workers_of(module)),
+            max_bytes=share,
             floor=_workers_of(module),
             ordered=ordered,
             group=0 if ordered else length,
-            window=0 if ordered else 4 * max(capacities),
+            window=0 if ordered else 4 * max(largest),
             hand_out_holes=place + 1 < len(modules) and isinstance(modules[place + 1], Stage),
+            largest=largest[place],
         )
         if isinstance(module, Source):
-            stations.append(_SourceStation(module, name, output, capacity, length))
+            stations.append(_SourceStation(module, name, output, share, length))
         elif isinstance(module, Stage):
             assert source is not None
-            stations.append(_StageStation(module, name, source, output, capacity))
+            stations.append(_StageStation(module, name, source, output, share))
         else:
             assert source is not None
             assert isinstance(module, Sink)
-            stations.append(_SinkStation(module, name, source, output))
+            stations.append(_SinkStation(module, name, source, output, share))
     return stations
 
 
@@ -902,7 +1095,17 @@ def _names(modules: Sequence[Module]) -> list[str]:
 
 
 def _workers_of(module: Module) -> int:
+    """Number of workers that the module begins with."""
     return module.workers or module.default_workers()
+
+
+def _most_workers_of(module: Module) -> int:
+    return module.workers or max(module.default_workers(), module.most_workers())
+
+
+def _capacity(module: Module, workers: int) -> int:
+    """Batches that may be outstanding behind a module with so many workers."""
+    return max(module.queue_size, 2 * workers)
 
 
 def _length_of(source: Source) -> int | None:

@@ -24,6 +24,7 @@ class ModuleStats:
     kind : str
         "source", "stage" or "sink".
     workers : int
+        Number at work now.
     batches, samples, nbytes : int
         What its workers have finished; what they left out does not count.
     busy : float
@@ -38,6 +39,11 @@ class ModuleStats:
         Most batches that may be outstanding in the queue behind it; 0 behind a sink.
     seconds : float
         Time the pipeline ran.
+    tuned : bool
+        Whether the number of workers is found while the pipeline runs; if not, it is fixed.
+    worker_seconds : float, optional
+        Time that its workers were at work or waited, of all together; where their number changes, not
+        `workers` times `seconds`, which it is by default.
     """
 
     name: str
@@ -52,18 +58,23 @@ class ModuleStats:
     occupancy: float
     capacity: int
     seconds: float
+    tuned: bool = False
+    worker_seconds: float | None = None
 
     @property
     def busy_share(self) -> float:
         """Share of its workers' time that was work, 0 to 1."""
-        return min(1.0, self.busy / (self.workers * self.seconds)) if self.seconds > 0 else 0.0
+        return self.share(self.busy)
 
     @property
     def engaged(self) -> float:
         """Busy share; of a source, waiting for tasks counts too, since nobody in the pipeline causes it."""
-        if self.kind != "source" or self.seconds <= 0:
-            return self.busy_share
-        return min(1.0, (self.busy + self.waited_input) / (self.workers * self.seconds))
+        return self.share(self.busy + self.waited_input) if self.kind == "source" else self.busy_share
+
+    def share(self, seconds: float) -> float:
+        """What share of its workers' time so many seconds are, 0 to 1."""
+        total = self.workers * self.seconds if self.worker_seconds is None else self.worker_seconds
+        return min(1.0, seconds / total) if total > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,10 @@ class PipelineStats:
         Seconds that callers of `dequeue` waited for a batch; None for a pipeline that ends in a sink.
     cores : int
         Processors that this process may use.
+    tuning : str
+        One sentence: what was tried to find the numbers of workers; empty where all are fixed.
+    settled : bool
+        Whether nothing is left to try.
     """
 
     modules: tuple[ModuleStats, ...]
@@ -89,6 +104,8 @@ class PipelineStats:
     delivered: int
     consumer_waited: float | None
     cores: int
+    tuning: str = ""
+    settled: bool = True
 
     @property
     def limiter(self) -> str | None:
@@ -126,6 +143,13 @@ class PipelineStats:
         found = f"{name} limits: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
         if sum(each.busy for each in self.modules) >= _CORES_FULL * self.cores * self.seconds:
             return found + f"All {self.cores} cores are in use: only a cheaper {name}, or more cores, help."
+        if module.tuned and not self.settled:
+            return found + "How many workers it deserves is still being found out."
+        if module.tuned and module.workers < self.cores:
+            return (
+                found
+                + f"More of them did not help, or have no room in max_bytes: only a cheaper {name} helps."
+            )
         if module.workers < self.cores:
             return found + f"More workers help: workers={min(2 * module.workers, self.cores)}."
         return found + f"It has a worker for each of the {self.cores} cores: only a cheaper {name} helps."
@@ -135,17 +159,16 @@ class PipelineStats:
         """The figures of every module, a line each below their names."""
         rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
         for module in self.modules:
-            total = max(module.workers * self.seconds, 1e-9)
             rows.append(
                 (
                     module.name,
-                    str(module.workers),
+                    f"{module.workers} (auto)" if module.tuned else str(module.workers),
                     str(module.batches),
                     str(module.samples),
                     f"{module.nbytes / 1e6:.1f}",
                     f"{module.busy_share:.0%}",
-                    f"{module.waited_input / total:.0%}",
-                    f"{module.waited_room / total:.0%}",
+                    f"{module.share(module.waited_input):.0%}",
+                    f"{module.share(module.waited_room):.0%}",
                     f"{module.occupancy:.1f}/{module.capacity}" if module.capacity else "-",
                 )
             )
@@ -159,7 +182,7 @@ class PipelineStats:
     def __str__(self) -> str:
         rate = sum(module.samples for module in self.modules[-1:]) / max(self.seconds, 1e-9)
         summary = f"{self.delivered} batches in {self.seconds:.1f} s, {rate:.0f} samples/s"
-        return "\n".join((self.table, summary, self.verdict))
+        return "\n".join(filter(None, (self.table, summary, self.tuning, self.verdict)))
 
 
 def _workers(count: int) -> str:

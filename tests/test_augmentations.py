@@ -244,8 +244,8 @@ def test_any_number_of_workers_gives_equal_bits():
     assert not all(np.array_equal(a[3], b[3]) for a, b in zip(one, epoch_of(1, chain, seed=1), strict=True))
 
 
-def test_one_worker_unless_told():
-    assert Augmentations([FlipX()]).workers == 1
+def test_workers_are_found_unless_told():
+    assert Augmentations([FlipX()]).workers is None
     assert Augmentations([FlipX()], workers=3).workers == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import sys
 import threading
@@ -864,10 +865,348 @@ def test_close_is_not_called_where_open_failed():
 
 def test_workers_by_default():
     source, stage, sink = Numbers(1), Pass(), Collect()
-    assert source.workers == usable_cores() >= 1
-    assert stage.workers == sink.workers == 1
+    assert source.workers is stage.workers is sink.workers is None
+    assert source.default_workers() == usable_cores() >= 1
+    assert stage.default_workers() == sink.default_workers() == 1
+    assert source.most_workers() == stage.most_workers() == usable_cores()
+    assert sink.most_workers() == 1
     with Pipeline([source, stage, sink]) as pipeline:
         assert [module.workers for module in pipeline.stats().modules] == [usable_cores(), 1, 1]
+
+
+# Workers that come and go
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    monkeypatch.setattr("highway.engine.usable_cores", lambda: 8)
+
+
+def give(pipeline, *counts):
+    """Have so many workers at work in each module; what the pipeline finds by itself does not count any more."""
+    tuning = pipeline._tuning
+    tuning.due = math.inf
+    with tuning._lock:
+        tuning.give(counts)
+
+
+class Meeting(Stage):
+    """Works on a batch when `guests` workers have one each, and notes who did; `leave` lets everybody pass."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.guests = 1
+        self.leave = threading.Event()
+        self.opened, self.closed, self.present, self.seen = [], [], set(), []
+        self.changed = threading.Condition()
+
+    def open(self):
+        self.opened.append(threading.get_ident())
+
+    def close(self):
+        self.closed.append(threading.get_ident())
+
+    def process(self, batch):
+        me = threading.get_ident()
+        with self.changed:
+            self.seen.append(me)
+            self.present.add(me)
+            self.changed.notify_all()
+            assert self.changed.wait_for(
+                lambda: len(self.present) >= self.guests or self.leave.is_set(), LIMIT
+            )
+        return batch
+
+    def expect(self, guests):
+        with self.changed:
+            self.present.clear()
+            self.guests = guests
+
+    def interrupt(self):
+        self.leave.set()
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_workers_are_started_when_they_are_needed_and_not_before():
+    stage = Meeting()
+    with Pipeline([Numbers(10_000), stage]) as pipeline:
+        pipeline.dequeue(timeout=LIMIT)
+        pipeline._tuning.due = math.inf
+        assert len(stage.opened) == 1
+        assert [thread.name for thread, _ in pipeline._control.threads][8:] == ["highway Meeting 0"]
+        stage.expect(3)
+        give(pipeline, 8, 3)
+        # Three can only pass together.
+        batches = [pipeline.dequeue(timeout=LIMIT) for _ in range(12)]
+        assert numbers_of(batches) == list(range(1, 13))
+        assert len(stage.opened) == len(set(stage.opened)) == 3
+        assert pipeline.stats().modules[1].workers == 3
+    assert sorted(stage.closed) == sorted(stage.opened)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_parked_workers_take_nothing_until_they_are_needed_again():
+    stage = Meeting()
+    with Pipeline([Numbers(10_000), stage]) as pipeline:
+        give(pipeline, 8, 4)
+        stage.expect(4)
+        pipeline.dequeue(timeout=LIMIT)
+        give(pipeline, 8, 1)
+        stage.expect(1)
+        # Whatever was begun is finished, by whoever began it.
+        for _ in range(20):
+            pipeline.dequeue(timeout=LIMIT)
+        del stage.seen[:]
+        for _ in range(50):
+            pipeline.dequeue(timeout=LIMIT)
+        assert set(stage.seen) == {stage.opened[0]}
+        give(pipeline, 8, 4)
+        stage.expect(4)
+        found = numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(20))
+        assert found == list(range(71, 91))
+        assert len(stage.opened) == 4
+        assert set(stage.seen) == set(stage.opened)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_parked_workers_of_a_source_take_no_tasks():
+    loaders = []
+
+    class Watched(Numbers):
+        def load(self, task):
+            loaders.append(threading.current_thread().name)
+            return super().load(task)
+
+    with Pipeline([Watched(10_000)]) as pipeline:
+        give(pipeline, 1)
+        for _ in range(40):
+            pipeline.dequeue(timeout=LIMIT)
+        del loaders[:]
+        found = numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(40))
+        assert found == list(range(40, 80))
+        assert set(loaders) == {"highway Watched 0"}
+
+
+@ORDER
+@pytest.mark.usefixtures("eight_cores")
+def test_end_of_the_data_comes_after_parked_workers_have_closed(ordered):
+    source, stage, sink = SizedNumbers(500), Meeting(), Meeting()
+    with Pipeline([source, stage, sink], ordered=ordered) as pipeline:
+        give(pipeline, 8, 8, 3)
+        pipeline.dequeue(timeout=LIMIT)
+        give(pipeline, 2, 1, 1)
+        assert sorted([0, *numbers_of(pipeline)]) == sorted([0, *range(1, 500)])
+        for module, count in ((stage, 8), (sink, 3)):
+            assert len(module.opened) == len(module.closed) == count
+        # Nobody comes back after the end.
+        give(pipeline, 8, 8, 8)
+        assert len(sink.opened) == 3
+        with pytest.raises(EndOfData):
+            pipeline.dequeue(timeout=LIMIT)
+    assert pipeline.stats().seconds > 0
+
+
+@ORDER
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.usefixtures("eight_cores", "restless")
+def test_batches_are_the_same_while_numbers_of_workers_change(ordered, seed):
+    draw = random.Random(seed)
+    for length in (3, 40, 400):
+        modules = [
+            Numbers(length, holes=[1, 5]),
+            Drop(lambda ticket: ticket % 7 == 3),
+            Pass(queue_size=draw.randint(1, 9)),
+            Collect(),
+        ]
+        modules[3].most_workers = lambda: 8
+        with Pipeline(modules, ordered=ordered, max_bytes=draw.choice([1, 500, None])) as pipeline:
+
+            def change(pipeline=pipeline):
+                while pipeline._control.ended is None:
+                    give(pipeline, *(draw.choice([1, 2, 8]) for _ in range(4)))
+
+            changing = Task(change)
+            pipeline.wait(LIMIT)
+            changing.result()
+            found = sorted(numbers_of(modules[3].batches))
+            assert found == [n for n in range(length) if n not in (1, 5) and n % 7 != 3]
+
+
+@pytest.mark.usefixtures("eight_cores", "restless")
+def test_order_holds_while_numbers_of_workers_change():
+    draw = random.Random(1)
+    with Pipeline([Numbers(1500), Pass(), Pass()], max_bytes=400) as pipeline:
+        for number in range(1500):
+            if number % 10 == 0:
+                give(pipeline, *(draw.choice([1, 2, 8]) for _ in range(3)))
+            assert numbers_of([pipeline.dequeue(timeout=LIMIT)]) == [number]
+        with pytest.raises(EndOfData):
+            pipeline.dequeue(timeout=LIMIT)
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize("where", ["open", "process", "close"])
+def test_failure_of_a_worker_that_came_later_reaches_dequeue(where):
+    error = Fault("broken")
+
+    class Late(Meeting):
+        def fail(self, here):
+            if here == where and threading.get_ident() != self.opened[0]:
+                raise error
+
+        def open(self):
+            super().open()
+            self.fail("open")
+
+        def process(self, batch):
+            super().process(batch)
+            self.fail("process")
+            return batch
+
+        def close(self):
+            self.fail("close")
+
+    stage = Late()
+    with Pipeline([Numbers(100), stage, Pass()]) as pipeline:
+        give(pipeline, 8, 2, 1)
+        if where == "process":
+            stage.expect(2)
+        expect(pipeline, error, "Late")
+        assert_threads_end(pipeline)
+
+
+def assert_threads_end(pipeline):
+    eventually(lambda: not any(thread.is_alive() for thread, _ in pipeline._control.threads))
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_failure_wakes_parked_workers():
+    stage = Meeting()
+    failing = FailingStage("process", Fault("broken"))
+    gate = Gate()
+    with Pipeline([Numbers(100), stage, gate, failing]) as pipeline:
+        give(pipeline, 8, 8, 1, 1)
+        give(pipeline, 1, 1, 1, 1)
+        gate.gate.set()
+        with pytest.raises(Fault):
+            drain(pipeline)
+        assert_threads_end(pipeline)
+    assert len(stage.closed) == len(stage.opened) == 8
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_thread_that_is_not_to_be_had_is_done_without(monkeypatch):
+    stage = Pass()
+    with Pipeline([Numbers(100), stage]) as pipeline:
+        start = threading.Thread.start
+
+        def limited(thread):
+            if thread.name == "highway Pass 2":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        give(pipeline, 8, 5)
+        station = pipeline._stations[1]
+        assert (station.active, station.most, len(station.workers)) == (2, 2, 2)
+        assert station.reading().allowed == 2
+        assert numbers_of(pipeline) == list(range(100))
+
+
+def held_and_reserving(queue):
+    measures = queue.measures()
+    return [measures["held"], measures["reserving"]]
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_bounds_follow_the_workers_that_are_at_work():
+    """Neither more batches nor more bytes than the workers need: here a batch each, and two."""
+    for max_bytes, batches in ((1, 1), (None, 2)):
+        with Pipeline([Numbers(10_000, queue_size=1)], max_bytes=max_bytes) as pipeline:
+            queue = pipeline._last
+            for workers in (8, 3, 1, 3):
+                give(pipeline, workers)
+                # Each of the eight may be about to hand in one more than it is to.
+                for _ in range(8 * batches + 8):
+                    pipeline.dequeue(timeout=LIMIT)
+
+                expected = [batches * workers, workers]
+                eventually(lambda queue=queue, expected=expected: held_and_reserving(queue) == expected)
+                assert pipeline.stats().modules[0].capacity == 2 * workers
+            assert pipeline._stations[0].reading().allowed == (0 if max_bytes else 8)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_memory_for_batches_bounds_the_workers():
+    with Pipeline([Numbers(100, workers=1), Pass(), Pass()], max_bytes=3 * 32 * 5) as pipeline:
+        list(pipeline)
+        # A third of the bytes for each queue; a batch has 32.
+        assert [station.reading().allowed for station in pipeline._stations] == [1, 5, 5]
+
+
+class Disk(Pass):
+    """Waits a little with every batch, as for a disk: so many workers, so many times as fast."""
+
+    def process(self, batch):
+        threading.Event().wait(0.005)
+        return batch
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_module_that_limits_gets_more_workers_by_itself():
+    disk, fixed = Disk(), Disk(workers=2)
+    with Pipeline([Numbers(100_000), disk, fixed]) as pipeline:
+        batches = iter(pipeline)
+        deadline = time.monotonic() + LIMIT
+
+        def more():
+            assert time.monotonic() < deadline
+            next(batches)
+            return pipeline.stats().modules[1].workers
+
+        while more() < 2:
+            pass
+        while not any(trial.kept for trial in pipeline._tuning.tuner.trials):
+            more()
+        assert pipeline.stats().modules[2].workers == 2
+        assert "Disk 1 1 -> 2 (+" in pipeline.stats().tuning
+        assert "2 (auto)" in str(pipeline.stats())
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_fixed_numbers_are_not_even_looked_at():
+    with Pipeline([Numbers(100, workers=2), Pass(workers=1), Collect()]) as pipeline:
+        pipeline.wait(LIMIT)
+        assert pipeline._tuning.due == math.inf
+        stats = pipeline.stats()
+    assert [module.tuned for module in stats.modules] == [False, False, False]
+    assert (stats.tuning, stats.settled) == ("", True)
+
+
+def test_one_core_leaves_nothing_to_tune(monkeypatch):
+    monkeypatch.setattr("highway.engine.usable_cores", lambda: 1)
+    with Pipeline([Numbers(100), Pass()]) as pipeline:
+        assert numbers_of(pipeline) == list(range(100))
+        assert not any(module.tuned for module in pipeline.stats().modules)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_figures_that_are_looked_at():
+    """What the tuner is told, with and without a sink, counts what was left out too."""
+    for end in ([], [Collect()]):
+        with Pipeline([Numbers(20, holes=[3], workers=1), Drop(lambda ticket: ticket > 9), *end]) as pipeline:
+            if end:
+                pipeline.wait(LIMIT)
+            else:
+                list(pipeline)
+            reading = pipeline._tuning._reading(pipeline._control.started + 5)
+        assert reading.seconds == 5
+        assert reading.delivered == 20
+        assert reading.cpu > 0
+        assert (reading.consumer_waited is None) == bool(end)
+        assert [module.workers for module in reading.modules] == [1, 1, 1][: len(reading.modules)]
+        assert all(module.busy > 0 for module in reading.modules)
+        assert [module.waited_tasks > 0 for module in reading.modules[:2]] == [True, False]
 
 
 def test_module_may_forget_to_call_init():

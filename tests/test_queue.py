@@ -204,6 +204,52 @@ def test_higher_ticket_does_not_push_in():
         waiting.result()
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_larger_capacity_lets_those_in_who_wait(ordered):
+    queue = BatchQueue(2, ordered=ordered, largest=4)
+    for ticket in range(2):
+        put(queue, ticket)
+    waiting = [Task(queue.reserve, ticket) for ticket in (2, 3, 4)]
+    eventually(lambda: queue.measures()["reserving"] == 3)
+    queue.resize(4, 1)
+    for task in waiting[:2]:
+        task.result()
+    assert (queue.measures()["reserving"], queue.measures()["reserved"]) == (1, 2)
+    queue.get()
+    waiting[2].result()
+
+
+def test_higher_floor_lets_those_in_who_wait():
+    queue = BatchQueue(4, max_bytes=1)
+    put(queue, 0, nbytes=100)
+    waiting = Task(queue.reserve, 1)
+    eventually(lambda: queue.measures()["reserving"])
+    queue.resize(4, 2)
+    waiting.result()
+
+
+def test_smaller_capacity_keeps_what_is_there():
+    queue = BatchQueue(4)
+    for ticket in range(4):
+        put(queue, ticket)
+    queue.resize(1, 1)
+    for ticket in range(4):
+        with pytest.raises(WaitTimeout):
+            queue.reserve(4, block=False)
+        assert queue.get(block=False)[0] == ticket
+    queue.reserve(4, block=False)
+    with pytest.raises(WaitTimeout):
+        queue.reserve(5, block=False)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "floor", "name"), [(0, 1, "capacity"), (5, 1, "capacity"), (1, 0, "floor")]
+)
+def test_resize_refuses_what_cannot_be(capacity, floor, name):
+    with pytest.raises(ArgumentError, match=f"resize: {name} must be"):
+        BatchQueue(2, largest=4).resize(capacity, floor)
+
+
 # Holes
 
 
@@ -440,6 +486,7 @@ def test_close_wakes_everybody():
         lambda queue: queue.put(1, "", 0),
         lambda queue: queue.skip(1),
         lambda queue: queue.finish(9),
+        lambda queue: queue.resize(2, 1),
     ],
 )
 def test_closed_queue_refuses_every_method(call):
@@ -556,6 +603,9 @@ def test_ticket_that_passes_while_its_twin_waits_is_an_error_not_a_hang():
         {"capacity": 1, "start": -1},
         {"capacity": 1, "group": -1},
         {"capacity": 4, "window": 3},
+        {"capacity": 4, "largest": 3},
+        {"capacity": 1, "largest": -1},
+        {"capacity": 2, "largest": 6, "window": 5},
     ],
 )
 def test_arguments_out_of_range_are_named(arguments):
@@ -672,10 +722,10 @@ def test_measures_end_with_the_data():
 class Model:
     """What a BatchQueue should do, said as plainly as possible."""
 
-    def __init__(self, capacity, max_bytes, floor, ordered, group, window, holes, start):
+    def __init__(self, capacity, max_bytes, floor, ordered, group, window, holes, start, largest):
         self.capacity, self.max_bytes, self.floor, self.ordered = capacity, max_bytes, floor, ordered
         self.group, self.holes = group, holes
-        self.window = capacity if ordered else window or 4 * capacity
+        self.window = None if ordered else window or 4 * (largest or capacity)
         self.start = start
         self.reserved = set()
         self.items = {}
@@ -698,7 +748,7 @@ class Model:
         held = sum(nbytes for _, nbytes in self.ready().values())
         if ticket == self.base:
             return True
-        if ticket >= self.base + self.window or outstanding >= self.capacity:
+        if ticket >= self.base + (self.window or self.capacity) or outstanding >= self.capacity:
             return False
         return (
             not self.max_bytes
@@ -743,11 +793,12 @@ class QueueMachine(RuleBasedStateMachine):
         floor=st.integers(1, 3),
         ordered=st.booleans(),
         group=st.sampled_from([0, 1, 2, 5]),
-        window=st.sampled_from([0, 4, 6]),
+        window=st.sampled_from([0, 6, 8]),
         holes=st.booleans(),
         start=st.sampled_from([0, 7]),
+        largest=st.sampled_from([0, 4, 6]),
     )
-    def begin(self, capacity, max_bytes, floor, ordered, group, window, holes, start):
+    def begin(self, capacity, max_bytes, floor, ordered, group, window, holes, start, largest):
         self.queue = BatchQueue(
             capacity,
             max_bytes=max_bytes,
@@ -757,8 +808,10 @@ class QueueMachine(RuleBasedStateMachine):
             group=group,
             window=window,
             hand_out_holes=holes,
+            largest=largest,
         )
-        self.model = Model(capacity, max_bytes, floor, ordered, group, window, holes, start)
+        self.largest = largest or capacity
+        self.model = Model(capacity, max_bytes, floor, ordered, group, window, holes, start, largest)
         self.things = []
 
     @rule(ahead=st.integers(-2, 12))
@@ -827,6 +880,15 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.take(ticket) == (ticket == expected)
         if ticket == expected:
             self.model.take(ticket)
+
+    @rule(capacity=st.integers(1, 6), floor=st.integers(1, 3))
+    def resize(self, capacity, floor):
+        if capacity <= self.largest:
+            self.queue.resize(capacity, floor)
+            self.model.capacity, self.model.floor = capacity, floor
+        else:
+            with pytest.raises(ArgumentError):
+                self.queue.resize(capacity, floor)
 
     @rule(ahead=st.integers(-1, 6))
     def finish(self, ahead):

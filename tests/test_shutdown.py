@@ -272,6 +272,85 @@ def test_thread_that_cannot_be_started_leaves_none_behind(monkeypatch):
     assert not any(thread.is_alive() for thread in started)
 
 
+def test_control_c_while_threads_are_started_leaves_none_behind(monkeypatch):
+    started, failures = [], []
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        started.append(thread)
+        start(thread)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([Numbers(10, workers=2), Pass(workers=8)])
+    assert len(started) == 3
+    assert not any(thread.is_alive() for thread in started)
+    assert failures == []
+
+
+# Parked workers
+
+
+def with_parked_workers(modules, most=8):
+    """A pipeline of which every tuned module has all its workers but one parked."""
+    pipeline = Pipeline(modules)
+    pipeline._tuning.due = float("inf")
+    for count in (most, 1):
+        pipeline._tuning.give([count] * len(modules))
+    return pipeline
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    monkeypatch.setattr("highway.engine.usable_cores", lambda: 8)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_stop_wakes_parked_workers():
+    gate = Gate()
+    pipeline = with_parked_workers([Numbers(10_000), Pass(), gate, Pass()])
+    threads = threads_of(pipeline)
+    assert len(threads) == 32
+    assert gate.entered.wait(LIMIT)
+    stop_in_time(pipeline)
+    assert not any(thread.is_alive() for thread in threads)
+    # Nobody comes after the stop.
+    pipeline._tuning.give([8] * 4)
+    assert threading.active_count() < 32
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_dropped_pipeline_wakes_parked_workers():
+    pipeline = [with_parked_workers([Numbers(10_000), Pass(), Pass()])]
+    pipeline[0].dequeue()
+    dropped(pipeline)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_stop_at_any_moment_while_workers_come_and_go():
+    for turn in range(30):
+        pipeline = Pipeline([Numbers(10_000), Pass(), Pass()])
+        pipeline._tuning.due = float("inf")
+        over = threading.Event()
+
+        def change(pipeline=pipeline, over=over):
+            counts = 1
+            while not over.is_set():
+                counts = 9 - counts
+                pipeline._tuning.give([counts] * 3)
+
+        changing = Task(change)
+        for _ in range(turn):
+            pipeline.dequeue(timeout=LIMIT)
+        stop_in_time(pipeline)
+        over.set()
+        changing.result()
+        assert_ended([thread for thread in threading.enumerate() if thread.name.startswith("highway ")])
+
+
 # Control-C
 
 
@@ -514,6 +593,13 @@ def run(code, *, send=None, limit=LIMIT):
         """
         for batch in Pipeline([Numbers(10_000)]):
             sys.exit(0)
+        """,
+        # most workers parked
+        """
+        import highway.engine
+        highway.engine.usable_cores = lambda: 8
+        pipeline = with_parked_workers([Numbers(10_000), Pass(), Pass()])
+        pipeline.dequeue()
         """,
         # workers that are always busy
         """

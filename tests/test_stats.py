@@ -12,7 +12,9 @@ from highway.engine import Pipeline
 from highway.stats import ModuleStats, PipelineStats
 
 
-def module(name, kind="stage", workers=1, busy=0.0, waited_input=0.0, waited_room=0.0, seconds=10.0):
+def module(
+    name, kind="stage", workers=1, busy=0.0, waited_input=0.0, waited_room=0.0, seconds=10.0, **tuning
+):
     return ModuleStats(
         name=name,
         kind=kind,
@@ -26,11 +28,12 @@ def module(name, kind="stage", workers=1, busy=0.0, waited_input=0.0, waited_roo
         occupancy=1.5,
         capacity=0 if kind == "sink" else 4,
         seconds=seconds,
+        **tuning,
     )
 
 
-def pipeline(*modules, consumer_waited=5.0, delivered=100, cores=4):
-    return PipelineStats(modules, 10.0, delivered, consumer_waited, cores)
+def pipeline(*modules, consumer_waited=5.0, delivered=100, cores=4, **tuning):
+    return PipelineStats(modules, 10.0, delivered, consumer_waited, cores, **tuning)
 
 
 # What a pipeline counts
@@ -110,6 +113,28 @@ def test_consumer_that_does_not_ask_limits():
         eventually(lambda: running.stats().limiter == "consumer")
 
 
+def test_time_of_workers_that_come_and_go(monkeypatch):
+    """Shares are of the time that workers were there, not of what the last number of them would have had."""
+    monkeypatch.setattr("highway.engine.usable_cores", lambda: 8)
+    gate = Gate()
+    with Pipeline([Numbers(50, workers=1), gate]) as running:
+        running._tuning.due = float("inf")
+        assert gate.entered.wait(LIMIT)
+        alone = running.stats().modules[1]
+        assert alone.worker_seconds == pytest.approx(alone.seconds)
+        for workers in (8, 1):
+            running._tuning.give([1, workers])
+            begun = running.stats()
+            eventually(lambda begun=begun: running.stats().seconds > begun.seconds + 0.02)
+            end = running.stats()
+            passed = end.modules[1].worker_seconds - begun.modules[1].worker_seconds
+            assert passed == pytest.approx(workers * (end.seconds - begun.seconds))
+        gate.gate.set()
+        list(running)
+        assert running.stats() == running.stats()
+        assert running.stats().modules[0].worker_seconds == pytest.approx(running.stats().seconds)
+
+
 # What the verdict says
 
 
@@ -141,6 +166,23 @@ def test_cores_that_are_all_in_use_are_named():
     stats = pipeline(module("Reader", "source", 3, busy=29.0), module("Augment", busy=8.0))
     assert stats.limiter == "Reader"
     assert "All 4 cores are in use: only a cheaper Reader, or more cores, help." in stats.verdict
+
+
+def test_verdict_on_a_module_that_is_tuned():
+    limiting = module("Augment", busy=9.5, tuned=True)
+    reader = module("Reader", "source", 2, busy=6.0, tuned=True)
+    assert pipeline(reader, limiting, settled=False).verdict == (
+        "Augment limits: its worker was busy 95% of the time. "
+        "How many workers it deserves is still being found out."
+    )
+    assert pipeline(reader, limiting).verdict == (
+        "Augment limits: its worker was busy 95% of the time. "
+        "More of them did not help, or have no room in max_bytes: only a cheaper Augment helps."
+    )
+    everywhere = module("Augment", workers=4, busy=28.0, tuned=True)
+    assert "a worker for each of the 4 cores" in pipeline(everywhere).verdict
+    # A number that the user gave is the user's to change, also beside tuned ones.
+    assert "More workers help: workers=2." in pipeline(reader, module("Augment", busy=9.5)).verdict
 
 
 def test_consumer_limits_where_it_hardly_waits():
@@ -187,4 +229,20 @@ def test_table():
         "Send          1      100     1600  5.0   95%        5%       0%      -",
         "100 batches in 10.0 s, 160 samples/s",
         "Send limits: its worker was busy 95% of the time. More workers help: workers=2.",
+    ]
+
+
+def test_table_of_tuned_modules():
+    stats = pipeline(
+        module("Reader", "source", 2, busy=6.0, waited_room=4.0),
+        module("Augment", workers=3, busy=9.5, waited_input=1.0, tuned=True, worker_seconds=12.5),
+        tuning="Tuning: Augment 2 -> 3 (+40%); settled.",
+    )
+    assert str(stats).splitlines() == [
+        "module    workers  batches  samples   MB  busy  no input  no room  queue",
+        "Reader          2      100     1600  5.0   30%        0%      20%  1.5/4",
+        "Augment  3 (auto)      100     1600  5.0   76%        8%       0%  1.5/4",
+        "100 batches in 10.0 s, 160 samples/s",
+        "Tuning: Augment 2 -> 3 (+40%); settled.",
+        stats.verdict,
     ]

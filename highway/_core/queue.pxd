@@ -32,6 +32,7 @@ cdef class BatchQueue:
     cdef bint ordered
     cdef bint hand_out_holes
     cdef long long capacity
+    cdef long long largest
     cdef long long window
     cdef long long floor
     cdef long long max_bytes

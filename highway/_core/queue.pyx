@@ -136,11 +136,13 @@ cdef class BatchQueue:
         groups.
     window : int
         Unordered: a ticket is admitted while it is less than this far from the lowest one that was not
-        handed out; at least `capacity`, 0 for four times that. Queues in a row need the same window, else a
+        handed out; at least `capacity` and `largest`, 0 for four times that. Queues in a row need the same window, else a
         batch that is let through here could wait behind one that is not let through there.
     hand_out_holes : bool
         `get` gives a hole as ``(ticket, None)`` instead of passing over it: for a getter that passes holes
         on.
+    largest : int
+        Most that `resize` may make of the capacity, 0 for what it is.
 
     Raises
     ------
@@ -155,25 +157,32 @@ cdef class BatchQueue:
     """
 
     def __cinit__(self, capacity, *, max_bytes=0, floor=1, ordered=True, start=0, group=0, window=0,
-                  hand_out_holes=False):
+                  hand_out_holes=False, largest=0):
         for name, value, least in (
             ("capacity", capacity, 1), ("max_bytes", max_bytes, 0), ("floor", floor, 1), ("start", start, 0),
-            ("group", group, 0), ("window", window, 0),
+            ("group", group, 0), ("window", window, 0), ("largest", largest, 0),
         ):
             if value < least:
                 raise ArgumentError(f"BatchQueue: {name} must be {least} or more, but is {value}")
-        if 0 < window < capacity:
+        for name, value in (("largest", largest), ("window", window)):
+            if 0 < value < capacity:
+                raise ArgumentError(
+                    f"BatchQueue: {name} must be 0, or {capacity} (capacity) or more, but is {value}"
+                )
+        if 0 < window < largest:
             raise ArgumentError(
-                f"BatchQueue: window must be 0, or {capacity} (capacity) or more, but is {window}"
+                f"BatchQueue: window must be 0, or {largest} (largest) or more, but is {window}"
             )
+        largest = largest or capacity
         self.capacity = capacity
+        self.largest = largest
         self.max_bytes = max_bytes
         self.floor = floor
         self.ordered = ordered
         self.base = self.highest = start
         self.total = NEVER
         self.group = group
-        self.window = capacity if ordered else window or 4 * capacity
+        self.window = largest if ordered else window or 4 * largest
         self.hand_out_holes = hand_out_holes
         self.cells = <Cell *> calloc(self.window, sizeof(Cell))
         if self.cells == NULL:
@@ -213,9 +222,10 @@ cdef class BatchQueue:
 
     cdef bint admissible(self, long long ticket) noexcept nogil:
         cdef long long outstanding = self.reserved + self.ready
+        cdef long long reach = self.capacity if self.ordered else self.window
         if ticket <= self.base:
             return True
-        if ticket >= self.base + self.window or outstanding >= self.capacity:
+        if ticket >= self.base + reach or outstanding >= self.capacity:
             return False
         if self.max_bytes == 0 or outstanding < self.floor:
             return True
@@ -636,6 +646,41 @@ cdef class BatchQueue:
         if item != NULL:
             Py_DECREF(<object> item)
         return found
+
+    def resize(self, capacity, floor):
+        """Change the bounds; what is there already stays, also where it is more than is allowed from now on.
+
+        Parameters
+        ----------
+        capacity : int
+            1 to `largest`.
+        floor : int
+            1 or more.
+
+        Raises
+        ------
+        QueueClosed
+        ArgumentError
+            A bound is out of its range.
+        """
+        cdef long long most = capacity
+        cdef long long least = floor
+        cdef bint closed
+        if not 1 <= most <= self.largest:
+            raise ArgumentError(
+                f"BatchQueue.resize: capacity must be 1 to {self.largest} (largest), but is {most}"
+            )
+        if least < 1:
+            raise ArgumentError(f"BatchQueue.resize: floor must be 1 or more, but is {least}")
+        pthread_mutex_lock(&self.mutex)
+        closed = self.closed
+        if not closed:
+            self.capacity = most
+            self.floor = least
+            self.notify_room()
+        pthread_mutex_unlock(&self.mutex)
+        if closed:
+            refuse_closed("resize")
 
     def close(self):
         """Drop all items and wake everybody with QueueClosed; may be called again."""

@@ -44,7 +44,7 @@ class Noise(Source):
     drop_last : bool
         Leave out what does not fill a batch.
     workers : int, optional
-        Threads; by default one for each core that the process may use.
+        Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
         Most batches that may be outstanding behind this module.
 
