@@ -136,8 +136,8 @@ cdef class BatchQueue:
         groups.
     window : int
         Unordered: a ticket is admitted while it is less than this far from the lowest one that was not
-        handed out; at least `capacity` and `largest`, 0 for four times that. Queues in a row need the same window, else a
-        batch that is let through here could wait behind one that is not let through there.
+        handed out; at least `capacity` and `largest`, 0 for four times that. Queues in a row need the same
+        window, else a batch that is let through here could wait behind one that is not let through there.
     hand_out_holes : bool
         `get` gives a hole as ``(ticket, None)`` instead of passing over it: for a getter that passes holes
         on.
