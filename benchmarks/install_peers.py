@@ -83,7 +83,13 @@ def pip(peer: Participant, environment: Path, *arguments: str) -> None:
 def install_one(peer: Participant, environment: Path) -> None:
     """Make the environment of one peer from nothing."""
     shutil.rmtree(environment, ignore_errors=True)
-    venv.create(environment, with_pip=True, symlinks=True)
+    try:
+        venv.create(environment, with_pip=True, symlinks=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InstallError(
+            f"{peer.name}: no environment can be made in {environment} ({error}); "
+            "on Debian and Ubuntu: apt-get install python3-venv"
+        ) from None
     pip(peer, environment, "install", "--upgrade", "pip")
     simd = [item for item in peer.requirements if item.startswith("Pillow-SIMD")]
     others = [item for item in peer.requirements if item not in simd]
@@ -99,7 +105,7 @@ def install_one(peer: Participant, environment: Path) -> None:
     (environment / STAMP).write_text(json.dumps(peer.requirements), encoding="utf-8")
 
 
-def install(folder: Path, names: list[str]) -> list[str]:
+def install(folder: Path, names: list[str]) -> dict[str, str]:
     """Install the named peers where they are missing.
 
     Parameters
@@ -111,8 +117,8 @@ def install(folder: Path, names: list[str]) -> list[str]:
 
     Returns
     -------
-    list of str
-        What failed, one sentence for each; the others were installed all the same.
+    dict of str to str
+        What failed, by name, with the reason; the others were installed all the same.
     """
     if not (3, 10) < sys.version_info[:2] < (3, 14):
         print(
@@ -120,7 +126,7 @@ def install(folder: Path, names: list[str]) -> list[str]:
             "3.11 and 3.12 have all",
             file=sys.stderr,
         )
-    failures = []
+    failures = {}
     folder.mkdir(parents=True, exist_ok=True)
     for peer in PEERS:
         if peer.name not in names:
@@ -133,8 +139,8 @@ def install(folder: Path, names: list[str]) -> list[str]:
         try:
             install_one(peer, environment)
         except InstallError as error:
-            failures.append(str(error))
-            print(failures[-1], file=sys.stderr, flush=True)
+            failures[peer.name] = str(error)
+            print(error, file=sys.stderr, flush=True)
     return failures
 
 
@@ -157,7 +163,7 @@ def main() -> None:
     failures = install(Path(os.path.abspath(options.folder)), options.only)
     if failures:
         raise SystemExit(
-            f"install_peers.py: {len(failures)} of {len(options.only)} failed:\n" + "\n".join(failures)
+            f"install_peers.py: {len(failures)} of {len(options.only)} failed: {', '.join(failures)}"
         )
 
 

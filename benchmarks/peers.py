@@ -100,6 +100,7 @@ class Contest:
         interpreters: dict[str, str],
         limit: Limit | str,
         grids: Path | None,
+        not_installed: dict[str, str],
     ):
         self.options = options
         self.job = job
@@ -117,9 +118,11 @@ class Contest:
                 self.rows.append(Row(f"{participant.name} *", participant, participant.reduced, reduced=True))
         for row in self.rows[1:]:
             if row.participant.name not in interpreters:
-                row.fail(
-                    "missing", f"no interpreter that was given imports {' and '.join(row.participant.needs)}"
+                needs = " and ".join(row.participant.needs)
+                reason = not_installed.get(
+                    row.participant.name, f"no interpreter that was given imports {needs}"
                 )
+                row.fail("missing", reason)
 
     def run(self, row: Row, variant: str) -> dict:
         """One run of one row."""
@@ -426,9 +429,9 @@ def measure(options: argparse.Namespace) -> dict:
         paths, _, _ = list_files(options.dir)
     except (OSError, ValueError) as error:
         raise SystemExit(f"peers.py: {error}") from None
+    not_installed = {}
     if options.install:
-        # what failed is then missing in the tables; the reason was printed
-        install_peers.install(Path(os.path.abspath(options.peers)), options.only)
+        not_installed = install_peers.install(Path(os.path.abspath(options.peers)), options.only)
     interpreters = subject.choose_interpreters(options.python, options.peers)
     facts = machine.describe()
     contests = []
@@ -442,7 +445,7 @@ def measure(options: argparse.Namespace) -> dict:
         except LimitError as error:
             limit, grids = str(error), None
         for job in JOBS if options.job == "all" else [options.job]:
-            contest = Contest(options, job, interpreters, limit, grids)
+            contest = Contest(options, job, interpreters, limit, grids, not_installed)
             contest.measure()
             contests.append(contest)
     print(machine.describe_line(facts))

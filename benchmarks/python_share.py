@@ -144,6 +144,11 @@ def python_share(by_place: dict[str, float]) -> float:
     return sum(by_place[place] for place in PYTHONS)
 
 
+def counts_of(counts: collections.Counter, place: str, symbol: str) -> int:
+    """Samples of one symbol in one place."""
+    return sum(count for (where, name, _), count in counts.items() if (where, name) == (place, symbol))
+
+
 def table(counts: collections.Counter, symbols: int) -> str:
     """Places, and where in them most samples are."""
     total = sum(counts.values())
@@ -157,6 +162,11 @@ def table(counts: collections.Counter, symbols: int) -> str:
         top = ", ".join(f"{name} {100 * count / total:.1f}" for name, count in inside.most_common(symbols))
         mark = "+" if place in PYTHONS else " "
         lines.append(f"{mark} {place:14} {100 * by_place[place]:6.2f} %   {top}".rstrip())
+    nameless = counts_of(counts, "kernels", "[unknown]")
+    if nameless > by_place["kernels"] * total / 2:
+        lines.append(
+            "Highway's extensions have no names in them (stripped): wrappers are counted among the kernels"
+        )
     lines.append(f"= {'Python (+)':14} {100 * python_share(by_place):6.2f} %   of {total} samples")
     return "\n".join(lines)
 

@@ -323,19 +323,19 @@ def test_install_leaves_a_working_environment_alone(benchmarks, tmp_path, monkey
         return words
 
     whole = ["pip install", "pip install", "pip uninstall", "pip install", "check"]
-    assert install_peers.install(tmp_path, ["pillow"]) == []
+    assert install_peers.install(tmp_path, ["pillow"]) == {}
     assert commands() == whole
-    assert install_peers.install(tmp_path, ["pillow"]) == []
+    assert install_peers.install(tmp_path, ["pillow"]) == {}
     assert commands() == ["check"]
     newer = dataclasses.replace(peer, requirements=("numpy", "Pillow-SIMD==2.0"))
     monkeypatch.setattr(install_peers, "PEERS", (newer,))
-    assert install_peers.install(tmp_path, ["opencv"]) == []
+    assert install_peers.install(tmp_path, ["opencv"]) == {}
     assert commands() == []
-    assert install_peers.install(tmp_path, ["pillow"]) == []
+    assert install_peers.install(tmp_path, ["pillow"]) == {}
     assert commands() == whole
     broken.append("pip")
     (tmp_path / "pillow" / install_peers.STAMP).unlink()
-    (failure,) = install_peers.install(tmp_path, ["pillow"])
+    failure = install_peers.install(tmp_path, ["pillow"])["pillow"]
     assert "pillow: pip install --upgrade pip failed: fatal: jpeglib.h not found; it needs" in failure
     assert failure.endswith("apt-get install build-essential pkg-config libjpeg-dev zlib1g-dev python3-dev")
     assert not install_peers.ready(newer, tmp_path / "pillow")
