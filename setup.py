@@ -126,7 +126,14 @@ def extensions():
         extension("philox"),
         extension("geometry", "pixels.c", "windows.c"),
         extension("values", "pixels.c", "windows.c"),
-        extension("jpeg", "jpeg_decoder.c", "resampler.c"),
+        extension(
+            "jpeg",
+            "jpeg_decoder.c",
+            "jpeg_sequential.c",
+            "jpeg_entropy.c",
+            "jpeg_samples.c",
+            "resampler.c",
+        ),
         extension("resample", "resampler.c"),
     ]
 

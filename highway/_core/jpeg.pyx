@@ -36,6 +36,7 @@ cdef extern from "jpeg_decoder.h" nogil:
                         char *message)
     int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                        const hw_target *target, char *message)
+    int64_t hw_jpeg_by_library(const hw_jpeg *decoder)
     void hw_arena_clear(hw_arena *arena)
     int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size, char *message)
     int hw_jpeg_library_version()
@@ -160,6 +161,12 @@ cdef class BatchDecoder:
         if indexed and not 0 <= i < self.count:
             raise IndexError(f"BatchDecoder: sample {i} of {self.count}")
         return 0
+
+    @property
+    def by_library(self):
+        """How many pictures were left to libjpeg: those at a reduced scale, and all but sound sequential ones."""
+        self._check()
+        return hw_jpeg_by_library(self.decoder)
 
     def read(self, list paths not None, bint oriented=True):
         """Read whole files and the headers of those that are JPEGs.

@@ -15,6 +15,8 @@
 
 #include <jerror.h>
 
+#include "jpeg_samples.h"
+#include "jpeg_sequential.h"
 #include "resampler.h"
 
 /* A picture with more scans than this costs far more time than its size lets expect; encoders write about
@@ -42,6 +44,8 @@ struct hw_jpeg {
     char *message;
     int failure;              /* status to return when libjpeg gives up */
     unsigned components_seen; /* bit c: a scan of component c has begun */
+    hw_sequential *sequential;
+    int64_t by_library; /* pictures that libjpeg decoded */
     hw_axis x, y;
     hw_buffer ring;     /* decoded rows, reused in turn */
     hw_buffer combined; /* one row after the vertical pass */
@@ -281,6 +285,11 @@ static void on_progress(j_common_ptr cinfo) {
 hw_jpeg *hw_jpeg_new(void) {
     hw_jpeg *decoder = calloc(1, sizeof *decoder);
     if (!decoder) return NULL;
+    decoder->sequential = hw_sequential_new();
+    if (!decoder->sequential) {
+        free(decoder);
+        return NULL;
+    }
     decoder->cinfo.err = jpeg_std_error(&decoder->errors);
     decoder->errors.error_exit = on_error;
     decoder->errors.emit_message = on_message;
@@ -291,12 +300,17 @@ hw_jpeg *hw_jpeg_new(void) {
 
 void hw_jpeg_free(hw_jpeg *decoder) {
     if (!decoder) return;
+    hw_sequential_free(decoder->sequential);
     hw_axis_free(&decoder->x);
     hw_axis_free(&decoder->y);
     hw_buffer_free(&decoder->ring);
     hw_buffer_free(&decoder->combined);
     hw_buffer_free(&decoder->upright);
     free(decoder);
+}
+
+int64_t hw_jpeg_by_library(const hw_jpeg *decoder) {
+    return decoder->by_library;
 }
 
 int hw_jpeg_library_version(void) {
@@ -415,12 +429,119 @@ static int is_complete(const hw_jpeg *decoder) {
     return 1;
 }
 
-/* Everything after setjmp: libjpeg leaves through decoder->escape when it fails. */
-static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                  const hw_target *target) {
+/* Where rows of the picture come from: the columns from `left` on, from row `next` on. */
+typedef struct {
+    int left, next;
+    size_t row_bytes;
+    /* Writes up to `wanted` rows; how many there were, 0 where the picture ends, -1 where it is not sound. */
+    int (*read)(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted);
+} row_source;
+
+/* Rows to the target, resampled; `x` and `y` of the decoder are built. Returns a hw_status, or -1 where the
+ * source found that the picture is not sound. */
+static int resample_rows(hw_jpeg *decoder, const stored_window *window, const hw_target *target,
+                         const row_source *source) {
+    const hw_axis *x = &decoder->x, *y = &decoder->y;
+    /* A ring that holds what one output row needs and what the source hands out at once. */
+    const size_t row_stride = (source->row_bytes + HW_SAMPLES_SLACK + 63) & ~(size_t)63;
+    const int ring_rows = y->taps + ROWS_AT_ONCE;
+    const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
+    const size_t used = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
+    uint8_t *out = target->out;
+    ptrdiff_t out_stride = target->out_stride;
+    if (hw_buffer_reserve(&decoder->ring, row_stride * (size_t)ring_rows) ||
+        hw_buffer_reserve(&decoder->combined, pointers + used + HW_ROW_SLACK))
+        return out_of_memory(decoder);
+    if (window->swap) {
+        out_stride = (ptrdiff_t)window->width * target->channels;
+        if (hw_buffer_reserve(&decoder->upright, (size_t)out_stride * (size_t)window->height))
+            return out_of_memory(decoder);
+        out = decoder->upright.bytes;
+    }
+    const uint8_t **rows = (const uint8_t **)decoder->combined.bytes;
+    uint8_t *combined = decoder->combined.bytes + pointers;
+    uint8_t *const ring = decoder->ring.bytes;
+    const size_t column_offset = (size_t)(x->lowest - source->left) * (size_t)target->channels;
+    int next = source->next;
+    for (int i = 0; i < window->height; i++) {
+        const int first = y->first[i];
+        while (next < first + y->taps) {
+            uint8_t *lines[ROWS_AT_ONCE];
+            const int wanted = y->highest - next < ROWS_AT_ONCE ? y->highest - next : ROWS_AT_ONCE;
+            for (int k = 0; k < wanted; k++) lines[k] = ring + (size_t)((next + k) % ring_rows) * row_stride;
+            const int got = source->read(decoder, target, lines, wanted);
+            if (got < 0) return got;
+            if (got == 0) {
+                snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next,
+                         y->in_size);
+                return HW_BAD_FILE;
+            }
+            next += got;
+        }
+        for (int k = 0; k < y->taps; k++)
+            rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
+        hw_combine_rows(target->simd, rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined,
+                        used);
+        hw_resample_row(target->simd, x, combined, x->lowest, target->channels,
+                        out + (ptrdiff_t)(window->mirror_y ? window->height - 1 - i : i) * out_stride);
+    }
+    if (window->swap)
+        transpose(out, out_stride, target->out, target->out_stride, target->height, target->width,
+                  target->channels);
+    return HW_OK;
+}
+
+static int build_axes(hw_jpeg *decoder, const stored_window *window, int filter, int width, int height,
+                      double scale) {
+    return hw_axis_build(&decoder->x, filter, width, window->x0 * scale, fmin(window->x1 * scale, width),
+                         window->width, window->mirror_x) ||
+           hw_axis_build(&decoder->y, filter, height, window->y0 * scale, fmin(window->y1 * scale, height),
+                         window->height, 0);
+}
+
+/* ---- our own decoder ---- */
+
+static int read_sequential(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted) {
+    for (int k = 0; k < wanted; k++)
+        if (hw_sequential_read(decoder->sequential, lines[k]) != HW_SEQUENTIAL_OK) return -1;
+    return wanted;
+}
+
+/* A hw_status, or -1 where the picture is one for libjpeg. */
+static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                             const hw_target *target, const stored_window *window) {
+    const int swapped = picture->orientation >= 5;
+    const int width = swapped ? picture->height : picture->width;
+    const int height = swapped ? picture->width : picture->height;
+    if (hw_sequential_open(decoder->sequential, bytes, size, width, height) != HW_SEQUENTIAL_OK) return -1;
+    if (build_axes(decoder, window, target->filter, width, height, 1.0)) return out_of_memory(decoder);
+    const hw_axis *x = &decoder->x, *y = &decoder->y;
+    const int status = hw_sequential_begin(decoder->sequential, target->simd, target->channels, x->lowest,
+                                           x->highest, y->lowest);
+    if (status != HW_SEQUENTIAL_OK) return status == HW_SEQUENTIAL_NO_MEMORY ? out_of_memory(decoder) : -1;
+    const row_source source = {x->lowest, y->lowest,
+                               (size_t)(x->highest - x->lowest) * (size_t)target->channels, read_sequential};
+    return resample_rows(decoder, window, target, &source);
+}
+
+/* ---- libjpeg ---- */
+
+static int read_library(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted) {
     struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
-    hw_axis *x = &decoder->x, *y = &decoder->y;
-    const stored_window window = to_stored(picture, target);
+    const int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
+    if (cinfo->out_color_space == JCS_CMYK)
+        for (int k = 0; k < got; k++) {
+            cmyk_to_rgb(lines[k], cinfo->output_width);
+            if (target->channels == 1) rgb_to_grey(lines[k], cinfo->output_width);
+        }
+    return got > 0 ? got : 0;
+}
+
+/* Everything after setjmp: libjpeg leaves through decoder->escape when it fails. */
+static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                          const hw_target *target, const stored_window *window, int eighths) {
+    struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
+    const hw_axis *x = &decoder->x, *y = &decoder->y;
 
     /* Made anew for every picture: libjpeg keeps tables from one to the next, and a damaged file that lacks
      * its own would come out as whatever was decoded before it has it. */
@@ -437,10 +558,8 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
     }
 
     const int four = cinfo->jpeg_color_space == JCS_CMYK || cinfo->jpeg_color_space == JCS_YCCK;
-    const int grey = target->channels == 1;
-    cinfo->out_color_space = four ? JCS_CMYK : grey ? JCS_GRAYSCALE : JCS_RGB;
+    cinfo->out_color_space = four ? JCS_CMYK : target->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
     cinfo->dct_method = JDCT_ISLOW;
-    const int eighths = choose_eighths(&window, target);
     cinfo->scale_num = (unsigned)eighths;
     cinfo->scale_denom = 8;
     jpeg_start_decompress(cinfo); /* reads all scans of a picture that has several */
@@ -451,12 +570,8 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
         return HW_BAD_FILE;
     }
 
-    const double scale = eighths / 8.0;
     const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
-    if (hw_axis_build(x, target->filter, width, window.x0 * scale, fmin(window.x1 * scale, width),
-                      window.width, window.mirror_x) ||
-        hw_axis_build(y, target->filter, height, window.y0 * scale, fmin(window.y1 * scale, height),
-                      window.height, 0))
+    if (build_axes(decoder, window, target->filter, width, height, eighths / 8.0))
         return out_of_memory(decoder);
 
     /* Columns: libjpeg widens the window to whole blocks. */
@@ -468,31 +583,7 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
         columns = (JDIMENSION)(to - from);
         jpeg_crop_scanline(cinfo, &left, &columns);
     }
-
-    /* Rows: a ring that holds what one output row needs and what libjpeg hands out at once. */
-    const int components = cinfo->output_components;
-    const size_t row_bytes = (size_t)columns * (size_t)components;
-    const size_t row_stride = (row_bytes + 63) & ~(size_t)63;
-    const int ring_rows = y->taps + ROWS_AT_ONCE;
-    const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
-    const size_t used = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    uint8_t *out = target->out;
-    ptrdiff_t out_stride = target->out_stride;
-    if (hw_buffer_reserve(&decoder->ring, row_stride * (size_t)ring_rows) ||
-        hw_buffer_reserve(&decoder->combined, pointers + used + HW_ROW_SLACK))
-        return out_of_memory(decoder);
-    if (window.swap) {
-        out_stride = (ptrdiff_t)window.width * target->channels;
-        if (hw_buffer_reserve(&decoder->upright, (size_t)out_stride * (size_t)window.height))
-            return out_of_memory(decoder);
-        out = decoder->upright.bytes;
-    }
-    const uint8_t **rows = (const uint8_t **)decoder->combined.bytes;
-    uint8_t *combined = decoder->combined.bytes + pointers;
-    uint8_t *const ring = decoder->ring.bytes;
-    const size_t column_offset = (size_t)(x->lowest - (int)left) * (size_t)target->channels;
-
-    int next = 0; /* row that libjpeg hands out next */
+    int next = 0;
     if (y->lowest > 0) {
         next = (int)jpeg_skip_scanlines(cinfo, (JDIMENSION)y->lowest);
         if (next != y->lowest) {
@@ -501,49 +592,34 @@ static int decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_
             return HW_BAD_FILE;
         }
     }
-    for (int i = 0; i < window.height; i++) {
-        const int first = y->first[i];
-        while (next < first + y->taps) {
-            JSAMPROW lines[ROWS_AT_ONCE];
-            int wanted = y->highest - next < ROWS_AT_ONCE ? y->highest - next : ROWS_AT_ONCE;
-            for (int k = 0; k < wanted; k++) lines[k] = ring + (size_t)((next + k) % ring_rows) * row_stride;
-            const int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
-            if (got <= 0) {
-                snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next,
-                         height);
-                return HW_BAD_FILE;
-            }
-            for (int k = 0; four && k < got; k++) {
-                cmyk_to_rgb(lines[k], columns);
-                if (grey) rgb_to_grey(lines[k], columns);
-            }
-            next += got;
-        }
-        for (int k = 0; k < y->taps; k++)
-            rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
-        hw_combine_rows(target->simd, rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined,
-                        used);
-        hw_resample_row(target->simd, x, combined, x->lowest, target->channels,
-                        out + (ptrdiff_t)(window.mirror_y ? window.height - 1 - i : i) * out_stride);
-    }
-    if (window.swap)
-        transpose(out, out_stride, target->out, target->out_stride, target->height, target->width,
-                  target->channels);
-    return HW_OK;
+    const row_source source = {(int)left, next, (size_t)columns * (size_t)cinfo->output_components,
+                               read_library};
+    return resample_rows(decoder, window, target, &source);
 }
 
-int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, char *message) {
+static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t size,
+                                  const hw_picture *picture, const hw_target *target,
+                                  const stored_window *window, int eighths) {
     int status;
-    decoder->message = message;
+    decoder->by_library++;
     decoder->failure = HW_BAD_FILE;
     decoder->components_seen = 0;
     if (setjmp(decoder->escape))
         status = decoder->failure;
     else
-        status = decode(decoder, bytes, size, picture, target);
+        status = decode_library(decoder, bytes, size, picture, target, window, eighths);
     /* Also when only a part was needed: what follows the last row of the window is not decoded. */
     jpeg_destroy_decompress(&decoder->cinfo);
+    return status;
+}
+
+int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                   const hw_target *target, char *message) {
+    const stored_window window = to_stored(picture, target);
+    const int eighths = choose_eighths(&window, target);
+    decoder->message = message;
+    int status = eighths == 8 ? decode_sequential(decoder, bytes, size, picture, target, &window) : -1;
+    if (status < 0) status = decode_library_guarded(decoder, bytes, size, picture, target, &window, eighths);
     decoder->message = NULL;
     return status;
 }

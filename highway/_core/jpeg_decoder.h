@@ -1,4 +1,5 @@
-/* JPEG files to resampled pixels: libjpeg-turbo behind one door, with its setjmp on this side of it.
+/* JPEG files to resampled pixels. Sound sequential pictures are decoded by jpeg_sequential.h, all others, and
+ * those at a reduced scale, by libjpeg-turbo, with its setjmp on this side of the door.
  *
  * One hw_jpeg belongs to one thread. hw_jpeg_inspect looks at a file in memory without decoding;
  * hw_jpeg_decode decodes a window of it, at a reduced scale where the target is much smaller, and resamples
@@ -51,6 +52,9 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max
 /* Decodes. Every pixel of the target is written on HW_OK, none is promised otherwise. */
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                    const hw_target *target, char *message);
+
+/* How many pictures libjpeg was asked to decode so far. */
+int64_t hw_jpeg_by_library(const hw_jpeg *decoder);
 
 /* Files one behind the other in a block of memory that grows, and keeps its size when it is used again. */
 typedef struct {

@@ -1,0 +1,200 @@
+"""Our own decoder of sequential JPEGs: to the bit what libjpeg gives, in every variant, and never more lenient."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import jpeg_bytes, photograph, segment
+from PIL import Image
+
+from highway._core import jpeg, resample, simd
+
+NEAREST = resample.FILTERS.index("nearest")
+SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "grey")
+
+
+@pytest.fixture(params=simd.VARIANTS)
+def variant(request):
+    before = simd.in_use()
+    if simd.use(request.param) != request.param:
+        simd.use(before)
+        pytest.skip(f"this CPU has no {request.param}")
+    yield request.param
+    simd.use(before)
+
+
+@pytest.fixture
+def decoder():
+    decoder = jpeg.BatchDecoder()
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("sequential") / "picture.jpg"
+
+
+def encoded(picture, sampling, **options):
+    if sampling == "grey":
+        return jpeg_bytes(picture.convert("L"), **options)
+    return jpeg_bytes(picture, subsampling=sampling, **options)
+
+
+def noise(height, width, seed=0):
+    """What no photograph is like: every coefficient large."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.choice([0, 255], (height, width, 3)).astype(np.uint8))
+
+
+def decode(decoder, place, contents, window=None, channels=3):
+    """(status, pixels or message) of a window that is not resampled; whole numbers x0, y0, x1, y1."""
+    place.write_bytes(contents)
+    ((status, height, width),) = decoder.read([os.fsencode(place)])
+    if status != jpeg.OK:
+        return status, decoder.message(0)
+    x0, y0, x1, y1 = (0, 0, width, height) if window is None else window
+    out = np.full((1, y1 - y0, x1 - x0, channels), 77, np.uint8)
+    (status,) = decoder.decode(
+        np.zeros(1, np.int64),
+        np.array([[x0, y0, x1, y1]], float),
+        np.array([[0, 0, x1 - x0, y1 - y0]], np.int32),
+        NEAREST,
+        True,
+        np.zeros(1, np.int64),
+        out,
+    )
+    return (status, out[0]) if status == jpeg.OK else (status, decoder.message(0))
+
+
+def pixels(contents):
+    with Image.open(io.BytesIO(contents)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def left_to_libjpeg(contents):
+    """The same picture with a byte that libjpeg passes over, and our decoder does not."""
+    at = segment(contents, 0xE0) - 2 + int.from_bytes(contents[4:6], "big")
+    return contents[:at] + b"\x00" + contents[at:]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("quality", [1, 25, 75, 92, 100])
+def test_pixels_are_those_of_libjpeg(variant, decoder, place, sampling, quality):
+    for make in (photograph, noise):
+        for height, width in ((1, 1), (5, 6), (8, 8), (16, 16), (17, 33), (31, 30), (61, 103)):
+            contents = encoded(make(height, width), sampling, quality=quality)
+            status, found = decode(decoder, place, contents)
+            assert status == jpeg.OK, found
+            np.testing.assert_array_equal(found, pixels(contents), f"{make.__name__} {height} x {width}")
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_photographs_are_decoded_by_it(decoder, place, sampling):
+    for options in ({}, {"optimize": True}, {"restart_marker_blocks": 3}, {"quality": 100}):
+        assert decode(decoder, place, encoded(photograph(40, 60), sampling, **options))[0] == jpeg.OK
+    assert decoder.by_library == 0
+
+
+def test_other_pictures_are_left_to_libjpeg(decoder, place):
+    picture = photograph(40, 60)
+    others = {
+        "progressive": jpeg_bytes(picture, progressive=True),
+        "CMYK": jpeg_bytes(picture.convert("CMYK")),
+        "RGB": jpeg_bytes(picture, keep_rgb=True),
+        "two columns of colour": jpeg_bytes(photograph(9, 4), subsampling="4:2:0"),
+        "junk": left_to_libjpeg(jpeg_bytes(picture)),
+    }
+    for count, (kind, contents) in enumerate(others.items(), start=1):
+        status, found = decode(decoder, place, contents)
+        assert status == jpeg.OK, (kind, found)
+        np.testing.assert_array_equal(found, pixels(contents), kind)
+        assert decoder.by_library == count, kind
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_windows_are_parts_of_the_whole(place, data):
+    sampling = data.draw(st.sampled_from(SAMPLINGS))
+    height, width = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    y0, x0 = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    y1, x1 = data.draw(st.integers(y0 + 1, height)), data.draw(st.integers(x0 + 1, width))
+    options = data.draw(st.sampled_from(({}, {"restart_marker_blocks": 2}, {"restart_marker_rows": 1})))
+    contents = encoded(photograph(height, width, data.draw(st.integers(0, 9))), sampling, **options)
+    before = simd.in_use()
+    try:
+        simd.use(data.draw(st.sampled_from(sorted(simd.VARIANTS))))
+        decoder = jpeg.BatchDecoder()
+        status, found = decode(decoder, place, contents, (x0, y0, x1, y1))
+        decoder.close()
+    finally:
+        simd.use(before)
+    assert status == jpeg.OK, found
+    np.testing.assert_array_equal(found, pixels(contents)[y0:y1, x0:x1])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_single_pixels_everywhere(variant, decoder, place, sampling):
+    contents = encoded(photograph(19, 37), sampling)
+    whole = pixels(contents)
+    for y in range(19):
+        for x in range(37):
+            assert decode(decoder, place, contents, (x, y, x + 1, y + 1))[1].tolist() == [[whole[y, x].tolist()]]
+    assert decoder.by_library == 0
+
+
+def test_luma_alone_needs_no_colour(variant, decoder, place):
+    picture = photograph(33, 47)
+    grey = picture.convert("YCbCr").getchannel(0)
+    for sampling in ("4:4:4", "4:2:2", "4:2:0"):
+        status, found = decode(decoder, place, encoded(picture, sampling, quality=98), channels=1)
+        assert status == jpeg.OK
+        assert np.abs(found[:, :, 0].astype(int) - np.asarray(grey)).mean() < 1
+    assert decoder.by_library == 0
+
+
+def damaged(contents, rng):
+    """The file with some damage behind its first segment, its end still there."""
+    changed = bytearray(contents)
+    start = segment(contents, 0xE0) - 2 + int.from_bytes(contents[4:6], "big")
+    for _ in range(rng.integers(1, 4)):
+        kind = rng.integers(0, 5)
+        at = int(rng.integers(start, len(changed) - 2))
+        if kind == 0:
+            changed[at] = rng.integers(0, 256)
+        elif kind == 1:
+            changed[at] ^= 1 << rng.integers(0, 8)
+        elif kind == 2:
+            del changed[at : at + int(rng.integers(1, 30))]
+        elif kind == 3:
+            changed[at:at] = rng.integers(0, 256, rng.integers(1, 10)).astype(np.uint8).tobytes()
+        else:
+            changed[at : at + 2] = bytes((0xFF, rng.choice([0x00, 0xD0, 0xD3, 0xD9, 0xC4, 0xFF])))
+    return bytes(changed) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 2}, {"optimize": True}], ids=str)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_damage_is_judged_as_libjpeg_does(variant, place, sampling, options):
+    """What our decoder takes, libjpeg takes too, and both make the same of it."""
+    rng = np.random.default_rng(11)
+    contents = encoded(photograph(40, 56), sampling, **options)
+    ours, library = jpeg.BatchDecoder(), jpeg.BatchDecoder()
+    taken = 0
+    for _ in range(300):
+        broken = damaged(contents, rng)
+        left_before = ours.by_library
+        found = decode(ours, place, broken)
+        expected = decode(library, place, left_to_libjpeg(broken))
+        assert found[0] == expected[0], (found, expected)
+        if found[0] == jpeg.OK:
+            np.testing.assert_array_equal(found[1], expected[1])
+            taken += ours.by_library == left_before
+    assert taken > 20
+    # What came before leaves no trace.
+    np.testing.assert_array_equal(decode(ours, place, contents)[1], pixels(contents))
+    ours.close()
+    library.close()
