@@ -142,7 +142,9 @@ def test_single_pixels_everywhere(variant, decoder, place, sampling):
     whole = pixels(contents)
     for y in range(19):
         for x in range(37):
-            assert decode(decoder, place, contents, (x, y, x + 1, y + 1))[1].tolist() == [[whole[y, x].tolist()]]
+            assert decode(decoder, place, contents, (x, y, x + 1, y + 1))[1].tolist() == [
+                [whole[y, x].tolist()]
+            ]
     assert decoder.by_library == 0
 
 
