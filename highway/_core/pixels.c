@@ -267,7 +267,35 @@ ALWAYS_INLINE void normalize_channels(const uint8_t *in, ptrdiff_t first, ptrdif
 
 #if HW_X86
 
-/* Eight values to place `at` of an array of float, or of half precision. */
+/* The vector code does whole groups of pixels, the last of which is moved back to end with the row: it writes
+   some numbers a second time. Rows shorter than a group are left to the plain code. */
+
+/* What half_bits does, four at once, in the low half. */
+SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
+    const __m128i bits = _mm_castps_si128(values);
+    const __m128i magnitude = _mm_and_si128(bits, _mm_set1_epi32(0x7FFFFFFF));
+    const __m128i sign = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(0x8000));
+    const __m128i odd = _mm_and_si128(_mm_srli_epi32(magnitude, 13), _mm_set1_epi32(1));
+    const __m128i normal =
+        _mm_srli_epi32(_mm_add_epi32(_mm_add_epi32(magnitude, _mm_set1_epi32(0xFFF - 0x38000000)), odd), 13);
+    const __m128 shifted = _mm_add_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0.5f));
+    const __m128i small = _mm_sub_epi32(_mm_castps_si128(shifted), _mm_set1_epi32(0x3F000000));
+    const __m128i nan = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7F800000));
+    const __m128i large = _mm_blendv_epi8(_mm_set1_epi32(0x7C00), _mm_set1_epi32(0x7E00), nan);
+    const __m128i is_large = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x47800000 - 1));
+    const __m128i is_small = _mm_cmplt_epi32(magnitude, _mm_set1_epi32(0x38800000));
+    const __m128i result = _mm_blendv_epi8(_mm_blendv_epi8(normal, small, is_small), large, is_large);
+    return _mm_packus_epi32(_mm_or_si128(sign, result), _mm_setzero_si128());
+}
+
+/* Four values to place `at` of an array of float, or of half precision. */
+SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int half) {
+    if (half)
+        _mm_storel_epi64((__m128i *)((uint16_t *)out + at), half_bits_sse4(values));
+    else
+        _mm_storeu_ps((float *)out + at, values);
+}
+
 AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int half) {
     if (half)
         _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
@@ -276,148 +304,186 @@ AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int ha
         _mm256_storeu_ps((float *)out + at, values);
 }
 
-/* Interleaved, eight pixels at a time; returns how many pixels are done. */
+/* Interleaved, four pixels at a time; how many pixels are done. */
+SSE4 ALWAYS_INLINE ptrdiff_t interleaved_sse4(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                              const float *scale, const float *bias, void *out, int half) {
+    float pattern[16];
+    __m128 scales[4], biases[4];
+    if (pixels < 4) return 0;
+    for (ptrdiff_t k = 0; k < 4 * channels; k++) pattern[k] = scale[k % channels];
+    for (ptrdiff_t v = 0; v < channels; v++) scales[v] = _mm_loadu_ps(pattern + 4 * v);
+    for (ptrdiff_t k = 0; k < 4 * channels; k++) pattern[k] = bias[k % channels];
+    for (ptrdiff_t v = 0; v < channels; v++) biases[v] = _mm_loadu_ps(pattern + 4 * v);
+    for (ptrdiff_t i = 0; i < pixels; i += 4) {
+        if (i > pixels - 4) i = pixels - 4;
+        for (ptrdiff_t v = 0; v < channels; v++) {
+            const ptrdiff_t at = i * channels + 4 * v;
+            int32_t four;
+            memcpy(&four, in + at, 4);
+            const __m128 values = _mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
+            put_four(_mm_add_ps(_mm_mul_ps(values, scales[v]), biases[v]), out, at, half);
+        }
+    }
+    return pixels;
+}
+
+/* The same, eight pixels at a time. */
 AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                               const float *scale, const float *bias, void *out, int half) {
     float pattern[32];
     __m256 scales[4], biases[4];
-    ptrdiff_t i = 0;
+    if (pixels < 8) return 0;
     for (ptrdiff_t k = 0; k < 8 * channels; k++) pattern[k] = scale[k % channels];
     for (ptrdiff_t v = 0; v < channels; v++) scales[v] = _mm256_loadu_ps(pattern + 8 * v);
     for (ptrdiff_t k = 0; k < 8 * channels; k++) pattern[k] = bias[k % channels];
     for (ptrdiff_t v = 0; v < channels; v++) biases[v] = _mm256_loadu_ps(pattern + 8 * v);
-    for (; i + 8 <= pixels; i += 8) {
+    for (ptrdiff_t i = 0; i < pixels; i += 8) {
+        if (i > pixels - 8) i = pixels - 8;
         for (ptrdiff_t v = 0; v < channels; v++) {
-            ptrdiff_t at = i * channels + 8 * v;
-            __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(in + at)));
+            const ptrdiff_t at = i * channels + 8 * v;
+            const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(in + at)));
             put_eight(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(bytes), scales[v]), biases[v]), out, at,
                       half);
         }
     }
-    return i;
+    return pixels;
 }
 
-/* Planar, two to four channels, eight pixels at a time: the lanes of a register get pixels 0 to 3 and 4 to 7,
-   and one shuffle for each channel takes its bytes out, already as wide as an integer. Returns how many
-   pixels are done. */
+/* The bytes that one shuffle takes out of a load of pixels 0 to 3, and out of one that ends with pixel 7, for
+   each channel: already as wide as an integer. */
+static void channel_masks(ptrdiff_t channels, ptrdiff_t c, int8_t *low, int8_t *high) {
+    memset(low, -1, 16);
+    memset(high, -1, 16);
+    for (ptrdiff_t p = 0; p < 4; p++) {
+        low[4 * p] = (int8_t)(p * channels + c);
+        high[4 * p] = (int8_t)(16 - 4 * channels + p * channels + c);
+    }
+}
+
+/* Planar, two to four channels, eight pixels at a time; how many pixels are done. Eight pixels are at least
+   sixteen bytes: both loads stay inside of them. */
+SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                                         const float *scale, const float *bias, void *out, ptrdiff_t plane,
+                                         int half) {
+    __m128i low_masks[4], high_masks[4];
+    __m128 scales[4], biases[4];
+    if (pixels < 8) return 0;
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        int8_t low[16], high[16];
+        channel_masks(channels, c, low, high);
+        low_masks[c] = _mm_loadu_si128((const __m128i *)low);
+        high_masks[c] = _mm_loadu_si128((const __m128i *)high);
+        scales[c] = _mm_set1_ps(scale[c]);
+        biases[c] = _mm_set1_ps(bias[c]);
+    }
+    for (ptrdiff_t i = 0; i < pixels; i += 8) {
+        if (i > pixels - 8) i = pixels - 8;
+        const uint8_t *from = in + i * channels;
+        const __m128i low = _mm_loadu_si128((const __m128i *)from);
+        const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            const __m128 first = _mm_cvtepi32_ps(_mm_shuffle_epi8(low, low_masks[c]));
+            const __m128 second = _mm_cvtepi32_ps(_mm_shuffle_epi8(high, high_masks[c]));
+            put_four(_mm_add_ps(_mm_mul_ps(first, scales[c]), biases[c]), out, c * plane + i, half);
+            put_four(_mm_add_ps(_mm_mul_ps(second, scales[c]), biases[c]), out, c * plane + i + 4, half);
+        }
+    }
+    return pixels;
+}
+
+/* The same with both loads in one register. */
 AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                          const float *scale, const float *bias, void *out, ptrdiff_t plane,
                                          int half) {
     __m256i masks[4];
     __m256 scales[4], biases[4];
-    ptrdiff_t i = 0;
+    if (pixels < 8) return 0;
     for (ptrdiff_t c = 0; c < channels; c++) {
         int8_t bytes[32];
-        memset(bytes, -1, sizeof bytes);
-        for (ptrdiff_t p = 0; p < 4; p++) {
-            bytes[4 * p] = (int8_t)(p * channels + c);
-            bytes[16 + 4 * p] = (int8_t)(16 - 4 * channels + p * channels + c);
-        }
+        channel_masks(channels, c, bytes, bytes + 16);
         masks[c] = _mm256_loadu_si256((const __m256i *)bytes);
         scales[c] = _mm256_set1_ps(scale[c]);
         biases[c] = _mm256_set1_ps(bias[c]);
     }
-    for (; i + 8 <= pixels; i += 8) {
+    for (ptrdiff_t i = 0; i < pixels; i += 8) {
+        if (i > pixels - 8) i = pixels - 8;
         const uint8_t *from = in + i * channels;
-        /* Eight pixels are at least sixteen bytes: both loads stay inside of them. */
-        __m128i low = _mm_loadu_si128((const __m128i *)from);
-        __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
-        __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+        const __m128i low = _mm_loadu_si128((const __m128i *)from);
+        const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
+        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
         for (ptrdiff_t c = 0; c < channels; c++) {
-            __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(both, masks[c]));
+            const __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(both, masks[c]));
             put_eight(_mm256_add_ps(_mm256_mul_ps(values, scales[c]), biases[c]), out, c * plane + i, half);
         }
     }
-    return i;
+    return pixels;
 }
 
-/* Each number of channels compiled on its own, so that its tables stay in registers; 0 pixels of any other.
- */
-AVX2 static ptrdiff_t normalize_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                                     const float *scale, const float *bias, float *out) {
-    switch (channels) {
-    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
-    case 2: return interleaved_avx2(in, pixels, 2, scale, bias, out, 0);
-    case 3: return interleaved_avx2(in, pixels, 3, scale, bias, out, 0);
-    case 4: return interleaved_avx2(in, pixels, 4, scale, bias, out, 0);
-    default: return 0;
+/* Each number of channels, layout and type compiled on its own, so that its tables stay in registers; 0
+   pixels of any other number of channels. A plane of one channel is interleaved. */
+#define VECTOR_CODE(NAME, INTERLEAVED, PLANAR)                                                               \
+    static ptrdiff_t NAME(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,       \
+                          const float *bias, void *out, ptrdiff_t plane, int planar, int half) {             \
+        switch (channels * 4 + planar * 2 + half) {                                                          \
+        case 4:                                                                                              \
+        case 6: return INTERLEAVED(in, pixels, 1, scale, bias, out, 0);                                      \
+        case 5:                                                                                              \
+        case 7: return INTERLEAVED(in, pixels, 1, scale, bias, out, 1);                                      \
+        case 8: return INTERLEAVED(in, pixels, 2, scale, bias, out, 0);                                      \
+        case 9: return INTERLEAVED(in, pixels, 2, scale, bias, out, 1);                                      \
+        case 10: return PLANAR(in, pixels, 2, scale, bias, out, plane, 0);                                   \
+        case 11: return PLANAR(in, pixels, 2, scale, bias, out, plane, 1);                                   \
+        case 12: return INTERLEAVED(in, pixels, 3, scale, bias, out, 0);                                     \
+        case 13: return INTERLEAVED(in, pixels, 3, scale, bias, out, 1);                                     \
+        case 14: return PLANAR(in, pixels, 3, scale, bias, out, plane, 0);                                   \
+        case 15: return PLANAR(in, pixels, 3, scale, bias, out, plane, 1);                                   \
+        case 16: return INTERLEAVED(in, pixels, 4, scale, bias, out, 0);                                     \
+        case 17: return INTERLEAVED(in, pixels, 4, scale, bias, out, 1);                                     \
+        case 18: return PLANAR(in, pixels, 4, scale, bias, out, plane, 0);                                   \
+        case 19: return PLANAR(in, pixels, 4, scale, bias, out, plane, 1);                                   \
+        default: return 0;                                                                                   \
+        }                                                                                                    \
     }
-}
 
-AVX2 static ptrdiff_t normalize_half_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                                          const float *scale, const float *bias, uint16_t *out) {
-    switch (channels) {
-    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
-    case 2: return interleaved_avx2(in, pixels, 2, scale, bias, out, 1);
-    case 3: return interleaved_avx2(in, pixels, 3, scale, bias, out, 1);
-    case 4: return interleaved_avx2(in, pixels, 4, scale, bias, out, 1);
-    default: return 0;
-    }
-}
-
-AVX2 static ptrdiff_t normalize_planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                                            const float *scale, const float *bias, float *out,
-                                            ptrdiff_t plane) {
-    switch (channels) {
-    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 0);
-    case 2: return planar_avx2(in, pixels, 2, scale, bias, out, plane, 0);
-    case 3: return planar_avx2(in, pixels, 3, scale, bias, out, plane, 0);
-    case 4: return planar_avx2(in, pixels, 4, scale, bias, out, plane, 0);
-    default: return 0;
-    }
-}
-
-AVX2 static ptrdiff_t normalize_planar_half_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                                                 const float *scale, const float *bias, uint16_t *out,
-                                                 ptrdiff_t plane) {
-    switch (channels) {
-    case 1: return interleaved_avx2(in, pixels, 1, scale, bias, out, 1);
-    case 2: return planar_avx2(in, pixels, 2, scale, bias, out, plane, 1);
-    case 3: return planar_avx2(in, pixels, 3, scale, bias, out, plane, 1);
-    case 4: return planar_avx2(in, pixels, 4, scale, bias, out, plane, 1);
-    default: return 0;
-    }
-}
+SSE4 VECTOR_CODE(normalize_sse4, interleaved_sse4, planar_sse4)
+AVX2 VECTOR_CODE(normalize_avx2, interleaved_avx2, planar_avx2)
 
 #endif
 
-/* Each of these does what the CPU has vector code for, and the rest in the plain way. */
+    /* Pixels that the CPU has vector code for, and does. */
+    static ptrdiff_t
+    normalize_vectors(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
+                      const float *bias, void *out, ptrdiff_t plane, int planar, int half) {
+#if HW_X86
+    if (simd >= HW_AVX2) return normalize_avx2(in, pixels, channels, scale, bias, out, plane, planar, half);
+    if (simd >= HW_SSE4) return normalize_sse4(in, pixels, channels, scale, bias, out, plane, planar, half);
+#endif
+    return 0;
+}
 
 void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
                   const float *bias, float *out) {
-    ptrdiff_t i = 0;
-#if HW_X86
-    if (simd >= HW_AVX2) i = normalize_avx2(in, pixels, channels, scale, bias, out);
-#endif
+    const ptrdiff_t i = normalize_vectors(simd, in, pixels, channels, scale, bias, out, 0, 0, 0);
     normalize_interleaved(in + i * channels, pixels - i, channels, scale, bias, out + i * channels);
 }
 
 void hw_normalize_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
                        const float *bias, uint16_t *out) {
-    ptrdiff_t i = 0;
-#if HW_X86
-    if (simd >= HW_AVX2) i = normalize_half_avx2(in, pixels, channels, scale, bias, out);
-#endif
-    for (; i < pixels; i++)
+    for (ptrdiff_t i = normalize_vectors(simd, in, pixels, channels, scale, bias, out, 0, 0, 1); i < pixels;
+         i++)
         for (ptrdiff_t c = 0; c < channels; c++)
             out[i * channels + c] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
 }
 
 void hw_normalize_planar(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                          const float *scale, const float *bias, float *out, ptrdiff_t plane) {
-    ptrdiff_t i = 0;
-#if HW_X86
-    if (simd >= HW_AVX2) i = normalize_planar_avx2(in, pixels, channels, scale, bias, out, plane);
-#endif
+    const ptrdiff_t i = normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, 1, 0);
     normalize_channels(in, i, pixels, channels, scale, bias, out, plane);
 }
 
 void hw_normalize_planar_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                               const float *scale, const float *bias, uint16_t *out, ptrdiff_t plane) {
-    ptrdiff_t done = 0;
-#if HW_X86
-    if (simd >= HW_AVX2) done = normalize_planar_half_avx2(in, pixels, channels, scale, bias, out, plane);
-#endif
+    const ptrdiff_t done = normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, 1, 1);
     for (ptrdiff_t c = 0; c < channels; c++)
         for (ptrdiff_t i = done; i < pixels; i++)
             out[c * plane + i] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
