@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import highway
-from highway._core import geometry, philox, simd, values
+from highway._core import geometry, philox, resample, simd, values
 
 PAGE = mmap.PAGESIZE
 ROOM = 4 * PAGE
@@ -66,6 +66,10 @@ def touch_everything():
             ):
                 for dtype in (np.float32, np.uint16):
                     kernel(images, factors, factors, outputs.array(shape, dtype, end))
+            for rows, pixels, filter_ in ((3, 1, 0), (1, 9, 2), (2, width, 4)):
+                out = outputs.array((1, rows, pixels, size), np.uint8, end)
+                whole = np.array([[0.0, 0.0, width, 1.0]])
+                resample.resize_batch(images, whole, np.array([[0, 0, pixels, rows]], np.int32), filter_, out)
             philox.noise(0, 0, 0, np.zeros(1, np.uint32), out.reshape(1, -1))
 
 

@@ -220,11 +220,139 @@ static void resample_span(const hw_axis *x, const uint8_t *row, int origin, int 
     }
 }
 
-/* ---- AVX2 ---- */
-
 #if HW_X86
 
+#define SSE4 __attribute__((target("sse4.1")))
 #define AVX2 __attribute__((target("avx2")))
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* ---- SSE4 ---- */
+
+SSE4 ALWAYS_INLINE void combine_block_sse4(const uint8_t *const *rows, const int16_t *weights, int count,
+                                           uint8_t *out, size_t at) {
+    const __m128i zero = _mm_setzero_si128();
+    __m128i sum0 = _mm_set1_epi32(WEIGHT_HALF), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    for (int k = 0; k < count; k += 2) {
+        const __m128i a = _mm_loadu_si128((const __m128i *)(rows[k] + at));
+        const __m128i b = k + 1 < count ? _mm_loadu_si128((const __m128i *)(rows[k + 1] + at)) : zero;
+        int32_t both; /* this weight and the next, which meets zeros where there is no such row */
+        memcpy(&both, weights + k, sizeof both);
+        const __m128i w = _mm_set1_epi32(both);
+        const __m128i low = _mm_unpacklo_epi8(a, b), high = _mm_unpackhi_epi8(a, b);
+        sum0 = _mm_add_epi32(sum0, _mm_madd_epi16(_mm_unpacklo_epi8(low, zero), w));
+        sum1 = _mm_add_epi32(sum1, _mm_madd_epi16(_mm_unpackhi_epi8(low, zero), w));
+        sum2 = _mm_add_epi32(sum2, _mm_madd_epi16(_mm_unpacklo_epi8(high, zero), w));
+        sum3 = _mm_add_epi32(sum3, _mm_madd_epi16(_mm_unpackhi_epi8(high, zero), w));
+    }
+    const __m128i low = _mm_packs_epi32(_mm_srai_epi32(sum0, WEIGHT_BITS), _mm_srai_epi32(sum1, WEIGHT_BITS));
+    const __m128i high =
+        _mm_packs_epi32(_mm_srai_epi32(sum2, WEIGHT_BITS), _mm_srai_epi32(sum3, WEIGHT_BITS));
+    _mm_storeu_si128((__m128i *)(out + at), _mm_packus_epi16(low, high));
+}
+
+SSE4 static void combine_sse4(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
+                              size_t n) {
+    if (n < 16) {
+        combine_span(rows, weights, count, out, 0, n);
+        return;
+    }
+    for (size_t at = 0; at + 16 <= n; at += 16) combine_block_sse4(rows, weights, count, out, at);
+    if (n % 16) combine_block_sse4(rows, weights, count, out, n - 16);
+}
+
+/* One output pixel of three channels: lanes R G B 0. */
+SSE4 ALWAYS_INLINE __m128i pixel3_sse4(const uint8_t *in, const int16_t *weights, int groups) {
+    const __m128i first = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
+    const __m128i second = _mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+    __m128i sum = _mm_set1_epi32(WEIGHT_HALF);
+    for (int g = 0; g < groups; g++) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(in + 12 * g));
+        const __m128i w01 = _mm_loadu_si128((const __m128i *)(weights + 16 * g));
+        const __m128i w23 = _mm_loadu_si128((const __m128i *)(weights + 16 * g + 8));
+        sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_shuffle_epi8(bytes, first), w01));
+        sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_shuffle_epi8(bytes, second), w23));
+    }
+    return _mm_srai_epi32(sum, WEIGHT_BITS);
+}
+
+SSE4 ALWAYS_INLINE void resample3_sse4(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out,
+                                       const int groups) {
+    const __m128i drop_fourth = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    const int32_t *first = x->first;
+    const int16_t *weights = x->spread;
+    const size_t step = (size_t)groups * 16;
+    int i = 0;
+    row -= (ptrdiff_t)origin * 3;
+    for (; i + 4 <= x->out_size; i += 4, weights += 4 * step, out += 12) {
+        const __m128i p0 = pixel3_sse4(row + (ptrdiff_t)first[i] * 3, weights, groups);
+        const __m128i p1 = pixel3_sse4(row + (ptrdiff_t)first[i + 1] * 3, weights + step, groups);
+        const __m128i p2 = pixel3_sse4(row + (ptrdiff_t)first[i + 2] * 3, weights + 2 * step, groups);
+        const __m128i p3 = pixel3_sse4(row + (ptrdiff_t)first[i + 3] * 3, weights + 3 * step, groups);
+        const __m128i pixels = _mm_packus_epi16(_mm_packs_epi32(p0, p1), _mm_packs_epi32(p2, p3));
+        const __m128i rgb = _mm_shuffle_epi8(pixels, drop_fourth);
+        const int32_t last = _mm_extract_epi32(rgb, 2);
+        _mm_storel_epi64((__m128i *)out, rgb);
+        memcpy(out + 8, &last, 4);
+    }
+    row += (ptrdiff_t)origin * 3;
+    resample_span(x, row, origin, 3, out - (ptrdiff_t)i * 3, i, x->out_size);
+}
+
+/* Four bytes each for four outputs, from the four places on where their inputs begin. */
+SSE4 ALWAYS_INLINE __m128i inputs_of_four(const uint8_t *row, const int32_t *first) {
+    int32_t a, b, c, d;
+    memcpy(&a, row + first[0], 4);
+    memcpy(&b, row + first[1], 4);
+    memcpy(&c, row + first[2], 4);
+    memcpy(&d, row + first[3], 4);
+    return _mm_setr_epi32(a, b, c, d);
+}
+
+/* Four weights each for two outputs that are `stride` weights apart. */
+SSE4 ALWAYS_INLINE __m128i weights_of_two(const int16_t *weights, ptrdiff_t stride) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)weights),
+                              _mm_loadl_epi64((const __m128i *)(weights + stride)));
+}
+
+/* One channel, four outputs at a time. */
+SSE4 ALWAYS_INLINE void resample1_sse4(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out,
+                                       const int groups) {
+    const __m128i zero = _mm_setzero_si128(), half = _mm_set1_epi32(WEIGHT_HALF);
+    const ptrdiff_t stride = (ptrdiff_t)groups * 4;
+    const int16_t *weights = x->weights;
+    int i = 0;
+    for (; i + 4 <= x->out_size; i += 4, weights += 4 * stride) {
+        __m128i sum01 = zero, sum23 = zero; /* two sums to be added for each */
+        for (int g = 0; g < groups; g++) {
+            const __m128i bytes = inputs_of_four(row - origin + 4 * g, x->first + i);
+            const __m128i w01 = weights_of_two(weights + 4 * g, stride);
+            const __m128i w23 = weights_of_two(weights + 2 * stride + 4 * g, stride);
+            sum01 = _mm_add_epi32(sum01, _mm_madd_epi16(_mm_unpacklo_epi8(bytes, zero), w01));
+            sum23 = _mm_add_epi32(sum23, _mm_madd_epi16(_mm_unpackhi_epi8(bytes, zero), w23));
+        }
+        const __m128i sums = _mm_add_epi32(_mm_hadd_epi32(sum01, sum23), half);
+        const __m128i words = _mm_packs_epi32(_mm_srai_epi32(sums, WEIGHT_BITS), zero);
+        const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, zero));
+        memcpy(out + i, &bytes, 4);
+    }
+    resample_span(x, row, origin, 1, out, i, x->out_size);
+}
+
+/* Constants let the compiler unroll the usual cases. */
+#define BY_GROUPS(NAME, CODE)                                                                                \
+    static void NAME(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out) {                       \
+        switch (x->stride / 4) {                                                                             \
+        case 1: CODE(x, row, origin, out, 1); break;                                                         \
+        case 2: CODE(x, row, origin, out, 2); break;                                                         \
+        case 3: CODE(x, row, origin, out, 3); break;                                                         \
+        default: CODE(x, row, origin, out, x->stride / 4);                                                   \
+        }                                                                                                    \
+    }
+
+SSE4 BY_GROUPS(rgb_sse4, resample3_sse4)
+SSE4 BY_GROUPS(gray_sse4, resample1_sse4)
+
+/* ---- AVX2 ---- */
 
 AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t *weights, int count,
                                       uint8_t *out, size_t at) {
@@ -252,7 +380,7 @@ AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t 
 AVX2 static void combine_avx2(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
                               size_t n) {
     if (n < 32) {
-        combine_span(rows, weights, count, out, 0, n);
+        combine_sse4(rows, weights, count, out, n);
         return;
     }
     for (size_t at = 0; at + 32 <= n; at += 32) combine_block(rows, weights, count, out, at);
@@ -278,8 +406,8 @@ AVX2 static inline __m256i fold(__m256i a, __m256i b) {
     return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xF0), _mm256_permute2x128_si256(a, b, 0x21));
 }
 
-AVX2 static inline __attribute__((always_inline)) void resample3(const hw_axis *x, const uint8_t *row,
-                                                                 int origin, uint8_t *out, const int groups) {
+AVX2 ALWAYS_INLINE void resample3_avx2(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out,
+                                       const int groups) {
     const __m256i half = _mm256_set1_epi32(WEIGHT_HALF);
     const __m128i drop_fourth = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
     const int32_t *first = x->first;
@@ -306,21 +434,48 @@ AVX2 static inline __attribute__((always_inline)) void resample3(const hw_axis *
     resample_span(x, row, 0, 3, out - (ptrdiff_t)i * 3, i, x->out_size);
 }
 
-AVX2 static void resample3_avx2(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out) {
-    switch (x->stride / 4) { /* constants let the compiler unroll the usual cases */
-    case 1: resample3(x, row, origin, out, 1); break;
-    case 2: resample3(x, row, origin, out, 2); break;
-    case 3: resample3(x, row, origin, out, 3); break;
-    default: resample3(x, row, origin, out, x->stride / 4);
-    }
+/* Four weights each for four outputs that are `stride` weights apart. */
+AVX2 ALWAYS_INLINE __m256i weights_of_four(const int16_t *weights, ptrdiff_t stride) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(weights_of_two(weights, stride)),
+                                   weights_of_two(weights + 2 * stride, stride), 1);
 }
+
+/* One channel, eight outputs at a time. */
+AVX2 ALWAYS_INLINE void resample1_avx2(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out,
+                                       const int groups) {
+    const __m256i half = _mm256_set1_epi32(WEIGHT_HALF);
+    const ptrdiff_t stride = (ptrdiff_t)groups * 4;
+    const int16_t *weights = x->weights;
+    int i = 0;
+    for (; i + 8 <= x->out_size; i += 8, weights += 8 * stride) {
+        __m256i low = _mm256_setzero_si256(), high = low; /* outputs 0 to 3 and 4 to 7, two sums for each */
+        for (int g = 0; g < groups; g++) {
+            const uint8_t *in = row - origin + 4 * g;
+            const __m256i b0 = _mm256_cvtepu8_epi16(inputs_of_four(in, x->first + i));
+            const __m256i b4 = _mm256_cvtepu8_epi16(inputs_of_four(in, x->first + i + 4));
+            const __m256i w0 = weights_of_four(weights + 4 * g, stride);
+            const __m256i w4 = weights_of_four(weights + 4 * stride + 4 * g, stride);
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(b0, w0));
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(b4, w4));
+        }
+        const __m256i sums = _mm256_add_epi32(_mm256_hadd_epi32(low, high), half); /* 0 1 4 5 | 2 3 6 7 */
+        const __m256i levels = _mm256_permute4x64_epi64(_mm256_srai_epi32(sums, WEIGHT_BITS), 0xD8);
+        const __m128i words =
+            _mm_packs_epi32(_mm256_castsi256_si128(levels), _mm256_extracti128_si256(levels, 1));
+        _mm_storel_epi64((__m128i *)(out + i), _mm_packus_epi16(words, words));
+    }
+    resample_span(x, row, origin, 1, out, i, x->out_size);
+}
+
+AVX2 BY_GROUPS(rgb_avx2, resample3_avx2)
+AVX2 BY_GROUPS(gray_avx2, resample1_avx2)
 
 #endif
 
-/* ---- what runs ---- */
+    /* ---- what runs ---- */
 
-void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
-                     size_t n) {
+    void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weights, int count,
+                         uint8_t *out, size_t n) {
     while (count > 1 && weights[count - 1] == 0) count--;
     while (count > 1 && weights[0] == 0) rows++, weights++, count--;
     if (count == 1 && weights[0] == WEIGHT_ONE) {
@@ -328,8 +483,8 @@ void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weight
         return;
     }
 #if HW_X86
-    if (simd >= HW_AVX2) {
-        combine_avx2(rows, weights, count, out, n);
+    if (simd >= HW_SSE4) {
+        (simd >= HW_AVX2 ? combine_avx2 : combine_sse4)(rows, weights, count, out, n);
         return;
     }
 #endif
@@ -342,8 +497,12 @@ void hw_resample_row(int simd, const hw_axis *x, const uint8_t *row, int origin,
         return;
     }
 #if HW_X86
-    if (simd >= HW_AVX2 && channels == 3) {
-        resample3_avx2(x, row, origin, out);
+    if (simd >= HW_SSE4 && channels == 3) {
+        (simd >= HW_AVX2 ? rgb_avx2 : rgb_sse4)(x, row, origin, out);
+        return;
+    }
+    if (simd >= HW_SSE4 && channels == 1) {
+        (simd >= HW_AVX2 ? gray_avx2 : gray_sse4)(x, row, origin, out);
         return;
     }
 #endif
