@@ -11,8 +11,9 @@ What it takes for granted:
 - Every core has the bandwidth that each had here when all usable cores copied large arrays (a copy counts as one read
   and one write), and all together have no more than --bandwidth, which is that of eight channels of DDR4-3200.
 - Bytes that move: a file three times (copied out of the page cache, then read), what a stage writes twice (its lines
-  are fetched and written back), what it reads once; half of the images are flipped in place; the consumer reads what
-  it gets once. Nothing is found in a cache. That is rather too much: then the memory bound is rather too low.
+  are fetched and written back), what it reads once; half of the images are flipped, in place or on the way through
+  Normalize; the consumer reads what it gets once. Nothing is found in a cache. That is rather too much: then the
+  memory bound is rather too low.
 - The time that the GIL is held for a batch does not grow with threads, and the consumer holds it no more than a loop
   that takes batches does. Close to the bound, threads wait for each other before it is reached.
 - Files are in the page cache (cold.py looks at disks).
@@ -80,10 +81,10 @@ def bytes_moved(job: str, file_bytes: float) -> float:
     shape = JOBS[job]
     pixels = float(shape.height * shape.width * 3)
     moved = 3 * file_bytes + 2 * pixels  # the reader writes
-    moved += pixels  # half of the images are flipped, read and written
+    moved += pixels  # flipped in place, half of them read and written; or read to be normalized
     if shape.dtype == "float32":
-        moved += pixels + 2 * 4 * pixels  # Normalize reads bytes and writes floats
         pixels *= 4
+        moved += 2 * pixels  # floats, flipped on the way
     return moved + pixels
 
 
