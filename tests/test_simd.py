@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from highway._core import simd
+from highway._core import simd, values
 
 
 def test_what_was_asked_for_runs_or_less():
@@ -19,6 +21,34 @@ def test_what_was_asked_for_runs_or_less():
         assert simd.use("plain") == "plain"
     finally:
         simd.use(before)
+
+
+def cpu_has(*wanted):
+    """Whether Linux lists these flags of the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError as error:
+        pytest.skip(f"this system does not list what its processor has: {error}")
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    return set(wanted) <= set(flags)
+
+
+@pytest.mark.parametrize(("name", "flags"), [("sse4", ["sse4_1"]), ("avx2", ["sse4_1", "avx2", "f16c"])])
+def test_what_the_cpu_has_is_used(name, flags):
+    before = simd.in_use()
+    used = simd.use(name)
+    simd.use(before)
+    assert (used == name) == cpu_has(*flags)
+
+
+def test_kernels_run_what_is_in_use(simd_variant):
+    """Seen where the variants may differ: F16C keeps what a NaN holds, the other code makes a plain one."""
+    factors = np.array([0x7FC12345], np.uint32).view(np.float32)
+    for pixels in (8, 50):
+        images = np.ones((1, 1, pixels, 1), np.uint8)
+        out = np.zeros(images.shape, np.uint16)
+        values.normalize(images, factors, factors, out)
+        assert set(out.ravel().tolist()) == {0x7E09 if simd_variant == "avx2" else 0x7E00}
 
 
 def test_an_unknown_variant_is_refused():

@@ -28,7 +28,7 @@ void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);
 void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t size);
 
 /* out = in * scale + bias in float, both roundings, with a scale and bias for each channel; interleaved like
- * the input. */
+ * the input. Finite factors: what else a NaN holds, in half precision, is not the same for all variants. */
 void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
                   const float *bias, float *out);
 
