@@ -18,7 +18,9 @@ What it takes for granted:
   that takes batches does. Close to the bound, threads wait for each other before it is reached.
 - Files are in the page cache (cold.py looks at disks).
 
-On a busy machine the GIL seems to be held longer (who holds it may have to wait for a core) and memory seems slower.
+On a busy machine who holds the GIL may have to wait for a core, as everybody does: the part of the time that it is held
+stays much the same, and is taken of the time that the work would have taken with the cores to itself. Memory seems
+slower there.
 """
 
 import statistics
@@ -88,7 +90,12 @@ def bytes_moved(job: str, file_bytes: float) -> float:
     return moved + pixels
 
 
-def median_costs(job: str, loops: list[dict[str, dict]], taken: list[dict]) -> Costs:
+def undisturbed(found: dict, threads: int) -> float:
+    """Seconds that a run of Highway would have taken with the cores to itself."""
+    return min(found["seconds"], (found["user_seconds"] + found["system_seconds"]) / threads)
+
+
+def median_costs(job: str, threads: int, loops: list[dict[str, dict]], taken: list[dict]) -> Costs:
     """Costs from the rounds of the bare loop (by mode) and of Highway."""
 
     def loop(mode: str) -> float:
@@ -107,7 +114,7 @@ def median_costs(job: str, loops: list[dict[str, dict]], taken: list[dict]) -> C
         decoding=loop(mode) - loop(f"{mode}-entropy"),
         whole=highway("user_seconds", "system_seconds"),
         system=highway("system_seconds"),
-        gil=share * sum(found["seconds"] for found in taken) / sum(found["images"] for found in taken),
+        gil=share * statistics.median(undisturbed(found, threads) / found["images"] for found in taken),
         gil_share=share,
         bytes_moved=bytes_moved(job, read["bytes"] / read["images"]),
         batch_size=JOBS[job].batch_size,
@@ -143,7 +150,7 @@ def measure_costs(
             loops.append({mode: limit.measure(mode, threads, warmup, seconds) for mode in modes})
             with Steady(python, directory, job, threads, warmup, probe) as steady:
                 taken.append(steady.run(seconds))
-    return median_costs(job, loops, taken)
+    return median_costs(job, threads, loops, taken)
 
 
 def memory_bandwidth(threads: int, seconds: float) -> float:

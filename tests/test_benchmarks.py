@@ -393,6 +393,32 @@ def test_model_counts_bytes_by_the_shapes_of_the_job(benchmarks):
     assert model.bytes_moved("rrc", 0) == (2 + 1 + 8 + 4) * pixels
 
 
+def test_costs_are_differences_and_the_gil_is_counted_without_disturbance(benchmarks):
+    model = benchmarks("scaling_model")
+
+    def loop(milliseconds):
+        return {"cpu_seconds": milliseconds * 0.1, "images": 100, "bytes": 100_000}
+
+    loops = [{"read": loop(0.1), "full-entropy": loop(0.7), "full": loop(1.0)}]
+    taken = {
+        "images": 1000,
+        "user_seconds": 1.1,
+        "system_seconds": 0.1,
+        "gil_questions": 200,
+        "gil_waits": 10,
+    }
+    for seconds in (0.6, 6.0):  # 2 cores to itself, and hardly any
+        costs = model.median_costs("fit", 2, loops, [taken | {"seconds": seconds}])
+        assert costs.reading == pytest.approx(0.1e-3)
+        assert costs.entropy == pytest.approx(0.6e-3)
+        assert costs.decoding == pytest.approx(0.3e-3)
+        assert costs.whole == pytest.approx(1.2e-3)
+        assert costs.system == pytest.approx(0.1e-3)
+        assert costs.gil_share == pytest.approx(0.05)
+        assert costs.gil == pytest.approx(0.05 * 0.6e-3)
+        assert costs.bytes_moved == 3 * 1000 + 4 * 240 * 320 * 3
+
+
 def test_memory_bandwidth_is_measured(benchmarks):
     model = benchmarks("scaling_model")
     assert model.memory_bandwidth(2, 0.01) > 1e6
