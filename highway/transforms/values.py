@@ -124,9 +124,9 @@ class Normalize(Transform):
                 f"Normalize: mean is {self.mean} and std is {self.std}, for images with {channels} channels; "
                 "expected one number, or one for each channel"
             )
-        scale = np.ascontiguousarray(np.broadcast_to(self._scale, channels))
-        bias = np.ascontiguousarray(np.broadcast_to(self._bias, channels))
-        return scale, bias
+        if len(self._scale) == channels:
+            return self._scale, self._bias
+        return np.full(channels, self._scale[0]), np.full(channels, self._bias[0])
 
     def _room(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """For the result of images of this shape."""
