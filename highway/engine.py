@@ -261,7 +261,7 @@ class Pipeline:
         self._over: tuple[int, int] | None = None
         self._outcome = _Outcome()
         self._control = control = _Control(modules, [station.output for station in self._stations], bound)
-        self._tuning = _Tuning(self._stations, control, self._outcome)
+        self._tuning = _Tuning(self._stations, control, self._outcome, bound)
         self._finalizer = weakref.finalize(self, control.shutdown)
         before: Module | None = None
         for module in modules:
@@ -787,13 +787,22 @@ class _Station:
         assert self.input is not None
         return self.input.measures()["waited_items"]
 
-    def reading(self) -> ModuleReading:
-        """The figures that say how many workers the module should have."""
+    def batch_bytes(self) -> int:
+        """Size of its batches, on average; 0 before the first."""
         batches = sum(worker.batches for worker in self.workers)
-        nbytes = sum(worker.nbytes for worker in self.workers)
+        return sum(worker.nbytes for worker in self.workers) // max(1, batches)
+
+    def most_bytes(self) -> int:
+        """Most bytes that may be outstanding behind it, with the workers that it has."""
+        capacity, nbytes = _capacity(self.module, self.active), self.batch_bytes()
+        return max(min(self.share, capacity * nbytes), self.active * nbytes)
+
+    def reading(self, room: int) -> ModuleReading:
+        """The figures that say how many workers the module should have, with so many bytes for its batches."""
+        nbytes = self.batch_bytes()
         return ModuleReading(
             workers=self.active,
-            allowed=min(self.most, self.share * batches // nbytes) if nbytes else self.most,
+            allowed=min(self.most, max(self.share, room) // nbytes) if nbytes else self.most,
             busy=self.busy(),
             waited_tasks=self.waited_input() if self.kind == "source" else 0.0,
         )
@@ -963,8 +972,11 @@ class _Tuning:
     Has no thread of its own: a worker that has put its batch down looks, if it is time to.
     """
 
-    def __init__(self, stations: Sequence[_Station], control: _Control, outcome: _Outcome) -> None:
+    def __init__(
+        self, stations: Sequence[_Station], control: _Control, outcome: _Outcome, max_bytes: int
+    ) -> None:
         self.stations = stations
+        self.max_bytes = max_bytes
         self.control = control
         self.outcome = outcome
         self.tuner = Tuner(
@@ -986,7 +998,7 @@ class _Tuning:
             if now < self.due or self.control.ended is not None:
                 return
             self.due = now + LOOK_INTERVAL
-            counts = self.tuner.observe(self._reading(now))
+            counts = self.tuner.observe(self.reading(now))
             if counts is not None:
                 self.give(counts)
         finally:
@@ -1002,17 +1014,21 @@ class _Tuning:
         """What was tried, and whether that is all; nothing where all numbers are fixed."""
         return (self.tuner.report, self.tuner.settled) if self.tunes else ("", True)
 
-    def _reading(self, now: float) -> Reading:
+    def reading(self, now: float) -> Reading:
+        """The figures of now, by `_clock`."""
         last = self.stations[-1]
         # Nothing comes out of a sink: what goes in counts.
         sink = last.input if isinstance(last, _SinkStation) else None
         measures = (sink or last.output).measures()
+        # What one module's share of the bytes has no use for may be another's.
+        used = [station.most_bytes() for station in self.stations[: -1 if sink else None]]
+        rooms = [self.max_bytes - sum(used) + bytes_ for bytes_ in [*used, 0]]
         return Reading(
             seconds=now - self.control.started,
             delivered=int(measures["batches"] + measures["holes"]),
             cpu=time.process_time(),
             consumer_waited=None if sink else measures["waited_items"],
-            modules=tuple(station.reading() for station in self.stations),
+            modules=tuple(map(_Station.reading, self.stations, rooms)),
         )
 
 

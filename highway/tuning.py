@@ -31,7 +31,11 @@ MOST_BLOCKS = 8
 # More workers must raise the rate by this share; fewer may lower it by that one.
 GAIN = 0.05
 LOSS = 0.03
-# A trial that loses this share is ended at once; a rate that changed by as much calls for new trials.
+# A trial that loses so much is ended at once: it costs its user time. With fewer workers a little is enough,
+# since it is never wrong to leave all as it was.
+MUCH = 1 / 3
+LITTLE = 0.1
+# A rate that has changed by this share calls for new trials.
 MARKED = 1 / 3
 # A consumer that waits less than this share of the time is slower than the pipeline.
 CONSUMER_LIMITS = 0.1
@@ -390,7 +394,7 @@ class Tuner:
             return self._end(trial, False, reading) if trial.discarded >= MOST_BLOCKS else None
         self._window.add(block)
         trial.gain = self._window.rate / trial.rate - 1
-        if trial.gain < -MARKED:
+        if trial.gain < -(MUCH if trial.grows else LITTLE):
             return self._end(trial, False, reading)
         if len(self._window) < BLOCKS:
             return None

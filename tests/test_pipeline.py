@@ -1109,7 +1109,7 @@ def test_thread_that_is_not_to_be_had_is_done_without(monkeypatch):
         give(pipeline, 8, 5)
         station = pipeline._stations[1]
         assert (station.active, station.most, len(station.workers)) == (2, 2, 2)
-        assert station.reading().allowed == 2
+        assert pipeline._tuning.reading(0).modules[1].allowed == 2
         assert numbers_of(pipeline) == list(range(100))
 
 
@@ -1133,15 +1133,30 @@ def test_bounds_follow_the_workers_that_are_at_work():
                 expected = [batches * workers, workers]
                 eventually(lambda queue=queue, expected=expected: held_and_reserving(queue) == expected)
                 assert pipeline.stats().modules[0].capacity == 2 * workers
-            assert pipeline._stations[0].reading().allowed == (0 if max_bytes else 8)
 
 
 @pytest.mark.usefixtures("eight_cores")
 def test_memory_for_batches_bounds_the_workers():
-    with Pipeline([Numbers(100, workers=1), Pass(), Pass()], max_bytes=3 * 32 * 5) as pipeline:
-        list(pipeline)
-        # A third of the bytes for each queue; a batch has 32.
-        assert [station.reading().allowed for station in pipeline._stations] == [1, 5, 5]
+    def allowed(max_bytes, **queue):
+        modules = [Numbers(100, workers=1, **queue), Pass(**queue), Pass(**queue)]
+        with Pipeline(modules, max_bytes=max_bytes) as pipeline:
+            list(pipeline)
+            return [module.allowed for module in pipeline._tuning.reading(0).modules]
+
+    # Batches of 32 bytes, each queue has a third. Of 15 batches all may be in use.
+    assert allowed(32 * 15, queue_size=9) == [1, 5, 5]
+    # Four in each queue leave three to who needs them, beside its own.
+    assert allowed(32 * 15) == [1, 7, 7]
+    assert allowed(32 * 3) == [1, 1, 1]
+    assert allowed(32 * 1000) == [1, 8, 8]
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_memory_is_no_bound_while_the_size_of_batches_is_unknown():
+    gate = Gate()
+    with Pipeline([Numbers(100, workers=1), gate], max_bytes=64) as pipeline:
+        assert gate.entered.wait(LIMIT)
+        assert pipeline._tuning.reading(0).modules[1].allowed == 8
 
 
 class Disk(Pass):
@@ -1199,7 +1214,7 @@ def test_figures_that_are_looked_at():
                 pipeline.wait(LIMIT)
             else:
                 list(pipeline)
-            reading = pipeline._tuning._reading(pipeline._control.started + 5)
+            reading = pipeline._tuning.reading(pipeline._control.started + 5)
         assert reading.seconds == 5
         assert reading.delivered == 20
         assert reading.cpu > 0
