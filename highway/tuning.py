@@ -31,6 +31,8 @@ MOST_BLOCKS = 8
 # More workers must raise the rate by this share; fewer may lower it by that one.
 GAIN = 0.05
 LOSS = 0.03
+# A relative standard error up to which a rate is known well enough to compare with.
+LEAST_DOUBT = 0.01
 # A trial that loses so much is ended at once: it costs its user time. With fewer workers a little is enough,
 # since it is never wrong to leave all as it was.
 MUCH = 1 / 3
@@ -299,6 +301,8 @@ class Tuner:
         self._review(reading)
         change = self._suggestion(reading)
         if change is not None:
+            if self._window.doubt > LEAST_DOUBT and len(self._window) < MOST_BLOCKS:
+                return None
             return self._begin(*change, reading)
         if self._settled_rate is None:
             self._settled_rate = self._window.rate
@@ -349,11 +353,10 @@ class Tuner:
         A step is a quarter of what is there: one in thirty could not be told from noise.
         """
         window, module, ceiling = self._window, reading.modules[place], self._ceilings[place]
-        busy = window.busy(place)
         if (
             ceiling is None
-            or busy < HARDLY_BUSY * module.workers
-            or window.waiting_for_tasks(place) > busy
+            # A source that waits for its tasks is not busy either: more workers would only wait for them too.
+            or window.busy(place) < HARDLY_BUSY * module.workers
             or window.cpu > min(CORES_FULL * self._cores, self._cores - SPARE)
         ):
             return None
@@ -382,9 +385,6 @@ class Tuner:
         )
 
     def _judge(self, trial: Trial, block: _Block, reading: Reading) -> tuple[int, ...] | None:
-        if any(reading.modules[place].workers != count for place, count in trial.after.items()):
-            # No thread was to be had, for instance.
-            return self._end(trial, False, reading)
         if self._skip:
             self._skip = False
             return None

@@ -163,6 +163,11 @@ def test_processors_that_are_in_use_already_are_not_tried_for():
     assert played.tuner.report == "Tuning: settled."
 
 
+def test_processors_that_are_in_use_are_not_tried_for_where_one_thread_limits():
+    played = Played([Part(cpu=0.02, workers=2), Part(cpu=0.02, ceiling=2)], cores=2).play(60)
+    assert played.changes == []
+
+
 def test_workers_that_wait_for_a_disk_may_be_more_than_processors_in_use():
     played = Played([Part(cpu=0.001, wait=0.05, ceiling=8), Part(cpu=0.001, ceiling=8)], cores=8).settles()
     assert played.workers == (8, 1)
@@ -246,6 +251,15 @@ def test_workers_that_wait_for_tasks_are_taken_away():
     assert played.workers == (1,)
 
 
+def test_workers_that_were_taken_away_come_back_when_another_module_has_grown():
+    parts = [Part(cpu=0.004, workers=8, ceiling=8), Part(cpu=0.02, ceiling=8, allowed=1)]
+    played = Played(parts, cores=16).settles()
+    assert played.workers == (1, 1)
+    # There is room for more batches now.
+    parts[1].allowed = 8
+    assert played.settles().workers == (2, 8)
+
+
 def test_workers_that_fight_for_pythons_lock_are_taken_away():
     played = Played([Part(python=0.02, workers=4, ceiling=4)]).settles()
     assert played.workers == (1,)
@@ -255,6 +269,9 @@ def test_workers_that_are_busy_waiting_for_a_disk_are_left():
     played = Played([Part(cpu=0.001, wait=0.05, workers=4, ceiling=4)]).settles()
     assert played.workers == (4,)
     assert [trial.kept for trial in played.tuner.trials] == [False]
+    # Which was soon found: after a block that does not count and another.
+    (begun, _), (ended, _) = played.changes
+    assert ended - begun < 7 * STEP
 
 
 # Noise, and how it ends
@@ -274,6 +291,18 @@ def test_noise_does_not_make_python_parallel(seed, noise):
     parts = [Part(cpu=0.002, workers=4), Part(python=0.02, ceiling=16)]
     played = Played(parts, cores=16, noise=noise, seed=seed).settles()
     assert played.parts[1].workers <= 2
+
+
+def test_noise_is_measured_out():
+    """Who looks longer where the difference is within the noise is hardly ever wrong."""
+    wrong = kept = 0
+    for seed in range(100):
+        played = Played([Part(python=0.01, ceiling=2)], cores=4, noise=0.1, seed=seed).play(15)
+        wrong += any(trial.kept for trial in played.tuner.trials if trial.grows)
+        played = Played([Part(cpu=0.01, ceiling=2, useful=1.15)], cores=4, noise=0.1, seed=seed).play(15)
+        kept += any(trial.kept for trial in played.tuner.trials if trial.grows)
+    assert wrong <= 12
+    assert kept >= 95
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -304,6 +333,21 @@ def test_trials_are_bounded_however_noisy(noise):
     in_the_end = [when for when, _ in played.changes if when > 1000]
     assert len(played.changes) < 60
     assert len(in_the_end) < 20
+
+
+def test_trials_end_also_where_conditions_always_speak_for_another():
+    """More workers gain a little, which is not enough, and then everything becomes slower than that."""
+    played = Played([Part(cpu=0.001, workers=2), Part(python=0.02, ceiling=2)])
+    growths = 0
+    for _ in range(6000):
+        before = played.workers
+        played.play(STEP / 2)
+        if played.workers != before:
+            grown = played.workers > before
+            growths += grown
+            played.parts[1].python *= 1 / 1.04 if grown else 1.1
+    # 4 and a step for each of the 2.
+    assert growths <= 6
 
 
 def test_block_is_long_enough_for_slow_batches():
