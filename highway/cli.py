@@ -296,7 +296,7 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
         "--workers",
         type=_positive,
         metavar="N",
-        help="threads that read and decode (one for each usable core)",
+        help="threads that read and decode (as many as help, up to one for each usable core)",
     )
 
 

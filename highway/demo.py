@@ -140,7 +140,7 @@ def run(output: Path, *, epochs: int = 20, workers: int | None = None) -> int:
     epochs : int
         How often each job goes through the photographs.
     workers : int, optional
-        Threads that read and decode; by default one for each usable core.
+        Threads that read and decode; by default as many as help, up to one for each usable core.
 
     Returns
     -------

@@ -206,8 +206,8 @@ class Pipeline:
         batch of an epoch before any of the next (where the source knows its length).
     max_bytes : int, optional
         Most bytes of batches that wait in the queues or are in the making, 1 to 2**62, 128 MiB by default;
-        divided evenly among the queues. One batch for every worker is always allowed, however large; a
-        module whose number of workers is found is given no more of them than have room for their batches.
+        divided evenly among the queues. One batch for every worker is always allowed, however large; but a
+        module whose number of workers is found gets more of them only where there is room for their batches.
 
     Raises
     ------

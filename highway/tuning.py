@@ -245,6 +245,8 @@ class Tuner:
         self._least: list[int] = []
         self._most: list[int] = []
         self._forget()
+        # Name of the module that memory keeps from growing.
+        self._barred = ""
         # The last trial of more workers that was undone, until it is known whether that was right.
         self._undone: Trial | None = None
         self._settled_rate: float | None = None
@@ -308,6 +310,8 @@ class Tuner:
             self._settled_rate = self._window.rate
             self._not_before = reading.seconds + self._patience
         self._standing = "settled"
+        if self._barred:
+            self._standing += f", with no room in max_bytes for another worker of {self._barred}"
         return None
 
     # What to try
@@ -317,6 +321,7 @@ class Tuner:
         if self._left <= 0:
             return None
         window, modules = self._window, reading.modules
+        self._barred = ""
         limiter = self._limiter(reading)
         more = self._more(limiter, reading)
         if more is not None:
@@ -361,7 +366,10 @@ class Tuner:
         ):
             return None
         step = max(1, module.workers // 4)
-        more = min(module.workers + step, ceiling, module.allowed, self._most[place])
+        more = min(module.workers + step, ceiling, self._most[place])
+        if module.allowed <= module.workers < more:
+            self._barred = self._names[place]
+        more = min(more, module.allowed)
         return more if more > module.workers else None
 
     # Trials

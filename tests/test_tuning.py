@@ -224,7 +224,12 @@ def test_memory_bus_that_is_full_ends_growth():
 
 def test_memory_for_batches_ends_growth():
     parts = [Part(cpu=0.001, workers=2), Part(cpu=0.02, ceiling=8, allowed=2)]
-    assert Played(parts, cores=8).settles().workers == (2, 2)
+    played = Played(parts, cores=8).settles()
+    assert played.workers == (2, 2)
+    assert played.tuner.report.endswith("settled, with no room in max_bytes for another worker of Part 1.")
+    # Only as long as that is so.
+    parts[1].allowed = 8
+    assert played.settles().tuner.report.endswith("); settled.")
 
 
 def test_source_whose_tasks_come_slowly_gets_no_more_workers():

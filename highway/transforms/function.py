@@ -23,8 +23,8 @@ class Lambda(Transform):
     ----------
     fn : callable
         Takes the images, uint8 (N, H, W, C) unless a transform before changed that, and returns an array of
-        as many, in the same order. It does not write into what it is given. It runs in several threads at
-        once if the Augmentations have several workers.
+        as many, in the same order. It does not write into what it is given. It may run in several threads at
+        once, unless the Augmentations have ``workers=1``.
 
     Raises
     ------
