@@ -1007,7 +1007,7 @@ class _Tuning:
     def give(self, counts: Sequence[int]) -> None:
         """Have so many workers at work in each module."""
         for station, count in zip(self.stations, counts, strict=True):
-            if station.tuned and count != station.active:
+            if count != station.active:
                 station.employ(count, self.control, self.outcome, self)
 
     def report(self) -> tuple[str, bool]:

@@ -1137,17 +1137,18 @@ def test_bounds_follow_the_workers_that_are_at_work():
 
 @pytest.mark.usefixtures("eight_cores")
 def test_memory_for_batches_bounds_the_workers():
-    def allowed(max_bytes, **queue):
-        modules = [Numbers(100, workers=1, **queue), Pass(**queue), Pass(**queue)]
+    def allowed(max_bytes, workers=1, **queue):
+        modules = [Numbers(100, workers=workers, **queue), Pass(**queue), Pass(**queue)]
         with Pipeline(modules, max_bytes=max_bytes) as pipeline:
             list(pipeline)
             return [module.allowed for module in pipeline._tuning.reading(0).modules]
 
-    # Batches of 32 bytes, each queue has a third. Of 15 batches all may be in use.
+    # Batches of 32 bytes, each queue has a third, whatever the others do with theirs.
     assert allowed(32 * 15, queue_size=9) == [1, 5, 5]
     # Four in each queue leave three to who needs them, beside its own.
     assert allowed(32 * 15) == [1, 7, 7]
     assert allowed(32 * 3) == [1, 1, 1]
+    assert allowed(32 * 6, workers=9) == [2, 2, 2]
     assert allowed(32 * 1000) == [1, 8, 8]
 
 

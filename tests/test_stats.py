@@ -122,6 +122,7 @@ def test_time_of_workers_that_come_and_go(monkeypatch):
         assert gate.entered.wait(LIMIT)
         alone = running.stats().modules[1]
         assert alone.worker_seconds == pytest.approx(alone.seconds)
+        before = 0.0
         for workers in (8, 1):
             running._tuning.give([1, workers])
             begun = running.stats()
@@ -129,6 +130,8 @@ def test_time_of_workers_that_come_and_go(monkeypatch):
             end = running.stats()
             passed = end.modules[1].worker_seconds - begun.modules[1].worker_seconds
             assert passed == pytest.approx(workers * (end.seconds - begun.seconds))
+            assert begun.modules[1].worker_seconds > before
+            before = end.modules[1].worker_seconds
         gate.gate.set()
         list(running)
         assert running.stats() == running.stats()

@@ -342,7 +342,7 @@ def test_trials_are_bounded_however_noisy(noise):
 
 def test_trials_end_also_where_conditions_always_speak_for_another():
     """More workers gain a little, which is not enough, and then everything becomes slower than that."""
-    played = Played([Part(cpu=0.001, workers=2), Part(python=0.02, ceiling=2)])
+    played = Played([Part(cpu=0.0001, workers=2), Part(python=0.002, ceiling=2)])
     growths = 0
     for _ in range(6000):
         before = played.workers
@@ -350,9 +350,10 @@ def test_trials_end_also_where_conditions_always_speak_for_another():
         if played.workers != before:
             grown = played.workers > before
             growths += grown
-            played.parts[1].python *= 1 / 1.04 if grown else 1.1
-    # 4 and a step for each of the 2.
-    assert growths <= 6
+            played.parts[1].python *= 1 / 1.02 if grown else 1.1
+    # 4 for the module, and a step for each of the 2.
+    assert growths == 6
+    assert not any(trial.kept for trial in played.tuner.trials)
 
 
 def test_block_is_long_enough_for_slow_batches():
