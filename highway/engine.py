@@ -58,7 +58,9 @@ MOST_QUEUE_SIZE = 65536
 MOST_BYTES = 2**62
 
 # Seconds between two looks at the figures, where numbers of workers are to be found.
-LOOK_INTERVAL = 0.1
+LOOK_INTERVAL = 0.25
+# Where Linux tells how long threads could have run but waited for a processor.
+TELLS_DELAY = os.path.exists("/proc/self/schedstat")
 
 _END = object()
 _clock = time.perf_counter
@@ -646,10 +648,13 @@ class _Control:
 class _Worker:
     """A worker: its figures, which nobody else writes, and where it is parked while it is not needed."""
 
-    __slots__ = ("batches", "busy", "gate", "nbytes", "number", "samples", "waited")
+    __slots__ = ("batches", "busy", "delayed", "gate", "nbytes", "number", "samples", "thread", "waited")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        # Number that the system gave its thread, once it runs.
+        self.thread = 0
+        self.delayed = 0.0
         self.batches = 0
         self.samples = 0
         self.nbytes = 0
@@ -664,6 +669,13 @@ class _Worker:
         self.batches += 1
         self.samples += batch.size
         self.nbytes += nbytes
+
+    def delay(self) -> float:
+        """Seconds that it could have run but waited for a processor."""
+        # A thread that has ended has no such file any more.
+        with suppress(OSError), open(f"/proc/self/task/{self.thread}/schedstat", "rb") as figures:
+            self.delayed = int(figures.read().split()[1]) / 1e9
+        return self.delayed
 
     def wake(self) -> None:
         """Let it look whether it is needed; also if it has not got as far as to wait."""
@@ -1029,7 +1041,11 @@ class _Tuning:
             cpu=time.process_time(),
             consumer_waited=None if sink else measures["waited_items"],
             modules=tuple(map(_Station.reading, self.stations, rooms)),
+            delayed=self._delay() if self.tuner.asks_for_delay and TELLS_DELAY else None,
         )
+
+    def _delay(self) -> float:
+        return sum(worker.delay() for station in self.stations for worker in station.workers)
 
 
 def _work(station: _Station, worker: _Worker, control: _Control, outcome: _Outcome, tuning: _Tuning) -> None:
@@ -1037,6 +1053,7 @@ def _work(station: _Station, worker: _Worker, control: _Control, outcome: _Outco
     module = station.module
     opened = False
     try:
+        worker.thread = threading.get_native_id()
         control.pool.use()
         module.open()
         opened = True

@@ -92,6 +92,9 @@ class Reading:
     consumer_waited : float or None
         Seconds that the consumer waited; None where a sink consumes.
     modules : tuple of ModuleReading
+    delayed : float or None
+        Seconds that workers could have run but were given no processor; None where the system does not tell, or
+        where it is not asked for (`Tuner.asks_for_delay`).
     """
 
     seconds: float
@@ -99,6 +102,7 @@ class Reading:
     cpu: float
     consumer_waited: float | None
     modules: tuple[ModuleReading, ...]
+    delayed: float | None = None
 
 
 @dataclass
@@ -141,20 +145,19 @@ class _Block:
     consumer_waited: float | None
     busy: tuple[float, ...]
     waited_tasks: tuple[float, ...]
+    delayed: float | None
 
     @classmethod
     def between(cls, first: Reading, last: Reading) -> _Block:
-        waited = None
-        if first.consumer_waited is not None and last.consumer_waited is not None:
-            waited = last.consumer_waited - first.consumer_waited
         pairs = list(zip(first.modules, last.modules, strict=True))
         return cls(
             last.seconds - first.seconds,
             last.delivered - first.delivered,
             last.cpu - first.cpu,
-            waited,
+            _difference(first.consumer_waited, last.consumer_waited),
             tuple(after.busy - before.busy for before, after in pairs),
             tuple(after.waited_tasks - before.waited_tasks for before, after in pairs),
+            _difference(first.delayed, last.delayed),
         )
 
     @property
@@ -207,6 +210,12 @@ class _Window:
         """Processors in use, on average."""
         return sum(block.cpu for block in self.blocks) / self.seconds
 
+    @property
+    def delayed(self) -> float | None:
+        """Workers that waited for a processor, on average; None where that is not known."""
+        known = [block.delayed for block in self.blocks if block.delayed is not None]
+        return sum(known) / self.seconds if len(known) == len(self.blocks) else None
+
     def busy(self, place: int) -> float:
         """Workers of a module that were at work, on average."""
         return sum(block.busy[place] for block in self.blocks) / self.seconds
@@ -240,6 +249,9 @@ class Tuner:
         self._trial: Trial | None = None
         self._trials: deque[Trial] = deque(maxlen=32)
         self._standing = "measuring"
+        # Reading how long threads waited for processors is dear: it is asked for where it decides, and once.
+        self.asks_for_delay = False
+        self._asked = False
         # Trials that are left, and what they found: numbers of workers outside of these bounds are no use.
         self._left = 0
         self._least: list[int] = []
@@ -298,14 +310,15 @@ class Tuner:
             self._standing = "the consumer limits, so nothing is tried"
             return None
         self._window.add(block)
-        if len(self._window) < BLOCKS:
+        blocks = len(self._window)
+        if blocks < BLOCKS or (blocks < MOST_BLOCKS and self._window.doubt > LEAST_DOUBT):
             return None
         self._review(reading)
         change = self._suggestion(reading)
         if change is not None:
-            if self._window.doubt > LEAST_DOUBT and len(self._window) < MOST_BLOCKS:
-                return None
             return self._begin(*change, reading)
+        if self.asks_for_delay:
+            return None
         if self._settled_rate is None:
             self._settled_rate = self._window.rate
             self._not_before = reading.seconds + self._patience
@@ -333,14 +346,28 @@ class Tuner:
             enough = max(1, math.ceil(window.busy(place) / BUSY_ENOUGH))
             if self._least[place] <= enough < modules[place].workers:
                 return place, enough
-        busy = sum(window.busy(place) for place in range(len(modules)))
-        if busy - window.cpu >= max(FIGHT, FIGHT_SHARE * busy):
-            # The one that limits first: its workers are the ones that are always busy.
-            for place in sorted(places, key=lambda place: (place != limiter, -window.busy(place))):
-                half = (modules[place].workers + 1) // 2
-                if half >= self._least[place]:
-                    return place, half
-        return None
+        # The one that limits first: its workers are the ones that are always busy.
+        places.sort(key=lambda place: (place != limiter, -window.busy(place)))
+        halves = [(place, (modules[place].workers + 1) // 2) for place in places]
+        halves = [(place, half) for place, half in halves if half >= self._least[place]]
+        return halves[0] if halves and self._fight() else None
+
+    def _fight(self) -> bool:
+        """Whether busy workers wait for each other, not for processors that other processes have taken.
+
+        Those are given back some time, and the workers that were taken away would be missed then.
+        """
+        window = self._window
+        asked, self.asks_for_delay = self.asks_for_delay, False
+        busy = sum(window.busy(place) for place in range(len(self._names)))
+        idle, many = busy - window.cpu, max(FIGHT, FIGHT_SHARE * busy)
+        if asked:
+            return window.delayed is not None and idle - window.delayed >= many
+        if idle >= many and not self._asked:
+            self._asked = self.asks_for_delay = True
+            self._window = _Window()
+            self._skip = True
+        return False
 
     def _limiter(self, reading: Reading) -> int:
         """Place of the module whose workers have the least time to spare."""
@@ -427,12 +454,13 @@ class Tuner:
         self._trials.append(trial)
         self._trial = None
         self._standing = "measuring"
+        self._asked = False
         grows = trial.grows
         for place, count in trial.after.items():
             if kept == grows:
                 self._least[place] = max(self._least[place], count if kept else count + 1)
-            if kept != grows:
-                self._most[place] = min(self._most[place], count if kept else count - 1)
+            if grows and not kept:
+                self._most[place] = min(self._most[place], count - 1)
         if kept:
             if grows:
                 # What did not help the others then may help them now.
@@ -464,6 +492,7 @@ class Tuner:
             self._patience *= 2
 
     def _forget(self) -> None:
+        self._asked = False
         self._least = [1 for _ in self._ceilings]
         self._most = [ceiling or 0 for ceiling in self._ceilings]
         self._left = sum(4 + _steps(ceiling) for ceiling in self._ceilings if ceiling)
@@ -472,6 +501,10 @@ class Tuner:
         return " with ".join(
             f"{self._names[place]} {trial.before[place]} -> {count}" for place, count in trial.after.items()
         )
+
+
+def _difference(first: float | None, last: float | None) -> float | None:
+    return None if first is None or last is None else last - first
 
 
 def _steps(ceiling: int) -> int:

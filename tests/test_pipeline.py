@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import random
 import sys
 import threading
@@ -1223,6 +1224,22 @@ def test_figures_that_are_looked_at():
         assert [module.workers for module in reading.modules] == [1, 1, 1][: len(reading.modules)]
         assert all(module.busy > 0 for module in reading.modules)
         assert [module.waited_tasks > 0 for module in reading.modules[:2]] == [True, False]
+
+
+def test_time_without_a_processor_is_read_where_it_is_asked_for():
+    gate = Gate()
+    with Pipeline([Numbers(100), gate]) as pipeline:
+        assert gate.entered.wait(LIMIT)
+        tuning = pipeline._tuning
+        tuning.due = math.inf
+        assert tuning.reading(0).delayed is None
+        tuning.tuner.asks_for_delay = True
+        delayed = tuning.reading(0).delayed
+        assert (delayed is not None) == os.path.exists("/proc/self/schedstat")
+        assert delayed is None or 0 <= delayed < LIMIT
+        # Who ran has waited before that, if only for nanoseconds.
+        assert delayed is None or any(worker.delay() for worker in pipeline._stations[1].workers)
+    assert delayed is None or tuning.reading(0).delayed >= delayed
 
 
 def test_module_may_forget_to_call_init():

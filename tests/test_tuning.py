@@ -43,6 +43,10 @@ class Played:
     consumer: float = 1e-9
     sink: bool = False
     noise: float = 0.0
+    # Processors that other processes take, and whether the system tells who waits for one.
+    taken: float = 0.0
+    tells: bool = True
+    delayed: float = 0.0
     seed: int = 0
     seconds: float = 0.0
     delivered: float = 0.0
@@ -69,7 +73,7 @@ class Played:
         """Batches a second that the processors and Python's lock allow."""
         python = sum(part.python for part in self.parts)
         cpu = sum(part.cpu + part.python for part in self.parts)
-        return min(1 / python if python else math.inf, self.cores / cpu if cpu else math.inf)
+        return min(1 / python if python else math.inf, (self.cores - self.taken) / cpu if cpu else math.inf)
 
     @property
     def rate(self):
@@ -91,10 +95,12 @@ class Played:
             self.waited += max(0.0, 1 - rate * self.consumer) * STEP
             slowest = alone.index(min(alone))
             starved = self.rate < 1 / self.consumer
+            crowded = self.taken and self.rate < min(*alone, math.inf)
             for place, part in enumerate(self.parts):
                 busy = min(part.workers, rate * part.work)
                 # Who limits is always at work, or seems to be: waiting for a lock or a processor counts.
                 if place == slowest and starved and not part.tasks:
+                    self.delayed += (part.workers - busy) * STEP if crowded else 0
                     busy = part.workers
                 self.busy[place] += busy * STEP
                 if part.tasks:
@@ -123,6 +129,7 @@ class Played:
                 ModuleReading(part.workers, part.allowed, busy, tasks)
                 for part, busy, tasks in zip(self.parts, self.busy, self.tasks, strict=True)
             ),
+            self.delayed if self.tells and self.tuner.asks_for_delay else None,
         )
 
     def settles(self, seconds=120.0):
@@ -249,6 +256,7 @@ def test_workers_that_only_wait_are_taken_away():
     played = Played([Part(cpu=0.001, workers=8, ceiling=8), Part(cpu=0.02, workers=2)], cores=8).settles()
     assert played.workers == (1, 2)
     assert [trial.kept for trial in played.tuner.trials] == [True]
+    assert not played.tuner.asks_for_delay
 
 
 def test_workers_that_wait_for_tasks_are_taken_away():
@@ -268,6 +276,31 @@ def test_workers_that_were_taken_away_come_back_when_another_module_has_grown():
 def test_workers_that_fight_for_pythons_lock_are_taken_away():
     played = Played([Part(python=0.02, workers=4, ceiling=4)]).settles()
     assert played.workers == (1,)
+
+
+def test_workers_that_wait_for_processors_of_other_processes_are_left():
+    """They do not look different, but are needed once the others are done."""
+    played = Played([Part(cpu=0.02, workers=2, ceiling=2)], cores=2, taken=1.0).settles()
+    assert played.changes == []
+    assert played.tuner.settled
+    assert not played.tuner.asks_for_delay
+
+
+def test_fight_is_not_made_out_where_the_system_does_not_tell_who_waits():
+    played = Played([Part(python=0.02, workers=4, ceiling=4)], tells=False).settles()
+    assert played.changes == []
+    assert played.tuner.settled
+
+
+def test_workers_that_were_taken_away_by_mistake_come_back():
+    parts = [Part(python=0.02, workers=4, ceiling=4)]
+    played = Played(parts)
+    while played.workers != (1,):
+        played.play(STEP)
+    # The lock is no longer held, and nothing else has changed.
+    parts[0].python, parts[0].cpu = 0.0, 0.02
+    # Not 4, perhaps: 3 may have been tried before.
+    assert played.settles().workers[0] >= 2
 
 
 def test_workers_that_are_busy_waiting_for_a_disk_are_left():
