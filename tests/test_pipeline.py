@@ -1226,6 +1226,42 @@ def test_figures_that_are_looked_at():
         assert [module.waited_tasks > 0 for module in reading.modules[:2]] == [True, False]
 
 
+@pytest.mark.usefixtures("eight_cores")
+def test_every_kind_of_module_looks_at_the_figures_when_it_is_time(monkeypatch):
+    monkeypatch.setattr("highway.engine.LOOK_INTERVAL", -math.inf)
+    gate, who = Gate(), set()
+    modules = [Numbers(20, workers=1), Pass(), gate, Collect()]
+    with Pipeline(modules) as pipeline:
+        assert gate.entered.wait(LIMIT)
+        pipeline._tuning.look = lambda: who.add(threading.current_thread().name)
+        gate.gate.set()
+        pipeline.wait(LIMIT)
+    assert who == {f"highway {name} 0" for name in ("Numbers", "Pass", "Gate", "Collect")}
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_figures_are_looked_at_by_one_at_a_time_now_and_then_and_not_after_the_end():
+    gate, seen = Gate(), []
+    with Pipeline([Numbers(2), gate]) as pipeline:
+        assert gate.entered.wait(LIMIT)
+        eventually(lambda: not pipeline._stations[0].present)
+        tuning = pipeline._tuning
+        tuning.tuner.observe = seen.append
+        for _ in range(2):
+            tuning.due = 0
+            with tuning._lock:
+                Task(tuning.look).result()
+            tuning.look()
+            tuning.look()
+        assert len(seen) == 2
+        gate.gate.set()
+        tuning.due = math.inf
+        list(pipeline)
+        tuning.due = 0
+        tuning.look()
+        assert len(seen) == 2
+
+
 def test_time_without_a_processor_is_read_where_it_is_asked_for():
     gate = Gate()
     with Pipeline([Numbers(100), gate]) as pipeline:
