@@ -128,11 +128,15 @@ def extensions():
         extension("values", "pixels.c", "windows.c"),
         extension(
             "jpeg",
+            "crew.c",
+            "files.c",
             "jpeg_decoder.c",
             "jpeg_sequential.c",
             "jpeg_entropy.c",
             "jpeg_samples.c",
+            "pixels.c",
             "resampler.c",
+            libs=["-pthread"],
         ),
         extension("resample", "resampler.c"),
     ]

@@ -132,6 +132,13 @@ class Module:
         """Most threads that the module is given, where the user gives no number: one a usable core."""
         return usable_cores()
 
+    def follow(self, before: Module | None) -> None:
+        """Called once, before any worker starts, with the module in front; None for a source.
+
+        Modules are called in order, so that the one in front has been called already.
+        """
+        self.input_handed_over = before is not None and before.hands_over
+
     def open(self) -> None:
         """Called in every worker thread before its first batch."""
 
@@ -265,11 +272,9 @@ class Pipeline:
         self._control = control = _Control(modules, [station.output for station in self._stations], bound)
         self._tuning = _Tuning(self._stations, control, self._outcome, bound)
         self._finalizer = weakref.finalize(self, control.shutdown)
-        before: Module | None = None
-        for module in modules:
+        for before, module in zip((None, *modules), modules, strict=False):
             module._taken = True
-            module.input_handed_over = before is not None and before.hands_over
-            before = module
+            module.follow(before)
         try:
             for station in self._stations:
                 station.start(control, self._outcome, self._tuning)

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from decoding import decode_into
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import jpeg_bytes, jpeg_kinds, opened, photograph, segment, with_size
@@ -42,10 +43,8 @@ def decode(decoder, path, window=None, size=None, *, channels=3, filter_=BILINEA
     window = (0, 0, width, height) if window is None else window
     size = (height, width) if size is None else size
     out = np.full((1, *size, channels), 77, np.uint8)
-    target = np.array([[0, 0, size[1], size[0]]], np.int32)
-    (status,) = decoder.decode(
-        np.zeros(1, np.int64), np.array([window], float), target, filter_, exact, np.zeros(1, np.int64), out
-    )
+    target = (0, 0, size[1], size[0])
+    (status,) = decode_into(decoder, [0], [window], [target], filter_, exact, [0], out)
     return (status, out[0]) if status == jpeg.OK else (status, decoder.message(0))
 
 
@@ -183,16 +182,8 @@ def test_garbage_inside_never_shows_unwritten_pixels(decoder, tmp_path, kind):
         pair = []
         for before in (0, 255):
             out = np.full((1, 20, 30, 3), before, np.uint8)
-            window = np.array([[width * 0.1, height * 0.2, width * 0.9, height]])
-            (status,) = decoder.decode(
-                np.zeros(1, np.int64),
-                window,
-                np.array([[0, 0, 30, 20]], np.int32),
-                BILINEAR,
-                True,
-                np.zeros(1, np.int64),
-                out,
-            )
+            window = (width * 0.1, height * 0.2, width * 0.9, height)
+            (status,) = decode_into(decoder, [0], [window], [(0, 0, 30, 20)], BILINEAR, True, [0], out)
             pair.append((status, out))
             if status != jpeg.OK:
                 decoder.read([os.fsencode(path)])  # a sample that failed has to be read again
@@ -340,7 +331,7 @@ def test_a_batch_lands_in_its_slots(decoder, folder):
     targets = np.array([[2, 1, 22, 18]] * 4, np.int32)
     slots = np.array([5, 0, 3, 2])
     out = np.full((6, 20, 24, 3), 9, np.uint8)
-    assert decoder.decode(np.arange(4), windows_, targets, BILINEAR, True, slots, out) == [jpeg.OK] * 4
+    assert decode_into(decoder, np.arange(4), windows_, targets, BILINEAR, True, slots, out) == [jpeg.OK] * 4
     for i, name in enumerate(names):
         expected = np.full((20, 24, 3), 9)
         expected[1:18, 2:22] = reference(KINDS[name], windows_[i], (17, 20))
@@ -348,18 +339,18 @@ def test_a_batch_lands_in_its_slots(decoder, folder):
     assert np.all(out[[1, 4]] == 9)
 
 
-def test_what_decode_refuses(decoder, folder):
+def test_what_is_refused(decoder, folder):
     decoder.read([os.fsencode(folder / "baseline"), b"/nothing"])
     good = {
         "samples": np.array([0]),
         "windows": np.array([[0.0, 0, 128, 96]]),
         "targets": np.array([[0, 0, 8, 8]], np.int32),
-        "filter": 2,
+        "filter_": 2,
         "exact": False,
         "slots": np.array([0]),
         "out": np.zeros((1, 8, 8, 3), np.uint8),
     }
-    assert decoder.decode(**good) == [jpeg.OK]
+    assert decode_into(decoder, **good) == [jpeg.OK]
     for name, value, message in [
         ("samples", np.array([1]), "sample 1"),
         ("samples", np.array([2]), "sample 2"),
@@ -371,11 +362,14 @@ def test_what_decode_refuses(decoder, folder):
         ("windows", np.array([[0.0, 0, np.nan, 96]]), "not inside"),
         ("windows", np.array([[0.0, 0, 128]]), "rectangles"),
         ("targets", np.array([[0, 0, 9, 8]], np.int32), "not inside"),
-        ("filter", 9, "filter 9"),
+        ("filter_", 9, "filter 9"),
         ("out", np.zeros((1, 8, 8, 4), np.uint8), "4 channels"),
+        ("out", np.zeros((8, 8, 3), np.uint8), "unpack"),
+        ("mirrored", np.zeros((2, 2), np.uint8), "must be equal"),
+        ("mirrored", np.zeros((1, 1), np.uint8), "1 mirrors"),
     ]:
         with pytest.raises(ValueError, match=message):
-            decoder.decode(**{**good, name: value})
+            decode_into(decoder, **{**good, name: value})
 
 
 def test_closed(folder):
@@ -387,15 +381,13 @@ def test_closed(folder):
         lambda: decoder.read([]),
         lambda: decoder.contents(0),
         lambda: decoder.message(0),
-        lambda: decoder.decode(
-            np.zeros(0, np.int64),
-            np.zeros((0, 4)),
-            np.zeros((0, 4), np.int32),
-            2,
-            False,
-            np.zeros(0, np.int64),
-            np.zeros((0, 1, 1, 3), np.uint8),
+        lambda: decoder.status(0),
+        lambda: decoder.leave(),
+        lambda: decoder.by_library,
+        lambda: decode_into(
+            decoder, [0], [(0, 0, 1, 1)], [(0, 0, 1, 1)], 2, False, [0], np.zeros((1, 1, 1, 3), np.uint8)
         ),
+        lambda: decoder.finish(np.zeros(1, np.int64), jpeg.Images(np.zeros((1, 1, 1, 3), np.uint8))),
     ):
         with pytest.raises(ValueError, match="closed"):
             call()

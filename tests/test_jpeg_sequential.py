@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from decoding import decode_into
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import jpeg_bytes, photograph, segment
@@ -58,15 +59,8 @@ def decode(decoder, place, contents, window=None, channels=3):
         return status, decoder.message(0)
     x0, y0, x1, y1 = (0, 0, width, height) if window is None else window
     out = np.full((1, y1 - y0, x1 - x0, channels), 77, np.uint8)
-    (status,) = decoder.decode(
-        np.zeros(1, np.int64),
-        np.array([[x0, y0, x1, y1]], float),
-        np.array([[0, 0, x1 - x0, y1 - y0]], np.int32),
-        NEAREST,
-        True,
-        np.zeros(1, np.int64),
-        out,
-    )
+    window, target = (x0, y0, x1, y1), (0, 0, x1 - x0, y1 - y0)
+    (status,) = decode_into(decoder, [0], [window], [target], NEAREST, True, [0], out)
     return (status, out[0]) if status == jpeg.OK else (status, decoder.message(0))
 
 

@@ -11,7 +11,7 @@ from highway._core cimport simd
 from highway._core.windows cimport (
     check_places,
     check_sizes,
-    hw_picture,
+    hw_pixels,
     hw_window,
     hw_window_copy,
     window_at,
@@ -292,7 +292,7 @@ def windows(
     """
     cdef int variant = simd.level
     cdef Images source, target
-    cdef hw_picture picture
+    cdef hw_pixels picture
     cdef hw_window window
     cdef Py_ssize_t sample
     describe(images, "windows", &source)

@@ -1,51 +1,107 @@
-"""Files to pixels: reads a batch of files, decodes windows of its JPEGs into the slots of a batch; without the GIL."""
+"""Files to pixels: reads the files of a batch and decodes windows of its JPEGs into images; without the GIL."""
 
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
-from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.string cimport memset
 
 from highway._core cimport simd
 
-cdef extern from "jpeg_decoder.h" nogil:
+from highway.errors import QueueClosed
+
+
+cdef extern from "pixels.h" nogil:
+    ctypedef struct hw_numbers:
+        const float *scale
+        const float *bias
+        int half
+        int planar
+
+cdef extern from "resampler.h" nogil:
+    enum: HW_FILTERS
+
+    ctypedef struct hw_buffer:
+        uint8_t *bytes
+        size_t capacity
+
+    void hw_buffer_free(hw_buffer *buffer)
+
+cdef extern from "files.h" nogil:
     enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_BAD_FILE, HW_NO_MEMORY
     enum: HW_MESSAGE_SIZE
 
+    int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message)
+
+cdef extern from "jpeg_decoder.h" nogil:
     ctypedef struct hw_jpeg:
         pass
-
-    ctypedef struct hw_arena:
-        uint8_t *bytes
-        size_t capacity
-        size_t used
 
     ctypedef struct hw_picture:
         int height
         int width
         int orientation
 
+    ctypedef struct hw_image:
+        void *data
+        int height, width, channels
+        const hw_numbers *numbers
+
     ctypedef struct hw_target:
         double x0, y0, x1, y1
-        int height, width, channels, filter, exact, simd
-        uint8_t *out
-        ptrdiff_t out_stride
+        int left, top, height, width, mirror_x, mirror_y, channels, filter, exact, simd
 
     hw_jpeg *hw_jpeg_new()
     void hw_jpeg_free(hw_jpeg *decoder)
-    int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max_pixels, hw_picture *picture,
-                        char *message)
-    int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                       const hw_target *target, char *message)
     int64_t hw_jpeg_by_library(const hw_jpeg *decoder)
-    void hw_arena_clear(hw_arena *arena)
-    int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size, char *message)
     int hw_jpeg_library_version()
 
-cdef extern from "resampler.h" nogil:
-    enum: HW_FILTERS
+cdef extern from "crew.h" nogil:
+    enum: HW_AHEAD
 
-cdef extern from "stdlib.h" nogil:
-    void free(void *)
+    ctypedef struct hw_sample:
+        const char *path
+        int status
+        hw_picture picture
+        hw_target target
+        Py_ssize_t slot
+        char message[HW_MESSAGE_SIZE]
+
+    ctypedef struct hw_job:
+        hw_sample *samples
+        int64_t turn
+        const int64_t *chosen
+        int count
+        hw_image images
+        size_t image_bytes
+        size_t max_bytes
+        int64_t max_pixels
+        int oriented
+        hw_buffer ahead[HW_AHEAD]
+
+    ctypedef struct hw_crew:
+        pass
+
+    ctypedef struct hw_worker:
+        hw_jpeg *jpeg
+        hw_buffer file
+
+    hw_crew *hw_crew_new()
+    void hw_crew_free(hw_crew *crew)
+    void hw_crew_hire(hw_crew *crew, int change)
+    void hw_crew_close(hw_crew *crew)
+    void hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
+    int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker)
+    void hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker)
+    void hw_crew_leave(hw_crew *crew, hw_job *job)
+
 
 OK = HW_OK
 NOT_JPEG = HW_NOT_JPEG
@@ -61,94 +117,135 @@ def library_version():
     return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
 
 
-cdef struct Sample:
-    const char *path
-    size_t offset
-    size_t size
-    int status
-    hw_picture picture
-    char message[HW_MESSAGE_SIZE]
-
-
-cdef void read_samples(
-    Sample *samples, Py_ssize_t n, hw_arena *arena, size_t max_bytes, int64_t max_pixels, bint oriented
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        samples[i].message[0] = 0
-        samples[i].offset = samples[i].size = 0
-        samples[i].status = hw_read_file(
-            samples[i].path, max_bytes, arena, &samples[i].offset, &samples[i].size, samples[i].message
-        )
-        if samples[i].status == HW_OK:
-            samples[i].status = hw_jpeg_inspect(
-                arena.bytes + samples[i].offset, samples[i].size, oriented, max_pixels, &samples[i].picture,
-                samples[i].message,
-            )
-
-
-cdef void decode_samples(
-    hw_jpeg *decoder, Sample *samples, const hw_arena *arena, const int64_t[::1] which, const double[:, ::1] windows,
-    const int32_t[:, ::1] targets, const int64_t[::1] slots, hw_target target, uint8_t[:, :, :, ::1] out,
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef Sample *sample
-    target.channels = <int> out.shape[3]
-    target.out_stride = out.shape[2] * out.shape[3]
-    for i in range(which.shape[0]):
-        sample = samples + which[i]
-        target.x0 = windows[i, 0]
-        target.y0 = windows[i, 1]
-        target.x1 = windows[i, 2]
-        target.y1 = windows[i, 3]
-        target.width = targets[i, 2] - targets[i, 0]
-        target.height = targets[i, 3] - targets[i, 1]
-        target.out = &out[slots[i], targets[i, 1], targets[i, 0], 0]
-        sample.status = hw_jpeg_decode(
-            decoder, arena.bytes + sample.offset, sample.size, &sample.picture, &target, sample.message
-        )
-
-
-cdef class BatchDecoder:
-    """Reads the files of one batch after the other and decodes those that are JPEGs.
-
-    One belongs to one thread. The memory for the files is kept from batch to batch and freed by `close`.
+cdef class Images:
+    """Where decoded pictures go: the images of a batch, as bytes or as numbers that are made of them.
 
     Parameters
     ----------
+    images : ndarray
+        C-contiguous. uint8 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, (N, C,
+        H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (grey).
+    scale, bias : float32 (C,), optional
+        A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
+    planar : bool
+
+    Raises
+    ------
+    ValueError
+        The array is none of these.
+    """
+
+    cdef Py_buffer view
+    cdef hw_numbers numbers
+    cdef hw_image first
+    cdef Py_ssize_t count
+    cdef const float[::1] scale
+    cdef const float[::1] bias
+
+    def __cinit__(self, images not None, const float[::1] scale=None, const float[::1] bias=None, bint planar=False):
+        cdef int c, h, w
+        PyObject_GetBuffer(images, &self.view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
+        format = (<bytes> self.view.format).decode() if self.view.format is not NULL else "B"
+        if self.view.ndim != 4 or format not in (("f", "H") if scale is not None else ("B",)):
+            raise ValueError(
+                f"Images: {self.view.ndim} dimensions of type {format!r}; expected 4 of "
+                + ("float32 or uint16" if scale is not None else "uint8")
+            )
+        if planar and scale is None:
+            raise ValueError("Images: bytes are not planar; give scale and bias")
+        if max(self.view.shape[1], self.view.shape[2], self.view.shape[3]) > 1 << 16:
+            raise ValueError(f"Images: a side of more than {1 << 16}")
+        c, h, w = (1, 2, 3) if planar else (3, 1, 2)
+        self.count = self.view.shape[0]
+        self.first.data = self.view.buf
+        self.first.height = <int> self.view.shape[h]
+        self.first.width = <int> self.view.shape[w]
+        self.first.channels = <int> self.view.shape[c]
+        if self.first.channels != 1 and self.first.channels != 3:
+            raise ValueError(f"Images: {self.first.channels} channels; expected 1 (grey) or 3 (RGB)")
+        if scale is not None:
+            if bias is None or scale.shape[0] != self.first.channels or bias.shape[0] != self.first.channels:
+                raise ValueError(f"Images: scale and bias need a number for each of {self.first.channels} channels")
+            self.scale, self.bias = scale, bias
+            self.numbers.scale = &scale[0]
+            self.numbers.bias = &bias[0]
+            self.numbers.half = format == "H"
+            self.numbers.planar = planar
+            self.first.numbers = &self.numbers
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef class Crew:
+    """The decoders of one reader, which work on the same batches together; see `BatchDecoder`."""
+
+    cdef hw_crew *crew
+
+    def __cinit__(self):
+        self.crew = hw_crew_new()
+        if self.crew is NULL:
+            raise MemoryError("Crew: no memory for a lock")
+
+    def __dealloc__(self):
+        hw_crew_free(self.crew)
+
+    def close(self):
+        """Wake all decoders that wait for their turn; `BatchDecoder.begin` raises QueueClosed from then on."""
+        hw_crew_close(self.crew)
+
+
+# Cleared by the garbage collector, it could not leave its crew any more.
+@cython.no_gc_clear
+cdef class BatchDecoder:
+    """Reads the files of one batch after the other and decodes those that are JPEGs.
+
+    One belongs to one thread. Decoders of one crew decode their batches together, in the order of their turns: each
+    helps with the batches that are due before its own. For every batch `read`, then `begin`, then `finish`; a batch
+    that was read holds up those behind it until it is finished or left.
+
+    Parameters
+    ----------
+    crew : Crew, optional
     max_bytes : int
         Largest file in bytes.
     max_pixels : int
         Largest picture, checked after the header and before any memory is taken for it.
     """
 
-    cdef hw_jpeg *decoder
-    cdef hw_arena arena
-    cdef Sample *samples
+    cdef Crew crew
+    cdef hw_worker worker
+    cdef hw_job job
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity
-    cdef size_t max_bytes
-    cdef int64_t max_pixels
     cdef list paths
+    cdef const int64_t[::1] chosen
 
-    def __cinit__(self, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
-        self.max_bytes = max_bytes
-        self.max_pixels = max_pixels
-        self.decoder = hw_jpeg_new()
-        if self.decoder is NULL:
+    def __cinit__(self, Crew crew=None, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
+        self.crew = Crew() if crew is None else crew
+        self.job.max_bytes = max_bytes
+        self.job.max_pixels = max_pixels
+        self.worker.jpeg = hw_jpeg_new()
+        if self.worker.jpeg is NULL:
             raise MemoryError("BatchDecoder: libjpeg could not be set up")
+        hw_crew_hire(self.crew.crew, 1)
 
     def __dealloc__(self):
         self._free()
 
     cdef void _free(self) noexcept:
-        hw_jpeg_free(self.decoder)
-        self.decoder = NULL
-        free(self.arena.bytes)
-        self.arena.bytes = NULL
-        self.arena.capacity = self.arena.used = 0
-        PyMem_RawFree(self.samples)
-        self.samples = NULL
+        cdef int i
+        if self.worker.jpeg is NULL:
+            return
+        hw_crew_leave(self.crew.crew, &self.job)
+        hw_crew_hire(self.crew.crew, -1)
+        hw_jpeg_free(self.worker.jpeg)
+        self.worker.jpeg = NULL
+        hw_buffer_free(&self.worker.file)
+        for i in range(HW_AHEAD):
+            hw_buffer_free(&self.job.ahead[i])
+        PyMem_RawFree(self.job.samples)
+        self.job.samples = NULL
         self.count = self.capacity = 0
 
     def close(self):
@@ -156,7 +253,7 @@ cdef class BatchDecoder:
         self._free()
 
     cdef int _check(self, Py_ssize_t i=0, bint indexed=False) except -1:
-        if self.decoder is NULL:
+        if self.worker.jpeg is NULL:
             raise ValueError("BatchDecoder: it was closed")
         if indexed and not 0 <= i < self.count:
             raise IndexError(f"BatchDecoder: sample {i} of {self.count}")
@@ -166,16 +263,18 @@ cdef class BatchDecoder:
     def by_library(self):
         """How many pictures were left to libjpeg: those at a reduced scale, and all but sound sequential ones."""
         self._check()
-        return hw_jpeg_by_library(self.decoder)
+        return hw_jpeg_by_library(self.worker.jpeg)
 
-    def read(self, list paths not None, bint oriented=True):
-        """Read whole files and the headers of those that are JPEGs.
+    def read(self, list paths not None, bint oriented=True, int64_t turn=0):
+        """Read the headers of files, and tell the system that the files will be read.
 
         Parameters
         ----------
         paths : list of bytes
         oriented : bool
             Whether the EXIF orientation counts.
+        turn : int
+            The batch is due before those of the crew with higher numbers.
 
         Returns
         -------
@@ -184,54 +283,68 @@ cdef class BatchDecoder:
             `message`. Sizes are 0 where they are not known.
         """
         self._check()
+        self.leave()
         cdef Py_ssize_t n = len(paths), i
-        cdef Sample *grown
+        cdef hw_sample *grown
         if n > self.capacity:
-            grown = <Sample *> PyMem_RawRealloc(self.samples, n * sizeof(Sample))
+            grown = <hw_sample *> PyMem_RawRealloc(self.job.samples, n * sizeof(hw_sample))
             if grown is NULL:
                 raise MemoryError(f"BatchDecoder: no memory for {n} samples")
-            self.samples = grown
+            self.job.samples = grown
             self.capacity = n
         self.count = 0
         for i in range(n):
-            self.samples[i].path = PyBytes_AsString(paths[i])
+            self.job.samples[i].path = PyBytes_AsString(paths[i])
         self.paths = paths
-        hw_arena_clear(&self.arena)
+        self.job.oriented = oriented
+        self.job.turn = turn
+        self.job.count = 0
         with nogil:
-            read_samples(self.samples, n, &self.arena, self.max_bytes, self.max_pixels, oriented)
+            hw_crew_join(self.crew.crew, &self.job, &self.worker, <int> n)
         self.count = n
         return [
             (
-                self.samples[i].status,
-                self.samples[i].picture.height if self.samples[i].status == HW_OK else 0,
-                self.samples[i].picture.width if self.samples[i].status == HW_OK else 0,
+                self.job.samples[i].status,
+                self.job.samples[i].picture.height if self.job.samples[i].status == HW_OK else 0,
+                self.job.samples[i].picture.width if self.job.samples[i].status == HW_OK else 0,
             )
             for i in range(n)
         ]
 
     def contents(self, Py_ssize_t i):
-        """The bytes of file `i` of the last `read`."""
+        """The bytes of file `i` of the last `read`; None where they cannot be had, see `status` and `message`."""
         self._check(i, True)
-        return PyBytes_FromStringAndSize(
-            <const char *> self.arena.bytes + self.samples[i].offset, <Py_ssize_t> self.samples[i].size
-        )
+        cdef hw_sample *sample = &self.job.samples[i]
+        cdef size_t size
+        cdef int status
+        with nogil:
+            status = hw_file_read(sample.path, self.job.max_bytes, &self.worker.file, &size, sample.message)
+        if status != HW_OK:
+            sample.status = status
+            return None
+        return PyBytes_FromStringAndSize(<const char *> self.worker.file.bytes, <Py_ssize_t> size)
+
+    def status(self, Py_ssize_t i):
+        """What came of file `i` so far."""
+        self._check(i, True)
+        return self.job.samples[i].status
 
     def message(self, Py_ssize_t i):
         """What is wrong with file `i`: what was found and what was expected."""
         self._check(i, True)
-        return self.samples[i].message.decode("utf-8", "replace")
+        return self.job.samples[i].message.decode("utf-8", "replace")
 
-    def decode(
+    def begin(
         self,
         const int64_t[::1] samples not None,
         const double[:, ::1] windows not None,
         const int32_t[:, ::1] targets not None,
+        const uint8_t[:, ::1] mirrored not None,
         int filter,
         bint exact,
-        const int64_t[::1] slots not None,
-        uint8_t[:, :, :, ::1] out not None,
+        tuple size not None,
     ):
-        """Decode windows of JPEGs of the last `read` into slots of a batch.
+        """Say what is wanted of the JPEGs of the last `read`, and wait for the batch's turn; help meanwhile.
 
         Parameters
         ----------
@@ -240,65 +353,128 @@ cdef class BatchDecoder:
         windows : float64 (K, 4)
             x0, y0, x1, y1 in pixels of the upright picture, within it; need not be whole numbers.
         targets : int32 (K, 4)
-            x0, y0, x1, y1 in pixels of the output. What is outside of them is left as it is.
+            x0, y0, x1, y1 in pixels of the image. What is outside of them is left as it is.
+        mirrored : uint8 (K, 2)
+            Whether the target is mirrored left to right, and top to bottom.
         filter : int
             Index into `resample.FILTERS`.
         exact : bool
             Never decode at a reduced scale.
-        slots : int64 (K,)
-            Which images of `out`.
-        out : uint8 (N, H, W, C)
-            C is 3 (RGB) or 1 (grey).
-
-        Returns
-        -------
-        list of int
-            Status of each; where it is not `OK`, see `message`, and the target's pixels mean nothing.
+        size : (int, int, int)
+            Height, width and channels of the images: 3 (RGB) or 1 (grey).
 
         Raises
         ------
         ValueError
             Where shapes disagree or a rectangle is empty or outside of its picture.
+        QueueClosed
+            The crew was closed.
         """
         self._check()
         cdef Py_ssize_t n = samples.shape[0], i
-        cdef hw_target target
-        cdef hw_picture *picture
-        if windows.shape[0] != n or targets.shape[0] != n or slots.shape[0] != n:
+        cdef int height, width, channels, closed
+        cdef hw_sample *sample
+        height, width, channels = size
+        if windows.shape[0] != n or targets.shape[0] != n or mirrored.shape[0] != n:
             raise ValueError(
                 f"BatchDecoder: {n} samples, {windows.shape[0]} windows, {targets.shape[0]} targets and "
-                f"{slots.shape[0]} slots; these must be equal"
+                f"{mirrored.shape[0]} pairs of mirrors; these must be equal"
             )
-        if windows.shape[1] != 4 or targets.shape[1] != 4:
-            raise ValueError(f"BatchDecoder: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers, not 4")
-        if out.shape[3] != 1 and out.shape[3] != 3:
-            raise ValueError(f"BatchDecoder: output of {out.shape[3]} channels; expected 1 (grey) or 3 (RGB)")
+        if windows.shape[1] != 4 or targets.shape[1] != 4 or mirrored.shape[1] != 2:
+            raise ValueError(
+                f"BatchDecoder: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers, not 4, or "
+                f"{mirrored.shape[1]} mirrors, not 2"
+            )
+        if channels != 1 and channels != 3:
+            raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (grey) or 3 (RGB)")
         if not 0 <= filter < HW_FILTERS:
             raise ValueError(f"BatchDecoder: filter {filter}; expected 0..{HW_FILTERS - 1}")
         for i in range(n):
-            if not 0 <= samples[i] < self.count or self.samples[samples[i]].status != HW_OK:
+            if not 0 <= samples[i] < self.count or self.job.samples[samples[i]].status != HW_OK:
                 raise ValueError(f"BatchDecoder: sample {samples[i]} is not a JPEG that was read")
-            if not 0 <= slots[i] < out.shape[0]:
-                raise ValueError(f"BatchDecoder: slot {slots[i]} of {out.shape[0]}")
-            picture = &self.samples[samples[i]].picture
+            sample = &self.job.samples[samples[i]]
             if not (  # written so that a NaN fails
                 windows[i, 0] >= 0 and windows[i, 1] >= 0
-                and windows[i, 2] <= picture.width and windows[i, 3] <= picture.height
+                and windows[i, 2] <= sample.picture.width and windows[i, 3] <= sample.picture.height
                 and windows[i, 2] > windows[i, 0] and windows[i, 3] > windows[i, 1]
                 and targets[i, 0] >= 0 and targets[i, 1] >= 0
-                and targets[i, 2] <= out.shape[2] and targets[i, 3] <= out.shape[1]
+                and targets[i, 2] <= width and targets[i, 3] <= height
                 and targets[i, 2] > targets[i, 0] and targets[i, 3] > targets[i, 1]
             ):
                 raise ValueError(
-                    f"BatchDecoder: window {[windows[i, k] for k in range(4)]} of a picture of {picture.height} x "
-                    f"{picture.width} or target {[targets[i, k] for k in range(4)]} in {out.shape[1]} x "
-                    f"{out.shape[2]} is empty or not inside (x0, y0, x1, y1)"
+                    f"BatchDecoder: window {[windows[i, k] for k in range(4)]} of a picture of "
+                    f"{sample.picture.height} x {sample.picture.width} or target "
+                    f"{[targets[i, k] for k in range(4)]} in {height} x {width} is empty or not inside "
+                    "(x0, y0, x1, y1)"
                 )
-        target.filter = filter
-        target.exact = exact
-        target.simd = simd.level
-        with nogil:
-            decode_samples(
-                self.decoder, self.samples, &self.arena, samples, windows, targets, slots, target, out
+            sample.target = hw_target(
+                windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3], targets[i, 0], targets[i, 1],
+                targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrored[i, 0], mirrored[i, 1],
+                channels, filter, exact, simd.level,
             )
-        return [self.samples[samples[i]].status for i in range(n)]
+        memset(&self.job.images, 0, sizeof(hw_image))
+        self.job.images.height = height
+        self.job.images.width = width
+        self.job.images.channels = channels
+        self.chosen = samples
+        self.job.chosen = &samples[0] if n else NULL
+        self.job.count = <int> n
+        if n == 0:
+            hw_crew_leave(self.crew.crew, &self.job)
+            return
+        with nogil:
+            closed = hw_crew_begin(self.crew.crew, &self.job, &self.worker)
+        if closed:
+            self.leave()
+            raise QueueClosed("BatchDecoder: its crew was closed")
+
+    def finish(self, const int64_t[::1] slots not None, Images images not None):
+        """Decode what `begin` was told, together with the rest of the crew.
+
+        Parameters
+        ----------
+        slots : int64 (K,)
+            Which images the samples become.
+        images : Images
+
+        Returns
+        -------
+        list of int
+            Status of each sample; where it is not `OK`, see `message`, and the target's pixels mean nothing.
+
+        Raises
+        ------
+        ValueError
+            Where shapes disagree; the batch has left the crew then.
+        """
+        self._check()
+        cdef Py_ssize_t n = self.job.count, i
+        cdef hw_image *wanted = &self.job.images
+        try:
+            if slots.shape[0] != n:
+                raise ValueError(f"BatchDecoder: {slots.shape[0]} slots for {n} samples")
+            if (images.first.height, images.first.width, images.first.channels) != (
+                wanted.height, wanted.width, wanted.channels
+            ):
+                raise ValueError(
+                    f"BatchDecoder: images of {images.first.height} x {images.first.width} x "
+                    f"{images.first.channels}; expected {wanted.height} x {wanted.width} x {wanted.channels}, as begun"
+                )
+            for i in range(n):
+                if not 0 <= slots[i] < images.count:
+                    raise ValueError(f"BatchDecoder: slot {slots[i]} of {images.count}")
+                self.job.samples[self.chosen[i]].slot = slots[i]
+            self.job.images = images.first
+            self.job.image_bytes = images.view.len // images.count if images.count else 0
+            if n:
+                with nogil:
+                    hw_crew_finish(self.crew.crew, &self.job, &self.worker)
+        finally:
+            self.leave()
+        return [self.job.samples[self.chosen[i]].status for i in range(n)]
+
+    def leave(self):
+        """Give up a batch that was read and not finished, so that nobody waits for it."""
+        self._check()
+        self.job.count = 0
+        hw_crew_leave(self.crew.crew, &self.job)

@@ -1,15 +1,10 @@
 #include "jpeg_decoder.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <jpeglib.h>
 
@@ -25,9 +20,6 @@
 
 /* Coefficients of progressive pictures are held in memory by libjpeg: two bytes a sample. */
 #define MAX_LIBJPEG_MEMORY (1024L * 1024 * 1024)
-
-/* An arena smaller than this is kept whatever it was used for. */
-#define ARENA_KEPT ((size_t)16 << 20)
 
 /* Rows that are asked for at once; libjpeg hands out one iMCU row at the most. */
 #define ROWS_AT_ONCE 16
@@ -47,96 +39,11 @@ struct hw_jpeg {
     hw_sequential *sequential;
     int64_t by_library; /* pictures that libjpeg decoded */
     hw_axis x, y;
+    hw_buffer line;     /* one row of the target */
     hw_buffer ring;     /* decoded rows, reused in turn */
     hw_buffer combined; /* one row after the vertical pass */
     hw_buffer upright;  /* a picture that still has to be transposed */
 };
-
-/* ---- files ---- */
-
-static int arena_reserve(hw_arena *arena, size_t n) {
-    if (arena->capacity - arena->used >= n) return 0;
-    const size_t capacity = arena->used + n + (arena->used + n) / 4;
-    uint8_t *larger = realloc(arena->bytes, capacity);
-    if (!larger) return -1;
-    arena->bytes = larger;
-    arena->capacity = capacity;
-    return 0;
-}
-
-void hw_arena_clear(hw_arena *arena) {
-    if (arena->capacity > ARENA_KEPT && arena->used < arena->capacity / 4) {
-        free(arena->bytes);
-        arena->bytes = NULL;
-        arena->capacity = 0;
-    }
-    arena->used = 0;
-}
-
-/* Up to n bytes, fewer when the file ends before; -1 with errno. */
-static ssize_t read_all(int fd, uint8_t *block, size_t n) {
-    size_t got = 0;
-    while (got < n) {
-        const ssize_t part = read(fd, block + got, n - got);
-        if (part < 0 && errno == EINTR) continue;
-        if (part < 0) return -1;
-        if (part == 0) break;
-        got += (size_t)part;
-    }
-    return (ssize_t)got;
-}
-
-static int read_open_file(int fd, size_t max_bytes, hw_arena *arena, size_t *size, char *message) {
-    struct stat info;
-    if (fstat(fd, &info)) {
-        snprintf(message, HW_MESSAGE_SIZE, "cannot be examined: %s", strerror(errno));
-        return HW_NO_FILE;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        snprintf(message, HW_MESSAGE_SIZE, "is %s, expected a regular file",
-                 S_ISDIR(info.st_mode)    ? "a directory"
-                 : S_ISFIFO(info.st_mode) ? "a FIFO"
-                                          : "a device or socket");
-        return HW_NO_FILE;
-    }
-    if (info.st_size == 0) {
-        snprintf(message, HW_MESSAGE_SIZE, "is empty (0 bytes)");
-        return HW_BAD_FILE;
-    }
-    if ((uintmax_t)info.st_size > max_bytes) {
-        snprintf(message, HW_MESSAGE_SIZE, "has %jd bytes, allowed are %zu", (intmax_t)info.st_size,
-                 max_bytes);
-        return HW_BAD_FILE;
-    }
-    if (arena_reserve(arena, (size_t)info.st_size)) {
-        snprintf(message, HW_MESSAGE_SIZE, "needs %jd bytes of memory, which are not there",
-                 (intmax_t)info.st_size);
-        return HW_NO_MEMORY;
-    }
-    const ssize_t got = read_all(fd, arena->bytes + arena->used, (size_t)info.st_size);
-    if (got < 0) {
-        snprintf(message, HW_MESSAGE_SIZE, "cannot be read: %s", strerror(errno));
-        return HW_NO_FILE;
-    }
-    *size = (size_t)got; /* less than its size when the file was cut meanwhile: the decoder will say so */
-    return HW_OK;
-}
-
-int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size,
-                 char *message) {
-    /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        const int lacking = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
-        snprintf(message, HW_MESSAGE_SIZE, "cannot be opened: %s", strerror(errno));
-        return lacking ? HW_NO_HANDLE : HW_NO_FILE;
-    }
-    *offset = arena->used;
-    const int status = read_open_file(fd, max_bytes, arena, size, message);
-    if (status == HW_OK) arena->used += *size;
-    close(fd);
-    return status;
-}
 
 /* ---- headers ---- */
 
@@ -179,8 +86,8 @@ static int has_end(const uint8_t *bytes, size_t from, size_t size) {
     return 0;
 }
 
-int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max_pixels, hw_picture *picture,
-                    char *message) {
+int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
+                    hw_picture *picture, char *message) {
     if (size < 3 || bytes[0] != 0xFF || bytes[1] != 0xD8 || bytes[2] != 0xFF) {
         snprintf(message, HW_MESSAGE_SIZE, "does not begin like a JPEG file");
         return HW_NOT_JPEG;
@@ -193,6 +100,7 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max
             at++; /* as libjpeg does: junk before a marker is passed over */
         while (at < size && bytes[at] == 0xFF) at++;
         if (at + 3 > size) {
+            if (size < file_size) return HW_MORE;
             snprintf(message, HW_MESSAGE_SIZE, "is truncated: the header does not end within %zu bytes",
                      size);
             return HW_BAD_FILE;
@@ -205,10 +113,11 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max
             return HW_BAD_FILE;
         }
         const size_t length = big16(bytes + at);
+        if (length >= 2 && at + length > size && at + length <= file_size) return HW_MORE;
         if (length < 2 || at + length > size) {
             snprintf(message, HW_MESSAGE_SIZE,
                      "is damaged: segment 0xFF%02X of %zu bytes at offset %zu, file of %zu", (unsigned)marker,
-                     length, at, size);
+                     length, at, file_size);
             return HW_BAD_FILE;
         }
         const uint8_t *segment = bytes + at + 2;
@@ -233,10 +142,7 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max
                  picture->width, (long long)max_pixels);
         return HW_BAD_FILE;
     }
-    if (!has_end(bytes, at, size)) {
-        snprintf(message, HW_MESSAGE_SIZE, "is truncated: no end-of-image marker within its %zu bytes", size);
-        return HW_BAD_FILE;
-    }
+    picture->scan = at;
     if (picture->orientation >= 5) {
         const int height = picture->height;
         picture->height = picture->width;
@@ -303,6 +209,7 @@ void hw_jpeg_free(hw_jpeg *decoder) {
     hw_sequential_free(decoder->sequential);
     hw_axis_free(&decoder->x);
     hw_axis_free(&decoder->y);
+    hw_buffer_free(&decoder->line);
     hw_buffer_free(&decoder->ring);
     hw_buffer_free(&decoder->combined);
     hw_buffer_free(&decoder->upright);
@@ -347,12 +254,21 @@ static void rgb_to_grey(uint8_t *row, size_t width) {
     }
 }
 
-static void transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t out_stride,
-                      int out_height, int out_width, int channels) {
-    for (int y = 0; y < out_height; y++)
-        for (int x = 0; x < out_width; x++)
-            for (int c = 0; c < channels; c++)
-                out[y * out_stride + x * channels + c] = in[x * in_stride + y * channels + c];
+/* Column `x` of an image as a row. */
+static void take_column(const uint8_t *in, ptrdiff_t stride, int x, int height, int channels, uint8_t *out) {
+    in += (ptrdiff_t)x * channels;
+    for (int y = 0; y < height; y++)
+        for (int c = 0; c < channels; c++) *out++ = in[y * stride + c];
+}
+
+void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row) {
+    const ptrdiff_t at = (ptrdiff_t)(target->top + y) * image->width + target->left;
+    if (image->numbers)
+        hw_to_numbers(target->simd, row, target->width, image->channels, image->numbers, image->data, at,
+                      (ptrdiff_t)image->height * image->width);
+    else
+        memcpy((uint8_t *)image->data + at * image->channels, row,
+               (size_t)target->width * (size_t)image->channels);
 }
 
 /* EXIF orientation as: mirror the stored rows, mirror the stored columns, then swap the axes. */
@@ -394,6 +310,8 @@ static stored_window to_stored(const hw_picture *picture, const hw_target *targe
         w.y0 = stored_height - w.y1;
         w.y1 = stored_height - y0;
     }
+    w.mirror_x ^= w.swap ? target->mirror_y : target->mirror_x;
+    w.mirror_y ^= w.swap ? target->mirror_x : target->mirror_y;
     return w;
 }
 
@@ -440,24 +358,21 @@ typedef struct {
 /* Rows to the target, resampled; `x` and `y` of the decoder are built. Returns a hw_status, or -1 where the
  * source found that the picture is not sound. */
 static int resample_rows(hw_jpeg *decoder, const stored_window *window, const hw_target *target,
-                         const row_source *source) {
+                         const hw_image *image, const row_source *source) {
     const hw_axis *x = &decoder->x, *y = &decoder->y;
     /* A ring that holds what one output row needs and what the source hands out at once. */
     const size_t row_stride = (source->row_bytes + HW_SAMPLES_SLACK + 63) & ~(size_t)63;
     const int ring_rows = y->taps + ROWS_AT_ONCE;
     const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
     const size_t used = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    uint8_t *out = target->out;
-    ptrdiff_t out_stride = target->out_stride;
+    const size_t line = (size_t)target->width * (size_t)target->channels;
+    const ptrdiff_t upright_stride = (ptrdiff_t)window->width * target->channels;
     if (hw_buffer_reserve(&decoder->ring, row_stride * (size_t)ring_rows) ||
-        hw_buffer_reserve(&decoder->combined, pointers + used + HW_ROW_SLACK))
+        hw_buffer_reserve(&decoder->combined, pointers + used + HW_ROW_SLACK) ||
+        hw_buffer_reserve(&decoder->line, line) ||
+        (window->swap &&
+         hw_buffer_reserve(&decoder->upright, (size_t)upright_stride * (size_t)window->height)))
         return out_of_memory(decoder);
-    if (window->swap) {
-        out_stride = (ptrdiff_t)window->width * target->channels;
-        if (hw_buffer_reserve(&decoder->upright, (size_t)out_stride * (size_t)window->height))
-            return out_of_memory(decoder);
-        out = decoder->upright.bytes;
-    }
     const uint8_t **rows = (const uint8_t **)decoder->combined.bytes;
     uint8_t *combined = decoder->combined.bytes + pointers;
     uint8_t *const ring = decoder->ring.bytes;
@@ -482,12 +397,17 @@ static int resample_rows(hw_jpeg *decoder, const stored_window *window, const hw
             rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
         hw_combine_rows(target->simd, rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined,
                         used);
-        hw_resample_row(target->simd, x, combined, x->lowest, target->channels,
-                        out + (ptrdiff_t)(window->mirror_y ? window->height - 1 - i : i) * out_stride);
+        const int place = window->mirror_y ? window->height - 1 - i : i;
+        uint8_t *const out =
+            window->swap ? decoder->upright.bytes + place * upright_stride : decoder->line.bytes;
+        hw_resample_row(target->simd, x, combined, x->lowest, target->channels, out);
+        if (!window->swap) hw_target_put(target, image, place, out);
     }
-    if (window->swap)
-        transpose(out, out_stride, target->out, target->out_stride, target->height, target->width,
-                  target->channels);
+    for (int i = 0; window->swap && i < target->height; i++) {
+        take_column(decoder->upright.bytes, upright_stride, i, target->width, target->channels,
+                    decoder->line.bytes);
+        hw_target_put(target, image, i, decoder->line.bytes);
+    }
     return HW_OK;
 }
 
@@ -509,7 +429,7 @@ static int read_sequential(hw_jpeg *decoder, const hw_target *target, uint8_t **
 
 /* A hw_status, or -1 where the picture is one for libjpeg. */
 static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                             const hw_target *target, const stored_window *window) {
+                             const hw_target *target, const hw_image *image, const stored_window *window) {
     const int swapped = picture->orientation >= 5;
     const int width = swapped ? picture->height : picture->width;
     const int height = swapped ? picture->width : picture->height;
@@ -521,7 +441,7 @@ static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size
     if (status != HW_SEQUENTIAL_OK) return status == HW_SEQUENTIAL_NO_MEMORY ? out_of_memory(decoder) : -1;
     const row_source source = {x->lowest, y->lowest,
                                (size_t)(x->highest - x->lowest) * (size_t)target->channels, read_sequential};
-    return resample_rows(decoder, window, target, &source);
+    return resample_rows(decoder, window, target, image, &source);
 }
 
 /* ---- libjpeg ---- */
@@ -539,7 +459,8 @@ static int read_library(hw_jpeg *decoder, const hw_target *target, uint8_t **lin
 
 /* Everything after setjmp: libjpeg leaves through decoder->escape when it fails. */
 static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                          const hw_target *target, const stored_window *window, int eighths) {
+                          const hw_target *target, const hw_image *image, const stored_window *window,
+                          int eighths) {
     struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
     const hw_axis *x = &decoder->x, *y = &decoder->y;
 
@@ -594,12 +515,12 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
     }
     const row_source source = {(int)left, next, (size_t)columns * (size_t)cinfo->output_components,
                                read_library};
-    return resample_rows(decoder, window, target, &source);
+    return resample_rows(decoder, window, target, image, &source);
 }
 
 static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t size,
                                   const hw_picture *picture, const hw_target *target,
-                                  const stored_window *window, int eighths) {
+                                  const hw_image *image, const stored_window *window, int eighths) {
     int status;
     decoder->by_library++;
     decoder->failure = HW_BAD_FILE;
@@ -607,19 +528,24 @@ static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t
     if (setjmp(decoder->escape))
         status = decoder->failure;
     else
-        status = decode_library(decoder, bytes, size, picture, target, window, eighths);
+        status = decode_library(decoder, bytes, size, picture, target, image, window, eighths);
     /* Also when only a part was needed: what follows the last row of the window is not decoded. */
     jpeg_destroy_decompress(&decoder->cinfo);
     return status;
 }
 
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, char *message) {
+                   const hw_target *target, const hw_image *image, char *message) {
+    if (!has_end(bytes, picture->scan, size)) {
+        snprintf(message, HW_MESSAGE_SIZE, "is truncated: no end-of-image marker within its %zu bytes", size);
+        return HW_BAD_FILE;
+    }
     const stored_window window = to_stored(picture, target);
     const int eighths = choose_eighths(&window, target);
     decoder->message = message;
-    int status = eighths == 8 ? decode_sequential(decoder, bytes, size, picture, target, &window) : -1;
-    if (status < 0) status = decode_library_guarded(decoder, bytes, size, picture, target, &window, eighths);
+    int status = eighths == 8 ? decode_sequential(decoder, bytes, size, picture, target, image, &window) : -1;
+    if (status < 0)
+        status = decode_library_guarded(decoder, bytes, size, picture, target, image, &window, eighths);
     decoder->message = NULL;
     return status;
 }

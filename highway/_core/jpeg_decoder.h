@@ -11,63 +11,56 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "files.h"
+#include "pixels.h"
+
 typedef struct hw_jpeg hw_jpeg;
 
-enum hw_status {
-    HW_OK = 0,
-    HW_NOT_JPEG,  /* some other format, or no picture at all */
-    HW_NO_FILE,   /* the file could not be read */
-    HW_NO_HANDLE, /* the system has no file handle or memory to open it */
-    HW_BAD_FILE,  /* damaged, unsupported, or over a limit */
-    HW_NO_MEMORY,
-};
-
-enum { HW_MESSAGE_SIZE = 256 };
+/* hw_jpeg_inspect's answer where the header goes on behind the bytes that it was given. */
+enum { HW_MORE = -1 };
 
 /* What a header says. Height and width are those of the upright picture when the orientation is applied. */
 typedef struct {
     int height, width;
     int orientation; /* EXIF 1..8 */
+    size_t scan;     /* offset of its first scan */
 } hw_picture;
 
+/* An image of a batch, or of a place where one waits for its batch. */
 typedef struct {
-    double x0, y0, x1, y1; /* window in pixels of the upright picture */
-    int height, width;     /* of the output */
-    int channels;          /* 1 (grey) or 3 (RGB) */
-    int filter;            /* enum hw_filter */
-    int exact;             /* never decode at a reduced scale */
-    int simd;              /* variant of simd.h */
-    uint8_t *out;          /* height rows of width * channels bytes */
-    ptrdiff_t out_stride;
+    void *data;
+    int height, width, channels; /* 1 (grey) or 3 (RGB) */
+    const hw_numbers *numbers;   /* what becomes of bytes; NULL: they stay bytes, interleaved */
+} hw_image;
+
+typedef struct {
+    double x0, y0, x1, y1;   /* window in pixels of the upright picture */
+    int left, top;           /* where it goes to in the image */
+    int height, width;       /* and how large it becomes there */
+    int mirror_x, mirror_y;  /* whether it is mirrored on the way */
+    int channels;            /* of the image */
+    int filter;              /* enum hw_filter */
+    int exact;               /* never decode at a reduced scale */
+    int simd;                /* variant of simd.h */
 } hw_target;
 
 hw_jpeg *hw_jpeg_new(void);
 void hw_jpeg_free(hw_jpeg *decoder);
 
-/* Reads the header of `size` bytes; `oriented` says whether EXIF orientation counts. On anything but HW_OK
- * `message` (HW_MESSAGE_SIZE bytes) says what was found and what was expected. */
-int hw_jpeg_inspect(const uint8_t *bytes, size_t size, int oriented, int64_t max_pixels, hw_picture *picture,
-                    char *message);
+/* Reads the header out of the first `size` bytes of a file; `oriented` says whether EXIF orientation counts.
+ */
+int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
+                    hw_picture *picture, char *message);
 
-/* Decodes. Every pixel of the target is written on HW_OK, none is promised otherwise. */
+/* Decodes a whole file. Every pixel of the target is written on HW_OK, none is promised otherwise. */
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, char *message);
+                   const hw_target *target, const hw_image *image, char *message);
+
+/* Row `y` of the target, width * channels bytes, to the image. */
+void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row);
 
 /* How many pictures libjpeg was asked to decode so far. */
 int64_t hw_jpeg_by_library(const hw_jpeg *decoder);
-
-/* Files one behind the other in a block of memory that grows, and keeps its size when it is used again. */
-typedef struct {
-    uint8_t *bytes;
-    size_t capacity, used;
-} hw_arena;
-
-/* Forgets the files, and gives memory back if it was far more than they needed. */
-void hw_arena_clear(hw_arena *arena);
-
-/* Appends a whole regular file; it stands at arena->bytes + *offset then. */
-int hw_read_file(const char *path, size_t max_bytes, hw_arena *arena, size_t *offset, size_t *size,
-                 char *message);
 
 /* Version of libjpeg-turbo that this was compiled with, as a number (2001005 is 2.1.5). */
 int hw_jpeg_library_version(void);

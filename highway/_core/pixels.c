@@ -488,3 +488,16 @@ void hw_normalize_planar_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptr
         for (ptrdiff_t i = done; i < pixels; i++)
             out[c * plane + i] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
 }
+
+void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                   const hw_numbers *numbers, void *out, ptrdiff_t at, ptrdiff_t plane) {
+    const float *scale = numbers->scale, *bias = numbers->bias;
+    if (numbers->planar && numbers->half)
+        hw_normalize_planar_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at, plane);
+    else if (numbers->planar)
+        hw_normalize_planar(simd, in, pixels, channels, scale, bias, (float *)out + at, plane);
+    else if (numbers->half)
+        hw_normalize_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at * channels);
+    else
+        hw_normalize(simd, in, pixels, channels, scale, bias, (float *)out + at * channels);
+}

@@ -42,4 +42,14 @@ void hw_normalize_planar(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_
 void hw_normalize_planar_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                               const float *scale, const float *bias, uint16_t *out, ptrdiff_t plane);
 
+/* The four as one: `half` is the type and `planar` the layout. */
+typedef struct {
+    const float *scale, *bias;
+    int half, planar;
+} hw_numbers;
+
+/* Normalizes pixels, the first of which is number `at` of an image of `plane` pixels that begins at `out`. */
+void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                   const hw_numbers *numbers, void *out, ptrdiff_t at, ptrdiff_t plane);
+
 #endif

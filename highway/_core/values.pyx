@@ -12,7 +12,7 @@ from highway._core.windows cimport (
     check_places,
     check_sizes,
     hw_numbers,
-    hw_picture,
+    hw_pixels,
     hw_window,
     hw_window_normalize,
     hw_window_work,
@@ -336,7 +336,7 @@ cdef int run_windows(
 ) except -1:
     """Everything is checked, and no window is empty."""
     cdef int variant = simd.level
-    cdef hw_picture picture
+    cdef hw_pixels picture
     cdef hw_window window
     cdef Py_ssize_t sample
     cdef bint some = images.shape[1] > 0 and images.shape[2] > 0

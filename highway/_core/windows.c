@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "pixels.h"
 
 /* What is rearranged before it is normalized stays in the first level of cache. */
 enum { WORK_BYTES = 8192 };
@@ -20,7 +19,7 @@ static void inside(ptrdiff_t start, ptrdiff_t length, ptrdiff_t size, int mirror
     *end = mirrored ? length - low : high;
 }
 
-void hw_window_copy(int simd, const hw_picture *picture, const hw_window *window, ptrdiff_t first,
+void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window, ptrdiff_t first,
                     ptrdiff_t rows, uint8_t *out) {
     const ptrdiff_t size = picture->size, width = window->width, length = width * size;
     ptrdiff_t begin, end, left, right;
@@ -65,21 +64,7 @@ size_t hw_window_work(ptrdiff_t length) {
     return length > WORK_BYTES ? (size_t)length : WORK_BYTES;
 }
 
-/* `pixels` of them, the first of which is number `at` of `plane`. */
-static void normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                      const hw_numbers *numbers, void *out, ptrdiff_t at, ptrdiff_t plane) {
-    const float *scale = numbers->scale, *bias = numbers->bias;
-    if (numbers->planar && numbers->half)
-        hw_normalize_planar_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at, plane);
-    else if (numbers->planar)
-        hw_normalize_planar(simd, in, pixels, channels, scale, bias, (float *)out + at, plane);
-    else if (numbers->half)
-        hw_normalize_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at * channels);
-    else
-        hw_normalize(simd, in, pixels, channels, scale, bias, (float *)out + at * channels);
-}
-
-void hw_window_normalize(int simd, const hw_picture *picture, const hw_window *window,
+void hw_window_normalize(int simd, const hw_pixels *picture, const hw_window *window,
                          const hw_numbers *numbers, uint8_t *work, void *out) {
     const ptrdiff_t height = window->height, width = window->width, plane = height * width;
     const ptrdiff_t size = picture->size, length = width * size;
@@ -89,7 +74,7 @@ void hw_window_normalize(int simd, const hw_picture *picture, const hw_window *w
         for (ptrdiff_t row = 0; row < height; row += most) {
             const ptrdiff_t rows = most < height - row ? most : height - row;
             hw_window_copy(simd, picture, window, row, rows, work);
-            normalize(simd, work, rows * width, size, numbers, out, row * width, plane);
+            hw_to_numbers(simd, work, rows * width, size, numbers, out, row * width, plane);
         }
         return;
     }
@@ -98,9 +83,9 @@ void hw_window_normalize(int simd, const hw_picture *picture, const hw_window *w
                         (window->top + (window->mirror_y ? height - 1 : 0)) * picture->row_stride +
                         window->left * size;
     if (step == length) { /* without gaps: one long row */
-        normalize(simd, in, plane, size, numbers, out, 0, plane);
+        hw_to_numbers(simd, in, plane, size, numbers, out, 0, plane);
         return;
     }
     for (ptrdiff_t row = 0; row < height; row++)
-        normalize(simd, in + row * step, width, size, numbers, out, row * width, plane);
+        hw_to_numbers(simd, in + row * step, width, size, numbers, out, row * width, plane);
 }

@@ -3,8 +3,16 @@
 from libc.stdint cimport int64_t, uint8_t
 
 
+cdef extern from "pixels.h" nogil:
+    ctypedef struct hw_numbers:
+        const float *scale
+        const float *bias
+        int half
+        int planar
+
+
 cdef extern from "windows.h" nogil:
-    ctypedef struct hw_picture:
+    ctypedef struct hw_pixels:
         const uint8_t *data
         Py_ssize_t row_stride
         Py_ssize_t height
@@ -20,19 +28,13 @@ cdef extern from "windows.h" nogil:
         int mirror_y
         const uint8_t *fill
 
-    ctypedef struct hw_numbers:
-        const float *scale
-        const float *bias
-        int half
-        int planar
-
     void hw_window_copy(
-        int simd, const hw_picture *picture, const hw_window *window, Py_ssize_t first, Py_ssize_t rows,
+        int simd, const hw_pixels *picture, const hw_window *window, Py_ssize_t first, Py_ssize_t rows,
         uint8_t *out
     )
     size_t hw_window_work(Py_ssize_t length)
     void hw_window_normalize(
-        int simd, const hw_picture *picture, const hw_window *window, const hw_numbers *numbers,
+        int simd, const hw_pixels *picture, const hw_window *window, const hw_numbers *numbers,
         uint8_t *work, void *out
     )
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from highway.arguments import whole
 from highway.batch import Batch
-from highway.engine import Stage
+from highway.engine import Module, Stage
 from highway.errors import ArgumentError, ContractError
+from highway.modules.finish import Finishing
 from highway.randomness import SampleRandom
 from highway.transforms.transform import Transform
 from highway.transforms.values import Normalize
@@ -32,7 +33,8 @@ class Augmentations(Stage):
     bits, and so does a chain that is spread over several Augmentations with the same seed.
 
     Crops, pads and flips that follow each other, and a `Normalize` right behind them, read and write the
-    pixels once, with the same result as one by one.
+    pixels once, with the same result as one by one. Right behind an `ImageFileReader`, the first flips and the
+    `Normalize` behind them are done by its workers, while they write the images.
 
     Parameters
     ----------
@@ -74,6 +76,8 @@ class Augmentations(Stage):
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
         self._runs = _runs(self._steps)
+        # How many of the steps the module in front has done already.
+        self._done_before = 0
 
     def __repr__(self) -> str:
         return (
@@ -86,6 +90,15 @@ class Augmentations(Stage):
         """Whether the next module may write into the arrays; labels pass through: the input decides too."""
         return self.input_handed_over and all(step is None or step.hands_over for step in self._steps)
 
+    def follow(self, before: Module | None) -> None:
+        """Leave the first steps to a reader that can do them while it writes the images."""
+        super().follow(before)
+        reader: object = before
+        if isinstance(reader, Finishing):
+            count = reader.finish_with(self._steps, self.seed)
+            self._done_before = count
+            self._runs = _runs([None] * count + self._steps[count:])
+
     def process(self, batch: Batch) -> Batch:
         """Apply the transforms; position `batch.applied` + k of the random numbers is for transform k.
 
@@ -96,7 +109,7 @@ class Augmentations(Stage):
         ContractError
             A transform returned something else than as many images.
         """
-        first = batch.applied
+        first = batch.applied - self._done_before
         current = batch
         # Whether the images may be written into.
         ours = self.input_handed_over

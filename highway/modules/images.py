@@ -22,11 +22,14 @@ from highway.errors import (
     ReadError,
     TooManyErrors,
 )
+from highway.modules.finish import Finish
 from highway.modules.folders import list_class_folders
 from highway.modules.formats import OtherPicture
 from highway.order import Order, Task
 from highway.randomness import REPLACEMENT_POSITION, SampleRandom
-from highway.transforms.fit import CenterFit, Fit
+from highway.transforms.fit import CenterFit, Fit, Placement
+from highway.transforms.transform import Transform
+from highway.transforms.view import View
 
 __all__ = ["ImageFileReader"]
 
@@ -162,6 +165,9 @@ class ImageFileReader(Source):
             drop_last=drop_last,
             owner="ImageFileReader",
         )
+        self._size = (*self.shape, 1 if self._gray else 3)
+        self._finish = Finish()
+        self._crew = jpeg.Crew()
         self._local = threading.local()
         self._lock = threading.Lock()
         # All bad samples so far; those of them that were not read since; what came of the batches so far.
@@ -191,8 +197,24 @@ class ImageFileReader(Source):
 
     # What the engine calls
 
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over the flips, and the Normalize behind them, that the Augmentations behind begin with.
+
+        Returns
+        -------
+        int
+            How many of the steps are done here.
+        """
+        finish = Finish(steps, seed)
+        if finish.takes(self._size[2]):
+            self._finish = finish
+        return self._finish.count
+
     def open(self) -> None:
-        self._local.decoder = jpeg.BatchDecoder(max_pixels=self.max_pixels)
+        self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
+
+    def interrupt(self) -> None:
+        self._crew.close()
 
     def close(self) -> None:
         self._local.decoder.close()
@@ -203,15 +225,16 @@ class ImageFileReader(Source):
     def load(self, task: Task) -> Batch | None:
         """One batch; None when every sample of it was left out."""
         indices = task.indices.copy()
-        images = empty((len(indices), *self.shape, 1 if self._gray else 3), np.uint8)
-        failures = self._fill(images, np.arange(len(indices)), task.epoch, indices)
+        turn = task.epoch * len(self.order) + task.seq
+        images, failures = self._read(task.epoch, indices, turn)
         if failures:
             self._record(failures, indices)
             if self.on_error == "replace":
-                self._replace(images, list(failures), task.epoch, indices)
+                self._replace(images, list(failures), task.epoch, indices, turn)
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
-                images = np.take(images, kept, axis=0, out=empty((len(kept), *images.shape[1:]), np.uint8))
+                rest = empty((len(kept), *images.shape[1:]), images.dtype)
+                images = np.take(images, kept, axis=0, out=rest)
                 indices = indices[kept]
         self._count(indices)
         if not len(indices):
@@ -222,68 +245,131 @@ class ImageFileReader(Source):
             seq=task.seq,
             indices=indices,
             keys=[self._key(index) for index in indices],
-            applied=1,
+            applied=1 + self._finish.count,
         )
 
     # Reading and decoding
 
-    def _fill(
-        self, images: NDArray[np.uint8], slots: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
-    ) -> dict[int, HighwayError]:
-        """Decode samples into the given slots of `images`; what went wrong with row k of them stands under k."""
+    def _read(
+        self,
+        epoch: int,
+        indices: NDArray[np.int64],
+        turn: int,
+        images: NDArray[Any] | None = None,
+        slots: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[Any], dict[int, HighwayError]]:
+        """Read samples into new images, or into the given slots of `images`.
+
+        Returns
+        -------
+        images : ndarray
+            As finished.
+        failures : dict of int to HighwayError
+            What went wrong with row k of `indices`, under k.
+        """
         decoder: jpeg.BatchDecoder = self._local.decoder
-        count = len(indices)
-        heights, widths = np.ones(count, np.int64), np.ones(count, np.int64)
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
-        for row, (status, height, width) in enumerate(
-            decoder.read([self._path(i) for i in indices], self.exif)
-        ):
-            if status == jpeg.OK:
-                heights[row], widths[row] = height, width
-            elif status == jpeg.NOT_JPEG:
-                try:
-                    picture = OtherPicture(
-                        decoder.contents(row), gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels
-                    )
-                    heights[row], widths[row] = picture.height, picture.width
-                    others[row] = picture
-                except DecodeError as error:
-                    failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
-            else:
-                failures[row] = self._error(indices[row], status, decoder.message(row))
-
-        rng = SampleRandom(self.seed, epoch, indices, 0)
-        placement = self.fit.choose(rng, heights, widths, self.shape)
-        windows, targets = placement
-        self.fit.paint(images, slots, placement)
-        rows = np.array(
-            [row for row in range(count) if row not in failures and row not in others], dtype=np.int64
-        )
-        if len(rows) < count:
-            windows, targets, slots_of_rows = windows[rows], targets[rows], slots[rows]
-        else:
-            slots_of_rows = slots
-        statuses = decoder.decode(rows, windows, targets, self._filter, self.exact, slots_of_rows, images)
-        for row, status in zip(rows.tolist(), statuses, strict=True):
-            if status != jpeg.OK:
-                failures[row] = self._error(indices[row], status, decoder.message(row))
+        heads = decoder.read([self._path(index) for index in indices.tolist()], self.exif, turn)
+        try:
+            sizes = np.array(heads, np.int64)
+            statuses, heights, widths = sizes[:, 0], sizes[:, 1], sizes[:, 2]
+            if statuses.any():  # jpeg.OK is 0
+                np.maximum(sizes[:, 1:], 1, out=sizes[:, 1:])
+                for row in np.flatnonzero(statuses).tolist():
+                    try:
+                        others[row] = picture = self._other(row, indices[row])
+                        heights[row], widths[row] = picture.height, picture.width
+                    except (DecodeError, ReadError) as error:
+                        failures[row] = error
+            placement = self.fit.choose(
+                SampleRandom(self.seed, epoch, indices, 0), heights, widths, self.shape
+            )
+            view = self._finish.view(1, epoch, indices, self._size)
+            self._begin(statuses, placement, view, heights, widths)
+            if images is None:
+                images = self._finish.room((len(indices), *self._size))
+            places = np.arange(len(indices)) if slots is None else slots
+            self._paint(images, places, placement)
+            rows = np.flatnonzero(statuses == jpeg.OK)
+            found = decoder.finish(places[rows], self._finish.images(images))
+        finally:
+            decoder.leave()
+        if any(found):
+            for row, status in zip(rows.tolist(), found, strict=True):
+                if status != jpeg.OK:
+                    failures[row] = self._error(indices[row], status, decoder.message(row))
         for row, picture in others.items():
-            slot = slots[row]
             try:
-                resample.resize_batch(
-                    picture.pixels()[None],
-                    placement.windows[row : row + 1],
-                    placement.targets[row : row + 1],
-                    self._filter,
-                    images[slot : slot + 1],
-                )
+                images[places[row]] = self._finished(picture, placement, view, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
-        return failures
+        return images, failures
+
+    def _begin(
+        self,
+        statuses: NDArray[np.int64],
+        placement: Placement,
+        view: View,
+        heights: NDArray[np.int64],
+        widths: NDArray[np.int64],
+    ) -> None:
+        """Tell the decoder what is wanted of the JPEGs, and wait for the batch's turn."""
+        targets = placement.targets
+        if view.mirrored_x.any():
+            targets = _mirrored(targets, view.mirrored_x, 0, self.shape[1])
+        if view.mirrored_y.any():
+            targets = _mirrored(targets, view.mirrored_y, 1, self.shape[0])
+        windows = placement.windows
+        mirrored = np.stack((view.mirrored_x, view.mirrored_y), axis=1).view(np.uint8)
+        rows = np.flatnonzero(statuses == jpeg.OK)
+        if len(rows) < len(statuses):
+            windows, targets, mirrored = windows[rows], targets[rows], mirrored[rows]
+        try:
+            self._local.decoder.begin(rows, windows, targets, mirrored, self._filter, self.exact, self._size)
+        except ValueError:
+            self.fit.refuse(placement, heights, widths, self.shape)
+            raise
+
+    def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], placement: Placement) -> None:
+        """Fill the slots that the pictures do not cover."""
+        uncovered = self.fit.uncovered(placement, self.shape)
+        if uncovered.any():
+            colour = np.broadcast_to(self.fit.colour(self._size[2]), (1, 1, 1, self._size[2]))
+            one = np.ascontiguousarray(colour)
+            images[slots[uncovered]] = self._finish.done(one, View.whole(one.shape))
+
+    def _other(self, row: int, index: int) -> OtherPicture:
+        """A picture that is no JPEG, not decoded yet."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
+        if contents is None:
+            raise self._error(index, decoder.status(row), decoder.message(row))
+        try:
+            return OtherPicture(contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels)
+        except DecodeError as error:
+            raise self._error(index, jpeg.BAD_FILE, str(error)) from None
+
+    def _finished(self, picture: OtherPicture, placement: Placement, view: View, row: int) -> NDArray[Any]:
+        """The image of row `row`, decoded by PIL."""
+        whole = empty((1, *self._size))
+        one = Placement(placement.windows[row : row + 1], placement.targets[row : row + 1])
+        if self.fit.uncovered(one, self.shape)[0]:
+            whole[0] = self.fit.colour(self._size[2])
+        resample.resize_batch(picture.pixels()[None], one.windows, one.targets, self._filter, whole)
+        mirrors = View.whole(whole.shape).mirrored(
+            view.mirrored_x[row : row + 1], view.mirrored_y[row : row + 1]
+        )
+        image: NDArray[Any] = self._finish.done(whole, mirrors)[0]
+        return image
 
     def _replace(
-        self, images: NDArray[np.uint8], slots: list[int], epoch: int, indices: NDArray[np.int64]
+        self,
+        images: NDArray[Any],
+        slots: list[int],
+        epoch: int,
+        indices: NDArray[np.int64],
+        turn: int,
     ) -> None:
         """Put other samples into these slots, and their numbers into `indices`."""
         first = indices[slots]
@@ -294,7 +380,7 @@ class ImageFileReader(Source):
             last = draws.integers(0, self.size) if attempt < _RANDOM_REPLACEMENTS else (last + 1) % self.size
             chosen = last[open_ones]
             into = np.asarray(slots)[open_ones]
-            failures = self._fill(images, into, epoch, chosen)
+            _, failures = self._read(epoch, chosen, turn, images, into)
             indices[into] = chosen
             if not failures:
                 return
@@ -376,6 +462,16 @@ class ImageFileReader(Source):
         one_hot = np.zeros((len(indices), len(self.classes)), dtype=np.float32)
         one_hot[np.arange(len(indices)), numbers] = 1.0
         return one_hot
+
+
+def _mirrored(
+    targets: NDArray[np.int32], flags: NDArray[np.bool_], axis: int, length: int
+) -> NDArray[np.int32]:
+    """Rectangles (N, 4) of an image of `length` pixels along an axis (0: x), mirrored where `flags` say."""
+    mirrored = targets.copy()
+    mirrored[flags, axis] = length - targets[flags, axis + 2]
+    mirrored[flags, axis + 2] = length - targets[flags, axis]
+    return mirrored
 
 
 def _refused(name: str, value: object, allowed: str) -> ArgumentError:

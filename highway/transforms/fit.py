@@ -96,12 +96,12 @@ class Fit(Transform):
     def choose(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """What `place` says, as the kernels need it.
+        """What `place` says, as the kernels take it. They look whether rectangles are inside; see `refuse`.
 
         Raises
         ------
         ContractError
-            `place` returned something else than windows and targets for these pictures, or some of them lie outside.
+            `place` returned something else than windows and targets for these pictures.
         """
         placement = self.place(rng, heights, widths, size)
         count = len(heights)
@@ -112,6 +112,23 @@ class Fit(Transform):
                 f"{self._name}: place returned windows of shape {windows.shape} and targets of shape {targets.shape}; "
                 f"expected ({count}, 4) for both"
             )
+        return Placement(windows, targets)
+
+    def refuse(
+        self,
+        placement: Placement,
+        heights: NDArray[np.int64],
+        widths: NDArray[np.int64],
+        size: tuple[int, int],
+    ) -> None:
+        """What is to be called where a kernel did not take a placement.
+
+        Raises
+        ------
+        ContractError
+            Some of the windows or targets are empty or lie outside.
+        """
+        windows, targets = placement
         # Put so that a NaN is outside.
         inside = (windows[:, :2] >= 0).all(axis=1) & (
             windows[:, 2:] <= np.stack((widths, heights), axis=1)
@@ -127,14 +144,11 @@ class Fit(Transform):
                 f"{widths[row]} pixels and target {targets[row].tolist()} in an output of {size[0]} x {size[1]}; "
                 "expected x0 < x1, y0 < y1, both inside"
             )
-        return Placement(windows, targets)
 
-    def paint(self, images: NDArray[np.uint8], slots: NDArray[np.int64], placement: Placement) -> None:
-        """Fill those of the `slots` of images (N, H, W, C) that their targets do not cover."""
-        height, width = images.shape[1:3]
-        open_ones = np.any(placement.targets != (0, 0, width, height), axis=1)
-        if open_ones.any():
-            images[slots[open_ones]] = self.colour(images.shape[3])
+    def uncovered(self, placement: Placement, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Of which outputs the targets leave something to be filled, bool (N,)."""
+        uncovered: NDArray[np.bool_] = (placement.targets != (0, 0, size[1], size[0])).any(axis=1)
+        return uncovered
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
         """Windows for images of shape (N, H, W, C)."""
@@ -155,9 +169,16 @@ class Fit(Transform):
         """Resample the windows: uint8 (N, H, W, C) to (N, *size, C)."""
         assert self.size is not None  # draw has looked
         out = empty((len(images), *self.size, images.shape[3]), np.uint8)
-        self.paint(out, np.arange(len(out)), params)
+        uncovered = self.uncovered(params, self.size)
+        if uncovered.any():
+            out[uncovered] = self.colour(out.shape[3])
         filter_ = resample.FILTERS.index(self.interpolation)
-        resample.resize_batch(np.ascontiguousarray(images), params.windows, params.targets, filter_, out)
+        try:
+            resample.resize_batch(np.ascontiguousarray(images), params.windows, params.targets, filter_, out)
+        except ValueError:
+            count, height, width = images.shape[:3]
+            self.refuse(params, np.full(count, height), np.full(count, width), self.size)
+            raise
         return out
 
     def colour(self, channels: int) -> NDArray[np.uint8]:

@@ -91,8 +91,8 @@ class Normalize(Transform):
             raise ArgumentError(
                 f"Normalize: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
             )
-        scale, bias = self._factors(images.shape[3])
-        result = self._room(images.shape)
+        scale, bias = self.factors(images.shape[3])
+        result = self.room(images.shape)
         kernel = values.normalize_planar if self.layout == "NCHW" else values.normalize
         kernel(pixels(images, self), scale, bias, _bits(result))
         return result
@@ -111,13 +111,18 @@ class Normalize(Transform):
         float32 or float16 (N, C, h, w) or (N, h, w, C)
             What `apply_images` makes of ``view.copied(images)``.
         """
-        scale, bias = self._factors(view.shape[3])
-        result = self._room(view.shape)
+        scale, bias = self.factors(view.shape[3])
+        result = self.room(view.shape)
         kernel = values.normalize_windows_planar if self.layout == "NCHW" else values.normalize_windows
         kernel(pixels(images, self), view.places(), view.filling(), scale, bias, _bits(result))
         return result
 
-    def _factors(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    @property
+    def channels(self) -> int:
+        """Channels that images must have; 1 stands for any number."""
+        return len(self._scale)
+
+    def factors(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scale and bias of each channel."""
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
@@ -128,7 +133,7 @@ class Normalize(Transform):
             return self._scale, self._bias
         return np.full(channels, self._scale[0]), np.full(channels, self._bias[0])
 
-    def _room(self, shape: tuple[int, ...]) -> NDArray[Any]:
+    def room(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """For the result of images of this shape."""
         count, height, width, channels = shape
         return empty((count, channels, height, width) if self.layout == "NCHW" else shape, self.dtype)

@@ -105,14 +105,14 @@ class View:
         """What the kernels take: a pixel, uint8 (C,)."""
         return np.zeros(self.images[3], np.uint8) if self.fill is None else self.fill
 
-    def copied(self, images: NDArray[np.uint8], owner: Transform) -> NDArray[np.uint8]:
+    def copied(self, images: NDArray[np.uint8], owner: Transform | None = None) -> NDArray[np.uint8]:
         """What is seen of the images.
 
         Parameters
         ----------
         images : uint8 (N, H, W, C)
-        owner : Transform
-            Whose error it is.
+        owner : Transform, optional
+            Whose error it is where the images are not in this layout; without one they are.
 
         Returns
         -------
@@ -120,7 +120,8 @@ class View:
             New.
         """
         result = empty(self.shape)
-        geometry.windows(pixels(images, owner), self.places(), self.filling(), result)
+        source = images if owner is None else pixels(images, owner)
+        geometry.windows(source, self.places(), self.filling(), result)
         return result
 
 

@@ -1,0 +1,259 @@
+#include "crew.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Enough of a file for its header, as a rule. */
+#define HEAD_BYTES ((size_t)4096)
+
+/* Files that are open at a time while headers are read: as many requests a disk can work on at once. */
+enum { OPEN_FILES = 16 };
+
+/* A buffer for files that is smaller than this is kept whatever it was used for. */
+#define FILE_KEPT ((size_t)16 << 20)
+
+/* Pictures that a worker should have of a job, on average. */
+enum { PICTURES_EACH = 16 };
+
+struct hw_crew {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    hw_job *oldest, *newest;
+    int workers, closed;
+};
+
+hw_crew *hw_crew_new(void) {
+    hw_crew *crew = calloc(1, sizeof *crew);
+    if (!crew) return NULL;
+    if (pthread_mutex_init(&crew->lock, NULL)) {
+        free(crew);
+        return NULL;
+    }
+    if (pthread_cond_init(&crew->changed, NULL)) {
+        pthread_mutex_destroy(&crew->lock);
+        free(crew);
+        return NULL;
+    }
+    return crew;
+}
+
+void hw_crew_free(hw_crew *crew) {
+    if (!crew) return;
+    pthread_cond_destroy(&crew->changed);
+    pthread_mutex_destroy(&crew->lock);
+    free(crew);
+}
+
+void hw_crew_hire(hw_crew *crew, int change) {
+    pthread_mutex_lock(&crew->lock);
+    crew->workers += change;
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+void hw_crew_close(hw_crew *crew) {
+    pthread_mutex_lock(&crew->lock);
+    crew->closed = 1;
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+/* ---- the list of jobs; all of this under the lock ---- */
+
+static void insert(hw_crew *crew, hw_job *job) {
+    hw_job *before = crew->newest;
+    while (before && before->turn > job->turn) before = before->older;
+    job->older = before;
+    job->newer = before ? before->newer : crew->oldest;
+    *(job->older ? &job->older->newer : &crew->oldest) = job;
+    *(job->newer ? &job->newer->older : &crew->newest) = job;
+    job->open = job->next = job->done = job->ahead_count = 0;
+    job->joined = 1;
+}
+
+static void take_out(hw_crew *crew, hw_job *job) {
+    *(job->older ? &job->older->newer : &crew->oldest) = job->newer;
+    *(job->newer ? &job->newer->older : &crew->newest) = job->older;
+    job->joined = 0;
+    pthread_cond_broadcast(&crew->changed);
+}
+
+/* Jobs that may be under way at once, so that each worker has PICTURES_EACH of this one, or one job each. */
+static int lanes(const hw_crew *crew, const hw_job *job) {
+    const int wanted = (crew->workers * PICTURES_EACH + job->count - 1) / job->count;
+    return wanted < 1 ? 1 : wanted > crew->workers ? crew->workers : wanted;
+}
+
+/* Number of older jobs of which something is left to begin, or just to be finished. */
+static int ahead_of(const hw_job *job, int unfinished) {
+    int count = 0;
+    for (const hw_job *other = job->older; other; other = other->older)
+        count += unfinished || !other->open || other->next < other->count;
+    return count;
+}
+
+/* The oldest job that has pictures for everybody. */
+static hw_job *to_help(const hw_crew *crew) {
+    for (hw_job *job = crew->oldest; job; job = job->newer)
+        if (job->open && job->next < job->count) return job;
+    return NULL;
+}
+
+/* ---- pictures ---- */
+
+static int read_head(const hw_job *job, hw_sample *sample, int file, size_t file_size, hw_worker *worker) {
+    size_t wanted = file_size < HEAD_BYTES ? file_size : HEAD_BYTES, got;
+    for (;;) {
+        int status = hw_file_take(file, wanted, &worker->file, &got, sample->message);
+        if (status != HW_OK) return status;
+        /* What has become shorter meanwhile is as large as it is now. */
+        status = hw_jpeg_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
+                                 job->max_pixels, &sample->picture, sample->message);
+        if (status != HW_MORE) return status;
+        wanted = file_size;
+    }
+}
+
+static void read_heads(const hw_job *job, hw_worker *worker, int count) {
+    for (int first = 0; first < count; first += OPEN_FILES) {
+        const int n = count - first < OPEN_FILES ? count - first : OPEN_FILES;
+        int files[OPEN_FILES];
+        size_t sizes[OPEN_FILES];
+        for (int i = 0; i < n; i++) {
+            hw_sample *sample = &job->samples[first + i];
+            sample->message[0] = 0;
+            sample->status =
+                hw_file_open(sample->path, job->max_bytes, 1, &files[i], &sizes[i], sample->message);
+        }
+        for (int i = 0; i < n; i++) {
+            hw_sample *sample = &job->samples[first + i];
+            if (sample->status != HW_OK) continue;
+            sample->status = read_head(job, sample, files[i], sizes[i], worker);
+            close(files[i]);
+        }
+    }
+}
+
+/* Reads and decodes one picture into an image. */
+static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
+    size_t size;
+    hw_picture now;
+    sample->status = hw_file_read(sample->path, job->max_bytes, &worker->file, &size, sample->message);
+    if (sample->status != HW_OK) return;
+    sample->status = hw_jpeg_inspect(worker->file.bytes, size, size, job->oriented, job->max_pixels, &now,
+                                     sample->message);
+    if (sample->status == HW_OK && (now.height != sample->picture.height || now.width != sample->picture.width ||
+                                    now.orientation != sample->picture.orientation)) {
+        snprintf(sample->message, HW_MESSAGE_SIZE,
+                 "was changed while it was read: %d x %d pixels, before it had %d x %d", now.height, now.width,
+                 sample->picture.height, sample->picture.width);
+        sample->status = HW_BAD_FILE;
+    }
+    if (sample->status == HW_NOT_JPEG) sample->status = HW_BAD_FILE;
+    if (sample->status == HW_OK)
+        sample->status = hw_jpeg_decode(worker->jpeg, worker->file.bytes, size, &now, &sample->target, image,
+                                        sample->message);
+    if (worker->file.capacity > FILE_KEPT && size < worker->file.capacity / 4) hw_buffer_free(&worker->file);
+}
+
+static hw_image image_of(const hw_job *job, const hw_sample *sample) {
+    hw_image image = job->images;
+    image.data = (uint8_t *)image.data + (size_t)sample->slot * job->image_bytes;
+    return image;
+}
+
+/* Decodes the next picture of a job; called with the lock, and returns with it. */
+static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
+    hw_sample *sample = &job->samples[job->chosen[job->next++]];
+    /* Whose turn it is may depend on whether something is left. */
+    if (job->next == job->count) pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+    const hw_image image = image_of(job, sample);
+    decode(job, sample, worker, &image);
+    pthread_mutex_lock(&crew->lock);
+    if (++job->done == job->count) pthread_cond_broadcast(&crew->changed);
+}
+
+/* ---- what a worker does with its job ---- */
+
+void hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
+    pthread_mutex_lock(&crew->lock);
+    insert(crew, job);
+    pthread_mutex_unlock(&crew->lock);
+    read_heads(job, worker, count);
+}
+
+/* A place of its own for the target of a picture. */
+static int decode_ahead(hw_job *job, hw_worker *worker) {
+    hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
+    hw_buffer *place = &job->ahead[job->ahead_count];
+    const hw_target target = sample->target;
+    const hw_image image = {NULL, target.height, target.width, target.channels, NULL};
+    if (hw_buffer_reserve(place, (size_t)image.height * (size_t)image.width * (size_t)image.channels)) return -1;
+    hw_image there = image;
+    there.data = place->bytes;
+    sample->target.left = sample->target.top = 0;
+    decode(job, sample, worker, &there);
+    sample->target = target;
+    job->ahead_count++;
+    return 0;
+}
+
+static void put_ahead(hw_job *job) {
+    for (int i = 0; i < job->ahead_count; i++) {
+        hw_sample *sample = &job->samples[job->chosen[i]];
+        if (sample->status != HW_OK) continue;
+        const hw_image image = image_of(job, sample);
+        const size_t row = (size_t)sample->target.width * (size_t)sample->target.channels;
+        for (int y = 0; y < sample->target.height; y++)
+            hw_target_put(&sample->target, &image, y, job->ahead[i].bytes + (size_t)y * row);
+    }
+}
+
+int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
+    pthread_mutex_lock(&crew->lock);
+    if (!job->joined) insert(crew, job);
+    job->ahead_count = 0;
+    while (!crew->closed && ahead_of(job, 0) >= lanes(crew, job)) {
+        hw_job *other = to_help(crew);
+        if (other)
+            decode_next(crew, other, worker);
+        else
+            pthread_cond_wait(&crew->changed, &crew->lock);
+    }
+    const int closed = crew->closed, together = lanes(crew, job) < crew->workers;
+    pthread_mutex_unlock(&crew->lock);
+    if (closed) return -1;
+    for (int waiting = together; waiting && job->ahead_count < HW_AHEAD && job->ahead_count < job->count;) {
+        pthread_mutex_lock(&crew->lock);
+        /* One more after the last of the older ones is finished. */
+        waiting = ahead_of(job, 1) >= lanes(crew, job);
+        pthread_mutex_unlock(&crew->lock);
+        if (decode_ahead(job, worker)) break;
+    }
+    return 0;
+}
+
+void hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker) {
+    pthread_mutex_lock(&crew->lock);
+    job->next = job->ahead_count;
+    job->open = 1;
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+    put_ahead(job);
+    pthread_mutex_lock(&crew->lock);
+    job->done += job->ahead_count;
+    while (job->next < job->count) decode_next(crew, job, worker);
+    while (job->done < job->count) pthread_cond_wait(&crew->changed, &crew->lock);
+    take_out(crew, job);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+void hw_crew_leave(hw_crew *crew, hw_job *job) {
+    pthread_mutex_lock(&crew->lock);
+    if (job->joined) take_out(crew, job);
+    pthread_mutex_unlock(&crew->lock);
+}

@@ -1,0 +1,94 @@
+"""What a reader does with its images on their way into the batch: flips, and Normalize behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import jpeg
+from highway.batch import empty
+from highway.randomness import SampleRandom
+from highway.transforms.flip import FlipX, FlipY
+from highway.transforms.transform import Transform
+from highway.transforms.values import Normalize
+from highway.transforms.view import View, is_moving, unchanged
+
+__all__ = ["Finish", "Finishing"]
+
+
+class Finish:
+    """The first transforms of the Augmentations behind a reader, done while its images are written.
+
+    Images are then written once, as they leave the Augmentations; they have the same bits as without.
+
+    Parameters
+    ----------
+    steps : sequence of Transform or None
+        All transforms of the Augmentations, None for what does nothing.
+    seed : int
+        Of the Augmentations.
+
+    Attributes
+    ----------
+    count : int
+        How many of the steps are done here: flips from the first step on, and a Normalize behind them.
+    """
+
+    def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
+        self.count = 0
+        self._seed = seed
+        self._flips: list[tuple[int, FlipX | FlipY]] = []
+        self._normalize: Normalize | None = None
+        for step in steps:
+            if isinstance(step, (FlipX, FlipY)) and is_moving(step):
+                self._flips.append((self.count, step))
+            elif isinstance(step, Normalize) and unchanged(step, Normalize):
+                self._normalize = step
+                self.count += 1
+                return
+            elif step is not None:
+                return
+            self.count += 1
+
+    def takes(self, channels: int) -> bool:
+        """Whether images of so many channels can be normalized: what cannot is left to raise where it stands."""
+        return self._normalize is None or self._normalize.channels in (1, channels)
+
+    def view(
+        self, position: int, epoch: int, indices: NDArray[np.int64], shape: tuple[int, int, int]
+    ) -> View:
+        """Which samples are mirrored; `position` is that of the first step, and `shape` (H, W, C) of the images."""
+        view = View.whole((len(indices), *shape))
+        for number, flip in self._flips:
+            rng = SampleRandom(self._seed, epoch, indices, position + number)
+            view = flip.look(view, flip.choose(rng, view.shape))
+        return view
+
+    def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
+        """For the finished images of shape (N, H, W, C)."""
+        return empty(shape) if self._normalize is None else self._normalize.room(shape)
+
+    def images(self, room: NDArray[Any]) -> jpeg.Images:
+        """What the decoder takes for `room`."""
+        if self._normalize is None:
+            return jpeg.Images(room)
+        planar = self._normalize.layout == "NCHW"
+        scale, bias = self._normalize.factors(room.shape[1 if planar else 3])
+        return jpeg.Images(room.view(np.uint16) if room.itemsize == 2 else room, scale, bias, planar)
+
+    def done(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
+        """Finished images of (N, H, W, C) that are whole; `view` is of them."""
+        if self._normalize is not None:
+            return self._normalize.apply_view(images, view)
+        return view.copied(images)
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A source that can do the first of the transforms behind it itself."""
+
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over as many of the first steps as it can; says how many."""
