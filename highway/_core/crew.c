@@ -145,11 +145,12 @@ static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, cons
     if (sample->status != HW_OK) return;
     sample->status = hw_jpeg_inspect(worker->file.bytes, size, size, job->oriented, job->max_pixels, &now,
                                      sample->message);
-    if (sample->status == HW_OK && (now.height != sample->picture.height || now.width != sample->picture.width ||
-                                    now.orientation != sample->picture.orientation)) {
+    if (sample->status == HW_OK &&
+        (now.height != sample->picture.height || now.width != sample->picture.width ||
+         now.orientation != sample->picture.orientation)) {
         snprintf(sample->message, HW_MESSAGE_SIZE,
-                 "was changed while it was read: %d x %d pixels, before it had %d x %d", now.height, now.width,
-                 sample->picture.height, sample->picture.width);
+                 "was changed while it was read: %d x %d pixels, before it had %d x %d", now.height,
+                 now.width, sample->picture.height, sample->picture.width);
         sample->status = HW_BAD_FILE;
     }
     if (sample->status == HW_NOT_JPEG) sample->status = HW_BAD_FILE;
@@ -192,7 +193,8 @@ static int decode_ahead(hw_job *job, hw_worker *worker) {
     hw_buffer *place = &job->ahead[job->ahead_count];
     const hw_target target = sample->target;
     const hw_image image = {NULL, target.height, target.width, target.channels, NULL};
-    if (hw_buffer_reserve(place, (size_t)image.height * (size_t)image.width * (size_t)image.channels)) return -1;
+    if (hw_buffer_reserve(place, (size_t)image.height * (size_t)image.width * (size_t)image.channels))
+        return -1;
     hw_image there = image;
     there.data = place->bytes;
     sample->target.left = sample->target.top = 0;

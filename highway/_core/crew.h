@@ -29,10 +29,10 @@ typedef struct {
 /* The pictures of a batch. The crew's lock guards what is below the line. */
 typedef struct hw_job {
     hw_sample *samples;
-    int64_t turn;         /* jobs are due in this order */
+    int64_t turn;          /* jobs are due in this order */
     const int64_t *chosen; /* numbers of the samples that are to be decoded */
-    int count;            /* of them */
-    hw_image images;      /* the first; the others stand behind it */
+    int count;             /* of them */
+    hw_image images;       /* the first; the others stand behind it */
     size_t image_bytes;
     size_t max_bytes; /* of a file */
     int64_t max_pixels;

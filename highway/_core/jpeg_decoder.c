@@ -519,8 +519,8 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
 }
 
 static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t size,
-                                  const hw_picture *picture, const hw_target *target,
-                                  const hw_image *image, const stored_window *window, int eighths) {
+                                  const hw_picture *picture, const hw_target *target, const hw_image *image,
+                                  const stored_window *window, int eighths) {
     int status;
     decoder->by_library++;
     decoder->failure = HW_BAD_FILE;

@@ -34,14 +34,14 @@ typedef struct {
 } hw_image;
 
 typedef struct {
-    double x0, y0, x1, y1;   /* window in pixels of the upright picture */
-    int left, top;           /* where it goes to in the image */
-    int height, width;       /* and how large it becomes there */
-    int mirror_x, mirror_y;  /* whether it is mirrored on the way */
-    int channels;            /* of the image */
-    int filter;              /* enum hw_filter */
-    int exact;               /* never decode at a reduced scale */
-    int simd;                /* variant of simd.h */
+    double x0, y0, x1, y1;  /* window in pixels of the upright picture */
+    int left, top;          /* where it goes to in the image */
+    int height, width;      /* and how large it becomes there */
+    int mirror_x, mirror_y; /* whether it is mirrored on the way */
+    int channels;           /* of the image */
+    int filter;             /* enum hw_filter */
+    int exact;              /* never decode at a reduced scale */
+    int simd;               /* variant of simd.h */
 } hw_target;
 
 hw_jpeg *hw_jpeg_new(void);

@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 /* What is rearranged before it is normalized stays in the first level of cache. */
 enum { WORK_BYTES = 8192 };
 
