@@ -881,7 +881,8 @@ class _SourceStation(_Station):
     def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         load, length = self.source.load, self.length
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
-        while worker.number < self.active or self.needs(worker, control):
+        number = worker.number
+        while number < self.active or self.needs(worker, control):
             began = _clock()
             ticket, task = self.next_task()
             worker.waited += _clock() - began
@@ -925,7 +926,8 @@ class _StageStation(_Station):
     def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         get, process = self.input.get, self.stage.process
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
-        while worker.number < self.active or self.needs(worker, control):
+        number = worker.number
+        while number < self.active or self.needs(worker, control):
             try:
                 ticket, batch = get()
             except EndOfData:
@@ -967,7 +969,8 @@ class _SinkStation(_Station):
 
     def work(self, worker: _Worker, control: _Control, tuning: _Tuning) -> None:
         get, consume = self.input.get, self.sink.consume
-        while worker.number < self.active or self.needs(worker, control):
+        number = worker.number
+        while number < self.active or self.needs(worker, control):
             try:
                 _, batch = get()
             except EndOfData:
