@@ -30,7 +30,7 @@ def begin(decoder, heads):
     count = len(heads)
     windows = np.array([[0, 0, width, height] for _, height, width in heads], float)
     targets = np.array([[0, 0, 12, 10]] * count, np.int32)
-    decoder.begin(np.arange(count), windows, targets, np.zeros((count, 2), np.uint8), 2, False, (10, 12, 3))
+    decoder.begin(np.arange(count), windows, targets, np.zeros((count, 2), bool), 2, False, (10, 12, 3))
 
 
 def finish(decoder, count):
@@ -168,7 +168,7 @@ def test_a_file_that_changes_between_its_header_and_its_pixels(tmp_path):
         (path.unlink, "No such file"),
     ):
         path.write_bytes(jpeg_bytes(photograph(50, 60)))
-        assert decoder.read([os.fsencode(path)]) == [(jpeg.OK, 50, 60)]
+        assert decoder.read([os.fsencode(path)]).tolist() == [[jpeg.OK, 50, 60]]
         change()
         out = np.zeros((1, 10, 10, 3), np.uint8)
         (status,) = decode_into(decoder, [0], [(0, 0, 60, 50)], [(0, 0, 10, 10)], 2, False, [0], out)
@@ -183,7 +183,7 @@ def test_headers_that_are_longer_than_what_is_read_first(tmp_path):
         comment = b"\xff\xfe" + (length + 2).to_bytes(2, "big") + b"x" * length
         for repeated in (1, 3):
             (tmp_path / "long.jpg").write_bytes(contents[:2] + comment * repeated + contents[2:])
-            assert decoder.read([os.fsencode(tmp_path / "long.jpg")]) == [(jpeg.OK, 50, 60)]
+            assert decoder.read([os.fsencode(tmp_path / "long.jpg")]).tolist() == [[jpeg.OK, 50, 60]]
 
 
 def test_many_more_files_than_may_be_open(tmp_path, monkeypatch):
@@ -196,6 +196,6 @@ def test_many_more_files_than_may_be_open(tmp_path, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
     try:
-        assert decoder.read([os.fsencode(path)] * 500) == [(jpeg.OK, 20, 30)] * 500
+        assert decoder.read([os.fsencode(path)] * 500).tolist() == [[jpeg.OK, 20, 30]] * 500
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

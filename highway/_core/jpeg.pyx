@@ -13,6 +13,8 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
+import numpy as np
+
 from highway._core cimport simd
 
 from highway.errors import QueueClosed
@@ -278,9 +280,9 @@ cdef class BatchDecoder:
 
         Returns
         -------
-        list of (status, height, width)
-            Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see `contents`; otherwise see
-            `message`. Sizes are 0 where they are not known.
+        int64 (N, 3)
+            Status, height and width. Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see
+            `contents`; otherwise see `message`. Sizes are 0 where they are not known.
         """
         self._check()
         self.leave()
@@ -302,14 +304,14 @@ cdef class BatchDecoder:
         with nogil:
             hw_crew_join(self.crew.crew, &self.job, &self.worker, <int> n)
         self.count = n
-        return [
-            (
-                self.job.samples[i].status,
-                self.job.samples[i].picture.height if self.job.samples[i].status == HW_OK else 0,
-                self.job.samples[i].picture.width if self.job.samples[i].status == HW_OK else 0,
-            )
-            for i in range(n)
-        ]
+        found = np.zeros((n, 3), np.int64)
+        cdef int64_t[:, ::1] heads = found
+        for i in range(n):
+            heads[i, 0] = self.job.samples[i].status
+            if heads[i, 0] == HW_OK:
+                heads[i, 1] = self.job.samples[i].picture.height
+                heads[i, 2] = self.job.samples[i].picture.width
+        return found
 
     def contents(self, Py_ssize_t i):
         """The bytes of file `i` of the last `read`; None where they cannot be had, see `status` and `message`."""
@@ -339,7 +341,7 @@ cdef class BatchDecoder:
         const int64_t[::1] samples not None,
         const double[:, ::1] windows not None,
         const int32_t[:, ::1] targets not None,
-        const uint8_t[:, ::1] mirrored not None,
+        mirrored not None,
         int filter,
         bint exact,
         tuple size not None,
@@ -354,14 +356,19 @@ cdef class BatchDecoder:
             x0, y0, x1, y1 in pixels of the upright picture, within it; need not be whole numbers.
         targets : int32 (K, 4)
             x0, y0, x1, y1 in pixels of the image. What is outside of them is left as it is.
-        mirrored : uint8 (K, 2)
-            Whether the target is mirrored left to right, and top to bottom.
+        mirrored : bool (K, 2)
+            Whether the image, its target with it, is mirrored left to right, and top to bottom.
         filter : int
             Index into `resample.FILTERS`.
         exact : bool
             Never decode at a reduced scale.
         size : (int, int, int)
             Height, width and channels of the images: 3 (RGB) or 1 (grey).
+
+        Returns
+        -------
+        bool
+            Whether all targets cover their images.
 
         Raises
         ------
@@ -373,17 +380,19 @@ cdef class BatchDecoder:
         self._check()
         cdef Py_ssize_t n = samples.shape[0], i
         cdef int height, width, channels, closed
+        cdef bint covered = True
         cdef hw_sample *sample
+        cdef const uint8_t[:, :] mirrors = mirrored.view(np.uint8)
         height, width, channels = size
-        if windows.shape[0] != n or targets.shape[0] != n or mirrored.shape[0] != n:
+        if windows.shape[0] != n or targets.shape[0] != n or mirrors.shape[0] != n:
             raise ValueError(
                 f"BatchDecoder: {n} samples, {windows.shape[0]} windows, {targets.shape[0]} targets and "
-                f"{mirrored.shape[0]} pairs of mirrors; these must be equal"
+                f"{mirrors.shape[0]} pairs of mirrors; these must be equal"
             )
-        if windows.shape[1] != 4 or targets.shape[1] != 4 or mirrored.shape[1] != 2:
+        if windows.shape[1] != 4 or targets.shape[1] != 4 or mirrors.shape[1] != 2:
             raise ValueError(
                 f"BatchDecoder: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers, not 4, or "
-                f"{mirrored.shape[1]} mirrors, not 2"
+                f"{mirrors.shape[1]} mirrors, not 2"
             )
         if channels != 1 and channels != 3:
             raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (grey) or 3 (RGB)")
@@ -408,10 +417,13 @@ cdef class BatchDecoder:
                     "(x0, y0, x1, y1)"
                 )
             sample.target = hw_target(
-                windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3], targets[i, 0], targets[i, 1],
-                targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrored[i, 0], mirrored[i, 1],
+                windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3],
+                width - targets[i, 2] if mirrors[i, 0] else targets[i, 0],
+                height - targets[i, 3] if mirrors[i, 1] else targets[i, 1],
+                targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrors[i, 0], mirrors[i, 1],
                 channels, filter, exact, simd.level,
             )
+            covered &= sample.target.height == height and sample.target.width == width
         memset(&self.job.images, 0, sizeof(hw_image))
         self.job.images.height = height
         self.job.images.width = width
@@ -421,12 +433,13 @@ cdef class BatchDecoder:
         self.job.count = <int> n
         if n == 0:
             hw_crew_leave(self.crew.crew, &self.job)
-            return
+            return True
         with nogil:
             closed = hw_crew_begin(self.crew.crew, &self.job, &self.worker)
         if closed:
             self.leave()
             raise QueueClosed("BatchDecoder: its crew was closed")
+        return covered
 
     def finish(self, const int64_t[::1] slots not None, Images images not None):
         """Decode what `begin` was told, together with the rest of the crew.

@@ -57,15 +57,25 @@ class Finish:
         """Whether images of so many channels can be normalized: what cannot is left to raise where it stands."""
         return self._normalize is None or self._normalize.channels in (1, channels)
 
-    def view(
+    def mirrored(
         self, position: int, epoch: int, indices: NDArray[np.int64], shape: tuple[int, int, int]
-    ) -> View:
-        """Which samples are mirrored; `position` is that of the first step, and `shape` (H, W, C) of the images."""
-        view = View.whole((len(indices), *shape))
+    ) -> NDArray[np.bool_]:
+        """Which samples are mirrored left to right, and top to bottom, bool (N, 2).
+
+        Parameters
+        ----------
+        position : int
+            Of the first step.
+        epoch, indices : int and int64 (N,)
+            The samples.
+        shape : (int, int, int)
+            H, W and C of the images.
+        """
+        mirrored = np.zeros((len(indices), 2), np.bool_)
         for number, flip in self._flips:
             rng = SampleRandom(self._seed, epoch, indices, position + number)
-            view = flip.look(view, flip.choose(rng, view.shape))
-        return view
+            mirrored[:, int(isinstance(flip, FlipY))] ^= flip.choose(rng, (len(indices), *shape))
+        return mirrored
 
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
         """For the finished images of shape (N, H, W, C)."""
@@ -79,8 +89,9 @@ class Finish:
         scale, bias = self._normalize.factors(room.shape[1 if planar else 3])
         return jpeg.Images(room.view(np.uint16) if room.itemsize == 2 else room, scale, bias, planar)
 
-    def done(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
-        """Finished images of (N, H, W, C) that are whole; `view` is of them."""
+    def done(self, images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[Any]:
+        """Finished images of (N, H, W, C) that are whole; `mirrored` as `mirrored` says."""
+        view = View.whole(images.shape).mirrored(mirrored[:, 0], mirrored[:, 1])
         if self._normalize is not None:
             return self._normalize.apply_view(images, view)
         return view.copied(images)

@@ -29,7 +29,6 @@ from highway.order import Order, Task
 from highway.randomness import REPLACEMENT_POSITION, SampleRandom
 from highway.transforms.fit import CenterFit, Fit, Placement
 from highway.transforms.transform import Transform
-from highway.transforms.view import View
 
 __all__ = ["ImageFileReader"]
 
@@ -272,10 +271,10 @@ class ImageFileReader(Source):
         others: dict[int, OtherPicture] = {}
         heads = decoder.read([self._path(index) for index in indices.tolist()], self.exif, turn)
         try:
-            sizes = np.array(heads, np.int64)
-            statuses, heights, widths = sizes[:, 0], sizes[:, 1], sizes[:, 2]
-            if statuses.any():  # jpeg.OK is 0
-                np.maximum(sizes[:, 1:], 1, out=sizes[:, 1:])
+            statuses, heights, widths = heads.T
+            good = not statuses.any()  # jpeg.OK is 0
+            if not good:
+                np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
                 for row in np.flatnonzero(statuses).tolist():
                     try:
                         others[row] = picture = self._other(row, indices[row])
@@ -285,13 +284,15 @@ class ImageFileReader(Source):
             placement = self.fit.choose(
                 SampleRandom(self.seed, epoch, indices, 0), heights, widths, self.shape
             )
-            view = self._finish.view(1, epoch, indices, self._size)
-            self._begin(statuses, placement, view, heights, widths)
+            mirrored = self._finish.mirrored(1, epoch, indices, self._size)
+            everything = np.arange(len(indices))
+            rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
+            covered = self._begin(rows, placement, mirrored, heights, widths)
             if images is None:
                 images = self._finish.room((len(indices), *self._size))
-            places = np.arange(len(indices)) if slots is None else slots
-            self._paint(images, places, placement)
-            rows = np.flatnonzero(statuses == jpeg.OK)
+            places = everything if slots is None else slots
+            if not covered:
+                self._paint(images, places[rows], placement.targets[rows])
             found = decoder.finish(places[rows], self._finish.images(images))
         finally:
             decoder.leave()
@@ -301,43 +302,37 @@ class ImageFileReader(Source):
                     failures[row] = self._error(indices[row], status, decoder.message(row))
         for row, picture in others.items():
             try:
-                images[places[row]] = self._finished(picture, placement, view, row)
+                images[places[row]] = self._finished(picture, placement, mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
         return images, failures
 
     def _begin(
         self,
-        statuses: NDArray[np.int64],
+        rows: NDArray[np.int64],
         placement: Placement,
-        view: View,
+        mirrored: NDArray[np.bool_],
         heights: NDArray[np.int64],
         widths: NDArray[np.int64],
-    ) -> None:
-        """Tell the decoder what is wanted of the JPEGs, and wait for the batch's turn."""
-        targets = placement.targets
-        if view.mirrored_x.any():
-            targets = _mirrored(targets, view.mirrored_x, 0, self.shape[1])
-        if view.mirrored_y.any():
-            targets = _mirrored(targets, view.mirrored_y, 1, self.shape[0])
-        windows = placement.windows
-        mirrored = np.stack((view.mirrored_x, view.mirrored_y), axis=1).view(np.uint8)
-        rows = np.flatnonzero(statuses == jpeg.OK)
-        if len(rows) < len(statuses):
+    ) -> bool:
+        """Tell the decoder what is wanted of the JPEGs, and wait for the batch's turn; whether all are covered."""
+        windows, targets = placement
+        if len(rows) < len(windows):
             windows, targets, mirrored = windows[rows], targets[rows], mirrored[rows]
         try:
-            self._local.decoder.begin(rows, windows, targets, mirrored, self._filter, self.exact, self._size)
+            covered: bool = self._local.decoder.begin(
+                rows, windows, targets, mirrored, self._filter, self.exact, self._size
+            )
         except ValueError:
             self.fit.refuse(placement, heights, widths, self.shape)
             raise
+        return covered
 
-    def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], placement: Placement) -> None:
-        """Fill the slots that the pictures do not cover."""
-        uncovered = self.fit.uncovered(placement, self.shape)
-        if uncovered.any():
-            colour = np.broadcast_to(self.fit.colour(self._size[2]), (1, 1, 1, self._size[2]))
-            one = np.ascontiguousarray(colour)
-            images[slots[uncovered]] = self._finish.done(one, View.whole(one.shape))
+    def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
+        """Fill those of the slots that their targets do not cover."""
+        colour = np.broadcast_to(self.fit.colour(self._size[2]), (1, 1, 1, self._size[2]))
+        pixel = self._finish.done(np.ascontiguousarray(colour), np.zeros((1, 2), np.bool_))
+        images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int) -> OtherPicture:
         """A picture that is no JPEG, not decoded yet."""
@@ -350,17 +345,16 @@ class ImageFileReader(Source):
         except DecodeError as error:
             raise self._error(index, jpeg.BAD_FILE, str(error)) from None
 
-    def _finished(self, picture: OtherPicture, placement: Placement, view: View, row: int) -> NDArray[Any]:
+    def _finished(
+        self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
+    ) -> NDArray[Any]:
         """The image of row `row`, decoded by PIL."""
         whole = empty((1, *self._size))
-        one = Placement(placement.windows[row : row + 1], placement.targets[row : row + 1])
-        if self.fit.uncovered(one, self.shape)[0]:
+        windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
+        if self.fit.uncovered(targets, self.shape)[0]:
             whole[0] = self.fit.colour(self._size[2])
-        resample.resize_batch(picture.pixels()[None], one.windows, one.targets, self._filter, whole)
-        mirrors = View.whole(whole.shape).mirrored(
-            view.mirrored_x[row : row + 1], view.mirrored_y[row : row + 1]
-        )
-        image: NDArray[Any] = self._finish.done(whole, mirrors)[0]
+        resample.resize_batch(picture.pixels()[None], windows, targets, self._filter, whole)
+        image: NDArray[Any] = self._finish.done(whole, mirrored[row : row + 1])[0]
         return image
 
     def _replace(
@@ -462,16 +456,6 @@ class ImageFileReader(Source):
         one_hot = np.zeros((len(indices), len(self.classes)), dtype=np.float32)
         one_hot[np.arange(len(indices)), numbers] = 1.0
         return one_hot
-
-
-def _mirrored(
-    targets: NDArray[np.int32], flags: NDArray[np.bool_], axis: int, length: int
-) -> NDArray[np.int32]:
-    """Rectangles (N, 4) of an image of `length` pixels along an axis (0: x), mirrored where `flags` say."""
-    mirrored = targets.copy()
-    mirrored[flags, axis] = length - targets[flags, axis + 2]
-    mirrored[flags, axis + 2] = length - targets[flags, axis]
-    return mirrored
 
 
 def _refused(name: str, value: object, allowed: str) -> ArgumentError:

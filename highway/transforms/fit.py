@@ -145,9 +145,9 @@ class Fit(Transform):
                 "expected x0 < x1, y0 < y1, both inside"
             )
 
-    def uncovered(self, placement: Placement, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Of which outputs the targets leave something to be filled, bool (N,)."""
-        uncovered: NDArray[np.bool_] = (placement.targets != (0, 0, size[1], size[0])).any(axis=1)
+    def uncovered(self, targets: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Of which outputs the targets (N, 4) leave something to be filled, bool (N,)."""
+        uncovered: NDArray[np.bool_] = (targets != (0, 0, size[1], size[0])).any(axis=1)
         return uncovered
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
@@ -169,7 +169,7 @@ class Fit(Transform):
         """Resample the windows: uint8 (N, H, W, C) to (N, *size, C)."""
         assert self.size is not None  # draw has looked
         out = empty((len(images), *self.size, images.shape[3]), np.uint8)
-        uncovered = self.uncovered(params, self.size)
+        uncovered = self.uncovered(params.targets, self.size)
         if uncovered.any():
             out[uncovered] = self.colour(out.shape[3])
         filter_ = resample.FILTERS.index(self.interpolation)
@@ -206,11 +206,13 @@ class CenterFit(Fit):
     ) -> Placement:
         """Centred windows; nothing is drawn."""
         ratio = size[1] / size[0]
-        window_widths = np.minimum(widths, heights * ratio)
-        window_heights = np.minimum(heights, widths / ratio)
-        left, top = (widths - window_widths) / 2, (heights - window_heights) / 2
-        right, bottom = np.minimum(left + window_widths, widths), np.minimum(top + window_heights, heights)
-        return Placement(np.stack((left, top, right, bottom), axis=1), _whole_targets(len(heights), size))
+        whole = np.stack((widths, heights), axis=1).astype(np.float64)
+        windows = np.empty((len(heights), 4))
+        sides = np.minimum(whole, whole[:, ::-1] * (ratio, 1 / ratio))
+        np.subtract(whole, sides, out=windows[:, :2])
+        windows[:, :2] /= 2
+        np.minimum(windows[:, :2] + sides, whole, out=windows[:, 2:])
+        return Placement(windows, _whole_targets(len(heights), size))
 
     def deterministic(self) -> CenterFit:
         """The transform itself: nothing is random."""
