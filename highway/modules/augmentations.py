@@ -44,7 +44,7 @@ class Augmentations(Stage):
     seed : int
         0 to 2**64 - 1.
     workers : int, optional
-        Threads; 1 by default, which is enough for compiled transforms.
+        Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
         Most batches that may be outstanding behind this module.
 

@@ -42,9 +42,12 @@ _RANDOM_REPLACEMENTS = 8
 class ImageFileReader(Source):
     """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
 
-    JPEGs are decoded without the GIL by libjpeg-turbo: only the window that the fit chose, at a reduced scale where it
-    is at least four times as large as the image, resampled row by row into the batch. Every other format goes through
-    PIL. Links are followed.
+    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
+    times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
+    our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
+    not sound. Every other format goes through PIL. Links are followed.
+    All workers make one batch after the other together. The flips that the Augmentations behind begin with, and the
+    `Normalize` behind those, are done while the images are written.
     The classes are the sorted names of the sub-folders.
 
     Parameters
@@ -90,7 +93,7 @@ class ImageFileReader(Source):
         Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
         bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 4 bytes a pixel.
     workers : int, optional
-        Threads; by default one for each core that the process may use.
+        Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
         Batches that are in the making or wait to be taken, at most.
 
