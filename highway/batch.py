@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from keyword import iskeyword
 from typing import Any
 
@@ -78,7 +79,7 @@ class Batch:
     ) -> None:
         self.fields = dict(fields)
         for name, array in self.fields.items():
-            if name in _TAKEN or not _usable(name):
+            if not _usable(name):
                 raise ArgumentError(
                     f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with "
                     f"an underscore, is no keyword and none of {', '.join(sorted(_TAKEN))}"
@@ -201,8 +202,11 @@ class Batch:
 _TAKEN = frozenset(name for name in dir(Batch) if not name.startswith("_"))
 
 
+@lru_cache(maxsize=256)
 def _usable(name: object) -> bool:
-    return isinstance(name, str) and name.isidentifier() and name[0] != "_" and not iskeyword(name)
+    if not isinstance(name, str) or name in _TAKEN:
+        return False
+    return name.isidentifier() and name[0] != "_" and not iskeyword(name)
 
 
 def _as_indices(indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:

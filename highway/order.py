@@ -139,7 +139,7 @@ class Order:
     def _tasks(self, epochs: Iterator[int], first_seq: int) -> Iterator[Task]:
         for epoch in epochs:
             for seq in range(first_seq, len(self)):
-                yield Task(epoch, seq, self.indices(epoch, seq))
+                yield Task(epoch, seq, self._indices(epoch, seq))
             first_seq = 0
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
@@ -165,12 +165,16 @@ class Order:
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
         epoch = whole("Order", "epoch", epoch, 0, last_epoch)
         seq = whole("Order", "seq", seq, 0, len(self) - 1)
+        return self._indices(epoch, seq)
+
+    def _indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
         first = seq * self.batch_size
         count = min(self.batch_size, self.samples - first)
         places = np.arange(first, first + count, dtype=np.int64)
-        places *= self.world
-        places += self.rank
-        places %= self.size
+        if self.world > 1:
+            places *= self.world
+            places += self.rank
+            places %= self.size
         if self.shuffle:
             philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)
         return places

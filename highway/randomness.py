@@ -8,6 +8,7 @@ draw) and of nothing else: Philox4x32-10 with the seed as key and the rest as co
 from __future__ import annotations
 
 import math
+from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,6 +75,15 @@ class SampleRandom:
             )
         self._indices: NDArray[np.uint32] = np.ascontiguousarray(found, dtype=np.uint32)
         self._taken = 0
+
+    def at(self, position: int, seed: int | None = None) -> SampleRandom:
+        """The draws of the same samples at another position, and by another seed where one is given."""
+        other = copy(self)
+        other.position = whole("SampleRandom", "position", position, 0, 2**32 - 1)
+        if seed is not None:
+            other.seed = whole("SampleRandom", "seed", seed, 0, 2**64 - 1)
+        other._taken = 0
+        return other
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -206,3 +206,15 @@ def test_draws_run_out_instead_of_repeating():
 
 def test_repr():
     assert repr(SampleRandom(1, 2, [3, 4], 5)) == "<SampleRandom of 2 samples: seed 1, epoch 2, position 5>"
+
+
+def test_the_same_samples_at_another_position():
+    rng = SampleRandom(3, 5, [4, 7, 1], 0)
+    rng.uniform()
+    for position, seed in ((0, None), (2, None), (2, 9)):
+        expected = SampleRandom(3 if seed is None else seed, 5, [4, 7, 1], position)
+        np.testing.assert_array_equal(rng.at(position, seed).uniform(size=3), expected.uniform(size=3))
+    with pytest.raises(ArgumentError, match="position"):
+        rng.at(-1)
+    with pytest.raises(ArgumentError, match="seed"):
+        rng.at(0, 2**64)

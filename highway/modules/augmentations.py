@@ -128,7 +128,8 @@ class Augmentations(Stage):
                 ours = step.hands_over and (ours or result is not images)
                 if result is not images:
                     current = current.replace(images=result)
-        return current.replace(applied=first + len(self._steps))
+        applied = first + len(self._steps)
+        return current if current.applied == applied else current.replace(applied=applied)
 
     def _apply_run(self, run: Run, first: int, batch: Batch, images: NDArray[np.uint8]) -> NDArray[Any]:
         """A run of several steps, in one pass unless a border comes around what was cut out before."""

@@ -57,24 +57,22 @@ class Finish:
         """Whether images of so many channels can be normalized: what cannot is left to raise where it stands."""
         return self._normalize is None or self._normalize.channels in (1, channels)
 
-    def mirrored(
-        self, position: int, epoch: int, indices: NDArray[np.int64], shape: tuple[int, int, int]
-    ) -> NDArray[np.bool_]:
+    def mirrored(self, position: int, rng: SampleRandom, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
         """Which samples are mirrored left to right, and top to bottom, bool (N, 2).
 
         Parameters
         ----------
         position : int
             Of the first step.
-        epoch, indices : int and int64 (N,)
-            The samples.
+        rng : SampleRandom
+            Of the samples, at any position.
         shape : (int, int, int)
             H, W and C of the images.
         """
-        mirrored = np.zeros((len(indices), 2), np.bool_)
+        mirrored = np.zeros((len(rng), 2), np.bool_)
         for number, flip in self._flips:
-            rng = SampleRandom(self._seed, epoch, indices, position + number)
-            mirrored[:, int(isinstance(flip, FlipY))] ^= flip.choose(rng, (len(indices), *shape))
+            chosen = flip.choose(rng.at(position + number, self._seed), (len(rng), *shape))
+            mirrored[:, int(isinstance(flip, FlipY))] ^= chosen
         return mirrored
 
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:

@@ -246,7 +246,7 @@ class ImageFileReader(Source):
             epoch=task.epoch,
             seq=task.seq,
             indices=indices,
-            keys=[self._key(index) for index in indices],
+            keys=[self._key(index) for index in indices.tolist()],
             applied=1 + self._finish.count,
         )
 
@@ -272,7 +272,8 @@ class ImageFileReader(Source):
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
-        heads = decoder.read([self._path(index) for index in indices.tolist()], self.exif, turn)
+        root, names = self._folders.root, self._folders.names
+        heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
         try:
             statuses, heights, widths = heads.T
             good = not statuses.any()  # jpeg.OK is 0
@@ -284,10 +285,9 @@ class ImageFileReader(Source):
                         heights[row], widths[row] = picture.height, picture.width
                     except (DecodeError, ReadError) as error:
                         failures[row] = error
-            placement = self.fit.choose(
-                SampleRandom(self.seed, epoch, indices, 0), heights, widths, self.shape
-            )
-            mirrored = self._finish.mirrored(1, epoch, indices, self._size)
+            rng = SampleRandom(self.seed, epoch, indices, 0)
+            placement = self.fit.choose(rng, heights, widths, self.shape)
+            mirrored = self._finish.mirrored(1, rng, self._size)
             everything = np.arange(len(indices))
             rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
             covered = self._begin(rows, placement, mirrored, heights, widths)
