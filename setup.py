@@ -128,17 +128,19 @@ def extensions():
         extension("values", "pixels.c", "windows.c"),
         extension(
             "jpeg",
+            "buffer.c",
             "crew.c",
             "files.c",
             "jpeg_decoder.c",
             "jpeg_sequential.c",
             "jpeg_entropy.c",
+            "jpeg_header.c",
             "jpeg_samples.c",
             "pixels.c",
             "resampler.c",
             libs=["-pthread"],
         ),
-        extension("resample", "resampler.c"),
+        extension("resample", "buffer.c", "resampler.c"),
     ]
 
 

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "resampler.h"
+#include "buffer.h"
 
 enum hw_status {
     HW_OK = 0,

@@ -16,25 +16,19 @@ from libc.string cimport memset
 import numpy as np
 
 from highway._core cimport simd
+from highway._core.windows cimport hw_numbers
 
 from highway.errors import QueueClosed
 
 
-cdef extern from "pixels.h" nogil:
-    ctypedef struct hw_numbers:
-        const float *scale
-        const float *bias
-        int half
-        int planar
+cdef extern from "buffer.h" nogil:
+    ctypedef struct hw_buffer:
+        uint8_t *bytes
+
+    void hw_buffer_free(hw_buffer *buffer)
 
 cdef extern from "resampler.h" nogil:
     enum: HW_FILTERS
-
-    ctypedef struct hw_buffer:
-        uint8_t *bytes
-        size_t capacity
-
-    void hw_buffer_free(hw_buffer *buffer)
 
 cdef extern from "files.h" nogil:
     enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_BAD_FILE, HW_NO_MEMORY
@@ -42,14 +36,14 @@ cdef extern from "files.h" nogil:
 
     int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message)
 
-cdef extern from "jpeg_decoder.h" nogil:
-    ctypedef struct hw_jpeg:
-        pass
-
+cdef extern from "jpeg_header.h" nogil:
     ctypedef struct hw_picture:
         int height
         int width
-        int orientation
+
+cdef extern from "jpeg_decoder.h" nogil:
+    ctypedef struct hw_jpeg:
+        pass
 
     ctypedef struct hw_image:
         void *data

@@ -1,9 +1,9 @@
 /* JPEG files to resampled pixels. Sound sequential pictures are decoded by jpeg_sequential.h, all others, and
  * those at a reduced scale, by libjpeg-turbo, with its setjmp on this side of the door.
  *
- * One hw_jpeg belongs to one thread. hw_jpeg_inspect looks at a file in memory without decoding;
- * hw_jpeg_decode decodes a window of it, at a reduced scale where the target is much smaller, and resamples
- * row by row into the output, so that neither the photograph nor the window exists whole in memory.
+ * One hw_jpeg belongs to one thread. hw_jpeg_decode decodes a window of it, at a reduced scale where the
+ * target is much smaller, and resamples row by row into the output, so that neither the photograph nor the
+ * window exists whole in memory.
  */
 #ifndef HIGHWAY_JPEG_DECODER_H
 #define HIGHWAY_JPEG_DECODER_H
@@ -12,19 +12,10 @@
 #include <stdint.h>
 
 #include "files.h"
+#include "jpeg_header.h"
 #include "pixels.h"
 
 typedef struct hw_jpeg hw_jpeg;
-
-/* hw_jpeg_inspect's answer where the header goes on behind the bytes that it was given. */
-enum { HW_MORE = -1 };
-
-/* What a header says. Height and width are those of the upright picture when the orientation is applied. */
-typedef struct {
-    int height, width;
-    int orientation; /* EXIF 1..8 */
-    size_t scan;     /* offset of its first scan */
-} hw_picture;
 
 /* An image of a batch, or of a place where one waits for its batch. */
 typedef struct {
@@ -46,11 +37,6 @@ typedef struct {
 
 hw_jpeg *hw_jpeg_new(void);
 void hw_jpeg_free(hw_jpeg *decoder);
-
-/* Reads the header out of the first `size` bytes of a file; `oriented` says whether EXIF orientation counts.
- */
-int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
-                    hw_picture *picture, char *message);
 
 /* Decodes a whole file. Every pixel of the target is written on HW_OK, none is promised otherwise. */
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,

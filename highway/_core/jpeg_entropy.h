@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "resampler.h"
+#include "buffer.h"
 
 enum { HW_BLOCK = 64 };
 

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "jpeg_entropy.h"
 #include "jpeg_samples.h"
-#include "resampler.h"
 
 /* Rows of MCUs whose samples are kept: the colour of a row may come from the next. */
 enum { KEPT_ROWS = 2 };

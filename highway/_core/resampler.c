@@ -511,19 +511,6 @@ void hw_resample_row(int simd, const hw_axis *x, const uint8_t *row, int origin,
 
 /* ---- whole images ---- */
 
-int hw_buffer_reserve(hw_buffer *buffer, size_t n) {
-    if (n <= buffer->capacity) return 0;
-    free(buffer->bytes);
-    buffer->bytes = calloc(n, 1);
-    buffer->capacity = buffer->bytes ? n : 0;
-    return buffer->bytes ? 0 : -1;
-}
-
-void hw_buffer_free(hw_buffer *buffer) {
-    free(buffer->bytes);
-    memset(buffer, 0, sizeof *buffer);
-}
-
 int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,
                       ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride,
                       hw_buffer *work) {

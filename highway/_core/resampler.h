@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "buffer.h"
 #include "simd.h"
 
 enum hw_filter { HW_NEAREST = 0, HW_BOX, HW_BILINEAR, HW_BICUBIC, HW_LANCZOS, HW_FILTERS };
@@ -51,15 +52,6 @@ void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weight
 /* One row through the axis; row[0] is input `origin`, and the row may be read HW_ROW_SLACK bytes beyond its
  * end. */
 void hw_resample_row(int simd, const hw_axis *x, const uint8_t *row, int origin, int channels, uint8_t *out);
-
-/* Memory of one worker, grown as needed, zeroed at first. */
-typedef struct {
-    uint8_t *bytes;
-    size_t capacity;
-} hw_buffer;
-
-int hw_buffer_reserve(hw_buffer *buffer, size_t n);
-void hw_buffer_free(hw_buffer *buffer);
 
 /* A whole image of x->in_size by y->in_size pixels; 0, or -1 when there is no memory. */
 int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,

@@ -1,0 +1,109 @@
+#include "jpeg_header.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "files.h"
+
+static unsigned big16(const uint8_t *p) {
+    return (unsigned)p[0] << 8 | p[1];
+}
+
+static uint32_t tiff_number(const uint8_t *p, int n, int little) {
+    uint32_t value = 0;
+    for (int i = 0; i < n; i++) value = value << 8 | p[little ? n - 1 - i : i];
+    return value;
+}
+
+/* Orientation in an EXIF segment (Exif 2.32, TIFF 6.0 section 2), 1 where there is none. */
+static int exif_orientation(const uint8_t *segment, size_t n) {
+    if (n < 14 || memcmp(segment, "Exif\0\0", 6)) return 1;
+    const uint8_t *tiff = segment + 6;
+    n -= 6;
+    const int little = tiff[0] == 'I';
+    if (!(tiff[0] == tiff[1] && (little || tiff[0] == 'M')) || tiff_number(tiff + 2, 2, little) != 42)
+        return 1;
+    const size_t at = tiff_number(tiff + 4, 4, little);
+    if (at > n - 2) return 1;
+    const size_t entries = tiff_number(tiff + at, 2, little);
+    for (size_t i = 0; i < entries && at + 2 + (i + 1) * 12 <= n; i++) {
+        const uint8_t *entry = tiff + at + 2 + i * 12;
+        if (tiff_number(entry, 2, little) == 0x0112) {
+            const uint32_t value = tiff_number(entry + 8, 2, little);
+            return tiff_number(entry + 2, 2, little) == 3 && value >= 1 && value <= 8 ? (int)value : 1;
+        }
+    }
+    return 1;
+}
+
+/* Looked for from the end, where it is in a whole file. */
+int hw_jpeg_has_end(const uint8_t *bytes, size_t from, size_t size) {
+    for (size_t i = size; i >= from + 2; i--)
+        if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return 1;
+    return 0;
+}
+
+int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
+                    hw_picture *picture, char *message) {
+    if (size < 3 || bytes[0] != 0xFF || bytes[1] != 0xD8 || bytes[2] != 0xFF) {
+        snprintf(message, HW_MESSAGE_SIZE, "does not begin like a JPEG file");
+        return HW_NOT_JPEG;
+    }
+    picture->height = picture->width = 0;
+    picture->orientation = 1;
+    size_t at = 2;
+    for (;;) {
+        while (at < size && bytes[at] != 0xFF)
+            at++; /* as libjpeg does: junk before a marker is passed over */
+        while (at < size && bytes[at] == 0xFF) at++;
+        if (at + 3 > size) {
+            if (size < file_size) return HW_MORE;
+            snprintf(message, HW_MESSAGE_SIZE, "is truncated: the header does not end within %zu bytes",
+                     size);
+            return HW_BAD_FILE;
+        }
+        const int marker = bytes[at++];
+        if (marker == 0x00 || marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8))
+            continue; /* without a segment */
+        if (marker == 0xD9) {
+            snprintf(message, HW_MESSAGE_SIZE, "is damaged: it ends before its first scan");
+            return HW_BAD_FILE;
+        }
+        const size_t length = big16(bytes + at);
+        if (length >= 2 && at + length > size && at + length <= file_size) return HW_MORE;
+        if (length < 2 || at + length > size) {
+            snprintf(message, HW_MESSAGE_SIZE,
+                     "is damaged: segment 0xFF%02X of %zu bytes at offset %zu, file of %zu", (unsigned)marker,
+                     length, at, file_size);
+            return HW_BAD_FILE;
+        }
+        const uint8_t *segment = bytes + at + 2;
+        if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
+            if (length >= 8) {
+                picture->height = (int)big16(segment + 1);
+                picture->width = (int)big16(segment + 3);
+            }
+        } else if (marker == 0xE1 && oriented && picture->orientation == 1) {
+            picture->orientation = exif_orientation(segment, length - 2);
+        }
+        at += length;
+        if (marker == 0xDA) break;
+    }
+    if (picture->height <= 0 || picture->width <= 0) {
+        snprintf(message, HW_MESSAGE_SIZE, "is damaged: a picture of %d x %d pixels", picture->height,
+                 picture->width);
+        return HW_BAD_FILE;
+    }
+    if ((int64_t)picture->height * picture->width > max_pixels) {
+        snprintf(message, HW_MESSAGE_SIZE, "has %d x %d pixels, allowed are %lld in total", picture->height,
+                 picture->width, (long long)max_pixels);
+        return HW_BAD_FILE;
+    }
+    picture->scan = at;
+    if (picture->orientation >= 5) {
+        const int height = picture->height;
+        picture->height = picture->width;
+        picture->width = height;
+    }
+    return HW_OK;
+}
