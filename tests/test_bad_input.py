@@ -1,6 +1,7 @@
 """Bad files: a clear error, every one accounted for, and no good sample lost."""
 
 import os
+import subprocess
 import sys
 from collections import Counter
 
@@ -255,3 +256,25 @@ def test_one_bad_file_does_not_touch_its_neighbours(folder):
     assert after.keys() == before.keys()
     for key, image in before.items():
         np.testing.assert_array_equal(after[key], image)
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_too_few_descriptors_are_not_the_files_fault(folder, policy):
+    """In a process of its own, which may open nothing more."""
+    script = (
+        "import os, resource, sys\n"
+        "from highway.errors import ReadError\n"
+        "from highway.modules import ImageFileReader\n"
+        f"reader = ImageFileReader(sys.argv[1], 4, (8, 8), on_error={policy!r})\n"
+        "reader.open()\n"
+        "task = next(reader.tasks())\n"
+        "free = os.open(os.devnull, os.O_RDONLY)\n"
+        "os.close(free)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))\n"
+        "try:\n"
+        "    reader.load(task)\n"
+        "except ReadError as error:\n"
+        "    print(error, reader.errors)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True)
+    assert answer.stdout.endswith("cannot be opened: Too many open files []\n"), answer

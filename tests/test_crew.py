@@ -120,7 +120,6 @@ def test_closing_the_crew_wakes_those_who_wait(paths):
     crew.close()
     with pytest.raises(QueueClosed):
         task.result()
-    finish(first, MANY)
 
 
 def test_a_decoder_that_the_garbage_collector_finds_leaves_its_crew(paths, expected):
@@ -133,6 +132,19 @@ def test_a_decoder_that_the_garbage_collector_finds_leaves_its_crew(paths, expec
     gc.collect()
     begin(second, second.read(paths, turn=2))
     np.testing.assert_array_equal(finish(second, MANY), expected)
+
+
+def test_a_closed_crew_does_not_go_on_with_its_batch(paths):
+    crew = jpeg.Crew()
+    decoder = jpeg.BatchDecoder(crew)
+    begin(decoder, decoder.read(paths))
+    crew.close()
+    images = np.zeros((MANY, 10, 12, 3), np.uint8)
+    with pytest.raises(QueueClosed):
+        decoder.finish(np.arange(MANY), jpeg.Images(images))
+    assert not images.any()
+    with pytest.raises(QueueClosed):
+        decoder.read(paths)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
@@ -186,16 +198,53 @@ def test_headers_that_are_longer_than_what_is_read_first(tmp_path):
             assert decoder.read([os.fsencode(tmp_path / "long.jpg")]).tolist() == [[jpeg.OK, 50, 60]]
 
 
-def test_many_more_files_than_may_be_open(tmp_path, monkeypatch):
-    """The headers of a batch are read a few files at a time."""
+@pytest.mark.parametrize("spare", [1, 3, 40])
+def test_many_more_files_than_may_be_open(tmp_path, spare):
+    """The headers of a batch are read a few files at a time, one at a time if it must be."""
     import resource
 
     path = tmp_path / "picture.jpg"
     path.write_bytes(jpeg_bytes(photograph(20, 30)))
     decoder = jpeg.BatchDecoder()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+    # The listing itself has a descriptor that is free again afterwards.
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    fillers = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers) + 1 + spare, limits[1]))
     try:
         assert decoder.read([os.fsencode(path)] * 500).tolist() == [[jpeg.OK, 20, 30]] * 500
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for filler in fillers:
+            os.close(filler)
+
+
+def test_what_was_refused_is_not_decoded(paths):
+    decoder = jpeg.BatchDecoder()
+    heads = decoder.read(paths)
+    begin(decoder, heads)
+    with pytest.raises(ValueError, match="not a JPEG that was read"):
+        decoder.begin(
+            np.array([0, MANY]),
+            np.array([[0, 0, 4, 4]] * 2, float),
+            np.array([[0, 0, 400, 300]] * 2, np.int32),
+            np.zeros((2, 2), bool),
+            2,
+            False,
+            (300, 400, 3),
+        )
+    with pytest.raises(ValueError, match="slots for 0 samples"):
+        decoder.finish(np.arange(MANY), jpeg.Images(np.zeros((MANY, 10, 12, 3), np.uint8)))
+
+
+def test_what_is_given_may_be_changed_afterwards(paths, expected):
+    decoder = jpeg.BatchDecoder()
+    mine, samples = list(paths), np.arange(MANY)
+    heads = decoder.read(mine)
+    mine.clear()
+    windows = np.array([[0, 0, width, height] for _, height, width in heads], float)
+    targets = np.array([[0, 0, 12, 10]] * MANY, np.int32)
+    mirrored = np.zeros((MANY, 2), bool)
+    decoder.begin(samples, windows, targets, mirrored, 2, False, (10, 12, 3))
+    samples[:], windows[:], targets[:], mirrored[:] = 1 << 40, -1, 1 << 20, True
+    np.testing.assert_array_equal(finish(decoder, MANY), expected)

@@ -137,8 +137,13 @@ def test_what_is_not_the_library_s_own_is_left_where_it_is(folder):
         def apply_images(self, images, params):
             return super().apply_images(images, params) + 1
 
+    class Unseen(FlipX):
+        def look(self, view, params):
+            return view
+
     for transforms, count in (
         ([Other(), Normalize()], 0),
+        ([Unseen(), Normalize()], 0),
         ([Brighter()], 0),
         ([FlipX(), Brighter()], 1),
         ([Lambda(np.copy), FlipX()], 0),

@@ -357,6 +357,7 @@ def test_what_is_refused(decoder, folder):
         ("samples", np.array([2]), "sample 2"),
         ("samples", np.array([-1]), "sample -1"),
         ("samples", np.array([0, 0]), "must be equal"),
+        ("out", np.zeros((1, 70000, 1, 3), np.uint8), "expected 1 to 65536"),
         ("slots", np.array([1]), "slot 1"),
         ("slots", np.array([-1]), "slot -1"),
         ("windows", np.array([[0.0, 0, 129, 96]]), "not inside"),
@@ -371,6 +372,13 @@ def test_what_is_refused(decoder, folder):
     ]:
         with pytest.raises(ValueError, match=message):
             decode_into(decoder, **{**good, name: value})
+
+
+def test_a_sample_is_decoded_once(decoder, folder):
+    decoder.read([os.fsencode(folder / "baseline")])
+    out = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="sample 0 comes twice"):
+        decode_into(decoder, [0, 0], [(0, 0, 9, 9)] * 2, [(0, 0, 8, 8)] * 2, 2, False, [0, 1], out)
 
 
 def test_closed(folder):

@@ -172,7 +172,11 @@ def damaged(contents, rng):
     return bytes(changed) + b"\xff\xd9"
 
 
-@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 2}, {"optimize": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"restart_marker_blocks": 2}, {"optimize": True}, {"quality": 5}, {"quality": 25}],
+    ids=str,
+)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_damage_is_judged_as_libjpeg_does(variant, place, sampling, options):
     """What our decoder takes, libjpeg takes too, and both make the same of it."""
@@ -189,8 +193,76 @@ def test_damage_is_judged_as_libjpeg_does(variant, place, sampling, options):
         if found[0] == jpeg.OK:
             np.testing.assert_array_equal(found[1], expected[1])
             taken += ours.by_library == left_before
+            window = (3, 5, 40, 20)
+            part = decode(ours, place, broken, window)
+            # Nobody looks at what is damaged below a window.
+            if part[0] == jpeg.OK:
+                np.testing.assert_array_equal(part[1], expected[1][5:20, 3:40])
     assert taken > 20
     # What came before leaves no trace.
     np.testing.assert_array_equal(decode(ours, place, contents)[1], pixels(contents))
     ours.close()
     library.close()
+
+
+def grey_blocks(dc, step, count=4):
+    """A grey JPEG of `count` blocks side by side: the first has this DC value and step, all others are like it."""
+    size = abs(dc).bit_length()
+    code = f"{size:04b}" + (f"{dc if dc > 0 else dc + (1 << size) - 1:0{size}b}" if size else "") + "0"
+    bits = code + "00000" * (count - 1)
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    # DC codes are the sizes 0 to 11 in four bits; the only AC code is the end of the block.
+    parts = [
+        (0xDB, bytes([0] + [step] * 64)),
+        (0xC0, bytes([8, 0, 8, 0, 8 * count, 1, 1, 0x11, 0])),
+        (0xC4, bytes([0x00] + [0, 0, 0, 12] + [0] * 12) + bytes(range(12))),
+        (0xC4, bytes([0x10] + [1] + [0] * 15) + b"\x00"),
+        (0xDA, bytes([1, 1, 0x00, 0, 63, 0])),
+    ]
+    head = b"".join(
+        b"\xff" + bytes([marker]) + (len(body) + 2).to_bytes(2, "big") + body for marker, body in parts
+    )
+    jfif = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+    return b"\xff\xd8" + jfif + head + data + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("dc", [0, 1, -1, 127, -512, 511, 512, 513, -600, 1023, -2047])
+@pytest.mark.parametrize("step", [1, 8, 16, 255])
+def test_values_that_no_picture_has(variant, decoder, place, dc, step):
+    contents = grey_blocks(dc, step)
+    status, found = decode(decoder, place, contents)
+    assert status == jpeg.OK, found
+    assert decoder.by_library == (abs(dc * step) > 8191)
+    library = jpeg.BatchDecoder()
+    np.testing.assert_array_equal(found, decode(library, place, left_to_libjpeg(contents))[1])
+    library.close()
+
+
+def test_sides_that_libjpeg_refuses_are_refused(decoder, place):
+    contents = encoded(photograph(40, 16), "grey")
+    start = segment(contents, 0xC0)
+    for height in (65501, 65535):
+        tall = bytearray(contents)
+        tall[start + 1 : start + 3] = height.to_bytes(2, "big")
+        status, message = decode(decoder, place, bytes(tall), (0, 0, 16, 8))
+        assert status == jpeg.BAD_FILE and "65500" in message
+
+
+def test_memory_follows_the_picture_and_not_the_file(decoder, place):
+    """Whatever stands behind the pixels is no reason to take memory for it, and none to keep it."""
+    import resource
+
+    contents = encoded(photograph(40, 60), "4:2:0")
+    place.write_bytes(contents[:-2])
+    with place.open("ab") as file:
+        file.truncate(200 << 20)
+    with place.open("ab") as file:
+        file.write(b"\xff\xd9")
+    heads = decoder.read([os.fsencode(place)])
+    assert heads.tolist() == [[jpeg.OK, 40, 60]]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    out = np.zeros((1, 40, 60, 3), np.uint8)
+    assert decode_into(decoder, [0], [(0, 0, 60, 40)], [(0, 0, 60, 40)], NEAREST, True, [0], out) == [jpeg.OK]
+    # In KiB: the file itself, once.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 240 << 10

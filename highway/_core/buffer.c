@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A buffer that is smaller is kept whatever it was used for. */
+#define KEPT ((size_t)16 << 20)
+
 int hw_buffer_reserve(hw_buffer *buffer, size_t n) {
     if (n <= buffer->capacity) return 0;
     free(buffer->bytes);
@@ -14,4 +17,8 @@ int hw_buffer_reserve(hw_buffer *buffer, size_t n) {
 void hw_buffer_free(hw_buffer *buffer) {
     free(buffer->bytes);
     memset(buffer, 0, sizeof *buffer);
+}
+
+void hw_buffer_trim(hw_buffer *buffer, size_t n) {
+    if (buffer->capacity > KEPT && n < buffer->capacity / 4) hw_buffer_free(buffer);
 }

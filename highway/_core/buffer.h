@@ -17,4 +17,7 @@ typedef struct {
 int hw_buffer_reserve(hw_buffer *buffer, size_t n);
 void hw_buffer_free(hw_buffer *buffer);
 
+/* Gives memory back where there is much, and far more than the `n` bytes that were needed. */
+void hw_buffer_trim(hw_buffer *buffer, size_t n);
+
 #endif

@@ -12,8 +12,8 @@
 /* Files that are open at a time while headers are read: as many requests a disk can work on at once. */
 enum { OPEN_FILES = 16 };
 
-/* A buffer for files that is smaller than this is kept whatever it was used for. */
-#define FILE_KEPT ((size_t)16 << 20)
+/* Memory for pictures that have no image yet. */
+#define AHEAD_BYTES ((size_t)4 << 20)
 
 /* Pictures that a worker should have of a job, on average. */
 enum { PICTURES_EACH = 16 };
@@ -113,20 +113,29 @@ static int read_head(const hw_job *job, hw_sample *sample, int file, size_t file
         status = hw_jpeg_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
                                  job->max_pixels, &sample->picture, sample->message);
         if (status != HW_MORE) return status;
-        wanted = file_size;
+        wanted = file_size / 8 > wanted ? wanted * 8 : file_size;
     }
 }
 
-static void read_heads(const hw_job *job, hw_worker *worker, int count) {
-    for (int first = 0; first < count; first += OPEN_FILES) {
-        const int n = count - first < OPEN_FILES ? count - first : OPEN_FILES;
+static int is_closed(hw_crew *crew) {
+    pthread_mutex_lock(&crew->lock);
+    const int closed = crew->closed;
+    pthread_mutex_unlock(&crew->lock);
+    return closed;
+}
+
+static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int count) {
+    for (int first = 0, n; first < count; first += n) {
+        if (is_closed(crew)) return -1;
         int files[OPEN_FILES];
         size_t sizes[OPEN_FILES];
-        for (int i = 0; i < n; i++) {
-            hw_sample *sample = &job->samples[first + i];
+        for (n = 0; n < OPEN_FILES && first + n < count; n++) {
+            hw_sample *sample = &job->samples[first + n];
             sample->message[0] = 0;
             sample->status =
-                hw_file_open(sample->path, job->max_bytes, 1, &files[i], &sizes[i], sample->message);
+                hw_file_open(sample->path, job->max_bytes, 1, &files[n], &sizes[n], sample->message);
+            /* Once more when those that are open are closed. */
+            if (sample->status == HW_NO_HANDLE && n > 0) break;
         }
         for (int i = 0; i < n; i++) {
             hw_sample *sample = &job->samples[first + i];
@@ -135,6 +144,7 @@ static void read_heads(const hw_job *job, hw_worker *worker, int count) {
             close(files[i]);
         }
     }
+    return 0;
 }
 
 /* Reads and decodes one picture into an image. */
@@ -157,7 +167,7 @@ static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, cons
     if (sample->status == HW_OK)
         sample->status = hw_jpeg_decode(worker->jpeg, worker->file.bytes, size, &now, &sample->target, image,
                                         sample->message);
-    if (worker->file.capacity > FILE_KEPT && size < worker->file.capacity / 4) hw_buffer_free(&worker->file);
+    hw_buffer_trim(&worker->file, size);
 }
 
 static hw_image image_of(const hw_job *job, const hw_sample *sample) {
@@ -180,25 +190,24 @@ static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
 
 /* ---- what a worker does with its job ---- */
 
-void hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
+int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
     pthread_mutex_lock(&crew->lock);
     insert(crew, job);
     pthread_mutex_unlock(&crew->lock);
-    read_heads(job, worker, count);
+    return read_heads(crew, job, worker, count);
 }
 
-/* A place of its own for the target of a picture. */
+/* Decodes the next of the chosen into a place of its own; -1 where there is none. */
 static int decode_ahead(hw_job *job, hw_worker *worker) {
+    if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count) return -1;
     hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
     hw_buffer *place = &job->ahead[job->ahead_count];
     const hw_target target = sample->target;
-    const hw_image image = {NULL, target.height, target.width, target.channels, NULL};
-    if (hw_buffer_reserve(place, (size_t)image.height * (size_t)image.width * (size_t)image.channels))
-        return -1;
-    hw_image there = image;
-    there.data = place->bytes;
+    const size_t bytes = (size_t)target.height * (size_t)target.width * (size_t)target.channels;
+    if (bytes > AHEAD_BYTES / HW_AHEAD || hw_buffer_reserve(place, bytes)) return -1;
+    const hw_image image = {place->bytes, target.height, target.width, target.channels, NULL};
     sample->target.left = sample->target.top = 0;
-    decode(job, sample, worker, &there);
+    decode(job, sample, worker, &image);
     sample->target = target;
     job->ahead_count++;
     return 0;
@@ -229,7 +238,7 @@ int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
     const int closed = crew->closed, together = lanes(crew, job) < crew->workers;
     pthread_mutex_unlock(&crew->lock);
     if (closed) return -1;
-    for (int waiting = together; waiting && job->ahead_count < HW_AHEAD && job->ahead_count < job->count;) {
+    for (int waiting = together; waiting;) {
         pthread_mutex_lock(&crew->lock);
         /* One more after the last of the older ones is finished. */
         waiting = ahead_of(job, 1) >= lanes(crew, job);
@@ -239,7 +248,7 @@ int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
     return 0;
 }
 
-void hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker) {
+int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker) {
     pthread_mutex_lock(&crew->lock);
     job->next = job->ahead_count;
     job->open = 1;
@@ -248,10 +257,13 @@ void hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker) {
     put_ahead(job);
     pthread_mutex_lock(&crew->lock);
     job->done += job->ahead_count;
-    while (job->next < job->count) decode_next(crew, job, worker);
+    while (job->next < job->count && !crew->closed) decode_next(crew, job, worker);
+    const int whole = job->next == job->count;
+    job->count = job->next; /* nobody begins what is left */
     while (job->done < job->count) pthread_cond_wait(&crew->changed, &crew->lock);
     take_out(crew, job);
     pthread_mutex_unlock(&crew->lock);
+    return whole ? 0 : -1;
 }
 
 void hw_crew_leave(hw_crew *crew, hw_job *job) {

@@ -63,16 +63,17 @@ void hw_crew_hire(hw_crew *crew, int change);
 void hw_crew_close(hw_crew *crew);
 
 /* Makes a job known, so that those behind it wait for it, and reads the headers of all of its files; every
- * sample has a status then. */
-void hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count);
+ * sample has a status then. -1 where the crew was closed meanwhile. */
+int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count);
 
 /* Helps with other jobs until it is this one's turn, and decodes what is chosen first: a moment later the
  * images of an older batch may be free again. A job that has left is back then. -1 where the crew was closed
  * meanwhile. */
 int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker);
 
-/* Decodes what is chosen of the job, together with the others; it has left the crew then. */
-void hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker);
+/* Decodes what is chosen of the job, together with the others; it has left the crew then. -1 where the crew
+ * was closed before all was done. */
+int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker);
 
 /* Leaves the crew without decoding; does nothing where it has left. */
 void hw_crew_leave(hw_crew *crew, hw_job *job);

@@ -93,11 +93,15 @@ cdef extern from "crew.h" nogil:
     void hw_crew_free(hw_crew *crew)
     void hw_crew_hire(hw_crew *crew, int change)
     void hw_crew_close(hw_crew *crew)
-    void hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
+    int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
     int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker)
-    void hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker)
+    int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker)
     void hw_crew_leave(hw_crew *crew, hw_job *job)
 
+
+cdef enum:
+    LONGEST_SIDE = 1 << 16  # of an image
+    UNUSED = -1  # slot of a sample that nobody wants
 
 OK = HW_OK
 NOT_JPEG = HW_NOT_JPEG
@@ -149,8 +153,8 @@ cdef class Images:
             )
         if planar and scale is None:
             raise ValueError("Images: bytes are not planar; give scale and bias")
-        if max(self.view.shape[1], self.view.shape[2], self.view.shape[3]) > 1 << 16:
-            raise ValueError(f"Images: a side of more than {1 << 16}")
+        if max(self.view.shape[1], self.view.shape[2], self.view.shape[3]) > LONGEST_SIDE:
+            raise ValueError(f"Images: a side of more than {LONGEST_SIDE}")
         c, h, w = (1, 2, 3) if planar else (3, 1, 2)
         self.count = self.view.shape[0]
         self.first.data = self.view.buf
@@ -255,6 +259,10 @@ cdef class BatchDecoder:
             raise IndexError(f"BatchDecoder: sample {i} of {self.count}")
         return 0
 
+    cdef int _refuse_closed(self) except -1:
+        self.leave()
+        raise QueueClosed("BatchDecoder: its crew was closed")
+
     @property
     def by_library(self):
         """How many pictures were left to libjpeg: those at a reduced scale, and all but sound sequential ones."""
@@ -277,10 +285,16 @@ cdef class BatchDecoder:
         int64 (N, 3)
             Status, height and width. Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see
             `contents`; otherwise see `message`. Sizes are 0 where they are not known.
+
+        Raises
+        ------
+        QueueClosed
+            The crew was closed.
         """
         self._check()
         self.leave()
         cdef Py_ssize_t n = len(paths), i
+        cdef int closed
         cdef hw_sample *grown
         if n > self.capacity:
             grown = <hw_sample *> PyMem_RawRealloc(self.job.samples, n * sizeof(hw_sample))
@@ -289,14 +303,16 @@ cdef class BatchDecoder:
             self.job.samples = grown
             self.capacity = n
         self.count = 0
+        self.paths = list(paths)
         for i in range(n):
-            self.job.samples[i].path = PyBytes_AsString(paths[i])
-        self.paths = paths
+            self.job.samples[i].path = PyBytes_AsString(self.paths[i])
         self.job.oriented = oriented
         self.job.turn = turn
         self.job.count = 0
         with nogil:
-            hw_crew_join(self.crew.crew, &self.job, &self.worker, <int> n)
+            closed = hw_crew_join(self.crew.crew, &self.job, &self.worker, <int> n)
+        if closed:
+            self._refuse_closed()
         self.count = n
         found = np.zeros((n, 3), np.int64)
         cdef int64_t[:, ::1] heads = found
@@ -377,7 +393,10 @@ cdef class BatchDecoder:
         cdef bint covered = True
         cdef hw_sample *sample
         cdef const uint8_t[:, :] mirrors = mirrored.view(np.uint8)
+        self.job.count = 0
         height, width, channels = size
+        if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
+            raise ValueError(f"BatchDecoder: images of {height} x {width}; expected 1 to {LONGEST_SIDE}")
         if windows.shape[0] != n or targets.shape[0] != n or mirrors.shape[0] != n:
             raise ValueError(
                 f"BatchDecoder: {n} samples, {windows.shape[0]} windows, {targets.shape[0]} targets and "
@@ -392,9 +411,13 @@ cdef class BatchDecoder:
             raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (grey) or 3 (RGB)")
         if not 0 <= filter < HW_FILTERS:
             raise ValueError(f"BatchDecoder: filter {filter}; expected 0..{HW_FILTERS - 1}")
+        for i in range(self.count):
+            self.job.samples[i].slot = UNUSED
         for i in range(n):
             if not 0 <= samples[i] < self.count or self.job.samples[samples[i]].status != HW_OK:
                 raise ValueError(f"BatchDecoder: sample {samples[i]} is not a JPEG that was read")
+            if self.job.samples[samples[i]].slot != UNUSED:
+                raise ValueError(f"BatchDecoder: sample {samples[i]} comes twice")
             sample = &self.job.samples[samples[i]]
             if not (  # written so that a NaN fails
                 windows[i, 0] >= 0 and windows[i, 1] >= 0
@@ -417,13 +440,14 @@ cdef class BatchDecoder:
                 targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrors[i, 0], mirrors[i, 1],
                 channels, filter, exact, simd.level,
             )
+            sample.slot = 0
             covered &= sample.target.height == height and sample.target.width == width
         memset(&self.job.images, 0, sizeof(hw_image))
         self.job.images.height = height
         self.job.images.width = width
         self.job.images.channels = channels
-        self.chosen = samples
-        self.job.chosen = &samples[0] if n else NULL
+        self.chosen = np.array(samples)  # nobody else's, since pointers follow from it
+        self.job.chosen = &self.chosen[0] if n else NULL
         self.job.count = <int> n
         if n == 0:
             hw_crew_leave(self.crew.crew, &self.job)
@@ -431,8 +455,7 @@ cdef class BatchDecoder:
         with nogil:
             closed = hw_crew_begin(self.crew.crew, &self.job, &self.worker)
         if closed:
-            self.leave()
-            raise QueueClosed("BatchDecoder: its crew was closed")
+            self._refuse_closed()
         return covered
 
     def finish(self, const int64_t[::1] slots not None, Images images not None):
@@ -452,10 +475,15 @@ cdef class BatchDecoder:
         Raises
         ------
         ValueError
-            Where shapes disagree; the batch has left the crew then.
+            Where shapes disagree.
+        QueueClosed
+            The crew was closed before all was decoded.
+
+        Whether it raises or not, the batch has left the crew then.
         """
         self._check()
         cdef Py_ssize_t n = self.job.count, i
+        cdef int closed
         cdef hw_image *wanted = &self.job.images
         try:
             if slots.shape[0] != n:
@@ -475,7 +503,9 @@ cdef class BatchDecoder:
             self.job.image_bytes = images.view.len // images.count if images.count else 0
             if n:
                 with nogil:
-                    hw_crew_finish(self.crew.crew, &self.job, &self.worker)
+                    closed = hw_crew_finish(self.crew.crew, &self.job, &self.worker)
+                if closed:
+                    self._refuse_closed()
         finally:
             self.leave()
         return [self.job.samples[self.chosen[i]].status for i in range(n)]

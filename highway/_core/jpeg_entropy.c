@@ -82,15 +82,19 @@ static __attribute__((noinline)) uint32_t search(const hw_huffman *table, uint64
 static void begin_interval(hw_scan *scan) {
     uint8_t *out = scan->interval.bytes;
     const uint8_t *at = scan->file, *const end = scan->file_end;
-    while (at < end) {
-        const uint8_t *ff = memchr(at, 0xFF, (size_t)(end - at));
-        const size_t plain = (size_t)((ff ? ff : end) - at);
+    for (size_t room = scan->room; at < end && room;) {
+        const size_t most = (size_t)(end - at) < room ? (size_t)(end - at) : room;
+        const uint8_t *ff = memchr(at, 0xFF, most);
+        const size_t plain = ff ? (size_t)(ff - at) : most;
         memcpy(out, at, plain);
         out += plain;
         at += plain;
-        if (!ff || end - ff < 2 || ff[1]) break;
+        room -= plain;
+        if (!ff) continue;
+        if (end - ff < 2 || ff[1]) break;
         *out++ = 0xFF;
         at += 2;
+        room--;
     }
     memset(out, 0, SPARE_BYTES);
     scan->file = at;
@@ -102,8 +106,15 @@ static void begin_interval(hw_scan *scan) {
     for (int c = 0; c < scan->components; c++) scan->component[c].predicted = 0;
 }
 
-int hw_scan_begin(hw_scan *scan, const uint8_t *bytes, size_t size) {
-    if (hw_buffer_reserve(&scan->interval, size + SPARE_BYTES)) return -1;
+int hw_scan_begin(hw_scan *scan, int rows, const uint8_t *bytes, size_t size) {
+    size_t blocks = 0;
+    for (int c = 0; c < scan->components; c++)
+        blocks += (size_t)(scan->component[c].across * scan->component[c].down);
+    blocks *= (size_t)scan->columns * (size_t)rows;
+    /* What stands behind the longest that the blocks can be is not looked at. */
+    scan->room = blocks < size / BLOCK_BYTES ? blocks * BLOCK_BYTES : size;
+    hw_buffer_trim(&scan->interval, scan->room + SPARE_BYTES);
+    if (hw_buffer_reserve(&scan->interval, scan->room + SPARE_BYTES)) return -1;
     scan->file = bytes;
     scan->file_end = bytes + size;
     scan->next_restart = 0;
@@ -134,8 +145,11 @@ typedef struct {
 ALWAYS_INLINE void refill(reader *r, unsigned *count) {
     uint64_t next;
     memcpy(&next, r->at, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    next = __builtin_bswap64(next);
+#endif
     *count -= r->used & 63;
-    r->bits |= __builtin_bswap64(next) >> (*count & 63);
+    r->bits |= next >> (*count & 63);
     r->at += (63 - *count) >> 3;
     *count |= 56;
     r->used = 0;

@@ -45,13 +45,14 @@ typedef struct {
     int restart_interval, until_restart, next_restart;
     const uint8_t *file, *file_end; /* what follows the current interval */
     hw_buffer interval;             /* the bytes of an interval, without those that were stuffed in */
+    size_t room;                    /* how many there can be */
     const uint8_t *at, *end;        /* what was not read of it yet */
     uint64_t bits;                  /* its next bits, from the top */
     int count;                      /* how many of them are accounted for in `at` */
 } hw_scan;
 
-/* Goes to the beginning of a scan; 0, or -1 when there is no memory. */
-int hw_scan_begin(hw_scan *scan, const uint8_t *bytes, size_t size);
+/* Goes to the beginning of a scan of so many rows of MCUs; 0, or -1 when there is no memory. */
+int hw_scan_begin(hw_scan *scan, int rows, const uint8_t *bytes, size_t size);
 
 /* Decodes one row of MCUs; blocks of those in [first, last) go to `blocks`, by component, then row of blocks
  * in the MCU, then column, 64 values each in natural order. They come zeroed. `only_dc` says of each block,

@@ -160,31 +160,49 @@ AVX2 static void inverse_dct_avx2(const int16_t *blocks, const uint16_t quant[64
 
 #endif
 
-void hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const uint16_t quant[64],
-                    uint8_t *out, ptrdiff_t stride) {
+/* Beyond this, libjpeg-turbo's vector code wraps where only the first row of a block is not zero. */
+enum { MOST = 8191 };
+
+void hw_quantisation_complete(hw_quantisation *quant) {
+    for (int i = 0; i < 8; i++) quant->most[i] = (int16_t)(quant->steps[i] ? MOST / quant->steps[i] : MOST);
+}
+
+static int too_large(const int16_t *block, const int16_t most[8]) {
+    int found = 0;
+    for (int i = 0; i < 8; i++) found |= (block[i] > most[i]) | (block[i] < -most[i]);
+    return found;
+}
+
+int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantisation *quant,
+                   uint8_t *out, ptrdiff_t stride) {
+    const uint16_t *const steps = quant->steps;
+    for (int i = 0; i < count; i++)
+        if (too_large(blocks + 64 * i, quant->most)) return -1;
+
     for (int i = 0; i < count; i++) {
         int16_t *const block = blocks + 64 * i;
 #if HW_X86
         if (simd >= HW_AVX2 && i + 1 < count && !(only_dc[i] && only_dc[i + 1])) {
-            inverse_dct_avx2(block, quant, out + 8 * i, stride);
+            inverse_dct_avx2(block, steps, out + 8 * i, stride);
             memset(block, 0, 128 * sizeof *block);
             i++;
             continue;
         }
 #endif
         if (only_dc[i]) {
-            fill_block(block[0], quant[0], out + 8 * i, stride);
+            fill_block(block[0], steps[0], out + 8 * i, stride);
             block[0] = 0;
             continue;
         }
 #if HW_X86
         if (simd >= HW_SSE4)
-            inverse_dct_sse4(block, quant, out + 8 * i, stride);
+            inverse_dct_sse4(block, steps, out + 8 * i, stride);
         else
 #endif
-            inverse_dct_plain(block, quant, out + 8 * i, stride);
+            inverse_dct_plain(block, steps, out + 8 * i, stride);
         memset(block, 0, 64 * sizeof *block);
     }
+    return 0;
 }
 
 /* ---- upsampling ---- */

@@ -15,10 +15,20 @@
  * this many beyond. */
 #define HW_SAMPLES_SLACK 96
 
+/* The steps of a quantisation, in natural order, and the largest coefficients of the first row with which
+ * libjpeg's variants agree; no picture has such large ones. */
+typedef struct {
+    uint16_t steps[64];
+    int16_t most[8];
+} hw_quantisation;
+
+void hw_quantisation_complete(hw_quantisation *quant);
+
 /* Inverse DCT of `count` blocks that stand side by side, 64 coefficients each in natural order, which are
- * zeroed. `only_dc` says which of them have no other. Writes 8 rows of 8 * count bytes. */
-void hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const uint16_t quant[64],
-                    uint8_t *out, ptrdiff_t stride);
+ * zeroed. `only_dc` says which of them have no other. Writes 8 rows of 8 * count bytes. 0, or -1 where
+ * coefficients are too large. */
+int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantisation *quant,
+                   uint8_t *out, ptrdiff_t stride);
 
 /* Twice as many samples in a row: samples [from, to) in, with one neighbour at each side, 2 * (to - from)
  * out. */

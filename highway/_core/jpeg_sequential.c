@@ -10,6 +10,9 @@
 /* Rows of MCUs whose samples are kept: the colour of a row may come from the next. */
 enum { KEPT_ROWS = 2 };
 
+/* What libjpeg refuses is for libjpeg to refuse. */
+enum { LONGEST_SIDE = 65500 };
+
 /* Samples in front of each row, so that it has a left neighbour. */
 enum { MARGIN = 32 };
 
@@ -27,7 +30,7 @@ struct hw_sequential {
     int components;
     component component[3];
     int across, down; /* blocks of luma in an MCU */
-    uint16_t quant[4][64];
+    hw_quantisation quant[4];
     unsigned quants, dcs, acs; /* bit i: table i was defined */
     hw_huffman dc[4], ac[4];
     hw_scan scan;
@@ -71,7 +74,8 @@ static int read_quantisation(hw_sequential *decoder, segment s) {
                                         58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
     for (; s.size; s.at += 65, s.size -= 65) {
         if (s.size < 65 || s.at[0] > 3) return HW_SEQUENTIAL_OTHER;
-        for (int i = 0; i < 64; i++) decoder->quant[s.at[0]][natural[i]] = s.at[1 + i];
+        for (int i = 0; i < 64; i++) decoder->quant[s.at[0]].steps[natural[i]] = s.at[1 + i];
+        hw_quantisation_complete(&decoder->quant[s.at[0]]);
         decoder->quants |= 1u << s.at[0];
     }
     return HW_SEQUENTIAL_OK;
@@ -99,7 +103,8 @@ static int read_frame(hw_sequential *decoder, segment s, int width, int height) 
         return HW_SEQUENTIAL_OTHER;
     decoder->height = s.at[1] << 8 | s.at[2];
     decoder->width = s.at[3] << 8 | s.at[4];
-    if (decoder->height != height || decoder->width != width) return HW_SEQUENTIAL_OTHER;
+    if (decoder->height != height || decoder->width != width || height > LONGEST_SIDE || width > LONGEST_SIDE)
+        return HW_SEQUENTIAL_OTHER;
     decoder->components = s.at[5];
     for (int c = 0; c < decoder->components; c++) {
         const uint8_t *entry = s.at + 6 + 3 * c;
@@ -254,7 +259,8 @@ int hw_sequential_begin(hw_sequential *decoder, int simd, int channels, int left
         return HW_SEQUENTIAL_NO_MEMORY;
     memset(decoder->blocks.bytes, 0, blocks); /* also of a picture that was given up half-way */
 
-    if (hw_scan_begin(&decoder->scan, decoder->data, (size_t)(decoder->end - decoder->data)))
+    if (hw_scan_begin(&decoder->scan, (decoder->height + mcu_height - 1) / mcu_height, decoder->data,
+                      (size_t)(decoder->end - decoder->data)))
         return HW_SEQUENTIAL_NO_MEMORY;
     for (decoder->decoded = 0; decoder->decoded < decoder->kept_from; decoder->decoded++)
         if (hw_scan_row(&decoder->scan, simd, 0, 0, NULL, NULL)) return HW_SEQUENTIAL_OTHER;
@@ -288,8 +294,9 @@ static int decode_mcus(hw_sequential *decoder) {
         }
         for (int y = 0; y < p->down; y++) {
             uint8_t *out = row_of(decoder, p, (decoder->decoded * p->down + y) * 8);
-            hw_inverse_dct(decoder->simd, blocks[c] + (ptrdiff_t)y * across * HW_BLOCK,
-                           only_dc[c] + y * across, across, decoder->quant[p->quant], out, p->stride);
+            if (hw_inverse_dct(decoder->simd, blocks[c] + (ptrdiff_t)y * across * HW_BLOCK,
+                               only_dc[c] + y * across, across, &decoder->quant[p->quant], out, p->stride))
+                return HW_SEQUENTIAL_OTHER;
             if (c && decoder->across == 2)
                 for (int row = 0; row < 8; row++) close_edges(decoder, p, out + row * p->stride);
         }

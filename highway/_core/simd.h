@@ -3,7 +3,7 @@
 #ifndef HIGHWAY_SIMD_H
 #define HIGHWAY_SIMD_H
 
-/* Each includes those before it. SSE4 stands for SSE4.1, AVX2 for AVX2 with F16C. */
+/* Each includes those before it. SSE4 stands for SSE4.1, AVX2 for AVX2 with F16C and BMI2. */
 enum { HW_PLAIN = 0, HW_SSE4 = 1, HW_AVX2 = 2 };
 
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -19,6 +19,10 @@ from highway.transforms.view import View, is_moving, unchanged
 __all__ = ["Finish", "Finishing"]
 
 
+# By what a flip makes of a view: the column of `Finish.mirrored`.
+_AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
+
+
 class Finish:
     """The first transforms of the Augmentations behind a reader, done while its images are written.
 
@@ -43,7 +47,7 @@ class Finish:
         self._flips: list[tuple[int, FlipX | FlipY]] = []
         self._normalize: Normalize | None = None
         for step in steps:
-            if isinstance(step, (FlipX, FlipY)) and is_moving(step):
+            if isinstance(step, (FlipX, FlipY)) and is_moving(step) and type(step).look in _AXES:
                 self._flips.append((self.count, step))
             elif isinstance(step, Normalize) and unchanged(step, Normalize):
                 self._normalize = step
@@ -72,7 +76,7 @@ class Finish:
         mirrored = np.zeros((len(rng), 2), np.bool_)
         for number, flip in self._flips:
             chosen = flip.choose(rng.at(position + number, self._seed), (len(rng), *shape))
-            mirrored[:, int(isinstance(flip, FlipY))] ^= chosen
+            mirrored[:, _AXES[type(flip).look]] ^= chosen
         return mirrored
 
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:

@@ -273,18 +273,19 @@ class ImageFileReader(Source):
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
         root, names = self._folders.root, self._folders.names
-        heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
         try:
+            heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
             statuses, heights, widths = heads.T
             good = not statuses.any()  # jpeg.OK is 0
             if not good:
                 np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
                 for row in np.flatnonzero(statuses).tolist():
-                    try:
-                        others[row] = picture = self._other(row, indices[row])
-                        heights[row], widths[row] = picture.height, picture.width
-                    except (DecodeError, ReadError) as error:
-                        failures[row] = error
+                    found_one = self._other(row, indices[row])
+                    if isinstance(found_one, OtherPicture):
+                        others[row] = found_one
+                        heights[row], widths[row] = found_one.height, found_one.width
+                    else:
+                        failures[row] = found_one
             rng = SampleRandom(self.seed, epoch, indices, 0)
             placement = self.fit.choose(rng, heights, widths, self.shape)
             mirrored = self._finish.mirrored(1, rng, self._size)
@@ -337,16 +338,16 @@ class ImageFileReader(Source):
         pixel = self._finish.done(np.ascontiguousarray(colour), np.zeros((1, 2), np.bool_))
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
-    def _other(self, row: int, index: int) -> OtherPicture:
-        """A picture that is no JPEG, not decoded yet."""
+    def _other(self, row: int, index: int) -> OtherPicture | HighwayError:
+        """A picture that is no JPEG, not decoded yet; or what is wrong with it."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
         if contents is None:
-            raise self._error(index, decoder.status(row), decoder.message(row))
+            return self._error(index, decoder.status(row), decoder.message(row))
         try:
             return OtherPicture(contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels)
         except DecodeError as error:
-            raise self._error(index, jpeg.BAD_FILE, str(error)) from None
+            return self._error(index, jpeg.BAD_FILE, str(error))
 
     def _finished(
         self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
