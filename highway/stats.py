@@ -142,7 +142,10 @@ class PipelineStats:
             )
         found = f"{name} limits: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
         if sum(each.busy for each in self.modules) >= _CORES_FULL * self.cores * self.seconds:
-            return found + f"All {self.cores} cores are in use: only a cheaper {name}, or more cores, help."
+            return found + (
+                f"As many are busy as there are cores, {self.cores}: only a cheaper {name}, or more cores, help; "
+                "where it waits and does not compute, a number of workers that you give does too."
+            )
         if module.tuned and not self.settled:
             return found + "How many workers it deserves is still being found out."
         if module.tuned and module.workers < self.cores:

@@ -26,11 +26,12 @@ def paths(tmp_path_factory):
     return [os.fsencode(folder / f"{number}.jpg") for number in range(MANY)]
 
 
-def begin(decoder, heads):
+def begin(decoder, heads, nbytes=0):
     count = len(heads)
     windows = np.array([[0, 0, width, height] for _, height, width in heads], float)
     targets = np.array([[0, 0, 12, 10]] * count, np.int32)
-    decoder.begin(np.arange(count), windows, targets, np.zeros((count, 2), bool), 2, False, (10, 12, 3))
+    mirrored = np.zeros((count, 2), bool)
+    decoder.begin(np.arange(count), windows, targets, mirrored, 2, False, (10, 12, 3), nbytes)
 
 
 def finish(decoder, count):
@@ -96,6 +97,19 @@ def test_small_batches_do_not_wait_for_each_other(paths):
     begin(second, second.read(paths[:8], turn=2))
     finish(second, 8)
     finish(first, 8)
+
+
+def test_large_images_are_not_made_in_many_batches_at_once(paths, expected):
+    crew = jpeg.Crew()
+    first, second = jpeg.BatchDecoder(crew), jpeg.BatchDecoder(crew)
+    events = []
+    begin(first, first.read(paths[:8], turn=1), nbytes=40 << 20)
+    heads = second.read(paths[:8], turn=2)
+    task = Task(lambda: begin(second, heads, nbytes=40 << 20) or events.append("second") or finish(second, 8))
+    events.append("first")
+    finish(first, 8)
+    np.testing.assert_array_equal(task.result(), expected[:8])
+    assert events == ["first", "second"]
 
 
 def test_a_batch_that_is_given_up_holds_up_nobody(paths, expected):

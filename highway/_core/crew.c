@@ -12,6 +12,9 @@
 /* Files that are open at a time while headers are read: as many requests a disk can work on at once. */
 enum { OPEN_FILES = 16 };
 
+/* Memory for batches that are under way at once, unless one needs more. */
+#define TOGETHER_BYTES ((size_t)64 << 20)
+
 /* Memory for pictures that have no image yet. */
 #define AHEAD_BYTES ((size_t)4 << 20)
 
@@ -81,10 +84,14 @@ static void take_out(hw_crew *crew, hw_job *job) {
     pthread_cond_broadcast(&crew->changed);
 }
 
-/* Jobs that may be under way at once, so that each worker has PICTURES_EACH of this one, or one job each. */
+/* Jobs that may be under way at once, so that each worker has PICTURES_EACH of this one, or one job each; and
+ * no more than fit into TOGETHER_BYTES. */
 static int lanes(const hw_crew *crew, const hw_job *job) {
-    const int wanted = (crew->workers * PICTURES_EACH + job->count - 1) / job->count;
-    return wanted < 1 ? 1 : wanted > crew->workers ? crew->workers : wanted;
+    int wanted = (crew->workers * PICTURES_EACH + job->count - 1) / job->count;
+    if (wanted > crew->workers) wanted = crew->workers;
+    if (job->bytes && (size_t)wanted > TOGETHER_BYTES / job->bytes)
+        wanted = (int)(TOGETHER_BYTES / job->bytes);
+    return wanted < 1 ? 1 : wanted;
 }
 
 /* Number of older jobs of which something is left to begin, or just to be finished. */

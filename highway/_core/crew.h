@@ -3,7 +3,7 @@
  * Each worker brings a batch, a job, of its own, and helps with those that are due before it until its turn
  * has come. So the memory of few batches is needed at a time, however many workers there are, and a batch is
  * done as soon as it can be. How many jobs are under way at once follows from the number of workers and the
- * size of the jobs: a worker is to have some pictures in a row of each.
+ * size of the jobs: a worker is to have some pictures of each, and large ones are to be few.
  */
 #ifndef HIGHWAY_CREW_H
 #define HIGHWAY_CREW_H
@@ -32,6 +32,7 @@ typedef struct hw_job {
     int64_t turn;          /* jobs are due in this order */
     const int64_t *chosen; /* numbers of the samples that are to be decoded */
     int count;             /* of them */
+    size_t bytes;          /* of all its images; 0 if that is nobody's concern */
     hw_image images;       /* the first; the others stand behind it */
     size_t image_bytes;
     size_t max_bytes; /* of a file */

@@ -75,6 +75,7 @@ cdef extern from "crew.h" nogil:
         int64_t turn
         const int64_t *chosen
         int count
+        size_t bytes
         hw_image images
         size_t image_bytes
         size_t max_bytes
@@ -355,6 +356,7 @@ cdef class BatchDecoder:
         int filter,
         bint exact,
         tuple size not None,
+        size_t nbytes=0,
     ):
         """Say what is wanted of the JPEGs of the last `read`, and wait for the batch's turn; help meanwhile.
 
@@ -374,6 +376,8 @@ cdef class BatchDecoder:
             Never decode at a reduced scale.
         size : (int, int, int)
             Height, width and channels of the images: 3 (RGB) or 1 (grey).
+        nbytes : int
+            Bytes of the whole batch: fewer large ones than small ones are made at once.
 
         Returns
         -------
@@ -449,6 +453,7 @@ cdef class BatchDecoder:
         self.chosen = np.array(samples)  # nobody else's, since pointers follow from it
         self.job.chosen = &self.chosen[0] if n else NULL
         self.job.count = <int> n
+        self.job.bytes = nbytes
         if n == 0:
             hw_crew_leave(self.crew.crew, &self.job)
             return True

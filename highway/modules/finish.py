@@ -79,6 +79,11 @@ class Finish:
             mirrored[:, _AXES[type(flip).look]] ^= chosen
         return mirrored
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number in the finished images."""
+        return 1 if self._normalize is None else np.dtype(self._normalize.dtype).itemsize
+
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
         """For the finished images of shape (N, H, W, C)."""
         return empty(shape) if self._normalize is None else self._normalize.room(shape)

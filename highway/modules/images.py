@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -46,8 +47,8 @@ class ImageFileReader(Source):
     times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
     our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
     not sound. Every other format goes through PIL. Links are followed.
-    All workers make one batch after the other together. The flips that the Augmentations behind begin with, and the
-    `Normalize` behind those, are done while the images are written.
+    The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
+    that the Augmentations behind begin with, and the `Normalize` behind those, are done while the images are written.
     The classes are the sorted names of the sub-folders.
 
     Parameters
@@ -95,7 +96,7 @@ class ImageFileReader(Source):
     workers : int, optional
         Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
-        Batches that are in the making or wait to be taken, at most.
+        Batches that are in the making or wait to be taken, at most; two for each worker are always allowed.
 
     Raises
     ------
@@ -325,7 +326,14 @@ class ImageFileReader(Source):
             windows, targets, mirrored = windows[rows], targets[rows], mirrored[rows]
         try:
             covered: bool = self._local.decoder.begin(
-                rows, windows, targets, mirrored, self._filter, self.exact, self._size
+                rows,
+                windows,
+                targets,
+                mirrored,
+                self._filter,
+                self.exact,
+                self._size,
+                len(windows) * math.prod(self._size) * self._finish.itemsize,
             )
         except ValueError:
             self.fit.refuse(placement, heights, widths, self.shape)
