@@ -105,11 +105,14 @@ class Module:
         into them.
     input_handed_over : bool
         Set by the pipeline: whether the module in front hands its arrays over.
+    left_out : bool
+        Known after `follow`: whether the pipeline does without the module, since the one in front does all of it.
     """
 
     name: str = "Module"
     hands_over: ClassVar[bool] = False
     input_handed_over: bool = False
+    left_out: bool = False
     workers: int | None = None
     queue_size: int = 4
 
@@ -263,6 +266,11 @@ class Pipeline:
         self._length = _length_of(source)
         self._ordered = bool(ordered)
         self._has_sink = isinstance(modules[-1], Sink)
+        for before, module in zip((None, *modules), modules, strict=False):
+            module._taken = True
+            module.follow(before)
+        self._left_out = tuple(module.name for module in modules if module.left_out)
+        modules = [module for module in modules if not module.left_out]
         self._stations = _stations(modules, self._ordered, bound, self._length or 0)
         self._last = self._stations[-1].output
         self._epochs_done = 0
@@ -272,9 +280,6 @@ class Pipeline:
         self._control = control = _Control(modules, [station.output for station in self._stations], bound)
         self._tuning = _Tuning(self._stations, control, self._outcome, bound)
         self._finalizer = weakref.finalize(self, control.shutdown)
-        for before, module in zip((None, *modules), modules, strict=False):
-            module._taken = True
-            module.follow(before)
         try:
             for station in self._stations:
                 station.start(control, self._outcome, self._tuning)
@@ -415,7 +420,16 @@ class Pipeline:
         modules = tuple(station.stats(self._control, seconds) for station in stations)
         tuning, settled = self._tuning.report()
         if self._has_sink:
-            return PipelineStats(modules, seconds, modules[-1].batches, None, usable_cores(), tuning, settled)
+            return PipelineStats(
+                modules,
+                seconds,
+                modules[-1].batches,
+                None,
+                usable_cores(),
+                tuning,
+                settled,
+                self._left_out,
+            )
         measures = self._last.measures()
         return PipelineStats(
             modules,
@@ -425,6 +439,7 @@ class Pipeline:
             usable_cores(),
             tuning,
             settled,
+            self._left_out,
         )
 
     @property

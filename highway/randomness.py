@@ -8,7 +8,6 @@ draw) and of nothing else: Philox4x32-10 with the seed as key and the rest as co
 from __future__ import annotations
 
 import math
-from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,7 +67,8 @@ class SampleRandom:
                 f"SampleRandom: indices is of shape {found.shape} and dtype {found.dtype}; "
                 "expected integers, one for each sample"
             )
-        if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**32:
+        # Negative if one of them is, and as large as the largest at least.
+        if found.size and not 0 <= int(np.bitwise_or.reduce(found)) < 2**32:
             raise ArgumentError(
                 f"SampleRandom: indices run from {found.min()} to {found.max()}; "
                 "expected numbers from 0 to 2**32 - 1"
@@ -78,10 +78,11 @@ class SampleRandom:
 
     def at(self, position: int, seed: int | None = None) -> SampleRandom:
         """The draws of the same samples at another position, and by another seed where one is given."""
-        other = copy(self)
+        other = SampleRandom.__new__(SampleRandom)
+        other.seed = self.seed if seed is None else whole("SampleRandom", "seed", seed, 0, 2**64 - 1)
+        other.epoch = self.epoch
         other.position = whole("SampleRandom", "position", position, 0, 2**32 - 1)
-        if seed is not None:
-            other.seed = whole("SampleRandom", "seed", seed, 0, 2**64 - 1)
+        other._indices = self._indices
         other._taken = 0
         return other
 
@@ -113,6 +114,10 @@ class SampleRandom:
         """
         values = self._draw(size)
         unit = (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        least: object = low
+        most: object = high
+        if isinstance(least, (int, float)) and isinstance(most, (int, float)) and (least, most) == (0, 1):
+            return unit
         lows = self._each("low", low, unit.ndim)
         highs = self._each("high", high, unit.ndim)
         return lows + (highs - lows) * unit
@@ -165,6 +170,9 @@ class SampleRandom:
         ArgumentError
             `p` is outside of 0 to 1.
         """
+        one: object = p
+        if isinstance(one, float) and 0.0 <= one <= 1.0:
+            return self.uniform() < one
         chances = self._each("p", p, 1)
         if not np.all((chances >= 0) & (chances <= 1)):
             raise ArgumentError(f"SampleRandom.bernoulli: p is {p!r}; expected probabilities from 0 to 1")

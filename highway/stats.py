@@ -97,6 +97,8 @@ class PipelineStats:
         One sentence: what was tried to find the numbers of workers; empty where all are fixed.
     settled : bool
         Whether nothing is left to try.
+    left_out : tuple of str
+        Names of the modules that the pipeline does without, since the module in front does all of their work.
     """
 
     modules: tuple[ModuleStats, ...]
@@ -106,6 +108,7 @@ class PipelineStats:
     cores: int
     tuning: str = ""
     settled: bool = True
+    left_out: tuple[str, ...] = ()
 
     @property
     def limiter(self) -> str | None:
@@ -176,11 +179,13 @@ class PipelineStats:
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
+        lines = [
             row[0].ljust(widths[0])
             + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
             for row in rows
-        )
+        ]
+        lines += [f"{name}: all of it is done by the module in front." for name in self.left_out]
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         rate = sum(module.samples for module in self.modules[-1:]) / max(self.seconds, 1e-9)

@@ -165,3 +165,26 @@ def test_only_a_reader_right_in_front_takes_over(folder):
         found = list(pipeline)
     assert (first._done_before, second._done_before) == (1, 0)
     assert_same(found, one_by_one(folder, [FlipX(), FlipX(), Normalize()]))
+
+
+def test_a_module_that_has_nothing_left_is_left_out(folder):
+    reader = ImageFileReader(folder, 5, (24, 32), epochs=1)
+    with Pipeline([reader, Augmentations([FlipX(), Normalize()])]) as pipeline:
+        batches = list(pipeline)
+        stats = pipeline.stats()
+    assert [batch.applied for batch in batches] == [3] * len(batches)
+    assert [module.name for module in stats.modules] == ["ImageFileReader"]
+    assert stats.left_out == ("Augmentations",)
+    assert "Augmentations: all of it is done by the module in front." in str(stats)
+
+
+def test_what_is_behind_a_module_that_is_left_out_may_write(folder):
+    class Darker(Lambda):
+        hands_over = True
+
+    behind = Augmentations([Darker(np.negative)])
+    with Pipeline(
+        [ImageFileReader(folder, 5, (24, 32), epochs=1), Augmentations([FlipX()]), behind]
+    ) as pipeline:
+        assert behind.input_handed_over
+        assert len(list(pipeline)) == len(pipeline)

@@ -229,6 +229,7 @@ static void put_ahead(hw_job *job) {
         for (int y = 0; y < sample->target.height; y++)
             hw_target_put(&sample->target, &image, y, job->ahead[i].bytes + (size_t)y * row);
     }
+    for (int i = 0; i < HW_AHEAD; i++) hw_buffer_free(&job->ahead[i]);
 }
 
 int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
@@ -253,6 +254,13 @@ int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
         if (decode_ahead(job, worker)) break;
     }
     return 0;
+}
+
+int hw_crew_ahead(hw_crew *crew, hw_job *job, hw_worker *worker) {
+    pthread_mutex_lock(&crew->lock);
+    const int alone = crew->closed || lanes(crew, job) >= crew->workers;
+    pthread_mutex_unlock(&crew->lock);
+    return alone ? -1 : decode_ahead(job, worker);
 }
 
 int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker) {

@@ -15,7 +15,7 @@
 #include "jpeg_decoder.h"
 
 /* Pictures that are decoded at most before there is an image for them. */
-enum { HW_AHEAD = 4 };
+enum { HW_AHEAD = 8 };
 
 typedef struct {
     const char *path;
@@ -71,6 +71,10 @@ int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count);
  * images of an older batch may be free again. A job that has left is back then. -1 where the crew was closed
  * meanwhile. */
 int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker);
+
+/* Decodes one more picture before there are images; 0, or -1 where that is not to be done: the batch is not
+ * made together with others, or there is no place. */
+int hw_crew_ahead(hw_crew *crew, hw_job *job, hw_worker *worker);
 
 /* Decodes what is chosen of the job, together with the others; it has left the crew then. -1 where the crew
  * was closed before all was done. */

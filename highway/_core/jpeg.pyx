@@ -96,6 +96,7 @@ cdef extern from "crew.h" nogil:
     void hw_crew_close(hw_crew *crew)
     int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
     int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker)
+    int hw_crew_ahead(hw_crew *crew, hw_job *job, hw_worker *worker)
     int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker)
     void hw_crew_leave(hw_crew *crew, hw_job *job)
 
@@ -220,6 +221,7 @@ cdef class BatchDecoder:
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity
     cdef list paths
+    cdef readonly bint sound  # every file of the last read is a JPEG
     cdef const int64_t[::1] chosen
 
     def __cinit__(self, Crew crew=None, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
@@ -317,9 +319,12 @@ cdef class BatchDecoder:
         self.count = n
         found = np.zeros((n, 3), np.int64)
         cdef int64_t[:, ::1] heads = found
+        self.sound = True
         for i in range(n):
             heads[i, 0] = self.job.samples[i].status
-            if heads[i, 0] == HW_OK:
+            if heads[i, 0] != HW_OK:
+                self.sound = False
+            else:
                 heads[i, 1] = self.job.samples[i].picture.height
                 heads[i, 2] = self.job.samples[i].picture.width
         return found
@@ -462,6 +467,22 @@ cdef class BatchDecoder:
         if closed:
             self._refuse_closed()
         return covered
+
+    def ahead(self):
+        """Decode one more picture between `begin` and `finish`, while there are no images to decode into.
+
+        Returns
+        -------
+        bool
+            False where nothing was decoded: there is no place for more, or others make batches of their own meanwhile.
+        """
+        self._check()
+        cdef int refused
+        if self.job.count == 0:
+            return False
+        with nogil:
+            refused = hw_crew_ahead(self.crew.crew, &self.job, &self.worker)
+        return not refused
 
     def finish(self, const int64_t[::1] slots not None, Images images not None):
         """Decode what `begin` was told, together with the rest of the crew.

@@ -167,6 +167,13 @@ cdef class BufferPool:
         self.used_bytes += capacity
         return True
 
+    cdef bint has(self, size_t capacity) noexcept:
+        cdef int i
+        for i in range(self.shelved):
+            if self.shelf[i].capacity == capacity:
+                return True
+        return False
+
     cdef void drop_idle(self) noexcept:
         """Free what has waited for too long; the last one that came back is used first, so these are spare."""
         cdef int i, kept = 0
@@ -267,6 +274,15 @@ cdef class BufferPool:
 
 
 current = threading.local()
+
+
+def waiting(size_t nbytes):
+    """Whether memory for an array of so many bytes waits for reuse in the pool of the calling thread.
+
+    Also True where the thread has no pool, or the array is too small to wait for it.
+    """
+    pool = getattr(current, "pool", None)
+    return pool is None or nbytes < MAPPED or (<BufferPool?> pool).has(size_class(nbytes))
 
 
 def empty(shape, dtype="uint8"):

@@ -34,7 +34,8 @@ class Augmentations(Stage):
 
     Crops, pads and flips that follow each other, and a `Normalize` right behind them, read and write the
     pixels once, with the same result as one by one. Right behind an `ImageFileReader`, the first flips and the
-    `Normalize` behind them are done by its workers, while they write the images.
+    `Normalize` behind them are done by its workers, while they write the images; where nothing is left
+    then, the pipeline does without the module.
 
     Parameters
     ----------
@@ -98,6 +99,11 @@ class Augmentations(Stage):
             count = reader.finish_with(self._steps, self.seed)
             self._done_before = count
             self._runs = _runs([None] * count + self._steps[count:])
+
+    @property
+    def left_out(self) -> bool:  # type: ignore[override]
+        """Whether the reader in front does all of the steps."""
+        return self._done_before == len(self._steps) > 0
 
     def process(self, batch: Batch) -> Batch:
         """Apply the transforms; position `batch.applied` + k of the random numbers is for transform k.

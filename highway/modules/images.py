@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import jpeg, resample
+from highway._core.pool import waiting
 from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.engine import Source
@@ -277,7 +278,7 @@ class ImageFileReader(Source):
         try:
             heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
             statuses, heights, widths = heads.T
-            good = not statuses.any()  # jpeg.OK is 0
+            good = decoder.sound
             if not good:
                 np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
                 for row in np.flatnonzero(statuses).tolist():
@@ -294,6 +295,10 @@ class ImageFileReader(Source):
             rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
             covered = self._begin(rows, placement, mirrored, heights, widths)
             if images is None:
+                nbytes = len(indices) * math.prod(self._size) * self._finish.itemsize
+                # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
+                while not waiting(nbytes) and decoder.ahead():
+                    pass
                 images = self._finish.room((len(indices), *self._size))
             places = everything if slots is None else slots
             if not covered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,8 +207,8 @@ class CenterFit(Fit):
     ) -> Placement:
         """Centred windows; nothing is drawn."""
         ratio = size[1] / size[0]
-        whole = np.stack((widths, heights), axis=1).astype(np.float64)
-        windows = np.empty((len(heights), 4))
+        whole, windows = np.empty((len(heights), 2)), np.empty((len(heights), 4))
+        whole[:, 0], whole[:, 1] = widths, heights
         sides = np.minimum(whole, whole[:, ::-1] * (ratio, 1 / ratio))
         np.subtract(whole, sides, out=windows[:, :2])
         windows[:, :2] /= 2
@@ -363,10 +364,12 @@ class RandomResizedCrop(Fit):
         return CenterFit(self.size, self.interpolation)
 
 
+@lru_cache(maxsize=16)
 def _whole_targets(count: int, size: tuple[int, int]) -> NDArray[np.int32]:
     targets = np.zeros((count, 4), dtype=np.int32)
     targets[:, 2] = size[1]
     targets[:, 3] = size[0]
+    targets.setflags(write=False)
     return targets
 
 
