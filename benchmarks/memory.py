@@ -14,42 +14,14 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections import deque
 from pathlib import Path
 
 import machine
 import numpy as np
 from participants.jobs import JOBS, list_files
 
-PARTICIPANTS = Path(__file__).resolve().parent / "participants"
+RESIDENT = Path(__file__).resolve().parent / "participants" / "resident.py"
 SETTLED = 2
-
-
-def measure_here(
-    directory: str, job_name: str, threads: int, epochs: int, hold: int, step: float
-) -> dict[str, object]:
-    """RSS of this process in 10**6 bytes: before the first batch ("start"), after each epoch, and its peak."""
-    sys.path.insert(0, str(PARTICIPANTS))
-    from highway_pipeline import batches
-    from process_tree import peak_megabytes, resident_megabytes
-
-    files = len(list_files(directory)[0])
-    held: deque = deque(maxlen=hold)
-    start = resident_megabytes()
-    after: list[float] = []
-    made = batches(directory, JOBS[job_name], threads, "", 0)
-    samples = 0
-    while len(after) < epochs:
-        images, labels = next(made)
-        held.append((images, labels))
-        samples += len(images)
-        time.sleep(step)
-        if samples >= files * (len(after) + 1):
-            after.append(resident_megabytes())
-    peak = peak_megabytes()
-    made.close()
-    return {"start": start, "epochs": after, "peak": peak}
 
 
 def growth(megabytes: list[float]) -> float:
@@ -58,7 +30,7 @@ def growth(megabytes: list[float]) -> float:
 
 
 def summary(found: dict) -> dict[str, float]:
-    """Figures in 10**6 bytes, of what `measure_here` found."""
+    """Figures in 10**6 bytes, of what `participants/resident.py` found."""
     epochs = found["epochs"]
     settled = epochs[SETTLED:]
     late = epochs[max(SETTLED, len(epochs) // 2) :]
@@ -88,7 +60,6 @@ def main() -> None:
         "--step", type=float, default=0.0, help="seconds between batches (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to this file")
-    parser.add_argument("--here", choices=JOBS, help="run one job in this interpreter and print its JSON")
     options = parser.parse_args()
     if options.threads < 1 or options.epochs < SETTLED + 2 or options.hold < 0 or options.step < 0:
         parser.error(
@@ -98,11 +69,6 @@ def main() -> None:
         list_files(options.dir)
     except (OSError, ValueError) as error:
         raise SystemExit(f"memory.py: {error}") from None
-    if options.here:
-        how = (options.threads, options.epochs, options.hold, options.step)
-        print(json.dumps(measure_here(options.dir, options.here, *how)))
-        return
-
     facts = machine.describe()
     jobs = {}
     print(machine.describe_line(facts))
@@ -110,7 +76,8 @@ def main() -> None:
         f"{options.threads} threads; the consumer holds {options.hold} batches, steps take {options.step} s"
     )
     for name, job in JOBS.items():
-        command = [options.python, os.path.abspath(__file__), *sys.argv[1:], "--here", name]
+        numbers = map(str, (options.threads, options.epochs, options.hold, options.step))
+        command = [options.python, str(RESIDENT), os.path.abspath(options.dir), name, *numbers]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"memory.py: {options.python} failed:\n{done.stderr.strip()}")
