@@ -173,6 +173,26 @@ def test_a_fit_that_leaves_the_picture_is_named(window, target):
         apply(Outside((4, 4)), np.zeros((2, 8, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize(
+    ("window", "target"), [((0, 0, 41, 30), (0, 0, 4, 4)), ((0, 0, 4, 4), (0, 0, 5, 4))], ids=str
+)
+def test_a_reader_names_the_fit_that_leaves_the_picture(tmp_path, kind, window, target):
+    class Outside(Fit):
+        def place(self, rng, heights, widths, size):
+            return Placement(np.array([window], float), np.array([target], np.int32))
+
+    (tmp_path / "a").mkdir()
+    photograph(30, 40).save(tmp_path / "a" / f"1.{kind}")
+    with (
+        Pipeline([ImageFileReader(tmp_path, 1, (4, 4), fit=Outside(), epochs=1)]) as pipeline,
+        pytest.raises(
+            ContractError, match=r"Outside: place returned window .* picture of 30 x 40 .* both inside"
+        ),
+    ):
+        pipeline.dequeue()
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

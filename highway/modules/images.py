@@ -293,16 +293,30 @@ class ImageFileReader(Source):
             mirrored = self._finish.mirrored(1, rng, self._size)
             everything = np.arange(len(indices))
             rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
-            covered = self._begin(rows, placement, mirrored, heights, widths)
+            nbytes = len(indices) * math.prod(self._size) * self._finish.itemsize
+            windows, targets = placement
+            try:
+                covered = decoder.begin(
+                    rows,
+                    windows if good else windows[rows],
+                    targets if good else targets[rows],
+                    mirrored if good else mirrored[rows],
+                    self._filter,
+                    self.exact,
+                    self._size,
+                    nbytes,
+                )
+            except ValueError:
+                self.fit.refuse(placement, heights, widths, self.shape)
+                raise
             if images is None:
-                nbytes = len(indices) * math.prod(self._size) * self._finish.itemsize
                 # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
                 while not waiting(nbytes) and decoder.ahead():
                     pass
                 images = self._finish.room((len(indices), *self._size))
             places = everything if slots is None else slots
             if not covered:
-                self._paint(images, places[rows], placement.targets[rows])
+                self._paint(images, places[rows], targets[rows])
             found = decoder.finish(places[rows], self._finish.images(images))
         finally:
             decoder.leave()
@@ -315,35 +329,10 @@ class ImageFileReader(Source):
                 images[places[row]] = self._finished(picture, placement, mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
+            except ValueError:
+                self.fit.refuse(placement, heights, widths, self.shape)
+                raise
         return images, failures
-
-    def _begin(
-        self,
-        rows: NDArray[np.int64],
-        placement: Placement,
-        mirrored: NDArray[np.bool_],
-        heights: NDArray[np.int64],
-        widths: NDArray[np.int64],
-    ) -> bool:
-        """Tell the decoder what is wanted of the JPEGs, and wait for the batch's turn; whether all are covered."""
-        windows, targets = placement
-        if len(rows) < len(windows):
-            windows, targets, mirrored = windows[rows], targets[rows], mirrored[rows]
-        try:
-            covered: bool = self._local.decoder.begin(
-                rows,
-                windows,
-                targets,
-                mirrored,
-                self._filter,
-                self.exact,
-                self._size,
-                len(windows) * math.prod(self._size) * self._finish.itemsize,
-            )
-        except ValueError:
-            self.fit.refuse(placement, heights, widths, self.shape)
-            raise
-        return covered
 
     def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
         """Fill those of the slots that their targets do not cover."""
