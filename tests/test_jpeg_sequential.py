@@ -184,7 +184,7 @@ def test_damage_is_judged_as_libjpeg_does(variant, place, sampling, options):
     contents = encoded(photograph(40, 56), sampling, **options)
     ours, library = jpeg.BatchDecoder(), jpeg.BatchDecoder()
     taken = 0
-    for _ in range(300):
+    for _ in range(100):
         broken = damaged(contents, rng)
         left_before = ours.by_library
         found = decode(ours, place, broken)
@@ -198,7 +198,7 @@ def test_damage_is_judged_as_libjpeg_does(variant, place, sampling, options):
             # Nobody looks at what is damaged below a window.
             if part[0] == jpeg.OK:
                 np.testing.assert_array_equal(part[1], expected[1][5:20, 3:40])
-    assert taken > 20
+    assert taken > 5
     # What came before leaves no trace.
     np.testing.assert_array_equal(decode(ours, place, contents)[1], pixels(contents))
     ours.close()
