@@ -17,6 +17,7 @@ import pytest
 from concurrency import LIMIT, Task, eventually
 from workbench import Call, Collect, Drop, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
+from highway import engine
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores
 from highway.errors import (
@@ -1273,9 +1274,22 @@ def test_time_without_a_processor_is_read_where_it_is_asked_for():
         delayed = tuning.reading(0).delayed
         assert (delayed is not None) == os.path.exists("/proc/self/schedstat")
         assert delayed is None or 0 <= delayed < LIMIT
-        # Who ran has waited before that, if only for nanoseconds.
-        assert delayed is None or any(worker.delay() for worker in pipeline._stations[1].workers)
     assert delayed is None or tuning.reading(0).delayed >= delayed
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="the system keeps no schedstat")
+def test_a_worker_tells_how_long_its_thread_waited_for_a_processor():
+    def told():
+        with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as figures:
+            return int(figures.read().split()[1]) / 1e9
+
+    worker = engine._Worker(0)
+    worker.thread = threading.get_native_id()
+    before = told()
+    assert before <= worker.delay() <= told()
+    # A thread that has ended keeps its last figure.
+    worker.thread = 0
+    assert worker.delay() >= before
 
 
 def test_module_may_forget_to_call_init():
