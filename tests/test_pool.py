@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highway import batch
-from highway._core.pool import BufferPool
+from highway._core.pool import BufferPool, waiting
 from highway.errors import ArgumentError
 
 SHAPE = (16, 24, 32, 3)
@@ -264,3 +264,19 @@ def test_a_peak_is_forgotten():
         pool.empty((1 << 20,))
     assert 1 << 20 <= free(pool) < 2 << 20
     assert pool.stats()["reused"] == 200
+
+
+def test_memory_that_waits_for_reuse_is_told():
+    def look():
+        own = BufferPool()
+        own.use()
+        size = 1 << 20
+        before = waiting(size)
+        array = own.empty(size)
+        held = waiting(size)
+        del array
+        return before, held, waiting(size), waiting(2 * size), waiting(100)
+
+    # In a thread of its own, which takes its pool with it.
+    assert Task(look).result() == (False, False, True, False, True)
+    assert waiting(1 << 20)

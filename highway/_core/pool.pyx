@@ -167,7 +167,8 @@ cdef class BufferPool:
         self.used_bytes += capacity
         return True
 
-    cdef bint has(self, size_t capacity) noexcept:
+    cdef bint keeps(self, size_t capacity) noexcept:
+        """Whether a block of `capacity` bytes waits for reuse."""
         cdef int i
         for i in range(self.shelved):
             if self.shelf[i].capacity == capacity:
@@ -282,7 +283,7 @@ def waiting(size_t nbytes):
     Also True where the thread has no pool, or the array is too small to wait for it.
     """
     pool = getattr(current, "pool", None)
-    return pool is None or nbytes < MAPPED or (<BufferPool?> pool).has(size_class(nbytes))
+    return pool is None or nbytes < MAPPED or (<BufferPool?> pool).keeps(size_class(nbytes))
 
 
 def empty(shape, dtype="uint8"):
