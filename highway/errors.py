@@ -1,8 +1,13 @@
-"""Every exception of Highway: each derives from `HighwayError` and from the builtin a reader would expect."""
+"""Every exception of Highway: each derives from `HighwayError` and from the builtin a reader would expect.
+
+Warnings derive from the builtin warning alone.
+"""
 
 from __future__ import annotations
 
 __all__ = [
+    "AddressError",
+    "AddressInUseError",
     "ArgumentError",
     "ContractError",
     "DatasetError",
@@ -11,11 +16,21 @@ __all__ = [
     "EndOfData",
     "FieldError",
     "HighwayError",
+    "InsecureWarning",
+    "MessageTooLargeError",
     "MissingPackageError",
+    "PeerLostError",
     "PipelineStateError",
+    "PoisonItemError",
+    "ProtocolError",
     "QueueClosed",
     "ReadError",
+    "RemoteError",
+    "SecurityError",
+    "StateMismatchError",
+    "SupersededError",
     "TooManyErrors",
+    "UndeliveredError",
     "UnknownLengthError",
     "WaitTimeout",
 ]
@@ -49,6 +64,14 @@ class EmptyDatasetError(HighwayError, FileNotFoundError):
     """A folder has no classes, no pictures, or no picture that can be decoded."""
 
 
+class StateMismatchError(HighwayError, ValueError):
+    """A saved state, or a batch, belongs to other data than what is here."""
+
+
+class SupersededError(HighwayError, RuntimeError):
+    """A training machine that began later gets the batches now."""
+
+
 class TooManyErrors(HighwayError, RuntimeError):
     """More samples failed than `max_errors` allows."""
 
@@ -72,12 +95,52 @@ class PipelineStateError(HighwayError, RuntimeError):
     """The pipeline cannot do this now: it was stopped, or it has no such end."""
 
 
+class UndeliveredError(HighwayError, RuntimeError):
+    """A sink ended before all of its batches were received."""
+
+
+class ProtocolError(HighwayError, ValueError):
+    """A peer sent what is no message, or one that is damaged or over a limit; the message says what is wrong."""
+
+
+class MessageTooLargeError(HighwayError, ValueError):
+    """A message is larger than peers take; the message says how large it is, and what to do."""
+
+
 class UnknownLengthError(HighwayError, TypeError):
     """The source does not know how many batches an epoch has."""
 
 
+class PeerLostError(HighwayError, ConnectionError):
+    """Another machine is gone for longer than `timeout`; the message says what is missing."""
+
+
+class PoisonItemError(HighwayError, RuntimeError):
+    """A batch was given up, since every machine that had it fell silent."""
+
+
+class RemoteError(HighwayError, RuntimeError):
+    """A batch could not be made on another machine; the message holds the error and the traceback from there."""
+
+
 class QueueClosed(HighwayError, RuntimeError):
     """The queue was closed while, or before, somebody waited at it."""
+
+
+class AddressError(HighwayError, OSError):
+    """An address cannot be used here: no such host, or no such interface, folder or permission on this machine."""
+
+
+class AddressInUseError(AddressError):
+    """Somebody else listens at this address."""
+
+
+class SecurityError(HighwayError, PermissionError):
+    """What was asked for would let strangers in; the message says what to do instead."""
+
+
+class InsecureWarning(UserWarning):
+    """Data goes over the network without a secret, because `insecure=True` says so."""
 
 
 class WaitTimeout(HighwayError, TimeoutError):

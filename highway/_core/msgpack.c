@@ -1,0 +1,251 @@
+#include "msgpack.h"
+
+#include <string.h>
+
+static uint64_t big(const uint8_t *p, size_t n) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < n; i++) value = value << 8 | p[i];
+    return value;
+}
+
+static void natural(hw_msgpack_token *token, uint64_t value) {
+    token->kind = HW_MSGPACK_UINT;
+    token->natural = value;
+}
+
+static void negative(hw_msgpack_token *token, int64_t value) {
+    if (value >= 0) return natural(token, (uint64_t)value);
+    token->kind = HW_MSGPACK_INT;
+    token->negative = value;
+}
+
+/* The bytes of a text, whose length was read. */
+static int text(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token) {
+    if ((size_t)(end - *at) < token->length) return HW_MSGPACK_SHORT;
+    token->data = *at;
+    *at += token->length;
+    return HW_MSGPACK_OK;
+}
+
+/* What each lead byte from 0xC0 to 0xDF begins, and how many bytes of number or length follow it. */
+enum { FALSE_ = HW_MSGPACK_MAP + 1, TRUE_, SIGNED, FLOAT32, EXT, UNUSED };
+static const struct {
+    uint8_t what, bytes;
+} LEAD[32] = {
+    {HW_MSGPACK_NIL, 0},
+    {UNUSED, 0},
+    {FALSE_, 0},
+    {TRUE_, 0},
+    {HW_MSGPACK_BIN, 1},
+    {HW_MSGPACK_BIN, 2},
+    {HW_MSGPACK_BIN, 4},
+    {EXT, 0},
+    {EXT, 0},
+    {EXT, 0},
+    {FLOAT32, 0},
+    {HW_MSGPACK_FLOAT, 8},
+    {HW_MSGPACK_UINT, 1},
+    {HW_MSGPACK_UINT, 2},
+    {HW_MSGPACK_UINT, 4},
+    {HW_MSGPACK_UINT, 8},
+    {SIGNED, 1},
+    {SIGNED, 2},
+    {SIGNED, 4},
+    {SIGNED, 8},
+    {EXT, 0},
+    {EXT, 0},
+    {EXT, 0},
+    {EXT, 0},
+    {EXT, 0},
+    {HW_MSGPACK_STR, 1},
+    {HW_MSGPACK_STR, 2},
+    {HW_MSGPACK_STR, 4},
+    {HW_MSGPACK_ARRAY, 2},
+    {HW_MSGPACK_ARRAY, 4},
+    {HW_MSGPACK_MAP, 2},
+    {HW_MSGPACK_MAP, 4},
+};
+
+int hw_msgpack_next(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token) {
+    if (*at >= end) return HW_MSGPACK_SHORT;
+    const uint8_t lead = *(*at)++;
+    if (lead < 0x80) {
+        natural(token, lead);
+        return HW_MSGPACK_OK;
+    }
+    if (lead >= 0xE0) {
+        negative(token, (int64_t)lead - 256);
+        return HW_MSGPACK_OK;
+    }
+    if (lead < 0xC0) {
+        token->kind = lead < 0x90 ? HW_MSGPACK_MAP : lead < 0xA0 ? HW_MSGPACK_ARRAY : HW_MSGPACK_STR;
+        token->length = lead & (lead < 0xA0 ? 0x0F : 0x1F);
+        return token->kind == HW_MSGPACK_STR ? text(at, end, token) : HW_MSGPACK_OK;
+    }
+    const int what = LEAD[lead - 0xC0].what;
+    const size_t n = LEAD[lead - 0xC0].bytes;
+    if ((size_t)(end - *at) < n) return HW_MSGPACK_SHORT;
+    const uint64_t number = big(*at, n);
+    *at += n;
+    switch (what) {
+    case EXT: return HW_MSGPACK_EXT;
+    case FLOAT32: return HW_MSGPACK_FLOAT32;
+    case UNUSED: return HW_MSGPACK_UNUSED;
+    case FALSE_:
+    case TRUE_:
+        token->kind = HW_MSGPACK_BOOL;
+        token->natural = what == TRUE_;
+        return HW_MSGPACK_OK;
+    case HW_MSGPACK_UINT: natural(token, number); return HW_MSGPACK_OK;
+    case SIGNED: {
+        /* The sign bit of an n byte number becomes that of the whole: the usual xor and subtraction. */
+        const uint64_t sign = (uint64_t)1 << (8 * n - 1);
+        negative(token, (int64_t)((number ^ sign) - sign));
+        return HW_MSGPACK_OK;
+    }
+    case HW_MSGPACK_FLOAT:
+        token->kind = HW_MSGPACK_FLOAT;
+        memcpy(&token->real, &number, sizeof token->real);
+        return HW_MSGPACK_OK;
+    case HW_MSGPACK_NIL: token->kind = HW_MSGPACK_NIL; return HW_MSGPACK_OK;
+    default:
+        token->kind = what;
+        token->length = (size_t)number;
+        return what == HW_MSGPACK_STR || what == HW_MSGPACK_BIN ? text(at, end, token) : HW_MSGPACK_OK;
+    }
+}
+
+/* Whether it is UTF-8 as Unicode defines it: shortest form, no surrogates, nothing above U+10FFFF. */
+static int is_utf8(const uint8_t *bytes, size_t size) {
+    const uint8_t *end = bytes + size;
+    while (bytes < end) {
+        const uint8_t lead = *bytes++;
+        if (lead < 0x80) continue;
+        if (lead < 0xC2 || lead > 0xF4) return 0;
+        const int more = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
+        if (end - bytes < more) return 0;
+        /* The second byte excludes long forms, surrogates and what is too large (Unicode 15, table 3-7). */
+        const uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+        const uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+        if (bytes[0] < low || bytes[0] > high) return 0;
+        for (int i = 1; i < more; i++)
+            if ((bytes[i] & 0xC0) != 0x80) return 0;
+        bytes += more;
+    }
+    return 1;
+}
+
+/* What is wrong with one token by itself. */
+static int check_token(const hw_msgpack_token *token, const hw_msgpack_limits *limits) {
+    switch (token->kind) {
+    case HW_MSGPACK_STR:
+        if (token->length > limits->str) return HW_MSGPACK_LONG_STR;
+        return limits->raw || is_utf8(token->data, token->length) ? HW_MSGPACK_OK : HW_MSGPACK_UTF8;
+    case HW_MSGPACK_BIN: return token->length > limits->bin ? HW_MSGPACK_LONG_BIN : HW_MSGPACK_OK;
+    case HW_MSGPACK_ARRAY: return token->length > limits->array ? HW_MSGPACK_LONG_ARRAY : HW_MSGPACK_OK;
+    case HW_MSGPACK_MAP: return token->length > limits->map ? HW_MSGPACK_LONG_MAP : HW_MSGPACK_OK;
+    default: return HW_MSGPACK_OK;
+    }
+}
+
+int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits *limits, size_t *where) {
+    const uint8_t *at = bytes, *end = bytes + size;
+    /* Of each array and map that is open: objects to come, and whether it is a map. */
+    size_t open[HW_MSGPACK_DEPTH];
+    int is_map[HW_MSGPACK_DEPTH];
+    int depth = 0;
+    size_t objects = 0;
+    do {
+        hw_msgpack_token token;
+        *where = (size_t)(at - bytes);
+        if (++objects > limits->objects) return HW_MSGPACK_MANY;
+        int status = hw_msgpack_next(&at, end, &token);
+        if (status == HW_MSGPACK_OK) status = check_token(&token, limits);
+        if (status != HW_MSGPACK_OK) return status;
+        /* An even number to come in a map: a key is due. */
+        if (depth && is_map[depth - 1] && open[depth - 1] % 2 == 0 && token.kind != HW_MSGPACK_STR &&
+            !(limits->raw && token.kind == HW_MSGPACK_BIN))
+            return HW_MSGPACK_KEY;
+        if (depth) open[depth - 1]--;
+        if (token.kind == HW_MSGPACK_ARRAY || token.kind == HW_MSGPACK_MAP) {
+            if (depth == HW_MSGPACK_DEPTH) return HW_MSGPACK_DEEP;
+            is_map[depth] = token.kind == HW_MSGPACK_MAP;
+            open[depth] = token.length << is_map[depth];
+            depth++;
+        }
+        while (depth && open[depth - 1] == 0) depth--;
+    } while (depth);
+    *where = (size_t)(at - bytes);
+    return at == end ? HW_MSGPACK_OK : HW_MSGPACK_TRAILING;
+}
+
+/* A lead byte and the last `n` bytes of a number behind it. */
+static int put(hw_msgpack_room *room, uint8_t lead, uint64_t number, size_t n) {
+    if ((size_t)(room->end - room->at) < n + 1) return -1;
+    *room->at++ = lead;
+    for (size_t i = n; i-- > 0;) *room->at++ = (uint8_t)(number >> (8 * i));
+    return 0;
+}
+
+static int put_bytes(hw_msgpack_room *room, const char *bytes, size_t size) {
+    if ((size_t)(room->end - room->at) < size) return -1;
+    if (size) memcpy(room->at, bytes, size);
+    room->at += size;
+    return 0;
+}
+
+int hw_msgpack_put_nil(hw_msgpack_room *room) {
+    return put(room, 0xC0, 0, 0);
+}
+
+int hw_msgpack_put_bool(hw_msgpack_room *room, int value) {
+    return put(room, value ? 0xC3 : 0xC2, 0, 0);
+}
+
+int hw_msgpack_put_uint(hw_msgpack_room *room, uint64_t value) {
+    if (value < 0x80) return put(room, (uint8_t)value, 0, 0);
+    if (value <= UINT8_MAX) return put(room, 0xCC, value, 1);
+    if (value <= UINT16_MAX) return put(room, 0xCD, value, 2);
+    if (value <= UINT32_MAX) return put(room, 0xCE, value, 4);
+    return put(room, 0xCF, value, 8);
+}
+
+int hw_msgpack_put_int(hw_msgpack_room *room, int64_t value) {
+    if (value >= 0) return hw_msgpack_put_uint(room, (uint64_t)value);
+    if (value >= -32) return put(room, (uint8_t)value, 0, 0);
+    if (value >= INT8_MIN) return put(room, 0xD0, (uint64_t)value, 1);
+    if (value >= INT16_MIN) return put(room, 0xD1, (uint64_t)value, 2);
+    if (value >= INT32_MIN) return put(room, 0xD2, (uint64_t)value, 4);
+    return put(room, 0xD3, (uint64_t)value, 8);
+}
+
+int hw_msgpack_put_float(hw_msgpack_room *room, double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return put(room, 0xCB, bits, 8);
+}
+
+int hw_msgpack_put_str(hw_msgpack_room *room, const char *bytes, size_t size) {
+    int status = size < 32            ? put(room, (uint8_t)(0xA0 | size), 0, 0)
+                 : size <= UINT8_MAX  ? put(room, 0xD9, size, 1)
+                 : size <= UINT16_MAX ? put(room, 0xDA, size, 2)
+                                      : put(room, 0xDB, size, 4);
+    return status ? status : put_bytes(room, bytes, size);
+}
+
+int hw_msgpack_put_bin(hw_msgpack_room *room, const char *bytes, size_t size) {
+    int status = size <= UINT8_MAX    ? put(room, 0xC4, size, 1)
+                 : size <= UINT16_MAX ? put(room, 0xC5, size, 2)
+                                      : put(room, 0xC6, size, 4);
+    return status ? status : put_bytes(room, bytes, size);
+}
+
+int hw_msgpack_put_array(hw_msgpack_room *room, size_t items) {
+    if (items < 16) return put(room, (uint8_t)(0x90 | items), 0, 0);
+    return items <= UINT16_MAX ? put(room, 0xDC, items, 2) : put(room, 0xDD, items, 4);
+}
+
+int hw_msgpack_put_map(hw_msgpack_room *room, size_t pairs) {
+    if (pairs < 16) return put(room, (uint8_t)(0x80 | pairs), 0, 0);
+    return pairs <= UINT16_MAX ? put(room, 0xDE, pairs, 2) : put(room, 0xDF, pairs, 4);
+}

@@ -1,0 +1,574 @@
+"""Frames to Python values and back: headers in msgpack, and arrays over the frames that they came in.
+
+A buffer is checked whole in C before anything is built of it, and the table of arrays before numpy sees a
+frame. Whatever a peer sends, the only error is `ProtocolError`.
+"""
+
+import numpy as np
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy
+
+from highway.errors import ContractError, MessageTooLargeError, ProtocolError
+
+
+cdef extern from "msgpack.h" nogil:
+    enum: HW_MSGPACK_DEPTH
+    enum: HW_MSGPACK_OK
+    enum:
+        HW_MSGPACK_NIL
+        HW_MSGPACK_BOOL
+        HW_MSGPACK_INT
+        HW_MSGPACK_UINT
+        HW_MSGPACK_FLOAT
+        HW_MSGPACK_STR
+        HW_MSGPACK_BIN
+        HW_MSGPACK_ARRAY
+
+    ctypedef struct hw_msgpack_token:
+        int kind
+        int64_t negative
+        uint64_t natural
+        double real
+        size_t length
+        const uint8_t *data
+
+    ctypedef struct hw_msgpack_limits:
+        size_t array, map, str, bin
+        size_t objects
+        int raw
+
+    ctypedef struct hw_msgpack_room:
+        uint8_t *at
+        uint8_t *end
+
+    int hw_msgpack_next(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token)
+    int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits *limits, size_t *where)
+    int hw_msgpack_put_nil(hw_msgpack_room *room)
+    int hw_msgpack_put_bool(hw_msgpack_room *room, int value)
+    int hw_msgpack_put_int(hw_msgpack_room *room, int64_t value)
+    int hw_msgpack_put_uint(hw_msgpack_room *room, uint64_t value)
+    int hw_msgpack_put_float(hw_msgpack_room *room, double value)
+    int hw_msgpack_put_str(hw_msgpack_room *room, const char *bytes, size_t size)
+    int hw_msgpack_put_bin(hw_msgpack_room *room, const char *bytes, size_t size)
+    int hw_msgpack_put_array(hw_msgpack_room *room, size_t items)
+    int hw_msgpack_put_map(hw_msgpack_room *room, size_t pairs)
+
+
+cdef extern from "Python.h":
+    size_t PY_SSIZE_T_MAX
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+    const char *PyUnicode_AsUTF8AndSize(object value, Py_ssize_t *size) except NULL
+
+
+cdef enum:
+    HEADER = 1 << 16
+    PREFIX = 4
+    TEXT = 1 << 14
+    DIMENSIONS = 32
+    ZMQ_SHARED = 3
+    SHOWN = 100  # characters of what a peer sent that an error repeats
+
+MAGIC = b"HWY"
+VERSION = 1
+MAX_HEADER_BYTES = HEADER
+MAX_TEXT_BYTES = TEXT
+
+# In the order of enum hw_msgpack_status.
+REASONS = (
+    "",
+    "ends in the middle of an object",
+    "goes on behind its end",
+    "has an extension or a timestamp, and neither is allowed",
+    "has a float32, and floats have 64 bits",
+    "has the byte 0xC1, which begins nothing",
+    "has a map with a key that is no text",
+    "has a text that is not UTF-8",
+    f"is nested deeper than {HW_MSGPACK_DEPTH}",
+    "has an array with too many items",
+    "has a map with too many keys",
+    "has a text that is too long",
+    "has bytes that are too many",
+    "has too many objects",
+)
+
+# What a header may hold. Its size bounds the rest; a text has a bound of its own.
+cdef hw_msgpack_limits STRICT
+STRICT.array = STRICT.map = STRICT.bin = STRICT.objects = HEADER
+STRICT.str = TEXT
+STRICT.raw = False
+
+# What a whole message of the msgpack-numpy package may hold: the data of its arrays are texts of any size.
+cdef hw_msgpack_limits FOREIGN
+FOREIGN.array = FOREIGN.map = FOREIGN.objects = HEADER
+FOREIGN.str = FOREIGN.bin = <size_t> -1
+FOREIGN.raw = True
+
+# The only dtypes that travel, by their characters in numpy: some sizes have two. No longdouble, whose size
+# depends on the machine, and nothing that holds pointers.
+ALLOWED = "bool, int8 to int64, uint8 to uint64, float16, float32, float64, complex64 and complex128"
+CHARACTERS = "?bBhHiIlLqQefdFD"
+# As sent: dtype to (code, dtype on the wire).
+SENT = {}
+# As received: code to (dtype of the frame, dtype of the array).
+RECEIVED = {}
+
+
+def fill_tables():
+    for character in CHARACTERS:
+        native = np.dtype(character)
+        little, big = native.newbyteorder("<"), native.newbyteorder(">")
+        for each in (little, big):
+            SENT[each] = (little.str, little)
+            # One object for both where they are equal: `is` tells them apart.
+            RECEIVED.setdefault(each.str, (native if each == native else each, native))
+
+
+fill_tables()
+
+
+def shown(value):
+    """What a peer sent, for an error: ASCII, and not too much of it, however much it is."""
+    if isinstance(value, (str, bytes)) and len(value) > SHOWN:
+        return ascii(value[:SHOWN])[:SHOWN] + "..."
+    if isinstance(value, int) and value.bit_length() > SHOWN:
+        return f"a number of {value.bit_length()} bits"
+    text = ascii(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+cdef int put(hw_msgpack_room *room, value, int depth) except -1:
+    """Append a value that stands inside `depth` arrays and maps."""
+    cdef int full, overflow = 0
+    cdef long long number
+    cdef Py_ssize_t size
+    cdef const char *text
+    if value is None:
+        full = hw_msgpack_put_nil(room)
+    elif value is True or value is False:
+        full = hw_msgpack_put_bool(room, value is True)
+    elif isinstance(value, int):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0:
+            full = hw_msgpack_put_int(room, number)
+        elif 0 < value < 1 << 64:
+            full = hw_msgpack_put_uint(room, <uint64_t> value)
+        else:
+            raise ContractError(f"cannot send {shown(value)}; expected numbers from -2**63 to 2**64 - 1")
+    elif isinstance(value, str):
+        try:
+            text = PyUnicode_AsUTF8AndSize(value, &size)
+        except UnicodeEncodeError:
+            raise ContractError(
+                f"cannot send the text {shown(value)}: it has a lone surrogate; expected what UTF-8 can say"
+            ) from None
+        if size > TEXT:
+            raise MessageTooLargeError(
+                f"cannot send a text of {size} bytes: {shown(value)}; expected {TEXT} or fewer, "
+                "send it as an array of bytes"
+            )
+        full = hw_msgpack_put_str(room, text, size)
+    elif isinstance(value, bytes):
+        full = hw_msgpack_put_bin(room, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    elif isinstance(value, float):
+        full = hw_msgpack_put_float(room, value)
+    elif isinstance(value, (list, tuple, dict)):
+        if depth == HW_MSGPACK_DEPTH:
+            raise ContractError(
+                f"cannot send what is nested deeper than {HW_MSGPACK_DEPTH}, with the lists of the message "
+                f"itself: {shown(value)}"
+            )
+        if isinstance(value, dict):
+            full = put_dict(room, value, depth)
+        else:
+            full = hw_msgpack_put_array(room, len(value))
+            for item in value:
+                put(room, item, depth + 1)
+    else:
+        raise ContractError(
+            f"cannot send {shown(value)}, a {type(value).__name__}; expected None, bool, int, float, str, bytes, "
+            "or lists and dicts of them; arrays are sent beside them"
+        )
+    if full:
+        raise MessageTooLargeError(
+            f"what a message says beside its arrays is more than {HEADER} bytes; expected that much or less, "
+            "send what is large as an array"
+        )
+    return 0
+
+
+cdef int put_dict(hw_msgpack_room *room, dict value, int depth) except -1:
+    cdef int full = hw_msgpack_put_map(room, len(value))
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise ContractError(f"cannot send a dict with the key {shown(key)}; expected keys that are texts")
+        put(room, key, depth + 1)
+        put(room, item, depth + 1)
+    return 1 if full else 0
+
+
+cdef bytes packed(value, bytes prefix):
+    cdef uint8_t[HEADER] memory
+    cdef hw_msgpack_room room
+    cdef Py_ssize_t skipped = PyBytes_GET_SIZE(prefix)
+    room.at = memory + skipped
+    room.end = memory + HEADER
+    memcpy(memory, PyBytes_AS_STRING(prefix), skipped)
+    put(&room, value, 0)
+    return PyBytes_FromStringAndSize(<char *> memory, room.at - memory)
+
+
+PREFIX_BYTES = MAGIC + bytes([VERSION])
+
+
+def pack(value):
+    """A value as msgpack.
+
+    Parameters
+    ----------
+    value : None, bool, int, float, str, bytes, or lists, tuples and dicts of them
+        Keys of dicts are str. A tuple is sent as a list.
+
+    Returns
+    -------
+    bytes
+        The shortest form.
+
+    Raises
+    ------
+    ContractError
+        Something else, a number outside of -2**63..2**64-1, a lone surrogate, or nested deeper than 8.
+    MessageTooLargeError
+        More than `MAX_HEADER_BYTES`, or a text of more than `MAX_TEXT_BYTES`.
+    """
+    return packed(value, b"")
+
+
+def pack_header(list fields not None):
+    """Frame 0 of a message: `MAGIC`, `VERSION` and the fields as msgpack; raises as `pack` does."""
+    return packed(fields, PREFIX_BYTES)
+
+
+cdef object build(const uint8_t **at, const uint8_t *begin, const uint8_t *end, view):
+    """The object at `at[0]` of a buffer that was checked.
+
+    With a `view` of the buffer, texts and bytes are parts of it, and keys are bytes.
+    """
+    cdef hw_msgpack_token token
+    cdef size_t _i, start
+    cdef list items
+    cdef dict pairs
+    # It cannot fail in what was checked; should the memory change meanwhile, nothing is read outside of it.
+    if hw_msgpack_next(at, end, &token) != HW_MSGPACK_OK:
+        raise ProtocolError("the message changed while it was read")
+    if token.kind == HW_MSGPACK_UINT:
+        return token.natural
+    if token.kind == HW_MSGPACK_STR or token.kind == HW_MSGPACK_BIN:
+        if view is not None:
+            start = token.data - begin
+            return view[start:start + token.length]
+        if token.kind == HW_MSGPACK_STR:
+            return PyUnicode_DecodeUTF8(<const char *> token.data, token.length, NULL)
+        return PyBytes_FromStringAndSize(<const char *> token.data, token.length)
+    if token.kind == HW_MSGPACK_ARRAY:
+        items = []
+        for _i in range(token.length):
+            items.append(build(at, begin, end, view))
+        return items
+    if token.kind == HW_MSGPACK_NIL:
+        return None
+    if token.kind == HW_MSGPACK_BOOL:
+        return token.natural != 0
+    if token.kind == HW_MSGPACK_INT:
+        return token.negative
+    if token.kind == HW_MSGPACK_FLOAT:
+        return token.real
+    pairs = {}
+    for _i in range(token.length):
+        key = build(at, begin, end, view)
+        if view is not None:
+            key = bytes(key)
+        if key in pairs:
+            raise ProtocolError(f"the message has a map with the key {shown(key)} twice")
+        pairs[key] = build(at, begin, end, view)
+    return pairs
+
+
+cdef object unpacked(const uint8_t *memory, size_t size, const hw_msgpack_limits *limits, view):
+    cdef const uint8_t *at = memory
+    cdef size_t where = 0
+    cdef int status = hw_msgpack_check(memory, size, limits, &where)
+    if status != HW_MSGPACK_OK:
+        raise ProtocolError(f"the message {REASONS[status]}, at byte {where} of {size} bytes of msgpack")
+    return build(&at, memory, memory + size, view)
+
+
+def unpack(frame):
+    """The value that `pack` made bytes of; tuples have become lists.
+
+    Parameters
+    ----------
+    frame : bytes-like
+
+    Raises
+    ------
+    ProtocolError
+        It is none, is damaged, or is over a limit.
+    """
+    return read(frame, False)
+
+
+def unpack_header(frame):
+    """The fields that `pack_header` made a frame of.
+
+    Parameters
+    ----------
+    frame : bytes-like
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    ProtocolError
+        It is none, is of another version, is damaged, or is over a limit.
+    """
+    fields = read(frame, True)
+    if not isinstance(fields, list):
+        raise ProtocolError(f"a message is {shown(fields)}; expected an array of fields")
+    return fields
+
+
+cdef object read(frame, bint prefixed):
+    cdef Py_buffer view
+    cdef const uint8_t *memory
+    cdef size_t skipped = PREFIX if prefixed else 0
+    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+    try:
+        memory = <const uint8_t *> view.buf
+        if view.len > HEADER:
+            raise ProtocolError(f"the first frame has {view.len} bytes; expected {HEADER} or fewer")
+        if prefixed:
+            check_prefix(memory, view.len)
+        return unpacked(memory + skipped, view.len - skipped, &STRICT, None)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef int check_prefix(const uint8_t *memory, Py_ssize_t size) except -1:
+    if size < PREFIX or memcmp(memory, PyBytes_AS_STRING(MAGIC), PREFIX - 1):
+        begin = PyBytes_FromStringAndSize(<const char *> memory, min(size, <Py_ssize_t> 8))
+        raise ProtocolError(
+            f"no message of Highway: it begins with {shown(begin)}; expected {PREFIX_BYTES!r}, is the peer something "
+            "else?"
+        )
+    if memory[PREFIX - 1] != PREFIX_BYTES[PREFIX - 1]:
+        raise ProtocolError(
+            f"the peer speaks version {memory[PREFIX - 1]} of the wire format, this Highway version {VERSION}; "
+            "install the same version of Highway on both machines"
+        )
+    return 0
+
+
+def unpack_foreign(frame):
+    """A value that the msgpack package made bytes of, with texts of any size that are not looked into.
+
+    Parameters
+    ----------
+    frame : bytes-like
+
+    Returns
+    -------
+    object
+        Every str and bin is a memoryview over the frame, and every key of a dict is bytes.
+
+    Raises
+    ------
+    ProtocolError
+        It is none, is damaged, has an extension, or is nested too deep or of too many objects.
+    """
+    cdef Py_buffer view
+    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+    try:
+        return unpacked(<const uint8_t *> view.buf, view.len, &FOREIGN, memoryview(frame).cast("B"))
+    finally:
+        PyBuffer_Release(&view)
+
+
+def own(frame):
+    """A frame that was received; a copy where its sender holds the memory too, and writing would change it there.
+
+    So it is between threads of a process (inproc) where the sender did not copy either.
+    """
+    # bytes have no properties, and a zmq.Frame tells that it is shared.
+    get = getattr(frame, "get", None)
+    return bytearray(frame) if get is not None and get(ZMQ_SHARED) else frame
+
+
+def check_array(Py_ssize_t number, array):
+    """Code of the dtype of an array that is to be sent.
+
+    Parameters
+    ----------
+    number : int
+        Which field of the batch it is, for the error.
+    array : ndarray
+
+    Raises
+    ------
+    ContractError
+        It is no array, or of a dtype or a number of dimensions that does not travel.
+    """
+    return sendable(number, array)[0]
+
+
+cdef tuple sendable(Py_ssize_t number, array):
+    if not isinstance(array, np.ndarray):
+        raise ContractError(f"field {number} is a {type(array).__name__}; expected an ndarray")
+    found = SENT.get(array.dtype)
+    if found is None:
+        raise ContractError(f"field {number} has dtype {array.dtype}; expected one of {ALLOWED}")
+    if array.ndim > DIMENSIONS:
+        raise ContractError(f"field {number} has {array.ndim} dimensions; expected {DIMENSIONS} or fewer")
+    return found
+
+
+def describe(arrays):
+    """What the header says of arrays, and the frames that carry them.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+
+    Returns
+    -------
+    table : list of list
+        Of each array the code of its dtype and its shape: `["<f4", 2, 3]`.
+    frames : list of ndarray
+        C-contiguous and little-endian: the arrays themselves where they are that, else copies.
+
+    Raises
+    ------
+    ContractError
+        As `check_array` does.
+    """
+    cdef list table = [], frames = []
+    for number, array in enumerate(arrays):
+        code, dtype = sendable(number, array)
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            array = np.array(array, dtype, order="C")
+        table.append([code, *array.shape])
+        frames.append(array)
+    return table, frames
+
+
+cdef size_t product(Py_ssize_t number, list entry, size_t itemsize) except? 0:
+    """Bytes of an array of this shape; ProtocolError where it is no shape, or numpy could not say its size."""
+    cdef size_t most = PY_SSIZE_T_MAX, nbytes = itemsize
+    cdef bint empty = False
+    cdef Py_ssize_t i
+    cdef long long extent
+    cdef int overflow = 0
+    for i in range(1, len(entry)):
+        extent = -1
+        if type(entry[i]) is int:
+            extent = PyLong_AsLongLongAndOverflow(entry[i], &overflow)
+        if extent < 0 or overflow:
+            raise ProtocolError(
+                f"array {number} has shape {shown(entry[1:])}; expected whole numbers from 0 to 2**63 - 1"
+            )
+        if extent == 0:
+            empty = True
+        elif <size_t> extent > most // nbytes:
+            raise ProtocolError(f"array {number} has shape {shown(entry[1:])}, more than any memory holds")
+        else:
+            nbytes *= <size_t> extent
+    return 0 if empty else nbytes
+
+
+cdef class Plan:
+    """What a frame becomes; everything in it was checked."""
+
+    cdef object frame
+    cdef object dtype
+    cdef object native
+    cdef tuple shape
+    cdef bint empty
+    cdef bint copied
+
+
+cdef Plan checked(Py_ssize_t number, entry, frame, size_t *left):
+    cdef Py_buffer view
+    cdef Plan plan
+    cdef size_t nbytes, size
+    if type(entry) is not list or not entry or type(entry[0]) is not str:
+        raise ProtocolError(f"array {number} is described by {shown(entry)}; expected a dtype and its shape")
+    found = RECEIVED.get(entry[0])
+    if found is None:
+        raise ProtocolError(f"array {number} has dtype {shown(entry[0])}; expected one of {ALLOWED}")
+    if len(entry) - 1 > DIMENSIONS:
+        raise ProtocolError(f"array {number} has {len(entry) - 1} dimensions; expected {DIMENSIONS} or fewer")
+    plan = Plan.__new__(Plan)
+    plan.frame = frame
+    plan.dtype, plan.native = found
+    plan.shape = tuple(entry[1:])
+    nbytes = product(number, entry, plan.dtype.itemsize)
+    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+    size = view.len
+    # Memory that may not be written to is somebody else's.
+    plan.copied = (
+        view.readonly or plan.dtype is not plan.native or <uintptr_t> view.buf % <size_t> plan.native.alignment
+    )
+    PyBuffer_Release(&view)
+    if size != nbytes:
+        raise ProtocolError(
+            f"array {number} has {size} bytes; expected {nbytes} for dtype {entry[0]} and shape {shown(entry[1:])}"
+        )
+    if size > left[0]:
+        raise ProtocolError(f"with array {number}, the message is {size - left[0]} bytes larger than allowed")
+    left[0] -= size
+    plan.empty = size == 0
+    return plan
+
+
+def arrays_over(table, frames, size_t limit):
+    """Writable, aligned arrays of native byte order over the frames that carry them.
+
+    Parameters
+    ----------
+    table : list of list
+        As `describe` returns it; nothing in it is trusted. Codes of big-endian dtypes are understood as well.
+    frames : sequence of bytes-like
+        One for each array. What is writable, aligned and native is not copied, and lives as long as the
+        array over it.
+    limit : int
+        Most bytes of all.
+
+    Returns
+    -------
+    list of ndarray
+
+    Raises
+    ------
+    ProtocolError
+        The table is none, or does not describe the frames.
+    """
+    cdef list plans = [], arrays = []
+    cdef Plan plan
+    cdef size_t left = limit
+    if type(table) is not list or len(table) != len(frames):
+        raise ProtocolError(f"{len(frames)} frames with arrays came with the table {shown(table)}; expected one each")
+    for number, entry in enumerate(table):
+        plans.append(checked(number, entry, frames[number], &left))
+    for plan in plans:
+        if plan.empty:
+            arrays.append(np.empty(plan.shape, plan.native))
+            continue
+        # frombuffer holds the buffer for as long as the array lives; ndarray(buffer=...) would let it go.
+        array = np.frombuffer(plan.frame, plan.dtype).reshape(plan.shape)
+        arrays.append(array.astype(plan.native) if plan.copied else array)
+    return arrays

@@ -1,0 +1,1 @@
+"""Delivery between machines: the protocol, its frames, and who may take part; used by `highway.modules.network`."""

@@ -1,0 +1,165 @@
+"""The one-frame encoding of the msgpack-numpy package, for peers that know nothing of Highway.
+
+The package itself is never imported: what it receives it hands to pickle and to `numpy.dtype`, so that a peer
+may run what it likes. Here object and structured arrays, and every dtype that Highway does not send itself,
+are refused. Written for version 0.4.8 of the package, with msgpack 1.x.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import wire
+from highway.errors import MessageTooLargeError, ProtocolError
+
+if TYPE_CHECKING:
+    import zmq
+    from typing_extensions import Buffer
+
+__all__ = ["decode_msgpack_numpy", "encode_msgpack_numpy"]
+
+# A map of five keys, which are bin; the values of the first and the third never change.
+_TYPE = b"\x85\xc4\x02nd\xc3\xc4\x04type"
+_SHAPE = b"\xc4\x04kind\xc4\x00\xc4\x05shape"
+_DATA = b"\xc4\x04data"
+
+
+def _bin_head(size: int) -> bytes:
+    if size < 1 << 8:
+        return struct.pack(">BB", 0xC4, size)
+    return struct.pack(">BH", 0xC5, size) if size < 1 << 16 else struct.pack(">BI", 0xC6, size)
+
+
+def _array_head(items: int) -> bytes:
+    if items < 16:
+        return struct.pack(">B", 0x90 | items)
+    return struct.pack(">BH", 0xDC, items) if items < 1 << 16 else struct.pack(">BI", 0xDD, items)
+
+
+def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 256 << 20) -> list[bytes]:
+    """A list of arrays as `msgpack.packb(list(arrays), default=msgpack_numpy.encode)` would give it.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+    frame_limit : int
+        Most bytes of the frame.
+
+    Returns
+    -------
+    list of bytes
+        One frame.
+
+    Raises
+    ------
+    ContractError
+        A dtype or a number of dimensions that does not travel; names the field by its number.
+    MessageTooLargeError
+
+    Examples
+    --------
+    >>> frame = encode_msgpack_numpy([np.array([1, 2], "uint8"), np.array(2.5)])[0]
+    >>> decode_msgpack_numpy(frame)
+    [(None, array([1, 2], dtype=uint8)), (None, array(2.5))]
+    """
+    nbytes = 0
+    pieces: list[Any] = [_array_head(len(arrays))]
+    for number, array in enumerate(arrays):
+        wire.check_array(number, array)
+        nbytes += array.nbytes
+        if nbytes > frame_limit:
+            break
+        # Byte order stays as it is; order="C" copies where it must, and keeps arrays without dimensions.
+        array = np.asarray(array, order="C")
+        pieces += [_TYPE, wire.pack(array.dtype.str), _SHAPE, wire.pack(array.shape), _DATA]
+        pieces += [_bin_head(array.nbytes), array]
+    size = nbytes if nbytes > frame_limit else sum(memoryview(piece).nbytes for piece in pieces)
+    if size > frame_limit:
+        raise MessageTooLargeError(
+            f"a batch of {size} bytes or more does not fit into one frame of {frame_limit}; use smaller batches"
+        )
+    return [b"".join(pieces)]
+
+
+def decode_msgpack_numpy(
+    frame: Buffer | zmq.Frame, *, limit: int = 1 << 30
+) -> list[tuple[str | None, NDArray[Any]]]:
+    """Arrays of a frame that a peer with the msgpack-numpy package made.
+
+    Parameters
+    ----------
+    frame : bytes-like
+        A list of arrays, one array, or a map of names to arrays. A numpy scalar counts as an array without
+        dimensions. Keys and texts may be str as well as bin.
+    limit : int
+        Most bytes of the frame.
+
+    Returns
+    -------
+    list of (name, ndarray)
+        The name is None except in a map. Writable and native; a copy only where the frame is read-only, or
+        an array in it is misaligned or big-endian, or where the frame is shared with its sender (inproc).
+
+    Raises
+    ------
+    ProtocolError
+        Something else, object and structured arrays among them.
+    """
+    memory = memoryview(wire.own(frame))
+    size = memory.nbytes
+    if size > limit:
+        raise ProtocolError(f"the message has {size} bytes; expected {limit} or fewer")
+    value = wire.unpack_foreign(memory)
+    found: list[tuple[str | None, Any]]
+    if isinstance(value, list):
+        found = [(None, each) for each in value]
+    elif isinstance(value, dict) and not _is_array(value):
+        found = [(_name(key), each) for key, each in value.items()]
+    else:
+        found = [(None, value)]
+    described = [_described(number, each) for number, (_, each) in enumerate(found)]
+    arrays = wire.arrays_over([table for table, _ in described], [data for _, data in described], limit)
+    return [(name, array) for (name, _), array in zip(found, arrays, strict=True)]
+
+
+def _is_array(value: object) -> bool:
+    """Whether it is the map of an array or of a scalar: a map of names may have a field `nd` too."""
+    return isinstance(value, dict) and isinstance(value.get(b"nd"), bool)
+
+
+def _name(key: bytes) -> str:
+    if len(key) > wire.MAX_TEXT_BYTES:
+        raise ProtocolError(
+            f"the name of a field has {len(key)} bytes; expected {wire.MAX_TEXT_BYTES} or fewer"
+        )
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(f"a field is named {wire.shown(key)}; expected UTF-8") from None
+
+
+def _described(number: int, value: Any) -> tuple[list[Any], memoryview]:
+    """Entry of the table of arrays, and the data."""
+    if not _is_array(value):
+        raise ProtocolError(
+            f"field {number} is no array in the encoding of msgpack-numpy; expected only those"
+        )
+    kind = value.get(b"kind", b"")
+    if kind == b"O":
+        raise ProtocolError(
+            f"field {number} holds Python objects, which are never unpickled; expected numbers"
+        )
+    code, data = value.get(b"type"), value.get(b"data")
+    if kind != b"" or isinstance(code, list):
+        raise ProtocolError(f"field {number} is structured; expected one of {wire.ALLOWED}")
+    if not isinstance(code, memoryview) or not isinstance(data, memoryview):
+        raise ProtocolError(f"field {number} lacks its dtype or its data")
+    shape = value.get(b"shape") if value[b"nd"] else []
+    if not isinstance(shape, list):
+        raise ProtocolError(f"field {number} lacks its shape")
+    return [bytes(code[:16]).decode("latin-1"), *shape], data
