@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -123,6 +124,20 @@ class Order:
             f"Order({self.size}, {self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
             f"epochs={self.epochs}, shard=({self.rank}, {self.world}), drop_last={self.drop_last})"
         )
+
+    def fingerprint(self, *parts: bytes | Iterable[bytes]) -> str:
+        """32 hex digits that tell this order from others, and the data that `parts` stand for.
+
+        All ranks of any world have the same, and any number of epochs.
+        """
+        hashed = blake2b(digest_size=16)
+        order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
+        for part in (repr(order).encode(), *parts):
+            for text in (part,) if isinstance(part, bytes) else part:
+                hashed.update(b"%d:" % len(text))
+                hashed.update(text)
+            hashed.update(b";")
+        return hashed.hexdigest()
 
     def tasks(self, start: int = 0) -> Iterator[Task]:
         """The batches from number `start` on, counted from the beginning of the first epoch.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import class_folders
 
 from highway.errors import ArgumentError
 from highway.modules import ImageFileReader, Noise
@@ -237,3 +238,34 @@ def test_batches_that_are_not_there():
 def test_repr_builds_it_again():
     order = Order(10, 4, shuffle=False, seed=3, epochs=2, shard=(1, 2), drop_last=True)
     assert [t.indices.tolist() for t in eval(repr(order))] == [t.indices.tolist() for t in order]
+
+
+def test_fingerprint_tells_data_from_data_and_not_the_rank_or_the_epochs():
+    arguments = {"size": 10, "batch_size": 4, "seed": 1}
+    known = Order(**arguments).fingerprint(b"x", [b"a", b"bc"])
+    for same in ({"epochs": 3}, {"shard": (0, 2)}, {"shard": (1, 2)}):
+        assert Order(**{**arguments, **same}).fingerprint(b"x", [b"a", b"bc"]) == known
+    for other in ({"size": 11}, {"batch_size": 5}, {"seed": 2}, {"shuffle": False}, {"drop_last": True}):
+        assert Order(**{**arguments, **other}).fingerprint(b"x", [b"a", b"bc"]) != known
+    for parts in ([b"x", [b"ab", b"c"]], [b"x", [b"a"], [b"bc"]], [b"y", [b"a", b"bc"]], [b"x"]):
+        assert Order(**arguments).fingerprint(*parts) != known
+
+
+def test_sources_tell_their_part_and_start_anywhere(tmp_path):
+    folder = class_folders(tmp_path, classes=2, each=5, size=(8, 8))
+
+    def noise(**arguments):
+        return Noise(2, (2, 2), size=10, **arguments)
+
+    def reader(**arguments):
+        return ImageFileReader(folder, 2, (2, 2), **arguments)
+
+    for make in (noise, reader):
+        source = make(epochs=2, shard=(1, 3), seed=4)
+        assert source.shard == (1, 3)
+        every = [(task.epoch, task.seq, task.indices.tolist()) for task in source.tasks()]
+        for start in range(len(every) + 1):
+            found = [(task.epoch, task.seq, task.indices.tolist()) for task in source.tasks_from(start)]
+            assert found == every[start:]
+        assert source.fingerprint() == make(shard=(0, 3), seed=4).fingerprint()
+        assert source.fingerprint() != make(seed=5).fingerprint()

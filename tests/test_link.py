@@ -1,0 +1,507 @@
+"""The ends of a link, message by message: what the simulation cannot tell apart."""
+
+import numpy as np
+import pytest
+
+from highway.errors import StateMismatchError, SupersededError
+from highway.transport.consumer import Consumer
+from highway.transport.delivery import Delivery, Feed
+from highway.transport.link import Produced, Timing, delivered, merged
+from highway.transport.messages import (
+    Bye,
+    Cursor,
+    Data,
+    Item,
+    Key,
+    Kind,
+    Ping,
+    Progress,
+    Ready,
+    Refusal,
+    State,
+)
+from highway.transport.producer import Producer
+from highway.transport.roles import DataMachine, Trainer, Worker
+from highway.transport.wire import encode
+
+BATCH = Item(Kind.BATCH, [], (np.zeros(10, np.uint8),))
+
+
+class Counting:
+    """Random bytes that are the same in every run, and never the same."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, size):
+        self.count += 1
+        return self.count.to_bytes(size, "big")
+
+
+def produced(seq, item=BATCH):
+    return Produced(Key(0, seq, 0), 1, "data", item)
+
+
+BEGINNING = Cursor(1)
+
+
+def ready(session=b"s" * 16, window=4, window_bytes=10**6, cursor=BEGINNING):
+    return Ready(session, window, window_bytes, cursor, "")
+
+
+def send_all(producer):
+    sent = []
+    while (found := producer.pick()) is not None:
+        producer.commit(*found)
+        sent.append(found)
+    return sent
+
+
+def arrive(consumer, lsn, seq, link=b"l" * 16, **more):
+    data = Data(consumer.session, link, lsn, Key(0, seq, 0), 1, "data", BATCH, **more)
+    consumer.receive("p", data, 0.0)
+
+
+def take(box):
+    messages = [message for _, message in box]
+    box.clear()
+    return messages
+
+
+def producer_with(*seqs, **arguments):
+    made = Producer(Counting(), **arguments)
+    made.receive("c", ready(), 0.0)
+    for seq in seqs:
+        made.offer(produced(seq))
+    return made
+
+
+def consumer_with(window=4):
+    made = Consumer(Counting(), window, 10**6)
+    made.cursor = Cursor(1)
+    return made
+
+
+# Producer
+
+
+def test_window_counts_items_and_bytes_but_one_always_goes():
+    producer = producer_with(*range(10))
+    assert len(send_all(producer)) == 4
+    producer = Producer(Counting())
+    producer.receive("c", ready(window_bytes=25), 0.0)
+    for seq in range(4):
+        producer.offer(produced(seq))
+    assert len(send_all(producer)) == 2
+    producer = Producer(Counting())
+    producer.receive("c", ready(window_bytes=1), 0.0)
+    producer.offer(produced(0))
+    producer.offer(produced(1))
+    assert len(send_all(producer)) == 1
+
+
+def test_whoever_has_fewest_gets_the_next():
+    producer = producer_with(*range(6))
+    producer.receive("d", ready(b"t" * 16), 0.0)
+    peers = [peer for peer, _ in send_all(producer)]
+    assert sorted(peers) == ["c"] * 3 + ["d"] * 3
+    # The faster one gets more.
+    link = producer.links["c"].link
+    producer.receive("c", State(link, 3, (), ()), 0.0)
+    for seq in range(6, 9):
+        producer.offer(produced(seq))
+    assert [peer for peer, _ in send_all(producer)] == ["c"] * 3
+
+
+def test_lowest_goes_first():
+    producer = producer_with(5, 3, 4)
+    assert [data.key.seq for _, data in send_all(producer)] == [3, 4, 5]
+
+
+def test_state_tells_done_pending_and_missing():
+    producer = producer_with(0, 1, 2)
+    send_all(producer)
+    producer.receive("c", State(producer.links["c"].link, 3, (2,), (3,)), 0.0)
+    assert list(producer.done) == [Key(0, 0, 0)]
+    assert producer.resent == 1
+    assert [data.key.seq for _, data in send_all(producer)] == [2]
+
+
+@pytest.mark.parametrize("wrong", [{"link": b"x" * 16}, {"upto": 9}])
+def test_state_of_another_link_or_of_the_future_is_dropped(wrong):
+    producer = producer_with(0)
+    send_all(producer)
+    state = State(producer.links["c"].link, 1, (), ())._replace(**wrong)
+    producer.receive("c", state, 0.0)
+    assert not producer.done
+
+
+def test_same_state_twice_changes_nothing():
+    producer = producer_with(0, 1)
+    send_all(producer)
+    state = State(producer.links["c"].link, 2, (), (2,))
+    producer.receive("c", state, 0.0)
+    producer.receive("c", state, 0.0)
+    assert list(producer.done) == [Key(0, 0, 0)]
+    assert len(producer) == 1 and producer.unsent == 1
+
+
+def test_lower_generation_is_refused_by_name():
+    producer = producer_with()
+    producer.receive("c", ready(cursor=Cursor(5)), 0.0)
+    take(producer.outbox)
+    producer.receive("d", ready(cursor=Cursor(4)), 0.0)
+    (answer,) = take(producer.outbox)
+    assert isinstance(answer, Refusal) and answer.code == "superseded" and answer.number == 5
+
+
+def test_what_the_cursor_counts_is_not_taken():
+    producer = Producer(Counting())
+    producer.receive("c", ready(cursor=Cursor(1, 0, (Progress(2, (4,)),))), 0.0)
+    assert [producer.offer(produced(seq)) for seq in range(6)] == [False, False, True, True, False, True]
+
+
+def test_silent_peer_is_dead_and_what_it_had_is_sent_to_another():
+    producer = producer_with(0)
+    send_all(producer)
+    producer.tick(10.5)
+    assert not producer.links and producer.deaths == 1
+    producer.receive("d", ready(b"t" * 16), 10.5)
+    assert [peer for peer, _ in send_all(producer)] == ["d"]
+
+
+def test_bye_gives_back_what_was_under_way_and_is_answered_once():
+    producer = producer_with(0)
+    send_all(producer)
+    take(producer.outbox)
+    producer.receive("c", Bye("stopped"), 1.0)
+    assert producer.unsent == 1 and producer.deaths == 0
+    assert take(producer.outbox) == [Bye("bye")]
+    producer.receive("c", Bye("bye"), 1.0)
+    assert take(producer.outbox) == []
+
+
+def test_items_beside_a_poison_are_not_given_up():
+    producer = producer_with(*range(8))
+    producer.receive("c", Bye("stopped"), 0.0)
+    given_up, done = [], []
+    for life in range(60):
+        now = 20.0 * life
+        producer.receive(life, ready(life.to_bytes(16, "big"), 8), now)
+        while (found := producer.pick()) is not None:
+            producer.commit(*found)
+            _, data = found
+            if data.item.kind is Kind.ERROR:
+                given_up.append(data.key.seq)
+            elif data.key.seq == 3:
+                break
+            producer.receive(life, State(data.link, data.lsn, (), ()), now)
+        done += producer.done
+        producer.done.clear()
+        producer.tick(now + 11)
+        if not len(producer):
+            break
+    assert set(given_up) == {3}
+
+
+# Consumer
+
+
+def test_another_session_is_answered_with_ready_at_once():
+    consumer = consumer_with()
+    take(consumer.outbox)
+    consumer.receive("p", Data(b"o" * 16, b"l" * 16, 1, Key(0, 0, 0), 1, "", BATCH), 0.0)
+    (answer,) = take(consumer.outbox)
+    assert isinstance(answer, Ready) and answer.session == consumer.session
+    assert not consumer.arrivals
+    consumer.receive("p", Ping(b"", b"", 0, 1, []), 0.0)
+    assert isinstance(take(consumer.outbox)[0], Ready)
+
+
+def test_nobody_is_asked_before_a_cursor_is_known():
+    consumer = Consumer(Counting(), 4, 10**6)
+    consumer.greet("p", 0.0)
+    consumer.tick(5.0)
+    consumer.receive("p", Ping(b"", b"", 0, 1, []), 5.0)
+    assert not consumer.outbox
+
+
+def test_ping_is_answered_with_what_is_there():
+    consumer = consumer_with(window=100)
+    arrive(consumer, 1, 0)
+    arrive(consumer, 3, 2)
+    consumer.done(Key(0, 0, 0), 0.0)
+    take(consumer.outbox)
+    consumer.receive("p", Ping(consumer.session, b"l" * 16, 5, 1, []), 0.0)
+    assert take(consumer.outbox) == [State(b"l" * 16, 5, (3,), (2, 4, 5))]
+    consumer.receive("p", Ping(consumer.session, b"l" * 16, 5, 4, []), 0.0)
+    assert take(consumer.outbox) == [State(b"l" * 16, 5, (), (4, 5))]
+
+
+def test_acknowledgements_join_up_to_a_quarter_of_the_window_or_ten_milliseconds():
+    consumer = consumer_with(window=8)
+    for number in range(4):
+        arrive(consumer, number + 1, number)
+    take(consumer.outbox)
+    consumer.done(Key(0, 0, 0), 1.0)
+    assert not consumer.outbox and consumer.due() == pytest.approx(1.01)
+    consumer.done(Key(0, 1, 0), 1.0)
+    assert take(consumer.outbox) == [State(b"l" * 16, 4, (3, 4), ())]
+    consumer.done(Key(0, 2, 0), 1.0)
+    consumer._readied = 1.0
+    consumer.tick(1.02)
+    assert take(consumer.outbox) == [State(b"l" * 16, 4, (4,), ())]
+    assert consumer.due() is None
+
+
+def test_second_suspect_is_turned_away_until_the_first_is_done():
+    consumer = consumer_with()
+    arrive(consumer, 1, 0, suspect=True)
+    take(consumer.outbox)
+    arrive(consumer, 2, 1, suspect=True)
+    assert take(consumer.outbox) == [State(b"l" * 16, 2, (1,), (2,))]
+    consumer.done(Key(0, 0, 0), 0.0)
+    arrive(consumer, 3, 1, suspect=True)
+    assert [data.key.seq for data in consumer.arrivals] == [0, 1]
+
+
+def test_nonsense_numbers_are_dropped():
+    consumer = consumer_with()
+    arrive(consumer, 10**9, 0)
+    consumer.receive("p", Ping(consumer.session, b"l" * 16, 10**9, 1, []), 0.0)
+    assert not consumer.arrivals and not consumer.links["p"].missing
+
+
+def test_number_of_peers_is_limited(monkeypatch):
+    monkeypatch.setattr("highway.transport.link.MAX_PEERS", 3)
+    consumer, producer = consumer_with(), Producer(Counting())
+    for number in range(10):
+        consumer.receive(number, Ping(b"", b"", 0, 1, []), 0.0)
+        producer.receive(number, ready(number.to_bytes(16, "big")), 0.0)
+    assert len(consumer.links) == len(producer.links) == 3
+
+
+def test_peers_that_went_without_a_word_are_forgotten():
+    consumer = consumer_with()
+    consumer.greet("ours", 0.0)
+    consumer.receive("theirs", Ping(b"", b"", 0, 1, []), 0.0)
+    consumer.tick(100.0)
+    assert list(consumer.links) == ["ours"]
+
+
+# Cursors
+
+
+def test_cursors_of_a_generation_are_joined():
+    one = Cursor(1, 0, (Progress(3, (7,)), Progress(5)), "x")
+    other = Cursor(1, 0, (Progress(4, (6,)), Progress(2, (9,))), "x")
+    assert merged(one, other) == Cursor(1, 0, (Progress(4, (6, 7)), Progress(5, (9,))), "x")
+    assert merged(one, Cursor(1, 1)) == merged(Cursor(1, 1), one) == Cursor(1, 1)
+    assert merged(Cursor(1), one) == one
+
+
+@pytest.mark.parametrize(
+    ("key", "counted"),
+    [
+        (Key(0, 99, 0), True),
+        (Key(2, 0, 0), False),
+        (Key(1, 2, 0), True),
+        (Key(1, 3, 0), False),
+        (Key(1, 5, 0), True),
+        (Key(1, 0, 1), False),
+        (Key(1, 0, 7), False),
+    ],
+)
+def test_what_a_cursor_counts(key, counted):
+    assert delivered(Cursor(1, 1, (Progress(3, (5,)), Progress(0))), key) is counted
+
+
+# The ends of a chain
+
+
+def items(feed, horizon=100, batches=None):
+    found = []
+    while (wanted := feed.next(horizon)) is not None:
+        if wanted.kind is Kind.BATCH and batches is not None and wanted.position >= batches:
+            feed.end(batches)
+            continue
+        found.append((wanted.kind.name, wanted.key.epoch, wanted.key.seq))
+    return found
+
+
+def test_feed_goes_through_all_epochs_to_the_end():
+    assert items(Feed(0, 2), batches=4) == [
+        ("BATCH", 0, 0), ("BATCH", 0, 1), ("END_OF_EPOCH", 0, 2),
+        ("BATCH", 1, 0), ("BATCH", 1, 1), ("END_OF_EPOCH", 1, 2), ("END_OF_DATA", 2, 0),
+    ]  # fmt: skip
+    assert items(Feed(0, None), batches=2) == [
+        ("BATCH", 0, 0),
+        ("BATCH", 0, 1),
+        ("END_OF_EPOCH", 0, 2),
+        ("END_OF_DATA", 1, 0),
+    ]
+    assert items(Feed(0, None), batches=0) == [("END_OF_EPOCH", 0, 0), ("END_OF_DATA", 1, 0)]
+
+
+def test_feed_stops_at_the_horizon_and_goes_on_with_the_base():
+    feed = Feed(0, 10)
+    assert len(items(feed, 3)) == 3
+    feed.update(Cursor(1, 0, (Progress(2),)))
+    assert items(feed, 3) == [("BATCH", 0, 3), ("BATCH", 0, 4)]
+
+
+def test_feed_seeks_to_what_is_lacking():
+    feed = Feed(1, 5)
+    items(feed)
+    feed.seek(Cursor(1, 1, (Progress(9), Progress(1, (3,)))))
+    assert items(feed, 4) == [("BATCH", 1, 1), ("BATCH", 1, 2), ("BATCH", 1, 4)]
+
+
+def data(epoch, seq, stream=0, kind=Kind.BATCH, world=1, fingerprint="data"):
+    item = Item(kind, [], ())
+    return Data(b"", b"", 1, Key(epoch, seq, stream), world, fingerprint, item)
+
+
+def test_delivery_holds_the_next_epoch_back_until_this_one_is_handed_out():
+    delivery = Delivery(Cursor(1))
+    assert delivery.arrive(data(0, 1))
+    assert not delivery.arrive(data(1, 0))
+    assert not delivery.arrive(data(0, 2, kind=Kind.END_OF_EPOCH))
+    assert delivery.arrive(data(0, 0))
+    assert [each.key.seq for each in delivery.released] == [1, 0]
+    delivery.released.clear()
+    delivery.hand_out(Key(0, 1, 0))
+    assert delivery.cursor.streams == (Progress(0, (1,)),)
+    delivery.hand_out(Key(0, 0, 0))
+    assert delivery.epoch == 1 and [each.key for each in delivery.released] == [Key(1, 0, 0)]
+    assert not delivery.hand_out(Key(0, 0, 0))
+
+
+def test_ordered_delivery_waits_for_the_lowest_of_all_streams():
+    delivery = Delivery(Cursor(1), ordered=True)
+    for key in ((1, 0), (0, 1), (1, 1)):
+        assert not delivery.arrive(data(0, *key, world=2))
+    assert delivery.arrive(data(0, 0, 0, world=2))
+    assert [tuple(each.key[1:]) for each in delivery.released] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_delivery_refuses_other_data():
+    delivery = Delivery(Cursor(1, 0, (Progress(3),), "data"))
+    with pytest.raises(StateMismatchError, match="fingerprint other"):
+        delivery.arrive(data(0, 5, fingerprint="other"))
+    with pytest.raises(StateMismatchError, match="of 2"):
+        delivery.arrive(data(0, 5, world=2))
+    with pytest.raises(StateMismatchError, match="expected 3"):
+        Delivery(Cursor(1), streams=3).arrive(data(0, 5, world=2))
+
+
+def test_data_machines_must_end_together():
+    delivery = Delivery(Cursor(1))
+    delivery.arrive(data(0, 0, 0, kind=Kind.END_OF_DATA, world=2))
+    with pytest.raises(StateMismatchError, match="stream 0 ends before epoch 0"):
+        delivery.arrive(data(0, 1, 1, kind=Kind.END_OF_EPOCH, world=2))
+
+
+def test_what_is_missing_is_said():
+    delivery = Delivery(Cursor(1))
+    assert "nothing of epoch 0" in delivery.missing()
+    delivery.arrive(data(0, 0))
+    delivery.hand_out(Key(0, 0, 0))
+    assert delivery.missing() == "epoch 0: stream 0: batch 1 and what follows"
+    delivery.arrive(data(0, 5, kind=Kind.END_OF_EPOCH))
+    delivery.arrive(data(0, 3))
+    delivery.hand_out(Key(0, 3, 0))
+    assert delivery.missing() == "epoch 0: stream 0: 3 of 5 batches, the first is 1"
+
+
+# Roles
+
+
+def test_data_machine_refuses_a_state_of_other_data():
+    machine = DataMachine(Counting(), 0, 1, 5, "data")
+    machine.receive(False, "c", ready(cursor=Cursor(9, 0, (Progress(1),), "other")), 0.0)
+    ((_, answer),) = machine.producer.outbox
+    assert answer.code == "mismatch" and "other" in answer.text and "data" in answer.text
+    assert not machine.called
+    machine.producer.outbox.clear()
+    machine.receive(False, "c", ready(cursor=Cursor(9, 0, (Progress(1), Progress(2)), "data")), 0.0)
+    assert "2 data machines" in machine.producer.outbox[0][1].text
+
+
+def test_refusal_from_above_reaches_the_training_machine():
+    worker = Worker(Counting(), 4, 10**6)
+    worker.receive(False, "t", ready(cursor=Cursor(9)), 0.0)
+    worker.receive(True, "d", Refusal("mismatch", "no such data"), 0.0)
+    assert ("t", Refusal("mismatch", "no such data")) in worker.producer.outbox
+    trainer = Trainer(Counting(), Cursor(9), False, 4, 10**6)
+    trainer.receive(True, "w", Refusal("mismatch", "no such data"), 0.0)
+    assert isinstance(trainer.failure, StateMismatchError)
+
+
+def test_trainer_whose_clock_is_behind_takes_a_higher_generation_but_an_accepted_one_gives_way():
+    trainer = Trainer(Counting(), Cursor(9), False, 4, 10**6)
+    trainer.receive(True, "w", Refusal("superseded", "", 50), 0.0)
+    assert trainer.failure is None and trainer.consumer.cursor.generation == 51
+    trainer.receive(True, "w", Refusal("superseded", "", 50), 0.0)
+    assert trainer.consumer.cursor.generation == 51
+    session = trainer.consumer.session
+    trainer.receive(True, "w", Data(session, b"l" * 16, 1, Key(0, 0, 0), 1, "data", BATCH), 0.0)
+    trainer.receive(True, "w", Refusal("superseded", "by another", 60), 0.0)
+    assert isinstance(trainer.failure, SupersededError)
+
+
+def test_worker_passes_on_what_it_need_not_work_on():
+    worker = Worker(Counting(), 4, 10**6)
+    worker.receive(False, "t", ready(cursor=Cursor(9)), 0.0)
+    session = worker.consumer.session
+    end = Item(Kind.END_OF_EPOCH, [], ())
+    worker.receive(True, "d", Data(session, b"l" * 16, 1, Key(0, 3, 0), 1, "data", end), 0.0)
+    assert not worker.inbox
+    assert [found.item.kind for _, found in send_all(worker.producer)] == [Kind.END_OF_EPOCH]
+
+
+def test_timing_can_be_given():
+    producer = producer_with(0, timing=Timing(death=1.0))
+    send_all(producer)
+    producer.tick(1.5)
+    assert not producer.links
+
+
+# What is too much for a message
+
+
+def test_cursor_is_trimmed_to_what_fits():
+    wide = Cursor(1, 0, tuple(Progress(0, tuple(range(2, 3000, 2))) for _ in range(10)), "data")
+    consumer = Consumer(Counting(), 4, 10**6)
+    consumer.greet("p", 0.0)
+    consumer.reset(wide)
+    (message,) = take(consumer.outbox)
+    told = message.cursor
+    assert sum(len(progress.beyond) for progress in told.streams) <= 4096
+    assert [progress.base for progress in told.streams] == [0] * 10
+    assert merged(told, wide) == wide
+    assert len(encode(message)[0]) < 1 << 16
+
+
+def test_farewell_is_remembered_when_a_worker_gives_back():
+    worker = Worker(Counting(), 4, 10**6)
+    worker.receive(False, "t", ready(cursor=Cursor(9)), 0.0)
+    worker.receive(True, "d", Ping(b"", b"", 0, 1, []), 0.0)
+    worker.receive(True, "d", Bye("end"), 0.0)
+    worker.tick(5.0)
+    worker.tick(30.0)
+    assert not worker.producer.links
+    assert worker.consumer.links["d"].gone == "end"
+
+
+def test_loss_of_an_ordinary_item_does_not_hold_suspects_up():
+    producer = producer_with(0, 1)
+    send_all(producer)
+    producer.receive("c", State(producer.links["c"].link, 2, (), (1, 2)), 5.0)
+    assert producer._not_before == 0.0
+
+
+def test_nonsense_generation_is_not_taken_over():
+    trainer = Trainer(Counting(), Cursor(9), False, 4, 10**6)
+    trainer.receive(True, "w", Refusal("superseded", "", 2**62), 0.0)
+    assert trainer.delivery.generation == 9
