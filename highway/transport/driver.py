@@ -1,0 +1,460 @@
+"""The thread that owns the sockets of a machine: it carries messages between them and the machine's role.
+
+Engine threads talk to the role directly, under the driver's lock, and wake the thread where something is to be
+sent. The thread wakes them whenever something has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket as plain
+import threading
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+
+import zmq
+
+from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
+from highway.transport.addresses import Address
+from highway.transport.consumer import Consumer
+from highway.transport.link import TIMING
+from highway.transport.messages import Bye, Data, Message, Refusal
+from highway.transport.producer import Producer
+from highway.transport.security import Security, quoted
+from highway.transport.sockets import Socket, bind, close_context, connect, open_context
+from highway.transport.wire import decode, encode
+
+__all__ = ["Driver", "Place", "Role"]
+
+# Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
+NOBLOCK = int(zmq.NOBLOCK)
+NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+logger = logging.getLogger("highway.transport")
+
+# Seconds between two beats of a role at least, while nothing happens.
+BEAT = 0.25
+# Items that wait to be sent, from which on more are asked for.
+LOW = 1
+# Messages taken from one socket before the others have their turn.
+TURN = 32
+# Seconds that last words may take, once everything is over.
+LAST_WORDS = 0.3
+# Seconds before somebody who cannot be reached is tried again, and before a socket is made anew.
+AGAIN = 0.05
+ANEW = 1.0
+# Seconds that a peer may take to connect again, before it counts as dead; PING finds out every second.
+UNREACHABLE = 1.5
+# Malformed messages, and failed handshakes, that are told in the log; more are only counted.
+TOLD = 20
+
+
+class Role(Protocol):
+    """What a driver needs of a machine."""
+
+    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+        """Take in a message from above (a producer) or from below."""
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+
+    def settle(self) -> None:
+        """Have the last words tell what is so now."""
+
+    def due(self) -> float | None:
+        """When to call `tick` at the latest."""
+
+    @property
+    def offers(self) -> bool:
+        """Whether there may be something for the threads that wait."""
+
+
+class Peer(NamedTuple):
+    """Who is at the other end: the number of our socket and, where we are bound, the routing id."""
+
+    end: int
+    id: bytes
+
+
+class Place(NamedTuple):
+    """Where an end of the machine is: bound, or connected to one address or more."""
+
+    addresses: tuple[Address, ...]
+    binds: bool
+    security: Security
+    window: int
+
+
+class _End:
+    """One socket."""
+
+    def __init__(self, number: int, address: Address, place: Place, above: bool) -> None:
+        self.number = number
+        self.address = address
+        self.place = place
+        self.above = above
+        self.binds = place.binds
+        self.socket: Socket | None = None
+        # When to make the socket anew, and what was last wrong.
+        self.anew = 0.0
+        self.failure: str | None = None
+
+    def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
+        make = bind if self.binds else connect
+        self.socket = make(context, self.address, security=self.place.security, window=self.place.window)
+        return self.socket
+
+
+class Driver:
+    """Sockets, their thread, and the lock that guards the role.
+
+    Parameters
+    ----------
+    name : str
+        Of the module; the thread is named after it.
+    role : Role
+    consumer, producer : optional
+        The ends of links of the role: their outboxes are emptied.
+    above, below : Place, optional
+        Where producers are, and where consumers are.
+
+    Attributes
+    ----------
+    changed : threading.Condition
+        Its lock guards the role; notified when there is something to be taken.
+    room : threading.Condition
+        With the same lock; notified when what was handed in is about to be sent, or done.
+    error : BaseException or None
+        What ended the thread.
+    sent_bytes, sent_items, received_items : int
+    malformed : int
+        Messages that were dropped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        role: Role,
+        *,
+        consumer: Consumer | None = None,
+        producer: Producer | None = None,
+        above: Place | None = None,
+        below: Place | None = None,
+    ) -> None:
+        self.role = role
+        self.consumer = consumer
+        self.producer = producer
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self.room = threading.Condition(lock)
+        self.error: BaseException | None = None
+        self.closing = False
+        self.sent_bytes = self.sent_items = self.received_items = self.malformed = 0
+        self._reason = ""
+        self._refused = 0
+        self._awake = False
+        self._blocked: dict[Peer, float] = {}
+        # Since when there is no way to a peer.
+        self._unreachable: dict[Peer, float] = {}
+        self._ends: list[_End] = []
+        for place, is_above in ((above, True), (below, False)):
+            for address in place.addresses if place else ():
+                assert place is not None
+                self._ends.append(_End(len(self._ends), address, place, is_above))
+        self._poller = zmq.Poller()
+        self._context = open_context()
+        self._bell, self._ear = plain.socketpair()
+        try:
+            self._bell.setblocking(False)
+            self._ear.setblocking(False)
+            self._poller.register(self._ear.fileno(), zmq.POLLIN)
+            for end in self._ends:
+                self._open(end)
+        except BaseException:
+            self._close()
+            raise
+        # Where it is bound, above and below.
+        self.endpoints = {
+            end.above: end.socket.endpoint for end in self._ends if end.socket is not None and end.binds
+        }
+        self._thread = threading.Thread(target=self._run, name=f"highway {name} wire", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the thread look at the role now."""
+        if not self._awake:
+            self._awake = True
+            with suppress(OSError):
+                self._bell.send(b"\0")
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Say BYE and end; does not wait, and takes no lock."""
+        self._reason = self._reason or reason
+        self.closing = True
+        self._awake = False
+        self.wake()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    @property
+    def above(self) -> str:
+        """Where producers are expected."""
+        return self.endpoints.get(True) or ", ".join(str(end.address) for end in self._ends if end.above)
+
+    @property
+    def failure(self) -> str:
+        """The last handshake that failed, as part of a message."""
+        found = [end.failure for end in self._ends if end.failure]
+        return f"; the last connection that failed: {found[-1]}" if found else ""
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            with self.changed:
+                self._greet(self._ends)
+            while not self.closing:
+                self._step()
+            self._say_goodbye()
+        except BaseException as error:
+            self.error = error
+            logger.exception("The network thread has ended")
+        finally:
+            self.closing = True
+            self._close()
+            with self.changed:
+                self.changed.notify_all()
+                self.room.notify_all()
+
+    def _open(self, end: _End) -> None:
+        socket = end.open(self._context)
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(socket.watch.socket, zmq.POLLIN)
+
+    def _greet(self, ends: list[_End]) -> None:
+        now = time.monotonic()
+        for end in ends:
+            if end.binds:
+                continue
+            if end.above:
+                assert self.consumer is not None
+                self.consumer.greet(Peer(end.number, b""), now)
+            else:
+                assert self.producer is not None
+                self.producer.greet(Peer(end.number, b""))
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        with self.changed:
+            due = self.role.due()
+            held = self.consumer is not None and self.consumer.held > 0
+        wait = BEAT if due is None else min(BEAT, max(0.0, due - now))
+        if self._blocked:
+            wait = min(wait, AGAIN)
+        if held:
+            # Others acknowledge, and do not wake us for each.
+            wait = min(wait, TIMING.ack_delay)
+        ready = dict(self._poller.poll(0 if self._awake else math.ceil(wait * 1000)))
+        if self._ear.fileno() in ready:
+            with suppress(BlockingIOError):
+                self._ear.recv(4096)
+        self._awake = False
+        arrived: list[tuple[_End, Peer, Message]] = []
+        for end in self._ends:
+            self._look_after(end, ready, now)
+            if end.socket in ready:
+                self._receive(end, arrived)
+        now = time.monotonic()
+        with self.changed:
+            for end, peer, message in arrived:
+                self._unreachable.pop(peer, None)
+                self.role.receive(end.above, peer, message, now)
+            self.role.tick(now)
+            letters = self._letters()
+            # Whoever is woken in vain costs as much as a message.
+            if arrived and self.role.offers:
+                self.changed.notify_all()
+            if self.producer is not None and self.producer.unsent <= LOW:
+                self.room.notify_all()
+        arrived.clear()
+        self._send_letters(letters)
+        self._lose_unreachable(now)
+        if self.producer is not None:
+            self._send_data(self.producer)
+
+    def _look_after(self, end: _End, ready: dict[Any, int], now: float) -> None:
+        """Read what became of the connections, and make a socket anew that would not connect again."""
+        socket = end.socket
+        if socket is None:
+            if now >= end.anew:
+                try:
+                    self._open(end)
+                except (OSError, zmq.ZMQError) as error:
+                    end.failure, end.anew = str(error), now + ANEW
+                else:
+                    with self.changed:
+                        self._greet([end])
+        elif socket.watch.socket in ready:
+            events = socket.watch.read()
+            if any(event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED for event in events):
+                with self.changed:
+                    self._greet([end])
+            if socket.watch.failure not in (None, end.failure):
+                end.failure = socket.watch.failure
+                self._refused += 1
+                if self._refused <= TOLD:
+                    logger.warning("%s: %s", end.address, end.failure)
+            if socket.watch.gave_up:
+                self._drop(end)
+                end.anew = now + ANEW
+
+    def _drop(self, end: _End) -> None:
+        if end.socket is not None:
+            self._poller.unregister(end.socket)
+            self._poller.unregister(end.socket.watch.socket)
+            end.socket.close()
+            end.socket = None
+
+    def _receive(self, end: _End, arrived: list[tuple[_End, Peer, Message]]) -> None:
+        assert end.socket is not None
+        for _ in range(TURN):
+            try:
+                frames = [end.socket.recv(NOBLOCK, copy=False)]
+            except zmq.Again:
+                return
+            # What `recv_multipart` does, without asking the socket for each part.
+            while frames[-1].more:
+                frames.append(end.socket.recv(copy=False))
+            identity = frames.pop(0).bytes if end.binds else b""
+            try:
+                message = decode(frames)
+            except ProtocolError as error:
+                self.malformed += 1
+                if self.malformed <= TOLD:
+                    logger.warning("%s: dropped a message of %s: %s", end.address, quoted(identity), error)
+                continue
+            if isinstance(message, Data):
+                self.received_items += 1
+            elif isinstance(message, Refusal):
+                message = message._replace(text=quoted(message.text))
+            arrived.append((end, Peer(end.number, identity), message))
+
+    def _letters(self) -> list[tuple[Any, Message]]:
+        """Everything in the outboxes."""
+        letters: list[tuple[Any, Message]] = []
+        for box in (self.consumer, self.producer):
+            if box is not None:
+                letters.extend(box.outbox)
+                box.outbox.clear()
+        return letters
+
+    def _send_letters(self, letters: list[tuple[Any, Message]]) -> None:
+        # One that cannot be sent is dropped: all of them are repeated.
+        for peer, message in letters:
+            try:
+                self._send(peer, message)
+            except (ArgumentError, MessageTooLargeError) as error:
+                logger.warning("A %s was not sent: %s", type(message).__name__, error)
+
+    def _send(self, peer: Peer, message: Message) -> bool:
+        end = self._ends[peer.end]
+        if end.socket is None:
+            return False
+        frames: list[Any] = [_whole_frame(frame) for frame in encode(message)]
+        if end.binds:
+            frames.insert(0, peer.id)
+        try:
+            for frame in frames[:-1]:
+                end.socket.send(frame, NOBLOCK_MORE, copy=False)
+            end.socket.send(frames[-1], NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._unreachable.setdefault(peer, time.monotonic())
+            return False
+        self._unreachable.pop(peer, None)
+        return True
+
+    def _lose_unreachable(self, now: float) -> None:
+        """Let what is under way to those go to others whose connections are gone for good."""
+        for peer in [peer for peer, since in self._unreachable.items() if now - since > UNREACHABLE]:
+            del self._unreachable[peer]
+            if self.producer is not None and not self._ends[peer.end].above:
+                with self.changed:
+                    self.producer.lose(peer)
+
+    def _send_data(self, producer: Producer) -> None:
+        now = time.monotonic()
+        for peer in [peer for peer, until in self._blocked.items() if until <= now]:
+            del self._blocked[peer]
+        for _ in range(TURN):
+            with self.changed:
+                found = producer.pick(self._blocked)
+            if found is None:
+                return
+            to: Any
+            to, data = found
+            if not self._send(to, data):
+                self._blocked[to] = now + AGAIN
+                continue
+            with self.changed:
+                producer.commit(to, data)
+                if producer.unsent == LOW:
+                    self.room.notify_all()
+            self.sent_items += 1
+            self.sent_bytes += data.item.nbytes
+        self.wake()
+
+    def _say_goodbye(self) -> None:
+        with self.changed:
+            # First, since whoever says something after BYE is back.
+            self.role.tick(time.monotonic())
+            self.role.settle()
+            if self.consumer is not None:
+                self.consumer.flush()
+                self.consumer.bye(self._reason)
+            if self.producer is not None:
+                self.producer.bye(self._reason)
+            letters = self._letters()
+        told = {peer for peer, message in letters if self._send(peer, message) and isinstance(message, Bye)}
+        # A side that connects loses what it has not read when the connection ends: wait for the answers.
+        deadline = time.monotonic() + LAST_WORDS
+        arrived: list[tuple[_End, Peer, Message]] = []
+        while told and (left := deadline - time.monotonic()) > 0:
+            ready = dict(self._poller.poll(math.ceil(left * 1000)))
+            if self._ear.fileno() in ready:
+                self._ear.recv(4096)
+            for end in self._ends:
+                if end.socket is not None and end.socket in ready:
+                    self._receive(end, arrived)
+                if end.socket is not None:
+                    end.socket.watch.read()
+            told.difference_update(peer for _, peer, message in arrived if isinstance(message, Bye))
+            arrived.clear()
+
+    def _close(self) -> None:
+        for end in self._ends:
+            if end.socket is not None:
+                end.socket.close(linger=int(LAST_WORDS * 1000))
+                end.socket = None
+        self._bell.close()
+        self._ear.close()
+        close_context(self._context)
+
+
+def _whole_frame(part: Any) -> Any:
+    """The frame that an array lies over, if it came in one: it goes on without pyzmq's thread that frees arrays."""
+    owner = getattr(part, "base", None)
+    while owner is not None and not isinstance(owner, zmq.Frame):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    return part if owner is None or len(owner) != part.nbytes else owner

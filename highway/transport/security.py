@@ -1,0 +1,499 @@
+"""Who may take part: the shared secret, the keys that follow from it, and the thread that asks for them.
+
+Everyone who takes part holds the same 32 bytes. Two CURVE key pairs are derived from them: one for whoever binds,
+one for whoever connects. So each end knows the other's public key beforehand, and nobody else has either private key.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shlex
+import stat
+import struct
+import threading
+import time
+import warnings
+
+import zmq
+from zmq.utils import z85
+
+from highway.errors import ArgumentError, InsecureWarning, SecurityError
+
+__all__ = [
+    "MOST_QUOTED",
+    "SECRET_BYTES",
+    "SECRET_FILE",
+    "Authenticator",
+    "Keys",
+    "Security",
+    "check_admission",
+    "find_keys",
+    "new_secret_file",
+    "quoted",
+    "read_secret_file",
+]
+
+SECRET_BYTES = 32
+# The environment variable that names the file of the secret.
+SECRET_FILE = "HIGHWAY_SECRET_FILE"
+# Most bytes of a peer's text that get into an error or a log.
+MOST_QUOTED = 1024
+# More than any form of a secret has.
+_MOST_FILE_BYTES = 256
+# Seconds that the two handshakes of the self-test may take; they take some milliseconds.
+_SELF_TEST_LIMIT = 5.0
+
+_HEX = re.compile(r"[0-9A-Fa-f]{64}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
+
+
+class Keys:
+    """Both key pairs that follow from a secret; the private ones never leave the object.
+
+    Parameters
+    ----------
+    secret : bytes
+        32 bytes, random.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Eight hex digits of the public keys: the same on two machines that have the same secret.
+    """
+
+    __slots__ = ("_client", "_client_public", "_server", "_server_public", "fingerprint")
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != SECRET_BYTES:
+            raise ArgumentError(f"Keys: secret has {len(secret)} bytes; expected {SECRET_BYTES}")
+        if not zmq.has("curve"):
+            raise SecurityError(
+                "This pyzmq was built without CURVE, so no secret can be used: install the wheel of pyzmq from PyPI"
+            )
+        self._server_public, self._server = _pair(secret, b"highway server")
+        self._client_public, self._client = _pair(secret, b"highway client")
+        public = self._server_public + self._client_public
+        self.fingerprint = hashlib.blake2b(public, digest_size=4, person=b"highway name").hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Keys(fingerprint {self.fingerprint})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("Keys cannot be pickled: give every machine the file of the secret instead")
+
+    @property
+    def domain(self) -> bytes:
+        """Name of those who have this secret, for the authenticator."""
+        return b"highway " + self._server_public
+
+    @property
+    def admitted(self) -> bytes:
+        """The one public key that may connect: 32 bytes."""
+        return z85.decode(self._client_public)
+
+    def guard(self, socket: zmq.Socket[bytes]) -> None:
+        """Let only holders of the secret in at a socket that will bind.
+
+        It refuses everybody until an `Authenticator` in the same context admits these keys.
+        """
+        # Without a domain, or without enforcing it, a socket whose authenticator is dead lets everyone in.
+        socket.setsockopt(zmq.ZAP_DOMAIN, self.domain)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._server)
+
+    def identify(self, socket: zmq.Socket[bytes]) -> None:
+        """Show these keys from a socket that will connect, and talk only to a hub that has the same secret."""
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._client_public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._client)
+
+    def identify_as_stranger(self, socket: zmq.Socket[bytes]) -> None:
+        """Connect with a key that nobody has admitted, to a hub of this secret: for the self-test."""
+        public, private = zmq.curve_keypair()
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, private)
+
+
+def _pair(secret: bytes, person: bytes) -> tuple[bytes, bytes]:
+    private = z85.encode(hashlib.blake2b(key=secret, digest_size=32, person=person).digest())
+    return zmq.curve_public(private), private
+
+
+# Where the secret comes from
+
+
+def find_keys(owner: str, secret: object = None) -> Keys | None:
+    """The keys of the secret that was given, else of the file that the environment names, else None.
+
+    Parameters
+    ----------
+    owner : str
+        Who has the argument: the error says it.
+    secret : bytes, str or path, optional
+        32 bytes; a text of 64 hex digits or of base64; or a `pathlib.Path` to a file with any of the three.
+
+    Raises
+    ------
+    ArgumentError
+        It is something else; the message does not show what.
+    SecurityError
+        The file cannot be read, or others can read it.
+    """
+    if secret is None:
+        path = os.environ.get(SECRET_FILE)
+        return read_secret_file(path, f" ({SECRET_FILE} names it)") if path else None
+    if isinstance(secret, os.PathLike):
+        return read_secret_file(secret)
+    if isinstance(secret, (bytes, bytearray)):
+        if len(secret) == SECRET_BYTES:
+            return Keys(bytes(secret))
+        found = f"{len(secret)} bytes"
+    elif isinstance(secret, str):
+        plain = _decoded(secret)
+        if plain is not None:
+            return Keys(plain)
+        found = f"a text of {len(secret)} characters"
+    else:
+        found = f"of type {type(secret).__name__}"
+    raise ArgumentError(
+        f"{owner}: secret is {found}; expected {SECRET_BYTES} bytes, as bytes, hex or base64, "
+        "or a pathlib.Path to a file that `highway keygen FILE` wrote"
+    )
+
+
+def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
+    """The keys of the secret in a file: 32 bytes, or hex or base64 text.
+
+    Parameters
+    ----------
+    path : str or path
+    note : str
+        Added to the path in errors: why it is read.
+
+    Raises
+    ------
+    SecurityError
+        The file is missing, is no regular file, belongs to somebody else, can be read by others, or has no secret.
+    """
+    name = os.fspath(path)
+    where = f"Secret file {name!r}{note}"
+    make = f"`highway keygen {shlex.quote(name)}` makes one"
+    try:
+        # A named pipe must not keep us waiting.
+        file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no valid path"
+        raise SecurityError(f"{where}: cannot be read: {reason}; {make}") from None
+    try:
+        # Of what was opened, not of what the name means by now.
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise SecurityError(f"{where} is no regular file; {make}")
+        if status.st_uid not in (os.geteuid(), 0):
+            raise SecurityError(
+                f"{where} belongs to user {status.st_uid}; expected this user ({os.geteuid()}) or root: "
+                f"chown {os.geteuid()} {shlex.quote(name)}"
+            )
+        if status.st_mode & 0o077:
+            raise SecurityError(
+                f"{where} has mode {stat.S_IMODE(status.st_mode):04o}, so others can get at it; "
+                f"expected 0600: chmod 600 {shlex.quote(name)}"
+            )
+        content = os.read(file, _MOST_FILE_BYTES)
+    except OSError as error:
+        if isinstance(error, SecurityError):
+            raise
+        raise SecurityError(f"{where}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(file)
+    plain = content if len(content) == SECRET_BYTES else _decoded(content.decode("latin-1"))
+    if plain is None:
+        raise SecurityError(
+            f"{where} has no secret in it; expected {SECRET_BYTES} bytes, or their hex or base64 text; {make}"
+        )
+    return Keys(plain)
+
+
+def _decoded(text: str) -> bytes | None:
+    text = text.strip(" \t\r\n")
+    if _HEX.fullmatch(text):
+        return bytes.fromhex(text)
+    if _BASE64.fullmatch(text):
+        return base64.b64decode(text.rstrip("=") + "=", altchars=b"-_" if set(text) & {"-", "_"} else None)
+    return None
+
+
+def new_secret_file(path: str | os.PathLike[str]) -> Keys:
+    """Write a new random secret as hex, readable by this user alone.
+
+    Raises
+    ------
+    SecurityError
+        There is something at the path: a secret is never overwritten.
+    OSError
+        The file cannot be written.
+    """
+    name = os.fspath(path)
+    try:
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SecurityError(
+            f"{name!r} is there already, and a secret is never overwritten: remove it first, or take another name"
+        ) from None
+    secret = secrets.token_bytes(SECRET_BYTES)
+    try:
+        with os.fdopen(file, "w", encoding="ascii") as stream:
+            stream.write(secret.hex() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        os.unlink(name)
+        raise
+    return Keys(secret)
+
+
+class Security:
+    """What an end does about strangers, from its arguments and the environment.
+
+    Parameters
+    ----------
+    owner : str
+        Who has the arguments: errors and the warning say it.
+    secret : bytes, str or path, optional
+        See `find_keys`.
+    insecure : bool
+        Whether an address that others can reach may be used without a secret. What `HIGHWAY_SECRET_FILE` names is
+        then left alone.
+
+    Raises
+    ------
+    ArgumentError, SecurityError
+        See `find_keys`; or both a secret and `insecure` are given.
+    """
+
+    def __init__(
+        self, owner: str, secret: bytes | str | os.PathLike[str] | None = None, insecure: bool = False
+    ) -> None:
+        if not isinstance(insecure, bool):
+            raise ArgumentError(
+                f"{owner}: insecure is of type {type(insecure).__name__}; expected True or False"
+            )
+        if insecure and secret is not None:
+            raise ArgumentError(f"{owner}: insecure is True and a secret is given; expected one of them")
+        self.owner = owner
+        self.insecure = insecure
+        self._keys = None if insecure else find_keys(owner, secret)
+        self._warned = False
+
+    def __repr__(self) -> str:
+        return f"Security({self.owner!r}, {self._keys!r}, insecure={self.insecure})"
+
+    def keys_for(self, endpoint: str, *, local: bool) -> Keys | None:
+        """The keys to use at an address, or None for none.
+
+        A secret is used at a local address too: what is bound to one may be the end of a tunnel, and who binds to
+        every address is reached by this machine's own as well.
+
+        Parameters
+        ----------
+        endpoint : str
+            For the message.
+        local : bool
+            Whether only this machine can reach it.
+
+        Raises
+        ------
+        SecurityError
+            Others can reach it, and there is no secret.
+
+        Warns
+        -----
+        InsecureWarning
+            Others can reach it, and `insecure` says that this is meant; once.
+        """
+        if local or self._keys is not None:
+            return self._keys
+        if not self.insecure:
+            raise SecurityError(
+                f"{self.owner}: {endpoint} can be reached from other machines, and there is no secret. "
+                f"`highway keygen FILE` makes one: copy the file to every machine, and give secret=pathlib.Path(FILE), "
+                f"or set {SECRET_FILE}=FILE; insecure=True goes without, where everyone on the network is trusted"
+            )
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.owner}: {endpoint} is used without a secret: everyone who can reach it can read and forge data",
+                InsecureWarning,
+                stacklevel=3,
+            )
+        return None
+
+
+# Who is asked
+
+
+class Authenticator:
+    """A thread that answers libzmq's question, whether a peer's key may enter: the ZAP handler of a context.
+
+    It runs until the context is terminated. Once it has ended, for whatever reason, sockets that `Keys.guard`
+    protects refuse everybody.
+
+    Parameters
+    ----------
+    context : zmq.Context
+        Must have no other.
+    """
+
+    # https://rfc.zeromq.org/spec/27/
+    ENDPOINT = "inproc://zeromq.zap.01"
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._admitted: dict[bytes, bytes] = {}
+        self._requests = context.socket(zmq.REP)
+        try:
+            self._requests.linger = 0
+            self._requests.bind(self.ENDPOINT)
+            # A daemon: it must not keep a program from ending that forgets to close.
+            self._thread = threading.Thread(target=self._serve, name="highway zap", daemon=True)
+            self._thread.start()
+        except BaseException:
+            self._requests.close()
+            raise
+
+    def admit(self, keys: Keys) -> None:
+        """Let holders of these keys in, where `keys.guard` stands."""
+        self._admitted[keys.domain] = keys.admitted
+
+    def join(self) -> None:
+        """Wait until the thread has ended; the context must have been terminated."""
+        self._thread.join()
+
+    def _serve(self) -> None:
+        # Who asks finds nobody once the socket is closed, and refuses.
+        with self._requests as requests, contextlib.suppress(zmq.ContextTerminated):
+            while True:
+                requests.send_multipart(self._answer(requests.recv_multipart()))
+
+    def _answer(self, request: list[bytes]) -> list[bytes]:
+        """The reply to one request, in the frames of ZAP 1.0."""
+        version, number, domain, _address, _identity, mechanism, *credentials = request
+        if self._is_admitted(domain, mechanism, credentials):
+            return [version, number, b"200", b"OK", b"", b""]
+        return [version, number, b"400", b"wrong secret", b"", b""]
+
+    def _is_admitted(self, domain: bytes, mechanism: bytes, credentials: list[bytes]) -> bool:
+        key = self._admitted.get(domain)
+        return key is not None and mechanism == b"CURVE" and credentials == [key]
+
+
+def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
+    """Prove that a random key is refused and the right one let in, at a socket of this context.
+
+    Takes some milliseconds. The socket is a temporary one that is guarded in the same way, at an abstract name.
+
+    Raises
+    ------
+    SecurityError
+        It is not so.
+    """
+    verdicts = {"right": "", "stranger": ""}
+    with contextlib.ExitStack() as stack:
+        socket = stack.enter_context(context.socket(zmq.ROUTER))
+        socket.linger = 0
+        keys.guard(socket)
+        address = f"ipc://@highway-self-test-{secrets.token_hex(16)}"
+        socket.bind(address)
+        poller = zmq.Poller()
+        names: dict[object, str] = {}
+        for name, show in (("right", keys.identify), ("stranger", keys.identify_as_stranger)):
+            peer = stack.enter_context(context.socket(zmq.DEALER))
+            peer.linger = 0
+            show(peer)
+            monitor = stack.enter_context(peer.get_monitor_socket(_HANDSHAKES))
+            stack.callback(peer.disable_monitor)
+            names[monitor] = name
+            poller.register(monitor, zmq.POLLIN)
+            peer.connect(address)
+        deadline = time.monotonic() + _SELF_TEST_LIMIT
+        while not all(verdicts.values()):
+            ready = poller.poll(max(0, round((deadline - time.monotonic()) * 1000)))
+            if not ready:
+                break
+            for monitor, _ in ready:
+                event, _ = struct.unpack("=Hi", monitor.recv_multipart()[0])
+                # The first word counts: whoever was refused may try again.
+                verdicts[names[monitor]] = verdicts[names[monitor]] or _VERDICTS.get(event, "is refused")
+    expected = {"right": "is let in", "stranger": "is refused"}
+    if verdicts != expected:
+        told = ", ".join(
+            f"the {name} key {verdict or 'gets no answer'}" for name, verdict in verdicts.items()
+        )
+        raise SecurityError(
+            f"Self-test of the authenticator: {told}; expected that the right one is let in and a stranger's is "
+            "refused. Nothing was bound"
+        )
+
+
+_HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+_VERDICTS = {int(zmq.EVENT_HANDSHAKE_SUCCEEDED): "is let in"}
+
+
+# What strangers say
+
+
+def quoted(text: str | bytes) -> str:
+    r"""A peer's text for an error or a log: nothing in it can act on a terminal, and it is at most 1 KiB long.
+
+    Parameters
+    ----------
+    text : str or bytes
+        Bytes are taken as UTF-8.
+
+    Returns
+    -------
+    str
+        What cannot be printed is escaped, and the backslash is doubled; "..." stands for what was cut off.
+
+    Examples
+    --------
+    >>> print(quoted(b"all well\r\n\x1b[2Jroot: \xff"))
+    all well\r\n\x1b[2Jroot: \xff
+    """
+    # A character has at least one byte: what lies behind is cut off in any case.
+    beginning = text[: MOST_QUOTED + 1]
+    if isinstance(beginning, bytes):
+        beginning = beginning.decode("utf-8", "surrogateescape")
+    parts: list[str] = []
+    room = MOST_QUOTED
+    for character in beginning:
+        part = _escaped(character)
+        room -= len(part.encode())
+        parts.append(part)
+        if room < 0:
+            break
+    if room >= 0:
+        return "".join(parts)
+    while room < 3:
+        room += len(parts.pop().encode())
+    return "".join(parts) + "..."
+
+
+def _escaped(character: str) -> str:
+    if character != "\\" and character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":
+        # A byte that is no UTF-8, as surrogateescape leaves it.
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
