@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ModuleStats", "PipelineStats"]
+__all__ = ["MachineStats", "ModuleStats", "PipelineStats"]
 
 # A consumer that waits less than this share of the time is slower than the pipeline.
 _CONSUMER_LIMITS = 0.1
@@ -78,6 +79,54 @@ class ModuleStats:
 
 
 @dataclass(frozen=True)
+class MachineStats:
+    """Figures of another machine on the way of the batches, as it last told them.
+
+    Attributes
+    ----------
+    name : str
+        Host and process.
+    role : str
+        "data" or "worker".
+    batches : int
+        Sent on, and received by the next machine.
+    rate : float
+        Batches a second, lately.
+    wire : float
+        Bytes a second that it sends, lately.
+    cpu : float
+        Cores that its process uses, lately.
+    queue : int
+        Batches that it has, and that are not done.
+    room : int
+        Batches that may be under way to it from one machine; 0 for a data machine.
+    busy : float
+        Share of the time that its busiest module works, 0 to 1.
+    limiter : str
+        Name of that module.
+    duplicates, resent, deaths : int
+        Batches that came to it twice; that it sent again; peers of it that fell silent.
+    age : float
+        Seconds since it told this.
+    """
+
+    name: str
+    role: str
+    batches: int = 0
+    rate: float = 0.0
+    wire: float = 0.0
+    cpu: float = 0.0
+    queue: int = 0
+    room: int = 0
+    busy: float = 0.0
+    limiter: str = ""
+    duplicates: int = 0
+    resent: int = 0
+    deaths: int = 0
+    age: float = 0.0
+
+
+@dataclass(frozen=True)
 class PipelineStats:
     """Figures of a pipeline; `str` gives a table with the verdict.
 
@@ -99,6 +148,8 @@ class PipelineStats:
         Whether nothing is left to try.
     left_out : tuple of str
         Names of the modules that the pipeline does without, since the module in front does all of their work.
+    machines : tuple of MachineStats
+        The other machines that the batches come from, data machines first.
     """
 
     modules: tuple[ModuleStats, ...]
@@ -109,6 +160,7 @@ class PipelineStats:
     tuning: str = ""
     settled: bool = True
     left_out: tuple[str, ...] = ()
+    machines: tuple[MachineStats, ...] = ()
 
     @property
     def limiter(self) -> str | None:
@@ -138,6 +190,8 @@ class PipelineStats:
                 "Larger batches, a larger queue_size or a larger max_bytes of the pipeline help."
             )
         module = next(module for module in self.modules if module.name == name)
+        if self.machines and module.kind == "source":
+            return self._verdict_on_machines
         if module.kind == "source" and module.waited_input > module.busy:
             return (
                 f"{name} limits: its workers waited for tasks {module.engaged - module.busy_share:.0%} of "
@@ -161,6 +215,68 @@ class PipelineStats:
         return found + f"It has a worker for each of the {self.cores} cores: only a cheaper {name} helps."
 
     @property
+    def slowest_machine(self) -> MachineStats | None:
+        """The machine whose busiest module is busiest of all; None where none is busy half of the time."""
+        busiest = max(self.machines, key=lambda machine: machine.busy, default=None)
+        return busiest if busiest is not None and busiest.busy >= _HARDLY_BUSY else None
+
+    @property
+    def _verdict_on_machines(self) -> str:
+        machine = self.slowest_machine
+        if not any(machine.rate for machine in self.machines):
+            return (
+                "The other machines tell their figures every second: too early to say which of them limits."
+            )
+        if machine is None:
+            return (
+                "No machine limits: all of them wait, for each other or for the network. Larger batches, or a larger "
+                "window, help."
+            )
+        found = (
+            f"{machine.name} limits, a {'data machine' if machine.role == 'data' else machine.role}: its "
+            f"{machine.limiter} was busy {machine.busy:.0%} of the time. "
+        )
+        if machine.role == "data":
+            return found + "A second data machine helps, each with its shard=; or more cores there."
+        return found + "More workers help: start another one, anywhere."
+
+    @property
+    def machine_table(self) -> str:
+        """The figures of the other machines, a line each below their names; empty where there are none."""
+        rows = [
+            (
+                "machine",
+                "role",
+                "batches/s",
+                "MB/s",
+                "cores",
+                "queue",
+                "busiest",
+                "busy",
+                "twice",
+                "again",
+                "lost",
+            )
+        ]
+        rows += [
+            (
+                machine.name,
+                machine.role,
+                f"{machine.rate:.1f}",
+                f"{machine.wire / 1e6:.1f}",
+                f"{machine.cpu:.2f}",
+                f"{machine.queue}/{machine.room}" if machine.room else str(machine.queue),
+                machine.limiter or "-",
+                f"{machine.busy:.0%}",
+                str(machine.duplicates),
+                str(machine.resent),
+                str(machine.deaths),
+            )
+            for machine in self.machines
+        ]
+        return _aligned(rows) if self.machines else ""
+
+    @property
     def table(self) -> str:
         """The figures of every module, a line each below their names."""
         rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
@@ -178,19 +294,23 @@ class PipelineStats:
                     f"{module.occupancy:.1f}/{module.capacity}" if module.capacity else "-",
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            row[0].ljust(widths[0])
-            + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        ]
+        lines = [_aligned(rows)]
         lines += [f"{name}: all of it is done by the module in front." for name in self.left_out]
         return "\n".join(lines)
 
     def __str__(self) -> str:
         rate = sum(module.samples for module in self.modules[-1:]) / max(self.seconds, 1e-9)
         summary = f"{self.delivered} batches in {self.seconds:.1f} s, {rate:.0f} samples/s"
-        return "\n".join(filter(None, (self.table, summary, self.tuning, self.verdict)))
+        return "\n".join(filter(None, (self.table, self.machine_table, summary, self.tuning, self.verdict)))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    )
 
 
 def _workers(count: int) -> str:

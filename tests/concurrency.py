@@ -39,3 +39,9 @@ def eventually(condition):
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {LIMIT} s"
         pause.wait(0.001)
+
+
+def pretend_cores(monkeypatch, count):
+    """Let pipelines believe that the process may use so many processors."""
+    for part in ("module", "stations", "engine"):
+        monkeypatch.setattr(f"highway.{part}.usable_cores", lambda: count)

@@ -124,3 +124,18 @@ def test_wrong_arguments_are_named(arguments, named):
 
 def test_repr():
     assert repr(Noise(2, (5, 7), size=9)) == "Noise(2, (5, 7, 3), classes=10, size=9)"
+
+
+def test_a_data_machine_knows_its_part_and_finds_any_place():
+    noise = Noise(2, (2, 2), size=12, epochs=2, shard=(1, 3))
+    assert noise.shard == (1, 3)
+    tasks = [(task.epoch, task.seq, task.indices.tolist()) for task in noise.tasks()]
+    for start in range(len(tasks) + 2):
+        found = [(task.epoch, task.seq, task.indices.tolist()) for task in noise.tasks_from(start)]
+        assert found == tasks[start:]
+
+
+def test_other_noise_has_another_fingerprint():
+    kinds = [Noise(2, (2, 2)), Noise(2, (2, 3)), Noise(2, (2, 2), classes=11), Noise(2, (2, 2), seed=1)]
+    assert len({noise.fingerprint() for noise in kinds}) == len(kinds)
+    assert Noise(2, (2, 2)).fingerprint() == kinds[0].fingerprint()

@@ -14,10 +14,10 @@ import weakref
 
 import numpy as np
 import pytest
-from concurrency import LIMIT, Task, eventually
+from concurrency import LIMIT, Task, eventually, pretend_cores
 from workbench import Call, Collect, Drop, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
-from highway import engine
+from highway import stations
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores
 from highway.errors import (
@@ -881,7 +881,7 @@ def test_workers_by_default():
 
 @pytest.fixture
 def eight_cores(monkeypatch):
-    monkeypatch.setattr("highway.engine.usable_cores", lambda: 8)
+    pretend_cores(monkeypatch, 8)
 
 
 def give(pipeline, *counts):
@@ -1202,7 +1202,7 @@ def test_fixed_numbers_are_not_even_looked_at():
 
 
 def test_one_core_leaves_nothing_to_tune(monkeypatch):
-    monkeypatch.setattr("highway.engine.usable_cores", lambda: 1)
+    pretend_cores(monkeypatch, 1)
     with Pipeline([Numbers(100), Pass()]) as pipeline:
         assert numbers_of(pipeline) == list(range(100))
         assert not any(module.tuned for module in pipeline.stats().modules)
@@ -1229,7 +1229,7 @@ def test_figures_that_are_looked_at():
 
 @pytest.mark.usefixtures("eight_cores")
 def test_every_kind_of_module_looks_at_the_figures_when_it_is_time(monkeypatch):
-    monkeypatch.setattr("highway.engine.LOOK_INTERVAL", -math.inf)
+    monkeypatch.setattr("highway.stations.LOOK_INTERVAL", -math.inf)
     gate, who = Gate(), set()
     modules = [Numbers(20, workers=1), Pass(), gate, Collect()]
     with Pipeline(modules) as pipeline:
@@ -1283,7 +1283,7 @@ def test_a_worker_tells_how_long_its_thread_waited_for_a_processor():
         with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as figures:
             return int(figures.read().split()[1]) / 1e9
 
-    worker = engine._Worker(0)
+    worker = stations.Worker(0)
     worker.thread = threading.get_native_id()
     before = told()
     assert before <= worker.delay() <= told()

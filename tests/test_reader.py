@@ -252,3 +252,21 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_arguments_are_checked(folder, options, message):
     with pytest.raises(ArgumentError, match=message):
         ImageFileReader(**{"data_dir": folder, "batch_size": 4, "shape": (8, 8), **options})
+
+
+def test_a_data_machine_knows_its_part_and_finds_any_place(tmp_path):
+    folder = class_folders(tmp_path, classes=2, each=5)
+    reader = ImageFileReader(folder, 2, (8, 8), epochs=2, shard=(1, 2))
+    assert reader.shard == (1, 2)
+    tasks = [(task.epoch, task.seq, task.indices.tolist()) for task in reader.tasks()]
+    found = [(task.epoch, task.seq, task.indices.tolist()) for task in reader.tasks_from(4)]
+    assert found == tasks[4:]
+
+
+def test_fingerprint_tells_other_files_and_another_order(tmp_path):
+    folder = class_folders(tmp_path, classes=2, each=5)
+    before = ImageFileReader(folder, 2, (8, 8)).fingerprint()
+    assert ImageFileReader(folder, 2, (8, 8)).fingerprint() == before
+    assert ImageFileReader(folder, 2, (8, 8), seed=1).fingerprint() != before
+    (folder / "class0" / "0.jpg").rename(folder / "class0" / "00.jpg")
+    assert ImageFileReader(folder, 2, (8, 8)).fingerprint() != before

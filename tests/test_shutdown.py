@@ -14,7 +14,7 @@ import tracemalloc
 import weakref
 
 import pytest
-from concurrency import LIMIT, Task, eventually
+from concurrency import LIMIT, Task, eventually, pretend_cores
 from workbench import Call, Collect, Gate, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Pipeline, Stage
@@ -305,7 +305,7 @@ def with_parked_workers(modules, most=8):
 
 @pytest.fixture
 def eight_cores(monkeypatch):
-    monkeypatch.setattr("highway.engine.usable_cores", lambda: 8)
+    pretend_cores(monkeypatch, 8)
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -597,7 +597,8 @@ def run(code, *, send=None, limit=LIMIT):
         # most workers parked
         """
         import highway.engine
-        highway.engine.usable_cores = lambda: 8
+        for part in (highway.module, highway.stations, highway.engine):
+            part.usable_cores = lambda: 8
         pipeline = with_parked_workers([Numbers(10_000), Pass(), Pass()])
         pipeline.dequeue()
         """,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from concurrency import LIMIT, eventually
+from concurrency import LIMIT, eventually, pretend_cores
 from workbench import Collect, Drop, Gate, Numbers, Pass, numbers_of
 
 from highway.engine import Pipeline
@@ -115,7 +115,7 @@ def test_consumer_that_does_not_ask_limits():
 
 def test_time_of_workers_that_come_and_go(monkeypatch):
     """Shares are of the time that workers were there, not of what the last number of them would have had."""
-    monkeypatch.setattr("highway.engine.usable_cores", lambda: 8)
+    pretend_cores(monkeypatch, 8)
     gate = Gate()
     with Pipeline([Numbers(50, workers=1), gate]) as running:
         running._tuning.due = float("inf")

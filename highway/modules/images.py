@@ -189,6 +189,14 @@ class ImageFileReader(Source):
         return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
 
     @property
+    def shard(self) -> tuple[int, int]:
+        return self.order.rank, self.order.world
+
+    def fingerprint(self) -> str:
+        # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
+        return self.order.fingerprint(b"ImageFileReader", self._folders.names)
+
+    @property
     def size(self) -> int:
         """Number of pictures in the data."""
         return self.order.size
@@ -225,6 +233,9 @@ class ImageFileReader(Source):
 
     def tasks(self) -> Iterator[Task]:
         return iter(self.order)
+
+    def tasks_from(self, start: int) -> Iterator[Task]:
+        return self.order.tasks(start)
 
     def load(self, task: Task) -> Batch | None:
         """One batch; None when every sample of it was left out."""

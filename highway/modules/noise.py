@@ -99,9 +99,19 @@ class Noise(Source):
     def __repr__(self) -> str:
         return f"Noise({self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size})"
 
+    @property
+    def shard(self) -> tuple[int, int]:
+        return self.order.rank, self.order.world
+
+    def fingerprint(self) -> str:
+        return self.order.fingerprint(b"Noise", repr((self.shape, self.classes)).encode())
+
     def tasks(self) -> Iterator[Task]:
         """One task for each batch, in order."""
         return self.order.tasks()
+
+    def tasks_from(self, start: int) -> Iterator[Task]:
+        return self.order.tasks(start)
 
     def load(self, task: Task) -> Batch:
         """Make a batch.
