@@ -1,0 +1,119 @@
+"""Batches, and what came instead of one, as items for the way; and back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import traceback
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.batch import Batch
+from highway.engine import Failure
+from highway.errors import HighwayError, PoisonItemError, ProtocolError, RemoteError
+from highway.transport.messages import Item, Kind
+from highway.transport.security import quoted
+
+__all__ = ["item_of", "new_name", "remote_error", "to_batch"]
+
+# Longest text of an error that travels, in characters and in bytes.
+MOST_TEXT = 4096
+MOST_BYTES = 12_000
+
+
+_numbers = itertools.count(1)
+
+
+def here() -> str:
+    """What this process is called in messages: host and number."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def new_name() -> str:
+    """What a pipeline of this process is called: several have numbers."""
+    number = next(_numbers)
+    return here() if number == 1 else f"{here()}/{number}"
+
+
+def item_of(outcome: Batch | Failure | None) -> Item:
+    """What travels for an outcome; None is a batch that was left out."""
+    if outcome is None:
+        return Item(Kind.SKIP, [], ())
+    if isinstance(outcome, Failure):
+        return Item(Kind.ERROR, _described(outcome), ())
+    names, arrays = list(outcome.fields), list(outcome.fields.values())
+    has_indices = outcome._indices is not None
+    if has_indices:
+        arrays.append(outcome.indices)
+    if outcome.keys is not None:
+        arrays += _packed(outcome.keys)
+    meta = [names, outcome.epoch, outcome.seq, outcome.applied, has_indices, outcome.keys is not None]
+    return Item(Kind.BATCH, meta, arrays)
+
+
+def _packed(keys: list[str]) -> list[NDArray[np.generic]]:
+    # File names may hold bytes that are no UTF-8.
+    texts = [key.encode("utf-8", "surrogateescape") for key in keys]
+    lengths = np.array([len(text) for text in texts], dtype=np.uint32)
+    return [lengths, np.frombuffer(b"".join(texts), dtype=np.uint8)]
+
+
+def _unpacked(lengths: NDArray[np.uint32], texts: NDArray[np.uint8]) -> list[str]:
+    if lengths.ndim != 1 or texts.ndim != 1 or lengths.dtype != np.uint32 or texts.dtype != np.uint8:
+        raise ProtocolError("a batch holds keys that are no texts")
+    whole, ends = texts.tobytes(), np.cumsum(lengths, dtype=np.int64)
+    if len(whole) != (int(ends[-1]) if len(ends) else 0):
+        raise ProtocolError(f"a batch holds keys of {int(lengths.sum())} bytes, in {len(whole)} bytes")
+    starts = [0, *ends[:-1].tolist()]
+    return [
+        whole[start:end].decode("utf-8", "surrogateescape")
+        for start, end in zip(starts, ends.tolist(), strict=True)
+    ]
+
+
+def to_batch(item: Item) -> Batch:
+    """The batch that came in an item.
+
+    Raises
+    ------
+    ProtocolError
+        The item does not describe one.
+    """
+    try:
+        names, epoch, seq, applied, has_indices, has_keys = item.meta
+        arrays = list(item.arrays)
+        fields = {str(name): arrays.pop(0) for name in names}
+        indices = arrays.pop(0) if has_indices else None
+        keys = _unpacked(arrays.pop(0), arrays.pop(0)) if has_keys else None
+        if arrays or not (isinstance(epoch, int) and isinstance(applied, int)):
+            raise ProtocolError(f"{len(arrays)} arrays of a batch are no fields, or it has no number")
+        return Batch(fields, epoch=epoch, seq=seq, indices=indices, keys=keys, applied=applied)
+    except ProtocolError:
+        raise
+    except (HighwayError, ValueError, TypeError, IndexError) as error:
+        raise ProtocolError(f"an item does not describe a batch: {error}") from None
+
+
+def _described(failure: Failure) -> list[str]:
+    error = failure.error
+    text = "".join(traceback.format_exception(error))
+    parts = [type(error).__name__, str(error)[:MOST_TEXT], text[-MOST_TEXT:], f"{failure.module} on {here()}"]
+    # They may hold names of files, whose bytes are not always UTF-8, and become longer by that.
+    return [
+        part.encode("utf-8", "backslashreplace")[-MOST_BYTES:].decode("utf-8", "ignore") for part in parts
+    ]
+
+
+def _shown(text: str) -> str:
+    """A stranger's text for a terminal: its lines, without what is no character."""
+    return "\n".join(quoted(line) for line in text.splitlines())
+
+
+def remote_error(item: Item) -> HighwayError:
+    """The exception that stands for an ERROR item."""
+    kind, message, text, where = ([_shown(str(part)) for part in item.meta] + [""] * 4)[:4]
+    if kind == "PoisonItemError":
+        return PoisonItemError(f"ZMQSource: {message}")
+    return RemoteError(f"ZMQSource: {where} raised {kind}: {message}\n\nThere:\n{text}")
