@@ -1,15 +1,16 @@
-"""The command ``highway``: demo, info, bench and preview."""
+"""The command ``highway``: what it does; `highway.options` has its arguments."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from highway.errors import DecodeError, HighwayError, ReadError
+from highway.errors import DecodeError, HighwayError, ReadError, SecurityError
+from highway.options import FITS, parser
 
 if TYPE_CHECKING:
     from highway.engine import Module
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from highway.transforms.fit import Fit
 
 __all__ = ["main"]
-
-FITS = ("center", "random", "letterbox", "stretch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +63,8 @@ def _in_one_line(error: Exception) -> str:
 def _way_on(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, (DecodeError, ReadError)) and getattr(options, "on_error", None) == "raise":
         return " (--on-error skip, or replace, goes on without it)"
+    if isinstance(error, SecurityError) and getattr(options, "secret_file", error) is None:
+        return " (here: --secret-file FILE, or --insecure)"
     return ""
 
 
@@ -130,6 +131,76 @@ def _preview(options: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(options: argparse.Namespace) -> int:
+    from highway import serve
+    from highway.modules import ZMQSink
+
+    with serve.Ending() as ending:
+        reader, _ = _pipeline(options, options.batch_size, options.epochs)
+        with serve.brief_warnings():
+            sink = ZMQSink(
+                options.to,
+                bind=not options.connect,
+                drain_timeout=options.drain_timeout,
+                **_network(options),
+            )
+        rank, world = options.shard
+        title = (
+            f"Serving {_count(reader.size, 'file')} in {_count(len(reader.classes), 'class')}, in "
+            f"{options.data_dir}, part {rank} of {world}"
+        )
+        code = serve.run([reader, sink], title, ending, options.drain_timeout)
+    _tell_bad_files(reader)
+    return code
+
+
+def _work(options: argparse.Namespace) -> int:
+    from highway import serve
+    from highway.modules import ZMQSink, ZMQSource
+    from highway.transforms import FlipX
+
+    with serve.Ending() as ending:
+        if options.transforms is None:
+            stages = serve.augmentations([FlipX()], options.seed, options.workers)
+        else:
+            path, name = options.transforms
+            stages = serve.stages_in(path, name, options.seed, options.workers)
+        with serve.brief_warnings():
+            source = ZMQSource(
+                options.sources,
+                bind=options.listen_from,
+                timeout=options.timeout,
+                **_network(options),
+            )
+            sink = ZMQSink(
+                options.to,
+                bind=options.listen_to,
+                drain_timeout=options.drain_timeout,
+                **_network(options),
+            )
+        return serve.run([source, *stages, sink], "Working", ending, options.drain_timeout)
+
+
+def _network(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that all ends have."""
+    return {"secret": options.secret_file, "insecure": options.insecure, "window": options.window}
+
+
+def _keygen(options: argparse.Namespace) -> int:
+    from highway.transport import security
+
+    keys = security.new_secret_file(options.file)
+    path = shlex.quote(os.fspath(options.file.absolute()))
+    print(
+        f"{options.file}: a new secret (fingerprint {keys.fingerprint}), readable by this user alone.\n"
+        "Copy it to every machine that takes part, with a program that encrypts and keeps its mode:\n"
+        f"  scp -p {path} MACHINE:\n"
+        "There and here, let Highway find it, with the path that it has on that machine:\n"
+        f"  export {security.SECRET_FILE}={path}"
+    )
+    return 0
+
+
 def _pipeline(
     options: argparse.Namespace, batch_size: int, epochs: int | None
 ) -> tuple[ImageFileReader, list[Module]]:
@@ -146,6 +217,7 @@ def _pipeline(
         shuffle=options.shuffle,
         seed=options.seed,
         epochs=epochs,
+        shard=options.shard,
         on_error=options.on_error,
         workers=options.workers,
     )
@@ -181,153 +253,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {plural}"
 
 
-# The arguments
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from highway import environment
-
-        print(f"highway {environment.version()}")
-        parser.exit()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="highway",
-        description="Feeds neural networks: folders of images to batches, in compiled threads.",
+    return parser(
+        {
+            "demo": _demo,
+            "info": _info,
+            "bench": _bench,
+            "preview": _preview,
+            "serve": _serve,
+            "work": _work,
+            "keygen": _keygen,
+        }
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    demo = _command(
-        commands, "demo", _demo, "real photographs through Highway: rate, limiting stage, a contact sheet"
-    )
-    demo.add_argument(
-        "--output", type=Path, default=Path("demo-output"), metavar="DIR", help="where to write (demo-output)"
-    )
-    demo.add_argument(
-        "--epochs",
-        type=_positive,
-        default=20,
-        metavar="N",
-        help="passes over the photographs in each job (20)",
-    )
-    _add_workers(demo)
-
-    _command(commands, "info", _info, "versions, the JPEG library, SIMD, which PIL, cores, optional packages")
-
-    bench = _command(
-        commands, "bench", _bench, "how fast a folder of class folders becomes batches, and what limits"
-    )
-    _add_data(bench)
-    bench.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images in a batch (16)")
-    bench.add_argument(
-        "--normalize", action="store_true", help="also turn them to float32 NCHW, as networks want them"
-    )
-    _add_workers(bench)
-    length = bench.add_mutually_exclusive_group()
-    length.add_argument(
-        "--seconds", type=_seconds, default=10.0, metavar="S", help="how long to measure (10)"
-    )
-    length.add_argument(
-        "--epochs", type=_positive, metavar="N", help="measure whole passes over the data instead"
-    )
-
-    preview = _command(
-        commands, "preview", _preview, "a contact sheet of what the network would get from a folder"
-    )
-    _add_data(preview)
-    preview.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("sheet.png"),
-        metavar="FILE",
-        help="image to write (sheet.png)",
-    )
-    preview.add_argument("--count", type=_positive, default=16, metavar="N", help="how many images (16)")
-    preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (fitting)")
-    preview.set_defaults(workers=None, normalize=False)
-    return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: object, what: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=what, description=what[0].upper() + what[1:] + "."
-    )
-    command.set_defaults(run=run)
-    return command
-
-
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "data_dir", metavar="DIR", help="folder with one sub-folder of pictures for each class"
-    )
-    command.add_argument(
-        "--size",
-        type=_size,
-        default=(240, 320),
-        metavar="HxW",
-        help="height and width of the images (240x320)",
-    )
-    command.add_argument(
-        "--fit", choices=FITS, default="center", help="how a picture becomes that size (center)"
-    )
-    command.add_argument(
-        "--seed", type=_natural, default=0, metavar="N", help="of order and augmentation (0)"
-    )
-    command.add_argument("--no-flip", dest="flip", action="store_false", help="without FlipX")
-    command.add_argument(
-        "--no-shuffle", dest="shuffle", action="store_false", help="in the order of the names"
-    )
-    command.add_argument(
-        "--on-error",
-        choices=("raise", "skip", "replace"),
-        default="raise",
-        help="what to do with a file that cannot be read: end, leave it out, or take another (raise)",
-    )
-
-
-def _add_workers(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="threads that read and decode (as many as help, up to one for each usable core)",
-    )
-
-
-def _positive(text: str) -> int:
-    number = _natural(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return number
-
-
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return number
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not HEIGHTxWIDTH, as 240x320, or one number for a square"
-        )
-    height, width = (_positive(side) for side in (sides * 2)[:2])
-    return height, width

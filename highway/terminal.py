@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from highway.engine import Module, Pipeline
 from highway.stats import PipelineStats
 
-__all__ = ["Run", "facts", "heading", "run_pipeline"]
+__all__ = ["Run", "facts", "heading", "run_pipeline", "status_line"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,21 @@ def _progress(total: int | None) -> Iterator[Callable[[int], object]]:
                 yield bar.update
             return
     yield lambda count: None
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], object]]:
+    """A line on stderr that is written anew with each text; a line each without tqdm, nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda text: print(text, file=sys.stderr)
+    else:
+        with tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True) as line:
+            yield line.set_description_str
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import LIMIT, highway_command, run
 from pictures import class_folders
 from PIL import Image
 
@@ -18,37 +19,12 @@ from highway.batch import Batch
 from highway.cli import main
 from highway.engine import Pipeline, Source
 
-COMMANDS = ["demo", "info", "bench", "preview"]
-LIMIT = 60
+COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen"]
 
 
 @pytest.fixture
 def photos(tmp_path):
     return class_folders(tmp_path / "photos", classes=3, each=5)
-
-
-def highway_command(*arguments, **options):
-    """Start the command in a process of its own."""
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from highway.cli import main; sys.exit(main())"
-    )
-    package = str(Path(highway.__file__).parents[1])
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": package},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def run(capsys, *arguments):
-    """Run the command here; its exit code, output and errors."""
-    code = main([str(argument) for argument in arguments])
-    output, errors = capsys.readouterr()
-    return code, output, errors
 
 
 # Usage
@@ -90,6 +66,18 @@ def test_version(capsys):
         (["preview", "x", "--count", "many"], "many"),
         (["preview", "x", "--seed", "1.5"], "1.5"),
         (["demo", "--epochs", "²"], "whole number"),
+        (["serve", "x"], "--to"),
+        (["serve", "x", "--to", "ipc://a", "--shard", "2/2"], "0/2 and 1/2"),
+        (["serve", "x", "--to", "ipc://a", "--shard", "1"], "R/W"),
+        (["serve", "x", "--to", "ipc://a", "--shard", "x/2"], "whole number"),
+        (["serve", "x", "--to", "ipc://a", "--window", "4097"], "4096"),
+        (["serve", "x", "--to", "ipc://a", "--insecure", "--secret-file", "s"], "not allowed"),
+        (["work", "--to", "ipc://a"], "--from"),
+        (["work", "--from", "ipc://a"], "--to"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--transforms", "t.py"], "FILE.py:NAME"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--transforms", ":x"], "FILE.py:NAME"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--transforms", "t.py:a b"], "FILE.py:NAME"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--timeout", "0"], "seconds"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(capsys, arguments, complaint):
@@ -398,6 +386,31 @@ def test_without_tqdm_the_missing_bar_is_said(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert terminal.run_pipeline([Numbered(5)]).images == 10
     assert capsys.readouterr().err == "No progress bar: it needs tqdm (pip install tqdm).\n"
+
+
+def test_terminal_shows_one_line_of_figures(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with terminal.status_line() as show:
+        show("first")
+        show("second")
+    shown = capsys.readouterr().err
+    assert shown.index("first") < shown.index("second")
+    assert "\n" not in shown
+
+
+def test_without_tqdm_figures_are_lines(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with terminal.status_line() as show:
+        show("first")
+        show("second")
+    assert capsys.readouterr().err == "first\nsecond\n"
+
+
+def test_figures_are_for_who_watches(capsys):
+    with terminal.status_line() as show:
+        show("first")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("with_rich", [True, False])

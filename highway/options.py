@@ -1,0 +1,305 @@
+"""The arguments of the command ``highway``, and what each may be."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+__all__ = ["FITS", "parser"]
+
+FITS = ("center", "random", "letterbox", "stretch")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from highway import environment
+
+        print(f"highway {environment.version()}")
+        parser.exit()
+
+
+def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
+    """All commands and their options.
+
+    Parameters
+    ----------
+    runs : mapping of str to callable
+        What each command does; it is `run` among the options.
+    """
+    parser = argparse.ArgumentParser(
+        prog="highway",
+        description="Feeds neural networks: folders of images to batches, in compiled threads.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(
+        commands,
+        "demo",
+        runs["demo"],
+        "real photographs through Highway: rate, limiting stage, a contact sheet",
+    )
+    demo.add_argument(
+        "--output", type=Path, default=Path("demo-output"), metavar="DIR", help="where to write (demo-output)"
+    )
+    demo.add_argument(
+        "--epochs",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="passes over the photographs in each job (20)",
+    )
+    _add_workers(demo)
+
+    _command(
+        commands,
+        "info",
+        runs["info"],
+        "versions, the JPEG library, SIMD, which PIL, cores, optional packages",
+    )
+
+    bench = _command(
+        commands,
+        "bench",
+        runs["bench"],
+        "how fast a folder of class folders becomes batches, and what limits",
+    )
+    _add_data(bench)
+    _add_flip(bench)
+    bench.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images in a batch (16)")
+    bench.add_argument(
+        "--normalize", action="store_true", help="also turn them to float32 NCHW, as networks want them"
+    )
+    _add_workers(bench)
+    length = bench.add_mutually_exclusive_group()
+    length.add_argument(
+        "--seconds", type=_seconds, default=10.0, metavar="S", help="how long to measure (10)"
+    )
+    length.add_argument(
+        "--epochs", type=_positive, metavar="N", help="measure whole passes over the data instead"
+    )
+
+    preview = _command(
+        commands, "preview", runs["preview"], "a contact sheet of what the network would get from a folder"
+    )
+    _add_data(preview)
+    _add_flip(preview)
+    preview.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("sheet.png"),
+        metavar="FILE",
+        help="image to write (sheet.png)",
+    )
+    preview.add_argument("--count", type=_positive, default=16, metavar="N", help="how many images (16)")
+    preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (fitting)")
+    preview.set_defaults(workers=None, normalize=False)
+
+    serve = _command(
+        commands,
+        "serve",
+        runs["serve"],
+        "a data machine: batches of a folder to workers or to the training machine",
+    )
+    _add_data(serve)
+    serve.add_argument(
+        "--to",
+        required=True,
+        metavar="ADDR",
+        help="where to listen: tcp://HOST:PORT, tcp://*:PORT or ipc://PATH",
+    )
+    serve.add_argument("--connect", action="store_true", help="connect to ADDR instead of listening there")
+    serve.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images in a batch (16)")
+    serve.add_argument("--epochs", type=_positive, metavar="N", help="passes over the data (without end)")
+    serve.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="R/W",
+        help="serve part R of W, where W machines serve, R from 0 on (0/1)",
+    )
+    _add_network(serve)
+    _add_workers(serve)
+    serve.set_defaults(flip=False, normalize=False)
+
+    work = _command(
+        commands, "work", runs["work"], "a worker: transforms between data machines and the training machine"
+    )
+    work.add_argument(
+        "--from",
+        dest="sources",
+        action="append",
+        required=True,
+        metavar="ADDR",
+        help="where data machines listen; once for each",
+    )
+    work.add_argument("--to", required=True, metavar="ADDR", help="where the training machine listens")
+    work.add_argument(
+        "--listen-from", action="store_true", help="listen at the one --from ADDR; data machines connect"
+    )
+    work.add_argument(
+        "--listen-to", action="store_true", help="listen at the --to ADDR; the training machine connects"
+    )
+    work.add_argument(
+        "--transforms",
+        type=_place,
+        metavar="FILE.py:NAME",
+        help="a list of transforms, a Stage, or a list of Stages in a Python file (a FlipX)",
+    )
+    work.add_argument("--seed", type=_natural, metavar="N", help="of the transforms (0)")
+    work.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="threads (as many as help, up to one for each usable core)",
+    )
+    work.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        help="end when no data machine is there for so long, though a training machine is (never)",
+    )
+    _add_network(work)
+
+    keygen = _command(
+        commands,
+        "keygen",
+        runs["keygen"],
+        "a new secret, for sending batches between machines: whoever has it takes part",
+    )
+    keygen.add_argument("file", type=Path, metavar="FILE", help="file to write; must not be there yet")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: object, what: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=what, description=what[0].upper() + what[1:] + "."
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "data_dir", metavar="DIR", help="folder with one sub-folder of pictures for each class"
+    )
+    command.add_argument(
+        "--size",
+        type=_size,
+        default=(240, 320),
+        metavar="HxW",
+        help="height and width of the images (240x320)",
+    )
+    command.add_argument(
+        "--fit", choices=FITS, default="center", help="how a picture becomes that size (center)"
+    )
+    command.add_argument(
+        "--seed", type=_natural, default=0, metavar="N", help="of order and augmentation (0)"
+    )
+    command.add_argument(
+        "--no-shuffle", dest="shuffle", action="store_false", help="in the order of the names"
+    )
+    command.add_argument(
+        "--on-error",
+        choices=("raise", "skip", "replace"),
+        default="raise",
+        help="what to do with a file that cannot be read: end, leave it out, or take another (raise)",
+    )
+
+
+def _add_flip(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-flip", dest="flip", action="store_false", help="without FlipX")
+    # A part of the data is for several machines.
+    command.set_defaults(shard=(0, 1))
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--window", type=_window, default=8, metavar="N", help="batches that may be under way to a peer (8)"
+    )
+    secret = command.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--secret-file",
+        type=Path,
+        metavar="FILE",
+        help="what keygen wrote; needed where other machines can reach the address (the file that "
+        "HIGHWAY_SECRET_FILE names)",
+    )
+    secret.add_argument(
+        "--insecure", action="store_true", help="without a secret, on a network where everyone is trusted"
+    )
+    command.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="longest time to finish what was begun, after SIGTERM (30)",
+    )
+
+
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="threads that read and decode (as many as help, up to one for each usable core)",
+    )
+
+
+def _positive(text: str) -> int:
+    number = _natural(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return number
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
+
+
+def _window(text: str) -> int:
+    number = _positive(text)
+    if number > 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 4096")
+    return number
+
+
+def _shard(text: str) -> tuple[int, int]:
+    rank, slash, world = text.partition("/")
+    pair = (_natural(rank), _positive(world)) if slash else (1, 0)
+    if pair[0] >= pair[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not R/W, as 0/2 and 1/2 for two machines")
+    return pair
+
+
+def _place(text: str) -> tuple[Path, str]:
+    path, _, name = text.rpartition(":")
+    if not path or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILE.py:NAME")
+    return Path(path), name
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HEIGHTxWIDTH, as 240x320, or one number for a square"
+        )
+    height, width = (_positive(side) for side in (sides * 2)[:2])
+    return height, width
