@@ -20,6 +20,9 @@ from pictures import jpeg_bytes, photograph
 
 import highway
 
+# Long, and not about the interpreter.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -727,3 +730,43 @@ def test_windows_are_inside_the_picture(participants, size):
         assert 0 <= left < left + columns <= width or width == columns == 1
     assert windows.centre_window(375, 500, 240, 320) == (0, 0, 375, 500)
     assert windows.centre_window(500, 375, 240, 320) == (109, 0, 281, 375)
+
+
+def test_transport_measures_chains_against_bare_sockets(tmp_path):
+    result = tmp_path / "transport.json"
+    done = run("transport.py", "--count", 20, "--rounds", 1, "--json", result)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(result.read_text())["figures"]
+    for name in ("ipc", "tcp", "tcp with CURVE"):
+        assert figures[name]["highway"] > 0 and figures[name]["bare"] > 0
+        assert figures[name]["of bare"] == pytest.approx(figures[name]["highway"] / figures[name]["bare"])
+    assert figures["microseconds of a header"] > 0
+    assert "for the hop" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "script", ["soak.py", "transport.py", "participants/chain.py", "participants/job_chain.py"]
+)
+def test_help_of_the_chains(script):
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout
+
+
+def test_spread_job_makes_all_images(benchmarks, folder):
+    transport = benchmarks("transport")
+    together, nothing = transport.job_cpu(folder, False, 2)
+    spread, wire = transport.job_cpu(folder, True, 2)
+    assert together > 0 and nothing == 0
+    assert spread > 0
+    # Bytes to the workers, and four times as many from them.
+    assert wire == pytest.approx(5 * 224 * 224 * 3 / 1e6)
+
+
+def test_soak_watches_every_process(tmp_path):
+    result = tmp_path / "soak.json"
+    done = run("soak.py", "--minutes", 0.05, "--pause", 0.1, "--json", result)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(result.read_text())["figures"]
+    assert set(figures) == {"source", "sink", "worker 1", "worker 2"}
+    assert all(1 < figure["median"] <= figure["peak"] for figure in figures.values())
