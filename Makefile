@@ -26,7 +26,8 @@ demo: .venv/demo-installed
 	.venv/bin/highway demo
 
 test: .venv/tox-installed system-test
-	PATH="$$PATH$(PYENV_PATH)" .venv/bin/python -m tox run $(ARGS)
+	@# Two at a time: half of an environment's time is waiting, or compiling on one core.
+	PATH="$$PATH$(PYENV_PATH)" .venv/bin/python -m tox run-parallel --parallel 2 --parallel-live $(ARGS)
 
 clean:
 	rm -rf .venv .tox build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

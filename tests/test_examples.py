@@ -14,7 +14,14 @@ from PIL import Image
 import highway
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-TESTED = {"train_softmax.py", "own_parts.py"}
+TESTED = {
+    "train_softmax.py",
+    "own_parts.py",
+    "distributed/data_machine.py",
+    "distributed/worker.py",
+    "distributed/training_machine.py",
+}
+LIMIT = 100
 
 
 def run(name, *arguments):
@@ -24,8 +31,34 @@ def run(name, *arguments):
         env=os.environ | {"PYTHONPATH": package},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=LIMIT,
     )
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start an example beside others: the process, and the first line of its output."""
+    package = str(Path(highway.__file__).parents[1])
+    running = []
+
+    def begin(name, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", EXAMPLES / "distributed" / name, *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": package},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.communicate(timeout=LIMIT)[1])
+        return process, line
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate(timeout=LIMIT)
 
 
 @pytest.fixture
@@ -42,7 +75,7 @@ def colours(tmp_path):
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == TESTED
+    assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == TESTED
 
 
 def test_training_learns(colours):
@@ -66,3 +99,57 @@ def test_own_parts_run():
     assert "images uint8(16, 32, 32, 3), labels [1 2 3 4 1 " in answer.stdout
     for module in ("Checkerboards", "Augmentations", "WithMeans"):
         assert re.search(rf"^{module} +\d(?: \(auto\))? +100 +1600 ", answer.stdout, re.MULTILINE)
+
+
+def address_in(line):
+    return re.search(r"listening at (\S+?),?\s", line)[1]
+
+
+def test_three_machines_train_on_every_picture_once_an_epoch_whatever_is_killed(
+    colours, start, tmp_path_factory
+):
+    epochs, batch_size, batches = 6, 4, 10
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    data, line = start(
+        *("data_machine.py", colours, "--listen", "tcp://127.0.0.1:*"),
+        *("--epochs", epochs, "--batch-size", batch_size),
+    )
+    assert line.startswith("40 pictures, listening at tcp://127.0.0.1:")
+    source = address_in(line)
+    trains = ("training_machine.py", "--checkpoints", checkpoints, "--classes", 2, "--every", 7, "--listen")
+    train, line = start(*trains, "tcp://127.0.0.1:*")
+    assert line.endswith("after step 0\n")
+    works = ("worker.py", "--data", source, "--train", address_in(line))
+    doomed, _ = start(*works)
+    assert train.stdout.readline() == "step 7\n"
+    train.kill()
+    doomed.kill()
+    worker, _ = start(*works)
+    train, line = start(*trains, address_in(line))
+    first = int(re.search(r"after step (\d+)$", line)[1])
+    assert first > 0
+    assert first % 7 == 0
+    output, errors = train.communicate(timeout=LIMIT)
+    assert (train.returncode, errors) == (0, "")
+    last = output.splitlines()[-1]
+    assert last == f"{epochs * batches} steps, pictures of each class: [{20 * epochs}, {20 * epochs}]"
+    assert re.search(r"^worker \S+: [\d.]+ batches/s, [\d.]+ cores$", output, re.MULTILINE)
+    for process, says in ((data, "everything was handed out\n"), (worker, "the data machines have ended\n")):
+        output, errors = process.communicate(timeout=LIMIT)
+        assert (process.returncode, output, errors) == (0, says, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("data_machine.py", ("missing",)),
+        ("worker.py", ("--data", "tcp://127.0.0.1")),
+        ("training_machine.py", ("--listen", "tcp://10.0.0.1:5555")),
+    ],
+)
+def test_machine_that_cannot_start_says_so(tmp_path, monkeypatch, name, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HIGHWAY_SECRET_FILE", raising=False)
+    answer = run(f"distributed/{name}", *arguments)
+    assert answer.returncode == 1
+    assert re.fullmatch(rf"{name[:-3]}: .*\n", answer.stderr)

@@ -1,0 +1,42 @@
+"""A data machine: reads and decodes pictures, and hands the batches to whoever asks for them.
+
+    python examples/distributed/data_machine.py demo-output/photos --listen tcp://127.0.0.1:5555
+
+With several, each reads a part of the data: --shard 0 2 on the first, --shard 1 2 on the second.
+"""
+
+import argparse
+import sys
+
+from highway import HighwayError
+from highway.engine import Pipeline
+from highway.modules import ImageFileReader, ZMQSink
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_dir", help="folder with one sub-folder of pictures for each class")
+    parser.add_argument("--listen", default="tcp://127.0.0.1:5555", metavar="ADDR")
+    parser.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("RANK", "WORLD"))
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=15)
+    options = parser.parse_args()
+    try:
+        reader = ImageFileReader(
+            options.data_dir,
+            options.batch_size,
+            (240, 320),
+            epochs=options.epochs,
+            shard=tuple(options.shard),
+        )
+        sink = ZMQSink(options.listen)
+        with Pipeline([reader, sink]) as pipeline:
+            print(f"{reader.size} pictures, listening at {sink.address}", flush=True)
+            pipeline.wait()
+    except (HighwayError, OSError) as error:
+        sys.exit(f"data_machine: {error}")
+    print("everything was handed out")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What a document shows: its blocks, command lines, files and links."""
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Document:
+    """A Markdown file of the project, by its path."""
+
+    def __init__(self, name):
+        self.name = name
+        self.path = ROOT / name
+        self.text = self.path.read_text(encoding="utf-8")
+        self._blocks = BLOCK.findall(self.text)
+
+    def blocks(self, language):
+        return [text for kind, text in self._blocks if kind == language]
+
+    def strange_blocks(self):
+        """Languages of blocks that no test looks at, and fences without a partner."""
+        strange = sorted({kind for kind, _ in self._blocks} - {"python", "sh", "text"})
+        return strange + ["unpaired"] * (self.text.count("```") - 2 * len(self._blocks))
+
+    def run(self, blocks, shown):
+        """Run Python blocks one after the other in one namespace."""
+        for number, text in enumerate(blocks):
+            exec(compile(text, f"{self.name}, Python block {number}", "exec"), shown)
+
+    def command_lines(self):
+        """The words of every line of shell."""
+        return [
+            shlex.split(line, comments=True)
+            for text in self.blocks("sh")
+            for line in text.splitlines()
+            if line.strip()
+        ]
+
+    def missing_files(self):
+        """What it links to, or names, and is not there."""
+        linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", self.text)
+        named = re.findall(r"(?<![\w/])(?:docs|examples|benchmarks|highway|tools|tests)/[\w./]*\w", self.text)
+        missing = [name for name in linked if not (self.path.parent / name).exists()]
+        return sorted({*missing, *(name for name in named if not (ROOT / name).exists())})
+
+    def broken_anchors(self):
+        """Links within it that lead to no heading."""
+        headings = re.findall(r"^#+ (.*)$", self.text, re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        return sorted(set(re.findall(r"\]\(#([^)]+)\)", self.text)) - anchors)

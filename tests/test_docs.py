@@ -1,0 +1,196 @@
+"""What docs/ shows is there and runs: programs in processes of their own, other blocks in order, command lines, files.
+
+A Python block that begins with ``# NAME.py`` is a program.
+"""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+from documents import ROOT, Document
+from pictures import class_folders
+
+import highway
+from highway import errors
+from highway.cli import _parser
+from highway.engine import Pipeline
+from highway.modules import Noise, ZMQSink, ZMQSource
+from highway.transport import link, security
+
+# Long, and not about the interpreter.
+pytestmark = pytest.mark.once
+
+NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+LIMIT = 60
+PROGRAM = re.compile(r"# (\w+\.py)\n")
+
+DISTRIBUTED = Document("docs/distributed.md")
+PROGRAMS = {PROGRAM.match(text)[1]: text for text in DISTRIBUTED.blocks("python") if PROGRAM.match(text)}
+
+
+def test_documents_are_looked_at():
+    assert "docs/distributed.md" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_files_and_links(name):
+    document = Document(name)
+    assert document.strange_blocks() == []
+    assert document.missing_files() == []
+    assert document.broken_anchors() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for name in NAMES for words in Document(name).command_lines() if words[0] == "highway"],
+    ids=" ".join,
+)
+def test_command_lines_are_accepted(words):
+    assert callable(_parser().parse_args(words[1:]).run)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with pictures and a secret, which the programs find."""
+    class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    security.new_secret_file(tmp_path / "highway.secret")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HIGHWAY_SECRET_FILE", str(tmp_path / "highway.secret"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_blocks_run_one_after_the_other(place, name):
+    document = Document(name)
+    shown = {}
+    try:
+        document.run([text for text in document.blocks("python") if not PROGRAM.match(text)], shown)
+    finally:
+        for value in shown.values():
+            if isinstance(value, Pipeline):
+                value.stop()
+    if name == DISTRIBUTED.name:
+        assert shown["batches"] == 5
+
+
+def test_figures_of_the_other_machines(capsys):
+    (block,) = (text for text in DISTRIBUTED.blocks("python") if "stats().machines" in text)
+    data = Pipeline([Noise(4, (2, 2)), ZMQSink("inproc://figures")])
+    with data, Pipeline([ZMQSource("inproc://figures")]) as training:
+        for _ in training:
+            if training.stats().machines:
+                break
+        DISTRIBUTED.run([block], {"training": training})
+    assert re.fullmatch(
+        r"data \S+: [\d.]+ batches/s, \d+ MB/s, [\d.]+ cores, Noise busy \d+%, \d+ batches here, "
+        r"\d+ sent again, \d+ s ago\n",
+        capsys.readouterr().out,
+    )
+
+
+@pytest.fixture
+def start(place):
+    """Start a program of the document beside others; its addresses become those of this test."""
+    running = []
+
+    def begin(name, **changes):
+        text = re.sub(r"tcp://127\.0\.0\.1:(\d+)", rf"ipc://{place}/\1", PROGRAMS[name])
+        for old, new in changes.items():
+            assert f"{old}=" in text
+            text = re.sub(rf"\b{old}=\d+", f"{old}={new}", text)
+        (place / name).write_text(text)
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", name],
+            env=os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(highway.__file__))},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate(timeout=LIMIT)
+
+
+def ended(process):
+    output, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, errors) == (0, "")
+    return output
+
+
+def test_programs_are_the_three_and_the_one_that_can_be_restarted():
+    assert list(PROGRAMS) == ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_three_programs_end_whoever_begins(start, order):
+    names = ("data_machine.py", "worker.py", "training_machine.py")
+    processes = [start(names[number]) for number in order]
+    assert [ended(process) for process in processes] == [""] * 3
+
+
+def test_program_that_can_be_restarted(start, place):
+    data, worker = start("data_machine.py", epochs=20), start("worker.py")
+    first = start("resumable.py")
+    checkpoint = place / "checkpoints" / "step-00000003"
+    while not checkpoint.exists():
+        with suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"it ended with {first.wait(0.02)}: {first.stderr.read()}")
+    first.kill()
+    first.wait(LIMIT)
+    state = json.loads((checkpoint / "data.json").read_text())
+    assert set(state) == {"version", "generation", "epoch", "streams", "fingerprint"}
+    told, last = ended(start("resumable.py")).splitlines()
+    assert re.fullmatch(r"goes on after step [1-9]\d*", told)
+    assert last == "100 steps"
+    assert [ended(data), ended(worker)] == ["", ""]
+
+
+# What it says is so
+
+
+def test_every_rule_is_there_and_the_code_refers_to_it():
+    section = DISTRIBUTED.text.split("## How it works")[1].split("\n## ")[0]
+    there = [int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)]
+    assert there == list(range(1, 14))
+    sources = (
+        ROOT / "highway" / "transport" / f"{name}.py"
+        for name in ("producer", "consumer", "delivery", "roles")
+    )
+    named = re.findall(r"# Rules? (\d+)(?: and (\d+))?\.", "".join(path.read_text() for path in sources))
+    assert {int(number) for pair in named for number in pair if number} == set(there)
+
+
+def test_every_error_of_the_network_is_in_the_table():
+    section = DISTRIBUTED.text.split("## Errors")[1].split("\n## ")[0]
+    shown = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    used = set()
+    for folder in ("transport", "modules/network"):
+        for path in (ROOT / "highway" / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module == "highway.errors":
+                    used |= {alias.name for alias in node.names}
+    others = {"ArgumentError", "ContractError", "HighwayError", "InsecureWarning", "PipelineStateError"}
+    assert shown == used - others
+    assert shown <= set(errors.__all__)
+
+
+def test_numbers_are_those_of_the_code():
+    text = " ".join(DISTRIBUTED.text.split())
+    timing = link.TIMING
+    for words in (
+        f"said nothing for {timing.death:g} s, or",
+        f"within {1000 * timing.ack_delay:g} ms of an acknowledgement",
+        {5: "five deaths"}[timing.deaths],
+        {2: "After two deaths"}[timing.suspect],
+        f"speaks to {link.MAX_PEERS} peers at most",
+    ):
+        assert words in text
