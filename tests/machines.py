@@ -246,7 +246,7 @@ class Processes(contextlib.ExitStack):
 
 
 class Abort(Stage):
-    """Ends its process at one batch, always; or takes more memory than there is."""
+    """Ends its process at one batch, always; or stops it; or takes more memory than there is."""
 
     def __init__(self, victim, how="abort"):
         super().__init__(workers=1)
@@ -256,10 +256,11 @@ class Abort(Stage):
         if [batch.epoch, batch.seq] == self.victim:
             if self.how == "abort":
                 os.abort()
-            if self.how == "hang":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            else:
+            if self.how == "memory":
                 bytearray(1 << 40)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            # The process stops when its main thread is next given a processor: until then this one must not go on.
+            threading.Event().wait()
         return batch
 
 
