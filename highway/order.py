@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,9 @@ from highway.errors import ArgumentError
 from highway.randomness import ORDER_POSITION
 
 __all__ = ["Order", "Task"]
+
+# Samples whose places are found at once.
+BLOCK = 1024
 
 
 class Task(NamedTuple):
@@ -130,6 +132,9 @@ class Order:
 
         All ranks of any world have the same, and any number of epochs.
         """
+        # Only now: it brings OpenSSL into memory, 5 MB that most have no use for.
+        from hashlib import blake2b
+
         hashed = blake2b(digest_size=16)
         order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
         for part in (repr(order).encode(), *parts):
@@ -152,9 +157,15 @@ class Order:
         return self._tasks(iter(epochs), first_seq)
 
     def _tasks(self, epochs: Iterator[int], first_seq: int) -> Iterator[Task]:
+        # Those of some batches are found at once: they cost about as much as those of one.
+        block = max(1, BLOCK // self.batch_size)
         for epoch in epochs:
-            for seq in range(first_seq, len(self)):
-                yield Task(epoch, seq, self._indices(epoch, seq))
+            for first in range(first_seq, len(self), block):
+                last = min(first + block, len(self))
+                indices = self._indices(epoch, first, last)
+                for seq in range(first, last):
+                    begin = (seq - first) * self.batch_size
+                    yield Task(epoch, seq, indices[begin : begin + self.batch_size])
             first_seq = 0
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
@@ -180,12 +191,13 @@ class Order:
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
         epoch = whole("Order", "epoch", epoch, 0, last_epoch)
         seq = whole("Order", "seq", seq, 0, len(self) - 1)
-        return self._indices(epoch, seq)
+        return self._indices(epoch, seq, seq + 1)
 
-    def _indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
-        first = seq * self.batch_size
-        count = min(self.batch_size, self.samples - first)
-        places = np.arange(first, first + count, dtype=np.int64)
+    def _indices(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """Of the batches from number `first` on, up to, but without, number `last`."""
+        places = np.arange(
+            first * self.batch_size, min(last * self.batch_size, self.samples), dtype=np.int64
+        )
         if self.world > 1:
             places *= self.world
             places += self.rank

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -235,3 +237,18 @@ def test_sound_tree_has_no_breach(tmp_path):
 def test_breach_is_found(tmp_path, file, text, breach):
     breaches, _ = violations(tree(tmp_path, SOUND | {file: text}))
     assert breaches == [breach]
+
+
+def test_what_few_need_is_imported_late():
+    """Each of these takes memory, or time, of everybody who imports it."""
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, highway.modules, highway.transforms; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    ).stdout.split()
+    assert "highway.modules.images" in found
+    # OpenSSL, ZMQ, the other formats, the commands.
+    assert not {"_hashlib", "_ssl", "zmq", "msgpack", "PIL", "argparse", "tqdm", "rich"} & {*found}

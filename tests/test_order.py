@@ -110,6 +110,16 @@ def test_tasks_start_anywhere():
         assert rest == everything[start:]
 
 
+@pytest.mark.parametrize("batch_size", [1, 100, 1500])
+def test_tasks_are_what_their_numbers_say(batch_size):
+    """Also where many are found at once, and where the epochs end in between."""
+    order = Order(3001, batch_size, epochs=2, shard=(1, 2))
+    tasks = list(order.tasks(len(order) // 3))
+    assert len(tasks) == 2 * len(order) - len(order) // 3
+    for epoch, seq, indices in tasks:
+        np.testing.assert_array_equal(indices, order.indices(epoch, seq))
+
+
 def test_without_epochs_there_is_no_end():
     order = Order(3, 2, epochs=None)
     epochs = [task.epoch for task in itertools.islice(order, 2001)]

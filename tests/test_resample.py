@@ -206,3 +206,27 @@ def test_variants_give_the_same_bits_for_any_case(case, seed):
     height, width, window, size, filter_, channels = case
     image = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
     same_bits(image, window, size, filter_)
+
+
+# Centred windows
+
+
+@pytest.mark.parametrize("size", [(240, 320), (1, 1), (224, 224), (1, 65536), (7, 3)])
+def test_centred_windows_are_those_of_numpy(size):
+    rng = np.random.default_rng(3)
+    # Columns of one array, as a decoder gives them.
+    heights, widths = rng.integers(1, 5000, (1000, 2)).T
+    windows = np.empty((1000, 4))
+    resample.center_windows(heights, widths, *size, windows)
+    ratio = size[1] / size[0]
+    out_widths, out_heights = np.minimum(widths, heights * ratio), np.minimum(heights, widths * (1 / ratio))
+    left, top = (widths - out_widths) / 2, (heights - out_heights) / 2
+    right, bottom = np.minimum(left + out_widths, widths), np.minimum(top + out_heights, heights)
+    np.testing.assert_array_equal(windows, np.stack((left, top, right, bottom), axis=1))
+
+
+@pytest.mark.parametrize("shapes", [(3, 2, (3, 4)), (3, 3, (2, 4)), (3, 3, (3, 2))])
+def test_shapes_of_centred_windows_must_agree(shapes):
+    heights, widths = (np.ones(count, np.int64) for count in shapes[:2])
+    with pytest.raises(ValueError, match="center_windows: 3 heights"):
+        resample.center_windows(heights, widths, 1, 1, np.empty(shapes[2]))

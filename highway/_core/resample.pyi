@@ -3,6 +3,13 @@ from numpy.typing import NDArray
 
 FILTERS: tuple[str, ...]
 
+def center_windows(
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    height: float,
+    width: float,
+    windows: NDArray[np.float64],
+) -> None: ...
 def resize_batch(
     images: NDArray[np.uint8],
     windows: NDArray[np.float64],

@@ -1,7 +1,7 @@
-"""Antialiased resampling of windows of 8-bit images that are in memory already."""
+"""Windows of pictures, and antialiased resampling of those of 8-bit images that are in memory already."""
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from highway._core cimport simd
 
@@ -25,6 +25,46 @@ cdef extern from "string.h" nogil:
 
 FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 assert len(FILTERS) == HW_FILTERS
+
+
+def center_windows(
+    const int64_t[:] heights not None,
+    const int64_t[:] widths not None,
+    double height,
+    double width,
+    double[:, ::1] windows not None,
+):
+    """The largest centred windows of one aspect ratio.
+
+    Parameters
+    ----------
+    heights, widths : int64 (N,)
+        Sizes of the pictures in pixels.
+    height, width : float
+        The aspect ratio is width / height; both above 0.
+    windows : float64 (N, 4)
+        x0, y0, x1, y1 in pixels, written.
+
+    Raises
+    ------
+    ValueError
+        Where shapes disagree.
+    """
+    cdef Py_ssize_t n = heights.shape[0], i
+    cdef double ratio = width / height, inverse = 1 / ratio, side
+    if widths.shape[0] != n or windows.shape[0] != n or windows.shape[1] != 4:
+        raise ValueError(
+            f"center_windows: {n} heights, {widths.shape[0]} widths and windows of shape "
+            f"{windows.shape[0]} x {windows.shape[1]}; expected N, N and N x 4"
+        )
+    with nogil:
+        for i in range(n):
+            side = min(<double> widths[i], heights[i] * ratio)
+            windows[i, 0] = (widths[i] - side) / 2
+            windows[i, 2] = min(windows[i, 0] + side, <double> widths[i])
+            side = min(<double> heights[i], widths[i] * inverse)
+            windows[i, 1] = (heights[i] - side) / 2
+            windows[i, 3] = min(windows[i, 1] + side, <double> heights[i])
 
 
 cdef int check_placement(

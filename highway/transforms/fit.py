@@ -206,13 +206,8 @@ class CenterFit(Fit):
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
         """Centred windows; nothing is drawn."""
-        ratio = size[1] / size[0]
-        whole, windows = np.empty((len(heights), 2)), np.empty((len(heights), 4))
-        whole[:, 0], whole[:, 1] = widths, heights
-        sides = np.minimum(whole, whole[:, ::-1] * (ratio, 1 / ratio))
-        np.subtract(whole, sides, out=windows[:, :2])
-        windows[:, :2] /= 2
-        np.minimum(windows[:, :2] + sides, whole, out=windows[:, 2:])
+        windows = np.empty((len(heights), 4))
+        resample.center_windows(heights, widths, *size, windows)
         return Placement(windows, _whole_targets(len(heights), size))
 
     def deterministic(self) -> CenterFit:
