@@ -6,6 +6,8 @@ of a batch, that neither looks at them nor repeats what is lost. "msgpack-numpy"
 message, as the first Highway did, where that package is installed. All take turns in every round; medians, and medians
 of the rounds' ratios.
 
+Then what it costs that one of three workers is killed at full speed.
+
 With DIR, also the processor time of a training job that is spread over four processes (decode in one, augment in two,
 receive in one) and of the same work in one process.
 """
@@ -66,6 +68,10 @@ class Process:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
+    def kill(self) -> None:
+        """As a crash would."""
+        self.process.kill()
+
     def cpu(self) -> float:
         """Seconds of processor time so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -120,6 +126,19 @@ def chain(
         result = sink.result()
         used = result["used"] + sum(process.cpu() for process in processes)
         return {**result, "used": used}
+
+
+def with_three_workers(count: int, kill_after: float | None) -> dict[str, Any]:
+    """What the sink of a chain over ipc measured; one of the three workers is killed meanwhile."""
+    with addresses("ipc") as (one, two), contextlib.ExitStack() as stack:
+        stack.enter_context(Process("highway", "source", "--to", one))
+        workers = [stack.enter_context(Process("highway", "worker", "--from", one, "--to", two)) for _ in range(3)]
+        counted = ["--count", str(count), "--warm-up", str(max(1, count // 5))]
+        sink = stack.enter_context(Process("highway", "sink", "--from", two, "--bind", *counted))
+        if kill_after is not None:
+            time.sleep(kill_after)
+            workers[0].kill()
+        return sink.result()
 
 
 def header_microseconds() -> float:
@@ -193,12 +212,16 @@ def main() -> None:
             )
         found: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
         hops: dict[int, list[float]] = {0: [], 1: []}
+        whole, killed = [], []
         for number in range(options.rounds):
             for case, measure in cases.items():
                 found[case].append(measure())
             for count in hops:
                 delay = chain("highway", "ipc", 100, hops=count, nbytes=MEGABYTE, pace=0.005)["delay"]
                 hops[count].append(1e3 * delay)
+            whole.append(with_three_workers(3 * options.count, None))
+            # Somewhere in the middle of what is measured.
+            killed.append(with_three_workers(3 * options.count, 0.6 * whole[-1]["seconds"]))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
 
     print(f"\n{'MB/s':<18}{'highway':>10}{'bare':>8}{'ratio':>8}{'msgpack-numpy':>16}{'ratio':>8}")
@@ -226,6 +249,16 @@ def main() -> None:
     )
     print(
         f"packing and unpacking the header of a batch: {figures['microseconds of a header']:.1f} microseconds"
+    )
+    loss = {
+        "seconds": statistics.median(run["seconds"] for run in whole),
+        "killed": statistics.median(run["seconds"] for run in killed),
+        "longest wait": statistics.median(run["longest"] for run in killed),
+    }
+    figures["one of three workers killed"] = loss
+    print(
+        f"{3 * options.count} batches through three workers over ipc: {loss['seconds']:.1f} s, and {loss['killed']:.1f} "
+        f"s where one of them is killed; the longest wait for a batch is {loss['longest wait']:.1f} s then"
     )
     if options.dir is not None:
         job(options.dir, options.rounds, figures)

@@ -31,6 +31,8 @@ from highway.modules.network import exact
 from highway.transforms import FlipX
 from highway.transport import sockets
 from highway.transport.link import Timing
+from highway.transport.messages import Cursor, Ready
+from highway.transport.wire import encode
 
 # pyzmq keeps a thread and a context of its own from the first large message on; they are none of ours.
 zmq.Frame(bytearray(1 << 20), copy=False)
@@ -276,6 +278,9 @@ def main(options):
     if options.get("fast", True):
         exact.TIMING = FAST
     common = {name: options[name] for name in ("secret", "window") if name in options}
+    if role == "stranger":
+        _intrude(options["source"])
+        return
     if role == "trainer":
         _train(options, common)
         return
@@ -305,6 +310,16 @@ def main(options):
     pipeline.wait()
     pipeline.stop()
     say(end=True)
+
+
+def _intrude(address):
+    """Ask for batches without a key; tell whether anything came back."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(address)
+        for frame in encode(Ready(os.urandom(16), 8, 1 << 30, Cursor(1), "")):
+            dealer.send(frame)
+        say(came=dealer.poll(1000))
 
 
 def _tuple(value):

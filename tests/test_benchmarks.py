@@ -742,6 +742,8 @@ def test_transport_measures_chains_against_bare_sockets(tmp_path):
         assert figures[name]["of bare"] == pytest.approx(figures[name]["highway"] / figures[name]["bare"])
     assert figures["microseconds of a header"] > 0
     assert "for the hop" in done.stdout
+    killed = figures["one of three workers killed"]
+    assert killed["seconds"] > 0 and 0 < killed["longest wait"] <= killed["killed"]
 
 
 @pytest.mark.parametrize(

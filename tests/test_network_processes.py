@@ -399,7 +399,7 @@ def hosts():
 
 def test_three_hosts(processes, hosts, long):
     data, worker, trainer = (("ip", "netns", "exec", name) for name in hosts)
-    key = {"secret": secrets.token_hex(32)}
+    key, other_key = ({"secret": secrets.token_hex(32)} for _ in range(2))
     above, below = "tcp://10.77.0.1:5555", "tcp://10.77.1.2:5556"
     machines = [
         processes.start("data", wrapper=data, out=above, noise=LONG, **key),
@@ -407,6 +407,16 @@ def test_three_hosts(processes, hosts, long):
         processes.start("trainer", wrapper=trainer, paused=True, **{"in": below}, **key),
     ]
     machines[2].go(30)
+    # Others on the network get nothing, of either hub.
+    for hub in (above, below):
+        stranger = processes.start("stranger", wrapper=worker, source=hub)
+        assert stranger.expect("came") == 0
+        assert stranger.wait() == 0
+    thief = processes.start("trainer", wrapper=worker, bind=False, timeout=1, **{"in": above}, **other_key)
+    assert thief.wait() == 1
+    assert thief.batches == []
+    assert "PeerLostError" in str(thief)
+    assert "the last connection that failed: handshake" in str(thief)
     # The cable is pulled, for longer than the death timer, and plugged in again.
     run("ip", "-n", hosts[1], "link", "set", "from0", "down")
     machines[2].tell("run")

@@ -52,15 +52,20 @@ def for_ever(receive: Any, work: float, pause: float) -> None:
 
 
 def measured(receive: Any, warm_up: int, count: int) -> None:
-    """Take batches and print bytes a second, and the delay where the labels are times."""
+    """Take batches and print bytes a second, the longest wait, and the delay where the labels are times."""
     print("ready", flush=True)
     for _ in range(warm_up):
         receive()
     delays = []
     nbytes = 0
+    longest = 0.0
     began, cpu = time.perf_counter(), time.process_time()
+    last = began
     for _ in range(count):
         images, labels = receive()
+        now = time.perf_counter()
+        longest = max(longest, now - last)
+        last = now
         nbytes += images.nbytes
         if labels.dtype == np.float64:
             delays.append(time.monotonic() - labels[0])
@@ -69,6 +74,8 @@ def measured(receive: Any, warm_up: int, count: int) -> None:
         json.dumps(
             {
                 "rate": nbytes / seconds,
+                "seconds": seconds,
+                "longest": longest,
                 "batches": count / seconds,
                 "cpu": (time.process_time() - cpu) / count,
                 "used": time.process_time(),
