@@ -181,14 +181,34 @@ def test_bye_gives_back_what_was_under_way_and_is_answered_once():
     assert take(producer.outbox) == []
 
 
+def test_suspect_waits_for_a_time_that_is_left_to_chance():
+    """Two data machines would send theirs to the same worker at once again and again."""
+    for chance in (0, 100, 255):
+        producer = producer_with(0)
+        producer._random = lambda size, chance=chance: bytes([chance]) * size
+        for life in range(2):
+            producer.receive("c", ready(bytes([life]) * 16), 0.0)
+            assert len(send_all(producer)) == 1
+            producer.lose("c")
+        wait = 8 * chance / 256
+        # It begins when a worker is there.
+        for now, sent in ((30.0, chance == 0), (30.0 + wait - 0.01, 0), (30.0 + wait, chance > 0)):
+            producer.receive("c", ready(b"last" * 4), now)
+            assert len(send_all(producer)) == sent
+
+
 def test_items_beside_a_poison_are_not_given_up():
     producer = producer_with(*range(8))
     producer.receive("c", Bye("stopped"), 0.0)
     given_up, done = [], []
     for life in range(60):
-        now = 20.0 * life
-        producer.receive(life, ready(life.to_bytes(16, "big"), 8), now)
-        while (found := producer.pick()) is not None:
+        for now in (20.0 * life, 20.0 * life + 8):
+            # Suspects are sent the second time.
+            producer.receive(life, ready(life.to_bytes(16, "big"), 8), now)
+            found = producer.pick()
+            if found is not None:
+                break
+        while found is not None:
             producer.commit(*found)
             _, data = found
             if data.item.kind is Kind.ERROR:
@@ -196,6 +216,7 @@ def test_items_beside_a_poison_are_not_given_up():
             elif data.key.seq == 3:
                 break
             producer.receive(life, State(data.link, data.lsn, (), ()), now)
+            found = producer.pick()
         done += producer.done
         producer.done.clear()
         producer.tick(now + 11)
@@ -238,20 +259,42 @@ def test_ping_is_answered_with_what_is_there():
     assert take(consumer.outbox) == [State(b"l" * 16, 5, (), (4, 5))]
 
 
-def test_acknowledgements_join_up_to_a_quarter_of_the_window_or_ten_milliseconds():
-    consumer = consumer_with(window=8)
-    for number in range(4):
-        arrive(consumer, number + 1, number)
-    take(consumer.outbox)
+def test_acknowledgements_join_for_ten_milliseconds():
+    consumer = busy_consumer(4)
     consumer.done(Key(0, 0, 0), 1.0)
+    consumer.tick(1.0)
     assert not consumer.outbox and consumer.due() == pytest.approx(1.01)
-    consumer.done(Key(0, 1, 0), 1.0)
-    assert take(consumer.outbox) == [State(b"l" * 16, 4, (3, 4), ())]
-    consumer.done(Key(0, 2, 0), 1.0)
-    consumer._readied = 1.0
+    consumer.done(Key(0, 1, 0), 1.005)
     consumer.tick(1.02)
-    assert take(consumer.outbox) == [State(b"l" * 16, 4, (4,), ())]
+    assert take(consumer.outbox) == [State(b"l" * 16, 4, (3, 4), ())]
     assert consumer.due() is None
+
+
+def test_acknowledgements_of_half_a_window_go_with_the_next_beat():
+    consumer = busy_consumer(8)
+    for seq in range(4):
+        consumer.done(Key(0, seq, 0), 1.0)
+    assert not consumer.outbox
+    consumer.tick(1.0)
+    assert take(consumer.outbox) == [State(b"l" * 16, 8, (5, 6, 7, 8), ())]
+
+
+def test_acknowledgements_of_three_quarters_of_a_window_go_at_once():
+    consumer = busy_consumer(8)
+    for seq in range(6):
+        assert not consumer.outbox
+        consumer.done(Key(0, seq, 0), 1.0)
+    assert take(consumer.outbox) == [State(b"l" * 16, 8, (7, 8), ())]
+
+
+def busy_consumer(count):
+    """A consumer with a window of 8 that holds so many items, and has nothing to tell."""
+    consumer = consumer_with(window=8)
+    consumer.tick(1.0)
+    for seq in range(count):
+        arrive(consumer, seq + 1, seq)
+    take(consumer.outbox)
+    return consumer
 
 
 def test_second_suspect_is_turned_away_until_the_first_is_done():

@@ -117,23 +117,52 @@ def told(outbox):
     return [message.cursor.streams[0].base for _, message in outbox if isinstance(message, Ready)]
 
 
-def test_trainer_tells_a_cursor_that_moves_in_small_steps():
+def hand_out(trainer, seq, now):
+    key = Key(0, seq, 0)
+    item = Item(Kind.BATCH, [], ())
+    data = Data(trainer.consumer.session, bytes(16), seq + 1, key, 1, "data", item)
+    trainer.receive(True, "above", data, now)
+    trainer.hand_out(key, now)
+    trainer.tick(now)
+
+
+def test_trainer_tells_a_cursor_that_moved_by_a_window():
+    trainer = Trainer(os.urandom, Cursor(1), False, 8, 1 << 30)
+    for seq in range(33):
+        hand_out(trainer, seq, 0.001 * seq)
+    assert told(trainer.consumer.outbox) == [1, 9, 17, 25, 33]
+
+
+def test_trainer_tells_a_cursor_that_moved_a_little_after_fifty_milliseconds():
     trainer = Trainer(os.urandom, Cursor(1), False, 8, 1 << 30)
     trainer.tick(0.0)
-    for seq in range(32):
-        now, key = 0.001 * seq, Key(0, seq, 0)
-        item = Item(Kind.BATCH, [], ())
-        data = Data(trainer.consumer.session, bytes(16), seq + 1, key, 1, "data", item)
-        trainer.receive(True, "above", data, now)
-        trainer.hand_out(key, now)
-        trainer.tick(now)
-    assert told(trainer.consumer.outbox) == list(range(4, 33, 4))
+    hand_out(trainer, 0, 0.0)
+    hand_out(trainer, 1, 0.02)
+    trainer.consumer.outbox.clear()
+    assert trainer.due() <= 0.05
+    trainer.tick(0.049)
+    assert told(trainer.consumer.outbox) == []
+    trainer.tick(0.051)
+    assert told(trainer.consumer.outbox) == [2]
+    assert trainer.due() is None
 
 
-def test_worker_tells_a_cursor_that_moves_in_small_steps():
+def worker_told(worker, bases, seconds):
+    for number, base in enumerate(bases):
+        cursor = Cursor(1, 0, (Progress(base),), "data")
+        worker.receive(False, "below", Ready(bytes(16), 8, 1 << 30, cursor, ""), seconds * number)
+        worker.tick(seconds * number)
+    return told(worker.consumer.outbox)
+
+
+def test_worker_tells_a_cursor_that_moved_by_a_window():
     worker = Worker(os.urandom, 16, 1 << 30)
     worker.consumer.greet("above", 0.0)
-    for base in range(0, 65, 4):
-        cursor = Cursor(1, 0, (Progress(base),), "data")
-        worker.receive(False, "below", Ready(bytes(16), 8, 1 << 30, cursor, ""), 0.001 * base)
-    assert told(worker.consumer.outbox) == list(range(0, 65, 8))
+    assert worker_told(worker, range(0, 65, 4), 0.001)[1:] == [0, 16, 32, 48, 64]
+
+
+def test_worker_tells_a_cursor_that_moved_a_little_after_fifty_milliseconds():
+    worker = Worker(os.urandom, 16, 1 << 30)
+    worker.consumer.greet("above", 0.0)
+    assert {*range(2, 9, 2)} <= {*worker_told(worker, range(0, 10, 2), 0.06)}
+    assert worker.consumer.due() is None

@@ -82,7 +82,9 @@ class Consumer:
         self.duplicates = 0
         self.session = random(16)
         self.links: dict[Peer, _Incoming] = {}
+        # The cursor that was last told, and when.
         self._told: Cursor | None = None
+        self._told_at = -1e9
         self._greeted: set[Peer] = set()
         # Which messages brought an item that is not done.
         self._held: dict[Key, list[tuple[Peer, bytes, int]]] = {}
@@ -122,12 +124,6 @@ class Consumer:
         self.bye(reason)
         self._forget()
         self.cursor = None
-
-    def tell(self) -> None:
-        """Tell everybody a cursor that has moved far, before the next second does: the horizon moves with it."""
-        assert self.cursor is not None
-        if self._told is None or _moved(self._told, self.cursor, self.window):
-            self.ready()
 
     def ready(self) -> None:
         """Tell everybody the cursor, at once."""
@@ -231,7 +227,8 @@ class Consumer:
         if not incoming.acks:
             incoming.since = now
         incoming.acks += 1
-        if incoming.acks * 4 >= self.window:
+        # Before there is nothing left to be sent; mostly `tick` comes first, with a message that has come.
+        if incoming.acks * 4 >= self.window * 3:
             self._state(peer, incoming)
 
     def flush(self) -> None:
@@ -242,17 +239,41 @@ class Consumer:
         self.ready()
 
     def tick(self, now: float) -> None:
-        """Let time pass: READY to everybody, and acknowledgements that have waited for long enough."""
+        """Let time pass: READY to everybody, and acknowledgements that are many, or have waited for long enough."""
         for peer, incoming in self.links.items():
-            if incoming.acks and now - incoming.since >= self._timing.ack_delay:
+            if incoming.acks and (
+                incoming.acks * 2 >= self.window or now - incoming.since >= self._timing.ack_delay
+            ):
                 self._state(peer, incoming)
         if self.repeats(now):
-            self._readied = now
+            self._readied = self._told_at = now
             for peer in self.silent(now, 2 * self._timing.death):
                 # One that comes back is made known again by its PING; who took leave is remembered for it.
                 if peer not in self._greeted and not self.links[peer].gone:
                     del self.links[peer]
             self.ready()
+        elif self._told is not self.cursor and (self.tells_at <= now or self._moved_far):
+            # Producers may go ahead of it by some windows only.
+            self._told_at = now
+            self.ready()
+
+    @property
+    def tells_at(self) -> float:
+        """When `tick` would tell a cursor that has moved a little."""
+        return self._told_at + self._timing.cursor_delay
+
+    @property
+    def _moved_far(self) -> bool:
+        """Whether a window was delivered, or an epoch, since the cursor was told."""
+        told, cursor = self._told, self.cursor
+        if told is None or cursor is None:
+            return True
+        if told.epoch != cursor.epoch or len(told.streams) != len(cursor.streams):
+            return True
+        return any(
+            new.base - old.base >= self.window
+            for old, new in zip(told.streams, cursor.streams, strict=True)
+        )
 
     def repeats(self, now: float) -> bool:
         """Whether `tick` would say READY again."""
@@ -267,15 +288,8 @@ class Consumer:
         return [peer for peer, incoming in self.links.items() if now - incoming.heard > seconds]
 
     def due(self) -> float | None:
-        """When `tick` should be called again for an acknowledgement that waits; None where none does."""
-        since = [incoming.since for incoming in self.links.values() if incoming.acks]
-        return min(since) + self._timing.ack_delay if since else None
-
-
-def _moved(before: Cursor, after: Cursor, window: int) -> bool:
-    """Whether half of a window was delivered in between."""
-    if before.epoch != after.epoch or len(before.streams) != len(after.streams):
-        return True
-    return any(
-        2 * (new.base - old.base) >= window for old, new in zip(before.streams, after.streams, strict=True)
-    )
+        """When `tick` should be called again for what waits to be told; None where nothing does."""
+        since = [incoming.since + self._timing.ack_delay for incoming in self.links.values() if incoming.acks]
+        if self._told is not self.cursor:
+            since.append(self.tells_at)
+        return min(since, default=None)

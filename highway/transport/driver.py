@@ -26,7 +26,7 @@ from highway.transport.security import Security, quoted
 from highway.transport.sockets import Socket, bind, close_context, connect, open_context
 from highway.transport.wire import decode, encode
 
-__all__ = ["Driver", "Place", "Role"]
+__all__ = ["Driver", "Place", "Role", "Signal"]
 
 # Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -87,6 +87,38 @@ class Place(NamedTuple):
     window: int
 
 
+class Signal:
+    """Wakes the one thread that waits for it; a `threading.Condition` would cost as much as a message.
+
+    One that comes while nobody waits is kept: who waits looks again, and may do so in vain.
+
+    Parameters
+    ----------
+    lock : RLock
+        Held by the thread that waits, once; let go meanwhile.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def notify(self) -> None:
+        """Wake the thread."""
+        if self._gate.locked():
+            # Somebody else may have done so in between.
+            with suppress(RuntimeError):
+                self._gate.release()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for so many seconds at most."""
+        self._lock.release()
+        try:
+            self._gate.acquire(timeout=timeout)
+        finally:
+            self._lock.acquire()
+
+
 class _End:
     """One socket."""
 
@@ -122,10 +154,12 @@ class Driver:
 
     Attributes
     ----------
-    changed : threading.Condition
-        Its lock guards the role; notified when there is something to be taken.
-    room : threading.Condition
-        With the same lock; notified when what was handed in is about to be sent, or done.
+    lock : RLock
+        Guards the role.
+    changed : Signal
+        There is something to be taken.
+    room : Signal
+        What was handed in is about to be sent, or done.
     error : BaseException or None
         What ended the thread.
     sent_bytes, sent_items, received_items : int
@@ -146,9 +180,10 @@ class Driver:
         self.role = role
         self.consumer = consumer
         self.producer = producer
-        lock = threading.RLock()
-        self.changed = threading.Condition(lock)
-        self.room = threading.Condition(lock)
+        # Reentrant: the collector may end a pipeline while it is held.
+        self.lock = threading.RLock()
+        self.changed = Signal(self.lock)
+        self.room = Signal(self.lock)
         self.error: BaseException | None = None
         self.closing = False
         self.sent_bytes = self.sent_items = self.received_items = self.malformed = 0
@@ -219,7 +254,7 @@ class Driver:
 
     def _run(self) -> None:
         try:
-            with self.changed:
+            with self.lock:
                 self._greet(self._ends)
             while not self.closing:
                 self._step()
@@ -230,9 +265,9 @@ class Driver:
         finally:
             self.closing = True
             self._close()
-            with self.changed:
-                self.changed.notify_all()
-                self.room.notify_all()
+            with self.lock:
+                self.changed.notify()
+                self.room.notify()
 
     def _open(self, end: _End) -> None:
         socket = end.open(self._context)
@@ -253,7 +288,7 @@ class Driver:
 
     def _step(self) -> None:
         now = time.monotonic()
-        with self.changed:
+        with self.lock:
             due = self.role.due()
             held = self.consumer is not None and self.consumer.held > 0
         wait = BEAT if due is None else min(BEAT, max(0.0, due - now))
@@ -273,7 +308,7 @@ class Driver:
             if end.socket in ready:
                 self._receive(end, arrived)
         now = time.monotonic()
-        with self.changed:
+        with self.lock:
             for end, peer, message in arrived:
                 self._unreachable.pop(peer, None)
                 self.role.receive(end.above, peer, message, now)
@@ -281,9 +316,9 @@ class Driver:
             letters = self._letters()
             # Whoever is woken in vain costs as much as a message.
             if arrived and self.role.offers:
-                self.changed.notify_all()
+                self.changed.notify()
             if self.producer is not None and self.producer.unsent <= LOW:
-                self.room.notify_all()
+                self.room.notify()
         arrived.clear()
         self._send_letters(letters)
         self._lose_unreachable(now)
@@ -300,12 +335,12 @@ class Driver:
                 except (OSError, zmq.ZMQError) as error:
                     end.failure, end.anew = str(error), now + ANEW
                 else:
-                    with self.changed:
+                    with self.lock:
                         self._greet([end])
         elif socket.watch.socket in ready:
             events = socket.watch.read()
             if any(event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED for event in events):
-                with self.changed:
+                with self.lock:
                     self._greet([end])
             if socket.watch.failure not in (None, end.failure):
                 end.failure = socket.watch.failure
@@ -324,15 +359,16 @@ class Driver:
             end.socket = None
 
     def _receive(self, end: _End, arrived: list[tuple[_End, Peer, Message]]) -> None:
-        assert end.socket is not None
+        socket = end.socket
+        assert socket is not None
         for _ in range(TURN):
-            try:
-                frames = [end.socket.recv(NOBLOCK, copy=False)]
-            except zmq.Again:
+            # An exception would cost more than all the rest.
+            if not socket.readable:
                 return
+            frames = [socket.recv(NOBLOCK, copy=False)]
             # What `recv_multipart` does, without asking the socket for each part.
             while frames[-1].more:
-                frames.append(end.socket.recv(copy=False))
+                frames.append(socket.recv(copy=False))
             identity = frames.pop(0).bytes if end.binds else b""
             try:
                 message = decode(frames)
@@ -390,7 +426,7 @@ class Driver:
         for peer in [peer for peer, since in self._unreachable.items() if now - since > UNREACHABLE]:
             del self._unreachable[peer]
             if self.producer is not None and not self._ends[peer.end].above:
-                with self.changed:
+                with self.lock:
                     self.producer.lose(peer)
 
     def _send_data(self, producer: Producer) -> None:
@@ -398,7 +434,7 @@ class Driver:
         for peer in [peer for peer, until in self._blocked.items() if until <= now]:
             del self._blocked[peer]
         for _ in range(TURN):
-            with self.changed:
+            with self.lock:
                 found = producer.pick(self._blocked)
             if found is None:
                 return
@@ -407,16 +443,16 @@ class Driver:
             if not self._send(to, data):
                 self._blocked[to] = now + AGAIN
                 continue
-            with self.changed:
+            with self.lock:
                 producer.commit(to, data)
                 if producer.unsent == LOW:
-                    self.room.notify_all()
+                    self.room.notify()
             self.sent_items += 1
             self.sent_bytes += data.item.nbytes
         self.wake()
 
     def _say_goodbye(self) -> None:
-        with self.changed:
+        with self.lock:
             # First, since whoever says something after BYE is back.
             self.role.tick(time.monotonic())
             self.role.settle()

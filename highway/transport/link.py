@@ -54,6 +54,8 @@ class Timing(NamedTuple):
         After which a silent peer is dead.
     ack_delay : float
         Longest that an acknowledgement waits for others to join.
+    cursor_delay : float
+        Longest that a cursor that has moved waits to be told.
     deaths : int
         So many times the link of an item may die.
     suspect : int
@@ -63,6 +65,7 @@ class Timing(NamedTuple):
     repeat: float = 1.0
     death: float = 10.0
     ack_delay: float = 0.01
+    cursor_delay: float = 0.05
     deaths: int = 5
     suspect: int = 2
 

@@ -38,6 +38,8 @@ __all__ = ["Producer"]
 
 # Seconds after which a peer may have ended since.
 JUST_NOW = 0.05
+# Longest that a suspect waits, as a multiple of the time between two PING; how long is left to chance.
+PATIENCE = 8
 
 
 @dataclass(slots=True)
@@ -306,6 +308,10 @@ class Producer:
                 self._quarantine = min(
                     self.links, key=lambda peer: len(self.links[peer].in_flight), default=None
                 )
+                if self._quarantine is not None:
+                    # Suspects of two data machines, sent at once to each worker that comes, would go on dying together.
+                    wait = PATIENCE * self._timing.repeat * self._random(1)[0] / 256
+                    self._not_before = max(self._not_before, self._now + wait)
             if self._quarantine is not None and self._quarantine not in blocked:
                 out = self.links[self._quarantine]
                 # To one that is heard right now: a suspect that another producer sent may just have ended it.
@@ -323,7 +329,7 @@ class Producer:
             if (
                 out.room(nbytes)
                 and peer not in blocked
-                and peer != self._quarantine
+                and (peer != self._quarantine or self._now < self._not_before)
                 and (best is None or (len(out.in_flight), out.turn) < best[0])
             ):
                 best = (len(out.in_flight), out.turn), peer, out

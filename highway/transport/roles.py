@@ -211,7 +211,6 @@ class Worker:
                 self.consumer.reset(cursor)
             elif self.consumer.cursor is not None:
                 self.consumer.cursor = cursor
-                self.consumer.tell()
         if self.consumer.cursor is None and self.producer.links and self.producer.cursor is not None:
             # Somebody is there again.
             self.consumer.reset(self.producer.cursor)
@@ -316,8 +315,8 @@ class Trainer:
         self.consumer.reset(cursor)
         # Whether anything has come since: then this training machine was the newest once.
         self._accepted = False
-        # What was handed out, and the epoch, when the cursor was last told.
-        self._told, self._epoch = 0, cursor.epoch
+        # What the consumer's cursor counts: items that were handed out this time, and the epoch.
+        self._counted, self._epoch = 0, cursor.epoch
 
     def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
         """Take in a message of a producer."""
@@ -333,7 +332,6 @@ class Trainer:
                 self.failure = error
         while self.consumer.refusals:
             self._refused(self.consumer.refusals.popleft())
-        self._tell()
 
     def _refused(self, refusal: Refusal) -> None:
         if refusal.code == "mismatch":
@@ -349,15 +347,16 @@ class Trainer:
                 self.delivery.generation = refusal.number + 1
                 self.consumer.reset(self.delivery.cursor)
 
-    def _tell(self) -> None:
-        """Tell the cursor where half of a window was handed out since it was told."""
-        if (
-            2 * (self.delivery.delivered - self._told) >= self.consumer.window
-            or self.delivery.epoch != self._epoch
-        ):
-            self._told, self._epoch = self.delivery.delivered, self.delivery.epoch
+    @property
+    def _untold(self) -> bool:
+        """Whether anything was handed out that the consumer's cursor does not count."""
+        return self.delivery.delivered != self._counted or self.delivery.epoch != self._epoch
+
+    def settle(self) -> None:
+        """Have the next READY tell everything that was handed out."""
+        if self._untold:
+            self._counted, self._epoch = self.delivery.delivered, self.delivery.epoch
             self.consumer.cursor = self.delivery.cursor
-            self.consumer.ready()
 
     def hand_out(self, key: Key, now: float) -> bool:
         """Count an item as handed out, and acknowledge it; False for one that was before."""
@@ -365,22 +364,28 @@ class Trainer:
         if not self.delivery.hand_out(key):
             return False
         self.consumer.done(key, now)
-        self._tell()
+        if self.delivery.epoch != self._epoch:
+            self.settle()
+            self.consumer.ready()
         return True
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        if self.consumer.repeats(now):
-            self.consumer.cursor = self.delivery.cursor
+        if (
+            self.delivery.delivered - self._counted >= self.consumer.window
+            or self.delivery.epoch != self._epoch
+            or self.consumer.tells_at <= now
+            or self.consumer.repeats(now)
+        ):
+            self.settle()
         self.consumer.tick(now)
-
-    def settle(self) -> None:
-        """Have the last READY tell everything that was handed out."""
-        self.consumer.cursor = self.delivery.cursor
 
     def due(self) -> float | None:
         """When `tick` is to be called at the latest; None where nothing is due."""
-        return self.consumer.due()
+        due = self.consumer.due()
+        if self._untold:
+            due = self.consumer.tells_at if due is None else min(due, self.consumer.tells_at)
+        return due
 
     @property
     def offers(self) -> bool:

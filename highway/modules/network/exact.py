@@ -95,7 +95,7 @@ class _Producing(_Way):
         key = self._keys.pop(ticket)
         item = self._checked(key, outcome)
         driver, producer = self.driver, self._producer
-        with driver.changed:
+        with driver.lock:
             # In the end nothing new is begun, and `drain` does the waiting.
             while producer.unsent >= AHEAD and not (driver.closing or self.ending):
                 driver.room.wait(LOOK)
@@ -114,7 +114,7 @@ class _Producing(_Way):
     def drain(self) -> None:
         """Wait until everything was acknowledged, as long as somebody is there to do so."""
         driver, producer = self.driver, self._producer
-        with driver.changed:
+        with driver.lock:
             until = time.monotonic() + self._drain_timeout
             while not (driver.closing or self._all_done()):
                 if producer.links:
@@ -180,7 +180,7 @@ class DataWay(_Producing):
                 task = next(tasks, _END)
                 at += 1
             if task is _END:
-                with self.driver.changed:
+                with self.driver.lock:
                     self.role.feed.end(wanted[1])
                 tasks = None
                 continue
@@ -193,7 +193,7 @@ class DataWay(_Producing):
         """Key and position of the next batch; None at the end."""
         role, driver = self.role, self.driver
         alone = time.monotonic()
-        with driver.changed:
+        with driver.lock:
             while not self.over:
                 before = len(role.producer)
                 wanted = role.next()
@@ -285,7 +285,7 @@ class WorkerWay(_Producing):
         ticket = 0
         heard = time.monotonic()
         while True:
-            with driver.changed:
+            with driver.lock:
                 while not role.inbox:
                     if self.over or self._is_over():
                         return
@@ -372,7 +372,7 @@ class TrainerWay(_Way):
         ticket = 0
         received = -1
         while True:
-            with driver.changed:
+            with driver.lock:
                 while not role.delivery.released:
                     if role.failure is not None:
                         raise role.failure
@@ -397,7 +397,7 @@ class TrainerWay(_Way):
     def delivered(self, ticket: int) -> bool:
         """Count a batch as handed out; False for one that was, or that came before a state was loaded."""
         driver = self.driver
-        with driver.changed:
+        with driver.lock:
             delivery, key = self._keys.pop(ticket)
             # Also where the same batch is to come again: its place may be another.
             if delivery is not self.role.delivery:
@@ -405,7 +405,7 @@ class TrainerWay(_Way):
             counted = self.role.hand_out(key, time.monotonic())
             self.begun = self.begun or counted
             if self.role.offers:
-                driver.changed.notify_all()
+                driver.changed.notify()
             speaks = bool(self.role.consumer.outbox)
         if speaks:
             driver.wake()
@@ -413,21 +413,21 @@ class TrainerWay(_Way):
 
     def cursor(self) -> Cursor:
         """What was handed out."""
-        with self.driver.changed:
+        with self.driver.lock:
             return self.role.delivery.cursor
 
     def begin(self, cursor: Cursor) -> None:
         """Begin anew from a cursor."""
-        with self.driver.changed:
+        with self.driver.lock:
             generation = max(cursor.generation, self.role.delivery.generation, new_generation()) + 1
             self.role.begin(cursor._replace(generation=generation), self._ordered)
             self._progress = time.monotonic()
-            self.driver.changed.notify_all()
+            self.driver.changed.notify()
         self.driver.wake()
 
     def reports(self) -> list[tuple[float, dict[str, Any]]]:
         """What the machines above told, and how long ago."""
-        with self.driver.changed:
+        with self.driver.lock:
             now = time.monotonic()
             return [
                 (now - link.heard, report)
