@@ -181,20 +181,41 @@ def test_bye_gives_back_what_was_under_way_and_is_answered_once():
     assert take(producer.outbox) == []
 
 
-def test_suspect_waits_for_a_time_that_is_left_to_chance():
+@pytest.mark.parametrize("chance", [0, 100, 255])
+def test_suspect_that_died_alone_waits_for_a_time_that_is_left_to_chance(chance):
     """Two data machines would send theirs to the same worker at once again and again."""
-    for chance in (0, 100, 255):
-        producer = producer_with(0)
-        producer._random = lambda size, chance=chance: bytes([chance]) * size
-        for life in range(2):
-            producer.receive("c", ready(bytes([life]) * 16), 0.0)
-            assert len(send_all(producer)) == 1
-            producer.lose("c")
-        wait = 8 * chance / 256
-        # It begins when a worker is there.
-        for now, sent in ((30.0, chance == 0), (30.0 + wait - 0.01, 0), (30.0 + wait, chance > 0)):
-            producer.receive("c", ready(b"last" * 4), now)
-            assert len(send_all(producer)) == sent
+    producer = producer_with(0)
+    producer._random = lambda size: bytes([chance]) * size
+    for life in range(3):
+        # The last time it travels alone.
+        producer.receive("c", ready(bytes([life]) * 16), 0.0)
+        assert len(send_all(producer)) == 1
+        producer.lose("c")
+    wait = 4 * chance / 256
+    # It begins when a worker is there.
+    for now, sent in ((30.0, chance == 0), (30.0 + wait - 0.01, 0), (30.0 + wait, chance > 0)):
+        producer.receive("c", ready(b"last" * 4), now)
+        assert len(send_all(producer)) == sent
+
+
+def test_others_go_to_a_worker_while_a_suspect_waits_and_not_while_it_holds_that_of_another():
+    producer = producer_with(0)
+    producer._random = lambda size: bytes([255]) * size
+    for life in range(3):
+        producer.receive("c", ready(bytes([life]) * 16), 0.0)
+        send_all(producer)
+        producer.lose("c")
+    producer.receive("c", ready(b"last" * 4), 10.0)
+    producer.offer(produced(1))
+    assert [data.key.seq for _, data in send_all(producer)] == [1]
+    out = producer.links["c"]
+    producer.receive("c", State(out.link, 1, (), ()), 10.1)
+    producer.receive("c", ready(b"last" * 4), 14.0)
+    assert [data.key.seq for _, data in send_all(producer)] == [0]
+    producer.receive("c", State(out.link, 2, (), (2,)), 14.1)
+    producer.offer(produced(2))
+    assert send_all(producer) == []
+    assert producer.unsent == 1
 
 
 def test_items_beside_a_poison_are_not_given_up():
@@ -285,6 +306,17 @@ def test_acknowledgements_of_three_quarters_of_a_window_go_at_once():
         assert not consumer.outbox
         consumer.done(Key(0, seq, 0), 1.0)
     assert take(consumer.outbox) == [State(b"l" * 16, 8, (7, 8), ())]
+
+
+@pytest.mark.parametrize(("window", "acks"), [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (17, 12), (1024, 16)])
+def test_acknowledgements_go_at_once_while_there_is_room_for_more(window, acks):
+    consumer = consumer_with(window=window)
+    for seq in range(acks):
+        arrive(consumer, seq + 1, seq)
+    for seq in range(acks):
+        assert not consumer.outbox
+        consumer.done(Key(0, seq, 0), 1.0)
+    assert len(take(consumer.outbox)) == 1
 
 
 def busy_consumer(count):
@@ -541,7 +573,7 @@ def test_loss_of_an_ordinary_item_does_not_hold_suspects_up():
     producer = producer_with(0, 1)
     send_all(producer)
     producer.receive("c", State(producer.links["c"].link, 2, (), (1, 2)), 5.0)
-    assert producer._not_before == 0.0
+    assert producer._turned_away_until == 0.0
 
 
 def test_nonsense_generation_is_not_taken_over():

@@ -13,6 +13,8 @@ from highway.transport.messages import Bye, Cursor, Data, Key, Message, Ping, Re
 
 __all__ = ["Consumer"]
 
+# Acknowledgements that wait for others at most: a producer may keep to a smaller window than it is told.
+MOST_ACKS = 16
 # Lsns that one message may pass over; more is no loss but nonsense.
 MOST_MISSING = 4096
 
@@ -82,7 +84,7 @@ class Consumer:
         self.duplicates = 0
         self.session = random(16)
         self.links: dict[Peer, _Incoming] = {}
-        # The cursor that was last told, and when.
+        # The cursor that was last told, and when `tick` last did so.
         self._told: Cursor | None = None
         self._told_at = -1e9
         self._greeted: set[Peer] = set()
@@ -227,8 +229,8 @@ class Consumer:
         if not incoming.acks:
             incoming.since = now
         incoming.acks += 1
-        # Before there is nothing left to be sent; mostly `tick` comes first, with a message that has come.
-        if incoming.acks * 4 >= self.window * 3:
+        # While there is room for some more; mostly `tick` comes first, with a message that has come.
+        if incoming.acks >= max(1, min(MOST_ACKS, self.window * 3 // 4)):
             self._state(peer, incoming)
 
     def flush(self) -> None:
@@ -242,7 +244,8 @@ class Consumer:
         """Let time pass: READY to everybody, and acknowledgements that are many, or have waited for long enough."""
         for peer, incoming in self.links.items():
             if incoming.acks and (
-                incoming.acks * 2 >= self.window or now - incoming.since >= self._timing.ack_delay
+                incoming.acks * 2 >= min(MOST_ACKS, self.window)
+                or now - incoming.since >= self._timing.ack_delay
             ):
                 self._state(peer, incoming)
         if self.repeats(now):
@@ -270,10 +273,8 @@ class Consumer:
             return True
         if told.epoch != cursor.epoch or len(told.streams) != len(cursor.streams):
             return True
-        return any(
-            new.base - old.base >= self.window
-            for old, new in zip(told.streams, cursor.streams, strict=True)
-        )
+        moved = sum(new.base - old.base for old, new in zip(told.streams, cursor.streams, strict=True))
+        return moved >= self.window
 
     def repeats(self, now: float) -> bool:
         """Whether `tick` would say READY again."""

@@ -61,7 +61,7 @@ class Role(Protocol):
         """Let time pass."""
 
     def settle(self) -> None:
-        """Have the last words tell what is so now."""
+        """Have what is said next tell what is so now."""
 
     def due(self) -> float | None:
         """When to call `tick` at the latest."""
@@ -362,10 +362,14 @@ class Driver:
         socket = end.socket
         assert socket is not None
         for _ in range(TURN):
-            # An exception would cost more than all the rest.
+            # Asked first, since an exception costs more than a message.
             if not socket.readable:
                 return
-            frames = [socket.recv(NOBLOCK, copy=False)]
+            try:
+                frames = [socket.recv(NOBLOCK, copy=False)]
+            except zmq.Again:
+                # The connection has ended since, and what had come with it is dropped.
+                return
             # What `recv_multipart` does, without asking the socket for each part.
             while frames[-1].more:
                 frames.append(socket.recv(copy=False))

@@ -39,7 +39,7 @@ __all__ = ["Producer"]
 # Seconds after which a peer may have ended since.
 JUST_NOW = 0.05
 # Longest that a suspect waits, as a multiple of the time between two PING; how long is left to chance.
-PATIENCE = 8
+PATIENCE = 4
 
 
 @dataclass(slots=True)
@@ -126,8 +126,9 @@ class Producer:
         self._turn = 0
         self._pinged = -1e9
         self._now = 0.0
-        # Suspects wait until then.
-        self._not_before = 0.0
+        # Suspects wait until then: since another one is where they would go, and for a time that is left to chance.
+        self._turned_away_until = 0.0
+        self._waits_until = 0.0
 
     def __len__(self) -> int:
         """Items that are not done."""
@@ -135,8 +136,11 @@ class Producer:
 
     @property
     def unsent(self) -> int:
-        """Items that wait to be sent."""
-        return len(self._entries) - sum(len(link.in_flight) for link in self.links.values())
+        """Items that wait to be sent, but for those that have to travel alone."""
+        waiting = len(self._entries) - sum(len(link.in_flight) for link in self.links.values())
+        if self._suspects:
+            waiting -= sum(key in self._entries and self._entries[key].queued for key in {*self._suspects})
+        return waiting
 
     def greet(self, peer: Peer) -> None:
         """Speak to a peer that has not spoken: one that this side connects to."""
@@ -232,7 +236,7 @@ class Producer:
                 entry = self._entries.get(key)
                 if entry is not None and entry.deaths >= self._timing.suspect:
                     # Turned away, since another suspect is there.
-                    self._not_before = now + self._timing.repeat
+                    self._turned_away_until = now + self._timing.repeat
             else:
                 self._finish(key)
 
@@ -267,6 +271,8 @@ class Producer:
         out = self.links.pop(peer, None)
         if out is not None:
             self.deaths += died
+            if peer == self._quarantine:
+                self._quarantine = None
             for key, _ in out.in_flight.values():
                 self._requeue(key, died)
 
@@ -304,20 +310,21 @@ class Producer:
         """
         suspect = _lowest(self._suspects, self._entries)
         if suspect is not None:
-            if self._quarantine not in self.links:
+            if self._quarantine is None:
                 self._quarantine = min(
                     self.links, key=lambda peer: len(self.links[peer].in_flight), default=None
                 )
-                if self._quarantine is not None:
-                    # Suspects of two data machines, sent at once to each worker that comes, would go on dying together.
-                    wait = PATIENCE * self._timing.repeat * self._random(1)[0] / 256
-                    self._not_before = max(self._not_before, self._now + wait)
+                if self._quarantine is not None and self._entries[suspect].deaths > self._timing.suspect:
+                    # It died alone: perhaps with one of another data machine, and both would go on to meet at each
+                    # worker that comes.
+                    self._waits_until = self._now + PATIENCE * self._timing.repeat * self._random(1)[0] / 256
             if self._quarantine is not None and self._quarantine not in blocked:
                 out = self.links[self._quarantine]
                 # To one that is heard right now: a suspect that another producer sent may just have ended it.
-                if not out.in_flight and self._now - out.heard <= JUST_NOW and self._now >= self._not_before:
+                ready = self._now >= max(self._waits_until, self._turned_away_until)
+                if ready and not out.in_flight and self._now - out.heard <= JUST_NOW:
                     return self._quarantine, self._data(out, suspect)
-        elif self._quarantine in self.links and not self.links[self._quarantine].in_flight:
+        elif self._quarantine is not None and not self.links[self._quarantine].in_flight:
             self._quarantine = None
         key = _lowest(self._queue, self._entries)
         if key is None:
@@ -329,7 +336,9 @@ class Producer:
             if (
                 out.room(nbytes)
                 and peer not in blocked
-                and (peer != self._quarantine or self._now < self._not_before)
+                and (
+                    peer != self._quarantine or self._turned_away_until <= self._now < self._waits_until
+                )
                 and (best is None or (len(out.in_flight), out.turn) < best[0])
             ):
                 best = (len(out.in_flight), out.turn), peer, out

@@ -402,11 +402,13 @@ class TrainerWay(_Way):
             # Also where the same batch is to come again: its place may be another.
             if delivery is not self.role.delivery:
                 return False
+            # While something is held, the driver looks again soon.
+            held = self.role.consumer.held
             counted = self.role.hand_out(key, time.monotonic())
             self.begun = self.begun or counted
             if self.role.offers:
                 driver.changed.notify()
-            speaks = bool(self.role.consumer.outbox)
+            speaks = bool(self.role.consumer.outbox) or (not held and self.role.due() is not None)
         if speaks:
             driver.wake()
         return counted
