@@ -132,7 +132,9 @@ def with_three_workers(count: int, kill_after: float | None) -> dict[str, Any]:
     """What the sink of a chain over ipc measured; one of the three workers is killed meanwhile."""
     with addresses("ipc") as (one, two), contextlib.ExitStack() as stack:
         stack.enter_context(Process("highway", "source", "--to", one))
-        workers = [stack.enter_context(Process("highway", "worker", "--from", one, "--to", two)) for _ in range(3)]
+        workers = [
+            stack.enter_context(Process("highway", "worker", "--from", one, "--to", two)) for _ in range(3)
+        ]
         counted = ["--count", str(count), "--warm-up", str(max(1, count // 5))]
         sink = stack.enter_context(Process("highway", "sink", "--from", two, "--bind", *counted))
         if kill_after is not None:
@@ -257,8 +259,9 @@ def main() -> None:
     }
     figures["one of three workers killed"] = loss
     print(
-        f"{3 * options.count} batches through three workers over ipc: {loss['seconds']:.1f} s, and {loss['killed']:.1f} "
-        f"s where one of them is killed; the longest wait for a batch is {loss['longest wait']:.1f} s then"
+        f"{3 * options.count} batches through three workers over ipc: {loss['seconds']:.1f} s, "
+        f"and {loss['killed']:.1f} s where one of them is killed; the longest wait for a batch is "
+        f"{loss['longest wait']:.1f} s then"
     )
     if options.dir is not None:
         job(options.dir, options.rounds, figures)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from highway.errors import DecodeError, HighwayError, ReadError, SecurityError
+from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError, SecurityError
 from highway.options import FITS, parser
 
 if TYPE_CHECKING:
@@ -159,6 +159,11 @@ def _work(options: argparse.Namespace) -> int:
     from highway.modules import ZMQSink, ZMQSource
     from highway.transforms import FlipX
 
+    if options.listen_from and len(options.sources) > 1:
+        raise ArgumentError(
+            f"--listen-from takes one --from, the address to listen at, and there are {len(options.sources)}; "
+            "data machines connect to it with highway serve --connect"
+        )
     with serve.Ending() as ending:
         if options.transforms is None:
             stages = serve.augmentations([FlipX()], options.seed, options.workers)

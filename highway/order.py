@@ -195,9 +195,7 @@ class Order:
 
     def _indices(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
         """Of the batches from number `first` on, up to, but without, number `last`."""
-        places = np.arange(
-            first * self.batch_size, min(last * self.batch_size, self.samples), dtype=np.int64
-        )
+        places = np.arange(first * self.batch_size, min(last * self.batch_size, self.samples), dtype=np.int64)
         if self.world > 1:
             places *= self.world
             places += self.rank

@@ -451,7 +451,7 @@ def test_address_that_is_none_or_in_use(capsys, photos, start):
     _, line = start("serve", photos, "--to", ANY)
     assert "is in use" in wrong(capsys, "serve", photos, "--to", port_of(line, "ZMQSink"))
     two = ("--from", "ipc://a", "--from", "ipc://b")
-    assert "expected one address" in wrong(capsys, "work", *two, "--listen-from", "--to", "ipc://c")
+    assert "takes one --from" in wrong(capsys, "work", *two, "--listen-from", "--to", "ipc://c")
 
 
 def test_folder_that_is_none(capsys, tmp_path):

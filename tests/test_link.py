@@ -503,6 +503,30 @@ def test_data_machine_refuses_a_state_of_other_data():
     assert "2 data machines" in machine.producer.outbox[0][1].text
 
 
+def test_data_machine_refuses_a_state_of_more_than_it_has():
+    machine = DataMachine(Counting(), 0, 1, 10, "data")
+    machine.receive(False, "w", ready(cursor=Cursor(1)), 0.0)
+    machine.feed.end(20)
+    for generation, streams, refused in (
+        (2, ((0, ()),), False),
+        (3, ((1, ()),), True),
+        (4, ((0, (5,)),), True),
+    ):
+        progress = tuple(Progress(*each) for each in streams)
+        machine.receive(False, "w", ready(cursor=Cursor(generation, 2, progress, "data")), 0.0)
+        assert any(isinstance(message, Refusal) for message in take(machine.producer.outbox)) == refused
+
+
+def test_figures_of_who_is_silent_or_gone_are_not_shown():
+    consumer = consumer_with()
+    for peer in ("there", "silent", "gone"):
+        consumer.receive(peer, Ping(b"", b"", 0, 1, [{"name": peer}]), 0.0)
+    consumer.receive("there", Ping(b"", b"", 0, 1, [{"name": "there"}]), 5.5)
+    consumer.receive("gone", Ping(b"", b"", 0, 1, [{"name": "gone"}]), 5.5)
+    consumer.receive("gone", Bye("stopped"), 5.5)
+    assert consumer.reports(6.0) == [(0.5, {"name": "there"})]
+
+
 def test_refusal_from_above_reaches_the_training_machine():
     worker = Worker(Counting(), 4, 10**6)
     worker.receive(False, "t", ready(cursor=Cursor(9)), 0.0)

@@ -433,6 +433,50 @@ def test_state_counts_what_is_handed_out_and_nothing_more(machines, expected):
     assert_once(found + told(pipeline), expected)
 
 
+@pytest.mark.parametrize(("taken", "epochs"), [(BATCHES + 5, 1), (2 * BATCHES, 1), (1, 0)])
+@pytest.mark.parametrize("through_worker", [True, False])
+def test_state_of_more_epochs_than_there_are_is_refused(expected, taken, epochs, through_worker):
+    """Otherwise the epoch would seem to be over, and its rest be lost."""
+    with Machines() as first:
+        sink = first.data(noise(epochs=3))
+        pipeline, source = first.trainer()
+        first.worker(sink, source)
+        found = told(pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
+        state = pipeline.state_dict()
+    with Machines() as second:
+        sink = second.data(noise(epochs=epochs))
+        if through_worker:
+            pipeline, source = second.trainer()
+            second.worker(sink, source)
+        else:
+            pipeline, source = second.trainer(sink.address, bind=False)
+        pipeline.load_state_dict(state)
+        with pytest.raises(StateMismatchError, match=f"the state counts {taken} batches .* epochs="):
+            pipeline.dequeue(timeout=LIMIT)
+    with Machines() as third:
+        sink = third.data()
+        pipeline, source = third.trainer()
+        third.worker(sink, source)
+        pipeline.load_state_dict(state)
+        assert_once(found + told(pipeline), expected)
+
+
+def test_state_of_all_epochs_is_their_end(machines):
+    with Machines() as first:
+        sink = first.data(noise(epochs=2))
+        pipeline, source = first.trainer()
+        first.worker(sink, source)
+        for _ in range(BATCHES):
+            pipeline.dequeue(timeout=LIMIT)
+        state = pipeline.state_dict()
+    assert (state["epoch"], state["streams"][0][0]) in [(1, 0), (0, BATCHES)]
+    sink = machines.data(noise(epochs=1))
+    pipeline, source = machines.trainer()
+    machines.worker(sink, source)
+    pipeline.load_state_dict(state)
+    assert list(pipeline) == []
+
+
 def test_new_data_machine_and_new_trainer_go_on_from_the_state(expected):
     state, found = None, []
     for taken in (5, 16, 3, None):
@@ -969,3 +1013,17 @@ def test_stats_name_the_machines(machines, fast):
         if roles() == ["data", "worker"]:
             break
     assert roles() == ["data", "worker"]
+
+
+def test_stats_leave_out_machines_that_went(machines, fast):
+    sink = machines.data(noise(epochs=None))
+    pipeline, source = machines.trainer()
+    workers = [machines.worker(sink, source) for _ in range(2)]
+
+    def count():
+        pipeline.dequeue(timeout=LIMIT)
+        return [machine.role for machine in pipeline.stats().machines].count("worker")
+
+    eventually(lambda: count() == 2)
+    workers[0].stop()
+    eventually(lambda: count() == 1)

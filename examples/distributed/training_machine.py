@@ -72,6 +72,9 @@ def main():
                     # Here every batch that was handed out is in the model, and no other.
                     save(options.checkpoints, step, model, pipeline.state_dict())
                     print(f"step {step}", flush=True)
+            if step % options.every:
+                # The last steps too: the data machines have ended, and would not make their batches again.
+                save(options.checkpoints, step, model, pipeline.state_dict())
             machines = pipeline.stats().machines
     except (HighwayError, OSError) as error:
         sys.exit(f"training_machine: {error}")

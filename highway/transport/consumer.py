@@ -15,6 +15,8 @@ __all__ = ["Consumer"]
 
 # Acknowledgements that wait for others at most: a producer may keep to a smaller window than it is told.
 MOST_ACKS = 16
+# So many PING may be missed by a producer whose figures are shown still.
+RECENT = 5
 # Lsns that one message may pass over; more is no loss but nonsense.
 MOST_MISSING = 4096
 
@@ -283,6 +285,15 @@ class Consumer:
     def anybody(self, now: float) -> bool:
         """Whether a producer is there."""
         return any(now - incoming.heard <= self._timing.death for incoming in self.links.values())
+
+    def reports(self, now: float) -> list[tuple[float, dict[str, Any]]]:
+        """What the producers that are there told with their last PING, those behind them too, and seconds since."""
+        return [
+            (now - incoming.heard, report)
+            for incoming in self.links.values()
+            if not incoming.gone and now - incoming.heard <= RECENT * self._timing.repeat
+            for report in incoming.reports
+        ]
 
     def silent(self, now: float, seconds: float) -> list[Peer]:
         """Peers that have said nothing for so long."""

@@ -60,6 +60,16 @@ class Feed:
         cursor = self._cursor
         return Key(cursor.epoch, cursor.streams[self.stream].base if cursor.streams else 0, self.stream)
 
+    def counted(self, cursor: Cursor) -> int:
+        """How many batches there must be, since a cursor counts the last of them, or all of its epoch before."""
+        progress = cursor.streams[self.stream] if cursor.streams else Progress()
+        last = progress.beyond[-1] + 1 if progress.beyond else progress.base
+        return cursor.epoch * (self._length or 0) + last
+
+    def halt(self) -> None:
+        """Want nothing more until the next `seek`."""
+        self._next = None
+
     def seek(self, cursor: Cursor) -> None:
         """Go back, or on, to exactly what the cursor lacks."""
         self._cursor = cursor

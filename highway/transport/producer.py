@@ -336,9 +336,7 @@ class Producer:
             if (
                 out.room(nbytes)
                 and peer not in blocked
-                and (
-                    peer != self._quarantine or self._turned_away_until <= self._now < self._waits_until
-                )
+                and (peer != self._quarantine or self._turned_away_until <= self._now < self._waits_until)
                 and (best is None or (len(out.in_flight), out.turn) < best[0])
             ):
                 best = (len(out.in_flight), out.turn), peer, out

@@ -63,6 +63,8 @@ class DataMachine:
         self._fingerprint = fingerprint
         # Average size of a batch.
         self._nbytes = 0.0
+        # The source has fewer batches than this; known once it was asked for one that is not there.
+        self._fewer_than: int | None = None
 
     @property
     def called(self) -> bool:
@@ -94,9 +96,33 @@ class DataMachine:
         if cursor.streams and len(cursor.streams) != self._world:
             return Refusal(
                 "mismatch",
-                f"the state is of {len(cursor.streams)} data machines, this one is {self.feed.stream} of {self._world}",
+                f"the state is of {len(cursor.streams)} data machines, this one is {self.feed.stream} of "
+                f"{self._world}; each needs the shard=(rank, world) that it had when the state was saved",
+            )
+        counted, total = self.feed.counted(cursor), self.feed.total
+        if (total is not None and counted > total) or (
+            self._fewer_than is not None and counted >= self._fewer_than
+        ):
+            return Refusal(
+                "mismatch",
+                f"the state counts {counted} batches of stream {self.feed.stream}, and there are fewer; the data "
+                "machine needs the epochs= that it had when the state was saved, or more",
             )
         return None
+
+    @property
+    def counted(self) -> int:
+        """How many batches the training machine says that there are at least."""
+        return 0 if self.producer.cursor is None else self.feed.counted(self.producer.cursor)
+
+    def fall_short(self, position: int) -> None:
+        """Learn that the source ends before a batch that the cursor counts: the state is of more epochs."""
+        self._fewer_than = position
+        self.feed.halt()
+        assert self.producer.cursor is not None
+        refusal = self._speaks_against(self.producer.cursor)
+        assert refusal is not None
+        self.producer.refuse(refusal)
 
     def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
         """Take in a message of a consumer."""

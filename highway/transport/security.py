@@ -216,7 +216,8 @@ def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
     plain = content if len(content) == SECRET_BYTES else _decoded(content.decode("latin-1"))
     if plain is None:
         raise SecurityError(
-            f"{where} has no secret in it; expected {SECRET_BYTES} bytes, or their hex or base64 text; {make}"
+            f"{where} has no secret in it; expected {SECRET_BYTES} bytes, or their hex or base64 text; "
+            f"remove it, and {make}"
         )
     return Keys(plain)
 

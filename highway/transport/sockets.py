@@ -165,7 +165,7 @@ class Socket(zmq.Socket[bytes]):
     @property
     def readable(self) -> bool:
         """Whether there is a message."""
-        return bool(BareSocket.get(self, EVENTS) & POLLIN)
+        return bool(int(BareSocket.get(self, EVENTS)) & POLLIN)
 
     def send(self, *arguments: Any, **options: Any) -> Any:
         """Without what pyzmq does in Python for sockets of other kinds."""
@@ -420,8 +420,15 @@ def _hand_over(socket: Socket, listener: plain.socket, name: str) -> None:
 
 def _folder(path: str) -> int:
     """The folder of a socket, opened; made if it is missing."""
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise AddressError(
+            f"Folder {path!r}, for the socket, cannot be made, since the one above it is missing: "
+            f"mkdir -p {shlex.quote(os.path.dirname(path))}"
+        ) from None
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(folder)

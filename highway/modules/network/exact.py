@@ -173,19 +173,27 @@ class DataWay(_Producing):
         tasks: Iterator[Any] | None = None
         at = ticket = 0
         while (wanted := self._wanted()) is not None:
-            if tasks is None or not at <= wanted[1] <= at + AHEAD:
-                tasks, at = source.tasks_from(wanted[1]), wanted[1]
+            key, position = wanted
+            if tasks is None or not at <= position <= at + AHEAD:
+                tasks, at = source.tasks_from(position), position
+            fresh = at == position
             task: Any = _END
-            while at <= wanted[1]:
+            while at <= position:
                 task = next(tasks, _END)
                 at += 1
             if task is _END:
+                # Asked for what is behind its end, a source does not say where that is.
+                behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
-                    self.role.feed.end(wanted[1])
+                    if behind and position <= self.role.counted:
+                        self.role.fall_short(position)
+                    else:
+                        self.role.feed.end(position)
+                self.driver.wake()
                 tasks = None
                 continue
-            self._keys[ticket] = wanted[0]
-            self._identities[ticket] = wanted[0].epoch, wanted[0].seq
+            self._keys[ticket] = key
+            self._identities[ticket] = key.epoch, key.seq
             ticket += 1
             yield task
 
@@ -430,9 +438,4 @@ class TrainerWay(_Way):
     def reports(self) -> list[tuple[float, dict[str, Any]]]:
         """What the machines above told, and how long ago."""
         with self.driver.lock:
-            now = time.monotonic()
-            return [
-                (now - link.heard, report)
-                for link in self.role.consumer.links.values()
-                for report in link.reports
-            ]
+            return self.role.consumer.reports(time.monotonic())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
@@ -87,8 +86,8 @@ class Meter:
 
 def relayed(consumer: Consumer) -> list[dict[str, Any]]:
     """What the machines above told, for those below: known figures only, and not of too many."""
-    reports = (report for link in consumer.links.values() for report in link.reports)
-    return [_known(report) for report in itertools.islice(reports, MOST_REPORTS)]
+    reports = consumer.reports(time.monotonic())
+    return [_known(report) for _, report in reports[:MOST_REPORTS]]
 
 
 def _known(report: dict[str, Any]) -> dict[str, Any]:
