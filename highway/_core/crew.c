@@ -16,7 +16,7 @@ enum { OPEN_FILES = 16 };
 #define TOGETHER_BYTES ((size_t)64 << 20)
 
 /* Memory for pictures that have no image yet. */
-#define AHEAD_BYTES ((size_t)4 << 20)
+#define AHEAD_BYTES ((size_t)8 << 20)
 
 /* Pictures that a worker should have of a job, on average. */
 enum { PICTURES_EACH = 16 };

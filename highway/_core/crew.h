@@ -15,7 +15,7 @@
 #include "jpeg_decoder.h"
 
 /* Pictures that are decoded at most before there is an image for them. */
-enum { HW_AHEAD = 8 };
+enum { HW_AHEAD = 16 };
 
 typedef struct {
     const char *path;
