@@ -155,6 +155,30 @@ def test_lower_generation_is_refused_by_name():
     assert isinstance(answer, Refusal) and answer.code == "superseded" and answer.number == 5
 
 
+def test_who_knows_of_no_training_machine_is_told_of_the_end_too():
+    consumer, producer = Consumer(Counting(), 4, 10**6), producer_with()
+    consumer.greet("above", 0.0)
+    for message in take(consumer.outbox):
+        producer.receive("below", message, 0.0)
+    assert list(producer.links) == ["c"]
+    producer.bye("end")
+    assert ("below", Bye("end")) in producer.outbox
+    # Also where the greeting was lost.
+    consumer.tick(2.0)
+    assert take(consumer.outbox) == [State(bytes(16), 0, (), ())]
+
+
+def test_who_knows_an_older_generation_only_is_told_of_the_end_too():
+    """A worker that has not reached the new training machine yet would wait for ever."""
+    producer = producer_with()
+    for peer, generation in (("new", 7), ("old", 6), ("left", 6), ("came", 6), ("came", 7)):
+        producer.receive(peer, ready(cursor=Cursor(generation)), 0.0)
+    producer.receive("left", Bye("stopped"), 0.0)
+    producer.outbox.clear()
+    producer.bye("end")
+    assert {peer for peer, _ in producer.outbox} == {"new", "old", "came"}
+
+
 def test_what_the_cursor_counts_is_not_taken():
     producer = Producer(Counting())
     producer.receive("c", ready(cursor=Cursor(1, 0, (Progress(2, (4,)),))), 0.0)
@@ -265,7 +289,7 @@ def test_nobody_is_asked_before_a_cursor_is_known():
     consumer.greet("p", 0.0)
     consumer.tick(5.0)
     consumer.receive("p", Ping(b"", b"", 0, 1, []), 5.0)
-    assert not consumer.outbox
+    assert not any(isinstance(message, Ready) for message in take(consumer.outbox))
 
 
 def test_ping_is_answered_with_what_is_there():
@@ -573,6 +597,7 @@ def test_cursor_is_trimmed_to_what_fits():
     wide = Cursor(1, 0, tuple(Progress(0, tuple(range(2, 3000, 2))) for _ in range(10)), "data")
     consumer = Consumer(Counting(), 4, 10**6)
     consumer.greet("p", 0.0)
+    consumer.outbox.clear()
     consumer.reset(wide)
     (message,) = take(consumer.outbox)
     told = message.cursor

@@ -433,7 +433,7 @@ def test_state_counts_what_is_handed_out_and_nothing_more(machines, expected):
     assert_once(found + told(pipeline), expected)
 
 
-@pytest.mark.parametrize(("taken", "epochs"), [(BATCHES + 5, 1), (2 * BATCHES, 1), (1, 0)])
+@pytest.mark.parametrize(("taken", "epochs"), [(BATCHES + 5, 1), (2 * BATCHES, 1)])
 @pytest.mark.parametrize("through_worker", [True, False])
 def test_state_of_more_epochs_than_there_are_is_refused(expected, taken, epochs, through_worker):
     """Otherwise the epoch would seem to be over, and its rest be lost."""
@@ -752,6 +752,19 @@ def test_worker_that_is_stopped_leaves_its_batches_to_the_others(machines, expec
     lazy.stop()
     machines.worker(sink, source)
     assert_once(told(pipeline), expected)
+
+
+def test_worker_that_never_reached_a_training_machine_ends_with_the_data(machines, expected):
+    sink = machines.data()
+    pipeline, source = machines.trainer()
+    with Machines() as place:
+        _, nobody = place.trainer()
+        address = nobody.address
+    lost = machines.worker(sink, address)
+    eventually(lambda: sink._way.role.producer._unaware)
+    machines.worker(sink, source)
+    assert_once(told(pipeline), expected)
+    lost.wait(LIMIT)
 
 
 def test_end_of_the_data_is_not_lost_with_a_worker(machines, monkeypatch, expected):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from highway.transport import link
-from highway.transport.link import BYE, TIMING, Peer, Random, Timing, answer, trimmed
+from highway.transport.link import BYE, NO_LINK, TIMING, Peer, Random, Timing, answer, trimmed
 from highway.transport.messages import Bye, Cursor, Data, Key, Message, Ping, Ready, Refusal, State
 
 __all__ = ["Consumer"]
@@ -58,7 +58,7 @@ class Consumer:
         Items that were not here before.
     refusals : deque of Refusal
     cursor : Cursor or None
-        What READY tells; without one, nobody is asked for anything.
+        What READY tells; without one, nobody is asked for anything, and an empty STATE makes this end known.
     knows : callable
         Whether an item is not wanted again.
     duplicates : int
@@ -144,6 +144,9 @@ class Consumer:
         if self.cursor is not None:
             message = Ready(self.session, self.window, self.window_bytes, trimmed(self.cursor), self._version)
             self.outbox.append((peer, message))
+        else:
+            # Nothing is asked for, but who is known is told of the end.
+            self.outbox.append((peer, State(NO_LINK, 0, (), ())))
 
     def receive(self, peer: Peer, message: Message, now: float) -> None:
         """Take in a message of a producer; what only a consumer would say is dropped."""

@@ -18,6 +18,7 @@ from highway.transport.messages import Bye, Cursor, Item, Key, Message, Progress
 __all__ = [
     "BYE",
     "MAX_PEERS",
+    "NO_LINK",
     "TIMING",
     "CursorNews",
     "Peer",
@@ -38,6 +39,9 @@ MOST_BEYOND = 4096
 
 BYE = "bye"
 """The answer to a BYE: the other one may close its socket now, and nothing that is under way is lost."""
+
+NO_LINK = bytes(16)
+"""What a STATE is about that only says that somebody is there."""
 
 Peer = Hashable
 Random = Callable[[int], bytes]

@@ -123,6 +123,8 @@ class Producer:
         self._suspects: list[Key] = []
         self._quarantine: Peer = None
         self._strangers: dict[Peer, None] = {}
+        # Those that do not know the newest generation, or none, and are to hear of the end all the same.
+        self._unaware: dict[Peer, None] = {}
         self._turn = 0
         self._pinged = -1e9
         self._now = 0.0
@@ -175,7 +177,7 @@ class Producer:
 
     def bye(self, reason: str) -> None:
         """Take leave of everybody."""
-        for peer in dict.fromkeys([*self.links, *self._strangers]):
+        for peer in dict.fromkeys([*self.links, *self._strangers, *self._unaware]):
             self.outbox.append((peer, Bye(reason)))
 
     def receive(self, peer: Peer, message: Message, now: float) -> None:
@@ -187,6 +189,7 @@ class Producer:
             self._state(peer, message, now)
         elif isinstance(message, Bye):
             self._forget(peer, died=False)
+            self._unaware.pop(peer, None)
             answer(self.outbox, peer, message)
 
     def _ready(self, peer: Peer, message: Ready, now: float) -> None:
@@ -195,7 +198,9 @@ class Producer:
             text = f"generation {cursor.generation} was superseded by {known.generation}"
             self.outbox.append((peer, Refusal("superseded", text, known.generation)))
             self._forget(peer, died=False)
+            self._meet(peer)
             return
+        self._unaware.pop(peer, None)
         refusal = self.admits(cursor)
         if refusal is not None:
             self.outbox.append((peer, refusal))
@@ -222,8 +227,15 @@ class Producer:
         out.window, out.window_bytes = min(message.window, self.most_window), message.window_bytes
         out.heard = now
 
+    def _meet(self, peer: Peer) -> None:
+        """Remember somebody who is not served, up to a number."""
+        if len(self._unaware) < link.MAX_PEERS:
+            self._unaware[peer] = None
+
     def _state(self, peer: Peer, message: State, now: float) -> None:
         out = self.links.get(peer)
+        if out is None:
+            self._meet(peer)
         if out is None or out.link != message.link or message.upto > out.high:
             return
         out.heard = now

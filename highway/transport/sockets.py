@@ -53,9 +53,6 @@ HEARTBEAT_LIMIT = 60_000
 RECONNECT = 100
 RECONNECT_LIMIT = 5_000
 
-# Plain numbers: zmq's own take longer to be joined.
-EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
-
 # Seconds to wait for another process that is about to bind in the same folder.
 _FOLDER_LIMIT = 2.0
 
@@ -161,11 +158,6 @@ class Socket(zmq.Socket[bytes]):
     def endpoint(self) -> str:
         """Where it is bound, with the port that was free."""
         return bytes(self.getsockopt(zmq.LAST_ENDPOINT) or b"").rstrip(b"\0").decode()
-
-    @property
-    def readable(self) -> bool:
-        """Whether there is a message."""
-        return bool(int(BareSocket.get(self, EVENTS)) & POLLIN)
 
     def send(self, *arguments: Any, **options: Any) -> Any:
         """Without what pyzmq does in Python for sockets of other kinds."""

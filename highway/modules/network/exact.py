@@ -185,10 +185,10 @@ class DataWay(_Producing):
                 # Asked for what is behind its end, a source does not say where that is.
                 behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
-                    if behind and position <= self.role.counted:
-                        self.role.fall_short(position)
-                    else:
+                    if not behind:
                         self.role.feed.end(position)
+                    elif position <= self.role.counted:
+                        self.role.fall_short(position)
                 self.driver.wake()
                 tasks = None
                 continue

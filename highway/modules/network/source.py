@@ -229,6 +229,10 @@ class ZMQSource(Source):
             raise PipelineStateError(
                 f"{self.name}: batches were handed out already; load a state before the first dequeue()"
             )
+        if way.driver.closing:
+            raise PipelineStateError(
+                f"{self.name}: the data has ended, or the pipeline was stopped; load a state into a new one"
+            )
         way.begin(cursor)
 
     def _trainer(self, what: str) -> TrainerWay:

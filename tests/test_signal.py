@@ -1,14 +1,12 @@
-"""The thread of the sockets: how it is woken, and what connections do to it."""
+"""How the threads of a machine wake each other."""
 
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
-import zmq
 from concurrency import LIMIT
 
-from highway.transport.driver import Driver, Signal
+from highway.transport.driver import Signal
 
 
 @pytest.fixture
@@ -59,17 +57,3 @@ def test_signal_that_came_before_is_kept_once(lock):
 
 def test_wait_for_a_signal_has_an_end(lock):
     assert waits(Signal(lock), lock, 0.05) >= 0.05
-
-
-def test_message_that_went_with_its_connection_is_no_error():
-    class Ended:
-        """As libzmq's: it had a message when it was asked, and drops it when the connection ends."""
-
-        readable = True
-
-        def recv(self, *_, **__):
-            raise zmq.Again
-
-    arrived = []
-    Driver._receive(SimpleNamespace(), SimpleNamespace(socket=Ended(), binds=False), arrived)
-    assert arrived == []
