@@ -157,7 +157,7 @@ class Order:
         return self._tasks(iter(epochs), first_seq)
 
     def _tasks(self, epochs: Iterator[int], first_seq: int) -> Iterator[Task]:
-        # Those of some batches are found at once: they cost about as much as those of one.
+        # Those of some batches are found at once: for few, the calls cost more than the places.
         block = max(1, BLOCK // self.batch_size)
         for epoch in epochs:
             for first in range(first_seq, len(self), block):
