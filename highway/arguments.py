@@ -12,7 +12,27 @@ from highway.errors import ArgumentError
 
 _LARGEST = sys.float_info.max
 
-__all__ = ["number", "numbers", "size", "whole"]
+__all__ = ["flag", "number", "numbers", "size", "whole"]
+
+
+def flag(owner: str, name: str, value: object) -> bool:
+    """True or False, of Python or of NumPy.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    # Not its value, which may be a secret in the wrong place.
+    raise ArgumentError(f"{owner}: {name} is of type {type(value).__name__}; expected True or False")
 
 
 def whole(owner: str, name: str, value: object, lowest: int, highest: int | None = None) -> int:

@@ -106,6 +106,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     _add_data(serve)
     serve.add_argument(
         "--to",
+        type=_address,
         required=True,
         metavar="ADDR",
         help="where to listen: tcp://HOST:PORT, tcp://*:PORT or ipc://PATH",
@@ -130,12 +131,15 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     work.add_argument(
         "--from",
         dest="sources",
+        type=_address,
         action="append",
         required=True,
         metavar="ADDR",
         help="where data machines listen; once for each",
     )
-    work.add_argument("--to", required=True, metavar="ADDR", help="where the training machine listens")
+    work.add_argument(
+        "--to", type=_address, required=True, metavar="ADDR", help="where the training machine listens"
+    )
     work.add_argument(
         "--listen-from", action="store_true", help="listen at the one --from ADDR; data machines connect"
     )
@@ -278,6 +282,12 @@ def _window(text: str) -> int:
     if number > 4096:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 4096")
     return number
+
+
+def _address(text: str) -> str:
+    if text.startswith("inproc:"):
+        raise argparse.ArgumentTypeError(f"{text!r} is within this process, where nobody else is")
+    return text
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import philox
-from highway.arguments import whole
+from highway.arguments import flag, whole
 from highway.errors import ArgumentError
 from highway.randomness import ORDER_POSITION
 
@@ -94,7 +94,7 @@ class Order:
     ) -> None:
         self.size = whole(owner, "size", size, 1, 2**32)
         self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
-        self.shuffle = bool(shuffle)
+        self.shuffle = flag(owner, "shuffle", shuffle)
         self.seed = whole(owner, "seed", seed, 0, 2**64 - 1)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         pair: object = shard
@@ -102,7 +102,7 @@ class Order:
             raise ArgumentError(f"{owner}: shard is {shard!r}; expected (rank, world)")
         self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)
         self.rank = whole(owner, "shard[0] (rank)", pair[0], 0, self.world - 1)
-        self.drop_last = bool(drop_last)
+        self.drop_last = flag(owner, "drop_last", drop_last)
         self.samples = self.size // self.world if self.drop_last else -(-self.size // self.world)
         """Samples of one epoch on each rank, before an incomplete last batch is left out."""
         self._batches = self.samples // self.batch_size

@@ -2,8 +2,11 @@
 
 import multiprocessing
 import os
+import platform
 import socket as plain
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -548,6 +551,43 @@ def test_context_is_not_closed_under_a_socket():
     hub.close()
     close_context(context)
     assert context.closed
+
+
+FAULTS_OF_FRAMES = """
+import resource
+import numpy as np
+from highway.transport.sockets import close_context, open_context
+
+context = open_context()
+def faults():
+    # Three of 3 MB at once, as frames under way: the end of the heap is free again and again.
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        frames = [np.ones(3 << 20, np.uint8) for _ in range(3)]
+        del frames
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+close_context(context)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
+def test_memory_of_frames_is_not_mapped_anew_for_each():
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))
+    }
+    answer = subprocess.run(
+        [sys.executable, "-c", FAULTS_OF_FRAMES],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=environment,
+    )
+    # Each frame has 768 pages.
+    assert int(answer.stdout) < 768, answer.stdout
 
 
 def test_other_contexts_are_refused():

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from highway.arguments import number, numbers, size, whole
+from highway.arguments import flag, number, numbers, size, whole
 from highway.errors import ArgumentError
 
 
 def test_what_passes_is_a_plain_value():
+    assert flag("M", "f", True) is flag("M", "f", np.bool_(True)) is True
     assert whole("M", "n", 3, 3, 3) == 3
     assert type(whole("M", "n", np.uint8(3), 0)) is int
     assert whole("M", "n", 10**400, 0) == 10**400
@@ -23,6 +24,8 @@ def test_what_passes_is_a_plain_value():
 @pytest.mark.parametrize(
     ("check", "message"),
     [
+        (lambda: flag("M", "f", "no"), "M: f is of type str; expected True or False"),
+        (lambda: flag("M", "f", 1), "M: f is of type int; expected True or False"),
         (lambda: whole("M", "n", 2, 3, 5), "M: n is 2; expected a whole number from 3 to 5"),
         (lambda: whole("M", "n", 6, 3, 5), "M: n is 6; expected a whole number from 3 to 5"),
         (lambda: whole("M", "n", 0, 1), "M: n is 0; expected a whole number of 1 or more"),

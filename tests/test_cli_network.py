@@ -451,6 +451,9 @@ def test_address_that_is_none_or_in_use(capsys, photos, start):
     _, line = start("serve", photos, "--to", ANY)
     assert "is in use" in wrong(capsys, "serve", photos, "--to", port_of(line, "ZMQSink"))
     two = ("--from", "ipc://a", "--from", "ipc://b")
+    with pytest.raises(SystemExit):
+        run(capsys, "serve", photos, "--to", "inproc://x")
+    assert "within this process" in capsys.readouterr().err
     assert "takes one --from" in wrong(capsys, "work", *two, "--listen-from", "--to", "ipc://c")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import whole
+from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.engine import Module, Stage
 from highway.errors import ArgumentError, ContractError
@@ -71,7 +71,7 @@ class Augmentations(Stage):
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.transforms = _checked(transforms)
-        self.deterministic = bool(deterministic)
+        self.deterministic = flag(self.name, "deterministic", deterministic)
         self.seed = whole("Augmentations", "seed", seed, 0, 2**64 - 1)
         self._steps = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from highway._core import jpeg, resample
 from highway._core.pool import waiting
-from highway.arguments import number, whole
+from highway.arguments import flag, number, whole
 from highway.batch import Batch, empty
 from highway.engine import Source
 from highway.errors import (
@@ -147,8 +147,8 @@ class ImageFileReader(Source):
         _choice("color", color, ("rgb", "gray"))
         _choice("on_error", on_error, ("raise", "skip", "replace"))
         self.on_error = on_error
-        self.exif = bool(exif)
-        self.exact = bool(exact)
+        self.exif = flag(self.name, "exif", exif)
+        self.exact = flag(self.name, "exact", exact)
         self.max_pixels = whole("ImageFileReader", "max_pixels", max_pixels, 1, 2**62)
         self.fit.colour(1 if color == "gray" else 3)
         self.seed = seed

@@ -22,6 +22,7 @@ import warnings
 import zmq
 from zmq.utils import z85
 
+from highway.arguments import flag
 from highway.errors import ArgumentError, InsecureWarning, SecurityError
 
 __all__ = [
@@ -282,10 +283,7 @@ class Security:
     def __init__(
         self, owner: str, secret: bytes | str | os.PathLike[str] | None = None, insecure: bool = False
     ) -> None:
-        if not isinstance(insecure, bool):
-            raise ArgumentError(
-                f"{owner}: insecure is of type {type(insecure).__name__}; expected True or False"
-            )
+        insecure = flag(owner, "insecure", insecure)
         if insecure and secret is not None:
             raise ArgumentError(f"{owner}: insecure is True and a secret is given; expected one of them")
         self.owner = owner

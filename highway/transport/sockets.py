@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import zmq
 from zmq.backend import Socket as BareSocket
 
@@ -52,6 +53,9 @@ HEARTBEAT = 5_000
 HEARTBEAT_LIMIT = 60_000
 RECONNECT = 100
 RECONNECT_LIMIT = 5_000
+
+# The largest block, in bytes, that glibc's malloc learns from when it is freed: 32 MiB with its own header.
+LARGEST_BLOCK = (32 << 20) - 8192
 
 # Seconds to wait for another process that is about to bind in the same folder.
 _FOLDER_LIMIT = 2.0
@@ -88,6 +92,7 @@ def open_context() -> zmq.Context[zmq.Socket[bytes]]:
             context = _Context()
             context.process = os.getpid()
             context.opened = weakref.WeakSet()
+            _keep_freed_memory()
             _shared = context
         _shared.users += 1
         return _shared
@@ -121,6 +126,16 @@ def close_context(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     ours.term()
     if ours.authenticator is not None:
         ours.authenticator.join()
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep the memory of a frame for the next one.
+
+    glibc gives memory back when twice the largest block that was ever freed is free at the end of a heap: with blocks
+    that are frames, again and again, and every page of the next frame has to be cleared and mapped. A block of the
+    largest size that counts, never touched, makes that 64 MB. Who has set glibc's thresholds keeps them.
+    """
+    np.empty(LARGEST_BLOCK, np.uint8)
 
 
 def _ours(context: zmq.Context[zmq.Socket[bytes]]) -> _Context:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from highway.arguments import number, whole
+from highway.arguments import flag, number, whole
 from highway.batch import Batch
 from highway.engine import Module, Outlet, Source
 from highway.errors import ArgumentError, PipelineStateError, StateMismatchError
@@ -43,18 +43,19 @@ def place_of(
     insecure: bool,
 ) -> Place:
     """Where a module is bound or connects to; checked, not opened."""
+    bind = flag(owner, "bind", bind)
     texts = [addr] if isinstance(addr, str) else list(addr)
     if not texts or (bind and len(texts) > 1):
         raise ArgumentError(
             f"{owner}: addr is {addr!r}; expected one address{'' if bind else ', or a list of some'}"
         )
-    addresses = tuple(parse(owner, text, bind=bool(bind)) for text in texts)
+    addresses = tuple(parse(owner, text, bind=bind) for text in texts)
     if len(set(addresses)) != len(addresses):
         raise ArgumentError(f"{owner}: addr is {addr!r}; expected every address once")
     security = Security(owner, secret, insecure)
     for address in addresses:
         security.keys_for(str(address), local=address.is_local)
-    return Place(addresses, bool(bind), security, window)
+    return Place(addresses, bind, security, window)
 
 
 def version() -> str:
@@ -137,7 +138,7 @@ class ZMQSource(Source):
         self.delivery = delivery_of(self.name, delivery)
         self.window = whole(self.name, "window", window, 1, MOST_WINDOW)
         self.place = place_of(self.name, addr, bind, self.window, secret, insecure)
-        self.ordered = bool(ordered)
+        self.ordered = flag(self.name, "ordered", ordered)
         if self.ordered and self.delivery != "exactly-once":
             raise ArgumentError(
                 f"{self.name}: ordered is True with delivery={delivery!r}; only 'exactly-once' can be"
