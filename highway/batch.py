@@ -1,8 +1,8 @@
-"""Batch: named arrays in order, and the identity of the samples in them."""
+"""Batch: named arrays in order, those of its boxes among them, and the identity of the samples in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from keyword import iskeyword
 from typing import Any
@@ -39,6 +39,13 @@ class Batch:
         What every sample is called where it comes from (a file name, a key of a store).
     applied : int
         How many transforms the batch has been through; the next one draws at this position.
+    extras : mapping of str to ndarray, optional
+        Further arrays, that have names as fields do and that unpacking leaves out.
+    offsets : int64 array of shape (N + 1,), optional
+        Where samples have different numbers of rows, as of boxes: those of sample i are ``offsets[i]`` up to
+        ``offsets[i + 1]``, from 0 to the last.
+    ragged : sequence of str, optional
+        Which of the fields and extras have ``offsets[-1]`` rows, instead of one for each sample.
 
     Raises
     ------
@@ -47,7 +54,8 @@ class Batch:
 
     Attributes
     ----------
-    fields : dict of str to ndarray
+    fields, extras : dict of str to ndarray
+    ragged : frozenset of str
 
     Examples
     --------
@@ -56,11 +64,27 @@ class Batch:
     >>> images, labels = batch
     >>> batch.size, batch.indices.tolist()
     (2, [6, 7])
+
+    Three boxes, of which the second sample has two:
+
+    >>> boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [1, 1, 4, 4]], np.float32)
+    >>> batch = batch.replace(labels=np.array([5, 6, 7]), boxes=boxes, offsets=[0, 1, 3], ragged=("labels", "boxes"))
+    >>> images, labels, boxes = batch
+    >>> batch.boxes_of(1).tolist()
+    [[1.0, 0.0, 3.0, 2.0], [1.0, 1.0, 4.0, 4.0]]
+    >>> batch.rows_of("labels", 1).tolist()
+    [6, 7]
     """
 
-    __slots__ = ("__weakref__", "_indices", "applied", "epoch", "fields", "keys", "seq")
+    __slots__ = (
+        *("__weakref__", "_indices", "applied", "epoch"),
+        *("extras", "fields", "keys", "offsets", "ragged", "seq"),
+    )
 
     fields: dict[str, NDArray[Any]]
+    extras: dict[str, NDArray[Any]]
+    offsets: NDArray[np.int64] | None
+    ragged: frozenset[str]
     epoch: int
     seq: int | None
     keys: list[str] | None
@@ -76,9 +100,13 @@ class Batch:
         indices: NDArray[np.int64] | Sequence[int] | None = None,
         keys: Sequence[str] | None = None,
         applied: int = 0,
+        extras: Mapping[str, NDArray[Any]] | None = None,
+        offsets: NDArray[np.int64] | Sequence[int] | None = None,
+        ragged: Iterable[str] = (),
     ) -> None:
         self.fields = dict(fields)
-        for name, array in self.fields.items():
+        self.extras = {} if extras is None else dict(extras)
+        for name, array in (*self.fields.items(), *self.extras.items()):
             if not _usable(name):
                 raise ArgumentError(
                     f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with "
@@ -98,6 +126,27 @@ class Batch:
             raise ArgumentError(
                 f"Batch: {len(self.keys)} keys for {self.size} samples; every sample needs one"
             )
+        if self.extras and not self.extras.keys().isdisjoint(self.fields):
+            raise ArgumentError(f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra")
+        self.ragged = frozenset(ragged)
+        self.offsets = None if offsets is None else _as_offsets(offsets)
+        if self.ragged or self.offsets is not None:
+            self._check_ragged()
+
+    def _check_ragged(self) -> None:
+        if self.offsets is None:
+            raise ArgumentError(f"Batch: {', '.join(sorted(self.ragged))} ragged, and there are no offsets")
+        if len(self.offsets) != self.size + 1:
+            raise ArgumentError(
+                f"Batch: {len(self.offsets)} offsets for {self.size} samples; expected one more than samples"
+            )
+        for name in self.ragged:
+            array = self[name]
+            if not array.ndim or len(array) != self.offsets[-1]:
+                raise ArgumentError(
+                    f"Batch: field {name!r} has shape {array.shape}, and the offsets end with {self.offsets[-1]}; "
+                    "expected as many rows"
+                )
 
     @property
     def indices(self) -> NDArray[np.int64]:
@@ -113,17 +162,38 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of samples: as many as there are indices, or else the length of the first field."""
+        """Number of samples: as many as there are indices, or else as offsets, or the length of the first field."""
         if self._indices is not None:
             return len(self._indices)
+        if getattr(self, "offsets", None) is not None:
+            return len(self.offsets) - 1  # type: ignore[arg-type]
         for array in self.fields.values():
             return len(array) if array.ndim else 0
         return 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all fields."""
-        return sum(array.nbytes for array in self.fields.values())
+        """Bytes of all fields and extras."""
+        return sum(array.nbytes for array in (*self.fields.values(), *self.extras.values()))
+
+    def rows_of(self, name: str, i: int) -> NDArray[Any]:
+        """What sample `i` has of a field: its rows of a ragged one, else its element."""
+        array = self[name]
+        if name not in self.ragged:
+            return array[i]  # type: ignore[no-any-return]
+        assert self.offsets is not None
+        i = range(self.size)[i]
+        return array[self.offsets[i] : self.offsets[i + 1]]
+
+    def boxes_of(self, i: int) -> NDArray[np.float32]:
+        """Boxes of sample `i`, float32 (n, 4): x0, y0, x1, y1 in pixels.
+
+        Raises
+        ------
+        FieldError
+            The batch has no boxes.
+        """
+        return self.rows_of("boxes", i)
 
     def replace(
         self,
@@ -131,6 +201,8 @@ class Batch:
         indices: NDArray[np.int64] | Sequence[int] | None = None,
         keys: Sequence[str] | None = None,
         applied: int | None = None,
+        offsets: NDArray[np.int64] | Sequence[int] | None = None,
+        ragged: Iterable[str] | None = None,
         **fields: NDArray[Any],
     ) -> Batch:
         """A batch with other arrays and the same identity.
@@ -141,8 +213,11 @@ class Batch:
             Given together where samples were left out: those that remain.
         applied : int, optional
             How many transforms the new batch has been through.
+        offsets, ragged : optional
+            Where the numbers of rows have changed, and which arrays have them.
         **fields : ndarray
-            Arrays that take the place of those of the same name; others come after them.
+            Arrays that take the place of the fields and extras of the same name; others are fields and come
+            after them.
 
         Returns
         -------
@@ -150,6 +225,7 @@ class Batch:
         """
         kept_indices = self._indices if indices is None else indices
         kept_keys = self.keys if keys is None and indices is None else keys
+        extras = {name: fields.pop(name, array) for name, array in self.extras.items()}
         return Batch(
             {**self.fields, **fields},
             epoch=self.epoch,
@@ -157,6 +233,9 @@ class Batch:
             indices=kept_indices,
             keys=kept_keys,
             applied=self.applied if applied is None else applied,
+            extras=extras,
+            offsets=self.offsets if offsets is None else offsets,
+            ragged=self.ragged if ragged is None else ragged,
         )
 
     def adopt(self, other: Batch) -> None:
@@ -177,18 +256,24 @@ class Batch:
         return len(self.fields)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        try:
-            return self.fields[name]
-        except KeyError:
+        found = self.fields.get(name)
+        if found is None:
+            found = self.extras.get(name)
+        if found is None:
             raise FieldError(
-                f"Batch has no field {name!r}; it has {', '.join(self.fields) or 'none'}"
-            ) from None
+                f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
+            )
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a field or an extra of this name."""
+        return name in self.fields or name in self.extras
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         # Only names that are no attributes come here; private ones are asked for by copy and pickle before
         # `fields` is.
-        if name[0] != "_" and name not in _TAKEN and name in self.fields:
-            return self.fields[name]
+        if name[0] != "_" and name not in _TAKEN and name in self:
+            return self[name]
         known = (
             "" if name[0] == "_" or name in _TAKEN else f"; its fields are {', '.join(self.fields) or 'none'}"
         )
@@ -207,6 +292,19 @@ def _usable(name: object) -> bool:
     if not isinstance(name, str) or name in _TAKEN:
         return False
     return name.isidentifier() and name[0] != "_" and not iskeyword(name)
+
+
+def _as_offsets(offsets: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
+    array = np.asarray(offsets)
+    if (
+        array.ndim != 1
+        or not array.size
+        or array.dtype.kind not in "iu"
+        or array[0] != 0
+        or (array[1:] < array[:-1]).any()
+    ):
+        raise ArgumentError(f"Batch: offsets are {offsets!r}; expected whole numbers that ascend from 0")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def _as_indices(indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:

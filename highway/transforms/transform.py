@@ -1,4 +1,4 @@
-"""Transform: one random choice for a batch, then the same choice for everything in it."""
+"""Transform: one random choice for a batch, then the same choice for its images, boxes, masks and keypoints."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from numpy.typing import NDArray
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
+from highway.transforms.geometry import Geometry
 
 __all__ = ["Transform", "pixels"]
 
 
 class Transform:
-    """What `Augmentations` does to the images of a batch.
+    """What `Augmentations` does to a batch.
 
-    A transform of your own overrides `apply_images`, and `draw` if anything about it is random. Plain NumPy
-    is fine. One transform object serves all worker threads at once, so it keeps nothing between calls.
+    A transform of your own overrides `apply_images`, `draw` if anything about it is random, and `geometry` if it
+    moves pixels: boxes, masks and keypoints then go with them. Plain NumPy is fine. One transform object serves all
+    worker threads at once, so it keeps nothing between calls.
 
     Attributes
     ----------
+    min_visible : float
+        Boxes are dropped that have less than this part of their area left, 0 to 1, after this transform; those with
+        nothing left in any case.
     in_place : bool
         `apply_images` takes ``out=``, which may be `images` itself.
     hands_over : bool
@@ -49,6 +54,22 @@ class Transform:
 
     in_place: ClassVar[bool] = False
     hands_over: ClassVar[bool] = False
+    min_visible: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """How many positions of random numbers the transform takes; more than one where it has others inside."""
+        return 1
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+        """Shape (H, W, C) of what uint8 images of this shape become; None where that is not known.
+
+        Raises
+        ------
+        ArgumentError
+            The transform cannot take such images. A pipeline says so when it is built.
+        """
+        return None
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Any:
         """Choose what is random, for every sample of the batch.
@@ -83,6 +104,91 @@ class Transform:
             As many images, in the same order.
         """
         return images
+
+    def geometry(self, params: Any, shape: tuple[int, int, int]) -> Geometry | None:
+        """Where the pixels go; None where all stay.
+
+        Parameters
+        ----------
+        params : object
+            What `draw` returned.
+        shape : (int, int, int)
+            N, H and W of the images.
+        """
+        return None
+
+    def apply_boxes(
+        self,
+        boxes: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        params: Any,
+        shape: tuple[int, int, int],
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Transform boxes as the images: by default as `geometry` says.
+
+        Parameters
+        ----------
+        boxes : float32 (M, 4)
+            x0, y0, x1, y1 in pixels, of all samples.
+        owners : int64 (M,)
+            Number of the sample in the batch that each belongs to.
+        params : object
+            What `draw` returned.
+        shape : (int, int, int)
+            N, H and W of the images before.
+
+        Returns
+        -------
+        boxes : float32 (M, 4)
+        kept : bool (M,) or None
+            Which remain; None for all.
+        """
+        geometry = self.geometry(params, shape)
+        if geometry is None:
+            return boxes, None
+        return geometry.boxes(boxes, owners, self.min_visible)
+
+    def apply_masks(self, masks: NDArray[Any], params: Any, fill: int) -> NDArray[Any]:
+        """Transform masks as the images: by default as `geometry` says, each pixel from the nearest one.
+
+        Parameters
+        ----------
+        masks : uint8 (N, H, W)
+        params : object
+            What `draw` returned.
+        fill : int
+            For what no part of the image covers.
+
+        Returns
+        -------
+        uint8 (N, H', W')
+        """
+        count, height, width = masks.shape
+        geometry = self.geometry(params, (count, height, width))
+        return masks if geometry is None else geometry.masks(masks, fill)
+
+    def apply_keypoints(
+        self, points: NDArray[Any], owners: NDArray[np.int64], params: Any, shape: tuple[int, int, int]
+    ) -> NDArray[Any]:
+        """Transform keypoints as the images: by default as `geometry` says; none is clipped or dropped.
+
+        Parameters
+        ----------
+        points : float32 (M, ..., 2)
+            x and y in pixels; the centre of the first pixel is (0.5, 0.5).
+        owners, params, shape
+            As for `apply_boxes`.
+
+        Returns
+        -------
+        float32 (M, ..., 2)
+        """
+        geometry = self.geometry(params, shape)
+        return points if geometry is None else geometry.points(points, owners).astype(points.dtype)
+
+    def apply_labels(self, labels: NDArray[Any], params: Any) -> NDArray[Any]:
+        """Transform the labels, one for each sample; by default they stay. Not called for those of boxes."""
+        return labels
 
     def deterministic(self) -> Transform | None:
         """What takes the place of this transform under ``Augmentations(..., deterministic=True)``.

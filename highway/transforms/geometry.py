@@ -1,0 +1,133 @@
+"""Geometry: where pixels go, and with them boxes, masks and keypoints."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import warp
+from highway.batch import empty
+
+__all__ = ["Geometry"]
+
+
+class Geometry(NamedTuple):
+    """Where the pixels of N images go.
+
+    Coordinates are continuous: the pixel in column x and row y covers x to x + 1 and y to y + 1.
+
+    Attributes
+    ----------
+    matrices : float64 (N, 3, 3)
+        Take homogeneous coordinates (x, y, 1) of the image to those of the output.
+    height, width : int
+        Of the output.
+    targets : float64 (N, 4), optional
+        x0, y0, x1, y1: outside of it the output shows nothing of the image; by default it is the whole output.
+    """
+
+    matrices: NDArray[np.float64]
+    height: int
+    width: int
+    targets: NDArray[np.float64] | None = None
+
+    def points(self, points: NDArray[Any], owners: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Points, moved, wherever that is.
+
+        Parameters
+        ----------
+        points : (M, ..., 2)
+            x and y.
+        owners : int64 (M,)
+            Which image each row belongs to.
+
+        Returns
+        -------
+        float64 (M, ..., 2)
+        """
+        matrices = self.matrices[owners].reshape(len(points), *[1] * (points.ndim - 2), 3, 3)
+        x, y = points[..., 0], points[..., 1]
+        moved = matrices[..., :2] @ points[..., None].astype(np.float64)
+        moved = moved[..., 0] + matrices[..., 2]
+        assert x.shape == y.shape == moved.shape[:-1]
+        found: NDArray[np.float64] = moved[..., :2] / moved[..., 2:]
+        return found
+
+    def boxes(
+        self, boxes: NDArray[np.float32], owners: NDArray[np.int64], min_visible: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The smallest upright boxes around moved ones, clipped to what the output shows.
+
+        Parameters
+        ----------
+        boxes : float32 (M, 4)
+            x0, y0, x1, y1.
+        owners : int64 (M,)
+            Which image each belongs to.
+        min_visible : float
+            0 to 1.
+
+        Returns
+        -------
+        boxes : float32 (M, 4)
+        kept : bool (M,)
+            False for those with less than this part of their area, or nothing, left after clipping.
+        """
+        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        moved = self.points(corners, owners)
+        low, high = moved.min(axis=1), moved.max(axis=1)
+        if self.targets is None:
+            low_end: Any = 0.0
+            high_end: Any = (self.width, self.height)
+        else:
+            targets = self.targets[owners]
+            low_end, high_end = targets[:, :2], targets[:, 2:]
+        clipped_low = np.clip(low, low_end, high_end)
+        clipped_high = np.clip(high, low_end, high_end)
+        area, left = (high - low).prod(axis=1), (clipped_high - clipped_low).prod(axis=1)
+        kept: NDArray[np.bool_] = (left > 0) & (left >= min_visible * area)
+        return np.concatenate((clipped_low, clipped_high), axis=1).astype(np.float32), kept
+
+    def masks(self, masks: NDArray[Any], fill: int) -> NDArray[Any]:
+        """Masks, moved: each pixel is that of the image whose area its centre comes from, or `fill`.
+
+        Parameters
+        ----------
+        masks : uint8 (N, H, W)
+        fill : int
+            Where there is nothing of the image.
+
+        Returns
+        -------
+        uint8 (N, height, width)
+        """
+        count = len(masks)
+        out = empty((count, self.height, self.width, 1), masks.dtype)
+        bounds = np.zeros((count, 0, 3)) if self.targets is None else inside(self.targets)
+        filling = np.full(1, fill, masks.dtype)
+        inverse = np.linalg.inv(self.matrices)
+        warp.sample(np.ascontiguousarray(masks)[..., None], inverse, bounds, filling, warp.NEAREST, out)
+        return out[..., 0]
+
+
+def inside(rectangles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Half planes whose intersection is a rectangle.
+
+    Parameters
+    ----------
+    rectangles : float64 (N, 4)
+        x0, y0, x1, y1.
+
+    Returns
+    -------
+    float64 (N, 4, 3)
+        a, b and c of each: a point is inside where ``a * x + b * y + c >= 0``.
+    """
+    planes = np.zeros((len(rectangles), 4, 3))
+    planes[:, 0, 0] = planes[:, 1, 1] = 1
+    planes[:, 2, 0] = planes[:, 3, 1] = -1
+    planes[:, :2, 2] = -rectangles[:, :2]
+    planes[:, 2:, 2] = rectangles[:, 2:]
+    return planes
