@@ -127,7 +127,9 @@ class Batch:
                 f"Batch: {len(self.keys)} keys for {self.size} samples; every sample needs one"
             )
         if self.extras and not self.extras.keys().isdisjoint(self.fields):
-            raise ArgumentError(f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra")
+            raise ArgumentError(
+                f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra"
+            )
         self.ragged = frozenset(ragged)
         self.offsets = None if offsets is None else _as_offsets(offsets)
         if self.ragged or self.offsets is not None:
@@ -238,6 +240,39 @@ class Batch:
             ragged=self.ragged if ragged is None else ragged,
         )
 
+    def take(self, rows: NDArray[np.intp] | Sequence[int]) -> Batch:
+        """A batch of some of the samples, with copies of what they have.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Numbers of samples in this batch, in any order.
+        """
+        chosen = np.asarray(rows, dtype=np.intp).reshape(-1)
+        offsets, inner = None, np.zeros(0, np.intp)
+        if self.offsets is not None:
+            starts, counts = self.offsets[chosen], np.diff(self.offsets)[chosen]
+            offsets = np.concatenate(([0], np.cumsum(counts)))
+            inner = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+
+        def taken(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {
+                name: array[inner] if name in self.ragged else _rows(array, chosen)
+                for name, array in arrays.items()
+            }
+
+        return Batch(
+            taken(self.fields),
+            epoch=self.epoch,
+            seq=self.seq,
+            indices=self.indices[chosen],
+            keys=None if self.keys is None else [self.keys[row] for row in chosen],
+            applied=self.applied,
+            extras=taken(self.extras),
+            offsets=offsets,
+            ragged=self.ragged,
+        )
+
     def adopt(self, other: Batch) -> None:
         """Take the identity of `other`: what the engine does with a batch that a stage made without one."""
         self.epoch = other.epoch
@@ -292,6 +327,14 @@ def _usable(name: object) -> bool:
     if not isinstance(name, str) or name in _TAKEN:
         return False
     return name.isidentifier() and name[0] != "_" and not iskeyword(name)
+
+
+def _rows(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    if array.dtype.hasobject or not array.ndim:
+        return array[rows]
+    out = empty((len(rows), *array.shape[1:]), array.dtype)
+    # Clipping does not buffer; every row is there.
+    return np.take(array, rows, axis=0, out=out, mode="clip")
 
 
 def _as_offsets(offsets: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:

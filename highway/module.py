@@ -58,6 +58,8 @@ class Module:
         into them.
     input_handed_over : bool
         Set by the pipeline: whether the module in front hands its arrays over.
+    image_shape : (int, int, int) or None
+        Known after `follow`: shape (H, W, C) of the uint8 images that it hands out, where all have the same.
     left_out : bool
         Known after `follow`: whether the pipeline does without the module, since the one in front does all of it.
     """
@@ -66,6 +68,7 @@ class Module:
     hands_over: ClassVar[bool] = False
     input_handed_over: bool = False
     left_out: bool = False
+    image_shape: tuple[int, int, int] | None = None
     workers: int | None = None
     queue_size: int = 4
 

@@ -86,6 +86,21 @@ class SampleRandom:
         other._taken = 0
         return other
 
+    def of(self, rows: ArrayLike) -> SampleRandom:
+        """The draws of some of the samples, by their numbers here, from the first on."""
+        other = self.at(self.position)
+        other._indices = np.ascontiguousarray(self._indices[np.asarray(rows)].reshape(-1))
+        return other
+
+    def bytes(self, count: int) -> NDArray[np.uint8]:
+        """Random bytes, uint8 (N, count): the same whenever they are asked for; others than the first two draws.
+
+        A position that gives bytes gives no more than two draws.
+        """
+        found = np.empty((len(self), count), np.uint8)
+        philox.noise(self.seed, self.epoch, self.position, self._indices, found)
+        return found
+
     def __len__(self) -> int:
         """Number of samples."""
         return len(self._indices)

@@ -69,7 +69,8 @@ def touch_everything():
             for rows, pixels, filter_ in ((3, 1, 0), (1, 9, 2), (2, width, 4)):
                 out = outputs.array((1, rows, pixels, size), np.uint8, end)
                 whole = np.array([[0.0, 0.0, width, 1.0]])
-                resample.resize_batch(images, whole, np.array([[0, 0, pixels, rows]], np.int32), filter_, out)
+                target = np.array([[0, 0, pixels, rows]], np.int32)
+                resample.resize_batch(images, whole, target, np.zeros((1, 2), np.uint8), filter_, out)
             philox.noise(0, 0, 0, np.zeros(1, np.uint32), out.reshape(1, -1))
 
 

@@ -23,7 +23,7 @@ def resized(image, window, size, filter_):
     out = np.full((1, *size, image.shape[2]), 201, np.uint8)
     windows = np.array([window], dtype=np.float64)
     targets = np.array([[0, 0, size[1], size[0]]], dtype=np.int32)
-    resample.resize_batch(image[None], windows, targets, resample.FILTERS.index(filter_), out)
+    resample.resize_batch(image[None], windows, targets, as_is(1), resample.FILTERS.index(filter_), out)
     return out[0]
 
 
@@ -96,7 +96,7 @@ def test_targets_leave_the_rest_alone():
     out = np.full((3, 20, 25, 3), 9, np.uint8)
     windows = np.tile(np.array([0.0, 0, 40, 30]), (3, 1))
     targets = np.array([[0, 0, 25, 20], [3, 4, 10, 12], [24, 19, 25, 20]], np.int32)
-    resample.resize_batch(images, windows, targets, 2, out)
+    resample.resize_batch(images, windows, targets, as_is(len(images)), 2, out)
     for i, (x0, y0, x1, y1) in enumerate(targets):
         expected = np.full((20, 25, 3), 9, np.uint8)
         expected[y0:y1, x0:x1] = resized(images[i], (0, 0, 40, 30), (y1 - y0, x1 - x0), "bilinear")
@@ -141,7 +141,7 @@ def test_no_images():
 def test_rectangles_outside_are_refused(window, target):
     images, out = np.zeros((1, 8, 10, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match="empty or not inside"):
-        resample.resize_batch(images, np.array([window], float), np.array([target], np.int32), 2, out)
+        resample.resize_batch(images, np.array([window], float), np.array([target], np.int32), as_is(1), 2, out)
 
 
 @pytest.mark.parametrize(

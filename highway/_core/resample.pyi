@@ -14,6 +14,7 @@ def resize_batch(
     images: NDArray[np.uint8],
     windows: NDArray[np.float64],
     targets: NDArray[np.int32],
+    mirrored: NDArray[np.uint8],
     filter: int,
     out: NDArray[np.uint8],
 ) -> None: ...

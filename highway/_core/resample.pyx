@@ -81,8 +81,8 @@ cdef int check_placement(
 
 
 cdef int resize_all(
-    const uint8_t[:, :, :, ::1] images, const double[:, ::1] windows, const int32_t[:, ::1] targets, int filter,
-    int variant, uint8_t[:, :, :, ::1] out,
+    const uint8_t[:, :, :, ::1] images, const double[:, ::1] windows, const int32_t[:, ::1] targets,
+    const uint8_t[:, ::1] mirrored, int filter, int variant, uint8_t[:, :, :, ::1] out,
 ) noexcept nogil:
     cdef hw_axis x, y
     cdef hw_buffer work
@@ -94,11 +94,13 @@ cdef int resize_all(
     memset(&work, 0, sizeof(work))
     for i in range(images.shape[0]):
         status = hw_axis_build(
-            &x, filter, <int> images.shape[2], windows[i, 0], windows[i, 2], targets[i, 2] - targets[i, 0], 0
+            &x, filter, <int> images.shape[2], windows[i, 0], windows[i, 2], targets[i, 2] - targets[i, 0],
+            mirrored[i, 0] != 0,
         )
         if not status:
             status = hw_axis_build(
-                &y, filter, <int> images.shape[1], windows[i, 1], windows[i, 3], targets[i, 3] - targets[i, 1], 0
+                &y, filter, <int> images.shape[1], windows[i, 1], windows[i, 3], targets[i, 3] - targets[i, 1],
+                mirrored[i, 1] != 0,
             )
         if not status:
             status = hw_resample_image(
@@ -117,6 +119,7 @@ def resize_batch(
     const uint8_t[:, :, :, ::1] images not None,
     const double[:, ::1] windows not None,
     const int32_t[:, ::1] targets not None,
+    const uint8_t[:, ::1] mirrored not None,
     int filter,
     uint8_t[:, :, :, ::1] out not None,
 ):
@@ -129,6 +132,8 @@ def resize_batch(
         x0, y0, x1, y1 in pixels of the image, within it; need not be whole numbers.
     targets : int32 (N, 4)
         x0, y0, x1, y1 in pixels of `out`. What is outside of them is left as it is.
+    mirrored : uint8 (N, 2)
+        Not 0: what goes into the target is mirrored left to right, and top to bottom.
     filter : int
         Index into `FILTERS`.
     out : uint8 (N, H', W', C)
@@ -147,13 +152,16 @@ def resize_batch(
     cdef Py_ssize_t n = images.shape[0], i
     cdef int variant = simd.level
     cdef int status
-    if out.shape[0] != n or windows.shape[0] != n or targets.shape[0] != n:
+    if out.shape[0] != n or windows.shape[0] != n or targets.shape[0] != n or mirrored.shape[0] != n:
         raise ValueError(
-            f"resize_batch: {n} images, {windows.shape[0]} windows, {targets.shape[0]} targets and {out.shape[0]} "
-            "outputs; these must be equal"
+            f"resize_batch: {n} images, {windows.shape[0]} windows, {targets.shape[0]} targets, {mirrored.shape[0]} "
+            f"rows of mirrored and {out.shape[0]} outputs; these must be equal"
         )
-    if windows.shape[1] != 4 or targets.shape[1] != 4:
-        raise ValueError(f"resize_batch: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers; expected 4")
+    if windows.shape[1] != 4 or targets.shape[1] != 4 or mirrored.shape[1] != 2:
+        raise ValueError(
+            f"resize_batch: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers, and {mirrored.shape[1]} "
+            "of mirrored; expected 4, 4 and 2"
+        )
     if out.shape[3] != images.shape[3] or not 1 <= images.shape[3] <= 64:
         raise ValueError(f"resize_batch: {images.shape[3]} channels in, {out.shape[3]} out; expected the same, 1 to 64")
     if max(images.shape[1], images.shape[2], out.shape[1], out.shape[2]) > 1 << 24:
@@ -170,6 +178,6 @@ def resize_batch(
                 f"{out.shape[1]} x {out.shape[2]} is empty or not inside (x0, y0, x1, y1)"
             )
     with nogil:
-        status = resize_all(images, windows, targets, filter, variant, out)
+        status = resize_all(images, windows, targets, mirrored, filter, variant, out)
     if status:
         raise MemoryError("resize_batch: no memory for the weights")

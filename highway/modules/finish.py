@@ -13,7 +13,7 @@ from highway.batch import empty
 from highway.randomness import SampleRandom
 from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.transform import Transform
-from highway.transforms.values import Normalize
+from highway.transforms.values import Values
 from highway.transforms.view import View, is_moving, unchanged
 
 __all__ = ["Finish", "Finishing"]
@@ -45,11 +45,11 @@ class Finish:
         self.count = 0
         self._seed = seed
         self._flips: list[tuple[int, FlipX | FlipY]] = []
-        self._normalize: Normalize | None = None
+        self._normalize: Values | None = None
         for step in steps:
             if isinstance(step, (FlipX, FlipY)) and is_moving(step) and type(step).look in _AXES:
                 self._flips.append((self.count, step))
-            elif isinstance(step, Normalize) and unchanged(step, Normalize):
+            elif isinstance(step, Values) and unchanged(step, Values):
                 self._normalize = step
                 self.count += 1
                 return

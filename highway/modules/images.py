@@ -170,6 +170,7 @@ class ImageFileReader(Source):
             owner="ImageFileReader",
         )
         self._size = (*self.shape, 1 if self._gray else 3)
+        self.image_shape = self._size
         self._finish = Finish()
         self._crew = jpeg.Crew()
         self._local = threading.local()
@@ -370,7 +371,8 @@ class ImageFileReader(Source):
         windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
         if self.fit.uncovered(targets, self.shape)[0]:
             whole[0] = self.fit.colour(self._size[2])
-        resample.resize_batch(picture.pixels()[None], windows, targets, self._filter, whole)
+        upright = np.zeros((1, 2), np.uint8)
+        resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
         image: NDArray[Any] = self._finish.done(whole, mirrored[row : row + 1])[0]
         return image
 

@@ -79,7 +79,7 @@ class Noise(Source):
         queue_size: int = 4,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
-        self.shape = _shape(shape)
+        self.shape = self.image_shape = _shape(shape)
         self.classes = whole("Noise", "classes", classes, 1, 2**32)
         self.order = Order(
             size,

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import numbers, whole
+from highway.arguments import number, numbers, whole
 from highway.arguments import size as checked_size
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms.transform import pixels
 from highway.transforms.view import Moving, View
 
-__all__ = ["CenterCrop", "RandomCrop", "Windows"]
+__all__ = ["CenterCrop", "PadCrop", "RandomCrop", "Slice", "Windows"]
 
 Margins = int | tuple[int, int] | tuple[int, int, int, int]
 Fill = float | tuple[float, ...]
@@ -41,8 +41,9 @@ class _Window(Moving):
 
     hands_over = True
 
-    def __init__(self, padding: Margins, fill: Fill) -> None:
+    def __init__(self, padding: Margins, fill: Fill, min_visible: float) -> None:
         name = type(self).__name__
+        self.min_visible = number(name, "min_visible", min_visible, 0, 1)
         self.padding = padding
         self._margins = _margins(name, padding)
         self.fill = fill
@@ -65,6 +66,16 @@ class _Window(Moving):
         view = View.whole(source.shape).window(*params, self._pixel(images.shape[3], images.dtype))
         assert view is not None, "a whole image has all windows"
         return view.copied(source, self).view(images.dtype)
+
+    @property
+    def stays_inside(self) -> bool:
+        """Without a border a window is within the image."""
+        return not any(self._margins)
+
+    @property
+    def channels(self) -> int:
+        """As many as `fill` has numbers."""
+        return len(self._fill)
 
     def look(self, view: View, params: Windows) -> View | None:
         """The windows of what is seen."""
@@ -90,8 +101,14 @@ class _Window(Moving):
 
 
 class _Crop(_Window):
-    def __init__(self, size: int | tuple[int, int], padding: Margins = 0, fill: Fill = 0) -> None:
-        super().__init__(padding, fill)
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        padding: Margins = 0,
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(padding, fill, min_visible)
         self.size = checked_size(type(self).__name__, "size", size)
 
     def _room(self, height: int, width: int) -> tuple[int, int]:
@@ -123,6 +140,8 @@ class RandomCrop(_Crop):
         and bottom); or (left, top, right, bottom).
     fill : float or tuple of float
         What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        Boxes with less than this part of their area in the window are dropped, 0 to 1.
 
     Raises
     ------
@@ -138,7 +157,7 @@ class RandomCrop(_Crop):
 
     def deterministic(self) -> CenterCrop:
         """The window in the centre."""
-        return CenterCrop(self.size, self.padding, self.fill)
+        return CenterCrop(self.size, self.padding, self.fill, self.min_visible)
 
 
 class CenterCrop(_Crop):
@@ -155,6 +174,8 @@ class CenterCrop(_Crop):
         and bottom); or (left, top, right, bottom).
     fill : float or tuple of float
         What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        Boxes with less than this part of their area in the window are dropped, 0 to 1.
 
     Raises
     ------
@@ -169,6 +190,75 @@ class CenterCrop(_Crop):
         return Windows(np.full(shape[0], rows // 2 - top), np.full(shape[0], columns // 2 - left), *self.size)
 
     def deterministic(self) -> CenterCrop:
+        """The transform itself."""
+        return self
+
+
+class PadCrop(RandomCrop):
+    """A border on all sides, then a window at a random place: `RandomCrop` as networks for CIFAR are trained with.
+
+    Deterministic form: `CenterCrop` of the same size, padding and fill.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width in pixels; one number for a square.
+    padding, fill, min_visible
+        See `RandomCrop`.
+
+    Notes
+    -----
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        padding: Margins = 4,
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(size, padding, fill, min_visible)
+
+
+class Slice(_Window):
+    """The window at a given place, the same for every image.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    top, left : int
+        Row and column where it begins.
+    height, width : int
+        In pixels; the window lies within the images.
+    min_visible : float
+        Boxes with less than this part of their area in the window are dropped, 0 to 1.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, or the pipeline, if the window does not fit the images.
+    """
+
+    def __init__(self, top: int, left: int, height: int, width: int, min_visible: float = 0.0) -> None:
+        super().__init__(0, 0, min_visible)
+        self.top = whole("Slice", "top", top, 0, 65536)
+        self.left = whole("Slice", "left", left, 0, 65536)
+        self.height = whole("Slice", "height", height, 1, 65536)
+        self.width = whole("Slice", "width", width, 1, 65536)
+
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
+        """The same window for all."""
+        if self.top + self.height > shape[1] or self.left + self.width > shape[2]:
+            raise ArgumentError(
+                f"{self!r}: rows {self.top} to {self.top + self.height} and columns {self.left} to "
+                f"{self.left + self.width} are not all in images of {shape[1]} x {shape[2]} pixels"
+            )
+        count = shape[0]
+        return Windows(np.full(count, self.top), np.full(count, self.left), self.height, self.width)
+
+    def deterministic(self) -> Slice:
         """The transform itself."""
         return self
 

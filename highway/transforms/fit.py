@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import resample
-from highway.arguments import numbers, whole
+from highway.arguments import number, numbers, whole
 from highway.arguments import size as checked_size
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
+from highway.transforms.geometry import Geometry
 from highway.transforms.transform import Transform
 
-__all__ = ["CenterFit", "Fit", "Letterbox", "Placement", "RandomResizedCrop", "Stretch"]
+__all__ = ["CenterFit", "Fit", "Letterbox", "Placement", "RandomResizedCrop", "Resize", "Stretch"]
 
 _ATTEMPTS = 10
 """Windows that RandomResizedCrop draws before it falls back to the centre, as torchvision does."""
@@ -48,17 +49,28 @@ class Fit(Transform):
         shape instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
         Filters as Pillow defines them: antialiased (they widen when a picture shrinks), except nearest.
+    min_visible : float
+        Boxes with less than this part of their area inside the window are dropped, 0 to 1.
 
     Attributes
     ----------
+    covers : bool
+        Whether every target is the whole output.
     fill : int or sequence of int
         0 to 255, one for all channels or one each, for output that no part of the picture covers.
     """
 
     hands_over = True
+    covers: ClassVar[bool] = False
     fill: int | tuple[int, ...] = 0
 
-    def __init__(self, size: int | tuple[int, int] | None = None, interpolation: str = "bilinear") -> None:
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
+        min_visible: float = 0.0,
+    ) -> None:
+        self.min_visible = number(self._name, "min_visible", min_visible, 0, 1)
         self.size = None if size is None else checked_size(self._name, "size", size)
         if interpolation not in resample.FILTERS:
             raise ArgumentError(
@@ -71,8 +83,15 @@ class Fit(Transform):
         return type(self).__name__
 
     def __repr__(self) -> str:
-        size = "" if self.size is None else f"{self.size}, "
-        return f"{self._name}({size}interpolation={self.interpolation!r})"
+        return self._shown()
+
+    def _shown(self, **arguments: object) -> str:
+        parts = [] if self.size is None else [f"{self.size}"]
+        parts += [f"{name}={value!r}" for name, value in arguments.items()]
+        parts.append(f"interpolation={self.interpolation!r}")
+        if self.min_visible:
+            parts.append(f"min_visible={self.min_visible}")
+        return f"{self._name}({', '.join(parts)})"
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -154,33 +173,80 @@ class Fit(Transform):
     def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
         """Windows for images of shape (N, H, W, C)."""
         images = batch["images"]
-        if self.size is None:
-            raise ArgumentError(
-                f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))"
-            )
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ArgumentError(
                 f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C) - "
                 "put it before Normalize"
             )
         count, height, width = images.shape[:3]
-        return self.choose(rng, np.full(count, height), np.full(count, width), self.size)
+        return self.choose(
+            rng, np.full(count, height), np.full(count, width), self.output_size(height, width)
+        )
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what images of one size become.
+
+        Raises
+        ------
+        ArgumentError
+            There is no `size`.
+        """
+        if self.size is None:
+            raise ArgumentError(
+                f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))"
+            )
+        return self.size
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape of what images of this shape become."""
+        self.colour(shape[2])
+        return (*self.output_size(*shape[:2]), shape[2])
 
     def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[np.uint8]:
         """Resample the windows: uint8 (N, H, W, C) to (N, *size, C)."""
-        assert self.size is not None  # draw has looked
-        out = empty((len(images), *self.size, images.shape[3]), np.uint8)
-        uncovered = self.uncovered(params.targets, self.size)
+        return self.resampled(images, params, np.zeros((len(images), 2), np.bool_))
+
+    def resampled(
+        self,
+        images: NDArray[np.uint8],
+        placement: Placement,
+        mirrored: NDArray[np.bool_],
+        size: tuple[int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Resample windows, those that are `mirrored` (bool (N, 2)) left to right and top to bottom.
+
+        Returns
+        -------
+        uint8 (N, *size, C)
+            By default of the output's own size.
+        """
+        count, height, width, channels = images.shape
+        size = self.output_size(height, width) if size is None else size
+        out = empty((count, *size, channels), np.uint8)
+        uncovered = self.uncovered(placement.targets, size)
         if uncovered.any():
-            out[uncovered] = self.colour(out.shape[3])
+            out[uncovered] = self.colour(channels)
         filter_ = resample.FILTERS.index(self.interpolation)
+        flags = np.ascontiguousarray(mirrored, np.bool_).view(np.uint8)
         try:
-            resample.resize_batch(np.ascontiguousarray(images), params.windows, params.targets, filter_, out)
+            resample.resize_batch(
+                np.ascontiguousarray(images), placement.windows, placement.targets, flags, filter_, out
+            )
         except ValueError:
-            count, height, width = images.shape[:3]
-            self.refuse(params, np.full(count, height), np.full(count, width), self.size)
+            self.refuse(placement, np.full(count, height), np.full(count, width), size)
             raise
         return out
+
+    def geometry(self, params: Placement, shape: tuple[int, int, int]) -> Geometry:
+        """Where the pixels go: windows to targets."""
+        windows, targets = params.windows, params.targets.astype(np.float64)
+        matrices = np.zeros((len(windows), 3, 3))
+        matrices[:, 2, 2] = 1
+        for axis in (0, 1):
+            scale = (targets[:, 2 + axis] - targets[:, axis]) / (windows[:, 2 + axis] - windows[:, axis])
+            matrices[:, axis, axis] = scale
+            matrices[:, axis, 2] = targets[:, axis] - windows[:, axis] * scale
+        return Geometry(matrices, *self.output_size(*shape[1:]), None if self.covers else targets)
 
     def colour(self, channels: int) -> NDArray[np.uint8]:
         """`fill` for images of so many channels; ArgumentError where it does not fit them."""
@@ -200,7 +266,11 @@ class CenterFit(Fit):
     size : int or (int, int), optional
         Height and width in pixels; needed on arrays, a reader's shape takes its place.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    min_visible : float
+        Boxes with less than this part of their area left are dropped, 0 to 1.
     """
+
+    covers = True
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -223,7 +293,11 @@ class Stretch(Fit):
     size : int or (int, int), optional
         Height and width in pixels; needed on arrays, a reader's shape takes its place.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    min_visible : float
+        Boxes with less than this part of their area left are dropped, 0 to 1.
     """
+
+    covers = True
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -237,6 +311,63 @@ class Stretch(Fit):
     def deterministic(self) -> Stretch:
         """The transform itself: nothing is random."""
         return self
+
+
+class Resize(Stretch):
+    """Images resized, by both sides or by one with the aspect ratio kept, as torchvision's ``v2.Resize``.
+
+    Parameters
+    ----------
+    size : (int, int) or int, optional
+        Height and width in pixels; or the length of the shorter side.
+    max_size : int, optional
+        With a shorter side: the longest that the other may become; then it is that, and the shorter less. Without
+        `size`: the length of the longer side.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+
+    Raises
+    ------
+    ArgumentError
+        Neither `size` nor `max_size` is given, or they contradict each other.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        max_size: int | None = None,
+        interpolation: str = "bilinear",
+    ) -> None:
+        both = isinstance(size, (tuple, list))
+        super().__init__(size if both else None, interpolation)
+        self._shorter = None if both or size is None else whole("Resize", "size", size, 1, 65536)
+        self.max_size = None if max_size is None else whole("Resize", "max_size", max_size, 1, 65536)
+        if both and max_size is not None:
+            raise ArgumentError(
+                f"Resize: size is {size!r} and max_size is {max_size!r}; expected one of them"
+            )
+        if size is None and max_size is None:
+            raise ArgumentError("Resize: size and max_size are None; expected one of them, or both")
+        if None not in (self._shorter, self.max_size) and self.max_size < self._shorter:  # type: ignore[operator]
+            raise ArgumentError(f"Resize: max_size is {max_size!r}, less than the shorter side, {size!r}")
+
+    def __repr__(self) -> str:
+        size = self._shorter if self.size is None else self.size
+        return f"Resize({size}, max_size={self.max_size}, interpolation={self.interpolation!r})"
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what images of one size become; sides are cut to whole pixels."""
+        if self.size is not None:
+            return self.size
+        short, long = min(height, width), max(height, width)
+        if self._shorter is None:
+            assert self.max_size is not None
+            new_short, new_long = int(self.max_size * short / long), self.max_size
+        else:
+            new_short, new_long = self._shorter, int(self._shorter * long / short)
+            if self.max_size is not None and new_long > self.max_size:
+                new_short, new_long = int(self.max_size * new_short / new_long), self.max_size
+        new_short = max(new_short, 1)
+        return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
 class Letterbox(Fit):
@@ -263,8 +394,7 @@ class Letterbox(Fit):
         self.fill = fill
 
     def __repr__(self) -> str:
-        size = "" if self.size is None else f"{self.size}, "
-        return f"Letterbox({size}fill={self.fill!r}, interpolation={self.interpolation!r})"
+        return self._shown(fill=self.fill)
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -297,6 +427,8 @@ class RandomResizedCrop(Fit):
     ratio : (float, float)
         Smallest and largest aspect ratio (width / height) of the window; its logarithm is drawn evenly.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    min_visible : float
+        Boxes with less than this part of their area left are dropped, 0 to 1.
 
     Notes
     -----
@@ -305,20 +437,22 @@ class RandomResizedCrop(Fit):
     the window, so a border is not repeated into the output.
     """
 
+    covers = True
+
     def __init__(
         self,
         size: int | tuple[int, int] | None = None,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         interpolation: str = "bilinear",
+        min_visible: float = 0.0,
     ) -> None:
-        super().__init__(size, interpolation)
+        super().__init__(size, interpolation, min_visible)
         self.scale = _range(self, "scale", scale, 1.0)
         self.ratio = _range(self, "ratio", ratio, math.inf)
 
     def __repr__(self) -> str:
-        size = "" if self.size is None else f"{self.size}, "
-        return f"RandomResizedCrop({size}scale={self.scale}, ratio={self.ratio}, interpolation={self.interpolation!r})"
+        return self._shown(scale=self.scale, ratio=self.ratio)
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -356,7 +490,7 @@ class RandomResizedCrop(Fit):
 
     def deterministic(self) -> CenterFit:
         """The largest centred window."""
-        return CenterFit(self.size, self.interpolation)
+        return CenterFit(self.size, self.interpolation, self.min_visible)
 
 
 @lru_cache(maxsize=16)

@@ -29,6 +29,11 @@ class _Flip(Moving):
     def __init__(self, p: float = 0.5) -> None:
         self.p = number(type(self).__name__, "p", p, 0, 1)
 
+    @property
+    def stays_inside(self) -> bool:
+        """A mirror image has no border."""
+        return True
+
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Which samples are mirrored, bool (N,)."""
         return rng.bernoulli(self.p)

@@ -29,7 +29,7 @@ class Pad(_Window):
     """
 
     def __init__(self, padding: Margins, fill: Fill = 0) -> None:
-        super().__init__(padding, fill)
+        super().__init__(padding, fill, 0.0)
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
         """Windows that are larger than the images; nothing about them is random."""

@@ -57,7 +57,7 @@ class Transform:
     min_visible: float = 0.0
 
     @property
-    def width(self) -> int:
+    def positions(self) -> int:
         """How many positions of random numbers the transform takes; more than one where it has others inside."""
         return 1
 
@@ -216,6 +216,8 @@ class Transform:
         parts = []
         for parameter in inspect.signature(type(self)).parameters.values():
             if hasattr(self, parameter.name) and parameter.kind is not parameter.VAR_KEYWORD:
+                if parameter.name == "min_visible" and not self.min_visible:
+                    continue
                 parts.append(f"{parameter.name}={getattr(self, parameter.name)!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
 

@@ -1,4 +1,4 @@
-"""Normalize: from bytes to the real numbers that networks want."""
+"""Values: from bytes to the real numbers that networks want."""
 
 from __future__ import annotations
 
@@ -15,68 +15,49 @@ from highway.errors import ArgumentError
 from highway.transforms.transform import Transform, pixels
 from highway.transforms.view import View
 
-__all__ = ["Normalize"]
+__all__ = ["Normalize", "Rescale", "ToFloat", "Values"]
 
 
-class Normalize(Transform):
-    """``(image / 255 - mean) / std``, and the layout that the network wants, in one pass.
+class Values(Transform):
+    """Base of what makes real numbers of bytes: ``image * scale + bias``, in the layout that the network wants, in one pass.
 
-    To the bit: ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
-    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 is that, rounded once more.
-    Every CPU gives the same.
+    To the bit: float32, both operations rounded. float16 is that, rounded once more. Every CPU gives the same.
 
     Deterministic form: itself.
 
     Parameters
     ----------
-    mean, std : float or sequence of float
-        In units of 0 to 1, one number or one for each channel; `std` above 0. By default those of ImageNet.
+    scale, bias : float64 (C,) or (1,)
+        For each channel, or for all.
     layout : {"NCHW", "NHWC"}
-        Of the result. What moves pixels (flips, crops) comes before "NCHW".
+        Of the result.
     dtype : {"float32", "float16"}
         Of the result.
-
-    Raises
-    ------
-    ArgumentError
-        An argument is out of range; with the first batch, if the images are not uint8 (N, H, W, C) or have
-        another number of channels.
     """
 
     hands_over = True
 
     def __init__(
-        self,
-        mean: float | Sequence[float] = (0.485, 0.456, 0.406),
-        std: float | Sequence[float] = (0.229, 0.224, 0.225),
-        layout: str = "NCHW",
-        dtype: DTypeLike = "float32",
+        self, scale: NDArray[np.float64], bias: NDArray[np.float64], layout: str, dtype: DTypeLike
     ) -> None:
-        means = numbers("Normalize", "mean", mean)
-        stds = numbers("Normalize", "std", std, 0)
-        if not all(stds):
-            raise ArgumentError(f"Normalize: std is {std!r}; expected numbers above 0")
-        if len(means) != len(stds) and 1 not in (len(means), len(stds)):
-            raise ArgumentError(
-                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected as many, or one"
-            )
         if layout not in ("NCHW", "NHWC"):
-            raise ArgumentError(f"Normalize: layout is {layout!r}; expected 'NCHW' or 'NHWC'")
-        self.mean = means
-        self.std = stds
+            raise ArgumentError(f"{self._name}: layout is {layout!r}; expected 'NCHW' or 'NHWC'")
         self.layout = layout
-        self.dtype = _real(dtype)
-        wide_mean, wide_std = np.broadcast_arrays(np.array(means), np.array(stds))
+        self.dtype = _real(self._name, dtype)
         with np.errstate(over="ignore"):
-            self._scale = (1 / (255 * wide_std)).astype(np.float32)
-            self._bias = (-wide_mean / wide_std).astype(np.float32)
-        if not (np.isfinite(self._scale).all() and np.isfinite(self._bias).all()):
-            raise ArgumentError(
-                f"Normalize: mean is {mean!r} and std is {std!r}; expected 1 / std and mean / std within float32"
-            )
+            self._scale = scale.astype(np.float32)
+            self._bias = bias.astype(np.float32)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def out_shape(self, shape: tuple[int, int, int]) -> None:
+        """What comes after takes numbers."""
+        self.factors(shape[2])
 
     def apply_images(self, images: NDArray[Any], params: None) -> NDArray[Any]:
-        """Normalize.
+        """Make numbers of the images.
 
         Parameters
         ----------
@@ -89,7 +70,7 @@ class Normalize(Transform):
         """
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ArgumentError(
-                f"Normalize: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
+                f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
             )
         scale, bias = self.factors(images.shape[3])
         result = self.room(images.shape)
@@ -98,7 +79,7 @@ class Normalize(Transform):
         return result
 
     def apply_view(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
-        """Normalize what a view shows of images.
+        """Make numbers of what a view shows of images.
 
         Parameters
         ----------
@@ -126,7 +107,7 @@ class Normalize(Transform):
         """Scale and bias of each channel."""
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
-                f"Normalize: mean is {self.mean} and std is {self.std}, for images with {channels} channels; "
+                f"{self!r} is for images with {len(self._scale)} channels, and these have {channels}; "
                 "expected one number, or one for each channel"
             )
         if len(self._scale) == channels:
@@ -139,16 +120,128 @@ class Normalize(Transform):
         return empty((count, channels, height, width) if self.layout == "NCHW" else shape, self.dtype)
 
 
+class Normalize(Values):
+    """``(image / 255 - mean) / std``, and the layout that the network wants, in one pass.
+
+    To the bit: ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
+    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 is that, rounded once more.
+    Every CPU gives the same.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    mean, std : float or sequence of float
+        In units of 0 to 1, one number or one for each channel; `std` above 0. By default those of ImageNet.
+    layout : {"NCHW", "NHWC"}
+        Of the result. What moves pixels (flips, crops) comes before "NCHW".
+    dtype : {"float32", "float16"}
+        Of the result.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if the images are not uint8 (N, H, W, C) or have
+        another number of channels.
+    """
+
+    def __init__(
+        self,
+        mean: float | Sequence[float] = (0.485, 0.456, 0.406),
+        std: float | Sequence[float] = (0.229, 0.224, 0.225),
+        layout: str = "NCHW",
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        means = numbers("Normalize", "mean", mean)
+        stds = numbers("Normalize", "std", std, 0)
+        if not all(stds):
+            raise ArgumentError(f"Normalize: std is {std!r}; expected numbers above 0")
+        if len(means) != len(stds) and 1 not in (len(means), len(stds)):
+            raise ArgumentError(
+                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected as many, or one"
+            )
+        self.mean = means
+        self.std = stds
+        wide_mean, wide_std = np.broadcast_arrays(np.array(means), np.array(stds))
+        with np.errstate(over="ignore"):
+            super().__init__(1 / (255 * wide_std), -wide_mean / wide_std, layout, dtype)
+        if not (np.isfinite(self._scale).all() and np.isfinite(self._bias).all()):
+            raise ArgumentError(
+                f"Normalize: mean is {mean!r} and std is {std!r}; expected 1 / std and mean / std within float32"
+            )
+
+
+class Rescale(Values):
+    """``image * scale + offset``, in units of the bytes, 0 to 255.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    scale, offset : float or sequence of float
+        One number or one for each channel. ``Rescale(2 / 255, -1)`` gives -1 to 1.
+    layout : {"NCHW", "NHWC"}
+        Of the result.
+    dtype : {"float32", "float16"}
+        Of the result.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, or the pipeline, if it does not go with the images.
+    """
+
+    def __init__(
+        self,
+        scale: float | Sequence[float],
+        offset: float | Sequence[float] = 0.0,
+        layout: str = "NCHW",
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        self.scale = numbers(self._name, "scale", scale)
+        self.offset = numbers(self._name, "offset", offset)
+        if len(self.scale) != len(self.offset) and 1 not in (len(self.scale), len(self.offset)):
+            raise ArgumentError(
+                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected as many, or one"
+            )
+        factors, offsets = np.broadcast_arrays(np.array(self.scale), np.array(self.offset))
+        super().__init__(factors, offsets, layout, dtype)
+        if not (np.isfinite(self._scale).all() and np.isfinite(self._bias).all()):
+            raise ArgumentError(
+                f"Rescale: scale is {scale!r} and offset is {offset!r}; expected numbers within float32"
+            )
+
+
+class ToFloat(Rescale):
+    """``image / 255``: numbers from 0 to 1.
+
+    Deterministic form: itself.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+        Of the result.
+    dtype : {"float32", "float16"}
+        Of the result.
+    """
+
+    def __init__(self, layout: str = "NCHW", dtype: DTypeLike = "float32") -> None:
+        super().__init__(1 / 255, 0.0, layout, dtype)
+
+    def __repr__(self) -> str:
+        return f"ToFloat(layout={self.layout!r}, dtype={self.dtype!r})"
+
+
 def _bits(result: NDArray[Any]) -> NDArray[Any]:
     """As the kernels take it: float16 as its bits."""
     return result.view(np.uint16) if result.itemsize == 2 else result
 
 
-def _real(dtype: DTypeLike) -> str:
+def _real(owner: str, dtype: DTypeLike) -> str:
     try:
         found = np.dtype(dtype)
     except TypeError:
         found = None
     if found not in (np.dtype(np.float32), np.dtype(np.float16)):
-        raise ArgumentError(f"Normalize: dtype is {dtype!r}; expected 'float32' or 'float16'")
+        raise ArgumentError(f"{owner}: dtype is {dtype!r}; expected 'float32' or 'float16'")
     return str(found)

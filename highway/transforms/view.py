@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from highway._core import geometry
 from highway.batch import Batch, empty
 from highway.randomness import SampleRandom
+from highway.transforms.geometry import Geometry
 from highway.transforms.transform import Transform, pixels
 
 __all__ = ["Moving", "View", "is_moving", "unchanged"]
@@ -96,6 +97,20 @@ class View:
             fill=fill if reaches_out else self.fill,
         )
 
+    @property
+    def matrices(self) -> NDArray[np.float64]:
+        """Where the pixels of the images go, float64 (N, 3, 3), as in `Geometry`."""
+        count = self.images[0]
+        matrices = np.zeros((count, 3, 3))
+        matrices[:, 2, 2] = 1
+        for axis, mirrored, begin, length in (
+            (0, self.mirrored_x, self.lefts, self.width),
+            (1, self.mirrored_y, self.tops, self.height),
+        ):
+            matrices[:, axis, axis] = np.where(mirrored, -1, 1)
+            matrices[:, axis, 2] = np.where(mirrored, begin + length, -begin)
+        return matrices
+
     def places(self) -> NDArray[np.int64]:
         """What the kernels take: top, left, mirrored in x and in y of each sample, int64 (N, 4)."""
         columns = self.tops, self.lefts, self.mirrored_x, self.mirrored_y
@@ -153,6 +168,40 @@ class Moving(Transform):
             The transform does not fit images of this size.
         """
         raise NotImplementedError
+
+    def geometry(self, params: Any, shape: tuple[int, int, int]) -> Geometry:
+        """Where the pixels go."""
+        view = self.look(View.whole((*shape, self.channels)), params)
+        assert view is not None, "a whole image has all windows"
+        return Geometry(view.matrices, view.height, view.width)
+
+    def apply_masks(self, masks: NDArray[Any], params: Any, fill: int) -> NDArray[Any]:
+        """What is seen of the masks, uint8 (N, h, w)."""
+        view = self.look(View.whole((*masks.shape, self.channels)), params)
+        assert view is not None, "a whole image has all windows"
+        one = replace(
+            view, images=(*masks.shape, 1), fill=None if view.fill is None else np.full(1, fill, np.uint8)
+        )
+        return one.copied(masks[..., None], self)[..., 0]
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+        """Shape of what images of this shape become."""
+        if not unchanged(self, next(kind for kind in type(self).__mro__ if "look" in vars(kind))):
+            return None
+        view = View.whole((1, *shape))
+        seen = self.look(view, self.choose(SampleRandom(0, 0, [0], 0), view.shape))
+        assert seen is not None, "a whole image has all windows"
+        return seen.shape[1:]
+
+    @property
+    def stays_inside(self) -> bool:
+        """Whether nothing but pixels of the image is shown, whatever is drawn."""
+        raise NotImplementedError
+
+    @property
+    def channels(self) -> int:
+        """Channels that images may have, where the transform fits some only; else 1."""
+        return 1
 
     def look(self, view: View, params: Any) -> View | None:
         """What this transform makes of what is seen; None where no single view is that.

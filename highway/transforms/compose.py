@@ -1,0 +1,306 @@
+"""Composition: transforms of transforms, chosen for each sample on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import number, numbers, whole
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError, ContractError
+from highway.randomness import SampleRandom
+from highway.transforms.runs import Several, Steps
+from highway.transforms.transform import Transform
+
+__all__ = ["OneOf", "RandomApply", "Sequential", "SomeOf", "checked"]
+
+
+class _Composed(Several):
+    """Branches of transforms in a row, and for each of them the samples that go through it."""
+
+    def __init__(self, branches: Sequence[Sequence[Transform]]) -> None:
+        self._branches = [Steps(branch, type(self).__name__) for branch in branches]
+        self._firsts = np.cumsum([1, *(branch.positions for branch in self._branches)]).tolist()
+
+    @property
+    def hands_over(self) -> bool:  # type: ignore[override]
+        """Whether all that is inside does so."""
+        return all(branch.hands_over for branch in self._branches)
+
+    @property
+    def positions(self) -> int:
+        """Its own, and those of all that is inside."""
+        return int(self._firsts[-1])
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+        """Shape of what images of this shape become, whichever branch they take.
+
+        Raises
+        ------
+        ArgumentError
+            The branches make different shapes of them, or one cannot take them.
+        """
+        found = {self._passed(shape), *(branch.out_shape(shape) for branch in self._branches)}
+        found.discard(None)
+        if len(found) > 1:
+            shapes = " and ".join(str(one) for one in sorted(one for one in found if one is not None))
+            raise ArgumentError(
+                f"{self!r}: images of {shape} become {shapes}, depending on what is chosen; expected one shape, "
+                "so that they fit into a batch"
+            )
+        return found.pop() if found else None
+
+    def _passed(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+        """Shape of images that no branch takes; None where there are none of those."""
+        return shape
+
+    def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
+        """Which samples go through which branch, in order, bool (N, branches)."""
+        raise NotImplementedError
+
+    def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
+        """Take each sample through its branches, one branch after the other."""
+        chosen = self.choose(SampleRandom(seed, batch.epoch, batch.indices, first))
+        one_each = (chosen.sum(axis=1) <= 1).all()
+        if one_each:
+            return self._split(batch, chosen, seed, first, ours, mask_fill)
+        for number in range(len(self._branches)):
+            only = np.zeros_like(chosen)
+            only[:, number] = chosen[:, number]
+            before = batch
+            batch = self._split(batch, only, seed, first, ours, mask_fill)
+            ours = self.hands_over and (ours or batch["images"] is not before["images"])
+        return batch
+
+    def _split(
+        self,
+        batch: Batch,
+        chosen: NDArray[np.bool_],
+        seed: int,
+        first: int,
+        ours: bool,
+        mask_fill: int,
+    ) -> Batch:
+        """Take each sample through the one branch that is chosen for it, if there is one."""
+        parts = []
+        rest = ~chosen.any(axis=1)
+        for branch, position, taken in zip(self._branches, self._firsts, chosen.T, strict=False):
+            if taken.all():
+                return branch.apply(batch, seed, first + position, ours, mask_fill)
+            if taken.any():
+                rows = np.flatnonzero(taken)
+                part = branch.apply(batch.take(rows), seed, first + position, True, mask_fill)
+                parts.append((rows, part))
+        if not parts:
+            return batch
+        if rest.any():
+            rows = np.flatnonzero(rest)
+            parts.append((rows, batch.take(rows)))
+        return self._joined(batch, parts)
+
+    def _joined(self, batch: Batch, parts: list[tuple[NDArray[np.intp], Batch]]) -> Batch:
+        """The parts of a batch, with their rows in it, as one batch again."""
+        order = np.concatenate([rows for rows, _ in parts])
+        counts = None
+        if batch.offsets is not None:
+            counts = np.empty(batch.size, np.int64)
+            for rows, part in parts:
+                assert part.offsets is not None
+                counts[rows] = np.diff(part.offsets)
+        changed: dict[str, Any] = {}
+        for name in (*batch.fields, *batch.extras):
+            if name in batch.ragged:
+                rows_of = [part.rows_of(name, k) for _, part in parts for k in range(part.size)]
+                changed[name] = np.concatenate([rows_of[k] for k in np.argsort(order)])
+                continue
+            arrays = [part[name] for _, part in parts]
+            found = {(array.shape[1:], array.dtype) for array in arrays}
+            if len(found) > 1:
+                shown = " and ".join(f"{dtype} of shape {shape}" for shape, dtype in sorted(found, key=str))
+                raise ContractError(
+                    f"{self!r}: {name} are {shown}, depending on what is chosen; expected the same for all samples, "
+                    "so that they fit into a batch"
+                )
+            whole_array = empty((batch.size, *arrays[0].shape[1:]), arrays[0].dtype)
+            for (rows, _), array in zip(parts, arrays, strict=True):
+                whole_array[rows] = array
+            changed[name] = whole_array
+        offsets = None if counts is None else np.concatenate(([0], np.cumsum(counts)))
+        return batch.replace(offsets=offsets, **changed)
+
+
+class Sequential(_Composed):
+    """Transforms in a row, as one.
+
+    Deterministic form: that of each, in a row.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self.transforms = checked("Sequential", transforms)
+        super().__init__([self.transforms])
+
+    def _passed(self, shape: tuple[int, int, int]) -> None:
+        """All samples go through."""
+
+    def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
+        """All of them."""
+        return np.ones((len(rng), 1), np.bool_)
+
+    def deterministic(self) -> Sequential | None:
+        """What is left of them without anything random."""
+        return _left("Sequential", self.transforms)
+
+
+class RandomApply(_Composed):
+    """Transforms in a row, for each sample with probability `p`: all of them or none.
+
+    Deterministic form: nothing, or that of the transforms where `p` is 1.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+        They keep the size of images, unless `p` is 0 or 1.
+    p : float
+        0 to 1.
+    """
+
+    def __init__(self, transforms: Sequence[Transform], p: float = 0.5) -> None:
+        self.transforms = checked("RandomApply", transforms)
+        self.p = number("RandomApply", "p", p, 0, 1)
+        super().__init__([self.transforms])
+
+    def _passed(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+        return None if self.p == 1 else shape
+
+    def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
+        """Each sample on its own."""
+        return rng.bernoulli(self.p)[:, None]
+
+    def deterministic(self) -> Sequential | None:
+        """Nothing, unless it is always applied."""
+        return _left("RandomApply", self.transforms) if self.p == 1 else None
+
+
+class OneOf(_Composed):
+    """One of several transforms, for each sample its own.
+
+    Deterministic form: nothing, where that is so for each of them; else there is none.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+        What is to be several in a row goes into a `Sequential`.
+    weights : sequence of float, optional
+        How likely each of them is, in any unit; by default all are equally likely.
+    """
+
+    def __init__(self, transforms: Sequence[Transform], weights: Sequence[float] | None = None) -> None:
+        self.transforms = _some("OneOf", transforms)
+        self.weights = None if weights is None else numbers("OneOf", "weights", weights, 0)
+        if self.weights is not None and (len(self.weights) != len(self.transforms) or not sum(self.weights)):
+            raise ArgumentError(
+                f"OneOf: weights is {weights!r} for {len(self.transforms)} transforms; expected a number of 0 or more "
+                "for each, and one above 0"
+            )
+        chances = np.ones(len(self.transforms)) if self.weights is None else np.array(self.weights)
+        self._limits = np.cumsum(chances / chances.sum())
+        super().__init__([[transform] for transform in self.transforms])
+
+    def _passed(self, shape: tuple[int, int, int]) -> None:
+        """All samples go through one."""
+
+    def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
+        """One for each sample."""
+        found = np.searchsorted(self._limits[:-1], rng.uniform(), side="right")
+        return found[:, None] == np.arange(len(self.transforms))
+
+    def deterministic(self) -> None:
+        """Nothing.
+
+        Raises
+        ------
+        ArgumentError
+            One of the transforms has something that takes its place: which to take would be random.
+        """
+        _nothing("OneOf", self.transforms)
+
+
+class SomeOf(_Composed):
+    """Some of several transforms, for each sample its own, applied in the order of the list.
+
+    Deterministic form: nothing, where that is so for each of them; else there is none.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+        They keep the size of images.
+    n : int or (int, int)
+        How many; of a pair, from the first to the second, all equally likely.
+    """
+
+    def __init__(self, transforms: Sequence[Transform], n: int | tuple[int, int] = 2) -> None:
+        self.transforms = _some("SomeOf", transforms)
+        self.n = n
+        low, high = n if isinstance(n, (tuple, list)) and len(n) == 2 else (n, n)
+        self._most = whole("SomeOf", "n", high, 0, len(self.transforms))
+        self._least = whole("SomeOf", "n", low, 0, self._most)
+        super().__init__([[transform] for transform in self.transforms])
+
+    def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
+        """Some for each sample."""
+        count = rng.integers(self._least, self._most + 1)
+        ranks = np.argsort(np.argsort(rng.uniform(size=len(self.transforms)), axis=1), axis=1)
+        chosen: NDArray[np.bool_] = ranks < count[:, None]
+        return chosen
+
+    def deterministic(self) -> None:
+        """Nothing; see `OneOf.deterministic`."""
+        _nothing("SomeOf", self.transforms)
+
+
+def _left(owner: str, transforms: Sequence[Transform]) -> Sequential | None:
+    left = [form for form in (transform.deterministic() for transform in transforms) if form is not None]
+    return Sequential(left) if left else None
+
+
+def _nothing(owner: str, transforms: Sequence[Transform]) -> None:
+    for transform in transforms:
+        if transform.deterministic() is not None:
+            raise ArgumentError(
+                f"{owner} has no deterministic form, since it may choose {transform!r}, which has one; "
+                "give the Augmentations for validation a list of their own"
+            )
+
+
+def _some(owner: str, transforms: object) -> tuple[Transform, ...]:
+    found = checked(owner, transforms)
+    if not found:
+        raise ArgumentError(f"{owner}: transforms is empty; expected one or more to choose from")
+    return found
+
+
+def checked(owner: str, transforms: object) -> tuple[Transform, ...]:
+    """Transforms in a row; ArgumentError, in the name of `owner`, where one of them is something else."""
+    if not isinstance(transforms, Sequence) or isinstance(transforms, str):
+        raise ArgumentError(
+            f"{owner}: transforms is {transforms!r}; expected a list of transforms, as in [FlipX()]"
+        )
+    for number, transform in enumerate(transforms):
+        if isinstance(transform, type) and issubclass(transform, Transform):
+            raise ArgumentError(
+                f"{owner}: transforms[{number}] is the class {transform.__name__}; "
+                f"expected {transform.__name__}()"
+            )
+        if not isinstance(transform, Transform):
+            hint = "; put a function into Lambda(...)" if callable(transform) else ""
+            raise ArgumentError(
+                f"{owner}: transforms[{number}] is {transform!r}; expected a Transform, such as FlipX(){hint}"
+            )
+    return tuple(transforms)

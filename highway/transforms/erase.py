@@ -1,0 +1,187 @@
+"""RandomErasing: a rectangle of an image is painted over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import philox
+from highway.arguments import number, numbers
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform
+
+__all__ = ["RandomErasing"]
+
+_ATTEMPTS = 10
+"""Rectangles that are drawn before an image is left as it is, as torchvision does."""
+
+
+class Erased(NamedTuple):
+    """Rectangles to be painted over.
+
+    Attributes
+    ----------
+    boxes : int64 (N, 4)
+        x0, y0, x1, y1 in pixels; empty where nothing is erased.
+    rng : SampleRandom
+        Of what they are filled with, where that is random.
+    """
+
+    boxes: NDArray[np.int64]
+    rng: SampleRandom
+
+
+class RandomErasing(Transform):
+    """Paint over a rectangle of random area, aspect ratio and place, with probability `p` for each sample on its own.
+
+    Boxes, masks and keypoints stay. Deterministic form: nothing.
+
+    Parameters
+    ----------
+    p : float
+        0 to 1.
+    scale : (float, float)
+        Smallest and largest area, as parts of the image's, above 0 and up to 1.
+    ratio : (float, float)
+        Smallest and largest aspect ratio (height / width); its logarithm is drawn evenly.
+    value : float, sequence of float or "random"
+        What is painted, one number or one for each channel, in units of the images; or noise for each pixel: all bytes
+        equally likely for uint8 images, else normally distributed around 0 with standard deviation 1.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+
+    Notes
+    -----
+    As torchvision's ``v2.RandomErasing``, on uint8 (N, H, W, C) and on float32 (N, H, W, C) or (N, C, H, W) with at most
+    4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
+    """
+
+    in_place = True
+    hands_over = True
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        scale: tuple[float, float] = (0.02, 0.33),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        value: float | Sequence[float] | str = 0,
+    ) -> None:
+        self.p = number("RandomErasing", "p", p, 0, 1)
+        self.scale = _range("scale", scale, 1.0)
+        self.ratio = _range("ratio", ratio, math.inf)
+        if isinstance(value, str) and value != "random":
+            raise ArgumentError(f"RandomErasing: value is {value!r}; expected numbers or 'random'")
+        self.value = value
+        self._values = None if isinstance(value, str) else numbers("RandomErasing", "value", value)
+
+    @property
+    def positions(self) -> int:
+        """One, and one more for noise."""
+        return 2 if self._values is None else 1
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same."""
+        self._check(shape[2])
+        return shape
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Erased:
+        """Choose the rectangles."""
+        images = batch["images"]
+        height, width = _sides(images)
+        areas = rng.uniform(*self.scale, size=_ATTEMPTS) * (height * width)
+        ratios = np.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), size=_ATTEMPTS))
+        heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+        widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+        fits = (heights < height) & (widths < width) & (heights > 0) & (widths > 0)
+        rows, first = np.arange(len(images)), np.argmax(fits, axis=1)
+        erased = fits[rows, first] & rng.bernoulli(self.p)
+        tall, wide = heights[rows, first], widths[rows, first]
+        top = rng.integers(0, np.maximum(height - tall, 0) + 1)
+        left = rng.integers(0, np.maximum(width - wide, 0) + 1)
+        boxes = np.stack((left, top, left + wide, top + tall), axis=1)
+        boxes[~erased] = 0
+        return Erased(boxes, rng)
+
+    def apply_images(
+        self, images: NDArray[Any], params: Erased, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Paint.
+
+        Parameters
+        ----------
+        images : ndarray (N, H, W, C) or (N, C, H, W)
+        params : Erased
+        out : ndarray, optional
+            `images` itself, to paint in it.
+
+        Returns
+        -------
+        ndarray
+            `out`, or a new array.
+        """
+        planar = _is_planar(images)
+        channels = images.shape[1 if planar else -1]
+        self._check(channels)
+        if out is None:
+            out = empty(images.shape, images.dtype)
+        if out is not images:
+            np.copyto(out, images)
+        for row, (left, top, right, bottom) in enumerate(params.boxes.tolist()):
+            if left == right:
+                continue
+            where = out[row, :, top:bottom, left:right] if planar else out[row, top:bottom, left:right]
+            if self._values is None:
+                where[...] = self._noise(params.rng, row, where.shape, images.dtype)
+            else:
+                values = np.array(self._values, images.dtype)
+                where[...] = values[:, None, None] if planar and len(values) > 1 else values
+        return out
+
+    def _noise(
+        self, rng: SampleRandom, row: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        sample, count = rng.at(rng.position + 1).of(row), math.prod(shape)
+        if dtype == np.uint8:
+            return sample.bytes(count).reshape(shape)
+        return sample.normal(size=count).reshape(shape).astype(dtype)
+
+    def _check(self, channels: int) -> None:
+        if self._values is not None and len(self._values) not in (1, channels):
+            raise ArgumentError(
+                f"RandomErasing: value is {self.value!r}, for images with {channels} channels; expected one number, or "
+                "one for each channel"
+            )
+
+    def deterministic(self) -> None:
+        """Nothing is erased."""
+
+
+def _is_planar(images: NDArray[Any]) -> bool:
+    return images.dtype != np.uint8 and images.ndim == 4 and images.shape[3] > 4
+
+
+def _sides(images: NDArray[Any]) -> tuple[int, int]:
+    if images.ndim != 4:
+        raise ArgumentError(
+            f"RandomErasing: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C) or (N, C, H, W)"
+        )
+    return images.shape[2:4] if _is_planar(images) else images.shape[1:3]
+
+
+def _range(name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
+    pair = numbers("RandomErasing", name, value, 0.0)
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+        limit = "" if math.isinf(most) else f" <= {most:g}"
+        raise ArgumentError(
+            f"RandomErasing: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}"
+        )
+    return pair[0], pair[1]

@@ -1,0 +1,240 @@
+"""Mixup and CutMix: each image with a part of the next one of its batch, and labels that say how much."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import number, whole
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform
+
+__all__ = ["CutMix", "Mixup"]
+
+_STEPS = 4096
+"""Of the table by which the Beta distribution is inverted."""
+
+
+class Mixed(NamedTuple):
+    """How each image is mixed with the next one of the batch, the last with the first.
+
+    Attributes
+    ----------
+    own : float64 (N,)
+        The part that is its own.
+    boxes : int64 (N, 4) or None
+        x0, y0, x1, y1 of what is replaced; None where everything is mixed.
+    """
+
+    own: NDArray[np.float64]
+    boxes: NDArray[np.int64] | None
+
+
+class _Mixing(Transform):
+    hands_over = True
+
+    def __init__(self, alpha: float, num_classes: int | None, p: float) -> None:
+        name = type(self).__name__
+        self.alpha = number(name, "alpha", alpha, 0.01, 1000)
+        self.num_classes = None if num_classes is None else whole(name, "num_classes", num_classes, 1, 2**24)
+        self.p = number(name, "p", p, 0, 1)
+        self._half = _half_of_beta(self.alpha)
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Mixed:
+        """Choose the parts."""
+        name = type(self).__name__
+        images, labels = batch["images"], batch["labels"]
+        if images.ndim != 4:
+            raise ArgumentError(
+                f"{name}: images are of shape {images.shape}; expected (N, H, W, C) or (N, C, H, W)"
+            )
+        if "labels" in batch.ragged:
+            raise ArgumentError(f"{name}: labels are those of boxes; expected one for each image")
+        if labels.ndim == 1 and self.num_classes is None:
+            raise ArgumentError(
+                f"{name}: labels are numbers of classes; expected num_classes, to make parts of them, or a reader "
+                "with labels='one_hot'"
+            )
+        uniform = rng.uniform()
+        own = np.interp(np.minimum(uniform, 1 - uniform) * 2, *self._half)
+        own = np.where(uniform < 0.5, own, 1 - own)
+        own[~rng.bernoulli(self.p)] = 1.0
+        return self._placed(rng, own, images)
+
+    def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
+        raise NotImplementedError
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same."""
+        return shape
+
+    def apply_labels(self, labels: NDArray[Any], params: Mixed) -> NDArray[Any]:
+        """Parts of classes.
+
+        Parameters
+        ----------
+        labels : int64 (N,) or float (N, K)
+        params : Mixed
+
+        Returns
+        -------
+        float32 (N, K)
+
+        Raises
+        ------
+        ArgumentError
+            A label is none of `num_classes`.
+        """
+        if labels.ndim == 1:
+            assert self.num_classes is not None
+            if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+                raise ArgumentError(
+                    f"{type(self).__name__}: labels run from {labels.min()} to {labels.max()}; expected 0 to "
+                    f"{self.num_classes - 1} (num_classes)"
+                )
+            labels = (
+                np.eye(self.num_classes, dtype=np.float32)[labels]
+                if self.num_classes <= 4096
+                else self._wide(labels)
+            )
+        own = params.own.astype(np.float32)[:, None]
+        mixed: NDArray[Any] = labels * own + np.roll(labels, -1, axis=0) * (1 - own)
+        return mixed.astype(np.float32, copy=False)
+
+    def _wide(self, labels: NDArray[Any]) -> NDArray[np.float32]:
+        found = np.zeros((len(labels), self.num_classes or 0), np.float32)
+        found[np.arange(len(labels)), labels] = 1
+        return found
+
+    def deterministic(self) -> None:
+        """Nothing is mixed."""
+
+
+class Mixup(_Mixing):
+    """The weighted mean of each image and the next one of its batch, and of their labels.
+
+    Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
+
+    Parameters
+    ----------
+    alpha : float
+        0.01 to 1000: the part that is an image's own is drawn from Beta(alpha, alpha), for each sample.
+    num_classes : int, optional
+        Needed where labels are numbers: they become float32 (N, num_classes).
+    p : float
+        0 to 1: how likely an image is mixed at all.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it has no labels that can be mixed.
+
+    Notes
+    -----
+    As torchvision's ``v2.MixUp``, where the whole batch has one part. H. Zhang et al., "mixup: beyond empirical risk
+    minimization", ICLR 2018. Boxes, masks and keypoints stay those of the image itself.
+    """
+
+    def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
+        super().__init__(alpha, num_classes, p)
+
+    def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
+        return Mixed(own, None)
+
+    def apply_images(self, images: NDArray[Any], params: Mixed) -> NDArray[Any]:
+        """Mix: uint8 rounded to nearest, or float."""
+        out = empty(images.shape, images.dtype)
+        count = len(images)
+        for row, own in enumerate(params.own.tolist()):
+            if own == 1.0:
+                out[row] = images[row]
+                continue
+            other = images[(row + 1) % count]
+            if images.dtype == np.uint8:
+                # Exact in whole numbers: 15 bits and the byte fit into 32.
+                part = round(own * 32768)
+                mixed = images[row].astype(np.int32) * part
+                mixed += other.astype(np.int32) * (32768 - part)
+                mixed += 16384
+                mixed >>= 15
+                out[row] = mixed
+            else:
+                np.multiply(images[row], images.dtype.type(own), out=out[row])
+                out[row] += other * images.dtype.type(1 - own)
+        return out
+
+
+class CutMix(_Mixing):
+    """A rectangle of each image is replaced by that of the next one of its batch, and their labels by the areas.
+
+    Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
+
+    Parameters
+    ----------
+    alpha : float
+        0.01 to 1000: the area that remains is drawn from Beta(alpha, alpha), for each sample.
+    num_classes : int, optional
+        Needed where labels are numbers: they become float32 (N, num_classes).
+    p : float
+        0 to 1: how likely an image is mixed at all.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it has no labels that can be mixed.
+
+    Notes
+    -----
+    As torchvision's ``v2.CutMix``, where the whole batch has one rectangle. S. Yun et al., "CutMix: regularization
+    strategy to train strong classifiers with localizable features", ICCV 2019. Boxes, masks and keypoints stay those of
+    the image itself.
+    """
+
+    def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
+        super().__init__(alpha, num_classes, p)
+
+    def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
+        planar = images.dtype != np.uint8 and images.shape[3] > 4
+        height, width = images.shape[2:4] if planar else images.shape[1:3]
+        across, down = rng.integers(0, width), rng.integers(0, height)
+        half = 0.5 * np.sqrt(1 - own)
+        half_width, half_height = (half * width).astype(np.int64), (half * height).astype(np.int64)
+        boxes = np.stack(
+            (
+                np.maximum(across - half_width, 0),
+                np.maximum(down - half_height, 0),
+                np.minimum(across + half_width, width),
+                np.minimum(down + half_height, height),
+            ),
+            axis=1,
+        )
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        return Mixed(1 - area / (width * height), boxes)
+
+    def apply_images(self, images: NDArray[Any], params: Mixed) -> NDArray[Any]:
+        """Copy the images, and the rectangles of the next ones over them."""
+        assert params.boxes is not None
+        out = empty(images.shape, images.dtype)
+        np.copyto(out, images)
+        planar = images.dtype != np.uint8 and images.shape[3] > 4
+        for row, (left, top, right, bottom) in enumerate(params.boxes.tolist()):
+            where = (slice(None), slice(top, bottom), slice(left, right))[0 if planar else 1 :]
+            out[row][where] = images[(row + 1) % len(images)][where]
+        return out
+
+
+def _half_of_beta(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lower half of Beta(alpha, alpha): its distribution function, 0 to 1, at places from 0 to 1/2.
+
+    With t = x**alpha the density is (1 - t**(1/alpha))**(alpha - 1) / alpha, which is smooth up to the middle.
+    """
+    t = np.linspace(0.0, 0.5**alpha, _STEPS + 1)
+    x = t ** (1 / alpha)
+    density = (1 - x) ** (alpha - 1)
+    steps = (density[1:] + density[:-1]) / 2
+    reached = np.concatenate(([0.0], np.cumsum(steps)))
+    return reached / reached[-1], x
