@@ -141,6 +141,7 @@ def extensions():
             libs=["-pthread"],
         ),
         extension("resample", "buffer.c", "resampler.c"),
+        extension("warp", "pixels.c", "warper.c"),
         extension("wire", "msgpack.c"),
     ]
 
