@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.engine import Module, Stage
-from highway.errors import ArgumentError
 from highway.modules.finish import Finishing
 from highway.transforms.compose import checked
 from highway.transforms.runs import Steps
@@ -17,10 +16,10 @@ __all__ = ["Augmentations"]
 
 
 class Augmentations(Stage):
-    """Applies transforms to every batch, one after the other: to its images, and alike to its boxes, masks and keypoints.
+    """Applies transforms to every batch, one after the other.
 
-    Boxes are clipped to the images; those of which nothing is left, or too little (`min_visible` of a transform), are
-    dropped with their labels.
+    Boxes, masks and keypoints go with the images. Boxes are clipped to them; those of which nothing is left, or too
+    little (`min_visible` of a transform), are dropped with their labels.
 
     What a transform draws is a function of the seed, of the samples' identity (epoch and index) and of the
     number of transforms that the batch has been through before. So any number of workers gives the same

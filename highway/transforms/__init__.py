@@ -1,25 +1,76 @@
-"""Transforms: what happens to images between reading and training."""
+"""Transforms: what happens to images, boxes, masks and keypoints between reading and training."""
 
-from highway.transforms.crop import CenterCrop, RandomCrop
-from highway.transforms.fit import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
+from highway.transforms.colour import (
+    AutoContrast,
+    ColorJitter,
+    Equalize,
+    Gamma,
+    Grayscale,
+    Invert,
+    Posterize,
+    Solarize,
+)
+from highway.transforms.compose import OneOf, RandomApply, Sequential, SomeOf
+from highway.transforms.crop import CenterCrop, PadCrop, RandomCrop, Slice
+from highway.transforms.erase import RandomErasing
+from highway.transforms.filters import GaussianBlur, GaussianNoise, Sharpness
+from highway.transforms.fit import CenterFit, Fit, Letterbox, RandomResizedCrop, Resize, Stretch
 from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.function import Lambda
+from highway.transforms.mix import CutMix, Mixup
 from highway.transforms.pad import Pad
+from highway.transforms.policies import RandAugment, TrivialAugmentWide
 from highway.transforms.transform import Transform
-from highway.transforms.values import Normalize
+from highway.transforms.values import Normalize, Rescale, ToFloat
+from highway.transforms.warps import Affine, Perspective, Rotate, Shift, Transpose, Warp, Zoom
+from highway.transforms.wrappers import Albumentations, TorchVision
 
 __all__ = [
+    "Affine",
+    "Albumentations",
+    "AutoContrast",
     "CenterCrop",
     "CenterFit",
+    "ColorJitter",
+    "CutMix",
+    "Equalize",
     "Fit",
     "FlipX",
     "FlipY",
+    "Gamma",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Grayscale",
+    "Invert",
     "Lambda",
     "Letterbox",
+    "Mixup",
     "Normalize",
+    "OneOf",
     "Pad",
+    "PadCrop",
+    "Perspective",
+    "Posterize",
+    "RandAugment",
+    "RandomApply",
     "RandomCrop",
+    "RandomErasing",
     "RandomResizedCrop",
+    "Rescale",
+    "Resize",
+    "Rotate",
+    "Sequential",
+    "Sharpness",
+    "Shift",
+    "Slice",
+    "Solarize",
+    "SomeOf",
     "Stretch",
+    "ToFloat",
+    "TorchVision",
     "Transform",
+    "Transpose",
+    "TrivialAugmentWide",
+    "Warp",
+    "Zoom",
 ]

@@ -67,9 +67,9 @@ class _Composed(Several):
         one_each = (chosen.sum(axis=1) <= 1).all()
         if one_each:
             return self._split(batch, chosen, seed, first, ours, mask_fill)
-        for number in range(len(self._branches)):
+        for k in range(len(self._branches)):
             only = np.zeros_like(chosen)
-            only[:, number] = chosen[:, number]
+            only[:, k] = chosen[:, k]
             before = batch
             batch = self._split(batch, only, seed, first, ours, mask_fill)
             ours = self.hands_over and (ours or batch["images"] is not before["images"])
@@ -292,15 +292,15 @@ def checked(owner: str, transforms: object) -> tuple[Transform, ...]:
         raise ArgumentError(
             f"{owner}: transforms is {transforms!r}; expected a list of transforms, as in [FlipX()]"
         )
-    for number, transform in enumerate(transforms):
+    for place, transform in enumerate(transforms):
         if isinstance(transform, type) and issubclass(transform, Transform):
             raise ArgumentError(
-                f"{owner}: transforms[{number}] is the class {transform.__name__}; "
+                f"{owner}: transforms[{place}] is the class {transform.__name__}; "
                 f"expected {transform.__name__}()"
             )
         if not isinstance(transform, Transform):
             hint = "; put a function into Lambda(...)" if callable(transform) else ""
             raise ArgumentError(
-                f"{owner}: transforms[{number}] is {transform!r}; expected a Transform, such as FlipX(){hint}"
+                f"{owner}: transforms[{place}] is {transform!r}; expected a Transform, such as FlipX(){hint}"
             )
     return tuple(transforms)

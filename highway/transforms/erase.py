@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import philox
 from highway.arguments import number, numbers
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
@@ -61,8 +60,8 @@ class RandomErasing(Transform):
 
     Notes
     -----
-    As torchvision's ``v2.RandomErasing``, on uint8 (N, H, W, C) and on float32 (N, H, W, C) or (N, C, H, W) with at most
-    4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
+    As torchvision's ``v2.RandomErasing``, on uint8 (N, H, W, C) and on floats (N, H, W, C) or (N, C, H, W) with at
+    most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
     """
 
     in_place = True

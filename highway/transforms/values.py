@@ -19,7 +19,7 @@ __all__ = ["Normalize", "Rescale", "ToFloat", "Values"]
 
 
 class Values(Transform):
-    """Base of what makes real numbers of bytes: ``image * scale + bias``, in the layout that the network wants, in one pass.
+    """Base of what makes real numbers of bytes: ``image * scale + bias``, in the layout of the network, in one pass.
 
     To the bit: float32, both operations rounded. float16 is that, rounded once more. Every CPU gives the same.
 
@@ -202,7 +202,8 @@ class Rescale(Values):
         self.offset = numbers(self._name, "offset", offset)
         if len(self.scale) != len(self.offset) and 1 not in (len(self.scale), len(self.offset)):
             raise ArgumentError(
-                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected as many, or one"
+                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected as many, "
+                "or one"
             )
         factors, offsets = np.broadcast_arrays(np.array(self.scale), np.array(self.offset))
         super().__init__(factors, offsets, layout, dtype)

@@ -1,0 +1,330 @@
+"""Policies: a few operations for each sample, chosen at random from a published list."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import colour as kernels
+from highway.arguments import whole
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms import colour
+from highway.transforms.crop import Fill, filling
+from highway.transforms.geometry import Geometry, product
+from highway.transforms.transform import Transform, pixels
+from highway.transforms.warps import INTERPOLATIONS, Course
+
+__all__ = ["RandAugment", "TrivialAugmentWide"]
+
+
+class Operation(NamedTuple):
+    """An operation of a policy.
+
+    Attributes
+    ----------
+    name : str
+    magnitudes : float64 (bins,)
+        From weak to strong.
+    signed : bool
+        Whether the magnitude is negative for half of the samples.
+    """
+
+    name: str
+    magnitudes: NDArray[np.float64]
+    signed: bool = False
+
+
+class Drawn(NamedTuple):
+    """What one round does to N images; each has one of these changed, and the others neutral.
+
+    Attributes
+    ----------
+    matrices : float64 (N, 3, 3)
+        Where pixels go.
+    ops, arguments : int32 (N, 1), float32 (N, 1, 2)
+        Program of colours.
+    sharpness : float32 (N,)
+        Factors; 1 leaves an image as it is.
+    """
+
+    matrices: NDArray[np.float64]
+    ops: NDArray[np.int32]
+    arguments: NDArray[np.float32]
+    sharpness: NDArray[np.float32]
+
+
+_CODES = {
+    "Brightness": kernels.BRIGHTNESS,
+    "Color": kernels.SATURATION,
+    "Contrast": kernels.CONTRAST,
+    "Posterize": kernels.POSTERIZE,
+    "Solarize": kernels.SOLARIZE,
+    "AutoContrast": kernels.AUTOCONTRAST,
+    "Equalize": kernels.EQUALIZE,
+}
+# Their factors are 1 and the magnitude.
+_FACTORS = ("Brightness", "Color", "Contrast")
+
+
+class Policy(Transform):
+    """Rounds of one operation each, drawn for every sample on its own.
+
+    Attributes
+    ----------
+    rounds : int
+    """
+
+    hands_over = True
+    rounds: int = 1
+
+    def __init__(self, num_magnitude_bins: int, interpolation: str, fill: Fill) -> None:
+        name = type(self).__name__
+        self.num_magnitude_bins = whole(name, "num_magnitude_bins", num_magnitude_bins, 2, 1000)
+        if interpolation not in INTERPOLATIONS:
+            raise ArgumentError(
+                f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
+            )
+        self.interpolation = interpolation
+        self.fill = fill
+
+    def operations(self, height: int, width: int) -> list[Operation]:
+        """What there is to choose from, for images of this size."""
+        raise NotImplementedError
+
+    def bins(self, rng: SampleRandom) -> NDArray[np.int64]:
+        """Which magnitude each sample gets, int64 (N,)."""
+        raise NotImplementedError
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same."""
+        filling(self, self.fill, shape[2], np.dtype(np.uint8))
+        self._check(shape[2])
+        return shape
+
+    def _check(self, channels: int) -> None:
+        if channels not in (1, 3):
+            raise ArgumentError(f"{self!r}: images have {channels} channels; expected 1 or 3")
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> list[Drawn]:
+        """Choose operations and magnitudes."""
+        images = batch["images"]
+        pixels(images, self)
+        if images.dtype != np.uint8:
+            raise ArgumentError(f"{self!r}: images are {images.dtype}; expected uint8 (N, H, W, C)")
+        self._check(images.shape[3])
+        operations = self.operations(*images.shape[1:3])
+        table = np.stack([operation.magnitudes for operation in operations])
+        signed = np.array([operation.signed for operation in operations])
+        rounds = []
+        for _ in range(self.rounds):
+            chosen = rng.integers(0, len(operations))
+            found = table[chosen, self.bins(rng)]
+            negative = rng.bernoulli(0.5) & signed[chosen]
+            rounds.append(_drawn(operations, chosen, np.where(negative, -found, found), images.shape))
+        return rounds
+
+    def apply_images(self, images: NDArray[np.uint8], params: list[Drawn]) -> NDArray[np.uint8]:
+        """Apply the rounds: uint8 (N, H, W, C) to the same."""
+        count, height, width, channels = images.shape
+        ours = False
+        for drawn in params:
+            if (drawn.matrices != np.eye(3)).any():
+                course = Course(count, height, width)
+                course.then(drawn.matrices, height, width)
+                fill = filling(self, self.fill, channels, images.dtype)
+                images, ours = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
+            if drawn.ops.any():
+                images = colour.run(images, [(drawn.ops, drawn.arguments)], images if ours else None)
+                ours = True
+            rows = np.flatnonzero(drawn.sharpness != 1)
+            if len(rows):
+                if not ours:
+                    images, ours = images.copy(), True
+                sharp = empty((len(rows), *images.shape[1:]))
+                kernels.sharpen(np.ascontiguousarray(images[rows]), drawn.sharpness[rows], sharp)
+                images[rows] = sharp
+        return images
+
+    def geometry(self, params: list[Drawn], shape: tuple[int, int, int]) -> Geometry:
+        """Where the pixels go, through all rounds."""
+        matrices = params[0].matrices
+        for drawn in params[1:]:
+            matrices = product(drawn.matrices, matrices)
+        return Geometry(matrices, shape[1], shape[2])
+
+    def deterministic(self) -> None:
+        """Nothing is changed."""
+
+
+class RandAugment(Policy):
+    """Some operations for each image, all equally likely, and of one strength.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    num_ops : int
+        How many in a row.
+    magnitude : int
+        Their strength, 0 to `num_magnitude_bins` - 1.
+    num_magnitude_bins : int
+        How many strengths there are.
+    interpolation : {"nearest", "bilinear"}
+        Of what moves pixels.
+    fill : float or tuple of float
+        What is seen beyond the image, 0 to 255: one number, or one for each channel.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, or the pipeline, if the images are not uint8 (N, H, W, 1)
+        or (N, H, W, 3).
+
+    Notes
+    -----
+    Operations and strengths are those of torchvision's ``v2.RandAugment``. E. Cubuk et al., "RandAugment: practical
+    automated data augmentation with a reduced search space", CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        num_ops: int = 2,
+        magnitude: int = 9,
+        num_magnitude_bins: int = 31,
+        interpolation: str = "nearest",
+        fill: Fill = 0,
+    ) -> None:
+        super().__init__(num_magnitude_bins, interpolation, fill)
+        self.num_ops = self.rounds = whole("RandAugment", "num_ops", num_ops, 1, 100)
+        self.magnitude = whole("RandAugment", "magnitude", magnitude, 0, self.num_magnitude_bins - 1)
+
+    def operations(self, height: int, width: int) -> list[Operation]:
+        """The 14 operations."""
+        bins = self.num_magnitude_bins
+        return _operations(
+            bins,
+            0.3,
+            150 / 331 * width,
+            150 / 331 * height,
+            30.0,
+            0.9,
+            8 - np.rint(np.arange(bins) * 4 / (bins - 1)),
+        )
+
+    def bins(self, rng: SampleRandom) -> NDArray[np.int64]:
+        """The same for all."""
+        return np.full(len(rng), self.magnitude)
+
+
+class TrivialAugmentWide(Policy):
+    """One operation of random strength for each image, all equally likely.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    num_magnitude_bins : int
+        How many strengths there are.
+    interpolation : {"nearest", "bilinear"}
+        Of what moves pixels.
+    fill : float or tuple of float
+        What is seen beyond the image, 0 to 255: one number, or one for each channel.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, or the pipeline, if the images are not uint8 (N, H, W, 1)
+        or (N, H, W, 3).
+
+    Notes
+    -----
+    Operations and strengths are those of torchvision's ``v2.TrivialAugmentWide``. S. Müller and F. Hutter,
+    "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021.
+    """
+
+    def __init__(self, num_magnitude_bins: int = 31, interpolation: str = "nearest", fill: Fill = 0) -> None:
+        super().__init__(num_magnitude_bins, interpolation, fill)
+
+    def operations(self, height: int, width: int) -> list[Operation]:
+        """The 14 operations."""
+        bins = self.num_magnitude_bins
+        return _operations(bins, 0.99, 32.0, 32.0, 135.0, 0.99, 8 - np.rint(np.arange(bins) * 6 / (bins - 1)))
+
+    def bins(self, rng: SampleRandom) -> NDArray[np.int64]:
+        """Any, all equally likely."""
+        return rng.integers(0, self.num_magnitude_bins)
+
+
+def _operations(
+    bins: int,
+    shear: float,
+    across: float,
+    down: float,
+    degrees: float,
+    factor: float,
+    bits: NDArray[np.float64],
+) -> list[Operation]:
+    """The operations that both policies have, up to the given strengths."""
+
+    def upto(most: float) -> NDArray[np.float64]:
+        return np.linspace(0, most, bins)
+
+    none = np.zeros(bins)
+    return [
+        Operation("Identity", none),
+        Operation("ShearX", upto(shear), True),
+        Operation("ShearY", upto(shear), True),
+        Operation("TranslateX", upto(across), True),
+        Operation("TranslateY", upto(down), True),
+        Operation("Rotate", upto(degrees), True),
+        Operation("Brightness", upto(factor), True),
+        Operation("Color", upto(factor), True),
+        Operation("Contrast", upto(factor), True),
+        Operation("Sharpness", upto(factor), True),
+        Operation("Posterize", bits),
+        Operation("Solarize", np.linspace(255, 0, bins)),
+        Operation("AutoContrast", none),
+        Operation("Equalize", none),
+    ]
+
+
+def _drawn(
+    operations: list[Operation],
+    chosen: NDArray[np.int64],
+    magnitudes: NDArray[np.float64],
+    shape: tuple[int, ...],
+) -> Drawn:
+    count, height, width = shape[:3]
+    matrices = np.tile(np.eye(3), (count, 1, 1))
+    ops = np.zeros((count, 1), np.int32)
+    arguments = np.zeros((count, 1, 2), np.float32)
+    sharpness = np.ones(count, np.float32)
+    for number, operation in enumerate(operations):
+        rows = np.flatnonzero(chosen == number)
+        strength, name = magnitudes[rows], operation.name
+        if name in _CODES:
+            ops[rows] = _CODES[name]
+            arguments[rows, 0, 0] = strength + (1 if name in _FACTORS else 0)
+        elif name == "Sharpness":
+            sharpness[rows] = 1 + strength
+        elif name == "ShearX":
+            matrices[rows, 0, 1] = -strength
+        elif name == "ShearY":
+            matrices[rows, 1, 0] = -strength
+        elif name == "TranslateX":
+            matrices[rows, 0, 2] = np.trunc(strength)
+        elif name == "TranslateY":
+            matrices[rows, 1, 2] = np.trunc(strength)
+        elif name == "Rotate":
+            # Counter-clockwise about the centre; y points down.
+            cos, sin = np.cos(np.radians(strength)), np.sin(np.radians(strength))
+            x, y = width / 2, height / 2
+            matrices[rows, 0, 0] = matrices[rows, 1, 1] = cos
+            matrices[rows, 0, 1], matrices[rows, 1, 0] = sin, -sin
+            matrices[rows, 0, 2] = x - cos * x - sin * y
+            matrices[rows, 1, 2] = y + sin * x - cos * y
+    return Drawn(matrices, ops, arguments, sharpness)

@@ -1,0 +1,223 @@
+"""Wrappers: transforms of albumentations and torchvision among our own, with equal bits all the same."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.batch import Batch
+from highway.errors import ArgumentError, ContractError, MissingPackageError
+from highway.randomness import SampleRandom
+from highway.transforms.runs import Several
+
+__all__ = ["Albumentations", "TorchVision"]
+
+
+class _Sample(NamedTuple):
+    """What one sample has: an image (H, W, C), boxes (n, 4) with their rows, and a mask (H, W)."""
+
+    image: NDArray[Any]
+    boxes: NDArray[np.float32] | None
+    rows: NDArray[np.int64]
+    mask: NDArray[np.uint8] | None
+
+
+class _Wrapper(Several):
+    """Takes each sample through a foreign transform that was seeded for it."""
+
+    def __init__(self, transform: Callable[..., Any]) -> None:
+        if not callable(transform):
+            raise ArgumentError(f"{type(self).__name__}: transform is {transform!r}; expected one to call")
+        self.transform = transform
+
+    def transformed(self, sample: _Sample, seed: int) -> _Sample:
+        """One sample, seeded by 32 bits."""
+        raise NotImplementedError
+
+    def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
+        """Take the samples through, one by one."""
+        name = type(self).__name__
+        images = batch["images"]
+        if images.ndim != 4:
+            raise ArgumentError(f"{name}: images are of shape {images.shape}; expected (N, H, W, C)")
+        if "keypoints" in batch:
+            raise ArgumentError(
+                f"{name}: the batch has keypoints, which it does not pass on; use our own transforms"
+            )
+        if not len(images):
+            return batch
+        seeds = SampleRandom(seed, batch.epoch, batch.indices, first).integers(0, 2**32)
+        has_boxes = "boxes" in batch.ragged
+        offsets = batch.offsets if has_boxes else None
+        results = []
+        for row in range(len(images)):
+            rows, boxes = np.zeros(0, np.int64), None
+            if offsets is not None:
+                rows = np.arange(offsets[row], offsets[row + 1])
+                boxes = batch["boxes"][rows]
+            mask = batch["masks"][row] if "masks" in batch else None
+            results.append(self.transformed(_Sample(images[row], boxes, rows, mask), int(seeds[row])))
+        changed: dict[str, Any] = {"images": self._stacked([result.image for result in results])}
+        if "masks" in batch:
+            changed["masks"] = self._stacked([result.mask for result in results])
+        if offsets is not None:
+            kept = np.concatenate([result.rows for result in results])
+            changed["boxes"] = np.concatenate(
+                [result.boxes for result in results if result.boxes is not None]
+            )
+            for field in batch.ragged - {"boxes"}:
+                changed[field] = batch[field][kept]
+            offsets = np.concatenate(([0], np.cumsum([len(result.rows) for result in results])))
+        return batch.replace(offsets=offsets, **changed)
+
+    def _stacked(self, arrays: list[Any]) -> NDArray[Any]:
+        shapes = sorted({(np.shape(array), str(np.asarray(array).dtype)) for array in arrays}, key=str)
+        if len(shapes) > 1:
+            shown = " and ".join(f"{dtype} of shape {shape}" for shape, dtype in shapes)
+            raise ContractError(
+                f"{self!r}: it makes {shown}; expected the same for all samples, so that they fit into a batch"
+            )
+        return np.stack(arrays)
+
+    def deterministic(self) -> None:
+        """Whether something of it is random is not known.
+
+        Raises
+        ------
+        ArgumentError
+            Always.
+        """
+        raise ArgumentError(
+            f"{type(self).__name__} has no deterministic form; give the Augmentations for validation a list of their own"
+        )
+
+
+class Albumentations(_Wrapper):
+    """A transform of albumentations, seeded for each sample: the same bits for any number of threads.
+
+    It runs in Python, one sample after the other. Images are (H, W, C); boxes and masks go with them.
+
+    Deterministic form: there is none.
+
+    Parameters
+    ----------
+    transform : albumentations.Compose
+        For boxes with ``bbox_params=A.BboxParams(format="pascal_voc")``.
+
+    Raises
+    ------
+    MissingPackageError
+        albumentations is not installed.
+    ArgumentError
+        The transform is no Compose; with the first batch, if there are boxes, and it is not made for boxes.
+    """
+
+    def __init__(self, transform: Callable[..., Any]) -> None:
+        try:
+            import albumentations
+        except ImportError:
+            raise MissingPackageError(
+                "Albumentations: albumentations is not installed: pip install albumentations"
+            ) from None
+        if not isinstance(transform, albumentations.Compose):
+            raise ArgumentError(
+                f"Albumentations: transform is {transform!r}; expected albumentations.Compose([...])"
+            )
+        super().__init__(transform)
+        # Its generator belongs to one thread.
+        self._local = threading.local()
+
+    def transformed(self, sample: _Sample, seed: int) -> _Sample:
+        """One sample, seeded by 32 bits."""
+        compose = getattr(self._local, "compose", None)
+        if compose is None:
+            compose = self._local.compose = copy.deepcopy(self.transform)
+        compose.set_random_seed(seed)
+        arguments: dict[str, Any] = {"image": np.ascontiguousarray(sample.image)}
+        if sample.mask is not None:
+            arguments["mask"] = np.ascontiguousarray(sample.mask)
+        if sample.boxes is not None:
+            if "bboxes" not in compose.processors:
+                raise ArgumentError(
+                    'Albumentations: the batch has boxes; expected Compose([...], bbox_params=A.BboxParams(format="pascal_voc"))'
+                )
+            numbers = np.arange(len(sample.boxes), dtype=np.float32)
+            arguments["bboxes"] = np.concatenate((sample.boxes, numbers[:, None]), axis=1)
+        found = compose(**arguments)
+        boxes, rows = None, sample.rows
+        if sample.boxes is not None:
+            moved = np.asarray(found["bboxes"], dtype=np.float32).reshape(-1, 5)
+            boxes, rows = moved[:, :4], sample.rows[moved[:, 4].astype(np.int64)]
+        return _Sample(found["image"], boxes, rows, found.get("mask"))
+
+
+# Its random numbers are those of the whole process.
+_torch_lock = threading.Lock()
+
+
+class TorchVision(_Wrapper):
+    """A transform of torchvision (v2), seeded for each sample: the same bits for any number of threads.
+
+    It runs one sample after the other, and those of all threads in turn, since torch has one generator for the
+    process; its state is put back. Images are given as tensors uint8 (C, H, W), boxes and masks as tv_tensors. Boxes of
+    which nothing is left are dropped.
+
+    Deterministic form: there is none.
+
+    Parameters
+    ----------
+    transform : callable
+        Of torchvision.transforms.v2; it returns tensors.
+
+    Raises
+    ------
+    MissingPackageError
+        torchvision is not installed.
+    """
+
+    def __init__(self, transform: Callable[..., Any]) -> None:
+        try:
+            import torchvision.tv_tensors  # noqa: F401
+        except ImportError:
+            raise MissingPackageError(
+                "TorchVision: torchvision is not installed: pip install torchvision"
+            ) from None
+        super().__init__(transform)
+
+    def transformed(self, sample: _Sample, seed: int) -> _Sample:
+        """One sample, seeded by 32 bits."""
+        import torch
+        from torchvision import tv_tensors
+
+        height, width = sample.image.shape[:2]
+        given: dict[str, Any] = {
+            "image": tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1))))
+        }
+        if sample.mask is not None:
+            given["mask"] = tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(sample.mask)))
+        if sample.boxes is not None:
+            given["boxes"] = tv_tensors.BoundingBoxes(
+                torch.from_numpy(sample.boxes.copy()), format="XYXY", canvas_size=(height, width)
+            )
+            # Labels, to torchvision: they are dropped together with their boxes.
+            given["labels"] = torch.arange(len(sample.boxes))
+        with _torch_lock:
+            before = torch.random.get_rng_state()
+            try:
+                torch.manual_seed(seed)
+                found = self.transform(given)
+            finally:
+                torch.random.set_rng_state(before)
+        image = found["image"].numpy()
+        boxes, rows = None, sample.rows
+        if sample.boxes is not None:
+            boxes = found["boxes"].numpy().astype(np.float32).reshape(-1, 4)
+            kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+            boxes, rows = boxes[kept], sample.rows[found["labels"].numpy()[kept]]
+        mask = found["mask"].numpy() if sample.mask is not None else None
+        return _Sample(np.ascontiguousarray(image.transpose(1, 2, 0)), boxes, rows, mask)
