@@ -93,7 +93,8 @@ class _Wrapper(Several):
             Always.
         """
         raise ArgumentError(
-            f"{type(self).__name__} has no deterministic form; give the Augmentations for validation a list of their own"
+            f"{type(self).__name__} has no deterministic form; give the Augmentations for validation a list of "
+            "their own"
         )
 
 
@@ -144,7 +145,8 @@ class Albumentations(_Wrapper):
         if sample.boxes is not None:
             if "bboxes" not in compose.processors:
                 raise ArgumentError(
-                    'Albumentations: the batch has boxes; expected Compose([...], bbox_params=A.BboxParams(format="pascal_voc"))'
+                    "Albumentations: the batch has boxes; expected "
+                    'Compose([...], bbox_params=A.BboxParams(format="pascal_voc"))'
                 )
             numbers = np.arange(len(sample.boxes), dtype=np.float32)
             arguments["bboxes"] = np.concatenate((sample.boxes, numbers[:, None]), axis=1)

@@ -1,0 +1,185 @@
+"""Composition: which samples go through which transforms, and that each draws by itself."""
+
+import numpy as np
+import pytest
+from test_annotations_follow import one_each
+
+from highway.batch import Batch
+from highway.engine import Pipeline
+from highway.errors import ArgumentError, ContractError
+from highway.modules import Augmentations, Noise
+from highway.transforms import (
+    CenterCrop,
+    FlipX,
+    FlipY,
+    Invert,
+    Lambda,
+    Normalize,
+    OneOf,
+    RandomApply,
+    RandomCrop,
+    Rotate,
+    Sequential,
+    SomeOf,
+    Transform,
+)
+
+
+class Add(Transform):
+    """Adds a number to the first value of each image: which ones it has seen."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def apply_images(self, images, params):
+        out = images.copy()
+        out[:, 0, 0, 0] += self.number
+        return out
+
+    def deterministic(self):
+        return None
+
+
+def zeros(count=64):
+    return Batch({"images": np.zeros((count, 4, 4, 3), np.uint8), "labels": np.arange(count)}, seq=0)
+
+
+def seen(transform, count=1000, seed=0):
+    out = Augmentations([transform], seed=seed).process(zeros(count))
+    assert out.labels.tolist() == list(range(count))
+    return out.images[:, 0, 0, 0].tolist()
+
+
+def test_one_of_takes_one():
+    found = seen(OneOf([Add(1), Add(2), Add(4)]))
+    assert {found.count(k) > 280 for k in (1, 2, 4)} == {True}
+    assert set(found) == {1, 2, 4}
+
+
+def test_weights():
+    found = seen(OneOf([Add(1), Add(2), Add(4)], weights=[1, 0, 3]))
+    assert set(found) == {1, 4}
+    assert 680 < found.count(4) < 820
+
+
+def test_some_of_takes_as_many_as_asked_for():
+    found = seen(SomeOf([Add(1), Add(2), Add(4), Add(8)], n=2))
+    assert {bin(k).count("1") for k in found} == {2}
+    assert len(set(found)) == 6
+    found = seen(SomeOf([Add(1), Add(2), Add(4)], n=(0, 3)))
+    assert {bin(k).count("1") for k in found} == {0, 1, 2, 3}
+
+
+def test_random_apply_takes_all_or_none():
+    found = seen(RandomApply([Add(1), Add(2)], p=0.3))
+    assert set(found) == {0, 3}
+    assert 230 < found.count(3) < 370
+    assert set(seen(RandomApply([Add(1)], p=0))) == {0}
+    assert set(seen(RandomApply([Add(1)], p=1))) == {1}
+
+
+def test_sequential_is_a_row():
+    assert set(seen(Sequential([Add(1), Sequential([Add(2), Add(4)])]))) == {7}
+
+
+NESTED = [
+    OneOf([Sequential([FlipX(), Rotate(20)]), RandomApply([FlipY(), Invert()]), SomeOf([FlipX(), FlipY()], n=1)]),
+    RandomCrop(3),
+]
+
+
+def test_samples_draw_the_same_in_any_batch():
+    stage = Augmentations(NESTED, seed=4)
+    whole = one_each(24)
+    together = stage.process(whole)
+    for n in range(24):
+        alone = stage.process(whole.take([n]))
+        assert np.array_equal(alone.images[0], together.images[n])
+        assert np.array_equal(alone.boxes, together.boxes_of(n))
+        assert np.array_equal(alone.labels, together.rows_of("labels", n))
+        assert np.array_equal(alone.masks[0], together.masks[n])
+
+
+def test_one_chain_or_two_draw_the_same():
+    whole = Augmentations([*NESTED, FlipX()], seed=3).process(one_each(16))
+    first = Augmentations(NESTED, seed=3).process(one_each(16))
+    parted = Augmentations([FlipX()], seed=3).process(first)
+    assert np.array_equal(whole.images, parted.images)
+    assert whole.applied == parted.applied
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_any_number_of_threads_gives_the_same(workers):
+    def images(workers):
+        stage = Augmentations(NESTED, seed=1, workers=workers)
+        with Pipeline([Noise(8, (6, 6), epochs=1, size=64), stage]) as pipeline:
+            return [batch.images for batch in pipeline]
+
+    assert all(map(np.array_equal, images(workers), images(3)))
+
+
+def test_sizes_that_differ_are_refused_when_the_pipeline_is_built():
+    stage = Augmentations([OneOf([RandomCrop(3), CenterCrop(4)])])
+    with pytest.raises(ArgumentError, match=r"become \(3, 3, 3\) and \(4, 4, 3\)"):
+        Pipeline([Noise(8, (6, 6)), stage])
+    with pytest.raises(ArgumentError, match="become"):
+        Pipeline([Noise(8, (6, 6)), Augmentations([RandomApply([CenterCrop(4)])])])
+    Pipeline([Noise(8, (6, 6)), Augmentations([RandomApply([CenterCrop(4)], p=1)])]).stop()
+
+
+def test_what_differs_is_refused_where_nothing_is_known_before():
+    half = RandomApply([Lambda(lambda images: images[:, :2])])
+    with pytest.raises(ContractError, match="depending on what is chosen"):
+        Augmentations([half]).process(zeros())
+    with pytest.raises(ContractError, match="float32"):
+        Augmentations([RandomApply([Normalize(layout="NHWC")])]).process(zeros())
+
+
+def test_what_does_not_fit_is_refused_when_the_pipeline_is_built():
+    with pytest.raises(ArgumentError, match=r"RandomCrop: size is \(8, 8\), but the images are \(6, 6\)"):
+        Pipeline([Noise(8, (6, 6)), Augmentations([FlipX(), Sequential([RandomCrop(8)])])])
+    with pytest.raises(ArgumentError, match="4 channels"):
+        Pipeline([Noise(8, (6, 6, 4)), Augmentations([FlipX(), Normalize()])])
+
+
+def test_deterministic_forms():
+    assert repr(Sequential([RandomCrop(3), FlipX(), Normalize()]).deterministic()) == repr(
+        Sequential([CenterCrop(3), Normalize()])
+    )
+    assert RandomApply([FlipX(), RandomCrop(3)]).deterministic() is None
+    assert repr(RandomApply([RandomCrop(3)], p=1).deterministic()) == repr(Sequential([CenterCrop(3)]))
+    assert OneOf([FlipX(), Rotate(9)]).deterministic() is None
+    with pytest.raises(ArgumentError, match="OneOf has no deterministic form"):
+        OneOf([FlipX(), RandomCrop(3)]).deterministic()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OneOf([]), "OneOf: transforms is empty"),
+        (lambda: OneOf([FlipX], None), "OneOf: transforms\\[0\\] is the class FlipX"),
+        (lambda: OneOf([FlipX()], [0]), "OneOf: weights is"),
+        (lambda: OneOf([FlipX()], [1, 2]), "OneOf: weights is"),
+        (lambda: SomeOf([FlipX()], 2), "SomeOf: n is 2"),
+        (lambda: SomeOf([FlipX(), FlipY()], (2, 1)), "SomeOf: n is 2; expected a whole number from 0 to 1"),
+        (lambda: RandomApply([FlipX()], 1.5), "RandomApply: p is 1.5"),
+        (lambda: Sequential(FlipX()), "Sequential: transforms is FlipX"),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+def test_they_show_how_to_build_them_again():
+    for transform in (
+        OneOf([FlipX(p=0.5), Sequential([FlipY(p=1)])], weights=(1, 2)),
+        SomeOf([FlipX(), FlipY()], (0, 2)),
+        RandomApply([Rotate((10, 20))], 0.25),
+    ):
+        names = dict(OneOf=OneOf, FlipX=FlipX, FlipY=FlipY, Sequential=Sequential, SomeOf=SomeOf)
+        again = eval(repr(transform), {**names, "RandomApply": RandomApply, "Rotate": Rotate})  # noqa: S307
+        assert repr(again) == repr(transform)
+        count = 40
+        ours, theirs = (Augmentations([one]).process(one_each(count)).images for one in (transform, again))
+        assert np.array_equal(ours, theirs)
