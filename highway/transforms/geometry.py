@@ -48,11 +48,12 @@ class Geometry(NamedTuple):
         float64 (M, ..., 2)
         """
         matrices = self.matrices[owners].reshape(len(points), *[1] * (points.ndim - 2), 3, 3)
-        x, y = points[..., 0], points[..., 1]
-        moved = matrices[..., :2] @ points[..., None].astype(np.float64)
-        moved = moved[..., 0] + matrices[..., 2]
-        assert x.shape == y.shape == moved.shape[:-1]
-        found: NDArray[np.float64] = moved[..., :2] / moved[..., 2:]
+        x, y = points[..., 0].astype(np.float64), points[..., 1].astype(np.float64)
+        # Written out: the same bits on every CPU.
+        right, down, scale = (
+            matrices[..., row, 0] * x + matrices[..., row, 1] * y + matrices[..., row, 2] for row in range(3)
+        )
+        found: NDArray[np.float64] = np.stack((right / scale, down / scale), axis=-1)
         return found
 
     def boxes(
