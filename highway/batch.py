@@ -127,7 +127,9 @@ class Batch:
                 f"Batch: {len(self.keys)} keys for {self.size} samples; every sample needs one"
             )
         if self.extras and not self.extras.keys().isdisjoint(self.fields):
-            raise ArgumentError(f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra")
+            raise ArgumentError(
+                f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra"
+            )
         self.ragged = frozenset(ragged)
         self.offsets = None if offsets is None else _as_offsets(offsets)
         if self.ragged or self.offsets is not None:

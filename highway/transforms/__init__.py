@@ -7,8 +7,10 @@ from highway.transforms.function import Lambda
 from highway.transforms.pad import Pad
 from highway.transforms.transform import Transform
 from highway.transforms.values import Normalize
+from highway.transforms.warps import Affine, Perspective, Rotate, Shift, Transpose, Warp, Zoom
 
 __all__ = [
+    "Affine",
     "CenterCrop",
     "CenterFit",
     "Fit",
@@ -18,8 +20,14 @@ __all__ = [
     "Letterbox",
     "Normalize",
     "Pad",
+    "Perspective",
     "RandomCrop",
     "RandomResizedCrop",
+    "Rotate",
+    "Shift",
     "Stretch",
     "Transform",
+    "Transpose",
+    "Warp",
+    "Zoom",
 ]
