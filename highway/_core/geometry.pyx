@@ -1,4 +1,4 @@
-"""Flips and windows of image batches, for pixels of any number of bytes.
+"""Flips, transposes and windows of image batches, for pixels of any number of bytes.
 
 Input is uint8 (N, H, W, C) whose rows are packed (the strides of a pixel and of a byte are C and 1);
 samples and rows may lie anywhere. Arrays of other dtypes come as bytes, C being the bytes of a pixel.
@@ -25,6 +25,10 @@ cdef extern from "pixels.h" nogil:
     )
     void hw_reverse_in_place(
         int simd, uint8_t *image, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t pixels, Py_ssize_t size
+    )
+    void hw_transpose(
+        const uint8_t *source, Py_ssize_t source_stride, uint8_t *out, Py_ssize_t rows, Py_ssize_t columns,
+        Py_ssize_t size
     )
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
 
@@ -264,6 +268,65 @@ def flip_y_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
                         image + (target.height - 1 - row) * target.row_stride,
                         target.width * target.size,
                     )
+
+
+def transpose(
+    const uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None, uint8_t[:, :, :, ::1] out
+    not None
+):
+    """Copies images, those with a flag with rows and columns exchanged.
+
+    Parameters
+    ----------
+    images : uint8 (N, H, W, C), rows packed
+    flags : uint8 (N,)
+        Not 0: transposed. All of them are, unless H is W.
+    out : uint8 (N, W, H, C), C order
+        Shares no memory with `images`.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, an image that keeps its shape is not square, rows are not packed, or memory is shared.
+    """
+    cdef Images source, target
+    cdef Py_ssize_t sample
+    describe(images, "transpose", &source)
+    describe(out, "transpose", &target)
+    if (
+        target.count != source.count or target.height != source.width
+        or target.width != source.height or target.size != source.size
+    ):
+        raise ValueError(
+            f"geometry.transpose: images are ({source.count}, {source.height}, {source.width}, {source.size}), "
+            f"out is ({target.count}, {target.height}, {target.width}, {target.size}); "
+            "expected height and width exchanged"
+        )
+    if share_memory(&source, &target):
+        raise ValueError("geometry.transpose: images and out share memory")
+    check_flags("transpose", &source, flags)
+    if source.height != source.width:
+        for sample in range(source.count):
+            if not flags[sample]:
+                raise ValueError(
+                    f"geometry.transpose: image {sample} is ({source.height}, {source.width}) and has no flag; "
+                    "expected one for each image that is not square"
+                )
+    if source.data == NULL:
+        return
+    with nogil:
+        for sample in range(source.count):
+            if not flags[sample]:
+                copy_image(&source, &target, sample)
+                continue
+            hw_transpose(
+                source.data + sample * source.sample_stride,
+                source.row_stride,
+                target.data + sample * target.sample_stride,
+                source.height,
+                source.width,
+                source.size,
+            )
 
 
 def windows(

@@ -51,6 +51,37 @@ static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrd
     }
 }
 
+/* Transpose */
+
+/* A block of rows of `in` becomes columns of `out`, so that the lines of both stay in the cache meanwhile. */
+ALWAYS_INLINE void transpose_pixels(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
+                                    ptrdiff_t columns, ptrdiff_t size) {
+    enum { BLOCK = 16 };
+    for (ptrdiff_t top = 0; top < rows; top += BLOCK) {
+        const ptrdiff_t bottom = top + BLOCK < rows ? top + BLOCK : rows;
+        for (ptrdiff_t column = 0; column < columns; column++) {
+            const uint8_t *from = in + top * in_stride + column * size;
+            uint8_t *to = out + (column * rows + top) * size;
+            for (ptrdiff_t row = top; row < bottom; row++, from += in_stride, to += size)
+                memcpy(to, from, (size_t)size);
+        }
+    }
+}
+
+void hw_transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows, ptrdiff_t columns,
+                  ptrdiff_t size) {
+    switch (size) {
+    case 1: transpose_pixels(in, in_stride, out, rows, columns, 1); break;
+    case 2: transpose_pixels(in, in_stride, out, rows, columns, 2); break;
+    case 3: transpose_pixels(in, in_stride, out, rows, columns, 3); break;
+    case 4: transpose_pixels(in, in_stride, out, rows, columns, 4); break;
+    case 8: transpose_pixels(in, in_stride, out, rows, columns, 8); break;
+    case 12: transpose_pixels(in, in_stride, out, rows, columns, 12); break;
+    case 16: transpose_pixels(in, in_stride, out, rows, columns, 16); break;
+    default: transpose_pixels(in, in_stride, out, rows, columns, size);
+    }
+}
+
 #if HW_X86
 
 /* Bytes that are reversed at once: a whole number of pixels of 1, 2, 3, 4, 6, 8, 12 or 16 bytes. */

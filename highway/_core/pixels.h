@@ -1,4 +1,4 @@
-/* Leaf functions over rows of pixels: reverse, swap, fill, normalize.
+/* Leaf functions over rows of pixels: reverse, transpose, swap, fill, normalize.
 
    A pixel is any number of bytes in a row. Nothing here allocates or fails; every variant gives the same
    bits. */
@@ -20,6 +20,10 @@ void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, 
 
 void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
                          ptrdiff_t size);
+
+/* Rows become columns; `out` is packed and apart from `in`. */
+void hw_transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows, ptrdiff_t columns,
+                  ptrdiff_t size);
 
 /* Exchange two rows that do not overlap. */
 void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);

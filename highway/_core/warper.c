@@ -5,6 +5,13 @@
 
 #include "pixels.h"
 
+#if HW_X86
+#include <immintrin.h>
+#define AVX2 __attribute__((target("avx2,bmi2")))
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 /* Positions are float64, each operation rounded. For bilinear sampling they are rounded to 1/65536 pixel;
    bytes are then weighted with whole numbers: upper and lower ones with DOWN - qy and qy, what is left and
    right with ACROSS - qx and qx. DOWN * ACROSS is as near to 2**SHIFT as makes every constant image come out
@@ -58,9 +65,9 @@ static void point(const line *row, ptrdiff_t column, double width, double height
     double across = row->x_step * centre + row->x_start;
     double down = row->y_step * centre + row->y_start;
     if (!row->affine) {
-        const double w = row->w_step * centre + row->w_start;
-        across /= w;
-        down /= w;
+        const double part = 1 / (row->w_step * centre + row->w_start);
+        across *= part;
+        down *= part;
     }
     *x = across < width ? across : width;
     *y = down < height ? down : height;
@@ -131,6 +138,245 @@ static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first
     }
 }
 
+#if HW_X86
+
+/* Eight columns at once. Positions are those of `point` and `neighbour`, as 16.16 bits: sizes are 2 to 32767,
+   and what has no position in the image, since it is not visible, still gets one that is inside. */
+typedef struct {
+    __m256i offsets; /* of the upper left tap, in values */
+    __m256i across;  /* pairs of int16_t: weights on the left and on the right */
+    __m256i down;    /* pairs of uint8_t, twice: weights above and below */
+} taps;
+
+/* Source points of columns 0, 1, 4, 5 and 2, 3, 6, 7 from `column` on. */
+AVX2 ALWAYS_INLINE void points_avx2(const line *row, ptrdiff_t column, __m256d width, __m256d height,
+                                    __m256d x[2], __m256d y[2]) {
+    const __m256d first = _mm256_set1_pd((double)column + 0.5);
+    const __m256d centres[2] = {_mm256_add_pd(first, _mm256_setr_pd(0, 1, 4, 5)),
+                                _mm256_add_pd(first, _mm256_setr_pd(2, 3, 6, 7))};
+    for (int i = 0; i < 2; i++) {
+        x[i] = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->x_step), centres[i]),
+                             _mm256_set1_pd(row->x_start));
+        y[i] = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->y_step), centres[i]),
+                             _mm256_set1_pd(row->y_start));
+        if (!row->affine) {
+            const __m256d w = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->w_step), centres[i]),
+                                            _mm256_set1_pd(row->w_start));
+            const __m256d part = _mm256_div_pd(_mm256_set1_pd(1), w);
+            x[i] = _mm256_mul_pd(x[i], part);
+            y[i] = _mm256_mul_pd(y[i], part);
+        }
+        x[i] = _mm256_min_pd(x[i], width);
+        y[i] = _mm256_min_pd(y[i], height);
+    }
+}
+
+AVX2 ALWAYS_INLINE __m256i neighbours_avx2(const __m256d positions[2], __m256i last, __m256i *fractions) {
+    const __m256d magic = _mm256_set1_pd(6755399441055744.0 / (1 << FRACTION)), half = _mm256_set1_pd(0.5);
+    const __m256d low = _mm256_add_pd(_mm256_sub_pd(positions[0], half), magic);
+    const __m256d high = _mm256_add_pd(_mm256_sub_pd(positions[1], half), magic);
+    /* The lower half of each number's bits, in the order of columns. */
+    __m256i fixed = _mm256_castps_si256(
+        _mm256_shuffle_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high), _MM_SHUFFLE(2, 0, 2, 0)));
+    fixed = _mm256_max_epi32(fixed, _mm256_setzero_si256());
+    fixed = _mm256_min_epi32(fixed, _mm256_slli_epi32(last, FRACTION));
+    const __m256i before = _mm256_sub_epi32(last, _mm256_set1_epi32(1));
+    const __m256i found = _mm256_min_epi32(_mm256_srli_epi32(fixed, FRACTION), before);
+    *fractions = _mm256_sub_epi32(fixed, _mm256_slli_epi32(found, FRACTION));
+    return found;
+}
+
+AVX2 ALWAYS_INLINE taps taps_avx2(const line *row, ptrdiff_t column, const hw_image *image) {
+    const __m256d width = _mm256_set1_pd((double)image->width);
+    const __m256d height = _mm256_set1_pd((double)image->height);
+    const __m256i half = _mm256_set1_epi32(1 << (FRACTION - 1));
+    __m256d x[2], y[2];
+    __m256i across, down;
+    taps found;
+    points_avx2(row, column, width, height, x, y);
+    const __m256i left = neighbours_avx2(x, _mm256_set1_epi32((int)image->width - 1), &across);
+    const __m256i upper = neighbours_avx2(y, _mm256_set1_epi32((int)image->height - 1), &down);
+    across = _mm256_mullo_epi32(across, _mm256_set1_epi32(ACROSS));
+    across = _mm256_srli_epi32(_mm256_add_epi32(across, half), FRACTION);
+    down = _mm256_sub_epi32(_mm256_slli_epi32(down, 8), down);
+    down = _mm256_srli_epi32(_mm256_add_epi32(down, half), FRACTION);
+    /* ACROSS - q and q in the halves of a register are ACROSS and q * 65535. */
+    found.across =
+        _mm256_add_epi32(_mm256_set1_epi32(ACROSS), _mm256_sub_epi32(_mm256_slli_epi32(across, 16), across));
+    down = _mm256_add_epi32(_mm256_set1_epi32(DOWN), _mm256_sub_epi32(_mm256_slli_epi32(down, 8), down));
+    found.down = _mm256_or_si256(down, _mm256_slli_epi32(down, 16));
+    const __m256i rows = _mm256_mullo_epi32(upper, _mm256_set1_epi32((int)image->width));
+    found.offsets = _mm256_mullo_epi32(_mm256_add_epi32(rows, left), _mm256_set1_epi32((int)image->channels));
+    return found;
+}
+
+/* Of bytes above, below, to the right above and to the right below: what lies between them, as 32 bits. */
+AVX2 ALWAYS_INLINE __m256i between_avx2(__m256i bytes, __m256i down, __m256i across) {
+    /* One factor has to be signed: bytes become less by 128, and the sum is made up for that. */
+    const int less = 128 * DOWN * ACROSS;
+    bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+    const __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(down, bytes), across);
+    return _mm256_srai_epi32(_mm256_add_epi32(sums, _mm256_set1_epi32(less + (1 << (SHIFT - 1)))), SHIFT);
+}
+
+/* Two pixels, of columns `i` and `i + 4`: up to four channels in each half. */
+AVX2 ALWAYS_INLINE __m256i pair_avx2(const uint8_t *data, const int32_t *offsets, ptrdiff_t stride, int i,
+                                     __m256i order, __m256i down, __m256i across) {
+    const uint8_t *one = data + offsets[i], *other = data + offsets[i + 4];
+    __m128d low = _mm_load_sd((const double *)(const void *)one);
+    __m128d high = _mm_load_sd((const double *)(const void *)other);
+    low = _mm_loadh_pd(low, (const double *)(const void *)(one + stride));
+    high = _mm_loadh_pd(high, (const double *)(const void *)(other + stride));
+    const __m256i both = _mm256_castpd_si256(_mm256_insertf128_pd(_mm256_castpd128_pd256(low), high, 1));
+    return between_avx2(_mm256_shuffle_epi8(both, order), down, across);
+}
+
+/* Columns of bytes, up to four channels; those that are left to do are few, and read 8 bytes at each tap. */
+AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                                      uint8_t *out, int channels) {
+    const uint8_t *data = image->data;
+    const ptrdiff_t stride = image->width * channels;
+    const int reach = channels == 1 ? 4 : 8;
+    const __m256i limit = _mm256_set1_epi32((int)((image->height - 1) * stride - reach));
+    int8_t order[16], packed[16];
+    for (int i = 0; i < 16; i++) {
+        const int channel = i >> 2, place = (i & 1) * 8 + (i >> 1 & 1) * channels + channel;
+        order[i] = (int8_t)(channel < channels ? place : -1);
+        packed[i] = (int8_t)(i < 4 * channels ? i / channels * 4 + i % channels : -1);
+    }
+    const __m256i orders = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)order));
+    const __m256i packing = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)packed));
+    const __m256i single =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+    for (ptrdiff_t column = first; column < last; column += 8) {
+        const taps at = taps_avx2(row, column, image);
+        const ptrdiff_t count = last - column < 8 ? last - column : 8;
+        if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(at.offsets, limit))) {
+            /* At the end of the image: the registers would read beyond. */
+            bilinear_row(image, row, column, column + count, out);
+            continue;
+        }
+        uint8_t *pixels = out + column * channels;
+        if (channels == 1) {
+            const __m256i upper = _mm256_i32gather_epi32((const int *)(const void *)data, at.offsets, 1);
+            const __m256i lower =
+                _mm256_i32gather_epi32((const int *)(const void *)(data + stride), at.offsets, 1);
+            const __m256i four = _mm256_blend_epi16(upper, _mm256_slli_epi32(lower, 16), 0xaa);
+            const __m256i values = between_avx2(_mm256_shuffle_epi8(four, single), at.down, at.across);
+            const __m128i words =
+                _mm_packs_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256(values, 1));
+            const __m128i bytes = _mm_packus_epi16(words, words);
+            if (count == 8) {
+                _mm_storel_epi64((__m128i *)pixels, bytes);
+            } else {
+                uint8_t all[8];
+                _mm_storel_epi64((__m128i *)all, bytes);
+                memcpy(pixels, all, (size_t)count);
+            }
+            continue;
+        }
+        int32_t offsets[8];
+        _mm256_storeu_si256((__m256i *)offsets, at.offsets);
+        __m256i values[4];
+        values[0] = pair_avx2(data, offsets, stride, 0, orders, _mm256_shuffle_epi32(at.down, 0x00),
+                              _mm256_shuffle_epi32(at.across, 0x00));
+        values[1] = pair_avx2(data, offsets, stride, 1, orders, _mm256_shuffle_epi32(at.down, 0x55),
+                              _mm256_shuffle_epi32(at.across, 0x55));
+        values[2] = pair_avx2(data, offsets, stride, 2, orders, _mm256_shuffle_epi32(at.down, 0xaa),
+                              _mm256_shuffle_epi32(at.across, 0xaa));
+        values[3] = pair_avx2(data, offsets, stride, 3, orders, _mm256_shuffle_epi32(at.down, 0xff),
+                              _mm256_shuffle_epi32(at.across, 0xff));
+        __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(values[0], values[1]),
+                                            _mm256_packs_epi32(values[2], values[3]));
+        bytes = _mm256_shuffle_epi8(bytes, packing);
+        const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+        if ((last - column) * channels >= 4 * channels + 16) {
+            /* Behind the eight are columns that come next. */
+            _mm_storeu_si128((__m128i *)pixels, low);
+            _mm_storeu_si128((__m128i *)(pixels + (ptrdiff_t)4 * channels), high);
+        } else {
+            uint8_t all[32];
+            _mm_storeu_si128((__m128i *)all, low);
+            _mm_storeu_si128((__m128i *)(all + (ptrdiff_t)4 * channels), high);
+            memcpy(pixels, all, (size_t)(count * channels));
+        }
+    }
+}
+
+AVX2 static void bilinear_bytes_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                                     uint8_t *out) {
+    switch (image->channels) {
+    case 1: bilinear_avx2(image, row, first, last, out, 1); break;
+    case 2: bilinear_avx2(image, row, first, last, out, 2); break;
+    case 3: bilinear_avx2(image, row, first, last, out, 3); break;
+    default: bilinear_avx2(image, row, first, last, out, 4); break;
+    }
+}
+
+AVX2 ALWAYS_INLINE void nearest_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                                     uint8_t *out, ptrdiff_t size) {
+    const uint8_t *data = image->data;
+    const __m256d width = _mm256_set1_pd((double)image->width);
+    const __m256d height = _mm256_set1_pd((double)image->height);
+    const __m256i zero = _mm256_setzero_si256();
+    for (ptrdiff_t column = first; column < last; column += 8) {
+        const ptrdiff_t count = last - column < 8 ? last - column : 8;
+        __m256d x[2], y[2];
+        int32_t at[8];
+        points_avx2(row, column, width, height, x, y);
+        __m256i across = _mm256_set_m128i(_mm256_cvttpd_epi32(x[1]), _mm256_cvttpd_epi32(x[0]));
+        __m256i down = _mm256_set_m128i(_mm256_cvttpd_epi32(y[1]), _mm256_cvttpd_epi32(y[0]));
+        across = _mm256_min_epi32(_mm256_max_epi32(across, zero), _mm256_set1_epi32((int)image->width - 1));
+        down = _mm256_min_epi32(_mm256_max_epi32(down, zero), _mm256_set1_epi32((int)image->height - 1));
+        down = _mm256_mullo_epi32(down, _mm256_set1_epi32((int)image->width));
+        /* In the order of columns. */
+        _mm256_storeu_si256(
+            (__m256i *)at, _mm256_permute4x64_epi64(_mm256_add_epi32(down, across), _MM_SHUFFLE(3, 1, 2, 0)));
+        uint8_t *pixels = out + column * size;
+        if (count == 8)
+            for (int i = 0; i < 8; i++) memcpy(pixels + i * size, data + at[i] * size, (size_t)size);
+        else
+            for (int i = 0; i < count; i++) memcpy(pixels + i * size, data + at[i] * size, (size_t)size);
+    }
+}
+
+AVX2 static void nearest_pixels_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                                     uint8_t *out, ptrdiff_t size) {
+    switch (size) {
+    case 1: nearest_avx2(image, row, first, last, out, 1); break;
+    case 2: nearest_avx2(image, row, first, last, out, 2); break;
+    case 3: nearest_avx2(image, row, first, last, out, 3); break;
+    case 4: nearest_avx2(image, row, first, last, out, 4); break;
+    case 12: nearest_avx2(image, row, first, last, out, 12); break;
+    default: nearest_avx2(image, row, first, last, out, size); break;
+    }
+}
+
+#endif
+
+/* A row with the best variant that can do it. */
+static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                       int interpolation, void *out) {
+    const ptrdiff_t size = image->channels * (image->real ? (ptrdiff_t)sizeof(float) : 1);
+#if HW_X86
+    const int small = image->width <= 32767 && image->height <= 32767 &&
+                      image->width * image->height <= INT32_MAX / (image->channels + 1);
+    if (simd >= HW_AVX2 && small && interpolation == HW_NEAREST) {
+        nearest_pixels_avx2(image, row, first, last, out, size);
+        return;
+    }
+    if (simd >= HW_AVX2 && small && !image->real && image->channels <= 4 && image->width > 1 &&
+        image->height > 1) {
+        bilinear_bytes_avx2(image, row, first, last, out);
+        return;
+    }
+#endif
+    if (interpolation == HW_NEAREST)
+        nearest_row(image, row, first, last, out);
+    else
+        bilinear_row(image, row, first, last, out);
+}
+
 /* Whether the map moves the image by whole pixels, and by how many. */
 static int moves(const double *m, ptrdiff_t *across, ptrdiff_t *down) {
     const double most = 1 << 30;
@@ -187,9 +433,6 @@ void hw_warp_image(int simd, const hw_image *image, const hw_warp *warp, void *o
             continue;
         }
         const line row = {m[0], m[1] * y + m[2], m[3], m[4] * y + m[5], m[6], m[7] * y + m[8], affine};
-        if (warp->interpolation == HW_NEAREST)
-            nearest_row(image, &row, first, last, pixels);
-        else
-            bilinear_row(image, &row, first, last, pixels);
+        sample_row(simd, image, &row, first, last, warp->interpolation, pixels);
     }
 }

@@ -11,10 +11,10 @@ from highway.arguments import number, numbers, whole
 from highway.arguments import size as checked_size
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import pixels
+from highway.transforms.transform import Transform, pixels
 from highway.transforms.view import Moving, View
 
-__all__ = ["CenterCrop", "PadCrop", "RandomCrop", "Slice", "Windows"]
+__all__ = ["CenterCrop", "Fill", "PadCrop", "RandomCrop", "Slice", "Windows", "filling"]
 
 Margins = int | tuple[int, int] | tuple[int, int, int, int]
 Fill = float | tuple[float, ...]
@@ -47,7 +47,7 @@ class _Window(Moving):
         self.padding = padding
         self._margins = _margins(name, padding)
         self.fill = fill
-        self._fill = numbers(name, "fill", fill)
+        numbers(name, "fill", fill)
 
     def apply_images(self, images: NDArray[Any], params: Windows) -> NDArray[Any]:
         """Copy the windows.
@@ -75,7 +75,7 @@ class _Window(Moving):
     @property
     def channels(self) -> int:
         """As many as `fill` has numbers."""
-        return len(self._fill)
+        return len(numbers(type(self).__name__, "fill", self.fill))
 
     def look(self, view: View, params: Windows) -> View | None:
         """The windows of what is seen."""
@@ -83,21 +83,7 @@ class _Window(Moving):
 
     def _pixel(self, channels: int, dtype: np.dtype[Any]) -> NDArray[np.uint8]:
         """The fill as the bytes of one pixel."""
-        if len(self._fill) not in (1, channels):
-            raise ArgumentError(
-                f"{type(self).__name__}: fill is {self.fill!r}, for images with {channels} channels; "
-                "expected one number, or one for each channel"
-            )
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            if not all(value.is_integer() and limits.min <= value <= limits.max for value in self._fill):
-                raise ArgumentError(
-                    f"{type(self).__name__}: fill is {self.fill!r}, for images of {dtype}; "
-                    f"expected whole numbers from {limits.min} to {limits.max}"
-                )
-        pixel = np.empty(channels, dtype=dtype)
-        pixel[:] = self._fill
-        return pixel.view(np.uint8)
+        return filling(self, self.fill, channels, dtype).view(np.uint8)
 
 
 class _Crop(_Window):
@@ -277,3 +263,41 @@ def _margins(owner: str, padding: object) -> tuple[int, int, int, int]:
         f"{owner}: padding is {padding!r}; expected a whole number, (left and right, top and bottom), or "
         "(left, top, right, bottom)"
     )
+
+
+def filling(owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """One pixel of what a transform shows where there is no image.
+
+    Parameters
+    ----------
+    owner : Transform
+        Whose error it is.
+    fill : float or tuple of float
+    channels : int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray (channels,)
+
+    Raises
+    ------
+    ArgumentError
+        Such images cannot hold it.
+    """
+    values = numbers(type(owner).__name__, "fill", fill)
+    if len(values) not in (1, channels):
+        raise ArgumentError(
+            f"{type(owner).__name__}: fill is {fill!r}, for images with {channels} channels; "
+            "expected one number, or one for each channel"
+        )
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if not all(value.is_integer() and limits.min <= value <= limits.max for value in values):
+            raise ArgumentError(
+                f"{type(owner).__name__}: fill is {fill!r}, for images of {dtype}; "
+                f"expected whole numbers from {limits.min} to {limits.max}"
+            )
+    pixel = np.empty(channels, dtype=dtype)
+    pixel[:] = values
+    return pixel

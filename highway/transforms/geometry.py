@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from highway._core import warp
 from highway.batch import empty
 
-__all__ = ["Geometry"]
+__all__ = ["Geometry", "inside", "inverse", "product"]
 
 
 class Geometry(NamedTuple):
@@ -108,8 +108,9 @@ class Geometry(NamedTuple):
         out = empty((count, self.height, self.width, 1), masks.dtype)
         bounds = np.zeros((count, 0, 3)) if self.targets is None else inside(self.targets)
         filling = np.full(1, fill, masks.dtype)
-        inverse = np.linalg.inv(self.matrices)
-        warp.sample(np.ascontiguousarray(masks)[..., None], inverse, bounds, filling, warp.NEAREST, out)
+        warp.sample(
+            np.ascontiguousarray(masks)[..., None], inverse(self.matrices), bounds, filling, warp.NEAREST, out
+        )
         return out[..., 0]
 
 
@@ -132,3 +133,46 @@ def inside(rectangles: NDArray[np.float64]) -> NDArray[np.float64]:
     planes[:, :2, 2] = -rectangles[:, :2]
     planes[:, 2:, 2] = rectangles[:, 2:]
     return planes
+
+
+def product(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Product of each pair of matrices: the same bits on every CPU, which a library for matrices does not give.
+
+    Parameters
+    ----------
+    left, right : float64 (N, I, 3) and (N, 3, J)
+
+    Returns
+    -------
+    float64 (N, I, J)
+    """
+    found: NDArray[np.float64] = left[:, :, :1] * right[:, :1]
+    found += left[:, :, 1:2] * right[:, 1:2]
+    found += left[:, :, 2:] * right[:, 2:]
+    return found
+
+
+def inverse(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of each matrix, in closed form: exact for moves by whole pixels, the same bits on every CPU.
+
+    Parameters
+    ----------
+    matrices : float64 (N, 3, 3)
+        None of them singular.
+
+    Returns
+    -------
+    float64 (N, 3, 3)
+    """
+    # Each row is orthogonal to two columns.
+    first, second, third = matrices[:, :, 0], matrices[:, :, 1], matrices[:, :, 2]
+    found = np.stack((_cross(second, third), _cross(third, first), _cross(first, second)), axis=1)
+    terms = found[:, 0] * first
+    found /= (terms[:, 0] + terms[:, 1] + terms[:, 2])[:, None, None]
+    return np.ascontiguousarray(found)
+
+
+def _cross(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    order, after = [1, 2, 0], [2, 0, 1]
+    found: NDArray[np.float64] = left[:, order] * right[:, after] - left[:, after] * right[:, order]
+    return found

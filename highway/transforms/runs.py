@@ -20,11 +20,12 @@ from highway.batch import Batch
 from highway.errors import ContractError
 from highway.randomness import SampleRandom
 from highway.transforms import colour
+from highway.transforms.crop import filling
 from highway.transforms.fit import Fit, Placement
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
-from highway.transforms.warps import Course, Warp
+from highway.transforms.warps import INTERPOLATIONS, Course, Warp
 
 __all__ = ["Step", "Steps"]
 
@@ -399,7 +400,8 @@ class _Warping(_Run):
             course.then(geometry.matrices, geometry.height, geometry.width)
             shape = (shape[0], geometry.height, geometry.width, shape[3])
         warp = self._warp
-        return drawn, course.sampled(images, warp.interpolation, warp.filling(images))
+        fill = filling(warp, warp.fill, images.shape[3], images.dtype)
+        return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 
 class _Colours(_Run):

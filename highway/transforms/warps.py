@@ -1,0 +1,665 @@
+"""Warps: images rotated, sheared, zoomed, moved or seen from the side, each for itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import geometry as kernels
+from highway._core import warp
+from highway.arguments import number, numbers
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.crop import Fill, filling
+from highway.transforms.geometry import Geometry, inside, inverse, product
+from highway.transforms.transform import Transform, pixels
+
+__all__ = ["INTERPOLATIONS", "Affine", "Course", "Perspective", "Rotate", "Shift", "Transpose", "Warp", "Zoom"]
+
+Range = float | tuple[float, float]
+
+INTERPOLATIONS = {"bilinear": warp.BILINEAR, "nearest": warp.NEAREST}
+
+
+class Warp(Transform):
+    """A transform that is a matrix for each sample; images keep their size.
+
+    One of your own overrides `matrices`, and calls ``super().__init__``.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    p : float
+        0 to 1: the probability that a sample is transformed, each on its own.
+    interpolation : {"bilinear", "nearest"}
+        Between the four pixels around where a pixel comes from, or the one that it comes from. Masks are
+        always "nearest".
+    fill : float or tuple of float
+        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        0 to 1: boxes are dropped that have less than this part of their area left.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    hands_over = True
+
+    def __init__(
+        self, p: float = 1.0, interpolation: str = "bilinear", fill: Fill = 0, min_visible: float = 0.0
+    ) -> None:
+        name = type(self).__name__
+        self.p = number(name, "p", p, 0, 1)
+        if interpolation not in INTERPOLATIONS:
+            raise ArgumentError(
+                f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
+            )
+        self.interpolation = interpolation
+        numbers(name, "fill", fill)
+        self.fill = fill
+        self.min_visible = number(name, "min_visible", min_visible, 0, 1)
+
+    def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
+        """Choose where the pixels go, as if every sample were transformed.
+
+        Parameters
+        ----------
+        rng : SampleRandom
+        height, width : int
+            Of the images, 1 or more.
+
+        Returns
+        -------
+        float64 (N, 3, 3)
+            From homogeneous coordinates (x, y, 1) of the image, in pixels, to those of the output; not
+            singular.
+        """
+        raise NotImplementedError
+
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """What `draw` returns for images of this shape, (N, H, W, C)."""
+        chosen = rng.bernoulli(self.p)
+        if not chosen.any() or 0 in shape:
+            return _identities(shape[0])
+        matrices = self.matrices(rng, shape[1], shape[2])
+        matrices[~chosen] = np.eye(3)
+        return matrices
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float64]:
+        """Choose where the pixels of each sample go.
+
+        Returns
+        -------
+        float64 (N, 3, 3)
+            From coordinates of the image to those of the output; identity for samples that stay.
+
+        Raises
+        ------
+        ArgumentError
+            The images are not uint8 or float32 (N, H, W, C), or cannot hold `fill`.
+        """
+        images = batch["images"]
+        self._check(images)
+        return self.choose(rng, images.shape)
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same."""
+        filling(self, self.fill, shape[2], np.dtype(np.uint8))
+        return shape
+
+    def geometry(self, params: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
+        """Where the pixels go."""
+        return Geometry(params, shape[1], shape[2])
+
+    def apply_images(self, images: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
+        """Transform the images.
+
+        Parameters
+        ----------
+        images : uint8 or float32 (N, H, W, C)
+        params : float64 (N, 3, 3)
+
+        Returns
+        -------
+        as images, (N, H, W, C)
+        """
+        self._check(images)
+        course = Course(*images.shape[:3])
+        course.then(*self.geometry(params, images.shape[:3])[:3])
+        return course.sampled(
+            images,
+            INTERPOLATIONS[self.interpolation],
+            filling(self, self.fill, images.shape[3], images.dtype),
+        )
+
+    def deterministic(self) -> None:
+        """Everything stays."""
+
+    def _check(self, images: NDArray[Any]) -> None:
+        pixels(images, self)
+        if images.dtype not in (np.uint8, np.float32):
+            raise ArgumentError(
+                f"{type(self).__name__}: images are {images.dtype}; expected uint8 or float32 (N, H, W, C)"
+            )
+        filling(self, self.fill, images.shape[3], images.dtype)
+
+
+class Course:
+    """Several maps in a row, sampled at once.
+
+    A pixel of the output is sampled where its centre comes from in the first image, if that lies in it and
+    in every image between: what one step has cut off, no later one brings back.
+
+    Parameters
+    ----------
+    count, height, width : int
+        Of the first images.
+
+    Attributes
+    ----------
+    matrices : float64 (N, 3, 3)
+        From coordinates of the first image to those of the last.
+    bounds : float64 (N, K, 3)
+        Half planes in coordinates of the last image, for the edges of those between: a, b and c, where
+        ``a * x + b * y + c`` is at least 0.
+    height, width : int
+        Of the last image.
+    """
+
+    def __init__(self, count: int, height: int, width: int) -> None:
+        self.matrices = _identities(count)
+        self.bounds = np.empty((count, 0, 3))
+        self.height = height
+        self.width = width
+        self._first = True
+
+    def then(self, matrices: NDArray[np.float64], height: int, width: int) -> None:
+        """Append a step.
+
+        Parameters
+        ----------
+        matrices : float64 (N, 3, 3)
+            From coordinates before the step to those after it.
+        height, width : int
+            After it.
+        """
+        back = inverse(matrices)
+        bounds = self.bounds
+        if not self._first:
+            # The first image's own edges need no half planes.
+            edges = np.broadcast_to((0.0, 0.0, self.width, self.height), (len(matrices), 4))
+            bounds = np.concatenate((bounds, inside(edges)), axis=1)
+        bounds = product(bounds, back)
+        if (matrices[:, 2, :2] != 0).any():
+            # What is behind the eye is not seen; two steps of that kind would take it to the front again.
+            bounds = np.concatenate((bounds, back[:, 2:]), axis=1)
+        self.bounds = bounds
+        self.matrices = matrices if self._first else product(matrices, self.matrices)
+        self.height, self.width = height, width
+        self._first = False
+
+    def sampled(self, images: NDArray[Any], interpolation: int, fill: NDArray[Any]) -> NDArray[Any]:
+        """The last images.
+
+        Parameters
+        ----------
+        images : uint8 or float32 (N, H, W, C)
+            The first ones.
+        interpolation : int
+            `warp.NEAREST` or `warp.BILINEAR`.
+        fill : as images, (C,)
+            What is seen where there is nothing of the image.
+
+        Returns
+        -------
+        as images, (N, height, width, C)
+        """
+        out = empty((len(images), self.height, self.width, images.shape[3]), images.dtype)
+        warp.sample(
+            np.ascontiguousarray(images), inverse(self.matrices), self._needed(), fill, interpolation, out
+        )
+        return out
+
+    def _needed(self) -> NDArray[np.float64]:
+        """The half planes that do not hold the whole output."""
+        corners = np.array([[x, y, 1.0] for x in (0, self.width) for y in (0, self.height)])
+        lowest = (self.bounds[:, :, None] * corners).sum(axis=3).min(axis=2)
+        return np.ascontiguousarray(self.bounds[:, (lowest < 0).any(axis=0)])
+
+
+class Rotate(Warp):
+    """Turn about the centre, counter-clockwise, by a random angle, all angles equally likely.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    degrees : float or (float, float)
+        Range of the angles; a number d is (-d, d).
+    p : float
+        0 to 1: the probability that a sample is turned, each on its own.
+    interpolation : {"bilinear", "nearest"}
+    fill : float or tuple of float
+        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        0 to 1: boxes are dropped that have less than this part of their area left.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def __init__(
+        self,
+        degrees: Range,
+        p: float = 1.0,
+        interpolation: str = "bilinear",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(p, interpolation, fill, min_visible)
+        self.degrees = degrees
+        self._degrees = _range("Rotate", "degrees", degrees)
+
+    def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
+        """Turns."""
+        angles = rng.uniform(*self._degrees)
+        zeros = np.zeros(len(angles))
+        return _about_centre(-angles, zeros, zeros, np.ones(len(angles)), zeros, zeros, height, width)
+
+
+class Affine(Warp):
+    """Shear, zoom and turn about the centre, then move: what ``torchvision.transforms.v2.RandomAffine`` does.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    degrees : float or (float, float)
+        Range of the angles, clockwise; a number d is (-d, d).
+    translate : (float, float), optional
+        Moves along x and y, at most by these parts of width and height, 0 to 1, in whole pixels.
+    scale : (float, float), optional
+        Range of the factors, above 0.
+    shear : float, (float, float) or (float, float, float, float), optional
+        Ranges of the angles in degrees, -89 to 89: along x, a number s being (-s, s), and then along y.
+    p : float
+        0 to 1: the probability that a sample is transformed, each on its own.
+    interpolation : {"bilinear", "nearest"}
+    fill : float or tuple of float
+        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        0 to 1: boxes are dropped that have less than this part of their area left.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def __init__(
+        self,
+        degrees: Range = 0,
+        translate: tuple[float, float] | None = None,
+        scale: tuple[float, float] | None = None,
+        shear: float | tuple[float, ...] | None = None,
+        p: float = 1.0,
+        interpolation: str = "bilinear",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(p, interpolation, fill, min_visible)
+        self.degrees = degrees
+        self._degrees = _range("Affine", "degrees", degrees)
+        self.translate = translate
+        self._translate = (0.0, 0.0) if translate is None else _parts("Affine", "translate", translate)
+        self.scale = scale
+        self._scale = (1.0, 1.0) if scale is None else _factors("Affine", scale)
+        self.shear = shear
+        self._shear_x, self._shear_y = _shears(shear)
+
+    def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
+        """Shears, zooms, turns and moves."""
+        angles = rng.uniform(*self._degrees)
+        x, y = self._translate[0] * width, self._translate[1] * height
+        moves_x, moves_y = np.rint(rng.uniform(-x, x)), np.rint(rng.uniform(-y, y))
+        scales = rng.uniform(*self._scale)
+        shears_x, shears_y = rng.uniform(*self._shear_x), rng.uniform(*self._shear_y)
+        return _about_centre(angles, moves_x, moves_y, scales, shears_x, shears_y, height, width)
+
+
+class Perspective(Warp):
+    """Move each corner inwards, by a random number of pixels along x and y.
+
+    Corners that are no longer those of a convex quadrilateral, which happens above two thirds, move half as
+    far.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    distortion_scale : float
+        0 to 1: corners move at most by this part of half the width and half the height.
+    p : float
+        0 to 1: the probability that a sample is transformed, each on its own.
+    interpolation : {"bilinear", "nearest"}
+    fill : float or tuple of float
+        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        0 to 1: boxes are dropped that have less than this part of their area left.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def __init__(
+        self,
+        distortion_scale: float = 0.5,
+        p: float = 0.5,
+        interpolation: str = "bilinear",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(p, interpolation, fill, min_visible)
+        self.distortion_scale = number("Perspective", "distortion_scale", distortion_scale, 0, 1)
+
+    def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
+        """Maps of the image's corners to others."""
+        room_x = int(self.distortion_scale * (width // 2)) + 1
+        room_y = int(self.distortion_scale * (height // 2)) + 1
+        steps = [(rng.integers(0, room_x), rng.integers(0, room_y)) for _ in range(4)]
+        moved = np.array(steps, np.float64).transpose(2, 0, 1)
+        # Clockwise from the top left.
+        inwards = np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
+        corners = np.array([(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)])
+        moved[~_convex(corners + moved * inwards)] /= 2
+        unit = np.diag((1 / width, 1 / height, 1.0))
+        return product(_from_square(corners + moved * inwards), np.broadcast_to(unit, (len(moved), 3, 3)))
+
+
+class Shift(Warp):
+    """Move by a random number of whole pixels, all equally likely; nothing is interpolated.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    x, y : float or (float, float)
+        Ranges of the moves to the right and down, in parts of width and height, -1 to 1; a number a is
+        (-a, a).
+    p : float
+        0 to 1: the probability that a sample is moved, each on its own.
+    fill : float or tuple of float
+        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        0 to 1: boxes are dropped that have less than this part of their area left.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def __init__(
+        self,
+        x: Range = 0.1,
+        y: Range = 0.1,
+        p: float = 1.0,
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(p, "nearest", fill, min_visible)
+        self.x = x
+        self._x = _range("Shift", "x", x, 1)
+        self.y = y
+        self._y = _range("Shift", "y", y, 1)
+
+    def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
+        """Moves."""
+        matrices = _identities(len(rng))
+        matrices[:, 0, 2] = np.rint(rng.uniform(self._x[0] * width, self._x[1] * width))
+        matrices[:, 1, 2] = np.rint(rng.uniform(self._y[0] * height, self._y[1] * height))
+        return matrices
+
+
+class Zoom(Warp):
+    """Enlarge or shrink about the centre by a random factor, all factors equally likely.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    scale : (float, float)
+        Range of the factors, above 0; above 1 the image is enlarged.
+    p : float
+        0 to 1: the probability that a sample is zoomed, each on its own.
+    interpolation : {"bilinear", "nearest"}
+    fill : float or tuple of float
+        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+    min_visible : float
+        0 to 1: boxes are dropped that have less than this part of their area left.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if it is about the images.
+    """
+
+    def __init__(
+        self,
+        scale: tuple[float, float] = (0.5, 1.5),
+        p: float = 1.0,
+        interpolation: str = "bilinear",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(p, interpolation, fill, min_visible)
+        self.scale = scale
+        self._scale = _factors("Zoom", scale)
+
+    def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
+        """Zooms."""
+        scales = rng.uniform(*self._scale)
+        zeros = np.zeros(len(scales))
+        return _about_centre(zeros, zeros, zeros, scales, zeros, zeros, height, width)
+
+
+class Transpose(Transform):
+    """Turn rows into columns, with probability `p` for each sample on its own.
+
+    Images that are not square change their shape, so either all of them do or none.
+
+    Deterministic form: nothing; itself if `p` is 1.
+
+    Parameters
+    ----------
+    p : float
+        0 to 1; 0 or 1 for images that are not square.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1; with the first batch, if it is not possible for the images.
+    """
+
+    hands_over = True
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number("Transpose", "p", p, 0, 1)
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape with height and width exchanged, if `p` is not 0."""
+        self._check(shape[0], shape[1])
+        return (shape[1], shape[0], shape[2]) if self.p else shape
+
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which samples of images of this shape, (N, H, W, C), are transposed: bool (N,)."""
+        self._check(shape[1], shape[2])
+        return rng.bernoulli(self.p)
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.bool_]:
+        """Choose the samples that are transposed.
+
+        Returns
+        -------
+        bool (N,)
+
+        Raises
+        ------
+        ArgumentError
+            The images are not (N, H, W, C), or not square while `p` is neither 0 nor 1.
+        """
+        images = batch["images"]
+        pixels(images, self)
+        return self.choose(rng, images.shape)
+
+    def apply_images(self, images: NDArray[Any], params: NDArray[np.bool_]) -> NDArray[Any]:
+        """Transpose the images whose `params` is true.
+
+        Parameters
+        ----------
+        images : ndarray (N, H, W, C)
+        params : bool (N,)
+
+        Returns
+        -------
+        ndarray (N, H', W', C)
+        """
+        source = pixels(images, self)
+        count, height, width, channels = images.shape
+        if height != width and not params.any():
+            return images
+        out = empty((count, width, height, channels), images.dtype)
+        flags = np.ascontiguousarray(params, dtype=np.bool_).view(np.uint8)
+        kernels.transpose(source, flags, pixels(out, self))
+        return out
+
+    def geometry(self, params: NDArray[np.bool_], shape: tuple[int, int, int]) -> Geometry:
+        """Where the pixels go."""
+        matrices = _identities(len(params))
+        matrices[params] = np.eye(3)[[1, 0, 2]]
+        height, width = (shape[2], shape[1]) if params.any() else shape[1:]
+        return Geometry(matrices, height, width)
+
+    def deterministic(self) -> Transpose | None:
+        """The transform itself if nothing about it is random, or else nothing."""
+        return self if self.p == 1 else None
+
+    def _check(self, height: int, width: int) -> None:
+        if height != width and self.p not in (0, 1):
+            raise ArgumentError(
+                f"Transpose: p is {self.p}, for images of height {height} and width {width}; expected 0 or 1 "
+                "where they are not square, since a batch has images of one shape"
+            )
+
+
+def _identities(count: int) -> NDArray[np.float64]:
+    return np.tile(np.eye(3), (count, 1, 1))
+
+
+def _about_centre(
+    angles: NDArray[np.float64],
+    moves_x: NDArray[np.float64],
+    moves_y: NDArray[np.float64],
+    scales: NDArray[np.float64],
+    shears_x: NDArray[np.float64],
+    shears_y: NDArray[np.float64],
+    height: int,
+    width: int,
+) -> NDArray[np.float64]:
+    """Shear, zoom and turn (clockwise, in degrees) about the centre, then move: float64 (N, 3, 3)."""
+    turns, slants_x, slants_y = np.deg2rad(angles), np.deg2rad(shears_x), np.deg2rad(shears_y)
+    cosines, sines = np.cos(turns - slants_y) / np.cos(slants_y), np.sin(turns - slants_y) / np.cos(slants_y)
+    matrices = np.zeros((len(angles), 3, 3))
+    matrices[:, 0, 0] = scales * cosines
+    matrices[:, 0, 1] = scales * (-cosines * np.tan(slants_x) - np.sin(turns))
+    matrices[:, 1, 0] = scales * sines
+    matrices[:, 1, 1] = scales * (-sines * np.tan(slants_x) + np.cos(turns))
+    x, y = width / 2, height / 2
+    matrices[:, 0, 2] = x + moves_x - (matrices[:, 0, 0] * x + matrices[:, 0, 1] * y)
+    matrices[:, 1, 2] = y + moves_y - (matrices[:, 1, 0] * x + matrices[:, 1, 1] * y)
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _convex(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether quadrilaterals, float64 (N, 4, 2), turn to the right at every corner."""
+    before = corners - np.roll(corners, 1, axis=1)
+    after = np.roll(corners, -1, axis=1) - corners
+    turns = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
+    return np.asarray((turns > 0).all(axis=1))
+
+
+def _from_square(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Maps that take (0, 0), (1, 0), (1, 1) and (0, 1) to the corners of convex quadrilaterals.
+
+    Parameters
+    ----------
+    corners : float64 (N, 4, 2)
+
+    Returns
+    -------
+    float64 (N, 3, 3)
+
+    References
+    ----------
+    Heckbert, Fundamentals of Texture Mapping and Image Warping, 1989, section 2.2.3.
+    """
+    first, second, third, fourth = corners.transpose(1, 0, 2)
+    total = first - second + third - fourth
+    along, down = second - third, fourth - third
+    determinants = along[:, 0] * down[:, 1] - along[:, 1] * down[:, 0]
+    g = (total[:, 0] * down[:, 1] - total[:, 1] * down[:, 0]) / determinants
+    h = (along[:, 0] * total[:, 1] - along[:, 1] * total[:, 0]) / determinants
+    matrices = np.empty((len(corners), 3, 3))
+    matrices[:, :2, 0] = second - first + g[:, None] * second
+    matrices[:, :2, 1] = fourth - first + h[:, None] * fourth
+    matrices[:, :2, 2] = first
+    matrices[:, 2, 0] = g
+    matrices[:, 2, 1] = h
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _range(owner: str, name: str, value: object, most: float = math.inf) -> tuple[float, float]:
+    """Lowest and highest: of a number the range around 0."""
+    found = numbers(owner, name, value)
+    if len(found) == 1 and not isinstance(value, (tuple, list)):
+        end = number(owner, name, value, 0, most)
+        return -end, end
+    if len(found) != 2 or not -most <= found[0] <= found[1] <= most:
+        limits = "" if math.isinf(most) else f" from {-most} to {most}"
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or two that ascend{limits}")
+    return found[0], found[1]
+
+
+def _factors(owner: str, value: object) -> tuple[float, float]:
+    found = numbers(owner, "scale", value)
+    if len(found) != 2 or not 0 < found[0] <= found[1]:
+        raise ArgumentError(f"{owner}: scale is {value!r}; expected two numbers above 0 that ascend")
+    return found[0], found[1]
+
+
+def _parts(owner: str, name: str, value: object) -> tuple[float, float]:
+    found = numbers(owner, name, value, 0)
+    if len(found) != 2 or max(found) > 1:
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected two numbers from 0 to 1")
+    return found[0], found[1]
+
+
+def _shears(value: object) -> tuple[tuple[float, float], tuple[float, float]]:
+    if value is None:
+        return (0.0, 0.0), (0.0, 0.0)
+    if isinstance(value, (tuple, list)) and len(value) == 4:
+        return _range("Affine", "shear", value[:2], 89), _range("Affine", "shear", value[2:], 89)
+    return _range("Affine", "shear", value, 89), (0.0, 0.0)
