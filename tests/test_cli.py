@@ -17,6 +17,7 @@ import highway
 from highway import environment, terminal
 from highway.batch import Batch
 from highway.cli import main
+from highway.drawing import class_colour
 from highway.engine import Pipeline, Source
 
 COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen"]
@@ -65,6 +66,8 @@ def test_version(capsys):
         (["bench", "x", "--seconds", "1", "--epochs", "1"], "not allowed"),
         (["preview", "x", "--count", "many"], "many"),
         (["preview", "x", "--seed", "1.5"], "1.5"),
+        (["preview", "x", "--transforms", "t.py"], "FILE.py:NAME"),
+        (["preview", "x", "--voc", "--masks", "--masks-dir", "y"], "not allowed"),
         (["demo", "--epochs", "²"], "whole number"),
         (["serve", "x"], "--to"),
         (["serve", "x", "--to", "ipc://a", "--shard", "2/2"], "0/2 and 1/2"),
@@ -258,6 +261,139 @@ def test_preview_is_the_same_for_the_same_seed(capsys, photos, tmp_path):
     assert sheet("a.png") != sheet("c.png", "--seed", 1)
     assert sheet("a.png") != sheet("d.png", "--no-flip")
     assert sheet("a.png") != sheet("e.png", "--no-shuffle")
+
+
+TRANSFORMS = """
+from highway.engine import Stage
+from highway.modules import Augmentations
+from highway.transforms import CenterCrop, FlipX, Normalize
+
+class Nothing(Stage):
+    def process(self, batch):
+        return batch
+
+nothing = []
+both = [CenterCrop(96), FlipX(p=1)]
+real = [*both, Normalize()]
+stages = [Nothing(), Augmentations(real, seed=3)]
+"""
+
+
+@pytest.fixture
+def transforms(tmp_path):
+    (tmp_path / "mine.py").write_text(TRANSFORMS, encoding="utf-8")
+    return lambda name: f"{tmp_path / 'mine.py'}:{name}"
+
+
+def sheet_of(capsys, photos, *options):
+    """The pixels of a sheet of one row."""
+    path = photos.parent / "sheet.png"
+    code, _, errors = run(
+        capsys, "preview", photos, "-o", path, "--size", 100, "--count", 3, "--columns", 3, *options
+    )
+    assert (code, errors) == (0, "")
+    with Image.open(path) as sheet:
+        return np.asarray(sheet)
+
+
+def test_preview_applies_the_transforms_of_a_file(capsys, photos, transforms):
+    plain = sheet_of(capsys, photos, "--transforms", transforms("nothing"), "--no-shuffle")
+    moved = sheet_of(capsys, photos, "--transforms", transforms("both"), "--no-shuffle")
+    # Below the title.
+    before = [plain[48:148, 16 + i * 116 :][:, :100] for i in range(3)]
+    after = [moved[48:144, 16 + i * 112 :][:, :96] for i in range(3)]
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one[2:98, 2:98][:, ::-1], other)
+
+
+@pytest.mark.parametrize("name", ["real", "stages"])
+def test_preview_shows_normalized_images_as_they_were(capsys, photos, transforms, name):
+    shown = sheet_of(capsys, photos, "--transforms", transforms(name))
+    expected = sheet_of(capsys, photos, "--transforms", transforms("both"))
+    assert np.array_equal(shown[48:144], expected[48:144])
+
+
+def test_preview_of_stages_takes_no_seed(capsys, photos, transforms):
+    code, _, errors = run(capsys, "preview", photos, "--transforms", transforms("stages"), "--seed", 1)
+    assert code == 1
+    assert re.fullmatch(r"highway: .*--seed and --workers are for transforms\n", errors)
+
+
+def test_preview_shows_the_originals_beside(capsys, photos):
+    shown = sheet_of(capsys, photos, "--original", "--fit", "letterbox", "--no-flip")
+    for i in range(3):
+        left = shown[48:148, 16 + i * 220 :][:, :100].astype(int)
+        right = shown[48:148, 120 + i * 220 :][:, :100].astype(int)
+        # The same picture between margins, white ones and black ones.
+        assert (left[0] == 255).all()
+        assert (right[0] == 0).all()
+        assert np.array_equal(left[20:80], right[20:80])
+        assert left[20:80].std() > 10
+
+
+class FakeVOC(Source):
+    """What `preview` asks of the reader of VOC sets: two images with a box and a mask."""
+
+    on_error = "raise"
+    errors = ()
+    size = 2
+    classes = ("person", "dog")
+
+    def __init__(self, root, batch_size, shape, *, masks=False, **arguments):
+        super().__init__(workers=1)
+        self.asked.append((root, batch_size, shape, masks, arguments))
+        self.fit, self.shape, self.masks = arguments["fit"], shape, masks
+
+    def tasks(self):
+        return iter([0])
+
+    def load(self, task):
+        fields = {
+            "images": np.full((2, *self.shape, 3), 7, np.uint8),
+            "labels": np.array([1]),
+            "boxes": np.array([[5, 5, 60, 70]], np.float32),
+        }
+        if self.masks:
+            fields["masks"] = np.full((2, *self.shape), 15, np.uint8)
+        return Batch(fields, offsets=[0, 0, 1], ragged=("labels", "boxes"), keys=["a", "b"])
+
+
+def test_preview_of_a_voc_set(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(FakeVOC, "asked", [], raising=False)
+    monkeypatch.setattr("highway.modules.VOCReader", FakeVOC, raising=False)
+    path = tmp_path / "sheet.png"
+
+    def pixels(*options):
+        command = ("preview", "set", "--voc", "-o", path, "--count", 2, "--size", "100x120", "--columns", 2)
+        code, output, errors = run(capsys, *command, *options)
+        assert (code, errors, output) == (0, "", f"{path}: 2 of 2 images, 2 classes\n")
+        with Image.open(path) as sheet:
+            return np.asarray(sheet)[48:148]
+
+    shown = pixels("--split", "train", "--no-flip")
+    root, batch_size, shape, masks, arguments = FakeVOC.asked.pop()
+    assert (root, batch_size, shape, masks) == ("set", 2, (100, 120), False)
+    assert (arguments["split"], arguments["seed"], arguments["epochs"]) == ("train", 0, 1)
+    assert (shown[5, 170:200] == class_colour(1)).all()
+    assert (shown[40:60, 30:60] == 7).all()
+    shown = pixels("--masks", "--seed", 5, "--no-flip")
+    assert FakeVOC.asked[-1][3] is True
+    assert (FakeVOC.asked[-1][4]["split"], FakeVOC.asked[-1][4]["seed"]) == (None, 5)
+    assert (shown[40:60, 30:60] == [100, 68, 68]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--masks"], "--masks is for a VOC set.*--masks-dir DIR"),
+        (["--split", "train"], "--split is for a VOC set"),
+        (["--voc", "--masks-dir", "x"], "--masks-dir is for class folders.*--masks"),
+    ],
+)
+def test_preview_options_that_do_not_fit_the_data_are_refused(capsys, photos, options, says):
+    code, _, errors = run(capsys, "preview", photos, *options)
+    assert code == 1
+    assert re.fullmatch(rf"highway: {says}.*\n", errors)
 
 
 # Errors
