@@ -331,55 +331,60 @@ def test_preview_shows_the_originals_beside(capsys, photos):
         assert left[20:80].std() > 10
 
 
-class FakeVOC(Source):
-    """What `preview` asks of the reader of VOC sets: two images with a box and a mask."""
-
-    on_error = "raise"
-    errors = ()
-    size = 2
-    classes = ("person", "dog")
-
-    def __init__(self, root, batch_size, shape, *, masks=False, **arguments):
-        super().__init__(workers=1)
-        self.asked.append((root, batch_size, shape, masks, arguments))
-        self.fit, self.shape, self.masks = arguments["fit"], shape, masks
-
-    def tasks(self):
-        return iter([0])
-
-    def load(self, task):
-        fields = {
-            "images": np.full((2, *self.shape, 3), 7, np.uint8),
-            "labels": np.array([1]),
-            "boxes": np.array([[5, 5, 60, 70]], np.float32),
-        }
-        if self.masks:
-            fields["masks"] = np.full((2, *self.shape), 15, np.uint8)
-        return Batch(fields, offsets=[0, 0, 1], ragged=("labels", "boxes"), keys=["a", "b"])
+OBJECT = """<annotation><size><width>120</width><height>100</height><depth>3</depth></size>
+<object><name>{}</name><difficult>0</difficult><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>100</xmax><ymax>90</ymax>
+</bndbox></object></annotation>"""
 
 
-def test_preview_of_a_voc_set(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(FakeVOC, "asked", [], raising=False)
-    monkeypatch.setattr("highway.modules.VOCReader", FakeVOC, raising=False)
-    path = tmp_path / "sheet.png"
+@pytest.fixture
+def voc(tmp_path):
+    """A VOC set of a person and a dog; only the dog is in the list "some". Both have masks of class 15."""
+    root = tmp_path / "voc"
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    mask = np.zeros((100, 120), np.uint8)
+    mask[40:60, 30:60] = 15
+    for name in ("person", "dog"):
+        Image.new("RGB", (120, 100), (8, 8, 8)).save(root / "JPEGImages" / f"{name}.jpg", quality=100)
+        (root / "Annotations" / f"{name}.xml").write_text(OBJECT.format(name), encoding="utf-8")
+        Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
+    (root / "ImageSets" / "Main" / "some.txt").write_text("dog\n", encoding="utf-8")
+    return root
 
-    def pixels(*options):
-        command = ("preview", "set", "--voc", "-o", path, "--count", 2, "--size", "100x120", "--columns", 2)
-        code, output, errors = run(capsys, *command, *options)
-        assert (code, errors, output) == (0, "", f"{path}: 2 of 2 images, 2 classes\n")
+
+def test_preview_of_a_voc_set(capsys, voc):
+    path = voc / "sheet.png"
+    # Numbers of these in the list of VOC's classes.
+    dog, person = 11, 14
+
+    def shown(*options):
+        command = ("preview", voc, "--voc", "-o", path, "--count", 2, "--size", "100x120", "--columns", 2)
+        code, output, errors = run(capsys, *command, "--no-flip", "--no-shuffle", *options)
+        assert (code, errors) == (0, "")
         with Image.open(path) as sheet:
-            return np.asarray(sheet)[48:148]
+            return output, np.asarray(sheet)[48:148]
 
-    shown = pixels("--split", "train", "--no-flip")
-    root, batch_size, shape, masks, arguments = FakeVOC.asked.pop()
-    assert (root, batch_size, shape, masks) == ("set", 2, (100, 120), False)
-    assert (arguments["split"], arguments["seed"], arguments["epochs"]) == ("train", 0, 1)
-    assert (shown[5, 170:200] == class_colour(1)).all()
-    assert (shown[40:60, 30:60] == 7).all()
-    shown = pixels("--masks", "--seed", 5, "--no-flip")
-    assert FakeVOC.asked[-1][3] is True
-    assert (FakeVOC.asked[-1][4]["split"], FakeVOC.asked[-1][4]["seed"]) == (None, 5)
-    assert (shown[40:60, 30:60] == [100, 68, 68]).all()
+    output, pixels = shown()
+    assert output == f"{path}: 2 of 2 images, 20 classes\n"
+    # The lines below, where no names are.
+    assert (pixels[89, 16 + 10 : 16 + 100] == class_colour(dog)).all()
+    assert (pixels[89, 152 + 10 : 152 + 100] == class_colour(person)).all()
+    output, pixels = shown("--split", "some", "--masks")
+    assert output == f"{path}: 1 of 1 image, 20 classes\n"
+    assert (pixels[41:59, 16 + 31 : 16 + 59] == [100, 68, 68]).all()
+    assert (pixels[61:80, 16 + 31 : 16 + 59] == 8).all()
+
+
+def test_preview_shows_the_masks_of_class_folders(capsys, photos, tmp_path):
+    for picture in photos.rglob("*.jpg"):
+        with Image.open(picture) as opened:
+            mask = Image.new("L", opened.size, 15)
+        path = tmp_path / "masks" / picture.relative_to(photos).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+    masked = sheet_of(capsys, photos, "--masks-dir", tmp_path / "masks")[49:147, 17:115]
+    bare = sheet_of(capsys, photos)[49:147, 17:115]
+    assert np.array_equal(masked, (bare.astype(int) + [192, 128, 128] + 1) // 2)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # Bases, a function of the user's, and what makes no picture.
-NOT_SHOWN = {"Fit", "Lambda", "Normalize", "Transform"}
+NOT_SHOWN = {"Fit", "Lambda", "Normalize", "Transform", "Warp"}
 
 
 @pytest.fixture(scope="module")

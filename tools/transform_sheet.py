@@ -109,7 +109,7 @@ def save(drawn: Image.Image, path: Path) -> None:
         if path.stat().st_size <= MOST_BYTES:
             return
     raise SystemExit(
-        f"{path} has {path.stat().st_size:,} bytes; at most {MOST_BYTES:,} are allowed: make tiles smaller"
+        f"{path} has {path.stat().st_size:,} bytes; allowed are {MOST_BYTES:,}; take JPEG, or make tiles smaller"
     )
 
 
