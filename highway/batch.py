@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from keyword import iskeyword
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.pool import empty
 from highway.errors import ArgumentError, FieldError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["Batch", "empty"]
 
@@ -272,6 +276,45 @@ class Batch:
             offsets=offsets,
             ragged=self.ragged,
         )
+
+    def sheet(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        classes: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Image:
+        """Draw the images with their labels, boxes, masks and keypoints, to see what the network gets.
+
+        Parameters
+        ----------
+        path : path, optional
+            File to write as well, in the format that its name ends in (.png).
+        classes : sequence of str, optional
+            Names of the labels, as ``reader.classes``.
+        **options
+            Those of `highway.sheet.contact_sheet`.
+
+        Returns
+        -------
+        PIL.Image.Image
+            RGB; a notebook shows it.
+
+        Raises
+        ------
+        ArgumentError
+            The images cannot be drawn, or `path` does not end in a format that PIL writes.
+        MissingPackageError
+            PIL is not installed.
+        OSError
+            The file cannot be written.
+        """
+        # Late: what draws knows batches, and few programs draw.
+        from highway.sheet import contact_sheet, save_sheet
+
+        sheet = contact_sheet(self, classes, **options)
+        if path is not None:
+            save_sheet(path, sheet)
+        return sheet
 
     def adopt(self, other: Batch) -> None:
         """Take the identity of `other`: what the engine does with a batch that a stage made without one."""

@@ -13,9 +13,9 @@ from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError, 
 from highway.options import FITS, parser
 
 if TYPE_CHECKING:
-    from highway.engine import Module
+    from highway.engine import Module, Stage
     from highway.modules import ImageFileReader
-    from highway.transforms import Transform
+    from highway.transforms import Normalize, Transform
     from highway.transforms.fit import Fit
 
 __all__ = ["main"]
@@ -118,17 +118,64 @@ def _threads(module: Module, work: str) -> str:
 
 def _preview(options: argparse.Namespace) -> int:
     from highway.engine import Pipeline
-    from highway.sheet import save_contact_sheet
+    from highway.transforms import Letterbox
 
-    reader, modules = _pipeline(options, options.count, 1)
-    with Pipeline(modules) as pipeline:
+    _check_preview(options)
+    reader, stages = _reader(options, options.count, 1, _fit(options)), _preview_stages(options)
+    with Pipeline([reader, *stages]) as pipeline:
         batch = pipeline.dequeue()
-    title = ", then ".join([repr(reader.fit), *(repr(step) for step in _transforms(options))])
-    save_contact_sheet(options.output, batch, reader.classes, columns=options.columns, title=title)
+    original = None
+    if options.original:
+        with Pipeline([_reader(options, options.count, 1, Letterbox(fill=255))]) as pipeline:
+            original = pipeline.dequeue()
+    steps = _steps(stages)
+    batch.sheet(
+        options.output,
+        reader.classes,
+        columns=options.columns,
+        title=", then ".join(map(repr, [reader.fit, *steps])),
+        normalize=_last_normalize(steps),
+        original=original,
+    )
     _tell_bad_files(reader)
     shown = f"{batch.size} of {_count(reader.size, 'image')}"
     print(f"{options.output}: {shown}, {_count(len(reader.classes), 'class')}")
     return 0
+
+
+def _check_preview(options: argparse.Namespace) -> None:
+    if options.voc and options.masks_dir is not None:
+        raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
+    if not options.voc and (options.masks or options.split is not None):
+        given = "--masks" if options.masks else "--split"
+        instead = "; class folders have masks in --masks-dir DIR" if options.masks else ""
+        raise ArgumentError(f"{given} is for a VOC set, which --voc says DIR is{instead}")
+
+
+def _preview_stages(options: argparse.Namespace) -> list[Stage]:
+    from highway import serve
+
+    if options.transforms is not None:
+        path, name = options.transforms
+        return serve.stages_in(path, name, options.seed, options.workers)
+    transforms = _transforms(options)
+    return serve.augmentations(transforms, options.seed, options.workers) if transforms else []
+
+
+def _steps(stages: Sequence[Stage]) -> list[Stage | Transform]:
+    """What happens to a batch: the transforms, or the stages that have none."""
+    from highway.modules import Augmentations
+
+    steps: list[Stage | Transform] = []
+    for stage in stages:
+        steps += stage.transforms if isinstance(stage, Augmentations) else [stage]
+    return steps
+
+
+def _last_normalize(steps: Sequence[Stage | Transform]) -> Normalize | None:
+    from highway.transforms import Normalize
+
+    return next((step for step in reversed(steps) if isinstance(step, Normalize)), None)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -210,26 +257,43 @@ def _pipeline(
     options: argparse.Namespace, batch_size: int, epochs: int | None
 ) -> tuple[ImageFileReader, list[Module]]:
     """The reader that the options describe, and all modules."""
-    from highway.modules import Augmentations, ImageFileReader
-    from highway.transforms import CenterFit, Letterbox, RandomResizedCrop, Stretch
+    from highway.modules import Augmentations
 
-    kinds: tuple[type[Fit], ...] = (CenterFit, RandomResizedCrop, Letterbox, Stretch)
-    reader = ImageFileReader(
-        options.data_dir,
-        batch_size,
-        options.size,
-        fit=kinds[FITS.index(options.fit)](),
-        shuffle=options.shuffle,
-        seed=options.seed,
-        epochs=epochs,
-        shard=options.shard,
-        on_error=options.on_error,
-        workers=options.workers,
-    )
+    reader = _reader(options, batch_size, epochs, _fit(options))
     transforms = _transforms(options)
     if not transforms:
         return reader, [reader]
     return reader, [reader, Augmentations(transforms, seed=options.seed)]
+
+
+def _fit(options: argparse.Namespace) -> Fit:
+    from highway.transforms import CenterFit, Letterbox, RandomResizedCrop, Stretch
+
+    kinds: tuple[type[Fit], ...] = (CenterFit, RandomResizedCrop, Letterbox, Stretch)
+    return kinds[FITS.index(options.fit)]()
+
+
+def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit) -> ImageFileReader:
+    arguments: dict[str, Any] = {
+        "fit": fit,
+        "shuffle": options.shuffle,
+        "seed": options.seed or 0,
+        "epochs": epochs,
+        "shard": options.shard,
+        "on_error": options.on_error,
+        "workers": options.workers,
+    }
+    if getattr(options, "voc", False):
+        from highway.modules import VOCReader
+
+        if options.masks:
+            arguments["masks"] = True
+        return VOCReader(options.data_dir, batch_size, options.size, split=options.split, **arguments)
+    from highway.modules import ImageFileReader
+
+    if getattr(options, "masks_dir", None) is not None:
+        arguments["masks_dir"] = options.masks_dir
+    return ImageFileReader(options.data_dir, batch_size, options.size, **arguments)
 
 
 def _transforms(options: argparse.Namespace) -> list[Transform]:

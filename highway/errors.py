@@ -33,6 +33,7 @@ __all__ = [
     "UndeliveredError",
     "UnknownLengthError",
     "WaitTimeout",
+    "WriteError",
 ]
 
 
@@ -54,6 +55,10 @@ class DecodeError(HighwayError, ValueError):
 
 class ReadError(HighwayError, OSError):
     """A file cannot be opened or read, or is no regular file."""
+
+
+class WriteError(HighwayError, OSError):
+    """A file cannot be written; the message says which, and why."""
 
 
 class DatasetError(HighwayError, OSError):

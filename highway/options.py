@@ -95,7 +95,28 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     )
     preview.add_argument("--count", type=_positive, default=16, metavar="N", help="how many images (16)")
     preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (fitting)")
-    preview.set_defaults(workers=None, normalize=False)
+    preview.add_argument(
+        "--voc", action="store_true", help="DIR is a PASCAL VOC set (JPEGImages, Annotations): draw its boxes"
+    )
+    preview.add_argument(
+        "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
+    )
+    masks = preview.add_mutually_exclusive_group()
+    masks.add_argument("--masks", action="store_true", help="with --voc: draw its segmentation masks")
+    masks.add_argument(
+        "--masks-dir", metavar="DIR", help="folder with a mask for each picture, in the same class folders"
+    )
+    preview.add_argument(
+        "--transforms",
+        type=_place,
+        metavar="FILE.py:NAME",
+        help="what to apply instead of FlipX: a list of transforms, a Stage, or a list of Stages in a Python file",
+    )
+    preview.add_argument(
+        "--original", action="store_true", help="draw the whole picture beside what becomes of it"
+    )
+    # No seed, and no number of workers, may be given to Stages out of a file.
+    preview.set_defaults(workers=None, normalize=False, seed=None)
 
     serve = _command(
         commands,

@@ -17,6 +17,7 @@ import highway
 from highway import environment, terminal
 from highway.batch import Batch
 from highway.cli import main
+from highway.drawing import class_colour
 from highway.engine import Pipeline, Source
 
 COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen"]
@@ -65,6 +66,8 @@ def test_version(capsys):
         (["bench", "x", "--seconds", "1", "--epochs", "1"], "not allowed"),
         (["preview", "x", "--count", "many"], "many"),
         (["preview", "x", "--seed", "1.5"], "1.5"),
+        (["preview", "x", "--transforms", "t.py"], "FILE.py:NAME"),
+        (["preview", "x", "--voc", "--masks", "--masks-dir", "y"], "not allowed"),
         (["demo", "--epochs", "²"], "whole number"),
         (["serve", "x"], "--to"),
         (["serve", "x", "--to", "ipc://a", "--shard", "2/2"], "0/2 and 1/2"),
@@ -258,6 +261,144 @@ def test_preview_is_the_same_for_the_same_seed(capsys, photos, tmp_path):
     assert sheet("a.png") != sheet("c.png", "--seed", 1)
     assert sheet("a.png") != sheet("d.png", "--no-flip")
     assert sheet("a.png") != sheet("e.png", "--no-shuffle")
+
+
+TRANSFORMS = """
+from highway.engine import Stage
+from highway.modules import Augmentations
+from highway.transforms import CenterCrop, FlipX, Normalize
+
+class Nothing(Stage):
+    def process(self, batch):
+        return batch
+
+nothing = []
+both = [CenterCrop(96), FlipX(p=1)]
+real = [*both, Normalize()]
+stages = [Nothing(), Augmentations(real, seed=3)]
+"""
+
+
+@pytest.fixture
+def transforms(tmp_path):
+    (tmp_path / "mine.py").write_text(TRANSFORMS, encoding="utf-8")
+    return lambda name: f"{tmp_path / 'mine.py'}:{name}"
+
+
+def sheet_of(capsys, photos, *options):
+    """The pixels of a sheet of one row."""
+    path = photos.parent / "sheet.png"
+    code, _, errors = run(
+        capsys, "preview", photos, "-o", path, "--size", 100, "--count", 3, "--columns", 3, *options
+    )
+    assert (code, errors) == (0, "")
+    with Image.open(path) as sheet:
+        return np.asarray(sheet)
+
+
+def test_preview_applies_the_transforms_of_a_file(capsys, photos, transforms):
+    plain = sheet_of(capsys, photos, "--transforms", transforms("nothing"), "--no-shuffle")
+    moved = sheet_of(capsys, photos, "--transforms", transforms("both"), "--no-shuffle")
+    # Below the title.
+    before = [plain[48:148, 16 + i * 116 :][:, :100] for i in range(3)]
+    after = [moved[48:144, 16 + i * 112 :][:, :96] for i in range(3)]
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one[2:98, 2:98][:, ::-1], other)
+
+
+@pytest.mark.parametrize("name", ["real", "stages"])
+def test_preview_shows_normalized_images_as_they_were(capsys, photos, transforms, name):
+    shown = sheet_of(capsys, photos, "--transforms", transforms(name))
+    expected = sheet_of(capsys, photos, "--transforms", transforms("both"))
+    assert np.array_equal(shown[48:144], expected[48:144])
+
+
+def test_preview_of_stages_takes_no_seed(capsys, photos, transforms):
+    code, _, errors = run(capsys, "preview", photos, "--transforms", transforms("stages"), "--seed", 1)
+    assert code == 1
+    assert re.fullmatch(r"highway: .*--seed and --workers are for transforms\n", errors)
+
+
+def test_preview_shows_the_originals_beside(capsys, photos):
+    shown = sheet_of(capsys, photos, "--original", "--fit", "letterbox", "--no-flip")
+    for i in range(3):
+        left = shown[48:148, 16 + i * 220 :][:, :100].astype(int)
+        right = shown[48:148, 120 + i * 220 :][:, :100].astype(int)
+        # The same picture between margins, white ones and black ones.
+        assert (left[0] == 255).all()
+        assert (right[0] == 0).all()
+        assert np.array_equal(left[20:80], right[20:80])
+        assert left[20:80].std() > 10
+
+
+OBJECT = """<annotation><size><width>120</width><height>100</height><depth>3</depth></size>
+<object><name>{}</name><difficult>0</difficult><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>100</xmax><ymax>90</ymax>
+</bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """A VOC set of a person and a dog; only the dog is in the list "some". Both have masks of class 15."""
+    root = tmp_path / "voc"
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    mask = np.zeros((100, 120), np.uint8)
+    mask[40:60, 30:60] = 15
+    for name in ("person", "dog"):
+        Image.new("RGB", (120, 100), (8, 8, 8)).save(root / "JPEGImages" / f"{name}.jpg", quality=100)
+        (root / "Annotations" / f"{name}.xml").write_text(OBJECT.format(name), encoding="utf-8")
+        Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
+    (root / "ImageSets" / "Main" / "some.txt").write_text("dog\n", encoding="utf-8")
+    return root
+
+
+def test_preview_of_a_voc_set(capsys, voc):
+    path = voc / "sheet.png"
+    # Numbers of these in the list of VOC's classes.
+    dog, person = 11, 14
+
+    def shown(*options):
+        command = ("preview", voc, "--voc", "-o", path, "--count", 2, "--size", "100x120", "--columns", 2)
+        code, output, errors = run(capsys, *command, "--no-flip", "--no-shuffle", *options)
+        assert (code, errors) == (0, "")
+        with Image.open(path) as sheet:
+            return output, np.asarray(sheet)[48:148]
+
+    output, pixels = shown()
+    assert output == f"{path}: 2 of 2 images, 20 classes\n"
+    # The lines below, where no names are.
+    assert (pixels[89, 16 + 10 : 16 + 100] == class_colour(dog)).all()
+    assert (pixels[89, 152 + 10 : 152 + 100] == class_colour(person)).all()
+    output, pixels = shown("--split", "some", "--masks")
+    assert output == f"{path}: 1 of 1 image, 20 classes\n"
+    assert (pixels[41:59, 16 + 31 : 16 + 59] == [100, 68, 68]).all()
+    assert (pixels[61:80, 16 + 31 : 16 + 59] == 8).all()
+
+
+def test_preview_shows_the_masks_of_class_folders(capsys, photos, tmp_path):
+    for picture in photos.rglob("*.jpg"):
+        with Image.open(picture) as opened:
+            mask = Image.new("L", opened.size, 15)
+        path = tmp_path / "masks" / picture.relative_to(photos).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+    masked = sheet_of(capsys, photos, "--masks-dir", tmp_path / "masks")[49:147, 17:115]
+    bare = sheet_of(capsys, photos)[49:147, 17:115]
+    assert np.array_equal(masked, (bare.astype(int) + [192, 128, 128] + 1) // 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--masks"], "--masks is for a VOC set.*--masks-dir DIR"),
+        (["--split", "train"], "--split is for a VOC set"),
+        (["--voc", "--masks-dir", "x"], "--masks-dir is for class folders.*--masks"),
+    ],
+)
+def test_preview_options_that_do_not_fit_the_data_are_refused(capsys, photos, options, says):
+    code, _, errors = run(capsys, "preview", photos, *options)
+    assert code == 1
+    assert re.fullmatch(rf"highway: {says}.*\n", errors)
 
 
 # Errors

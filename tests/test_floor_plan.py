@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "transforms": {"errors", "_core", "engine"} | MIDDLE,
     "modules": {"errors", "_core", "engine", "transforms"} | MIDDLE,
     "environment": {"errors", "_core", "engine"} | MIDDLE,
-    "sheet": {"errors"} | MIDDLE,
+    "drawing": set(),
+    "sheet": {"errors", "drawing", "transforms"} | MIDDLE,
     "terminal": {"errors", "engine"} | MIDDLE,
     "demo": {"errors", "engine", "modules", "transforms", "environment", "sheet", "terminal"} | MIDDLE,
     "serve": {"errors", "engine", "modules", "transforms", "terminal"} | MIDDLE,
@@ -42,7 +43,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Exceptions to the table: this file, or folder, alone may import that part as well.
-ALONE = {("modules/network", "transport"), ("cli.py", "transport")}
+# `Batch.sheet` imports what draws when it is called: a batch is what a user has in hand who wants to see it.
+ALONE = {("modules/network", "transport"), ("cli.py", "transport"), ("batch.py", "sheet")}
 
 CYTHON_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<module>[\w.]+)[ \t]+(?P<kind>c?import)[ \t]+(?P<names>\([^)]*\)|[^\n]*)"

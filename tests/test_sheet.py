@@ -1,4 +1,4 @@
-"""Contact sheets: every image in its place with its label, and what cannot be drawn is refused."""
+"""Contact sheets: every image in its place with what is known about it, and what cannot be drawn is refused."""
 
 import sys
 
@@ -7,8 +7,10 @@ import pytest
 from PIL import Image, ImageFont
 
 from highway.batch import Batch
+from highway.drawing import class_colour, overlay_mask, voc_palette
 from highway.errors import ArgumentError, MissingPackageError
 from highway.sheet import contact_sheet, save_contact_sheet
+from highway.transforms import Normalize
 
 
 def plain(colours, height=100, width=120, **more):
@@ -130,9 +132,13 @@ def test_name_of_the_file_must_say_its_format(tmp_path, name):
 @pytest.mark.parametrize(
     "images",
     [
-        np.zeros((2, 3, 8, 8), np.float32),
-        np.zeros((2, 8, 8, 3), np.float32),
         np.zeros((2, 8, 8, 4), np.uint8),
+        np.zeros((2, 3, 8, 8), np.uint8),
+        np.zeros((2, 4, 8, 8), np.float32),
+        np.zeros((2, 8, 8, 3), np.float64),
+        np.full((2, 8, 8, 3), -0.01, np.float32),
+        np.full((2, 3, 8, 8), 1.01, np.float32),
+        np.full((2, 3, 8, 8), np.nan, np.float32),
         np.zeros((8, 8, 3), np.uint8),
         np.zeros((0, 8, 8, 3), np.uint8),
         np.zeros((2, 0, 8, 3), np.uint8),
@@ -152,3 +158,334 @@ def test_missing_pil_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingPackageError, match="pip install Pillow-SIMD"):
         contact_sheet(plain(COLOURS))
+
+
+# Images of real numbers
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_real_numbers_from_0_to_1_are_shown_as_they_are(dtype, channels):
+    images = np.random.default_rng(0).integers(0, 256, (2, 50, 60, channels), np.uint8)
+    expected = contact_sheet(Batch({"images": images})).tobytes()
+    real = (images / 255).astype(dtype)
+    assert contact_sheet(Batch({"images": real})).tobytes() == expected
+    assert contact_sheet(Batch({"images": real.transpose(0, 3, 1, 2)})).tobytes() == expected
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("mean", [(0.485, 0.456, 0.406), 0.5])
+def test_normalize_is_undone(layout, mean):
+    images = np.random.default_rng(0).integers(0, 256, (2, 50, 60, 3), np.uint8)
+    normalize = Normalize(mean, layout=layout)
+    batch = Batch({"images": normalize.apply_images(images, None)})
+    expected = contact_sheet(Batch({"images": images})).tobytes()
+    assert contact_sheet(batch, normalize=normalize).tobytes() == expected
+    with pytest.raises(ArgumentError, match="give normalize="):
+        contact_sheet(batch)
+    # Bytes have not been through it.
+    assert contact_sheet(Batch({"images": images}), normalize=normalize).tobytes() == expected
+
+
+def test_normalize_of_other_images_is_refused():
+    batch = Batch({"images": np.zeros((1, 1, 8, 8), np.float32)})
+    with pytest.raises(ArgumentError, match="1 channels"):
+        contact_sheet(batch, normalize=Normalize())
+
+
+# Boxes
+
+
+def detection(boxes, labels, *, height=100, width=120, difficult=None, ground=7, counts=None):
+    """A batch of plain images with boxes; all in the first image unless `counts` says otherwise."""
+    counts = [len(boxes)] if counts is None else counts
+    extras = {} if difficult is None else {"difficult": np.array(difficult)}
+    return Batch(
+        {
+            "images": np.full((len(counts), height, width, 3), ground, np.uint8),
+            "labels": np.array(labels, np.int64),
+            "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        },
+        offsets=np.cumsum([0, *counts]),
+        ragged=("labels", "boxes", *extras),
+        extras=extras,
+    )
+
+
+def tile_of(sheet, height, width, nth=0):
+    """The pixels of an image of a sheet in one row whose tiles are no narrower than captions."""
+    left = 16 + nth * (width + 16)
+    return np.asarray(sheet)[16 : 16 + height, left : left + width]
+
+
+def lines(tile, label):
+    """First and last row and column, in which lines of a class are longest; names are narrower."""
+    found = (tile == class_colour(label)).all(axis=2)
+    rows = np.flatnonzero(found.sum(axis=1) > 0.8 * found.sum(axis=1).max())
+    columns = np.flatnonzero(found.sum(axis=0) > 0.8 * found.sum(axis=0).max())
+    return rows[0], rows[-1], columns[0], columns[-1]
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [((100, 120), (100, 120)), ((50, 60), (100, 120)), ((600, 800), (240, 320)), ((600, 400), (320, 213))],
+)
+def test_boxes_go_with_the_image_when_it_is_reduced_or_enlarged(size, drawn):
+    height, width = size
+    box = (0.25 * width, 0.3 * height, 0.75 * width, 0.9 * height)
+    sheet = contact_sheet(detection([box], [1], height=height, width=width))
+    top, bottom, left, right = lines(tile_of(sheet, *drawn), 1)
+    assert abs(left - 0.25 * drawn[1]) <= 0.5
+    assert abs(top - 0.3 * drawn[0]) <= 0.5
+    assert abs(right + 1 - 0.75 * drawn[1]) <= 0.5
+    assert abs(bottom + 1 - 0.9 * drawn[0]) <= 0.5
+
+
+def test_a_box_is_drawn_within_the_pixels_that_it_covers():
+    tile = tile_of(contact_sheet(detection([(20, 30, 100, 90)], [0])), 100, 120)
+    colour = class_colour(0)
+    for row in (30, 31, 88, 89):
+        assert (tile[row, 20:100] == colour).all()
+    for column in (20, 21, 98, 99):
+        assert (tile[30:90, column] == colour).all()
+    assert (tile[33:87, 23:97] == 7).all()
+    # A light line on both sides tells it from a ground of its colour.
+    assert (tile[90, 19:101] > 100).all()
+    assert (tile[87, 22:98] > 100).all()
+
+
+def test_the_name_of_a_box_stays_inside_of_the_image():
+    boxes = [(100, 2, 120, 60), (0, 0, 120, 100), (-30, 60, 30, 130), (2, 98, 30, 100)]
+    for box in boxes:
+        batch = detection([box], [2])
+        outside = np.ones((1, 1), np.bool_)
+        named = np.asarray(contact_sheet(batch, ["", "", "bicycle"]))
+        silent = np.asarray(contact_sheet(batch, ["", "", ""]))
+        differing = (named != silent).any(axis=2)
+        tile = tile_of(differing[..., None], 100, 120)
+        assert tile.sum() >= 14 * 30, box
+        outside = differing[:, :136].sum() - differing[16:116, 16:136].sum()
+        assert differing[116:].any()  # the caption
+        assert outside == differing[116:, :136].sum()
+
+
+def test_names_that_would_cover_each_other_are_left_out():
+    one = contact_sheet(detection([(10, 20, 60, 50)], [0]), ["person"])
+    many = contact_sheet(detection([(10, 20, 60, 50)] * 20, [0] * 20), ["person"])
+    badges = [(tile_of(sheet, 100, 120) == class_colour(0)).all(axis=2).sum() for sheet in (one, many)]
+    # There is room for a few beside the box, and no more.
+    assert badges[0] < badges[1] < 4 * badges[0]
+
+
+def test_difficult_boxes_are_dashed():
+    boxes = [(10, 20, 110, 90)]
+    solid, dashed = (
+        (
+            tile_of(contact_sheet(detection(boxes, [0], difficult=[value]), [""]), 100, 120)
+            == class_colour(0)
+        ).all(axis=2)[20, 10:110]
+        for value in (False, True)
+    )
+    assert solid.all()
+    assert 0.4 < dashed.mean() < 0.7
+
+
+@pytest.mark.parametrize("ground", [0, 90, 255])
+@pytest.mark.parametrize("label", range(12))
+def test_lines_are_legible_on_any_ground(ground, label):
+    """The line, or the lighter one beside it, differs clearly from the image in brightness."""
+    tile = tile_of(contact_sheet(detection([(20, 30, 100, 90)], [label], ground=ground), [""] * 12), 100, 120)
+    brightness = tile[:, 60].astype(int) @ [299, 587, 114] // 1000
+    assert abs(brightness[29:34] - ground).max() > 60
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts", "captions"),
+    [
+        ([1, 0, 0, 0], [4], ["3 RBC, 1 WBC"]),
+        ([2, 1, 0], [1, 2], ["1 Platelets", "1 RBC, 1 WBC"]),
+        ([7], [1], ["1 7"]),
+        ([], [0], ["no boxes"]),
+    ],
+)
+def test_caption_counts_what_the_boxes_hold(labels, counts, captions):
+    boxes = [(-9, -9, -5, -5)] * len(labels)
+    names = ["RBC", "WBC", "Platelets"]
+    batch = detection(boxes, labels, counts=counts, width=200)
+    bare = Batch({"images": batch.images, "labels": np.arange(len(counts))})
+    sheet, expected = (
+        np.asarray(contact_sheet(one, classes))[116:] for one, classes in ((batch, names), (bare, captions))
+    )
+    assert np.array_equal(sheet, expected)
+
+
+def test_soft_labels_are_told_in_parts():
+    soft = plain(COLOURS[:1], width=300, labels=np.array([[0.3, 0, 0.7]], np.float32))
+    hard = plain(COLOURS[:1], width=300, labels=np.array([0]))
+    assert contact_sheet(soft, ["a", "b", "c"]).tobytes() == contact_sheet(hard, ["70% c, 30% a"]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "box", [(np.nan, 0, 5, 5), (0, 0, 0, 0), (50, 50, 40, 40), (-1e9, -1e9, 1e9, 1e9), (500, 500, 900, 900)]
+)
+def test_any_box_can_be_drawn(box):
+    sheet = contact_sheet(detection([box], [0]), ["person"])
+    assert (tile_of(sheet, 100, 120)[50:60, 80:90] == 7).all()
+
+
+def test_images_of_a_pixel_have_no_room_for_names():
+    sheet = contact_sheet(detection([(0, 0, 1, 1)], [0], height=1, width=4), ["person"])
+    assert sheet.width < 300
+
+
+# Masks
+
+
+def definition_of_the_voc_palette(index):
+    """As VOC's devkit has it (VOClabelcolormap): bit by bit."""
+    red = green = blue = 0
+    for place in range(8):
+        red |= (index & 1) << (7 - place)
+        green |= (index >> 1 & 1) << (7 - place)
+        blue |= (index >> 2 & 1) << (7 - place)
+        index >>= 3
+    return red, green, blue
+
+
+def test_palette_is_that_of_voc():
+    palette = voc_palette()
+    assert [tuple(colour) for colour in palette.tolist()] == [
+        definition_of_the_voc_palette(index) for index in range(256)
+    ]
+    # What every picture of VOC's classes shows: background, aeroplane, person, tv monitor, void.
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    assert {index: tuple(palette[index].tolist()) for index in known} == known
+
+
+def test_masks_are_half_transparent_and_background_is_the_image():
+    batch = plain([(200, 100, 50)])
+    mask = np.zeros((1, 100, 120), np.uint8)
+    mask[0, 20:60, 30:90] = 15
+    tile = tile_of(contact_sheet(batch.replace(masks=mask)), 100, 120)
+    assert (tile[21:59, 31:89] == (196, 114, 89)).all()
+    assert (tile[20, 30:90] == (192, 128, 128)).all()
+    inside = np.zeros((100, 120), np.bool_)
+    inside[20:60, 30:90] = True
+    assert (tile[~inside] == (200, 100, 50)).all()
+
+
+def test_void_is_hatched():
+    image = Image.new("RGB", (40, 40), (0, 0, 0))
+    drawn = np.asarray(overlay_mask(image, np.full((40, 40), 255, np.uint8)))
+    grey = (drawn == 159).all(axis=2)
+    assert grey.mean() == 0.25
+    assert (drawn[~grey] == 0).all()
+
+
+def test_masks_go_with_the_image_when_it_is_reduced_or_enlarged():
+    for size, drawn in (((50, 60), (100, 120)), ((600, 800), (240, 320))):
+        batch = plain([(0, 0, 0)], *size)
+        mask = np.zeros((1, *size), np.uint8)
+        mask[0, : size[0] // 2] = 4
+        tile = tile_of(contact_sheet(batch.replace(masks=mask)), *drawn)
+        assert (tile[: drawn[0] // 2, :, 2] >= 64).all()
+        assert (tile[drawn[0] // 2 :] == 0).all()
+
+
+# Keypoints
+
+
+def test_keypoints_are_crosses_at_their_places():
+    points = np.array([[[30.5, 40.5], [90.0, 70.0], [np.nan, 5]]], np.float32)
+    batch = Batch({"images": np.full((1, 100, 120, 3), 7, np.uint8), "keypoints": points})
+    tile = tile_of(contact_sheet(batch), 100, 120)
+    for k, (x, y) in enumerate([(30, 40), (90, 70)]):
+        cross = np.argwhere((tile == class_colour(k)).all(axis=2))
+        assert cross.mean(axis=0).tolist() == [y, x]
+        assert len(cross) == 13
+    assert not (tile == class_colour(2)).all(axis=2).any()
+
+
+def test_keypoints_of_objects_go_with_the_image():
+    points = np.array([[[30, 40]], [[90, 70]], [[10, 10]]], np.float32)
+    batch = Batch(
+        {"images": np.full((2, 480, 640, 3), 7, np.uint8), "keypoints": points * 4},
+        offsets=[0, 2, 3],
+        ragged=("keypoints",),
+    )
+    sheet = contact_sheet(batch, columns=2)
+    for nth, expected in enumerate([[(60, 80), (180, 140)], [(20, 20)]]):
+        tile = tile_of(sheet, 240, 320, nth)
+        colour = (tile == class_colour(0)).all(axis=2)
+        for x, y in expected:
+            assert colour[y, x - 3 : x + 4].all()
+        assert colour.sum() == 13 * len(expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "array"),
+    [
+        ("masks", np.zeros((1, 100, 119), np.uint8)),
+        ("masks", np.zeros((1, 100, 120), np.int64)),
+        ("boxes", np.zeros((1, 5), np.float32)),
+        ("keypoints", np.zeros((1, 4, 3), np.float32)),
+    ],
+)
+def test_what_does_not_belong_to_the_images_is_refused(field, array):
+    with pytest.raises(ArgumentError, match=f"contact sheet: {field} "):
+        contact_sheet(plain(COLOURS[:1], **{field: array}))
+
+
+# The original beside it
+
+
+def test_originals_are_drawn_to_the_left_of_what_became_of_them():
+    batch = Batch({"images": plain(COLOURS).images}, keys=list("abcde"))
+    original = batch.replace(images=np.full((5, 200, 300, 3), 250, np.uint8) - batch.images[:, :1, :1])
+    sheet = contact_sheet(batch, original=original, columns=2)
+    for colour in COLOURS:
+        top, left, height, width, _ = places(sheet, colour)
+        assert (height, width) == (100, 120)
+        before = places(sheet, tuple(250 - value for value in colour))
+        assert before[:4] == (top, left - 304, 200, 300)
+
+
+def test_originals_have_boxes_of_their_own():
+    batch = detection([(20, 30, 60, 90)], [0])
+    original = batch.replace(boxes=np.array([(60, 30, 100, 90)], np.float32))
+    sheet = np.asarray(contact_sheet(batch, [""], original=original))
+    assert lines(sheet[16:116, 16:136], 0)[2:] == (60, 99)
+    assert lines(sheet[16:116, 140:260], 0)[2:] == (20, 59)
+
+
+def test_originals_may_be_bytes_where_the_batch_is_normalized():
+    images = np.random.default_rng(0).integers(0, 256, (2, 50, 60, 3), np.uint8)
+    normalize = Normalize()
+    original = Batch({"images": images})
+    batch = original.replace(images=normalize.apply_images(images, None))
+    expected = contact_sheet(original, original=original).tobytes()
+    assert contact_sheet(batch, original=original, normalize=normalize).tobytes() == expected
+
+
+@pytest.mark.parametrize("more", [{"keys": ["a", "c"]}, {"indices": [0, 2]}])
+def test_originals_of_other_samples_are_refused(more):
+    images = plain(COLOURS[:2]).images
+    batch = Batch({"images": images}, keys=["a", "b"] if "keys" in more else None)
+    with pytest.raises(ArgumentError, match="original has other samples"):
+        contact_sheet(batch, original=Batch({"images": images}, **more))
+
+
+# Batch.sheet
+
+
+def test_a_batch_draws_itself(tmp_path):
+    batch = plain(COLOURS, labels=np.arange(5))
+    expected = contact_sheet(batch, list("abcde"), columns=3, title="Five")
+    assert batch.sheet(classes=list("abcde"), columns=3, title="Five").tobytes() == expected.tobytes()
+    path = tmp_path / "sheet.png"
+    drawn = batch.sheet(path, classes=list("abcde"), columns=3, title="Five")
+    assert drawn.tobytes() == expected.tobytes()
+    with Image.open(path) as back:
+        assert back.tobytes() == expected.tobytes()
+    with pytest.raises(ArgumentError, match=r"use \.png"):
+        batch.sheet(tmp_path / "sheet")

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from highway.modules.augmentations import Augmentations
 from highway.modules.images import ImageFileReader
 from highway.modules.noise import Noise
+from highway.modules.saver import ImageSaver
 
 if TYPE_CHECKING:
     from highway.modules.network import ZMQSink, ZMQSource
 
-__all__ = ["Augmentations", "ImageFileReader", "Noise", "ZMQSink", "ZMQSource"]
+__all__ = ["Augmentations", "ImageFileReader", "ImageSaver", "Noise", "ZMQSink", "ZMQSource"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,152 @@
+"""ImageSaver: the images that pass, as files named by their keys."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import whole
+from highway.batch import Batch
+from highway.engine import Stage
+from highway.errors import ArgumentError, MissingPackageError, WriteError
+from highway.modules.folders import EXTENSIONS
+
+__all__ = ["ImageSaver"]
+
+# What each format's names end in, and the quality that it is written with; None where it has none.
+_FORMATS: dict[str, tuple[str, int | None]] = {
+    "png": (".png", None),
+    "jpeg": (".jpg", 95),
+    "webp": (".webp", 90),
+}
+_unique = itertools.count()
+
+
+class ImageSaver(Stage):
+    """Writes the images of every batch to files and passes the batch on as it came, so that it can stand anywhere.
+
+    A sample is written to ``folder/KEY``, in the folders that its key names, with the ending of the format in the
+    place of that of a picture; what has no key is called by its index. In epoch n above 0, ``-en`` comes before the
+    ending. So pictures of one folder whose names differ in the ending alone replace each other, and so do files of an
+    earlier run. A file is there whole or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be, as the folders in it.
+    format : {"png", "jpeg", "webp"}
+        "png" keeps every bit.
+    quality : int, optional
+        1 to 100, of "jpeg" (95 by default) and "webp" (90).
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range. With a batch: its images are not uint8 (N, H, W, 3) or (N, H, W, 1), or a key would
+        lead out of the folder.
+    MissingPackageError
+        PIL is not installed.
+    WriteError
+        With a batch: a file or folder cannot be written.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from highway.engine import Pipeline
+    >>> from highway.modules import Noise
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Pipeline([Noise(2, (8, 8), epochs=1, size=3, shuffle=False), ImageSaver(folder)]) as pipeline:
+    ...         print(sum(batch.size for batch in pipeline), sorted(os.listdir(folder)))
+    3 ['00000000.png', '00000001.png', '00000002.png']
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        format: str = "png",
+        *,
+        quality: int | None = None,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        if format not in _FORMATS:
+            raise ArgumentError(
+                f"ImageSaver: format is {format!r}; expected {' or '.join(map(repr, _FORMATS))}"
+            )
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError:
+            raise MissingPackageError(
+                "ImageSaver: PIL, which writes the files, is not installed: pip install Pillow-SIMD"
+            ) from None
+        self.folder = os.fspath(folder)
+        self.format = format
+        self._ending, default = _FORMATS[format]
+        if quality is not None and default is None:
+            raise ArgumentError(f"ImageSaver: quality is {quality!r}; {format!r} has none, expected None")
+        self.quality = default if quality is None else whole("ImageSaver", "quality", quality, 1, 100)
+
+    def __repr__(self) -> str:
+        quality = "" if self.quality is None else f", quality={self.quality}"
+        return f"ImageSaver({self.folder!r}, {self.format!r}{quality})"
+
+    @property
+    def hands_over(self) -> bool:  # type: ignore[override]
+        """Whether the next module may write into the arrays: as much as this one might."""
+        return self.input_handed_over
+
+    def process(self, batch: Batch) -> Batch:
+        """Write the images."""
+        images = batch["images"]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise ArgumentError(
+                f"ImageSaver: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, 3) or "
+                "(N, H, W, 1); put it before Normalize"
+            )
+        keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
+        # All of them first: nothing is written of a batch that is refused.
+        paths = [os.path.join(self.folder, self._name(key, batch.epoch)) for key in keys]
+        for path, image in zip(paths, images, strict=True):
+            self._write(path, image)
+        return batch
+
+    def _name(self, key: str, epoch: int) -> str:
+        parts = key.split("/")
+        if not key or parts[0] == "" or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
+            raise ArgumentError(
+                f"ImageSaver: key {key!r} names no file inside of the folder; expected a relative path without '..'"
+            )
+        stem, ending = os.path.splitext(key)
+        if os.fsencode(ending.lower()) not in EXTENSIONS:
+            stem = key
+        return f"{stem}-e{epoch}{self._ending}" if epoch else stem + self._ending
+
+    def _write(self, path: str, image: NDArray[np.uint8]) -> None:
+        from PIL import Image
+
+        pixels = np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, 0])
+        options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
+        folder = os.path.dirname(path)
+        # Short, since the name of the file may be as long as the disk allows; other processes may write here too.
+        beside = os.path.join(folder, f".highway-{os.getpid()}-{next(_unique)}")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            try:
+                with open(beside, "xb") as file:
+                    Image.fromarray(pixels).save(file, self.format, **options)
+                os.replace(beside, path)
+            except BaseException:
+                if os.path.lexists(beside):
+                    os.unlink(beside)
+                raise
+        except OSError as error:
+            raise WriteError(f"ImageSaver: {path!r} cannot be written: {error.strerror or error}") from error
