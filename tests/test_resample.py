@@ -18,6 +18,11 @@ PIL_FILTERS = {
 }
 
 
+def as_is(count):
+    """Nothing is mirrored."""
+    return np.zeros((count, 2), np.uint8)
+
+
 def resized(image, window, size, filter_):
     """One window of one image (H, W, C) through the kernel."""
     out = np.full((1, *size, image.shape[2]), 201, np.uint8)
@@ -120,7 +125,7 @@ def test_strong_reduction(filter_, length):
 def test_no_images():
     empty = np.zeros((0, 5, 5, 3), np.uint8)
     resample.resize_batch(
-        empty, np.zeros((0, 4)), np.zeros((0, 4), np.int32), 2, np.zeros((0, 3, 3, 3), np.uint8)
+        empty, np.zeros((0, 4)), np.zeros((0, 4), np.int32), as_is(0), 2, np.zeros((0, 3, 3, 3), np.uint8)
     )
 
 
@@ -141,7 +146,9 @@ def test_no_images():
 def test_rectangles_outside_are_refused(window, target):
     images, out = np.zeros((1, 8, 10, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match="empty or not inside"):
-        resample.resize_batch(images, np.array([window], float), np.array([target], np.int32), as_is(1), 2, out)
+        resample.resize_batch(
+            images, np.array([window], float), np.array([target], np.int32), as_is(1), 2, out
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,6 +167,7 @@ def test_shapes_are_checked(images, windows, targets, filter_, out, message):
             np.zeros(images, np.uint8),
             np.zeros(windows),
             np.zeros(targets, np.int32),
+            as_is(images[0]),
             filter_,
             np.zeros(out, np.uint8),
         )

@@ -52,6 +52,10 @@ class Values(Transform):
     def _name(self) -> str:
         return type(self).__name__
 
+    def _told(self) -> str:
+        """What the numbers are, as part of an error."""
+        raise NotImplementedError
+
     def out_shape(self, shape: tuple[int, int, int]) -> None:
         """What comes after takes numbers."""
         self.factors(shape[2])
@@ -107,8 +111,8 @@ class Values(Transform):
         """Scale and bias of each channel."""
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
-                f"{self!r} is for images with {len(self._scale)} channels, and these have {channels}; "
-                "expected one number, or one for each channel"
+                f"{self._name}: {self._told()}, for images with {channels} channels; expected one number, or one for "
+                "each channel"
             )
         if len(self._scale) == channels:
             return self._scale, self._bias
@@ -170,6 +174,9 @@ class Normalize(Values):
                 f"Normalize: mean is {mean!r} and std is {std!r}; expected 1 / std and mean / std within float32"
             )
 
+    def _told(self) -> str:
+        return f"mean is {self.mean} and std is {self.std}"
+
 
 class Rescale(Values):
     """``image * scale + offset``, in units of the bytes, 0 to 255.
@@ -211,6 +218,9 @@ class Rescale(Values):
             raise ArgumentError(
                 f"Rescale: scale is {scale!r} and offset is {offset!r}; expected numbers within float32"
             )
+
+    def _told(self) -> str:
+        return f"scale is {self.scale} and offset is {self.offset}"
 
 
 class ToFloat(Rescale):

@@ -18,7 +18,17 @@ from highway.transforms.crop import Fill, filling
 from highway.transforms.geometry import Geometry, inside, inverse, product
 from highway.transforms.transform import Transform, pixels
 
-__all__ = ["INTERPOLATIONS", "Affine", "Course", "Perspective", "Rotate", "Shift", "Transpose", "Warp", "Zoom"]
+__all__ = [
+    "INTERPOLATIONS",
+    "Affine",
+    "Course",
+    "Perspective",
+    "Rotate",
+    "Shift",
+    "Transpose",
+    "Warp",
+    "Zoom",
+]
 
 Range = float | tuple[float, float]
 
