@@ -179,7 +179,7 @@ def test_they_show_how_to_build_them_again():
         SomeOf([FlipX(), FlipY()], (0, 2)),
         RandomApply([Rotate((10, 20))], 0.25),
     ):
-        names = dict(OneOf=OneOf, FlipX=FlipX, FlipY=FlipY, Sequential=Sequential, SomeOf=SomeOf)
+        names = {"OneOf": OneOf, "FlipX": FlipX, "FlipY": FlipY, "Sequential": Sequential, "SomeOf": SomeOf}
         again = eval(repr(transform), {**names, "RandomApply": RandomApply, "Rotate": Rotate})
         assert repr(again) == repr(transform)
         count = 40

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import highway
-from highway._core import geometry, philox, resample, simd, values
+from highway._core import geometry, philox, resample, simd, values, warp
 
 PAGE = mmap.PAGESIZE
 ROOM = 4 * PAGE
@@ -71,6 +71,16 @@ def touch_everything():
                 whole = np.array([[0.0, 0.0, width, 1.0]])
                 target = np.array([[0, 0, pixels, rows]], np.int32)
                 resample.resize_batch(images, whole, target, np.zeros((1, 2), np.uint8), filter_, out)
+            geometry.transpose(images, flags, outputs.array((1, width, 1, size), np.uint8, end))
+            # The same rows as an image of several, turned so that its corners are seen.
+            for rows, angle in itertools.product((1, 2, 3), (0.1, 1.6, 3.2)):
+                image = inputs.array((1, rows, width, size), np.uint8, end)
+                cosine, sine = np.cos(angle), np.sin(angle)
+                turn = np.array([[[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]]])
+                turn[0, :2, 2] = (width / 2, rows / 2) - turn[0, :2, :2] @ (width / 2, rows / 2)
+                for interpolation in (warp.NEAREST, warp.BILINEAR):
+                    out = outputs.array(image.shape, np.uint8, end)
+                    warp.sample(image, turn, np.zeros((1, 0, 3)), fill, interpolation, out)
             philox.noise(0, 0, 0, np.zeros(1, np.uint32), out.reshape(1, -1))
 
 

@@ -22,6 +22,7 @@ cdef extern from "warper.h" nogil:
         Py_ssize_t width
         Py_ssize_t channels
         int real
+        const void *next
 
     ctypedef struct hw_warp:
         const double *matrix
@@ -127,6 +128,7 @@ def sample(
     with nogil:
         for sample in range(count):
             image.data = &images[sample, 0, 0, 0] if some else NULL
+            image.next = &images[sample + 1, 0, 0, 0] if some and sample + 1 < count else NULL
             warp.matrix = &matrices[sample, 0, 0]
             warp.bounds = &bounds[sample, 0, 0] if warp.planes else NULL
             hw_warp_image(variant, &image, &warp, &out[sample, 0, 0, 0], out.shape[1], out.shape[2])

@@ -17,7 +17,8 @@ enum { HW_NEAREST = 0, HW_BILINEAR = 1 };
 typedef struct {
     const void *data;
     ptrdiff_t height, width, channels;
-    int real; /* float, else uint8_t */
+    int real;         /* float, else uint8_t */
+    const void *next; /* an image like this one that is sampled after it, or NULL: fetched meanwhile */
 } hw_image;
 
 typedef struct {
