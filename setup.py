@@ -124,6 +124,7 @@ def extensions():
         extension("queue", libs=["-pthread"]),
         extension("pool"),
         extension("philox"),
+        extension("colour", "pointwise.c", "filters.c", "noise.c"),
         extension("geometry", "pixels.c", "windows.c"),
         extension("values", "pixels.c", "windows.c"),
         extension(

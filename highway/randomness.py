@@ -86,6 +86,11 @@ class SampleRandom:
         other._taken = 0
         return other
 
+    @property
+    def indices(self) -> NDArray[np.uint32]:
+        """Index of each sample in the data, uint32 (N,); not to be written into."""
+        return self._indices
+
     def __len__(self) -> int:
         """Number of samples."""
         return len(self._indices)
