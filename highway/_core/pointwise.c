@@ -152,22 +152,15 @@ static void saturate_plain(uint8_t *restrict red, uint8_t *restrict green, uint8
 /* Four histograms, so that neighbours that are equal do not wait for each other. */
 static void count_bytes(const uint8_t *in, ptrdiff_t count, uint32_t histogram[4][256]) {
     ptrdiff_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        uint64_t eight;
-        memcpy(&eight, in + i, 8);
-        for (int part = 0; part < 8; part++) histogram[part & 3][eight >> 8 * part & 255]++;
-    }
+    for (; i + 4 <= count; i += 4)
+        for (int part = 0; part < 4; part++) histogram[part][in[i + part]]++;
     for (; i < count; i++) histogram[0][in[i]]++;
 }
 
 static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram[3][4][256]) {
     ptrdiff_t i = 0;
-    for (; i + 8 <= pixels; i += 8) {
-        uint64_t eight[3];
-        memcpy(eight, in + 3 * i, 24);
-        for (int part = 0; part < 24; part++)
-            histogram[part % 3][part / 3 & 3][eight[part / 8] >> 8 * (part % 8) & 255]++;
-    }
+    for (; i + 4 <= pixels; i += 4)
+        for (int part = 0; part < 12; part++) histogram[part % 3][part / 3][in[3 * i + part]]++;
     for (; i < pixels; i++)
         for (int channel = 0; channel < 3; channel++) histogram[channel][0][in[3 * i + channel]]++;
 }
@@ -180,33 +173,6 @@ static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram
    upper half is the same again. */
 static void changes(const uint8_t *table, uint8_t parts[256]) {
     for (int i = 0; i < 256; i++) parts[i] = table[i] ^ (i & 127 & ~15 ? table[i - 16] : 0);
-}
-
-SSE4 static void table_sse4(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
-    uint8_t parts[256];
-    ptrdiff_t i = 0;
-    changes(table, parts);
-    for (; i + 32 <= count; i += 32) {
-        const __m128i sixteen = _mm_set1_epi8(16), top = _mm_set1_epi8((char)128);
-        __m128i low[2], high[2], found[2];
-        for (int v = 0; v < 2; v++) {
-            low[v] = _mm_loadu_si128((const __m128i *)(in + i + 16 * v));
-            high[v] = _mm_xor_si128(low[v], top);
-            found[v] = _mm_setzero_si128();
-        }
-        for (int part = 0; part < 8; part++) {
-            const __m128i lower = _mm_loadu_si128((const __m128i *)(parts + 16 * part));
-            const __m128i upper = _mm_loadu_si128((const __m128i *)(parts + 128 + 16 * part));
-            for (int v = 0; v < 2; v++) {
-                found[v] = _mm_xor_si128(found[v], _mm_shuffle_epi8(lower, low[v]));
-                found[v] = _mm_xor_si128(found[v], _mm_shuffle_epi8(upper, high[v]));
-                low[v] = _mm_subs_epi8(low[v], sixteen);
-                high[v] = _mm_subs_epi8(high[v], sixteen);
-            }
-        }
-        for (int v = 0; v < 2; v++) _mm_storeu_si128((__m128i *)(out + i + 16 * v), found[v]);
-    }
-    table_plain(in + i, out + i, count - i, table);
 }
 
 AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
@@ -474,6 +440,9 @@ typedef struct {
     uint32_t (*total)(const uint8_t *, ptrdiff_t);
     void (*extend)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
 } kernels;
+
+/* Shuffles of 16 bytes take longer than the table itself. */
+#define table_sse4 table_plain
 
 #define KERNELS(variant)                                                                                     \
     {table_##variant,    fold_##variant, split_##variant, join_##variant,  gray_##variant,                   \
