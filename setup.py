@@ -80,6 +80,9 @@ def extensions():
         "-std=gnu11",
         # Never a fused multiply-add that nobody wrote: kernels give the same bits on every CPU.
         "-ffp-contract=off",
+        # Same results; without these, loops with square roots and comparisons of floats are no vector code.
+        "-fno-math-errno",
+        "-fno-trapping-math",
         "-Wall",
         "-Wextra",
         "-Wno-unused-parameter",

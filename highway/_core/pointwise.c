@@ -1,0 +1,726 @@
+#include "pointwise.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "fixed.h"
+
+#if HW_X86
+#include <immintrin.h>
+#define SSE4 __attribute__((target("sse4.1")))
+#define AVX2 __attribute__((target("avx2,f16c")))
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum {
+    /* Pixels that are worked on together: their planes stay in the first-level cache. */
+    BLOCK = 2048,
+    /* The vector code does whole groups of so many pixels of a plane. */
+    GROUP = 128,
+};
+
+/* Weights of red, green and blue in gray, in 1 / 32768: 0.2989, 0.587 and 0.114. */
+enum { RED = 9794, GREEN = 19235, BLUE = 3736, HALF = 16384 };
+
+/* One of these over all pixels; adjacent tables are one. */
+enum { TABLE, FOLD, GRAY, SATURATE, TURN };
+
+typedef struct {
+    int kind;
+    /* TABLE: one for each channel, or the first for all. FOLD: what is at least `threshold` is inverted, then
+     * the bits of `mask` stay. SATURATE: the factor. TURN: sextants, 0 to 6. */
+    int same;
+    int threshold;
+    uint8_t mask;
+    hw_factor factor;
+    float turn;
+    uint8_t table[3][256];
+} step;
+
+/* What an operation wants to know of the pixels before its table is made. */
+enum { NOTHING, SUMS, RANGE, HISTOGRAM };
+
+typedef struct {
+    uint64_t sum[3];
+    uint8_t low[3], high[3];
+    uint32_t histogram[3][4][256];
+} statistics;
+
+typedef struct {
+    statistics found;
+    uint8_t planes[3][BLOCK];
+    step steps[];
+} workspace;
+
+/* Leaves, on planes of bytes */
+
+ALWAYS_INLINE void fold(const uint8_t *in, uint8_t *out, ptrdiff_t count, int threshold, uint8_t mask) {
+    /* In bytes only: nothing is below a threshold of 0, and nothing above one of 256. */
+    uint8_t least = (uint8_t)(threshold > 255 ? 255 : threshold), change = threshold > 255 ? 0 : 255;
+    /* In place too: each byte depends on itself only. */
+#pragma GCC ivdep
+    for (ptrdiff_t i = 0; i < count; i++) {
+        uint8_t flip = in[i] >= least ? change : 0;
+        out[i] = (uint8_t)((in[i] ^ flip) & mask);
+    }
+}
+
+ALWAYS_INLINE uint8_t gray_of(uint8_t red, uint8_t green, uint8_t blue) {
+    return (uint8_t)((RED * red + GREEN * green + BLUE * blue + HALF) >> 15);
+}
+
+ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                        ptrdiff_t count, float sextants) {
+    for (ptrdiff_t i = 0; i < count; i++) {
+        int r = red[i], g = green[i], b = blue[i];
+        int high = r > g ? r : g, low = r < g ? r : g;
+        high = high > b ? high : b;
+        low = low < b ? low : b;
+        int range = high - low;
+        int side = r == high ? g - b : g == high ? b - r : r - g;
+        float start = r == high ? 0.0f : g == high ? 2.0f : 4.0f;
+        float spread = (float)range;
+        float hue = (float)side / (range ? spread : 1.0f) + start + sextants;
+        hue = hue >= 6.0f ? hue - 6.0f : hue;
+        hue = hue < 0.0f ? hue + 6.0f : hue;
+        /* How much of the range each has: 0 to 1, straight from one sextant to the next. */
+        float of_red = fabsf(hue - 3.0f) - 1.0f;
+        float of_green = 2.0f - fabsf(hue - 2.0f);
+        float of_blue = 2.0f - fabsf(hue - 4.0f);
+        of_red = of_red < 0.0f ? 0.0f : of_red > 1.0f ? 1.0f : of_red;
+        of_green = of_green < 0.0f ? 0.0f : of_green > 1.0f ? 1.0f : of_green;
+        of_blue = of_blue < 0.0f ? 0.0f : of_blue > 1.0f ? 1.0f : of_blue;
+        red[i] = (uint8_t)(low + (int)(spread * of_red + 0.5f));
+        green[i] = (uint8_t)(low + (int)(spread * of_green + 0.5f));
+        blue[i] = (uint8_t)(low + (int)(spread * of_blue + 0.5f));
+    }
+}
+
+ALWAYS_INLINE uint32_t total(const uint8_t *in, ptrdiff_t count) {
+    uint32_t sum = 0;
+    for (ptrdiff_t i = 0; i < count; i++) sum += in[i];
+    return sum;
+}
+
+ALWAYS_INLINE void extend(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
+    uint8_t least = *low, most = *high;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        least = in[i] < least ? in[i] : least;
+        most = in[i] > most ? in[i] : most;
+    }
+    *low = least;
+    *high = most;
+}
+
+static void table_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
+    for (ptrdiff_t i = 0; i < count; i++) out[i] = table[in[i]];
+}
+
+static void split_plain(const uint8_t *in, ptrdiff_t count, uint8_t *red, uint8_t *green, uint8_t *blue) {
+    for (ptrdiff_t i = 0; i < count; i++) {
+        red[i] = in[3 * i];
+        green[i] = in[3 * i + 1];
+        blue[i] = in[3 * i + 2];
+    }
+}
+
+static void join_plain(const uint8_t *red, const uint8_t *green, const uint8_t *blue, ptrdiff_t count,
+                       uint8_t *out) {
+    for (ptrdiff_t i = 0; i < count; i++) {
+        out[3 * i] = red[i];
+        out[3 * i + 1] = green[i];
+        out[3 * i + 2] = blue[i];
+    }
+}
+
+static void gray_plain(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                       ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++) red[i] = green[i] = blue[i] = gray_of(red[i], green[i], blue[i]);
+}
+
+static void saturate_plain(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                           ptrdiff_t count, hw_factor factor) {
+    for (ptrdiff_t i = 0; i < count; i++) {
+        uint8_t gray = gray_of(red[i], green[i], blue[i]);
+        red[i] = hw_blend(gray, red[i], factor.scale, factor.factor);
+        green[i] = hw_blend(gray, green[i], factor.scale, factor.factor);
+        blue[i] = hw_blend(gray, blue[i], factor.scale, factor.factor);
+    }
+}
+
+/* Four histograms, so that neighbours that are equal do not wait for each other. */
+static void count_bytes(const uint8_t *in, ptrdiff_t count, uint32_t histogram[4][256]) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= count; i += 4)
+        for (int part = 0; part < 4; part++) histogram[part][in[i + part]]++;
+    for (; i < count; i++) histogram[0][in[i]]++;
+}
+
+static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram[3][4][256]) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= pixels; i += 4)
+        for (int part = 0; part < 12; part++) histogram[part % 3][part / 3][in[3 * i + part]]++;
+    for (; i < pixels; i++)
+        for (int channel = 0; channel < 3; channel++) histogram[channel][0][in[3 * i + channel]]++;
+}
+
+#if HW_X86
+
+/* Table of 256 by sixteen shuffles of 16 each. A shuffle takes the low four bits of an index below 128, and
+   gives 0 for others. With 16 subtracted again and again every index below 128 passes through as many
+   shuffles as it has sixteens, so the parts of the table hold what changes from one part to the next. The
+   upper half is the same again. */
+static void changes(const uint8_t *table, uint8_t parts[256]) {
+    for (int i = 0; i < 256; i++) parts[i] = table[i] ^ (i & 127 & ~15 ? table[i - 16] : 0);
+}
+
+AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
+    uint8_t parts[256];
+    ptrdiff_t i = 0;
+    changes(table, parts);
+    for (; i + 64 <= count; i += 64) {
+        const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8((char)128);
+        __m256i low[2], high[2], found[2];
+        for (int v = 0; v < 2; v++) {
+            low[v] = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
+            high[v] = _mm256_xor_si256(low[v], top);
+            found[v] = _mm256_setzero_si256();
+        }
+        for (int part = 0; part < 8; part++) {
+            const __m256i lower =
+                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 16 * part)));
+            const __m256i upper =
+                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 128 + 16 * part)));
+            for (int v = 0; v < 2; v++) {
+                found[v] = _mm256_xor_si256(found[v], _mm256_shuffle_epi8(lower, low[v]));
+                found[v] = _mm256_xor_si256(found[v], _mm256_shuffle_epi8(upper, high[v]));
+                low[v] = _mm256_subs_epi8(low[v], sixteen);
+                high[v] = _mm256_subs_epi8(high[v], sixteen);
+            }
+        }
+        for (int v = 0; v < 2; v++) _mm256_storeu_si256((__m256i *)(out + i + 32 * v), found[v]);
+    }
+    table_plain(in + i, out + i, count - i, table);
+}
+
+/* Masks that gather channel `channel` of 16 pixels out of their third `third`. */
+SSE4 static __m128i split_mask(int channel, int third) {
+    int8_t mask[16];
+    for (int pixel = 0; pixel < 16; pixel++) {
+        int place = 3 * pixel + channel - 16 * third;
+        mask[pixel] = (int8_t)(place >= 0 && place < 16 ? place : -1);
+    }
+    return _mm_loadu_si128((const __m128i *)mask);
+}
+
+/* Masks that spread a channel into a third of 16 pixels. */
+SSE4 static __m128i join_mask(int channel, int third) {
+    int8_t mask[16];
+    for (int byte = 0; byte < 16; byte++) {
+        int place = 16 * third + byte;
+        mask[byte] = (int8_t)(place % 3 == channel ? place / 3 : -1);
+    }
+    return _mm_loadu_si128((const __m128i *)mask);
+}
+
+SSE4 static void split_sse4(const uint8_t *in, ptrdiff_t count, uint8_t *red, uint8_t *green, uint8_t *blue) {
+    uint8_t *planes[3] = {red, green, blue};
+    __m128i masks[3][3];
+    ptrdiff_t i = 0;
+    for (int channel = 0; channel < 3; channel++)
+        for (int third = 0; third < 3; third++) masks[channel][third] = split_mask(channel, third);
+    for (; i + 16 <= count; i += 16) {
+        __m128i thirds[3];
+        for (int third = 0; third < 3; third++)
+            thirds[third] = _mm_loadu_si128((const __m128i *)(in + 3 * i + 16 * third));
+        for (int channel = 0; channel < 3; channel++)
+            _mm_storeu_si128((__m128i *)(planes[channel] + i),
+                             _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(thirds[0], masks[channel][0]),
+                                                       _mm_shuffle_epi8(thirds[1], masks[channel][1])),
+                                          _mm_shuffle_epi8(thirds[2], masks[channel][2])));
+    }
+    split_plain(in + 3 * i, count - i, red + i, green + i, blue + i);
+}
+
+SSE4 static void join_sse4(const uint8_t *red, const uint8_t *green, const uint8_t *blue, ptrdiff_t count,
+                           uint8_t *out) {
+    const uint8_t *planes[3] = {red, green, blue};
+    __m128i masks[3][3];
+    ptrdiff_t i = 0;
+    for (int channel = 0; channel < 3; channel++)
+        for (int third = 0; third < 3; third++) masks[channel][third] = join_mask(channel, third);
+    for (; i + 16 <= count; i += 16) {
+        __m128i channels[3];
+        for (int channel = 0; channel < 3; channel++)
+            channels[channel] = _mm_loadu_si128((const __m128i *)(planes[channel] + i));
+        for (int third = 0; third < 3; third++)
+            _mm_storeu_si128((__m128i *)(out + 3 * i + 16 * third),
+                             _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(channels[0], masks[0][third]),
+                                                       _mm_shuffle_epi8(channels[1], masks[1][third])),
+                                          _mm_shuffle_epi8(channels[2], masks[2][third])));
+    }
+    join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
+}
+
+/* 32 pixels at once: the first 16 in the lower halves, the others in the upper ones. */
+AVX2 static void split_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *red, uint8_t *green, uint8_t *blue) {
+    uint8_t *planes[3] = {red, green, blue};
+    __m256i masks[3][3];
+    ptrdiff_t i = 0;
+    for (int channel = 0; channel < 3; channel++)
+        for (int third = 0; third < 3; third++)
+            masks[channel][third] = _mm256_broadcastsi128_si256(split_mask(channel, third));
+    for (; i + 32 <= count; i += 32) {
+        __m256i thirds[3];
+        for (int third = 0; third < 3; third++)
+            thirds[third] = _mm256_inserti128_si256(
+                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(in + 3 * i + 16 * third))),
+                _mm_loadu_si128((const __m128i *)(in + 3 * i + 48 + 16 * third)), 1);
+        for (int channel = 0; channel < 3; channel++)
+            _mm256_storeu_si256(
+                (__m256i *)(planes[channel] + i),
+                _mm256_or_si256(_mm256_or_si256(_mm256_shuffle_epi8(thirds[0], masks[channel][0]),
+                                                _mm256_shuffle_epi8(thirds[1], masks[channel][1])),
+                                _mm256_shuffle_epi8(thirds[2], masks[channel][2])));
+    }
+    split_plain(in + 3 * i, count - i, red + i, green + i, blue + i);
+}
+
+AVX2 static void join_avx2(const uint8_t *red, const uint8_t *green, const uint8_t *blue, ptrdiff_t count,
+                           uint8_t *out) {
+    const uint8_t *planes[3] = {red, green, blue};
+    __m256i masks[3][3];
+    ptrdiff_t i = 0;
+    for (int channel = 0; channel < 3; channel++)
+        for (int third = 0; third < 3; third++)
+            masks[channel][third] = _mm256_broadcastsi128_si256(join_mask(channel, third));
+    for (; i + 32 <= count; i += 32) {
+        __m256i channels[3];
+        for (int channel = 0; channel < 3; channel++)
+            channels[channel] = _mm256_loadu_si256((const __m256i *)(planes[channel] + i));
+        for (int third = 0; third < 3; third++) {
+            __m256i both = _mm256_or_si256(_mm256_or_si256(_mm256_shuffle_epi8(channels[0], masks[0][third]),
+                                                           _mm256_shuffle_epi8(channels[1], masks[1][third])),
+                                           _mm256_shuffle_epi8(channels[2], masks[2][third]));
+            _mm_storeu_si128((__m128i *)(out + 3 * i + 16 * third), _mm256_castsi256_si128(both));
+            _mm_storeu_si128((__m128i *)(out + 3 * i + 48 + 16 * third), _mm256_extracti128_si256(both, 1));
+        }
+    }
+    join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
+}
+
+/* The next three do whole groups of 16 pixels: planes have room for them. */
+
+SSE4 ALWAYS_INLINE __m128i gray_eight(__m128i red, __m128i green, __m128i blue) {
+    const __m128i one = _mm_set1_epi16(1);
+    const __m128i first = _mm_set1_epi32(RED | GREEN << 16), second = _mm_set1_epi32(BLUE | HALF << 16);
+    __m128i low = _mm_add_epi32(_mm_madd_epi16(_mm_unpacklo_epi16(red, green), first),
+                                _mm_madd_epi16(_mm_unpacklo_epi16(blue, one), second));
+    __m128i high = _mm_add_epi32(_mm_madd_epi16(_mm_unpackhi_epi16(red, green), first),
+                                 _mm_madd_epi16(_mm_unpackhi_epi16(blue, one), second));
+    return _mm_packs_epi32(_mm_srli_epi32(low, 15), _mm_srli_epi32(high, 15));
+}
+
+AVX2 ALWAYS_INLINE __m256i gray_sixteen(__m256i red, __m256i green, __m256i blue) {
+    const __m256i one = _mm256_set1_epi16(1);
+    const __m256i first = _mm256_set1_epi32(RED | GREEN << 16);
+    const __m256i second = _mm256_set1_epi32(BLUE | HALF << 16);
+    __m256i low = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi16(red, green), first),
+                                   _mm256_madd_epi16(_mm256_unpacklo_epi16(blue, one), second));
+    __m256i high = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpackhi_epi16(red, green), first),
+                                    _mm256_madd_epi16(_mm256_unpackhi_epi16(blue, one), second));
+    return _mm256_packs_epi32(_mm256_srli_epi32(low, 15), _mm256_srli_epi32(high, 15));
+}
+
+SSE4 ALWAYS_INLINE __m128i load_eight(const uint8_t *in) {
+    return _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)in));
+}
+
+AVX2 ALWAYS_INLINE __m256i load_sixteen(const uint8_t *in) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)in));
+}
+
+SSE4 ALWAYS_INLINE void store_eight(uint8_t *out, __m128i values) {
+    _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(values, values));
+}
+
+AVX2 ALWAYS_INLINE void store_sixteen(uint8_t *out, __m256i values) {
+    __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi16(values, values), 0x08);
+    _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(packed));
+}
+
+SSE4 static void gray_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                           ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i += 8) {
+        __m128i gray = gray_eight(load_eight(red + i), load_eight(green + i), load_eight(blue + i));
+        store_eight(red + i, gray);
+        store_eight(green + i, gray);
+        store_eight(blue + i, gray);
+    }
+}
+
+AVX2 static void gray_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                           ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i += 16) {
+        __m256i gray = gray_sixteen(load_sixteen(red + i), load_sixteen(green + i), load_sixteen(blue + i));
+        store_sixteen(red + i, gray);
+        store_sixteen(green + i, gray);
+        store_sixteen(blue + i, gray);
+    }
+}
+
+SSE4 static void saturate_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                               ptrdiff_t count, hw_factor factor) {
+    const __m128i scale = _mm_set1_epi16(factor.scale), part = _mm_set1_epi16(factor.factor);
+    for (ptrdiff_t i = 0; i < count; i += 8) {
+        uint8_t *places[3] = {red + i, green + i, blue + i};
+        __m128i values[3] = {load_eight(red + i), load_eight(green + i), load_eight(blue + i)};
+        __m128i gray = gray_eight(values[0], values[1], values[2]);
+        for (int channel = 0; channel < 3; channel++) {
+            __m128i away = _mm_mullo_epi16(_mm_sub_epi16(values[channel], gray), scale);
+            store_eight(places[channel], _mm_adds_epi16(gray, _mm_mulhrs_epi16(away, part)));
+        }
+    }
+}
+
+AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                               ptrdiff_t count, hw_factor factor) {
+    const __m256i scale = _mm256_set1_epi16(factor.scale), part = _mm256_set1_epi16(factor.factor);
+    for (ptrdiff_t i = 0; i < count; i += 16) {
+        uint8_t *places[3] = {red + i, green + i, blue + i};
+        __m256i values[3] = {load_sixteen(red + i), load_sixteen(green + i), load_sixteen(blue + i)};
+        __m256i gray = gray_sixteen(values[0], values[1], values[2]);
+        for (int channel = 0; channel < 3; channel++) {
+            __m256i away = _mm256_mullo_epi16(_mm256_sub_epi16(values[channel], gray), scale);
+            store_sixteen(places[channel], _mm256_adds_epi16(gray, _mm256_mulhrs_epi16(away, part)));
+        }
+    }
+}
+
+/* Plain C for each instruction set: the compiler makes vector code of it. */
+#define VARIANTS(result, name, parameters, arguments)                                                        \
+    static result name##_plain parameters {                                                                  \
+        return name arguments;                                                                               \
+    }                                                                                                        \
+    SSE4 static result name##_sse4 parameters {                                                              \
+        return name arguments;                                                                               \
+    }                                                                                                        \
+    AVX2 static result name##_avx2 parameters {                                                              \
+        return name arguments;                                                                               \
+    }
+
+#else
+
+#define VARIANTS(result, name, parameters, arguments)                                                        \
+    static result name##_plain parameters {                                                                  \
+        return name arguments;                                                                               \
+    }
+
+#endif
+
+VARIANTS(void, fold, (const uint8_t *in, uint8_t *out, ptrdiff_t count, int threshold, uint8_t mask),
+         (in, out, count, threshold, mask))
+VARIANTS(void, turn,
+         (uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue, ptrdiff_t count,
+          float sextants),
+         (red, green, blue, count, sextants))
+VARIANTS(uint32_t, total, (const uint8_t *in, ptrdiff_t count), (in, count))
+VARIANTS(void, extend, (const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high),
+         (in, count, low, high))
+
+typedef struct {
+    void (*table)(const uint8_t *, uint8_t *, ptrdiff_t, const uint8_t *);
+    void (*fold)(const uint8_t *, uint8_t *, ptrdiff_t, int, uint8_t);
+    void (*split)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *, uint8_t *);
+    void (*join)(const uint8_t *, const uint8_t *, const uint8_t *, ptrdiff_t, uint8_t *);
+    void (*gray)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t);
+    void (*saturate)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, hw_factor);
+    void (*turn)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, float);
+    uint32_t (*total)(const uint8_t *, ptrdiff_t);
+    void (*extend)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
+} kernels;
+
+/* Shuffles of 16 bytes take longer than the table itself. */
+#define table_sse4 table_plain
+
+#define KERNELS(variant)                                                                                     \
+    {table_##variant,    fold_##variant, split_##variant, join_##variant,  gray_##variant,                   \
+     saturate_##variant, turn_##variant, total_##variant, extend_##variant}
+
+static const kernels variants[] = {
+    KERNELS(plain),
+#if HW_X86
+    KERNELS(sse4),
+    KERNELS(avx2),
+#endif
+};
+
+/* Tables of single operations */
+
+static uint8_t rounded(double value) {
+    return (uint8_t)(value <= 0 ? 0 : value >= 255 ? 255 : (int)(value + 0.5));
+}
+
+static void autocontrast_table(int low, int high, uint8_t *table) {
+    int range = high - low;
+    for (int value = 0; value < 256; value++) {
+        int from_low = value < low ? 0 : value > high ? range : value - low;
+        table[value] = (uint8_t)(range ? (2 * 255 * from_low + range) / (2 * range) : value);
+    }
+}
+
+/* What ImageOps.equalize of PIL does. */
+static void equalize_table(uint32_t histogram[4][256], uint8_t *table) {
+    uint64_t counts[256], sum = 0;
+    int last = 0;
+    for (int value = 0; value < 256; value++) {
+        counts[value] = 0;
+        for (int part = 0; part < 4; part++) counts[value] += histogram[part][value];
+        if (counts[value]) last = value;
+        sum += counts[value];
+    }
+    uint64_t each = (sum - counts[last]) / 255;
+    uint64_t before = each / 2;
+    for (int value = 0; value < 256; value++) {
+        uint64_t found = each ? before / each : (uint64_t)value;
+        table[value] = (uint8_t)(found > 255 ? 255 : found);
+        before += counts[value];
+    }
+}
+
+/* The program of one image */
+
+typedef struct {
+    const kernels *run;
+    hw_pixels source;
+    uint8_t *out;
+    workspace *work;
+    ptrdiff_t steps;
+} image_run;
+
+static ptrdiff_t groups(ptrdiff_t pixels) {
+    return (pixels + GROUP - 1) / GROUP * GROUP;
+}
+
+static void apply_flat(const kernels *run, const step *one, const uint8_t *in, uint8_t *out,
+                       ptrdiff_t count) {
+    if (one->kind == TABLE)
+        run->table(in, out, count, one->table[0]);
+    else
+        run->fold(in, out, count, one->threshold, one->mask);
+}
+
+static void apply_planes(const kernels *run, const step *one, uint8_t planes[3][BLOCK], ptrdiff_t pixels) {
+    /* Whole vectors: what is behind the last pixel is never used. */
+    ptrdiff_t count = groups(pixels);
+    switch (one->kind) {
+    case GRAY: run->gray(planes[0], planes[1], planes[2], count); break;
+    case SATURATE: run->saturate(planes[0], planes[1], planes[2], count, one->factor); break;
+    case TURN: run->turn(planes[0], planes[1], planes[2], count, one->turn); break;
+    case TABLE:
+        for (int channel = 0; channel < 3; channel++)
+            run->table(planes[channel], planes[channel], count, one->table[one->same ? 0 : channel]);
+        break;
+    default:
+        for (int channel = 0; channel < 3; channel++)
+            run->fold(planes[channel], planes[channel], count, one->threshold, one->mask);
+    }
+}
+
+static void measure(const kernels *run, int wanted, int channel, const uint8_t *plane, ptrdiff_t count,
+                    statistics *found) {
+    if (wanted == SUMS)
+        found->sum[channel] += run->total(plane, count);
+    else if (wanted == RANGE)
+        run->extend(plane, count, &found->low[channel], &found->high[channel]);
+    else if (wanted == HISTOGRAM)
+        count_bytes(plane, count, found->histogram[channel]);
+}
+
+static void run_block(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
+    const kernels *run = image->run;
+    workspace *work = image->work;
+    ptrdiff_t channels = image->source.size;
+    int flat = channels == 1 || wanted == NOTHING || wanted == HISTOGRAM;
+    for (ptrdiff_t i = 0; i < image->steps && channels == 3; i++) {
+        const step *one = &work->steps[i];
+        flat = flat && (one->kind == FOLD || (one->kind == TABLE && one->same));
+    }
+    if (flat) {
+        for (ptrdiff_t i = 0; i < image->steps; i++)
+            apply_flat(run, &work->steps[i], i ? out : in, out, pixels * channels);
+        const uint8_t *result = image->steps ? out : in;
+        if (channels == 1)
+            measure(run, wanted, 0, result, pixels, &work->found);
+        else if (wanted == HISTOGRAM)
+            count_pixels(result, pixels, work->found.histogram);
+        return;
+    }
+    run->split(in, pixels, work->planes[0], work->planes[1], work->planes[2]);
+    for (ptrdiff_t i = 0; i < image->steps; i++) apply_planes(run, &work->steps[i], work->planes, pixels);
+    for (int channel = 0; channel < 3; channel++)
+        measure(run, wanted, channel, work->planes[channel], pixels, &work->found);
+    if (image->steps) run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
+}
+
+/* The steps so far, over all pixels, with what is wanted to be known of the result. */
+static void pass(image_run *image, int wanted) {
+    const hw_pixels *source = &image->source;
+    ptrdiff_t length = source->width * source->size;
+    statistics *found = &image->work->found;
+    if (wanted == HISTOGRAM) memset(found->histogram, 0, sizeof found->histogram);
+    for (int channel = 0; channel < 3; channel++) {
+        found->sum[channel] = 0;
+        found->low[channel] = 255;
+        found->high[channel] = 0;
+    }
+    for (ptrdiff_t row = 0; row < source->height; row++) {
+        for (ptrdiff_t first = 0; first < source->width; first += BLOCK) {
+            ptrdiff_t pixels = source->width - first < BLOCK ? source->width - first : BLOCK;
+            ptrdiff_t at = first * source->size;
+            run_block(image, wanted, source->data + row * source->row_stride + at,
+                      image->out + row * length + at, pixels);
+        }
+    }
+    if (image->steps) {
+        image->source.data = image->out;
+        image->source.row_stride = length;
+        image->steps = 0;
+    }
+}
+
+static step *last_table(image_run *image) {
+    step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
+    return last && (last->kind == TABLE || last->kind == FOLD) ? last : NULL;
+}
+
+/* Adds a step, and the table of the one before if that is a fold, to be combined with. */
+static void add_tables(image_run *image, const uint8_t tables[3][256], int same) {
+    step *last = last_table(image);
+    int channels = same ? 1 : 3;
+    if (last == NULL) {
+        last = &image->work->steps[image->steps++];
+        last->kind = TABLE;
+        last->same = same;
+        memcpy(last->table, tables, (size_t)channels * 256);
+        return;
+    }
+    if (last->kind == FOLD) {
+        for (int value = 0; value < 256; value++)
+            last->table[0][value] = (uint8_t)((value >= last->threshold ? 255 - value : value) & last->mask);
+        last->kind = TABLE;
+        last->same = 1;
+    }
+    if (last->same && !same)
+        for (int channel = 1; channel < 3; channel++) memcpy(last->table[channel], last->table[0], 256);
+    last->same = last->same && same;
+    for (int channel = 0; channel < (last->same ? 1 : 3); channel++)
+        for (int value = 0; value < 256; value++)
+            last->table[channel][value] = tables[same ? 0 : channel][last->table[channel][value]];
+}
+
+static void add_fold(image_run *image, int threshold, uint8_t mask) {
+    uint8_t tables[3][256];
+    if (last_table(image) == NULL) {
+        step *one = &image->work->steps[image->steps++];
+        one->kind = FOLD;
+        one->threshold = threshold;
+        one->mask = mask;
+        return;
+    }
+    for (int value = 0; value < 256; value++)
+        tables[0][value] = (uint8_t)((value >= threshold ? 255 - value : value) & mask);
+    add_tables(image, (const uint8_t (*)[256])tables, 1);
+}
+
+static double mean_gray(const image_run *image) {
+    const uint64_t *sum = image->work->found.sum;
+    double pixels = (double)image->source.height * (double)image->source.width;
+    if (image->source.size == 1) return (double)sum[0] / pixels;
+    return (0.2989 * (double)sum[0] + 0.587 * (double)sum[1] + 0.114 * (double)sum[2]) / pixels;
+}
+
+static void add(image_run *image, int operation, const float *arguments) {
+    uint8_t tables[3][256];
+    const double factor = (double)arguments[0], gain = (double)arguments[1];
+    const int channels = (int)image->source.size;
+    statistics *found = &image->work->found;
+    step *one;
+    switch (operation) {
+    case HW_BRIGHTNESS:
+        if (factor == 1.0) return;
+        for (int value = 0; value < 256; value++) tables[0][value] = rounded(value * factor);
+        add_tables(image, (const uint8_t (*)[256])tables, 1);
+        return;
+    case HW_CONTRAST: {
+        if (factor == 1.0) return;
+        pass(image, SUMS);
+        const double part = mean_gray(image) * (1.0 - factor);
+        for (int value = 0; value < 256; value++) tables[0][value] = rounded(value * factor + part);
+        add_tables(image, (const uint8_t (*)[256])tables, 1);
+        return;
+    }
+    case HW_GAMMA:
+        for (int value = 0; value < 256; value++)
+            tables[0][value] = rounded(255.0 * gain * pow(value / 255.0, factor));
+        add_tables(image, (const uint8_t (*)[256])tables, 1);
+        return;
+    case HW_AUTOCONTRAST:
+        pass(image, RANGE);
+        for (int channel = 0; channel < channels; channel++)
+            autocontrast_table(found->low[channel], found->high[channel], tables[channel]);
+        add_tables(image, (const uint8_t (*)[256])tables, channels == 1);
+        return;
+    case HW_EQUALIZE:
+        pass(image, HISTOGRAM);
+        for (int channel = 0; channel < channels; channel++)
+            equalize_table(found->histogram[channel], tables[channel]);
+        add_tables(image, (const uint8_t (*)[256])tables, channels == 1);
+        return;
+    case HW_INVERT: add_fold(image, 0, 255); return;
+    case HW_SOLARIZE: {
+        const double threshold = ceil(factor);
+        add_fold(image, threshold <= 0 ? 0 : threshold > 255 ? 256 : (int)threshold, 255);
+        return;
+    }
+    case HW_POSTERIZE: add_fold(image, 256, (uint8_t)(255 << (8 - (int)factor))); return;
+    default: break;
+    }
+    if (operation == HW_NONE || channels == 1) return;
+    if (operation == HW_SATURATION && factor == 1.0) return;
+    if (operation == HW_HUE && factor == 0.0) return;
+    one = &image->work->steps[image->steps++];
+    if (operation == HW_GRAYSCALE) {
+        one->kind = GRAY;
+    } else if (operation == HW_SATURATION) {
+        one->kind = SATURATE;
+        one->factor = hw_factor_of(arguments[0]);
+    } else {
+        one->kind = TURN;
+        one->turn = (float)(6.0 * (factor < 0 ? factor + 1.0 : factor));
+    }
+}
+
+size_t hw_pointwise_work(ptrdiff_t length) {
+    return sizeof(workspace) + (size_t)length * sizeof(step);
+}
+
+void hw_pointwise_run(int simd, const hw_pixels *picture, const int32_t *operations, const float *arguments,
+                      ptrdiff_t length, void *work, uint8_t *out) {
+    image_run image = {&variants[HW_X86 ? simd : 0], *picture, out, work, 0};
+    hw_pixels *source = &image.source;
+    if (source->row_stride == source->width * source->size) {
+        source->width *= source->height;
+        source->height = 1;
+    }
+    for (ptrdiff_t i = 0; i < length; i++) add(&image, operations[i], arguments + 2 * i);
+    if (image.steps) {
+        pass(&image, NOTHING);
+        return;
+    }
+    if (source->data == out) return;
+    for (ptrdiff_t row = 0; row < source->height; row++)
+        memcpy(out + row * source->width * source->size, source->data + row * source->row_stride,
+               (size_t)(source->width * source->size));
+}

@@ -1,0 +1,520 @@
+"""Colour transforms: what changes pixels one by one, each sample in its own way."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import colour
+from highway.arguments import number, whole
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.transform import Transform, pixels
+
+__all__ = [
+    "AutoContrast",
+    "ColorJitter",
+    "Equalize",
+    "Gamma",
+    "Grayscale",
+    "Invert",
+    "Pointwise",
+    "Posterize",
+    "Program",
+    "Solarize",
+    "chosen",
+    "drawn",
+    "span",
+]
+
+Program = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""Operations (N, K) of `highway._core.colour` and their arguments (N, K, 2), for each sample by itself."""
+
+Range = tuple[float, float]
+
+
+class Pointwise(Transform, abc.ABC):
+    """A transform that is a short program of point-wise operations for every sample.
+
+    A transform of this kind overrides `program`. Images are uint8 with 1 or 3 channels (gray or RGB).
+    """
+
+    in_place = True
+    hands_over = True
+
+    @abc.abstractmethod
+    def program(self, rng: SampleRandom, count: int, channels: int) -> Program:
+        """Choose the operations of each sample.
+
+        Parameters
+        ----------
+        rng : SampleRandom
+        count : int
+            Samples.
+        channels : int
+            1 or 3.
+
+        Returns
+        -------
+        operations : int32 (count, K)
+            Codes of `highway._core.colour`; NONE for nothing.
+        arguments : float32 (count, K, 2)
+        """
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        check_channels(self, shape[2])
+        return shape
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Program:
+        """The program of every sample, as `program` chooses it."""
+        images = batch["images"]
+        check_bytes(self, images)
+        return self.program(rng, len(images), images.shape[3])
+
+    def apply_images(
+        self, images: NDArray[Any], params: Program, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Run the programs.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+            C is 1 or 3.
+        params : (int32 (N, K), float32 (N, K, 2))
+        out : uint8 (N, H, W, C), optional
+            Where the result goes: `images` itself to work in place, or another array of the same shape. Costs a
+            copy where it is not C-contiguous or overlaps `images`.
+
+        Returns
+        -------
+        uint8 (N, H, W, C)
+            `out`, or a new array.
+
+        Raises
+        ------
+        ArgumentError
+            The images are not in this layout, or `out` has another shape or dtype.
+        """
+        return run(images, [params], out, self)
+
+
+def run(
+    images: NDArray[Any],
+    programs: Sequence[Program],
+    out: NDArray[Any] | None = None,
+    owner: Transform | None = None,
+) -> NDArray[Any]:
+    """Run the programs of several transforms, one after the other, in one go.
+
+    Parameters
+    ----------
+    images : uint8 (N, H, W, C)
+        C is 1 or 3.
+    programs : sequence of (int32 (N, K), float32 (N, K, 2))
+        What `Pointwise.draw` returned.
+    out : uint8 (N, H, W, C), optional
+        As for `Pointwise.apply_images`.
+    owner : Transform, optional
+        Whose errors they are.
+
+    Returns
+    -------
+    uint8 (N, H, W, C)
+        `out`, or a new array: the same as of the programs one by one.
+
+    Raises
+    ------
+    ArgumentError
+        The images are not in this layout, or `out` has another shape or dtype.
+    """
+    check_bytes(owner, images)
+    if len(programs) == 1:
+        operations, arguments = programs[0]
+    elif programs:
+        operations = np.concatenate([operations for operations, _ in programs], axis=1)
+        arguments = np.concatenate([arguments for _, arguments in programs], axis=1)
+    else:
+        operations = np.zeros((len(images), 0), np.int32)
+        arguments = np.zeros((len(images), 0, 2), np.float32)
+    operations = np.ascontiguousarray(operations, np.int32)
+    arguments = np.ascontiguousarray(arguments, np.float32)
+    result = room(owner, images, out)
+    source = images if result is images else pixels(images, owner or _ANY)
+    colour.run(source, operations, arguments, result)
+    return delivered(result, out)
+
+
+def check_bytes(owner: Transform | None, images: NDArray[Any]) -> None:
+    """ArgumentError unless the images are uint8 (N, H, W, C), with 1 or 3 channels."""
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise ArgumentError(
+            f"{type(owner or _ANY).__name__}: images are {images.dtype} of shape {images.shape}; "
+            "expected uint8 (N, H, W, C); put it before Normalize"
+        )
+    check_channels(owner, images.shape[3])
+
+
+def check_channels(owner: Transform | None, channels: int) -> None:
+    """ArgumentError unless there are 1 or 3."""
+    if channels not in (1, 3):
+        raise ArgumentError(
+            f"{type(owner or _ANY).__name__}: images have {channels} channels; expected 1 (gray) or 3 (RGB)"
+        )
+
+
+def room(
+    owner: Transform | None, images: NDArray[Any], out: NDArray[Any] | None, in_place: bool = True
+) -> NDArray[Any]:
+    """Where a kernel may write: `out` where it can, a new array otherwise.
+
+    Raises
+    ------
+    ArgumentError
+        `out` has another shape or dtype than `images`.
+    """
+    if out is None:
+        return empty(images.shape, images.dtype)
+    if out.shape != images.shape or out.dtype != images.dtype:
+        raise ArgumentError(
+            f"{type(owner or _ANY).__name__}: out is {out.dtype} of shape {out.shape}; "
+            f"expected {images.dtype} of shape {images.shape}, as images"
+        )
+    if out.flags.c_contiguous and ((in_place and out is images) or not np.may_share_memory(images, out)):
+        return out
+    return empty(images.shape, images.dtype)
+
+
+def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+    """The result, in `out` where that was given."""
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out
+
+
+def span(owner: str, name: str, value: object, lowest: float, highest: float) -> Range:
+    """Range of a number alone or (low, high); ArgumentError unless `lowest` <= low <= high <= `highest`."""
+    if not isinstance(value, (tuple, list)):
+        one = number(owner, name, value, lowest, highest)
+        return one, one
+    if len(value) != 2:
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or (low, high)")
+    low = number(owner, f"{name}[0]", value[0], lowest, highest)
+    high = number(owner, f"{name}[1]", value[1], lowest, highest)
+    if low > high:
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected (low, high) with low <= high")
+    return low, high
+
+
+def drawn(rng: SampleRandom, limits: Range) -> NDArray[np.float32]:
+    """A number of the range for each sample; nothing is drawn where there is only one."""
+    low, high = limits
+    if low == high:
+        return np.full(len(rng), low, np.float32)
+    return np.clip(rng.uniform(low, high).astype(np.float32), np.float32(low), np.float32(high))
+
+
+def chosen(rng: SampleRandom, p: float) -> NDArray[np.bool_]:
+    """Which samples are changed; nothing is drawn where all or none are."""
+    if p in (0.0, 1.0):
+        return np.full(len(rng), p == 1.0)
+    return rng.bernoulli(p)
+
+
+class _Single(Pointwise):
+    """One operation, for samples that are chosen."""
+
+    _operation: ClassVar[int]
+
+    p: float
+
+    def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
+        """Both arguments, numbers or one for each sample."""
+        return 0.0, 0.0
+
+    def program(self, rng: SampleRandom, count: int, channels: int) -> Program:
+        operations = np.where(chosen(rng, self.p), self._operation, colour.NONE).astype(np.int32)
+        arguments = np.zeros((count, 1, 2), np.float32)
+        arguments[:, 0, 0], arguments[:, 0, 1] = self._arguments(rng)
+        return operations.reshape(count, 1), arguments
+
+    def _fixed(self) -> bool:
+        return self.p == 1.0
+
+    def deterministic(self) -> Transform | None:
+        """Itself where nothing is random; nothing otherwise."""
+        return self if self._fixed() else None
+
+
+class ColorJitter(Pointwise):
+    """Change brightness, contrast, saturation and hue at random, in an order that is random for every sample.
+
+    As torchvision.transforms.v2.ColorJitter: brightness multiplies; contrast goes away from the mean of gray,
+    saturation from the pixel's own gray, by a factor; hue is turned on the circle of colours. Results are
+    rounded to the nearest, where torchvision truncates. Images with one channel have no saturation and no hue.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    brightness, contrast, saturation : float or (float, float)
+        Factors are drawn from 1 - x (0 at least) to 1 + x, or from the range given, 0 to 100. 0 changes nothing.
+    hue : float or (float, float)
+        Turns are drawn from -x to x, x up to 0.5, or from the range given, -0.5 to 0.5.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+
+    Examples
+    --------
+    >>> ColorJitter(brightness=0.4, hue=0.1)
+    ColorJitter(brightness=0.4, contrast=0.0, saturation=0.0, hue=0.1, p=1.0)
+    """
+
+    def __init__(
+        self,
+        brightness: float | Range = 0,
+        contrast: float | Range = 0,
+        saturation: float | Range = 0,
+        hue: float | Range = 0,
+        p: float = 1.0,
+    ) -> None:
+        self.brightness, bright = _jitter("brightness", brightness)
+        self.contrast, contrasting = _jitter("contrast", contrast)
+        self.saturation, saturated = _jitter("saturation", saturation)
+        self.hue, turned = _jitter("hue", hue)
+        self.p = number("ColorJitter", "p", p, 0, 1)
+        each = (
+            (colour.BRIGHTNESS, bright, 1.0),
+            (colour.CONTRAST, contrasting, 1.0),
+            (colour.SATURATION, saturated, 1.0),
+            (colour.HUE, turned, 0.0),
+        )
+        # Without those that change nothing.
+        self._parts = [(code, limits) for code, limits, neutral in each if limits != (neutral, neutral)]
+
+    def program(self, rng: SampleRandom, count: int, channels: int) -> Program:
+        length = len(self._parts)
+        operations = np.zeros((count, length), np.int32)
+        arguments = np.zeros((count, length, 2), np.float32)
+        changed = chosen(rng, self.p)
+        order = np.zeros((count, length), np.int64)
+        if length > 1:
+            order = np.argsort(rng.uniform(size=length), axis=1, kind="stable")
+        samples = np.arange(count)
+        for part, (code, limits) in enumerate(self._parts):
+            operations[samples, order[:, part]] = np.where(changed, code, colour.NONE)
+            arguments[samples, order[:, part], 0] = drawn(rng, limits)
+        return operations, arguments
+
+    def deterministic(self) -> None:
+        """Nothing is changed."""
+
+
+def _jitter(name: str, value: object) -> tuple[Any, Range]:
+    """The argument, checked, and the range to draw from."""
+    middle, lowest, highest = (0.0, -0.5, 0.5) if name == "hue" else (1.0, 0.0, colour.MOST_FACTOR)
+    if isinstance(value, (tuple, list)):
+        limits = span("ColorJitter", name, value, lowest, highest)
+        return limits, limits
+    one = number("ColorJitter", name, value, 0, highest - middle)
+    return one, (max(middle - one, lowest), middle + one)
+
+
+class Grayscale(_Single):
+    """Gray in all channels: 0.2989 R + 0.587 G + 0.114 B, rounded. The number of channels stays.
+
+    torchvision's Grayscale and RandomGrayscale. Images with one channel stay as they are.
+
+    Deterministic form: itself where `p` is 1, nothing otherwise.
+
+    Parameters
+    ----------
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1.
+    """
+
+    _operation = colour.GRAYSCALE
+
+    def __init__(self, p: float = 1.0) -> None:
+        self.p = number("Grayscale", "p", p, 0, 1)
+
+
+class Invert(_Single):
+    """255 - value.
+
+    Deterministic form: itself where `p` is 1, nothing otherwise.
+
+    Parameters
+    ----------
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1.
+    """
+
+    _operation = colour.INVERT
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number("Invert", "p", p, 0, 1)
+
+
+class Solarize(_Single):
+    """Invert what is `threshold` or brighter.
+
+    Deterministic form: itself where `p` is 1, nothing otherwise.
+
+    Parameters
+    ----------
+    threshold : float
+        0 to 256: 0 inverts all values, 256 none.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    """
+
+    _operation = colour.SOLARIZE
+
+    def __init__(self, threshold: float = 128, p: float = 0.5) -> None:
+        self.threshold = number("Solarize", "threshold", threshold, 0, 256)
+        self.p = number("Solarize", "p", p, 0, 1)
+
+    def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
+        return self.threshold, 0.0
+
+
+class Posterize(_Single):
+    """Keep the upper bits of every value only.
+
+    Deterministic form: itself where `p` is 1, nothing otherwise.
+
+    Parameters
+    ----------
+    bits : int
+        0 to 8, how many stay.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    """
+
+    _operation = colour.POSTERIZE
+
+    def __init__(self, bits: int = 4, p: float = 0.5) -> None:
+        self.bits = whole("Posterize", "bits", bits, 0, 8)
+        self.p = number("Posterize", "p", p, 0, 1)
+
+    def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
+        return self.bits, 0.0
+
+
+class AutoContrast(_Single):
+    """Stretch each channel of each image, so that its lowest value is 0 and its highest 255.
+
+    torchvision's autocontrast, but rounded to the nearest. A channel with one value only stays as it is.
+
+    Deterministic form: itself where `p` is 1, nothing otherwise.
+
+    Parameters
+    ----------
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1.
+    """
+
+    _operation = colour.AUTOCONTRAST
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number("AutoContrast", "p", p, 0, 1)
+
+
+class Equalize(_Single):
+    """Equalize the histogram of each channel of each image, as PIL.ImageOps.equalize and torchvision do.
+
+    Deterministic form: itself where `p` is 1, nothing otherwise.
+
+    Parameters
+    ----------
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        `p` is outside of 0 to 1.
+    """
+
+    _operation = colour.EQUALIZE
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number("Equalize", "p", p, 0, 1)
+
+
+class Gamma(_Single):
+    """``255 * gain * (value / 255) ** gamma``: below 1 shadows get lighter, above 1 darker.
+
+    torchvision's adjust_gamma, but rounded to the nearest.
+
+    Deterministic form: itself where `p` is 1 and `gamma` is one number, nothing otherwise.
+
+    Parameters
+    ----------
+    gamma : float or (float, float)
+        0 to 100; of a range each sample draws its own.
+    gain : float
+        0 to 100.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    """
+
+    _operation = colour.GAMMA
+
+    def __init__(self, gamma: float | Range = (0.8, 1.25), gain: float = 1, p: float = 1.0) -> None:
+        self._range = span("Gamma", "gamma", gamma, 0, colour.MOST_FACTOR)
+        self.gamma = self._range if isinstance(gamma, (tuple, list)) else self._range[0]
+        self.gain = number("Gamma", "gain", gain, 0, colour.MOST_FACTOR)
+        self.p = number("Gamma", "p", p, 0, 1)
+
+    def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
+        return drawn(rng, self._range), self.gain
+
+    def _fixed(self) -> bool:
+        return self.p == 1.0 and self._range[0] == self._range[1]
+
+
+# Names the errors of programs that are run without their transform.
+_ANY = Grayscale()

@@ -1,0 +1,264 @@
+"""Filters: sharpness, blur and noise, each sample in its own way."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import colour
+from highway.arguments import flag, number, size
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.randomness import SampleRandom
+from highway.transforms.colour import Range, check_bytes, check_channels, chosen, delivered, drawn, room, span
+from highway.transforms.transform import Transform, pixels
+
+__all__ = ["GaussianBlur", "GaussianNoise", "Noise", "Sharpness"]
+
+
+class Sharpness(Transform):
+    """Sharpen or smooth: away from the smoothed image by a factor, as torchvision and PIL do.
+
+    Smooth is the mean of 3 by 3 pixels with the middle one five times; pixels at the border stay as they are.
+    The result is rounded to the nearest, where torchvision truncates.
+
+    Deterministic form: itself where `p` is 1 and `factor` is one number, nothing otherwise.
+
+    Parameters
+    ----------
+    factor : float or (float, float)
+        0 to 100: 0 is smooth, 1 as it is, 2 sharp. Of a range each sample draws its own.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if the images are not uint8 with 1 or 3 channels.
+    """
+
+    hands_over = True
+
+    def __init__(self, factor: float | Range = 2.0, p: float = 0.5) -> None:
+        self._range = span("Sharpness", "factor", factor, 0, colour.MOST_FACTOR)
+        self.factor = self._range if isinstance(factor, (tuple, list)) else self._range[0]
+        self.p = number("Sharpness", "p", p, 0, 1)
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        check_channels(self, shape[2])
+        return shape
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
+        """A factor for each sample; 1 for those that stay."""
+        changed = chosen(rng, self.p)
+        return np.where(changed, drawn(rng, self._range), np.float32(1))
+
+    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
+        """Sharpen.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        params : float32 (N,)
+
+        Returns
+        -------
+        uint8 (N, H, W, C)
+            A new array.
+        """
+        check_bytes(self, images)
+        result = empty(images.shape, np.uint8)
+        colour.sharpen(pixels(images, self), np.ascontiguousarray(params, np.float32), result)
+        return result
+
+    def deterministic(self) -> Transform | None:
+        """Itself where nothing is random; nothing otherwise."""
+        return self if self.p == 1.0 and self._range[0] == self._range[1] else None
+
+
+class GaussianBlur(Transform):
+    """Blur with a Gaussian, as torchvision's gaussian_blur: the image is mirrored at its borders.
+
+    Within 1 of exact arithmetic, and nearly always the same.
+
+    Deterministic form: itself where `p` is 1 and `sigma` is one number, nothing otherwise.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Odd, 1 to 201: one number for a square, or (height, width).
+    sigma : float or (float, float)
+        Standard deviation in pixels, above 0 to 1e6. Of a range each sample draws its own.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if the images are not uint8 with 1 or 3 channels.
+    """
+
+    hands_over = True
+
+    def __init__(
+        self, kernel_size: int | tuple[int, int], sigma: float | Range = (0.1, 2.0), p: float = 1.0
+    ) -> None:
+        self.kernel_size = size("GaussianBlur", "kernel_size", kernel_size)
+        if any(side % 2 == 0 or side > colour.MOST_KERNEL for side in self.kernel_size):
+            raise ArgumentError(
+                f"GaussianBlur: kernel_size is {kernel_size!r}; expected odd numbers from 1 to {colour.MOST_KERNEL}"
+            )
+        self._range = span("GaussianBlur", "sigma", sigma, 0, 1e6)
+        if self._range[0] == 0:
+            raise ArgumentError(f"GaussianBlur: sigma is {sigma!r}; expected numbers above 0")
+        self.sigma = self._range if isinstance(sigma, (tuple, list)) else self._range[0]
+        self.p = number("GaussianBlur", "p", p, 0, 1)
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        check_channels(self, shape[2])
+        return shape
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
+        """A standard deviation for each sample; 0 for those that stay."""
+        changed = chosen(rng, self.p)
+        return np.where(changed, drawn(rng, self._range), np.float32(0))
+
+    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
+        """Blur.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        params : float32 (N,)
+
+        Returns
+        -------
+        uint8 (N, H, W, C)
+            A new array.
+        """
+        check_bytes(self, images)
+        result = empty(images.shape, np.uint8)
+        colour.blur(pixels(images, self), np.ascontiguousarray(params, np.float32), *self.kernel_size, result)
+        return result
+
+    def deterministic(self) -> Transform | None:
+        """Itself where nothing is random; nothing otherwise."""
+        return self if self.p == 1.0 and self._range[0] == self._range[1] else None
+
+
+class Noise(NamedTuple):
+    """What noise the samples get.
+
+    Attributes
+    ----------
+    seed, epoch, position : int
+    indices : uint32 (N,)
+        Whose noise it is.
+    means, sigmas : float32 (N,)
+        In units of 0 to 1; both 0 for samples that stay.
+    """
+
+    seed: int
+    epoch: int
+    position: int
+    indices: NDArray[np.uint32]
+    means: NDArray[np.float32]
+    sigmas: NDArray[np.float32]
+
+
+class GaussianNoise(Transform):
+    """Add normally distributed noise, its own to every value, as torchvision's gaussian_noise.
+
+    The noise of a sample is a function of seed, epoch, index and place. The result of uint8 is rounded to the
+    nearest, and clamped.
+
+    Deterministic form: nothing.
+
+    Parameters
+    ----------
+    mean, sigma : float
+        In units of 0 to 1; mean from -100 to 100, sigma from 0 to 100.
+    p : float
+        Probability, 0 to 1, for each sample on its own.
+    clip : bool
+        Clamp float32 to 0 to 1; False for images that are normalized.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range; with the first batch, if the images are not uint8 or float32.
+    """
+
+    in_place = True
+    hands_over = True
+
+    def __init__(self, mean: float = 0.0, sigma: float = 0.1, p: float = 1.0, clip: bool = True) -> None:
+        self.mean = number("GaussianNoise", "mean", mean, -100, 100)
+        self.sigma = number("GaussianNoise", "sigma", sigma, 0, 100)
+        self.p = number("GaussianNoise", "p", p, 0, 1)
+        self.clip = flag("GaussianNoise", "clip", clip)
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same shape."""
+        return shape
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> Noise:
+        """Whose noise it is, and how much."""
+        changed = chosen(rng, self.p)
+        means = np.where(changed, self.mean, 0).astype(np.float32)
+        sigmas = np.where(changed, self.sigma, 0).astype(np.float32)
+        return Noise(rng.seed, rng.epoch, rng.position, rng.indices, means, sigmas)
+
+    def apply_images(
+        self, images: NDArray[Any], params: Noise, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Add the noise.
+
+        Parameters
+        ----------
+        images : uint8 or float32 (N, ...)
+            Any layout: which number a value gets depends on its place in it.
+        params : Noise
+        out : as images, optional
+            Where the result goes: `images` itself to work in place, or another array of the same shape and
+            dtype. Costs a copy where it is not C-contiguous or overlaps `images`.
+
+        Returns
+        -------
+        uint8 or float32 (N, ...)
+            `out`, or a new array.
+
+        Raises
+        ------
+        ArgumentError
+            The images have another dtype, or `out` has another shape or dtype.
+        """
+        if images.dtype not in (np.uint8, np.float32) or images.ndim < 2:
+            raise ArgumentError(
+                f"GaussianNoise: images are {images.dtype} of shape {images.shape}; "
+                "expected uint8 or float32 (N, ...)"
+            )
+        result = room(self, images, out)
+        unit = np.float32(255 if images.dtype == np.uint8 else 1)
+        low, high = (0.0, 1.0) if self.clip else (-np.inf, np.inf)
+        length = int(np.prod(images.shape[1:]))
+        colour.add_noise(
+            np.ascontiguousarray(images).reshape(len(images), length),
+            params.seed,
+            params.epoch,
+            params.position,
+            params.indices,
+            params.means * unit,
+            params.sigmas * unit,
+            low,
+            high,
+            result.reshape(len(images), length),
+        )
+        return delivered(result, out)
+
+    def deterministic(self) -> None:
+        """No noise."""
