@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from highway.modules.augmentations import Augmentations
-from highway.modules.images import ImageFileReader
+from highway.modules.image_files import ImageFileReader
 from highway.modules.noise import Noise
 
 if TYPE_CHECKING:
