@@ -89,7 +89,7 @@ class _Made:
 
 
 class ImageReader(Source):
-    """Reads pictures, and what comes with them; base of the readers, which say what there is to read.
+    r"""Reads pictures, and what comes with them; base of the readers, which say what there is to read.
 
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
     times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of

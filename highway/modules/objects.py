@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,8 +110,8 @@ class Objects:
         for row in np.flatnonzero(~(fits | (stated == sizes).all(axis=1))).tolist():
             height, width = stored[row].tolist()
             wrong[row] = (
-                f"has {height} x {width} pixels (height x width), and <size> of its annotation says "
-                f"{stated[row, 0]} x {stated[row, 1]}; expected the same"
+                f"has {height} x {width} pixels (height x width), <size> in {os.fsdecode(self.files[indices[row]])} "
+                f"says {stated[row, 0]} x {stated[row, 1]}; expected the same"
             )
         return turns, wrong
 

@@ -46,6 +46,7 @@ class Shown(NamedTuple):
 
     def put(self, slots: NDArray[np.int64], others: Shown) -> None:
         """Let others take the place of the pictures in these slots."""
+        mine: Any
         for mine, theirs in zip(self, others, strict=True):
             mine[slots] = theirs
 
