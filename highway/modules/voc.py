@@ -52,10 +52,10 @@ _LARGEST_LIST = 1 << 28
 class VOCReader(ImageReader):
     """Reads a folder in the format of Pascal VOC and hands out batches ``images, labels, boxes``.
 
-    With `masks`, these come last. `labels` are int64 (total,), `boxes` float32 (total, 4): x0, y0, x1, y1 in pixels of the images, of all samples one
+    `labels` are int64 (total,), `boxes` float32 (total, 4): x0, y0, x1, y1 in pixels of the images, of all samples one
     after the other; ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` give those of a sample. The extras
-    `difficult` and `truncated` are bool (total,). Pictures are read as `ImageFileReader` reads them, annotations once,
-    at the beginning.
+    `difficult` and `truncated` are bool (total,). With `masks`, these are the last field. Pictures are read as
+    `ImageFileReader` reads them; annotations once, at the beginning.
 
     The folder holds ``JPEGImages/NAME.jpg`` (or another ending of a picture), ``Annotations/NAME.xml``, lists of names
     in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``.
