@@ -246,7 +246,6 @@ class Everything(Source):
             kind.replace("bool", "boolean"): rng.integers(0, 2, (3, 2)).astype(kind) for kind in kinds.split()
         }
         fields["boxes"] = rng.random((5, 4), np.float32)
-        fields["offsets"] = np.array([0, 2, 2, 5], np.int64)
         fields["nothing"] = np.zeros((3, 0, 4), np.float32)
         fields["scalar"] = np.array(3.5)
         fields["strided"] = rng.random((3, 8))[:, ::2]
@@ -259,6 +258,9 @@ class Everything(Source):
             indices=[2**40 + task, 5, 0],
             keys=["a/ä.jpg", os.fsdecode(b"b/\xff.jpg"), ""],
             applied=3,
+            extras={"difficult": rng.random(5) < 0.5, "weights": rng.random(3)},
+            offsets=[0, 2, 2, 5],
+            ragged=("boxes", "difficult"),
         )
 
 
@@ -273,8 +275,9 @@ def test_everything_travels(machines, through_worker):
         sink = machines.data(Everything())
         pipeline, source = machines.trainer(sink.address, bind=False, ordered=True)
     for mine, batch in zip(at_home, pipeline, strict=True):
-        assert list(batch.fields) == list(mine.fields)
-        for name, array in mine.fields.items():
+        assert list(batch.fields) == list(mine.fields) and list(batch.extras) == list(mine.extras)
+        assert batch.offsets.tolist() == mine.offsets.tolist() and batch.ragged == mine.ragged
+        for name, array in (*mine.fields.items(), *mine.extras.items()):
             assert batch[name].dtype == array.dtype.newbyteorder("="), name
             assert batch[name].shape == array.shape
             assert np.array_equal(batch[name], array)

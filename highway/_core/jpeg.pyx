@@ -40,6 +40,7 @@ cdef extern from "jpeg_header.h" nogil:
     ctypedef struct hw_picture:
         int height
         int width
+        int orientation
 
 cdef extern from "jpeg_decoder.h" nogil:
     ctypedef struct hw_jpeg:
@@ -341,6 +342,20 @@ cdef class BatchDecoder:
             sample.status = status
             return None
         return PyBytes_FromStringAndSize(<const char *> self.worker.file.bytes, <Py_ssize_t> size)
+
+    def orientations(self):
+        """EXIF orientation, 1 to 8, that turns each picture of the last `read` upright: int64 (N,).
+
+        1 where it does not count, or the file is no JPEG.
+        """
+        self._check()
+        cdef Py_ssize_t i
+        found = np.ones(self.count, np.int64)
+        cdef int64_t[::1] orientations = found
+        for i in range(self.count):
+            if self.job.samples[i].status == HW_OK:
+                orientations[i] = self.job.samples[i].picture.orientation
+        return found
 
     def status(self, Py_ssize_t i):
         """What came of file `i` so far."""

@@ -3,14 +3,27 @@
 from typing import TYPE_CHECKING
 
 from highway.modules.augmentations import Augmentations
-from highway.modules.images import ImageFileReader
+from highway.modules.boxes import PadBoxes
+from highway.modules.image_files import ImageFileReader
+from highway.modules.lists import ListReader
 from highway.modules.noise import Noise
 from highway.modules.saver import ImageSaver
+from highway.modules.voc import VOCReader
 
 if TYPE_CHECKING:
     from highway.modules.network import ZMQSink, ZMQSource
 
-__all__ = ["Augmentations", "ImageFileReader", "ImageSaver", "Noise", "ZMQSink", "ZMQSource"]
+__all__ = [
+    "Augmentations",
+    "ImageFileReader",
+    "ImageSaver",
+    "ListReader",
+    "Noise",
+    "PadBoxes",
+    "VOCReader",
+    "ZMQSink",
+    "ZMQSource",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from highway.errors import DecodeError, MissingPackageError
 
-__all__ = ["OtherPicture"]
+__all__ = ["OtherPicture", "named_errors", "pillow"]
 
 # These alone: PIL hands others to programs outside (EPS), or knows them by nothing but their name.
 _FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -36,6 +36,8 @@ class OtherPicture:
         looked for.
     max_pixels : int
         Largest picture, checked before it is decoded.
+    owner : str
+        Who reads, for errors.
 
     Raises
     ------
@@ -49,23 +51,20 @@ class OtherPicture:
     ----------
     height, width : int
         Of the upright picture.
+    orientation : int
+        EXIF, 1 to 8, by which it is turned upright; 1 for TIFF.
     """
 
-    def __init__(self, contents: bytes, *, gray: bool, oriented: bool, max_pixels: int) -> None:
-        try:
-            from PIL import Image
-        except ImportError:
-            raise MissingPackageError(
-                "ImageFileReader: the data has files that are no JPEGs, and PIL, which reads the other formats, is not "
-                "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
-            ) from None
+    def __init__(
+        self, contents: bytes, *, gray: bool, oriented: bool, max_pixels: int, owner: str = "OtherPicture"
+    ) -> None:
+        pil_image = pillow(owner)
         self._gray = gray
-        with _named_errors():
-            self._image = Image.open(io.BytesIO(contents), formats=_FORMATS)
+        with named_errors():
+            self._image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
             self.width, self.height = self._image.size
-            orientation = _orientation(self._image) if oriented else 1
-            self._turn = orientation != 1
-            if orientation >= 5:
+            self.orientation = _orientation(self._image) if oriented else 1
+            if self.orientation >= 5:
                 self.height, self.width = self.width, self.height
         if max(self.height, self.width) > _LONGEST_SIDE or self.height * self.width > max_pixels:
             raise DecodeError(
@@ -88,8 +87,8 @@ class OtherPicture:
         """
         from PIL import ImageOps
 
-        with _named_errors(), self._image as image:
-            array = _to_array(ImageOps.exif_transpose(image) if self._turn else image, self._gray)
+        with named_errors(), self._image as image:
+            array = _to_array(ImageOps.exif_transpose(image) if self.orientation != 1 else image, self._gray)
         if array.shape[:2] != (self.height, self.width):
             raise DecodeError(
                 f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {self.height} x {self.width}"
@@ -106,9 +105,27 @@ def _orientation(image: Any) -> int:
     return found if found in range(1, 9) else 1
 
 
+def pillow(owner: str) -> Any:
+    """PIL.Image, imported when it is needed.
+
+    Raises
+    ------
+    MissingPackageError
+        PIL is not installed; `owner` is who reads.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingPackageError(
+            f"{owner}: the data has files that are no JPEGs, and PIL, which reads the other formats, is not "
+            "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
+        ) from None
+    return Image
+
+
 @contextmanager
-def _named_errors() -> Iterator[None]:
-    """Whatever PIL raises for a bad file as DecodeError."""
+def named_errors(formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[None]:
+    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file."""
     from PIL import UnidentifiedImageError
 
     try:
@@ -116,7 +133,7 @@ def _named_errors() -> Iterator[None]:
     except (DecodeError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise DecodeError("is no picture of a known format (JPEG, PNG, WebP, BMP, GIF, TIFF)") from None
+        raise DecodeError(f"is no picture of a known format ({formats})") from None
     except Exception as error:  # hostile files make PIL's plugins raise nearly anything
         raise DecodeError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 

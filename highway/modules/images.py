@@ -1,4 +1,4 @@
-"""ImageFileReader: a folder of class folders of pictures, in batches."""
+"""ImageReader: pictures in batches, each bad file accounted for; what all readers of pictures share."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules.finish import Finish
-from highway.modules.folders import list_class_folders
 from highway.modules.formats import OtherPicture
+from highway.modules.objects import Objects
+from highway.modules.samples import Samples
+from highway.modules.shown import Shown
 from highway.order import Order, Task
 from highway.randomness import REPLACEMENT_POSITION, SampleRandom
-from highway.transforms.fit import CenterFit, Fit, Placement
+from highway.transforms.fit import Fit, Placement
 from highway.transforms.transform import Transform
 
-__all__ = ["ImageFileReader"]
+__all__ = ["MAX_PIXELS", "ImageReader"]
 
 MAX_PIXELS = 2 * 89_478_485
 """Where PIL too refuses to open a picture."""
@@ -41,133 +43,121 @@ _RANDOM_REPLACEMENTS = 8
 """Replacements that are drawn for a bad sample before its neighbours in the list are tried in turn."""
 
 
-class ImageFileReader(Source):
-    """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
+class _Made:
+    """What there is of a batch in the making.
+
+    Attributes
+    ----------
+    images : ndarray
+        As finished.
+    shown : Shown or None
+        How they show the pictures, where boxes or masks need to know.
+    masks : uint8 (N, H, W) or None
+    """
+
+    def __init__(
+        self, images: NDArray[Any], shown: Shown | None = None, masks: NDArray[np.uint8] | None = None
+    ) -> None:
+        self.images = images
+        self.shown = shown
+        self.masks = masks
+
+    def note(self, shown: Shown, slots: NDArray[np.int64] | None) -> None:
+        """How all pictures are shown, or those in some slots."""
+        if slots is None or self.shown is None:
+            self.shown = shown
+        else:
+            self.shown.put(slots, shown)
+
+    def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """Room for the masks, of height and width `shape`."""
+        if self.masks is None:
+            self.masks = empty((len(self.images), *shape))
+        return self.masks
+
+    def take(self, rows: NDArray[np.int64]) -> _Made:
+        """Those rows alone."""
+
+        def taken(array: NDArray[Any]) -> NDArray[Any]:
+            return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
+
+        return _Made(
+            taken(self.images),
+            None if self.shown is None else self.shown.take(rows),
+            None if self.masks is None else taken(self.masks),
+        )
+
+
+class ImageReader(Source):
+    r"""Reads pictures, and what comes with them; base of the readers, which say what there is to read.
 
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
     times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
     our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
-    not sound. Every other format goes through PIL. Links are followed.
+    not sound. Every other format goes through PIL.
     The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
     that the Augmentations behind begin with, and the `Normalize` behind those, are done while the images are written.
-    The classes are the sorted names of the sub-folders.
 
     Parameters
     ----------
-    data_dir : path
-        Folder with one sub-folder for each class.
-    batch_size : int
-        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : (int, int)
-        Height and width of the images in pixels.
-    fit : Fit
-        Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
-        of your own.
-    shuffle : bool
-        A new order each epoch, or the sorted order.
-    seed : int
-        0 to 2**64 - 1; of the order, the windows and the replacements.
-    epochs : int, optional
-        None for no end.
-    shard : (int, int)
-        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; where the
-        count does not divide, at most world - 1 samples come twice, or are left out with `drop_last`.
-    drop_last : bool
-        Leave out what does not fill a batch on every rank.
-    labels : {"index", "one_hot"}
-        int64 (N,), or float32 (N, number of classes).
-    color : {"rgb", "gray"}
-        Three channels or one.
-    exif : bool
-        Turn pictures upright as their EXIF orientation says (PIL does so for TIFF in any case).
-    on_error : {"raise", "skip", "replace"}
-        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
-        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
-        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is
-        missing, that is an error under any policy.
-    max_errors : int or float, optional
-        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
-        Each rank counts those that it came across.
-    exact : bool
-        Never decode at a reduced scale: more work where pictures are much larger than the images, which then differ
-        from Pillow's by rounding only.
-    max_pixels : int
-        Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
-        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 4 bytes a pixel.
-    workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
-    queue_size : int
-        Batches that are in the making or wait to be taken, at most; two for each worker are always allowed.
-
-    Raises
-    ------
-    ArgumentError
-        An argument is outside of what is allowed.
-    EmptyDatasetError
-        There are no class folders, or one has no pictures.
-
-    Attributes
-    ----------
-    classes : list of str
-        Names of the classes, in the order of their labels.
+    samples : Samples
+    batch_size, shape, fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, \
+    max_pixels, workers, queue_size
+        As `ImageFileReader` says.
     """
 
     hands_over = True
 
     def __init__(
         self,
-        data_dir: str | bytes | os.PathLike[str],
+        samples: Samples,
         batch_size: int,
         shape: tuple[int, int],
         *,
-        fit: Fit | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
-        labels: str = "index",
-        color: str = "rgb",
-        exif: bool = True,
-        on_error: str = "raise",
-        max_errors: int | float | None = None,
-        exact: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        workers: int | None = None,
-        queue_size: int = 4,
+        fit: Fit,
+        shuffle: bool,
+        seed: int,
+        epochs: int | None,
+        shard: tuple[int, int],
+        drop_last: bool,
+        color: str,
+        exif: bool,
+        on_error: str,
+        max_errors: int | float | None,
+        exact: bool,
+        max_pixels: int,
+        workers: int | None,
+        queue_size: int,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
-        self.shape = _shape(shape)
-        self.fit = CenterFit() if fit is None else fit
-        if not isinstance(self.fit, Fit):
-            raise _refused(
+        self.shape = self._checked_shape(shape)
+        if not isinstance(fit, Fit):
+            raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
             )
-        _choice("labels", labels, ("index", "one_hot"))
-        _choice("color", color, ("rgb", "gray"))
-        _choice("on_error", on_error, ("raise", "skip", "replace"))
+        self.fit = fit
+        self._choice("color", color, ("rgb", "gray"))
+        self._choice("on_error", on_error, ("raise", "skip", "replace"))
         self.on_error = on_error
         self.exif = flag(self.name, "exif", exif)
         self.exact = flag(self.name, "exact", exact)
-        self.max_pixels = whole("ImageFileReader", "max_pixels", max_pixels, 1, 2**62)
-        self.fit.colour(1 if color == "gray" else 3)
-        self.seed = seed
-        self._one_hot = labels == "one_hot"
+        self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
         self._gray = color == "gray"
+        self.fit.colour(1 if self._gray else 3)
+        self.seed = seed
         self._filter = resample.FILTERS.index(self.fit.interpolation)
-        self._folders = list_class_folders(data_dir)
-        self.classes = self._folders.classes
+        self._samples = samples
         self.max_errors = max_errors
-        self._most_errors = _most_errors(max_errors, len(self._folders.names), on_error)
+        self._most_errors = self._checked_errors(max_errors, len(samples.names))
         self.order = Order(
-            len(self._folders.names),
+            len(samples.names),
             batch_size,
             shuffle=shuffle,
             seed=seed,
             epochs=epochs,
             shard=shard,
             drop_last=drop_last,
-            owner="ImageFileReader",
+            owner=self.name,
         )
         self._size = (*self.shape, 1 if self._gray else 3)
         self.image_shape = self._size
@@ -185,17 +175,9 @@ class ImageFileReader(Source):
         """Batches in an epoch."""
         return len(self.order)
 
-    def __repr__(self) -> str:
-        folder = os.fsdecode(self._folders.root)
-        return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
-
     @property
     def shard(self) -> tuple[int, int]:
         return self.order.rank, self.order.world
-
-    def fingerprint(self) -> str:
-        # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
-        return self.order.fingerprint(b"ImageFileReader", self._folders.names)
 
     @property
     def size(self) -> int:
@@ -242,26 +224,46 @@ class ImageFileReader(Source):
         """One batch; None when every sample of it was left out."""
         indices = task.indices.copy()
         turn = task.epoch * len(self.order) + task.seq
-        images, failures = self._read(task.epoch, indices, turn)
+        made, failures = self._read(task.epoch, indices, turn)
         if failures:
             self._record(failures, indices)
             if self.on_error == "replace":
-                self._replace(images, list(failures), task.epoch, indices, turn)
+                self._replace(made, list(failures), task.epoch, indices, turn)
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
-                rest = empty((len(kept), *images.shape[1:]), images.dtype)
-                images = np.take(images, kept, axis=0, out=rest)
+                made = made.take(kept)
                 indices = indices[kept]
         self._count(indices)
         if not len(indices):
             return None
+        return self._batch(task, indices, made)
+
+    def _batch(self, task: Task, indices: NDArray[np.int64], made: _Made) -> Batch:
+        samples = self._samples
+        fields: dict[str, NDArray[Any]] = {"images": made.images}
+        extras: dict[str, NDArray[Any]] = {}
+        offsets = None
+        if samples.labels is not None:
+            fields["labels"] = samples.labels(indices)
+        if samples.objects is not None:
+            assert made.shown is not None
+            boxes, labels, extras, offsets = samples.objects.shown(indices, made.shown, self.shape)
+            if labels is not None:
+                fields["labels"] = labels
+            fields["boxes"] = boxes
+        ragged = () if samples.objects is None else ({"labels", "boxes", *extras} & {*fields, *extras})
+        if made.masks is not None:
+            fields["masks"] = made.masks
         return Batch(
-            {"images": images, "labels": self._labels(indices)},
+            fields,
             epoch=task.epoch,
             seq=task.seq,
             indices=indices,
             keys=[self._key(index) for index in indices.tolist()],
             applied=1 + self._finish.count,
+            extras=extras,
+            offsets=offsets,
+            ragged=ragged,
         )
 
     # Reading and decoding
@@ -271,22 +273,21 @@ class ImageFileReader(Source):
         epoch: int,
         indices: NDArray[np.int64],
         turn: int,
-        images: NDArray[Any] | None = None,
+        made: _Made | None = None,
         slots: NDArray[np.int64] | None = None,
-    ) -> tuple[NDArray[Any], dict[int, HighwayError]]:
-        """Read samples into new images, or into the given slots of `images`.
+    ) -> tuple[_Made, dict[int, HighwayError]]:
+        """Read samples into new images, or into the given slots of `made`.
 
         Returns
         -------
-        images : ndarray
-            As finished.
+        made : _Made
         failures : dict of int to HighwayError
             What went wrong with row k of `indices`, under k.
         """
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
-        root, names = self._folders.root, self._folders.names
+        root, names, _, _, objects, masks = self._samples
         try:
             heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
             statuses, heights, widths = heads.T
@@ -300,6 +301,14 @@ class ImageFileReader(Source):
                         heights[row], widths[row] = found_one.height, found_one.width
                     else:
                         failures[row] = found_one
+            turns = orientations = self._orientations(others)
+            if objects is not None:
+                turns, refused = self._refused_objects(objects, indices, heads, orientations)
+                for row, error in refused.items():
+                    failures.setdefault(row, error)
+                    others.pop(row, None)
+                    statuses[row] = jpeg.BAD_FILE
+                good = good and not refused
             rng = SampleRandom(self.seed, epoch, indices, 0)
             placement = self.fit.choose(rng, heights, widths, self.shape)
             mirrored = self._finish.mirrored(1, rng, self._size)
@@ -321,11 +330,12 @@ class ImageFileReader(Source):
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
-            if images is None:
+            if made is None:
                 # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
                 while not waiting(nbytes) and decoder.ahead():
                     pass
-                images = self._finish.room((len(indices), *self._size))
+                made = _Made(self._finish.room((len(indices), *self._size)))
+            images = made.images
             places = everything if slots is None else slots
             if not covered:
                 self._paint(images, places[rows], targets[rows])
@@ -344,7 +354,39 @@ class ImageFileReader(Source):
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
-        return images, failures
+        if objects is not None or masks is not None:
+            shown = Shown(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
+            made.note(shown, slots)
+            if masks is not None:
+                room = made.masks_for(self.shape)
+                failures |= masks.show(indices, shown, orientations, room, places, failures)
+        return made, failures
+
+    def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
+        """By which EXIF orientation each picture of the last read is turned upright."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        orientations = decoder.orientations()
+        for row, picture in others.items():
+            orientations[row] = picture.orientation
+        return orientations
+
+    def _refused_objects(
+        self,
+        objects: Objects,
+        indices: NDArray[np.int64],
+        heads: NDArray[np.int64],
+        orientations: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
+        """How the boxes of samples are to be turned, and which samples are bad for their boxes."""
+        refused: dict[int, HighwayError] = {}
+        turns, wrong = objects.turns(indices, heads[:, 1:], orientations)
+        # Where the picture itself is bad its size is not known.
+        for row, text in wrong.items():
+            if heads[row, 0] in (jpeg.OK, jpeg.NOT_JPEG):
+                refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
+        for row in objects.refused(indices):
+            refused[row] = objects.error(int(indices[row]), self.name)
+        return turns, refused
 
     def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
         """Fill those of the slots that their targets do not cover."""
@@ -359,7 +401,9 @@ class ImageFileReader(Source):
         if contents is None:
             return self._error(index, decoder.status(row), decoder.message(row))
         try:
-            return OtherPicture(contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels)
+            return OtherPicture(
+                contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels, owner=self.name
+            )
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
 
@@ -378,7 +422,7 @@ class ImageFileReader(Source):
 
     def _replace(
         self,
-        images: NDArray[Any],
+        made: _Made,
         slots: list[int],
         epoch: int,
         indices: NDArray[np.int64],
@@ -393,7 +437,7 @@ class ImageFileReader(Source):
             last = draws.integers(0, self.size) if attempt < _RANDOM_REPLACEMENTS else (last + 1) % self.size
             chosen = last[open_ones]
             into = np.asarray(slots)[open_ones]
-            _, failures = self._read(epoch, chosen, turn, images, into)
+            _, failures = self._read(epoch, chosen, turn, made, into)
             indices[into] = chosen
             if not failures:
                 return
@@ -404,7 +448,7 @@ class ImageFileReader(Source):
     # Bad samples
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
-        text = f"ImageFileReader: {os.fsdecode(self._path(index))} {message}"
+        text = f"{self.name}: {os.fsdecode(self._path(index))} {message}"
         # What is wrong with the machine, and not with the file, is nothing to skip.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
@@ -425,7 +469,7 @@ class ImageFileReader(Source):
             raise error
         if count > self._most_errors:
             raise TooManyErrors(
-                f"ImageFileReader: {count} of {self.size} files are bad, max_errors={self.max_errors} allows fewer; "
+                f"{self.name}: {count} of {self.size} files are bad, max_errors={self.max_errors} allows fewer; "
                 f"one of them: {error} (all of them: reader.errors)"
             )
         if all_lost:
@@ -456,49 +500,41 @@ class ImageFileReader(Source):
         rank, world = self.order.rank, self.order.world
         part = f", of which this is rank {rank} of {world}," if world > 1 else ""
         raise EmptyDatasetError(
-            f"ImageFileReader: none of the files that were tried in {os.fsdecode(self._folders.root)!r}{part} could be "
-            f"read, and none is left ({len(self._bad)} of {self.size} files); one of them: {error}"
+            f"{self.name}: none of the files that were tried {self._samples.where}{part} could be read, and "
+            f"none is left ({len(self._bad)} of {self.size} files); one of them: {error}"
         ) from error
 
     # Samples
 
     def _path(self, index: int) -> bytes:
-        return self._folders.root + self._folders.names[index]
+        return self._samples.root + self._samples.names[index]
 
     def _key(self, index: int) -> str:
-        return os.fsdecode(self._folders.names[index])
+        return os.fsdecode(self._samples.names[index])
 
-    def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        numbers = self._folders.labels[indices]
-        if not self._one_hot:
-            return numbers
-        one_hot = np.zeros((len(indices), len(self.classes)), dtype=np.float32)
-        one_hot[np.arange(len(indices)), numbers] = 1.0
-        return one_hot
+    # Arguments
 
+    def _refused(self, name: str, value: object, allowed: str) -> ArgumentError:
+        return ArgumentError(f"{self.name}: {name} is {value!r}; expected {allowed}")
 
-def _refused(name: str, value: object, allowed: str) -> ArgumentError:
-    return ArgumentError(f"ImageFileReader: {name} is {value!r}; expected {allowed}")
+    def _choice(self, name: str, value: object, allowed: Sequence[str]) -> None:
+        if value not in allowed:
+            raise self._refused(name, value, " or ".join(repr(one) for one in allowed))
 
+    def _checked_shape(self, shape: object) -> tuple[int, int]:
+        if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+            raise self._refused("shape", shape, "(height, width) in pixels")
+        height, width = (whole(self.name, f"shape[{i}]", side, 1, 65536) for i, side in enumerate(shape))
+        return height, width
 
-def _choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise _refused(name, value, " or ".join(repr(one) for one in allowed))
-
-
-def _shape(shape: object) -> tuple[int, int]:
-    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-        raise _refused("shape", shape, "(height, width) in pixels")
-    height, width = (whole("ImageFileReader", f"shape[{i}]", side, 1, 65536) for i, side in enumerate(shape))
-    return height, width
-
-
-def _most_errors(value: object, size: int, on_error: str) -> float:
-    """How many bad files are still allowed."""
-    if value is None:
-        return float("inf")
-    if on_error == "raise":
-        raise _refused("max_errors", value, "None with on_error='raise', which ends at the first error")
-    if isinstance(value, (float, np.floating)):
-        return number("ImageFileReader", "max_errors", value, 0.0, 1.0) * size
-    return float(whole("ImageFileReader", "max_errors", value, 0))
+    def _checked_errors(self, value: object, size: int) -> float:
+        """How many bad files are still allowed."""
+        if value is None:
+            return float("inf")
+        if self.on_error == "raise":
+            raise self._refused(
+                "max_errors", value, "None with on_error='raise', which ends at the first error"
+            )
+        if isinstance(value, (float, np.floating)):
+            return number(self.name, "max_errors", value, 0.0, 1.0) * size
+        return float(whole(self.name, "max_errors", value, 0))

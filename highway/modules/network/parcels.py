@@ -50,6 +50,11 @@ def item_of(outcome: Batch | Failure | None) -> Item:
     if outcome.keys is not None:
         arrays += _packed(outcome.keys)
     meta = [names, outcome.epoch, outcome.seq, outcome.applied, has_indices, outcome.keys is not None]
+    if outcome.extras or outcome.offsets is not None:
+        meta += [list(outcome.extras), outcome.offsets is not None, sorted(outcome.ragged)]
+        arrays += outcome.extras.values()
+        if outcome.offsets is not None:
+            arrays.append(outcome.offsets)
     return Item(Kind.BATCH, meta, arrays)
 
 
@@ -82,14 +87,35 @@ def to_batch(item: Item) -> Batch:
         The item does not describe one.
     """
     try:
-        names, epoch, seq, applied, has_indices, has_keys = item.meta
+        names, epoch, seq, applied, has_indices, has_keys, *more = item.meta
+        extra_names, has_offsets, ragged = more or ([], False, [])
+        listed: object
+        for listed in (names, extra_names, ragged):
+            if not (isinstance(listed, (list, tuple)) and all(isinstance(name, str) for name in listed)):
+                raise ProtocolError("a batch has something else where the names of its fields should be")
+        if len({*names, *extra_names}) != len(names) + len(extra_names):
+            raise ProtocolError("a batch has several fields of one name")
         arrays = list(item.arrays)
-        fields = {str(name): arrays.pop(0) for name in names}
+        fields = {name: arrays.pop(0) for name in names}
         indices = arrays.pop(0) if has_indices else None
         keys = _unpacked(arrays.pop(0), arrays.pop(0)) if has_keys else None
+        extras = {name: arrays.pop(0) for name in extra_names}
+        offsets = arrays.pop(0) if has_offsets else None
+        if offsets is not None and offsets.dtype != np.int64:
+            raise ProtocolError(f"a batch has offsets of {offsets.dtype}; expected int64")
         if arrays or not (isinstance(epoch, int) and isinstance(applied, int)):
             raise ProtocolError(f"{len(arrays)} arrays of a batch are no fields, or it has no number")
-        return Batch(fields, epoch=epoch, seq=seq, indices=indices, keys=keys, applied=applied)
+        return Batch(
+            fields,
+            epoch=epoch,
+            seq=seq,
+            indices=indices,
+            keys=keys,
+            applied=applied,
+            extras=extras,
+            offsets=offsets,
+            ragged=ragged,
+        )
     except ProtocolError:
         raise
     except (HighwayError, ValueError, TypeError, IndexError) as error:

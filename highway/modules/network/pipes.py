@@ -142,7 +142,8 @@ class PushWay(_Pipe):
                 # Who knows nothing of Highway cannot be told.
                 raise outcome.error
             if outcome is not None:
-                self._send(encode_msgpack_numpy(list(outcome.fields.values())))
+                offsets = [] if outcome.offsets is None else [outcome.offsets]
+                self._send(encode_msgpack_numpy([*outcome.fields.values(), *offsets]))
         else:
             self._send_item(key, world, fingerprint, passed_on or item_of(outcome))
         self._source.delivered(ticket)

@@ -1,0 +1,164 @@
+"""ImageFileReader: a folder of class folders of pictures, in batches."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.modules.folders import list_class_folders
+from highway.modules.images import MAX_PIXELS, ImageReader
+from highway.modules.masks import masks_beside
+from highway.modules.samples import Samples
+from highway.transforms.fit import CenterFit, Fit
+
+__all__ = ["ImageFileReader"]
+
+
+class ImageFileReader(ImageReader):
+    """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
+
+    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
+    times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
+    our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
+    not sound. Every other format goes through PIL. Links are followed.
+    The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
+    that the Augmentations behind begin with, and the `Normalize` behind those, are done while the images are written.
+    The classes are the sorted names of the sub-folders.
+
+    Parameters
+    ----------
+    data_dir : path
+        Folder with one sub-folder for each class.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : (int, int)
+        Height and width of the images in pixels.
+    fit : Fit
+        Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
+        of your own.
+    shuffle : bool
+        A new order each epoch, or the sorted order.
+    seed : int
+        0 to 2**64 - 1; of the order, the windows and the replacements.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; where the
+        count does not divide, at most world - 1 samples come twice, or are left out with `drop_last`.
+    drop_last : bool
+        Leave out what does not fill a batch on every rank.
+    labels : {"index", "one_hot"}
+        int64 (N,), or float32 (N, number of classes).
+    color : {"rgb", "gray"}
+        Three channels or one.
+    exif : bool
+        Turn pictures upright as their EXIF orientation says (PIL does so for TIFF in any case).
+    on_error : {"raise", "skip", "replace"}
+        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
+        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
+        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is
+        missing, that is an error under any policy.
+    max_errors : int or float, optional
+        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
+        Each rank counts those that it came across.
+    exact : bool
+        Never decode at a reduced scale: more work where pictures are much larger than the images, which then differ
+        from Pillow's by rounding only.
+    max_pixels : int
+        Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 4 bytes a pixel.
+    masks_dir : path, optional
+        Folder with a mask for every picture, under the same relative name but for the ending, ``.png``: numbers of
+        classes as a palette's indices, 8 bits of grey or 1 bit. The batches then end with `masks`, uint8 (N, H, W),
+        where each pixel is the nearest one of its mask. A mask that is missing, or has another size than its picture,
+        makes the sample a bad one.
+    mask_fill : int
+        0 to 255, for what the fit leaves uncovered of a mask.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Batches that are in the making or wait to be taken, at most; two for each worker are always allowed.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed.
+    EmptyDatasetError
+        There are no class folders, or one has no pictures.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the classes, in the order of their labels.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | bytes | os.PathLike[str],
+        batch_size: int,
+        shape: tuple[int, int],
+        *,
+        fit: Fit | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        labels: str = "index",
+        color: str = "rgb",
+        exif: bool = True,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        masks_dir: str | bytes | os.PathLike[str] | None = None,
+        mask_fill: int = 0,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        self._choice("labels", labels, ("index", "one_hot"))
+        self._one_hot = labels == "one_hot"
+        self._folders = list_class_folders(data_dir)
+        self.classes = self._folders.classes
+        root, names = self._folders.root, self._folders.names
+        masks = None
+        if masks_dir is not None:
+            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name)
+        super().__init__(
+            Samples(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
+            batch_size,
+            shape,
+            fit=CenterFit() if fit is None else fit,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            color=color,
+            exif=exif,
+            on_error=on_error,
+            max_errors=max_errors,
+            exact=exact,
+            max_pixels=max_pixels,
+            workers=workers,
+            queue_size=queue_size,
+        )
+
+    def __repr__(self) -> str:
+        folder = os.fsdecode(self._folders.root)
+        return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
+
+    def fingerprint(self) -> str:
+        # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
+        return self.order.fingerprint(b"ImageFileReader", self._folders.names)
+
+    def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        numbers = self._folders.labels[indices]
+        if not self._one_hot:
+            return numbers
+        one_hot = np.zeros((len(indices), len(self.classes)), dtype=np.float32)
+        one_hot[np.arange(len(indices)), numbers] = 1.0
+        return one_hot

@@ -1,0 +1,242 @@
+"""ListReader: pictures of a list, with labels, boxes or masks that are arrays or lists too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import number
+from highway.errors import ArgumentError, EmptyDatasetError
+from highway.modules.images import MAX_PIXELS, ImageReader
+from highway.modules.masks import Masks
+from highway.modules.objects import Objects
+from highway.modules.samples import Samples
+from highway.transforms.fit import CenterFit, Fit
+
+__all__ = ["ListReader"]
+
+Path = str | bytes | os.PathLike[str]
+
+
+class ListReader(ImageReader):
+    r"""Reads the pictures of a list and hands out batches ``images, labels``.
+
+    The fields are `images`; `labels`, if they are given; `boxes`, if they are given; and `masks`, if they are given.
+    With boxes, `labels` and `boxes` are ragged: ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` give those of
+    sample i. Pictures are read as `ImageFileReader` reads them; the paths are the keys.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    labels : array_like or None
+        One for each picture: whole numbers (N,) or (N, K), which become int64, or floats of these shapes, which become
+        float32. With `boxes`: for each picture one for each of its boxes.
+    batch_size : int
+    shape : (int, int)
+        Height and width of the images in pixels.
+    classes : sequence of str, optional
+        Names of the classes; labels are then checked to be numbers of them.
+    boxes : sequence of array_like (n, 4), optional
+        For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
+        to 1. They go with the picture through EXIF orientation, fit and mirroring, and are clipped to what is shown:
+        float32 (total, 4) in pixels of the images.
+    masks : sequence of path, optional
+        For each picture a file of numbers of classes: a palette's indices, 8 bits of grey or 1 bit, in a format that
+        keeps every number (PNG, BMP, GIF, TIFF). The field is uint8 (N, H, W), each pixel the nearest one of its mask.
+    min_visible : float
+        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
+        case.
+    mask_fill : int
+        0 to 255, for what the fit leaves uncovered of a mask.
+    fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, \
+    queue_size
+        As `ImageFileReader` says.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed, or counts disagree.
+    EmptyDatasetError
+        The list is empty.
+
+    Attributes
+    ----------
+    classes : list of str or None
+        As given.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Any,
+        batch_size: int,
+        shape: tuple[int, int],
+        *,
+        classes: Sequence[str] | None = None,
+        boxes: Sequence[Any] | None = None,
+        masks: Sequence[Path] | None = None,
+        min_visible: float = 0.0,
+        mask_fill: int = 0,
+        fit: Fit | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        color: str = "rgb",
+        exif: bool = True,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        self._names = _checked_paths("paths", paths)
+        if not self._names:
+            raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
+        count = len(self._names)
+        self.classes = None if classes is None else _checked_classes(classes)
+        self._labels: NDArray[Any] | None = None
+        objects = files = None
+        if boxes is not None:
+            objects = _objects(boxes, labels, count, self.classes)
+            objects.min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        elif labels is not None:
+            self._labels = _table("labels", labels)
+            if len(self._labels) != count:
+                raise ArgumentError(
+                    f"ListReader: {len(self._labels)} labels for {count} paths; expected as many"
+                )
+            _check_numbers(self._labels, self.classes)
+        if masks is not None:
+            mask_paths = _checked_paths("masks", masks)
+            if len(mask_paths) != count:
+                raise ArgumentError(
+                    f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
+                )
+            files = Masks(mask_paths, mask_fill, max_pixels, self.name)
+        super().__init__(
+            Samples(
+                b"",
+                self._names,
+                "of the list",
+                labels=None if self._labels is None else self._rows,
+                objects=objects,
+                masks=files,
+            ),
+            batch_size,
+            shape,
+            fit=CenterFit() if fit is None else fit,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            color=color,
+            exif=exif,
+            on_error=on_error,
+            max_errors=max_errors,
+            exact=exact,
+            max_pixels=max_pixels,
+            workers=workers,
+            queue_size=queue_size,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<ListReader of {self.size} pictures, {self.order.batch_size}, {self.shape}, fit={self.fit!r}>"
+        )
+
+    def fingerprint(self) -> str:
+        return self.order.fingerprint(b"ListReader", self._names)
+
+    def _rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        assert self._labels is not None
+        return self._labels[indices]
+
+
+def _checked_paths(name: str, paths: object) -> list[bytes]:
+    if isinstance(paths, (str, bytes)) or not isinstance(paths, (Sequence, np.ndarray)):
+        raise ArgumentError(f"ListReader: {name} is a {type(paths).__name__}; expected a list of paths")
+    found = []
+    for number_, path in enumerate(paths):
+        if not isinstance(path, (str, bytes, os.PathLike)) or b"\0" in os.fsencode(path):
+            raise ArgumentError(f"ListReader: {name}[{number_}] is {path!r}; expected a path")
+        found.append(os.fsencode(path))
+    return found
+
+
+def _checked_classes(classes: object) -> list[str]:
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        names = list(classes)
+        if names and all(isinstance(name, str) for name in names):
+            return names
+    raise ArgumentError(f"ListReader: classes is {classes!r}; expected names")
+
+
+def _table(name: str, values: Any) -> NDArray[Any]:
+    """An array of whole numbers or floats with a row for each sample, or box."""
+    try:
+        table = np.asarray(values)
+    except ValueError:
+        table = np.empty(0, object)
+    if table.ndim not in (1, 2) or (table.dtype.kind not in "iuf" and table.size):
+        raise ArgumentError(
+            f"ListReader: {name} is an array of {table.dtype} and shape {table.shape}; expected whole numbers or "
+            "floats, (N,) or (N, K)"
+        )
+    return np.array(table, np.float32 if table.dtype.kind == "f" and table.size else np.int64)
+
+
+def _check_numbers(labels: NDArray[Any], classes: list[str] | None) -> None:
+    if classes is not None and labels.dtype == np.int64 and labels.ndim == 1 and labels.size:
+        low, high = labels.min(), labels.max()
+        if low < 0 or high >= len(classes):
+            raise ArgumentError(
+                f"ListReader: labels run from {low} to {high}; expected 0 to {len(classes) - 1}, numbers of classes"
+            )
+
+
+def _objects(boxes: Sequence[Any], labels: Any, count: int, classes: list[str] | None) -> Objects:
+    if len(boxes) != count:
+        raise ArgumentError(f"ListReader: boxes of {len(boxes)} pictures for {count} paths; expected as many")
+    tables = [_box_table(number_, one) for number_, one in enumerate(boxes)]
+    counts = np.array([len(table) for table in tables], np.int64)
+    flat = None
+    if labels is not None:
+        if len(labels) != count:
+            raise ArgumentError(
+                f"ListReader: labels of {len(labels)} pictures for {count} paths; expected as many"
+            )
+        rows = [_table(f"labels[{number_}]", one) for number_, one in enumerate(labels)]
+        for number_, (row, table) in enumerate(zip(rows, tables, strict=True)):
+            if len(row) != len(table):
+                raise ArgumentError(
+                    f"ListReader: labels[{number_}] has {len(row)} labels, boxes[{number_}] {len(table)} boxes; "
+                    "expected as many"
+                )
+        filled = [row for row in rows if len(row)]
+        flat = np.concatenate(filled) if filled else np.empty(0, np.int64)
+        _check_numbers(flat, classes)
+    return Objects(counts, np.concatenate(tables), flat)
+
+
+def _box_table(number_: int, boxes: Any) -> NDArray[np.float32]:
+    try:
+        table = np.asarray(boxes, np.float32)
+    except (ValueError, TypeError):
+        table = np.full((1, 4), np.nan, np.float32)
+    if not table.size:
+        table = table.reshape(0, 4)
+    if table.ndim != 2 or table.shape[1] != 4 or not np.isfinite(table).all():
+        raise ArgumentError(f"ListReader: boxes[{number_}] is {boxes!r}; expected finite numbers, (n, 4)")
+    if (table[:, :2] > table[:, 2:]).any():
+        raise ArgumentError(
+            f"ListReader: boxes[{number_}] is {boxes!r}; expected x0, y0, x1, y1 with the smaller first"
+        )
+    return table

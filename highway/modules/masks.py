@@ -1,0 +1,141 @@
+"""Masks: a picture of class numbers for each picture, shown as its image is."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Container, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import resample
+from highway.arguments import whole
+from highway.batch import empty
+from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
+from highway.modules.files import read_whole
+from highway.modules.formats import named_errors, pillow
+from highway.modules.shown import Shown, mirrored, upright
+
+__all__ = ["Masks", "masks_beside"]
+
+# Formats that keep every number; JPEG and WebP may not.
+_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+_LARGEST_FILE = 1 << 30
+_NEAREST = resample.FILTERS.index("nearest")
+
+
+class Masks:
+    """Files of masks, one for each sample.
+
+    Parameters
+    ----------
+    paths : sequence of bytes
+    fill : int
+        0 to 255, for what no part of the picture covers.
+    max_pixels : int
+        Larger ones are refused.
+    owner : str
+        Whose errors these are.
+    """
+
+    def __init__(self, paths: Sequence[bytes], fill: int, max_pixels: int, owner: str) -> None:
+        self.paths = paths
+        self.fill = whole(owner, "mask_fill", fill, 0, 255)
+        self._max_pixels = max_pixels
+        self._owner = owner
+
+    def show(
+        self,
+        indices: NDArray[np.int64],
+        shown: Shown,
+        orientations: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        slots: NDArray[np.int64],
+        skipped: Container[int],
+    ) -> dict[int, HighwayError]:
+        """Read the masks of some samples into slots of `out`.
+
+        Parameters
+        ----------
+        indices : int64 (N,)
+        shown : Shown
+            Of as many.
+        orientations : int64 (N,)
+            EXIF, 1 to 8, by which the pictures were turned upright.
+        out : uint8 (B, H, W)
+        slots : int64 (N,)
+        skipped : container of int
+            Rows that are not wanted.
+
+        Returns
+        -------
+        dict of int to HighwayError
+            What went wrong with row k, under k.
+        """
+        failures: dict[int, HighwayError] = {}
+        for row, index in enumerate(indices.tolist()):
+            if row in skipped:
+                continue
+            path = self.paths[index]
+            height, width = shown.sizes[row].tolist()
+            try:
+                mask = _pixels(read_whole(path, _LARGEST_FILE), self._max_pixels, self._owner)
+                mask = _fitting(mask, height, width, int(orientations[row]))
+            except (DecodeError, ReadError) as error:
+                failures[row] = type(error)(f"{self._owner}: mask {os.fsdecode(path)} {error}")
+                continue
+            image = empty((1, *out.shape[1:], 1))
+            image[:] = self.fill
+            window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
+            resample.resize_batch(
+                np.ascontiguousarray(mask)[None, :, :, None], window, target, _NEAREST, image
+            )
+            out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
+        return failures
+
+
+def masks_beside(
+    masks_dir: str | bytes | os.PathLike[str], names: Sequence[bytes], fill: int, max_pixels: int, owner: str
+) -> Masks:
+    """A mask for every picture, under its name with the ending ``.png``, in a folder of masks.
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder.
+    """
+    root = os.path.join(os.fsencode(masks_dir), b"")
+    if not os.path.isdir(root):
+        raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
+    return Masks([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)
+
+
+def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
+    """Indices of a palette, or grey values, uint8 (height, width)."""
+    pil_image = pillow(owner)
+    with named_errors("PNG, BMP, GIF or TIFF, which keep every number"):
+        image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
+        width, height = image.size
+        if height * width > max_pixels:
+            raise DecodeError(f"has {height} x {width} pixels, allowed are {max_pixels} in total")
+        if image.mode not in ("P", "L", "1"):
+            raise DecodeError(
+                f"has pixels of mode {image.mode}; expected numbers of classes: a palette (P), 8 bits of grey (L) "
+                "or 1 bit"
+            )
+        with image:
+            return np.asarray(image).astype(np.uint8, copy=False)
+
+
+def _fitting(mask: NDArray[np.uint8], height: int, width: int, orientation: int) -> NDArray[np.uint8]:
+    """The mask, upright as its picture of this size; DecodeError where it has another."""
+    stored = (width, height) if orientation >= 5 else (height, width)
+    if mask.shape == stored:
+        return upright(mask, orientation)
+    if mask.shape == (height, width):
+        return mask
+    raise DecodeError(
+        f"has {mask.shape[0]} x {mask.shape[1]} pixels (height x width), its picture {stored[0]} x {stored[1]}; "
+        "expected the same"
+    )

@@ -1,0 +1,150 @@
+"""Objects: the boxes of all samples of a reader, and what is known of each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.errors import HighwayError
+from highway.modules.shown import Shown
+
+__all__ = ["Objects"]
+
+
+class Objects:
+    """Boxes of N samples, in one array, and further arrays that have a row for each box.
+
+    Parameters
+    ----------
+    counts : int64 (N,)
+        How many boxes each sample has.
+    boxes : float32 (M, 4)
+        x0, y0, x1, y1 in pixels of the picture, sample after sample; coordinates are continuous: the first pixel
+        covers 0 to 1.
+    labels : ndarray (M, ...), optional
+        The field `labels`.
+    extras : mapping of str to ndarray (M, ...)
+        Extras of the batches.
+    min_visible : float
+        Boxes of which less than this part, 0 to 1, or nothing is shown are left out.
+    sizes : int64 (N, 2), optional
+        Height and width of the picture that the boxes were made for; 0 where that is not known.
+    files : sequence of bytes
+        Where the boxes of each sample stand, for errors; needed with `sizes`.
+    bad : mapping of int to (type, str)
+        Samples whose boxes could not be read, and with which error.
+
+    Notes
+    -----
+    Boxes are made for the picture as it is stored, unless its stated size is that of the picture turned upright.
+    """
+
+    def __init__(
+        self,
+        counts: NDArray[np.int64],
+        boxes: NDArray[np.float32],
+        labels: NDArray[Any] | None = None,
+        extras: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        min_visible: float = 0.0,
+        sizes: NDArray[np.int64] | None = None,
+        files: Sequence[bytes] = (),
+        bad: Mapping[int, tuple[type[HighwayError], str]] | None = None,
+    ) -> None:
+        self.counts = counts
+        self.boxes = boxes
+        self.labels = labels
+        self.extras = dict(extras or {})
+        self.min_visible = min_visible
+        self.files = files
+        self.bad = dict(bad or {})
+        self._first = np.cumsum(counts) - counts
+        self._sizes = sizes
+
+    def __len__(self) -> int:
+        """Number of boxes."""
+        return len(self.boxes)
+
+    def refused(self, indices: NDArray[np.int64]) -> list[int]:
+        """Rows of `indices` whose samples are bad."""
+        if not self.bad:
+            return []
+        return [row for row, index in enumerate(indices.tolist()) if index in self.bad]
+
+    def error(self, index: int, owner: str) -> HighwayError:
+        """What is wrong with a bad sample; `owner` is who reads."""
+        kind, text = self.bad[index]
+        return kind(f"{owner}: {text}")
+
+    def turns(
+        self, indices: NDArray[np.int64], sizes: NDArray[np.int64], orientations: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[int, str]]:
+        """How the boxes are to be turned, and what is wrong with the sizes that they were made for.
+
+        Parameters
+        ----------
+        indices : int64 (N,)
+        sizes : int64 (N, 2)
+            Height and width of the upright pictures.
+        orientations : int64 (N,)
+            EXIF, 1 to 8, by which the pictures were turned upright.
+
+        Returns
+        -------
+        turns : int64 (N,)
+            EXIF orientation that the boxes still need.
+        wrong : dict of int to str
+            What is wrong with row k, under k.
+        """
+        if self._sizes is None:
+            return orientations, {}
+        stated = self._sizes[indices]
+        stored = np.where((orientations >= 5)[:, None], sizes[:, ::-1], sizes)
+        fits = ((stated == stored) | (stated == 0)).all(axis=1)
+        turns = np.where(fits, orientations, 1)
+        wrong = {}
+        for row in np.flatnonzero(~(fits | (stated == sizes).all(axis=1))).tolist():
+            height, width = stored[row].tolist()
+            wrong[row] = (
+                f"has {height} x {width} pixels (height x width), <size> in {os.fsdecode(self.files[indices[row]])} "
+                f"says {stated[row, 0]} x {stated[row, 1]}; expected the same"
+            )
+        return turns, wrong
+
+    def shown(
+        self, indices: NDArray[np.int64], shown: Shown, shape: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[Any] | None, dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """What of the boxes of some samples their images show.
+
+        Parameters
+        ----------
+        indices : int64 (N,)
+        shown : Shown
+            Of as many.
+        shape : (int, int)
+            Height and width of the images.
+
+        Returns
+        -------
+        boxes : float32 (K, 4)
+            x0, y0, x1, y1 in pixels of the image.
+        labels : ndarray (K, ...) or None
+        extras : dict of str to ndarray (K, ...)
+        offsets : int64 (N + 1,)
+            Rows of sample i: ``offsets[i]`` up to ``offsets[i + 1]``.
+        """
+        counts = self.counts[indices]
+        owners = np.repeat(np.arange(len(indices)), counts)
+        before = np.cumsum(counts) - counts
+        rows = np.arange(len(owners)) + (self._first[indices] - before)[owners]
+        boxes, kept = shown.boxes(self.boxes[rows], owners, shape, self.min_visible)
+        if not kept.all():
+            boxes, rows, owners = boxes[kept], rows[kept], owners[kept]
+        offsets = np.zeros(len(indices) + 1, np.int64)
+        np.cumsum(np.bincount(owners, minlength=len(indices)), out=offsets[1:])
+        labels = None if self.labels is None else self.labels[rows]
+        return boxes, labels, {name: array[rows] for name, array in self.extras.items()}, offsets

@@ -1,0 +1,120 @@
+"""How pictures come to lie in images: turned upright, cut, scaled, mirrored; for their boxes and masks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Shown", "mirrored", "upright"]
+
+# By EXIF orientation: whether the axes are swapped, and then what is mirrored, left to right and top to bottom.
+_SWAPS = np.array([False] * 5 + [True] * 4)
+_MIRRORS = np.array(
+    [(0, 0), (0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (1, 1), (0, 1)],
+    dtype=np.bool_,
+)
+
+
+class Shown(NamedTuple):
+    """How N pictures are shown by N images.
+
+    Attributes
+    ----------
+    sizes : int64 (N, 2)
+        Height and width of the upright pictures.
+    turns : int64 (N,)
+        EXIF orientation, 1 to 8, that coordinates of the picture still need.
+    windows : float64 (N, 4)
+        x0, y0, x1, y1 in pixels of the upright picture: what is shown.
+    targets : int32 (N, 4)
+        x0, y0, x1, y1 in pixels of the image: where it is shown, before the image is mirrored.
+    mirrored : bool (N, 2)
+        Whether the image is mirrored left to right, and top to bottom.
+    """
+
+    sizes: NDArray[np.int64]
+    turns: NDArray[np.int64]
+    windows: NDArray[np.float64]
+    targets: NDArray[np.int32]
+    mirrored: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.int64]) -> Shown:
+        """Those of some of the pictures."""
+        return Shown(*(array[rows] for array in self))  # type: ignore[arg-type]
+
+    def put(self, slots: NDArray[np.int64], others: Shown) -> None:
+        """Let others take the place of the pictures in these slots."""
+        mine: Any
+        for mine, theirs in zip(self, others, strict=True):
+            mine[slots] = theirs
+
+    def boxes(
+        self,
+        boxes: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        shape: tuple[int, int],
+        min_visible: float,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Boxes of the pictures in the images, clipped to what is shown.
+
+        Parameters
+        ----------
+        boxes : float32 (M, 4)
+            x0, y0, x1, y1 in pixels of the pictures; clipped to them first.
+        owners : int64 (M,)
+            Which picture each belongs to.
+        shape : (int, int)
+            Height and width of the images.
+        min_visible : float
+            0 to 1.
+
+        Returns
+        -------
+        boxes : float32 (M, 4)
+        kept : bool (M,)
+            False for those of which nothing, or less than `min_visible` of their area in the picture, is shown.
+        """
+        ends = boxes.astype(np.float64).reshape(-1, 2, 2)
+        sizes = self.sizes[:, None, ::-1][owners]
+        turned = np.flatnonzero((self.turns != 1)[owners])
+        if len(turned):
+            turns = self.turns[owners[turned]]
+            ends[turned] = np.where(_SWAPS[turns][:, None, None], ends[turned, :, ::-1], ends[turned])
+            ends[turned] = _mirrored(ends[turned], _MIRRORS[turns], sizes[turned])
+        ends = np.clip(ends, 0, sizes)
+        windows = self.windows.reshape(-1, 2, 2)
+        targets = self.targets.reshape(-1, 2, 2)
+        scales = (targets[:, 1] - targets[:, 0]) / (windows[:, 1] - windows[:, 0])
+        ends -= windows[:, :1][owners]
+        ends *= scales[:, None][owners]
+        ends += targets[:, :1][owners]
+        shown = np.clip(ends, targets[:, :1][owners], targets[:, 1:][owners])
+        if self.mirrored.any():
+            shown = _mirrored(shown, self.mirrored[owners], np.array((shape[1], shape[0]), np.float64))
+        found = shown.astype(np.float32)
+        # Of what is returned: rounded to float32, thin boxes may be nothing.
+        sides = found[:, 1] - found[:, 0]
+        area, left = (ends[:, 1] - ends[:, 0]).prod(axis=1), (shown[:, 1] - shown[:, 0]).prod(axis=1)
+        # A part of 1 is met by what is shown whole, however its corners were rounded.
+        kept: NDArray[np.bool_] = (sides > 0).all(axis=1) & (left >= min_visible * area * (1 - 1e-9))
+        return found.reshape(-1, 4), kept
+
+
+def _mirrored(ends: NDArray[np.float64], axes: NDArray[np.bool_], sizes: NDArray[Any]) -> NDArray[np.float64]:
+    """Ends of boxes (M, 2, 2) mirrored along the axes (M, 2) that say so."""
+    return np.where(axes[:, None], sizes - ends[:, ::-1], ends)
+
+
+def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view of a stored picture (H, W, ...) turned as its EXIF orientation says."""
+    if _SWAPS[orientation]:
+        picture = picture.swapaxes(0, 1)
+    return mirrored(picture, _MIRRORS[orientation])
+
+
+def mirrored(picture: NDArray[Any], axes: NDArray[np.bool_]) -> NDArray[Any]:
+    """A view of a picture (H, W, ...), mirrored left to right if ``axes[0]``, top to bottom if ``axes[1]``."""
+    left_right, top_bottom = axes
+    return picture[:: -1 if top_bottom else 1, :: -1 if left_right else 1]
