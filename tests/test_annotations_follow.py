@@ -192,7 +192,9 @@ def test_ragged_keypoints_follow_their_sample():
     batch = detection([[(0, 0, 10, 10), (5, 5, 10, 10)], [(0, 0, 20, 20)]])
     batch = batch.replace(keypoints=points, ragged=(*batch.ragged, "keypoints"))
     results = (Augmentations([FlipX(0.5)], seed=seed).process(batch) for seed in range(50))
-    flips = ((out, [bool(box[0] > 64) for box in (out.boxes_of(0)[0], out.boxes_of(1)[0])]) for out in results)
+    flips = (
+        (out, [bool(box[0] > 64) for box in (out.boxes_of(0)[0], out.boxes_of(1)[0])]) for out in results
+    )
     out, flipped = next((out, flipped) for out, flipped in flips if flipped == [False, True])
     x = [128 - 10 if flipped[0] else 10, 128 - 30 if flipped[0] else 30, 128 - 50 if flipped[1] else 50]
     assert out.keypoints[:, 0, 0].tolist() == x

@@ -88,9 +88,8 @@ class Masks:
             image = empty((1, *out.shape[1:], 1))
             image[:] = self.fill
             window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
-            resample.resize_batch(
-                np.ascontiguousarray(mask)[None, :, :, None], window, target, _NEAREST, image
-            )
+            source, upright = np.ascontiguousarray(mask)[None, :, :, None], np.zeros((1, 2), np.uint8)
+            resample.resize_batch(source, window, target, upright, _NEAREST, image)
             out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
         return failures
 

@@ -219,7 +219,8 @@ class OneOf(_Composed):
     def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
         """One for each sample."""
         found = np.searchsorted(self._limits[:-1], rng.uniform(), side="right")
-        return found[:, None] == np.arange(len(self.transforms))
+        chosen: NDArray[np.bool_] = found[:, None] == np.arange(len(self.transforms))
+        return chosen
 
     def deterministic(self) -> None:
         """Nothing.

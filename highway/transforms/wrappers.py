@@ -30,7 +30,7 @@ class _Sample(NamedTuple):
 class _Wrapper(Several):
     """Takes each sample through a foreign transform that was seeded for it."""
 
-    def __init__(self, transform: Callable[..., Any]) -> None:
+    def __init__(self, transform: Any) -> None:
         if not callable(transform):
             raise ArgumentError(f"{type(self).__name__}: transform is {transform!r}; expected one to call")
         self.transform = transform
@@ -118,7 +118,7 @@ class Albumentations(_Wrapper):
         The transform is no Compose; with the first batch, if there are boxes, and it is not made for boxes.
     """
 
-    def __init__(self, transform: Callable[..., Any]) -> None:
+    def __init__(self, transform: Any) -> None:
         try:
             import albumentations
         except ImportError:
