@@ -243,8 +243,8 @@ AVX2 ALWAYS_INLINE __m256i between_avx2(__m256i bytes, __m256i down, __m256i acr
 AVX2 ALWAYS_INLINE __m256i pair_avx2(const uint8_t *data, const int32_t *offsets, ptrdiff_t stride, int i,
                                      __m256i order, __m256i down, __m256i across) {
     const uint8_t *one = data + offsets[i], *other = data + offsets[i + 4];
-    __m128d low = _mm_load_sd((const double *)(const void *)one);
-    __m128d high = _mm_load_sd((const double *)(const void *)other);
+    __m128d low = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)one));
+    __m128d high = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)other));
     low = _mm_loadh_pd(low, (const double *)(const void *)(one + stride));
     high = _mm_loadh_pd(high, (const double *)(const void *)(other + stride));
     const __m256i both = _mm256_castpd_si256(_mm256_insertf128_pd(_mm256_castpd128_pd256(low), high, 1));
