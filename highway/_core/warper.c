@@ -7,6 +7,7 @@
 
 #if HW_X86
 #include <immintrin.h>
+#define SSE4 __attribute__((target("sse4.1")))
 #define AVX2 __attribute__((target("avx2,bmi2")))
 #endif
 
@@ -156,6 +157,52 @@ static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first
 
 #if HW_X86
 
+/* Shuffle that takes bytes of up to four channels, eight from above and eight from below, to groups of four
+   for each channel: above, below, to the right above and to the right below. */
+SSE4 ALWAYS_INLINE __m128i by_channels(int channels) {
+    int8_t order[16];
+    for (int i = 0; i < 16; i++) {
+        const int channel = i >> 2, place = (i & 1) * 8 + (i >> 1 & 1) * channels + channel;
+        order[i] = (int8_t)(channel < channels ? place : -1);
+    }
+    return _mm_loadu_si128((const __m128i *)order);
+}
+
+/* Columns of bytes, two to four channels; width and height are 2 or more. */
+SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                               uint8_t *out) {
+    const uint8_t *data = image->data;
+    const ptrdiff_t channels = image->channels, stride = image->width * channels;
+    const __m128i order = by_channels((int)channels);
+    /* What `between_avx2` explains. */
+    const __m128i more = _mm_set1_epi32(128 * DOWN * ACROSS + (1 << (SHIFT - 1)));
+    for (ptrdiff_t column = first; column < last; column++) {
+        double x, y;
+        int32_t across, down;
+        point(row, column, (double)image->width, (double)image->height, &x, &y);
+        ptrdiff_t at = neighbour(x, image->width, &across) * channels;
+        at += neighbour(y, image->height, &down) * stride;
+        if (at > (image->height - 1) * stride - 8) {
+            bilinear_row(image, row, column, column + 1, out);
+            continue;
+        }
+        const int32_t qx = (across * ACROSS + (1 << (FRACTION - 1))) >> FRACTION;
+        const int32_t qy = (down * DOWN + (1 << (FRACTION - 1))) >> FRACTION;
+        const __m128i upper = _mm_loadl_epi64((const __m128i *)(const void *)(data + at));
+        const __m128i lower = _mm_loadl_epi64((const __m128i *)(const void *)(data + at + stride));
+        __m128i value = _mm_shuffle_epi8(_mm_unpacklo_epi64(upper, lower), order);
+        value = _mm_xor_si128(value, _mm_set1_epi8(-128));
+        value = _mm_maddubs_epi16(_mm_set1_epi16((int16_t)(DOWN - qy + qy * 256)), value);
+        value = _mm_madd_epi16(value, _mm_set1_epi32(ACROSS - qx + qx * 65536));
+        value = _mm_srai_epi32(_mm_add_epi32(value, more), SHIFT);
+        value = _mm_packs_epi32(value, value);
+        const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(value, value));
+        /* What is too much is written again by the column that comes next. */
+        const int whole = column + 1 < last && channels > 2;
+        memcpy(out + column * channels, &bytes, whole ? sizeof bytes : (size_t)channels);
+    }
+}
+
 /* Eight columns at once. Positions are those of `point` and `neighbour`, as 16.16 bits: sizes are 2 to 32767,
    and what has no position in the image, since it is not visible, still gets one that is inside. */
 typedef struct {
@@ -214,8 +261,7 @@ AVX2 ALWAYS_INLINE taps taps_avx2(const line *row, ptrdiff_t column, const hw_im
     return found;
 }
 
-/* Pairs of int16_t: weights on the left and on the right. ACROSS - q and q in halves are ACROSS + q * 65535.
- */
+/* Pairs of int16_t, weights on the left and on the right: ACROSS - q and q * 65536. */
 AVX2 ALWAYS_INLINE __m256i across_avx2(__m256i fractions) {
     __m256i q = _mm256_mullo_epi32(fractions, _mm256_set1_epi32(ACROSS));
     q = _mm256_srli_epi32(_mm256_add_epi32(q, _mm256_set1_epi32(1 << (FRACTION - 1))), FRACTION);
@@ -258,13 +304,10 @@ AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, pt
     const ptrdiff_t stride = image->width * channels;
     const int reach = channels == 1 ? 4 : 8;
     const __m256i limit = _mm256_set1_epi32((int)((image->height - 1) * stride - reach));
-    int8_t order[16], packed[16];
-    for (int i = 0; i < 16; i++) {
-        const int channel = i >> 2, place = (i & 1) * 8 + (i >> 1 & 1) * channels + channel;
-        order[i] = (int8_t)(channel < channels ? place : -1);
+    int8_t packed[16];
+    for (int i = 0; i < 16; i++)
         packed[i] = (int8_t)(i < 4 * channels ? i / channels * 4 + i % channels : -1);
-    }
-    const __m256i orders = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)order));
+    const __m256i orders = _mm256_broadcastsi128_si256(by_channels(channels));
     const __m256i packing = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)packed));
     const __m256i single =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
@@ -433,6 +476,11 @@ static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff
                       image->width * image->height <= INT32_MAX / (image->channels + 1);
     if (simd >= HW_AVX2 && small && interpolation == HW_NEAREST) {
         nearest_pixels_avx2(image, row, first, last, out, size);
+        return;
+    }
+    if (simd == HW_SSE4 && interpolation == HW_BILINEAR && !image->real && image->channels >= 2 &&
+        image->channels <= 4 && image->width > 1 && image->height > 1) {
+        bilinear_sse4(image, row, first, last, out);
         return;
     }
     if (simd >= HW_AVX2 && small && image->channels <= 4 && image->width > 1 && image->height > 1) {
