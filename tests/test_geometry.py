@@ -260,3 +260,36 @@ def test_neighbours_in_one_array_do_not_share_memory():
     expected = images[:2, :, ::-1].copy()
     geometry.flip_x(images[:2], np.ones(2, np.uint8), images[2:])
     assert np.array_equal(images[2:], expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_transposes(size):
+    """Squares, stripes and what is between, whatever the strides; images without a flag are copied."""
+    for height in (0, 1, 2, 3, 4, 5, 6, 7, 8, 33):
+        for width in (0, 1, 2, 3, 4, 5, 6, 9, 35):
+            base = random((3, height, width, size), height)
+            for images in (base, base[:, ::-1], base[::2]):
+                memory = np.full(images.size + 128, 170, np.uint8)
+                out = memory[64 : 64 + images.size].reshape(len(images), width, height, size)
+                geometry.transpose(images, np.ones(len(images), np.uint8), out)
+                assert np.array_equal(out, images.swapaxes(1, 2))
+                assert (memory[:64] == 170).all() and (memory[64 + images.size :] == 170).all()
+    square = random((3, 11, 11, size))
+    out = np.empty_like(square)
+    geometry.transpose(square, np.array([0, 1, 0], np.uint8), out)
+    assert np.array_equal(out[::2], square[::2]) and np.array_equal(out[1], square[1].swapaxes(0, 1))
+
+
+def test_transposes_that_do_not_fit_are_refused():
+    images, flags, out = random((2, 4, 5, 3)), np.ones(2, np.uint8), np.empty((2, 5, 4, 3), np.uint8)
+    for match, arguments in (
+        ("expected height and width exchanged", (images, flags, np.empty_like(images))),
+        ("1 flags for 2 images", (images, flags[:1], out)),
+        ("image 1 is .4, 5. and has no flag", (images, np.array([1, 0], np.uint8), out)),
+        ("packed rows", (images[:, :, ::-1], flags, out)),
+    ):
+        with pytest.raises(ValueError, match=match):
+            geometry.transpose(*arguments)
+    square = random((2, 4, 4, 3))
+    with pytest.raises(ValueError, match="share memory"):
+        geometry.transpose(square, flags, square)

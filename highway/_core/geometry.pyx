@@ -27,7 +27,7 @@ cdef extern from "pixels.h" nogil:
         int simd, uint8_t *image, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t pixels, Py_ssize_t size
     )
     void hw_transpose(
-        const uint8_t *source, Py_ssize_t source_stride, uint8_t *out, Py_ssize_t rows, Py_ssize_t columns,
+        int simd, const uint8_t *source, Py_ssize_t source_stride, uint8_t *out, Py_ssize_t rows, Py_ssize_t columns,
         Py_ssize_t size
     )
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
@@ -289,6 +289,7 @@ def transpose(
     ValueError
         Shapes disagree, an image that keeps its shape is not square, rows are not packed, or memory is shared.
     """
+    cdef int variant = simd.level
     cdef Images source, target
     cdef Py_ssize_t sample
     describe(images, "transpose", &source)
@@ -320,6 +321,7 @@ def transpose(
                 copy_image(&source, &target, sample)
                 continue
             hw_transpose(
+                variant,
                 source.data + sample * source.sample_stride,
                 source.row_stride,
                 target.data + sample * target.sample_stride,

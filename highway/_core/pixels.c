@@ -68,8 +68,8 @@ ALWAYS_INLINE void transpose_pixels(const uint8_t *in, ptrdiff_t in_stride, uint
     }
 }
 
-void hw_transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows, ptrdiff_t columns,
-                  ptrdiff_t size) {
+static void transpose_plain(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
+                            ptrdiff_t columns, ptrdiff_t size) {
     switch (size) {
     case 1: transpose_pixels(in, in_stride, out, rows, columns, 1); break;
     case 2: transpose_pixels(in, in_stride, out, rows, columns, 2); break;
@@ -80,6 +80,76 @@ void hw_transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_
     case 16: transpose_pixels(in, in_stride, out, rows, columns, 16); break;
     default: transpose_pixels(in, in_stride, out, rows, columns, size);
     }
+}
+
+#if HW_X86
+
+/* Squares of four by four pixels of 3 or 4 bytes, from the top left, as far as registers of 16 bytes stay in
+   their rows. What one writes too much is written again by the square that comes next. */
+SSE4 ALWAYS_INLINE void transpose_squares(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out,
+                                          ptrdiff_t rows, ptrdiff_t size, ptrdiff_t high, ptrdiff_t wide) {
+    /* The loads go down the rows, the stores along them: what is read is brought near in its own order
+     * before. */
+    enum { BLOCK = 256, LINE = 64 };
+    const __m128i spread = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+    const __m128i packed = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    for (ptrdiff_t start = 0; start < high; start += BLOCK) {
+        const ptrdiff_t end = start + BLOCK < high ? start + BLOCK : high;
+        for (ptrdiff_t row = start; row < end; row++)
+            for (ptrdiff_t byte = 0; byte < wide * size; byte += LINE)
+                (void)((const volatile uint8_t *)in)[row * in_stride + byte];
+        for (ptrdiff_t column = 0; column < wide; column += 4) {
+            for (ptrdiff_t top = start; top < end; top += 4) {
+                __m128i four[4];
+                for (int i = 0; i < 4; i++) {
+                    const uint8_t *from = in + (top + i) * in_stride + column * size;
+                    four[i] = _mm_loadu_si128((const __m128i *)from);
+                    if (size == 3) four[i] = _mm_shuffle_epi8(four[i], spread);
+                }
+                const __m128i low = _mm_unpacklo_epi32(four[0], four[1]);
+                const __m128i low_below = _mm_unpacklo_epi32(four[2], four[3]);
+                const __m128i high_part = _mm_unpackhi_epi32(four[0], four[1]);
+                const __m128i high_below = _mm_unpackhi_epi32(four[2], four[3]);
+                four[0] = _mm_unpacklo_epi64(low, low_below);
+                four[1] = _mm_unpackhi_epi64(low, low_below);
+                four[2] = _mm_unpacklo_epi64(high_part, high_below);
+                four[3] = _mm_unpackhi_epi64(high_part, high_below);
+                for (int i = 0; i < 4; i++) {
+                    if (size == 3) four[i] = _mm_shuffle_epi8(four[i], packed);
+                    _mm_storeu_si128((__m128i *)(out + ((column + i) * rows + top) * size), four[i]);
+                }
+            }
+        }
+    }
+}
+
+SSE4 static void transpose_sse4(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
+                                ptrdiff_t columns, ptrdiff_t size) {
+    /* Two pixels of 3 bytes have to be there behind a square. */
+    const ptrdiff_t spare = size == 3 ? 2 : 0;
+    const ptrdiff_t high = rows < spare ? 0 : (rows - spare) & ~3,
+                    wide = columns < spare ? 0 : (columns - spare) & ~3;
+    if (size == 3)
+        transpose_squares(in, in_stride, out, rows, 3, high, wide);
+    else
+        transpose_squares(in, in_stride, out, rows, 4, high, wide);
+    /* On the right, and below. */
+    for (ptrdiff_t column = 0; column < columns; column++)
+        for (ptrdiff_t row = column < wide ? high : 0; row < rows; row++)
+            memcpy(out + (column * rows + row) * size, in + row * in_stride + column * size, (size_t)size);
+}
+
+#endif
+
+void hw_transpose(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
+                  ptrdiff_t columns, ptrdiff_t size) {
+#if HW_X86
+    if (simd >= HW_SSE4 && (size == 3 || size == 4)) {
+        transpose_sse4(in, in_stride, out, rows, columns, size);
+        return;
+    }
+#endif
+    transpose_plain(in, in_stride, out, rows, columns, size);
 }
 
 #if HW_X86

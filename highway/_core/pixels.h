@@ -22,8 +22,8 @@ void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t r
                          ptrdiff_t size);
 
 /* Rows become columns; `out` is packed and apart from `in`. */
-void hw_transpose(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows, ptrdiff_t columns,
-                  ptrdiff_t size);
+void hw_transpose(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
+                  ptrdiff_t columns, ptrdiff_t size);
 
 /* Exchange two rows that do not overlap. */
 void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);

@@ -7,6 +7,7 @@
 
 #if HW_X86
 #include <immintrin.h>
+#define SSE4 __attribute__((target("sse4.1")))
 #define AVX2 __attribute__((target("avx2,bmi2")))
 #endif
 
@@ -106,8 +107,10 @@ static ptrdiff_t neighbour(double position, ptrdiff_t size, int32_t *fraction) {
     return found;
 }
 
-static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last, void *out) {
-    const ptrdiff_t channels = image->channels, stride = image->width * channels;
+/* `channels` is that of the image. */
+ALWAYS_INLINE void bilinear_columns(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                                    void *out, ptrdiff_t channels, int real) {
+    const ptrdiff_t stride = image->width * channels;
     const ptrdiff_t below = image->height > 1 ? stride : 0, beside = image->width > 1 ? channels : 0;
     for (ptrdiff_t column = first; column < last; column++) {
         double x, y;
@@ -115,7 +118,7 @@ static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first
         point(row, column, (double)image->width, (double)image->height, &x, &y);
         ptrdiff_t at = neighbour(x, image->width, &across) * channels;
         at += neighbour(y, image->height, &down) * stride;
-        if (image->real) {
+        if (real) {
             const float *in = (const float *)image->data + at;
             float *pixel = (float *)out + column * channels;
             const float right = (float)across / 65536.0F, lower = (float)down / 65536.0F;
@@ -138,14 +141,73 @@ static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first
     }
 }
 
+static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last, void *out) {
+    const ptrdiff_t channels = image->channels;
+    if (image->real && channels == 3)
+        bilinear_columns(image, row, first, last, out, 3, 1);
+    else if (image->real)
+        bilinear_columns(image, row, first, last, out, channels, 1);
+    else if (channels == 1)
+        bilinear_columns(image, row, first, last, out, 1, 0);
+    else if (channels == 3)
+        bilinear_columns(image, row, first, last, out, 3, 0);
+    else
+        bilinear_columns(image, row, first, last, out, channels, 0);
+}
+
 #if HW_X86
+
+/* Shuffle that takes bytes of up to four channels, eight from above and eight from below, to groups of four
+   for each channel: above, below, to the right above and to the right below. */
+SSE4 ALWAYS_INLINE __m128i by_channels(int channels) {
+    int8_t order[16];
+    for (int i = 0; i < 16; i++) {
+        const int channel = i >> 2, place = (i & 1) * 8 + (i >> 1 & 1) * channels + channel;
+        order[i] = (int8_t)(channel < channels ? place : -1);
+    }
+    return _mm_loadu_si128((const __m128i *)order);
+}
+
+/* Columns of bytes, two to four channels; width and height are 2 or more. */
+SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                               uint8_t *out) {
+    const uint8_t *data = image->data;
+    const ptrdiff_t channels = image->channels, stride = image->width * channels;
+    const __m128i order = by_channels((int)channels);
+    /* What `between_avx2` explains. */
+    const __m128i more = _mm_set1_epi32(128 * DOWN * ACROSS + (1 << (SHIFT - 1)));
+    for (ptrdiff_t column = first; column < last; column++) {
+        double x, y;
+        int32_t across, down;
+        point(row, column, (double)image->width, (double)image->height, &x, &y);
+        ptrdiff_t at = neighbour(x, image->width, &across) * channels;
+        at += neighbour(y, image->height, &down) * stride;
+        if (at > (image->height - 1) * stride - 8) {
+            bilinear_row(image, row, column, column + 1, out);
+            continue;
+        }
+        const int32_t qx = (across * ACROSS + (1 << (FRACTION - 1))) >> FRACTION;
+        const int32_t qy = (down * DOWN + (1 << (FRACTION - 1))) >> FRACTION;
+        const __m128i upper = _mm_loadl_epi64((const __m128i *)(const void *)(data + at));
+        const __m128i lower = _mm_loadl_epi64((const __m128i *)(const void *)(data + at + stride));
+        __m128i value = _mm_shuffle_epi8(_mm_unpacklo_epi64(upper, lower), order);
+        value = _mm_xor_si128(value, _mm_set1_epi8(-128));
+        value = _mm_maddubs_epi16(_mm_set1_epi16((int16_t)(DOWN - qy + qy * 256)), value);
+        value = _mm_madd_epi16(value, _mm_set1_epi32(ACROSS - qx + qx * 65536));
+        value = _mm_srai_epi32(_mm_add_epi32(value, more), SHIFT);
+        value = _mm_packs_epi32(value, value);
+        const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(value, value));
+        /* What is too much is written again by the column that comes next. */
+        const int whole = column + 1 < last && channels > 2;
+        memcpy(out + column * channels, &bytes, whole ? sizeof bytes : (size_t)channels);
+    }
+}
 
 /* Eight columns at once. Positions are those of `point` and `neighbour`, as 16.16 bits: sizes are 2 to 32767,
    and what has no position in the image, since it is not visible, still gets one that is inside. */
 typedef struct {
-    __m256i offsets; /* of the upper left tap, in values */
-    __m256i across;  /* pairs of int16_t: weights on the left and on the right */
-    __m256i down;    /* pairs of uint8_t, twice: weights above and below */
+    __m256i offsets;      /* of the upper left tap, in values */
+    __m256i across, down; /* how far from its centre, in 1/65536 */
 } taps;
 
 /* Source points of columns 0, 1, 4, 5 and 2, 3, 6, 7 from `column` on. */
@@ -189,25 +251,29 @@ AVX2 ALWAYS_INLINE __m256i neighbours_avx2(const __m256d positions[2], __m256i l
 AVX2 ALWAYS_INLINE taps taps_avx2(const line *row, ptrdiff_t column, const hw_image *image) {
     const __m256d width = _mm256_set1_pd((double)image->width);
     const __m256d height = _mm256_set1_pd((double)image->height);
-    const __m256i half = _mm256_set1_epi32(1 << (FRACTION - 1));
     __m256d x[2], y[2];
-    __m256i across, down;
     taps found;
     points_avx2(row, column, width, height, x, y);
-    const __m256i left = neighbours_avx2(x, _mm256_set1_epi32((int)image->width - 1), &across);
-    const __m256i upper = neighbours_avx2(y, _mm256_set1_epi32((int)image->height - 1), &down);
-    across = _mm256_mullo_epi32(across, _mm256_set1_epi32(ACROSS));
-    across = _mm256_srli_epi32(_mm256_add_epi32(across, half), FRACTION);
-    down = _mm256_sub_epi32(_mm256_slli_epi32(down, 8), down);
-    down = _mm256_srli_epi32(_mm256_add_epi32(down, half), FRACTION);
-    /* ACROSS - q and q in the halves of a register are ACROSS and q * 65535. */
-    found.across =
-        _mm256_add_epi32(_mm256_set1_epi32(ACROSS), _mm256_sub_epi32(_mm256_slli_epi32(across, 16), across));
-    down = _mm256_add_epi32(_mm256_set1_epi32(DOWN), _mm256_sub_epi32(_mm256_slli_epi32(down, 8), down));
-    found.down = _mm256_or_si256(down, _mm256_slli_epi32(down, 16));
+    const __m256i left = neighbours_avx2(x, _mm256_set1_epi32((int)image->width - 1), &found.across);
+    const __m256i upper = neighbours_avx2(y, _mm256_set1_epi32((int)image->height - 1), &found.down);
     const __m256i rows = _mm256_mullo_epi32(upper, _mm256_set1_epi32((int)image->width));
     found.offsets = _mm256_mullo_epi32(_mm256_add_epi32(rows, left), _mm256_set1_epi32((int)image->channels));
     return found;
+}
+
+/* Pairs of int16_t, weights on the left and on the right: ACROSS - q and q * 65536. */
+AVX2 ALWAYS_INLINE __m256i across_avx2(__m256i fractions) {
+    __m256i q = _mm256_mullo_epi32(fractions, _mm256_set1_epi32(ACROSS));
+    q = _mm256_srli_epi32(_mm256_add_epi32(q, _mm256_set1_epi32(1 << (FRACTION - 1))), FRACTION);
+    return _mm256_add_epi32(_mm256_set1_epi32(ACROSS), _mm256_sub_epi32(_mm256_slli_epi32(q, 16), q));
+}
+
+/* Pairs of uint8_t, twice: weights above and below. */
+AVX2 ALWAYS_INLINE __m256i down_avx2(__m256i fractions) {
+    __m256i q = _mm256_sub_epi32(_mm256_slli_epi32(fractions, 8), fractions);
+    q = _mm256_srli_epi32(_mm256_add_epi32(q, _mm256_set1_epi32(1 << (FRACTION - 1))), FRACTION);
+    q = _mm256_add_epi32(_mm256_set1_epi32(DOWN), _mm256_sub_epi32(_mm256_slli_epi32(q, 8), q));
+    return _mm256_or_si256(q, _mm256_slli_epi32(q, 16));
 }
 
 /* Of bytes above, below, to the right above and to the right below: what lies between them, as 32 bits. */
@@ -223,8 +289,8 @@ AVX2 ALWAYS_INLINE __m256i between_avx2(__m256i bytes, __m256i down, __m256i acr
 AVX2 ALWAYS_INLINE __m256i pair_avx2(const uint8_t *data, const int32_t *offsets, ptrdiff_t stride, int i,
                                      __m256i order, __m256i down, __m256i across) {
     const uint8_t *one = data + offsets[i], *other = data + offsets[i + 4];
-    __m128d low = _mm_load_sd((const double *)(const void *)one);
-    __m128d high = _mm_load_sd((const double *)(const void *)other);
+    __m128d low = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)one));
+    __m128d high = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)other));
     low = _mm_loadh_pd(low, (const double *)(const void *)(one + stride));
     high = _mm_loadh_pd(high, (const double *)(const void *)(other + stride));
     const __m256i both = _mm256_castpd_si256(_mm256_insertf128_pd(_mm256_castpd128_pd256(low), high, 1));
@@ -238,24 +304,23 @@ AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, pt
     const ptrdiff_t stride = image->width * channels;
     const int reach = channels == 1 ? 4 : 8;
     const __m256i limit = _mm256_set1_epi32((int)((image->height - 1) * stride - reach));
-    int8_t order[16], packed[16];
-    for (int i = 0; i < 16; i++) {
-        const int channel = i >> 2, place = (i & 1) * 8 + (i >> 1 & 1) * channels + channel;
-        order[i] = (int8_t)(channel < channels ? place : -1);
+    int8_t packed[16];
+    for (int i = 0; i < 16; i++)
         packed[i] = (int8_t)(i < 4 * channels ? i / channels * 4 + i % channels : -1);
-    }
-    const __m256i orders = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)order));
+    const __m256i orders = _mm256_broadcastsi128_si256(by_channels(channels));
     const __m256i packing = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)packed));
     const __m256i single =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
     for (ptrdiff_t column = first; column < last; column += 8) {
-        const taps at = taps_avx2(row, column, image);
+        taps at = taps_avx2(row, column, image);
         const ptrdiff_t count = last - column < 8 ? last - column : 8;
         if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(at.offsets, limit))) {
             /* At the end of the image: the registers would read beyond. */
             bilinear_row(image, row, column, column + count, out);
             continue;
         }
+        at.across = across_avx2(at.across);
+        at.down = down_avx2(at.down);
         uint8_t *pixels = out + column * channels;
         if (channels == 1) {
             const __m256i upper = _mm256_i32gather_epi32((const int *)(const void *)data, at.offsets, 1);
@@ -313,6 +378,54 @@ AVX2 static void bilinear_bytes_avx2(const hw_image *image, const line *row, ptr
     }
 }
 
+/* Columns of floats, three or four channels. */
+AVX2 ALWAYS_INLINE void bilinear_floats_avx2(const hw_image *image, const line *row, ptrdiff_t first,
+                                             ptrdiff_t last, float *out, ptrdiff_t channels) {
+    const ptrdiff_t stride = image->width * channels;
+    const __m256i limit = _mm256_set1_epi32((int)((image->height - 1) * stride - channels - 4));
+    const __m256 unit = _mm256_set1_ps(1.0F / 65536.0F);
+    for (ptrdiff_t column = first; column < last; column += 8) {
+        const taps at = taps_avx2(row, column, image);
+        const ptrdiff_t count = last - column < 8 ? last - column : 8;
+        if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(at.offsets, limit))) {
+            bilinear_row(image, row, column, column + count, out);
+            continue;
+        }
+        int32_t offsets[8];
+        float across[8], down[8];
+        _mm256_storeu_si256((__m256i *)offsets, at.offsets);
+        _mm256_storeu_ps(across, _mm256_mul_ps(_mm256_cvtepi32_ps(at.across), unit));
+        _mm256_storeu_ps(down, _mm256_mul_ps(_mm256_cvtepi32_ps(at.down), unit));
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const float *upper = (const float *)image->data + offsets[i], *lower = upper + stride;
+            const __m128 right = _mm_set1_ps(across[i]);
+            const __m128 left_top = _mm_loadu_ps(upper), left_bottom = _mm_loadu_ps(lower);
+            const __m128 top =
+                _mm_add_ps(left_top, _mm_mul_ps(right, _mm_sub_ps(_mm_loadu_ps(upper + channels), left_top)));
+            const __m128 bottom = _mm_add_ps(
+                left_bottom, _mm_mul_ps(right, _mm_sub_ps(_mm_loadu_ps(lower + channels), left_bottom)));
+            const __m128 value = _mm_add_ps(top, _mm_mul_ps(_mm_set1_ps(down[i]), _mm_sub_ps(bottom, top)));
+            float *pixel = out + (column + i) * channels;
+            if (channels == 4 || column + i + 1 < last) {
+                /* The fourth of three is written again by the column that comes next. */
+                _mm_storeu_ps(pixel, value);
+            } else {
+                float all[4];
+                _mm_storeu_ps(all, value);
+                memcpy(pixel, all, 3 * sizeof(float));
+            }
+        }
+    }
+}
+
+AVX2 static void bilinear_reals_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                                     float *out) {
+    if (image->channels == 3)
+        bilinear_floats_avx2(image, row, first, last, out, 3);
+    else
+        bilinear_floats_avx2(image, row, first, last, out, 4);
+}
+
 AVX2 ALWAYS_INLINE void nearest_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
                                      uint8_t *out, ptrdiff_t size) {
     const uint8_t *data = image->data;
@@ -365,10 +478,20 @@ static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff
         nearest_pixels_avx2(image, row, first, last, out, size);
         return;
     }
-    if (simd >= HW_AVX2 && small && !image->real && image->channels <= 4 && image->width > 1 &&
-        image->height > 1) {
-        bilinear_bytes_avx2(image, row, first, last, out);
+    if (simd == HW_SSE4 && interpolation == HW_BILINEAR && !image->real && image->channels >= 2 &&
+        image->channels <= 4 && image->width > 1 && image->height > 1) {
+        bilinear_sse4(image, row, first, last, out);
         return;
+    }
+    if (simd >= HW_AVX2 && small && image->channels <= 4 && image->width > 1 && image->height > 1) {
+        if (!image->real) {
+            bilinear_bytes_avx2(image, row, first, last, out);
+            return;
+        }
+        if (image->channels >= 3) {
+            bilinear_reals_avx2(image, row, first, last, out);
+            return;
+        }
     }
 #endif
     if (interpolation == HW_NEAREST)
@@ -380,7 +503,7 @@ static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff
 /* Bring a part of the next image nearer: its pixels are wanted in an order that the CPU does not foresee.
    Loads and not prefetches, since these go on ahead of loads in a row by themselves. */
 static void fetch(const hw_image *image, ptrdiff_t size, ptrdiff_t row, ptrdiff_t rows) {
-    enum { LINE = 64, MOST = 1 << 19 };
+    enum { LINE = 64, MOST = 1 << 20 };
     const ptrdiff_t bytes = image->height * image->width * size;
     if (image->next == NULL || bytes > MOST) return;
     const volatile char *next = image->next;
