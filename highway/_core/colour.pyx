@@ -192,10 +192,12 @@ def run(
 
     - NONE. Arguments are ignored, as all that are not named here.
     - BRIGHTNESS (factor, 0 to 100): value * factor.
-    - CONTRAST (factor, 0 to 100): value * factor + mean * (1 - factor), in float64. Mean is that of gray, which
-      is 0.2989 R + 0.587 G + 0.114 B, not rounded.
+    - CONTRAST (factor, 0 to 100): value * factor + mean * (1 - factor). Mean is that of gray, which is
+      0.2989 R + 0.587 G + 0.114 B, not rounded. Here and for BRIGHTNESS, factors below 4 are in fixed point:
+      before it is rounded, the result is within 0.05 of what exact numbers give.
     - SATURATION (factor, 0 to 100): gray + factor * (value - gray), with the factor in 15 significant bits.
-    - HUE (turns, -0.5 to 0.5): hue in HSV is turned, in float32, while saturation and value stay.
+    - HUE (turns, -0.5 to 0.5): hue in HSV is turned, while saturation and value stay; hues are whole multiples
+      of 1 / 24576 turn.
     - GRAYSCALE: (9794 R + 19235 G + 3736 B) / 32768 in all channels.
     - INVERT: 255 - value.
     - SOLARIZE (threshold): 255 - value where value is threshold or more.

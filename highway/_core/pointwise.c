@@ -24,17 +24,24 @@ enum {
 enum { RED = 9794, GREEN = 19235, BLUE = 3736, HALF = 16384 };
 
 /* One of these over all pixels; adjacent tables are one. */
-enum { TABLE, FOLD, GRAY, SATURATE, TURN };
+enum { TABLE, FOLD, LINE, GRAY, SATURATE, TURN };
+
+/* value * factor + offset in fixed point: offset is in 1 / 2**shift, and holds the half that rounds. */
+typedef struct {
+    int16_t factor, offset;
+    int shift;
+} line;
 
 typedef struct {
     int kind;
     /* TABLE: one for each channel, or the first for all. FOLD: what is at least `threshold` is inverted, then
-     * the bits of `mask` stay. SATURATE: the factor. TURN: sextants, 0 to 6. */
+     * the bits of `mask` stay. SATURATE: the factor. TURN: sextants, 0 to below 6, in 1 / 4096. */
     int same;
     int threshold;
     uint8_t mask;
+    line line;
     hw_factor factor;
-    float turn;
+    uint16_t turn;
     uint8_t table[3][256];
 } step;
 
@@ -70,8 +77,29 @@ ALWAYS_INLINE uint8_t gray_of(uint8_t red, uint8_t green, uint8_t blue) {
     return (uint8_t)((RED * red + GREEN * green + BLUE * blue + HALF) >> 15);
 }
 
+ALWAYS_INLINE uint8_t on_line(uint8_t value, line line) {
+    int found = (hw_mulhrs((int16_t)(value * 128), line.factor) + line.offset) >> line.shift;
+    return (uint8_t)(found < 0 ? 0 : found > 255 ? 255 : found);
+}
+
+enum { SEXTANT = 4096, CIRCLE = 6 * SEXTANT };
+
+/* `range` times the part, 0 to a SEXTANT, that a channel has of it. */
+ALWAYS_INLINE uint8_t part_of(int range, int part) {
+    part = part < 0 ? 0 : part > SEXTANT ? SEXTANT : part;
+    return (uint8_t)hw_mulhrs((int16_t)(range * 8), (int16_t)part);
+}
+
+ALWAYS_INLINE int distance(int from, int to) {
+    return from < to ? to - from : from - to;
+}
+
+/* Hue in HSV, in 1 / 4096 sextants; as a channel goes straight from least to most of the three in a sextant,
+ * colours are made from hue, least and range. */
 ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
-                        ptrdiff_t count, float sextants) {
+                        ptrdiff_t count, uint16_t turn) {
+    /* Hues begin a sextant below that of red, so that none is negative. */
+    int more = turn < SEXTANT ? turn + CIRCLE - SEXTANT : turn - SEXTANT;
     for (ptrdiff_t i = 0; i < count; i++) {
         int r = red[i], g = green[i], b = blue[i];
         int high = r > g ? r : g, low = r < g ? r : g;
@@ -79,21 +107,13 @@ ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t 
         low = low < b ? low : b;
         int range = high - low;
         int side = r == high ? g - b : g == high ? b - r : r - g;
-        float start = r == high ? 0.0f : g == high ? 2.0f : 4.0f;
-        float spread = (float)range;
-        float hue = (float)side / (range ? spread : 1.0f) + start + sextants;
-        hue = hue >= 6.0f ? hue - 6.0f : hue;
-        hue = hue < 0.0f ? hue + 6.0f : hue;
-        /* How much of the range each has: 0 to 1, straight from one sextant to the next. */
-        float of_red = fabsf(hue - 3.0f) - 1.0f;
-        float of_green = 2.0f - fabsf(hue - 2.0f);
-        float of_blue = 2.0f - fabsf(hue - 4.0f);
-        of_red = of_red < 0.0f ? 0.0f : of_red > 1.0f ? 1.0f : of_red;
-        of_green = of_green < 0.0f ? 0.0f : of_green > 1.0f ? 1.0f : of_green;
-        of_blue = of_blue < 0.0f ? 0.0f : of_blue > 1.0f ? 1.0f : of_blue;
-        red[i] = (uint8_t)(low + (int)(spread * of_red + 0.5f));
-        green[i] = (uint8_t)(low + (int)(spread * of_green + 0.5f));
-        blue[i] = (uint8_t)(low + (int)(spread * of_blue + 0.5f));
+        int start = r == high ? 0 : g == high ? 2 * SEXTANT : 4 * SEXTANT;
+        float divisor = (float)(range ? range : 1);
+        int hue = (int)((float)(side + range) * (float)SEXTANT / divisor + 0.5f) + start + more;
+        hue = hue >= CIRCLE ? hue - CIRCLE : hue;
+        red[i] = (uint8_t)(low + part_of(range, distance(hue, 3 * SEXTANT) - SEXTANT));
+        green[i] = (uint8_t)(low + part_of(range, 2 * SEXTANT - distance(hue, 2 * SEXTANT)));
+        blue[i] = (uint8_t)(low + part_of(range, 2 * SEXTANT - distance(hue, 4 * SEXTANT)));
     }
 }
 
@@ -111,6 +131,16 @@ ALWAYS_INLINE void extend(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint
     }
     *low = least;
     *high = most;
+}
+
+static void line_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
+#pragma GCC ivdep
+    for (ptrdiff_t i = 0; i < count; i++) out[i] = on_line(in[i], line);
+}
+
+static void turn_plain(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                       ptrdiff_t count, uint16_t sextants) {
+    turn(red, green, blue, count, sextants);
 }
 
 static void table_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
@@ -398,6 +428,123 @@ AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, u
     }
 }
 
+SSE4 static void line_sse4(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
+    const __m128i factor = _mm_set1_epi16(line.factor), offset = _mm_set1_epi16(line.offset);
+    const __m128i shift = _mm_cvtsi32_si128(line.shift);
+    ptrdiff_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const __m128i values = _mm_loadu_si128((const __m128i *)(in + i));
+        __m128i low = _mm_slli_epi16(_mm_unpacklo_epi8(values, _mm_setzero_si128()), 7);
+        __m128i high = _mm_slli_epi16(_mm_unpackhi_epi8(values, _mm_setzero_si128()), 7);
+        low = _mm_sra_epi16(_mm_add_epi16(_mm_mulhrs_epi16(low, factor), offset), shift);
+        high = _mm_sra_epi16(_mm_add_epi16(_mm_mulhrs_epi16(high, factor), offset), shift);
+        _mm_storeu_si128((__m128i *)(out + i), _mm_packus_epi16(low, high));
+    }
+    line_plain(in + i, out + i, count - i, line);
+}
+
+AVX2 static void line_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
+    const __m256i factor = _mm256_set1_epi16(line.factor), offset = _mm256_set1_epi16(line.offset);
+    const __m128i shift = _mm_cvtsi32_si128(line.shift);
+    ptrdiff_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        const __m256i values = _mm256_loadu_si256((const __m256i *)(in + i));
+        __m256i low = _mm256_slli_epi16(_mm256_unpacklo_epi8(values, _mm256_setzero_si256()), 7);
+        __m256i high = _mm256_slli_epi16(_mm256_unpackhi_epi8(values, _mm256_setzero_si256()), 7);
+        low = _mm256_sra_epi16(_mm256_add_epi16(_mm256_mulhrs_epi16(low, factor), offset), shift);
+        high = _mm256_sra_epi16(_mm256_add_epi16(_mm256_mulhrs_epi16(high, factor), offset), shift);
+        _mm256_storeu_si256((__m256i *)(out + i), _mm256_packus_epi16(low, high));
+    }
+    line_plain(in + i, out + i, count - i, line);
+}
+
+SSE4 ALWAYS_INLINE __m128i part_eight(__m128i range, __m128i part) {
+    part = _mm_min_epi16(_mm_max_epi16(part, _mm_setzero_si128()), _mm_set1_epi16(SEXTANT));
+    return _mm_mulhrs_epi16(_mm_slli_epi16(range, 3), part);
+}
+
+SSE4 ALWAYS_INLINE __m128i quotient_four(__m128i above, __m128i below) {
+    __m128 scaled = _mm_mul_ps(_mm_cvtepi32_ps(above), _mm_set1_ps((float)SEXTANT));
+    __m128 found = _mm_div_ps(scaled, _mm_cvtepi32_ps(below));
+    return _mm_cvttps_epi32(_mm_add_ps(found, _mm_set1_ps(0.5f)));
+}
+
+SSE4 static void turn_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                           ptrdiff_t count, uint16_t turn) {
+    const int more = turn < SEXTANT ? turn + CIRCLE - SEXTANT : turn - SEXTANT;
+    const __m128i zero = _mm_setzero_si128(), one = _mm_set1_epi16(1), sextant = _mm_set1_epi16(SEXTANT);
+    for (ptrdiff_t i = 0; i < count; i += 8) {
+        const __m128i r = load_eight(red + i), g = load_eight(green + i), b = load_eight(blue + i);
+        const __m128i high = _mm_max_epi16(_mm_max_epi16(r, g), b);
+        const __m128i low = _mm_min_epi16(_mm_min_epi16(r, g), b);
+        const __m128i range = _mm_sub_epi16(high, low), divisor = _mm_max_epi16(range, one);
+        const __m128i is_red = _mm_cmpeq_epi16(r, high), is_green = _mm_cmpeq_epi16(g, high);
+        __m128i side = _mm_blendv_epi8(_mm_sub_epi16(r, g), _mm_sub_epi16(b, r), is_green);
+        side = _mm_blendv_epi8(side, _mm_sub_epi16(g, b), is_red);
+        side = _mm_add_epi16(side, range);
+        __m128i start = _mm_blendv_epi8(_mm_set1_epi16(4 * SEXTANT), _mm_set1_epi16(2 * SEXTANT), is_green);
+        start = _mm_andnot_si128(is_red, start);
+        const __m128i part =
+            _mm_packs_epi32(quotient_four(_mm_unpacklo_epi16(side, zero), _mm_unpacklo_epi16(divisor, zero)),
+                            quotient_four(_mm_unpackhi_epi16(side, zero), _mm_unpackhi_epi16(divisor, zero)));
+        __m128i hue = _mm_add_epi16(_mm_add_epi16(part, start), _mm_set1_epi16((short)more));
+        /* Below a circle, the difference is the larger as it is taken for a number without sign. */
+        hue = _mm_min_epu16(hue, _mm_sub_epi16(hue, _mm_set1_epi16(CIRCLE)));
+        const __m128i from_cyan = _mm_abs_epi16(_mm_sub_epi16(hue, _mm_set1_epi16(3 * SEXTANT)));
+        const __m128i from_green = _mm_abs_epi16(_mm_sub_epi16(hue, _mm_set1_epi16(2 * SEXTANT)));
+        const __m128i from_blue = _mm_abs_epi16(_mm_sub_epi16(hue, _mm_set1_epi16(4 * SEXTANT)));
+        const __m128i two = _mm_set1_epi16(2 * SEXTANT);
+        store_eight(red + i, _mm_add_epi16(low, part_eight(range, _mm_sub_epi16(from_cyan, sextant))));
+        store_eight(green + i, _mm_add_epi16(low, part_eight(range, _mm_sub_epi16(two, from_green))));
+        store_eight(blue + i, _mm_add_epi16(low, part_eight(range, _mm_sub_epi16(two, from_blue))));
+    }
+}
+
+AVX2 ALWAYS_INLINE __m256i part_sixteen(__m256i range, __m256i part) {
+    part = _mm256_min_epi16(_mm256_max_epi16(part, _mm256_setzero_si256()), _mm256_set1_epi16(SEXTANT));
+    return _mm256_mulhrs_epi16(_mm256_slli_epi16(range, 3), part);
+}
+
+AVX2 ALWAYS_INLINE __m256i quotient_eight(__m256i above, __m256i below) {
+    __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(above), _mm256_set1_ps((float)SEXTANT));
+    __m256 found = _mm256_div_ps(scaled, _mm256_cvtepi32_ps(below));
+    return _mm256_cvttps_epi32(_mm256_add_ps(found, _mm256_set1_ps(0.5f)));
+}
+
+AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                           ptrdiff_t count, uint16_t turn) {
+    const int more = turn < SEXTANT ? turn + CIRCLE - SEXTANT : turn - SEXTANT;
+    const __m256i zero = _mm256_setzero_si256(), one = _mm256_set1_epi16(1);
+    const __m256i sextant = _mm256_set1_epi16(SEXTANT);
+    for (ptrdiff_t i = 0; i < count; i += 16) {
+        const __m256i r = load_sixteen(red + i), g = load_sixteen(green + i), b = load_sixteen(blue + i);
+        const __m256i high = _mm256_max_epi16(_mm256_max_epi16(r, g), b);
+        const __m256i low = _mm256_min_epi16(_mm256_min_epi16(r, g), b);
+        const __m256i range = _mm256_sub_epi16(high, low), divisor = _mm256_max_epi16(range, one);
+        const __m256i is_red = _mm256_cmpeq_epi16(r, high), is_green = _mm256_cmpeq_epi16(g, high);
+        __m256i side = _mm256_blendv_epi8(_mm256_sub_epi16(r, g), _mm256_sub_epi16(b, r), is_green);
+        side = _mm256_blendv_epi8(side, _mm256_sub_epi16(g, b), is_red);
+        side = _mm256_add_epi16(side, range);
+        __m256i start =
+            _mm256_blendv_epi8(_mm256_set1_epi16(4 * SEXTANT), _mm256_set1_epi16(2 * SEXTANT), is_green);
+        start = _mm256_andnot_si256(is_red, start);
+        const __m256i part = _mm256_packs_epi32(
+            quotient_eight(_mm256_unpacklo_epi16(side, zero), _mm256_unpacklo_epi16(divisor, zero)),
+            quotient_eight(_mm256_unpackhi_epi16(side, zero), _mm256_unpackhi_epi16(divisor, zero)));
+        __m256i hue = _mm256_add_epi16(_mm256_add_epi16(part, start), _mm256_set1_epi16((short)more));
+        hue = _mm256_min_epu16(hue, _mm256_sub_epi16(hue, _mm256_set1_epi16(CIRCLE)));
+        const __m256i from_cyan = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16(3 * SEXTANT)));
+        const __m256i from_green = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16(2 * SEXTANT)));
+        const __m256i from_blue = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16(4 * SEXTANT)));
+        const __m256i two = _mm256_set1_epi16(2 * SEXTANT);
+        store_sixteen(red + i,
+                      _mm256_add_epi16(low, part_sixteen(range, _mm256_sub_epi16(from_cyan, sextant))));
+        store_sixteen(green + i,
+                      _mm256_add_epi16(low, part_sixteen(range, _mm256_sub_epi16(two, from_green))));
+        store_sixteen(blue + i, _mm256_add_epi16(low, part_sixteen(range, _mm256_sub_epi16(two, from_blue))));
+    }
+}
+
 /* Plain C for each instruction set: the compiler makes vector code of it. */
 #define VARIANTS(result, name, parameters, arguments)                                                        \
     static result name##_plain parameters {                                                                  \
@@ -421,10 +568,6 @@ AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, u
 
 VARIANTS(void, fold, (const uint8_t *in, uint8_t *out, ptrdiff_t count, int threshold, uint8_t mask),
          (in, out, count, threshold, mask))
-VARIANTS(void, turn,
-         (uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue, ptrdiff_t count,
-          float sextants),
-         (red, green, blue, count, sextants))
 VARIANTS(uint32_t, total, (const uint8_t *in, ptrdiff_t count), (in, count))
 VARIANTS(void, extend, (const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high),
          (in, count, low, high))
@@ -432,27 +575,26 @@ VARIANTS(void, extend, (const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_
 typedef struct {
     void (*table)(const uint8_t *, uint8_t *, ptrdiff_t, const uint8_t *);
     void (*fold)(const uint8_t *, uint8_t *, ptrdiff_t, int, uint8_t);
+    void (*line)(const uint8_t *, uint8_t *, ptrdiff_t, line);
     void (*split)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *, uint8_t *);
     void (*join)(const uint8_t *, const uint8_t *, const uint8_t *, ptrdiff_t, uint8_t *);
     void (*gray)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t);
     void (*saturate)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, hw_factor);
-    void (*turn)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, float);
+    void (*turn)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, uint16_t);
     uint32_t (*total)(const uint8_t *, ptrdiff_t);
     void (*extend)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
 } kernels;
 
-/* Shuffles of 16 bytes take longer than the table itself. */
-#define table_sse4 table_plain
-
-#define KERNELS(variant)                                                                                     \
-    {table_##variant,    fold_##variant, split_##variant, join_##variant,  gray_##variant,                   \
-     saturate_##variant, turn_##variant, total_##variant, extend_##variant}
+#define KERNELS(table, variant)                                                                              \
+    {table,          fold_##variant,     line_##variant, split_##variant, join_##variant,                    \
+     gray_##variant, saturate_##variant, turn_##variant, total_##variant, extend_##variant}
 
 static const kernels variants[] = {
-    KERNELS(plain),
+    KERNELS(table_plain, plain),
 #if HW_X86
-    KERNELS(sse4),
-    KERNELS(avx2),
+    /* Shuffles of 16 bytes take longer than the table itself. */
+    KERNELS(table_plain, sse4),
+    KERNELS(table_avx2, avx2),
 #endif
 };
 
@@ -503,28 +645,34 @@ static ptrdiff_t groups(ptrdiff_t pixels) {
     return (pixels + GROUP - 1) / GROUP * GROUP;
 }
 
-static void apply_flat(const kernels *run, const step *one, const uint8_t *in, uint8_t *out,
-                       ptrdiff_t count) {
-    if (one->kind == TABLE)
-        run->table(in, out, count, one->table[0]);
-    else
-        run->fold(in, out, count, one->threshold, one->mask);
+/* Steps that do the same to all bytes. */
+static int is_flat(const step *one) {
+    return one->kind == FOLD || one->kind == LINE || (one->kind == TABLE && one->same);
 }
 
-static void apply_planes(const kernels *run, const step *one, uint8_t planes[3][BLOCK], ptrdiff_t pixels) {
+static void apply_flat(const kernels *run, const step *one, const uint8_t *in, uint8_t *out,
+                       ptrdiff_t count) {
+    switch (one->kind) {
+    case TABLE: run->table(in, out, count, one->table[0]); break;
+    case LINE: run->line(in, out, count, one->line); break;
+    default: run->fold(in, out, count, one->threshold, one->mask);
+    }
+}
+
+static void apply_planes(const kernels *run, const step *one, uint8_t (*planes)[BLOCK], ptrdiff_t pixels) {
     /* Whole vectors: what is behind the last pixel is never used. */
     ptrdiff_t count = groups(pixels);
     switch (one->kind) {
     case GRAY: run->gray(planes[0], planes[1], planes[2], count); break;
     case SATURATE: run->saturate(planes[0], planes[1], planes[2], count, one->factor); break;
     case TURN: run->turn(planes[0], planes[1], planes[2], count, one->turn); break;
-    case TABLE:
-        for (int channel = 0; channel < 3; channel++)
-            run->table(planes[channel], planes[channel], count, one->table[one->same ? 0 : channel]);
-        break;
     default:
-        for (int channel = 0; channel < 3; channel++)
-            run->fold(planes[channel], planes[channel], count, one->threshold, one->mask);
+        for (int channel = 0; channel < 3; channel++) {
+            if (is_flat(one))
+                apply_flat(run, one, planes[channel], planes[channel], count);
+            else
+                run->table(planes[channel], planes[channel], count, one->table[channel]);
+        }
     }
 }
 
@@ -542,26 +690,28 @@ static void run_block(image_run *image, int wanted, const uint8_t *in, uint8_t *
     const kernels *run = image->run;
     workspace *work = image->work;
     ptrdiff_t channels = image->source.size;
-    int flat = channels == 1 || wanted == NOTHING || wanted == HISTOGRAM;
-    for (ptrdiff_t i = 0; i < image->steps && channels == 3; i++) {
-        const step *one = &work->steps[i];
-        flat = flat && (one->kind == FOLD || (one->kind == TABLE && one->same));
-    }
+    int flat = 1;
+    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(&work->steps[i]);
     if (flat) {
         for (ptrdiff_t i = 0; i < image->steps; i++)
             apply_flat(run, &work->steps[i], i ? out : in, out, pixels * channels);
-        const uint8_t *result = image->steps ? out : in;
-        if (channels == 1)
-            measure(run, wanted, 0, result, pixels, &work->found);
-        else if (wanted == HISTOGRAM)
-            count_pixels(result, pixels, work->found.histogram);
-        return;
+        in = image->steps ? out : in;
+        if (wanted == NOTHING) return;
+        if (channels == 1) {
+            measure(run, wanted, 0, in, pixels, &work->found);
+            return;
+        }
+        if (wanted == HISTOGRAM) {
+            count_pixels(in, pixels, work->found.histogram);
+            return;
+        }
     }
     run->split(in, pixels, work->planes[0], work->planes[1], work->planes[2]);
-    for (ptrdiff_t i = 0; i < image->steps; i++) apply_planes(run, &work->steps[i], work->planes, pixels);
+    for (ptrdiff_t i = 0; i < image->steps && !flat; i++)
+        apply_planes(run, &work->steps[i], work->planes, pixels);
     for (int channel = 0; channel < 3; channel++)
         measure(run, wanted, channel, work->planes[channel], pixels, &work->found);
-    if (image->steps) run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
+    if (image->steps && !flat) run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
 }
 
 /* The steps so far, over all pixels, with what is wanted to be known of the result. */
@@ -590,48 +740,79 @@ static void pass(image_run *image, int wanted) {
     }
 }
 
-static step *last_table(image_run *image) {
-    step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
-    return last && (last->kind == TABLE || last->kind == FOLD) ? last : NULL;
+/* What a fold or a line makes of every byte. */
+static void tabulate(const step *light, uint8_t *table) {
+    for (int value = 0; value < 256; value++)
+        table[value] = light->kind == LINE
+                           ? on_line((uint8_t)value, light->line)
+                           : (uint8_t)((value >= light->threshold ? 255 - value : value) & light->mask);
 }
 
-/* Adds a step, and the table of the one before if that is a fold, to be combined with. */
-static void add_tables(image_run *image, const uint8_t tables[3][256], int same) {
-    step *last = last_table(image);
-    int channels = same ? 1 : 3;
-    if (last == NULL) {
-        last = &image->work->steps[image->steps++];
-        last->kind = TABLE;
-        last->same = same;
-        memcpy(last->table, tables, (size_t)channels * 256);
-        return;
+/* Tables behind the steps so far: one table with what can be one in front of it. */
+static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
+    step *steps = image->work->steps;
+    while (image->steps) {
+        step *last = &steps[image->steps - 1];
+        if (last->kind == FOLD || last->kind == LINE) {
+            tabulate(last, last->table[0]);
+            last->same = 1;
+        } else if (last->kind != TABLE) {
+            break;
+        }
+        for (int channel = 2; channel >= 0; channel--) {
+            uint8_t *found = tables[channel];
+            const uint8_t *first = last->table[last->same ? 0 : channel];
+            const uint8_t *then = tables[same ? 0 : channel];
+            uint8_t both[256];
+            for (int value = 0; value < 256; value++) both[value] = then[first[value]];
+            memcpy(found, both, sizeof both);
+        }
+        same = same && last->same;
+        image->steps--;
     }
-    if (last->kind == FOLD) {
-        for (int value = 0; value < 256; value++)
-            last->table[0][value] = (uint8_t)((value >= last->threshold ? 255 - value : value) & last->mask);
-        last->kind = TABLE;
-        last->same = 1;
+    step *one = &steps[image->steps++];
+    one->kind = TABLE;
+    one->same = same;
+    memcpy(one->table, tables, (size_t)(same ? 1 : 3) * 256);
+}
+
+/* A fold or a line; behind a table it becomes part of it, while alone or in a row it takes less time than
+ * one. */
+static void add_light(image_run *image, const step *light) {
+    step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
+    if (last && last->kind == TABLE) {
+        uint8_t tables[3][256];
+        tabulate(light, tables[0]);
+        add_tables(image, tables, 1);
+    } else {
+        image->work->steps[image->steps++] = *light;
     }
-    if (last->same && !same)
-        for (int channel = 1; channel < 3; channel++) memcpy(last->table[channel], last->table[0], 256);
-    last->same = last->same && same;
-    for (int channel = 0; channel < (last->same ? 1 : 3); channel++)
-        for (int value = 0; value < 256; value++)
-            last->table[channel][value] = tables[same ? 0 : channel][last->table[channel][value]];
 }
 
 static void add_fold(image_run *image, int threshold, uint8_t mask) {
-    uint8_t tables[3][256];
-    if (last_table(image) == NULL) {
-        step *one = &image->work->steps[image->steps++];
-        one->kind = FOLD;
-        one->threshold = threshold;
-        one->mask = mask;
-        return;
+    step light;
+    light.kind = FOLD;
+    light.threshold = threshold;
+    light.mask = mask;
+    add_light(image, &light);
+}
+
+/* value * factor + offset, clamped. */
+static void add_line(image_run *image, float factor, double offset) {
+    if (factor < 4.0f) {
+        step light;
+        hw_factor fixed = hw_factor_of(factor);
+        light.kind = LINE;
+        light.line.factor = fixed.factor;
+        light.line.shift = 7;
+        while (fixed.scale >> (7 - light.line.shift) > 1) light.line.shift--;
+        light.line.offset = (int16_t)floor((offset + 0.5) * (1 << light.line.shift) + 0.5);
+        add_light(image, &light);
+    } else {
+        uint8_t tables[3][256];
+        for (int value = 0; value < 256; value++) tables[0][value] = rounded(value * (double)factor + offset);
+        add_tables(image, tables, 1);
     }
-    for (int value = 0; value < 256; value++)
-        tables[0][value] = (uint8_t)((value >= threshold ? 255 - value : value) & mask);
-    add_tables(image, (const uint8_t (*)[256])tables, 1);
 }
 
 static double mean_gray(const image_run *image) {
@@ -649,34 +830,29 @@ static void add(image_run *image, int operation, const float *arguments) {
     step *one;
     switch (operation) {
     case HW_BRIGHTNESS:
-        if (factor == 1.0) return;
-        for (int value = 0; value < 256; value++) tables[0][value] = rounded(value * factor);
-        add_tables(image, (const uint8_t (*)[256])tables, 1);
+        if (factor != 1.0) add_line(image, arguments[0], 0.0);
         return;
-    case HW_CONTRAST: {
+    case HW_CONTRAST:
         if (factor == 1.0) return;
         pass(image, SUMS);
-        const double part = mean_gray(image) * (1.0 - factor);
-        for (int value = 0; value < 256; value++) tables[0][value] = rounded(value * factor + part);
-        add_tables(image, (const uint8_t (*)[256])tables, 1);
+        add_line(image, arguments[0], mean_gray(image) * (1.0 - factor));
         return;
-    }
     case HW_GAMMA:
         for (int value = 0; value < 256; value++)
             tables[0][value] = rounded(255.0 * gain * pow(value / 255.0, factor));
-        add_tables(image, (const uint8_t (*)[256])tables, 1);
+        add_tables(image, tables, 1);
         return;
     case HW_AUTOCONTRAST:
         pass(image, RANGE);
         for (int channel = 0; channel < channels; channel++)
             autocontrast_table(found->low[channel], found->high[channel], tables[channel]);
-        add_tables(image, (const uint8_t (*)[256])tables, channels == 1);
+        add_tables(image, tables, channels == 1);
         return;
     case HW_EQUALIZE:
         pass(image, HISTOGRAM);
         for (int channel = 0; channel < channels; channel++)
             equalize_table(found->histogram[channel], tables[channel]);
-        add_tables(image, (const uint8_t (*)[256])tables, channels == 1);
+        add_tables(image, tables, channels == 1);
         return;
     case HW_INVERT: add_fold(image, 0, 255); return;
     case HW_SOLARIZE: {
@@ -698,7 +874,7 @@ static void add(image_run *image, int operation, const float *arguments) {
         one->factor = hw_factor_of(arguments[0]);
     } else {
         one->kind = TURN;
-        one->turn = (float)(6.0 * (factor < 0 ? factor + 1.0 : factor));
+        one->turn = (uint16_t)((int)(CIRCLE * (factor < 0 ? factor + 1.0 : factor) + 0.5) % CIRCLE);
     }
 }
 
