@@ -135,17 +135,21 @@ def test_no_annotation_where_one_should_be(tmp_path, kind):
 def test_a_picture_that_is_missing(tmp_path):
     folder = folder_with(tmp_path, GOOD)
     (folder / "JPEGImages" / "bad.jpg").unlink()
-    with Pipeline([VOCReader(folder, 3, (30, 40))]) as pipeline:
-        with pytest.raises(ReadError, match=r"JPEGImages/bad.jpg .*No such file"):
-            pipeline.dequeue()
+    with (
+        Pipeline([VOCReader(folder, 3, (30, 40))]) as pipeline,
+        pytest.raises(ReadError, match=r"JPEGImages/bad.jpg .*No such file"),
+    ):
+        pipeline.dequeue()
 
 
 def test_a_picture_that_is_damaged_has_its_own_error(tmp_path):
     folder = folder_with(tmp_path, annotation(thing(), size=(1, 1)))
     (folder / "JPEGImages" / "bad.jpg").write_bytes(b"no picture")
-    with Pipeline([VOCReader(folder, 3, (30, 40))]) as pipeline:
-        with pytest.raises(DecodeError, match=r"JPEGImages/bad.jpg is no picture"):
-            pipeline.dequeue()
+    with (
+        Pipeline([VOCReader(folder, 3, (30, 40))]) as pipeline,
+        pytest.raises(DecodeError, match=r"JPEGImages/bad.jpg is no picture"),
+    ):
+        pipeline.dequeue()
 
 
 def boxes_of(tmp_path, text, **options):

@@ -2,13 +2,13 @@
 
 import math
 import os
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import jpeg_bytes, photograph
+from PIL import Image
 from voc_folders import annotation, only_batch, thing, voc_folder
 
 from highway.engine import Pipeline
@@ -17,7 +17,8 @@ from highway.modules import Augmentations, VOCReader
 from highway.modules.voc import VOC_CLASSES
 from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
 
-REAL = Path("/work/shared/data/voc")
+REAL = Path(os.environ.get("HIGHWAY_VOC", "no folder"))
+"""A set of blood cells: pictures of 480 x 640 pixels, of three classes."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_boxes_labels_and_keys_belong_together(folder):
     ]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the blood cells, a real set, are not on this machine")
+@pytest.mark.skipif(not REAL.is_dir(), reason="HIGHWAY_VOC names no folder with a set of blood cells")
 def test_a_real_set():
     keys = []
     for split in ("train", "val"):
@@ -181,9 +182,11 @@ def test_boxes_of_the_upright_picture_stay(tmp_path, orientation):
 
 def test_without_exif_the_size_must_be_the_stored_one(tmp_path):
     folder = rectangles_folder(tmp_path, size=(128, 96), orientation=6)
-    with Pipeline([VOCReader(folder, 1, (128, 96), epochs=1, exif=False)]) as pipeline:
-        with pytest.raises(DecodeError, match="96 x 128 pixels.*says 128 x 96"):
-            pipeline.dequeue()
+    with (
+        Pipeline([VOCReader(folder, 1, (128, 96), epochs=1, exif=False)]) as pipeline,
+        pytest.raises(DecodeError, match=r"96 x 128 pixels.*says 128 x 96"),
+    ):
+        pipeline.dequeue()
     folder = rectangles_folder(tmp_path / "stored", orientation=6)
     reader = VOCReader(folder, 1, (96, 128), epochs=1, exif=False)
     assert_around(only_batch(reader), reader.classes)
@@ -275,9 +278,11 @@ def test_shards_and_epochs(folder):
 
 def test_max_errors_counts_annotations(folder, tmp_path):
     bad = voc_folder(tmp_path, {str(number): "" for number in range(4)} | {"good": annotation(thing())})
-    with Pipeline([VOCReader(bad, 5, (20, 20), on_error="skip", max_errors=3)]) as pipeline:
-        with pytest.raises(TooManyErrors, match="VOCReader: 4 of 5"):
-            pipeline.dequeue()
+    with (
+        Pipeline([VOCReader(bad, 5, (20, 20), on_error="skip", max_errors=3)]) as pipeline,
+        pytest.raises(TooManyErrors, match="VOCReader: 4 of 5"),
+    ):
+        pipeline.dequeue()
     with Pipeline([VOCReader(bad, 2, (20, 20), on_error="replace", max_errors=4, epochs=1)]) as pipeline:
         assert [batch.keys for batch in pipeline] == [["good.jpg"] * 2] * 2 + [["good.jpg"]]
 
