@@ -73,13 +73,15 @@ def test_behind_a_reader(tmp_path):
     assert counts.tolist() == [1, 0, 2] and images.shape == (3, 60, 80, 3)
     assert labels.tolist() == [[11, -1], [-1, -1], [11, 11]]
     assert boxes[0].tolist() == [[10, 20, 30, 50], [0, 0, 0, 0]]
-    with Pipeline([VOCReader(folder, 3, (60, 80)), PadBoxes(1)]) as pipeline:
-        with pytest.raises(ArgumentError, match=r"c\.jpg has 2 boxes, most is 1"):
-            pipeline.dequeue()
+    with (
+        Pipeline([VOCReader(folder, 3, (60, 80)), PadBoxes(1)]) as pipeline,
+        pytest.raises(ArgumentError, match=r"c\.jpg has 2 boxes, most is 1"),
+    ):
+        pipeline.dequeue()
 
 
 def test_nothing_to_pad():
-    with pytest.raises(FieldError, match="PadBoxes: .*no boxes of differing number"):
+    with pytest.raises(FieldError, match=r"PadBoxes: .*no boxes of differing number"):
         PadBoxes(2).process(Batch({"images": np.zeros((1, 2, 2, 3))}))
 
 

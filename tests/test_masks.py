@@ -141,7 +141,7 @@ MESSAGES = {
     "size": "has 47 x 80 pixels .*, its picture 48 x 80",
     "swapped": "has 80 x 48 pixels .*, its picture 48 x 80",
     "missing": "cannot be read: No such file",
-    "folder": "cannot be read: Is a directory",
+    "folder": "is no regular file",
     "no picture": "is no picture of a known format",
     "JPEG": "is no picture of a known format .PNG, BMP, GIF or TIFF",
     "cut": "cannot be decoded",
