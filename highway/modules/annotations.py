@@ -80,11 +80,12 @@ def parse_annotation(contents: bytes) -> Annotation:
     height, width = _size(root)
     found = Annotation(height, width, [], [], [], [])
     for number, element in enumerate(root.iterfind("object"), 1):
+        parts = {part.tag: part for part in element}
         try:
-            found.names.append(_name(element))
-            found.boxes.append(_box(element))
-            found.difficult.append(_flag(element, "difficult"))
-            found.truncated.append(_flag(element, "truncated"))
+            found.names.append(_name(parts.get("name")))
+            found.boxes.append(_box(parts.get("bndbox")))
+            found.difficult.append(_flag(parts.get("difficult")))
+            found.truncated.append(_flag(parts.get("truncated")))
         except DecodeError as error:
             raise DecodeError(f"object {number}: {error}") from None
     return found
@@ -111,28 +112,36 @@ def _side(size: ElementTree.Element, tag: str) -> int:
     )
 
 
-def _name(element: ElementTree.Element) -> str:
-    name = (element.findtext("name") or "").strip()
+def _name(element: ElementTree.Element | None) -> str:
+    name = "" if element is None else (element.text or "").strip()
     if not name:
         raise DecodeError("has no <name>; expected that of its class")
     return name
 
 
-def _box(element: ElementTree.Element) -> tuple[float, float, float, float]:
-    box = element.find("bndbox")
-    if box is None:
+def _box(element: ElementTree.Element | None) -> tuple[float, float, float, float]:
+    if element is None:
         raise DecodeError("has no <bndbox>; expected one with <xmin>, <ymin>, <xmax> and <ymax>")
-    x0, y0, x1, y1 = (_coordinate(box, side) for side in _SIDES)
+    sides = {side.tag: side.text for side in element}
+    try:
+        # As nearly all are; what is to be said of the others is found below.
+        x0, y0 = float(sides["xmin"]), float(sides["ymin"])  # type: ignore[arg-type]
+        x1, y1 = float(sides["xmax"]), float(sides["ymax"])  # type: ignore[arg-type]
+        if -_FARTHEST < x0 <= x1 < _FARTHEST and -_FARTHEST < y0 <= y1 < _FARTHEST:
+            return x0, y0, x1, y1
+    except (KeyError, TypeError, ValueError):
+        pass
+    x0, y0, x1, y1 = (_coordinate(sides, side) for side in _SIDES)
     if x0 > x1 or y0 > y1:
         low, high, tags = (x0, x1, "<xmin>, <xmax>") if x0 > x1 else (y0, y1, "<ymin>, <ymax>")
         raise DecodeError(f"<bndbox>, {tags} are {low:g} and {high:g}; expected the smaller one first")
     return x0, y0, x1, y1
 
 
-def _coordinate(box: ElementTree.Element, tag: str) -> float:
-    text = box.findtext(tag)
-    if text is None:
+def _coordinate(sides: dict[str, str | None], tag: str) -> float:
+    if tag not in sides:
         raise DecodeError(f"<bndbox> has no <{tag}>")
+    text = sides[tag] or ""
     try:
         found = float(text)
     except ValueError:
@@ -142,8 +151,12 @@ def _coordinate(box: ElementTree.Element, tag: str) -> float:
     return max(-_FARTHEST, min(found, _FARTHEST))
 
 
-def _flag(element: ElementTree.Element, tag: str) -> bool:
-    text = (element.findtext(tag) or "").strip()
-    if text in ("", "0", "1"):
-        return text == "1"
-    raise DecodeError(f"<{tag}> is {text[:100]!r}; expected 0 or 1")
+def _flag(element: ElementTree.Element | None) -> bool:
+    text = None if element is None else element.text
+
+    if text is None or text == "0":
+        return False
+    if text.strip() in ("", "0", "1"):
+        return text.strip() == "1"
+    assert element is not None
+    raise DecodeError(f"<{element.tag}> is {text[:100]!r}; expected 0 or 1")

@@ -26,16 +26,29 @@ def read_whole(path: bytes, most: int) -> bytes:
     """
     try:
         # A pipe is opened at once, and refused, instead of waiting for who writes into it.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            found = os.fstat(file.fileno())
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode):
                 raise ReadError("is no regular file")
             if found.st_size > most:
                 raise ReadError(f"has {found.st_size} bytes; allowed are {most}")
-            return file.read(most + 1)
+            return _contents(file, found.st_size)
+        finally:
+            os.close(file)
     except ReadError:
         raise
     except OSError as error:
         if error.errno in _MACHINE:
             raise
         raise ReadError(f"cannot be read: {error.strerror}") from None
+
+
+def _contents(file: int, size: int) -> bytes:
+    contents = os.read(file, size)
+    while len(contents) < size:
+        more = os.read(file, size - len(contents))
+        if not more:
+            break
+        contents += more
+    return contents

@@ -184,7 +184,7 @@ def _table(name: str, values: Any) -> NDArray[Any]:
     try:
         table = np.asarray(values)
     except ValueError:
-        table = np.empty(0, object)
+        table = np.empty(1, object)
     if table.ndim not in (1, 2) or (table.dtype.kind not in "iuf" and table.size):
         raise ArgumentError(
             f"ListReader: {name} is an array of {table.dtype} and shape {table.shape}; expected whole numbers or "
@@ -221,7 +221,7 @@ def _objects(boxes: Sequence[Any], labels: Any, count: int, classes: list[str] |
                     "expected as many"
                 )
         filled = [row for row in rows if len(row)]
-        flat = np.concatenate(filled) if filled else np.empty(0, np.int64)
+        flat = _table("labels", np.concatenate(filled) if filled else [])
         _check_numbers(flat, classes)
     return Objects(counts, np.concatenate(tables), flat)
 
