@@ -14,7 +14,7 @@ from highway.options import FITS, parser
 
 if TYPE_CHECKING:
     from highway.engine import Module, Stage
-    from highway.modules.images import ImageReader
+    from highway.modules import ImageFileReader, VOCReader
     from highway.transforms import Normalize, Transform
     from highway.transforms.fit import Fit
 
@@ -255,7 +255,7 @@ def _keygen(options: argparse.Namespace) -> int:
 
 def _pipeline(
     options: argparse.Namespace, batch_size: int, epochs: int | None
-) -> tuple[ImageReader, list[Module]]:
+) -> tuple[ImageFileReader | VOCReader, list[Module]]:
     """The reader that the options describe, and all modules."""
     from highway.modules import Augmentations
 
@@ -273,7 +273,7 @@ def _fit(options: argparse.Namespace) -> Fit:
     return kinds[FITS.index(options.fit)]()
 
 
-def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit) -> ImageReader:
+def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit) -> ImageFileReader | VOCReader:
     arguments: dict[str, Any] = {
         "fit": fit,
         "shuffle": options.shuffle,
@@ -303,7 +303,7 @@ def _transforms(options: argparse.Namespace) -> list[Transform]:
     return [*flip, Normalize()] if options.normalize else flip
 
 
-def _tell_bad_files(reader: ImageReader) -> None:
+def _tell_bad_files(reader: ImageFileReader | VOCReader) -> None:
     errors = reader.errors
     if errors:
         done = "left out" if reader.on_error == "skip" else "replaced by others"
