@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugmentWide: the published operations and strengths, and what they do to what is with images."""
+"""RandAugment and TrivialAugmentWide: the published operations and strengths, and what becomes of boxes."""
 
 import numpy as np
 import pytest
