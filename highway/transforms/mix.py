@@ -230,11 +230,13 @@ class CutMix(_Mixing):
 def _half_of_beta(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The lower half of Beta(alpha, alpha): its distribution function, 0 to 1, at places from 0 to 1/2.
 
-    With t = x**alpha the density is (1 - t**(1/alpha))**(alpha - 1) / alpha, which is smooth up to the middle.
+    Below 1 the density has no limit at 0; over t = x**alpha it is (1 - x)**(alpha - 1) / alpha, which is smooth.
     """
-    t = np.linspace(0.0, 0.5**alpha, _STEPS + 1)
-    x = t ** (1 / alpha)
-    density = (1 - x) ** (alpha - 1)
-    steps = (density[1:] + density[:-1]) / 2
-    reached = np.concatenate(([0.0], np.cumsum(steps)))
+    if alpha < 1:
+        x = np.linspace(0.0, 0.5**alpha, _STEPS + 1) ** (1 / alpha)
+        density = (1 - x) ** (alpha - 1)
+    else:
+        x = np.linspace(0.0, 0.5, _STEPS + 1)
+        density = (4 * x * (1 - x)) ** (alpha - 1)
+    reached = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
     return reached / reached[-1], x
