@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from highway.arguments import flag, number
+from highway.arguments import flag, number, whole
 from highway.errors import (
     ArgumentError,
     DatasetError,
@@ -153,6 +153,7 @@ class VOCReader(ImageReader):
         difficult = flag(self.name, "difficult", difficult)
         one_based = flag(self.name, "one_based", one_based)
         masks = flag(self.name, "masks", masks)
+        mask_fill = whole(self.name, "mask_fill", mask_fill, 0, 255)
         given = None if classes is None else _checked_classes(classes)
         folder = _Folder(root)
         stems = folder.stems(split, masks)
