@@ -23,10 +23,11 @@ def albumentations_chain(*, boxes=True):
     return Albumentations(A.Compose(steps, bbox_params=A.BboxParams(format="pascal_voc") if boxes else None))
 
 
-def torchvision_chain():
+def torchvision_chain(*, boxes=True):
     from torchvision.transforms import v2
 
-    return TorchVision(v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(64), v2.SanitizeBoundingBoxes()]))
+    steps = [v2.RandomHorizontalFlip(), v2.RandomCrop(64)]
+    return TorchVision(v2.Compose([*steps, v2.SanitizeBoundingBoxes()] if boxes else steps))
 
 
 MAKERS = [
