@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from voc_folders import annotation, only_batch, thing, voc_folder
 
 from highway.engine import Pipeline
@@ -223,3 +225,27 @@ def test_parsed_values():
         annotation(thing(), thing("cat", difficult=1, truncated=1), size=(3, 4)).encode()
     )
     assert found == (3, 4, ["dog", "cat"], [(11.0, 21.0, 30.0, 50.0)] * 2, [False, True], [False, True])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_damaged_files_are_decode_errors_or_sound(data):
+    """Whatever is cut out, put in or changed: a DecodeError, or boxes that are in order."""
+    text = annotation(thing(difficult=1), thing("cat", (1, 2.5, 3, 4), truncated=0)).encode()
+    for _ in range(data.draw(st.integers(1, 4))):
+        at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 30))
+        piece = data.draw(
+            st.binary(max_size=6)
+            | st.sampled_from(
+                [b"<object>", b"</object>", b"<bndbox/>", b"-9e99", b"nan", b"&#0;", b"&lt;", b"<!--", b"1_0"]
+            )
+        )
+        text = text[:at] + piece + text[at + length :]
+    try:
+        found = parse_annotation(text)
+    except DecodeError:
+        return
+    assert len(found.names) == len(found.boxes) == len(found.difficult) == len(found.truncated)
+    assert all(found.names) and found.height >= 0 and found.width >= 0
+    for x0, y0, x1, y1 in found.boxes:
+        assert x0 <= x1 and y0 <= y1 and np.isfinite((x0, y0, x1, y1)).all()

@@ -7,13 +7,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from pictures import jpeg_bytes, photograph
+from pictures import class_folders, jpeg_bytes, photograph
 from PIL import Image
 from voc_folders import annotation, only_batch, thing, voc_folder
 
-from highway.engine import Pipeline
+from highway.engine import Pipeline, Stage
 from highway.errors import ArgumentError, DatasetError, DecodeError, EmptyDatasetError, TooManyErrors
-from highway.modules import Augmentations, VOCReader
+from highway.modules import Augmentations, ImageFileReader, VOCReader
 from highway.modules.voc import VOC_CLASSES
 from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
 
@@ -223,6 +223,51 @@ def test_flips_are_the_same_as_without_the_reader(folder):
         if y:
             y0, y1 = 40 - y1, 40 - y0
         np.testing.assert_allclose(batch.boxes_of(i), np.stack((x0, y0, x1, y1), axis=1), atol=1e-4)
+
+
+class Pass(Stage):
+    """Nothing, so that no reader does what is behind it."""
+
+    def process(self, batch):
+        return batch
+
+
+@pytest.mark.parametrize(
+    "fit", [Letterbox(), RandomResizedCrop(scale=(0.2, 0.7))], ids=["letterbox", "random"]
+)
+def test_the_reader_flips_as_the_stage_does(folder, fit):
+    def run(*between):
+        reader = VOCReader(folder, 11, (41, 53), fit=fit, epochs=2)
+        return epoch_of(reader, *between, Augmentations([FlipX(), FlipY(), Normalize()]))
+
+    for mine, other in zip(run(), run(Pass()), strict=True):
+        assert mine.keys == other.keys and mine.offsets.tolist() == other.offsets.tolist()
+        for name in (*mine.fields, *mine.extras):
+            np.testing.assert_array_equal(mine[name], other[name])
+
+
+class Inwards(FlipX):
+    """A flip with its own way with boxes."""
+
+    def apply_boxes(self, boxes, owners, params, shape):
+        return boxes + 1, None
+
+
+class Renamed(Normalize):
+    """Normalize that does something to labels."""
+
+    def apply_labels(self, labels, params):
+        return labels + 100
+
+
+def test_the_reader_leaves_what_was_made_to_do_more(folder, tmp_path):
+    plain = only_batch(VOCReader(folder, 11, (40, 50), epochs=1, shuffle=False))
+    own = only_batch(VOCReader(folder, 11, (40, 50), epochs=1, shuffle=False), Augmentations([Inwards(1)]))
+    np.testing.assert_array_equal(own.images, plain.images[:, :, ::-1])
+    np.testing.assert_array_equal(own.boxes, plain.boxes + 1)
+    photos = class_folders(tmp_path, classes=2, each=1)
+    batch = only_batch(ImageFileReader(photos, 2, (8, 8), epochs=1), Augmentations([FlipX(), Renamed()]))
+    assert sorted(batch.labels.tolist()) == [100, 101] and batch.images.shape == (2, 3, 8, 8)
 
 
 def test_boxes_go_before_normalize(folder):

@@ -23,6 +23,19 @@ __all__ = ["Finish", "Finishing"]
 _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
 
 
+# What a reader does to boxes and masks itself.
+_ANNOTATIONS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints", "apply_labels")
+
+
+def _plain(step: FlipX | FlipY | Values) -> bool:
+    """Whether it does to what belongs to the images what its family does: a subclass may swap labels, say."""
+    family = next(family for family in (FlipX, FlipY, Values) if isinstance(step, family))
+    mine, its = type(step), vars(step)
+    if family is not Values and mine.look not in _AXES:  # type: ignore[union-attr]
+        return False
+    return all(getattr(mine, name) is getattr(family, name) and name not in its for name in _ANNOTATIONS)
+
+
 class Finish:
     """The first transforms of the Augmentations behind a reader, done while its images are written.
 
@@ -47,9 +60,9 @@ class Finish:
         self._flips: list[tuple[int, FlipX | FlipY]] = []
         self._normalize: Values | None = None
         for step in steps:
-            if isinstance(step, (FlipX, FlipY)) and is_moving(step) and type(step).look in _AXES:
+            if isinstance(step, (FlipX, FlipY)) and is_moving(step) and _plain(step):
                 self._flips.append((self.count, step))
-            elif isinstance(step, Values) and unchanged(step, Values):
+            elif isinstance(step, Values) and unchanged(step, Values) and _plain(step):
                 self._normalize = step
                 self.count += 1
                 return

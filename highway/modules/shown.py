@@ -91,14 +91,16 @@ class Shown(NamedTuple):
         ends *= scales[:, None][owners]
         ends += targets[:, :1][owners]
         shown = np.clip(ends, targets[:, :1][owners], targets[:, 1:][owners])
-        if self.mirrored.any():
-            shown = _mirrored(shown, self.mirrored[owners], np.array((shape[1], shape[0]), np.float64))
         found = shown.astype(np.float32)
         # Of what is returned: rounded to float32, thin boxes may be nothing.
         sides = found[:, 1] - found[:, 0]
         area, left = (ends[:, 1] - ends[:, 0]).prod(axis=1), (shown[:, 1] - shown[:, 0]).prod(axis=1)
         # A part of 1 is met by what is shown whole, however its corners were rounded.
         kept: NDArray[np.bool_] = (sides > 0).all(axis=1) & (left >= min_visible * area * (1 - 1e-9))
+        if self.mirrored.any():
+            # Rounded before, as boxes are that transforms mirror: the same bits.
+            size = np.array((shape[1], shape[0]), np.float64)
+            found = _mirrored(found.astype(np.float64), self.mirrored[owners], size).astype(np.float32)
         return found.reshape(-1, 4), kept
 
 

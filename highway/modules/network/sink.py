@@ -33,7 +33,7 @@ class ZMQSink(Outlet):
         Listen at the address (any number of sources connect), or connect to a source that listens.
     delivery : {"exactly-once", "at-most-once", "msgpack-numpy"}
         What is promised; both ends need the same. "at-most-once" repairs no loss; "msgpack-numpy" speaks to programs
-        without Highway, a list of arrays a message over PUSH and PULL.
+        without Highway, a list of arrays a message over PUSH and PULL: the fields, and the offsets of ragged ones.
     window : int
         Batches that may be under way to a training machine, 1 to 1024; a worker asks for twice as many.
     secret : bytes, str or path, optional
