@@ -68,10 +68,8 @@ def test_samples_have_the_same_bits_in_any_batch(make):
 @pytest.mark.parametrize("make", MAKERS)
 def test_any_number_of_threads_gives_the_same(make):
     def images(workers):
-        chain = [albumentations_chain(boxes=False)] if make is albumentations_chain else [make()]
-        with Pipeline(
-            [Noise(8, (70, 70), epochs=1, size=64), Augmentations(chain, workers=workers)]
-        ) as pipeline:
+        stage = Augmentations([make(boxes=False)], workers=workers)
+        with Pipeline([Noise(8, (70, 70), epochs=1, size=64), stage]) as pipeline:
             return [batch.images for batch in pipeline]
 
     assert all(map(np.array_equal, images(1), images(6)))
