@@ -23,10 +23,11 @@ def albumentations_chain(*, boxes=True):
     return Albumentations(A.Compose(steps, bbox_params=A.BboxParams(format="pascal_voc") if boxes else None))
 
 
-def torchvision_chain():
+def torchvision_chain(*, boxes=True):
     from torchvision.transforms import v2
 
-    return TorchVision(v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(64), v2.SanitizeBoundingBoxes()]))
+    steps = [v2.RandomHorizontalFlip(), v2.RandomCrop(64)]
+    return TorchVision(v2.Compose([*steps, v2.SanitizeBoundingBoxes()] if boxes else steps))
 
 
 MAKERS = [
@@ -67,10 +68,8 @@ def test_samples_have_the_same_bits_in_any_batch(make):
 @pytest.mark.parametrize("make", MAKERS)
 def test_any_number_of_threads_gives_the_same(make):
     def images(workers):
-        chain = [albumentations_chain(boxes=False)] if make is albumentations_chain else [make()]
-        with Pipeline(
-            [Noise(8, (70, 70), epochs=1, size=64), Augmentations(chain, workers=workers)]
-        ) as pipeline:
+        stage = Augmentations([make(boxes=False)], workers=workers)
+        with Pipeline([Noise(8, (70, 70), epochs=1, size=64), stage]) as pipeline:
             return [batch.images for batch in pipeline]
 
     assert all(map(np.array_equal, images(1), images(6)))
