@@ -70,8 +70,8 @@ def written(folder, key):
 
 
 def assert_as_written(folder, reader, shape):
-    scale = min(shape[0] / 60, shape[1] / 80) if folder is not REAL else min(shape[0] / 480, shape[1] / 640)
-    size = (60, 80) if folder is not REAL else (480, 640)
+    scale = min(shape[0] / 60, shape[1] / 80) if folder is not CELLS else min(shape[0] / 480, shape[1] / 640)
+    size = (60, 80) if folder is not CELLS else (480, 640)
     left, top = ((shape[1] - round(size[1] * scale)) // 2, (shape[0] - round(size[0] * scale)) // 2)
     seen = []
     for batch in epoch_of(reader):
