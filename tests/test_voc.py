@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pictures import class_folders, jpeg_bytes, photograph
 from PIL import Image
-from voc_folders import annotation, only_batch, thing, voc_folder
+from voc_folders import CELLS, annotation, needs_cells, only_batch, thing, voc_folder
 
 from highway.engine import Pipeline, Stage
 from highway.errors import ArgumentError, DatasetError, DecodeError, EmptyDatasetError, TooManyErrors
@@ -17,7 +17,6 @@ from highway.modules import Augmentations, ImageFileReader, VOCReader
 from highway.modules.voc import VOC_CLASSES
 from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
 
-REAL = Path(os.environ.get("HIGHWAY_VOC", "no folder"))
 """A set of blood cells: pictures of 480 x 640 pixels, of three classes."""
 
 
@@ -71,8 +70,8 @@ def written(folder, key):
 
 
 def assert_as_written(folder, reader, shape):
-    scale = min(shape[0] / 60, shape[1] / 80) if folder is not REAL else min(shape[0] / 480, shape[1] / 640)
-    size = (60, 80) if folder is not REAL else (480, 640)
+    scale = min(shape[0] / 60, shape[1] / 80) if folder is not CELLS else min(shape[0] / 480, shape[1] / 640)
+    size = (60, 80) if folder is not CELLS else (480, 640)
     left, top = ((shape[1] - round(size[1] * scale)) // 2, (shape[0] - round(size[0] * scale)) // 2)
     seen = []
     for batch in epoch_of(reader):
@@ -93,14 +92,14 @@ def test_boxes_labels_and_keys_belong_together(folder):
     ]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="HIGHWAY_VOC names no folder with a set of blood cells")
+@needs_cells
 def test_a_real_set():
     keys = []
     for split in ("train", "val"):
-        reader = VOCReader(REAL, 16, (512, 512), split=split, fit=Letterbox(), epochs=1)
+        reader = VOCReader(CELLS, 16, (512, 512), split=split, fit=Letterbox(), epochs=1)
         assert reader.classes == ["Platelets", "RBC", "WBC"]
-        keys += assert_as_written(REAL, reader, (512, 512))
-        listed = (REAL / "ImageSets/Main" / f"{split}.txt").read_text().split()
+        keys += assert_as_written(CELLS, reader, (512, 512))
+        listed = (CELLS / "ImageSets/Main" / f"{split}.txt").read_text().split()
         assert sorted(keys[-len(listed) :]) == sorted(f"{name}.jpg" for name in listed)
     assert len({*keys}) == len(keys) > 50
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import pytest
 from pictures import jpeg_bytes, photograph
 
 from highway.engine import Pipeline
+
+CELLS = Path(os.environ.get("HIGHWAY_VOC", "no folder"))
+"""A real set, BCCD (blood cells, shenggan 2017), where somebody has it."""
+
+needs_cells = pytest.mark.skipif(not CELLS.is_dir(), reason="HIGHWAY_VOC names no folder with blood cells")
 
 
 def thing(name="dog", box=(11, 21, 30, 50), **more):
