@@ -127,6 +127,16 @@ def test_orientation_can_be_ignored(decoder, folder):
     np.testing.assert_array_equal(image, np.asarray(Image.open(io.BytesIO(KINDS["EXIF 6"]))))
 
 
+def test_orientations(decoder, folder):
+    paths = [os.fsencode(folder / f"EXIF {number}") for number in range(1, 9)]
+    decoder.read([*paths, b"/nowhere"])
+    assert decoder.orientations().tolist() == [*range(1, 9), 1]
+    decoder.read(paths, False)
+    assert decoder.orientations().tolist() == [1] * 8
+    decoder.read([])
+    assert decoder.orientations().dtype == np.int64 and not len(decoder.orientations())
+
+
 def test_big_endian_exif(decoder, tmp_path):
     entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
@@ -391,6 +401,7 @@ def test_closed(folder):
         lambda: decoder.contents(0),
         lambda: decoder.message(0),
         lambda: decoder.status(0),
+        lambda: decoder.orientations(),
         lambda: decoder.leave(),
         lambda: decoder.by_library,
         lambda: decode_into(

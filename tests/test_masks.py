@@ -184,6 +184,8 @@ def test_bad_masks(scenes, kind):
 def test_masks_of_voc(tmp_path):
     mask, picture = scene(0)
     folder = voc_folder(tmp_path, dict.fromkeys("ab", annotation(thing(), size=None)), size=(HEIGHT, WIDTH))
+    with pytest.raises(DatasetError, match="SegmentationClass' cannot be listed"):
+        VOCReader(folder, 2, (96, 160), masks=True)
     (folder / "SegmentationClass").mkdir()
     (folder / "ImageSets/Segmentation").mkdir()
     for name in "ab":

@@ -10,6 +10,7 @@ from concurrency import LIMIT, eventually
 from machines import Machines, noise, nothing_left
 from workbench import Call, Numbers
 
+from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import PeerLostError
 from highway.modules import ZMQSink, ZMQSource
@@ -78,6 +79,19 @@ def test_batches_go_out(machines, foreign, binds):
         for mine, theirs in ((batch.images, images), (batch.labels, labels)):
             assert theirs.dtype == mine.dtype
             assert np.array_equal(theirs, mine)
+    data.wait(LIMIT)
+
+
+def test_offsets_go_out_last(machines, foreign):
+    """Without them, nobody could tell whose boxes are whose."""
+
+    def boxes(batch):
+        return Batch({"boxes": np.ones((3, 4))}, offsets=[0, 2, 3], ragged=["boxes"])
+
+    sink = ZMQSink("tcp://127.0.0.1:*", **FOREIGN)
+    data = machines.add(Numbers(1), Call(boxes), sink)
+    rows, offsets = unpacked(foreign(zmq.PULL, sink.address).recv())
+    assert rows.shape == (3, 4) and offsets.tolist() == [0, 2, 3]
     data.wait(LIMIT)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from highway.arguments import flag, number
+from highway.arguments import flag, number, whole
 from highway.errors import (
     ArgumentError,
     DatasetError,
@@ -153,6 +153,7 @@ class VOCReader(ImageReader):
         difficult = flag(self.name, "difficult", difficult)
         one_based = flag(self.name, "one_based", one_based)
         masks = flag(self.name, "masks", masks)
+        mask_fill = whole(self.name, "mask_fill", mask_fill, 0, 255)
         given = None if classes is None else _checked_classes(classes)
         folder = _Folder(root)
         stems = folder.stems(split, masks)
@@ -165,6 +166,7 @@ class VOCReader(ImageReader):
         self._names = folder.pictures(stems)
         files = None
         if masks:
+            folder.listed(b"SegmentationClass")  # an error where there is none
             paths = [folder.path(b"SegmentationClass", stem + b".png") for stem in stems]
             files = Masks(paths, mask_fill, max_pixels, self.name)
         super().__init__(
@@ -212,10 +214,10 @@ class _Folder:
 
     def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
         self.root = os.path.join(os.fsencode(root), b"")
-        self._annotations = {name[:-4] for name in self._listed(b"Annotations") if name.endswith(b".xml")}
+        self._annotations = {name[:-4] for name in self.listed(b"Annotations") if name.endswith(b".xml")}
         self._pictures: dict[bytes, bytes] = {}
         # Of several with one stem the .jpg counts, or else the first.
-        for name in sorted(self._listed(b"JPEGImages"), key=lambda name: (not name.endswith(b".jpg"), name)):
+        for name in sorted(self.listed(b"JPEGImages"), key=lambda name: (not name.endswith(b".jpg"), name)):
             stem, ending = os.path.splitext(name)
             if ending.lower() in EXTENSIONS:
                 self._pictures.setdefault(stem, name)
@@ -223,7 +225,8 @@ class _Folder:
     def path(self, *parts: bytes) -> bytes:
         return os.path.join(self.root, *parts)
 
-    def _listed(self, part: bytes) -> list[bytes]:
+    def listed(self, part: bytes) -> list[bytes]:
+        """Names in a folder; DatasetError where that is none."""
         try:
             return [name for name in os.listdir(self.path(part)) if not name.startswith(b".")]
         except OSError as error:
@@ -256,9 +259,7 @@ class _Folder:
                 return path
         try:
             there = sorted(
-                os.fsdecode(found)[:-4]
-                for found in self._listed(b"ImageSets/Main")
-                if found.endswith(b".txt")
+                os.fsdecode(found)[:-4] for found in self.listed(b"ImageSets/Main") if found.endswith(b".txt")
             )
         except DatasetError:
             there = []
