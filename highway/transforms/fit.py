@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import resample
-from highway.arguments import number, numbers, whole
+from highway.arguments import number, positive_range, whole
 from highway.arguments import size as checked_size
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
@@ -450,8 +450,8 @@ class RandomResizedCrop(Fit):
         min_visible: float = 0.0,
     ) -> None:
         super().__init__(size, interpolation, min_visible)
-        self.scale = _range(self, "scale", scale, 1.0)
-        self.ratio = _range(self, "ratio", ratio, math.inf)
+        self.scale = positive_range(self._name, "scale", scale, 1.0)
+        self.ratio = positive_range(self._name, "ratio", ratio)
 
     def __repr__(self) -> str:
         return self._shown(scale=self.scale, ratio=self.ratio)
@@ -502,13 +502,3 @@ def _whole_targets(count: int, size: tuple[int, int]) -> NDArray[np.int32]:
     targets[:, 3] = size[0]
     targets.setflags(write=False)
     return targets
-
-
-def _range(fit: Fit, name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
-    pair = numbers(type(fit).__name__, name, value, 0.0)
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
-        limit = "" if math.isinf(most) else f" <= {most:g}"
-        raise ArgumentError(
-            f"{type(fit).__name__}: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}"
-        )
-    return pair[0], pair[1]
