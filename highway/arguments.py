@@ -12,7 +12,7 @@ from highway.errors import ArgumentError
 
 _LARGEST = sys.float_info.max
 
-__all__ = ["flag", "number", "numbers", "size", "whole"]
+__all__ = ["flag", "number", "numbers", "positive_range", "size", "whole"]
 
 
 def flag(owner: str, name: str, value: object) -> bool:
@@ -110,6 +110,27 @@ def numbers(owner: str, name: str, value: object, lowest: float = -math.inf) -> 
     if not value:
         raise ArgumentError(f"{owner}: {name} is {value!r}; expected one number or more")
     return tuple(number(owner, f"{name}[{i}]", item, lowest) for i, item in enumerate(value))
+
+
+def positive_range(owner: str, name: str, value: object, most: float = math.inf) -> tuple[float, float]:
+    """Two numbers, ``0 < low <= high <= most``.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else.
+    """
+    pair = numbers(owner, name, value, 0.0)
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+        limit = "" if math.isinf(most) else f" <= {most:g}"
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}")
+    return pair[0], pair[1]
 
 
 def size(owner: str, name: str, value: object) -> tuple[int, int]:

@@ -6,18 +6,18 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.batch import Batch
 from highway.drawing import draw_boxes, draw_points, overlay_mask, write
 from highway.errors import ArgumentError, MissingPackageError
-from highway.transforms import Normalize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from highway.batch import Batch
 
 __all__ = ["contact_sheet", "save_contact_sheet"]
 
@@ -31,13 +31,29 @@ _PAPER, _INK, _FAINT, _FRAME = (255, 255, 255), (24, 24, 27), (113, 113, 122), (
 _ASPECT = 4 / 3
 
 
+class Numbers(Protocol):
+    """What `Normalize` tells of what it has done."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, or of all, in units of 0 to 1."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, or of all."""
+
+    @property
+    def layout(self) -> str:
+        """NCHW or NHWC."""
+
+
 def contact_sheet(
     batch: Batch,
     classes: Sequence[str] | None = None,
     *,
     columns: int | None = None,
     title: str | None = None,
-    normalize: Normalize | None = None,
+    normalize: Numbers | None = None,
     original: Batch | None = None,
 ) -> Image:
     """Draw every image of a batch, what is known about it over it, and its label and its key below.
@@ -153,7 +169,7 @@ class _Panel(NamedTuple):
     height: int
 
 
-def _panel(batch: Batch, normalize: Normalize | None) -> _Panel:
+def _panel(batch: Batch, normalize: Numbers | None) -> _Panel:
     images = _shown(batch["images"], normalize)
     count, height, width = images.shape[:3]
     if "masks" in batch and (
@@ -171,7 +187,7 @@ def _panel(batch: Batch, normalize: Normalize | None) -> _Panel:
     return _Panel(batch, images, *_tile_size(width, height))
 
 
-def _shown(images: NDArray[Any], normalize: Normalize | None) -> NDArray[np.uint8]:
+def _shown(images: NDArray[Any], normalize: Numbers | None) -> NDArray[np.uint8]:
     """Images as bytes (N, H, W, C)."""
     if not images.size:
         raise ArgumentError(f"contact sheet: images of shape {images.shape} have nothing to show")
@@ -196,7 +212,7 @@ def _shown(images: NDArray[Any], normalize: Normalize | None) -> NDArray[np.uint
     )
 
 
-def _undone(real: NDArray[np.float32], normalize: Normalize) -> NDArray[np.float32]:
+def _undone(real: NDArray[np.float32], normalize: Numbers) -> NDArray[np.float32]:
     mean, std = np.array(normalize.mean, np.float32), np.array(normalize.std, np.float32)
     channels = real.shape[3]
     if len(mean) not in (1, channels) or len(std) not in (1, channels):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from highway.arguments import flag, number, numbers, size, whole
+from highway.arguments import flag, number, numbers, positive_range, size, whole
 from highway.errors import ArgumentError
 
 
@@ -17,6 +17,7 @@ def test_what_passes_is_a_plain_value():
     assert number("M", "x", -1e308) == -1e308
     assert numbers("M", "x", 3) == (3.0,)
     assert numbers("M", "x", [1, 2.5]) == numbers("M", "x", np.array([1, 2.5])) == (1.0, 2.5)
+    assert positive_range("M", "r", [0.5, np.float32(1)], 1) == (0.5, 1.0)
     assert size("M", "s", 5) == (5, 5)
     assert size("M", "s", [5, np.int64(6)]) == (5, 6)
 
@@ -44,6 +45,12 @@ def test_what_passes_is_a_plain_value():
         (lambda: numbers("M", "x", (1, -1), 0), r"M: x\[1\] is -1; expected a number of 0 or more"),
         (lambda: numbers("M", "x", "ab"), "M: x is 'ab'; expected a number"),
         (lambda: numbers("M", "x", np.zeros((2, 2))), "M: x is array"),
+        (
+            lambda: positive_range("M", "r", (0, 1)),
+            r"M: r is \(0, 1\); expected \(low, high\) with 0 < low <= high$",
+        ),
+        (lambda: positive_range("M", "r", (0.5, 2), 1), "0 < low <= high <= 1"),
+        (lambda: positive_range("M", "r", 1), "M: r is 1; expected"),
         (lambda: size("M", "s", 0), "M: s is 0; expected a whole number from 1 to 65536"),
         (lambda: size("M", "s", (5, 65537)), r"M: s\[1\] is 65537"),
         (

@@ -218,7 +218,7 @@ def test_what_arrays_have_to_be():
     with pytest.raises(ArgumentError, match="CenterFit: size is missing"):
         apply(CenterFit(), np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(ArgumentError, match=r"float32.*before Normalize"):
-        apply(CenterFit(2), np.zeros((1, 4, 4, 3), np.float32))
+        apply(CenterFit(2), np.zeros((1, 3, 4, 8), np.float32))
     with pytest.raises(ArgumentError, match="fill has 2 values for images of 3 channels"):
         apply(Letterbox((2, 9), fill=(1, 2)), np.zeros((1, 4, 4, 3), np.uint8))
 

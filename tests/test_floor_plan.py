@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "modules": {"errors", "_core", "engine", "transforms"} | MIDDLE,
     "environment": {"errors", "_core", "engine"} | MIDDLE,
     "drawing": set(),
-    "sheet": {"errors", "drawing", "transforms"} | MIDDLE,
+    "sheet": {"errors", "drawing"} | MIDDLE,
     "terminal": {"errors", "engine"} | MIDDLE,
     "demo": {"errors", "engine", "modules", "transforms", "environment", "sheet", "terminal"} | MIDDLE,
     "serve": {"errors", "engine", "modules", "transforms", "terminal"} | MIDDLE,

@@ -238,3 +238,35 @@ def test_shapes_of_centred_windows_must_agree(shapes):
     heights, widths = (np.ones(count, np.int64) for count in shapes[:2])
     with pytest.raises(ValueError, match="center_windows: 3 heights"):
         resample.center_windows(heights, widths, 1, 1, np.empty(shapes[2]))
+
+
+@pytest.mark.parametrize("filter_", resample.FILTERS)
+@pytest.mark.parametrize("window", [(0, 0, 70, 50), (3.5, 2.25, 60, 41)])
+def test_floats_agree_with_pillow(filter_, window):
+    image = np.random.default_rng(1).normal(0, 3, (50, 70, 3)).astype(np.float32)
+    for size in ((20, 30), (75, 100)):
+        out = np.zeros((1, *size, 3), np.float32)
+        target = np.array([[0, 0, size[1], size[0]]], np.int32)
+        number = resample.FILTERS.index(filter_)
+        resample.resize_batch(image[None], np.array([window], float), target, as_is(1), number, out)
+        for channel in range(3):
+            picture = Image.fromarray(image[:, :, channel])
+            expected = picture.resize((size[1], size[0]), PIL_FILTERS[filter_], box=window)
+            # Weights have 14 bits.
+            assert np.abs(out[0, :, :, channel] - np.asarray(expected)).max() < 0.005
+
+
+def test_mirrored_images_are_mirror_images():
+    images = np.random.default_rng(2).integers(0, 256, (4, 33, 47, 3), dtype=np.uint8)
+    flags = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.uint8)
+    windows, targets = np.array([[4, 3, 40.5, 30]] * 4), np.array([[2, 1, 22, 19]] * 4, np.int32)
+    for dtype in (np.uint8, np.float32):
+        plain, mirrored = (np.full((4, 20, 25, 3), 9, dtype) for _ in range(2))
+        resample.resize_batch(images.astype(dtype), windows, targets, as_is(4), 2, plain)
+        resample.resize_batch(images.astype(dtype), windows, targets, flags, 2, mirrored)
+        for i, (x, y) in enumerate(flags):
+            expected = plain[i].copy()
+            inside = expected[1:19, 2:22]
+            expected[1:19, 2:22] = inside[:: -1 if y else 1, :: -1 if x else 1]
+            difference = np.abs(mirrored[i].astype(float) - expected)
+            assert difference.max() <= (0 if dtype == np.uint8 else 1e-3), i

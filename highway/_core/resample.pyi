@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,10 +13,10 @@ def center_windows(
     windows: NDArray[np.float64],
 ) -> None: ...
 def resize_batch(
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     windows: NDArray[np.float64],
     targets: NDArray[np.int32],
     mirrored: NDArray[np.uint8],
     filter: int,
-    out: NDArray[np.uint8],
+    out: NDArray[Any],
 ) -> None: ...

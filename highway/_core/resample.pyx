@@ -1,4 +1,4 @@
-"""Windows of pictures, and antialiased resampling of those of 8-bit images that are in memory already."""
+"""Windows of pictures, and antialiased resampling of those of images that are in memory already."""
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
@@ -19,9 +19,15 @@ cdef extern from "resampler.h" nogil:
     void hw_buffer_free(hw_buffer *buffer)
     int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,
                           ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride, hw_buffer *work)
+    int hw_resample_floats(const hw_axis *x, const hw_axis *y, const float *image, ptrdiff_t row_stride,
+                           int channels, float *out, ptrdiff_t out_stride, hw_buffer *work)
 
 cdef extern from "string.h" nogil:
     void *memset(void *, int, size_t)
+
+ctypedef fused value:
+    uint8_t
+    float
 
 FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 assert len(FILTERS) == HW_FILTERS
@@ -81,8 +87,8 @@ cdef int check_placement(
 
 
 cdef int resize_all(
-    const uint8_t[:, :, :, ::1] images, const double[:, ::1] windows, const int32_t[:, ::1] targets,
-    const uint8_t[:, ::1] mirrored, int filter, int variant, uint8_t[:, :, :, ::1] out,
+    const value[:, :, :, ::1] images, const double[:, ::1] windows, const int32_t[:, ::1] targets,
+    const uint8_t[:, ::1] mirrored, int filter, int variant, value[:, :, :, ::1] out,
 ) noexcept nogil:
     cdef hw_axis x, y
     cdef hw_buffer work
@@ -103,10 +109,16 @@ cdef int resize_all(
                 mirrored[i, 1] != 0,
             )
         if not status:
-            status = hw_resample_image(
-                variant, &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
-                &out[i, targets[i, 1], targets[i, 0], 0], out.shape[2] * channels, &work,
-            )
+            if value is uint8_t:
+                status = hw_resample_image(
+                    variant, &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
+                    &out[i, targets[i, 1], targets[i, 0], 0], out.shape[2] * channels, &work,
+                )
+            else:
+                status = hw_resample_floats(
+                    &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
+                    &out[i, targets[i, 1], targets[i, 0], 0], out.shape[2] * channels, &work,
+                )
         if status:
             break
     hw_axis_free(&x)
@@ -116,18 +128,18 @@ cdef int resize_all(
 
 
 def resize_batch(
-    const uint8_t[:, :, :, ::1] images not None,
+    const value[:, :, :, ::1] images not None,
     const double[:, ::1] windows not None,
     const int32_t[:, ::1] targets not None,
     const uint8_t[:, ::1] mirrored not None,
     int filter,
-    uint8_t[:, :, :, ::1] out not None,
+    value[:, :, :, ::1] out not None,
 ):
     """Resample one window of every image into a rectangle of `out`.
 
     Parameters
     ----------
-    images : uint8 (N, H, W, C)
+    images : uint8 or float32 (N, H, W, C)
     windows : float64 (N, 4)
         x0, y0, x1, y1 in pixels of the image, within it; need not be whole numbers.
     targets : int32 (N, 4)
@@ -136,7 +148,7 @@ def resize_batch(
         Not 0: what goes into the target is mirrored left to right, and top to bottom.
     filter : int
         Index into `FILTERS`.
-    out : uint8 (N, H', W', C)
+    out : (N, H', W', C), as images
 
     Raises
     ------

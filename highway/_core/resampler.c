@@ -527,3 +527,47 @@ int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_
     }
     return 0;
 }
+
+/* ---- floats ---- */
+
+static void combine_floats(const float *const *rows, const int16_t *weights, int count, float *out,
+                           ptrdiff_t n) {
+    const float scale = 1.0f / WEIGHT_ONE;
+    memset(out, 0, (size_t)n * sizeof *out);
+    for (int k = 0; k < count; k++) {
+        const float weight = (float)weights[k] * scale;
+        const float *row = rows[k];
+        if (weights[k] == 0) continue; /* what has no weight may be no number */
+        for (ptrdiff_t i = 0; i < n; i++) out[i] += row[i] * weight;
+    }
+}
+
+static void resample_floats(const hw_axis *x, const float *row, int channels, float *out) {
+    const float scale = 1.0f / WEIGHT_ONE;
+    for (int i = 0; i < x->out_size; i++) {
+        const float *in = row + (ptrdiff_t)(x->first[i] - x->lowest) * channels;
+        const int16_t *weights = x->weights + (size_t)i * (size_t)x->stride;
+        for (int c = 0; c < channels; c++) {
+            float sum = 0.0f;
+            for (int k = 0; k < x->taps; k++)
+                if (weights[k] != 0) sum += in[k * channels + c] * ((float)weights[k] * scale);
+            out[i * channels + c] = sum;
+        }
+    }
+}
+
+int hw_resample_floats(const hw_axis *x, const hw_axis *y, const float *image, ptrdiff_t row_stride,
+                       int channels, float *out, ptrdiff_t out_stride, hw_buffer *work) {
+    const size_t pointers = (size_t)y->taps * sizeof(float *);
+    const ptrdiff_t used = (ptrdiff_t)(x->highest - x->lowest) * channels;
+    if (hw_buffer_reserve(work, pointers + (size_t)used * sizeof(float))) return -1;
+    const float **rows = (const float **)work->bytes;
+    float *combined = (float *)(work->bytes + pointers);
+    for (int i = 0; i < y->out_size; i++) {
+        for (int k = 0; k < y->taps; k++)
+            rows[k] = image + (ptrdiff_t)(y->first[i] + k) * row_stride + (ptrdiff_t)x->lowest * channels;
+        combine_floats(rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined, used);
+        resample_floats(x, combined, channels, out + (ptrdiff_t)i * out_stride);
+    }
+    return 0;
+}

@@ -58,4 +58,8 @@ int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_
                       ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride,
                       hw_buffer *work);
 
+/* The same of floats; strides are in floats. In float, each sum in the order of the inputs. */
+int hw_resample_floats(const hw_axis *x, const hw_axis *y, const float *image, ptrdiff_t row_stride,
+                       int channels, float *out, ptrdiff_t out_stride, hw_buffer *work);
+
 #endif

@@ -81,7 +81,7 @@ class Augmentations(Stage):
     def __repr__(self) -> str:
         return (
             f"Augmentations([{', '.join(map(repr, self.transforms))}], deterministic={self.deterministic}, "
-            f"seed={self.seed})"
+            f"{f'mask_fill={self.mask_fill}, ' if self.mask_fill else ''}seed={self.seed})"
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import number, numbers
+from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
@@ -75,8 +75,8 @@ class RandomErasing(Transform):
         value: float | Sequence[float] | str = 0,
     ) -> None:
         self.p = number("RandomErasing", "p", p, 0, 1)
-        self.scale = _range("scale", scale, 1.0)
-        self.ratio = _range("ratio", ratio, math.inf)
+        self.scale = positive_range("RandomErasing", "scale", scale, 1.0)
+        self.ratio = positive_range("RandomErasing", "ratio", ratio)
         if isinstance(value, str) and value != "random":
             raise ArgumentError(f"RandomErasing: value is {value!r}; expected numbers or 'random'")
         self.value = value
@@ -174,13 +174,3 @@ def _sides(images: NDArray[Any]) -> tuple[int, int]:
             f"RandomErasing: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C) or (N, C, H, W)"
         )
     return images.shape[2:4] if _is_planar(images) else images.shape[1:3]
-
-
-def _range(name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
-    pair = numbers("RandomErasing", name, value, 0.0)
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
-        limit = "" if math.isinf(most) else f" <= {most:g}"
-        raise ArgumentError(
-            f"RandomErasing: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}"
-        )
-    return pair[0], pair[1]

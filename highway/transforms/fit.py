@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import resample
-from highway.arguments import number, numbers, whole
+from highway.arguments import number, positive_range, whole
 from highway.arguments import size as checked_size
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
@@ -173,10 +173,12 @@ class Fit(Transform):
     def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
         """Windows for images of shape (N, H, W, C)."""
         images = batch["images"]
-        if images.ndim != 4 or images.dtype != np.uint8:
+        if images.ndim != 4 or not (
+            images.dtype == np.uint8 or (images.dtype == np.float32 and images.shape[3] <= 4)
+        ):
             raise ArgumentError(
-                f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C) - "
-                "put it before Normalize"
+                f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C), or "
+                "float32 with at most 4 channels - put it before Normalize"
             )
         count, height, width = images.shape[:3]
         return self.choose(
@@ -202,27 +204,27 @@ class Fit(Transform):
         self.colour(shape[2])
         return (*self.output_size(*shape[:2]), shape[2])
 
-    def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[np.uint8]:
-        """Resample the windows: uint8 (N, H, W, C) to (N, *size, C)."""
+    def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[Any]:
+        """Resample the windows: uint8 or float32 (N, H, W, C) to (N, *size, C)."""
         return self.resampled(images, params, np.zeros((len(images), 2), np.bool_))
 
     def resampled(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[Any],
         placement: Placement,
         mirrored: NDArray[np.bool_],
         size: tuple[int, int] | None = None,
-    ) -> NDArray[np.uint8]:
+    ) -> NDArray[Any]:
         """Resample windows, those that are `mirrored` (bool (N, 2)) left to right and top to bottom.
 
         Returns
         -------
-        uint8 (N, *size, C)
+        as images, (N, *size, C)
             By default of the output's own size.
         """
         count, height, width, channels = images.shape
         size = self.output_size(height, width) if size is None else size
-        out = empty((count, *size, channels), np.uint8)
+        out = empty((count, *size, channels), images.dtype)
         uncovered = self.uncovered(placement.targets, size)
         if uncovered.any():
             out[uncovered] = self.colour(channels)
@@ -448,8 +450,8 @@ class RandomResizedCrop(Fit):
         min_visible: float = 0.0,
     ) -> None:
         super().__init__(size, interpolation, min_visible)
-        self.scale = _range(self, "scale", scale, 1.0)
-        self.ratio = _range(self, "ratio", ratio, math.inf)
+        self.scale = positive_range(self._name, "scale", scale, 1.0)
+        self.ratio = positive_range(self._name, "ratio", ratio)
 
     def __repr__(self) -> str:
         return self._shown(scale=self.scale, ratio=self.ratio)
@@ -500,13 +502,3 @@ def _whole_targets(count: int, size: tuple[int, int]) -> NDArray[np.int32]:
     targets[:, 3] = size[0]
     targets.setflags(write=False)
     return targets
-
-
-def _range(fit: Fit, name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
-    pair = numbers(type(fit).__name__, name, value, 0.0)
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
-        limit = "" if math.isinf(most) else f" <= {most:g}"
-        raise ArgumentError(
-            f"{type(fit).__name__}: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}"
-        )
-    return pair[0], pair[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from highway._core import geometry as kernels
 from highway._core import warp
-from highway.arguments import number, numbers
+from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
@@ -335,7 +335,7 @@ class Affine(Warp):
         self.translate = translate
         self._translate = (0.0, 0.0) if translate is None else _parts("Affine", "translate", translate)
         self.scale = scale
-        self._scale = (1.0, 1.0) if scale is None else _factors("Affine", scale)
+        self._scale = (1.0, 1.0) if scale is None else positive_range("Affine", "scale", scale)
         self.shear = shear
         self._shear_x, self._shear_y = _shears(shear)
 
@@ -478,7 +478,7 @@ class Zoom(Warp):
     ) -> None:
         super().__init__(p, interpolation, fill, min_visible)
         self.scale = scale
-        self._scale = _factors("Zoom", scale)
+        self._scale = positive_range("Zoom", "scale", scale)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
         """Zooms."""
@@ -653,13 +653,6 @@ def _range(owner: str, name: str, value: object, most: float = math.inf) -> tupl
     if len(found) != 2 or not -most <= found[0] <= found[1] <= most:
         limits = "" if math.isinf(most) else f" from {-most} to {most}"
         raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or two that ascend{limits}")
-    return found[0], found[1]
-
-
-def _factors(owner: str, value: object) -> tuple[float, float]:
-    found = numbers(owner, "scale", value)
-    if len(found) != 2 or not 0 < found[0] <= found[1]:
-        raise ArgumentError(f"{owner}: scale is {value!r}; expected two numbers above 0 that ascend")
     return found[0], found[1]
 
 
