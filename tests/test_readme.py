@@ -5,6 +5,7 @@ import re
 import pytest
 from documents import ROOT, Document
 from pictures import class_folders
+from voc_folders import annotation, thing, voc_folder
 
 from highway.cli import _parser
 from highway.engine import Pipeline
@@ -18,6 +19,8 @@ def test_every_block_has_a_language_that_is_looked_at():
 
 def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    dog = annotation(thing("dog", (11, 11, 40, 50)))
+    voc_folder(tmp_path / "VOCdevkit" / "VOC2012", {f"{number:03}": dog for number in range(20)})
     monkeypatch.chdir(tmp_path)
     shown = {}
     try:
