@@ -273,7 +273,9 @@ def _fit(options: argparse.Namespace) -> Fit:
     return kinds[FITS.index(options.fit)]()
 
 
-def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit) -> ImageFileReader | VOCReader:
+def _reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
+) -> ImageFileReader | VOCReader:
     arguments: dict[str, Any] = {
         "fit": fit,
         "shuffle": options.shuffle,
