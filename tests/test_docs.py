@@ -4,6 +4,7 @@ A Python block that begins with ``# NAME.py`` is a program.
 """
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -11,15 +12,43 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from documents import ROOT, Document
 from pictures import class_folders
+from voc_folders import annotation, thing, voc_folder
 
 import highway
 from highway import errors
 from highway.cli import _parser
 from highway.engine import Pipeline
 from highway.modules import Noise, ZMQSink, ZMQSource
+from highway.transforms import (
+    AutoContrast,
+    CenterFit,
+    ColorJitter,
+    Equalize,
+    FlipX,
+    Gamma,
+    Grayscale,
+    Invert,
+    Letterbox,
+    Normalize,
+    Pad,
+    Posterize,
+    RandomCrop,
+    RandomResizedCrop,
+    Rescale,
+    Resize,
+    Rotate,
+    Sharpness,
+    Slice,
+    Solarize,
+    Stretch,
+    ToFloat,
+    Zoom,
+)
+from highway.transforms.runs import Steps
 from highway.transport import link, security
 
 # Long, and not about the interpreter.
@@ -30,11 +59,12 @@ LIMIT = 60
 PROGRAM = re.compile(r"# (\w+\.py)\n")
 
 DISTRIBUTED = Document("docs/distributed.md")
+TRANSFORMS = Document("docs/transforms.md")
 PROGRAMS = {PROGRAM.match(text)[1]: text for text in DISTRIBUTED.blocks("python") if PROGRAM.match(text)}
 
 
 def test_documents_are_looked_at():
-    assert "docs/distributed.md" in NAMES
+    assert {DISTRIBUTED.name, TRANSFORMS.name} <= {*NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,8 +86,12 @@ def test_command_lines_are_accepted(words):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with pictures and a secret, which the programs find."""
+    """Folders with pictures and a secret, which the programs find."""
     class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    things = thing("dog", (11, 11, 40, 50)), thing("cat", (41, 21, 70, 40), difficult=1)
+    voc_folder(
+        tmp_path / "VOCdevkit" / "VOC2012", {f"{number:03}": annotation(*things) for number in range(20)}
+    )
     security.new_secret_file(tmp_path / "highway.secret")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HIGHWAY_SECRET_FILE", str(tmp_path / "highway.secret"))
@@ -76,6 +110,11 @@ def test_python_blocks_run_one_after_the_other(place, name):
                 value.stop()
     if name == DISTRIBUTED.name:
         assert shown["batches"] == 5
+    if name == TRANSFORMS.name:
+        turned, before = shown["half_turned"].images, shown["batch"].images
+        assert np.array_equal(turned, before[:, ::-1, ::-1])
+        assert shown["squeezed"].images.dtype == np.float32
+        assert os.path.getsize("sheet.png")
 
 
 def test_figures_of_the_other_machines(capsys):
@@ -181,6 +220,52 @@ def test_every_error_of_the_network_is_in_the_table():
     others = {"ArgumentError", "ContractError", "HighwayError", "InsecureWarning", "PipelineStateError"}
     assert shown == used - others
     assert shown <= set(errors.__all__)
+
+
+def test_every_transform_is_in_a_table_with_its_own_signature():
+    section = TRANSFORMS.text.split("## All transforms")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?`(?:, `.*?`)*) \|", section, re.MULTILINE)
+    shown = {}
+    for call in re.findall(r"`(\w+\(.*?\))`(?:,| \||$)", "\n".join(f"{row} |" for row in rows)):
+        name, _, arguments = call[:-1].partition("(")
+        shown[name] = re.findall(r"(?:^|, )([a-z]\w*)(?:=((?:\([^)]*\)|[^,])*))?", arguments)
+    bases = {"Fit", "Transform", "Warp"}
+    elsewhere = {"Albumentations", "Lambda", "TorchVision"}
+    assert shown.keys() == set(highway.transforms.__all__) - bases - elsewhere
+    assert f"These are a few of {len(shown) + len(elsewhere)};" in Document("README.md").text
+    for name, parameters in shown.items():
+        signature = inspect.signature(getattr(highway.transforms, name)).parameters
+        assert [parameter for parameter, _ in parameters] == list(signature), name
+        for parameter, default in parameters:
+            if default:
+                assert eval(default) == signature[parameter].default, (name, parameter)
+
+
+def test_table_of_passes_tells_what_goes_together():
+    def passes(*transforms):
+        return [len(run.steps) for run in Steps(transforms, "test")._runs]
+
+    flip, crop, normalize = FlipX(), RandomCrop(8), Normalize()
+    assert passes(crop, flip, Slice(0, 0, 4, 4), Pad(2), normalize) == [5]
+    assert passes(crop, flip, ToFloat()) == passes(crop, flip, Rescale(1)) == [3]
+    for fit in (Resize(9), CenterFit(9), Stretch(9), RandomResizedCrop(9)):
+        assert passes(flip, crop, fit, flip, crop, normalize) == [5, 1]
+    assert passes(flip, crop, Letterbox(9), flip) == [3, 1]
+    assert passes(flip, Rotate(9), crop, Zoom(), Pad(3), normalize) == [5, 1]
+    assert passes(Rotate(9), Zoom(fill=1)) == passes(Rotate(9), Zoom(interpolation="nearest")) == [1, 1]
+    assert passes(Rotate(9), Stretch(9)) == [1, 1]
+    colours = (
+        ColorJitter(0.4),
+        Gamma(),
+        Grayscale(),
+        Invert(),
+        Solarize(),
+        Posterize(),
+        AutoContrast(),
+        Equalize(),
+    )
+    assert passes(*colours) == [8]
+    assert passes(Gamma(), Sharpness(), Gamma()) == [1, 1, 1]
 
 
 def test_numbers_are_those_of_the_code():

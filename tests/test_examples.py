@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from pictures import jpeg_bytes
 from PIL import Image
+from voc_folders import annotation, thing, voc_folder
 
 import highway
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TESTED = {
+    "detection.py",
     "train_softmax.py",
     "own_parts.py",
     "distributed/data_machine.py",
@@ -99,6 +101,33 @@ def test_own_parts_run():
     assert "images uint8(16, 32, 32, 3), labels [1 2 3 4 1 " in answer.stdout
     for module in ("Checkerboards", "Augmentations", "WithMeans"):
         assert re.search(rf"^{module} +\d(?: \(auto\))? +100 +1600 ", answer.stdout, re.MULTILINE)
+
+
+def test_detection_tells_about_a_batch_and_draws_it(tmp_path):
+    near, far = thing("dog", (11, 11, 40, 50)), thing("cat", (41, 21, 70, 40), difficult=1)
+    root = voc_folder(tmp_path / "voc", {f"{number:03}": annotation(near, far) for number in range(5)})
+    sheet = tmp_path / "sheet.png"
+    answer = run("detection.py", root, "--split", "train", "--batch-size", 4, "-o", sheet)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "images: float32(4, 3, 512, 512), one for each sample" in answer.stdout
+    boxes, flags = (
+        re.search(rf"^{name}: (\w+)\((\d+),.*\), a row for each box$", answer.stdout, re.MULTILINE)
+        for name in ("boxes", "difficult")
+    )
+    assert (boxes[1], flags[1], boxes[2]) == ("float32", "bool", flags[2])
+    told = re.findall(r"^\d{3}\.jpg: (.*)$", answer.stdout, re.MULTILINE)
+    assert len(told) == 4
+    assert {*told} <= {"1 cat, 1 dog", "1 cat", "1 dog", "no boxes"}
+    assert sum(line.count("1 ") for line in told) == int(boxes[2])
+    with Image.open(sheet) as drawn:
+        # Two in a row at least, each beside its original.
+        assert drawn.width > 4 * 320
+
+
+def test_detection_in_another_folder_says_so(tmp_path):
+    answer = run("detection.py", tmp_path)
+    assert answer.returncode == 1
+    assert re.fullmatch(r"detection: VOCReader: .*JPEGImages.*\n", answer.stderr)
 
 
 def address_in(line):

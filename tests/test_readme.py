@@ -2,12 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
 from documents import ROOT, Document
 from pictures import class_folders
+from voc_folders import annotation, thing, voc_folder
 
 from highway.cli import _parser
 from highway.engine import Pipeline
+from highway.modules import Augmentations, VOCReader
+from highway.transforms import ColorJitter, FlipX, Letterbox, Normalize, RandomResizedCrop
 
 README = Document("README.md")
 
@@ -18,6 +22,8 @@ def test_every_block_has_a_language_that_is_looked_at():
 
 def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    dog = annotation(thing("dog", (11, 11, 40, 50)))
+    voc_folder(tmp_path / "VOCdevkit" / "VOC2012", {f"{number:03}": dog for number in range(20)})
     monkeypatch.chdir(tmp_path)
     shown = {}
     try:
@@ -27,6 +33,18 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
         for value in shown.values():
             if isinstance(value, Pipeline):
                 value.stop()
+
+
+def test_example_of_detection_runs_on_one_line_too(tmp_path):
+    root = voc_folder(tmp_path / "VOC2012", {f"{number:03}": annotation(thing()) for number in range(16)})
+    reader = VOCReader(root, 16, (512, 512), split="train", fit=Letterbox())
+    # fmt: off
+    p = Pipeline([reader, Augmentations([RandomResizedCrop((512, 512), scale=(.3, 1), min_visible=.25), FlipX(), ColorJitter(.4, .4, .4, .1), Normalize()])])  # noqa: E501
+    # fmt: on
+    images, labels, boxes = p.dequeue()
+    p.stop()
+    assert (images.dtype, images.shape) == (np.float32, (16, 3, 512, 512))
+    assert (labels.dtype, boxes.dtype, boxes.shape) == (np.int64, np.float32, (len(labels), 4))
 
 
 def test_example_of_the_design_is_there_as_written():

@@ -15,9 +15,16 @@ from highway.engine import Pipeline, Stage
 from highway.errors import ArgumentError, DatasetError, DecodeError, EmptyDatasetError, TooManyErrors
 from highway.modules import Augmentations, ImageFileReader, VOCReader
 from highway.modules.voc import VOC_CLASSES
-from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
-
-"""A set of blood cells: pictures of 480 x 640 pixels, of three classes."""
+from highway.transforms import (
+    CenterFit,
+    FlipX,
+    FlipY,
+    Letterbox,
+    Normalize,
+    RandomResizedCrop,
+    Resize,
+    Stretch,
+)
 
 
 @pytest.fixture(scope="module")
@@ -435,3 +442,17 @@ def test_fingerprint(folder, tmp_path):
 def test_arguments_are_checked(folder, options, message):
     with pytest.raises(ArgumentError, match=f"^VOCReader: .*{message}"):
         VOCReader(**{"root": folder, "batch_size": 4, "shape": (8, 8), **options})
+
+
+def test_min_visible_of_the_fit_counts_too(folder):
+    def boxes(**options):
+        fit = RandomResizedCrop(scale=(0.1, 0.2), min_visible=options.pop("fit", 0.0))
+        reader = VOCReader(folder, 11, (60, 80), epochs=1, seed=1, fit=fit, **options)
+        return len(only_batch(reader).boxes)
+
+    assert boxes() > boxes(fit=0.6) == boxes(min_visible=0.6) == boxes(fit=0.2, min_visible=0.6)
+
+
+def test_resize_is_no_fit_of_a_reader(folder):
+    with pytest.raises(ArgumentError, match=r"VOCReader: fit is Resize.*Stretch\(\)"):
+        VOCReader(folder, 4, (60, 80), fit=Resize(40))

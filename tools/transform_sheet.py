@@ -28,6 +28,8 @@ GAP, CAPTION, TITLE = 16, 11, 14
 INK, FAINT, PAPER, RULE = (24, 24, 27), (113, 113, 122), (255, 255, 255), (212, 212, 216)
 # Readers of the documentation wait for it.
 MOST_BYTES = 600_000
+# Of the first column; the others have the next ones. Chosen so that policies show different operations.
+SEED = 12
 
 # What mixes samples mixes the picture with a second one.
 ROWS: list[tuple[str, list[str]]] = [
@@ -42,6 +44,53 @@ ROWS: list[tuple[str, list[str]]] = [
     ),
     ("Letterbox", ["Letterbox((180, 320))", "Letterbox(240)", "Letterbox((240, 120), fill=114)"]),
     ("Stretch", ["Stretch((120, 240))", "Stretch(240)", "Stretch((240, 120))"]),
+    ("Resize", ["Resize((240, 120))", "Resize(60)", "Resize(max_size=100)"]),
+    ("Slice", ["Slice(90, 30, 140, 120)", "Slice(0, 160, 120, 160)", "Slice(0, 0, 240, 80)"]),
+    (
+        "PadCrop",
+        ["PadCrop(240, 60, fill=114)", "PadCrop((120, 240), 40)", "PadCrop((240, 320), (80, 0), fill=255)"],
+    ),
+    ("Transpose", ["Transpose(p=1)"]),
+    ("Rotate", ["Rotate((15, 15))", "Rotate((45, 45), fill=114)", "Rotate((90, 90), fill=255)"]),
+    ("Shift", ["Shift((0.1, 0.1), 0)", "Shift(0, (0.3, 0.3))", "Shift((-0.3, -0.3), (0.2, 0.2), fill=114)"]),
+    ("Zoom", ["Zoom((0.6, 0.6))", "Zoom((1.3, 1.3))", "Zoom((2, 2))"]),
+    (
+        "Affine",
+        ["Affine(shear=(20, 20))", "Affine((20, 20), scale=(0.8, 0.8))", "Affine(25, (0.2, 0.2), fill=114)"],
+    ),
+    ("Perspective", [f"Perspective({scale}, p=1)" for scale in (0.2, 0.5, 0.8)]),
+    (
+        "ColorJitter",
+        [
+            "ColorJitter(brightness=(1.6, 1.6))",
+            "ColorJitter(contrast=(0.4, 0.4))",
+            "ColorJitter(saturation=(2.5, 2.5))",
+        ],
+    ),
+    (
+        "Hue, all four",
+        ["ColorJitter(hue=(0.15, 0.15))", "ColorJitter(hue=(-0.3, -0.3))", "ColorJitter(0.4, 0.4, 0.4, 0.1)"],
+    ),
+    ("Gamma", ["Gamma(0.5)", "Gamma(2)", "Gamma(1, gain=1.5)"]),
+    ("Grayscale, Invert", ["Grayscale()", "Invert(p=1)"]),
+    ("Solarize", ["Solarize(192, p=1)", "Solarize(128, p=1)", "Solarize(64, p=1)"]),
+    ("Posterize", ["Posterize(3, p=1)", "Posterize(2, p=1)", "Posterize(1, p=1)"]),
+    ("Histograms", ["AutoContrast(p=1)", "Equalize(p=1)"]),
+    ("Sharpness", ["Sharpness(0, p=1)", "Sharpness(4, p=1)", "Sharpness(12, p=1)"]),
+    ("GaussianBlur", ["GaussianBlur(13, 2)", "GaussianBlur(31, 5)", "GaussianBlur((1, 41), 8)"]),
+    ("GaussianNoise", ["GaussianNoise()", "GaussianNoise(sigma=0.3)", "GaussianNoise(0.2, 0.1)"]),
+    (
+        "RandomErasing",
+        [
+            "RandomErasing(1, (0.1, 0.1), value=114)",
+            "RandomErasing(1, (0.2, 0.2), value=(37, 99, 235))",
+            "RandomErasing(1, (0.3, 0.3), value='random')",
+        ],
+    ),
+    ("Mixup", ["Mixup()", "Mixup(5)", "Mixup(100)"]),
+    ("CutMix", ["CutMix()", "CutMix(5)", "CutMix(100)"]),
+    ("RandAugment", ["RandAugment()", "RandAugment(2, 20)", "RandAugment(4, 20, fill=114)"]),
+    ("TrivialAugmentWide", ["TrivialAugmentWide()", "TrivialAugmentWide()", "TrivialAugmentWide()"]),
 ]
 
 
@@ -74,7 +123,10 @@ def sheet(picture: Image.Image, other: Image.Image) -> Image.Image:
     original = (f"the picture, {HEIGHT} x {WIDTH}", np.asarray(picture))
     rows = [("Original", [original])]
     rows += [
-        (title, [(text, transformed(text, picture, other)) for text in expressions])
+        (
+            title,
+            [(text, transformed(text, picture, other, seed)) for seed, text in enumerate(expressions, SEED)],
+        )
         for title, expressions in ROWS
     ]
     for number, (title, cells) in enumerate(rows):
@@ -89,17 +141,17 @@ def sheet(picture: Image.Image, other: Image.Image) -> Image.Image:
             draw.rectangle((x - 1, top - 1, x + tile.width, top + tile.height), outline=RULE)
             drawn.paste(tile, (x, top))
             # The title says the name already.
-            caption = text[len(title) + 1 : -1] if text.startswith(f"{title}(") else text
+            caption = (text[len(title) + 1 : -1] or "()") if text.startswith(f"{title}(") else text
             write(draw, (x, top + TILE_HEIGHT + 6), caption, TILE_WIDTH + GAP - 4, CAPTION, FAINT)
     return drawn
 
 
-def transformed(expression: str, picture: Image.Image, other: Image.Image) -> np.ndarray:
+def transformed(expression: str, picture: Image.Image, other: Image.Image, seed: int) -> np.ndarray:
     """What a transform makes of a picture, in a batch with another."""
     transform = eval(expression, dict(vars(highway.transforms)))
     images = np.stack([np.asarray(picture), np.asarray(other)])
     batch = Batch({"images": images, "labels": np.eye(2, dtype=np.float32)}, indices=[0, 1])
-    return Augmentations([transform], seed=1).process(batch).images[0]
+    return Augmentations([transform], seed=seed).process(batch).images[0]
 
 
 def save(drawn: Image.Image, path: Path) -> None:
@@ -119,7 +171,7 @@ LARGER = 3
 
 
 def landscape(seed: int) -> Image.Image:
-    """Hills, a lake, a house and trees; with seed 1 in the evening."""
+    """Hills, a lake, a house and trees; with seed 1 in the evening, and mirrored."""
     rng = np.random.default_rng(seed)
     height, width = HEIGHT * LARGER, WIDTH * LARGER
     evening = seed % 2 == 1
@@ -154,7 +206,8 @@ def landscape(seed: int) -> Image.Image:
     house(draw, evening, shade)
     grained = np.asarray(picture, np.float64) + 16 * (noise(rng, height, width, 24) - 0.5)[:, :, None]
     whole = Image.fromarray(grained.clip(0, 255).astype(np.uint8))
-    return whole.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+    small = whole.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+    return ImageOps.mirror(small) if evening else small
 
 
 def noise(rng: np.random.Generator, height: int, width: int, wavelength: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from highway.modules.samples import Samples
 from highway.modules.shown import Shown
 from highway.order import Order, Task
 from highway.randomness import REPLACEMENT_POSITION, SampleRandom
-from highway.transforms.fit import Fit, Placement
+from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
 
 __all__ = ["MAX_PIXELS", "ImageReader"]
@@ -96,7 +96,8 @@ class ImageReader(Source):
     our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
     not sound. Every other format goes through PIL.
     The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
-    that the Augmentations behind begin with, and the `Normalize` behind those, are done while the images are written.
+    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while the
+    images are written.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ class ImageReader(Source):
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.shape = self._checked_shape(shape)
-        if not isinstance(fit, Fit):
+        if not isinstance(fit, Fit) or isinstance(fit, Resize):
             raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
             )
@@ -147,6 +148,8 @@ class ImageReader(Source):
         self.seed = seed
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self._samples = samples
+        if samples.objects is not None:
+            samples.objects.min_visible = max(samples.objects.min_visible, fit.min_visible)
         self.max_errors = max_errors
         self._most_errors = self._checked_errors(max_errors, len(samples.names))
         self.order = Order(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import colour as kernels
-from highway.arguments import whole
+from highway.arguments import number, numbers, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
@@ -81,7 +81,7 @@ class Policy(Transform):
     hands_over = True
     rounds: int = 1
 
-    def __init__(self, num_magnitude_bins: int, interpolation: str, fill: Fill) -> None:
+    def __init__(self, num_magnitude_bins: int, interpolation: str, fill: Fill, min_visible: float) -> None:
         name = type(self).__name__
         self.num_magnitude_bins = whole(name, "num_magnitude_bins", num_magnitude_bins, 2, 1000)
         if interpolation not in INTERPOLATIONS:
@@ -89,7 +89,9 @@ class Policy(Transform):
                 f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
             )
         self.interpolation = interpolation
+        numbers(name, "fill", fill)
         self.fill = fill
+        self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
     def operations(self, height: int, width: int) -> list[Operation]:
         """What there is to choose from, for images of this size."""
@@ -177,6 +179,8 @@ class RandAugment(Policy):
         Of what moves pixels.
     fill : float or tuple of float
         What is seen beyond the image, 0 to 255: one number, or one for each channel.
+    min_visible : float
+        Boxes with less than this part of their area left are dropped, 0 to 1.
 
     Raises
     ------
@@ -197,8 +201,9 @@ class RandAugment(Policy):
         num_magnitude_bins: int = 31,
         interpolation: str = "nearest",
         fill: Fill = 0,
+        min_visible: float = 0.0,
     ) -> None:
-        super().__init__(num_magnitude_bins, interpolation, fill)
+        super().__init__(num_magnitude_bins, interpolation, fill, min_visible)
         self.num_ops = self.rounds = whole("RandAugment", "num_ops", num_ops, 1, 100)
         self.magnitude = whole("RandAugment", "magnitude", magnitude, 0, self.num_magnitude_bins - 1)
 
@@ -233,6 +238,8 @@ class TrivialAugmentWide(Policy):
         Of what moves pixels.
     fill : float or tuple of float
         What is seen beyond the image, 0 to 255: one number, or one for each channel.
+    min_visible : float
+        Boxes with less than this part of their area left are dropped, 0 to 1.
 
     Raises
     ------
@@ -246,8 +253,14 @@ class TrivialAugmentWide(Policy):
     "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021.
     """
 
-    def __init__(self, num_magnitude_bins: int = 31, interpolation: str = "nearest", fill: Fill = 0) -> None:
-        super().__init__(num_magnitude_bins, interpolation, fill)
+    def __init__(
+        self,
+        num_magnitude_bins: int = 31,
+        interpolation: str = "nearest",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
+        super().__init__(num_magnitude_bins, interpolation, fill, min_visible)
 
     def operations(self, height: int, width: int) -> list[Operation]:
         """The 14 operations."""
