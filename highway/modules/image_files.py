@@ -25,8 +25,8 @@ class ImageFileReader(ImageReader):
     our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
     not sound. Every other format goes through PIL. Links are followed.
     The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
-    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while the
-    images are written.
+    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
+    the images are written.
     The classes are the sorted names of the sub-folders.
 
     Parameters

@@ -96,8 +96,8 @@ class ImageReader(Source):
     our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
     not sound. Every other format goes through PIL.
     The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
-    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while the
-    images are written.
+    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
+    the images are written.
 
     Parameters
     ----------
@@ -132,7 +132,9 @@ class ImageReader(Source):
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.shape = self._checked_shape(shape)
-        if not isinstance(fit, Fit) or isinstance(fit, Resize):
+        given: object = fit
+        # One of the sides of `Resize` may depend on the picture.
+        if not isinstance(given, Fit) or isinstance(given, Resize):
             raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
             )

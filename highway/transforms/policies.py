@@ -316,8 +316,8 @@ def _drawn(
     ops = np.zeros((count, 1), np.int32)
     arguments = np.zeros((count, 1, 2), np.float32)
     sharpness = np.ones(count, np.float32)
-    for number, operation in enumerate(operations):
-        rows = np.flatnonzero(chosen == number)
+    for place, operation in enumerate(operations):
+        rows = np.flatnonzero(chosen == place)
         strength, name = magnitudes[rows], operation.name
         if name in _CODES:
             ops[rows] = _CODES[name]
