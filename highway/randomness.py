@@ -159,6 +159,12 @@ class SampleRandom:
         ArgumentError
             A bound is not a whole number, or a sample has nothing to choose from.
         """
+        least: object = low
+        end: object = high
+        if type(least) is int and type(end) is int and -(2**63) <= least < end < 2**63:
+            values = self._draw(None)
+            philox.scale(values, np.full(len(self), end - least, np.uint64), values)
+            return (values + np.uint64(least % 2**64)).astype(np.int64)
         lows = self._bounds("low", low)
         highs = self._bounds("high", high)
         if np.any(lows >= highs):
