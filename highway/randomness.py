@@ -259,4 +259,5 @@ class SampleRandom:
             )
         if values.size and int(values.max()) > 2**63 - 1:
             raise ArgumentError(f"SampleRandom.integers: {name} is {value!r}; expected at most 2**63 - 1")
-        return np.broadcast_to(values.astype(np.int64), (len(self),))
+        values = values.astype(np.int64)
+        return values if values.ndim else np.full(len(self), values)

@@ -203,17 +203,13 @@ class Course:
         height, width : int
             After it.
         """
-        back = inverse(matrices)
-        bounds = self.bounds
+        # The first image's own edges need no half planes.
         if not self._first:
-            # The first image's own edges need no half planes.
             edges = np.broadcast_to((0.0, 0.0, self.width, self.height), (len(matrices), 4))
-            bounds = np.concatenate((bounds, inside(edges)), axis=1)
-        bounds = product(bounds, back)
+            self.bounds = product(np.concatenate((self.bounds, inside(edges)), axis=1), inverse(matrices))
         if (matrices[:, 2, :2] != 0).any():
             # What is behind the eye is not seen; two steps of that kind would take it to the front again.
-            bounds = np.concatenate((bounds, back[:, 2:]), axis=1)
-        self.bounds = bounds
+            self.bounds = np.concatenate((self.bounds, inverse(matrices)[:, 2:]), axis=1)
         self.matrices = matrices if self._first else product(matrices, self.matrices)
         self.height, self.width = height, width
         self._first = False
