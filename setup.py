@@ -129,6 +129,7 @@ def extensions():
         extension("philox"),
         extension("colour", "pointwise.c", "filters.c", "noise.c"),
         extension("geometry", "pixels.c", "windows.c"),
+        extension("mix", "blend.c", "pixels.c"),
         extension("values", "pixels.c", "windows.c"),
         extension(
             "jpeg",

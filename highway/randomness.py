@@ -159,6 +159,12 @@ class SampleRandom:
         ArgumentError
             A bound is not a whole number, or a sample has nothing to choose from.
         """
+        least: object = low
+        end: object = high
+        if type(least) is int and type(end) is int and -(2**63) <= least < end < 2**63:
+            values = self._draw(None)
+            philox.scale(values, np.full(len(self), end - least, np.uint64), values)
+            return (values + np.uint64(least % 2**64)).astype(np.int64)
         lows = self._bounds("low", low)
         highs = self._bounds("high", high)
         if np.any(lows >= highs):
@@ -253,4 +259,5 @@ class SampleRandom:
             )
         if values.size and int(values.max()) > 2**63 - 1:
             raise ArgumentError(f"SampleRandom.integers: {name} is {value!r}; expected at most 2**63 - 1")
-        return np.broadcast_to(values.astype(np.int64), (len(self),))
+        values = values.astype(np.int64)
+        return values if values.ndim else np.full(len(self), values)

@@ -200,9 +200,12 @@ static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram
 /* Table of 256 by sixteen shuffles of 16 each. A shuffle takes the low four bits of an index below 128, and
    gives 0 for others. With 16 subtracted again and again every index below 128 passes through as many
    shuffles as it has sixteens, so the parts of the table hold what changes from one part to the next. The
-   upper half is the same again. */
+   upper half is the same again, and the top bit tells which of them counts. */
 static void changes(const uint8_t *table, uint8_t parts[256]) {
-    for (int i = 0; i < 256; i++) parts[i] = table[i] ^ (i & 127 & ~15 ? table[i - 16] : 0);
+    for (int half = 0; half < 256; half += 128) {
+        memcpy(parts + half, table + half, 16);
+        for (int i = half + 16; i < half + 128; i++) parts[i] = table[i] ^ table[i - 16];
+    }
 }
 
 AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
@@ -211,25 +214,27 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
     changes(table, parts);
     for (; i + 64 <= count; i += 64) {
         const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8((char)128);
-        __m256i low[2], high[2], found[2];
+        __m256i index[2], value[2], low[2], high[2];
         for (int v = 0; v < 2; v++) {
-            low[v] = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
-            high[v] = _mm256_xor_si256(low[v], top);
-            found[v] = _mm256_setzero_si256();
+            value[v] = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
+            index[v] = _mm256_andnot_si256(top, value[v]);
+            low[v] = high[v] = _mm256_setzero_si256();
         }
+/* Unrolled, it would want more registers than there are. */
+#pragma GCC unroll 1
         for (int part = 0; part < 8; part++) {
             const __m256i lower =
                 _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 16 * part)));
             const __m256i upper =
                 _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 128 + 16 * part)));
             for (int v = 0; v < 2; v++) {
-                found[v] = _mm256_xor_si256(found[v], _mm256_shuffle_epi8(lower, low[v]));
-                found[v] = _mm256_xor_si256(found[v], _mm256_shuffle_epi8(upper, high[v]));
-                low[v] = _mm256_subs_epi8(low[v], sixteen);
-                high[v] = _mm256_subs_epi8(high[v], sixteen);
+                low[v] = _mm256_xor_si256(low[v], _mm256_shuffle_epi8(lower, index[v]));
+                high[v] = _mm256_xor_si256(high[v], _mm256_shuffle_epi8(upper, index[v]));
+                index[v] = _mm256_subs_epi8(index[v], sixteen);
             }
         }
-        for (int v = 0; v < 2; v++) _mm256_storeu_si256((__m256i *)(out + i + 32 * v), found[v]);
+        for (int v = 0; v < 2; v++)
+            _mm256_storeu_si256((__m256i *)(out + i + 32 * v), _mm256_blendv_epi8(low[v], high[v], value[v]));
     }
     table_plain(in + i, out + i, count - i, table);
 }

@@ -35,23 +35,20 @@ void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window,
             picture->data +
             (window->top + (window->mirror_y ? window->height - 1 - begin : begin)) * picture->row_stride +
             (window->left + (window->mirror_x ? width - right : left)) * size;
-        uint8_t *to = out + left * size;
-        if (window->mirror_x) {
-            hw_reverse(simd, in, step, to, length, end - begin, right - left, size);
-        } else if (step == length && bytes == length) {
-            memcpy(to, in, (size_t)((end - begin) * length));
-        } else {
-            for (ptrdiff_t row = 0; row < end - begin; row++)
-                memcpy(to + row * length, in + row * step, (size_t)bytes);
-        }
+        const size_t before = (size_t)(left * size), after = (size_t)(length - right * size);
         /* The borders of the first row, which are those of all. */
         hw_fill(out, left, window->fill, size);
         hw_fill(out + right * size, width - right, window->fill, size);
-        if (bytes < length) {
-            for (ptrdiff_t row = 1; row < end - begin; row++) {
-                memcpy(out + row * length, out, (size_t)(left * size));
-                memcpy(out + row * length + right * size, out + right * size,
-                       (size_t)(length - right * size));
+        if (!window->mirror_x && step == length && bytes == length) {
+            memcpy(out, in, (size_t)((end - begin) * length));
+        } else {
+            if (window->mirror_x)
+                hw_reverse(simd, in, step, out + before, length, end - begin, right - left, size);
+            for (ptrdiff_t row = 0; row < end - begin; row++) {
+                uint8_t *to = out + row * length;
+                if (row && before) memcpy(to, out, before);
+                if (!window->mirror_x) memcpy(to + before, in + row * step, (size_t)bytes);
+                if (row && after) memcpy(to + right * size, out + right * size, after);
             }
         }
         out += (end - begin) * length;

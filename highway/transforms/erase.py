@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core import mix
 from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import Transform
+from highway.transforms.transform import Transform, pixels
 
 __all__ = ["RandomErasing"]
 
@@ -132,6 +133,12 @@ class RandomErasing(Transform):
         self._check(channels)
         if out is None:
             out = empty(images.shape, images.dtype)
+        if self._values is not None and not planar and out.flags.c_contiguous:
+            pixel = np.empty(channels, images.dtype)
+            pixel[:] = self._values
+            boxes, source = np.ascontiguousarray(params.boxes, np.int64), np.ascontiguousarray(images)
+            mix.paint(pixels(source, self), boxes, pixel.view(np.uint8), pixels(out, self))
+            return out
         if out is not images:
             np.copyto(out, images)
         for row, (left, top, right, bottom) in enumerate(params.boxes.tolist()):

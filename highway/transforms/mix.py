@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core import mix
 from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import Transform
+from highway.transforms.transform import Transform, pixels
 
 __all__ = ["CutMix", "Mixup"]
 
@@ -149,22 +151,19 @@ class Mixup(_Mixing):
         """Mix: uint8 rounded to nearest, or float."""
         out = empty(images.shape, images.dtype)
         count = len(images)
+        if images.dtype in (np.uint8, np.float32):
+            length = math.prod(images.shape[1:])
+            mix.blend(
+                np.ascontiguousarray(images).reshape(count, length), params.own, out.reshape(count, length)
+            )
+            return out
         for row, own in enumerate(params.own.tolist()):
             if own == 1.0:
                 out[row] = images[row]
                 continue
             other = images[(row + 1) % count]
-            if images.dtype == np.uint8:
-                # Exact in whole numbers: 15 bits and the byte fit into 32.
-                part = round(own * 32768)
-                mixed = images[row].astype(np.int32) * part
-                mixed += other.astype(np.int32) * (32768 - part)
-                mixed += 16384
-                mixed >>= 15
-                out[row] = mixed
-            else:
-                np.multiply(images[row], images.dtype.type(own), out=out[row])
-                out[row] += other * images.dtype.type(1 - own)
+            np.multiply(images[row], images.dtype.type(own), out=out[row])
+            out[row] += other * images.dtype.type(1 - own)
         return out
 
 
@@ -219,10 +218,13 @@ class CutMix(_Mixing):
         """Copy the images, and the rectangles of the next ones over them."""
         assert params.boxes is not None
         out = empty(images.shape, images.dtype)
+        if images.dtype == np.uint8 or images.shape[3] <= 4:
+            boxes = np.ascontiguousarray(params.boxes, np.int64)
+            mix.paste(pixels(np.ascontiguousarray(images), self), boxes, pixels(out, self))
+            return out
         np.copyto(out, images)
-        planar = images.dtype != np.uint8 and images.shape[3] > 4
         for row, (left, top, right, bottom) in enumerate(params.boxes.tolist()):
-            where = (slice(None), slice(top, bottom), slice(left, right))[0 if planar else 1 :]
+            where = (slice(None), slice(top, bottom), slice(left, right))
             out[row][where] = images[(row + 1) % len(images)][where]
         return out
 

@@ -203,17 +203,13 @@ class Course:
         height, width : int
             After it.
         """
-        back = inverse(matrices)
-        bounds = self.bounds
+        # The first image's own edges need no half planes.
         if not self._first:
-            # The first image's own edges need no half planes.
             edges = np.broadcast_to((0.0, 0.0, self.width, self.height), (len(matrices), 4))
-            bounds = np.concatenate((bounds, inside(edges)), axis=1)
-        bounds = product(bounds, back)
+            self.bounds = product(np.concatenate((self.bounds, inside(edges)), axis=1), inverse(matrices))
         if (matrices[:, 2, :2] != 0).any():
             # What is behind the eye is not seen; two steps of that kind would take it to the front again.
-            bounds = np.concatenate((bounds, back[:, 2:]), axis=1)
-        self.bounds = bounds
+            self.bounds = np.concatenate((self.bounds, inverse(matrices)[:, 2:]), axis=1)
         self.matrices = matrices if self._first else product(matrices, self.matrices)
         self.height, self.width = height, width
         self._first = False
@@ -235,10 +231,24 @@ class Course:
         as images, (N, height, width, C)
         """
         out = empty((len(images), self.height, self.width, images.shape[3]), images.dtype)
-        warp.sample(
-            np.ascontiguousarray(images), inverse(self.matrices), self._needed(), fill, interpolation, out
-        )
+        source, needed = np.ascontiguousarray(images), self._needed()
+        moves = None if needed.shape[1] else self._moves()
+        if moves is not None:
+            places = np.zeros((len(images), 4), np.int64)
+            places[:, 0], places[:, 1] = -moves[:, 1], -moves[:, 0]
+            kernels.windows(source.view(np.uint8), places, fill.view(np.uint8), out.view(np.uint8))
+        else:
+            warp.sample(source, inverse(self.matrices), needed, fill, interpolation, out)
         return out
+
+    def _moves(self) -> NDArray[np.float64] | None:
+        """How far each sample moves to the right and down (N, 2), if by whole pixels and nothing else; else None."""
+        moves = self.matrices[:, :2, 2]
+        if (self.matrices[:, :, :2] != np.eye(3)[:, :2]).any() or (self.matrices[:, 2, 2] != 1).any():
+            return None
+        if (moves != np.rint(moves)).any() or (np.abs(moves) > 2**31).any():
+            return None
+        return moves
 
     def _needed(self) -> NDArray[np.float64]:
         """The half planes that do not hold the whole output."""
