@@ -259,11 +259,9 @@ def _tile(panel: _Panel, i: int, classes: Sequence[str] | None) -> Image:
     if "masks" in batch:
         tile = overlay_mask(tile, batch["masks"][i])
     if "boxes" in batch:
-        boxes = batch.rows_of("boxes", i).reshape(-1, 4)
+        boxes = _rows(batch, "boxes", i).reshape(-1, 4)
         labels = _box_labels(batch, i)
-        dashed = (
-            batch.rows_of("difficult", i) if "difficult" in batch.ragged else np.zeros(len(boxes), np.bool_)
-        )
+        dashed = _rows(batch, "difficult", i) if "difficult" in batch else np.zeros(len(boxes), np.bool_)
         names = [] if labels is None else [_name(label, classes) for label in labels]
         draw_boxes(
             tile, boxes * np.tile(factors, 2), labels or [0] * len(boxes), names or [""] * len(boxes), dashed
@@ -276,9 +274,20 @@ def _tile(panel: _Panel, i: int, classes: Sequence[str] | None) -> Image:
 
 def _box_labels(batch: Batch, i: int) -> list[int] | None:
     """Class of each box of a sample, where the labels are those of boxes."""
-    if "labels" not in batch.ragged:
+    if "labels" not in batch.ragged and not _is_padded(batch):
         return None
-    return [int(label) for label in batch.rows_of("labels", i)]
+    return [int(label) for label in _rows(batch, "labels", i)]
+
+
+def _is_padded(batch: Batch) -> bool:
+    """Whether there are as many rows of boxes for every sample, and how many of them count."""
+    return "counts" in batch and "boxes" in batch and batch["boxes"].ndim == 3
+
+
+def _rows(batch: Batch, name: str, i: int) -> NDArray[Any]:
+    """What belongs to the boxes of a sample, ragged or padded."""
+    rows = batch.rows_of(name, i)
+    return rows[: int(batch["counts"][i])] if _is_padded(batch) else rows
 
 
 def _captions(batch: Batch, i: int, classes: Sequence[str] | None) -> tuple[str, str]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from highway.batch import Batch
-from highway.modules import Augmentations
+from highway.errors import ArgumentError, ContractError
+from highway.modules import Augmentations, PadBoxes
 from highway.transforms import (
     Affine,
     CenterCrop,
@@ -252,3 +253,36 @@ def test_ten_thousand_boxes_and_none():
     empty = Augmentations([FlipX(p=1), Rotate(20)]).process(detection([[], []]))
     assert empty.boxes.shape == (0, 4)
     assert empty.offsets.tolist() == [0, 0, 0]
+
+
+def test_padded_boxes_cannot_follow():
+    padded = PadBoxes(3).process(one_each(4))
+    with pytest.raises(ContractError, match="put PadBoxes behind the Augmentations"):
+        Augmentations([FlipX()]).process(padded)
+    # What moves nothing does no harm.
+    assert Augmentations([RandomErasing()]).process(padded).boxes is padded.boxes
+
+
+class Half(Transform):
+    """A user's own, that forgets to say where pixels go."""
+
+    def apply_images(self, images, params):
+        return images[:, ::2]
+
+
+def test_a_new_size_without_a_word_of_the_boxes_is_refused():
+    batch = one_each(2)
+    with pytest.raises(ContractError, match=r"Half\.geometry, or apply_boxes"):
+        Augmentations([Half()]).process(batch)
+    images = Batch({"images": batch.images}, seq=0)
+    assert Augmentations([Half()]).process(images).images.shape == (2, 48, 128, 3)
+
+
+class Mistaken(Transform):
+    def __call__(self, images):
+        raise AssertionError("nobody calls this")
+
+
+def test_a_transform_that_would_do_nothing_is_refused():
+    with pytest.raises(ArgumentError, match=r"Mistaken\(\), overrides nothing that is called"):
+        Augmentations([Mistaken()])

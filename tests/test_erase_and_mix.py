@@ -173,8 +173,11 @@ def test_what_cannot_be_mixed():
     boxes = batch_of(2).replace(
         boxes=np.zeros((2, 4), np.float32), offsets=[0, 1, 2], ragged=("labels", "boxes")
     )
-    with pytest.raises(ArgumentError, match="those of boxes"):
+    with pytest.raises(ArgumentError, match="CutMix: the batch has boxes"):
         Augmentations([CutMix()]).process(boxes)
+    masks = batch_of(2).replace(masks=np.zeros((2, 32, 40), np.uint8))
+    with pytest.raises(ArgumentError, match="Mixup: the batch has masks"):
+        Augmentations([Mixup(num_classes=10)]).process(masks)
     for wrong in (0, -1, "a", 1e9):
         with pytest.raises(ArgumentError, match="Mixup: alpha is"):
             Mixup(wrong)

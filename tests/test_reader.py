@@ -12,7 +12,7 @@ from pictures import class_folders, jpeg_bytes, jpeg_kinds, opened, photograph
 from PIL import Image, ImageOps
 
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, EndOfData
+from highway.errors import ArgumentError, EmptyDatasetError, EndOfData
 from highway.modules import Augmentations, ImageFileReader
 from highway.transforms import CenterFit, FlipX, Letterbox, RandomResizedCrop, Stretch
 
@@ -270,3 +270,18 @@ def test_fingerprint_tells_other_files_and_another_order(tmp_path):
     assert ImageFileReader(folder, 2, (8, 8), seed=1).fingerprint() != before
     (folder / "class0" / "0.jpg").rename(folder / "class0" / "00.jpg")
     assert ImageFileReader(folder, 2, (8, 8)).fingerprint() != before
+
+
+def test_a_fit_of_another_size_is_refused(folder):
+    with pytest.raises(
+        ArgumentError, match=r"fit is CenterFit\(\(20, 20\), .*; expected no size, or that of the images"
+    ):
+        ImageFileReader(folder, 4, (24, 24), fit=CenterFit(20))
+    assert ImageFileReader(folder, 4, (20, 20), fit=CenterFit(20)).shape == (20, 20)
+
+
+def test_a_set_in_the_format_of_voc_is_named(tmp_path):
+    for name in ("Annotations", "JPEGImages"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(EmptyDatasetError, match=r"Pascal VOC.*VOCReader reads it"):
+        ImageFileReader(tmp_path, 4, (24, 24))

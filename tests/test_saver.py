@@ -133,9 +133,7 @@ def test_the_next_may_write_into_the_arrays_if_this_one_might(tmp_path):
     assert not behind.hands_over
 
 
-@pytest.mark.parametrize(
-    "key", ["../a.jpg", "a/../../b.jpg", "/etc/passwd", "a/..", "..", "", "a/", ".", "a\0b"]
-)
+@pytest.mark.parametrize("key", ["../a.jpg", "a/../../b.jpg", "/..", "a/..", "..", "", "a/", ".", "a\0b"])
 def test_keys_that_lead_out_of_the_folder_are_refused(tmp_path, key):
     folder = tmp_path / "out"
     with pytest.raises(ArgumentError, match="names no file inside") as refused:
@@ -227,3 +225,9 @@ def test_several_workers_may_write_the_same_file(tmp_path):
         thread.join()
     assert files(tmp_path) == ["a/1.png"]
     assert np.array_equal(pixels(tmp_path / "a" / "1.png"), batch.images[-1])
+
+
+def test_absolute_keys_are_below_the_folder_too(tmp_path):
+    batch = Batch({"images": np.zeros((1, 4, 4, 3), np.uint8)}, seq=0, keys=["/data/set/a.jpg"])
+    ImageSaver(tmp_path).process(batch)
+    assert (tmp_path / "data" / "set" / "a.png").is_file()

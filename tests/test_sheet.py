@@ -9,6 +9,7 @@ from PIL import Image, ImageFont
 from highway.batch import Batch
 from highway.drawing import class_colour, overlay_mask, voc_palette
 from highway.errors import ArgumentError, MissingPackageError
+from highway.modules import PadBoxes
 from highway.sheet import contact_sheet, save_contact_sheet
 from highway.transforms import Normalize
 
@@ -489,3 +490,17 @@ def test_a_batch_draws_itself(tmp_path):
         assert back.tobytes() == expected.tobytes()
     with pytest.raises(ArgumentError, match=r"use \.png"):
         batch.sheet(tmp_path / "sheet")
+
+
+def test_padded_boxes_are_drawn_as_ragged_ones():
+    boxes = np.array([[10, 10, 40, 30], [50, 20, 90, 80], [5, 5, 60, 60]], np.float32)
+    ragged = Batch(
+        {"images": np.full((2, 100, 100, 3), 90, np.uint8), "labels": np.array([0, 2, 1]), "boxes": boxes},
+        seq=0,
+        offsets=[0, 2, 3],
+        ragged=("labels", "boxes"),
+        extras={"difficult": np.array([True, False, False])},
+    ).replace(ragged=("labels", "boxes", "difficult"))
+    padded = PadBoxes(5).process(ragged)
+    ours, theirs = (np.asarray(contact_sheet(batch, ["a", "b", "c"])) for batch in (padded, ragged))
+    assert np.array_equal(ours, theirs)

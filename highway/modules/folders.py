@@ -84,6 +84,11 @@ def _list(root: bytes) -> ClassFolders:
             f"ImageFileReader: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
             "class, with the pictures of that class inside"
         )
+    if {b"Annotations", b"JPEGImages"} <= set(folders):
+        raise EmptyDatasetError(
+            f"ImageFileReader: {os.fsdecode(root)!r} is a set in the format of Pascal VOC, and has no class folders; "
+            "VOCReader reads it (highway preview --voc)"
+        )
     names: list[bytes] = []
     labels: list[NDArray[np.int64]] = []
     for label, folder in enumerate(folders):

@@ -138,6 +138,8 @@ class ImageReader(Source):
             raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
             )
+        if fit.size not in (None, self.shape):
+            raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
         self._choice("color", color, ("rgb", "gray"))
         self._choice("on_error", on_error, ("raise", "skip", "replace"))

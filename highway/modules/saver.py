@@ -120,14 +120,17 @@ class ImageSaver(Stage):
         return batch
 
     def _name(self, key: str, epoch: int) -> str:
-        parts = key.split("/")
-        if not key or parts[0] == "" or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
+        # Of a list of absolute paths: below the folder as well.
+        relative = key.lstrip("/")
+        parts = relative.split("/")
+        if not relative or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
             raise ArgumentError(
-                f"ImageSaver: key {key!r} names no file inside of the folder; expected a relative path without '..'"
+                f"ImageSaver: key {key!r} names no file inside of the folder; expected a path without '..' "
+                "(os.path.abspath, where it is from a list of yours)"
             )
-        stem, ending = os.path.splitext(key)
+        stem, ending = os.path.splitext(relative)
         if os.fsencode(ending.lower()) not in EXTENSIONS:
-            stem = key
+            stem = relative
         return f"{stem}-e{epoch}{self._ending}" if epoch else stem + self._ending
 
     def _write(self, path: str, image: NDArray[np.uint8]) -> None:

@@ -18,6 +18,10 @@ from highway.transforms.transform import Transform
 __all__ = ["OneOf", "RandomApply", "Sequential", "SomeOf", "checked"]
 
 
+# What a transform does something by.
+_WORK = ("apply_images", "apply_boxes", "apply_masks", "apply_keypoints", "apply_labels")
+
+
 class _Composed(Several):
     """Branches of transforms in a row, and for each of them the samples that go through it."""
 
@@ -298,6 +302,15 @@ def checked(owner: str, transforms: object) -> tuple[Transform, ...]:
             raise ArgumentError(
                 f"{owner}: transforms[{place}] is the class {transform.__name__}; "
                 f"expected {transform.__name__}()"
+            )
+        if (
+            isinstance(transform, Transform)
+            and not isinstance(transform, Several)
+            and all(getattr(type(transform), name) is getattr(Transform, name) for name in _WORK)
+        ):
+            raise ArgumentError(
+                f"{owner}: transforms[{place}], {transform!r}, overrides nothing that is called, and would do nothing; "
+                "expected a method apply_images(self, images, params)"
             )
         if not isinstance(transform, Transform):
             hint = "; put a function into Lambda(...)" if callable(transform) else ""

@@ -54,8 +54,11 @@ class _Mixing(Transform):
             raise ArgumentError(
                 f"{name}: images are of shape {images.shape}; expected (N, H, W, C) or (N, C, H, W)"
             )
-        if "labels" in batch.ragged:
-            raise ArgumentError(f"{name}: labels are those of boxes; expected one for each image")
+        for field in ("masks", "boxes", "keypoints"):
+            if field in batch:
+                raise ArgumentError(
+                    f"{name}: the batch has {field}, of which there is no mixture; expected images with one label each"
+                )
         if labels.ndim == 1 and self.num_classes is None:
             raise ArgumentError(
                 f"{name}: labels are numbers of classes; expected num_classes, to make parts of them, or a reader "
@@ -98,17 +101,13 @@ class _Mixing(Transform):
                     f"{type(self).__name__}: labels run from {labels.min()} to {labels.max()}; expected 0 to "
                     f"{self.num_classes - 1} (num_classes)"
                 )
-            labels = (
-                np.eye(self.num_classes, dtype=np.float32)[labels]
-                if self.num_classes <= 4096
-                else self._wide(labels)
-            )
+            labels = self._one_hot(labels, self.num_classes)
         own = params.own.astype(np.float32)[:, None]
         mixed: NDArray[Any] = labels * own + np.roll(labels, -1, axis=0) * (1 - own)
         return mixed.astype(np.float32, copy=False)
 
-    def _wide(self, labels: NDArray[Any]) -> NDArray[np.float32]:
-        found = np.zeros((len(labels), self.num_classes or 0), np.float32)
+    def _one_hot(self, labels: NDArray[Any], num_classes: int) -> NDArray[np.float32]:
+        found = np.zeros((len(labels), num_classes), np.float32)
         found[np.arange(len(labels)), labels] = 1
         return found
 
@@ -138,7 +137,7 @@ class Mixup(_Mixing):
     Notes
     -----
     As torchvision's ``v2.MixUp``, where the whole batch has one part. H. Zhang et al., "mixup: beyond empirical risk
-    minimization", ICLR 2018. Boxes, masks and keypoints stay those of the image itself.
+    minimization", ICLR 2018. Batches with boxes, masks or keypoints are refused.
     """
 
     def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
@@ -189,8 +188,8 @@ class CutMix(_Mixing):
     Notes
     -----
     As torchvision's ``v2.CutMix``, where the whole batch has one rectangle. S. Yun et al., "CutMix: regularization
-    strategy to train strong classifiers with localizable features", ICCV 2019. Boxes, masks and keypoints stay those of
-    the image itself.
+    strategy to train strong classifiers with localizable features", ICCV 2019. Batches with boxes,
+    masks or keypoints are refused.
     """
 
     def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:

@@ -156,6 +156,7 @@ class Steps:
         else:
             result = transform.apply_images(images, params)
         self._check(step.number, result, len(images))
+        _refuse_new_size(batch, transform, images, result)
         # A step that returns its input may have kept it.
         ours = transform.hands_over and (ours or result is not images)
         batch = _annotated(batch, transform, params, images.shape, mask_fill)
@@ -199,6 +200,8 @@ def _annotated(
 ) -> Batch:
     """What belongs to the images, transformed as they are; `shape` is that of the images before."""
     changed: dict[str, Any] = {}
+    if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
+        _refuse_loose_boxes(batch, transform, params, shape)
     offsets, size = batch.offsets, (shape[0], shape[1], shape[2]) if len(shape) > 2 else None
     if "masks" in batch and size is not None:
         changed["masks"] = _or_same(batch, "masks", transform.apply_masks(batch["masks"], params, mask_fill))
@@ -221,6 +224,28 @@ def _annotated(
         elif boxes is not batch["boxes"]:
             changed["boxes"] = boxes
     return batch.replace(offsets=offsets, **changed) if changed else batch
+
+
+def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
+    """Boxes that are padded, or of no sample that is known, cannot go with the images."""
+    if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
+        raise ContractError(
+            f"{transform!r} moves pixels, and the boxes, of shape {batch['boxes'].shape}, have no offsets that say "
+            "which image each belongs to; put PadBoxes behind the Augmentations, or give the Batch offsets and ragged"
+        )
+
+
+def _refuse_new_size(batch: Batch, transform: Transform, before: NDArray[Any], after: NDArray[Any]) -> None:
+    """A transform that does not say where pixels go keeps the size of images that have boxes or the like."""
+    if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
+        return
+    for name in ("boxes", "masks", "keypoints"):
+        methods = ("geometry", f"apply_{name}")
+        if name in batch and all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
+            raise ContractError(
+                f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what becomes of "
+                f"the {name}; override {type(transform).__name__}.geometry, or apply_{name}"
+            )
 
 
 def _or_same(batch: Batch, name: str, array: NDArray[Any]) -> NDArray[Any] | None:
