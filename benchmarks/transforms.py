@@ -337,11 +337,10 @@ def memory(batches: int) -> list[str]:
 
     images = jobs.pictures(8, 64)
     stage = Augmentations(with_highway.everything(jobs.Sizes(64)))
-    batch = with_highway.batch_of(images)
     sizes = []
     for number in range(batches):
         # Another epoch draws anew.
-        stage.process(batch.replace(epoch=number))
+        stage.process(with_highway.batch_of(images, epoch=number))
         if number % max(batches // 20, 1) == 0:
             sizes.append(resident())
     sizes.append(resident())
@@ -362,16 +361,16 @@ def detection(folder: Path, batch: int, rounds: int) -> list[str]:
     """Processor time of pictures with boxes against the same pictures without."""
     from highway.engine import Pipeline
     from highway.modules import Augmentations, ListReader, VOCReader
-    from highway.transforms import ColorJitter, FlipX, Normalize, RandomResizedCrop
+    from highway.transforms import ColorJitter, FlipX, Letterbox, Normalize, RandomResizedCrop
 
     def steps() -> Any:
-        # A crop behind the reader, so that both read the same.
         row = [RandomResizedCrop(224), FlipX(), ColorJitter(0.4, 0.4, 0.4, 0.1), Normalize()]
         return Augmentations(row, workers=1)
 
-    shape, arguments = (320, 320), {"epochs": None, "workers": 1}
-    reader = VOCReader(folder, batch, shape, split=None, **arguments)
-    paths = [os.path.join(folder, "JPEGImages", f"{key}.jpg") for key in sorted(_stems(folder))]
+    shape, arguments = (320, 320), {"fit": Letterbox(), "epochs": None, "workers": 1}
+    paths = sorted(
+        str(folder / "JPEGImages" / f"{path.stem}.jpg") for path in (folder / "Annotations").glob("*.xml")
+    )
 
     def plain() -> Any:
         return ListReader(paths, np.zeros(len(paths), np.int64), batch, shape, **arguments)
@@ -381,7 +380,6 @@ def detection(folder: Path, batch: int, rounds: int) -> list[str]:
 
     boxes = 0
     per_image: dict[str, list[float]] = {"decoding alone": [], "with boxes": []}
-    del reader
     for _round in range(rounds):
         for name, make in (("decoding alone", plain), ("with boxes", boxed)):
             with Pipeline([make(), steps()]) as pipeline:
@@ -398,17 +396,12 @@ def detection(folder: Path, batch: int, rounds: int) -> list[str]:
         for both, alone in zip(per_image["with boxes"], per_image["decoding alone"], strict=True)
     )
     return [
-        f"{len(paths)} pictures with annotations, batches of {batch}, read at {shape[0]} x {shape[1]}, then "
-        "RandomResizedCrop(224), FlipX, ColorJitter, Normalize; processor time of an image, median of "
+        f"{len(paths)} pictures with annotations, batches of {batch}, letterboxed to {shape[0]} x {shape[1]}, "
+        "then RandomResizedCrop(224), FlipX, ColorJitter, Normalize; processor time of an image, median of "
         f"{rounds} rounds:",
         f"{medians['decoding alone']:.3f} ms without annotations, {medians['with boxes']:.3f} ms with boxes, up to "
         f"{boxes} in a batch: {more:+.1%}.",
     ]
-
-
-def _stems(folder: Path) -> set[str]:
-    """Names of the samples: annotations that have a picture."""
-    return {path.stem for path in (folder / "Annotations").glob("*.xml")}
 
 
 def parsed() -> argparse.Namespace:

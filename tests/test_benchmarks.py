@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import jpeg_bytes, photograph
+from voc_folders import annotation, thing, voc_folder
 
 import highway
 
@@ -634,6 +635,87 @@ def test_startup_and_memory_measure_highway(folder, tmp_path):
     for job in jobs.values():
         assert 0 < job["summary"]["start"] < job["summary"]["settled"] <= job["summary"]["peak"]
     assert done.stdout.count("settled") == 2
+
+
+def test_transforms_are_measured_without_peers(tmp_path):
+    quick = ["--batch", 2, "--size", 28, "--rounds", 1, "--seconds", 0.001]
+    written = {"--json": tmp_path / "transforms.json", "--markdown": tmp_path / "transforms.md"}
+    done = run("transforms.py", *quick, *(part for pair in written.items() for part in pair))
+    assert done.returncode == 0, done.stderr
+    record = json.loads(written["--json"].read_text())
+    jobs = {name.partition(" / ")[0] for name in record["seconds"]}
+    assert {"FlipX", "Mixup", "TrivialAugmentWide", "five of single values: 5"} <= jobs
+    assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in record["seconds"].values())
+    assert written["--markdown"].read_text() == done.stdout
+    assert "| FlipX(p=1) |" in done.stdout
+    assert "the dearest alone" in done.stdout
+
+
+def test_every_transform_is_compared(benchmarks):
+    """All that there are, but for those that only hold others or functions."""
+    from highway import transforms
+
+    jobs = benchmarks("on_arrays.jobs").jobs(224)
+    without = {
+        *("Albumentations", "CenterFit", "Fit", "Lambda", "OneOf", "RandomApply", "Sequential", "SomeOf"),
+        *("Stretch", "TorchVision", "Transform", "Warp"),
+    }
+    assert {name.split()[0] for name in jobs} == set(transforms.__all__) - without
+
+
+def test_results_that_are_not_alike_are_not_measured(benchmarks):
+    module, jobs = benchmarks("transforms"), benchmarks("on_arrays.jobs")
+    images = jobs.pictures(3, 28)
+    expected = images[:, :, ::-1]
+    exact, near = jobs.Job("", jobs.nothing), jobs.Job("", jobs.nothing, 1)
+
+    def differs(job, found, kind="function"):
+        return module.difference(job, kind, found, expected, images)
+
+    assert differs(exact, expected) is None
+    off = expected.copy()
+    off[1, 0, 0, 0] += 1
+    assert "apart from Highway's" in differs(exact, off)
+    assert differs(near, off) is None
+    assert "apart from Highway's" in differs(near, images)
+    assert differs(exact, off, "First") is None
+    assert "expected uint8" in differs(exact, expected[:2])
+    assert "expected uint8" in differs(exact, expected.astype(np.float32))
+    assert "changed by 0 levels" in differs(exact, images, "Own")
+    assert differs(exact, images[:, ::-1], "Own") is None
+
+
+def test_highway_does_what_is_compared(benchmarks):
+    """What was drawn for the peers is what Highway's transforms are given."""
+    module, jobs = benchmarks("on_arrays.with_highway"), benchmarks("on_arrays.jobs")
+    images, sizes = jobs.pictures(4, 56), jobs.Sizes(56)
+    for name, job in jobs.jobs(56).items():
+        drawn = job.draw(np.random.default_rng(0), 4, sizes)
+        found = module.result(name, images, drawn, sizes)
+        assert len(found) == 4, name
+        if name == "RandomCrop":
+            for image, (top, left), one in zip(images, drawn, found, strict=True):
+                assert np.array_equal(one, image[top : top + sizes.crop, left : left + sizes.crop])
+        if name == "Shift":
+            for image, (x, y), one in zip(images, drawn, found, strict=True):
+                below, beside = slice(max(y, 0), 56 + min(y, 0)), slice(max(x, 0), 56 + min(x, 0))
+                above, before = slice(max(-y, 0), 56 - max(y, 0)), slice(max(-x, 0), 56 - max(x, 0))
+                assert np.array_equal(one[below, beside], image[above, before])
+
+
+def test_memory_of_transforms_is_watched():
+    done = run("transforms.py", "--memory", 10)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"over 10 batches of \d+ transforms in a row: [\d.]+ MB", done.stdout)
+
+
+def test_boxes_are_measured_against_reading_without(tmp_path):
+    voc_folder(tmp_path / "voc", {f"{n}": annotation(thing(), thing("cat")) for n in range(8)})
+    done = run("transforms.py", "--detection", tmp_path / "voc", "--batch", 4, "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"8 pictures with annotations.*ms with boxes, up to \d+ in a batch", done.stdout, re.DOTALL
+    )
 
 
 PARTICIPANT = """

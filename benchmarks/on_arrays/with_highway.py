@@ -104,8 +104,9 @@ def everything(sizes: Sizes) -> list[Transform]:
     return [transform_of(name, sizes) for name in names if name not in same]
 
 
-def batch_of(images: NDArray[np.uint8]) -> Batch:
-    return Batch({"images": images, "labels": np.arange(len(images)) % jobs.CLASSES}, seq=0)
+def batch_of(images: NDArray[np.uint8], epoch: int = 0) -> Batch:
+    labels = np.arange(len(images)) % jobs.CLASSES
+    return Batch({"images": images, "labels": labels}, epoch=epoch, seq=0)
 
 
 def ways(size: int) -> dict[str, dict[str, Any]]:
