@@ -4,11 +4,11 @@ r"""How fast each transform is on batches of decoded pictures, on one core, agai
         --markdown benchmarks/results/transforms.md
 
 Every participant gets the same uint8 pictures, in the layout that it works on, in a process of its own on the same
-core, with one thread, and gives a batch of results that is in one piece. Nobody writes into the pictures. What is
-random is drawn for each picture, in the time that is measured. Before that, results are compared with
-Highway's: on average they are a few levels apart at most (0 for what moves whole pixels). Who defines a transform in
-another way has to change the pictures at least half as much. Then all are measured in turns, and the median of the
-rounds counts.
+core, with one thread, and gives a batch of results that is in one piece; memory is used again. Nobody writes into the
+pictures. What is random is drawn for each picture, in the time that is measured. Before that, results are compared
+with Highway's: on average they are a few levels apart at most (0 for what moves whole pixels). Who defines a
+transform in another way has to change the pictures at least half as much. Then all are measured in turns, and the
+median of the rounds counts.
 
 highway         Augmentations([transform]).process(batch)
 opencv          cv2's functions image by image, or NumPy where that is all it takes; numbers drawn by NumPy
@@ -51,6 +51,9 @@ PEERS = {
     "dali": "nvidia.dali",
 }
 """Participants beside Highway, and what has to be installed for each."""
+
+KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""Settings of the C library with which memory of large arrays is used again, instead of being asked for each time."""
 
 Times = dict[tuple[str, str, str], list[float]]
 """Seconds of each round, by job, participant and way."""
@@ -125,6 +128,7 @@ class Participant:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **KEPT_MEMORY},
         )
         told = self._line()
         self.version: str = told["version"]
