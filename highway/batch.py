@@ -259,6 +259,13 @@ class Batch:
             offsets = np.concatenate(([0], np.cumsum(counts)))
             inner = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
 
+        for name in (*self.fields, *self.extras):
+            if name not in self.ragged and self[name].shape[:1] != (self.size,):
+                raise ArgumentError(
+                    f"Batch: field {name!r} has shape {self[name].shape}, for {self.size} samples; expected a row for "
+                    "each, to take some of them"
+                )
+
         def taken(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             return {
                 name: array[inner] if name in self.ragged else _rows(array, chosen)

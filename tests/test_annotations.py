@@ -77,7 +77,7 @@ BAD = {
     ),
     "DTD": ('<!DOCTYPE annotation SYSTEM "http://127.0.0.1/a.dtd"><annotation/>', "document type"),
     "unknown entity": (annotation(thing("dog").replace("dog", "&dog;")), "is no XML"),
-    "large file": (b"<annotation>" + b" " * LARGEST_FILE + b"</annotation>", "allowed are 16777216"),
+    "large file": (b"<annotation>" + b" " * LARGEST_FILE + b"</annotation>", "allowed are 8388608"),
 }
 
 

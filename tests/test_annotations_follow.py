@@ -14,6 +14,7 @@ from highway.transforms import (
     FlipY,
     Lambda,
     Letterbox,
+    Normalize,
     Pad,
     PadCrop,
     Perspective,
@@ -286,3 +287,38 @@ class Mistaken(Transform):
 def test_a_transform_that_would_do_nothing_is_refused():
     with pytest.raises(ArgumentError, match=r"Mistaken\(\), overrides nothing that is called"):
         Augmentations([Mistaken()])
+
+
+@pytest.mark.parametrize("side", [25, 41, 43, 50, 51, 97])
+def test_what_is_wholly_visible_meets_a_part_of_one(side):
+    batch = detection([[(0, 0, side, 30)]], (30, side))
+    out = Augmentations([Stretch((8, 224), min_visible=1.0)]).process(batch)
+    assert len(out.boxes) == 1
+
+
+def test_fields_of_another_form_are_refused():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for field, array in (
+        ("masks", np.zeros((2, 8, 8), np.int64)),
+        ("keypoints", np.zeros((2, 5, 3), np.float32)),
+        ("keypoints", np.zeros((2, 5, 2), np.int64)),
+    ):
+        with pytest.raises(ContractError, match=f"{field} are"):
+            Augmentations([FlipX()]).process(Batch({"images": images, field: array}, seq=0))
+
+
+def test_methods_of_a_subclass_are_called_wherever_it_stands():
+    class Counted(Normalize):
+        def apply_labels(self, labels, params):
+            return labels + 100
+
+    class Mine(FlipX):
+        def apply_images(self, images, params):
+            return images[:, :, ::-1].copy()
+
+    batch = Batch({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.arange(2)}, seq=0)
+    for chain in ([Counted()], [CenterCrop(4), Counted()]):
+        assert Augmentations(chain).process(batch).labels.tolist() == [100, 101]
+    stage = Augmentations([Mine()])
+    stage.input_handed_over = True
+    assert stage.process(batch).images.shape == (2, 8, 8, 3)

@@ -5,22 +5,29 @@ import pytest
 from test_annotations_follow import one_each
 
 from highway.batch import Batch
-from highway.engine import Pipeline
+from highway.engine import Pipeline, Source
 from highway.errors import ArgumentError, ContractError
 from highway.modules import Augmentations, Noise
 from highway.transforms import (
     CenterCrop,
+    ColorJitter,
+    CutMix,
     FlipX,
     FlipY,
+    GaussianNoise,
     Invert,
     Lambda,
+    Mixup,
     Normalize,
     OneOf,
+    RandAugment,
     RandomApply,
     RandomCrop,
+    RandomErasing,
     Rotate,
     Sequential,
     SomeOf,
+    ToFloat,
     Transform,
 )
 
@@ -133,8 +140,22 @@ def test_what_differs_is_refused_where_nothing_is_known_before():
     half = RandomApply([Lambda(lambda images: images[:, :2])])
     with pytest.raises(ContractError, match="depending on what is chosen"):
         Augmentations([half]).process(zeros())
-    with pytest.raises(ContractError, match="float32"):
-        Augmentations([RandomApply([Normalize(layout="NHWC")])]).process(zeros())
+    with pytest.raises(ContractError, match="float64"):
+        Augmentations([RandomApply([Lambda(lambda images: images / 2)])]).process(zeros())
+
+
+@pytest.mark.parametrize("changes", [Normalize(), ToFloat(), Mixup(num_classes=3), CutMix()], ids=repr)
+def test_what_changes_dtypes_is_for_all_samples(changes):
+    for make in (
+        lambda: RandomApply([FlipX(), changes]),
+        lambda: OneOf([changes, FlipX()]),
+        lambda: SomeOf([FlipX(), Sequential([changes])], 1),
+        lambda: RandomApply([Sequential([changes])]),
+    ):
+        with pytest.raises(ArgumentError, match="changes the dtype of images or labels"):
+            make()
+    RandomApply([changes], p=1)
+    Sequential([FlipX(), changes])
 
 
 def test_what_does_not_fit_is_refused_when_the_pipeline_is_built():
@@ -185,3 +206,86 @@ def test_they_show_how_to_build_them_again():
         count = 40
         ours, theirs = (Augmentations([one]).process(one_each(count)).images for one in (transform, again))
         assert np.array_equal(ours, theirs)
+
+
+class Kept(Source):
+    """Hands out one array again and again, and keeps it."""
+
+    def __init__(self):
+        super().__init__(workers=1)
+        self.images = np.full((6, 8, 8, 3), 100, np.uint8)
+
+    def tasks(self):
+        return iter(range(4))
+
+    def load(self, task):
+        return Batch({"images": self.images}, seq=task)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        RandomApply([FlipX()], p=0.0),
+        RandomApply([FlipX()], p=0.5),
+        Sequential([]),
+        SomeOf([FlipX(), FlipY()], n=0),
+        Sequential([Rotate(10, p=0)]),
+        OneOf([FlipX(0), Sequential([])]),
+        Lambda(lambda images: images),
+        RandAugment(magnitude=0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("second", [Invert(1.0), FlipX(1.0), RandomErasing(1.0), GaussianNoise()], ids=repr)
+def test_what_a_source_keeps_is_never_written_into(first, second):
+    source = Kept()
+    with Pipeline([source, Augmentations([first, second])]) as pipeline:
+        batches = [batch.images.copy() for batch in pipeline]
+    assert (source.images == 100).all()
+    assert len(batches) == 4
+
+
+def test_what_a_batch_holds_is_never_written_into():
+    """Any chain, in any nesting: who holds a batch holds what it held."""
+    parts = [Invert(), FlipX(), Rotate(9, p=0.5), GaussianNoise(p=0.5), RandomErasing(), RandAugment()]
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        chain = []
+        for _ in range(rng.integers(1, 5)):
+            inner = [parts[k] for k in rng.integers(0, len(parts), rng.integers(0, 3))]
+            kinds = [Sequential(inner), RandomApply(inner, p=float(rng.choice([0, 0.2, 1])))]
+            kinds += [OneOf(inner)] if inner else []
+            chain.append(kinds[rng.integers(0, len(kinds))])
+        batch = one_each(3)
+        before = {name: batch[name].copy() for name in (*batch.fields, *batch.extras)}
+        out = Augmentations(chain, seed=seed).process(batch)
+        for name, array in before.items():
+            assert np.array_equal(batch[name], array), (chain, name)
+        held = out.images.copy()
+        Augmentations(chain, seed=seed + 1).process(out)
+        assert np.array_equal(out.images, held)
+
+
+@pytest.mark.parametrize(
+    ("chain", "what"),
+    [
+        ([Normalize(), ColorJitter(0.4)], "ColorJitter"),
+        ([ToFloat(), Normalize()], "Normalize"),
+        ([Normalize(), RandomCrop(4)], "RandomCrop"),
+        ([Normalize(), Rotate(9)], "Rotate"),
+        ([Normalize(layout="NHWC"), RandAugment()], "RandAugment"),
+    ],
+    ids=repr,
+)
+def test_what_stands_behind_numbers_is_refused_when_the_pipeline_is_built(chain, what):
+    with pytest.raises(ArgumentError, match=rf"{what}.* stands behind .*put it before"):
+        Pipeline([Noise(8, (6, 6)), Augmentations(chain)])
+
+
+def test_what_takes_numbers_stands_behind_them():
+    for chain in (
+        [Normalize(), RandomErasing(), GaussianNoise()],
+        [Normalize(layout="NHWC"), FlipX(), RandomCrop(4)],
+    ):
+        with Pipeline([Noise(8, (6, 6), epochs=1), Augmentations(chain)]) as pipeline:
+            assert pipeline.dequeue().images.dtype == np.float32

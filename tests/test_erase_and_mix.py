@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from highway.batch import Batch
+from highway.engine import Pipeline
 from highway.errors import ArgumentError
-from highway.modules import Augmentations
+from highway.modules import Augmentations, Noise
 from highway.randomness import SampleRandom
 from highway.transforms import CutMix, FlipX, Mixup, Normalize, RandomErasing
 
@@ -185,3 +186,17 @@ def test_what_cannot_be_mixed():
 
 def test_nothing_of_it_is_deterministic():
     assert [one.deterministic() for one in (Mixup(), CutMix(), RandomErasing())] == [None] * 3
+
+
+@pytest.mark.parametrize("value", [300, -1, 0.5, (1.5, 2, 3)])
+def test_values_that_bytes_cannot_hold(value):
+    with pytest.raises(ArgumentError, match=r"RandomErasing: value is .*for images of uint8"):
+        Augmentations([RandomErasing(p=1, value=value)]).process(batch_of(1))
+    with pytest.raises(ArgumentError, match="RandomErasing: value is"):
+        Pipeline([Noise(2, (8, 8)), Augmentations([RandomErasing(p=0.01, value=value)])])
+
+
+def test_labels_that_cannot_be_mixed():
+    for labels in (np.zeros(4, np.float32), np.zeros((4, 3), np.int64)):
+        with pytest.raises(ArgumentError, match="Mixup: labels are"):
+            Augmentations([Mixup(num_classes=3)]).process(batch_of(4).replace(labels=labels))

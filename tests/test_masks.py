@@ -1,5 +1,8 @@
 """Masks: numbers of classes that go where the pixels of their pictures go."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from pictures import class_folders, jpeg_bytes
@@ -8,7 +11,7 @@ from voc_folders import annotation, only_batch, thing, voc_folder
 
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, DatasetError, DecodeError, ReadError
-from highway.modules import Augmentations, ImageFileReader, ListReader, VOCReader
+from highway.modules import Augmentations, ImageFileReader, ListReader, VOCReader, masks
 from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
 
 # A class of nearly black and one of nearly white: the picture says what the mask must be.
@@ -222,3 +225,22 @@ def test_arguments(scenes):
 def test_pictures_without_masks_are_read_as_before(tmp_path):
     folder = class_folders(tmp_path, classes=1, each=2)
     assert list(only_batch(ImageFileReader(folder, 2, (8, 8), epochs=1)).fields) == ["images", "labels"]
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_refused(bits):
+    """PIL would spread it over 0 to 255."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + bytes(bits) for _ in range(2))
+    head = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
+    contents = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(DecodeError, match="2 or 4 bits of grey"):
+        masks._pixels(contents, 100, "M")

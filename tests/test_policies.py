@@ -161,3 +161,32 @@ def test_images_that_it_cannot_take_are_refused_when_the_pipeline_is_built():
     batch = Batch({"images": np.zeros((1, 8, 8, 3), np.float32)}, seq=0)
     with pytest.raises(ArgumentError, match="expected uint8"):
         Augmentations([RandAugment()]).process(batch)
+
+
+def test_what_one_round_pushes_out_the_next_does_not_bring_back():
+    policy = RandAugment(2, 30)
+    images = np.full((300, 64, 64, 3), 255, np.uint8)
+    boxes = np.tile(np.float32([40, 0, 60, 20]), (300, 1))
+    batch = Batch(
+        {
+            "images": images,
+            "labels": np.arange(300),
+            "boxes": boxes,
+            "masks": np.ones((300, 64, 64), np.uint8),
+        },
+        seq=0,
+        offsets=np.arange(301),
+        ragged=("labels", "boxes"),
+    )
+    rng = SampleRandom(0, 0, np.arange(300), 0)
+    rounds = policy.draw(rng, batch)
+    out = Augmentations([policy]).process(batch)
+    there_and_back = 0
+    for i in range(300):
+        first, second = (drawn.matrices[i] for drawn in rounds)
+        both = (first != np.eye(3)).any() and (second != np.eye(3)).any()
+        there_and_back += both
+        if both:
+            # Where the mask shows nothing, the image does not either; colours were not changed.
+            assert np.array_equal(out.masks[i] == 0, (out.images[i] == 0).all(axis=2))
+    assert there_and_back > 20

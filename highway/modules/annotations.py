@@ -11,7 +11,7 @@ from highway.modules.files import read_whole
 
 __all__ = ["LARGEST_FILE", "Annotation", "parse_annotation", "read_annotation"]
 
-LARGEST_FILE = 16 << 20
+LARGEST_FILE = 8 << 20
 """Bytes; a file of 10 000 objects has about a fifth."""
 
 # What lies outside of this is outside of any picture, and float32 holds what is inside to less than a pixel.

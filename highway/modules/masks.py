@@ -123,6 +123,13 @@ def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
                 f"has pixels of mode {image.mode}; expected numbers of classes: a palette (P), 8 bits of grey (L) "
                 "or 1 bit"
             )
+        # PIL spreads 2 and 4 bits of grey over 0 to 255, and calls that L too.
+        raw = str(image.tile[0][3]) if image.tile else ""
+        if image.mode == "L" and ("L;2" in raw or "L;4" in raw):
+            raise DecodeError(
+                "has 2 or 4 bits of grey, which are read as other numbers than are stored; expected a palette (P), 8 "
+                "bits of grey (L) or 1 bit"
+            )
         with image:
             return np.asarray(image).astype(np.uint8, copy=False)
 

@@ -26,6 +26,10 @@ _FORMATS: dict[str, tuple[str, int | None]] = {
 _unique = itertools.count()
 
 
+# Longer paths than systems have.
+_LONGEST_KEY = 4096
+
+
 class ImageSaver(Stage):
     """Writes the images of every batch to files and passes the batch on as it came, so that it can stand anywhere.
 
@@ -112,6 +116,8 @@ class ImageSaver(Stage):
                 f"ImageSaver: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, 3) or "
                 "(N, H, W, 1); put it before Normalize"
             )
+        if not images.shape[1] or not images.shape[2]:
+            raise ArgumentError(f"ImageSaver: images of shape {images.shape} have no pixels to write")
         keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
         # All of them first: nothing is written of a batch that is refused.
         paths = [os.path.join(self.folder, self._name(key, batch.epoch)) for key in keys]
@@ -123,7 +129,13 @@ class ImageSaver(Stage):
         # Of a list of absolute paths: below the folder as well.
         relative = key.lstrip("/")
         parts = relative.split("/")
-        if not relative or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
+        if (
+            len(relative) > _LONGEST_KEY
+            or not relative
+            or parts[-1] in ("", ".")
+            or ".." in parts
+            or "\0" in key
+        ):
             raise ArgumentError(
                 f"ImageSaver: key {key!r} names no file inside of the folder; expected a path without '..' "
                 "(os.path.abspath, where it is from a list of yours)"

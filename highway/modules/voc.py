@@ -113,7 +113,7 @@ class VOCReader(ImageReader):
     -----
     Of an annotation, this is repaired: boxes are clipped to the picture; those without area are left out; where
     ``<size>`` is missing or 0 x 0, the size of the picture is taken. This is an error that names the file and the
-    element: XML that is not well formed, or not in its declared encoding; a document type; more than 16 MiB; an object
+    element: XML that is not well formed, or not in its declared encoding; a document type; more than 8 MiB; an object
     without name or box; coordinates that are no numbers, or of which the smaller one does not come first; an unknown
     class; a ``<size>`` that differs from that of the picture.
     Boxes belong to the picture as it is stored; to the upright one where ``<size>`` is that of the upright one alone.

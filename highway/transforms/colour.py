@@ -46,6 +46,7 @@ class Pointwise(Transform, abc.ABC):
 
     in_place = True
     hands_over = True
+    takes = "bytes"
 
     @abc.abstractmethod
     def program(self, rng: SampleRandom, count: int, channels: int) -> Program:

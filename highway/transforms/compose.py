@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from highway.arguments import number, numbers, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
+from highway.transforms.mix import CutMix, Mixup
 from highway.transforms.runs import Several, Steps
 from highway.transforms.transform import Transform
+from highway.transforms.values import Values
 
 __all__ = ["OneOf", "RandomApply", "Sequential", "SomeOf", "checked"]
 
@@ -25,7 +28,9 @@ _WORK = ("apply_images", "apply_boxes", "apply_masks", "apply_keypoints", "apply
 class _Composed(Several):
     """Branches of transforms in a row, and for each of them the samples that go through it."""
 
-    def __init__(self, branches: Sequence[Sequence[Transform]]) -> None:
+    def __init__(self, branches: Sequence[Sequence[Transform]], always: bool = False) -> None:
+        if not always:
+            _refuse_numbers(type(self).__name__, branches)
         self._branches = [Steps(branch, type(self).__name__) for branch in branches]
         self._firsts = np.cumsum([1, *(branch.positions for branch in self._branches)]).tolist()
 
@@ -148,7 +153,7 @@ class Sequential(_Composed):
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = checked("Sequential", transforms)
-        super().__init__([self.transforms])
+        super().__init__([self.transforms], always=True)
 
     def _passed(self, shape: tuple[int, int, int]) -> None:
         """All samples go through."""
@@ -178,7 +183,7 @@ class RandomApply(_Composed):
     def __init__(self, transforms: Sequence[Transform], p: float = 0.5) -> None:
         self.transforms = checked("RandomApply", transforms)
         self.p = number("RandomApply", "p", p, 0, 1)
-        super().__init__([self.transforms])
+        super().__init__([self.transforms], always=self.p in (0, 1))
 
     def _passed(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
         return None if self.p == 1 else shape
@@ -268,6 +273,18 @@ class SomeOf(_Composed):
     def deterministic(self) -> None:
         """Nothing; see `OneOf.deterministic`."""
         _nothing("SomeOf", self.transforms)
+
+
+def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None:
+    """ArgumentError where a transform would give only some of the samples another dtype, of images or of labels."""
+    for transform in itertools.chain.from_iterable(branches):
+        if isinstance(transform, (Values, Mixup, CutMix)):
+            raise ArgumentError(
+                f"{owner}: {transform!r} changes the dtype of images or labels, and would do so for some of the "
+                "samples; expected it outside, for all (Mixup and CutMix have a p of their own)"
+            )
+        if isinstance(transform, _Composed):
+            _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]
 
 
 def _left(owner: str, transforms: Sequence[Transform]) -> Sequential | None:

@@ -14,7 +14,7 @@ from highway.randomness import SampleRandom
 from highway.transforms.transform import Transform, pixels
 from highway.transforms.view import Moving, View
 
-__all__ = ["CenterCrop", "Fill", "PadCrop", "RandomCrop", "Slice", "Windows", "filling"]
+__all__ = ["CenterCrop", "Fill", "PadCrop", "RandomCrop", "Slice", "Windows", "filling", "plain_fill"]
 
 Margins = int | tuple[int, int] | tuple[int, int, int, int]
 Fill = float | tuple[float, ...]
@@ -46,8 +46,7 @@ class _Window(Moving):
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
         self.padding = padding
         self._margins = _margins(name, padding)
-        self.fill = fill
-        numbers(name, "fill", fill)
+        self.fill = plain_fill(name, fill)
 
     def apply_images(self, images: NDArray[Any], params: Windows) -> NDArray[Any]:
         """Copy the windows.
@@ -265,7 +264,15 @@ def _margins(owner: str, padding: object) -> tuple[int, int, int, int]:
     )
 
 
-def filling(owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def plain_fill(owner: str, fill: object) -> Fill:
+    """One number, or a tuple of them: nobody can change them later, and `repr` shows them."""
+    found = tuple(int(value) if value.is_integer() else value for value in numbers(owner, "fill", fill))
+    return found[0] if np.shape(np.asarray(fill)) == () else found
+
+
+def filling(
+    owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any], name: str = "fill"
+) -> NDArray[Any]:
     """One pixel of what a transform shows where there is no image.
 
     Parameters
@@ -275,6 +282,8 @@ def filling(owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any]) -
     fill : float or tuple of float
     channels : int
     dtype : dtype
+    name : str
+        What the transform calls it.
 
     Returns
     -------
@@ -285,17 +294,17 @@ def filling(owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any]) -
     ArgumentError
         Such images cannot hold it.
     """
-    values = numbers(type(owner).__name__, "fill", fill)
+    values = numbers(type(owner).__name__, name, fill)
     if len(values) not in (1, channels):
         raise ArgumentError(
-            f"{type(owner).__name__}: fill is {fill!r}, for images with {channels} channels; "
+            f"{type(owner).__name__}: {name} is {fill!r}, for images with {channels} channels; "
             "expected one number, or one for each channel"
         )
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if not all(value.is_integer() and limits.min <= value <= limits.max for value in values):
             raise ArgumentError(
-                f"{type(owner).__name__}: fill is {fill!r}, for images of {dtype}; "
+                f"{type(owner).__name__}: {name} is {fill!r}, for images of {dtype}; "
                 f"expected whole numbers from {limits.min} to {limits.max}"
             )
     pixel = np.empty(channels, dtype=dtype)

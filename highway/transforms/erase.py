@@ -14,6 +14,7 @@ from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
+from highway.transforms.crop import filling
 from highway.transforms.transform import Transform, pixels
 
 __all__ = ["RandomErasing"]
@@ -90,7 +91,8 @@ class RandomErasing(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The same."""
-        self._check(shape[2])
+        if self._values is not None:
+            filling(self, self._values, shape[2], np.dtype(np.uint8), "value")
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Erased:
@@ -130,12 +132,10 @@ class RandomErasing(Transform):
         """
         planar = _is_planar(images)
         channels = images.shape[1 if planar else -1]
-        self._check(channels)
         if out is None:
             out = empty(images.shape, images.dtype)
         if self._values is not None and not planar and out.flags.c_contiguous:
-            pixel = np.empty(channels, images.dtype)
-            pixel[:] = self._values
+            pixel = filling(self, self._values, channels, images.dtype, "value")
             boxes, source = np.ascontiguousarray(params.boxes, np.int64), np.ascontiguousarray(images)
             mix.paint(pixels(source, self), boxes, pixel.view(np.uint8), pixels(out, self))
             return out
@@ -148,8 +148,8 @@ class RandomErasing(Transform):
             if self._values is None:
                 where[...] = self._noise(params.rng, row, where.shape, images.dtype)
             else:
-                values = np.array(self._values, images.dtype)
-                where[...] = values[:, None, None] if planar and len(values) > 1 else values
+                values = filling(self, self._values, channels, images.dtype, "value")
+                where[...] = values[:, None, None] if planar else values
         return out
 
     def _noise(
@@ -159,13 +159,6 @@ class RandomErasing(Transform):
         if dtype == np.uint8:
             return sample.bytes(count).reshape(shape)
         return sample.normal(size=count).reshape(shape).astype(dtype)
-
-    def _check(self, channels: int) -> None:
-        if self._values is not None and len(self._values) not in (1, channels):
-            raise ArgumentError(
-                f"RandomErasing: value is {self.value!r}, for images with {channels} channels; expected one number, or "
-                "one for each channel"
-            )
 
     def deterministic(self) -> None:
         """Nothing is erased."""

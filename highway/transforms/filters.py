@@ -40,6 +40,7 @@ class Sharpness(Transform):
     """
 
     hands_over = True
+    takes = "bytes"
 
     def __init__(self, factor: float | Range = 2.0, p: float = 0.5) -> None:
         self._range = span("Sharpness", "factor", factor, 0, colour.MOST_FACTOR)
@@ -102,6 +103,7 @@ class GaussianBlur(Transform):
     """
 
     hands_over = True
+    takes = "bytes"
 
     def __init__(
         self, kernel_size: int | tuple[int, int], sigma: float | Range = (0.1, 2.0), p: float = 1.0

@@ -61,6 +61,7 @@ class Fit(Transform):
     """
 
     hands_over = True
+    takes = "pixels"
     covers: ClassVar[bool] = False
     fill: int | tuple[int, ...] = 0
 

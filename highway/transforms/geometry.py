@@ -88,8 +88,12 @@ class Geometry(NamedTuple):
         clipped_low = np.clip(low, low_end, high_end)
         clipped_high = np.clip(high, low_end, high_end)
         area, left = (high - low).prod(axis=1), (clipped_high - clipped_low).prod(axis=1)
-        kept: NDArray[np.bool_] = (left > 0) & (left >= min_visible * area)
-        return np.concatenate((clipped_low, clipped_high), axis=1).astype(np.float32), kept
+        found = np.concatenate((clipped_low, clipped_high), axis=1).astype(np.float32)
+        # Of what is returned: rounded to float32, thin boxes may be nothing.
+        there = (found[:, 2:] > found[:, :2]).all(axis=1)
+        # A part of 1 is met by what is shown whole, however its corners were rounded.
+        kept: NDArray[np.bool_] = there & (left >= min_visible * area * (1 - 1e-9))
+        return found, kept
 
     def masks(self, masks: NDArray[Any], fill: int) -> NDArray[Any]:
         """Masks, moved: each pixel is that of the image whose area its centre comes from, or `fill`.

@@ -59,6 +59,11 @@ class _Mixing(Transform):
                 raise ArgumentError(
                     f"{name}: the batch has {field}, of which there is no mixture; expected images with one label each"
                 )
+        if labels.ndim not in (1, 2) or labels.dtype.kind not in ("iu" if labels.ndim == 1 else "f"):
+            raise ArgumentError(
+                f"{name}: labels are {labels.dtype} of shape {labels.shape}; expected whole numbers (N,), or one-hot "
+                "floats (N, classes)"
+            )
         if labels.ndim == 1 and self.num_classes is None:
             raise ArgumentError(
                 f"{name}: labels are numbers of classes; expected num_classes, to make parts of them, or a reader "

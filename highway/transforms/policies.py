@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import colour as kernels
-from highway.arguments import number, numbers, whole
+from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms import colour
-from highway.transforms.crop import Fill, filling
+from highway.transforms.crop import Fill, filling, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
 from highway.transforms.warps import INTERPOLATIONS, Course
@@ -79,6 +79,7 @@ class Policy(Transform):
     """
 
     hands_over = True
+    takes = "bytes"
     rounds: int = 1
 
     def __init__(self, num_magnitude_bins: int, interpolation: str, fill: Fill, min_visible: float) -> None:
@@ -89,8 +90,7 @@ class Policy(Transform):
                 f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
             )
         self.interpolation = interpolation
-        numbers(name, "fill", fill)
-        self.fill = fill
+        self.fill = plain_fill(name, fill)
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
     def operations(self, height: int, width: int) -> list[Operation]:
@@ -151,8 +151,29 @@ class Policy(Transform):
                 images[rows] = sharp
         return images
 
+    def apply_boxes(
+        self,
+        boxes: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        params: list[Drawn],
+        shape: tuple[int, int, int],
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Round by round: what one has pushed out, the next does not bring back."""
+        kept = np.ones(len(boxes), np.bool_)
+        for drawn in params:
+            boxes, remain = Geometry(drawn.matrices, *shape[1:]).boxes(boxes, owners, self.min_visible)
+            kept &= remain
+        return boxes, kept
+
+    def apply_masks(self, masks: NDArray[Any], params: list[Drawn], fill: int) -> NDArray[Any]:
+        """Round by round."""
+        for drawn in params:
+            if (drawn.matrices != np.eye(3)).any():
+                masks = Geometry(drawn.matrices, *masks.shape[1:]).masks(masks, fill)
+        return masks
+
     def geometry(self, params: list[Drawn], shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go, through all rounds."""
+        """Where the pixels go, through all rounds; what was pushed out in between is not told."""
         matrices = params[0].matrices
         for drawn in params[1:]:
             matrices = product(drawn.matrices, matrices)

@@ -8,16 +8,18 @@ never on what is drawn: so the bits do not either.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.batch import Batch
-from highway.errors import ContractError
+from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
 from highway.transforms import colour
 from highway.transforms.crop import filling
@@ -93,8 +95,22 @@ class Steps:
                 return None
             if transform is not None:
                 with self._naming(number):
+                    if isinstance(transform, Values):
+                        transform.out_shape(found)
+                        self._check_behind(transform, self.transforms[number + 1 :])
                     found = transform.out_shape(found)
         return found
+
+    def _check_behind(self, values: Values, rest: Sequence[Transform | None]) -> None:
+        """Raise where something behind cannot take what `values` makes."""
+        for transform in rest:
+            if transform is None:
+                continue
+            if transform.takes == "bytes" or (transform.takes == "pixels" and values.layout == "NCHW"):
+                raise ArgumentError(
+                    f"{transform!r} stands behind {values!r}, which makes {values.dtype} in the layout "
+                    f"{values.layout}; expected uint8 (N, H, W, C): put it before"
+                )
 
     def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
         """Take a batch through all of them.
@@ -147,20 +163,22 @@ class Steps:
     ) -> tuple[Batch, bool]:
         transform, images = step.transform, batch["images"]
         if isinstance(transform, Several):
-            return transform.apply(batch, seed, first + step.position, ours, mask_fill), transform.hands_over
+            result = transform.apply(batch, seed, first + step.position, ours, mask_fill)
+            # Nothing may have been chosen: then the images are what they were, and whose they were.
+            return result, transform.hands_over and (ours or result["images"] is not images)
         params = None
         if type(transform).draw is not Transform.draw:
             params = transform.draw(draws(step.position), batch)
-        if transform.in_place and ours:
-            result = transform.apply_images(images, params, out=images)  # type: ignore[call-arg]
+        if ours and transform.in_place and _takes_out(type(transform).apply_images):
+            made = transform.apply_images(images, params, out=images)  # type: ignore[call-arg]
         else:
-            result = transform.apply_images(images, params)
-        self._check(step.number, result, len(images))
-        _refuse_new_size(batch, transform, images, result)
+            made = transform.apply_images(images, params)
+        self._check(step.number, made, len(images))
+        _refuse_new_size(batch, transform, images, made)
         # A step that returns its input may have kept it.
-        ours = transform.hands_over and (ours or result is not images)
+        ours = transform.hands_over and (ours or made is not images)
         batch = _annotated(batch, transform, params, images.shape, mask_fill)
-        return batch if result is images else batch.replace(images=result), ours
+        return batch if made is images else batch.replace(images=made), ours
 
     @contextmanager
     def _naming(self, number: int) -> Iterator[None]:
@@ -203,6 +221,7 @@ def _annotated(
     if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
         _refuse_loose_boxes(batch, transform, params, shape)
     offsets, size = batch.offsets, (shape[0], shape[1], shape[2]) if len(shape) > 2 else None
+    _check_kinds(batch)
     if "masks" in batch and size is not None:
         changed["masks"] = _or_same(batch, "masks", transform.apply_masks(batch["masks"], params, mask_fill))
     if "keypoints" in batch and size is not None:
@@ -226,6 +245,21 @@ def _annotated(
     return batch.replace(offsets=offsets, **changed) if changed else batch
 
 
+def _check_kinds(batch: Batch) -> None:
+    """What has a name that means something has the form that goes with it."""
+    if "masks" in batch and (batch["masks"].dtype != np.uint8 or batch["masks"].ndim != 3):
+        raise ContractError(
+            f"masks are {batch['masks'].dtype} of shape {batch['masks'].shape}; expected uint8 (N, H, W)"
+        )
+    if "keypoints" in batch and (
+        batch["keypoints"].dtype.kind != "f" or batch["keypoints"].shape[-1:] != (2,)
+    ):
+        raise ContractError(
+            f"keypoints are {batch['keypoints'].dtype} of shape {batch['keypoints'].shape}; expected float32 "
+            "(N, ..., 2): x and y alone, other numbers in a field of another name"
+        )
+
+
 def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
     """Boxes that are padded, or of no sample that is known, cannot go with the images."""
     if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
@@ -246,6 +280,12 @@ def _refuse_new_size(batch: Batch, transform: Transform, before: NDArray[Any], a
                 f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what becomes of "
                 f"the {name}; override {type(transform).__name__}.geometry, or apply_{name}"
             )
+
+
+@lru_cache(maxsize=256)
+def _takes_out(apply_images: Callable[..., Any]) -> bool:
+    """Whether a method has ``out``: one of a subclass's own may not."""
+    return "out" in inspect.signature(apply_images).parameters
 
 
 def _or_same(batch: Batch, name: str, array: NDArray[Any]) -> NDArray[Any] | None:
@@ -298,6 +338,7 @@ class _Views(_Run):
             transform = step.transform
             with naming(step.number):
                 if isinstance(transform, Values):
+                    drawn.append((step, None, view.shape))
                     return drawn, transform.apply_view(images, view)
                 assert isinstance(transform, Moving), transform
                 params = transform.choose(draws(step.position), view.shape)

@@ -25,6 +25,8 @@ class Transform:
 
     Attributes
     ----------
+    takes : {"any", "pixels", "bytes"}
+        Which images: any; uint8 or others (N, H, W, C); or uint8 alone. A pipeline looks when it is built.
     min_visible : float
         Boxes are dropped that have less than this part of their area left, 0 to 1, after this transform; those with
         nothing left in any case.
@@ -54,6 +56,7 @@ class Transform:
 
     in_place: ClassVar[bool] = False
     hands_over: ClassVar[bool] = False
+    takes: ClassVar[str] = "any"
     min_visible: float = 0.0
 
     @property

@@ -36,6 +36,7 @@ class Values(Transform):
     """
 
     hands_over = True
+    takes = "bytes"
 
     def __init__(
         self, scale: NDArray[np.float64], bias: NDArray[np.float64], layout: str, dtype: DTypeLike

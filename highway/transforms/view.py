@@ -147,6 +147,8 @@ class Moving(Transform):
     `apply_images` gives the same, and is used where one stands alone.
     """
 
+    takes = "pixels"
+
     def draw(self, rng: SampleRandom, batch: Batch) -> Any:
         """Choose what is random, for every sample of the batch.
 

@@ -14,7 +14,7 @@ from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.crop import Fill, filling
+from highway.transforms.crop import Fill, filling, plain_fill
 from highway.transforms.geometry import Geometry, inside, inverse, product
 from highway.transforms.transform import Transform, pixels
 
@@ -61,6 +61,7 @@ class Warp(Transform):
     """
 
     hands_over = True
+    takes = "pixels"
 
     def __init__(
         self, p: float = 1.0, interpolation: str = "bilinear", fill: Fill = 0, min_visible: float = 0.0
@@ -72,8 +73,7 @@ class Warp(Transform):
                 f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
             )
         self.interpolation = interpolation
-        numbers(name, "fill", fill)
-        self.fill = fill
+        self.fill = plain_fill(name, fill)
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
@@ -516,6 +516,7 @@ class Transpose(Transform):
     """
 
     hands_over = True
+    takes = "pixels"
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("Transpose", "p", p, 0, 1)

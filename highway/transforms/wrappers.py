@@ -43,8 +43,16 @@ class _Wrapper(Several):
         """Take the samples through, one by one."""
         name = type(self).__name__
         images = batch["images"]
-        if images.ndim != 4:
-            raise ArgumentError(f"{name}: images are of shape {images.shape}; expected (N, H, W, C)")
+        if images.ndim != 4 or images.shape[3] > 4:
+            raise ArgumentError(
+                f"{name}: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C), of at most 4 "
+                "channels: put it before Normalize"
+            )
+        if "boxes" in batch and "boxes" not in batch.ragged:
+            raise ContractError(
+                f"{name}: the boxes, of shape {batch['boxes'].shape}, have no offsets that say which image each "
+                "belongs to; put PadBoxes behind the Augmentations"
+            )
         if "keypoints" in batch:
             raise ArgumentError(
                 f"{name}: the batch has keypoints, which it does not pass on; use our own transforms"
@@ -143,7 +151,8 @@ class Albumentations(_Wrapper):
         if sample.mask is not None:
             arguments["mask"] = np.ascontiguousarray(sample.mask)
         if sample.boxes is not None:
-            if "bboxes" not in compose.processors:
+            boxes_of = compose.processors.get("bboxes")
+            if boxes_of is None or boxes_of.params.format != "pascal_voc":
                 raise ArgumentError(
                     "Albumentations: the batch has boxes; expected "
                     'Compose([...], bbox_params=A.BboxParams(format="pascal_voc"))'
@@ -190,6 +199,10 @@ class TorchVision(_Wrapper):
                 "TorchVision: torchvision is not installed: pip install torchvision"
             ) from None
         super().__init__(transform)
+        if isinstance(transform, type):
+            raise ArgumentError(
+                f"TorchVision: transform is the class {transform.__name__}; expected {transform.__name__}(...)"
+            )
 
     def transformed(self, sample: _Sample, seed: int) -> _Sample:
         """One sample, seeded by 32 bits."""
@@ -215,6 +228,14 @@ class TorchVision(_Wrapper):
                 found = self.transform(given)
             finally:
                 torch.random.set_rng_state(before)
+        if not isinstance(found.get("image"), torch.Tensor) or found["image"].ndim != 3:
+            raise ContractError(
+                f"{self!r}: it made {type(found.get('image')).__name__} of the image; expected a tensor (C, H, W)"
+            )
+        if sample.boxes is not None and found["boxes"].format != tv_tensors.BoundingBoxFormat.XYXY:
+            raise ContractError(
+                f"{self!r}: it made boxes of format {found['boxes'].format}; expected XYXY, as they came"
+            )
         image = found["image"].numpy()
         boxes, rows = None, sample.rows
         if sample.boxes is not None:

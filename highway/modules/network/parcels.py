@@ -103,7 +103,7 @@ def to_batch(item: Item) -> Batch:
         offsets = arrays.pop(0) if has_offsets else None
         if offsets is not None and offsets.dtype != np.int64:
             raise ProtocolError(f"a batch has offsets of {offsets.dtype}; expected int64")
-        if arrays or not (isinstance(epoch, int) and isinstance(applied, int)):
+        if arrays or not (_counts(epoch) and _counts(applied) and (seq is None or _counts(seq))):
             raise ProtocolError(f"{len(arrays)} arrays of a batch are no fields, or it has no number")
         return Batch(
             fields,
@@ -120,6 +120,10 @@ def to_batch(item: Item) -> Batch:
         raise
     except (HighwayError, ValueError, TypeError, IndexError) as error:
         raise ProtocolError(f"an item does not describe a batch: {error}") from None
+
+
+def _counts(number: object) -> bool:
+    return type(number) is int and 0 <= number < 2**63
 
 
 def _described(failure: Failure) -> list[str]:
