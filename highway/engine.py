@@ -310,8 +310,8 @@ class Pipeline:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after what a pipeline had handed out when its `state_dict` was taken.
 
-        Call it before the first `dequeue`. What was made ahead until now is finished and dropped; statistics and
-        `errors` begin anew.
+        Call it before the first `dequeue`. What was made ahead until now is dropped, after a wait for what is in the
+        making; statistics and `errors` begin anew.
 
         Raises
         ------
@@ -345,6 +345,8 @@ class Pipeline:
         first = self._stations[0]
         assert isinstance(first, SourceStation)
         first.end_tasks()
+        for station in self._stations:
+            station.dropping = True
         try:
             while True:
                 self._last.get()

@@ -221,6 +221,8 @@ class Station:
         # Those that have not left; `over` says that no more may come.
         self.present: list[Worker] = []
         self.over = False
+        # Whether what it is given is to be dropped, and not worked on.
+        self.dropping = False
         # Guards these four, and the time that the workers were at work until they last became more or fewer.
         self.crew = threading.Lock()
         self._worked = 0.0
@@ -488,8 +490,9 @@ class StageStation(Station):
             except EndOfData:
                 return
             reserve(ticket)
-            if batch is None:
+            if batch is None or self.dropping:
                 skip(ticket)
+                del batch
                 continue
             if type(batch) is Failure:
                 put(ticket, batch, 0)

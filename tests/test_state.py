@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -399,6 +400,45 @@ def test_what_was_made_ahead_is_dropped():
         assert pipeline.dequeue(timeout=LIMIT).seq == 5
         assert threading.active_count() <= alive + 5
     assert threading.active_count() == alive
+
+
+def test_only_what_is_in_the_making_is_waited_for():
+    state, _ = state_after(5, lambda: [noise(size=40)])
+    gate, begun = threading.Event(), []
+
+    def hold(batch):
+        begun.append(batch.seq)
+        assert gate.wait(LIMIT)
+        return batch
+
+    with Pipeline([noise(size=40, queue_size=8), Call(hold), Pass()]) as pipeline:
+        eventually(lambda: begun and pipeline.stats().modules[0].batches >= 8)
+        loading = Task(pipeline.load_state_dict, state)
+        eventually(lambda: all(station.dropping for station in pipeline._stations))
+        gate.set()
+        loading.result()
+        assert pipeline.dequeue(timeout=LIMIT).seq == 5
+    assert begun[:2] == [0, 5]
+
+
+def test_loaded_at_any_moment(restless):
+    state, _ = state_after(3, lambda: [noise(size=40)])
+    pause, draw = threading.Event(), random.Random(1)
+    for _ in range(60):
+        ordered = draw.random() < 0.7
+        workers = draw.randint(1, 3)
+        modules = [
+            noise(size=40, epochs=draw.choice([1, None]), workers=workers),
+            Pass(),
+            Pass(workers=workers),
+        ]
+        with Pipeline(modules, ordered=ordered) as pipeline:
+            pause.wait(draw.random() * 0.003)
+            pipeline.load_state_dict(state)
+            if ordered:
+                assert pipeline.state_dict() == state
+            seqs = [pipeline.dequeue(timeout=LIMIT).seq for _ in range(5)]
+            assert seqs == [3, 4, 5, 6, 7] if ordered else min(seqs) >= 3
 
 
 def test_after_everything_was_made_ahead():

@@ -219,8 +219,9 @@ def _taken(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
     if array.flags.c_contiguous and array.flags.aligned:
         # Clipping does not buffer; every row is there. Whatever is not contiguous would be copied as a whole.
         return np.take(array, indices, axis=0, out=out, mode="clip")
-    for row, index in zip(out, indices.tolist(), strict=True) if array.ndim > 1 else ():
-        row[...] = array[index]
     if array.ndim == 1:
         out[:] = array[indices]
+        return out
+    for row, index in zip(out, indices.tolist(), strict=True):
+        row[...] = array[index]
     return out
