@@ -303,9 +303,7 @@ class Pipeline:
                 "Pipeline.state_dict: an unordered pipeline hands out whatever is ready, so what was handed out is no "
                 "place in the order of the data; use ordered=True"
             )
-        # The last epoch may have ended in holes that nobody has waited for.
-        done = self._epochs_done * (self._length or 0)
-        return self._source.state_at(max(self._last.next_ticket, done))
+        return self._source.state_at(self._last.next_ticket)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after what a pipeline had handed out when its `state_dict` was taken.

@@ -177,11 +177,17 @@ def test_orders_go_on(size, first, second, worlds, shuffle, drop_last, number):
 
 
 def test_an_epoch_of_which_drop_last_leaves_nothing_is_over():
-    state, _ = state_after(4, lambda: [noise(size=10, batch_size=2)])
-    assert (state["epoch"], state["position"]) == (0, 8)
-    with Pipeline([noise(size=10, batch_size=4, drop_last=True)]) as pipeline:
+    state, _ = state_after(7, lambda: [noise(size=10, batch_size=1)])
+
+    def make():
+        return [noise(size=10, batch_size=4, drop_last=True)]
+
+    assert (state["epoch"], state["position"]) == (0, 7)
+    with Pipeline(make()) as pipeline:
+        everything = [identity(batch) for batch in pipeline]
+    with Pipeline(make()) as pipeline:
         pipeline.load_state_dict(state)
-        assert [batch.epoch for batch in pipeline.epoch()] == [1, 1]
+        assert [identity(batch) for batch in pipeline.epoch()] == everything[2:]
         assert pipeline.state_dict()["epoch"] == 2
 
 
@@ -395,8 +401,11 @@ def test_what_was_made_ahead_is_dropped():
     alive = threading.active_count()
     with Pipeline([noise(size=40, queue_size=16, workers=3), Pass(workers=2)]) as pipeline:
         eventually(lambda: pipeline.stats().modules[1].batches >= 4)
+        before = pipeline._control
         pipeline.load_state_dict(state)
         assert pipeline.state_dict() == state
+        assert before.threads == []
+        assert before.pool.stats()["free_bytes"] == 0
         assert pipeline.dequeue(timeout=LIMIT).seq == 5
         assert threading.active_count() <= alive + 5
     assert threading.active_count() == alive
@@ -542,6 +551,22 @@ def test_stopped_while_a_state_is_loaded():
         loading.result()
     with pytest.raises(PipelineStateError, match="stopped"):
         pipeline.dequeue(timeout=LIMIT)
+
+
+def test_stopped_by_the_source_while_a_state_is_loaded():
+    """When the threads have ended, and the next are not there."""
+
+    class Stops(Noise):
+        def begin_at(self, place):
+            pipeline.stop()
+            return super().begin_at(place)
+
+    with Pipeline([Stops(3, (2, 2), size=SIZE)]) as pipeline:
+        state = pipeline.state_dict()
+        for call in (lambda: pipeline.load_state_dict(state), pipeline.dequeue):
+            with pytest.raises(PipelineStateError, match="stopped"):
+                call()
+        assert "stopped" in repr(pipeline)
 
 
 def test_what_failed_before_is_raised(tmp_path):

@@ -207,7 +207,6 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def forget(self, start: int) -> None:
-        self._crew = jpeg.Crew()
         self._bad, self._lost = {}, set()
         self._batches_done = start
         # There was some sample before, as far as is known.
