@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import partial
@@ -88,6 +89,7 @@ class Pipeline:
             if max_bytes is None
             else whole("Pipeline", "max_bytes", max_bytes, 1, MOST_BYTES)
         )
+        self._bound = bound
         source = modules[0]
         assert isinstance(source, Source)
         self._source = source
@@ -100,26 +102,39 @@ class Pipeline:
         self._follower = source if source.follows_delivery and not isinstance(modules[-1], Outlet) else None
         self._left_out = tuple(module.name for module in modules if module.left_out)
         entered = tuple(modules)
-        modules = [module for module in modules if not module.left_out]
-        self._stations = make_stations(modules, self._ordered, bound, self._length, self._follower)
+        self._modules = [module for module in modules if not module.left_out]
+        # Held while a state is loaded; whether anybody has asked for a batch.
+        self._loading = threading.Lock()
+        self._begun = False
+        self._set_up(0)
+        self._complete = True
+        try:
+            for module in entered:
+                # What they ask for the figures must not keep the pipeline alive.
+                module.enter(entered, partial(_figures, weakref.ref(self)))
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _set_up(self, start: int) -> None:
+        """Make stations whose first ticket is `start`, and whatever belongs to their threads; nothing is started."""
+        self._stations = make_stations(
+            self._modules, self._ordered, self._bound, self._length, self._follower, start
+        )
         self._last = self._stations[-1].output
         self._epochs_done = 0
         # The end of an epoch that turned out to have only holes left, and the number of batches until then.
         self._over: tuple[int, int] | None = None
         self._outcome = Outcome()
-        self._control = control = Control(modules, [station.output for station in self._stations], bound)
-        self._tuning = Tuning(self._stations, control, self._outcome, bound)
-        self._complete = True
-        self._finalizer = weakref.finalize(self, control.shutdown)
-        try:
-            for module in entered:
-                # What they ask for the figures must not keep the pipeline alive.
-                module.enter(entered, partial(_figures, weakref.ref(self)))
-            for station in self._stations:
-                station.start(control, self._outcome, self._tuning)
-        except BaseException:
-            self.stop()
-            raise
+        queues = [station.output for station in self._stations]
+        self._control = Control(self._modules, queues, self._bound)
+        self._tuning = Tuning(self._stations, self._control, self._outcome, self._bound)
+        self._finalizer = weakref.finalize(self, self._control.shutdown)
+
+    def _start(self) -> None:
+        for station in self._stations:
+            station.start(self._control, self._outcome, self._tuning)
 
     def dequeue(self, block: bool = True, timeout: float | None = None) -> Batch:
         """Take the next batch. Any thread may call this, and several at once.
@@ -181,6 +196,7 @@ class Pipeline:
             As `dequeue`; or the pipeline is unordered and its source does not know its length.
         """
         self._refuse("epoch()", sink=False)
+        self._begin()
         if self._length:
             taken = self._taken()
             epoch, begun = self._current_epoch(self._length)
@@ -234,10 +250,14 @@ class Pipeline:
         """
         if self._control.forked:
             return
-        try:
-            self._control.shutdown()
-        finally:
-            self._finalizer.detach()
+        stopped = None
+        # A thread that loads a state may put another in its place.
+        while stopped is not self._control:
+            stopped, finalizer = self._control, self._finalizer
+            try:
+                stopped.shutdown()
+            finally:
+                finalizer.detach()
 
     def drain(self, timeout: float | None = None) -> None:
         """Begin nothing new, finish what was begun, and stop; for a pipeline that ends in a sink.
@@ -266,30 +286,79 @@ class Pipeline:
     def state_dict(self) -> dict[str, Any]:
         """What `dequeue` has handed out, to go on from there in another process: small, and JSON can hold it.
 
-        The batch that `dequeue` returned last counts.
+        The batch that `dequeue`, or iteration, returned last counts; what was made ahead does not. Samples that were
+        left out on the way count as handed out. After `stop`, or a failure, it is what was handed out until then.
 
         Raises
         ------
         PipelineStateError
-            The source has no state.
+            The source has no state; the pipeline is unordered, or ends in a sink.
         """
         self._refuse("state_dict()", sink=self._has_sink)
-        return self._source.state_dict()
+        if not self._source.seekable:
+            return self._source.state_dict()
+        self._refuse_state("state_dict()")
+        if not self._ordered:
+            raise PipelineStateError(
+                "Pipeline.state_dict: an unordered pipeline hands out whatever is ready, so what was handed out is no "
+                "place in the order of the data; use ordered=True"
+            )
+        return self._source.state_at(self._last.next_ticket)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after what a pipeline had handed out when its `state_dict` was taken.
 
-        Call it before the first `dequeue`.
+        Call it before the first `dequeue`. What was made ahead until now is dropped, after a wait for what is in the
+        making; statistics and `errors` begin anew.
 
         Raises
         ------
         StateMismatchError
             The state is none, or of other data. Nothing was loaded.
         PipelineStateError
-            The source has no state, or batches were handed out already.
+            The source has no state, batches were asked for already, or the pipeline ends in a sink.
+        Exception
+            Whatever a module raised until now.
         """
         self._refuse("load_state_dict()", sink=self._has_sink)
-        self._source.load_state_dict(state)
+        if not self._source.seekable:
+            self._source.load_state_dict(state)
+            return
+        self._refuse_state("load_state_dict()")
+        with self._loading:
+            if self._begun:
+                raise PipelineStateError(
+                    "Pipeline.load_state_dict: batches were asked for already; load a state before the first dequeue()"
+                )
+            place = self._source.find(state)
+            try:
+                self._begin_at(place)
+            except BaseException:
+                self.stop()
+                raise
+
+    def _begin_at(self, place: Any) -> None:
+        """Drop what was made so far, and begin at a place that the source has found."""
+        before, outcome = self._control, self._outcome
+        first = self._stations[0]
+        assert isinstance(first, SourceStation)
+        first.end_tasks()
+        for station in self._stations:
+            station.dropping = True
+        try:
+            while True:
+                self._last.get()
+        except EndOfData:
+            pass
+        except QueueClosed:
+            raise outcome.error("load_state_dict()") from None
+        before.retire()
+        self._finalizer.detach()
+        self._set_up(self._source.begin_at(place))
+        if before.closing:
+            self._outcome = outcome
+            raise outcome.error("load_state_dict()")
+        self._start()
 
     def stats(self) -> PipelineStats:
         """What every module did so far, and which of them limits; also after `stop`.
@@ -379,6 +448,19 @@ class Pipeline:
                 "wait for its end with wait()"
             )
 
+    def _refuse_state(self, what: str) -> None:
+        if self._has_sink:
+            raise PipelineStateError(
+                f"Pipeline.{what}: this pipeline ends in {self._stations[-1].name}, which takes all batches; only one "
+                "whose batches are taken with dequeue() has a state"
+            )
+
+    def _begin(self) -> None:
+        """Somebody asks for batches: from now on no state can be loaded."""
+        if not self._begun:
+            with self._loading:
+                self._begun = True
+
     def _current_epoch(self, length: int) -> tuple[int, bool]:
         """Epoch of the next batch, as far as is known, and whether some of its batches were taken.
 
@@ -395,6 +477,7 @@ class Pipeline:
 
     def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
         """The next batch to be handed out, of those with tickets below `before`."""
+        self._begin()
         batch: Batch | None
         if self._follower is None:
             batch = self._last.get(block, timeout, before)[1]
@@ -440,6 +523,7 @@ class Pipeline:
         raise self._outcome.error("iteration")
 
     def _batches_of_one_epoch(self) -> Iterator[Batch]:
+        self._begin()
         queue = self._last
         epoch = None
         while True:

@@ -112,7 +112,7 @@ class Module:
         """
 
     def open(self) -> None:
-        """Called in every worker thread before its first batch."""
+        """Called in every worker thread before its first batch; in new threads again where a state is loaded."""
 
     def close(self) -> None:
         """Called in every worker thread after its last batch, if `open` succeeded there."""
@@ -142,12 +142,15 @@ class Source(Module):
     Attributes
     ----------
     follows_delivery : bool
-        Whether `delivered` is to be called.
+        Whether `delivered` is to be called; its state is then the source's own: `state_dict`, `load_state_dict`.
+    seekable : bool
+        Whether it can begin at a place that it is told: it has `state_at`, `find` and `begin_at`.
     shard : (int, int)
         (rank, world): which part of the data it reads, of how many.
     """
 
     follows_delivery: ClassVar[bool] = False
+    seekable: ClassVar[bool] = False
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -181,6 +184,33 @@ class Source(Module):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after what `state` counts; before anything was delivered."""
         raise PipelineStateError(f"{self.name} has no state to be loaded")
+
+    def state_at(self, ticket: int) -> dict[str, Any]:
+        """Where to go on when all tasks below `ticket` were handed out, as JSON can hold it."""
+        raise NotImplementedError(f"{self.name} must define state_at(ticket)")
+
+    def find(self, state: Mapping[str, Any]) -> Any:
+        """The place that a state tells of, for `begin_at`. Changes nothing.
+
+        Raises
+        ------
+        StateMismatchError
+            The state is none, or of other data.
+        """
+        raise NotImplementedError(f"{self.name} must define find(state)")
+
+    def begin_at(self, place: Any) -> int:
+        """Have `tasks` begin there the next time it is called, and forget what was loaded so far.
+
+        Called while the source has no workers.
+
+        Returns
+        -------
+        int
+            Ticket of the first task. Where the source knows its length, epoch n ends before ticket
+            ``(n + 1) * length``, also if it is not begun at its front.
+        """
+        raise NotImplementedError(f"{self.name} must define begin_at(place)")
 
     def machines(self) -> tuple[MachineStats, ...]:
         """The other machines that the batches come from, as far as they have told of themselves."""

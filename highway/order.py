@@ -14,7 +14,7 @@ from highway.arguments import flag, whole
 from highway.errors import ArgumentError
 from highway.randomness import ORDER_POSITION
 
-__all__ = ["Order", "Task"]
+__all__ = ["FRONT", "Order", "Place", "Task", "digest"]
 
 # Samples whose places are found at once.
 BLOCK = 1024
@@ -37,6 +37,37 @@ class Task(NamedTuple):
     indices: NDArray[np.int64]
 
 
+class Place(NamedTuple):
+    """How far the data has been handed out.
+
+    Attributes
+    ----------
+    epoch : int
+    position : int
+        How many places of the epoch's permutation are behind, on all ranks together.
+    """
+
+    epoch: int
+    position: int
+
+
+FRONT = Place(0, 0)
+
+
+def digest(*parts: bytes | Iterable[bytes]) -> str:
+    """32 hex digits that tell these parts, and where one ends and the next begins, from others."""
+    # Only now: it brings OpenSSL into memory, 5 MB that most have no use for.
+    from hashlib import blake2b
+
+    hashed = blake2b(digest_size=16)
+    for part in parts:
+        for text in (part,) if isinstance(part, bytes) else part:
+            hashed.update(b"%d:" % len(text))
+            hashed.update(text)
+        hashed.update(b";")
+    return hashed.hexdigest()
+
+
 class Order:
     """Which samples come when.
 
@@ -49,6 +80,10 @@ class Order:
     places start over at the front of the epoch's permutation, so at most world - 1 samples come twice in an
     epoch (with fewer samples than ranks, some come more often). With `drop_last` up to world - 1 samples
     are left out instead, and so is, on every rank, a last batch that is not full.
+
+    What is left of an epoch from a `Place` on is handed out in the same way: rank r takes the places position + r,
+    position + r + world, ..., and every rank has as many. Its batches have the last numbers of the epoch. So where
+    batch size and world are those with which the place was reached, the batches are the ones that would have come.
 
     Parameters
     ----------
@@ -103,11 +138,9 @@ class Order:
         self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)
         self.rank = whole(owner, "shard[0] (rank)", pair[0], 0, self.world - 1)
         self.drop_last = flag(owner, "drop_last", drop_last)
-        self.samples = self.size // self.world if self.drop_last else -(-self.size // self.world)
+        samples, self._batches = self._left(0)
+        self.samples = samples
         """Samples of one epoch on each rank, before an incomplete last batch is left out."""
-        self._batches = self.samples // self.batch_size
-        if not self.drop_last and self.samples % self.batch_size:
-            self._batches += 1
         if not self._batches:
             raise ArgumentError(
                 f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
@@ -132,17 +165,8 @@ class Order:
 
         All ranks of any world have the same, and any number of epochs.
         """
-        # Only now: it brings OpenSSL into memory, 5 MB that most have no use for.
-        from hashlib import blake2b
-
-        hashed = blake2b(digest_size=16)
         order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
-        for part in (repr(order).encode(), *parts):
-            for text in (part,) if isinstance(part, bytes) else part:
-                hashed.update(b"%d:" % len(text))
-                hashed.update(text)
-            hashed.update(b";")
-        return hashed.hexdigest()
+        return digest(repr(order).encode(), *parts)
 
     def tasks(self, start: int = 0) -> Iterator[Task]:
         """The batches from number `start` on, counted from the beginning of the first epoch.
@@ -153,20 +177,46 @@ class Order:
             `start` is below 0.
         """
         first_epoch, first_seq = divmod(whole("Order", "start", start, 0, 2**63), len(self))
-        epochs = itertools.count(first_epoch) if self.epochs is None else range(first_epoch, self.epochs)
-        return self._tasks(iter(epochs), first_seq)
+        return self._tasks(first_epoch, first_seq, 0)
 
-    def _tasks(self, epochs: Iterator[int], first_seq: int) -> Iterator[Task]:
+    def tasks_after(self, place: Place) -> Iterator[Task]:
+        """The batches that are left after `place`; the first has number `number_after(place)`."""
+        first_epoch, first_seq = divmod(self.number_after(place), len(self))
+        return self._tasks(first_epoch, first_seq, place.position if first_epoch == place.epoch else 0)
+
+    def number_after(self, place: Place) -> int:
+        """Number of the first batch after `place`, counted from the beginning of the first epoch."""
+        return (place.epoch + 1) * len(self) - self._left(place.position)[1]
+
+    def place_at(self, number: int, begun: Place = FRONT) -> Place:
+        """Where the data is when all batches below `number` were handed out, of those that are left after `begun`."""
+        epoch, seq = divmod(number, len(self))
+        position = 0
+        if epoch == begun.epoch:
+            position = begun.position
+            seq -= len(self) - self._left(position)[1]
+        return Place(epoch, position + seq * self.batch_size * self.world)
+
+    def _left(self, position: int) -> tuple[int, int]:
+        """Samples, and batches, that each rank has from a position of an epoch on."""
+        left, world, size = self.size - position, self.world, self.batch_size
+        if self.drop_last:
+            return left // world, left // world // size
+        samples = -(-left // world)
+        return samples, -(-samples // size)
+
+    def _tasks(self, first_epoch: int, first_seq: int, position: int) -> Iterator[Task]:
+        epochs = itertools.count(first_epoch) if self.epochs is None else range(first_epoch, self.epochs)
         # Those of some batches are found at once: for few, the calls cost more than the places.
         block = max(1, BLOCK // self.batch_size)
         for epoch in epochs:
             for first in range(first_seq, len(self), block):
                 last = min(first + block, len(self))
-                indices = self._indices(epoch, first, last)
+                indices = self._indices(epoch, first, last, position)
                 for seq in range(first, last):
                     begin = (seq - first) * self.batch_size
                     yield Task(epoch, seq, indices[begin : begin + self.batch_size])
-            first_seq = 0
+            first_seq = position = 0
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
         """Which samples batch `seq` of an epoch holds, on this rank.
@@ -193,12 +243,14 @@ class Order:
         seq = whole("Order", "seq", seq, 0, len(self) - 1)
         return self._indices(epoch, seq, seq + 1)
 
-    def _indices(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
-        """Of the batches from number `first` on, up to, but without, number `last`."""
-        places = np.arange(first * self.batch_size, min(last * self.batch_size, self.samples), dtype=np.int64)
-        if self.world > 1:
+    def _indices(self, epoch: int, first: int, last: int, position: int = 0) -> NDArray[np.int64]:
+        """Of the batches from number `first` on, up to, but without, number `last`, of what is left at a position."""
+        samples, batches = self._left(position)
+        first, last = (seq - len(self) + batches for seq in (first, last))
+        places = np.arange(first * self.batch_size, min(last * self.batch_size, samples), dtype=np.int64)
+        if self.world > 1 or position:
             places *= self.world
-            places += self.rank
+            places += self.rank + position
             places %= self.size
         if self.shuffle:
             philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)

@@ -125,6 +125,14 @@ class Control:
             except Exception as error:
                 self.troubles.append(f"{module.name}.interrupt() raised {error!r}")
 
+    def retire(self) -> None:
+        """Wait for threads that the end of the data ends, and give their memory back; the modules go on elsewhere."""
+        for thread, _ in self.threads:
+            if thread.ident is not None:
+                thread.join()
+        self.threads.clear()
+        self.pool.close()
+
     def shutdown(self) -> None:
         """End all threads, as far as they end in time."""
         if self.forked:
@@ -213,6 +221,8 @@ class Station:
         # Those that have not left; `over` says that no more may come.
         self.present: list[Worker] = []
         self.over = False
+        # Whether what it is given is to be dropped, and not worked on.
+        self.dropping = False
         # Guards these four, and the time that the workers were at work until they last became more or fewer.
         self.crew = threading.Lock()
         self._worked = 0.0
@@ -362,6 +372,7 @@ class SourceStation(Station):
         share: int,
         length: int | None,
         outlet: Outlet | None,
+        start: int,
     ) -> None:
         super().__init__(module, name, output, share)
         self.source = module
@@ -371,7 +382,8 @@ class SourceStation(Station):
         self.lock = threading.Lock()
         self.tasks: Iterator[Any] | None = None
         self.exhausted = False
-        self.taken = 0
+        # The next ticket.
+        self.taken = start
 
     def total(self) -> int:
         return self.taken
@@ -478,8 +490,9 @@ class StageStation(Station):
             except EndOfData:
                 return
             reserve(ticket)
-            if batch is None:
+            if batch is None or self.dropping:
                 skip(ticket)
+                del batch
                 continue
             if type(batch) is Failure:
                 put(ticket, batch, 0)
@@ -693,6 +706,7 @@ def make_stations(
     max_bytes: int,
     length: int | None,
     follower: Source | None,
+    start: int = 0,
 ) -> list[Station]:
     """The modules in their places, joined by queues; nothing is started.
 
@@ -706,6 +720,8 @@ def make_stations(
         Batches in an epoch.
     follower : Source or None
         To be told of what was delivered.
+    start : int
+        The first ticket.
     """
     names = _names(modules)
     largest = [_capacity(module, _most_workers_of(module)) for module in modules]
@@ -723,6 +739,7 @@ def make_stations(
             max_bytes=share,
             floor=_workers_of(module),
             ordered=ordered,
+            start=start,
             group=0 if ordered else length or 0,
             window=0 if ordered else 4 * max(largest),
             hand_out_holes=isinstance(after, (Stage, Outlet))
@@ -730,7 +747,7 @@ def make_stations(
             largest=largest[place],
         )
         if isinstance(module, Source):
-            stations.append(SourceStation(module, name, output, share, length, outlet))
+            stations.append(SourceStation(module, name, output, share, length, outlet, start))
             continue
         assert source is not None
         if isinstance(module, Stage):

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from highway.modules.arrays import ArrayReader
 from highway.modules.augmentations import Augmentations
 from highway.modules.boxes import PadBoxes
 from highway.modules.image_files import ImageFileReader
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from highway.modules.network import ZMQSink, ZMQSource
 
 __all__ = [
+    "ArrayReader",
     "Augmentations",
     "ImageFileReader",
     "ImageSaver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -152,9 +153,9 @@ class ImageFileReader(ImageReader):
         folder = os.fsdecode(self._folders.root)
         return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
 
-    def fingerprint(self) -> str:
+    def contents(self) -> tuple[bytes, Sequence[bytes]]:
         # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
-        return self.order.fingerprint(b"ImageFileReader", self._folders.names)
+        return b"ImageFileReader", self._folders.names
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         numbers = self._folders.labels[indices]

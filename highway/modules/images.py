@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from highway._core import jpeg, resample
 from highway._core.pool import waiting
 from highway.arguments import flag, number, whole
 from highway.batch import Batch, empty
-from highway.engine import Source
 from highway.errors import (
     ArgumentError,
     DecodeError,
@@ -27,6 +26,7 @@ from highway.errors import (
 from highway.modules.finish import Finish
 from highway.modules.formats import OtherPicture
 from highway.modules.objects import Objects
+from highway.modules.ordered import OrderedSource
 from highway.modules.samples import Samples
 from highway.modules.shown import Shown
 from highway.order import Order, Task
@@ -88,7 +88,7 @@ class _Made:
         )
 
 
-class ImageReader(Source):
+class ImageReader(OrderedSource):
     r"""Reads pictures, and what comes with them; base of the readers, which say what there is to read.
 
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
@@ -178,14 +178,6 @@ class ImageReader(Source):
         self._batches_done = 0
         self._any_good = False
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return len(self.order)
-
-    @property
-    def shard(self) -> tuple[int, int]:
-        return self.order.rank, self.order.world
-
     @property
     def size(self) -> int:
         """Number of pictures in the data."""
@@ -221,11 +213,11 @@ class ImageReader(Source):
     def close(self) -> None:
         self._local.decoder.close()
 
-    def tasks(self) -> Iterator[Task]:
-        return iter(self.order)
-
-    def tasks_from(self, start: int) -> Iterator[Task]:
-        return self.order.tasks(start)
+    def forget(self, start: int) -> None:
+        self._bad, self._lost = {}, set()
+        self._batches_done = start
+        # There was some sample before, as far as is known.
+        self._any_good = start > 0
 
     def load(self, task: Task) -> Batch | None:
         """One batch; None when every sample of it was left out."""

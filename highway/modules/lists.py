@@ -152,8 +152,8 @@ class ListReader(ImageReader):
             f"<ListReader of {self.size} pictures, {self.order.batch_size}, {self.shape}, fit={self.fit!r}>"
         )
 
-    def fingerprint(self) -> str:
-        return self.order.fingerprint(b"ListReader", self._names)
+    def contents(self) -> tuple[bytes, Sequence[bytes]]:
+        return b"ListReader", self._names
 
     def _rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         assert self._labels is not None

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from highway._core import philox
 from highway.arguments import whole
 from highway.batch import Batch, empty
-from highway.engine import Source
 from highway.errors import ArgumentError
+from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
 from highway.randomness import SampleRandom
 
 __all__ = ["Noise"]
 
 
-class Noise(Source):
+class Noise(OrderedSource):
     """A made-up data set: batches ``images, labels`` of random bytes and random classes.
 
     Sample i has the same image and the same label in every epoch, whatever the batch and the number of
@@ -92,26 +90,11 @@ class Noise(Source):
             owner="Noise",
         )
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return len(self.order)
-
     def __repr__(self) -> str:
         return f"Noise({self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size})"
 
-    @property
-    def shard(self) -> tuple[int, int]:
-        return self.order.rank, self.order.world
-
-    def fingerprint(self) -> str:
-        return self.order.fingerprint(b"Noise", repr((self.shape, self.classes)).encode())
-
-    def tasks(self) -> Iterator[Task]:
-        """One task for each batch, in order."""
-        return self.order.tasks()
-
-    def tasks_from(self, start: int) -> Iterator[Task]:
-        return self.order.tasks(start)
+    def contents(self) -> tuple[bytes, bytes]:
+        return b"Noise", repr((self.shape, self.classes)).encode()
 
     def load(self, task: Task) -> Batch:
         """Make a batch.

@@ -199,10 +199,8 @@ class VOCReader(ImageReader):
         own = f"{self.root!r}, {self.order.batch_size}, {self.shape}, split={self.split!r}"
         return f"VOCReader({own}, fit={self.fit!r})"
 
-    def fingerprint(self) -> str:
-        return self.order.fingerprint(
-            b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]
-        )
+    def contents(self) -> tuple[bytes, Sequence[bytes], list[bytes]]:
+        return b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]
 
 
 # An annotation, or what is wrong with it.
