@@ -1,0 +1,6 @@
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+def crc32c(data: Buffer, before: int) -> int: ...
+def place(data: Buffer, at: int, out: NDArray[np.uint8], row: int) -> None: ...

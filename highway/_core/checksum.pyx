@@ -1,0 +1,56 @@
+"""CRC-32C of bytes, and bytes into the rows of an array, without the GIL."""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy
+
+from highway._core cimport simd
+
+
+cdef extern from "crc32c.h" nogil:
+    void hw_crc32c_begin()
+    uint32_t hw_crc32c(int simd, uint32_t crc, const uint8_t *bytes, size_t size)
+
+
+hw_crc32c_begin()
+
+
+def crc32c(const uint8_t[::1] data not None, uint32_t before):
+    """Checksum of bytes (Castagnoli, RFC 3720).
+
+    Parameters
+    ----------
+    data : bytes-like of uint8
+    before : int
+        Checksum of what comes before them; 0 where nothing does.
+
+    Returns
+    -------
+    int
+        0 to 2**32 - 1.
+    """
+    cdef int variant = simd.level
+    cdef size_t size = data.shape[0]
+    cdef uint32_t crc = before
+    if size:
+        with nogil:
+            crc = hw_crc32c(variant, before, &data[0], size)
+    return crc
+
+
+def place(const uint8_t[::1] data not None, Py_ssize_t at, uint8_t[:, ::1] out not None, Py_ssize_t row):
+    """Copy bytes of `data`, from number `at` on, into a row of `out`, as many as it has.
+
+    Raises
+    ------
+    ValueError
+        They are not all there, or the row is not.
+    """
+    cdef Py_ssize_t size = out.shape[1]
+    if at < 0 or at > data.shape[0] - size or not 0 <= row < out.shape[0]:
+        raise ValueError(
+            f"checksum.place: bytes {at} to {at + size} of {data.shape[0]}, row {row} of {out.shape[0]}; "
+            "expected what is there"
+        )
+    if size:
+        with nogil:
+            memcpy(&out[row, 0], &data[at], size)
