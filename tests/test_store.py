@@ -19,6 +19,7 @@ from voc_folders import annotation, thing, voc_folder
 import highway
 from highway._core import checksum, simd
 from highway.batch import Batch
+from highway.cli import main
 from highway.engine import Pipeline, Source, Stage
 from highway.errors import (
     ArgumentError,
@@ -695,6 +696,75 @@ def test_records_that_changed_places_are_found(tmp_path):
         "5": "it is number 6",
         "8": "it is gone",
     }
+
+
+# Commands
+
+
+def test_info_of_a_store(tmp_path, capsys):
+    written(tmp_path / "s", voc_reader(tmp_path / "data", classes=["cat", "dog"]))
+    assert main(["store", "info", str(tmp_path / "s")]) == 0
+    told = capsys.readouterr().out
+    for text in (
+        "samples",
+        "7",
+        "images: uint8 (24, 32, 3)",
+        "boxes: float32 (rows, 4)",
+        "cat, dog",
+        ", extra",
+    ):
+        assert text in told
+    assert main(["store", "info", str(tmp_path / "data")]) == 1
+    assert "is no store" in capsys.readouterr().err
+
+
+def test_verify_reports_bad_records_by_number(with_bad_record, capsys):
+    assert main(["store", "verify", str(with_bad_record)]) == 1
+    told = capsys.readouterr().out
+    assert "record 5 of" in told and "23 records, 1 of them damaged" in told
+    written(with_bad_record.with_name("sound"))
+    assert main(["store", "verify", str(with_bad_record.with_name("sound"))]) == 0
+    assert "23 records, none of them damaged" in capsys.readouterr().out
+
+
+def test_verify_finds_what_is_gone_at_the_end(tmp_path, capsys):
+    written(tmp_path / "s")
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        for number in (20, 21, 22):
+            db.delete(struct.pack(">Q", number))
+        db.delete(struct.pack(">Q", 0) + b"i")
+    with pytest.raises(CorruptStoreError, match="20 records, and 23 were written"):
+        LevelDBSource(tmp_path / "s", 4)
+    assert main(["store", "verify", str(tmp_path / "s")]) == 1
+    assert "23 records, 3 of them damaged" in capsys.readouterr().out
+
+
+def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp_path, capsys):
+    before = {file.name: file.read_bytes() for file in with_bad_record.iterdir()}
+    assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 0
+    assert "22 records of" in (told := capsys.readouterr().out) and "1 are gone" in told
+    assert {file.name: file.read_bytes() for file in with_bad_record.iterdir()} == before
+    samples = contents(batches_of(noise()))
+    source = LevelDBSource(tmp_path / "new", 4, epochs=1, shuffle=False)
+    assert source.classes == 10
+    assert contents(batches_of(source)) == samples[:5] + samples[6:]
+    with pytest.raises(StateMismatchError):
+        written(tmp_path / "new", append=True)
+    assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 1
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST"])
+def test_repair_without_the_files_that_lead_to_the_others(tmp_path, name):
+    written(tmp_path / "s")
+    for file in (tmp_path / "s").iterdir():
+        if file.name.startswith(name):
+            file.unlink()
+    if name == "MANIFEST":
+        assert main(["store", "verify", str(tmp_path / "s")]) == 1
+    assert main(["store", "repair", str(tmp_path / "s"), str(tmp_path / "new")]) == 0
+    found = contents(batches_of(LevelDBSource(tmp_path / "new", 4, epochs=1, shuffle=False)))
+    assert found == contents(batches_of(noise()))
 
 
 # Stores of the first Highway

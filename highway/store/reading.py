@@ -25,6 +25,8 @@ class StoreReader:
         Who reads, for the errors.
     allow_incomplete : bool
         Read what there is of one whose writing has not come to its end.
+    short : bool
+        Open one that lacks its last records as well.
 
     Raises
     ------
@@ -48,9 +50,17 @@ class StoreReader:
         Whether it has the layout that the first Highway wrote.
     """
 
-    def __init__(self, path: str | os.PathLike[str], owner: str, *, allow_incomplete: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        owner: str,
+        *,
+        allow_incomplete: bool = False,
+        short: bool = False,
+    ) -> None:
         self.path = os.fspath(path)
         self._owner = owner
+        self._short = short
         self._plyvel = plyvel_for(owner)
         self._users = 0
         self._closed = False
@@ -88,7 +98,7 @@ class StoreReader:
         if mark is None:
             self._former = FormerRecords(self._db, self._plyvel, self.path, self._owner)
             return self._former.mark
-        found = self._count()
+        found = mark.samples if self._short and mark.complete else self._count()
         if not mark.complete:
             if not allow_incomplete:
                 raise IncompleteStoreError(
