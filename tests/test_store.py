@@ -569,6 +569,27 @@ def test_views_are_removed(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "tmp") == []
 
 
+def test_forked_child_leaves_view_and_lock_to_its_parent(tmp_path):
+    code = (
+        "import os, sys; from highway.errors import StoreLockedError\n"
+        "from highway.store.reading import StoreReader; from highway.store.writing import StoreWriter\n"
+        "reader = StoreReader(sys.argv[1], 'test')\n"
+        "if not (child := os.fork()): sys.exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "with reader: print(*(reader.read(i).key for i in range(2)), os.path.exists(reader._view.folder))\n"
+        "try: StoreWriter(sys.argv[1], 'test', append=True, batch_bytes=1)\n"
+        "except StoreLockedError: print('locked')\n"
+        "r, w = os.pipe()\n"
+        "if not os.fork(): os.close(w); os.read(r, 1); os._exit(0)\n"
+        "reader.close()\n"
+        "try: StoreWriter(sys.argv[1], 'test', append=True, batch_bytes=1)\n"
+        "except StoreLockedError: print('still locked')\n"
+        "except ValueError: print('free')\n"
+    )
+    written(tmp_path / "s")
+    assert run(code, tmp_path / "s").stdout == "None None True\nlocked\nfree\n"
+
+
 # Damage
 
 

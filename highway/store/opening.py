@@ -94,7 +94,7 @@ class Lock:
                 f"{owner}: {path!r} {who}, here or by another process; wait until that is done"
             ) from None
         self._file = file
-        self._finalizer = weakref.finalize(self, os.close, file)
+        self._finalizer = weakref.finalize(self, _unlock, file, os.getpid())
 
     def release(self) -> None:
         if self._file is not None:
@@ -102,12 +102,24 @@ class Lock:
             self._finalizer()
 
 
+def _unlock(file: int, process: int) -> None:
+    # A child that was forked has the file too: it must not end the lock of its parent, nor hold it any longer.
+    if os.getpid() == process:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class View:
     """A folder of one's own that shows a store; see `private_view`."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._finalizer = weakref.finalize(self, _remove, folder, os.getpid())
 
     def remove(self) -> None:
         self._finalizer()
