@@ -320,7 +320,7 @@ def test_killed_writer_loses_nothing(tmp_path, seed):
         process.send_signal(signal.SIGKILL)
     expected = contents(batches_of(Noise(4, (32, 32), size=400, epochs=1, seed=3)))
     if process.returncode == -signal.SIGKILL:
-        with pytest.raises(IncompleteStoreError, match="append=True"):
+        with pytest.raises(IncompleteStoreError, match="was interrupted"):
             LevelDBSource(path, 4)
         with suppress(EmptyDatasetError, IncompleteStoreError):
             found = contents(
@@ -704,6 +704,35 @@ def test_policies_for_bad_records(with_bad_record):
         LevelDBSource(with_bad_record, 4, max_errors=1)
     with pytest.raises(ArgumentError, match="on_error"):
         LevelDBSource(with_bad_record, 4, on_error="ignore")
+
+
+def damage_records(path, numbers):
+    with plyvel.DB(str(path)) as db:
+        for number in numbers:
+            value = bytearray(db.get(struct.pack(">Q", number)))
+            value[40] ^= 1
+            db.put(struct.pack(">Q", number), bytes(value))
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_many_bad_records_are_replaced_or_left_out(tmp_path, workers):
+    damage_records(written(tmp_path / "s"), range(0, 23, 2))
+    samples = contents(batches_of(noise()))
+    for policy, size in (("replace", 46), ("skip", 22)):
+        source = LevelDBSource(tmp_path / "s", 4, epochs=2, on_error=policy, workers=workers)
+        found = batches_of(source)
+        assert sum(batch.size for batch in found) == size and len(source.errors) == 12
+        for batch in found:
+            assert (batch.indices % 2 == 1).all()
+            assert contents([batch]) == [samples[index] for index in batch.indices]
+
+
+@pytest.mark.parametrize("policy", ["replace", "skip"])
+@pytest.mark.parametrize("more", [{}, {"shuffle": False, "shard": (1, 3)}])
+def test_store_without_a_sound_record(tmp_path, policy, more):
+    damage_records(written(tmp_path / "s"), range(23))
+    with pytest.raises(EmptyDatasetError, match="none is left"):
+        batches_of(LevelDBSource(tmp_path / "s", 4, on_error=policy, **more))
 
 
 def test_records_that_changed_places_are_found(tmp_path):

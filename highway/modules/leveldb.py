@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import flag, number, whole
+from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source
 from highway.errors import (
@@ -19,19 +19,15 @@ from highway.errors import (
     CorruptStoreError,
     EmptyDatasetError,
     PipelineStateError,
-    TooManyErrors,
 )
+from highway.modules.losses import Losses
 from highway.order import Order, Task
-from highway.randomness import REPLACEMENT_POSITION, SampleRandom
 from highway.stats import PipelineStats
 from highway.store.reading import StoreReader
 from highway.store.records import Slots
 from highway.store.writing import StoreWriter
 
 __all__ = ["LevelDBSink", "LevelDBSource"]
-
-_RANDOM_REPLACEMENTS = 8
-"""Replacements that are drawn for a bad record before those behind it are tried in turn."""
 
 
 class LevelDBSink(Outlet):
@@ -236,10 +232,6 @@ class LevelDBSource(Source):
         allow_incomplete: bool = False,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
-        if on_error not in ("raise", "skip", "replace"):
-            raise ArgumentError(
-                f"{self.name}: on_error is {on_error!r}; expected 'raise' or 'skip' or 'replace'"
-            )
         self.on_error = on_error
         self.max_errors = max_errors
         allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
@@ -248,7 +240,6 @@ class LevelDBSource(Source):
             if not len(self._store):
                 raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
             self._fields = self._chosen(fields)
-            self._most_errors = self._checked_errors(max_errors, len(self._store))
             self.order = Order(
                 len(self._store),
                 batch_size,
@@ -259,6 +250,7 @@ class LevelDBSource(Source):
                 drop_last=drop_last,
                 owner=self.name,
             )
+            self._losses = Losses(self.name, self.order, on_error, max_errors, "record")
         except BaseException:
             self._store.close()
             raise
@@ -267,11 +259,6 @@ class LevelDBSource(Source):
         self.image_shape = self._shape_of_images()
         self._lock = threading.Lock()
         self._at_work = 0
-        # All bad records so far; those of them that were not read since; what came of the batches so far.
-        self._bad: dict[int, CorruptStoreError] = {}
-        self._lost: set[int] = set()
-        self._batches_done = 0
-        self._any_good = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -292,8 +279,7 @@ class LevelDBSource(Source):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(number, reason) of every record that was found damaged so far, once each."""
-        with self._lock:
-            return [(str(index), str(error)) for index, error in self._bad.items()]
+        return [(str(index), str(error)) for index, error in self._losses.errors().items()]
 
     def fingerprint(self) -> str:
         mark = self._store.mark
@@ -330,94 +316,45 @@ class LevelDBSource(Source):
         """One batch; None when every sample of it was left out."""
         indices = task.indices.copy()
         with self._store:
-            slots, failures = self._read(indices)
-            if failures:
-                self._record(failures)
-                if self.on_error == "replace":
-                    self._replace(slots, failures, task.epoch, indices)
-                else:
-                    indices = np.delete(indices, list(failures))
-                    slots, failures = self._read(indices)
-                    if failures:
-                        raise next(iter(failures.values()))
-        self._count(indices)
+            slots = Slots(self._store.schema, len(indices), self._fields)
+            bad = self._read(slots, np.arange(len(indices)), indices)
+            if len(bad) and self.on_error == "replace":
+                self._replace(slots, bad, task.epoch, indices)
+                bad = bad[:0]
+            # Once more, should one go bad meanwhile: a slot that was not filled holds anything.
+            while len(bad):
+                indices = np.delete(indices, bad)
+                slots = Slots(self._store.schema, len(indices), self._fields)
+                bad = self._read(slots, np.arange(len(indices)), indices)
+        self._losses.count(indices)
         if not len(indices):
             return None
         return slots.batch(epoch=task.epoch, seq=task.seq, indices=indices)
 
-    def _read(self, indices: NDArray[np.int64]) -> tuple[Slots, dict[int, CorruptStoreError]]:
-        """Those records, and what was wrong with the one in slot k, under k."""
-        store = self._store
-        slots = Slots(store.schema, len(indices), self._fields)
-        failures = {}
-        for slot, index in enumerate(indices.tolist()):
+    def _read(self, slots: Slots, rows: NDArray[np.intp], indices: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Put these records into those slots; the slots whose records are damaged."""
+        damaged, errors = [], {}
+        for row, index in zip(rows.tolist(), indices.tolist(), strict=True):
             try:
-                slots.put(slot, store.read(index))
+                slots.put(row, self._store.read(index))
             except CorruptStoreError as error:
-                failures[slot] = error
-                with self._lock:
-                    self._bad.setdefault(index, error)
-                    self._lost.add(index)
-        return slots, failures
+                damaged.append(row)
+                errors[index] = error
+        if errors:
+            self._losses.note(errors)
+        return np.array(damaged, np.intp)
 
-    def _replace(
-        self, slots: Slots, failures: dict[int, CorruptStoreError], epoch: int, indices: NDArray[np.int64]
-    ) -> None:
-        """Put other records into those slots, and their numbers into `indices`."""
-        open_slots = np.array(list(failures))
-        draws = SampleRandom(self.order.seed, epoch, indices[open_slots], REPLACEMENT_POSITION)
-        last = indices[open_slots]
-        rows = np.arange(len(open_slots))
-        for attempt in range(_RANDOM_REPLACEMENTS + self.size):
-            last = draws.integers(0, self.size) if attempt < _RANDOM_REPLACEMENTS else (last + 1) % self.size
-            left = []
-            for row in rows.tolist():
-                slot, index = int(open_slots[row]), int(last[row])
-                try:
-                    slots.put(slot, self._store.read(index))
-                    indices[slot] = index
-                except CorruptStoreError as error:
-                    left.append(row)
-                    failures[slot] = error
-                    with self._lock:
-                        self._bad.setdefault(index, error)
-                        self._lost.add(index)
-            if not left:
+    def _replace(self, slots: Slots, bad: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]) -> None:
+        """Put other records into the bad slots, and their numbers into `indices`."""
+        first, places = bad, np.arange(len(bad))
+        for tried in self._losses.replacements(epoch, indices[first]):
+            chosen = tried[places]
+            indices[bad] = chosen
+            bad = self._read(slots, bad, chosen)
+            if not len(bad):
                 return
-            self._record(failures)
-            rows = np.array(left)
-        self._refuse_all(next(iter(failures.values())))
-
-    def _record(self, failures: dict[int, CorruptStoreError]) -> None:
-        """Raise where the policy, or the number of bad records, allows no more."""
-        error = next(iter(failures.values()))
-        if self.on_error == "raise":
-            raise error
-        with self._lock:
-            count, all_lost = len(self._bad), len(self._lost) >= self.size
-        if count > self._most_errors:
-            raise TooManyErrors(
-                f"{self.name}: {count} of {self.size} records are damaged, max_errors={self.max_errors} allows fewer; "
-                f"one of them: {error} (all of them: source.errors)"
-            )
-        if all_lost:
-            self._refuse_all(error)
-
-    def _count(self, indices: NDArray[np.int64]) -> None:
-        """Note a batch of these samples; raises when it was the last of all and there was no sample in any."""
-        with self._lock:
-            self._lost.difference_update(indices.tolist() if self._lost else ())
-            self._batches_done += 1
-            self._any_good = self._any_good or len(indices) > 0
-            over = self.order.epochs is not None and self._batches_done == self.order.epochs * len(self.order)
-            error = next(reversed(self._bad.values())) if over and not self._any_good else None
-        if error is not None:
-            self._refuse_all(error)
-
-    def _refuse_all(self, error: CorruptStoreError) -> None:
-        raise EmptyDatasetError(
-            f"{self.name}: none of the records that were tried could be read; one of them: {error}"
-        ) from error
+            places = np.flatnonzero(np.isin(first, bad))
+        self._losses.refuse_all(next(iter(self._losses.errors().values())))
 
     def _chosen(self, fields: Sequence[str] | None) -> frozenset[str] | None:
         if fields is None:
@@ -437,16 +374,3 @@ class LevelDBSource(Source):
                 height, width, channels = column.shape
                 return height, width, channels
         return None
-
-    def _checked_errors(self, value: object, size: int) -> float:
-        """How many bad records are still allowed."""
-        if value is None:
-            return float("inf")
-        if self.on_error == "raise":
-            raise ArgumentError(
-                f"{self.name}: max_errors is {value!r}; expected None with on_error='raise', which ends at the first "
-                "error"
-            )
-        if isinstance(value, (float, np.floating)):
-            return number(self.name, "max_errors", value, 0.0, 1.0) * size
-        return float(whole(self.name, "max_errors", value, 0))
