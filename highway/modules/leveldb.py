@@ -29,6 +29,9 @@ from highway.store.writing import StoreWriter
 
 __all__ = ["LevelDBSink", "LevelDBSource"]
 
+_GROUP_BYTES = 256 << 10
+"""Records that are read together: small ones many, large ones alone, whose memory is then used again for the next."""
+
 
 class LevelDBSink(Outlet):
     """Writes the samples of every batch to a store, all of their fields as they are, for a `LevelDBSource`.
@@ -334,12 +337,21 @@ class LevelDBSource(Source):
     def _read(self, slots: Slots, rows: NDArray[np.intp], indices: NDArray[np.int64]) -> NDArray[np.intp]:
         """Put these records into those slots; the slots whose records are damaged."""
         damaged, errors = [], {}
-        for row, index in zip(rows.tolist(), indices.tolist(), strict=True):
-            try:
-                slots.put(row, self._store.read(index))
-            except CorruptStoreError as error:
-                damaged.append(row)
-                errors[index] = error
+        group = max(1, _GROUP_BYTES // self._store.schema.nbytes)
+        for first in range(0, len(rows), group):
+            numbers = indices[first : first + group].tolist()
+            good, records = [], []
+            for row, number, record in zip(
+                rows[first : first + group].tolist(), numbers, self._store.read(numbers), strict=True
+            ):
+                if isinstance(record, CorruptStoreError):
+                    damaged.append(row)
+                    errors[number] = record
+                else:
+                    good.append(row)
+                    records.append(record)
+            if good:
+                slots.put(good, records)
         if errors:
             self._losses.note(errors)
         return np.array(damaged, np.intp)

@@ -74,11 +74,10 @@ def verify(path: str | os.PathLike[str], bad: Callable[[int, str], None]) -> tup
     try:
         with reader:
             for number in range(len(reader)):
-                try:
-                    reader.read(number, checked=True)
-                except CorruptStoreError as error:
+                (found,) = reader.read([number], checked=True)
+                if isinstance(found, CorruptStoreError):
                     damaged += 1
-                    bad(number, str(error))
+                    bad(number, str(found))
     finally:
         reader.close()
     return damaged, len(reader)
@@ -152,7 +151,7 @@ def _saved(db: Any, plyvel: Any, name: str, target: str) -> Repaired:
                     continue
                 schema = schema or schema_in(value, number)
                 slots = Slots(schema, 1)
-                slots.put(0, schema.read(value, number))
+                slots.put([0], [schema.read(value, number)])
             except (CorruptStoreError, plyvel.Error):
                 continue
             if writer is None:

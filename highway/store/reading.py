@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from highway.errors import CorruptStoreError, IncompleteStoreError, StoreError
@@ -151,32 +152,42 @@ class StoreReader:
         if last:
             self._end()
 
-    def read(self, number: int, *, checked: bool = False) -> Record:
-        """A record, as it was written; only inside of ``with reader``.
+    def read(self, numbers: Sequence[int], *, checked: bool = False) -> list[Record | CorruptStoreError]:
+        """Records, as they were written; only inside of ``with reader``.
 
         Parameters
         ----------
-        number : int
+        numbers : sequence of int
         checked : bool
-            Look at the checksums of LevelDB too: those of a record cover all that is in it.
+            Look at the checksums of LevelDB too: those of the records cover all that is in them.
 
-        Raises
-        ------
-        CorruptStoreError
-            It is gone, or damaged.
+        Returns
+        -------
+        list of Record or CorruptStoreError
+            The error where a record is gone, or damaged.
         """
-        try:
-            if self._former is not None:
-                return self._former.read(number)
-            value: bytes | None = self._db.get(key_of(number), verify_checksums=checked, fill_cache=False)
-            if value is None:
-                raise CorruptStoreError("it is gone")
-            return self.schema.read(value, number)
-        except self._plyvel.Error as error:
-            reason = told(error)
-        except CorruptStoreError as error:
-            reason = str(error)
-        raise CorruptStoreError(f"{self._owner}: record {number} of {self.path!r} is damaged: {reason}")
+        found: dict[int, Record | CorruptStoreError | str] = {}
+        values = {}
+        for number in numbers:
+            try:
+                if self._former is not None:
+                    found[number] = self._former.read(number)
+                    continue
+                value: bytes | None = self._db.get(key_of(number), verify_checksums=checked, fill_cache=False)
+                if value is None:
+                    found[number] = "it is gone"
+                else:
+                    values[number] = value
+            except (self._plyvel.Error, CorruptStoreError) as error:
+                found[number] = told(error)
+        if values:
+            found.update(zip(values, self.schema.read_all([*values.values()], [*values]), strict=True))
+        return [self._told(number, found[number]) for number in numbers]
+
+    def _told(self, number: int, found: Record | CorruptStoreError | str) -> Record | CorruptStoreError:
+        if isinstance(found, Record):
+            return found
+        return CorruptStoreError(f"{self._owner}: record {number} of {self.path!r} is damaged: {found}")
 
     def close(self) -> None:
         """End; threads that read are let finish what they are in."""

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import wire
-from highway._core.checksum import crc32c, place
+from highway._core.checksum import crc32c, crc32c_of, place
 from highway.batch import Batch, empty
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
@@ -36,6 +36,7 @@ __all__ = ["Column", "Record", "Schema", "Slots", "key_of", "number_of", "schema
 MAGIC = b"HWR\x01"
 _HEAD = struct.Struct("<4sIQIIII")
 _CHECKED = struct.Struct("<QIIII")
+_UNCHECKED = 8  # bytes in front of what the checksum is of
 _NONE = 2**32 - 1
 _EXTRA, _RAGGED = 1, 2
 _ALIGNED = 16
@@ -119,6 +120,11 @@ class Schema:
         ]
         self.packed = wire.pack([applied, keyed, offset, table])
         self._head = _HEAD.size + len(self.packed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a record without what is ragged in it, and without its key; 1 or more."""
+        return self._head + sum(column.nbytes for column in self.columns if not column.ragged)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and self.packed == other.packed
@@ -222,8 +228,25 @@ class Schema:
         CorruptStoreError
             It differs from what was written.
         """
-        _check(value, number)
-        _, _, _, described, key_bytes, rows, _ = _HEAD.unpack_from(value)
+        (found,) = self.read_all((value,), (number,))
+        if isinstance(found, CorruptStoreError):
+            raise found
+        return found
+
+    def read_all(self, values: Sequence[bytes], numbers: Sequence[int]) -> list[Record | CorruptStoreError]:
+        """Each record, checked; or what is wrong with it."""
+        checksums = np.empty(len(values), np.uint32)
+        crc32c_of(tuple(values), _UNCHECKED, checksums)
+        found: list[Record | CorruptStoreError] = []
+        for value, number, crc in zip(values, numbers, checksums.tolist(), strict=True):
+            try:
+                found.append(self._read(value, number, crc))
+            except CorruptStoreError as error:
+                found.append(error)
+        return found
+
+    def _read(self, value: bytes, number: int, crc: int) -> Record:
+        described, key_bytes, rows = _check(value, number, crc)
         if described != len(self.packed) or not value.startswith(self.packed, _HEAD.size):
             raise CorruptStoreError("its columns are not those of the store")
         key = None
@@ -241,20 +264,21 @@ class Schema:
         return Record(value, key, rows, places)
 
 
-def _check(value: bytes, number: int) -> None:
+def _check(value: bytes, number: int, crc: int) -> tuple[int, int, int]:
+    """Bytes of the description and of the key, and rows, of a record whose checksum is `crc`."""
     if len(value) < _HEAD.size or not value.startswith(MAGIC):
         raise CorruptStoreError(f"it begins with {value[:8]!r}; expected {MAGIC!r}")
-    _, crc, found, *_ = _HEAD.unpack_from(value)
-    if crc32c(memoryview(value)[8:], 0) != crc:
+    _, expected, found, described, key_bytes, rows, _ = _HEAD.unpack_from(value)
+    if crc != expected:
         raise CorruptStoreError("its checksum is wrong")
     if found != number:
         raise CorruptStoreError(f"it is number {found}")
+    return described, key_bytes, rows
 
 
 def schema_in(value: bytes, number: int) -> Schema:
     """What a record says of its columns; raises CorruptStoreError where it is damaged."""
-    _check(value, number)
-    described = _HEAD.unpack_from(value)[3]
+    described, _, _ = _check(value, number, crc32c(value[_UNCHECKED:], 0))
     return Schema.unpacked(value[_HEAD.size : _HEAD.size + described])
 
 
@@ -306,17 +330,21 @@ class Slots:
                 flat = array.reshape(-1).view(np.uint8).reshape(size, column.nbytes)
                 self._whole.append((place_, column, array, flat))
 
-    def put(self, slot: int, record: Record) -> None:
-        """Copy a record into its slot."""
-        value, self._keys[slot], rows, places = record
-        self._counts[slot] = rows
-        for number, column, _, out in self._whole:
-            if column.nbytes:
-                place(value, places[number], out, slot)
+    def put(self, rows: Sequence[int], records: Sequence[Record]) -> None:
+        """Copy records into these rows."""
+        values = tuple(record.value for record in records)
+        slots = np.array(rows, np.int64)
+        self._counts[slots] = [record.rows for record in records]
+        for row, record in zip(rows, records, strict=True):
+            self._keys[row] = record.key
+        for number, _, _, out in self._whole:
+            place(values, np.array([record.places[number] for record in records], np.int64), out, slots)
         for number, column, parts in self._ragged:
-            size = math.prod(column.shape) * rows
-            flat = np.frombuffer(value, _stored(column.dtype), size, places[number])
-            parts[slot] = flat.reshape(rows, *column.shape)
+            for row, (value, _, count, places) in zip(rows, records, strict=True):
+                flat = np.frombuffer(
+                    value, _stored(column.dtype), math.prod(column.shape) * count, places[number]
+                )
+                parts[row] = flat.reshape(count, *column.shape)
 
     def batch(self, **identity: Any) -> Batch:
         """The batch; `identity` is its epoch, seq and indices."""
