@@ -34,6 +34,8 @@ from highway.errors import (
 )
 from highway.modules import Augmentations, ImageFileReader, LevelDBSink, LevelDBSource, Noise, VOCReader
 from highway.order import Order
+from highway.store.marks import Mark
+from highway.store.writing import StoreWriter
 from highway.transforms import FlipX, Normalize
 
 plyvel = pytest.importorskip(
@@ -490,6 +492,25 @@ def test_leveldb_of_somebody_else(tmp_path):
     for append in (False, True):
         with pytest.raises(StoreError, match="did not write"):
             Pipeline([noise(), LevelDBSink(tmp_path / "s", append=append)])
+
+
+def test_store_that_another_program_writes(tmp_path):
+    written(tmp_path / "s")
+    with (
+        plyvel.DB(str(tmp_path / "s")),
+        pytest.raises(StoreLockedError, match="open in another program"),
+    ):
+        Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
+
+
+def test_incomplete_store_without_a_record_may_become_another(tmp_path):
+    StoreWriter(tmp_path / "s", "test", append=False, batch_bytes=1, fingerprint="other").close()
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        db.put(b"\0", Mark(0, False, None, None, "other", (0, 1)).packed())
+    with pytest.raises(RuntimeError, match="no more"):
+        finished(noise(), Stops(3), LevelDBSink(tmp_path / "s"))
+    written(tmp_path / "s", append=True)
+    assert LevelDBSource(tmp_path / "s", 4).size == 23
 
 
 def test_version_of_the_future(tmp_path):

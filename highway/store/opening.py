@@ -203,7 +203,7 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
         )
     except plyvel.Error as error:
         name, text = shown or path, told(error)
-        if "lock " in text:
+        if "/LOCK: " in text:
             raise StoreLockedError(f"{owner}: {name!r} is open in another program: {text}") from None
         if not create or isinstance(error, plyvel.CorruptionError):
             raise CorruptStoreError(

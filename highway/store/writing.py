@@ -84,7 +84,8 @@ class StoreWriter:
             self._mark = Mark(self.count, False, None, classes, fingerprint, shard)
             if before is not None and (self.count or before.complete):
                 self._go_on(before, append)
-            self._begun = before is not None and not before.complete
+            # An incomplete store without a record says what it is of once more: that may be something else now.
+            self._begun = before is not None and not before.complete and self.count > 0
         except BaseException:
             self._end()
             raise
