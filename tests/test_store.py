@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -526,18 +527,32 @@ def test_version_of_the_future(tmp_path):
             begin()
 
 
-def test_folder_that_may_not_be_written(tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    written(tmp_path / "s")
-    (tmp_path / "s" / "highway.lock").unlink()
-    (tmp_path / "s").chmod(0o555)
-    try:
-        assert sum(batch.size for batch in batches_of(LevelDBSource(tmp_path / "s", 4, epochs=1))) == 23
-        with pytest.raises(StoreError, match="cannot be written"):
-            Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
-    finally:
-        (tmp_path / "s").chmod(0o755)
+@pytest.fixture
+def nobody_else():
+    """Without the rights of root, who may write everywhere; and a folder that is read all the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        before = os.geteuid()
+        yield Path(folder), lambda: os.seteuid(65534 if before == 0 else before)
+        os.seteuid(before)
+        os.chmod(folder, 0o755)
+        for inside in Path(folder).iterdir():
+            inside.chmod(0o755)
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_folder_that_may_not_be_written(nobody_else, locked):
+    folder, become_nobody = nobody_else
+    written(folder / "s")
+    if not locked:
+        (folder / "s" / "highway.lock").unlink()
+    (folder / "s").chmod(0o555)
+    folder.chmod(0o555)
+    become_nobody()
+    assert sum(batch.size for batch in batches_of(LevelDBSource(folder / "s", 4, epochs=1))) == 23
+    for name, append in (("s", True), ("t", False)):
+        with pytest.raises(StoreError, match="Permission denied"):
+            Pipeline([noise(), LevelDBSink(folder / name, append=append)])
 
 
 def test_full_disk_is_told_and_keeps_what_was_written(tmp_path):
