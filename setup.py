@@ -148,6 +148,7 @@ def extensions():
         extension("resample", "buffer.c", "resampler.c"),
         extension("warp", "pixels.c", "warper.c"),
         extension("wire", "msgpack.c"),
+        extension("checksum", "crc32c.c"),
     ]
 
 

@@ -253,6 +253,34 @@ def _keygen(options: argparse.Namespace) -> int:
     return 0
 
 
+def _store_info(options: argparse.Namespace) -> int:
+    from highway.store import checks
+    from highway.terminal import facts
+
+    facts(checks.describe(options.path))
+    return 0
+
+
+def _store_verify(options: argparse.Namespace) -> int:
+    from highway.store import checks
+
+    def bad(number: int, reason: str) -> None:
+        print(_in_one_line(HighwayError(reason)), flush=True)
+
+    damaged, size = checks.verify(options.path, bad)
+    print(f"{options.path}: {_count(size, 'record')}, {damaged or 'none'} of them damaged")
+    return 1 if damaged else 0
+
+
+def _store_repair(options: argparse.Namespace) -> int:
+    from highway.store import checks
+
+    kept, gone = checks.repair(options.path, options.target)
+    lost = "nobody knows how many are gone" if gone is None else f"{gone} are gone"
+    print(f"{options.target}: {_count(kept, 'record')} of {options.path}; {lost}")
+    return 0
+
+
 def _pipeline(
     options: argparse.Namespace, batch_size: int, epochs: int | None
 ) -> tuple[ImageFileReader | VOCReader, list[Module]]:
@@ -334,5 +362,8 @@ def _parser() -> argparse.ArgumentParser:
             "serve": _serve,
             "work": _work,
             "keygen": _keygen,
+            "store info": _store_info,
+            "store verify": _store_verify,
+            "store repair": _store_repair,
         }
     )

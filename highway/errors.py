@@ -10,12 +10,14 @@ __all__ = [
     "AddressInUseError",
     "ArgumentError",
     "ContractError",
+    "CorruptStoreError",
     "DatasetError",
     "DecodeError",
     "EmptyDatasetError",
     "EndOfData",
     "FieldError",
     "HighwayError",
+    "IncompleteStoreError",
     "InsecureWarning",
     "MessageTooLargeError",
     "MissingPackageError",
@@ -28,6 +30,8 @@ __all__ = [
     "RemoteError",
     "SecurityError",
     "StateMismatchError",
+    "StoreError",
+    "StoreLockedError",
     "SupersededError",
     "TooManyErrors",
     "UndeliveredError",
@@ -67,6 +71,22 @@ class DatasetError(HighwayError, OSError):
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):
     """A folder has no classes, no pictures, or no picture that can be decoded."""
+
+
+class StoreError(HighwayError, OSError):
+    """A store cannot be opened, read or written; the message says which, and why."""
+
+
+class StoreLockedError(StoreError):
+    """Somebody, here or in another process, has the store open in a way that allows no other."""
+
+
+class CorruptStoreError(StoreError):
+    """A store, or a record of it, is damaged: bytes differ from those that were written, or are gone."""
+
+
+class IncompleteStoreError(StoreError):
+    """The writing of a store has not come to its end."""
 
 
 class StateMismatchError(HighwayError, ValueError):

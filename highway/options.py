@@ -195,6 +195,29 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "a new secret, for sending batches between machines: whoever has it takes part",
     )
     keygen.add_argument("file", type=Path, metavar="FILE", help="file to write; must not be there yet")
+
+    store = commands.add_parser(
+        "store",
+        help="what is in a store, and whether it is sound",
+        description="Looks at a store of samples.",
+    )
+    stores = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    told = _command(stores, "info", runs["store info"], "what a store says of itself")
+    verify = _command(
+        stores,
+        "verify",
+        runs["store verify"],
+        "read every record of a store; ends with 1 where one is damaged",
+    )
+    repair = _command(
+        stores,
+        "repair",
+        runs["store repair"],
+        "copy what is sound in a damaged store to a new one, and say how much is gone",
+    )
+    for command in (told, verify, repair):
+        command.add_argument("path", metavar="PATH", help="folder of the store")
+    repair.add_argument("target", metavar="TO", help="folder of the new store; must not be there yet")
     return parser
 
 

@@ -20,7 +20,7 @@ from highway.cli import main
 from highway.drawing import class_colour
 from highway.engine import Pipeline, Source
 
-COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen"]
+COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen", "store"]
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ MIDDLE = {"arguments", "batch", "order", "randomness", "stats", "tuning"}
 MAY_IMPORT = {
     "errors": set(),
     "_core": {"errors"},
-    "transport": {"errors", "_core", "arguments"},
+    "msgpack_numpy": {"errors", "_core"},
+    "transport": {"errors", "_core", "arguments", "msgpack_numpy"},
+    "store": {"errors", "_core", "msgpack_numpy"} | MIDDLE,
     "arguments": {"errors"},
     "built": set(),
     "batch": {"errors", "_core"} | MIDDLE,
@@ -44,7 +46,13 @@ MAY_IMPORT = {
 }
 # Exceptions to the table: this file, or folder, alone may import that part as well.
 # `Batch.sheet` imports what draws when it is called: a batch is what a user has in hand who wants to see it.
-ALONE = {("modules/network", "transport"), ("cli.py", "transport"), ("batch.py", "sheet")}
+ALONE = {
+    ("modules/network", "transport"),
+    ("modules/leveldb.py", "store"),
+    ("cli.py", "transport"),
+    ("cli.py", "store"),
+    ("batch.py", "sheet"),
+}
 
 CYTHON_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<module>[\w.]+)[ \t]+(?P<kind>c?import)[ \t]+(?P<names>\([^)]*\)|[^\n]*)"

@@ -12,6 +12,7 @@ from highway.modules.saver import ImageSaver
 from highway.modules.voc import VOCReader
 
 if TYPE_CHECKING:
+    from highway.modules.leveldb import LevelDBSink, LevelDBSource
     from highway.modules.network import ZMQSink, ZMQSource
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Augmentations",
     "ImageFileReader",
     "ImageSaver",
+    "LevelDBSink",
+    "LevelDBSource",
     "ListReader",
     "Noise",
     "PadBoxes",
@@ -34,4 +37,8 @@ def __getattr__(name: str) -> object:
         from highway.modules import network
 
         return getattr(network, name)
+    if name in ("LevelDBSink", "LevelDBSource"):
+        from highway.modules import leveldb
+
+        return getattr(leveldb, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from highway._core import wire
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
+from highway.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 from highway.transport.messages import (
     Bye,
     Cursor,
@@ -27,7 +28,6 @@ from highway.transport.messages import (
     Refusal,
     State,
 )
-from highway.transport.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 
 if TYPE_CHECKING:
     import zmq

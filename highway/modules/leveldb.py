@@ -1,0 +1,388 @@
+"""LevelDBSink and LevelDBSource: batches into a store, sample by sample, and out of it in any order."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import flag, whole
+from highway.batch import Batch
+from highway.engine import Failure, Module, Outlet, Source
+from highway.errors import (
+    ArgumentError,
+    CorruptStoreError,
+    EmptyDatasetError,
+    PipelineStateError,
+)
+from highway.modules.losses import Losses
+from highway.order import Order, Task
+from highway.stats import PipelineStats
+from highway.store.reading import StoreReader
+from highway.store.records import Slots
+from highway.store.writing import StoreWriter
+
+__all__ = ["LevelDBSink", "LevelDBSource"]
+
+_GROUP_BYTES = 256 << 10
+"""Records that are read together: small ones many, large ones alone, whose memory is then used again for the next."""
+
+
+class LevelDBSink(Outlet):
+    """Writes the samples of every batch to a store, all of their fields as they are, for a `LevelDBSource`.
+
+    Samples are numbered as they arrive. They are written some MiB at once, and such a piece is on the disk or not there
+    at all, whatever happens. The store is complete when the pipeline has come to its end. Where it did not, a pipeline
+    of the same modules with ``append=True`` goes on: what is there, by epoch and index, is not read again, and is not
+    written again either. So a sample that comes twice in an epoch is stored once.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store; made if need be.
+    append : bool
+        Go on with what is there. Without it, a path where a store is is refused.
+    batch_bytes : int
+        How much is written at once, 1 to 1 GiB.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    MissingPackageError
+        plyvel is not installed.
+    StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError, StateMismatchError
+        By the Pipeline, which opens the store: something else is at the path, it cannot be written to, somebody has it
+        open, it is damaged, it was not finished, or its data are others. With a batch: it cannot be written, or differs
+        from those before it in fields, dtypes or shapes.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        append: bool = False,
+        batch_bytes: int = 4 << 20,
+    ) -> None:
+        super().__init__(workers=1)
+        self.path = os.fspath(path)
+        self.append = flag(self.name, "append", append)
+        self.batch_bytes = whole(self.name, "batch_bytes", batch_bytes, 1, 1 << 30)
+        self._writer: StoreWriter | None = None
+        self._source: Source | None = None
+        self._length: int | None = None
+        self._exhausted = False
+        # Numbers of the tasks that are under way, by ticket.
+        self._numbers: dict[int, int] = {}
+        self._guard = threading.Lock()
+        self._at_work = self._interrupted = False
+
+    def __repr__(self) -> str:
+        return f"LevelDBSink({self.path!r}{', append=True' if self.append else ''})"
+
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        source = modules[0]
+        assert isinstance(source, Source)
+        self._source = source
+        classes = getattr(source, "classes", None)
+        self._writer = StoreWriter(
+            self.path,
+            self.name,
+            append=self.append,
+            batch_bytes=self.batch_bytes,
+            classes=classes if classes is None or isinstance(classes, int) else list(classes),
+            fingerprint=source.fingerprint(),
+            shard=source.shard,
+        )
+
+    @property
+    def _open_writer(self) -> StoreWriter:
+        assert self._writer is not None
+        return self._writer
+
+    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
+        self._length = length
+        ticket = 0
+        for place, task in enumerate(source.tasks()):
+            if isinstance(task, Task) and self._there(task):
+                continue
+            self._numbers[ticket] = place
+            ticket += 1
+            yield task
+        self._exhausted = True
+
+    def _there(self, task: Task) -> bool:
+        writer = self._open_writer
+        return all(writer.has(task.epoch, index) for index in task.indices.tolist())
+
+    def identity(self, ticket: int) -> tuple[int, int]:
+        place = self._numbers[ticket]
+        return divmod(place, self._length) if self._length else (0, place)
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        del self._numbers[ticket]
+        if isinstance(outcome, Failure):
+            if sys.version_info >= (3, 11):
+                outcome.error.add_note(f"In module {outcome.module}, in front of this one:")
+            raise outcome.error
+        source = self._source
+        assert source is not None
+        if source.follows_delivery and not source.delivered(ticket):
+            return
+        if outcome is not None:
+            self._open_writer.add(outcome)
+
+    def drain(self) -> None:
+        # Where `Pipeline.drain` ended the tasks, what is there is not all.
+        if self._exhausted:
+            self._open_writer.finish()
+
+    def open(self) -> None:
+        with self._guard:
+            if self._interrupted:
+                raise PipelineStateError(f"{self.name}: the pipeline was stopped")
+            self._at_work = True
+
+    def interrupt(self) -> None:
+        with self._guard:
+            self._interrupted = True
+            if self._at_work or self._writer is None:
+                return
+        self._writer.close()
+
+    def close(self) -> None:
+        self._open_writer.close()
+
+
+class LevelDBSource(Source):
+    """Reads the samples of a store that `LevelDBSink` wrote, or the first Highway, in any order.
+
+    A batch has the fields, extras, keys and boxes that it would have straight from the reader; its `indices` are the
+    numbers of the samples in the store, and transforms draw as they would behind that reader. Every record is compared
+    with its checksum. Any number of sources, in any number of processes, may read a store; nobody can write to it
+    meanwhile. Reading needs no right to write there.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shuffle : bool
+        A new order each epoch, or the order of the store.
+    seed : int
+        0 to 2**64 - 1; of the order and the replacements.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this source's part of the data, as in `Order`.
+    drop_last : bool
+        Leave out what does not fill a batch.
+    on_error : {"raise", "skip", "replace"}
+        What to do about a record that is damaged: end, leave it out, or take another at random.
+    max_errors : int or float, optional
+        With "skip" and "replace": most damaged records, as a number or as a part (0.0 to 1.0) of the store.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+    fields : sequence of str, optional
+        Fields and extras to hand out; all by default.
+    allow_incomplete : bool
+        Read what there is of a store whose writing was interrupted.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or the store has no such field.
+    StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError
+        There is no store, it is being written, is damaged, or was not finished.
+    EmptyDatasetError
+        It has no samples. With a batch: no record could be read.
+    CorruptStoreError, TooManyErrors
+        With a batch.
+    MissingPackageError
+        plyvel is not installed.
+
+    Attributes
+    ----------
+    classes : list of str, int or None
+        As the reader had them that the store was written from.
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        workers: int | None = None,
+        queue_size: int = 4,
+        fields: Sequence[str] | None = None,
+        allow_incomplete: bool = False,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.on_error = on_error
+        self.max_errors = max_errors
+        allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
+        self._store = StoreReader(path, self.name, allow_incomplete=allow_incomplete)
+        try:
+            if not len(self._store):
+                raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
+            self._fields = self._chosen(fields)
+            self.order = Order(
+                len(self._store),
+                batch_size,
+                shuffle=shuffle,
+                seed=seed,
+                epochs=epochs,
+                shard=shard,
+                drop_last=drop_last,
+                owner=self.name,
+            )
+            self._losses = Losses(self.name, self.order, on_error, max_errors, "record")
+        except BaseException:
+            self._store.close()
+            raise
+        self.path = self._store.path
+        self.classes = self._store.mark.classes
+        self.image_shape = self._shape_of_images()
+        self._lock = threading.Lock()
+        self._at_work = 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        return f"LevelDBSource({self.path!r}, {self.order.batch_size})"
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        return self.order.rank, self.order.world
+
+    @property
+    def size(self) -> int:
+        """Number of samples in the store."""
+        return self.order.size
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(number, reason) of every record that was found damaged so far, once each."""
+        return [(str(index), str(error)) for index, error in self._losses.errors().items()]
+
+    def fingerprint(self) -> str:
+        mark = self._store.mark
+        names = sorted(self._fields) if self._fields is not None else []
+        return self.order.fingerprint(
+            b"LevelDBSource",
+            mark.fingerprint.encode(),
+            self._store.schema.packed,
+            repr((mark.classes, names)).encode("utf-8", "backslashreplace"),
+        )
+
+    def tasks(self) -> Iterator[Task]:
+        """One task for each batch, in order."""
+        return self.order.tasks()
+
+    def tasks_from(self, start: int) -> Iterator[Task]:
+        return self.order.tasks(start)
+
+    def open(self) -> None:
+        with self._lock:
+            self._at_work += 1
+
+    def close(self) -> None:
+        with self._lock:
+            self._at_work -= 1
+            last = not self._at_work
+        if last:
+            self._store.close()
+
+    def interrupt(self) -> None:
+        self._store.close()
+
+    def load(self, task: Task) -> Batch | None:
+        """One batch; None when every sample of it was left out."""
+        indices = task.indices.copy()
+        with self._store:
+            slots = Slots(self._store.schema, len(indices), self._fields)
+            bad = self._read(slots, np.arange(len(indices)), indices)
+            if len(bad) and self.on_error == "replace":
+                self._replace(slots, bad, task.epoch, indices)
+                bad = bad[:0]
+            # Once more, should one go bad meanwhile: a slot that was not filled holds anything.
+            while len(bad):
+                indices = np.delete(indices, bad)
+                slots = Slots(self._store.schema, len(indices), self._fields)
+                bad = self._read(slots, np.arange(len(indices)), indices)
+        self._losses.count(indices)
+        if not len(indices):
+            return None
+        return slots.batch(epoch=task.epoch, seq=task.seq, indices=indices)
+
+    def _read(self, slots: Slots, rows: NDArray[np.intp], indices: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Put these records into those slots; the slots whose records are damaged."""
+        damaged, errors = [], {}
+        group = max(1, _GROUP_BYTES // self._store.schema.nbytes)
+        for first in range(0, len(rows), group):
+            numbers = indices[first : first + group].tolist()
+            good, records = [], []
+            for row, number, record in zip(
+                rows[first : first + group].tolist(), numbers, self._store.read(numbers), strict=True
+            ):
+                if isinstance(record, CorruptStoreError):
+                    damaged.append(row)
+                    errors[number] = record
+                else:
+                    good.append(row)
+                    records.append(record)
+            if good:
+                slots.put(good, records)
+        if errors:
+            self._losses.note(errors)
+        return np.array(damaged, np.intp)
+
+    def _replace(self, slots: Slots, bad: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]) -> None:
+        """Put other records into the bad slots, and their numbers into `indices`."""
+        first, places = bad, np.arange(len(bad))
+        for tried in self._losses.replacements(epoch, indices[first]):
+            chosen = tried[places]
+            indices[bad] = chosen
+            bad = self._read(slots, bad, chosen)
+            if not len(bad):
+                return
+            places = np.flatnonzero(np.isin(first, bad))
+        self._losses.refuse_all(next(iter(self._losses.errors().values())))
+
+    def _chosen(self, fields: Sequence[str] | None) -> frozenset[str] | None:
+        if fields is None:
+            return None
+        known = [column.name for column in self._store.schema.columns]
+        if isinstance(fields, str) or not fields or not {*fields} <= {*known}:
+            raise ArgumentError(
+                f"{self.name}: fields is {fields!r}; expected some of {', '.join(map(repr, known))}"
+            )
+        return frozenset(fields)
+
+    def _shape_of_images(self) -> tuple[int, int, int] | None:
+        if self._fields is not None and "images" not in self._fields:
+            return None
+        for column in self._store.schema.columns:
+            if column.name == "images" and column.dtype == np.uint8 and len(column.shape) == 3:
+                height, width, channels = column.shape
+                return height, width, channels
+        return None

@@ -1,0 +1,212 @@
+"""LevelDB, opened for one writer or for any number of readers.
+
+LevelDB lets one process open a store, and its lock is lost when that process tries twice. Here a writer holds a lock of
+our own, and readers share it. Each reader opens a folder of its own, with links to the tables, which are never written
+to again, and copies of the few small files that LevelDB changes whenever it opens: so stores can be read by several
+processes at once, and from where nothing may be written.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import weakref
+from typing import Any
+
+from highway.errors import CorruptStoreError, MissingPackageError, StoreError, StoreLockedError
+
+__all__ = ["LOCK_NAME", "Lock", "View", "names_in", "open_leveldb", "plyvel_for", "private_view", "told"]
+
+LOCK_NAME = "highway.lock"
+_CHANGED = ("CURRENT", "MANIFEST-")
+_LEFT = ("LOCK", "LOG", LOCK_NAME)
+# A table that is open is mapped, and needs no descriptor.
+_MOST_TABLES = 16384
+
+
+def plyvel_for(owner: str) -> Any:
+    """The package plyvel.
+
+    Raises
+    ------
+    MissingPackageError
+        It is not installed.
+    """
+    try:
+        import plyvel
+    except ImportError:
+        raise MissingPackageError(
+            f'{owner}: the package plyvel is not installed: pip install "highway-loader[leveldb]" (it has wheels for '
+            "Python 3.12 and older; others need LevelDB's headers)"
+        ) from None
+    return plyvel
+
+
+def told(error: Exception) -> str:
+    """What LevelDB says, in one line."""
+    return " ".join(str(error).replace("b'", "'").split()) or type(error).__name__
+
+
+class Lock:
+    """A lock on a store, for as long as it is not released; threads and processes alike respect it.
+
+    Parameters
+    ----------
+    path : str
+        Folder of the store.
+    shared : bool
+        With others who share it; else alone.
+    owner : str
+
+    Raises
+    ------
+    StoreLockedError
+        Somebody has it.
+    StoreError
+        The folder cannot be written to, and it is not shared.
+    """
+
+    def __init__(self, path: str, *, shared: bool, owner: str) -> None:
+        self._file: int | None = None
+        name = os.path.join(path, LOCK_NAME)
+        try:
+            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if not shared:
+                raise StoreError(f"{owner}: {path!r} cannot be written to: {error.strerror}") from None
+            try:
+                file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                # Nobody can write there who respects the lock.
+                return
+        try:
+            # Belongs to this opening of the file, not to the process: a second one here finds it taken.
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise StoreError(f"{owner}: {path!r} cannot be locked: {error.strerror}") from None
+            who = "is being written" if shared else "is being read or written"
+            raise StoreLockedError(
+                f"{owner}: {path!r} {who}, here or by another process; wait until that is done"
+            ) from None
+        self._file = file
+        self._finalizer = weakref.finalize(self, _unlock, file, os.getpid())
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file = None
+            self._finalizer()
+
+
+def _unlock(file: int, process: int) -> None:
+    # A child that was forked has the file too: it must not end the lock of its parent, nor hold it any longer.
+    if os.getpid() == process:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class View:
+    """A folder of one's own that shows a store; see `private_view`."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._finalizer = weakref.finalize(self, _remove, folder, os.getpid())
+
+    def remove(self) -> None:
+        self._finalizer()
+
+
+def names_in(path: str, owner: str) -> list[str]:
+    """Names of the files of a LevelDB.
+
+    Raises
+    ------
+    StoreError
+        The path is no folder with one, or cannot be read.
+    """
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        hint = "; a store is a folder" if error.errno == errno.ENOTDIR else ""
+        raise StoreError(f"{owner}: {path!r} cannot be opened: {error.strerror}{hint}") from None
+    if not any(name == "CURRENT" or name.startswith("MANIFEST-") for name in names):
+        raise StoreError(f"{owner}: {path!r} is no store: it has no LevelDB in it")
+    return names
+
+
+def private_view(path: str, owner: str) -> View:
+    """A new folder in which LevelDB may do as it likes, with the contents of a store that is locked.
+
+    Raises
+    ------
+    StoreError
+        As `names_in`; or there is no room for it.
+    """
+    names = names_in(path, owner)
+    path = os.path.abspath(path)
+    try:
+        view = View(tempfile.mkdtemp(prefix="highway-store-"))
+    except OSError as error:
+        raise StoreError(f"{owner}: no temporary folder can be made: {error.strerror}") from None
+    try:
+        for name in names:
+            source, target = os.path.join(path, name), os.path.join(view.folder, name)
+            if name.startswith(_CHANGED) or name.endswith(".log"):
+                shutil.copyfile(source, target)
+            elif not name.startswith(_LEFT):
+                os.symlink(source, target)
+    except OSError as error:
+        view.remove()
+        raise StoreError(f"{owner}: {path!r} cannot be read: {error.strerror}") from None
+    except BaseException:
+        view.remove()
+        raise
+    return view
+
+
+def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: bool = False) -> Any:
+    """A `plyvel.DB` that looks at every checksum of what it reads on its own behalf.
+
+    Parameters
+    ----------
+    path : str
+    owner : str
+    shown : str, optional
+        What errors call it.
+    create : bool
+
+    Raises
+    ------
+    StoreLockedError, CorruptStoreError
+    """
+    plyvel = plyvel_for(owner)
+    try:
+        return plyvel.DB(
+            path,
+            create_if_missing=create,
+            paranoid_checks=True,
+            # Tables as large as the memory is that they are written from.
+            write_buffer_size=32 << 20,
+            max_file_size=32 << 20,
+            max_open_files=_MOST_TABLES,
+            # Pictures do not become smaller, and what is not packed is read where it lies.
+            compression=None,
+        )
+    except plyvel.Error as error:
+        name, text = shown or path, told(error)
+        if "/LOCK: " in text:
+            raise StoreLockedError(f"{owner}: {name!r} is open in another program: {text}") from None
+        if not create or isinstance(error, plyvel.CorruptionError):
+            raise CorruptStoreError(
+                f"{owner}: {name!r} is damaged: {text} (highway store repair saves what is left)"
+            ) from None
+        raise StoreError(f"{owner}: {name!r} cannot be opened: {text}") from None

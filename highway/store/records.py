@@ -1,0 +1,372 @@
+r"""Samples as records and back: format 1 of a store.
+
+A record lies under its number, 8 bytes, big-endian. It is, little-endian::
+
+     0  b"HWR\x01"
+     4  uint32  CRC-32C of all that follows
+     8  uint64  its number
+    16  uint32  bytes of the description of the columns
+    20  uint32  bytes of the key, 2**32 - 1 for none
+    24  uint32  rows of the ragged columns
+    28  uint32  0
+    32  the description, msgpack: [applied, keyed, offset, [[name, dtype, kind, extents of a row ...] ...]]
+        the key, UTF-8
+        the columns, C order, each from a multiple of 16 on
+
+`kind` is 1 for an extra, 2 for a ragged column, 3 for both. All records of a store have the same description.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import wire
+from highway._core.checksum import crc32c, crc32c_of, place
+from highway.batch import Batch, empty
+from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
+
+__all__ = ["Column", "Record", "Schema", "Slots", "key_of", "number_of", "schema_in"]
+
+MAGIC = b"HWR\x01"
+_HEAD = struct.Struct("<4sIQIIII")
+_CHECKED = struct.Struct("<QIIII")
+_UNCHECKED = 8  # bytes in front of what the checksum is of
+_NONE = 2**32 - 1
+_EXTRA, _RAGGED = 1, 2
+_ALIGNED = 16
+_PADDING = bytes(_ALIGNED)
+# By name: a dtype out of a file is never given to numpy.
+_DTYPES = {
+    np.dtype(name).newbyteorder("<").str: np.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+}
+
+
+def key_of(number: int) -> bytes:
+    """Key of a record."""
+    return number.to_bytes(8, "big")
+
+
+def number_of(key: bytes) -> int:
+    """Number of the record under a key."""
+    return int.from_bytes(key[:8], "big")
+
+
+class Column(NamedTuple):
+    """A field, or an extra, of the batches of a store.
+
+    Attributes
+    ----------
+    name : str
+    dtype : dtype
+        Native.
+    extra, ragged : bool
+    shape : tuple of int
+        Of what a sample has, or of a row where it is ragged.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    extra: bool
+    ragged: bool
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a sample, or of a row."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        shape = ("rows", *self.shape) if self.ragged else self.shape
+        kind = ", extra" if self.extra else ""
+        return f"{self.name}: {self.dtype} ({', '.join(map(str, shape))}){kind}"
+
+
+class Schema:
+    """What all samples of a store have in common.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        In order, fields before extras.
+    applied : int
+        How many transforms they have been through.
+    keyed, offset : bool
+        Whether they have keys, and whether their batches had offsets.
+    """
+
+    def __init__(self, columns: Sequence[Column], applied: int, keyed: bool, offset: bool) -> None:
+        self.columns = tuple(columns)
+        self.applied = applied
+        self.keyed = keyed
+        self.offset = offset
+        table = [
+            [
+                column.name,
+                column.dtype.newbyteorder("<").str,
+                _EXTRA * column.extra + _RAGGED * column.ragged,
+                *column.shape,
+            ]
+            for column in self.columns
+        ]
+        self.packed = wire.pack([applied, keyed, offset, table])
+        self._head = _HEAD.size + len(self.packed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a record without what is ragged in it, and without its key; 1 or more."""
+        return self._head + sum(column.nbytes for column in self.columns if not column.ragged)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self.packed == other.packed
+
+    def __hash__(self) -> int:
+        return hash(self.packed)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.columns))
+
+    @classmethod
+    def of(cls, batch: Batch, owner: str) -> Schema:
+        """That of a batch.
+
+        Raises
+        ------
+        StoreError
+            A field cannot be stored; the message names it.
+        """
+        columns = []
+        for name, array in (*batch.fields.items(), *batch.extras.items()):
+            code = array.dtype.newbyteorder("<").str
+            if code not in _DTYPES:
+                raise StoreError(
+                    f"{owner}: field {name!r} has dtype {array.dtype}; expected one of {wire.ALLOWED}"
+                )
+            ragged = name in batch.ragged
+            if not ragged and (not array.ndim or len(array) != batch.size):
+                raise StoreError(
+                    f"{owner}: field {name!r} has shape {array.shape} in a batch of {batch.size} samples; expected a "
+                    "row for each"
+                )
+            columns.append(Column(name, _DTYPES[code], name in batch.extras, ragged, array.shape[1:]))
+        try:
+            return cls(columns, batch.applied, batch.keys is not None, batch.offsets is not None)
+        except (ContractError, MessageTooLargeError) as error:
+            raise StoreError(f"{owner}: the batches have too many fields for a record: {error}") from None
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Schema:
+        """The one that was packed.
+
+        Raises
+        ------
+        CorruptStoreError
+            It is none.
+        """
+        try:
+            applied, keyed, offset, table = wire.unpack(packed)
+            columns = []
+            for name, code, kind, *shape in table:
+                if not (isinstance(name, str) and 0 <= kind <= _EXTRA + _RAGGED):
+                    raise ValueError(f"a column is {name!r} of kind {kind!r}")
+                if not all(type(extent) is int and extent >= 0 for extent in shape):
+                    raise ValueError(f"column {name!r} has shape {shape}")
+                dtype = _DTYPES[code]
+                columns.append(Column(name, dtype, bool(kind & _EXTRA), bool(kind & _RAGGED), tuple(shape)))
+            if type(applied) is not int or applied < 0:
+                raise ValueError(f"{applied!r} transforms were applied")
+            return cls(columns, applied, keyed is True, offset is True)
+        except (ProtocolError, ValueError, TypeError, KeyError) as error:
+            raise CorruptStoreError(f"a description of columns is damaged: {error}") from None
+
+    def records(self, batch: Batch, first: int, rows: Sequence[int]) -> list[bytes]:
+        """Records of some samples of a batch, numbered from `first` on."""
+        arrays = [
+            (column, np.ascontiguousarray(batch[column.name]).astype(_stored(column.dtype), copy=False))
+            for column in self.columns
+        ]
+        return [self._record(batch, arrays, first + i, row) for i, row in enumerate(rows)]
+
+    def _record(
+        self, batch: Batch, arrays: Sequence[tuple[Column, NDArray[Any]]], number: int, row: int
+    ) -> bytes:
+        key = b"" if batch.keys is None else batch.keys[row].encode("utf-8", "surrogateescape")
+        begin = end = 0
+        if batch.offsets is not None:
+            begin, end = batch.offsets[row : row + 2].tolist()
+        checked = _CHECKED.pack(
+            number, len(self.packed), _NONE if batch.keys is None else len(key), end - begin, 0
+        )
+        pieces: list[Any] = [checked, self.packed, key]
+        at = self._head + len(key)
+        for column, array in arrays:
+            pieces.append(_PADDING[: -at % _ALIGNED])
+            at += -at % _ALIGNED
+            taken = array[begin:end] if column.ragged else array[row : row + 1]
+            if taken.nbytes:
+                pieces.append(taken.reshape(-1).view(np.uint8))
+                at += taken.nbytes
+        crc = 0
+        for piece in pieces:
+            crc = crc32c(piece, crc)
+        return b"".join([MAGIC, crc.to_bytes(4, "little"), *pieces])
+
+    def read(self, value: bytes, number: int) -> Record:
+        """A record, checked.
+
+        Raises
+        ------
+        CorruptStoreError
+            It differs from what was written.
+        """
+        (found,) = self.read_all((value,), (number,))
+        if isinstance(found, CorruptStoreError):
+            raise found
+        return found
+
+    def read_all(self, values: Sequence[bytes], numbers: Sequence[int]) -> list[Record | CorruptStoreError]:
+        """Each record, checked; or what is wrong with it."""
+        checksums = np.empty(len(values), np.uint32)
+        crc32c_of(tuple(values), _UNCHECKED, checksums)
+        found: list[Record | CorruptStoreError] = []
+        for value, number, crc in zip(values, numbers, checksums.tolist(), strict=True):
+            try:
+                found.append(self._read(value, number, crc))
+            except CorruptStoreError as error:
+                found.append(error)
+        return found
+
+    def _read(self, value: bytes, number: int, crc: int) -> Record:
+        described, key_bytes, rows = _check(value, number, crc)
+        if described != len(self.packed) or not value.startswith(self.packed, _HEAD.size):
+            raise CorruptStoreError("its columns are not those of the store")
+        key = None
+        at = self._head
+        if key_bytes != _NONE:
+            key = value[at : at + key_bytes].decode("utf-8", "surrogateescape")
+            at += key_bytes
+        places = []
+        for column in self.columns:
+            at += -at % _ALIGNED
+            places.append(at)
+            at += column.nbytes * rows if column.ragged else column.nbytes
+        if at != len(value):
+            raise CorruptStoreError(f"it has {len(value)} bytes; expected {at} for its columns")
+        return Record(value, key, rows, places)
+
+
+def _check(value: bytes, number: int, crc: int) -> tuple[int, int, int]:
+    """Bytes of the description and of the key, and rows, of a record whose checksum is `crc`."""
+    if len(value) < _HEAD.size or not value.startswith(MAGIC):
+        raise CorruptStoreError(f"it begins with {value[:8]!r}; expected {MAGIC!r}")
+    _, expected, found, described, key_bytes, rows, _ = _HEAD.unpack_from(value)
+    if crc != expected:
+        raise CorruptStoreError("its checksum is wrong")
+    if found != number:
+        raise CorruptStoreError(f"it is number {found}")
+    return described, key_bytes, rows
+
+
+def schema_in(value: bytes, number: int) -> Schema:
+    """What a record says of its columns; raises CorruptStoreError where it is damaged."""
+    described, _, _ = _check(value, number, crc32c(value[_UNCHECKED:], 0))
+    return Schema.unpacked(value[_HEAD.size : _HEAD.size + described])
+
+
+class Record(NamedTuple):
+    """A record that was checked.
+
+    Attributes
+    ----------
+    value : bytes
+    key : str or None
+    rows : int
+        Of its ragged columns.
+    places : list of int
+        Where in `value` each column begins.
+    """
+
+    value: bytes
+    key: str | None
+    rows: int
+    places: list[int]
+
+
+class Slots:
+    """Room for a batch, filled record by record, in any order.
+
+    Parameters
+    ----------
+    schema : Schema
+    size : int
+        Number of samples.
+    names : collection of str, optional
+        Columns that are wanted; all of them by default.
+    """
+
+    def __init__(self, schema: Schema, size: int, names: frozenset[str] | None = None) -> None:
+        self._schema = schema
+        self._keys: list[str | None] = [None] * size
+        self._counts = np.zeros(size, np.int64)
+        self._whole: list[tuple[int, Column, NDArray[Any], NDArray[np.uint8]]] = []
+        self._ragged: list[tuple[int, Column, list[NDArray[Any]]]] = []
+        for place_, column in enumerate(schema.columns):
+            if names is not None and column.name not in names:
+                continue
+            if column.ragged:
+                nothing = np.empty((0, *column.shape), _stored(column.dtype))
+                self._ragged.append((place_, column, [nothing] * size))
+            else:
+                array = empty((size, *column.shape), column.dtype)
+                flat = array.reshape(-1).view(np.uint8).reshape(size, column.nbytes)
+                self._whole.append((place_, column, array, flat))
+
+    def put(self, rows: Sequence[int], records: Sequence[Record]) -> None:
+        """Copy records into these rows."""
+        values = tuple(record.value for record in records)
+        slots = np.array(rows, np.int64)
+        self._counts[slots] = [record.rows for record in records]
+        for row, record in zip(rows, records, strict=True):
+            self._keys[row] = record.key
+        for number, _, _, out in self._whole:
+            place(values, np.array([record.places[number] for record in records], np.int64), out, slots)
+        for number, column, parts in self._ragged:
+            for row, (value, _, count, places) in zip(rows, records, strict=True):
+                flat = np.frombuffer(
+                    value, _stored(column.dtype), math.prod(column.shape) * count, places[number]
+                )
+                parts[row] = flat.reshape(count, *column.shape)
+
+    def batch(self, **identity: Any) -> Batch:
+        """The batch; `identity` is its epoch, seq and indices."""
+        found: dict[str, NDArray[Any]] = {column.name: array for _, column, array, _ in self._whole}
+        for _, column, parts in self._ragged:
+            joined = empty((int(self._counts.sum()), *column.shape), column.dtype)
+            if joined.size:
+                np.concatenate(parts, out=joined)
+            found[column.name] = joined
+        columns = [column for column in self._schema.columns if column.name in found]
+        offsets = np.concatenate(([0], np.cumsum(self._counts))) if self._schema.offset else None
+        keys = [key for key in self._keys if key is not None]
+        return Batch(
+            {column.name: found[column.name] for column in columns if not column.extra},
+            keys=keys if self._schema.keyed else None,
+            applied=self._schema.applied,
+            extras={column.name: found[column.name] for column in columns if column.extra},
+            offsets=offsets,
+            ragged=[column.name for column in columns if column.ragged],
+            **identity,
+        )
+
+
+def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<")

@@ -1,0 +1,273 @@
+"""A store that is written: batches of records at once, each batch on the disk or not there at all."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from highway.batch import Batch
+from highway.errors import CorruptStoreError, IncompleteStoreError, StateMismatchError, StoreError
+from highway.store.marks import MARK_KEY, Identities, Mark, Seen, identities_key
+from highway.store.opening import LOCK_NAME, Lock, open_leveldb, plyvel_for, told
+from highway.store.records import Schema, key_of, number_of
+
+__all__ = ["StoreWriter"]
+
+
+class StoreWriter:
+    """The only one that writes to a store; for one thread.
+
+    Parameters
+    ----------
+    path : path
+        Folder; made if need be, in a folder that is there.
+    owner : str
+        Who writes, for the errors.
+    append : bool
+        Go on with what is there.
+    batch_bytes : int
+        Records are written when they are so many bytes together.
+    classes : list of str, int or None
+        Of the source.
+    fingerprint : str
+        Of the source. What is there must be from the same.
+    shard : (int, int)
+        Of the source.
+
+    Raises
+    ------
+    StoreError
+        The path cannot be written to, or there is something else, or a store and no `append`.
+    StateMismatchError
+        The store has other data.
+    StoreLockedError
+        Somebody reads it, or writes.
+    CorruptStoreError
+        It is damaged.
+    MissingPackageError
+        plyvel is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        owner: str,
+        *,
+        append: bool,
+        batch_bytes: int,
+        classes: list[str] | int | None = None,
+        fingerprint: str = "",
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.path = os.fspath(path)
+        self._owner = owner
+        self._plyvel = plyvel_for(owner)
+        self._batch_bytes = batch_bytes
+        self._db: Any = None
+        self._seen = Seen()
+        self._waiting: list[tuple[bytes, bytes]] = []
+        self._waiting_bytes = 0
+        self._identities: list[tuple[int, int]] = []
+        self._failed = False
+        _make_folder(self.path, owner)
+        # Before the lock, which is a file that nobody wants in some other folder; and when nobody changes it any more.
+        _refuse_others(self.path, owner)
+        self._lock = Lock(self.path, shared=False, owner=owner)
+        try:
+            _refuse_others(self.path, owner)
+            self._db = open_leveldb(self.path, owner, create=True)
+            before = self._before()
+            self.count = 0 if before is None else self._stored()
+            """Number of records, with those that wait to be written."""
+            self._mark = Mark(self.count, False, None, classes, fingerprint, shard)
+            if before is not None and (self.count or before.complete):
+                self._go_on(before, append)
+            # An incomplete store without a record says what it is of once more: that may be something else now.
+            self._begun = before is not None and not before.complete and self.count > 0
+        except BaseException:
+            self._end()
+            raise
+
+    # What is there already
+
+    def _stored(self) -> int:
+        """Number of records that are there, all of them known."""
+        try:
+            with self._db.iterator(reverse=True, include_value=False, start=key_of(0)) as keys:
+                last = next(keys, None)
+            count = 0 if last is None else number_of(last) + 1
+            number = 0
+            while number < count:
+                value = self._db.get(identities_key(number), verify_checksums=True)
+                if value is None:
+                    raise CorruptStoreError("the list of which samples were written has a gap")
+                found = Identities.unpacked(value)
+                if not len(found.indices):
+                    raise CorruptStoreError("the list of which samples were written is damaged")
+                for epoch, index in zip(found.epochs.tolist(), found.indices.tolist(), strict=True):
+                    self._seen.add(epoch, index)
+                number += len(found.indices)
+            if number > count:
+                raise CorruptStoreError(f"it has {count} records, and {number} were written")
+            return count
+        except CorruptStoreError as error:
+            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {error}") from None
+        except self._plyvel.Error as error:
+            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {told(error)}") from None
+
+    def _before(self) -> Mark | None:
+        """What the store says of itself; None where it is new."""
+        try:
+            value = self._db.get(MARK_KEY, verify_checksums=True)
+            mark = None if value is None else Mark.unpacked(value)
+            if mark is None:
+                with self._db.iterator(include_value=False) as keys:
+                    if next(keys, None) is not None:
+                        raise StoreError("is a LevelDB that this Highway did not write; use another path")
+            return mark
+        except self._plyvel.Error as error:
+            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {told(error)}") from None
+        except StoreError as error:
+            raise type(error)(f"{self._owner}: {self.path!r}: {error}") from None
+
+    def _go_on(self, before: Mark, append: bool) -> None:
+        if not append:
+            if before.complete:
+                raise StoreError(
+                    f"{self._owner}: {self.path!r} is a store of {self.count} samples; nothing is overwritten, use "
+                    "another path, or append=True to add what it lacks"
+                )
+            raise IncompleteStoreError(
+                f"{self._owner}: {self.path!r} is incomplete: its writing was interrupted after {self.count} samples; "
+                "append=True goes on"
+            )
+        if before.complete and before.samples != self.count:
+            raise CorruptStoreError(
+                f"{self._owner}: {self.path!r} has {self.count} records, and {before.samples} were written"
+            )
+        for name in ("fingerprint", "classes"):
+            was, now = getattr(before, name), getattr(self._mark, name)
+            if was != now:
+                raise StateMismatchError(
+                    f"{self._owner}: {self.path!r} was begun with other data: its {name} was {was!r}, and is {now!r}; "
+                    "append=True needs the same reader with the same arguments"
+                )
+        self._mark = self._mark._replace(schema=before.schema)
+
+    # Writing
+
+    def has(self, epoch: int, index: int) -> bool:
+        """Whether a sample is there, or waits to be written."""
+        return self._seen.has(epoch, index)
+
+    def add(self, batch: Batch) -> None:
+        """Write those samples of a batch that are not there; they may wait for others.
+
+        Raises
+        ------
+        StoreError
+            The batch has other fields than those before it, or it cannot be written.
+        """
+        schema = Schema.of(batch, self._owner)
+        if self._mark.schema is None:
+            self._mark = self._mark._replace(schema=schema)
+        elif self._mark.schema != schema:
+            raise StoreError(
+                f"{self._owner}: a batch has {schema} (after {schema.applied} transforms), and those before it have "
+                f"{self._mark.schema} (after {self._mark.schema.applied}); expected the same in every batch"
+            )
+        epoch = batch.epoch
+        rows = [row for row, index in enumerate(batch.indices.tolist()) if self._seen.add(epoch, index)]
+        records = schema.records(batch, self.count, rows)
+        for row, record in zip(rows, records, strict=True):
+            self._waiting.append((key_of(self.count), record))
+            self._waiting_bytes += len(record)
+            self._identities.append((epoch, int(batch.indices[row])))
+            self.count += 1
+            if self._waiting_bytes >= self._batch_bytes:
+                self.flush()
+
+    def flush(self) -> None:
+        """Have everything on the disk."""
+        if not self._waiting:
+            return
+        if not self._begun:
+            self._put_mark(self._mark._replace(samples=0, complete=False))
+            self._begun = True
+        epochs, indices = np.array(self._identities, np.int64).T
+        first = self.count - len(self._waiting)
+        batch = self._db.write_batch(sync=True)
+        for key, record in self._waiting:
+            batch.put(key, record)
+        batch.put(identities_key(first), Identities(epochs, indices).packed())
+        self._write(batch.write)
+        self._waiting.clear()
+        self._identities.clear()
+        self._waiting_bytes = 0
+
+    def finish(self) -> None:
+        """The last of all was added: the store is complete."""
+        self.flush()
+        # Records are in tables before the mark is: it would lie in one with them that is looked into for every key.
+        self._to_tables()
+        self._put_mark(self._mark._replace(samples=self.count, complete=True))
+
+    def _put_mark(self, mark: Mark) -> None:
+        self._write(lambda: self._db.put(MARK_KEY, mark.packed(), sync=True))
+        self._to_tables()
+
+    def _to_tables(self) -> None:
+        self._write(lambda: self._db.compact_range(start=MARK_KEY, stop=MARK_KEY))
+
+    def _write(self, what: Any) -> None:
+        try:
+            what()
+        except self._plyvel.Error as error:
+            self._failed = True
+            raise StoreError(
+                f"{self._owner}: {self.path!r} cannot be written to: {told(error)}; what was written before is there, "
+                "and append=True goes on"
+            ) from None
+
+    def close(self) -> None:
+        """End, with what was added on the disk, complete or not."""
+        if self._db is None:
+            return
+        try:
+            if self._waiting and not self._failed:
+                self.flush()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._lock.release()
+
+
+def _make_folder(path: str, owner: str) -> None:
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise StoreError(f"{owner}: {path!r} is a file; a store is a folder, use another path") from None
+    except OSError as error:
+        raise StoreError(f"{owner}: {path!r} cannot be made: {error.strerror}") from None
+
+
+def _refuse_others(path: str, owner: str) -> None:
+    """Raises StoreError where a folder has something else in it."""
+    try:
+        names = set(os.listdir(path)) - {LOCK_NAME}
+    except OSError as error:
+        raise StoreError(f"{owner}: {path!r} cannot be read: {error.strerror}") from None
+    if names and "CURRENT" not in names and not all(name in ("LOCK", "LOG", "LOG.old") for name in names):
+        if any(name.startswith("MANIFEST-") for name in names):
+            # Killed while it was made, or damaged: of the first, LevelDB makes it anew.
+            if not any(name.endswith((".ldb", ".sst", ".log")) for name in names):
+                return
+            raise CorruptStoreError(f"{owner}: {path!r} is damaged: its file CURRENT is gone")
+        raise StoreError(f"{owner}: {path!r} is a folder with other things in it; use another path")

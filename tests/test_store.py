@@ -1,0 +1,931 @@
+"""LevelDBSink and LevelDBSource: what goes in comes out to the bit, and nothing else ever does."""
+
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import class_folders
+from voc_folders import annotation, thing, voc_folder
+
+import highway
+from highway._core import checksum, simd
+from highway.batch import Batch
+from highway.cli import main
+from highway.engine import Pipeline, Source, Stage
+from highway.errors import (
+    ArgumentError,
+    CorruptStoreError,
+    EmptyDatasetError,
+    IncompleteStoreError,
+    MissingPackageError,
+    StateMismatchError,
+    StoreError,
+    StoreLockedError,
+    TooManyErrors,
+)
+from highway.modules import Augmentations, ImageFileReader, LevelDBSink, LevelDBSource, Noise, VOCReader
+from highway.order import Order
+from highway.store.marks import Mark
+from highway.store.writing import StoreWriter
+from highway.transforms import FlipX, Normalize
+
+plyvel = pytest.importorskip(
+    "plyvel", reason="plyvel is not installed; it has no wheels for Python 3.13 and later"
+)
+
+LIMIT = 60
+
+
+def noise(batch_size=4, **more):
+    return Noise(batch_size, (5, 6), **{"size": 23, "epochs": 1, "seed": 3, **more})
+
+
+def written(path, source=None, **more):
+    """A store of what a source gives."""
+    finished(noise() if source is None else source, LevelDBSink(path, **more))
+    return path
+
+
+def finished(*modules):
+    with Pipeline(modules) as pipeline:
+        pipeline.wait(LIMIT)
+
+
+def batches_of(source, *modules):
+    with Pipeline([source, *modules]) as pipeline:
+        return list(pipeline)
+
+
+def assert_equal(found, expected):
+    """To the bit, all but what says where the samples come from."""
+    assert (*found.fields,) == (*expected.fields,) and (*found.extras,) == (*expected.extras,)
+    for name in (*expected.fields, *expected.extras):
+        assert found[name].dtype == expected[name].dtype, name
+        np.testing.assert_array_equal(found[name], expected[name], strict=True, err_msg=name)
+    assert found.keys == expected.keys and found.ragged == expected.ragged
+    assert found.applied == expected.applied and (found.epoch, found.seq) == (expected.epoch, expected.seq)
+    assert (found.offsets is None) == (expected.offsets is None)
+    if expected.offsets is not None:
+        np.testing.assert_array_equal(found.offsets, expected.offsets, strict=True)
+
+
+def contents(batches):
+    """Bytes of every sample, in order."""
+    return [
+        b"".join(batch.rows_of(name, i).tobytes() for name in (*batch.fields, *batch.extras))
+        for batch in batches
+        for i in range(batch.size)
+    ]
+
+
+class Batches(Source):
+    """Those that it is given."""
+
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+
+    def tasks(self):
+        return iter(self.batches)
+
+    def load(self, task):
+        return task
+
+
+# The checksum
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    # RFC 3720, B.4
+    [
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (b"123456789", 0xE3069283),
+        (b"", 0),
+    ],
+)
+def test_crc32c_of_known_bytes(simd_variant, data, expected):
+    assert checksum.crc32c(data, 0) == expected
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 6143, 6144, 6145, 50001])
+def test_crc32c_of_any_pieces(simd_variant, size):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    whole = checksum.crc32c(data, 0)
+    for cut in (0, 1, size // 2, size):
+        assert checksum.crc32c(data[cut:], checksum.crc32c(data[:cut], 0)) == whole
+    simd.use("plain")
+    assert checksum.crc32c(data, 0) == whole
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
+def test_crc32c_of_many(simd_variant, count):
+    rng = np.random.default_rng(count)
+    values = tuple(rng.bytes(size) for size in rng.integers(0, 9000, count))
+    found = np.zeros(count, np.uint32)
+    checksum.crc32c_of(values, 8, found)
+    assert found.tolist() == [checksum.crc32c(value[8:], 0) for value in values]
+    for wrong in (
+        (values, -1, found),
+        ((*values, b""), 8, found),
+        ((*values[:-1], bytearray(9)), 8, found[:1]),
+    ):
+        with pytest.raises(ValueError, match=r"checksum"):
+            checksum.crc32c_of(*wrong)
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
+def test_bytes_are_placed_in_their_rows(count):
+    rng = np.random.default_rng(count)
+    values = tuple(rng.bytes(20) for _ in range(count))
+    at, rows = rng.integers(0, 18, count), rng.permutation(count + 3)[:count]
+    out = np.zeros((count + 3, 3), np.uint8)
+    checksum.place(values, at, out, rows)
+    for value, begin, row in zip(values, at, rows, strict=True):
+        assert out[row].tobytes() == value[begin : begin + 3]
+    assert not out[np.setdiff1d(np.arange(count + 3), rows)].any()
+
+
+def test_bytes_are_placed_only_where_they_fit():
+    out = np.zeros((2, 3), np.uint8)
+    for value, at, row in (
+        *((b"abcdef", at, 0) for at in (4, 7, -1, 2**63 - 1)),
+        *((b"abcdef", 0, row) for row in (2, -1, -(2**63))),
+        (b"ab", 0, 0),
+        (bytearray(9), 0, 0),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            checksum.place((b"xyz", value), np.array([0, at]), out, np.array([1, row]))
+    with pytest.raises(ValueError, match="2 values"):
+        checksum.place((b"xyz", b"xyz"), np.array([0]), out, np.array([0, 1]))
+    assert not out.any()
+    checksum.place((b"xyz",), np.array([3]), np.zeros((1, 0), np.uint8), np.array([0]))
+
+
+# What goes in comes out
+
+
+def test_class_folders_come_back_to_the_bit(tmp_path):
+    folder = class_folders(tmp_path / "data")
+    reader = {"epochs": 1, "seed": 5}
+    written(tmp_path / "s", ImageFileReader(folder, 4, (24, 32), **reader))
+    source = LevelDBSource(tmp_path / "s", 4, epochs=1, shuffle=False)
+    assert source.classes == ["class0", "class1", "class2"]
+    assert source.image_shape == (24, 32, 3) and source.size == 15
+    found = batches_of(source)
+    expected = batches_of(ImageFileReader(folder, 4, (24, 32), **reader))
+    for one, other in zip(found, expected, strict=True):
+        assert_equal(one, other)
+    assert [batch.indices.tolist() for batch in found] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+        [12, 13, 14],
+    ]
+
+
+def test_augmentations_behind_a_store_draw_as_behind_the_reader(tmp_path):
+    """Where the store is in the order of the data, so that its numbers are theirs."""
+    folder = class_folders(tmp_path / "data")
+    written(tmp_path / "s", ImageFileReader(folder, 4, (24, 32), epochs=1, shuffle=False))
+    steps = [FlipX(), Normalize()]
+    found = batches_of(LevelDBSource(tmp_path / "s", 4, epochs=2), Augmentations(steps, seed=1))
+    expected = batches_of(ImageFileReader(folder, 4, (24, 32), epochs=2), Augmentations(steps, seed=1))
+    for one, other in zip(found, expected, strict=True):
+        assert_equal(one, other)
+        assert one.indices.tolist() == other.indices.tolist()
+
+
+def voc_reader(root, batch_size=2, **more):
+    objects = [[], [thing("cat")], [thing("dog"), thing("cat", (1, 2, 60, 55)), thing("dog", (5, 6, 20, 30))]]
+    if not root.exists():
+        voc_folder(root, {f"p{i}": annotation(*objects[i % 3]) for i in range(7)})
+    return VOCReader(root, batch_size, (24, 32), **{"epochs": 1, **more})
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_boxes_and_extras_come_back_to_the_bit(tmp_path, batch_size):
+    written(tmp_path / "s", voc_reader(tmp_path / "data", 3))
+    found = batches_of(LevelDBSource(tmp_path / "s", batch_size, epochs=1, shuffle=False))
+    for one, other in zip(found, batches_of(voc_reader(tmp_path / "data", batch_size)), strict=True):
+        assert other.extras and other.ragged
+        assert_equal(one, other)
+
+
+DTYPES = ("bool", "int8", "uint16", "int64", "float16", "float32", ">f4", "complex128")
+
+
+def test_any_fields_come_back_to_the_bit(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def made(seq, count):
+        fields = {f"f{i}": (rng.random((count, 3, i)) * 100).astype(dtype) for i, dtype in enumerate(DTYPES)}
+        fields["scalars"] = rng.random(count)
+        fields["strided"] = rng.integers(0, 9, (count, 4, 6))[:, ::2, ::-1]
+        fields["rows"] = rng.random((count + 1, 2))
+        keys = [f"é\udcff/{seq}/{i}" for i in range(count)]
+        offsets = [0, *range(2, count + 2)]
+        extras = {"masks": rng.integers(0, 9, (count, 3, 3), np.uint8), "more": rng.random(count + 1)}
+        return Batch(
+            fields, seq=seq, indices=seq * 10 + np.arange(count), keys=keys, applied=5, extras=extras,
+            offsets=offsets, ragged=("rows", "more"),
+        )  # fmt: skip
+
+    batches = [made(0, 3), made(1, 3), made(2, 1)]
+    written(tmp_path / "s", Batches(*batches))
+    found = batches_of(LevelDBSource(tmp_path / "s", 3, epochs=1, shuffle=False))
+    for one, other in zip(found, batches, strict=True):
+        assert one["f6"].dtype == np.float32
+        assert_equal(one, other.replace(f6=other["f6"].astype(np.float32)))
+
+
+def test_chosen_fields_alone(tmp_path):
+    written(tmp_path / "s", voc_reader(tmp_path / "data"))
+    (batch,) = batches_of(LevelDBSource(tmp_path / "s", 7, epochs=1, fields=["boxes", "difficult"]))
+    assert [*batch.fields] == ["boxes"] and [*batch.extras] == ["difficult"]
+    for wrong in ([], ["nothing"], "boxes"):
+        with pytest.raises(ArgumentError, match="fields is"):
+            LevelDBSource(tmp_path / "s", 7, fields=wrong)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_order_is_that_of_every_reader(tmp_path, workers):
+    written(tmp_path / "s", noise(shuffle=False))
+    found = batches_of(LevelDBSource(tmp_path / "s", 4, epochs=2, seed=9, workers=workers))
+    order = Order(23, 4, seed=9, epochs=2)
+    assert [batch.indices.tolist() for batch in found] == [task.indices.tolist() for task in order]
+    samples = contents(batches_of(noise(shuffle=False)))
+    for batch in found:
+        assert contents([batch]) == [samples[index] for index in batch.indices]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_shards_are_read_side_by_side(tmp_path, world):
+    written(tmp_path / "s", noise())
+    sources = [
+        LevelDBSource(tmp_path / "s", 4, epochs=1, shard=(rank, world), drop_last=False)
+        for rank in range(world)
+    ]
+    assert len({source.fingerprint() for source in sources}) == 1
+    indices = [
+        index for source in sources for batch in batches_of(source) for index in batch.indices.tolist()
+    ]
+    assert sorted(set(indices)) == list(range(23)) and len(indices) < 23 + world
+
+
+def test_processes_read_side_by_side(tmp_path):
+    written(tmp_path / "s", noise())
+    code = (
+        "import sys; from highway.engine import Pipeline; from highway.modules import LevelDBSource\n"
+        "with Pipeline([LevelDBSource(sys.argv[1], 4, epochs=1)]) as p: print(sum(b.size for b in p))"
+    )
+    with Pipeline([LevelDBSource(tmp_path / "s", 4)]) as pipeline:
+        pipeline.dequeue()
+        assert run(code, tmp_path / "s").stdout == "23\n"
+        pipeline.dequeue()
+
+
+def test_stores_that_differ_have_other_fingerprints(tmp_path):
+    sources = [
+        LevelDBSource(written(tmp_path / "a", noise()), 4),
+        LevelDBSource(written(tmp_path / "b", noise(seed=4)), 4),
+        LevelDBSource(tmp_path / "a", 4, fields=["images"]),
+        LevelDBSource(tmp_path / "a", 4, seed=1),
+    ]
+    assert len({source.fingerprint() for source in sources}) == len(sources)
+
+
+# Environment of programs that tests start
+
+
+def run(code, *arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        **more,
+    )
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
+
+
+# Interrupted writing
+
+
+WRITER = """
+import sys
+from highway.engine import Pipeline, Stage
+from highway.modules import LevelDBSink, Noise
+
+class Told(Stage):
+    def process(self, batch):
+        print(batch.seq, flush=True)
+        return batch
+
+source = Noise(4, (32, 32), size=400, epochs=1, seed=3)
+sink = LevelDBSink(sys.argv[1], batch_bytes=20_000, append=len(sys.argv) > 2)
+Pipeline([source, Told(workers=1), sink]).wait()
+"""
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_writer_loses_nothing(tmp_path, seed):
+    path = tmp_path / "s"
+    when = random.Random(seed)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        for _ in range(when.randrange(1, 95)):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    expected = contents(batches_of(Noise(4, (32, 32), size=400, epochs=1, seed=3)))
+    if process.returncode == -signal.SIGKILL:
+        with pytest.raises(IncompleteStoreError, match="was interrupted"):
+            LevelDBSource(path, 4)
+        with suppress(EmptyDatasetError, IncompleteStoreError):
+            found = contents(
+                batches_of(LevelDBSource(path, 4, shuffle=False, epochs=1, allow_incomplete=True))
+            )
+            assert found == expected[: len(found)]
+        finished(Noise(4, (32, 32), size=400, epochs=1, seed=3), LevelDBSink(path, append=True))
+    source = LevelDBSource(path, 4, shuffle=False, epochs=1)
+    assert source.size == 400
+    assert contents(batches_of(source)) == expected
+
+
+class Stops(Stage):
+    """Raises at a batch."""
+
+    def __init__(self, seq):
+        super().__init__(workers=1)
+        self.seq = seq
+
+    def process(self, batch):
+        if batch.seq == self.seq:
+            raise RuntimeError("no more")
+        return batch
+
+
+def test_failure_is_raised_and_append_finishes(tmp_path):
+    with pytest.raises(RuntimeError, match="no more"):
+        finished(noise(), Stops(3), LevelDBSink(tmp_path / "s"))
+    with pytest.raises(IncompleteStoreError, match="after 12 samples"):
+        LevelDBSource(tmp_path / "s", 4)
+    with pytest.raises(IncompleteStoreError, match="after 12 samples"):
+        Pipeline([noise(), LevelDBSink(tmp_path / "s")])
+    assert LevelDBSource(tmp_path / "s", 4, allow_incomplete=True).size == 12
+    with Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)]) as pipeline:
+        pipeline.wait(LIMIT)
+        # What is there is not read again.
+        assert pipeline.stats().modules[0].batches == 3
+    assert contents(batches_of(LevelDBSource(tmp_path / "s", 4, epochs=1, shuffle=False))) == contents(
+        batches_of(noise())
+    )
+
+
+def test_drained_pipeline_leaves_an_incomplete_store(tmp_path):
+    entered = threading.Event()
+
+    class Tells(Stage):
+        def process(self, batch):
+            entered.set()
+            return batch
+
+    with Pipeline([noise(epochs=None), Tells(), LevelDBSink(tmp_path / "s")]) as pipeline:
+        assert entered.wait(LIMIT)
+        pipeline.drain(LIMIT)
+    assert LevelDBSource(tmp_path / "s", 4, allow_incomplete=True).size > 0
+    with pytest.raises(IncompleteStoreError):
+        LevelDBSource(tmp_path / "s", 4)
+
+
+def test_stopped_pipeline_lets_the_store_go(tmp_path):
+    with Pipeline([noise(epochs=None), LevelDBSink(tmp_path / "s")]):
+        pass
+    with suppress(EmptyDatasetError, IncompleteStoreError):
+        LevelDBSource(tmp_path / "s", 4, allow_incomplete=True)
+    finished(noise(), LevelDBSink(tmp_path / "t", append=True))
+
+
+def test_samples_of_all_epochs_are_stored_once_each(tmp_path):
+    written(tmp_path / "s", noise(epochs=2))
+    assert LevelDBSource(tmp_path / "s", 4).size == 46
+    written(tmp_path / "s", noise(epochs=2), append=True)
+    written(tmp_path / "s", noise(epochs=3), append=True)
+    assert LevelDBSource(tmp_path / "s", 4).size == 69
+
+
+def test_append_of_other_data_is_refused(tmp_path):
+    written(tmp_path / "s")
+    for other in (noise(seed=4), noise(size=24), noise(classes=3)):
+        with pytest.raises(StateMismatchError, match="begun with other data"):
+            written(tmp_path / "s", other, append=True)
+    assert LevelDBSource(tmp_path / "s", 4).size == 23
+
+
+def test_other_fields_than_before_are_refused(tmp_path):
+    one = Batch({"a": np.zeros((2, 3))}, seq=0)
+    for number, other in enumerate(
+        [
+            {"b": np.zeros((2, 3))},
+            {"a": np.zeros((2, 3), np.float32)},
+            {"a": np.zeros((2, 4))},
+            {"a": np.zeros((2, 3)), "b": np.zeros(2)},
+        ]
+    ):
+        with pytest.raises(StoreError, match="expected the same in every batch"):
+            written(tmp_path / f"{number}", Batches(one, Batch(other, seq=1)))
+    for name, array in (
+        ("objects", np.zeros(2, object)),
+        ("texts", np.array(["a", "b"])),
+        ("whole", np.zeros(3)),
+    ):
+        with pytest.raises(StoreError, match=f"field '{name}'"):
+            written(tmp_path / name, Batches(Batch({"a": np.zeros(2), name: array}, seq=0)))
+
+
+# What is in the way
+
+
+def test_complete_store_is_not_overwritten(tmp_path):
+    written(tmp_path / "s")
+    with pytest.raises(StoreError, match="nothing is overwritten"):
+        Pipeline([noise(), LevelDBSink(tmp_path / "s")])
+    assert LevelDBSource(tmp_path / "s", 4).size == 23
+
+
+def test_paths_that_are_none(tmp_path):
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "picture.jpg").write_text("hello")
+    for name, said in (("file", "is a file"), ("full", "other things"), ("none/s", "cannot be made")):
+        with pytest.raises(StoreError, match=said):
+            Pipeline([noise(), LevelDBSink(tmp_path / name)])
+    for name, said in (("file", "Not a directory"), ("full", "no store"), ("none", "No such file")):
+        with pytest.raises(StoreError, match=said):
+            LevelDBSource(tmp_path / name, 4)
+    assert os.listdir(tmp_path / "full") == ["picture.jpg"]
+
+
+def test_leveldb_of_somebody_else(tmp_path):
+    with plyvel.DB(str(tmp_path / "s"), create_if_missing=True) as db:
+        db.put(b"name", b"value")
+    with pytest.raises(StoreError, match="did not write"):
+        LevelDBSource(tmp_path / "s", 4)
+    for append in (False, True):
+        with pytest.raises(StoreError, match="did not write"):
+            Pipeline([noise(), LevelDBSink(tmp_path / "s", append=append)])
+
+
+def test_store_that_another_program_writes(tmp_path):
+    written(tmp_path / "s")
+    with (
+        plyvel.DB(str(tmp_path / "s")),
+        pytest.raises(StoreLockedError, match="open in another program"),
+    ):
+        Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
+
+
+def test_incomplete_store_without_a_record_may_become_another(tmp_path):
+    StoreWriter(tmp_path / "s", "test", append=False, batch_bytes=1, fingerprint="other").close()
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        db.put(b"\0", Mark(0, False, None, None, "other", (0, 1)).packed())
+    with pytest.raises(RuntimeError, match="no more"):
+        finished(noise(), Stops(3), LevelDBSink(tmp_path / "s"))
+    written(tmp_path / "s", append=True)
+    assert LevelDBSource(tmp_path / "s", 4).size == 23
+
+
+def test_version_of_the_future(tmp_path):
+    written(tmp_path / "s")
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        value = db.get(b"\0")
+        db.put(b"\0", b"HWS\x02" + value[4:])
+    for begin in (
+        lambda: LevelDBSource(tmp_path / "s", 4),
+        lambda: Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)]),
+    ):
+        with pytest.raises(StoreError, match=r"version 2 .* install a newer one"):
+            begin()
+
+
+@pytest.fixture
+def nobody_else():
+    """Without the rights of root, who may write everywhere; and a folder that is read all the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        before = os.geteuid()
+        yield Path(folder), lambda: os.seteuid(65534 if before == 0 else before)
+        os.seteuid(before)
+        os.chmod(folder, 0o755)
+        for inside in Path(folder).iterdir():
+            inside.chmod(0o755)
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_folder_that_may_not_be_written(nobody_else, locked):
+    folder, become_nobody = nobody_else
+    written(folder / "s")
+    if not locked:
+        (folder / "s" / "highway.lock").unlink()
+    (folder / "s").chmod(0o555)
+    folder.chmod(0o555)
+    become_nobody()
+    assert sum(batch.size for batch in batches_of(LevelDBSource(folder / "s", 4, epochs=1))) == 23
+    for name, append in (("s", True), ("t", False)):
+        with pytest.raises(StoreError, match="Permission denied"):
+            Pipeline([noise(), LevelDBSink(folder / name, append=append)])
+
+
+def test_full_disk_is_told_and_keeps_what_was_written(tmp_path):
+    """A limit of the size of files stands for the disk: what is beyond is refused the same way."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "from highway.engine import Pipeline; from highway.modules import LevelDBSink, Noise\n"
+        "from highway.errors import StoreError\n"
+        "try: Pipeline([Noise(4, (32, 32), size=400, epochs=1), LevelDBSink(sys.argv[1], batch_bytes=20000)]).wait()\n"
+        "except StoreError as error: print(error)\n"
+    )
+    answer = run(code, tmp_path / "s")
+    assert "cannot be written to" in answer.stdout, answer
+    found = contents(
+        batches_of(LevelDBSource(tmp_path / "s", 4, shuffle=False, epochs=1, allow_incomplete=True))
+    )
+    expected = contents(batches_of(Noise(4, (32, 32), size=400, epochs=1)))
+    assert 10 < len(found) < 400 and found == expected[: len(found)]
+    finished(Noise(4, (32, 32), size=400, epochs=1), LevelDBSink(tmp_path / "s", append=True))
+    assert contents(batches_of(LevelDBSource(tmp_path / "s", 4, shuffle=False, epochs=1))) == expected
+
+
+def test_empty_store(tmp_path):
+    written(tmp_path / "s", Batches())
+    with pytest.raises(EmptyDatasetError, match="no samples"):
+        LevelDBSource(tmp_path / "s", 4)
+
+
+# Several at once
+
+
+def test_second_writer_and_readers_are_refused_while_one_writes(tmp_path):
+    may_go_on = threading.Event()
+
+    class Waits(Stage):
+        def process(self, batch):
+            assert may_go_on.wait(LIMIT)
+            return batch
+
+    code = (
+        "import sys; from highway.engine import Pipeline\n"
+        "from highway.errors import StoreLockedError; from highway.modules import LevelDBSink, LevelDBSource, Noise\n"
+        "for begin in (lambda: LevelDBSource(sys.argv[1], 4), lambda: Pipeline([Noise(4, (5, 6)), "
+        "LevelDBSink(sys.argv[1], append=True)])):\n"
+        "    try: begin()\n"
+        "    except StoreLockedError as error: print('locked')\n"
+    )
+    with Pipeline([noise(), Waits(), LevelDBSink(tmp_path / "s")]) as pipeline:
+        try:
+            # The second one here must not take the lock away from the others there.
+            for _ in range(2):
+                with pytest.raises(StoreLockedError, match="here or by another process"):
+                    Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
+                with pytest.raises(StoreLockedError, match="is being written"):
+                    LevelDBSource(tmp_path / "s", 4)
+                assert run(code, tmp_path / "s").stdout == "locked\nlocked\n"
+        finally:
+            may_go_on.set()
+        pipeline.wait(LIMIT)
+    with Pipeline([LevelDBSource(tmp_path / "s", 4)]) as pipeline:
+        pipeline.dequeue()
+        with pytest.raises(StoreLockedError, match="read or written"):
+            Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
+    written(tmp_path / "s", append=True)
+
+
+def test_closing_while_readers_run(tmp_path):
+    written(tmp_path / "s")
+    for _ in range(20):
+        pipeline = Pipeline([LevelDBSource(tmp_path / "s", 4, workers=8)])
+        pipeline.dequeue()
+        pipeline.stop()
+    written(tmp_path / "s", append=True)
+
+
+def test_views_are_removed(tmp_path, monkeypatch):
+    written(tmp_path / "s")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    source = LevelDBSource(tmp_path / "s", 4, epochs=1)
+    assert len(os.listdir(tmp_path / "tmp")) == 1
+    batches_of(source)
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_forked_child_leaves_view_and_lock_to_its_parent(tmp_path):
+    code = (
+        "import os, sys; from highway.errors import StoreLockedError\n"
+        "from highway.store.reading import StoreReader; from highway.store.writing import StoreWriter\n"
+        "reader = StoreReader(sys.argv[1], 'test')\n"
+        "if not (child := os.fork()): sys.exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "with reader: print(*(record.key for record in reader.read([0, 1])), os.path.exists(reader._view.folder))\n"
+        "try: StoreWriter(sys.argv[1], 'test', append=True, batch_bytes=1)\n"
+        "except StoreLockedError: print('locked')\n"
+        "r, w = os.pipe()\n"
+        "if not os.fork(): os.close(w); os.read(r, 1); os._exit(0)\n"
+        "reader.close()\n"
+        "try: StoreWriter(sys.argv[1], 'test', append=True, batch_bytes=1)\n"
+        "except StoreLockedError: print('still locked')\n"
+        "except ValueError: print('free')\n"
+    )
+    written(tmp_path / "s")
+    assert run(code, tmp_path / "s").stdout == "None None True\nlocked\nfree\n"
+
+
+# Damage
+
+
+def damaged(path, name, damage):
+    """Damage a file; None where it was not changed."""
+    file = path / name
+    before = file.read_bytes()
+    after = damage(before)
+    file.write_bytes(after)
+    return before != after
+
+
+def flipped(at, bit):
+    def damage(contents):
+        changed = bytearray(contents)
+        if changed:
+            changed[int(at * len(changed))] ^= 1 << bit
+        return bytes(changed)
+
+    return damage
+
+
+def read_all(path):
+    """Every record that a store gives, by number; and what was wrong with others."""
+    found, errors = {}, []
+    try:
+        source = LevelDBSource(path, 1, shuffle=False, epochs=1, on_error="skip")
+        for batch in batches_of(source):
+            found[int(batch.indices[0])] = contents([batch])[0]
+        errors = source.errors
+    except (StoreError, EmptyDatasetError) as error:
+        errors.append(("", str(error)))
+    return found, errors
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A store of several tables, and its records."""
+    path = tmp_path_factory.mktemp("sound") / "s"
+    for epochs in (1, 2):
+        written(path, noise(epochs=epochs), append=True)
+    return path, contents(batches_of(noise(epochs=2)))
+
+
+def test_every_flipped_byte_is_found(tmp_path, sound):
+    path, expected = sound
+    drawn = random.Random(7)
+    files = sorted(file.name for file in path.iterdir())
+    assert sum(name.endswith(".ldb") for name in files) >= 2
+    noticed = dict.fromkeys(files, 0)
+    for name in files:
+        for _ in range(20):
+            copy = tmp_path / "copy"
+            shutil.copytree(path, copy)
+            damaged(copy, name, flipped(drawn.random(), drawn.randrange(8)))
+            found, errors = read_all(copy)
+            noticed[name] += bool(errors)
+            for number, record in found.items():
+                assert record == expected[number], (name, number)
+            assert errors or len(found) == len(expected), name
+            shutil.rmtree(copy)
+    assert all(noticed[name] for name in files if name.startswith(("CURRENT", "MANIFEST")))
+    assert all(
+        noticed[name] > 10 for name in files if name.endswith(".ldb") and (path / name).stat().st_size > 2000
+    )
+
+
+def test_every_cut_and_every_missing_file_is_found(tmp_path, sound):
+    path, expected = sound
+    for name in sorted(file.name for file in path.iterdir()):
+        for part in (0.0, 0.3, 0.9, None):
+            copy = tmp_path / "copy"
+            shutil.copytree(path, copy)
+            if part is None:
+                (copy / name).unlink()
+                changed = True
+            else:
+                changed = damaged(copy, name, lambda before, part=part: before[: int(part * len(before))])
+            found, errors = read_all(copy)
+            for number, record in found.items():
+                assert record == expected[number], (name, number)
+            assert errors or len(found) == len(expected), name
+            if (changed and name.startswith(("CURRENT", "MANIFEST"))) or name.endswith(".ldb"):
+                assert errors, (name, part)
+            shutil.rmtree(copy)
+
+
+@pytest.fixture
+def with_bad_record(tmp_path):
+    """A store whose record 5 is damaged, and its records."""
+    written(tmp_path / "s")
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        value = bytearray(db.get(struct.pack(">Q", 5)))
+        value[-1] ^= 1
+        db.put(struct.pack(">Q", 5), bytes(value))
+    return tmp_path / "s"
+
+
+def test_policies_for_bad_records(with_bad_record):
+    with pytest.raises(CorruptStoreError, match=r"record 5 of .* checksum"):
+        batches_of(LevelDBSource(with_bad_record, 4, epochs=1))
+    source = LevelDBSource(with_bad_record, 4, epochs=1, on_error="skip", shuffle=False)
+    assert [batch.indices.tolist() for batch in batches_of(source)][1] == [4, 6, 7]
+    assert [number for number, _ in source.errors] == ["5"]
+    source = LevelDBSource(with_bad_record, 4, epochs=1, on_error="replace", shuffle=False)
+    batch = batches_of(source)[1]
+    samples = contents(batches_of(noise()))
+    assert batch.indices[1] != 5 and contents([batch]) == [samples[index] for index in batch.indices]
+    with pytest.raises(TooManyErrors, match="1 of 23 records"):
+        batches_of(LevelDBSource(with_bad_record, 4, epochs=1, on_error="skip", max_errors=0))
+    with pytest.raises(ArgumentError, match="max_errors"):
+        LevelDBSource(with_bad_record, 4, max_errors=1)
+    with pytest.raises(ArgumentError, match="on_error"):
+        LevelDBSource(with_bad_record, 4, on_error="ignore")
+
+
+def damage_records(path, numbers):
+    with plyvel.DB(str(path)) as db:
+        for number in numbers:
+            value = bytearray(db.get(struct.pack(">Q", number)))
+            value[40] ^= 1
+            db.put(struct.pack(">Q", number), bytes(value))
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_many_bad_records_are_replaced_or_left_out(tmp_path, workers):
+    damage_records(written(tmp_path / "s"), range(0, 23, 2))
+    samples = contents(batches_of(noise()))
+    for policy, size in (("replace", 46), ("skip", 22)):
+        source = LevelDBSource(tmp_path / "s", 4, epochs=2, on_error=policy, workers=workers)
+        found = batches_of(source)
+        assert sum(batch.size for batch in found) == size and len(source.errors) == 12
+        for batch in found:
+            assert (batch.indices % 2 == 1).all()
+            assert contents([batch]) == [samples[index] for index in batch.indices]
+
+
+@pytest.mark.parametrize("policy", ["replace", "skip"])
+@pytest.mark.parametrize("more", [{}, {"shuffle": False, "shard": (1, 3)}])
+def test_store_without_a_sound_record(tmp_path, policy, more):
+    damage_records(written(tmp_path / "s"), range(23))
+    with pytest.raises(EmptyDatasetError, match="none is left"):
+        batches_of(LevelDBSource(tmp_path / "s", 4, on_error=policy, **more))
+
+
+def test_records_that_changed_places_are_found(tmp_path):
+    written(tmp_path / "s")
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        db.put(struct.pack(">Q", 5), db.get(struct.pack(">Q", 6)))
+        db.delete(struct.pack(">Q", 8))
+    source = LevelDBSource(tmp_path / "s", 4, epochs=1, on_error="skip")
+    assert sum(batch.size for batch in batches_of(source)) == 21
+    assert {number: error.rpartition(": ")[2] for number, error in source.errors} == {
+        "5": "it is number 6",
+        "8": "it is gone",
+    }
+
+
+# Commands
+
+
+def test_info_of_a_store(tmp_path, capsys):
+    written(tmp_path / "s", voc_reader(tmp_path / "data", classes=["cat", "dog"]))
+    assert main(["store", "info", str(tmp_path / "s")]) == 0
+    told = capsys.readouterr().out
+    for text in (
+        "samples",
+        "7",
+        "images: uint8 (24, 32, 3)",
+        "boxes: float32 (rows, 4)",
+        "cat, dog",
+        ", extra",
+    ):
+        assert text in told
+    assert main(["store", "info", str(tmp_path / "data")]) == 1
+    assert "is no store" in capsys.readouterr().err
+
+
+def test_verify_reports_bad_records_by_number(with_bad_record, capsys):
+    assert main(["store", "verify", str(with_bad_record)]) == 1
+    told = capsys.readouterr().out
+    assert "record 5 of" in told and "23 records, 1 of them damaged" in told
+    written(with_bad_record.with_name("sound"))
+    assert main(["store", "verify", str(with_bad_record.with_name("sound"))]) == 0
+    assert "23 records, none of them damaged" in capsys.readouterr().out
+
+
+def test_verify_finds_what_is_gone_at_the_end(tmp_path, capsys):
+    written(tmp_path / "s")
+    with plyvel.DB(str(tmp_path / "s")) as db:
+        for number in (20, 21, 22):
+            db.delete(struct.pack(">Q", number))
+        db.delete(struct.pack(">Q", 0) + b"i")
+    with pytest.raises(CorruptStoreError, match="20 records, and 23 were written"):
+        LevelDBSource(tmp_path / "s", 4)
+    assert main(["store", "verify", str(tmp_path / "s")]) == 1
+    assert "23 records, 3 of them damaged" in capsys.readouterr().out
+
+
+def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp_path, capsys):
+    before = {file.name: file.read_bytes() for file in with_bad_record.iterdir()}
+    assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 0
+    assert "22 records of" in (told := capsys.readouterr().out) and "1 are gone" in told
+    assert {file.name: file.read_bytes() for file in with_bad_record.iterdir()} == before
+    samples = contents(batches_of(noise()))
+    source = LevelDBSource(tmp_path / "new", 4, epochs=1, shuffle=False)
+    assert source.classes == 10
+    assert contents(batches_of(source)) == samples[:5] + samples[6:]
+    with pytest.raises(StateMismatchError):
+        written(tmp_path / "new", append=True)
+    assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 1
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST"])
+def test_repair_without_the_files_that_lead_to_the_others(tmp_path, name):
+    written(tmp_path / "s")
+    for file in (tmp_path / "s").iterdir():
+        if file.name.startswith(name):
+            file.unlink()
+    if name == "MANIFEST":
+        assert main(["store", "verify", str(tmp_path / "s")]) == 1
+    assert main(["store", "repair", str(tmp_path / "s"), str(tmp_path / "new")]) == 0
+    found = contents(batches_of(LevelDBSource(tmp_path / "new", 4, epochs=1, shuffle=False)))
+    assert found == contents(batches_of(noise()))
+
+
+# Stores of the first Highway
+
+
+@pytest.mark.parametrize("key", [bytes, lambda number: str(number).encode()], ids=["zeros", "text"])
+@pytest.mark.parametrize("form", ["list", "map"])
+def test_stores_of_the_first_highway(tmp_path, key, form):
+    msgpack_numpy = pytest.importorskip("msgpack_numpy", reason="the package msgpack-numpy is not installed")
+    msgpack = pytest.importorskip("msgpack", reason="the package msgpack is not installed")
+    (batch,) = batches_of(noise(23, shuffle=False))
+    with plyvel.DB(str(tmp_path / "s"), create_if_missing=True) as db:
+        for number in range(23):
+            image, label = batch["images"][number], batch["labels"][number]
+            value = [image, label] if form == "list" else {"images": image, "labels": label}
+            db.put(key(number), msgpack.packb(value, default=msgpack_numpy.encode))
+    source = LevelDBSource(tmp_path / "s", 23, shuffle=False, epochs=1)
+    assert source.image_shape == (5, 6, 3) and source.classes is None
+    (found,) = batches_of(source)
+    assert_equal(found, Batch(batch.fields, seq=0, keys=[str(number) for number in range(23)], applied=1))
+    with pytest.raises(StoreError, match="did not write"):
+        Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
+
+
+def test_python_objects_of_the_first_highway_are_refused(tmp_path):
+    msgpack_numpy = pytest.importorskip("msgpack_numpy", reason="the package msgpack-numpy is not installed")
+    msgpack = pytest.importorskip("msgpack", reason="the package msgpack is not installed")
+    with plyvel.DB(str(tmp_path / "s"), create_if_missing=True) as db:
+        for number in range(3):
+            array = np.array([{1: 2}], object) if number == 1 else np.zeros(1)
+            db.put(str(number).encode(), msgpack.packb([array], default=msgpack_numpy.encode))
+    with pytest.raises(CorruptStoreError, match="never unpickled"):
+        batches_of(LevelDBSource(tmp_path / "s", 1, epochs=1))
+
+
+def test_without_plyvel(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plyvel", None)
+    for begin in (
+        lambda: LevelDBSource(tmp_path, 4),
+        lambda: Pipeline([noise(), LevelDBSink(tmp_path / "s")]),
+    ):
+        with pytest.raises(MissingPackageError, match=r'pip install "highway-loader\[leveldb\]"'):
+            begin()
