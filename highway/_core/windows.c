@@ -4,6 +4,8 @@
 
 /* What is rearranged before it is normalized stays in the first level of cache. */
 enum { WORK_BYTES = 8192 };
+/* How far ahead of rows that are read backwards memory is asked for: processors guess well forwards only. */
+enum { AHEAD_BYTES = 4096, LINE_BYTES = 64 };
 
 static ptrdiff_t clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
     return value < low ? low : value > high ? high : value;
@@ -56,6 +58,19 @@ void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window,
     hw_fill(out, (first + rows - end) * width, window->fill, size);
 }
 
+/* Asks for what a row of the window shows, if there is such a row. Inlined: GCC takes a function that only
+ * asks for one without effects, and leaves its calls out. */
+static inline __attribute__((always_inline)) void ask_for(const hw_pixels *picture, const hw_window *window,
+                                                          ptrdiff_t row) {
+    const ptrdiff_t from = window->top + (window->mirror_y ? window->height - 1 - row : row);
+    if (row >= window->height || from < 0 || from >= picture->height) return;
+    const uint8_t *in = picture->data + from * picture->row_stride;
+    const ptrdiff_t left = clamp(window->left, 0, picture->width);
+    const ptrdiff_t right = clamp(window->left + window->width, left, picture->width);
+    for (ptrdiff_t at = left * picture->size; at < right * picture->size; at += LINE_BYTES)
+        __builtin_prefetch(in + at);
+}
+
 size_t hw_window_work(ptrdiff_t length) {
     return length > WORK_BYTES ? (size_t)length : WORK_BYTES;
 }
@@ -70,7 +85,10 @@ void hw_window_normalize(int simd, const hw_pixels *picture, const hw_window *wi
         for (ptrdiff_t row = 0; row < height; row += most) {
             const ptrdiff_t rows = most < height - row ? most : height - row;
             hw_window_copy(simd, picture, window, row, rows, work);
-            hw_to_numbers(simd, work, rows * width, size, numbers, out, row * width, plane);
+            for (ptrdiff_t at = row; at < row + rows; at++) {
+                ask_for(picture, window, at + rows);
+                hw_to_numbers(simd, work + (at - row) * length, width, size, numbers, out, at * width, plane);
+            }
         }
         return;
     }
@@ -82,6 +100,9 @@ void hw_window_normalize(int simd, const hw_pixels *picture, const hw_window *wi
         hw_to_numbers(simd, in, plane, size, numbers, out, 0, plane);
         return;
     }
-    for (ptrdiff_t row = 0; row < height; row++)
+    const ptrdiff_t ahead = AHEAD_BYTES / length + 1;
+    for (ptrdiff_t row = 0; row < height; row++) {
+        if (window->mirror_y) ask_for(picture, window, row + ahead);
         hw_to_numbers(simd, in + row * step, width, size, numbers, out, row * width, plane);
+    }
 }
