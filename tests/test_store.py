@@ -929,3 +929,33 @@ def test_without_plyvel(tmp_path, monkeypatch):
     ):
         with pytest.raises(MissingPackageError, match=r'pip install "highway-loader\[leveldb\]"'):
             begin()
+
+
+def test_a_store_resumes_in_the_middle_of_an_epoch(tmp_path):
+    """With another batch size, number of threads and world: exactly the rest, in the same order."""
+    path = tmp_path / "noise.ldb"
+    with Pipeline([Noise(8, (6, 6), epochs=1, size=50, shuffle=False), LevelDBSink(path)]) as pipeline:
+        pipeline.wait(60)
+
+    def numbers(source, state=None, count=None):
+        with Pipeline([source]) as pipeline:
+            if state is not None:
+                pipeline.load_state_dict(state)
+            taken = []
+            for batch in pipeline:
+                taken.append(batch.indices)
+                if len(taken) == count:
+                    return np.concatenate(taken).tolist(), pipeline.state_dict()
+            return np.concatenate(taken).tolist()
+
+    whole = numbers(LevelDBSource(path, 5, epochs=2, seed=3))
+    begun, state = numbers(LevelDBSource(path, 5, epochs=2, seed=3), count=4)
+    assert begun == whole[:20]
+    for size, workers in ((7, 1), (1, 4), (50, 2)):
+        rest = numbers(LevelDBSource(path, size, epochs=2, seed=3, workers=workers), state)
+        assert rest == whole[20:]
+    parts = [numbers(LevelDBSource(path, 5, epochs=1, seed=3, shard=(rank, 3)), state) for rank in range(3)]
+    assert sorted(number for part in parts for number in part) == sorted(whole[20:50])
+    other = LevelDBSource(path, 5, seed=4)
+    with Pipeline([other]) as pipeline, pytest.raises(StateMismatchError, match="seed"):
+        pipeline.load_state_dict(state)

@@ -21,6 +21,7 @@ from highway.errors import (
     PipelineStateError,
 )
 from highway.modules.losses import Losses
+from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
 from highway.stats import PipelineStats
 from highway.store.reading import StoreReader
@@ -159,7 +160,7 @@ class LevelDBSink(Outlet):
         self._open_writer.close()
 
 
-class LevelDBSource(Source):
+class LevelDBSource(OrderedSource):
     """Reads the samples of a store that `LevelDBSink` wrote, or the first Highway, in any order.
 
     A batch has the fields, extras, keys and boxes that it would have straight from the reader; its `indices` are the
@@ -237,8 +238,8 @@ class LevelDBSource(Source):
         super().__init__(workers=workers, queue_size=queue_size)
         self.on_error = on_error
         self.max_errors = max_errors
-        allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
-        self._store = StoreReader(path, self.name, allow_incomplete=allow_incomplete)
+        self._allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
+        self._store = StoreReader(path, self.name, allow_incomplete=self._allow_incomplete)
         try:
             if not len(self._store):
                 raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
@@ -263,16 +264,8 @@ class LevelDBSource(Source):
         self._lock = threading.Lock()
         self._at_work = 0
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return len(self.order)
-
     def __repr__(self) -> str:
         return f"LevelDBSource({self.path!r}, {self.order.batch_size})"
-
-    @property
-    def shard(self) -> tuple[int, int]:
-        return self.order.rank, self.order.world
 
     @property
     def size(self) -> int:
@@ -284,22 +277,25 @@ class LevelDBSource(Source):
         """(number, reason) of every record that was found damaged so far, once each."""
         return [(str(index), str(error)) for index, error in self._losses.errors().items()]
 
-    def fingerprint(self) -> str:
+    def contents(self) -> Iterator[bytes]:
         mark = self._store.mark
         names = sorted(self._fields) if self._fields is not None else []
-        return self.order.fingerprint(
-            b"LevelDBSource",
-            mark.fingerprint.encode(),
-            self._store.schema.packed,
-            repr((mark.classes, names)).encode("utf-8", "backslashreplace"),
-        )
+        yield b"LevelDBSource"
+        yield mark.fingerprint.encode()
+        yield self._store.schema.packed
+        yield repr((mark.classes, names)).encode("utf-8", "backslashreplace")
 
-    def tasks(self) -> Iterator[Task]:
-        """One task for each batch, in order."""
-        return self.order.tasks()
-
-    def tasks_from(self, start: int) -> Iterator[Task]:
-        return self.order.tasks(start)
+    def forget(self, start: int) -> None:
+        # The last of the workers has closed it.
+        store = StoreReader(self.path, self.name, allow_incomplete=self._allow_incomplete)
+        if (store.mark, len(store)) != (self._store.mark, len(self._store)):
+            store.close()
+            raise CorruptStoreError(
+                f"{self.name}: {self.path!r} was written anew meanwhile; make a new source"
+            )
+        self._store.close()
+        self._store = store
+        self._losses = Losses(self.name, self.order, self.on_error, self.max_errors, "record")
 
     def open(self) -> None:
         with self._lock:
