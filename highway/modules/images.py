@@ -13,24 +13,23 @@ from numpy.typing import NDArray
 
 from highway._core import jpeg, resample
 from highway._core.pool import waiting
-from highway.arguments import flag, number, whole
+from highway.arguments import flag, whole
 from highway.batch import Batch, empty
 from highway.errors import (
     ArgumentError,
     DecodeError,
-    EmptyDatasetError,
     HighwayError,
     ReadError,
-    TooManyErrors,
 )
 from highway.modules.finish import Finish
 from highway.modules.formats import OtherPicture
+from highway.modules.losses import Losses
 from highway.modules.objects import Objects
 from highway.modules.ordered import OrderedSource
 from highway.modules.samples import Samples
 from highway.modules.shown import Shown
 from highway.order import Order, Task
-from highway.randomness import REPLACEMENT_POSITION, SampleRandom
+from highway.randomness import SampleRandom
 from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
 
@@ -38,9 +37,6 @@ __all__ = ["MAX_PIXELS", "ImageReader"]
 
 MAX_PIXELS = 2 * 89_478_485
 """Where PIL too refuses to open a picture."""
-
-_RANDOM_REPLACEMENTS = 8
-"""Replacements that are drawn for a bad sample before its neighbours in the list are tried in turn."""
 
 
 class _Made:
@@ -142,7 +138,6 @@ class ImageReader(OrderedSource):
             raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
         self._choice("color", color, ("rgb", "gray"))
-        self._choice("on_error", on_error, ("raise", "skip", "replace"))
         self.on_error = on_error
         self.exif = flag(self.name, "exif", exif)
         self.exact = flag(self.name, "exact", exact)
@@ -155,7 +150,6 @@ class ImageReader(OrderedSource):
         if samples.objects is not None:
             samples.objects.min_visible = max(samples.objects.min_visible, fit.min_visible)
         self.max_errors = max_errors
-        self._most_errors = self._checked_errors(max_errors, len(samples.names))
         self.order = Order(
             len(samples.names),
             batch_size,
@@ -171,12 +165,7 @@ class ImageReader(OrderedSource):
         self._finish = Finish()
         self._crew = jpeg.Crew()
         self._local = threading.local()
-        self._lock = threading.Lock()
-        # All bad samples so far; those of them that were not read since; what came of the batches so far.
-        self._bad: dict[int, HighwayError] = {}
-        self._lost: set[int] = set()
-        self._batches_done = 0
-        self._any_good = False
+        self._losses = Losses(self.name, self.order, on_error, max_errors, "file", samples.where)
 
     @property
     def size(self) -> int:
@@ -186,8 +175,7 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every file that could not be read so far, once each."""
-        with self._lock:
-            return [(self._key(index), str(error)) for index, error in self._bad.items()]
+        return [(self._key(index), str(error)) for index, error in self._losses.errors().items()]
 
     # What the engine calls
 
@@ -214,10 +202,7 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def forget(self, start: int) -> None:
-        self._bad, self._lost = {}, set()
-        self._batches_done = start
-        # There was some sample before, as far as is known.
-        self._any_good = start > 0
+        self._losses.forget(start)
 
     def load(self, task: Task) -> Batch | None:
         """One batch; None when every sample of it was left out."""
@@ -225,14 +210,14 @@ class ImageReader(OrderedSource):
         turn = task.epoch * len(self.order) + task.seq
         made, failures = self._read(task.epoch, indices, turn)
         if failures:
-            self._record(failures, indices)
+            self._note(failures, indices)
             if self.on_error == "replace":
                 self._replace(made, list(failures), task.epoch, indices, turn)
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 made = made.take(kept)
                 indices = indices[kept]
-        self._count(indices)
+        self._losses.count(indices)
         if not len(indices):
             return None
         return self._batch(task, indices, made)
@@ -429,20 +414,17 @@ class ImageReader(OrderedSource):
     ) -> None:
         """Put other samples into these slots, and their numbers into `indices`."""
         first = indices[slots]
-        draws = SampleRandom(self.seed, epoch, first, REPLACEMENT_POSITION)
-        last = first
         open_ones = np.arange(len(slots))
-        for attempt in range(_RANDOM_REPLACEMENTS + self.size):
-            last = draws.integers(0, self.size) if attempt < _RANDOM_REPLACEMENTS else (last + 1) % self.size
-            chosen = last[open_ones]
+        for tried in self._losses.replacements(epoch, first):
+            chosen = tried[open_ones]
             into = np.asarray(slots)[open_ones]
             _, failures = self._read(epoch, chosen, turn, made, into)
             indices[into] = chosen
             if not failures:
                 return
-            self._record(failures, chosen)
+            self._note(failures, chosen)
             open_ones = open_ones[list(failures)]
-        self._refuse_all(next(iter(failures.values())))
+        self._losses.refuse_all(next(iter(failures.values())))
 
     # Bad samples
 
@@ -455,53 +437,9 @@ class ImageReader(OrderedSource):
             raise ReadError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
-    def _record(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
+    def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Note which rows of `indices` are bad; raises where the policy, or their number, does not allow them."""
-        bad = {int(indices[row]): error for row, error in failures.items()}
-        with self._lock:
-            for index, error in bad.items():
-                self._bad.setdefault(index, error)
-            self._lost.update(bad)
-            count, all_lost = len(self._bad), len(self._lost) >= self._reachable
-        error = next(iter(bad.values()))
-        if self.on_error == "raise":
-            raise error
-        if count > self._most_errors:
-            raise TooManyErrors(
-                f"{self.name}: {count} of {self.size} files are bad, max_errors={self.max_errors} allows fewer; "
-                f"one of them: {error} (all of them: reader.errors)"
-            )
-        if all_lost:
-            self._refuse_all(error)
-
-    def _count(self, indices: NDArray[np.int64]) -> None:
-        """Note a batch of these samples; raises when it was the last of all and there was no sample in any."""
-        with self._lock:
-            self._lost.difference_update(indices.tolist() if self._lost else ())
-            self._batches_done += 1
-            self._any_good = self._any_good or len(indices) > 0
-            over = self.order.epochs is not None and self._batches_done == self.order.epochs * len(self.order)
-            nothing = over and not self._any_good
-            error = next(reversed(self._bad.values())) if nothing else None
-        if error is not None:
-            self._refuse_all(error)
-
-    @property
-    def _reachable(self) -> int:
-        """How many samples this reader comes across sooner or later."""
-        order = self.order
-        if order.shuffle or self.on_error == "replace":
-            return order.size
-        samples = len(order) * order.batch_size if order.drop_last else order.samples
-        return min(samples, order.size)
-
-    def _refuse_all(self, error: HighwayError) -> None:
-        rank, world = self.order.rank, self.order.world
-        part = f", of which this is rank {rank} of {world}," if world > 1 else ""
-        raise EmptyDatasetError(
-            f"{self.name}: none of the files that were tried {self._samples.where}{part} could be read, and "
-            f"none is left ({len(self._bad)} of {self.size} files); one of them: {error}"
-        ) from error
+        self._losses.note({int(indices[row]): error for row, error in failures.items()})
 
     # Samples
 
@@ -525,15 +463,3 @@ class ImageReader(OrderedSource):
             raise self._refused("shape", shape, "(height, width) in pixels")
         height, width = (whole(self.name, f"shape[{i}]", side, 1, 65536) for i, side in enumerate(shape))
         return height, width
-
-    def _checked_errors(self, value: object, size: int) -> float:
-        """How many bad files are still allowed."""
-        if value is None:
-            return float("inf")
-        if self.on_error == "raise":
-            raise self._refused(
-                "max_errors", value, "None with on_error='raise', which ends at the first error"
-            )
-        if isinstance(value, (float, np.floating)):
-            return number(self.name, "max_errors", value, 0.0, 1.0) * size
-        return float(whole(self.name, "max_errors", value, 0))

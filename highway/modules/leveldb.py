@@ -254,7 +254,9 @@ class LevelDBSource(OrderedSource):
                 drop_last=drop_last,
                 owner=self.name,
             )
-            self._losses = Losses(self.name, self.order, on_error, max_errors, "record")
+            self._losses = Losses(
+                self.name, self.order, on_error, max_errors, "record", f"in {self._store.path!r}"
+            )
         except BaseException:
             self._store.close()
             raise
@@ -295,7 +297,7 @@ class LevelDBSource(OrderedSource):
             )
         self._store.close()
         self._store = store
-        self._losses = Losses(self.name, self.order, self.on_error, self.max_errors, "record")
+        self._losses.forget(start)
 
     def open(self) -> None:
         with self._lock:

@@ -30,8 +30,8 @@ class Losses:
     on_error : {"raise", "skip", "replace"}
     max_errors : int, float or None
         Most bad samples, as a number or as a part of all; None for any number.
-    noun : str
-        What a sample is called: "record".
+    noun, where : str
+        What a sample is called, "file" or "record", and where it is looked for, "in FOLDER".
 
     Raises
     ------
@@ -40,7 +40,13 @@ class Losses:
     """
 
     def __init__(
-        self, owner: str, order: Order, on_error: str, max_errors: int | float | None, noun: str
+        self,
+        owner: str,
+        order: Order,
+        on_error: str,
+        max_errors: int | float | None,
+        noun: str,
+        where: str,
     ) -> None:
         if on_error not in ("raise", "skip", "replace"):
             raise ArgumentError(f"{owner}: on_error is {on_error!r}; expected 'raise' or 'skip' or 'replace'")
@@ -49,13 +55,21 @@ class Losses:
         self._on_error = on_error
         self._max_errors = max_errors
         self._most = _most(owner, on_error, max_errors, order.size)
-        self._noun = noun
+        self._noun, self._where = noun, where
         self._lock = threading.Lock()
         # All bad samples so far; those of them that were not read since; what came of the batches so far.
         self._bad: dict[int, HighwayError] = {}
         self._lost: set[int] = set()
         self._batches = 0
         self._any_good = False
+
+    def forget(self, start: int) -> None:
+        """Count anew, from batch number `start` on."""
+        with self._lock:
+            self._bad, self._lost = {}, set()
+            self._batches = start
+            # There was some sample before, as far as is known.
+            self._any_good = start > 0
 
     def errors(self) -> dict[int, HighwayError]:
         """What is wrong with each sample that was found bad so far."""
@@ -74,8 +88,8 @@ class Losses:
             raise error
         if count > self._most:
             raise TooManyErrors(
-                f"{self._owner}: {count} of {self._order.size} {self._noun}s are damaged, max_errors="
-                f"{self._max_errors} allows fewer; one of them: {error} (all of them: source.errors)"
+                f"{self._owner}: {count} of {self._order.size} {self._noun}s are bad, max_errors="
+                f"{self._max_errors} allows fewer; one of them: {error} (all of them: reader.errors)"
             )
         if all_lost:
             self.refuse_all(error)
@@ -117,8 +131,8 @@ class Losses:
         rank, world = self._order.rank, self._order.world
         part = f", of which this is rank {rank} of {world}," if world > 1 else ""
         raise EmptyDatasetError(
-            f"{self._owner}: none of the {self._noun}s that were tried{part} could be read, and none is left "
-            f"({len(self._bad)} of {self._order.size} {self._noun}s); one of them: {error}"
+            f"{self._owner}: none of the {self._noun}s that were tried {self._where}{part} could be read, and none is "
+            f"left ({len(self._bad)} of {self._order.size} {self._noun}s); one of them: {error}"
         ) from error
 
 
