@@ -103,6 +103,8 @@ def test_chain_of_the_readme(machines, places, expected, tmp_path):
     sink = machines.data(addr=above)
     pipeline, source = machines.trainer(below)
     workers = [machines.worker(sink, source) for _ in range(2)]
+    # One that comes when all is over has nobody who tells it.
+    eventually(lambda: len(sink._way.role.producer.links) == 2)
     assert_once(told(pipeline), expected)
     for worker in workers:
         worker.wait(LIMIT)
