@@ -819,6 +819,28 @@ def test_at_most_once_loses_nothing_while_nothing_breaks(machines, expected):
     worker.drain(LIMIT)
 
 
+def test_at_most_once_is_done_where_the_training_machine_went_first(machines):
+    gone = threading.Event()
+
+    class Held(Source):
+        """Ends only when the training machine is gone."""
+
+        def tasks(self):
+            yield 0
+            assert gone.wait(LIMIT)
+
+        def load(self, task):
+            return Batch({"images": np.zeros((1, 4, 4, 3), np.uint8), "labels": np.zeros(1, np.int64)})
+
+    pipeline, source = machines.trainer(delivery="msgpack-numpy")
+    data = machines.add(Held(workers=1), ZMQSink(source.address, bind=False, delivery="msgpack-numpy"))
+    pipeline.dequeue(timeout=LIMIT)
+    pipeline.stop()
+    gone.set()
+    # Half of what it would wait for somebody to come back.
+    data.wait(15)
+
+
 def test_at_most_once_without_anybody_ends_with_an_error(machines):
     pipeline, _ = machines.trainer(delivery="at-most-once", timeout=0.2)
     with pytest.raises(PeerLostError):

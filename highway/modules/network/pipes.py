@@ -102,6 +102,7 @@ class PushWay(_Pipe):
         self._drain_timeout = drain_timeout
         self._link = os.urandom(16)
         self._lsn = 0
+        self._sent = False
         # Where each ticket belongs, and what is passed on as it is.
         self._origins: dict[int, tuple[Key, int, str, Item | None]] = {}
         self._source: Source | None = None
@@ -159,6 +160,7 @@ class PushWay(_Pipe):
         while not self.closing:
             try:
                 socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+                self._sent = True
                 return
             except zmq.Again:
                 socket.poll(LOOK, zmq.POLLOUT)
@@ -174,6 +176,10 @@ class PushWay(_Pipe):
         socket = self._sockets[0]
         until = time.monotonic() + self._drain_timeout
         while not self.closing and not socket.poll(LOOK, zmq.POLLOUT):
+            socket.watch.read()
+            if self._sent and not socket.watch.connections:
+                # Whoever was there when it was sent has gone: with the end of the data nobody waits for us.
+                return
             if time.monotonic() > until:
                 raise UndeliveredError(
                     f"{self.name}: nobody took the last batches for {self._drain_timeout:g} s (drain_timeout)"
