@@ -34,9 +34,9 @@ class ImageSaver(Stage):
     """Writes the images of every batch to files and passes the batch on as it came, so that it can stand anywhere.
 
     A sample is written to ``folder/KEY``, in the folders that its key names, those of absolute paths too, with the
-    ending of the format in the place of that of a picture; what has no key is called by its index. In epoch n above 0, ``-en`` comes before the
-    ending. So pictures of one folder whose names differ in the ending alone replace each other, and so do files of an
-    earlier run. A file is there whole or not at all.
+    ending of the format in the place of that of a picture; what has no key is called by its index. In epoch n above 0,
+    ``-en`` comes before the ending. So pictures of one folder whose names differ in the ending alone replace each
+    other, and so do files of an earlier run. A file is there whole or not at all.
 
     Parameters
     ----------
