@@ -12,7 +12,7 @@ from highway.errors import ArgumentError
 
 _LARGEST = sys.float_info.max
 
-__all__ = ["flag", "number", "numbers", "positive_range", "size", "whole"]
+__all__ = ["flag", "number", "numbers", "positive_range", "size", "span", "whole"]
 
 
 def flag(owner: str, name: str, value: object) -> bool:
@@ -131,6 +131,32 @@ def positive_range(owner: str, name: str, value: object, most: float = math.inf)
         limit = "" if math.isinf(most) else f" <= {most:g}"
         raise ArgumentError(f"{owner}: {name} is {value!r}; expected (low, high) with 0 < low <= high{limit}")
     return pair[0], pair[1]
+
+
+def span(owner: str, name: str, value: object, lowest: float, highest: float) -> tuple[float, float]:
+    """Where to draw from: ``lowest <= low <= high <= highest``; of a number alone both are that.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+
+    Raises
+    ------
+    ArgumentError
+        It is something else.
+    """
+    if not isinstance(value, (tuple, list)):
+        one = number(owner, name, value, lowest, highest)
+        return one, one
+    if len(value) != 2:
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or (low, high)")
+    low = number(owner, f"{name}[0]", value[0], lowest, highest)
+    high = number(owner, f"{name}[1]", value[1], lowest, highest)
+    if low > high:
+        raise ArgumentError(f"{owner}: {name} is {value!r}; expected (low, high) with low <= high")
+    return low, high
 
 
 def size(owner: str, name: str, value: object) -> tuple[int, int]:

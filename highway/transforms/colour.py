@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import colour
-from highway.arguments import number, whole
+from highway.arguments import number, span, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
@@ -29,7 +29,6 @@ __all__ = [
     "Solarize",
     "chosen",
     "drawn",
-    "span",
 ]
 
 Program = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -197,20 +196,6 @@ def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         return result
     out[...] = result
     return out
-
-
-def span(owner: str, name: str, value: object, lowest: float, highest: float) -> Range:
-    """Range of a number alone or (low, high); ArgumentError unless `lowest` <= low <= high <= `highest`."""
-    if not isinstance(value, (tuple, list)):
-        one = number(owner, name, value, lowest, highest)
-        return one, one
-    if len(value) != 2:
-        raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or (low, high)")
-    low = number(owner, f"{name}[0]", value[0], lowest, highest)
-    high = number(owner, f"{name}[1]", value[1], lowest, highest)
-    if low > high:
-        raise ArgumentError(f"{owner}: {name} is {value!r}; expected (low, high) with low <= high")
-    return low, high
 
 
 def drawn(rng: SampleRandom, limits: Range) -> NDArray[np.float32]:

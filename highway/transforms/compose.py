@@ -164,7 +164,7 @@ class Sequential(_Composed):
 
     def deterministic(self) -> Sequential | None:
         """What is left of them without anything random."""
-        return _left("Sequential", self.transforms)
+        return _left(self.transforms)
 
 
 class RandomApply(_Composed):
@@ -194,7 +194,7 @@ class RandomApply(_Composed):
 
     def deterministic(self) -> Sequential | None:
         """Nothing, unless it is always applied."""
-        return _left("RandomApply", self.transforms) if self.p == 1 else None
+        return _left(self.transforms) if self.p == 1 else None
 
 
 class OneOf(_Composed):
@@ -287,7 +287,7 @@ def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]
 
 
-def _left(owner: str, transforms: Sequence[Transform]) -> Sequential | None:
+def _left(transforms: Sequence[Transform]) -> Sequential | None:
     left = [form for form in (transform.deterministic() for transform in transforms) if form is not None]
     return Sequential(left) if left else None
 

@@ -15,7 +15,7 @@ from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms.crop import filling
-from highway.transforms.transform import Transform, pixels
+from highway.transforms.transform import Transform, is_planar, pixels
 
 __all__ = ["RandomErasing"]
 
@@ -130,7 +130,7 @@ class RandomErasing(Transform):
         ndarray
             `out`, or a new array.
         """
-        planar = _is_planar(images)
+        planar = is_planar(images)
         channels = images.shape[1 if planar else -1]
         if out is None:
             out = empty(images.shape, images.dtype)
@@ -164,13 +164,9 @@ class RandomErasing(Transform):
         """Nothing is erased."""
 
 
-def _is_planar(images: NDArray[Any]) -> bool:
-    return images.dtype != np.uint8 and images.ndim == 4 and images.shape[3] > 4
-
-
 def _sides(images: NDArray[Any]) -> tuple[int, int]:
     if images.ndim != 4:
         raise ArgumentError(
             f"RandomErasing: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C) or (N, C, H, W)"
         )
-    return images.shape[2:4] if _is_planar(images) else images.shape[1:3]
+    return images.shape[2:4] if is_planar(images) else images.shape[1:3]

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import colour
-from highway.arguments import flag, number, size
+from highway.arguments import flag, number, size, span
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.colour import Range, check_bytes, check_channels, chosen, delivered, drawn, room, span
+from highway.transforms.colour import Range, check_bytes, check_channels, chosen, delivered, drawn, room
 from highway.transforms.transform import Transform, pixels
 
 __all__ = ["GaussianBlur", "GaussianNoise", "Noise", "Sharpness"]

@@ -13,7 +13,7 @@ from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import Transform, pixels
+from highway.transforms.transform import Transform, is_planar, pixels
 
 __all__ = ["CutMix", "Mixup"]
 
@@ -201,8 +201,7 @@ class CutMix(_Mixing):
         super().__init__(alpha, num_classes, p)
 
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
-        planar = images.dtype != np.uint8 and images.shape[3] > 4
-        height, width = images.shape[2:4] if planar else images.shape[1:3]
+        height, width = images.shape[2:4] if is_planar(images) else images.shape[1:3]
         across, down = rng.integers(0, width), rng.integers(0, height)
         half = 0.5 * np.sqrt(1 - own)
         half_width, half_height = (half * width).astype(np.int64), (half * height).astype(np.int64)
@@ -222,7 +221,7 @@ class CutMix(_Mixing):
         """Copy the images, and the rectangles of the next ones over them."""
         assert params.boxes is not None
         out = empty(images.shape, images.dtype)
-        if images.dtype == np.uint8 or images.shape[3] <= 4:
+        if not is_planar(images):
             boxes = np.ascontiguousarray(params.boxes, np.int64)
             mix.paste(pixels(np.ascontiguousarray(images), self), boxes, pixels(out, self))
             return out

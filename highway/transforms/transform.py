@@ -13,7 +13,7 @@ from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms.geometry import Geometry
 
-__all__ = ["Transform", "pixels"]
+__all__ = ["Transform", "is_planar", "pixels"]
 
 
 class Transform:
@@ -262,3 +262,8 @@ def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
         # A single channel may have any stride; as bytes it has neighbours.
         images = np.lib.stride_tricks.as_strided(images, strides=(*images.strides[:3], itemsize))
     return images.view(np.uint8)
+
+
+def is_planar(images: NDArray[Any]) -> bool:
+    """Whether images are (N, C, H, W), as `Normalize` makes them: more than 4 of anything but bytes are no channels."""
+    return images.dtype != np.uint8 and images.ndim == 4 and images.shape[3] > 4

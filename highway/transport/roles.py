@@ -7,7 +7,6 @@ owner tells them of messages, of the time and of finished batches, and sends wha
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from highway.errors import HighwayError, StateMismatchError, SupersededError
 from highway.transport.consumer import Consumer
@@ -17,8 +16,6 @@ from highway.transport.messages import Cursor, Data, Item, Key, Kind, Message, R
 from highway.transport.producer import Producer
 
 __all__ = ["DataMachine", "Trainer", "Worker"]
-
-Reports = list[dict[str, Any]]
 
 # Bytes of batches that a data machine may have on their way, one way or the other, as far as they can be told.
 HORIZON_BYTES = 512 << 20
