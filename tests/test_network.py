@@ -893,7 +893,7 @@ def test_state_that_is_loaded_late_keeps_the_order(machines):
 def test_state_can_be_loaded_after_a_batch_that_was_left_out_has_come(machines):
     sink = ZMQSink("tcp://127.0.0.1:*")
     machines.add(SizedNumbers(5), Drop(lambda number: number == 0), sink)
-    pipeline, source = machines.trainer(sink.address, bind=False)
+    pipeline, source = machines.trainer(sink.address, bind=False, ordered=True)
     eventually(lambda: source._way.role.delivery.delivered > 0)
     pipeline.load_state_dict(pipeline.state_dict())
     assert [batch.seq for batch in pipeline] == [1, 2, 3, 4]
