@@ -174,6 +174,13 @@ class Source(Module):
         """
         return f"{self.name}/{len(self) if isinstance(self, Sized) else 0}"
 
+    def samples_fingerprint(self) -> str:
+        """What tells the samples from others, in whatever batches they come.
+
+        A store is gone on with from a source that has the same. Here it is `fingerprint`.
+        """
+        return self.fingerprint()
+
     def end_tasks(self) -> None:
         """Let `tasks` end, if it waits: no more are wanted. From another thread; must not wait."""
 

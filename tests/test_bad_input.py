@@ -103,7 +103,7 @@ def test_replace_keeps_batches_full_and_reproducible(folder, workers):
             assert sum(counts.values()) == len(GOOD_KEYS) + len(bad)
         for batch in batches:
             for key, label, index in zip(batch.keys, batch.labels, batch.indices, strict=True):
-                assert key.startswith(f"class{label}/") and reader._key(index) == key
+                assert key.startswith(f"class{label}/") and reader.samples.name(index) == key
     assert runs[0] == runs[1]
 
 

@@ -49,6 +49,7 @@ MAY_IMPORT = {
 ALONE = {
     ("modules/network", "transport"),
     ("modules/leveldb.py", "store"),
+    ("modules/leveldb_images.py", "store"),
     ("cli.py", "transport"),
     ("cli.py", "store"),
     ("batch.py", "sheet"),

@@ -124,6 +124,24 @@ static int read_head(const hw_job *job, hw_sample *sample, int file, size_t file
     }
 }
 
+static int memory_head(const hw_job *job, hw_sample *sample) {
+    if (!sample->bytes) {
+        snprintf(sample->message, HW_MESSAGE_SIZE, "is not there");
+        return HW_NO_FILE;
+    }
+    if (sample->size == 0) {
+        snprintf(sample->message, HW_MESSAGE_SIZE, "is empty (0 bytes)");
+        return HW_BAD_FILE;
+    }
+    if (sample->size > job->max_bytes) {
+        snprintf(sample->message, HW_MESSAGE_SIZE, "has %zu bytes, allowed are %zu", sample->size,
+                 job->max_bytes);
+        return HW_BAD_FILE;
+    }
+    return hw_jpeg_inspect(sample->bytes, sample->size, sample->size, job->oriented, job->max_pixels,
+                           &sample->picture, sample->message);
+}
+
 static int is_closed(hw_crew *crew) {
     pthread_mutex_lock(&crew->lock);
     const int closed = crew->closed;
@@ -139,6 +157,10 @@ static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int c
         for (n = 0; n < OPEN_FILES && first + n < count; n++) {
             hw_sample *sample = &job->samples[first + n];
             sample->message[0] = 0;
+            if (!sample->path) {
+                sample->status = memory_head(job, sample);
+                continue;
+            }
             sample->status =
                 hw_file_open(sample->path, job->max_bytes, 1, &files[n], &sizes[n], sample->message);
             /* Once more when those that are open are closed. */
@@ -146,7 +168,7 @@ static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int c
         }
         for (int i = 0; i < n; i++) {
             hw_sample *sample = &job->samples[first + i];
-            if (sample->status != HW_OK) continue;
+            if (!sample->path || sample->status != HW_OK) continue;
             sample->status = read_head(job, sample, files[i], sizes[i], worker);
             close(files[i]);
         }
@@ -154,8 +176,7 @@ static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int c
     return 0;
 }
 
-/* Reads and decodes one picture into an image. */
-static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
+static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
     size_t size;
     hw_picture now;
     sample->status = hw_file_read(sample->path, job->max_bytes, &worker->file, &size, sample->message);
@@ -175,6 +196,15 @@ static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, cons
         sample->status = hw_jpeg_decode(worker->jpeg, worker->file.bytes, size, &now, &sample->target, image,
                                         sample->message);
     hw_buffer_trim(&worker->file, size);
+}
+
+/* Decodes one picture into an image. */
+static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
+    if (sample->path)
+        decode_file(job, sample, worker, image);
+    else
+        sample->status = hw_jpeg_decode(worker->jpeg, sample->bytes, sample->size, &sample->picture,
+                                        &sample->target, image, sample->message);
 }
 
 static hw_image image_of(const hw_job *job, const hw_sample *sample) {

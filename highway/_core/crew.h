@@ -18,7 +18,9 @@
 enum { HW_AHEAD = 16 };
 
 typedef struct {
-    const char *path;
+    const char *path;     /* of the file; NULL where its bytes are in memory already */
+    const uint8_t *bytes; /* then these, which nobody changes or frees before the job has left */
+    size_t size;
     int status; /* enum hw_status */
     hw_picture picture;
     hw_target target;

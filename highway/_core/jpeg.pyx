@@ -65,6 +65,8 @@ cdef extern from "crew.h" nogil:
 
     ctypedef struct hw_sample:
         const char *path
+        const uint8_t *bytes
+        size_t size
         int status
         hw_picture picture
         hw_target target
@@ -105,6 +107,8 @@ cdef extern from "crew.h" nogil:
 cdef enum:
     LONGEST_SIDE = 1 << 16  # of an image
     UNUSED = -1  # slot of a sample that nobody wants
+
+cdef uint8_t NOTHING = 0
 
 OK = HW_OK
 NOT_JPEG = HW_NOT_JPEG
@@ -221,7 +225,7 @@ cdef class BatchDecoder:
     cdef hw_job job
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity
-    cdef list paths
+    cdef list files  # paths, or contents: the samples point to them
     cdef readonly bint sound  # every file of the last read is a JPEG
     cdef const int64_t[::1] chosen
 
@@ -295,21 +299,66 @@ cdef class BatchDecoder:
         QueueClosed
             The crew was closed.
         """
+        cdef Py_ssize_t i
+        self._make_room(len(paths))
+        self.files = list(paths)
+        for i in range(len(paths)):
+            self.job.samples[i].path = PyBytes_AsString(self.files[i])
+        return self._read_heads(len(paths), oriented, turn)
+
+    def read_contents(self, list contents not None, bint oriented=True, int64_t turn=0):
+        """Read the headers of files that are in memory; what `read` does for those on a disk.
+
+        Parameters
+        ----------
+        contents : list of bytes, read-only memoryview of uint8, or None
+            None stands for a file that is not wanted: its status is `NO_FILE`.
+        oriented, turn
+            As `read` says.
+
+        Returns
+        -------
+        int64 (N, 3)
+            As `read` says.
+
+        Raises
+        ------
+        QueueClosed
+            The crew was closed.
+        """
+        cdef Py_ssize_t i
+        cdef hw_sample *sample
+        cdef const uint8_t[::1] view
+        self._make_room(len(contents))
+        self.files = list(contents)
+        for i in range(len(contents)):
+            sample = &self.job.samples[i]
+            sample.path = NULL
+            sample.bytes = NULL
+            sample.size = 0
+            if self.files[i] is not None:
+                view = self.files[i]
+                sample.size = view.shape[0]
+                # Empty ones have no first byte.
+                sample.bytes = &view[0] if sample.size else <const uint8_t *> &NOTHING
+        return self._read_heads(len(contents), oriented, turn)
+
+    cdef int _make_room(self, Py_ssize_t n) except -1:
+        cdef hw_sample *grown
         self._check()
         self.leave()
-        cdef Py_ssize_t n = len(paths), i
-        cdef int closed
-        cdef hw_sample *grown
+        self.count = 0
         if n > self.capacity:
             grown = <hw_sample *> PyMem_RawRealloc(self.job.samples, n * sizeof(hw_sample))
             if grown is NULL:
                 raise MemoryError(f"BatchDecoder: no memory for {n} samples")
             self.job.samples = grown
             self.capacity = n
-        self.count = 0
-        self.paths = list(paths)
-        for i in range(n):
-            self.job.samples[i].path = PyBytes_AsString(self.paths[i])
+        return 0
+
+    cdef _read_heads(self, Py_ssize_t n, bint oriented, int64_t turn):
+        cdef Py_ssize_t i
+        cdef int closed
         self.job.oriented = oriented
         self.job.turn = turn
         self.job.count = 0
@@ -336,6 +385,8 @@ cdef class BatchDecoder:
         cdef hw_sample *sample = &self.job.samples[i]
         cdef size_t size
         cdef int status
+        if sample.path is NULL:
+            return None if self.files[i] is None else bytes(self.files[i])
         with nogil:
             status = hw_file_read(sample.path, self.job.max_bytes, &self.worker.file, &size, sample.message)
         if status != HW_OK:

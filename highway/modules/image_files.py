@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from highway.modules.folders import list_class_folders
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import masks_beside
-from highway.modules.samples import Samples
+from highway.modules.samples import Files
 from highway.transforms.fit import CenterFit, Fit
 
 __all__ = ["ImageFileReader"]
@@ -130,7 +130,7 @@ class ImageFileReader(ImageReader):
         if masks_dir is not None:
             masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name)
         super().__init__(
-            Samples(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
+            Files(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
             batch_size,
             shape,
             fit=CenterFit() if fit is None else fit,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +25,20 @@ from highway.modules.formats import OtherPicture
 from highway.modules.losses import Losses
 from highway.modules.objects import Objects
 from highway.modules.ordered import OrderedSource
-from highway.modules.samples import Samples
+from highway.modules.samples import Part, Samples
 from highway.modules.shown import Shown
 from highway.order import Order, Task
 from highway.randomness import SampleRandom
 from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
 
-__all__ = ["MAX_PIXELS", "ImageReader"]
+__all__ = ["MAX_PIXELS", "ImageReader", "Made"]
 
 MAX_PIXELS = 2 * 89_478_485
 """Where PIL too refuses to open a picture."""
 
 
-class _Made:
+class Made:
     """What there is of a batch in the making.
 
     Attributes
@@ -71,13 +70,13 @@ class _Made:
             self.masks = empty((len(self.images), *shape))
         return self.masks
 
-    def take(self, rows: NDArray[np.int64]) -> _Made:
+    def take(self, rows: NDArray[np.int64]) -> Made:
         """Those rows alone."""
 
         def taken(array: NDArray[Any]) -> NDArray[Any]:
             return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
 
-        return _Made(
+        return Made(
             taken(self.images),
             None if self.shown is None else self.shown.take(rows),
             None if self.masks is None else taken(self.masks),
@@ -104,6 +103,8 @@ class ImageReader(OrderedSource):
     """
 
     hands_over = True
+    keeps_shown: ClassVar[bool] = False
+    """Whether `_batch` needs to know how the images show the pictures."""
 
     def __init__(
         self,
@@ -138,6 +139,7 @@ class ImageReader(OrderedSource):
             raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
         self._choice("color", color, ("rgb", "gray"))
+        self.color = color
         self.on_error = on_error
         self.exif = flag(self.name, "exif", exif)
         self.exact = flag(self.name, "exact", exact)
@@ -146,12 +148,11 @@ class ImageReader(OrderedSource):
         self.fit.colour(1 if self._gray else 3)
         self.seed = seed
         self._filter = resample.FILTERS.index(self.fit.interpolation)
-        self._samples = samples
-        if samples.objects is not None:
-            samples.objects.min_visible = max(samples.objects.min_visible, fit.min_visible)
+        self.samples = samples
+        self._min_visible = max(samples.min_visible, fit.min_visible)
         self.max_errors = max_errors
         self.order = Order(
-            len(samples.names),
+            samples.size,
             batch_size,
             shuffle=shuffle,
             seed=seed,
@@ -165,7 +166,7 @@ class ImageReader(OrderedSource):
         self._finish = Finish()
         self._crew = jpeg.Crew()
         self._local = threading.local()
-        self._losses = Losses(self.name, self.order, on_error, max_errors, "file", samples.where)
+        self._losses = Losses(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
 
     @property
     def size(self) -> int:
@@ -175,7 +176,10 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every file that could not be read so far, once each."""
-        return [(self._key(index), str(error)) for index, error in self._losses.errors().items()]
+        return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
+
+    def making(self) -> Sequence[object]:
+        return self.fit, *self._size, self.exif, self.exact, self._min_visible
 
     # What the engine calls
 
@@ -208,11 +212,12 @@ class ImageReader(OrderedSource):
         """One batch; None when every sample of it was left out."""
         indices = task.indices.copy()
         turn = task.epoch * len(self.order) + task.seq
-        made, failures = self._read(task.epoch, indices, turn)
+        part = self.samples.begin()
+        made, failures = self._read(part, task.epoch, indices, turn)
         if failures:
             self._note(failures, indices)
             if self.on_error == "replace":
-                self._replace(made, list(failures), task.epoch, indices, turn)
+                self._replace(part, made, list(failures), task.epoch, indices, turn)
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 made = made.take(kept)
@@ -220,22 +225,23 @@ class ImageReader(OrderedSource):
         self._losses.count(indices)
         if not len(indices):
             return None
-        return self._batch(task, indices, made)
+        return self._batch(task, part, indices, made)
 
-    def _batch(self, task: Task, indices: NDArray[np.int64], made: _Made) -> Batch:
-        samples = self._samples
+    def _batch(self, task: Task, part: Part, indices: NDArray[np.int64], made: Made) -> Batch:
         fields: dict[str, NDArray[Any]] = {"images": made.images}
         extras: dict[str, NDArray[Any]] = {}
         offsets = None
-        if samples.labels is not None:
-            fields["labels"] = samples.labels(indices)
-        if samples.objects is not None:
+        labels, objects = part.labels(indices), part.objects(indices)
+        ragged: set[str] = set()
+        if objects is not None:
             assert made.shown is not None
-            boxes, labels, extras, offsets = samples.objects.shown(indices, made.shown, self.shape)
-            if labels is not None:
-                fields["labels"] = labels
+            boxes, of_boxes, extras, offsets = objects.shown(made.shown, self.shape, self._min_visible)
+            labels = labels if of_boxes is None else of_boxes
+            ragged = {"boxes", *extras} | ({"labels"} if of_boxes is not None else set())
+        if labels is not None:
+            fields["labels"] = labels
+        if objects is not None:
             fields["boxes"] = boxes
-        ragged = () if samples.objects is None else ({"labels", "boxes", *extras} & {*fields, *extras})
         if made.masks is not None:
             fields["masks"] = made.masks
         return Batch(
@@ -243,7 +249,7 @@ class ImageReader(OrderedSource):
             epoch=task.epoch,
             seq=task.seq,
             indices=indices,
-            keys=[self._key(index) for index in indices.tolist()],
+            keys=part.keys(indices),
             applied=1 + self._finish.count,
             extras=extras,
             offsets=offsets,
@@ -254,38 +260,40 @@ class ImageReader(OrderedSource):
 
     def _read(
         self,
+        part: Part,
         epoch: int,
         indices: NDArray[np.int64],
         turn: int,
-        made: _Made | None = None,
+        made: Made | None = None,
         slots: NDArray[np.int64] | None = None,
-    ) -> tuple[_Made, dict[int, HighwayError]]:
+    ) -> tuple[Made, dict[int, HighwayError]]:
         """Read samples into new images, or into the given slots of `made`.
 
         Returns
         -------
-        made : _Made
+        made : Made
         failures : dict of int to HighwayError
             What went wrong with row k of `indices`, under k.
         """
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
-        root, names, _, _, objects, masks = self._samples
+        masks = part.masks
         try:
-            heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
+            heads, wrong = part.read(decoder, indices, self.exif, turn)
             statuses, heights, widths = heads.T
             good = decoder.sound
             if not good:
                 np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
                 for row in np.flatnonzero(statuses).tolist():
-                    found_one = self._other(row, indices[row])
+                    found_one = wrong.get(row) or self._other(row, indices[row])
                     if isinstance(found_one, OtherPicture):
                         others[row] = found_one
                         heights[row], widths[row] = found_one.height, found_one.width
                     else:
                         failures[row] = found_one
             turns = orientations = self._orientations(others)
+            objects = part.objects(indices)
             if objects is not None:
                 turns, refused = self._refused_objects(objects, indices, heads, orientations)
                 for row, error in refused.items():
@@ -318,7 +326,7 @@ class ImageReader(OrderedSource):
                 # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
                 while not waiting(nbytes) and decoder.ahead():
                     pass
-                made = _Made(self._finish.room((len(indices), *self._size)))
+                made = Made(self._finish.room((len(indices), *self._size)))
             images = made.images
             places = everything if slots is None else slots
             if not covered:
@@ -338,7 +346,7 @@ class ImageReader(OrderedSource):
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
-        if objects is not None or masks is not None:
+        if self.keeps_shown or objects is not None or masks is not None:
             shown = Shown(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
             made.note(shown, slots)
             if masks is not None:
@@ -363,13 +371,13 @@ class ImageReader(OrderedSource):
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
         """How the boxes of samples are to be turned, and which samples are bad for their boxes."""
         refused: dict[int, HighwayError] = {}
-        turns, wrong = objects.turns(indices, heads[:, 1:], orientations)
+        turns, wrong = objects.turns(heads[:, 1:], orientations)
         # Where the picture itself is bad its size is not known.
         for row, text in wrong.items():
             if heads[row, 0] in (jpeg.OK, jpeg.NOT_JPEG):
                 refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
-        for row in objects.refused(indices):
-            refused[row] = objects.error(int(indices[row]), self.name)
+        for row in objects.bad:
+            refused[row] = objects.error(row, self.name)
         return turns, refused
 
     def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
@@ -406,7 +414,8 @@ class ImageReader(OrderedSource):
 
     def _replace(
         self,
-        made: _Made,
+        part: Part,
+        made: Made,
         slots: list[int],
         epoch: int,
         indices: NDArray[np.int64],
@@ -418,7 +427,7 @@ class ImageReader(OrderedSource):
         for tried in self._losses.replacements(epoch, first):
             chosen = tried[open_ones]
             into = np.asarray(slots)[open_ones]
-            _, failures = self._read(epoch, chosen, turn, made, into)
+            _, failures = self._read(part, epoch, chosen, turn, made, into)
             indices[into] = chosen
             if not failures:
                 return
@@ -429,7 +438,7 @@ class ImageReader(OrderedSource):
     # Bad samples
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
-        text = f"{self.name}: {os.fsdecode(self._path(index))} {message}"
+        text = f"{self.name}: {self.samples.told(index)} {message}"
         # What is wrong with the machine, and not with the file, is nothing to skip.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
@@ -440,14 +449,6 @@ class ImageReader(OrderedSource):
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Note which rows of `indices` are bad; raises where the policy, or their number, does not allow them."""
         self._losses.note({int(indices[row]): error for row, error in failures.items()})
-
-    # Samples
-
-    def _path(self, index: int) -> bytes:
-        return self._samples.root + self._samples.names[index]
-
-    def _key(self, index: int) -> str:
-        return os.fsdecode(self._samples.names[index])
 
     # Arguments
 

@@ -26,6 +26,7 @@ from highway.order import Order, Task
 from highway.stats import PipelineStats
 from highway.store.reading import StoreReader
 from highway.store.records import Slots
+from highway.store.sharing import SharedStore
 from highway.store.writing import StoreWriter
 
 __all__ = ["LevelDBSink", "LevelDBSource"]
@@ -97,7 +98,7 @@ class LevelDBSink(Outlet):
             append=self.append,
             batch_bytes=self.batch_bytes,
             classes=classes if classes is None or isinstance(classes, int) else list(classes),
-            fingerprint=source.fingerprint(),
+            fingerprint=source.samples_fingerprint(),
             shard=source.shard,
         )
 
@@ -238,8 +239,7 @@ class LevelDBSource(OrderedSource):
         super().__init__(workers=workers, queue_size=queue_size)
         self.on_error = on_error
         self.max_errors = max_errors
-        self._allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
-        self._store = StoreReader(path, self.name, allow_incomplete=self._allow_incomplete)
+        self._shared = SharedStore(path, self.name, flag(self.name, "allow_incomplete", allow_incomplete))
         try:
             if not len(self._store):
                 raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
@@ -258,16 +258,18 @@ class LevelDBSource(OrderedSource):
                 self.name, self.order, on_error, max_errors, "record", f"in {self._store.path!r}"
             )
         except BaseException:
-            self._store.close()
+            self._shared.interrupt()
             raise
         self.path = self._store.path
         self.classes = self._store.mark.classes
         self.image_shape = self._shape_of_images()
-        self._lock = threading.Lock()
-        self._at_work = 0
 
     def __repr__(self) -> str:
         return f"LevelDBSource({self.path!r}, {self.order.batch_size})"
+
+    @property
+    def _store(self) -> StoreReader:
+        return self._shared.reader
 
     @property
     def size(self) -> int:
@@ -280,38 +282,23 @@ class LevelDBSource(OrderedSource):
         return [(str(index), str(error)) for index, error in self._losses.errors().items()]
 
     def contents(self) -> Iterator[bytes]:
-        mark = self._store.mark
         names = sorted(self._fields) if self._fields is not None else []
         yield b"LevelDBSource"
-        yield mark.fingerprint.encode()
-        yield self._store.schema.packed
-        yield repr((mark.classes, names)).encode("utf-8", "backslashreplace")
+        yield from self._shared.contents()
+        yield repr(names).encode("utf-8", "backslashreplace")
 
     def forget(self, start: int) -> None:
-        # The last of the workers has closed it.
-        store = StoreReader(self.path, self.name, allow_incomplete=self._allow_incomplete)
-        if (store.mark, len(store)) != (self._store.mark, len(self._store)):
-            store.close()
-            raise CorruptStoreError(
-                f"{self.name}: {self.path!r} was written anew meanwhile; make a new source"
-            )
-        self._store.close()
-        self._store = store
+        self._shared.reopen()
         self._losses.forget(start)
 
     def open(self) -> None:
-        with self._lock:
-            self._at_work += 1
+        self._shared.open()
 
     def close(self) -> None:
-        with self._lock:
-            self._at_work -= 1
-            last = not self._at_work
-        if last:
-            self._store.close()
+        self._shared.close()
 
     def interrupt(self) -> None:
-        self._store.close()
+        self._shared.interrupt()
 
     def load(self, task: Task) -> Batch | None:
         """One batch; None when every sample of it was left out."""
@@ -367,9 +354,16 @@ class LevelDBSource(OrderedSource):
         self._losses.refuse_all(next(iter(self._losses.errors().values())))
 
     def _chosen(self, fields: Sequence[str] | None) -> frozenset[str] | None:
+        columns = self._store.schema.columns
         if fields is None:
+            encoded = [column.name for column in columns if column.encoded]
+            if encoded:
+                raise ArgumentError(
+                    f"{self.name}: in {self._store.path!r} {' and '.join(encoded)} are encoded; "
+                    "LevelDBImageReader(path, batch_size, shape) decodes them (fields=[...] gives them as they are)"
+                )
             return None
-        known = [column.name for column in self._store.schema.columns]
+        known = [column.name for column in columns]
         if isinstance(fields, str) or not fields or not {*fields} <= {*known}:
             raise ArgumentError(
                 f"{self.name}: fields is {fields!r}; expected some of {', '.join(map(repr, known))}"

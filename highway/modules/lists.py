@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from highway.arguments import number
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.images import MAX_PIXELS, ImageReader
-from highway.modules.masks import Masks
+from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
-from highway.modules.samples import Samples
+from highway.modules.samples import Files
 from highway.transforms.fit import CenterFit, Fit
 
 __all__ = ["ListReader"]
@@ -103,9 +103,9 @@ class ListReader(ImageReader):
         self.classes = None if classes is None else _checked_classes(classes)
         self._labels: NDArray[Any] | None = None
         objects = files = None
+        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
         if boxes is not None:
             objects = _objects(boxes, labels, count, self.classes)
-            objects.min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
         elif labels is not None:
             self._labels = _table("labels", labels)
             if len(self._labels) != count:
@@ -119,15 +119,16 @@ class ListReader(ImageReader):
                 raise ArgumentError(
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
-            files = Masks(mask_paths, mask_fill, max_pixels, self.name)
+            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name)
         super().__init__(
-            Samples(
+            Files(
                 b"",
                 self._names,
                 "of the list",
                 labels=None if self._labels is None else self._rows,
                 objects=objects,
                 masks=files,
+                min_visible=min_visible,
             ),
             batch_size,
             shape,

@@ -17,7 +17,7 @@ from highway.modules.files import read_whole
 from highway.modules.formats import named_errors, pillow
 from highway.modules.shown import Shown, mirrored, upright
 
-__all__ = ["Masks", "masks_beside"]
+__all__ = ["MaskFiles", "Masks", "masks_beside"]
 
 # Formats that keep every number; JPEG and WebP may not.
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
@@ -26,11 +26,10 @@ _NEAREST = resample.FILTERS.index("nearest")
 
 
 class Masks:
-    """Files of masks, one for each sample.
+    """Masks, one for each sample; base of those that are files.
 
     Parameters
     ----------
-    paths : sequence of bytes
     fill : int
         0 to 255, for what no part of the picture covers.
     max_pixels : int
@@ -39,11 +38,46 @@ class Masks:
         Whose errors these are.
     """
 
-    def __init__(self, paths: Sequence[bytes], fill: int, max_pixels: int, owner: str) -> None:
-        self.paths = paths
+    def __init__(self, fill: int, max_pixels: int, owner: str) -> None:
         self.fill = whole(owner, "mask_fill", fill, 0, 255)
         self._max_pixels = max_pixels
         self._owner = owner
+
+    def contents(self, index: int) -> bytes:
+        """The file of a mask.
+
+        Raises
+        ------
+        ReadError
+            Text for behind `told`.
+        """
+        raise NotImplementedError
+
+    def told(self, index: int) -> str:
+        """What errors call a mask."""
+        raise NotImplementedError
+
+    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
+        """A mask, all of it, upright.
+
+        Parameters
+        ----------
+        index : int
+        size : (int, int)
+            Height and width of the upright picture.
+        orientation : int
+            EXIF, 1 to 8, by which that was turned upright.
+
+        Raises
+        ------
+        DecodeError, ReadError
+            It cannot be read, or has another size.
+        """
+        try:
+            mask = _pixels(self.contents(index), self._max_pixels, self._owner)
+            return np.ascontiguousarray(_fitting(mask, *size, orientation))
+        except (DecodeError, ReadError) as error:
+            raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
 
     def show(
         self,
@@ -77,26 +111,45 @@ class Masks:
         for row, index in enumerate(indices.tolist()):
             if row in skipped:
                 continue
-            path = self.paths[index]
             height, width = shown.sizes[row].tolist()
             try:
-                mask = _pixels(read_whole(path, _LARGEST_FILE), self._max_pixels, self._owner)
-                mask = _fitting(mask, height, width, int(orientations[row]))
+                mask = self.whole(index, (height, width), int(orientations[row]))
             except (DecodeError, ReadError) as error:
-                failures[row] = type(error)(f"{self._owner}: mask {os.fsdecode(path)} {error}")
+                failures[row] = error
                 continue
             image = empty((1, *out.shape[1:], 1))
             image[:] = self.fill
             window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
-            source, upright = np.ascontiguousarray(mask)[None, :, :, None], np.zeros((1, 2), np.uint8)
+            source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
             out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
         return failures
 
 
+class MaskFiles(Masks):
+    """Files of masks.
+
+    Parameters
+    ----------
+    paths : sequence of bytes
+    fill, max_pixels, owner
+        As `Masks` says.
+    """
+
+    def __init__(self, paths: Sequence[bytes], fill: int, max_pixels: int, owner: str) -> None:
+        super().__init__(fill, max_pixels, owner)
+        self._paths = paths
+
+    def contents(self, index: int) -> bytes:
+        return read_whole(self._paths[index], _LARGEST_FILE)
+
+    def told(self, index: int) -> str:
+        return os.fsdecode(self._paths[index])
+
+
 def masks_beside(
     masks_dir: str | bytes | os.PathLike[str], names: Sequence[bytes], fill: int, max_pixels: int, owner: str
-) -> Masks:
+) -> MaskFiles:
     """A mask for every picture, under its name with the ending ``.png``, in a folder of masks.
 
     Raises
@@ -107,7 +160,7 @@ def masks_beside(
     root = os.path.join(os.fsencode(masks_dir), b"")
     if not os.path.isdir(root):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
-    return Masks([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)
+    return MaskFiles([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)
 
 
 def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:

@@ -29,8 +29,6 @@ class Objects:
         The field `labels`.
     extras : mapping of str to ndarray (M, ...)
         Extras of the batches.
-    min_visible : float
-        Boxes of which less than this part, 0 to 1, or nothing is shown are left out.
     sizes : int64 (N, 2), optional
         Height and width of the picture that the boxes were made for; 0 where that is not known.
     files : sequence of bytes
@@ -50,7 +48,6 @@ class Objects:
         labels: NDArray[Any] | None = None,
         extras: Mapping[str, NDArray[Any]] | None = None,
         *,
-        min_visible: float = 0.0,
         sizes: NDArray[np.int64] | None = None,
         files: Sequence[bytes] = (),
         bad: Mapping[int, tuple[type[HighwayError], str]] | None = None,
@@ -59,7 +56,6 @@ class Objects:
         self.boxes = boxes
         self.labels = labels
         self.extras = dict(extras or {})
-        self.min_visible = min_visible
         self.files = files
         self.bad = dict(bad or {})
         self._first = np.cumsum(counts) - counts
@@ -69,11 +65,21 @@ class Objects:
         """Number of boxes."""
         return len(self.boxes)
 
-    def refused(self, indices: NDArray[np.int64]) -> list[int]:
-        """Rows of `indices` whose samples are bad."""
-        if not self.bad:
-            return []
-        return [row for row, index in enumerate(indices.tolist()) if index in self.bad]
+    def of(self, indices: NDArray[np.int64]) -> Objects:
+        """Those of some samples: sample i of the result is ``indices[i]``."""
+        counts = self.counts[indices]
+        before = np.cumsum(counts) - counts
+        rows = np.arange(counts.sum()) + np.repeat(self._first[indices] - before, counts)
+        listed = indices.tolist()
+        return Objects(
+            counts,
+            self.boxes[rows],
+            None if self.labels is None else self.labels[rows],
+            {name: array[rows] for name, array in self.extras.items()},
+            sizes=None if self._sizes is None else self._sizes[indices],
+            files=[self.files[index] for index in listed] if self.files else (),
+            bad={row: self.bad[index] for row, index in enumerate(listed) if index in self.bad},
+        )
 
     def error(self, index: int, owner: str) -> HighwayError:
         """What is wrong with a bad sample; `owner` is who reads."""
@@ -81,13 +87,12 @@ class Objects:
         return kind(f"{owner}: {text}")
 
     def turns(
-        self, indices: NDArray[np.int64], sizes: NDArray[np.int64], orientations: NDArray[np.int64]
+        self, sizes: NDArray[np.int64], orientations: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], dict[int, str]]:
         """How the boxes are to be turned, and what is wrong with the sizes that they were made for.
 
         Parameters
         ----------
-        indices : int64 (N,)
         sizes : int64 (N, 2)
             Height and width of the upright pictures.
         orientations : int64 (N,)
@@ -102,7 +107,7 @@ class Objects:
         """
         if self._sizes is None:
             return orientations, {}
-        stated = self._sizes[indices]
+        stated = self._sizes
         stored = np.where((orientations >= 5)[:, None], sizes[:, ::-1], sizes)
         fits = ((stated == stored) | (stated == 0)).all(axis=1)
         turns = np.where(fits, orientations, 1)
@@ -110,23 +115,24 @@ class Objects:
         for row in np.flatnonzero(~(fits | (stated == sizes).all(axis=1))).tolist():
             height, width = stored[row].tolist()
             wrong[row] = (
-                f"has {height} x {width} pixels (height x width), <size> in {os.fsdecode(self.files[indices[row]])} "
+                f"has {height} x {width} pixels (height x width), <size> in {os.fsdecode(self.files[row])} "
                 f"says {stated[row, 0]} x {stated[row, 1]}; expected the same"
             )
         return turns, wrong
 
     def shown(
-        self, indices: NDArray[np.int64], shown: Shown, shape: tuple[int, int]
+        self, shown: Shown, shape: tuple[int, int], min_visible: float
     ) -> tuple[NDArray[np.float32], NDArray[Any] | None, dict[str, NDArray[Any]], NDArray[np.int64]]:
-        """What of the boxes of some samples their images show.
+        """What of the boxes the images show.
 
         Parameters
         ----------
-        indices : int64 (N,)
         shown : Shown
-            Of as many.
+            Of the N samples.
         shape : (int, int)
             Height and width of the images.
+        min_visible : float
+            Boxes of which less than this part, 0 to 1, or nothing is shown are left out.
 
         Returns
         -------
@@ -137,14 +143,10 @@ class Objects:
         offsets : int64 (N + 1,)
             Rows of sample i: ``offsets[i]`` up to ``offsets[i + 1]``.
         """
-        counts = self.counts[indices]
-        owners = np.repeat(np.arange(len(indices)), counts)
-        before = np.cumsum(counts) - counts
-        rows = np.arange(len(owners)) + (self._first[indices] - before)[owners]
-        boxes, kept = shown.boxes(self.boxes[rows], owners, shape, self.min_visible)
-        if not kept.all():
-            boxes, rows, owners = boxes[kept], rows[kept], owners[kept]
-        offsets = np.zeros(len(indices) + 1, np.int64)
-        np.cumsum(np.bincount(owners, minlength=len(indices)), out=offsets[1:])
-        labels = None if self.labels is None else self.labels[rows]
-        return boxes, labels, {name: array[rows] for name, array in self.extras.items()}, offsets
+        count = len(self.counts)
+        owners = np.repeat(np.arange(count), self.counts)
+        boxes, kept = shown.boxes(self.boxes, owners, shape, min_visible)
+        offsets = np.zeros(count + 1, np.int64)
+        np.cumsum(np.bincount(owners[kept], minlength=count), out=offsets[1:])
+        labels = None if self.labels is None else self.labels[kept]
+        return boxes[kept], labels, {name: array[kept] for name, array in self.extras.items()}, offsets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +51,15 @@ class OrderedSource(Source):
 
     def fingerprint(self) -> str:
         return self.order.fingerprint(*self.contents())
+
+    def making(self) -> Sequence[object]:
+        """What decides, beside the data, how a sample comes out: values whose repr tells them from others."""
+        return ()
+
+    def samples_fingerprint(self) -> str:
+        order = self.order
+        made = (order.size, order.shuffle, order.seed, *self.making())
+        return digest(repr(made).encode("utf-8", "surrogateescape"), *self.contents())
 
     def tasks(self) -> Iterator[Task]:
         """One task for each batch, in order."""

@@ -20,9 +20,9 @@ from highway.modules.annotations import Annotation, read_annotation
 from highway.modules.files import read_whole
 from highway.modules.folders import EXTENSIONS
 from highway.modules.images import MAX_PIXELS, ImageReader
-from highway.modules.masks import Masks
+from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
-from highway.modules.samples import Samples
+from highway.modules.samples import Files
 from highway.transforms.fit import Fit, Letterbox
 
 __all__ = ["VOC_CLASSES", "VOCReader"]
@@ -162,20 +162,20 @@ class VOCReader(ImageReader):
         read = {stem: folder.annotation(stem) for stem in stems}
         self.classes = folder.classes(read) if given is None else given
         objects = _objects(folder, [(stem, read[stem]) for stem in stems], self.classes, difficult, one_based)
-        objects.min_visible = min_visible
         self._names = folder.pictures(stems)
         files = None
         if masks:
             folder.listed(b"SegmentationClass")  # an error where there is none
             paths = [folder.path(b"SegmentationClass", stem + b".png") for stem in stems]
-            files = Masks(paths, mask_fill, max_pixels, self.name)
+            files = MaskFiles(paths, mask_fill, max_pixels, self.name)
         super().__init__(
-            Samples(
+            Files(
                 folder.path(b"JPEGImages", b""),
                 self._names,
                 f"in {self.root!r}",
                 objects=objects,
                 masks=files,
+                min_visible=min_visible,
             ),
             batch_size,
             shape,

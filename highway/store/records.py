@@ -13,7 +13,8 @@ A record lies under its number, 8 bytes, big-endian. It is, little-endian::
         the key, UTF-8
         the columns, C order, each from a multiple of 16 on
 
-`kind` is 1 for an extra, 2 for a ragged column, 3 for both. All records of a store have the same description.
+`kind` is the sum of 1 for an extra, 2 for a ragged column, and 4 for encoded files: their column is a uint64, the
+number of bytes, and those. All records of a store have the same description.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _HEAD = struct.Struct("<4sIQIIII")
 _CHECKED = struct.Struct("<QIIII")
 _UNCHECKED = 8  # bytes in front of what the checksum is of
 _NONE = 2**32 - 1
-_EXTRA, _RAGGED = 1, 2
+_EXTRA, _RAGGED, _ENCODED = 1, 2, 4
+_LENGTH = 8  # bytes in front of an encoded file
 _ALIGNED = 16
 _PADDING = bytes(_ALIGNED)
 # By name: a dtype out of a file is never given to numpy.
@@ -72,6 +74,8 @@ class Column(NamedTuple):
     extra, ragged : bool
     shape : tuple of int
         Of what a sample has, or of a row where it is ragged.
+    encoded : bool
+        A sample has a whole file, JPEG say, in bytes; in a batch they are an array of objects.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Column(NamedTuple):
     extra: bool
     ragged: bool
     shape: tuple[int, ...]
+    encoded: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -88,6 +93,8 @@ class Column(NamedTuple):
     def __str__(self) -> str:
         shape = ("rows", *self.shape) if self.ragged else self.shape
         kind = ", extra" if self.extra else ""
+        if self.encoded:
+            return f"{self.name}: encoded files{kind}"
         return f"{self.name}: {self.dtype} ({', '.join(map(str, shape))}){kind}"
 
 
@@ -113,7 +120,7 @@ class Schema:
             [
                 column.name,
                 column.dtype.newbyteorder("<").str,
-                _EXTRA * column.extra + _RAGGED * column.ragged,
+                _EXTRA * column.extra + _RAGGED * column.ragged + _ENCODED * column.encoded,
                 *column.shape,
             ]
             for column in self.columns
@@ -123,8 +130,10 @@ class Schema:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a record without what is ragged in it, and without its key; 1 or more."""
-        return self._head + sum(column.nbytes for column in self.columns if not column.ragged)
+        """Bytes of a record without what is ragged or encoded in it, and without its key; 1 or more."""
+        return self._head + sum(
+            column.nbytes for column in self.columns if not (column.ragged or column.encoded)
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and self.packed == other.packed
@@ -146,6 +155,9 @@ class Schema:
         """
         columns = []
         for name, array in (*batch.fields.items(), *batch.extras.items()):
+            if name not in batch.ragged and _is_of_files(array, batch.size):
+                columns.append(Column(name, np.dtype(np.uint8), name in batch.extras, False, (), True))
+                continue
             code = array.dtype.newbyteorder("<").str
             if code not in _DTYPES:
                 raise StoreError(
@@ -176,12 +188,14 @@ class Schema:
             applied, keyed, offset, table = wire.unpack(packed)
             columns = []
             for name, code, kind, *shape in table:
-                if not (isinstance(name, str) and 0 <= kind <= _EXTRA + _RAGGED):
+                extra, ragged, encoded = (bool(kind & bit) for bit in (_EXTRA, _RAGGED, _ENCODED))
+                known = 0 <= kind <= _EXTRA + _RAGGED + _ENCODED
+                if not isinstance(name, str) or not known or (encoded and (ragged or shape)):
                     raise ValueError(f"a column is {name!r} of kind {kind!r}")
                 if not all(type(extent) is int and extent >= 0 for extent in shape):
                     raise ValueError(f"column {name!r} has shape {shape}")
                 dtype = _DTYPES[code]
-                columns.append(Column(name, dtype, bool(kind & _EXTRA), bool(kind & _RAGGED), tuple(shape)))
+                columns.append(Column(name, dtype, extra, ragged, tuple(shape), encoded))
             if type(applied) is not int or applied < 0:
                 raise ValueError(f"{applied!r} transforms were applied")
             return cls(columns, applied, keyed is True, offset is True)
@@ -190,10 +204,7 @@ class Schema:
 
     def records(self, batch: Batch, first: int, rows: Sequence[int]) -> list[bytes]:
         """Records of some samples of a batch, numbered from `first` on."""
-        arrays = [
-            (column, np.ascontiguousarray(batch[column.name]).astype(_stored(column.dtype), copy=False))
-            for column in self.columns
-        ]
+        arrays = [(column, _as_stored(batch[column.name], column)) for column in self.columns]
         return [self._record(batch, arrays, first + i, row) for i, row in enumerate(rows)]
 
     def _record(
@@ -211,6 +222,11 @@ class Schema:
         for column, array in arrays:
             pieces.append(_PADDING[: -at % _ALIGNED])
             at += -at % _ALIGNED
+            if column.encoded:
+                file: bytes = array[row]
+                pieces += (len(file).to_bytes(_LENGTH, "little"), file)
+                at += _LENGTH + len(file)
+                continue
             taken = array[begin:end] if column.ragged else array[row : row + 1]
             if taken.nbytes:
                 pieces.append(taken.reshape(-1).view(np.uint8))
@@ -245,6 +261,15 @@ class Schema:
                 found.append(error)
         return found
 
+    def view(self, record: Record, place: int) -> NDArray[Any]:
+        """Column number `place` of a record, as the bytes lie: its rows where it is ragged, or else one."""
+        column = self.columns[place]
+        count = record.rows if column.ragged else 1
+        flat = np.frombuffer(
+            record.value, _stored(column.dtype), math.prod(column.shape) * count, record.places[place]
+        )
+        return flat.reshape(count, *column.shape)
+
     def _read(self, value: bytes, number: int, crc: int) -> Record:
         described, key_bytes, rows = _check(value, number, crc)
         if described != len(self.packed) or not value.startswith(self.packed, _HEAD.size):
@@ -258,6 +283,9 @@ class Schema:
         for column in self.columns:
             at += -at % _ALIGNED
             places.append(at)
+            if column.encoded:
+                at += _LENGTH + int.from_bytes(value[at : at + _LENGTH], "little")
+                continue
             at += column.nbytes * rows if column.ragged else column.nbytes
         if at != len(value):
             raise CorruptStoreError(f"it has {len(value)} bytes; expected {at} for its columns")
@@ -300,6 +328,11 @@ class Record(NamedTuple):
     rows: int
     places: list[int]
 
+    def file(self, place: int) -> memoryview:
+        """The encoded file of the column that begins at `place`."""
+        begin = place + _LENGTH
+        return memoryview(self.value)[begin : begin + int.from_bytes(self.value[place:begin], "little")]
+
 
 class Slots:
     """Room for a batch, filled record by record, in any order.
@@ -319,10 +352,13 @@ class Slots:
         self._counts = np.zeros(size, np.int64)
         self._whole: list[tuple[int, Column, NDArray[Any], NDArray[np.uint8]]] = []
         self._ragged: list[tuple[int, Column, list[NDArray[Any]]]] = []
+        self._encoded: list[tuple[int, Column, NDArray[Any]]] = []
         for place_, column in enumerate(schema.columns):
             if names is not None and column.name not in names:
                 continue
-            if column.ragged:
+            if column.encoded:
+                self._encoded.append((place_, column, np.full(size, b"", object)))
+            elif column.ragged:
                 nothing = np.empty((0, *column.shape), _stored(column.dtype))
                 self._ragged.append((place_, column, [nothing] * size))
             else:
@@ -339,16 +375,17 @@ class Slots:
             self._keys[row] = record.key
         for number, _, _, out in self._whole:
             place(values, np.array([record.places[number] for record in records], np.int64), out, slots)
-        for number, column, parts in self._ragged:
-            for row, (value, _, count, places) in zip(rows, records, strict=True):
-                flat = np.frombuffer(
-                    value, _stored(column.dtype), math.prod(column.shape) * count, places[number]
-                )
-                parts[row] = flat.reshape(count, *column.shape)
+        for number, _, files in self._encoded:
+            for row, record in zip(rows, records, strict=True):
+                files[row] = bytes(record.file(record.places[number]))
+        for number, _, parts in self._ragged:
+            for row, record in zip(rows, records, strict=True):
+                parts[row] = self._schema.view(record, number)
 
     def batch(self, **identity: Any) -> Batch:
         """The batch; `identity` is its epoch, seq and indices."""
         found: dict[str, NDArray[Any]] = {column.name: array for _, column, array, _ in self._whole}
+        found.update({column.name: files for _, column, files in self._encoded})
         for _, column, parts in self._ragged:
             joined = empty((int(self._counts.sum()), *column.shape), column.dtype)
             if joined.size:
@@ -366,6 +403,16 @@ class Slots:
             ragged=[column.name for column in columns if column.ragged],
             **identity,
         )
+
+
+def _is_of_files(array: NDArray[Any], size: int) -> bool:
+    return array.dtype == object and array.shape == (size,) and all(type(file) is bytes for file in array)
+
+
+def _as_stored(array: NDArray[Any], column: Column) -> NDArray[Any]:
+    if column.encoded:
+        return array
+    return np.ascontiguousarray(array).astype(_stored(column.dtype), copy=False)
 
 
 def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -1,0 +1,77 @@
+"""A store that the workers of a source read together: closed when the last of them ends, opened anew for the next."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+
+from highway.errors import CorruptStoreError
+from highway.store.reading import StoreReader
+
+__all__ = ["SharedStore"]
+
+
+class SharedStore:
+    """The `StoreReader` of a source.
+
+    Parameters
+    ----------
+    path : path
+    owner : str
+    allow_incomplete : bool
+        As `StoreReader` says.
+
+    Attributes
+    ----------
+    path : str
+    reader : StoreReader
+    """
+
+    def __init__(self, path: str | os.PathLike[str], owner: str, allow_incomplete: bool) -> None:
+        self._owner, self._allow_incomplete = owner, allow_incomplete
+        self.reader = StoreReader(path, owner, allow_incomplete=allow_incomplete)
+        self.path = self.reader.path
+        self._lock = threading.Lock()
+        self._at_work = 0
+
+    def contents(self) -> Iterable[bytes]:
+        """What tells its samples from others."""
+        mark = self.reader.mark
+        yield mark.fingerprint.encode()
+        yield self.reader.schema.packed
+        yield repr(mark.classes).encode("utf-8", "backslashreplace")
+
+    def open(self) -> None:
+        """A worker begins."""
+        with self._lock:
+            self._at_work += 1
+
+    def close(self) -> None:
+        """A worker has ended."""
+        with self._lock:
+            self._at_work -= 1
+            last = not self._at_work
+        if last:
+            self.reader.close()
+
+    def interrupt(self) -> None:
+        """Let the workers end; does not wait for them."""
+        self.reader.close()
+
+    def reopen(self) -> None:
+        """Once more from the beginning; the last of the workers may have closed it.
+
+        Raises
+        ------
+        CorruptStoreError
+            Another store is there now.
+        """
+        reader = StoreReader(self.path, self._owner, allow_incomplete=self._allow_incomplete)
+        if (reader.mark, len(reader)) != (self.reader.mark, len(self.reader)):
+            reader.close()
+            raise CorruptStoreError(
+                f"{self._owner}: {self.path!r} was written anew meanwhile; make a new source"
+            )
+        self.reader.close()
+        self.reader = reader
