@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from highway.transforms.fit import Fit
 
 __all__ = ["main"]
+
+_RAW_BATCH = 16
+# What becomes of files that cannot be read.
+_DONE = {"raise": "", "skip": "left out", "replace": "replaced by others"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nInterrupted{''.join(f'; {text}' for text in interrupt.args)}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read the output went away, which is no error; nothing more may be written at exit.
@@ -105,7 +110,7 @@ def _bench(options: argparse.Namespace) -> int:
         seconds=None if options.epochs else options.seconds,
     )
     print(f"\n{result}", flush=True)
-    _tell_bad_files(reader)
+    _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
     if result.interrupted:
         print("Interrupted: these are the figures until then.", file=sys.stderr)
         return 130
@@ -120,7 +125,7 @@ def _preview(options: argparse.Namespace) -> int:
     from highway.engine import Pipeline
     from highway.transforms import Letterbox
 
-    _check_preview(options)
+    _check_voc(options)
     reader, stages = _reader(options, options.count, 1, _fit(options)), _preview_stages(options)
     with Pipeline([reader, *stages]) as pipeline:
         batch = pipeline.dequeue()
@@ -137,13 +142,13 @@ def _preview(options: argparse.Namespace) -> int:
         normalize=_last_normalize(steps),
         original=original,
     )
-    _tell_bad_files(reader)
+    _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
     shown = f"{batch.size} of {_count(reader.size, 'image')}"
     print(f"{options.output}: {shown}, {_count(len(reader.classes), 'class')}")
     return 0
 
 
-def _check_preview(options: argparse.Namespace) -> None:
+def _check_voc(options: argparse.Namespace) -> None:
     if options.voc and options.masks_dir is not None:
         raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
     if not options.voc and (options.masks or options.split is not None):
@@ -197,7 +202,7 @@ def _serve(options: argparse.Namespace) -> int:
             f"{options.data_dir}, part {rank} of {world}"
         )
         code = serve.run([reader, sink], title, ending, options.drain_timeout)
-    _tell_bad_files(reader)
+    _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
     return code
 
 
@@ -250,6 +255,34 @@ def _keygen(options: argparse.Namespace) -> int:
         "There and here, let Highway find it, with the path that it has on that machine:\n"
         f"  export {security.SECRET_FILE}={path}"
     )
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from highway.packing import pack
+
+    _check_voc(options)
+    encoding, size = options.encoding
+    # Where pictures are encoded, the size of the images does not matter.
+    options.size = size or (1, 1)
+    reader = _reader(options, _RAW_BATCH, 1, _fit(options))
+    start = time.perf_counter()
+    try:
+        before, after, errors = pack(reader, options.store, encoding)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was packed is there; the same command goes on") from None
+    seconds = time.perf_counter() - start
+    done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
+    there = f", {before} were there" if before else ""
+    print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
+    _tell_bad_files(errors, reader.size, "left out")
+    return 0
+
+
+def _store_export(options: argparse.Namespace) -> int:
+    from highway.packing import export
+
+    print(f"{options.folder}: {_count(export(options.path, options.folder), 'sample')} of {options.path}")
     return 0
 
 
@@ -333,14 +366,9 @@ def _transforms(options: argparse.Namespace) -> list[Transform]:
     return [*flip, Normalize()] if options.normalize else flip
 
 
-def _tell_bad_files(reader: ImageFileReader | VOCReader) -> None:
-    errors = reader.errors
+def _tell_bad_files(errors: Sequence[tuple[str, str]], size: int, done: str) -> None:
     if errors:
-        done = "left out" if reader.on_error == "skip" else "replaced by others"
-        print(
-            f"{_count(reader.size, 'file')}, of which {len(errors)} could not be read; {done}:",
-            file=sys.stderr,
-        )
+        print(f"{_count(size, 'file')}, of which {len(errors)} could not be read; {done}:", file=sys.stderr)
         for _, reason in errors[:10]:
             print(f"  {_in_one_line(HighwayError(reason))}", file=sys.stderr)
         if len(errors) > 10:
@@ -362,6 +390,8 @@ def _parser() -> argparse.ArgumentParser:
             "serve": _serve,
             "work": _work,
             "keygen": _keygen,
+            "pack": _pack,
+            "store export": _store_export,
             "store info": _store_info,
             "store verify": _store_verify,
             "store repair": _store_repair,

@@ -95,17 +95,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     )
     preview.add_argument("--count", type=_positive, default=16, metavar="N", help="how many images (16)")
     preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (fitting)")
-    preview.add_argument(
-        "--voc", action="store_true", help="DIR is a PASCAL VOC set (JPEGImages, Annotations): draw its boxes"
-    )
-    preview.add_argument(
-        "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
-    )
-    masks = preview.add_mutually_exclusive_group()
-    masks.add_argument("--masks", action="store_true", help="with --voc: draw its segmentation masks")
-    masks.add_argument(
-        "--masks-dir", metavar="DIR", help="folder with a mask for each picture, in the same class folders"
-    )
+    _add_voc(preview, "draw")
     preview.add_argument(
         "--transforms",
         type=_place,
@@ -196,9 +186,38 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     )
     keygen.add_argument("file", type=Path, metavar="FILE", help="file to write; must not be there yet")
 
+    pack = _command(
+        commands,
+        "pack",
+        runs["pack"],
+        "a folder of pictures into a store, or what an interrupted run left out",
+    )
+    _add_source(pack)
+    pack.add_argument("store", metavar="TO", help="folder of the store")
+    pack.add_argument(
+        "--encoding",
+        type=_encoding,
+        default=("original", None),
+        metavar="HOW",
+        help="original: the files as they are; jpeg:SIDE[:QUALITY]: no side longer than SIDE pixels; raw:SIZE, or "
+        "raw:HxW: bytes, of that size (original)",
+    )
+    pack.add_argument(
+        "--fit", choices=FITS, default="center", help="with raw: how a picture becomes that size (center)"
+    )
+    _add_voc(pack, "pack")
+    pack.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="skip",
+        help="what to do with a file that cannot be read: end, or leave it out and tell at the end (skip)",
+    )
+    _add_workers(pack)
+    pack.set_defaults(shuffle=False, seed=0, shard=(0, 1))
+
     store = commands.add_parser(
         "store",
-        help="what is in a store, and whether it is sound",
+        help="what is in a store, whether it is sound, and its samples as files",
         description="Looks at a store of samples.",
     )
     stores = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -215,9 +234,16 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         runs["store repair"],
         "copy what is sound in a damaged store to a new one, and say how much is gone",
     )
-    for command in (told, verify, repair):
+    export = _command(
+        stores,
+        "export",
+        runs["store export"],
+        "write the samples of a store to files: images, masks, and samples.jsonl with all else",
+    )
+    for command in (told, verify, repair, export):
         command.add_argument("path", metavar="PATH", help="folder of the store")
     repair.add_argument("target", metavar="TO", help="folder of the new store; must not be there yet")
+    export.add_argument("folder", metavar="DIR", help="folder to write to; must not have anything in it")
     return parser
 
 
@@ -231,10 +257,30 @@ def _command(
     return command
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
+def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "data_dir", metavar="DIR", help="folder with one sub-folder of pictures for each class"
     )
+
+
+def _add_voc(command: argparse.ArgumentParser, verb: str) -> None:
+    command.add_argument(
+        "--voc",
+        action="store_true",
+        help=f"DIR is a PASCAL VOC set (JPEGImages, Annotations): {verb} its boxes",
+    )
+    command.add_argument(
+        "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
+    )
+    masks = command.add_mutually_exclusive_group()
+    masks.add_argument("--masks", action="store_true", help=f"with --voc: {verb} its segmentation masks")
+    masks.add_argument(
+        "--masks-dir", metavar="DIR", help="folder with a mask for each picture, in the same class folders"
+    )
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    _add_source(command)
     command.add_argument(
         "--size",
         type=_size,
@@ -347,6 +393,16 @@ def _place(text: str) -> tuple[Path, str]:
     if not path or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not FILE.py:NAME")
     return Path(path), name
+
+
+def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:
+    """How pictures are packed, and the size of raw ones."""
+    kind, _, size = text.partition(":")
+    if kind == "raw" and size:
+        return kind, _size(size)
+    if text == "original" or kind == "jpeg":
+        return text, None
+    raise argparse.ArgumentTypeError(f"{text!r} is not original, jpeg:512:90 or raw:256")
 
 
 def _size(text: str) -> tuple[int, int]:

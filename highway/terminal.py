@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from highway.engine import Module, Pipeline
 from highway.stats import PipelineStats
 
-__all__ = ["Run", "facts", "heading", "run_pipeline", "status_line"]
+__all__ = ["Run", "facts", "heading", "progress", "run_pipeline", "status_line"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
     first = 0.0
     images = batches = 0
     interrupted = False
-    with _progress(total) as advance:
+    with progress(total) as advance:
         start = last = time.perf_counter()
         with Pipeline(modules) as pipeline:
             try:
@@ -88,15 +88,15 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
 
 
 @contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr that is advanced by numbers of images; nothing where nobody watches."""
+def progress(total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr that is advanced by numbers of images, from `done` on; nothing where nobody watches."""
     if sys.stderr.isatty():
         try:
             from tqdm import tqdm
         except ImportError:
             print("No progress bar: it needs tqdm (pip install tqdm).", file=sys.stderr)
         else:
-            with tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True) as bar:
+            with tqdm(total=total, initial=done, unit=" images", leave=False, dynamic_ncols=True) as bar:
                 yield bar.update
             return
     yield lambda count: None

@@ -1,14 +1,19 @@
-"""Whole files in memory, for what is read by Python."""
+"""Whole files, read or written by Python."""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
+from collections.abc import Callable
+from typing import BinaryIO
 
-from highway.errors import ReadError
+from highway.errors import ReadError, WriteError
 
-__all__ = ["read_whole"]
+__all__ = ["read_whole", "write_whole"]
+
+_unique = itertools.count()
 
 # What is wrong with the machine, and not with the file.
 _MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -52,3 +57,36 @@ def _contents(file: int, size: int) -> bytes:
             break
         contents += more
     return contents
+
+
+def write_whole(path: str, write: Callable[[BinaryIO], object], owner: str) -> None:
+    """Have a file written, and the folders that it is in: it is there whole or not at all.
+
+    Parameters
+    ----------
+    path : str
+        What is there is replaced.
+    write : callable
+        Writes to the file that it is given.
+    owner : str
+        Who writes, for errors.
+
+    Raises
+    ------
+    WriteError
+    """
+    folder = os.path.dirname(path)
+    # Short, since the name of the file may be as long as the disk allows; other processes may write here too.
+    beside = os.path.join(folder, f".highway-{os.getpid()}-{next(_unique)}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            with open(beside, "xb") as file:
+                write(file)
+            os.replace(beside, path)
+        except BaseException:
+            if os.path.lexists(beside):
+                os.unlink(beside)
+            raise
+    except OSError as error:
+        raise WriteError(f"{owner}: {path!r} cannot be written: {error.strerror or error}") from error

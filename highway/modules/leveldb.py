@@ -103,6 +103,16 @@ class LevelDBSink(Outlet):
         )
 
     @property
+    def stored(self) -> int:
+        """Number of samples that are in the store, or wait to be written; 0 before the pipeline is made."""
+        return 0 if self._writer is None else self._writer.count
+
+    @property
+    def begun_with(self) -> int:
+        """Number of samples that were in the store before."""
+        return 0 if self._writer is None else self._writer.before
+
+    @property
     def _open_writer(self) -> StoreWriter:
         assert self._writer is not None
         return self._writer

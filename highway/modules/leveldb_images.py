@@ -239,7 +239,7 @@ class _RecordPart(Part):
             if column.ragged
         }
         boxes = columns.pop("boxes")
-        return Objects(counts, boxes, columns.pop("labels", None), columns)
+        return Objects(counts, boxes, columns.pop("labels", None), columns, upright=True)
 
     def _column(self, indices: NDArray[np.int64], place: int) -> NDArray[Any]:
         """Rows of a column, of one sample after the other."""

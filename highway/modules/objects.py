@@ -31,6 +31,8 @@ class Objects:
         Extras of the batches.
     sizes : int64 (N, 2), optional
         Height and width of the picture that the boxes were made for; 0 where that is not known.
+    upright : bool
+        The boxes were made for the upright pictures, and nothing else is known; without `sizes`.
     files : sequence of bytes
         Where the boxes of each sample stand, for errors; needed with `sizes`.
     bad : mapping of int to (type, str)
@@ -38,7 +40,8 @@ class Objects:
 
     Notes
     -----
-    Boxes are made for the picture as it is stored, unless its stated size is that of the picture turned upright.
+    Boxes are made for the picture as it is stored, unless they are `upright`, or its stated size is that of the
+    picture turned upright.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Objects:
         extras: Mapping[str, NDArray[Any]] | None = None,
         *,
         sizes: NDArray[np.int64] | None = None,
+        upright: bool = False,
         files: Sequence[bytes] = (),
         bad: Mapping[int, tuple[type[HighwayError], str]] | None = None,
     ) -> None:
@@ -60,6 +64,7 @@ class Objects:
         self.bad = dict(bad or {})
         self._first = np.cumsum(counts) - counts
         self._sizes = sizes
+        self._upright = upright
 
     def __len__(self) -> int:
         """Number of boxes."""
@@ -77,6 +82,7 @@ class Objects:
             None if self.labels is None else self.labels[rows],
             {name: array[rows] for name, array in self.extras.items()},
             sizes=None if self._sizes is None else self._sizes[indices],
+            upright=self._upright,
             files=[self.files[index] for index in listed] if self.files else (),
             bad={row: self.bad[index] for row, index in enumerate(listed) if index in self.bad},
         )
@@ -105,6 +111,8 @@ class Objects:
         wrong : dict of int to str
             What is wrong with row k, under k.
         """
+        if self._upright:
+            return np.ones_like(orientations), {}
         if self._sizes is None:
             return orientations, {}
         stated = self._sizes

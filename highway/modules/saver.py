@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from typing import Any
 
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from highway.arguments import whole
 from highway.batch import Batch
 from highway.engine import Stage
-from highway.errors import ArgumentError, MissingPackageError, WriteError
+from highway.errors import ArgumentError, MissingPackageError
+from highway.modules.files import write_whole
 from highway.modules.folders import EXTENSIONS
 
-__all__ = ["ImageSaver"]
+__all__ = ["ImageSaver", "name_of"]
 
 # What each format's names end in, and the quality that it is written with; None where it has none.
 _FORMATS: dict[str, tuple[str, int | None]] = {
@@ -23,9 +23,6 @@ _FORMATS: dict[str, tuple[str, int | None]] = {
     "jpeg": (".jpg", 95),
     "webp": (".webp", 90),
 }
-_unique = itertools.count()
-
-
 # Longer paths than systems have.
 _LONGEST_KEY = 4096
 
@@ -126,23 +123,7 @@ class ImageSaver(Stage):
         return batch
 
     def _name(self, key: str, epoch: int) -> str:
-        # Of a list of absolute paths: below the folder as well.
-        relative = key.lstrip("/")
-        parts = relative.split("/")
-        if (
-            len(relative) > _LONGEST_KEY
-            or not relative
-            or parts[-1] in ("", ".")
-            or ".." in parts
-            or "\0" in key
-        ):
-            raise ArgumentError(
-                f"ImageSaver: key {key!r} names no file inside of the folder; expected a path without '..' "
-                "(os.path.abspath, where it is from a list of yours)"
-            )
-        stem, ending = os.path.splitext(relative)
-        if os.fsencode(ending.lower()) not in EXTENSIONS:
-            stem = relative
+        stem, _ = name_of(key, self.name)
         return f"{stem}-e{epoch}{self._ending}" if epoch else stem + self._ending
 
     def _write(self, path: str, image: NDArray[np.uint8]) -> None:
@@ -150,18 +131,29 @@ class ImageSaver(Stage):
 
         pixels = np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, 0])
         options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
-        folder = os.path.dirname(path)
-        # Short, since the name of the file may be as long as the disk allows; other processes may write here too.
-        beside = os.path.join(folder, f".highway-{os.getpid()}-{next(_unique)}")
-        try:
-            os.makedirs(folder, exist_ok=True)
-            try:
-                with open(beside, "xb") as file:
-                    Image.fromarray(pixels).save(file, self.format, **options)
-                os.replace(beside, path)
-            except BaseException:
-                if os.path.lexists(beside):
-                    os.unlink(beside)
-                raise
-        except OSError as error:
-            raise WriteError(f"ImageSaver: {path!r} cannot be written: {error.strerror or error}") from error
+        write_whole(path, lambda file: Image.fromarray(pixels).save(file, self.format, **options), self.name)
+
+
+def name_of(key: str, owner: str) -> tuple[str, str]:
+    """Where a sample is written to, below a folder, by its key.
+
+    Returns
+    -------
+    stem, ending : str
+        The ending is that of a picture, or empty.
+
+    Raises
+    ------
+    ArgumentError
+        The key would lead out of the folder.
+    """
+    # Of a list of absolute paths: below the folder as well.
+    relative = key.lstrip("/")
+    parts = relative.split("/")
+    if len(relative) > _LONGEST_KEY or not relative or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
+        raise ArgumentError(
+            f"{owner}: key {key!r} names no file inside of the folder; expected a path without '..' "
+            "(os.path.abspath, where it is from a list of yours)"
+        )
+    stem, ending = os.path.splitext(relative)
+    return (stem, ending) if os.fsencode(ending.lower()) in EXTENSIONS else (relative, "")

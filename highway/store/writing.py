@@ -81,6 +81,8 @@ class StoreWriter:
             before = self._before()
             self.count = 0 if before is None else self._stored()
             """Number of records, with those that wait to be written."""
+            self.before = self.count
+            """Number of records that were there."""
             self._mark = Mark(self.count, False, None, classes, fingerprint, shard)
             if before is not None and (self.count or before.complete):
                 self._go_on(before, append)
