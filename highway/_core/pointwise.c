@@ -15,7 +15,7 @@
 
 enum {
     /* Pixels that are worked on together: their planes stay in the first-level cache. */
-    BLOCK = 2048,
+    BLOCK = 1920,
     /* The vector code does whole groups of so many pixels of a plane. */
     GROUP = 128,
 };
@@ -32,12 +32,13 @@ typedef struct {
     int shift;
 } line;
 
-/* (value - low) * 255 / range, halves up: what the quotient is in 1 / 65536, rounded up, is in two parts. As
- * values reach from low to low + range, no result is another than that of exact numbers. Three of them take
- * turns from byte to byte. */
+/* Bytes that the vector code does together where every third one belongs to the same channel. */
+enum { PERIOD = 96 };
+
+/* (value - low) * 255 / range, halves up: the quotient in 1 / 65536, rounded up, is in three bytes. As values
+ * reach from low to low + range, no result is another than that of exact numbers. For a period of bytes. */
 typedef struct {
-    uint8_t low[3];
-    uint16_t whole[3], part[3];
+    uint8_t low[PERIOD], whole[PERIOD], upper[PERIOD], lower[PERIOD];
 } spread;
 
 typedef struct {
@@ -48,7 +49,8 @@ typedef struct {
     int threshold;
     uint8_t mask;
     line line;
-    spread spread;
+    /* STRETCH: of each channel by itself, and of pixels as they lie. */
+    spread spread[4];
     hw_factor factor;
     uint16_t turn;
     uint8_t table[3][256];
@@ -59,7 +61,8 @@ enum { NOTHING, SUMS, RANGE, HISTOGRAM };
 
 typedef struct {
     uint64_t sum[3];
-    uint8_t low[3], high[3];
+    /* Lowest and highest values of a period, of planes and of pixels as they lie. */
+    uint8_t low[4][PERIOD], high[4][PERIOD];
     uint32_t histogram[3][4][256];
 } statistics;
 
@@ -129,31 +132,20 @@ ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t 
     }
 }
 
-/* Bytes that the vector code does together where each third one belongs together. */
-enum { PERIOD = 96 };
-
-ALWAYS_INLINE uint8_t on_spread(uint8_t value, uint8_t low, uint16_t whole, uint16_t part) {
-    uint16_t above = (uint16_t)(((value > low ? value : low) - low) << 8);
-    uint16_t found = (uint16_t)((uint32_t)above * part >> 16);
-    found = (uint16_t)(found + (uint16_t)(above * whole) + 128);
-    return (uint8_t)(found >> 8);
+ALWAYS_INLINE uint8_t on_spread(uint8_t value, const spread *by, int i) {
+    const uint8_t low = by->low[i];
+    const uint16_t above = (uint16_t)(((value > low ? value : low) - low) << 8);
+    const uint16_t part = (uint16_t)(by->upper[i] << 8 | by->lower[i]);
+    const uint16_t found = (uint16_t)((uint32_t)above * part >> 16);
+    return (uint8_t)((uint16_t)(found + (uint16_t)(above * by->whole[i]) + 128) >> 8);
 }
 
-ALWAYS_INLINE void stretch(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
-    uint8_t low[PERIOD];
-    uint16_t whole[PERIOD], part[PERIOD];
-    for (int i = 0; i < PERIOD; i++) {
-        low[i] = by->low[i % 3];
-        whole[i] = by->whole[i % 3];
-        part[i] = by->part[i % 3];
-    }
-    ptrdiff_t first = 0;
-    for (; first + PERIOD <= count; first += PERIOD) {
+static void stretch_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
+    for (ptrdiff_t first = 0; first < count; first += PERIOD) {
+        const int length = count - first < PERIOD ? (int)(count - first) : PERIOD;
 #pragma GCC ivdep
-        for (int i = 0; i < PERIOD; i++) out[first + i] = on_spread(in[first + i], low[i], whole[i], part[i]);
+        for (int i = 0; i < length; i++) out[first + i] = on_spread(in[first + i], by, i);
     }
-    for (int i = 0; first + i < count; i++)
-        out[first + i] = on_spread(in[first + i], low[i], whole[i], part[i]);
 }
 
 /* Adds every third byte. */
@@ -164,25 +156,36 @@ static void sums_plain(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) {
     for (int part = 0; i + part < count; part++) sum[part] += in[i + part];
 }
 
-/* The extremes of every third byte. */
-ALWAYS_INLINE void extremes(const uint8_t *in, ptrdiff_t count, uint8_t low[3], uint8_t high[3]) {
-    uint8_t least[PERIOD], most[PERIOD];
-    ptrdiff_t first = 0;
-    memset(least, 255, sizeof least);
-    memset(most, 0, sizeof most);
-    for (; first + PERIOD <= count; first += PERIOD) {
-        for (int i = 0; i < PERIOD; i++) {
-            least[i] = in[first + i] < least[i] ? in[first + i] : least[i];
-            most[i] = in[first + i] > most[i] ? in[first + i] : most[i];
+/* The extremes at every place of a period. */
+static void extremes_plain(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
+    for (ptrdiff_t first = 0; first < count; first += PERIOD) {
+        for (int i = 0; i < PERIOD && first + i < count; i++) {
+            low[i] = in[first + i] < low[i] ? in[first + i] : low[i];
+            high[i] = in[first + i] > high[i] ? in[first + i] : high[i];
         }
     }
-    for (int i = 0; first + i < count; i++) {
-        least[i] = in[first + i] < least[i] ? in[first + i] : least[i];
-        most[i] = in[first + i] > most[i] ? in[first + i] : most[i];
-    }
-    for (int i = 0; i < PERIOD; i++) {
-        low[i % 3] = least[i] < low[i % 3] ? least[i] : low[i % 3];
-        high[i % 3] = most[i] > high[i % 3] ? most[i] : high[i % 3];
+}
+
+/* factor times 2 to the power of logarithms * exponent, which are 0 to -1000, right to 1e-9 of it. */
+ALWAYS_INLINE void powers(const double *logarithms, double exponent, double factor, double *out) {
+    for (int i = 0; i < 256; i++) {
+        /* This rounds to a whole number, which is in the lowest bits of the sum then. */
+        const double power = logarithms[i] * exponent, sum = power + 0x1.8p52;
+        const double rest = (power - (sum - 0x1.8p52)) * 0x1.62e42fefa39efp-1;
+        double series = 1.0 + rest * (1.0 / 8);
+        series = 1.0 + rest * (1.0 / 7) * series;
+        series = 1.0 + rest * (1.0 / 6) * series;
+        series = 1.0 + rest * (1.0 / 5) * series;
+        series = 1.0 + rest * (1.0 / 4) * series;
+        series = 1.0 + rest * (1.0 / 3) * series;
+        series = 1.0 + rest * (1.0 / 2) * series;
+        series = 1.0 + rest * series;
+        uint64_t bits;
+        double scale;
+        memcpy(&bits, &sum, sizeof bits);
+        bits = (bits + 1023) << 52;
+        memcpy(&scale, &bits, sizeof scale);
+        out[i] = factor * (series * scale);
     }
 }
 
@@ -606,6 +609,112 @@ AVX2 static void line_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, lin
     line_plain(in + i, out + i, count - i, line);
 }
 
+SSE4 static void stretch_sse4(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
+    const __m128i zero = _mm_setzero_si128(), half = _mm_set1_epi16(128);
+    ptrdiff_t first = 0;
+    for (; first + PERIOD <= count; first += PERIOD) {
+        for (int i = 0; i < PERIOD; i += 16) {
+            const __m128i low = _mm_loadu_si128((const __m128i *)(by->low + i));
+            const __m128i whole = _mm_loadu_si128((const __m128i *)(by->whole + i));
+            const __m128i upper = _mm_loadu_si128((const __m128i *)(by->upper + i));
+            const __m128i lower = _mm_loadu_si128((const __m128i *)(by->lower + i));
+            const __m128i above = _mm_subs_epu8(_mm_loadu_si128((const __m128i *)(in + first + i)), low);
+            const __m128i left = _mm_unpacklo_epi8(zero, above), right = _mm_unpackhi_epi8(zero, above);
+            const __m128i left_sum = _mm_add_epi16(_mm_mulhi_epu16(left, _mm_unpacklo_epi8(lower, upper)),
+                                                   _mm_mullo_epi16(left, _mm_unpacklo_epi8(whole, zero)));
+            const __m128i right_sum = _mm_add_epi16(_mm_mulhi_epu16(right, _mm_unpackhi_epi8(lower, upper)),
+                                                    _mm_mullo_epi16(right, _mm_unpackhi_epi8(whole, zero)));
+            _mm_storeu_si128((__m128i *)(out + first + i),
+                             _mm_packus_epi16(_mm_srli_epi16(_mm_add_epi16(left_sum, half), 8),
+                                              _mm_srli_epi16(_mm_add_epi16(right_sum, half), 8)));
+        }
+    }
+    stretch_plain(in + first, out + first, count - first, by);
+}
+
+AVX2 static void stretch_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
+    const __m256i zero = _mm256_setzero_si256(), half = _mm256_set1_epi16(128);
+    __m256i low[3], whole[3][2], part[3][2];
+    ptrdiff_t first = 0;
+    for (int v = 0; v < 3; v++) {
+        const __m256i wholes = _mm256_loadu_si256((const __m256i *)(by->whole + 32 * v));
+        const __m256i upper = _mm256_loadu_si256((const __m256i *)(by->upper + 32 * v));
+        const __m256i lower = _mm256_loadu_si256((const __m256i *)(by->lower + 32 * v));
+        low[v] = _mm256_loadu_si256((const __m256i *)(by->low + 32 * v));
+        whole[v][0] = _mm256_unpacklo_epi8(wholes, zero);
+        whole[v][1] = _mm256_unpackhi_epi8(wholes, zero);
+        part[v][0] = _mm256_unpacklo_epi8(lower, upper);
+        part[v][1] = _mm256_unpackhi_epi8(lower, upper);
+    }
+    for (; first + PERIOD <= count; first += PERIOD) {
+        for (int v = 0; v < 3; v++) {
+            const __m256i values = _mm256_loadu_si256((const __m256i *)(in + first + 32 * v));
+            const __m256i above = _mm256_subs_epu8(values, low[v]);
+            const __m256i left = _mm256_unpacklo_epi8(zero, above), right = _mm256_unpackhi_epi8(zero, above);
+            const __m256i left_sum =
+                _mm256_add_epi16(_mm256_mulhi_epu16(left, part[v][0]), _mm256_mullo_epi16(left, whole[v][0]));
+            const __m256i right_sum = _mm256_add_epi16(_mm256_mulhi_epu16(right, part[v][1]),
+                                                       _mm256_mullo_epi16(right, whole[v][1]));
+            _mm256_storeu_si256((__m256i *)(out + first + 32 * v),
+                                _mm256_packus_epi16(_mm256_srli_epi16(_mm256_add_epi16(left_sum, half), 8),
+                                                    _mm256_srli_epi16(_mm256_add_epi16(right_sum, half), 8)));
+        }
+    }
+    stretch_plain(in + first, out + first, count - first, by);
+}
+
+SSE4 static void extremes_sse4(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
+    if (count < PERIOD) {
+        extremes_plain(in, count, low, high);
+        return;
+    }
+    __m128i least[6], most[6];
+    for (int v = 0; v < 6; v++) {
+        least[v] = _mm_loadu_si128((const __m128i *)(low + 16 * v));
+        most[v] = _mm_loadu_si128((const __m128i *)(high + 16 * v));
+    }
+    for (ptrdiff_t i = 0; i < count; i += PERIOD) {
+        /* Some twice, at places that are as good: pixels have three bytes, and on a plane all places are
+         * alike. */
+        const uint8_t *place = in + (i + PERIOD <= count ? i : count - PERIOD);
+        for (int v = 0; v < 6; v++) {
+            const __m128i values = _mm_loadu_si128((const __m128i *)(place + 16 * v));
+            least[v] = _mm_min_epu8(least[v], values);
+            most[v] = _mm_max_epu8(most[v], values);
+        }
+    }
+    for (int v = 0; v < 6; v++) {
+        _mm_storeu_si128((__m128i *)(low + 16 * v), least[v]);
+        _mm_storeu_si128((__m128i *)(high + 16 * v), most[v]);
+    }
+}
+
+AVX2 static void extremes_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
+    if (count < PERIOD) {
+        extremes_plain(in, count, low, high);
+        return;
+    }
+    __m256i least[3], most[3];
+    for (int v = 0; v < 3; v++) {
+        least[v] = _mm256_loadu_si256((const __m256i *)(low + 32 * v));
+        most[v] = _mm256_loadu_si256((const __m256i *)(high + 32 * v));
+    }
+    for (ptrdiff_t i = 0; i < count; i += PERIOD) {
+        /* Some twice, at places that are as good: pixels have three bytes, and on a plane all places are
+         * alike. */
+        const uint8_t *place = in + (i + PERIOD <= count ? i : count - PERIOD);
+        for (int v = 0; v < 3; v++) {
+            const __m256i values = _mm256_loadu_si256((const __m256i *)(place + 32 * v));
+            least[v] = _mm256_min_epu8(least[v], values);
+            most[v] = _mm256_max_epu8(most[v], values);
+        }
+    }
+    for (int v = 0; v < 3; v++) {
+        _mm256_storeu_si256((__m256i *)(low + 32 * v), least[v]);
+        _mm256_storeu_si256((__m256i *)(high + 32 * v), most[v]);
+    }
+}
+
 SSE4 ALWAYS_INLINE __m128i part_eight(__m128i range, __m128i part) {
     part = _mm_min_epi16(_mm_max_epi16(part, _mm_setzero_si128()), _mm_set1_epi16(SEXTANT));
     return _mm_mulhrs_epi16(_mm_slli_epi16(range, 3), part);
@@ -739,10 +848,8 @@ AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8
 
 VARIANTS(void, fold, (const uint8_t *in, uint8_t *out, ptrdiff_t count, int threshold, uint8_t mask),
          (in, out, count, threshold, mask))
-VARIANTS(void, stretch, (const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by),
-         (in, out, count, by))
-VARIANTS(void, extremes, (const uint8_t *in, ptrdiff_t count, uint8_t low[3], uint8_t high[3]),
-         (in, count, low, high))
+VARIANTS(void, powers, (const double *logarithms, double exponent, double factor, double *out),
+         (logarithms, exponent, factor, out))
 
 typedef struct {
     void (*table)(const uint8_t *, uint8_t *, ptrdiff_t, const uint8_t *);
@@ -756,6 +863,7 @@ typedef struct {
     void (*stretch)(const uint8_t *, uint8_t *, ptrdiff_t, const spread *);
     void (*sums)(const uint8_t *, ptrdiff_t, uint64_t *);
     void (*extremes)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
+    void (*powers)(const double *, double, double, double *);
 } kernels;
 
 #define KERNELS(table, variant)                                                                              \
@@ -769,7 +877,8 @@ typedef struct {
      turn_##variant,                                                                                         \
      stretch_##variant,                                                                                      \
      sums_##variant,                                                                                         \
-     extremes_##variant}
+     extremes_##variant,                                                                                     \
+     powers_##variant}
 
 static const kernels variants[] = {
     KERNELS(table_plain, plain),
@@ -786,48 +895,35 @@ static uint8_t rounded(double value) {
     return (uint8_t)(value <= 0 ? 0 : value >= 255 ? 255 : (int)(value + 0.5));
 }
 
-/* The powers of all bytes' parts of 255, as pow gives them, though it is asked only where a bit might matter.
- */
-static void gamma_table(double gamma, double gain, workspace *work, uint8_t *table) {
+/* 255 * gain * (value / 255) ** gamma. pow is asked only where it might make another byte. */
+static void gamma_table(const kernels *run, double gamma, double gain, workspace *work, uint8_t *table) {
+    double found[256];
     if (!work->has_logarithms) {
         for (int value = 1; value < 256; value++) work->logarithms[value] = log2(value / 255.0);
         work->has_logarithms = 1;
     }
-    table[0] = rounded(255.0 * gain * pow(0.0, gamma));
-    for (int value = 1; value < 256; value++) {
-        /* Whole number and a rest of up to a half, by its series: right to 1e-9. */
-        const double power = work->logarithms[value] * gamma, whole = floor(power + 0.5);
-        const double rest = (power - whole) * 0.69314718055994531;
-        double series = 1.0;
-        for (int term = 8; term > 0; term--) series = 1.0 + series * rest / term;
-        const uint64_t bits = (uint64_t)(1023 + (int)whole) << 52;
-        double scale;
-        memcpy(&scale, &bits, sizeof scale);
-        double found = 255.0 * gain * (series * scale);
-        if (found < 256 && fabs(found - floor(found) - 0.5) < 1e-6)
-            found = 255.0 * gain * pow(value / 255.0, gamma);
-        table[value] = rounded(found);
+    run->powers(work->logarithms, gamma, 255.0 * gain, found);
+    found[0] = gamma > 0 ? 0 : 255.0 * gain;
+    for (int value = 0; value < 256; value++) {
+        const double one = found[value] < 256 ? found[value] : 256;
+        const double beyond = one + 0.5 - (int)(one + 0.5);
+        if (beyond < 1e-6 || beyond > 1 - 1e-6)
+            table[value] = rounded(255.0 * gain * pow(value / 255.0, gamma));
+        else
+            table[value] = rounded(one);
     }
 }
 
 /* What takes low to 0 and high to 255; where they are the same, all stays. */
-static void spread_of(int low, int high, spread *by, int channel) {
+static void spread_of(int low, int high, spread *by, int first, int step) {
     const uint32_t range = (uint32_t)(high > low ? high - low : 255);
     const uint32_t quotient = (255 * 65536 + range - 1) / range;
-    by->low[channel] = (uint8_t)(high > low ? low : 0);
-    by->whole[channel] = (uint16_t)(quotient >> 16);
-    by->part[channel] = (uint16_t)quotient;
-}
-
-/* The same for all three. */
-static spread spread_alone(const spread *by, int channel) {
-    spread found;
-    for (int turn = 0; turn < 3; turn++) {
-        found.low[turn] = by->low[channel];
-        found.whole[turn] = by->whole[channel];
-        found.part[turn] = by->part[channel];
+    for (int i = first; i < PERIOD; i += step) {
+        by->low[i] = (uint8_t)(high > low ? low : 0);
+        by->whole[i] = (uint8_t)(quotient >> 16);
+        by->upper[i] = (uint8_t)(quotient >> 8);
+        by->lower[i] = (uint8_t)quotient;
     }
-    return found;
 }
 
 /* What ImageOps.equalize of PIL does. */
@@ -874,7 +970,7 @@ static void apply_flat(const kernels *run, const step *one, const uint8_t *in, u
     switch (one->kind) {
     case TABLE: run->table(in, out, count, one->table[0]); break;
     case LINE: run->line(in, out, count, one->line); break;
-    case STRETCH: run->stretch(in, out, count, &one->spread); break;
+    case STRETCH: run->stretch(in, out, count, &one->spread[3]); break;
     default: run->fold(in, out, count, one->threshold, one->mask);
     }
 }
@@ -890,8 +986,7 @@ static void apply_planes(const kernels *run, const step *one, uint8_t (*planes)[
         for (int channel = 0; channel < 3; channel++) {
             uint8_t *plane = planes[channel];
             if (one->kind == STRETCH) {
-                const spread alone = spread_alone(&one->spread, channel);
-                run->stretch(plane, plane, count, &alone);
+                run->stretch(plane, plane, count, &one->spread[channel]);
             } else if (is_flat(one)) {
                 apply_flat(run, one, plane, plane, count);
             } else {
@@ -909,12 +1004,7 @@ static void measure(const kernels *run, int wanted, int channel, const uint8_t *
         run->sums(plane, count, sums);
         found->sum[channel] += sums[0] + sums[1] + sums[2];
     } else if (wanted == RANGE) {
-        uint8_t low[3] = {255, 255, 255}, high[3] = {0, 0, 0};
-        run->extremes(plane, count, low, high);
-        for (int part = 0; part < 3; part++) {
-            if (low[part] < found->low[channel]) found->low[channel] = low[part];
-            if (high[part] > found->high[channel]) found->high[channel] = high[part];
-        }
+        run->extremes(plane, count, found->low[channel], found->high[channel]);
     } else if (wanted == HISTOGRAM) {
         count_bytes(plane, count, found->histogram[channel]);
     }
@@ -926,7 +1016,7 @@ static void measure_pixels(const kernels *run, int wanted, const uint8_t *in, pt
     if (wanted == SUMS)
         run->sums(in, 3 * pixels, found->sum);
     else if (wanted == RANGE)
-        run->extremes(in, 3 * pixels, found->low, found->high);
+        run->extremes(in, 3 * pixels, found->low[3], found->high[3]);
     else if (wanted == HISTOGRAM)
         count_pixels(in, pixels, found->histogram);
 }
@@ -960,11 +1050,9 @@ static void pass(image_run *image, int wanted) {
     ptrdiff_t length = source->width * source->size;
     statistics *found = &image->work->found;
     if (wanted == HISTOGRAM) memset(found->histogram, 0, sizeof found->histogram);
-    for (int channel = 0; channel < 3; channel++) {
-        found->sum[channel] = 0;
-        found->low[channel] = 255;
-        found->high[channel] = 0;
-    }
+    memset(found->sum, 0, sizeof found->sum);
+    memset(found->low, 255, sizeof found->low);
+    memset(found->high, 0, sizeof found->high);
     for (ptrdiff_t row = 0; row < source->height; row++) {
         for (ptrdiff_t first = 0; first < source->width; first += BLOCK) {
             ptrdiff_t pixels = source->width - first < BLOCK ? source->width - first : BLOCK;
@@ -987,8 +1075,7 @@ static void tabulate(const step *light, int channel, uint8_t *table) {
         if (light->kind == LINE)
             table[value] = on_line(byte, light->line);
         else if (light->kind == STRETCH)
-            table[value] = on_spread(byte, light->spread.low[channel], light->spread.whole[channel],
-                                     light->spread.part[channel]);
+            table[value] = on_spread(byte, &light->spread[channel], 0);
         else
             table[value] = (uint8_t)((value >= light->threshold ? 255 - value : value) & light->mask);
     }
@@ -1064,6 +1151,20 @@ static void add_line(image_run *image, float factor, double offset) {
     }
 }
 
+static void extremes_of(const statistics *found, int channel, int *low, int *high) {
+    *low = 255;
+    *high = 0;
+    for (int i = 0; i < PERIOD; i++) {
+        const int place = i - i % 3 + channel;
+        const uint8_t lows[2] = {found->low[channel][i], found->low[3][place]};
+        const uint8_t highs[2] = {found->high[channel][i], found->high[3][place]};
+        for (int which = 0; which < 2; which++) {
+            *low = lows[which] < *low ? lows[which] : *low;
+            *high = highs[which] > *high ? highs[which] : *high;
+        }
+    }
+}
+
 static double mean_gray(const image_run *image) {
     const uint64_t *sum = image->work->found.sum;
     double pixels = (double)image->source.height * (double)image->source.width;
@@ -1087,7 +1188,7 @@ static void add(image_run *image, int operation, const float *arguments) {
         add_line(image, arguments[0], mean_gray(image) * (1.0 - factor));
         return;
     case HW_GAMMA:
-        gamma_table(factor, gain, image->work, tables[0]);
+        gamma_table(image->run, factor, gain, image->work, tables[0]);
         add_tables(image, tables, 1);
         return;
     case HW_AUTOCONTRAST:
@@ -1095,8 +1196,10 @@ static void add(image_run *image, int operation, const float *arguments) {
         one = &image->work->steps[image->steps++];
         one->kind = STRETCH;
         for (int channel = 0; channel < 3; channel++) {
-            const int alike = channels == 1 ? 0 : channel;
-            spread_of(found->low[alike], found->high[alike], &one->spread, channel);
+            int low, high;
+            extremes_of(found, channels == 1 ? 0 : channel, &low, &high);
+            spread_of(low, high, &one->spread[channel], 0, 1);
+            spread_of(low, high, &one->spread[3], channel, 3);
         }
         return;
     case HW_EQUALIZE:
