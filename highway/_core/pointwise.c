@@ -268,10 +268,10 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
     uint8_t parts[256];
     ptrdiff_t i = 0;
     changes(table, parts);
-    for (; i + 96 <= count; i += 96) {
+    for (; i + 64 <= count; i += 64) {
         const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8((char)128);
-        __m256i index[3], low[3], high[3];
-        for (int v = 0; v < 3; v++) {
+        __m256i index[2], low[2], high[2];
+        for (int v = 0; v < 2; v++) {
             index[v] = _mm256_andnot_si256(top, _mm256_loadu_si256((const __m256i *)(in + i + 32 * v)));
             low[v] = high[v] = _mm256_setzero_si256();
         }
@@ -282,13 +282,13 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
                 _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 16 * part)));
             const __m256i upper =
                 _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 128 + 16 * part)));
-            for (int v = 0; v < 3; v++) {
+            for (int v = 0; v < 2; v++) {
                 low[v] = _mm256_xor_si256(low[v], _mm256_shuffle_epi8(lower, index[v]));
                 high[v] = _mm256_xor_si256(high[v], _mm256_shuffle_epi8(upper, index[v]));
                 index[v] = _mm256_subs_epi8(index[v], sixteen);
             }
         }
-        for (int v = 0; v < 3; v++) {
+        for (int v = 0; v < 2; v++) {
             const __m256i value = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
             _mm256_storeu_si256((__m256i *)(out + i + 32 * v), _mm256_blendv_epi8(low[v], high[v], value));
         }
