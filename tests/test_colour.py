@@ -383,8 +383,8 @@ def test_programs_are_their_operations_one_by_one_in_every_variant(programs, siz
         (colour.GRAYSCALE,),
         (colour.SATURATION, 0.6),
         (colour.SATURATION, 70),
-        (colour.HUE, 0.1),
-        (colour.HUE, -0.3),
+        (colour.HUE, 0.117),
+        (colour.HUE, -0.29),
     ],
     ids=str,
 )
