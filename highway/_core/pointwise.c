@@ -141,11 +141,12 @@ ALWAYS_INLINE uint8_t on_spread(uint8_t value, const spread *by, int i) {
 }
 
 static void stretch_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
-    for (ptrdiff_t first = 0; first < count; first += PERIOD) {
-        const int length = count - first < PERIOD ? (int)(count - first) : PERIOD;
+    ptrdiff_t first = 0;
+    for (; first + PERIOD <= count; first += PERIOD) {
 #pragma GCC ivdep
-        for (int i = 0; i < length; i++) out[first + i] = on_spread(in[first + i], by, i);
+        for (int i = 0; i < PERIOD; i++) out[first + i] = on_spread(in[first + i], by, i);
     }
+    for (int i = 0; first + i < count; i++) out[first + i] = on_spread(in[first + i], by, i);
 }
 
 /* Adds every third byte. */
@@ -157,12 +158,18 @@ static void sums_plain(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) {
 }
 
 /* The extremes at every place of a period. */
-static void extremes_plain(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
-    for (ptrdiff_t first = 0; first < count; first += PERIOD) {
-        for (int i = 0; i < PERIOD && first + i < count; i++) {
+static void extremes_plain(const uint8_t *in, ptrdiff_t count, uint8_t *restrict low,
+                           uint8_t *restrict high) {
+    ptrdiff_t first = 0;
+    for (; first + PERIOD <= count; first += PERIOD) {
+        for (int i = 0; i < PERIOD; i++) {
             low[i] = in[first + i] < low[i] ? in[first + i] : low[i];
             high[i] = in[first + i] > high[i] ? in[first + i] : high[i];
         }
+    }
+    for (int i = 0; first + i < count; i++) {
+        low[i] = in[first + i] < low[i] ? in[first + i] : low[i];
+        high[i] = in[first + i] > high[i] ? in[first + i] : high[i];
     }
 }
 
