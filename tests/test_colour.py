@@ -270,6 +270,27 @@ class TestOperations:
         assert result[0, 0, 0, 1] == 255
         assert result[0, 1, 1, 1] == 0
 
+    def test_autocontrast_of_every_lowest_and_highest_value(self):
+        low, high = (ends.astype(np.uint8)[:, None] for ends in np.triu_indices(256))
+        images = np.clip(np.arange(256, dtype=np.uint8), low, high)[:, None, :, None]
+        assert np.array_equal(run(images, (colour.AUTOCONTRAST,)), stretched(images))
+        # Other ends in each channel, as pixels lie and as planes.
+        images = np.concatenate([np.roll(images[::7], 1001 * k, axis=0) for k in range(3)], axis=3)
+        assert np.array_equal(run(images, (colour.AUTOCONTRAST,)), stretched(images))
+        result = run(images, (colour.AUTOCONTRAST,), (colour.SATURATION, 1.5))
+        assert np.array_equal(result, saturated(stretched(images), 1.5))
+
+    @pytest.mark.parametrize("place", [0, 1, 95, 96, 5758, 5760, 11998, 11999])
+    @pytest.mark.parametrize("before", [(), ((colour.HUE, 1 / 3),)], ids=["alone", "behind hue"])
+    def test_autocontrast_finds_its_ends_wherever_they_are(self, place, before):
+        for value in (3, 250):
+            images = np.random.default_rng(place).integers(100, 110, (1, 40, 100, 3), dtype=np.uint8)
+            images.reshape(-1)[place] = value
+            assert np.array_equal(
+                run(images, *before, (colour.AUTOCONTRAST,)),
+                stretched(np.roll(images, len(before), axis=-1)),
+            )
+
     def test_equalize(self, images):
         if len(images):
             assert np.array_equal(run(images, (colour.EQUALIZE,)), through_pil(images, ImageOps.equalize))
@@ -292,6 +313,14 @@ class TestOperations:
         for gamma in np.linspace(0.1, 4, 30, dtype=np.float32):
             expected = rounded(255 * (images / 255) ** np.float64(gamma))
             assert np.array_equal(run(images, (colour.GAMMA, gamma, 1)), expected)
+
+    def test_gamma_where_results_lie_in_the_middle(self):
+        images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+        for gamma in (0, 1e-6, 0.25, 0.5, 1, 2, 3, 60, 100):
+            for gain in (0, 0.125, 0.5, 1.5, 100):
+                wide = np.float64(np.float32(gamma))
+                expected = rounded(255 * gain * (images / 255) ** wide)
+                assert np.array_equal(run(images, (colour.GAMMA, gamma, gain)), expected)
 
     def test_none_copies(self, images):
         assert np.array_equal(run(images, (colour.NONE,), (colour.NONE, 7, 7)), images)
@@ -346,6 +375,33 @@ def test_programs_are_their_operations_one_by_one_in_every_variant(programs, siz
     finally:
         simd.use(before)
     assert all(np.array_equal(results[0], result) for result in results)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        (colour.GRAYSCALE,),
+        (colour.SATURATION, 0.6),
+        (colour.SATURATION, 70),
+        (colour.HUE, 0.117),
+        (colour.HUE, -0.29),
+    ],
+    ids=str,
+)
+def test_every_colour_has_the_same_bits_in_every_variant(step):
+    green, blue = np.divmod(np.arange(1 << 16), 256)
+    before = simd.in_use()
+    try:
+        for red in range(256):
+            pixels = np.stack([np.full(1 << 16, red), green, blue], axis=-1)
+            images = pixels.astype(np.uint8).reshape(1, 256, 256, 3)
+            results = []
+            for variant in sorted(simd.VARIANTS):
+                simd.use(variant)
+                results.append(run(images, step))
+            assert all(np.array_equal(results[0], result) for result in results)
+    finally:
+        simd.use(before)
 
 
 @pytest.mark.usefixtures("simd_variant")

@@ -76,9 +76,16 @@ def transform_of(name: str, sizes: Sizes) -> Transform:
 
 
 def chains() -> dict[str, list[Transform]]:
-    """Five colours in a row: such that change every value by itself, and such that look at the whole image before."""
+    """Five colours in a row: of single values, one of whole pixels among them, and such that need the whole image."""
     return {
         "five of single values": [
+            transforms.ColorJitter(brightness=0.4),
+            transforms.Solarize(jobs.THRESHOLD, 1),
+            transforms.Gamma((0.8, 1.25)),
+            transforms.Posterize(5, 1),
+            transforms.Invert(1),
+        ],
+        "five with whole pixels": [
             transforms.ColorJitter(brightness=0.4),
             transforms.ColorJitter(saturation=0.4),
             transforms.Gamma((0.8, 1.25)),

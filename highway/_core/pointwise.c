@@ -15,7 +15,7 @@
 
 enum {
     /* Pixels that are worked on together: their planes stay in the first-level cache. */
-    BLOCK = 2048,
+    BLOCK = 1920,
     /* The vector code does whole groups of so many pixels of a plane. */
     GROUP = 128,
 };
@@ -24,13 +24,22 @@ enum {
 enum { RED = 9794, GREEN = 19235, BLUE = 3736, HALF = 16384 };
 
 /* One of these over all pixels; adjacent tables are one. */
-enum { TABLE, FOLD, LINE, GRAY, SATURATE, TURN };
+enum { TABLE, FOLD, LINE, STRETCH, GRAY, SATURATE, TURN };
 
 /* value * factor + offset in fixed point: offset is in 1 / 2**shift, and holds the half that rounds. */
 typedef struct {
     int16_t factor, offset;
     int shift;
 } line;
+
+/* Bytes that the vector code does together where every third one belongs to the same channel. */
+enum { PERIOD = 96 };
+
+/* (value - low) * 255 / range, halves up: the quotient in 1 / 65536, rounded up, is in three bytes. As values
+ * reach from low to low + range, no result is another than that of exact numbers. For a period of bytes. */
+typedef struct {
+    uint8_t low[PERIOD], whole[PERIOD], upper[PERIOD], lower[PERIOD];
+} spread;
 
 typedef struct {
     int kind;
@@ -40,6 +49,8 @@ typedef struct {
     int threshold;
     uint8_t mask;
     line line;
+    /* STRETCH: of each channel by itself, and of pixels as they lie. */
+    spread spread[4];
     hw_factor factor;
     uint16_t turn;
     uint8_t table[3][256];
@@ -50,12 +61,16 @@ enum { NOTHING, SUMS, RANGE, HISTOGRAM };
 
 typedef struct {
     uint64_t sum[3];
-    uint8_t low[3], high[3];
+    /* Lowest and highest values of a period, of planes and of pixels as they lie. */
+    uint8_t low[4][PERIOD], high[4][PERIOD];
     uint32_t histogram[3][4][256];
 } statistics;
 
 typedef struct {
     statistics found;
+    /* Of value / 255 to the base of 2, from the first gamma on. */
+    int has_logarithms;
+    double logarithms[256];
     uint8_t planes[3][BLOCK];
     step steps[];
 } workspace;
@@ -117,20 +132,68 @@ ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t 
     }
 }
 
-ALWAYS_INLINE uint32_t total(const uint8_t *in, ptrdiff_t count) {
-    uint32_t sum = 0;
-    for (ptrdiff_t i = 0; i < count; i++) sum += in[i];
-    return sum;
+ALWAYS_INLINE uint8_t on_spread(uint8_t value, const spread *by, int i) {
+    const uint8_t low = by->low[i];
+    const uint16_t above = (uint16_t)(((value > low ? value : low) - low) << 8);
+    const uint16_t part = (uint16_t)(by->upper[i] << 8 | by->lower[i]);
+    const uint16_t found = (uint16_t)((uint32_t)above * part >> 16);
+    return (uint8_t)((uint16_t)(found + (uint16_t)(above * by->whole[i]) + 128) >> 8);
 }
 
-ALWAYS_INLINE void extend(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
-    uint8_t least = *low, most = *high;
-    for (ptrdiff_t i = 0; i < count; i++) {
-        least = in[i] < least ? in[i] : least;
-        most = in[i] > most ? in[i] : most;
+static void stretch_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
+    ptrdiff_t first = 0;
+    for (; first + PERIOD <= count; first += PERIOD) {
+#pragma GCC ivdep
+        for (int i = 0; i < PERIOD; i++) out[first + i] = on_spread(in[first + i], by, i);
     }
-    *low = least;
-    *high = most;
+    for (int i = 0; first + i < count; i++) out[first + i] = on_spread(in[first + i], by, i);
+}
+
+/* Adds every third byte. */
+static void sums_plain(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) {
+    ptrdiff_t i = 0;
+    for (; i + 3 <= count; i += 3)
+        for (int part = 0; part < 3; part++) sum[part] += in[i + part];
+    for (int part = 0; i + part < count; part++) sum[part] += in[i + part];
+}
+
+/* The extremes at every place of a period. */
+static void extremes_plain(const uint8_t *in, ptrdiff_t count, uint8_t *restrict low,
+                           uint8_t *restrict high) {
+    ptrdiff_t first = 0;
+    for (; first + PERIOD <= count; first += PERIOD) {
+        for (int i = 0; i < PERIOD; i++) {
+            low[i] = in[first + i] < low[i] ? in[first + i] : low[i];
+            high[i] = in[first + i] > high[i] ? in[first + i] : high[i];
+        }
+    }
+    for (int i = 0; first + i < count; i++) {
+        low[i] = in[first + i] < low[i] ? in[first + i] : low[i];
+        high[i] = in[first + i] > high[i] ? in[first + i] : high[i];
+    }
+}
+
+/* factor times 2 to the power of logarithms * exponent, which are 0 to -1000, right to 1e-9 of it. */
+ALWAYS_INLINE void powers(const double *logarithms, double exponent, double factor, double *out) {
+    for (int i = 0; i < 256; i++) {
+        /* This rounds to a whole number, which is in the lowest bits of the sum then. */
+        const double power = logarithms[i] * exponent, sum = power + 0x1.8p52;
+        const double rest = (power - (sum - 0x1.8p52)) * 0x1.62e42fefa39efp-1;
+        double series = 1.0 + rest * (1.0 / 8);
+        series = 1.0 + rest * (1.0 / 7) * series;
+        series = 1.0 + rest * (1.0 / 6) * series;
+        series = 1.0 + rest * (1.0 / 5) * series;
+        series = 1.0 + rest * (1.0 / 4) * series;
+        series = 1.0 + rest * (1.0 / 3) * series;
+        series = 1.0 + rest * (1.0 / 2) * series;
+        series = 1.0 + rest * series;
+        uint64_t bits;
+        double scale;
+        memcpy(&bits, &sum, sizeof bits);
+        bits = (bits + 1023) << 52;
+        memcpy(&scale, &bits, sizeof scale);
+        out[i] = factor * (series * scale);
+    }
 }
 
 static void line_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
@@ -214,10 +277,9 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
     changes(table, parts);
     for (; i + 64 <= count; i += 64) {
         const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8((char)128);
-        __m256i index[2], value[2], low[2], high[2];
+        __m256i index[2], low[2], high[2];
         for (int v = 0; v < 2; v++) {
-            value[v] = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
-            index[v] = _mm256_andnot_si256(top, value[v]);
+            index[v] = _mm256_andnot_si256(top, _mm256_loadu_si256((const __m256i *)(in + i + 32 * v)));
             low[v] = high[v] = _mm256_setzero_si256();
         }
 /* Unrolled, it would want more registers than there are. */
@@ -233,8 +295,10 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
                 index[v] = _mm256_subs_epi8(index[v], sixteen);
             }
         }
-        for (int v = 0; v < 2; v++)
-            _mm256_storeu_si256((__m256i *)(out + i + 32 * v), _mm256_blendv_epi8(low[v], high[v], value[v]));
+        for (int v = 0; v < 2; v++) {
+            const __m256i value = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
+            _mm256_storeu_si256((__m256i *)(out + i + 32 * v), _mm256_blendv_epi8(low[v], high[v], value));
+        }
     }
     table_plain(in + i, out + i, count - i, table);
 }
@@ -298,26 +362,43 @@ SSE4 static void join_sse4(const uint8_t *red, const uint8_t *green, const uint8
     join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
 }
 
-/* 32 pixels at once: the first 16 in the lower halves, the others in the upper ones. */
+/* Where the place of a byte has this remainder by three. */
+AVX2 ALWAYS_INLINE __m256i each_third(int remainder, int period) {
+    int8_t mask[32];
+    for (int i = 0; i < 32; i++) mask[i] = (int8_t)(i % period % 3 == remainder ? -1 : 0);
+    return _mm256_loadu_si256((const __m256i *)mask);
+}
+
+/* From `parts`, in turns from byte to byte, beginning with part `first`. */
+AVX2 ALWAYS_INLINE __m256i in_turns(const __m256i parts[3], int first, int step, __m256i second,
+                                    __m256i third) {
+    const __m256i two = _mm256_blendv_epi8(parts[first % 3], parts[(first + step) % 3], second);
+    return _mm256_blendv_epi8(two, parts[(first + 2 * step) % 3], third);
+}
+
+/* 32 pixels at once: the first 16 in the lower halves, the others in the upper ones. The 16 bytes of a
+ * channel lie at 16 different places of the thirds: blends bring them together, one shuffle puts them in
+ * order. */
 AVX2 static void split_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *red, uint8_t *green, uint8_t *blue) {
     uint8_t *planes[3] = {red, green, blue};
-    __m256i masks[3][3];
+    const __m256i second = each_third(1, 16), third = each_third(2, 16);
+    __m256i order[3];
     ptrdiff_t i = 0;
-    for (int channel = 0; channel < 3; channel++)
-        for (int third = 0; third < 3; third++)
-            masks[channel][third] = _mm256_broadcastsi128_si256(split_mask(channel, third));
+    for (int channel = 0; channel < 3; channel++) {
+        int8_t mask[16];
+        for (int pixel = 0; pixel < 16; pixel++) mask[pixel] = (int8_t)((3 * pixel + channel) % 16);
+        order[channel] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)mask));
+    }
     for (; i + 32 <= count; i += 32) {
         __m256i thirds[3];
-        for (int third = 0; third < 3; third++)
-            thirds[third] = _mm256_inserti128_si256(
-                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(in + 3 * i + 16 * third))),
-                _mm_loadu_si128((const __m128i *)(in + 3 * i + 48 + 16 * third)), 1);
-        for (int channel = 0; channel < 3; channel++)
-            _mm256_storeu_si256(
-                (__m256i *)(planes[channel] + i),
-                _mm256_or_si256(_mm256_or_si256(_mm256_shuffle_epi8(thirds[0], masks[channel][0]),
-                                                _mm256_shuffle_epi8(thirds[1], masks[channel][1])),
-                                _mm256_shuffle_epi8(thirds[2], masks[channel][2])));
+        for (int part = 0; part < 3; part++)
+            thirds[part] = _mm256_inserti128_si256(
+                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(in + 3 * i + 16 * part))),
+                _mm_loadu_si128((const __m128i *)(in + 3 * i + 48 + 16 * part)), 1);
+        for (int channel = 0; channel < 3; channel++) {
+            const __m256i mixed = in_turns(thirds, channel, 2, second, third);
+            _mm256_storeu_si256((__m256i *)(planes[channel] + i), _mm256_shuffle_epi8(mixed, order[channel]));
+        }
     }
     split_plain(in + 3 * i, count - i, red + i, green + i, blue + i);
 }
@@ -325,27 +406,78 @@ AVX2 static void split_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *red, ui
 AVX2 static void join_avx2(const uint8_t *red, const uint8_t *green, const uint8_t *blue, ptrdiff_t count,
                            uint8_t *out) {
     const uint8_t *planes[3] = {red, green, blue};
-    __m256i masks[3][3];
+    const __m256i second = each_third(1, 16), third = each_third(2, 16);
+    __m256i order[3];
     ptrdiff_t i = 0;
-    for (int channel = 0; channel < 3; channel++)
-        for (int third = 0; third < 3; third++)
-            masks[channel][third] = _mm256_broadcastsi128_si256(join_mask(channel, third));
+    for (int channel = 0; channel < 3; channel++) {
+        int8_t mask[16];
+        for (int pixel = 0; pixel < 16; pixel++) mask[(3 * pixel + channel) % 16] = (int8_t)pixel;
+        order[channel] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)mask));
+    }
     for (; i + 32 <= count; i += 32) {
-        __m256i channels[3];
+        __m256i mixed[3];
         for (int channel = 0; channel < 3; channel++)
-            channels[channel] = _mm256_loadu_si256((const __m256i *)(planes[channel] + i));
-        for (int third = 0; third < 3; third++) {
-            __m256i both = _mm256_or_si256(_mm256_or_si256(_mm256_shuffle_epi8(channels[0], masks[0][third]),
-                                                           _mm256_shuffle_epi8(channels[1], masks[1][third])),
-                                           _mm256_shuffle_epi8(channels[2], masks[2][third]));
-            _mm_storeu_si128((__m128i *)(out + 3 * i + 16 * third), _mm256_castsi256_si128(both));
-            _mm_storeu_si128((__m128i *)(out + 3 * i + 48 + 16 * third), _mm256_extracti128_si256(both, 1));
+            mixed[channel] = _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(planes[channel] + i)),
+                                                 order[channel]);
+        for (int part = 0; part < 3; part++) {
+            const __m256i both = in_turns(mixed, part, 1, second, third);
+            _mm_storeu_si128((__m128i *)(out + 3 * i + 16 * part), _mm256_castsi256_si128(both));
+            _mm_storeu_si128((__m128i *)(out + 3 * i + 48 + 16 * part), _mm256_extracti128_si256(both, 1));
         }
     }
     join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
 }
 
-/* The next three do whole groups of 16 pixels: planes have room for them. */
+SSE4 static void sums_sse4(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) {
+    __m128i second, third, sums[3] = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()};
+    int8_t masks[2][16];
+    ptrdiff_t i = 0;
+    for (int at = 0; at < 16; at++) {
+        masks[0][at] = (int8_t)(at % 3 == 1 ? -1 : 0);
+        masks[1][at] = (int8_t)(at % 3 == 2 ? -1 : 0);
+    }
+    second = _mm_loadu_si128((const __m128i *)masks[0]);
+    third = _mm_loadu_si128((const __m128i *)masks[1]);
+    for (; i + 48 <= count; i += 48) {
+        __m128i thirds[3];
+        for (int part = 0; part < 3; part++)
+            thirds[part] = _mm_loadu_si128((const __m128i *)(in + i + 16 * part));
+        for (int part = 0; part < 3; part++) {
+            __m128i mixed = _mm_blendv_epi8(thirds[part], thirds[(part + 2) % 3], second);
+            mixed = _mm_blendv_epi8(mixed, thirds[(part + 1) % 3], third);
+            sums[part] = _mm_add_epi64(sums[part], _mm_sad_epu8(mixed, _mm_setzero_si128()));
+        }
+    }
+    for (int part = 0; part < 3; part++) {
+        uint64_t lanes[2];
+        _mm_storeu_si128((__m128i *)lanes, sums[part]);
+        sum[part] += lanes[0] + lanes[1];
+    }
+    sums_plain(in + i, count - i, sum);
+}
+
+AVX2 static void sums_avx2(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) {
+    const __m256i second = each_third(1, 32), third = each_third(2, 32);
+    __m256i sums[3] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    ptrdiff_t i = 0;
+    for (; i + PERIOD <= count; i += PERIOD) {
+        __m256i thirds[3];
+        for (int part = 0; part < 3; part++)
+            thirds[part] = _mm256_loadu_si256((const __m256i *)(in + i + 32 * part));
+        for (int part = 0; part < 3; part++) {
+            const __m256i mixed = in_turns(thirds, 2 * part, 1, second, third);
+            sums[part] = _mm256_add_epi64(sums[part], _mm256_sad_epu8(mixed, _mm256_setzero_si256()));
+        }
+    }
+    for (int part = 0; part < 3; part++) {
+        uint64_t lanes[4];
+        _mm256_storeu_si256((__m256i *)lanes, sums[part]);
+        sum[part] += lanes[0] + lanes[1] + lanes[2] + lanes[3];
+    }
+    sums_plain(in + i, count - i, sum);
+}
+
+/* The next ones do whole groups of pixels: planes have room for them. */
 
 SSE4 ALWAYS_INLINE __m128i gray_eight(__m128i red, __m128i green, __m128i blue) {
     const __m128i one = _mm_set1_epi16(1);
@@ -357,32 +489,38 @@ SSE4 ALWAYS_INLINE __m128i gray_eight(__m128i red, __m128i green, __m128i blue) 
     return _mm_packs_epi32(_mm_srli_epi32(low, 15), _mm_srli_epi32(high, 15));
 }
 
-AVX2 ALWAYS_INLINE __m256i gray_sixteen(__m256i red, __m256i green, __m256i blue) {
-    const __m256i one = _mm256_set1_epi16(1);
-    const __m256i first = _mm256_set1_epi32(RED | GREEN << 16);
-    const __m256i second = _mm256_set1_epi32(BLUE | HALF << 16);
-    __m256i low = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi16(red, green), first),
-                                   _mm256_madd_epi16(_mm256_unpacklo_epi16(blue, one), second));
-    __m256i high = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpackhi_epi16(red, green), first),
-                                    _mm256_madd_epi16(_mm256_unpackhi_epi16(blue, one), second));
-    return _mm256_packs_epi32(_mm256_srli_epi32(low, 15), _mm256_srli_epi32(high, 15));
+/* A weight in two signed bytes. */
+#define UPPER(weight) (((weight) + 128) >> 8)
+#define LOWER(weight) ((weight) - 256 * UPPER(weight))
+
+AVX2 ALWAYS_INLINE __m256i two_bytes(int first, int second) {
+    return _mm256_set1_epi16((short)((first & 255) | second * 256));
+}
+
+/* Of the halves of 16 bits of 16 pixels: carrying from the lower sums to the upper ones leaves out only what
+ * the shift would. */
+AVX2 ALWAYS_INLINE __m256i gray_sixteen(__m256i red_green, __m256i blue_one) {
+    const __m256i upper =
+        _mm256_add_epi16(_mm256_maddubs_epi16(red_green, two_bytes(UPPER(RED), UPPER(GREEN))),
+                         _mm256_maddubs_epi16(blue_one, two_bytes(UPPER(BLUE), HALF / 256)));
+    const __m256i lower =
+        _mm256_add_epi16(_mm256_maddubs_epi16(red_green, two_bytes(LOWER(RED), LOWER(GREEN))),
+                         _mm256_maddubs_epi16(blue_one, two_bytes(LOWER(BLUE), 0)));
+    return _mm256_srli_epi16(_mm256_add_epi16(upper, _mm256_srai_epi16(lower, 8)), 7);
+}
+
+AVX2 ALWAYS_INLINE void gray_thirtytwo(__m256i red, __m256i green, __m256i blue, __m256i gray[2]) {
+    const __m256i one = _mm256_set1_epi8(1);
+    gray[0] = gray_sixteen(_mm256_unpacklo_epi8(red, green), _mm256_unpacklo_epi8(blue, one));
+    gray[1] = gray_sixteen(_mm256_unpackhi_epi8(red, green), _mm256_unpackhi_epi8(blue, one));
 }
 
 SSE4 ALWAYS_INLINE __m128i load_eight(const uint8_t *in) {
     return _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)in));
 }
 
-AVX2 ALWAYS_INLINE __m256i load_sixteen(const uint8_t *in) {
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)in));
-}
-
 SSE4 ALWAYS_INLINE void store_eight(uint8_t *out, __m128i values) {
     _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(values, values));
-}
-
-AVX2 ALWAYS_INLINE void store_sixteen(uint8_t *out, __m256i values) {
-    __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi16(values, values), 0x08);
-    _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(packed));
 }
 
 SSE4 static void gray_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
@@ -397,11 +535,15 @@ SSE4 static void gray_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8
 
 AVX2 static void gray_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                            ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += 16) {
-        __m256i gray = gray_sixteen(load_sixteen(red + i), load_sixteen(green + i), load_sixteen(blue + i));
-        store_sixteen(red + i, gray);
-        store_sixteen(green + i, gray);
-        store_sixteen(blue + i, gray);
+    for (ptrdiff_t i = 0; i < count; i += 32) {
+        __m256i gray[2];
+        gray_thirtytwo(_mm256_loadu_si256((const __m256i *)(red + i)),
+                       _mm256_loadu_si256((const __m256i *)(green + i)),
+                       _mm256_loadu_si256((const __m256i *)(blue + i)), gray);
+        const __m256i found = _mm256_packus_epi16(gray[0], gray[1]);
+        _mm256_storeu_si256((__m256i *)(red + i), found);
+        _mm256_storeu_si256((__m256i *)(green + i), found);
+        _mm256_storeu_si256((__m256i *)(blue + i), found);
     }
 }
 
@@ -421,14 +563,25 @@ SSE4 static void saturate_sse4(uint8_t *restrict red, uint8_t *restrict green, u
 
 AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                                ptrdiff_t count, hw_factor factor) {
-    const __m256i scale = _mm256_set1_epi16(factor.scale), part = _mm256_set1_epi16(factor.factor);
-    for (ptrdiff_t i = 0; i < count; i += 16) {
+    if (factor.scale > 127) {
+        /* No signed byte. */
+        saturate_plain(red, green, blue, count, factor);
+        return;
+    }
+    const __m256i scale = two_bytes(factor.scale, -factor.scale), part = _mm256_set1_epi16(factor.factor);
+    for (ptrdiff_t i = 0; i < count; i += 32) {
         uint8_t *places[3] = {red + i, green + i, blue + i};
-        __m256i values[3] = {load_sixteen(red + i), load_sixteen(green + i), load_sixteen(blue + i)};
-        __m256i gray = gray_sixteen(values[0], values[1], values[2]);
+        __m256i values[3], gray[2];
+        for (int channel = 0; channel < 3; channel++)
+            values[channel] = _mm256_loadu_si256((const __m256i *)places[channel]);
+        gray_thirtytwo(values[0], values[1], values[2], gray);
+        const __m256i base = _mm256_packus_epi16(gray[0], gray[1]);
         for (int channel = 0; channel < 3; channel++) {
-            __m256i away = _mm256_mullo_epi16(_mm256_sub_epi16(values[channel], gray), scale);
-            store_sixteen(places[channel], _mm256_adds_epi16(gray, _mm256_mulhrs_epi16(away, part)));
+            __m256i low = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(values[channel], base), scale);
+            __m256i high = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(values[channel], base), scale);
+            low = _mm256_adds_epi16(gray[0], _mm256_mulhrs_epi16(low, part));
+            high = _mm256_adds_epi16(gray[1], _mm256_mulhrs_epi16(high, part));
+            _mm256_storeu_si256((__m256i *)places[channel], _mm256_packus_epi16(low, high));
         }
     }
 }
@@ -461,6 +614,112 @@ AVX2 static void line_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, lin
         _mm256_storeu_si256((__m256i *)(out + i), _mm256_packus_epi16(low, high));
     }
     line_plain(in + i, out + i, count - i, line);
+}
+
+SSE4 static void stretch_sse4(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
+    const __m128i zero = _mm_setzero_si128(), half = _mm_set1_epi16(128);
+    ptrdiff_t first = 0;
+    for (; first + PERIOD <= count; first += PERIOD) {
+        for (int i = 0; i < PERIOD; i += 16) {
+            const __m128i low = _mm_loadu_si128((const __m128i *)(by->low + i));
+            const __m128i whole = _mm_loadu_si128((const __m128i *)(by->whole + i));
+            const __m128i upper = _mm_loadu_si128((const __m128i *)(by->upper + i));
+            const __m128i lower = _mm_loadu_si128((const __m128i *)(by->lower + i));
+            const __m128i above = _mm_subs_epu8(_mm_loadu_si128((const __m128i *)(in + first + i)), low);
+            const __m128i left = _mm_unpacklo_epi8(zero, above), right = _mm_unpackhi_epi8(zero, above);
+            const __m128i left_sum = _mm_add_epi16(_mm_mulhi_epu16(left, _mm_unpacklo_epi8(lower, upper)),
+                                                   _mm_mullo_epi16(left, _mm_unpacklo_epi8(whole, zero)));
+            const __m128i right_sum = _mm_add_epi16(_mm_mulhi_epu16(right, _mm_unpackhi_epi8(lower, upper)),
+                                                    _mm_mullo_epi16(right, _mm_unpackhi_epi8(whole, zero)));
+            _mm_storeu_si128((__m128i *)(out + first + i),
+                             _mm_packus_epi16(_mm_srli_epi16(_mm_add_epi16(left_sum, half), 8),
+                                              _mm_srli_epi16(_mm_add_epi16(right_sum, half), 8)));
+        }
+    }
+    stretch_plain(in + first, out + first, count - first, by);
+}
+
+AVX2 static void stretch_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const spread *by) {
+    const __m256i zero = _mm256_setzero_si256(), half = _mm256_set1_epi16(128);
+    __m256i low[3], whole[3][2], part[3][2];
+    ptrdiff_t first = 0;
+    for (int v = 0; v < 3; v++) {
+        const __m256i wholes = _mm256_loadu_si256((const __m256i *)(by->whole + 32 * v));
+        const __m256i upper = _mm256_loadu_si256((const __m256i *)(by->upper + 32 * v));
+        const __m256i lower = _mm256_loadu_si256((const __m256i *)(by->lower + 32 * v));
+        low[v] = _mm256_loadu_si256((const __m256i *)(by->low + 32 * v));
+        whole[v][0] = _mm256_unpacklo_epi8(wholes, zero);
+        whole[v][1] = _mm256_unpackhi_epi8(wholes, zero);
+        part[v][0] = _mm256_unpacklo_epi8(lower, upper);
+        part[v][1] = _mm256_unpackhi_epi8(lower, upper);
+    }
+    for (; first + PERIOD <= count; first += PERIOD) {
+        for (int v = 0; v < 3; v++) {
+            const __m256i values = _mm256_loadu_si256((const __m256i *)(in + first + 32 * v));
+            const __m256i above = _mm256_subs_epu8(values, low[v]);
+            const __m256i left = _mm256_unpacklo_epi8(zero, above), right = _mm256_unpackhi_epi8(zero, above);
+            const __m256i left_sum =
+                _mm256_add_epi16(_mm256_mulhi_epu16(left, part[v][0]), _mm256_mullo_epi16(left, whole[v][0]));
+            const __m256i right_sum = _mm256_add_epi16(_mm256_mulhi_epu16(right, part[v][1]),
+                                                       _mm256_mullo_epi16(right, whole[v][1]));
+            _mm256_storeu_si256((__m256i *)(out + first + 32 * v),
+                                _mm256_packus_epi16(_mm256_srli_epi16(_mm256_add_epi16(left_sum, half), 8),
+                                                    _mm256_srli_epi16(_mm256_add_epi16(right_sum, half), 8)));
+        }
+    }
+    stretch_plain(in + first, out + first, count - first, by);
+}
+
+SSE4 static void extremes_sse4(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
+    if (count < PERIOD) {
+        extremes_plain(in, count, low, high);
+        return;
+    }
+    __m128i least[6], most[6];
+    for (int v = 0; v < 6; v++) {
+        least[v] = _mm_loadu_si128((const __m128i *)(low + 16 * v));
+        most[v] = _mm_loadu_si128((const __m128i *)(high + 16 * v));
+    }
+    for (ptrdiff_t i = 0; i < count; i += PERIOD) {
+        /* Some twice, at places that are as good: pixels have three bytes, and on a plane all places are
+         * alike. */
+        const uint8_t *place = in + (i + PERIOD <= count ? i : count - PERIOD);
+        for (int v = 0; v < 6; v++) {
+            const __m128i values = _mm_loadu_si128((const __m128i *)(place + 16 * v));
+            least[v] = _mm_min_epu8(least[v], values);
+            most[v] = _mm_max_epu8(most[v], values);
+        }
+    }
+    for (int v = 0; v < 6; v++) {
+        _mm_storeu_si128((__m128i *)(low + 16 * v), least[v]);
+        _mm_storeu_si128((__m128i *)(high + 16 * v), most[v]);
+    }
+}
+
+AVX2 static void extremes_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high) {
+    if (count < PERIOD) {
+        extremes_plain(in, count, low, high);
+        return;
+    }
+    __m256i least[3], most[3];
+    for (int v = 0; v < 3; v++) {
+        least[v] = _mm256_loadu_si256((const __m256i *)(low + 32 * v));
+        most[v] = _mm256_loadu_si256((const __m256i *)(high + 32 * v));
+    }
+    for (ptrdiff_t i = 0; i < count; i += PERIOD) {
+        /* Some twice, at places that are as good: pixels have three bytes, and on a plane all places are
+         * alike. */
+        const uint8_t *place = in + (i + PERIOD <= count ? i : count - PERIOD);
+        for (int v = 0; v < 3; v++) {
+            const __m256i values = _mm256_loadu_si256((const __m256i *)(place + 32 * v));
+            least[v] = _mm256_min_epu8(least[v], values);
+            most[v] = _mm256_max_epu8(most[v], values);
+        }
+    }
+    for (int v = 0; v < 3; v++) {
+        _mm256_storeu_si256((__m256i *)(low + 32 * v), least[v]);
+        _mm256_storeu_si256((__m256i *)(high + 32 * v), most[v]);
+    }
 }
 
 SSE4 ALWAYS_INLINE __m128i part_eight(__m128i range, __m128i part) {
@@ -505,48 +764,71 @@ SSE4 static void turn_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8
     }
 }
 
-AVX2 ALWAYS_INLINE __m256i part_sixteen(__m256i range, __m256i part) {
-    part = _mm256_min_epi16(_mm256_max_epi16(part, _mm256_setzero_si256()), _mm256_set1_epi16(SEXTANT));
-    return _mm256_mulhrs_epi16(_mm256_slli_epi16(range, 3), part);
+/* Of 16 hues `range` times the part that a channel has of it, by its hues' distance from `middle`. */
+AVX2 ALWAYS_INLINE __m256i near_sixteen(__m256i range, __m256i hue, int middle) {
+    const __m256i away = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16((short)middle)));
+    const __m256i part = _mm256_subs_epu16(_mm256_set1_epi16(2 * SEXTANT), away);
+    return _mm256_mulhrs_epi16(range, _mm256_min_epi16(part, _mm256_set1_epi16(SEXTANT)));
 }
 
+AVX2 ALWAYS_INLINE __m256i far_sixteen(__m256i range, __m256i hue, int middle) {
+    const __m256i away = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16((short)middle)));
+    const __m256i part = _mm256_subs_epu16(away, _mm256_set1_epi16(SEXTANT));
+    return _mm256_mulhrs_epi16(range, _mm256_min_epi16(part, _mm256_set1_epi16(SEXTANT)));
+}
+
+/* To the nearest: as divisors are below 2 * SEXTANT, none lies in the middle. */
 AVX2 ALWAYS_INLINE __m256i quotient_eight(__m256i above, __m256i below) {
-    __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(above), _mm256_set1_ps((float)SEXTANT));
-    __m256 found = _mm256_div_ps(scaled, _mm256_cvtepi32_ps(below));
-    return _mm256_cvttps_epi32(_mm256_add_ps(found, _mm256_set1_ps(0.5f)));
+    return _mm256_cvtps_epi32(_mm256_div_ps(_mm256_cvtepi32_ps(above), _mm256_cvtepi32_ps(below)));
 }
 
 AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                            ptrdiff_t count, uint16_t turn) {
-    const int more = turn < SEXTANT ? turn + CIRCLE - SEXTANT : turn - SEXTANT;
-    const __m256i zero = _mm256_setzero_si256(), one = _mm256_set1_epi16(1);
-    const __m256i sextant = _mm256_set1_epi16(SEXTANT);
-    for (ptrdiff_t i = 0; i < count; i += 16) {
-        const __m256i r = load_sixteen(red + i), g = load_sixteen(green + i), b = load_sixteen(blue + i);
-        const __m256i high = _mm256_max_epi16(_mm256_max_epi16(r, g), b);
-        const __m256i low = _mm256_min_epi16(_mm256_min_epi16(r, g), b);
-        const __m256i range = _mm256_sub_epi16(high, low), divisor = _mm256_max_epi16(range, one);
-        const __m256i is_red = _mm256_cmpeq_epi16(r, high), is_green = _mm256_cmpeq_epi16(g, high);
-        __m256i side = _mm256_blendv_epi8(_mm256_sub_epi16(r, g), _mm256_sub_epi16(b, r), is_green);
-        side = _mm256_blendv_epi8(side, _mm256_sub_epi16(g, b), is_red);
-        side = _mm256_add_epi16(side, range);
-        __m256i start =
-            _mm256_blendv_epi8(_mm256_set1_epi16(4 * SEXTANT), _mm256_set1_epi16(2 * SEXTANT), is_green);
-        start = _mm256_andnot_si256(is_red, start);
-        const __m256i part = _mm256_packs_epi32(
-            quotient_eight(_mm256_unpacklo_epi16(side, zero), _mm256_unpacklo_epi16(divisor, zero)),
-            quotient_eight(_mm256_unpackhi_epi16(side, zero), _mm256_unpackhi_epi16(divisor, zero)));
-        __m256i hue = _mm256_add_epi16(_mm256_add_epi16(part, start), _mm256_set1_epi16((short)more));
-        hue = _mm256_min_epu16(hue, _mm256_sub_epi16(hue, _mm256_set1_epi16(CIRCLE)));
-        const __m256i from_cyan = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16(3 * SEXTANT)));
-        const __m256i from_green = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16(2 * SEXTANT)));
-        const __m256i from_blue = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16(4 * SEXTANT)));
-        const __m256i two = _mm256_set1_epi16(2 * SEXTANT);
-        store_sixteen(red + i,
-                      _mm256_add_epi16(low, part_sixteen(range, _mm256_sub_epi16(from_cyan, sextant))));
-        store_sixteen(green + i,
-                      _mm256_add_epi16(low, part_sixteen(range, _mm256_sub_epi16(two, from_green))));
-        store_sixteen(blue + i, _mm256_add_epi16(low, part_sixteen(range, _mm256_sub_epi16(two, from_blue))));
+    /* Sides are from -1 to 1 here, where they are from 0 to 2 in `turn`. */
+    const int more = turn < SEXTANT ? turn + CIRCLE : turn;
+    const __m256i zero = _mm256_setzero_si256(), eight = _mm256_set1_epi16(8);
+    /* As starts are multiples of 256, only the upper bytes of their sums with `more` differ. */
+    const __m256i rest = _mm256_set1_epi8((char)(more & 255));
+    const __m256i starts[3] = {_mm256_set1_epi8((char)(more >> 8)),
+                               _mm256_set1_epi8((char)((more + 2 * SEXTANT) >> 8)),
+                               _mm256_set1_epi8((char)((more + 4 * SEXTANT) >> 8))};
+    for (ptrdiff_t i = 0; i < count; i += 32) {
+        const __m256i r = _mm256_loadu_si256((const __m256i *)(red + i));
+        const __m256i g = _mm256_loadu_si256((const __m256i *)(green + i));
+        const __m256i b = _mm256_loadu_si256((const __m256i *)(blue + i));
+        const __m256i high = _mm256_max_epu8(_mm256_max_epu8(r, g), b);
+        const __m256i low = _mm256_min_epu8(_mm256_min_epu8(r, g), b);
+        const __m256i range = _mm256_sub_epi8(high, low);
+        const __m256i is_red = _mm256_cmpeq_epi8(r, high), is_green = _mm256_cmpeq_epi8(g, high);
+        const __m256i next = _mm256_blendv_epi8(_mm256_blendv_epi8(r, b, is_green), g, is_red);
+        const __m256i last = _mm256_blendv_epi8(_mm256_blendv_epi8(g, r, is_green), b, is_red);
+        const __m256i start =
+            _mm256_blendv_epi8(_mm256_blendv_epi8(starts[2], starts[1], is_green), starts[0], is_red);
+        __m256i reds[2], greens[2], blues[2];
+        for (int half = 0; half < 2; half++) {
+            const __m256i pair = half ? _mm256_unpackhi_epi8(next, last) : _mm256_unpacklo_epi8(next, last);
+            const __m256i side = _mm256_maddubs_epi16(pair, two_bytes(8, -8));
+            const __m256i wide = half ? _mm256_unpackhi_epi8(range, zero) : _mm256_unpacklo_epi8(range, zero);
+            const __m256i eightfold = _mm256_slli_epi16(wide, 3);
+            /* 2**19 sides over 2**7 ranges: the part of a sextant. */
+            const __m256i divisor = _mm256_slli_epi16(_mm256_max_epi16(eightfold, eight), 4);
+            const __m256i part = _mm256_packs_epi32(
+                quotient_eight(_mm256_unpacklo_epi16(zero, side), _mm256_unpacklo_epi16(divisor, zero)),
+                quotient_eight(_mm256_unpackhi_epi16(zero, side), _mm256_unpackhi_epi16(divisor, zero)));
+            __m256i hue = half ? _mm256_unpackhi_epi8(rest, start) : _mm256_unpacklo_epi8(rest, start);
+            hue = _mm256_add_epi16(hue, part);
+            /* Below a circle, the difference is the larger as it is taken for a number without sign. */
+            hue = _mm256_min_epu16(hue, _mm256_sub_epi16(hue, _mm256_set1_epi16(CIRCLE)));
+            reds[half] = far_sixteen(eightfold, hue, 3 * SEXTANT);
+            greens[half] = near_sixteen(eightfold, hue, 2 * SEXTANT);
+            blues[half] = near_sixteen(eightfold, hue, 4 * SEXTANT);
+        }
+        _mm256_storeu_si256((__m256i *)(red + i),
+                            _mm256_add_epi8(low, _mm256_packus_epi16(reds[0], reds[1])));
+        _mm256_storeu_si256((__m256i *)(green + i),
+                            _mm256_add_epi8(low, _mm256_packus_epi16(greens[0], greens[1])));
+        _mm256_storeu_si256((__m256i *)(blue + i),
+                            _mm256_add_epi8(low, _mm256_packus_epi16(blues[0], blues[1])));
     }
 }
 
@@ -573,9 +855,8 @@ AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8
 
 VARIANTS(void, fold, (const uint8_t *in, uint8_t *out, ptrdiff_t count, int threshold, uint8_t mask),
          (in, out, count, threshold, mask))
-VARIANTS(uint32_t, total, (const uint8_t *in, ptrdiff_t count), (in, count))
-VARIANTS(void, extend, (const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high),
-         (in, count, low, high))
+VARIANTS(void, powers, (const double *logarithms, double exponent, double factor, double *out),
+         (logarithms, exponent, factor, out))
 
 typedef struct {
     void (*table)(const uint8_t *, uint8_t *, ptrdiff_t, const uint8_t *);
@@ -586,13 +867,25 @@ typedef struct {
     void (*gray)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t);
     void (*saturate)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, hw_factor);
     void (*turn)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, uint16_t);
-    uint32_t (*total)(const uint8_t *, ptrdiff_t);
-    void (*extend)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
+    void (*stretch)(const uint8_t *, uint8_t *, ptrdiff_t, const spread *);
+    void (*sums)(const uint8_t *, ptrdiff_t, uint64_t *);
+    void (*extremes)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
+    void (*powers)(const double *, double, double, double *);
 } kernels;
 
 #define KERNELS(table, variant)                                                                              \
-    {table,          fold_##variant,     line_##variant, split_##variant, join_##variant,                    \
-     gray_##variant, saturate_##variant, turn_##variant, total_##variant, extend_##variant}
+    {table,                                                                                                  \
+     fold_##variant,                                                                                         \
+     line_##variant,                                                                                         \
+     split_##variant,                                                                                        \
+     join_##variant,                                                                                         \
+     gray_##variant,                                                                                         \
+     saturate_##variant,                                                                                     \
+     turn_##variant,                                                                                         \
+     stretch_##variant,                                                                                      \
+     sums_##variant,                                                                                         \
+     extremes_##variant,                                                                                     \
+     powers_##variant}
 
 static const kernels variants[] = {
     KERNELS(table_plain, plain),
@@ -609,11 +902,34 @@ static uint8_t rounded(double value) {
     return (uint8_t)(value <= 0 ? 0 : value >= 255 ? 255 : (int)(value + 0.5));
 }
 
-static void autocontrast_table(int low, int high, uint8_t *table) {
-    int range = high - low;
+/* 255 * gain * (value / 255) ** gamma. pow is asked only where it might make another byte. */
+static void gamma_table(const kernels *run, double gamma, double gain, workspace *work, uint8_t *table) {
+    double found[256];
+    if (!work->has_logarithms) {
+        for (int value = 1; value < 256; value++) work->logarithms[value] = log2(value / 255.0);
+        work->has_logarithms = 1;
+    }
+    run->powers(work->logarithms, gamma, 255.0 * gain, found);
+    found[0] = gamma > 0 ? 0 : 255.0 * gain;
     for (int value = 0; value < 256; value++) {
-        int from_low = value < low ? 0 : value > high ? range : value - low;
-        table[value] = (uint8_t)(range ? (2 * 255 * from_low + range) / (2 * range) : value);
+        const double one = found[value] < 256 ? found[value] : 256;
+        const double beyond = one + 0.5 - (int)(one + 0.5);
+        if (beyond < 1e-6 || beyond > 1 - 1e-6)
+            table[value] = rounded(255.0 * gain * pow(value / 255.0, gamma));
+        else
+            table[value] = rounded(one);
+    }
+}
+
+/* What takes low to 0 and high to 255; where they are the same, all stays. */
+static void spread_of(int low, int high, spread *by, int first, int step) {
+    const uint32_t range = (uint32_t)(high > low ? high - low : 255);
+    const uint32_t quotient = (255 * 65536 + range - 1) / range;
+    for (int i = first; i < PERIOD; i += step) {
+        by->low[i] = (uint8_t)(high > low ? low : 0);
+        by->whole[i] = (uint8_t)(quotient >> 16);
+        by->upper[i] = (uint8_t)(quotient >> 8);
+        by->lower[i] = (uint8_t)quotient;
     }
 }
 
@@ -650,9 +966,10 @@ static ptrdiff_t groups(ptrdiff_t pixels) {
     return (pixels + GROUP - 1) / GROUP * GROUP;
 }
 
-/* Steps that do the same to all bytes. */
+/* Steps that need no planes. */
 static int is_flat(const step *one) {
-    return one->kind == FOLD || one->kind == LINE || (one->kind == TABLE && one->same);
+    return one->kind == FOLD || one->kind == LINE || one->kind == STRETCH ||
+           (one->kind == TABLE && one->same);
 }
 
 static void apply_flat(const kernels *run, const step *one, const uint8_t *in, uint8_t *out,
@@ -660,6 +977,7 @@ static void apply_flat(const kernels *run, const step *one, const uint8_t *in, u
     switch (one->kind) {
     case TABLE: run->table(in, out, count, one->table[0]); break;
     case LINE: run->line(in, out, count, one->line); break;
+    case STRETCH: run->stretch(in, out, count, &one->spread[3]); break;
     default: run->fold(in, out, count, one->threshold, one->mask);
     }
 }
@@ -673,22 +991,41 @@ static void apply_planes(const kernels *run, const step *one, uint8_t (*planes)[
     case TURN: run->turn(planes[0], planes[1], planes[2], count, one->turn); break;
     default:
         for (int channel = 0; channel < 3; channel++) {
-            if (is_flat(one))
-                apply_flat(run, one, planes[channel], planes[channel], count);
-            else
-                run->table(planes[channel], planes[channel], count, one->table[channel]);
+            uint8_t *plane = planes[channel];
+            if (one->kind == STRETCH) {
+                run->stretch(plane, plane, count, &one->spread[channel]);
+            } else if (is_flat(one)) {
+                apply_flat(run, one, plane, plane, count);
+            } else {
+                run->table(plane, plane, count, one->table[channel]);
+            }
         }
     }
 }
 
+/* Of a plane. */
 static void measure(const kernels *run, int wanted, int channel, const uint8_t *plane, ptrdiff_t count,
                     statistics *found) {
-    if (wanted == SUMS)
-        found->sum[channel] += run->total(plane, count);
-    else if (wanted == RANGE)
-        run->extend(plane, count, &found->low[channel], &found->high[channel]);
-    else if (wanted == HISTOGRAM)
+    if (wanted == SUMS) {
+        uint64_t sums[3] = {0, 0, 0};
+        run->sums(plane, count, sums);
+        found->sum[channel] += sums[0] + sums[1] + sums[2];
+    } else if (wanted == RANGE) {
+        run->extremes(plane, count, found->low[channel], found->high[channel]);
+    } else if (wanted == HISTOGRAM) {
         count_bytes(plane, count, found->histogram[channel]);
+    }
+}
+
+/* Of pixels of three channels. */
+static void measure_pixels(const kernels *run, int wanted, const uint8_t *in, ptrdiff_t pixels,
+                           statistics *found) {
+    if (wanted == SUMS)
+        run->sums(in, 3 * pixels, found->sum);
+    else if (wanted == RANGE)
+        run->extremes(in, 3 * pixels, found->low[3], found->high[3]);
+    else if (wanted == HISTOGRAM)
+        count_pixels(in, pixels, found->histogram);
 }
 
 static void run_block(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
@@ -701,22 +1038,17 @@ static void run_block(image_run *image, int wanted, const uint8_t *in, uint8_t *
         for (ptrdiff_t i = 0; i < image->steps; i++)
             apply_flat(run, &work->steps[i], i ? out : in, out, pixels * channels);
         in = image->steps ? out : in;
-        if (wanted == NOTHING) return;
-        if (channels == 1) {
+        if (channels == 1)
             measure(run, wanted, 0, in, pixels, &work->found);
-            return;
-        }
-        if (wanted == HISTOGRAM) {
-            count_pixels(in, pixels, work->found.histogram);
-            return;
-        }
+        else
+            measure_pixels(run, wanted, in, pixels, &work->found);
+        return;
     }
     run->split(in, pixels, work->planes[0], work->planes[1], work->planes[2]);
-    for (ptrdiff_t i = 0; i < image->steps && !flat; i++)
-        apply_planes(run, &work->steps[i], work->planes, pixels);
+    for (ptrdiff_t i = 0; i < image->steps; i++) apply_planes(run, &work->steps[i], work->planes, pixels);
     for (int channel = 0; channel < 3; channel++)
         measure(run, wanted, channel, work->planes[channel], pixels, &work->found);
-    if (image->steps && !flat) run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
+    run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
 }
 
 /* The steps so far, over all pixels, with what is wanted to be known of the result. */
@@ -725,11 +1057,9 @@ static void pass(image_run *image, int wanted) {
     ptrdiff_t length = source->width * source->size;
     statistics *found = &image->work->found;
     if (wanted == HISTOGRAM) memset(found->histogram, 0, sizeof found->histogram);
-    for (int channel = 0; channel < 3; channel++) {
-        found->sum[channel] = 0;
-        found->low[channel] = 255;
-        found->high[channel] = 0;
-    }
+    memset(found->sum, 0, sizeof found->sum);
+    memset(found->low, 255, sizeof found->low);
+    memset(found->high, 0, sizeof found->high);
     for (ptrdiff_t row = 0; row < source->height; row++) {
         for (ptrdiff_t first = 0; first < source->width; first += BLOCK) {
             ptrdiff_t pixels = source->width - first < BLOCK ? source->width - first : BLOCK;
@@ -745,12 +1075,17 @@ static void pass(image_run *image, int wanted) {
     }
 }
 
-/* What a fold or a line makes of every byte. */
-static void tabulate(const step *light, uint8_t *table) {
-    for (int value = 0; value < 256; value++)
-        table[value] = light->kind == LINE
-                           ? on_line((uint8_t)value, light->line)
-                           : (uint8_t)((value >= light->threshold ? 255 - value : value) & light->mask);
+/* What a step that is no table makes of every byte. */
+static void tabulate(const step *light, int channel, uint8_t *table) {
+    for (int value = 0; value < 256; value++) {
+        const uint8_t byte = (uint8_t)value;
+        if (light->kind == LINE)
+            table[value] = on_line(byte, light->line);
+        else if (light->kind == STRETCH)
+            table[value] = on_spread(byte, &light->spread[channel], 0);
+        else
+            table[value] = (uint8_t)((value >= light->threshold ? 255 - value : value) & light->mask);
+    }
 }
 
 /* Tables behind the steps so far: one table with what can be one in front of it. */
@@ -759,8 +1094,11 @@ static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
     while (image->steps) {
         step *last = &steps[image->steps - 1];
         if (last->kind == FOLD || last->kind == LINE) {
-            tabulate(last, last->table[0]);
+            tabulate(last, 0, last->table[0]);
             last->same = 1;
+        } else if (last->kind == STRETCH) {
+            for (int channel = 0; channel < 3; channel++) tabulate(last, channel, last->table[channel]);
+            last->same = image->source.size == 1;
         } else if (last->kind != TABLE) {
             break;
         }
@@ -787,7 +1125,7 @@ static void add_light(image_run *image, const step *light) {
     step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
     if (last && last->kind == TABLE) {
         uint8_t tables[3][256];
-        tabulate(light, tables[0]);
+        tabulate(light, 0, tables[0]);
         add_tables(image, tables, 1);
     } else {
         image->work->steps[image->steps++] = *light;
@@ -820,6 +1158,20 @@ static void add_line(image_run *image, float factor, double offset) {
     }
 }
 
+static void extremes_of(const statistics *found, int channel, int *low, int *high) {
+    *low = 255;
+    *high = 0;
+    for (int i = 0; i < PERIOD; i++) {
+        const int place = i - i % 3 + channel;
+        const uint8_t lows[2] = {found->low[channel][i], found->low[3][place]};
+        const uint8_t highs[2] = {found->high[channel][i], found->high[3][place]};
+        for (int which = 0; which < 2; which++) {
+            *low = lows[which] < *low ? lows[which] : *low;
+            *high = highs[which] > *high ? highs[which] : *high;
+        }
+    }
+}
+
 static double mean_gray(const image_run *image) {
     const uint64_t *sum = image->work->found.sum;
     double pixels = (double)image->source.height * (double)image->source.width;
@@ -843,15 +1195,19 @@ static void add(image_run *image, int operation, const float *arguments) {
         add_line(image, arguments[0], mean_gray(image) * (1.0 - factor));
         return;
     case HW_GAMMA:
-        for (int value = 0; value < 256; value++)
-            tables[0][value] = rounded(255.0 * gain * pow(value / 255.0, factor));
+        gamma_table(image->run, factor, gain, image->work, tables[0]);
         add_tables(image, tables, 1);
         return;
     case HW_AUTOCONTRAST:
         pass(image, RANGE);
-        for (int channel = 0; channel < channels; channel++)
-            autocontrast_table(found->low[channel], found->high[channel], tables[channel]);
-        add_tables(image, tables, channels == 1);
+        one = &image->work->steps[image->steps++];
+        one->kind = STRETCH;
+        for (int channel = 0; channel < 3; channel++) {
+            int low, high;
+            extremes_of(found, channels == 1 ? 0 : channel, &low, &high);
+            spread_of(low, high, &one->spread[channel], 0, 1);
+            spread_of(low, high, &one->spread[3], channel, 3);
+        }
         return;
     case HW_EQUALIZE:
         pass(image, HISTOGRAM);

@@ -27,7 +27,7 @@ enum {
     HW_OPERATIONS = 12,
 };
 
-/* Bytes that hw_pointwise_run needs at `work` for programs of this length. */
+/* Bytes that hw_pointwise_run needs at `work` for programs of this length, zeros before the first run. */
 size_t hw_pointwise_work(ptrdiff_t length);
 
 /* Runs `length` operations with two arguments each; out has no gaps, and may be the picture itself if that
