@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+from highway.cli import main
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -38,6 +40,12 @@ class Document:
             for line in text.splitlines()
             if line.strip()
         ]
+
+    def run_commands(self, *names):
+        """Run those of its commands here that are called so."""
+        for words in self.command_lines():
+            if words[:1] == ["highway"] and words[1] in names:
+                assert main(words[1:]) == 0, words
 
     def missing_files(self):
         """What it links to, or names, and is not there."""

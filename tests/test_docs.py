@@ -102,12 +102,14 @@ def place(tmp_path, monkeypatch):
 def test_python_blocks_run_one_after_the_other(place, name):
     document = Document(name)
     shown = {}
+    document.run_commands("pack")
     try:
         document.run([text for text in document.blocks("python") if not PROGRAM.match(text)], shown)
     finally:
         for value in shown.values():
             if isinstance(value, Pipeline):
                 value.stop()
+    document.run_commands("store")
     if name == DISTRIBUTED.name:
         assert shown["batches"] == 5
     if name == TRANSFORMS.name:

@@ -1,5 +1,6 @@
 """What the README shows is there and runs: every Python block in order, every command line, every file."""
 
+import importlib.util
 import re
 
 import numpy as np
@@ -26,9 +27,15 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     voc_folder(tmp_path / "VOCdevkit" / "VOC2012", {f"{number:03}": dog for number in range(20)})
     monkeypatch.chdir(tmp_path)
     shown = {}
+    blocks = README.blocks("python")
+    assert len(blocks) > 3
+    if importlib.util.find_spec("plyvel") is None:
+        # It has no wheels for every Python.
+        blocks = [text for text in blocks if "LevelDB" not in text]
+    else:
+        README.run_commands("pack")
     try:
-        assert len(README.blocks("python")) > 3
-        README.run(README.blocks("python"), shown)
+        README.run(blocks, shown)
     finally:
         for value in shown.values():
             if isinstance(value, Pipeline):
