@@ -137,6 +137,7 @@ def extensions():
             "crew.c",
             "files.c",
             "jpeg_decoder.c",
+            "jpeg_encoder.c",
             "jpeg_sequential.c",
             "jpeg_entropy.c",
             "jpeg_header.c",

@@ -11,6 +11,7 @@ BAD_FILE: int
 NO_MEMORY: int
 
 def library_version() -> str: ...
+def encode(pixels: NDArray[np.uint8], quality: int) -> bytes: ...
 
 class Images:
     def __init__(

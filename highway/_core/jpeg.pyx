@@ -11,6 +11,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 import numpy as np
@@ -60,6 +61,12 @@ cdef extern from "jpeg_decoder.h" nogil:
     int64_t hw_jpeg_by_library(const hw_jpeg *decoder)
     int hw_jpeg_library_version()
 
+cdef extern from "jpeg_encoder.h" nogil:
+    int hw_jpeg_encode(
+        const uint8_t *pixels, Py_ssize_t stride, int height, int width, int channels, int quality, uint8_t **file,
+        size_t *size, char *message
+    )
+
 cdef extern from "crew.h" nogil:
     enum: HW_AHEAD
 
@@ -106,6 +113,7 @@ cdef extern from "crew.h" nogil:
 
 cdef enum:
     LONGEST_SIDE = 1 << 16  # of an image
+    LONGEST_JPEG = 65500  # as libjpeg has it
     UNUSED = -1  # slot of a sample that nobody wants
 
 cdef uint8_t NOTHING = 0
@@ -122,6 +130,56 @@ def library_version():
     """Version of libjpeg-turbo that the core was compiled with, as text: ``"2.1.5"``."""
     cdef int version = hw_jpeg_library_version()
     return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
+
+
+def encode(const uint8_t[:, :, :] pixels not None, int quality):
+    """A JPEG file of a picture; without the GIL.
+
+    Parameters
+    ----------
+    pixels : uint8 (H, W, C), rows packed
+        C is 3 (RGB; the file has colours of half the height and width) or 1 (grey). Sides are 1 to 65500.
+    quality : int
+        1 to 100, as libjpeg scales its tables.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ValueError
+        The picture or the quality is none of these.
+    MemoryError
+    """
+    cdef Py_ssize_t height = pixels.shape[0], width = pixels.shape[1], channels = pixels.shape[2]
+    cdef uint8_t *file = NULL
+    cdef size_t size = 0
+    cdef int status
+    cdef char message[HW_MESSAGE_SIZE]
+    if not (1 <= height <= LONGEST_JPEG and 1 <= width <= LONGEST_JPEG and (channels == 1 or channels == 3)):
+        raise ValueError(f"jpeg.encode: a picture of {height} x {width} x {channels}; expected 1 to {LONGEST_JPEG} "
+                         "pixels on a side, and 1 or 3 channels")
+    if (channels > 1 and pixels.strides[2] != 1) or (width > 1 and pixels.strides[1] != channels):
+        raise ValueError(
+            f"jpeg.encode: strides {pixels.strides[1]} and {pixels.strides[2]} in a row of {channels} channels; expected "
+            "packed rows, copy the array first"
+        )
+    if not 1 <= quality <= 100:
+        raise ValueError(f"jpeg.encode: quality is {quality}; expected 1 to 100")
+    with nogil:
+        status = hw_jpeg_encode(
+            &pixels[0, 0, 0], pixels.strides[0], <int> height, <int> width, <int> channels, quality, &file, &size,
+            message,
+        )
+    if status == HW_NO_MEMORY:
+        raise MemoryError("jpeg.encode: no memory for the file")
+    if status != HW_OK:
+        raise ValueError(f"jpeg.encode: a picture {message.decode('utf-8', 'replace')}")
+    try:
+        return PyBytes_FromStringAndSize(<const char *> file, <Py_ssize_t> size)
+    finally:
+        free(file)
 
 
 cdef class Images:

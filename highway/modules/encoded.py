@@ -57,7 +57,7 @@ class Encoded(ImageReader):
     ArgumentError
         The encoding is none of these, or the reader is another one, or does not turn pictures upright.
     MissingPackageError
-        PIL, which writes JPEG and PNG, is not installed.
+        The reader has masks, and PIL, which writes them, is not installed.
     """
 
     keeps_shown = True
@@ -73,7 +73,7 @@ class Encoded(ImageReader):
         self._reader = reader
         self.encoding = encoding
         size = _size_and_quality(encoding)
-        self._quality: int | None = None
+        self._quality = _QUALITY
         samples: Samples
         if size is None:
             side, samples = _LOOKED_AT, _Originals(files, self.name)
@@ -81,7 +81,7 @@ class Encoded(ImageReader):
         else:
             (side, self._quality), samples = size, files
             nbytes = 3 * side * side
-        if size is not None or files.masked:
+        if files.masked:
             pillow(self.name)
         order = reader.order
         super().__init__(
@@ -129,13 +129,13 @@ class Encoded(ImageReader):
             made.note(made.shown._replace(targets=made.shown.windows.astype(np.int32)), None)
         else:
             files = [
-                _encoded(image[:height, :width], "JPEG", quality=self._quality)
+                jpeg.encode(image[:height, :width], self._quality)
                 for image, (width, height) in zip(made.images, targets, strict=True)
             ]
             masks = None
             if made.masks is not None:
                 masks = [
-                    _encoded(mask[:height, :width], "PNG")
+                    _png(mask[:height, :width])
                     for mask, (width, height) in zip(made.masks, targets, strict=True)
                 ]
         made.masks = None
@@ -257,16 +257,13 @@ class _MasksToPNG(Masks):
             except (DecodeError, ReadError) as error:
                 failures[row] = error
                 continue
-            self._pngs[index] = _encoded(mask, "PNG")
+            self._pngs[index] = _png(mask)
         return failures
 
 
-def _encoded(pixels: NDArray[np.uint8], format: str, **options: Any) -> bytes:
-    image = pillow("Encoded").fromarray(
-        np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-    )
+def _png(mask: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
-    image.save(file, format, **options)
+    pillow("Encoded").fromarray(np.ascontiguousarray(mask)).save(file, "PNG")
     return file.getvalue()
 
 
