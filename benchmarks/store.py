@@ -248,13 +248,13 @@ class Turns:
         ]
 
     def notes(self) -> list[str]:
-        """How busy others kept the machine meanwhile."""
+        """Processor time, and how busy others kept the machine meanwhile."""
+        costs = ", ".join(f"{row.label} {1e3 * row.cpu_milliseconds():.0f}" for row in self.rows)
         busy = [result["others_cores"] for row in self.rows for result in row.results]
-        if max(busy) <= 0.1:
-            return []
-        return [
-            f"{self.job}: other processes kept {statistics.mean(busy):.2f} cores busy (at most {max(busy):.2f})."
-        ]
+        told = f"{self.job}: microseconds of processor time a record: {costs}."
+        if max(busy) > 0.1:
+            told += f" Other processes kept {statistics.mean(busy):.2f} cores busy (at most {max(busy):.2f})."
+        return ["", told]
 
     def record(self) -> dict[str, Any]:
         return {
@@ -386,25 +386,11 @@ class Photographs:
         stored.variants, files.variants, files.label = (str(store),), ("",), "files"
 
     def pack(self, encoding: str, store: Path) -> dict[str, float]:
-        """`highway pack`: seconds, the processor's seconds, most memory that was resident, and bytes of the store."""
-        command = [sys.executable, "-m", "highway", "pack", self.copies, store, "--encoding", encoding]
-        with only(self.cores), tempfile.TemporaryFile() as told:
-            began = time.perf_counter()
-            process = subprocess.Popen([*map(str, command)], stdout=told, stderr=told)
-            _, status, used = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - began
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                told.seek(0)
-                raise SystemExit(
-                    f"store.py: highway pack --encoding {encoding} failed:\n{told.read().decode()}"
-                )
-        return {
-            "seconds": seconds,
-            "cpu_seconds": used.ru_utime + used.ru_stime,
-            "peak_megabytes": used.ru_maxrss * 1024 / 1e6,
-            "megabytes": sum(path.stat().st_size for path in store.iterdir()) / 1e6,
-        }
+        """`highway pack`: seconds, the processor's seconds, most memory that was resident, and size of the store."""
+        with only(self.cores):
+            told = run_script(sys.executable, "packing.py", self.copies, store, encoding)
+        found: dict[str, float] = json.loads(told)
+        return found | {"megabytes": sum(path.stat().st_size for path in store.iterdir()) / 1e6}
 
     def settle(self) -> None:
         self.turns.settle()
@@ -425,8 +411,7 @@ class Photographs:
         size = sum(os.path.getsize(path) for path in self.paths) / 1e6
         told = [
             "",
-            f"Packing {len(self.paths)} photographs of {size:.0f} MB, the start of Python included, "
-            f"{len(self.cores)} cores:",
+            f"Packing {len(self.paths)} photographs of {size:.0f} MB, {len(self.cores)} cores:",
             "",
             "| encoding | photographs/s | cores busy | peak memory, MB | MB of the store |",
             "| --- | --: | --: | --: | --: |",
