@@ -830,9 +830,9 @@ def test_transport_measures_chains_against_bare_sockets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", ["soak.py", "transport.py", "participants/chain.py", "participants/job_chain.py"]
+    "script", ["soak.py", "store.py", "transport.py", "participants/chain.py", "participants/job_chain.py"]
 )
-def test_help_of_the_chains(script):
+def test_help_of_the_others(script):
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr
     assert "--" in done.stdout
@@ -856,3 +856,72 @@ def test_soak_watches_every_process(tmp_path):
     figures = json.loads(result.read_text())["figures"]
     assert set(figures) == {"source", "sink", "worker 1", "worker 2"}
     assert all(1 < figure["median"] <= figure["peak"] for figure in figures.values())
+
+
+def test_store_measures_reading_writing_and_states(folder, tmp_path):
+    pytest.importorskip("plyvel", reason="plyvel is not installed")
+    written = {"--json": tmp_path / "store.json", "--markdown": tmp_path / "store.md"}
+    small = ["--records", 64, "--written", 64, "--rounds", 2, "--seconds", 0.05, "--folder", tmp_path]
+    arguments = [*small, *(part for pair in written.items() for part in pair)]
+    done = run("store.py", folder, "--no-photos", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert written["--markdown"].read_text() == done.stdout
+    figures = json.loads(written["--json"].read_text())["figures"]
+    for job, others in (("stored", {"plyvel"}), ("memory", {"memcpy"})):
+        assert {"highway", *others} <= set(figures[job])
+        for row in figures[job].values():
+            assert [one["status"] for one in row["rounds"]] == ["ok", "ok"]
+    assert {one["records"] for rounds in figures["writing"].values() for one in rounds} == {64}
+    readers = {"ArrayReader", "ImageFileReader", "LevelDBSource", "ListReader", "VOCReader"}
+    assert set(figures["states"]) == readers
+    assert "| stored records, " in done.stdout and "| writing, " in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"store.json", "store.md"}
+    assert run("store.py", "--records", 63).returncode == 2
+
+
+def record_batch(records, numbers, *, mirrored, apart=0.0):
+    """Windows of records, normalized, at differing places."""
+    mean, std = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
+    found = []
+    for place, number in enumerate(numbers):
+        top, left = place % 33, place * 7 % 33
+        window = records[number, top : top + 224, left : left + 224]
+        if mirrored and place % 2:
+            window = window[:, ::-1]
+        found.append(((window / 255 - mean) / std).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.stack(found), np.float32) + np.float32(apart)
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "wrong_label", "apart", "reason"),
+    [
+        (True, 0, 0.0, None),
+        (True, 1, 0.0, "is no window of that record"),
+        (True, 0, 1e-4, "is no window of that record"),
+        (False, 0, 0.0, "0 of 16 images are mirrored"),
+    ],
+)
+def test_images_must_be_windows_of_their_records(
+    participants, tmp_path, mirrored, wrong_label, apart, reason
+):
+    jobs, module = participants("jobs"), participants("records")
+    rng = np.random.default_rng(0)
+    records = rng.integers(0, 128, (16, 256, 256, 3), dtype=np.uint8) + np.arange(
+        0, 128, 8, dtype=np.uint8
+    ).reshape(16, 1, 1, 1)
+    np.save(tmp_path / "images.npy", records)
+    judge = module.RecordProof(jobs.RECORD_JOBS["stored"], str(tmp_path))
+    images = record_batch(records, range(16), mirrored=mirrored, apart=apart)
+    labels = (np.arange(16) + wrong_label) % 16
+
+    def judged():
+        judge.check(images, labels)
+        judge.look(images, labels)
+        judge.conclude()
+
+    if reason is None:
+        judged()
+        assert judge.looked_at == 16 and judge.mirrored == 8
+    else:
+        with pytest.raises(ValueError, match=reason):
+            judged()

@@ -1,14 +1,16 @@
-"""Batches from a thread pool, for the peers that are a decoder and not a loader: one task fills one batch."""
+"""Batches from a thread pool, for the peers that are no loader: one task fills one batch."""
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
+from typing import TypeVar
 
 import numpy as np
 from jobs import Job, list_files
 
 FillSample = Callable[[str, random.Random, np.ndarray], None]
+Made = TypeVar("Made")
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -31,19 +33,25 @@ def thread_batches(
     paths, labels, _ = list_files(directory)
     label_array = np.array(labels, np.int64)
 
-    def make(task: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        number, indices = task
+    def make(number: int, indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
         rng = random.Random(seed * 1_000_003 + number)
         images = np.empty(job.batch_shape(len(indices)), job.dtype)
         for index, out in zip(indices, images, strict=True):
             fill(paths[index], rng, out)
         return images, label_array[indices]
 
+    return pooled(make, index_batches(len(paths), job.batch_size, seed), threads)
+
+
+def pooled(
+    make: Callable[[int, list[int]], Made], tasks: Iterable[list[int]], threads: int
+) -> Iterator[Made]:
+    """What `make(number, task)` returns for each task, in order; at most 2 * `threads` tasks ahead."""
     pool = ThreadPool(threads)
     ahead = deque()
     try:
-        for task in enumerate(index_batches(len(paths), job.batch_size, seed)):
-            ahead.append(pool.apply_async(make, (task,)))
+        for task in enumerate(tasks):
+            ahead.append(pool.apply_async(make, task))
             if len(ahead) >= 2 * threads:
                 yield ahead.popleft().get()
     finally:

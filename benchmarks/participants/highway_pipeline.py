@@ -7,21 +7,20 @@ from jobs import Job
 
 from highway.engine import Pipeline
 from highway.modules import Augmentations, ImageFileReader
-from highway.transforms import FlipX, Normalize, RandomResizedCrop
+from highway.transforms import CenterFit, FlipX, Normalize, RandomResizedCrop
 
 
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); there is one variant."""
-    shape = (job.height, job.width)
-    if job.name == "fit":
-        reader = ImageFileReader(directory, job.batch_size, shape, seed=seed, workers=threads)
-        augmentations = Augmentations([FlipX()], seed=seed)
+    """Endless (images, labels); the variant "" reads the files, any other is a store that they were packed into."""
+    shape, fit, steps = (job.height, job.width), CenterFit(), [FlipX()]
+    if job.name == "rrc":
+        fit, steps = RandomResizedCrop(), [FlipX(), Normalize()]
+    if variant:
+        from highway.modules import LevelDBImageReader as Reader
     else:
-        reader = ImageFileReader(
-            directory, job.batch_size, shape, fit=RandomResizedCrop(), seed=seed, workers=threads
-        )
-        augmentations = Augmentations([FlipX(), Normalize()], seed=seed)
-    with Pipeline([reader, augmentations]) as pipeline:
+        Reader = ImageFileReader
+    reader = Reader(variant or directory, job.batch_size, shape, fit=fit, seed=seed, workers=threads)
+    with Pipeline([reader, Augmentations(steps, seed=seed)]) as pipeline:
         yield from pipeline

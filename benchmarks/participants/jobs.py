@@ -1,4 +1,4 @@
-"""The two jobs every participant does, and the list of files they do them on."""
+"""The two jobs every participant does, the list of files they do them on, and jobs on records that are decoded."""
 
 import os
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Job:
-    """What a participant is asked to make, endlessly, from a folder of class folders of JPEGs.
+    """What a participant is asked to make, endlessly, from a folder of class folders of JPEGs, or of records.
 
     Attributes
     ----------
     name : str
-        "fit" or "rrc".
+        "fit", "rrc", "stored" or "memory".
     text : str
         The job in words.
     batch_size : int
@@ -55,6 +55,20 @@ JOBS = {
         "float32",
     ),
 }
+
+RECORD_JOBS = {
+    name: Job(
+        name,
+        f"crop 224 + flip + normalize, {text}, float32 NCHW, batches of 64",
+        64,
+        224,
+        224,
+        "NCHW",
+        "float32",
+    )
+    for name, text in (("stored", "of records in a store"), ("memory", "of an array in memory"))
+}
+"""Those of store.py, on a folder that `records.py` describes."""
 
 
 def list_files(directory: str) -> tuple[list[str], list[int], list[str]]:

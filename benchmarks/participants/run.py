@@ -20,9 +20,10 @@ import traceback
 from collections.abc import Iterator
 
 import numpy as np
-from jobs import JOBS, Job, list_files
+from jobs import JOBS, RECORD_JOBS, Job, list_files
 from process_tree import cpu_seconds, machine_seconds, peak_megabytes
 from proof import Proof
+from records import RecordProof
 
 LOOKED_AT = 256
 
@@ -89,12 +90,17 @@ def attempt(options: argparse.Namespace) -> dict:
     imported = time.perf_counter() - began
     result = {"versions": versions(options.distribution), "import_seconds": imported}
     try:
-        job = JOBS[options.job]
-        paths, labels, _ = list_files(options.dir)
-        grids = np.loadtxt(options.grids).reshape(len(paths), 4, 5, 3) if options.grids else None
+        job = (JOBS | RECORD_JOBS)[options.job]
+        if options.job in RECORD_JOBS:
+            # who returns no images says how that is looked at
+            proof = getattr(participant, "proof", RecordProof)(job, options.dir)
+        else:
+            paths, labels, _ = list_files(options.dir)
+            grids = np.loadtxt(options.grids).reshape(len(paths), 4, 5, 3) if options.grids else None
+            proof = Proof(job, labels, grids)
         made = participant.batches(options.dir, job, options.threads, options.variant, options.seed)
         with contextlib.closing(made):
-            result |= measure(made, job, Proof(job, labels, grids), options.warmup, options.seconds)
+            result |= measure(made, job, proof, options.warmup, options.seconds)
     except Exception as error:  # likewise
         return result | {
             "status": "failed",
@@ -109,8 +115,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("module", help="module of this folder, for instance opencv_threads")
-    parser.add_argument("--job", choices=sorted(JOBS), required=True)
-    parser.add_argument("--dir", required=True, help="folder of class folders of JPEGs")
+    parser.add_argument("--job", choices=[*JOBS, *RECORD_JOBS], required=True)
+    parser.add_argument("--dir", required=True, help="folder of class folders of JPEGs, or of records")
     parser.add_argument("--threads", type=int, required=True, help="threads or worker processes")
     parser.add_argument("--variant", default="", help="one of the variants that the module's docstring names")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the timed part")
