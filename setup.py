@@ -150,6 +150,8 @@ def extensions():
         extension("warp", "pixels.c", "warper.c"),
         extension("wire", "msgpack.c"),
         extension("checksum", "crc32c.c"),
+        extension("spans", "crc32c.c", "pixels.c", "windows.c"),
+        extension("tables", "crc32c.c", "sorted_table.c"),
     ]
 
 

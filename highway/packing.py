@@ -149,11 +149,11 @@ def _samples(reader: StoreReader) -> Iterator[Batch]:
     """Every sample, as a batch of its own."""
     with reader:
         for number in range(len(reader)):
-            (record,) = reader.read([number])
-            if isinstance(record, CorruptStoreError):
-                raise CorruptStoreError(f"{record} (highway store repair saves the others)")
+            found = reader.read([number])
+            for error in found.errors.values():
+                raise CorruptStoreError(f"{error} (highway store repair saves the others)")
             slots = Slots(reader.schema, 1)
-            slots.put([0], [record])
+            slots.put(found.rows, found)
             yield slots.batch(epoch=0, seq=0, indices=np.array([number]))
 
 

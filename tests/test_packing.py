@@ -457,7 +457,8 @@ def stored(path):
         reader = StoreReader(path, "test", allow_incomplete=True)
         try:
             with reader:
-                return [bytes(record.value) for record in reader.read(range(len(reader)))]
+                spans = reader.read(range(len(reader))).spans
+                return [bytes(spans[number]) for number in range(len(spans))]
         finally:
             reader.close()
     return []

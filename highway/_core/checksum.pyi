@@ -1,9 +1,3 @@
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 def crc32c(data: Buffer, before: int) -> int: ...
-def crc32c_of(values: tuple[bytes, ...], skipped: int, out: NDArray[np.uint32]) -> None: ...
-def place(
-    values: tuple[bytes, ...], at: NDArray[np.int64], out: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> None: ...

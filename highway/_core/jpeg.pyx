@@ -162,8 +162,8 @@ def encode(const uint8_t[:, :, :] pixels not None, int quality):
                          "pixels on a side, and 1 or 3 channels")
     if (channels > 1 and pixels.strides[2] != 1) or (width > 1 and pixels.strides[1] != channels):
         raise ValueError(
-            f"jpeg.encode: strides {pixels.strides[1]} and {pixels.strides[2]} in a row of {channels} channels; expected "
-            "packed rows, copy the array first"
+            f"jpeg.encode: strides {pixels.strides[1]} and {pixels.strides[2]} in a row of {channels} channels; "
+            "expected packed rows, copy the array first"
         )
     if not 1 <= quality <= 100:
         raise ValueError(f"jpeg.encode: quality is {quality}; expected 1 to 100")

@@ -16,7 +16,6 @@ from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source
 from highway.errors import (
     ArgumentError,
-    CorruptStoreError,
     EmptyDatasetError,
     PipelineStateError,
 )
@@ -30,9 +29,6 @@ from highway.store.sharing import SharedStore
 from highway.store.writing import StoreWriter
 
 __all__ = ["LevelDBSink", "LevelDBSource"]
-
-_GROUP_BYTES = 256 << 10
-"""Records that are read together: small ones many, large ones alone, whose memory is then used again for the next."""
 
 
 class LevelDBSink(Outlet):
@@ -331,25 +327,11 @@ class LevelDBSource(OrderedSource):
 
     def _read(self, slots: Slots, rows: NDArray[np.intp], indices: NDArray[np.int64]) -> NDArray[np.intp]:
         """Put these records into those slots; the slots whose records are damaged."""
-        damaged, errors = [], {}
-        group = max(1, _GROUP_BYTES // self._store.schema.nbytes)
-        for first in range(0, len(rows), group):
-            numbers = indices[first : first + group].tolist()
-            good, records = [], []
-            for row, number, record in zip(
-                rows[first : first + group].tolist(), numbers, self._store.read(numbers), strict=True
-            ):
-                if isinstance(record, CorruptStoreError):
-                    damaged.append(row)
-                    errors[number] = record
-                else:
-                    good.append(row)
-                    records.append(record)
-            if good:
-                slots.put(good, records)
-        if errors:
-            self._losses.note(errors)
-        return np.array(damaged, np.intp)
+        records = self._store.read(indices)
+        slots.put(rows[records.rows], records)
+        if records.errors:
+            self._losses.note({int(indices[row]): error for row, error in records.errors.items()})
+        return rows[[*records.errors]]
 
     def _replace(self, slots: Slots, bad: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]) -> None:
         """Put other records into the bad slots, and their numbers into `indices`."""

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from highway._core import jpeg
 from highway.arguments import flag, number
-from highway.errors import ArgumentError, CorruptStoreError, EmptyDatasetError, HighwayError
+from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import Masks
 from highway.modules.objects import Objects
 from highway.modules.samples import Part, Samples
-from highway.store.records import Record, Schema
+from highway.store.records import Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -187,7 +187,8 @@ class _RecordPart(Part):
     def __init__(self, samples: _Records, owner: str, mask_fill: int, max_pixels: int) -> None:
         self._samples = samples
         self._schema: Schema = samples.store.reader.schema
-        self._found: dict[int, Record] = {}
+        # By number: the records that were read with it, and which of them it is.
+        self._found: dict[int, tuple[Records, int]] = {}
         self._place = {column.name: place for place, column in enumerate(self._schema.columns)}
         self._masks = _StoredMasks(self, mask_fill, max_pixels, owner) if samples.masked else None
 
@@ -197,28 +198,26 @@ class _RecordPart(Part):
 
     def file(self, index: int, name: str) -> memoryview:
         """A file of a sample, by the name of its column."""
-        record = self._found[index]
-        return record.file(record.places[self._place[name]])
+        records, place = self._found[index]
+        return records.file(place, self._place[name])
 
     def read(
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-        wrong: dict[int, HighwayError] = {}
-        found: list[bytes | memoryview | None] = [None] * len(indices)
-        numbers = indices.tolist()
+        files: list[bytes | memoryview | None] = [None] * len(indices)
         with self._samples.store.reader as reader:
-            records = reader.read(numbers)
-        for row, (index, record) in enumerate(zip(numbers, records, strict=True)):
-            if isinstance(record, CorruptStoreError):
-                wrong[row] = record
-            else:
-                self._found[index] = record
-                found[row] = self.file(index, "images")
-        return decoder.read_contents(found, oriented, turn), wrong
+            records = reader.read(indices)
+        for place, row in enumerate(records.rows.tolist()):
+            index = int(indices[row])
+            self._found[index] = records, place
+            files[row] = self.file(index, "images")
+        return decoder.read_contents(files, oriented, turn), {**records.errors}
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
-        keys = [self._found[index].key for index in indices.tolist()]
-        return [str(index) if key is None else key for index, key in zip(indices.tolist(), keys, strict=True)]
+        # Each reading of records has its keys at once.
+        keys = {id(records): records.keys() for records, _ in self._found.values()}
+        found = [(index, *self._found[index]) for index in indices.tolist()]
+        return [keys[id(records)][place] or str(index) for index, records, place in found]
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
         place = self._place.get("labels")
@@ -232,7 +231,8 @@ class _RecordPart(Part):
         # Of a damaged record nothing is known.
         known = np.array([index in self._found for index in indices.tolist()], np.bool_)
         counts = np.zeros(len(indices), np.int64)
-        counts[known] = [self._found[index].rows for index in indices[known].tolist()]
+        found = [self._found[index] for index in indices[known].tolist()]
+        counts[known] = [records.counts()[place] for records, place in found]
         columns = {
             column.name: self._column(indices[known], place)
             for place, column in enumerate(self._schema.columns)
@@ -244,7 +244,7 @@ class _RecordPart(Part):
     def _column(self, indices: NDArray[np.int64], place: int) -> NDArray[Any]:
         """Rows of a column, of one sample after the other."""
         column = self._schema.columns[place]
-        rows = [self._schema.view(self._found[index], place) for index in indices.tolist()]
+        rows = [records.view(at, place) for records, at in map(self._found.__getitem__, indices.tolist())]
         return np.concatenate([np.empty((0, *column.shape), column.dtype), *rows], dtype=column.dtype)
 
     @property

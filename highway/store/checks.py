@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from highway._core.spans import Spans
 from highway.errors import CorruptStoreError, StoreError
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import Lock, names_in, open_leveldb, plyvel_for, private_view, told
@@ -74,10 +75,9 @@ def verify(path: str | os.PathLike[str], bad: Callable[[int, str], None]) -> tup
     try:
         with reader:
             for number in range(len(reader)):
-                (found,) = reader.read([number], checked=True)
-                if isinstance(found, CorruptStoreError):
+                for error in reader.read([number], checked=True).errors.values():
                     damaged += 1
-                    bad(number, str(found))
+                    bad(number, str(error))
     finally:
         reader.close()
     return damaged, len(reader)
@@ -150,8 +150,11 @@ def _saved(db: Any, plyvel: Any, name: str, target: str) -> Repaired:
                 if value is None:
                     continue
                 schema = schema or schema_in(value, number)
+                found = schema.check(Spans([value]), np.array([number]))
+                if found.errors:
+                    continue
                 slots = Slots(schema, 1)
-                slots.put([0], [schema.read(value, number)])
+                slots.put(found.rows, found)
             except (CorruptStoreError, plyvel.Error):
                 continue
             if writer is None:

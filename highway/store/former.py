@@ -16,7 +16,7 @@ from highway.errors import (
 from highway.msgpack_numpy import decode_msgpack_numpy
 from highway.store.marks import Mark
 from highway.store.opening import told
-from highway.store.records import MAGIC, Record, Schema
+from highway.store.records import MAGIC, Schema
 
 __all__ = ["FormerRecords"]
 
@@ -71,8 +71,8 @@ class FormerRecords:
             ) from None
         self.mark = Mark(len(self._keys), True, schema, None, "", (0, 1))
 
-    def read(self, number: int) -> Record:
-        """A record; raises CorruptStoreError, or what plyvel raises."""
+    def read(self, number: int) -> bytes:
+        """A record as this Highway writes it; raises CorruptStoreError, or what plyvel raises."""
         value = self._db.get(self._keys[number], verify_checksums=True, fill_cache=False)
         if value is None:
             raise CorruptStoreError("it is gone")
@@ -81,7 +81,7 @@ class FormerRecords:
         batch = _batch(value, self._texts[number])
         if Schema.of(batch, "a store") != schema:
             raise CorruptStoreError(f"its arrays are {Schema.of(batch, 'a store')}; expected {schema}")
-        return schema.read(schema.records(batch, number, [0])[0], number)
+        return schema.records(batch, number, [0])[0]
 
 
 def _numbers(keys: Iterable[bytes]) -> list[tuple[int, bytes]] | None:

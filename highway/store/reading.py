@@ -7,11 +7,16 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.spans import Spans
+from highway._core.tables import Tables
 from highway.errors import CorruptStoreError, IncompleteStoreError, StoreError
 from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import Lock, View, names_in, open_leveldb, plyvel_for, private_view, told
-from highway.store.records import Record, Schema, key_of, number_of, schema_in
+from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
 __all__ = ["StoreReader"]
 
@@ -68,13 +73,14 @@ class StoreReader:
         self._guard = threading.Lock()
         self._db: Any = None
         self._view: View | None = None
+        self._former: FormerRecords | None = None
+        self._tables: Tables | None = None
         # Before the lock, which is a file that nobody wants in some other folder.
         names_in(self.path, owner)
         self._lock = Lock(self.path, shared=True, owner=owner)
         try:
             self._view = private_view(self.path, owner)
             self._db = open_leveldb(self._view.folder, owner, shown=self.path)
-            self._former: FormerRecords | None = None
             self.mark = self._opened(allow_incomplete)
         except BaseException:
             self._end()
@@ -99,6 +105,8 @@ class StoreReader:
         if mark is None:
             self._former = FormerRecords(self._db, self._plyvel, self.path, self._owner)
             return self._former.mark
+        assert self._view is not None
+        self._tables = _mapped(self._view.folder)
         found = mark.samples if self._short and mark.complete else self._count()
         if not mark.complete:
             if not allow_incomplete:
@@ -152,42 +160,37 @@ class StoreReader:
         if last:
             self._end()
 
-    def read(self, numbers: Sequence[int], *, checked: bool = False) -> list[Record | CorruptStoreError]:
-        """Records, as they were written; only inside of ``with reader``.
+    def read(self, numbers: Sequence[int] | NDArray[np.int64], *, checked: bool = False) -> Records:
+        """Records, as they were written; only inside of ``with reader``, but what comes stays.
+
+        They lie in the tables, which are mapped, and are not copied. What is not found there comes from LevelDB.
 
         Parameters
         ----------
-        numbers : sequence of int
+        numbers : int64 (N,)
         checked : bool
-            Look at the checksums of LevelDB too: those of the records cover all that is in them.
-
-        Returns
-        -------
-        list of Record or CorruptStoreError
-            The error where a record is gone, or damaged.
+            Have LevelDB look at its checksums too: those of the records cover all that is in them.
         """
-        found: dict[int, Record | CorruptStoreError | str] = {}
-        values = {}
-        for number in numbers:
+        wanted = np.asarray(numbers, np.int64)
+        spans = Spans([None] * len(wanted)) if self._tables is None or checked else self._tables.find(wanted)
+        errors: dict[int, CorruptStoreError] = {}
+        for row in spans.missing():
+            number = int(wanted[row])
             try:
                 if self._former is not None:
-                    found[number] = self._former.read(number)
-                    continue
-                value: bytes | None = self._db.get(key_of(number), verify_checksums=checked, fill_cache=False)
-                if value is None:
-                    found[number] = "it is gone"
+                    value: bytes | None = self._former.read(number)
                 else:
-                    values[number] = value
+                    value = self._db.get(key_of(number), verify_checksums=checked, fill_cache=False)
+                if value is not None:
+                    spans.put(row, value)
             except (self._plyvel.Error, CorruptStoreError) as error:
-                found[number] = told(error)
-        if values:
-            found.update(zip(values, self.schema.read_all([*values.values()], [*values]), strict=True))
-        return [self._told(number, found[number]) for number in numbers]
-
-    def _told(self, number: int, found: Record | CorruptStoreError | str) -> Record | CorruptStoreError:
-        if isinstance(found, Record):
-            return found
-        return CorruptStoreError(f"{self._owner}: record {number} of {self.path!r} is damaged: {found}")
+                errors[row] = CorruptStoreError(told(error))
+        found = self.schema.check(spans, wanted)
+        for row, reason in (found.errors | errors).items():
+            found.errors[row] = CorruptStoreError(
+                f"{self._owner}: record {wanted[row]} of {self.path!r} is damaged: {reason}"
+            )
+        return found
 
     def close(self) -> None:
         """End; threads that read are let finish what they are in."""
@@ -205,3 +208,12 @@ class StoreReader:
         if self._view is not None:
             self._view.remove()
         self._lock.release()
+
+
+def _mapped(folder: str) -> Tables | None:
+    """The tables of a LevelDB; None where one is damaged, or unusual: LevelDB reads then, and tells what is wrong."""
+    names = [name for name in os.listdir(folder) if name.endswith((".ldb", ".sst"))]
+    try:
+        return Tables([os.fsencode(os.path.join(folder, name)) for name in names])
+    except (OSError, ValueError):
+        return None

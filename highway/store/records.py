@@ -27,17 +27,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core import spans as spans_
 from highway._core import wire
-from highway._core.checksum import crc32c, crc32c_of, place
+from highway._core.checksum import crc32c
+from highway._core.spans import Spans, check_records, place
 from highway.batch import Batch, empty
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
-__all__ = ["Column", "Record", "Schema", "Slots", "key_of", "number_of", "schema_in"]
+__all__ = ["Column", "Records", "Schema", "Slots", "key_of", "number_of", "schema_in"]
 
 MAGIC = b"HWR\x01"
 _HEAD = struct.Struct("<4sIQIIII")
 _CHECKED = struct.Struct("<QIIII")
-_UNCHECKED = 8  # bytes in front of what the checksum is of
 _NONE = 2**32 - 1
 _EXTRA, _RAGGED, _ENCODED = 1, 2, 4
 _LENGTH = 8  # bytes in front of an encoded file
@@ -127,13 +128,12 @@ class Schema:
         ]
         self.packed = wire.pack([applied, keyed, offset, table])
         self._head = _HEAD.size + len(self.packed)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a record without what is ragged or encoded in it, and without its key; 1 or more."""
-        return self._head + sum(
-            column.nbytes for column in self.columns if not (column.ragged or column.encoded)
-        )
+        self._sizes = np.array([column.nbytes for column in self.columns], np.int64)
+        kinds = [
+            spans_.FILE if column.encoded else spans_.RAGGED if column.ragged else spans_.PLAIN
+            for column in self.columns
+        ]
+        self._kinds = np.array(kinds, np.uint8)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and self.packed == other.packed
@@ -236,102 +236,120 @@ class Schema:
             crc = crc32c(piece, crc)
         return b"".join([MAGIC, crc.to_bytes(4, "little"), *pieces])
 
-    def read(self, value: bytes, number: int) -> Record:
-        """A record, checked.
+    def check(self, spans: Spans, numbers: NDArray[np.int64]) -> Records:
+        """Records, as they lie in memory, compared with what was written.
 
-        Raises
-        ------
-        CorruptStoreError
-            It differs from what was written.
+        Parameters
+        ----------
+        spans : Spans of N
+            Where there is nothing, the record is gone.
+        numbers : int64 (N,)
         """
-        (found,) = self.read_all((value,), (number,))
-        if isinstance(found, CorruptStoreError):
-            raise found
-        return found
-
-    def read_all(self, values: Sequence[bytes], numbers: Sequence[int]) -> list[Record | CorruptStoreError]:
-        """Each record, checked; or what is wrong with it."""
-        checksums = np.empty(len(values), np.uint32)
-        crc32c_of(tuple(values), _UNCHECKED, checksums)
-        found: list[Record | CorruptStoreError] = []
-        for value, number, crc in zip(values, numbers, checksums.tolist(), strict=True):
-            try:
-                found.append(self._read(value, number, crc))
-            except CorruptStoreError as error:
-                found.append(error)
-        return found
-
-    def view(self, record: Record, place: int) -> NDArray[Any]:
-        """Column number `place` of a record, as the bytes lie: its rows where it is ragged, or else one."""
-        column = self.columns[place]
-        count = record.rows if column.ragged else 1
-        flat = np.frombuffer(
-            record.value, _stored(column.dtype), math.prod(column.shape) * count, record.places[place]
-        )
-        return flat.reshape(count, *column.shape)
-
-    def _read(self, value: bytes, number: int, crc: int) -> Record:
-        described, key_bytes, rows = _check(value, number, crc)
-        if described != len(self.packed) or not value.startswith(self.packed, _HEAD.size):
-            raise CorruptStoreError("its columns are not those of the store")
-        key = None
-        at = self._head
-        if key_bytes != _NONE:
-            key = value[at : at + key_bytes].decode("utf-8", "surrogateescape")
-            at += key_bytes
-        places = []
-        for column in self.columns:
-            at += -at % _ALIGNED
-            places.append(at)
-            if column.encoded:
-                at += _LENGTH + int.from_bytes(value[at : at + _LENGTH], "little")
-                continue
-            at += column.nbytes * rows if column.ragged else column.nbytes
-        if at != len(value):
-            raise CorruptStoreError(f"it has {len(value)} bytes; expected {at} for its columns")
-        return Record(value, key, rows, places)
+        errors = {row: CorruptStoreError("it is gone") for row in spans.missing()}
+        rows = np.delete(np.arange(len(numbers)), [*errors])
+        if errors:
+            spans = spans.take(rows)
+        table = np.empty((len(rows), spans_.CHECKED + len(self.columns)), np.int64)
+        check_records(spans, numbers[rows], self.packed, self._sizes, self._kinds, table)
+        bad = np.flatnonzero(table[:, 0])
+        if len(bad):
+            for place_ in bad.tolist():
+                errors[int(rows[place_])] = _told(spans[place_], table[place_])
+            good = np.flatnonzero(table[:, 0] == spans_.SOUND)
+            rows, spans, table = rows[good], spans.take(good), table[good]
+        return Records(self, rows, spans, table, errors)
 
 
-def _check(value: bytes, number: int, crc: int) -> tuple[int, int, int]:
-    """Bytes of the description and of the key, and rows, of a record whose checksum is `crc`."""
-    if len(value) < _HEAD.size or not value.startswith(MAGIC):
-        raise CorruptStoreError(f"it begins with {value[:8]!r}; expected {MAGIC!r}")
-    _, expected, found, described, key_bytes, rows, _ = _HEAD.unpack_from(value)
-    if crc != expected:
-        raise CorruptStoreError("its checksum is wrong")
-    if found != number:
-        raise CorruptStoreError(f"it is number {found}")
-    return described, key_bytes, rows
+def _told(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
+    """What is wrong with a record that `check_records` refused."""
+    assert value is not None
+    status, _, _, detail = found[:4].tolist()
+    if status == spans_.NO_MAGIC:
+        return CorruptStoreError(f"it begins with {bytes(value[:8])!r}; expected {MAGIC!r}")
+    if status == spans_.WRONG_CHECKSUM:
+        return CorruptStoreError("its checksum is wrong")
+    if status == spans_.WRONG_NUMBER:
+        return CorruptStoreError(f"it is number {detail}")
+    if status == spans_.WRONG_COLUMNS:
+        return CorruptStoreError("its columns are not those of the store")
+    return CorruptStoreError(f"it has {len(value)} bytes; expected {detail} for its columns")
 
 
 def schema_in(value: bytes, number: int) -> Schema:
     """What a record says of its columns; raises CorruptStoreError where it is damaged."""
-    described, _, _ = _check(value, number, crc32c(value[_UNCHECKED:], 0))
-    return Schema.unpacked(value[_HEAD.size : _HEAD.size + described])
+    found = np.empty((1, spans_.CHECKED), np.int64)
+    nothing = np.empty(0, np.int64)
+    check_records(Spans([value]), np.array([number]), None, nothing, nothing.astype(np.uint8), found)
+    if found[0, 0]:
+        raise _told(memoryview(value), found[0])
+    return Schema.unpacked(value[_HEAD.size : int(found[0, 1])])
 
 
-class Record(NamedTuple):
-    """A record that was checked.
+class Records:
+    """Records that were checked, where they lie.
 
     Attributes
     ----------
-    value : bytes
-    key : str or None
-    rows : int
-        Of its ragged columns.
-    places : list of int
-        Where in `value` each column begins.
+    rows : int64 (K,)
+        Which of the numbers that were asked for are sound.
+    errors : dict of int to CorruptStoreError
+        What is wrong with each of the others.
+    spans : Spans of K
     """
 
-    value: bytes
-    key: str | None
-    rows: int
-    places: list[int]
+    def __init__(
+        self,
+        schema: Schema,
+        rows: NDArray[np.int64],
+        spans: Spans,
+        table: NDArray[np.int64],
+        errors: dict[int, CorruptStoreError],
+    ) -> None:
+        self._schema = schema
+        self.rows = rows
+        self.spans = spans
+        self.errors = errors
+        self._table = table
 
-    def file(self, place: int) -> memoryview:
-        """The encoded file of the column that begins at `place`."""
+    def counts(self) -> NDArray[np.int64]:
+        """Rows of the ragged columns of each, int64 (K,)."""
+        return self._table[:, 3]
+
+    def keys(self) -> list[str | None]:
+        """Of each."""
+        if not self._schema.keyed:
+            return [None] * len(self.rows)
+        sizes = self._table[:, 2]
+        texts = self.spans.texts(np.ascontiguousarray(self._table[:, 1]), np.maximum(sizes, 0))
+        return [
+            None if size < 0 else text.decode("utf-8", "surrogateescape")
+            for text, size in zip(texts, sizes.tolist(), strict=True)
+        ]
+
+    def places(self, column: int) -> NDArray[np.int64]:
+        """Where each begins to hold a column, int64 (K,)."""
+        return np.ascontiguousarray(self._table[:, spans_.CHECKED + column])
+
+    def view(self, record: int, column: int) -> NDArray[Any]:
+        """A column of a record, read-only, as the bytes lie: its rows where it is ragged, or else one."""
+        found = self._schema.columns[column]
+        count = int(self._table[record, 3]) if found.ragged else 1
+        place = int(self._table[record, spans_.CHECKED + column])
+        shape = (count, *found.shape)
+        flat = np.frombuffer(self._value(record), _stored(found.dtype), math.prod(shape), place)
+        return flat.reshape(shape)
+
+    def file(self, record: int, column: int) -> memoryview:
+        """The encoded file in a column of a record."""
+        place = int(self._table[record, spans_.CHECKED + column])
+        value = self._value(record)
         begin = place + _LENGTH
-        return memoryview(self.value)[begin : begin + int.from_bytes(self.value[place:begin], "little")]
+        return value[begin : begin + int.from_bytes(value[place:begin], "little")]
+
+    def _value(self, record: int) -> memoryview:
+        value = self.spans[record]
+        assert value is not None
+        return value
 
 
 class Slots:
@@ -366,21 +384,20 @@ class Slots:
                 flat = array.reshape(-1).view(np.uint8).reshape(size, column.nbytes)
                 self._whole.append((place_, column, array, flat))
 
-    def put(self, rows: Sequence[int], records: Sequence[Record]) -> None:
-        """Copy records into these rows."""
-        values = tuple(record.value for record in records)
-        slots = np.array(rows, np.int64)
-        self._counts[slots] = [record.rows for record in records]
-        for row, record in zip(rows, records, strict=True):
-            self._keys[row] = record.key
+    def put(self, rows: NDArray[np.int64], records: Records) -> None:
+        """Copy records into these rows, one for each."""
+        self._counts[rows] = records.counts()
+        listed = rows.tolist()
+        for row, key in zip(listed, records.keys(), strict=True):
+            self._keys[row] = key
         for number, _, _, out in self._whole:
-            place(values, np.array([record.places[number] for record in records], np.int64), out, slots)
+            place(records.spans, records.places(number), out, rows)
         for number, _, files in self._encoded:
-            for row, record in zip(rows, records, strict=True):
-                files[row] = bytes(record.file(record.places[number]))
+            for record, row in enumerate(listed):
+                files[row] = bytes(records.file(record, number))
         for number, _, parts in self._ragged:
-            for row, record in zip(rows, records, strict=True):
-                parts[row] = self._schema.view(record, number)
+            for record, row in enumerate(listed):
+                parts[row] = records.view(record, number)
 
     def batch(self, **identity: Any) -> Batch:
         """The batch; `identity` is its epoch, seq and indices."""

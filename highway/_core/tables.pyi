@@ -1,0 +1,13 @@
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.spans import Spans
+
+@final
+class Tables:
+    def __init__(self, paths: Sequence[bytes]) -> None: ...
+    def __len__(self) -> int: ...
+    def find(self, numbers: NDArray[np.int64]) -> Spans: ...
