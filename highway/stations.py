@@ -87,7 +87,7 @@ class Control:
 
     def __init__(self, modules: Sequence[Module], queues: Sequence[BatchQueue], max_bytes: int) -> None:
         self.queues = list(queues)
-        self.pool = BufferPool(max_free_bytes=max_bytes)
+        self.pool = BufferPool(max_free_bytes=2 * max_bytes)
         self.threads: list[tuple[threading.Thread, str]] = []
         self.workers: list[Worker] = []
         self.closing = False

@@ -394,25 +394,32 @@ SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
     return _mm_packus_epi32(_mm_or_si128(sign, result), _mm_setzero_si128());
 }
 
+/* What numbers become. */
+enum { FLOATS, HALVES, STREAMED /* floats, past the caches, to places that are aligned */ };
+
 /* Four values to place `at` of an array of float, or of half precision. */
-SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int half) {
-    if (half)
+SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int kind) {
+    if (kind == HALVES)
         _mm_storel_epi64((__m128i *)((uint16_t *)out + at), half_bits_sse4(values));
+    else if (kind == STREAMED)
+        _mm_stream_ps((float *)out + at, values);
     else
         _mm_storeu_ps((float *)out + at, values);
 }
 
-AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int half) {
-    if (half)
+AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int kind) {
+    if (kind == HALVES)
         _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
                          _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+    else if (kind == STREAMED)
+        _mm256_stream_ps((float *)out + at, values);
     else
         _mm256_storeu_ps((float *)out + at, values);
 }
 
 /* Interleaved, four pixels at a time; how many pixels are done. */
 SSE4 ALWAYS_INLINE ptrdiff_t interleaved_sse4(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                                              const float *scale, const float *bias, void *out, int half) {
+                                              const float *scale, const float *bias, void *out, int kind) {
     float pattern[16];
     __m128 scales[4], biases[4];
     if (pixels < 4) return 0;
@@ -427,7 +434,7 @@ SSE4 ALWAYS_INLINE ptrdiff_t interleaved_sse4(const uint8_t *in, ptrdiff_t pixel
             int32_t four;
             memcpy(&four, in + at, 4);
             const __m128 values = _mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
-            put_four(_mm_add_ps(_mm_mul_ps(values, scales[v]), biases[v]), out, at, half);
+            put_four(_mm_add_ps(_mm_mul_ps(values, scales[v]), biases[v]), out, at, kind);
         }
     }
     return pixels;
@@ -435,7 +442,7 @@ SSE4 ALWAYS_INLINE ptrdiff_t interleaved_sse4(const uint8_t *in, ptrdiff_t pixel
 
 /* The same, eight pixels at a time. */
 AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                                              const float *scale, const float *bias, void *out, int half) {
+                                              const float *scale, const float *bias, void *out, int kind) {
     float pattern[32];
     __m256 scales[4], biases[4];
     if (pixels < 8) return 0;
@@ -449,7 +456,7 @@ AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(const uint8_t *in, ptrdiff_t pixel
             const ptrdiff_t at = i * channels + 8 * v;
             const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(in + at)));
             put_eight(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(bytes), scales[v]), biases[v]), out, at,
-                      half);
+                      kind);
         }
     }
     return pixels;
@@ -470,7 +477,7 @@ static void channel_masks(ptrdiff_t channels, ptrdiff_t c, int8_t *low, int8_t *
    sixteen bytes: both loads stay inside of them. */
 SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                          const float *scale, const float *bias, void *out, ptrdiff_t plane,
-                                         int half) {
+                                         int kind) {
     __m128i low_masks[4], high_masks[4];
     __m128 scales[4], biases[4];
     if (pixels < 8) return 0;
@@ -483,15 +490,18 @@ SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, pt
         biases[c] = _mm_set1_ps(bias[c]);
     }
     for (ptrdiff_t i = 0; i < pixels; i += 8) {
-        if (i > pixels - 8) i = pixels - 8;
+        if (i > pixels - 8) {
+            i = pixels - 8;
+            if (kind == STREAMED) kind = FLOATS;
+        }
         const uint8_t *from = in + i * channels;
         const __m128i low = _mm_loadu_si128((const __m128i *)from);
         const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
         for (ptrdiff_t c = 0; c < channels; c++) {
             const __m128 first = _mm_cvtepi32_ps(_mm_shuffle_epi8(low, low_masks[c]));
             const __m128 second = _mm_cvtepi32_ps(_mm_shuffle_epi8(high, high_masks[c]));
-            put_four(_mm_add_ps(_mm_mul_ps(first, scales[c]), biases[c]), out, c * plane + i, half);
-            put_four(_mm_add_ps(_mm_mul_ps(second, scales[c]), biases[c]), out, c * plane + i + 4, half);
+            put_four(_mm_add_ps(_mm_mul_ps(first, scales[c]), biases[c]), out, c * plane + i, kind);
+            put_four(_mm_add_ps(_mm_mul_ps(second, scales[c]), biases[c]), out, c * plane + i + 4, kind);
         }
     }
     return pixels;
@@ -500,7 +510,7 @@ SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, pt
 /* The same with both loads in one register. */
 AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                          const float *scale, const float *bias, void *out, ptrdiff_t plane,
-                                         int half) {
+                                         int kind) {
     __m256i masks[4];
     __m256 scales[4], biases[4];
     if (pixels < 8) return 0;
@@ -512,14 +522,17 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
         biases[c] = _mm256_set1_ps(bias[c]);
     }
     for (ptrdiff_t i = 0; i < pixels; i += 8) {
-        if (i > pixels - 8) i = pixels - 8;
+        if (i > pixels - 8) {
+            i = pixels - 8;
+            if (kind == STREAMED) kind = FLOATS;
+        }
         const uint8_t *from = in + i * channels;
         const __m128i low = _mm_loadu_si128((const __m128i *)from);
         const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
         const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
         for (ptrdiff_t c = 0; c < channels; c++) {
             const __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(both, masks[c]));
-            put_eight(_mm256_add_ps(_mm256_mul_ps(values, scales[c]), biases[c]), out, c * plane + i, half);
+            put_eight(_mm256_add_ps(_mm256_mul_ps(values, scales[c]), biases[c]), out, c * plane + i, kind);
         }
     }
     return pixels;
@@ -529,24 +542,29 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
    pixels of any other number of channels. A plane of one channel is interleaved. */
 #define VECTOR_CODE(NAME, INTERLEAVED, PLANAR)                                                               \
     static ptrdiff_t NAME(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,       \
-                          const float *bias, void *out, ptrdiff_t plane, int planar, int half) {             \
-        switch (channels * 4 + planar * 2 + half) {                                                          \
-        case 4:                                                                                              \
-        case 6: return INTERLEAVED(in, pixels, 1, scale, bias, out, 0);                                      \
-        case 5:                                                                                              \
-        case 7: return INTERLEAVED(in, pixels, 1, scale, bias, out, 1);                                      \
-        case 8: return INTERLEAVED(in, pixels, 2, scale, bias, out, 0);                                      \
-        case 9: return INTERLEAVED(in, pixels, 2, scale, bias, out, 1);                                      \
-        case 10: return PLANAR(in, pixels, 2, scale, bias, out, plane, 0);                                   \
-        case 11: return PLANAR(in, pixels, 2, scale, bias, out, plane, 1);                                   \
-        case 12: return INTERLEAVED(in, pixels, 3, scale, bias, out, 0);                                     \
-        case 13: return INTERLEAVED(in, pixels, 3, scale, bias, out, 1);                                     \
-        case 14: return PLANAR(in, pixels, 3, scale, bias, out, plane, 0);                                   \
-        case 15: return PLANAR(in, pixels, 3, scale, bias, out, plane, 1);                                   \
-        case 16: return INTERLEAVED(in, pixels, 4, scale, bias, out, 0);                                     \
-        case 17: return INTERLEAVED(in, pixels, 4, scale, bias, out, 1);                                     \
-        case 18: return PLANAR(in, pixels, 4, scale, bias, out, plane, 0);                                   \
-        case 19: return PLANAR(in, pixels, 4, scale, bias, out, plane, 1);                                   \
+                          const float *bias, void *out, ptrdiff_t plane, int planar, int kind) {             \
+        switch (channels * 6 + (planar && channels > 1) * 3 + kind) {                                        \
+        case 6:                                                                                              \
+        case 8: return INTERLEAVED(in, pixels, 1, scale, bias, out, FLOATS);                                 \
+        case 7: return INTERLEAVED(in, pixels, 1, scale, bias, out, HALVES);                                 \
+        case 12:                                                                                             \
+        case 14: return INTERLEAVED(in, pixels, 2, scale, bias, out, FLOATS);                                \
+        case 13: return INTERLEAVED(in, pixels, 2, scale, bias, out, HALVES);                                \
+        case 15:                                                                                             \
+        case 17: return PLANAR(in, pixels, 2, scale, bias, out, plane, FLOATS);                              \
+        case 16: return PLANAR(in, pixels, 2, scale, bias, out, plane, HALVES);                              \
+        case 18:                                                                                             \
+        case 20: return INTERLEAVED(in, pixels, 3, scale, bias, out, FLOATS);                                \
+        case 19: return INTERLEAVED(in, pixels, 3, scale, bias, out, HALVES);                                \
+        case 21: return PLANAR(in, pixels, 3, scale, bias, out, plane, FLOATS);                              \
+        case 22: return PLANAR(in, pixels, 3, scale, bias, out, plane, HALVES);                              \
+        case 23: return PLANAR(in, pixels, 3, scale, bias, out, plane, STREAMED);                            \
+        case 24:                                                                                             \
+        case 26: return INTERLEAVED(in, pixels, 4, scale, bias, out, FLOATS);                                \
+        case 25: return INTERLEAVED(in, pixels, 4, scale, bias, out, HALVES);                                \
+        case 27:                                                                                             \
+        case 29: return PLANAR(in, pixels, 4, scale, bias, out, plane, FLOATS);                              \
+        case 28: return PLANAR(in, pixels, 4, scale, bias, out, plane, HALVES);                              \
         default: return 0;                                                                                   \
         }                                                                                                    \
     }
@@ -559,51 +577,44 @@ AVX2 VECTOR_CODE(normalize_avx2, interleaved_avx2, planar_avx2)
     /* Pixels that the CPU has vector code for, and does. */
     static ptrdiff_t
     normalize_vectors(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                      const float *bias, void *out, ptrdiff_t plane, int planar, int half) {
+                      const float *bias, void *out, ptrdiff_t plane, int planar, int kind) {
 #if HW_X86
-    if (simd >= HW_AVX2) return normalize_avx2(in, pixels, channels, scale, bias, out, plane, planar, half);
-    if (simd >= HW_SSE4) return normalize_sse4(in, pixels, channels, scale, bias, out, plane, planar, half);
+    if (simd >= HW_AVX2) return normalize_avx2(in, pixels, channels, scale, bias, out, plane, planar, kind);
+    if (simd >= HW_SSE4) return normalize_sse4(in, pixels, channels, scale, bias, out, plane, planar, kind);
 #endif
     return 0;
 }
 
-void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                  const float *bias, float *out) {
-    const ptrdiff_t i = normalize_vectors(simd, in, pixels, channels, scale, bias, out, 0, 0, 0);
-    normalize_interleaved(in + i * channels, pixels - i, channels, scale, bias, out + i * channels);
-}
-
-void hw_normalize_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                       const float *bias, uint16_t *out) {
-    for (ptrdiff_t i = normalize_vectors(simd, in, pixels, channels, scale, bias, out, 0, 0, 1); i < pixels;
-         i++)
-        for (ptrdiff_t c = 0; c < channels; c++)
-            out[i * channels + c] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
-}
-
-void hw_normalize_planar(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                         const float *scale, const float *bias, float *out, ptrdiff_t plane) {
-    const ptrdiff_t i = normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, 1, 0);
-    normalize_channels(in, i, pixels, channels, scale, bias, out, plane);
-}
-
-void hw_normalize_planar_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                              const float *scale, const float *bias, uint16_t *out, ptrdiff_t plane) {
-    const ptrdiff_t done = normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, 1, 1);
-    for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t i = done; i < pixels; i++)
-            out[c * plane + i] = half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
+/* Whether every store of eight floats in a plane goes to a place that is a multiple of their size. */
+static int is_aligned(const void *out, ptrdiff_t plane) {
+    const uintptr_t bytes = 8 * sizeof(float);
+    return (uintptr_t)out % bytes == 0 && (uintptr_t)plane % 8 == 0;
 }
 
 void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                   const hw_numbers *numbers, void *out, ptrdiff_t at, ptrdiff_t plane) {
+                   const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane) {
     const float *scale = numbers->scale, *bias = numbers->bias;
-    if (numbers->planar && numbers->half)
-        hw_normalize_planar_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at, plane);
-    else if (numbers->planar)
-        hw_normalize_planar(simd, in, pixels, channels, scale, bias, (float *)out + at, plane);
-    else if (numbers->half)
-        hw_normalize_half(simd, in, pixels, channels, scale, bias, (uint16_t *)out + at * channels);
-    else
-        hw_normalize(simd, in, pixels, channels, scale, bias, (float *)out + at * channels);
+    const int half = numbers->half, planar = numbers->planar;
+    const ptrdiff_t first = planar ? at : at * channels;
+    void *out = half ? (void *)((uint16_t *)image + first) : (void *)((float *)image + first);
+    const int kind = half ? HALVES : numbers->streamed && is_aligned(out, plane) ? STREAMED : FLOATS;
+    const ptrdiff_t done =
+        normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, planar, kind);
+    if (!half && planar) {
+        normalize_channels(in, done, pixels, channels, scale, bias, out, plane);
+    } else if (!half) {
+        normalize_interleaved(in + done * channels, pixels - done, channels, scale, bias,
+                              (float *)out + done * channels);
+    } else {
+        for (ptrdiff_t c = 0; c < channels; c++)
+            for (ptrdiff_t i = done; i < pixels; i++)
+                ((uint16_t *)out)[planar ? c * plane + i : i * channels + c] =
+                    half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
+    }
+}
+
+void hw_numbers_are_there(const hw_numbers *numbers) {
+#if HW_X86
+    if (numbers->streamed) _mm_sfence();
+#endif
 }

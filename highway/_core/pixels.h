@@ -31,29 +31,23 @@ void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);
 /* Write one pixel `pixels` times. */
 void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t size);
 
-/* out = in * scale + bias in float, both roundings, with a scale and bias for each channel; interleaved like
- * the input. Finite factors: what else a NaN holds, in half precision, is not the same for all variants. */
-void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                  const float *bias, float *out);
-
-/* The same, rounded once more to IEEE half precision (to nearest, ties to even). */
-void hw_normalize_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
-                       const float *bias, uint16_t *out);
-
-/* The same two with channel c going to out + c * plane. */
-void hw_normalize_planar(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                         const float *scale, const float *bias, float *out, ptrdiff_t plane);
-void hw_normalize_planar_half(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                              const float *scale, const float *bias, uint16_t *out, ptrdiff_t plane);
-
-/* The four as one: `half` is the type and `planar` the layout. */
+/* What bytes become: byte * scale + bias in float, both rounded, with a scale and bias for each channel. */
 typedef struct {
     const float *scale, *bias;
-    int half, planar;
+    int half;     /* rounded once more to IEEE half precision (to nearest, ties to even) */
+    int planar;   /* channel c of an image begins c planes behind its beginning */
+    int streamed; /* past the caches, where that can be; hw_numbers_are_there has to be called then */
 } hw_numbers;
 
-/* Normalizes pixels, the first of which is number `at` of an image of `plane` pixels that begins at `out`. */
+/* Images together larger than this are out of the caches before anybody reads them. */
+#define HW_STREAMED_BYTES ((size_t)16 << 20)
+
+/* Makes numbers of pixels, the first of which is number `at` of an image of `plane` pixels that begins at
+ * `image`. Finite factors: what else a NaN holds, in half precision, is not the same for all variants. */
 void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                   const hw_numbers *numbers, void *out, ptrdiff_t at, ptrdiff_t plane);
+                   const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane);
+
+/* Has everybody see the numbers that this thread made. */
+void hw_numbers_are_there(const hw_numbers *numbers);
 
 #endif

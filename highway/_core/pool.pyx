@@ -46,7 +46,7 @@ cdef enum:
     # keep it as gaps between what still lives.
     MAPPED = 1 << 18
     # A block that was not needed while this many arrays were handed out is one too many.
-    PATIENCE = 64
+    PATIENCE = 256
 
 
 cdef struct Block:

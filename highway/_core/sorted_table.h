@@ -1,8 +1,8 @@
 /* Tables of LevelDB that lie in memory: where in them the value of a record is.
  *
- * Their format is that of LevelDB's doc/table_format.md. Nothing that a table says is believed: every place is compared
- * with the size of the table before it is read. Tables with packed blocks, and whatever else is not plain, are for
- * LevelDB itself. */
+ * Their format is that of LevelDB's doc/table_format.md. Nothing that a table says is believed: every place
+ * is compared with the size of the table before it is read. Tables with packed blocks, and whatever else is
+ * not plain, are for LevelDB itself. */
 
 #ifndef HIGHWAY_SORTED_TABLE_H
 #define HIGHWAY_SORTED_TABLE_H
@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Entries, and behind them the places of some that have whole keys, four bytes each, up to the number of these. */
+/* Entries, and behind them the places of some that have whole keys, four bytes each, up to the number of
+ * these. */
 typedef struct {
     const uint8_t *data;
     size_t end; /* of the entries */
@@ -31,8 +32,8 @@ typedef struct {
     uint64_t sequence; /* the highest is the newest */
 } hw_value;
 
-/* `simd` is a variant of simd.h that this CPU can run. Functions give 0, or -1 where a table is damaged or is not
- * plain: whether it has the record is not known then. */
+/* `simd` is a variant of simd.h that this CPU can run. Functions give 0, or -1 where a table is damaged or is
+ * not plain: whether it has the record is not known then. */
 
 /* The table that is all of `size` bytes; its index is compared with its checksum. */
 int hw_table_open(int simd, hw_table *table, const uint8_t *data, size_t size);

@@ -1,6 +1,6 @@
 """Bytes that lie anywhere, many at a time: records checked, and put into the rows of arrays, without the GIL."""
 
-from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
@@ -12,11 +12,13 @@ from highway._core.windows cimport (
     check_places,
     check_sizes,
     hw_numbers,
+    hw_numbers_are_there,
     hw_pixels,
     hw_window,
     hw_window_copy,
     hw_window_normalize,
     hw_window_work,
+    numbers_of,
     window_at,
 )
 
@@ -502,10 +504,7 @@ def normalize_windows(
         )
     if height == 0 or width == 0 or channels == 0:
         return
-    numbers.scale = &scale[0]
-    numbers.bias = &bias[0]
-    numbers.half = real is uint16_t
-    numbers.planar = planar
+    numbers = numbers_of(scale, bias, real is uint16_t, planar, <size_t>(out.shape[0] * out.strides[0]))
     work = <uint8_t *> PyMem_RawMalloc(hw_window_work(width * channels))
     if work == NULL:
         raise MemoryError
@@ -514,4 +513,5 @@ def normalize_windows(
             picture.data = spans.data[i] + at[i]
             window = window_at(&places[i, 0], height, width, &fill[0])
             hw_window_normalize(variant, &picture, &window, &numbers, work, &out[rows[i], 0, 0, 0])
+        hw_numbers_are_there(&numbers)
     PyMem_RawFree(work)

@@ -12,31 +12,15 @@ from highway._core.windows cimport (
     check_places,
     check_sizes,
     hw_numbers,
+    hw_numbers_are_there,
     hw_pixels,
+    hw_to_numbers,
     hw_window,
     hw_window_normalize,
     hw_window_work,
+    numbers_of,
     window_at,
 )
-
-
-cdef extern from "pixels.h" nogil:
-    void hw_normalize(
-        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
-        const float *bias, float *out
-    )
-    void hw_normalize_half(
-        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
-        const float *bias, uint16_t *out
-    )
-    void hw_normalize_planar(
-        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
-        const float *bias, float *out, Py_ssize_t plane
-    )
-    void hw_normalize_planar_half(
-        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const float *scale,
-        const float *bias, uint16_t *out, Py_ssize_t plane
-    )
 
 
 # float16 comes as its bits.
@@ -136,13 +120,15 @@ def normalize(
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
-    cdef Py_ssize_t channels = images.shape[3]
+    cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
+    cdef hw_numbers numbers
     check("normalize", images, scale, bias, out.shape[0], out.shape[1], out.shape[2], out.shape[3])
     if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
         return
     check_apart(
         "normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
     )
+    numbers = numbers_of(scale, bias, real is uint16_t, False, <size_t>(out.shape[0] * out.strides[0]))
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -150,16 +136,11 @@ def normalize(
     with nogil:
         for sample in range(images.shape[0]):
             for row in range(rows):
-                if real is float:
-                    hw_normalize(
-                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
-                        &out[sample, row, 0, 0],
-                    )
-                else:
-                    hw_normalize_half(
-                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
-                        &out[sample, row, 0, 0],
-                    )
+                hw_to_numbers(
+                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
+                    row * pixels, plane,
+                )
+        hw_numbers_are_there(&numbers)
 
 
 def normalize_planar(
@@ -184,12 +165,14 @@ def normalize_planar(
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
     cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
+    cdef hw_numbers numbers
     check("normalize_planar", images, scale, bias, out.shape[0], out.shape[2], out.shape[3], out.shape[1])
     if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
         return
     check_apart(
         "normalize_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
     )
+    numbers = numbers_of(scale, bias, real is uint16_t, True, <size_t>(out.shape[0] * out.strides[0]))
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -197,16 +180,11 @@ def normalize_planar(
     with nogil:
         for sample in range(images.shape[0]):
             for row in range(rows):
-                if real is float:
-                    hw_normalize_planar(
-                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
-                        &out[sample, 0, row, 0], plane,
-                    )
-                else:
-                    hw_normalize_planar_half(
-                        variant, &images[sample, row, 0, 0], pixels, channels, &scale[0], &bias[0],
-                        &out[sample, 0, row, 0], plane,
-                    )
+                hw_to_numbers(
+                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
+                    row * pixels, plane,
+                )
+        hw_numbers_are_there(&numbers)
 
 
 def normalize_windows(
@@ -252,10 +230,7 @@ def normalize_windows(
         "normalize_windows", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
         <size_t>(out.shape[0] * out.strides[0]),
     )
-    numbers.scale = &scale[0]
-    numbers.bias = &bias[0]
-    numbers.half = real is uint16_t
-    numbers.planar = False
+    numbers = numbers_of(scale, bias, real is uint16_t, False, <size_t>(out.shape[0] * out.strides[0]))
     run_windows(images, places, fill, &numbers, out.shape[1], out.shape[2], &out[0, 0, 0, 0], out.strides[0])
 
 
@@ -302,10 +277,7 @@ def normalize_windows_planar(
         "normalize_windows_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
         <size_t>(out.shape[0] * out.strides[0]),
     )
-    numbers.scale = &scale[0]
-    numbers.bias = &bias[0]
-    numbers.half = real is uint16_t
-    numbers.planar = True
+    numbers = numbers_of(scale, bias, real is uint16_t, True, <size_t>(out.shape[0] * out.strides[0]))
     run_windows(images, places, fill, &numbers, out.shape[2], out.shape[3], &out[0, 0, 0, 0], out.strides[0])
 
 
@@ -355,5 +327,6 @@ cdef int run_windows(
             hw_window_normalize(
                 variant, &picture, &window, numbers, work, <uint8_t *>out + sample * out_stride
             )
+        hw_numbers_are_there(numbers)
     PyMem_RawFree(work)
     return 0

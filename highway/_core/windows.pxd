@@ -9,6 +9,15 @@ cdef extern from "pixels.h" nogil:
         const float *bias
         int half
         int planar
+        int streamed
+
+    enum: HW_STREAMED_BYTES
+
+    void hw_to_numbers(
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const hw_numbers *numbers, void *image,
+        Py_ssize_t at, Py_ssize_t plane
+    )
+    void hw_numbers_are_there(const hw_numbers *numbers)
 
 
 cdef extern from "windows.h" nogil:
@@ -37,6 +46,19 @@ cdef extern from "windows.h" nogil:
         int simd, const hw_pixels *picture, const hw_window *window, const hw_numbers *numbers,
         uint8_t *work, void *out
     )
+
+
+cdef inline hw_numbers numbers_of(
+    const float[::1] scale, const float[::1] bias, bint half, bint planar, size_t nbytes
+):
+    """For images of `nbytes` together; there is a channel."""
+    cdef hw_numbers numbers
+    numbers.scale = &scale[0]
+    numbers.bias = &bias[0]
+    numbers.half = half
+    numbers.planar = planar
+    numbers.streamed = nbytes >= HW_STREAMED_BYTES
+    return numbers
 
 
 cdef inline int check_places(

@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core.spans import rows_of
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError
+from highway.modules.finish import Windows
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
+from highway.transforms.transform import Transform
 
 __all__ = ["ArrayReader"]
+
+# As behind a reader of pictures, whose fit draws at position 0.
+_APPLIED = 1
 
 
 class ArrayReader(OrderedSource):
     """Hands out rows of arrays that have one for each sample: batches ``images, labels``, and further fields.
 
-    The rows of a batch are copied into new memory without the GIL. Nothing may write into the arrays, or shorten the
+    The rows of a batch are copied into new memory without the GIL; images as the flips and crops leave them that stand
+    right behind, and a `Normalize` behind those. Nothing may write into the arrays, or shorten the
     files, while the reader is in use.
 
     Parameters
@@ -109,6 +116,7 @@ class ArrayReader(OrderedSource):
         self._arrays = {name: self._array(name, value) for name, value in given.items()}
         # What the labels become.
         self._label = None if labels is None else self._label_dtype(self._arrays["labels"])
+        self._windows = Windows()
         size = len(self._arrays["images"])
         for name, array in self._arrays.items():
             if len(array) != size:
@@ -142,21 +150,51 @@ class ArrayReader(OrderedSource):
         shapes = [repr((name, array.dtype.str, array.shape)) for name, array in self._arrays.items()]
         return b"ArrayReader", [shape.encode() for shape in shapes]
 
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
+
+        Returns
+        -------
+        int
+            How many of the steps are done here.
+        """
+        images, windows = self._arrays["images"], Windows(steps, seed)
+        # What belongs to the images would have to go with them; and where rows are not in one piece they are copied.
+        alone = not {"boxes", "masks", "keypoints"} & self._arrays.keys() and images.flags.c_contiguous
+        if alone and self.image_shape is not None and windows.takes(self.image_shape[2]):
+            self._windows = windows
+        return self._windows.count
+
     def load(self, task: Task) -> Batch:
         """The rows of a batch, in memory of their own."""
         keys = self._keys
         return Batch(
-            self._rows(task.indices),
+            self._finished(task) | self._rows(task.indices),
             epoch=task.epoch,
             seq=task.seq,
             indices=task.indices,
             keys=None if keys is None else [keys[index] for index in task.indices.tolist()],
-            # As behind a reader of pictures, whose fit draws at position 0.
-            applied=1,
+            applied=_APPLIED + self._windows.count,
         )
 
+    def _finished(self, task: Task) -> dict[str, NDArray[Any]]:
+        """The images as the first transforms leave them, where these are done here."""
+        if not self._windows.count:
+            return {}
+        images, count, shape = self._arrays["images"], len(task.indices), self.image_shape
+        assert shape is not None
+        view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
+        room = self._windows.room(count, shape)
+        rows, places = rows_of(images.reshape(len(images), -1), task.indices), np.zeros(count, np.int64)
+        self._windows.put(room, np.arange(count), view, rows, places)
+        return {"images": room}
+
     def _rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        rows = {name: _taken(array, indices) for name, array in self._arrays.items()}
+        rows = {
+            name: _taken(array, indices)
+            for name, array in self._arrays.items()
+            if not (name == "images" and self._windows.count)
+        }
         if self._label is not None:
             rows["labels"] = rows["labels"].astype(self._label, copy=False)
         return rows

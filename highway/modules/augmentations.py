@@ -29,7 +29,8 @@ class Augmentations(Stage):
     same result as one by one; a resizing with the flips and crops around it; rotations and the like with all of
     these, which are then resampled once instead of again and again; and point-wise changes of colour, with the same
     result as one by one. Right behind a reader of pictures, the first flips and the `Normalize` behind them are done by
-    its workers, while they write the images; where nothing is left then, the pipeline does without the module.
+    its workers, while they write the images; right behind an `ArrayReader` or a `LevelDBSource`, crops without padding
+    are too. Where nothing is left then, the pipeline does without the module.
     `Rescale` and `ToFloat` are as `Normalize` in that.
 
     Parameters

@@ -1,22 +1,23 @@
-"""What a reader does with its images on their way into the batch: flips, and Normalize behind them."""
+"""What a source does with its images on their way into the batch: the first of the transforms behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import jpeg
+from highway._core.spans import Spans, normalize_windows, place_windows
 from highway.batch import empty
 from highway.randomness import SampleRandom
 from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
-from highway.transforms.view import View, is_moving, unchanged
+from highway.transforms.view import Moving, View, is_moving, unchanged
 
-__all__ = ["Finish", "Finishing"]
+__all__ = ["Finish", "Finishing", "Windows"]
 
 
 # By what a flip makes of a view: the column of `Finish.mirrored`.
@@ -27,13 +28,57 @@ _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
 _ANNOTATIONS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints", "apply_labels")
 
 
-def _plain(step: FlipX | FlipY | Values) -> bool:
+def _plain(step: Transform, family: type[Transform]) -> bool:
     """Whether it does to what belongs to the images what its family does: a subclass may swap labels, say."""
-    family = next(family for family in (FlipX, FlipY, Values) if isinstance(step, family))
-    mine, its = type(step), vars(step)
-    if family is not Values and mine.look not in _AXES:  # type: ignore[union-attr]
-        return False
-    return all(getattr(mine, name) is getattr(family, name) and name not in its for name in _ANNOTATIONS)
+    its = vars(step)
+    return all(
+        getattr(type(step), name) is getattr(family, name) and name not in its for name in _ANNOTATIONS
+    )
+
+
+def _is_flip(step: Transform) -> bool:
+    return isinstance(step, (FlipX, FlipY)) and is_moving(step) and type(step).look in _AXES
+
+
+def _is_window(step: Transform) -> bool:
+    """Whether it shows a window of each image, all of it inside."""
+    return isinstance(step, Moving) and is_moving(step) and step.stays_inside and step.positions == 1
+
+
+class _First:
+    """The first transforms of the Augmentations behind a source: some that move pixels, and a Normalize behind them.
+
+    Attributes
+    ----------
+    count : int
+        How many of the steps they are.
+    moving : list of (int, Moving)
+        With their numbers.
+    values : Values or None
+    """
+
+    def __init__(self, steps: Sequence[Transform | None], takes: Callable[[Transform], bool]) -> None:
+        self.count = 0
+        self.moving: list[tuple[int, Any]] = []
+        self.values: Values | None = None
+        for step in steps:
+            if isinstance(step, Values):
+                if unchanged(step, Values) and _plain(step, Values):
+                    self.values = step
+                    self.count += 1
+                return
+            if step is not None:
+                if not takes(step):
+                    return
+                family = next(kind for kind in type(step).__mro__ if "look" in vars(kind))
+                if not _plain(step, family):
+                    return
+                self.moving.append((self.count, step))
+            self.count += 1
+
+    def fits(self, channels: int) -> bool:
+        """Whether images of so many channels can be normalized: what cannot is left to raise where it stands."""
+        return self.values is None or self.values.channels in (1, channels)
 
 
 class Finish:
@@ -55,24 +100,12 @@ class Finish:
     """
 
     def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
-        self.count = 0
+        first = _First(steps, _is_flip)
+        self.count = first.count
+        self.takes = first.fits
         self._seed = seed
-        self._flips: list[tuple[int, FlipX | FlipY]] = []
-        self._normalize: Values | None = None
-        for step in steps:
-            if isinstance(step, (FlipX, FlipY)) and is_moving(step) and _plain(step):
-                self._flips.append((self.count, step))
-            elif isinstance(step, Values) and unchanged(step, Values) and _plain(step):
-                self._normalize = step
-                self.count += 1
-                return
-            elif step is not None:
-                return
-            self.count += 1
-
-    def takes(self, channels: int) -> bool:
-        """Whether images of so many channels can be normalized: what cannot is left to raise where it stands."""
-        return self._normalize is None or self._normalize.channels in (1, channels)
+        self._flips = first.moving
+        self._normalize = first.values
 
     def mirrored(self, position: int, rng: SampleRandom, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
         """Which samples are mirrored left to right, and top to bottom, bool (N, 2).
@@ -115,6 +148,89 @@ class Finish:
         if self._normalize is not None:
             return self._normalize.apply_view(images, view)
         return view.copied(images)
+
+
+class Windows:
+    """The first transforms of the Augmentations behind a source whose images lie in memory, done as they are copied.
+
+    Images are then written once, as they leave the Augmentations; they have the same bits as without.
+
+    Parameters
+    ----------
+    steps, seed
+        As `Finish` says.
+
+    Attributes
+    ----------
+    count : int
+        How many of the steps are done here: flips and crops from the first step on, and a Normalize behind them.
+    """
+
+    def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
+        first = _First(steps, _is_window)
+        self.count = first.count
+        self.takes = first.fits
+        self._seed = seed
+        self._moving: list[tuple[int, Moving]] = first.moving
+        self._values = first.values
+
+    def view(
+        self, epoch: int, indices: NDArray[np.int64], position: int, shape: tuple[int, int, int]
+    ) -> View:
+        """What of the images of some samples is wanted.
+
+        Parameters
+        ----------
+        epoch, indices
+            Of the samples.
+        position : int
+            Of the first step.
+        shape : (int, int, int)
+            H, W and C of the images.
+        """
+        view = View.whole((len(indices), *shape))
+        for number, step in self._moving:
+            rng = SampleRandom(self._seed, epoch, indices, position + number)
+            seen = step.look(view, step.choose(rng, view.shape))
+            assert seen is not None, "nothing reaches out"
+            view = seen
+        return view
+
+    def room(self, count: int, shape: tuple[int, int, int]) -> NDArray[Any]:
+        """For the finished images of `count` samples, of shape (H, W, C) before."""
+        height, width = self.view(0, np.zeros(1, np.int64), 0, shape).shape[1:3]
+        room = (count, height, width, shape[2])
+        return empty(room) if self._values is None else self._values.room(room)
+
+    def put(
+        self,
+        images: NDArray[Any],
+        rows: NDArray[np.int64],
+        view: View,
+        spans: Spans,
+        places: NDArray[np.int64],
+    ) -> None:
+        """Write what `view` shows of images into these rows of `images`.
+
+        Parameters
+        ----------
+        images : ndarray
+            As `room` makes it.
+        rows : int64 (N,)
+        view : View
+            Of N images.
+        spans : Spans of N
+        places : int64 (N,)
+            Where in its span each image begins.
+        """
+        shape, wanted, fill = view.images[1:], view.places(), view.filling()
+        if self._values is None:
+            place_windows(spans, places, shape, wanted, fill, images, rows)
+            return
+        scale, bias = self._values.factors(shape[2])
+        planar = self._values.layout == "NCHW"
+        bits = images.view(np.uint16) if images.itemsize == 2 else images
+        normalize_windows(spans, places, shape, wanted, fill, scale, bias, planar, bits, rows)
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from highway.errors import (
     EmptyDatasetError,
     PipelineStateError,
 )
+from highway.modules.finish import Windows
 from highway.modules.losses import Losses
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
@@ -27,6 +28,7 @@ from highway.store.reading import StoreReader
 from highway.store.records import Slots
 from highway.store.sharing import SharedStore
 from highway.store.writing import StoreWriter
+from highway.transforms.transform import Transform
 
 __all__ = ["LevelDBSink", "LevelDBSource"]
 
@@ -167,6 +169,20 @@ class LevelDBSink(Outlet):
         self._open_writer.close()
 
 
+class _Made(NamedTuple):
+    """A batch in the making.
+
+    Attributes
+    ----------
+    slots : Slots
+    images : ndarray or None
+        Where the source does the first transforms itself: what `Windows` fills; else they are in the slots.
+    """
+
+    slots: Slots
+    images: NDArray[Any] | None
+
+
 class LevelDBSource(OrderedSource):
     """Reads the samples of a store that `LevelDBSink` wrote, or the first Highway, in any order.
 
@@ -268,7 +284,8 @@ class LevelDBSource(OrderedSource):
             raise
         self.path = self._store.path
         self.classes = self._store.mark.classes
-        self.image_shape = self._shape_of_images()
+        self._column, self.image_shape = self._images()
+        self._windows = Windows()
 
     def __repr__(self) -> str:
         return f"LevelDBSource({self.path!r}, {self.order.batch_size})"
@@ -310,40 +327,72 @@ class LevelDBSource(OrderedSource):
         """One batch; None when every sample of it was left out."""
         indices = task.indices.copy()
         with self._store:
-            slots = Slots(self._store.schema, len(indices), self._fields)
-            bad = self._read(slots, np.arange(len(indices)), indices)
+            made = self._room(len(indices))
+            bad = self._read(made, np.arange(len(indices)), task.epoch, indices)
             if len(bad) and self.on_error == "replace":
-                self._replace(slots, bad, task.epoch, indices)
+                self._replace(made, bad, task.epoch, indices)
                 bad = bad[:0]
             # Once more, should one go bad meanwhile: a slot that was not filled holds anything.
             while len(bad):
                 indices = np.delete(indices, bad)
-                slots = Slots(self._store.schema, len(indices), self._fields)
-                bad = self._read(slots, np.arange(len(indices)), indices)
+                made = self._room(len(indices))
+                bad = self._read(made, np.arange(len(indices)), task.epoch, indices)
         self._losses.count(indices)
         if not len(indices):
             return None
-        return slots.batch(epoch=task.epoch, seq=task.seq, indices=indices)
+        batch = made.slots.batch(
+            {} if made.images is None else {"images": made.images},
+            epoch=task.epoch,
+            seq=task.seq,
+            indices=indices,
+        )
+        return batch.replace(applied=batch.applied + self._windows.count) if self._windows.count else batch
 
-    def _read(self, slots: Slots, rows: NDArray[np.intp], indices: NDArray[np.int64]) -> NDArray[np.intp]:
+    def _room(self, size: int) -> _Made:
+        """For a batch of this size."""
+        if not self._windows.count:
+            return _Made(Slots(self._store.schema, size, self._fields), None)
+        assert self.image_shape is not None
+        fields = self._fields or {column.name for column in self._store.schema.columns}
+        slots = Slots(self._store.schema, size, frozenset(fields - {"images"}))
+        return _Made(slots, self._windows.room(size, self.image_shape))
+
+    def _read(
+        self, made: _Made, rows: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]
+    ) -> NDArray[np.intp]:
         """Put these records into those slots; the slots whose records are damaged."""
         records = self._store.read(indices)
-        slots.put(rows[records.rows], records)
+        sound = rows[records.rows]
+        made.slots.put(sound, records)
+        if made.images is not None:
+            schema = self._store.schema
+            assert self.image_shape is not None
+            view = self._windows.view(epoch, indices[records.rows], schema.applied, self.image_shape)
+            places = records.places(self._column)
+            self._windows.put(made.images, sound, view, records.spans, places)
         if records.errors:
             self._losses.note({int(indices[row]): error for row, error in records.errors.items()})
         return rows[[*records.errors]]
 
-    def _replace(self, slots: Slots, bad: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]) -> None:
+    def _replace(self, made: _Made, bad: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]) -> None:
         """Put other records into the bad slots, and their numbers into `indices`."""
         first, places = bad, np.arange(len(bad))
         for tried in self._losses.replacements(epoch, indices[first]):
             chosen = tried[places]
             indices[bad] = chosen
-            bad = self._read(slots, bad, chosen)
+            bad = self._read(made, bad, epoch, chosen)
             if not len(bad):
                 return
             places = np.flatnonzero(np.isin(first, bad))
         self._losses.refuse_all(next(iter(self._losses.errors().values())))
+
+    def _images(self) -> tuple[int, tuple[int, int, int] | None]:
+        """Number of the column of images, and their shape; None where they are none of bytes."""
+        for number, (name, dtype, _, ragged, shape, encoded) in enumerate(self._store.schema.columns):
+            wanted = name == "images" and (self._fields is None or name in self._fields)
+            if wanted and dtype == np.uint8 and len(shape) == 3 and not (ragged or encoded):
+                return number, (shape[0], shape[1], shape[2])
+        return -1, None
 
     def _chosen(self, fields: Sequence[str] | None) -> frozenset[str] | None:
         columns = self._store.schema.columns
@@ -362,11 +411,18 @@ class LevelDBSource(OrderedSource):
             )
         return frozenset(fields)
 
-    def _shape_of_images(self) -> tuple[int, int, int] | None:
-        if self._fields is not None and "images" not in self._fields:
-            return None
-        for column in self._store.schema.columns:
-            if column.name == "images" and column.dtype == np.uint8 and len(column.shape) == 3:
-                height, width, channels = column.shape
-                return height, width, channels
-        return None
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
+
+        Returns
+        -------
+        int
+            How many of the steps are done here.
+        """
+        names = self._fields or {column.name for column in self._store.schema.columns}
+        windows = Windows(steps, seed)
+        # What belongs to the images would have to go with them.
+        alone = not {"boxes", "masks", "keypoints"} & names
+        if alone and self.image_shape is not None and windows.takes(self.image_shape[2]):
+            self._windows = windows
+        return self._windows.count

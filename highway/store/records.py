@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -399,9 +399,18 @@ class Slots:
             for record, row in enumerate(listed):
                 parts[row] = records.view(record, number)
 
-    def batch(self, **identity: Any) -> Batch:
-        """The batch; `identity` is its epoch, seq and indices."""
+    def batch(self, apart: Mapping[str, NDArray[Any]] | None = None, **identity: Any) -> Batch:
+        """The batch.
+
+        Parameters
+        ----------
+        apart : mapping of str to ndarray, optional
+            Columns that were filled elsewhere.
+        **identity
+            Its epoch, seq and indices.
+        """
         found: dict[str, NDArray[Any]] = {column.name: array for _, column, array, _ in self._whole}
+        found |= apart or {}
         found.update({column.name: files for _, column, files in self._encoded})
         for _, column, parts in self._ragged:
             joined = empty((int(self._counts.sum()), *column.shape), column.dtype)
