@@ -226,7 +226,7 @@ class ImageReader(OrderedSource):
         samples = self._samples
         fields: dict[str, NDArray[Any]] = {"images": made.images}
         extras: dict[str, NDArray[Any]] = {}
-        offsets = None
+        offsets, ragged = None, set[str]()
         if samples.labels is not None:
             fields["labels"] = samples.labels(indices)
         if samples.objects is not None:
@@ -235,7 +235,11 @@ class ImageReader(OrderedSource):
             if labels is not None:
                 fields["labels"] = labels
             fields["boxes"] = boxes
-        ragged = () if samples.objects is None else ({"labels", "boxes", *extras} & {*fields, *extras})
+            ragged = {"labels", "boxes", *extras} & {*fields, *extras}
+        if samples.placement:
+            assert made.shown is not None
+            extras["placement"] = made.shown.placement(self.shape)
+            extras["picture_sizes"] = made.shown.sizes.copy()
         if made.masks is not None:
             fields["masks"] = made.masks
         return Batch(
@@ -271,7 +275,7 @@ class ImageReader(OrderedSource):
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
-        root, names, _, _, objects, masks = self._samples
+        root, names, _, _, objects, masks, placed = self._samples
         try:
             heads = decoder.read([root + names[index] for index in indices.tolist()], self.exif, turn)
             statuses, heights, widths = heads.T
@@ -338,7 +342,7 @@ class ImageReader(OrderedSource):
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
-        if objects is not None or masks is not None:
+        if objects is not None or masks is not None or placed:
             shown = Shown(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
             made.note(shown, slots)
             if masks is not None:

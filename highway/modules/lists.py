@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import number
+from highway.arguments import flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import Masks
@@ -57,6 +57,11 @@ class ListReader(ImageReader):
         case. Only with `boxes`.
     mask_fill : int
         0 to 255, for what the fit leaves uncovered of a mask. Only with `masks`.
+    placement : bool
+        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
+        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
+        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
+        `Batch.boxes_in_picture`.
     fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, \
     queue_size
         As `ImageFileReader` says.
@@ -87,6 +92,7 @@ class ListReader(ImageReader):
         masks: Sequence[Path] | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
+        placement: bool = False,
         fit: Fit | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -141,6 +147,7 @@ class ListReader(ImageReader):
                 labels=None if self._labels is None else self._rows,
                 objects=objects,
                 masks=files,
+                placement=flag(self.name, "placement", placement),
             ),
             batch_size,
             shape,

@@ -30,6 +30,8 @@ class Samples(NamedTuple):
     objects : Objects, optional
         Boxes of every sample, and what comes with them; then `labels` are theirs.
     masks : Masks, optional
+    placement : bool
+        Whether batches have the extras `placement` and `picture_sizes`.
     """
 
     root: bytes
@@ -38,3 +40,4 @@ class Samples(NamedTuple):
     labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None = None
     objects: Objects | None = None
     masks: Masks | None = None
+    placement: bool = False
