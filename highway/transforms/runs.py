@@ -278,7 +278,7 @@ def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]
         for method in methods:
             if getattr(type(transform), method) is not getattr(Transform, method):
                 raise ContractError(
-                    f"{transform!r} overrides {method}, and does not say where pixels go, as the placement of the batch "
+                    f"{transform!r} overrides {method}, and does not say where pixels go, as the batch's placement "
                     f"needs; override {type(transform).__name__}.geometry, or use a reader without placement"
                 )
     return transform.geometry(params, size)
