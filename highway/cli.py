@@ -88,6 +88,7 @@ def _info(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from highway.terminal import facts, run_pipeline
 
+    _check_annotated(options)
     reader, modules = _pipeline(options, options.batch_size, options.epochs)
     facts(
         [
@@ -120,7 +121,7 @@ def _preview(options: argparse.Namespace) -> int:
     from highway.engine import Pipeline
     from highway.transforms import Letterbox
 
-    _check_preview(options)
+    _check_annotated(options)
     reader, stages = _reader(options, options.count, 1, _fit(options)), _preview_stages(options)
     with Pipeline([reader, *stages]) as pipeline:
         batch = pipeline.dequeue()
@@ -143,7 +144,7 @@ def _preview(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_preview(options: argparse.Namespace) -> None:
+def _check_annotated(options: argparse.Namespace) -> None:
     if options.voc and options.masks_dir is not None:
         raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
     if not options.voc and (options.masks or options.split is not None):
