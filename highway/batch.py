@@ -201,6 +201,48 @@ class Batch:
         """
         return self.rows_of("boxes", i)
 
+    def boxes_in_picture(self, i: int, boxes: NDArray[Any] | None = None) -> NDArray[np.float32]:
+        """Boxes of sample `i`, in pixels of the picture that it was read from: the way back from what a network finds.
+
+        Parameters
+        ----------
+        i : int
+        boxes : array_like (n, 4), optional
+            x0, y0, x1, y1 in pixels of the image of sample `i`; by default ``boxes_of(i)``.
+
+        Returns
+        -------
+        float32 (n, 4)
+            As many, in pixels of the picture, upright as its EXIF orientation says (unless it was read with
+            ``exif=False``), and clipped to it. Where the image was rotated or sheared, the smallest upright boxes
+            around those.
+
+        Raises
+        ------
+        ArgumentError
+            `boxes` are of another shape.
+        FieldError
+            The batch has no placement: its reader needs ``placement=True``.
+        """
+        if "placement" not in self or "picture_sizes" not in self:
+            raise FieldError(
+                f"{self!r} does not know its pictures; expected extras placement and picture_sizes, of a reader with "
+                "placement=True"
+            )
+        table = np.asarray(self.boxes_of(i) if boxes is None else boxes, np.float64)
+        if not table.size:
+            table = table.reshape(0, 4)
+        if table.ndim != 2 or table.shape[1] != 4:
+            raise ArgumentError(f"Batch: boxes are of shape {table.shape}; expected (n, 4)")
+        # Of (x, y, 1), or a multiple of it where the image is a perspective of the picture.
+        corners = np.ones((len(table), 4, 3))
+        corners[:, :, :2] = table[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        found = corners @ np.linalg.inv(self["placement"][i]).T
+        points = found[:, :, :2] / found[:, :, 2:]
+        ends = np.stack((points.min(axis=1), points.max(axis=1)), axis=1)
+        clipped: NDArray[np.float32] = np.clip(ends, 0, self["picture_sizes"][i][::-1]).astype(np.float32)
+        return clipped.reshape(-1, 4)
+
     def replace(
         self,
         *,

@@ -93,6 +93,7 @@ def _info(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from highway.terminal import facts, run_pipeline
 
+    _check_annotated(options)
     reader, modules = _pipeline(options, options.batch_size, options.epochs)
     facts(
         [
@@ -125,7 +126,7 @@ def _preview(options: argparse.Namespace) -> int:
     from highway.engine import Pipeline
     from highway.transforms import Letterbox
 
-    _check_voc(options)
+    _check_annotated(options)
     reader, stages = _reader(options, options.count, 1, _fit(options)), _preview_stages(options)
     with Pipeline([reader, *stages]) as pipeline:
         batch = pipeline.dequeue()
@@ -148,7 +149,7 @@ def _preview(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_voc(options: argparse.Namespace) -> None:
+def _check_annotated(options: argparse.Namespace) -> None:
     if options.voc and options.masks_dir is not None:
         raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
     if not options.voc and (options.masks or options.split is not None):
@@ -261,7 +262,7 @@ def _keygen(options: argparse.Namespace) -> int:
 def _pack(options: argparse.Namespace) -> int:
     from highway.packing import pack
 
-    _check_voc(options)
+    _check_annotated(options)
     encoding, size = options.encoding
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)

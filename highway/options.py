@@ -63,9 +63,10 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "bench",
         runs["bench"],
-        "how fast a folder of class folders becomes batches, and what limits",
+        "how fast a folder of class folders, or a VOC set, becomes batches, and what limits",
     )
     _add_data(bench)
+    _add_annotated(bench)
     _add_flip(bench)
     bench.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images in a batch (16)")
     bench.add_argument(
@@ -95,7 +96,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     )
     preview.add_argument("--count", type=_positive, default=16, metavar="N", help="how many images (16)")
     preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (fitting)")
-    _add_voc(preview, "draw")
+    _add_annotated(preview)
     preview.add_argument(
         "--transforms",
         type=_place,
@@ -205,7 +206,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     pack.add_argument(
         "--fit", choices=FITS, default="center", help="with raw: how a picture becomes that size (center)"
     )
-    _add_voc(pack, "pack")
+    _add_annotated(pack)
     pack.add_argument(
         "--on-error",
         choices=("raise", "skip"),
@@ -263,22 +264,6 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_voc(command: argparse.ArgumentParser, verb: str) -> None:
-    command.add_argument(
-        "--voc",
-        action="store_true",
-        help=f"DIR is a PASCAL VOC set (JPEGImages, Annotations): {verb} its boxes",
-    )
-    command.add_argument(
-        "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
-    )
-    masks = command.add_mutually_exclusive_group()
-    masks.add_argument("--masks", action="store_true", help=f"with --voc: {verb} its segmentation masks")
-    masks.add_argument(
-        "--masks-dir", metavar="DIR", help="folder with a mask for each picture, in the same class folders"
-    )
-
-
 def _add_data(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     command.add_argument(
@@ -302,6 +287,20 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         choices=("raise", "skip", "replace"),
         default="raise",
         help="what to do with a file that cannot be read: end, leave it out, or take another (raise)",
+    )
+
+
+def _add_annotated(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--voc", action="store_true", help="DIR is a PASCAL VOC set (JPEGImages, Annotations), with boxes"
+    )
+    command.add_argument(
+        "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
+    )
+    masks = command.add_mutually_exclusive_group()
+    masks.add_argument("--masks", action="store_true", help="with --voc: its segmentation masks too")
+    masks.add_argument(
+        "--masks-dir", metavar="DIR", help="folder with a mask for each picture, in the same class folders"
     )
 
 

@@ -68,6 +68,7 @@ def test_version(capsys):
         (["preview", "x", "--seed", "1.5"], "1.5"),
         (["preview", "x", "--transforms", "t.py"], "FILE.py:NAME"),
         (["preview", "x", "--voc", "--masks", "--masks-dir", "y"], "not allowed"),
+        (["bench", "x", "--voc", "--masks", "--masks-dir", "y"], "not allowed"),
         (["demo", "--epochs", "²"], "whole number"),
         (["serve", "x"], "--to"),
         (["serve", "x", "--to", "ipc://a", "--shard", "2/2"], "0/2 and 1/2"),
@@ -387,6 +388,32 @@ def test_preview_shows_the_masks_of_class_folders(capsys, photos, tmp_path):
     assert np.array_equal(masked, (bare.astype(int) + [192, 128, 128] + 1) // 2)
 
 
+def test_bench_of_a_voc_set_and_of_masks(capsys, voc, photos):
+    def told(data, *options):
+        code, output, errors = run(
+            capsys, "bench", data, "--epochs", 2, "--size", 40, "--fit", "letterbox", *options
+        )
+        assert (code, errors) == (0, "")
+        return output
+
+    output = told(voc, "--voc", "--masks", "--normalize")
+    assert f"2 files in 20 classes, in {voc}" in output
+    assert re.search(r"VOCReader\(.*split=None, fit=Letterbox\(.*FlipX\(.*Normalize\(", output)
+    assert re.search(r"images/s: 4 images in 2 batches", output)
+    output = told(voc, "--voc", "--split", "some")
+    assert "1 file in 20 classes" in output and "split='some'" in output
+    # Masks are read, where they are asked for: bad ones are met.
+    for picture in photos.rglob("*.jpg"):
+        path = voc / "masks" / picture.relative_to(photos).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (3, 3)).save(path)
+    Image.new("L", (3, 3)).save(voc / "SegmentationClass" / "dog.png")
+    for data, *masks in ((photos, "--masks-dir", voc / "masks"), (voc, "--voc", "--masks")):
+        code, _, errors = run(capsys, "bench", data, "--epochs", 1, *masks)
+        assert code == 1 and "has 3 x 3 pixels" in errors
+
+
+@pytest.mark.parametrize("command", ["bench", "preview"])
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -395,8 +422,8 @@ def test_preview_shows_the_masks_of_class_folders(capsys, photos, tmp_path):
         (["--voc", "--masks-dir", "x"], "--masks-dir is for class folders.*--masks"),
     ],
 )
-def test_preview_options_that_do_not_fit_the_data_are_refused(capsys, photos, options, says):
-    code, _, errors = run(capsys, "preview", photos, *options)
+def test_options_that_do_not_fit_the_data_are_refused(capsys, photos, command, options, says):
+    code, _, errors = run(capsys, command, photos, *options)
     assert code == 1
     assert re.fullmatch(rf"highway: {says}.*\n", errors)
 

@@ -61,6 +61,38 @@ def test_labels(paths, labels, dtype, shape):
     assert batch.keys == [os.fspath(paths[index]) for index in batch.indices]
 
 
+@pytest.mark.parametrize("form", [list, tuple, np.array, lambda names: np.array(names, object)])
+def test_names_become_numbers_of_classes(paths, form):
+    names = ["dog", "cat", "emu"] * 4
+    options = {"epochs": 1, "shuffle": False}
+    reader = ListReader(paths, form(names), 12, (8, 8), **options)
+    assert reader.classes == ["cat", "dog", "emu"] and all(type(name) is str for name in reader.classes)
+    labels = only_batch(reader).labels
+    assert labels.tolist() == [1, 0, 2] * 4 and labels.dtype == np.int64
+    reader = ListReader(paths, form(names), 12, (8, 8), classes=["owl", "emu", "dog", "cat"], **options)
+    assert reader.classes == ["owl", "emu", "dog", "cat"]
+    assert only_batch(reader).labels.tolist() == [2, 3, 1] * 4
+
+
+def test_names_of_boxes(paths):
+    box = (0, 0, 9, 9)
+    options = {"boxes": [[box, box], [], [box]], "fit": Stretch(), "epochs": 1, "shuffle": False}
+    names = [["dog", "cat"], [], np.array(["dog"])]
+    reader = ListReader(paths[:3], names, 3, (8, 8), **options)
+    assert reader.classes == ["cat", "dog"]
+    batch = only_batch(reader)
+    assert batch.labels.tolist() == [1, 0, 1] and batch.labels.dtype == np.int64
+    assert batch.rows_of("labels", 0).tolist() == [1, 0]
+    reader = ListReader(paths[:3], names, 3, (8, 8), classes=["dog", "emu", "cat"], **options)
+    assert only_batch(reader).labels.tolist() == [0, 2, 0]
+
+
+def test_numbers_have_no_classes_of_their_own(paths):
+    assert ListReader(paths, range(12), 12, (8, 8)).classes is None
+    # Names of ImageNet come twice; numbers tell them apart.
+    assert ListReader(paths, [0, 1] * 6, 12, (8, 8), classes=["crane", "crane"]).classes == ["crane"] * 2
+
+
 def test_labels_are_the_readers_own(paths):
     labels = np.arange(12)
     reader = ListReader(paths, labels, 12, (8, 8), epochs=1, shuffle=False)
@@ -149,7 +181,23 @@ def test_fingerprint_is_that_of_the_paths(paths):
         ({"paths": [5]}, r"paths\[0\] is 5"),
         ({"paths": ["a\0b"]}, r"paths\[0\] is 'a\\x00b'"),
         ({"labels": [1, 2, 3]}, "3 labels for 2 paths"),
-        ({"labels": ["a", "b"]}, "labels is an array of <U1"),
+        ({"labels": "ab"}, "labels is an array of <U2"),
+        ({"labels": [b"a", b"b"]}, "labels is an array of .S1"),
+        ({"labels": ["a", "b", "c"]}, "3 labels for 2 paths"),
+        ({"labels": ["a", 1]}, r"labels\[0\] is 'a' and labels\[1\] is 1; expected all labels to be names"),
+        ({"labels": [None, "b"]}, r"labels\[1\] is 'b' and labels\[0\] is None"),
+        ({"labels": [["a"], ["b"]]}, "labels is an array of <U1"),
+        ({"labels": ["a", "d"], "classes": ["a", "b"]}, r"labels\[1\] is 'd'; expected one of .*: a, b$"),
+        ({"labels": ["a", "a"], "classes": ["a", "b", "a"]}, "classes has 'a' more than once"),
+        (
+            {"boxes": [[], [(1, 2, 3, 4)] * 2], "labels": [[], ["a", "d"]], "classes": ["a"]},
+            r"labels\[1\]\[1\] is 'd'; expected one of the classes: a$",
+        ),
+        (
+            {"boxes": [[(1, 2, 3, 4)], [(1, 2, 3, 4)]], "labels": [["a"], [7]]},
+            r"labels\[0\]\[0\] is 'a' and labels\[1\]\[0\] is 7",
+        ),
+        ({"boxes": [[(1, 2, 3, 4)], []], "labels": ["a", []]}, r"labels\[0\] is 'a'; expected a list"),
         ({"labels": [[1], [2, 3]]}, "labels is an array of object"),
         ({"labels": 3}, r"shape \(\)"),
         ({"labels": [0, 2], "classes": ["a", "b"]}, "labels run from 0 to 2; expected 0 to 1"),
@@ -172,6 +220,9 @@ def test_fingerprint_is_that_of_the_paths(paths):
         ({"masks": "ab"}, "masks is a str"),
         ({"boxes": [[], []], "min_visible": -1}, "min_visible is -1"),
         ({"masks": ["a", "b"], "mask_fill": -1}, "mask_fill is -1"),
+        ({"min_visible": 0.5}, "min_visible is 0.5, and there are no boxes"),
+        ({"min_visible": 2}, "min_visible is 2"),
+        ({"mask_fill": 255}, "mask_fill is 255, and there are no masks"),
         ({"on_error": "ignore"}, "on_error is 'ignore'"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],

@@ -139,8 +139,11 @@ def test_files_are_kept_to_the_byte(tmp_path, photos):
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("fit", [None, RandomResizedCrop((20, 30), min_visible=0.3)])
 def test_boxes_and_masks_come_along(tmp_path, voc, masks, fit):
-    path = packed(tmp_path / "s", VOCReader(voc, 1, (1, 1), epochs=1, shuffle=False, masks=masks))
-    arguments = {"epochs": 1, "seed": 2, "fit": fit, "mask_fill": 9}
+    """With `placement` too, which is found anew."""
+    path = packed(
+        tmp_path / "s", VOCReader(voc, 1, (1, 1), epochs=1, shuffle=False, masks=masks, placement=True)
+    )
+    arguments = {"epochs": 1, "seed": 2, "fit": fit, "mask_fill": 9, "placement": True}
     expected = batches_of(VOCReader(voc, 2, (20, 30), masks=masks, **arguments), Augmentations([FlipX()]))
     source = LevelDBImageReader(path, 2, (20, 30), **arguments)
     assert ("masks" in expected[0].fields) == masks

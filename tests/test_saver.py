@@ -10,7 +10,7 @@ from PIL import Image
 
 from highway.batch import Batch
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, MissingPackageError, WriteError
+from highway.errors import ArgumentError, FieldError, MissingPackageError, WriteError
 from highway.modules import Augmentations, ImageFileReader, ImageSaver, Noise
 from highway.transforms import FlipX, Normalize
 
@@ -76,6 +76,60 @@ def test_formats_and_their_endings(tmp_path, format, ending, written):
     assert files(tmp_path) == [f"a{ending}"]
     with Image.open(tmp_path / f"a{ending}") as picture:
         assert picture.format == written
+
+
+def test_masks_go_into_a_folder_that_a_reader_takes(tmp_path):
+    data, masks_dir = class_folders(tmp_path / "data", classes=2, each=3), tmp_path / "masks"
+    for number, picture in enumerate(sorted(data.rglob("*.jpg"))):
+        with Image.open(picture) as opened:
+            mask = np.full(opened.size[::-1], 100 + number, np.uint8)
+        mask[:, ::3] = 255
+        path = masks_dir / picture.relative_to(data).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    options = {"epochs": 1, "shuffle": False}
+    reader = ImageFileReader(data, 6, (20, 30), masks_dir=masks_dir, **options)
+    saver = ImageSaver(tmp_path / "out", masks_dir=tmp_path / "out masks")
+    with Pipeline([reader, Augmentations([FlipX()]), saver]) as pipeline:
+        (batch,) = pipeline
+    again = ImageFileReader(tmp_path / "out", 6, (20, 30), masks_dir=tmp_path / "out masks", **options)
+    with Pipeline([again]) as pipeline:
+        (read,) = pipeline
+    assert batch.masks.min() == 100 and batch.masks.max() == 255
+    for name in ("images", "labels", "masks"):
+        assert np.array_equal(batch[name], read[name])
+
+
+def test_masks_are_named_as_their_images(tmp_path):
+    saver = ImageSaver(tmp_path / "a", "jpeg", masks_dir=tmp_path / "b")
+    masks = np.arange(2 * 9 * 7, dtype=np.uint8).reshape(2, 9, 7)
+    saver.process(some(2, keys=["x/1.jpg", "2.v"]).replace(masks=masks))
+    saver.process(some(2, indices=[3, 4], epoch=2).replace(masks=masks[:, ::-1, ::-1]))
+    stems = ["00000003-e2", "00000004-e2", "2.v", "x/1"]
+    assert files(tmp_path / "a") == [f"{stem}.jpg" for stem in stems]
+    assert files(tmp_path / "b") == [f"{stem}.png" for stem in stems]
+    assert np.array_equal(pixels(tmp_path / "b/x/1.png"), masks[0])
+    assert np.array_equal(pixels(tmp_path / "b/00000004-e2.png"), masks[1, ::-1, ::-1])
+    assert repr(saver).endswith(f"'jpeg', quality=95, masks_dir={str(tmp_path / 'b')!r})")
+
+
+@pytest.mark.parametrize(
+    "masks", [np.zeros((2, 9, 7), np.int64), np.zeros((2, 9, 7, 1), np.uint8), np.zeros((3, 9, 7), np.uint8)]
+)
+def test_masks_that_are_none_are_refused_before_anything_is_written(tmp_path, masks):
+    saver = ImageSaver(tmp_path / "a", masks_dir=tmp_path / "b")
+    with pytest.raises(
+        ArgumentError, match=r"^ImageSaver: masks are .*; expected uint8 \(2, height, width\)$"
+    ):
+        saver.process(some(2, indices=[0, 1]).replace(masks=masks))
+    with pytest.raises(FieldError, match="no field 'masks'"):
+        saver.process(some(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_have_a_folder_of_their_own(tmp_path):
+    with pytest.raises(ArgumentError, match="the folder of the images; expected another"):
+        ImageSaver(tmp_path / "a", masks_dir=f"{tmp_path}/b/../a")
 
 
 def test_quality_says_how_many_bytes(tmp_path):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from highway._core.spans import rows_of
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError
-from highway.modules.finish import Windows
+from highway.modules.finish import GO_ALONG, Windows
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
 from highway.transforms.transform import Transform
@@ -160,7 +160,7 @@ class ArrayReader(OrderedSource):
         """
         images, windows = self._arrays["images"], Windows(steps, seed)
         # What belongs to the images would have to go with them; and where rows are not in one piece they are copied.
-        alone = not {"boxes", "masks", "keypoints"} & self._arrays.keys() and images.flags.c_contiguous
+        alone = not GO_ALONG & self._arrays.keys() and images.flags.c_contiguous
         if alone and self.image_shape is not None and windows.takes(self.image_shape[2]):
             self._windows = windows
         return self._windows.count

@@ -19,7 +19,8 @@ class Augmentations(Stage):
     """Applies transforms to every batch, one after the other.
 
     Boxes, masks and keypoints go with the images. Boxes are clipped to them; those of which nothing is left, or too
-    little (`min_visible` of a transform), are dropped with their labels.
+    little (`min_visible` of a transform), are dropped with their labels. The extra `placement`, of readers with
+    ``placement=True``, goes on telling where the pixels of the picture are.
 
     What a transform draws is a function of the seed, of the samples' identity (epoch and index) and of the
     number of transforms that the batch has been through before. So any number of workers gives the same

@@ -104,6 +104,8 @@ class Encoded(ImageReader):
             queue_size=2,
         )
         self.image_shape = None
+        # That of what is stored is found when it is read.
+        self.placed = False
         self.classes = getattr(reader, "classes", None)
 
     def __repr__(self) -> str:
@@ -180,6 +182,7 @@ class _Originals(Samples):
         self._files, self._owner = files, owner
         self.size, self.noun, self.where = files.size, files.noun, files.where
         self.boxed, self.masked, self.min_visible = files.boxed, files.masked, files.min_visible
+        self.placement = False
 
     @property
     def nbytes(self) -> int:

@@ -17,7 +17,10 @@ from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 
-__all__ = ["Finish", "Finishing", "Windows"]
+__all__ = ["GO_ALONG", "Finish", "Finishing", "Windows"]
+
+GO_ALONG = frozenset({"boxes", "masks", "keypoints", "placement"})
+"""What a batch may have that goes with its images wherever transforms move them."""
 
 
 # By what a flip makes of a view: the column of `Finish.mirrored`.

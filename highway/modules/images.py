@@ -149,6 +149,7 @@ class ImageReader(OrderedSource):
         self.seed = seed
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
+        self.placed = samples.placement
         self._min_visible = max(samples.min_visible, fit.min_visible)
         self.max_errors = max_errors
         self.order = Order(
@@ -242,6 +243,10 @@ class ImageReader(OrderedSource):
             fields["labels"] = labels
         if objects is not None:
             fields["boxes"] = boxes
+        if self.placed:
+            assert made.shown is not None
+            extras["placement"] = made.shown.placement(self.shape)
+            extras["picture_sizes"] = made.shown.sizes.copy()
         if made.masks is not None:
             fields["masks"] = made.masks
         return Batch(
@@ -346,7 +351,7 @@ class ImageReader(OrderedSource):
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
-        if self.keeps_shown or objects is not None or masks is not None:
+        if self.keeps_shown or self.placed or objects is not None or masks is not None:
             shown = Shown(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
             made.note(shown, slots)
             if masks is not None:

@@ -47,6 +47,8 @@ class LevelDBImageReader(ImageReader):
         case.
     mask_fill : int
         0 to 255, for what the fit leaves uncovered of a mask.
+    placement : bool
+        Whether batches have the extras `placement` and `picture_sizes`, as `VOCReader` says; of the stored pictures.
     allow_incomplete : bool
         Read what there is of a store whose writing was interrupted.
 
@@ -76,6 +78,7 @@ class LevelDBImageReader(ImageReader):
         fit: Fit | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
+        placement: bool = False,
         shuffle: bool = True,
         seed: int = 0,
         epochs: int | None = None,
@@ -91,10 +94,11 @@ class LevelDBImageReader(ImageReader):
         allow_incomplete: bool = False,
     ) -> None:
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        placement = flag(self.name, "placement", placement)
         allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
         self._store = SharedStore(path, self.name, allow_incomplete)
         try:
-            samples = _Records(self._store, self.name, min_visible, mask_fill, max_pixels)
+            samples = _Records(self._store, self.name, min_visible, placement, mask_fill, max_pixels)
             super().__init__(
                 samples,
                 batch_size,
@@ -150,12 +154,18 @@ class _Records(Samples):
     noun = "record"
 
     def __init__(
-        self, store: SharedStore, owner: str, min_visible: float, mask_fill: int, max_pixels: int
+        self,
+        store: SharedStore,
+        owner: str,
+        min_visible: float,
+        placement: bool,
+        mask_fill: int,
+        max_pixels: int,
     ) -> None:
         self.store = store
         self.size = len(store.reader)
         self.where = f"in {store.path!r}"
-        self.min_visible = min_visible
+        self.min_visible, self.placement = min_visible, placement
         if not self.size:
             raise EmptyDatasetError(f"{owner}: {store.path!r} has no samples")
         schema = store.reader.schema

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import number
+from highway.arguments import flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
@@ -33,13 +35,16 @@ class ListReader(ImageReader):
     ----------
     paths : sequence of path
     labels : array_like or None
-        One for each picture: whole numbers (N,) or (N, K), which become int64, or floats of these shapes, which become
-        float32. With `boxes`: for each picture one for each of its boxes.
+        One for each picture: whole numbers (N,) or (N, K), which become int64; floats of these shapes, which become
+        float32; or names of classes (N,), str, which become the numbers of those, int64. With `boxes`: for each picture
+        one for each of its boxes.
     batch_size : int
     shape : (int, int)
         Height and width of the images in pixels.
     classes : sequence of str, optional
-        Names of the classes; labels are then checked to be numbers of them.
+        Names of the classes, in the order of their numbers; labels are checked to be numbers or names of them. Where
+        labels are names, the default is those that are found, sorted: give `classes`, each once, where several lists
+        are to have the same numbers.
     boxes : sequence of array_like (n, 4), optional
         For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
         to 1. They go with the picture through EXIF orientation, fit and mirroring, and are clipped to what is shown:
@@ -49,9 +54,14 @@ class ListReader(ImageReader):
         keeps every number (PNG, BMP, GIF, TIFF). The field is uint8 (N, H, W), each pixel the nearest one of its mask.
     min_visible : float
         0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
-        case.
+        case. Only with `boxes`.
     mask_fill : int
-        0 to 255, for what the fit leaves uncovered of a mask.
+        0 to 255, for what the fit leaves uncovered of a mask. Only with `masks`.
+    placement : bool
+        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
+        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
+        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
+        `Batch.boxes_in_picture`.
     fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, \
     queue_size
         As `ImageFileReader` says.
@@ -59,14 +69,15 @@ class ListReader(ImageReader):
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed, or counts disagree.
+        An argument is outside of what is allowed, or counts disagree; a label is a name that is none of `classes`, or
+        some labels are names and others numbers; `min_visible` is given without boxes, or `mask_fill` without masks.
     EmptyDatasetError
         The list is empty.
 
     Attributes
     ----------
     classes : list of str or None
-        As given.
+        As given, or as found where labels are names.
     """
 
     def __init__(
@@ -81,6 +92,7 @@ class ListReader(ImageReader):
         masks: Sequence[Path] | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
+        placement: bool = False,
         fit: Fit | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -104,6 +116,12 @@ class ListReader(ImageReader):
         self._labels: NDArray[Any] | None = None
         objects = files = None
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        if min_visible and boxes is None:
+            raise ArgumentError(f"ListReader: min_visible is {min_visible}, and there are no boxes")
+        if mask_fill and masks is None:
+            raise ArgumentError(f"ListReader: mask_fill is {mask_fill!r}, and there are no masks")
+        if labels is not None:
+            labels, self.classes = _numbered(labels, self.classes, boxes is not None)
         if boxes is not None:
             objects = _objects(boxes, labels, count, self.classes)
         elif labels is not None:
@@ -129,6 +147,7 @@ class ListReader(ImageReader):
                 objects=objects,
                 masks=files,
                 min_visible=min_visible,
+                placement=flag(self.name, "placement", placement),
             ),
             batch_size,
             shape,
@@ -178,6 +197,62 @@ def _checked_classes(classes: object) -> list[str]:
         if names and all(isinstance(name, str) for name in names):
             return names
     raise ArgumentError(f"ListReader: classes is {classes!r}; expected names")
+
+
+def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any, list[str] | None]:
+    """Labels with numbers in the place of names, and the classes; both as they are where there are no names."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind not in "UO":
+        return labels, classes
+    rows = [_listed(row) for row in _listed(labels)] if boxed else [_listed(labels)]
+    flat = list(itertools.chain.from_iterable(rows))
+    named = [isinstance(label, str) for label in flat]
+
+    def place(k: int) -> str:
+        if not boxed:
+            return f"labels[{k}]"
+        ends = list(itertools.accumulate(map(len, rows)))
+        row = bisect.bisect_right(ends, k)
+        return f"labels[{row}][{k - ends[row] + len(rows[row])}]"
+
+    if boxed:
+        for number_, row in enumerate(_listed(labels)):
+            if isinstance(row, str):
+                raise ArgumentError(
+                    f"ListReader: labels[{number_}] is {row!r}; expected a list, with a label for each box"
+                )
+    if not any(named):
+        return labels, classes
+    if not all(named):
+        name, other = named.index(True), named.index(False)
+        raise ArgumentError(
+            f"ListReader: {place(name)} is {flat[name]!r} and {place(other)} is {flat[other]!r}; expected all "
+            "labels to be names of classes, or none"
+        )
+    known = sorted({*flat}) if classes is None else classes
+    numbers = {name: number_ for number_, name in enumerate(known)}
+    if len(numbers) < len(known):
+        twice = next(name for k, name in enumerate(known) if name in known[:k])
+        raise ArgumentError(
+            f"ListReader: classes has {twice!r} more than once; expected each once, since labels are names"
+        )
+    for k, name in enumerate(flat):
+        if name not in numbers:
+            raise ArgumentError(
+                f"ListReader: {place(k)} is {name!r}; expected one of the classes: "
+                f"{', '.join(known[:30])}{', ...' if known[30:] else ''}"
+            )
+    found = [[numbers[name] for name in row] for row in rows]
+    return (found if boxed else found[0]), [str(name) for name in known]
+
+
+def _listed(labels: Any) -> list[Any]:
+    """What there is in labels; nothing where they are no list, which is refused elsewhere."""
+    if isinstance(labels, (str, bytes)):
+        return []
+    try:
+        return list(labels)
+    except TypeError:
+        return []
 
 
 def _table(name: str, values: Any) -> NDArray[Any]:

@@ -58,6 +58,8 @@ class Samples(Protocol):
         Whether they have boxes, and masks.
     min_visible : float
         Of the boxes: least part of their area, 0 to 1, that is to be seen.
+    placement : bool
+        Whether batches have the extras `placement` and `picture_sizes`.
     """
 
     size: int
@@ -66,6 +68,7 @@ class Samples(Protocol):
     boxed: bool
     masked: bool
     min_visible: float
+    placement: bool
 
     def begin(self) -> Part:
         """What the samples of a batch are read through."""
@@ -93,6 +96,7 @@ class Files(Samples, Part):
         Boxes of every sample, and what comes with them; then `labels` are theirs.
     masks : MaskFiles, optional
     min_visible : float
+    placement : bool
     """
 
     noun = "file"
@@ -107,11 +111,12 @@ class Files(Samples, Part):
         objects: Objects | None = None,
         masks: MaskFiles | None = None,
         min_visible: float = 0.0,
+        placement: bool = False,
     ) -> None:
         self.size = len(names)
         self.where = where
         self.boxed, self.masked = objects is not None, masks is not None
-        self.min_visible = min_visible
+        self.min_visible, self.placement = min_visible, placement
         self._root, self._names = root, names
         self._labels, self._objects, self._masks = labels, objects, masks
 

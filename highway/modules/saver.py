@@ -1,4 +1,4 @@
-"""ImageSaver: the images that pass, as files named by their keys."""
+"""ImageSaver: the images that pass, and their masks, as files named by their keys."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ class ImageSaver(Stage):
         "png" keeps every bit.
     quality : int, optional
         1 to 100, of "jpeg" (95 by default) and "webp" (90).
+    masks_dir : path, optional
+        Another folder, for the masks of the batches: PNGs in 8 bits of grey, numbers of classes, under the names of
+        their images. ``ImageFileReader(folder, ..., masks_dir=masks_dir)`` reads both.
     workers : int, optional
         Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
@@ -51,8 +54,10 @@ class ImageSaver(Stage):
     Raises
     ------
     ArgumentError
-        An argument is out of range. With a batch: its images are not uint8 (N, H, W, 3) or (N, H, W, 1), or a key would
-        lead out of the folder.
+        An argument is out of range. With a batch: its images are not uint8 (N, H, W, 3) or (N, H, W, 1), its masks not
+        uint8 (N, H, W), or a key would lead out of the folder.
+    FieldError
+        With a batch: it has no images, or no masks though there is a `masks_dir`.
     MissingPackageError
         PIL is not installed.
     WriteError
@@ -75,6 +80,7 @@ class ImageSaver(Stage):
         format: str = "png",
         *,
         quality: int | None = None,
+        masks_dir: str | os.PathLike[str] | None = None,
         workers: int | None = None,
         queue_size: int = 4,
     ) -> None:
@@ -91,6 +97,11 @@ class ImageSaver(Stage):
             ) from None
         self.folder = os.fspath(folder)
         self.format = format
+        self.masks_dir = None if masks_dir is None else os.fspath(masks_dir)
+        if self.masks_dir is not None and os.path.realpath(self.masks_dir) == os.path.realpath(self.folder):
+            raise ArgumentError(
+                f"ImageSaver: masks_dir is {self.masks_dir!r}, the folder of the images; expected another"
+            )
         self._ending, default = _FORMATS[format]
         if quality is not None and default is None:
             raise ArgumentError(f"ImageSaver: quality is {quality!r}; {format!r} has none, expected None")
@@ -98,7 +109,8 @@ class ImageSaver(Stage):
 
     def __repr__(self) -> str:
         quality = "" if self.quality is None else f", quality={self.quality}"
-        return f"ImageSaver({self.folder!r}, {self.format!r}{quality})"
+        masks = "" if self.masks_dir is None else f", masks_dir={self.masks_dir!r}"
+        return f"ImageSaver({self.folder!r}, {self.format!r}{quality}{masks})"
 
     @property
     def hands_over(self) -> bool:  # type: ignore[override]
@@ -106,7 +118,7 @@ class ImageSaver(Stage):
         return self.input_handed_over
 
     def process(self, batch: Batch) -> Batch:
-        """Write the images."""
+        """Write the images, and the masks."""
         images = batch["images"]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise ArgumentError(
@@ -116,22 +128,37 @@ class ImageSaver(Stage):
         if not images.shape[1] or not images.shape[2]:
             raise ArgumentError(f"ImageSaver: images of shape {images.shape} have no pixels to write")
         keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
+        masks = None if self.masks_dir is None else self._masks(batch)
         # All of them first: nothing is written of a batch that is refused.
-        paths = [os.path.join(self.folder, self._name(key, batch.epoch)) for key in keys]
-        for path, image in zip(paths, images, strict=True):
-            self._write(path, image)
+        names = [self._name(key, batch.epoch) for key in keys]
+        options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
+        for name, image in zip(names, images, strict=True):
+            pixels = image if image.shape[2] == 3 else image[:, :, 0]
+            self._write(os.path.join(self.folder, name + self._ending), pixels, self.format, **options)
+        if masks is not None:
+            assert self.masks_dir is not None
+            for name, mask in zip(names, masks, strict=True):
+                self._write(os.path.join(self.masks_dir, name + ".png"), mask, "png")
         return batch
+
+    def _masks(self, batch: Batch) -> NDArray[np.uint8]:
+        masks = batch["masks"]
+        if masks.dtype != np.uint8 or masks.ndim != 3 or len(masks) != batch.size or 0 in masks.shape[1:]:
+            raise ArgumentError(
+                f"ImageSaver: masks are {masks.dtype} of shape {masks.shape}; expected uint8 "
+                f"({batch.size}, height, width)"
+            )
+        return masks
 
     def _name(self, key: str, epoch: int) -> str:
         stem, _ = name_of(key, self.name)
-        return f"{stem}-e{epoch}{self._ending}" if epoch else stem + self._ending
+        return f"{stem}-e{epoch}" if epoch else stem
 
-    def _write(self, path: str, image: NDArray[np.uint8]) -> None:
+    def _write(self, path: str, pixels: NDArray[np.uint8], format: str, **options: Any) -> None:
         from PIL import Image
 
-        pixels = np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, 0])
-        options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
-        write_whole(path, lambda file: Image.fromarray(pixels).save(file, self.format, **options), self.name)
+        pixels = np.ascontiguousarray(pixels)
+        write_whole(path, lambda file: Image.fromarray(pixels).save(file, format, **options), self.name)
 
 
 def name_of(key: str, owner: str) -> tuple[str, str]:

@@ -50,6 +50,31 @@ class Shown(NamedTuple):
         for mine, theirs in zip(self, others, strict=True):
             mine[slots] = theirs
 
+    def placement(self, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """Matrices from pixels of the upright pictures to pixels of the images.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Height and width of the images.
+
+        Returns
+        -------
+        float64 (N, 3, 3)
+            They take homogeneous coordinates (x, y, 1).
+        """
+        matrices = np.zeros((len(self.windows), 3, 3))
+        matrices[:, 2, 2] = 1
+        for axis, size in enumerate(shape[::-1]):
+            low, high = self.windows[:, axis], self.windows[:, 2 + axis]
+            begin, end = self.targets[:, axis], self.targets[:, 2 + axis]
+            scale = (end - begin) / (high - low)
+            moved = begin - low * scale
+            turned = self.mirrored[:, axis]
+            matrices[:, axis, axis] = np.where(turned, -scale, scale)
+            matrices[:, axis, 2] = np.where(turned, size - moved, moved)
+        return matrices
+
     def boxes(
         self,
         boxes: NDArray[np.float32],

@@ -92,6 +92,11 @@ class VOCReader(ImageReader):
         case.
     mask_fill : int
         0 to 255, for what the fit leaves uncovered of a mask.
+    placement : bool
+        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
+        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
+        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
+        `Batch.boxes_in_picture`.
     shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
         As `ImageFileReader` says. What is wrong with the annotation or the mask of a sample is wrong with the sample.
 
@@ -135,6 +140,7 @@ class VOCReader(ImageReader):
         one_based: bool = True,
         min_visible: float = 0.0,
         mask_fill: int = 0,
+        placement: bool = False,
         shuffle: bool = True,
         seed: int = 0,
         epochs: int | None = None,
@@ -176,6 +182,7 @@ class VOCReader(ImageReader):
                 objects=objects,
                 masks=files,
                 min_visible=min_visible,
+                placement=flag(self.name, "placement", placement),
             ),
             batch_size,
             shape,

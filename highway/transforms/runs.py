@@ -24,6 +24,7 @@ from highway.randomness import SampleRandom
 from highway.transforms import colour
 from highway.transforms.crop import filling
 from highway.transforms.fit import Fit, Placement
+from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
@@ -231,6 +232,10 @@ def _annotated(
     if "labels" in batch and "labels" not in batch.ragged:
         changed["labels"] = _or_same(batch, "labels", transform.apply_labels(batch["labels"], params))
     changed = {name: array for name, array in changed.items() if array is not None}
+    if "placement" in batch and size is not None:
+        geometry = _told_geometry(transform, params, size)
+        if geometry is not None:
+            changed["placement"] = product(geometry.matrices, batch["placement"])
     if "boxes" in batch.ragged and size is not None:
         owners = _owners(batch, "boxes")
         boxes, kept = transform.apply_boxes(batch["boxes"], owners, params, size)
@@ -258,6 +263,25 @@ def _check_kinds(batch: Batch) -> None:
             f"keypoints are {batch['keypoints'].dtype} of shape {batch['keypoints'].shape}; expected float32 "
             "(N, ..., 2): x and y alone, other numbers in a field of another name"
         )
+    if "placement" in batch and (
+        batch["placement"].dtype != np.float64 or batch["placement"].shape != (batch.size, 3, 3)
+    ):
+        raise ContractError(
+            f"placement is {batch['placement'].dtype} of shape {batch['placement'].shape}; expected float64 (N, 3, 3)"
+        )
+
+
+def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]) -> Geometry | None:
+    """Where a transform says that pixels go; ContractError where it moves boxes or the like without saying so."""
+    methods = ("apply_boxes", "apply_masks", "apply_keypoints")
+    if type(transform).geometry is Transform.geometry:
+        for method in methods:
+            if getattr(type(transform), method) is not getattr(Transform, method):
+                raise ContractError(
+                    f"{transform!r} overrides {method}, and does not say where pixels go, as the batch's placement "
+                    f"needs; override {type(transform).__name__}.geometry, or use a reader without placement"
+                )
+    return transform.geometry(params, size)
 
 
 def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
@@ -273,12 +297,12 @@ def _refuse_new_size(batch: Batch, transform: Transform, before: NDArray[Any], a
     """A transform that does not say where pixels go keeps the size of images that have boxes or the like."""
     if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
         return
-    for name in ("boxes", "masks", "keypoints"):
-        methods = ("geometry", f"apply_{name}")
+    for name in ("boxes", "masks", "keypoints", "placement"):
+        methods = ["geometry"] if name == "placement" else ["geometry", f"apply_{name}"]
         if name in batch and all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
             raise ContractError(
                 f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what becomes of "
-                f"the {name}; override {type(transform).__name__}.geometry, or apply_{name}"
+                f"the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
             )
 
 

@@ -137,7 +137,8 @@ class Normalize(Values):
     Parameters
     ----------
     mean, std : float or sequence of float
-        In units of 0 to 1, one number or one for each channel; `std` above 0. By default those of ImageNet.
+        Of values from 0 to 1, not of bytes: both are 0 to 1 themselves, `std` above 0. One number or one for each
+        channel; by default those of ImageNet. `Rescale` takes any numbers.
     layout : {"NCHW", "NHWC"}
         Of the result. What moves pixels (flips, crops) comes before "NCHW".
     dtype : {"float32", "float16"}
@@ -157,8 +158,13 @@ class Normalize(Values):
         layout: str = "NCHW",
         dtype: DTypeLike = "float32",
     ) -> None:
-        means = numbers("Normalize", "mean", mean)
+        means = numbers("Normalize", "mean", mean, 0)
         stds = numbers("Normalize", "std", std, 0)
+        for name, given, found in (("mean", mean, means), ("std", std, stds)):
+            if max(found) > 1:
+                raise ArgumentError(
+                    f"Normalize: {name} is {given!r}; expected 0 to 1: {name} is of values from 0 to 1; divide by 255"
+                )
         if not all(stds):
             raise ArgumentError(f"Normalize: std is {std!r}; expected numbers above 0")
         if len(means) != len(stds) and 1 not in (len(means), len(stds)):

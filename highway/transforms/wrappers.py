@@ -57,6 +57,11 @@ class _Wrapper(Several):
             raise ArgumentError(
                 f"{name}: the batch has keypoints, which it does not pass on; use our own transforms"
             )
+        if "placement" in batch:
+            raise ArgumentError(
+                f"{name}: the batch has a placement, and where this moves pixels is not known; use our own transforms, "
+                "or a reader without placement"
+            )
         if not len(images):
             return batch
         seeds = SampleRandom(seed, batch.epoch, batch.indices, first).integers(0, 2**32)
