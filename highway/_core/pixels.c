@@ -462,16 +462,17 @@ AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(const uint8_t *in, ptrdiff_t pixel
     return pixels;
 }
 
-/* The bytes that one shuffle takes out of a load of pixels 0 to 3, and out of one that ends with pixel 7, for
-   each channel: already as wide as an integer. */
-static void channel_masks(ptrdiff_t channels, ptrdiff_t c, int8_t *low, int8_t *high) {
-    memset(low, -1, 16);
-    memset(high, -1, 16);
-    for (ptrdiff_t p = 0; p < 4; p++) {
-        low[4 * p] = (int8_t)(p * channels + c);
-        high[4 * p] = (int8_t)(16 - 4 * channels + p * channels + c);
-    }
-}
+/* The bytes that one shuffle takes out of a load of pixels 0 to 3, and out of one that ends with pixel 7, by
+   the number of channels and the channel: already as wide as an integer. */
+#define FOUR_BYTES(first, step)                                                                              \
+    first, -1, -1, -1, (first) + (step), -1, -1, -1, (first) + 2 * (step), -1, -1, -1, (first) + 3 * (step), \
+        -1, -1, -1
+#define MASKS(channels, c) {FOUR_BYTES(c, channels), FOUR_BYTES(16 - 4 * (channels) + (c), channels)}
+static const int8_t channel_masks[5][4][32] = {
+    [2] = {MASKS(2, 0), MASKS(2, 1)},
+    [3] = {MASKS(3, 0), MASKS(3, 1), MASKS(3, 2)},
+    [4] = {MASKS(4, 0), MASKS(4, 1), MASKS(4, 2), MASKS(4, 3)},
+};
 
 /* Planar, two to four channels, eight pixels at a time; how many pixels are done. Eight pixels are at least
    sixteen bytes: both loads stay inside of them. */
@@ -482,10 +483,8 @@ SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, pt
     __m128 scales[4], biases[4];
     if (pixels < 8) return 0;
     for (ptrdiff_t c = 0; c < channels; c++) {
-        int8_t low[16], high[16];
-        channel_masks(channels, c, low, high);
-        low_masks[c] = _mm_loadu_si128((const __m128i *)low);
-        high_masks[c] = _mm_loadu_si128((const __m128i *)high);
+        low_masks[c] = _mm_loadu_si128((const __m128i *)channel_masks[channels][c]);
+        high_masks[c] = _mm_loadu_si128((const __m128i *)(channel_masks[channels][c] + 16));
         scales[c] = _mm_set1_ps(scale[c]);
         biases[c] = _mm_set1_ps(bias[c]);
     }
@@ -515,9 +514,7 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
     __m256 scales[4], biases[4];
     if (pixels < 8) return 0;
     for (ptrdiff_t c = 0; c < channels; c++) {
-        int8_t bytes[32];
-        channel_masks(channels, c, bytes, bytes + 16);
-        masks[c] = _mm256_loadu_si256((const __m256i *)bytes);
+        masks[c] = _mm256_loadu_si256((const __m256i *)channel_masks[channels][c]);
         scales[c] = _mm256_set1_ps(scale[c]);
         biases[c] = _mm256_set1_ps(bias[c]);
     }
