@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from highway._core import geometry, spans, values
+from highway._core import checksum, geometry, spans, values
 from highway._core.spans import Spans
 from highway._core.tables import Tables
 from highway.batch import Batch
@@ -302,6 +302,58 @@ def test_what_cannot_be_mapped_is_refused(tmp_path):
     for name in ("empty.ldb", "short.ldb", "zeros.ldb", "gone.ldb"):
         with pytest.raises((OSError, ValueError)):
             Tables([os.fsencode(tmp_path / name)])
+
+
+def varint(contents, at):
+    number = shift = 0
+    while True:
+        byte = contents[at]
+        number, shift, at = number | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return number, at
+
+
+def index_of(table):
+    """Where the index of a table is, and its size."""
+    at = len(table) - 48
+    for _ in range(2):
+        _, at = varint(table, at)
+    offset, at = varint(table, at)
+    return offset, varint(table, at)[0]
+
+
+def masked(crc):
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+
+
+def test_hostile_indices_lead_nowhere_else(tmp_path, level):
+    """With a checksum that is right: whatever an index says, what is found lies inside of the table."""
+    path, contents = level
+    table = Path(os.fsdecode(min(tables_in(path), key=os.path.getsize))).read_bytes()
+    offset, size = index_of(table)
+    drawn = random.Random(5)
+    opened = 0
+    for turn in range(600):
+        changed = bytearray(table)
+        # At first none: what stands in for LevelDB's checksum is right.
+        for _ in range(drawn.choice((1, 1, 3, 30)) if turn else 0):
+            end = offset + size - 1
+            at = drawn.randrange(offset, end) if drawn.random() < 0.7 else end - drawn.randrange(12)
+            changed[at] = drawn.choice((0, 1, 127, 128, 255, drawn.randrange(256)))
+        crc = masked(checksum.crc32c(bytes(changed[offset : offset + size + 1]), 0))
+        assert turn or changed[offset + size + 1 : offset + size + 5] == crc.to_bytes(4, "little")
+        changed[offset + size + 1 : offset + size + 5] = crc.to_bytes(4, "little")
+        file = tmp_path / "changed.ldb"
+        file.write_bytes(changed)
+        try:
+            found = Tables([os.fsencode(file)]).find(np.arange(300))
+        except ValueError:
+            continue
+        opened += 1
+        for number in set(range(300)) - set(found.missing()):
+            assert len(bytes(found[number])) <= len(table)
+            assert turn or found[number] in (contents[key(number)], b"older")
+    assert opened > 100
 
 
 def test_damaged_tables_lead_nowhere_else(tmp_path, level):
