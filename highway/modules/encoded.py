@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from highway._core import jpeg
 from highway.arguments import whole
 from highway.batch import Batch
-from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
+from highway.errors import ArgumentError, HighwayError, ReadError
 from highway.modules.files import read_whole
 from highway.modules.formats import pillow
 from highway.modules.images import ImageReader, Made
@@ -241,6 +241,9 @@ class _MasksToPNG(Masks):
     def __init__(self, masks: Masks, pngs: dict[int, bytes]) -> None:
         self._of, self._pngs = masks, pngs
 
+    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
+        return self._of.whole(index, size, orientation)
+
     def show(
         self,
         indices: NDArray[np.int64],
@@ -251,15 +254,7 @@ class _MasksToPNG(Masks):
         skipped: Container[int],
     ) -> dict[int, HighwayError]:
         failures: dict[int, HighwayError] = {}
-        for row, index in enumerate(indices.tolist()):
-            if row in skipped:
-                continue
-            height, width = shown.sizes[row].tolist()
-            try:
-                mask = self._of.whole(index, (height, width), int(orientations[row]))
-            except (DecodeError, ReadError) as error:
-                failures[row] = error
-                continue
+        for _, index, mask in self._wholes(indices, shown, orientations, skipped, failures):
             self._pngs[index] = _png(mask)
         return failures
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,15 +108,7 @@ class Masks:
             What went wrong with row k, under k.
         """
         failures: dict[int, HighwayError] = {}
-        for row, index in enumerate(indices.tolist()):
-            if row in skipped:
-                continue
-            height, width = shown.sizes[row].tolist()
-            try:
-                mask = self.whole(index, (height, width), int(orientations[row]))
-            except (DecodeError, ReadError) as error:
-                failures[row] = error
-                continue
+        for row, _, mask in self._wholes(indices, shown, orientations, skipped, failures):
             image = empty((1, *out.shape[1:], 1))
             image[:] = self.fill
             window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
@@ -124,6 +116,24 @@ class Masks:
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
             out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
         return failures
+
+    def _wholes(
+        self,
+        indices: NDArray[np.int64],
+        shown: Shown,
+        orientations: NDArray[np.int64],
+        skipped: Container[int],
+        failures: dict[int, HighwayError],
+    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        """Row, index and mask of the samples that `show` is told of; what goes wrong is put into `failures`."""
+        for row, index in enumerate(indices.tolist()):
+            if row in skipped:
+                continue
+            height, width = shown.sizes[row].tolist()
+            try:
+                yield row, index, self.whole(index, (height, width), int(orientations[row]))
+            except (DecodeError, ReadError) as error:
+                failures[row] = error
 
 
 class MaskFiles(Masks):
