@@ -54,6 +54,8 @@ typedef struct {
     hw_factor factor;
     uint16_t turn;
     uint8_t table[3][256];
+    /* Of the tables, for the kernel of AVX2. */
+    uint8_t changes[3][256];
 } step;
 
 /* What an operation wants to know of the pixels before its table is made. */
@@ -206,7 +208,9 @@ static void turn_plain(uint8_t *restrict red, uint8_t *restrict green, uint8_t *
     turn(red, green, blue, count, sextants);
 }
 
-static void table_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
+static void table_plain(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table,
+                        const uint8_t *changes) {
+    (void)changes;
     for (ptrdiff_t i = 0; i < count; i++) out[i] = table[in[i]];
 }
 
@@ -264,17 +268,9 @@ static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram
    gives 0 for others. With 16 subtracted again and again every index below 128 passes through as many
    shuffles as it has sixteens, so the parts of the table hold what changes from one part to the next. The
    upper half is the same again, and the top bit tells which of them counts. */
-static void changes(const uint8_t *table, uint8_t parts[256]) {
-    for (int half = 0; half < 256; half += 128) {
-        memcpy(parts + half, table + half, 16);
-        for (int i = half + 16; i < half + 128; i++) parts[i] = table[i] ^ table[i - 16];
-    }
-}
-
-AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table) {
-    uint8_t parts[256];
+AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table,
+                            const uint8_t *changes) {
     ptrdiff_t i = 0;
-    changes(table, parts);
     for (; i + 64 <= count; i += 64) {
         const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8((char)128);
         __m256i index[2], low[2], high[2];
@@ -286,13 +282,13 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
 #pragma GCC unroll 1
         for (int part = 0; part < 8; part++) {
             const __m256i lower =
-                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 16 * part)));
+                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(changes + 16 * part)));
             const __m256i upper =
-                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(parts + 128 + 16 * part)));
+                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(changes + 128 + 16 * part)));
             for (int v = 0; v < 2; v++) {
                 low[v] = _mm256_xor_si256(low[v], _mm256_shuffle_epi8(lower, index[v]));
                 high[v] = _mm256_xor_si256(high[v], _mm256_shuffle_epi8(upper, index[v]));
-                index[v] = _mm256_subs_epi8(index[v], sixteen);
+                index[v] = _mm256_sub_epi8(index[v], sixteen);
             }
         }
         for (int v = 0; v < 2; v++) {
@@ -300,7 +296,7 @@ AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, co
             _mm256_storeu_si256((__m256i *)(out + i + 32 * v), _mm256_blendv_epi8(low[v], high[v], value));
         }
     }
-    table_plain(in + i, out + i, count - i, table);
+    table_plain(in + i, out + i, count - i, table, changes);
 }
 
 /* Masks that gather channel `channel` of 16 pixels out of their third `third`. */
@@ -859,7 +855,7 @@ VARIANTS(void, powers, (const double *logarithms, double exponent, double factor
          (logarithms, exponent, factor, out))
 
 typedef struct {
-    void (*table)(const uint8_t *, uint8_t *, ptrdiff_t, const uint8_t *);
+    void (*table)(const uint8_t *, uint8_t *, ptrdiff_t, const uint8_t *, const uint8_t *);
     void (*fold)(const uint8_t *, uint8_t *, ptrdiff_t, int, uint8_t);
     void (*line)(const uint8_t *, uint8_t *, ptrdiff_t, line);
     void (*split)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *, uint8_t *);
@@ -975,7 +971,7 @@ static int is_flat(const step *one) {
 static void apply_flat(const kernels *run, const step *one, const uint8_t *in, uint8_t *out,
                        ptrdiff_t count) {
     switch (one->kind) {
-    case TABLE: run->table(in, out, count, one->table[0]); break;
+    case TABLE: run->table(in, out, count, one->table[0], one->changes[0]); break;
     case LINE: run->line(in, out, count, one->line); break;
     case STRETCH: run->stretch(in, out, count, &one->spread[3]); break;
     default: run->fold(in, out, count, one->threshold, one->mask);
@@ -997,7 +993,7 @@ static void apply_planes(const kernels *run, const step *one, uint8_t (*planes)[
             } else if (is_flat(one)) {
                 apply_flat(run, one, plane, plane, count);
             } else {
-                run->table(plane, plane, count, one->table[channel]);
+                run->table(plane, plane, count, one->table[channel], one->changes[channel]);
             }
         }
     }
@@ -1088,6 +1084,14 @@ static void tabulate(const step *light, int channel, uint8_t *table) {
     }
 }
 
+/* What `table_avx2` wants: the first 16 bytes of each half, then what changes from 16 to 16. */
+static void changes_of(const uint8_t *restrict table, uint8_t *restrict changes) {
+    for (int half = 0; half < 256; half += 128) {
+        memcpy(changes + half, table + half, 16);
+        for (int i = half + 16; i < half + 128; i++) changes[i] = table[i] ^ table[i - 16];
+    }
+}
+
 /* Tables behind the steps so far: one table with what can be one in front of it. */
 static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
     step *steps = image->work->steps;
@@ -1116,7 +1120,10 @@ static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
     step *one = &steps[image->steps++];
     one->kind = TABLE;
     one->same = same;
-    memcpy(one->table, tables, (size_t)(same ? 1 : 3) * 256);
+    for (int channel = 0; channel < (same ? 1 : 3); channel++) {
+        memcpy(one->table[channel], tables[channel], sizeof one->table[channel]);
+        changes_of(one->table[channel], one->changes[channel]);
+    }
 }
 
 /* A fold or a line; behind a table it becomes part of it, while alone or in a row it takes less time than
