@@ -45,6 +45,7 @@ def test_spans_refuse_what_they_cannot_keep():
 def test_texts_of_spans():
     found = Spans([b"abcdef", b"xy"])
     assert found.texts(np.array([2, 2]), np.array([3, 0])) == [b"cde", b""]
+    assert [bytes(part) for part in found.parts(np.array([2, 2]), np.array([3, 0]))] == [b"cde", b""]
     for at, sizes in (
         ([0, 0], [7, 0]),
         ([-1, 0], [1, 0]),
@@ -52,8 +53,9 @@ def test_texts_of_spans():
         ([0], [0]),
         ([2**63 - 1, 0], [2, 0]),
     ):
-        with pytest.raises(ValueError, match=r"spans\.texts"):
-            found.texts(np.array(at), np.array(sizes))
+        for what in (found.texts, found.parts):
+            with pytest.raises(ValueError, match=r"spans\."):
+                what(np.array(at), np.array(sizes))
 
 
 def test_rows_of_an_array():
@@ -176,7 +178,8 @@ def test_records_are_what_was_written(simd_variant):
     assert found.rows.tolist() == [0, 1] and [str(error) for error in found.errors.values()] == ["it is gone"]
     assert found.keys() == SCHEMA_BATCH.keys and found.counts().tolist() == [2, 1]
     np.testing.assert_array_equal(found.view(1, 0)[0], SCHEMA_BATCH["images"][1])
-    assert [bytes(found.file(record, 1)) for record in (0, 1)] == [b"a whole file", b""]
+    assert [bytes(file) for file in found.files(1)] == [b"a whole file", b""]
+    np.testing.assert_array_equal(found.rows_of(0), SCHEMA_BATCH["images"])
     np.testing.assert_array_equal(found.view(0, 2), SCHEMA_BATCH["boxes"][:2])
 
 
@@ -206,7 +209,7 @@ def test_hostile_records_are_refused(simd_variant):
         refused += bool(found.errors)
         if not found.errors:
             assert len(changed) == len(sound)
-            found.keys(), found.file(0, 1), [found.view(0, column) for column in (0, 2)]
+            found.keys(), found.files(1), found.rows_of(0), [found.view(0, column) for column in (0, 2)]
     assert refused > 2000
     for bad, message in (
         (b"HWR", "begins with"),

@@ -150,6 +150,26 @@ cdef class Spans:
             taken.sizes[i] = self.sizes[numbers[i]]
         return taken
 
+    def parts(self, const int64_t[::1] at not None, const int64_t[::1] sizes not None):
+        """The ``sizes[i]`` bytes of each from number ``at[i]`` on, as read-only memoryviews that keep them.
+
+        Raises
+        ------
+        ValueError
+            They are not all there.
+        """
+        cdef Py_ssize_t i
+        cdef Span span
+        if at.shape[0] != self.count or sizes.shape[0] != self.count:
+            raise ValueError(f"spans.parts: {self.count} spans, {at.shape[0]} beginnings, {sizes.shape[0]} sizes")
+        found = []
+        for i in range(self.count):
+            check_inside("parts", self, i, at[i], sizes[i])
+            span = Span()
+            span.data, span.size, span.owners = self.data[i] + at[i], sizes[i], self.owners
+            found.append(memoryview(span))
+        return found
+
     def texts(self, const int64_t[::1] at not None, const int64_t[::1] sizes not None):
         """A copy of ``sizes[i]`` bytes of each, from number ``at[i]`` on.
 

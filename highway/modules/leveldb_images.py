@@ -199,6 +199,7 @@ class _RecordPart(Part):
         self._schema: Schema = samples.store.reader.schema
         # By number: the records that were read with it, and which of them it is.
         self._found: dict[int, tuple[Records, int]] = {}
+        self._mask_files: dict[int, memoryview] = {}
         self._place = {column.name: place for place, column in enumerate(self._schema.columns)}
         self._masks = _StoredMasks(self, mask_fill, max_pixels, owner) if samples.masked else None
 
@@ -206,10 +207,9 @@ class _RecordPart(Part):
         """What errors call a sample."""
         return self._samples.told(index)
 
-    def file(self, index: int, name: str) -> memoryview:
-        """A file of a sample, by the name of its column."""
-        records, place = self._found[index]
-        return records.file(place, self._place[name])
+    def mask(self, index: int) -> bytes:
+        """The file of a mask."""
+        return bytes(self._mask_files[index])
 
     def read(
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
@@ -217,10 +217,12 @@ class _RecordPart(Part):
         files: list[bytes | memoryview | None] = [None] * len(indices)
         with self._samples.store.reader as reader:
             records = reader.read(indices)
+        pictures = records.files(self._place["images"])
+        masks = records.files(self._place["masks"]) if self._samples.masked else []
+        self._mask_files.update(zip(indices[records.rows].tolist(), masks, strict=False))
         for place, row in enumerate(records.rows.tolist()):
-            index = int(indices[row])
-            self._found[index] = records, place
-            files[row] = self.file(index, "images")
+            self._found[int(indices[row])] = records, place
+            files[row] = pictures[place]
         return decoder.read_contents(files, oriented, turn), {**records.errors}
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
@@ -254,6 +256,12 @@ class _RecordPart(Part):
     def _column(self, indices: NDArray[np.int64], place: int) -> NDArray[Any]:
         """Rows of a column, of one sample after the other."""
         column = self._schema.columns[place]
+        if not column.ragged:
+            whole = {id(records): records.rows_of(place) for records, _ in self._found.values()}
+            found = [
+                (whole[id(records)], at) for records, at in map(self._found.__getitem__, indices.tolist())
+            ]
+            return np.array([rows[at] for rows, at in found], column.dtype).reshape(-1, *column.shape)
         rows = [records.view(at, place) for records, at in map(self._found.__getitem__, indices.tolist())]
         return np.concatenate([np.empty((0, *column.shape), column.dtype), *rows], dtype=column.dtype)
 
@@ -270,7 +278,7 @@ class _StoredMasks(Masks):
         self._part = part
 
     def contents(self, index: int) -> bytes:
-        return bytes(self._part.file(index, "masks"))
+        return self._part.mask(index)
 
     def told(self, index: int) -> str:
         return f"of {self._part.told(index)}"

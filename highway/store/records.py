@@ -339,12 +339,20 @@ class Records:
         flat = np.frombuffer(self._value(record), _stored(found.dtype), math.prod(shape), place)
         return flat.reshape(shape)
 
-    def file(self, record: int, column: int) -> memoryview:
-        """The encoded file in a column of a record."""
-        place = int(self._table[record, spans_.CHECKED + column])
-        value = self._value(record)
-        begin = place + _LENGTH
-        return value[begin : begin + int.from_bytes(value[place:begin], "little")]
+    def files(self, column: int) -> list[memoryview]:
+        """The encoded files in a column, of each."""
+        begins = self.places(column)
+        lengths = np.empty((len(begins), _LENGTH), np.uint8)
+        place(self.spans, begins, lengths, np.arange(len(begins)))
+        return self.spans.parts(begins + _LENGTH, lengths.view("<i8")[:, 0].astype(np.int64))
+
+    def rows_of(self, column: int) -> NDArray[Any]:
+        """A column that is neither ragged nor encoded, of each: an array of K rows."""
+        found = self._schema.columns[column]
+        rows = np.empty((len(self.rows), *found.shape), _stored(found.dtype))
+        flat = rows.reshape(-1).view(np.uint8).reshape(len(rows), found.nbytes)
+        place(self.spans, self.places(column), flat, np.arange(len(rows)))
+        return rows
 
     def _value(self, record: int) -> memoryview:
         value = self.spans[record]
@@ -393,8 +401,8 @@ class Slots:
         for number, _, _, out in self._whole:
             place(records.spans, records.places(number), out, rows)
         for number, _, files in self._encoded:
-            for record, row in enumerate(listed):
-                files[row] = bytes(records.file(record, number))
+            for row, file in zip(listed, records.files(number), strict=True):
+                files[row] = bytes(file)
         for number, _, parts in self._ragged:
             for record, row in enumerate(listed):
                 parts[row] = records.view(record, number)
