@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_RAW_BATCH = 16
+_RAW_BYTES = 4 << 20  # of a batch
 # What becomes of files that cannot be read.
 _DONE = {"raise": "", "skip": "left out", "replace": "replaced by others"}
 
@@ -266,7 +266,8 @@ def _pack(options: argparse.Namespace) -> int:
     encoding, size = options.encoding
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)
-    reader = _reader(options, _RAW_BATCH, 1, _fit(options))
+    batch_size = max(1, min(64, _RAW_BYTES // (3 * options.size[0] * options.size[1])))
+    reader = _reader(options, batch_size, 1, _fit(options))
     start = time.perf_counter()
     try:
         before, after, errors = pack(reader, options.store, encoding)

@@ -139,6 +139,12 @@ def test_images_that_are_no_bytes_in_one_piece_are_left():
         )
 
 
+def test_images_without_pixels_come_as_they_are():
+    images = np.zeros((7, 0, 4, 3), np.uint8)
+    found = batches(ArrayReader(images, None, 3, epochs=1), Augmentations([FlipX()]))
+    assert [batch.images.shape for batch in found] == [(3, 0, 4, 3), (3, 0, 4, 3), (1, 0, 4, 3)]
+
+
 def test_crops_that_do_not_fit_are_refused_when_the_pipeline_is_made(source):
     with pytest.raises(ArgumentError, match="RandomCrop: size is"):
         Pipeline([source(), Augmentations([RandomCrop(30)])])

@@ -398,6 +398,14 @@ def test_pack_goes_on_and_never_mixes(tmp_path, capsys, photos):
     assert code == 1 and "--split is for a VOC set" in errors
 
 
+def test_other_boxes_are_not_appended(tmp_path, voc):
+    packed(tmp_path / "s", VOCReader(voc, 1, (1, 1), epochs=1))
+    for change in ({"difficult": False}, {"one_based": False}):
+        source = Encoded(VOCReader(voc, 1, (1, 1), epochs=1, **change), "original")
+        with pytest.raises(StateMismatchError):
+            Pipeline([source, LevelDBSink(tmp_path / "s", append=True)])
+
+
 def test_pack_tells_what_it_left_out(tmp_path, capsys, photos):
     (photos / "class0/text.jpg").write_text("no picture")
     code, output, errors = run(capsys, "pack", photos, tmp_path / "s")

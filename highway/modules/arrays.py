@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -185,7 +186,10 @@ class ArrayReader(OrderedSource):
         assert shape is not None
         view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
         room = self._windows.room(count, shape)
-        rows, places = rows_of(images.reshape(len(images), -1), task.indices), np.zeros(count, np.int64)
+        rows, places = (
+            rows_of(images.reshape(len(images), math.prod(shape)), task.indices),
+            np.zeros(count, np.int64),
+        )
         self._windows.put(room, np.arange(count), view, rows, places)
         return {"images": room}
 

@@ -106,6 +106,7 @@ class Encoded(ImageReader):
         self.image_shape = None
         # That of what is stored is found when it is read.
         self.placed = False
+        self.annotated = reader.annotated
         self.classes = getattr(reader, "classes", None)
 
     def __repr__(self) -> str:

@@ -105,6 +105,8 @@ class ImageReader(OrderedSource):
     hands_over = True
     keeps_shown: ClassVar[bool] = False
     """Whether `_batch` needs to know how the images show the pictures."""
+    annotated: tuple[object, ...] = ()
+    """What decides, beside the files, which boxes a picture has."""
 
     def __init__(
         self,
@@ -180,7 +182,7 @@ class ImageReader(OrderedSource):
         return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
 
     def making(self) -> Sequence[object]:
-        return self.fit, *self._size, self.exif, self.exact, self._min_visible
+        return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
 
     # What the engine calls
 

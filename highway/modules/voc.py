@@ -164,6 +164,7 @@ class VOCReader(ImageReader):
         folder = _Folder(root)
         stems = folder.stems(split, masks)
         self.split = split
+        self.annotated = difficult, one_based
         self.root = os.fsdecode(folder.root)
         read = {stem: folder.annotation(stem) for stem in stems}
         self.classes = folder.classes(read) if given is None else given

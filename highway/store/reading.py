@@ -207,6 +207,8 @@ class StoreReader:
             self._db.close()
         if self._view is not None:
             self._view.remove()
+        # What was read keeps the tables that it lies in.
+        self._tables = None
         self._lock.release()
 
 
