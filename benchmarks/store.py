@@ -1,7 +1,7 @@
 r"""How fast records come out of a store as training input, and get into one, against plyvel, LMDB and torch.
 
     python benchmarks/store.py photos --python PEERS/lmdb/bin/python --python PEERS/torch/bin/python \
-        --markdown store.md
+        --markdown benchmarks/results/store.md
 
 Records are pictures of 256 x 256 x 3 bytes with a label. What is measured:
 
