@@ -18,6 +18,8 @@ from highway.transforms import (
     Pad,
     RandomCrop,
     Rescale,
+    Resize,
+    Rotate,
     Slice,
     ToFloat,
     Transpose,
@@ -36,6 +38,8 @@ CHAINS = {
     "colour behind": ([RandomCrop(12), ColorJitter(0.4), FlipX(), Normalize()], 1),
     "padding first": ([Pad(3), RandomCrop(12), Normalize()], 0),
     "padding behind": ([FlipX(), RandomCrop(12, padding=2), Normalize()], 1),
+    "crop of a warp": ([RandomCrop(12), Rotate(20)], 0),
+    "crops of a fit": ([FlipX(), RandomCrop(12), Pad(1), Resize((9, 8))], 0),
     "other first": ([Transpose(1), FlipX()], 0),
 }
 

@@ -13,7 +13,8 @@ typedef struct {
     struct jpeg_error_mgr errors;
     jmp_buf escape;
     char *message;
-    unsigned char *file; /* grows as it is written */
+    unsigned char *room; /* ours, as large as a file becomes, so that libjpeg needs none of its own */
+    unsigned char *file;
     unsigned long bytes;
 } encoder;
 
@@ -37,12 +38,15 @@ int hw_jpeg_encode(const uint8_t *pixels, ptrdiff_t stride, int height, int widt
     self.errors.emit_message = on_message;
     self.errors.output_message = on_output;
     self.message = message;
-    self.file = NULL;
-    self.bytes = 0;
+    const size_t most = 2048 + ((size_t)height + 15) * ((size_t)width + 15) * 6;
+    self.room = malloc(most);
+    if (!self.room) return HW_NO_MEMORY;
+    self.file = self.room;
+    self.bytes = (unsigned long)most;
     if (setjmp(self.escape)) {
         const int status = self.errors.msg_code == JERR_OUT_OF_MEMORY ? HW_NO_MEMORY : HW_BAD_FILE;
         jpeg_destroy_compress(&self.cinfo);
-        free(self.file);
+        free(self.room);
         return status;
     }
     jpeg_create_compress(&self.cinfo);
@@ -60,6 +64,7 @@ int hw_jpeg_encode(const uint8_t *pixels, ptrdiff_t stride, int height, int widt
     }
     jpeg_finish_compress(&self.cinfo);
     jpeg_destroy_compress(&self.cinfo);
+    if (self.file != self.room) free(self.room);
     *file = self.file;
     *size = self.bytes;
     return HW_OK;

@@ -142,6 +142,15 @@ int hw_table_open(int simd, hw_table *table, const uint8_t *data, size_t size) {
     do {
         if (next(&table->index, &entry)) return -1;
     } while (entry.at < table->index.end);
+    /* The last key of the index may be any that is higher than all in the table. */
+    hw_block last;
+    size_t last_size;
+    at = 0;
+    if (block_at(table, entry.value, entry.value_size, &at, &last, &last_size)) return -1;
+    if (restart(&last, last.restarts - 1, &entry)) return -1;
+    do {
+        if (next(&last, &entry)) return -1;
+    } while (entry.at < last.end);
     table->high = number_in(&entry, 255);
     return 0;
 }

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from typing import BinaryIO
 
-from highway.errors import ReadError, WriteError
+from highway.errors import HighwayError, ReadError, WriteError
 
 __all__ = ["read_whole", "write_whole"]
 
@@ -88,5 +88,7 @@ def write_whole(path: str, write: Callable[[BinaryIO], object], owner: str) -> N
             if os.path.lexists(beside):
                 os.unlink(beside)
             raise
+    except HighwayError:
+        raise
     except OSError as error:
         raise WriteError(f"{owner}: {path!r} cannot be written: {error.strerror or error}") from error

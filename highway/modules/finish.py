@@ -12,10 +12,12 @@ from highway._core import jpeg
 from highway._core.spans import Spans, normalize_windows, place_windows
 from highway.batch import empty
 from highway.randomness import SampleRandom
+from highway.transforms.fit import Fit
 from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
+from highway.transforms.warps import Warp
 
 __all__ = ["GO_ALONG", "Finish", "Finishing", "Windows"]
 
@@ -46,6 +48,12 @@ def _is_flip(step: Transform) -> bool:
 def _is_window(step: Transform) -> bool:
     """Whether it shows a window of each image, all of it inside."""
     return isinstance(step, Moving) and is_moving(step) and step.stays_inside and step.positions == 1
+
+
+def _is_resampled(steps: Sequence[Transform | None]) -> bool:
+    """Whether a fit or a warp takes in what moves pixels in front of it: it sees beyond a crop."""
+    behind = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
+    return isinstance(behind, (Fit, Warp))
 
 
 class _First:
@@ -170,7 +178,7 @@ class Windows:
     """
 
     def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
-        first = _First(steps, _is_window)
+        first = _First(() if _is_resampled(steps) else steps, _is_window)
         self.count = first.count
         self.takes = first.fits
         self._seed = seed

@@ -176,6 +176,8 @@ class _Records(Samples):
                 f"{owner}: {store.path!r} has {schema}; expected encoded pictures, as highway pack makes them "
                 "(LevelDBSource reads arrays)"
             )
+        if "labels" in columns and columns["labels"].encoded:
+            raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected labels that are numbers")
         # A mask that is an array belongs to pictures of one size; here each has its own.
         self.masked = "masks" in columns and columns["masks"].encoded
         self.boxed = "boxes" in columns
@@ -199,6 +201,7 @@ class _RecordPart(Part):
         self._schema: Schema = samples.store.reader.schema
         # By number: the records that were read with it, and which of them it is.
         self._found: dict[int, tuple[Records, int]] = {}
+        self._readings: list[Records] = []
         self._mask_files: dict[int, memoryview] = {}
         self._place = {column.name: place for place, column in enumerate(self._schema.columns)}
         self._masks = _StoredMasks(self, mask_fill, max_pixels, owner) if samples.masked else None
@@ -217,6 +220,7 @@ class _RecordPart(Part):
         files: list[bytes | memoryview | None] = [None] * len(indices)
         with self._samples.store.reader as reader:
             records = reader.read(indices)
+        self._readings.append(records)
         pictures = records.files(self._place["images"])
         masks = records.files(self._place["masks"]) if self._samples.masked else []
         self._mask_files.update(zip(indices[records.rows].tolist(), masks, strict=False))
@@ -227,7 +231,7 @@ class _RecordPart(Part):
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
         # Each reading of records has its keys at once.
-        keys = {id(records): records.keys() for records, _ in self._found.values()}
+        keys = {id(records): records.keys() for records in self._readings}
         found = [(index, *self._found[index]) for index in indices.tolist()]
         return [keys[id(records)][place] or str(index) for index, records, place in found]
 
@@ -257,7 +261,7 @@ class _RecordPart(Part):
         """Rows of a column, of one sample after the other."""
         column = self._schema.columns[place]
         if not column.ragged:
-            whole = {id(records): records.rows_of(place) for records, _ in self._found.values()}
+            whole = {id(records): records.rows_of(place) for records in self._readings}
             found = [
                 (whole[id(records)], at) for records, at in map(self._found.__getitem__, indices.tolist())
             ]
