@@ -28,7 +28,8 @@ class LevelDBImageReader(ImageReader):
 
     Batches are those of the reader that was packed, with any shape and fit: ``images, labels``, with `boxes` and
     `masks` where the store has them, and their extras. Of original files they are equal to the bit to those straight
-    from the files, boxes of pictures that EXIF turns up to the rounding of float32. Pictures are decoded as `ImageFileReader` decodes them. Every record is compared with its checksum.
+    from the files, boxes of pictures that EXIF turns up to the rounding of float32. Pictures are decoded as
+    `ImageFileReader` decodes them. Every record is compared with its checksum.
 
     Parameters
     ----------
