@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from highway._core.spans import rows_of
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError
-from highway.modules.finish import GO_ALONG, Windows
+from highway.modules.finish import Windows
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
 from highway.transforms.transform import Transform
@@ -159,11 +159,9 @@ class ArrayReader(OrderedSource):
         int
             How many of the steps are done here.
         """
-        images, windows = self._arrays["images"], Windows(steps, seed)
-        # What belongs to the images would have to go with them; and where rows are not in one piece they are copied.
-        alone = not GO_ALONG & self._arrays.keys() and images.flags.c_contiguous
-        if alone and self.image_shape is not None and windows.takes(self.image_shape[2]):
-            self._windows = windows
+        # Rows that are not in one piece are copied first.
+        shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
+        self._windows = Windows.behind(steps, seed, self._arrays, shape)
         return self._windows.count
 
     def load(self, task: Task) -> Batch:
@@ -186,11 +184,8 @@ class ArrayReader(OrderedSource):
         assert shape is not None
         view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
         room = self._windows.room(count, shape)
-        rows, places = (
-            rows_of(images.reshape(len(images), math.prod(shape)), task.indices),
-            np.zeros(count, np.int64),
-        )
-        self._windows.put(room, np.arange(count), view, rows, places)
+        spans = rows_of(images.reshape(len(images), math.prod(shape)), task.indices)
+        self._windows.put(room, np.arange(count), view, spans, np.zeros(count, np.int64))
         return {"images": room}
 
     def _rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

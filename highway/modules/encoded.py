@@ -14,7 +14,7 @@ from highway._core import jpeg
 from highway.arguments import whole
 from highway.batch import Batch
 from highway.errors import ArgumentError, HighwayError, ReadError
-from highway.modules.files import read_whole
+from highway.modules.files import LARGEST_FILE, read_whole
 from highway.modules.formats import pillow
 from highway.modules.images import ImageReader, Made
 from highway.modules.masks import Masks
@@ -27,7 +27,6 @@ from highway.transforms.fit import Fit, Placement
 
 __all__ = ["Encoded"]
 
-LARGEST_FILE = 1 << 30
 _BATCH_BYTES = 4 << 20
 _MOST_SAMPLES = 64
 # Whether a file is sound is seen at any size; the smaller, the faster.

@@ -11,7 +11,10 @@ from typing import BinaryIO
 
 from highway.errors import HighwayError, ReadError, WriteError
 
-__all__ = ["read_whole", "write_whole"]
+__all__ = ["LARGEST_FILE", "read_whole", "write_whole"]
+
+LARGEST_FILE = 1 << 30
+"""Bytes of a picture or a mask; a larger one is none."""
 
 _unique = itertools.count()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,9 +19,9 @@ from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import Warp
 
-__all__ = ["GO_ALONG", "Finish", "Finishing", "Windows"]
+__all__ = ["Finish", "Finishing", "Windows"]
 
-GO_ALONG = frozenset({"boxes", "masks", "keypoints", "placement"})
+_GO_ALONG = frozenset({"boxes", "masks", "keypoints", "placement"})
 """What a batch may have that goes with its images wherever transforms move them."""
 
 
@@ -184,6 +184,29 @@ class Windows:
         self._seed = seed
         self._moving: list[tuple[int, Moving]] = first.moving
         self._values = first.values
+
+    @classmethod
+    def behind(
+        cls,
+        steps: Sequence[Transform | None],
+        seed: int,
+        names: Collection[str],
+        shape: tuple[int, int, int] | None,
+    ) -> Windows:
+        """Those that a source of images of `shape` takes over; none where it cannot, as with a shape of None.
+
+        Parameters
+        ----------
+        steps, seed
+            As `Windows` says.
+        names : collection of str
+            Of all that its batches have: what belongs to the images would have to go with them.
+        shape : (int, int, int) or None
+            H, W and C of the images.
+        """
+        windows = cls(steps, seed)
+        able = shape is not None and _GO_ALONG.isdisjoint(names) and windows.takes(shape[2])
+        return windows if able else cls()
 
     def view(
         self, epoch: int, indices: NDArray[np.int64], position: int, shape: tuple[int, int, int]

@@ -19,7 +19,7 @@ from highway.errors import (
     EmptyDatasetError,
     PipelineStateError,
 )
-from highway.modules.finish import GO_ALONG, Windows
+from highway.modules.finish import Windows
 from highway.modules.losses import Losses
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
@@ -420,9 +420,5 @@ class LevelDBSource(OrderedSource):
             How many of the steps are done here.
         """
         names = self._fields or {column.name for column in self._store.schema.columns}
-        windows = Windows(steps, seed)
-        # What belongs to the images would have to go with them.
-        alone = not GO_ALONG & names
-        if alone and self.image_shape is not None and windows.takes(self.image_shape[2]):
-            self._windows = windows
+        self._windows = Windows.behind(steps, seed, names, self.image_shape)
         return self._windows.count

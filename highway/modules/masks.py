@@ -13,7 +13,7 @@ from highway._core import resample
 from highway.arguments import whole
 from highway.batch import empty
 from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
-from highway.modules.files import read_whole
+from highway.modules.files import LARGEST_FILE, read_whole
 from highway.modules.formats import named_errors, pillow
 from highway.modules.shown import Shown, mirrored, upright
 
@@ -21,7 +21,6 @@ __all__ = ["MaskFiles", "Masks", "masks_beside"]
 
 # Formats that keep every number; JPEG and WebP may not.
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
-_LARGEST_FILE = 1 << 30
 _NEAREST = resample.FILTERS.index("nearest")
 
 
@@ -151,7 +150,7 @@ class MaskFiles(Masks):
         self._paths = paths
 
     def contents(self, index: int) -> bytes:
-        return read_whole(self._paths[index], _LARGEST_FILE)
+        return read_whole(self._paths[index], LARGEST_FILE)
 
     def told(self, index: int) -> str:
         return os.fsdecode(self._paths[index])
