@@ -40,6 +40,10 @@ zmq.Frame(bytearray(1 << 20), copy=False)
 # So that nobody waits for ten seconds for a death; as real as the others otherwise.
 FAST = Timing(repeat=0.1, death=1.0)
 
+# Seconds after which one who waits for somebody that is gone gives up. Whoever must first hear from another has to be
+# that patient, however busy the machine is.
+PATIENCE = 5
+
 # What happens to every batch, and by which of them it can be told
 
 

@@ -15,6 +15,7 @@ import pytest
 from concurrency import LIMIT, Task, eventually
 from machines import (
     FAST,
+    PATIENCE,
     Machines,
     assert_once,
     digest,
@@ -699,7 +700,7 @@ def test_data_machine_does_not_come_back(machines):
         first.add(
             noise(), Call(lambda batch: gate.process(batch) if batch.seq == 5 else batch, workers=1), sink
         )
-        pipeline, _ = machines.trainer(sink.address, bind=False, timeout=1)
+        pipeline, _ = machines.trainer(sink.address, bind=False, timeout=PATIENCE)
         found = [pipeline.dequeue(timeout=LIMIT) for _ in range(5)]
         assert gate.entered.wait(LIMIT)
         gate.interrupt()
@@ -709,7 +710,7 @@ def test_data_machine_does_not_come_back(machines):
 
 def test_one_of_two_data_machines_does_not_come(machines):
     sink = machines.data(noise(shard=(0, 2)))
-    pipeline, _ = machines.trainer(sink.address, bind=False, timeout=1)
+    pipeline, _ = machines.trainer(sink.address, bind=False, timeout=PATIENCE)
     with pytest.raises(PeerLostError, match=r"epoch 0: stream 1: batch 0 and what follows"):
         list(pipeline)
 
@@ -718,9 +719,9 @@ def test_worker_with_nobody_above_ends(machines, fast):
     with Machines() as first:
         sink = first.data()
         pipeline, source = machines.trainer()
-        worker = machines.add(ZMQSource(sink.address, timeout=1), ZMQSink(source.address, bind=False))
+        worker = machines.add(ZMQSource(sink.address, timeout=PATIENCE), ZMQSink(source.address, bind=False))
         pipeline.dequeue(timeout=LIMIT)
-    with pytest.raises(PeerLostError, match="nobody is there for 1 s"):
+    with pytest.raises(PeerLostError, match=f"nobody is there for {PATIENCE} s"):
         worker.wait(LIMIT)
 
 
@@ -804,7 +805,7 @@ def test_end_of_the_data_is_not_lost_with_a_worker(machines, monkeypatch, expect
 def test_at_most_once_loses_nothing_while_nothing_breaks(machines, expected):
     sink = ZMQSink("tcp://127.0.0.1:*", delivery="at-most-once")
     data = machines.add(noise(), sink)
-    pipeline, source = machines.trainer(delivery="at-most-once", timeout=1)
+    pipeline, source = machines.trainer(delivery="at-most-once", timeout=PATIENCE)
     worker = machines.add(
         ZMQSource(sink.address, delivery="at-most-once", timeout=None),
         flips(),
@@ -851,7 +852,7 @@ def test_at_most_once_counts_what_is_lost(machines):
     """A worker dies with what it holds."""
     sink = ZMQSink("tcp://127.0.0.1:*", delivery="at-most-once", window=1)
     machines.add(noise(400), sink)
-    pipeline, source = machines.trainer(delivery="at-most-once", timeout=1)
+    pipeline, source = machines.trainer(delivery="at-most-once", timeout=PATIENCE)
     gate = Gate()
     lazy = machines.add(
         ZMQSource(sink.address, delivery="at-most-once", window=1),
@@ -982,7 +983,7 @@ def test_undelivered_batches_are_counted(machines):
 def test_drain_finishes_what_was_begun(machines, which):
     sink = ZMQSink("tcp://127.0.0.1:*")
     data = machines.add(noise(epochs=None), sink)
-    pipeline, source = machines.trainer(timeout=1)
+    pipeline, source = machines.trainer(timeout=PATIENCE)
     worker = machines.worker(sink, source)
     found = told([pipeline.dequeue(timeout=LIMIT)])
     drained = Task({"data": data, "worker": worker}[which].drain, LIMIT)

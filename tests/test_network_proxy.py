@@ -14,7 +14,18 @@ import msgpack
 import pytest
 import zmq
 from concurrency import LIMIT, Task, eventually
-from machines import FAST, Machines, Proxy, assert_once, flips, noise, nothing_left, told, undisturbed
+from machines import (
+    FAST,
+    PATIENCE,
+    Machines,
+    Proxy,
+    assert_once,
+    flips,
+    noise,
+    nothing_left,
+    told,
+    undisturbed,
+)
 
 from highway.errors import PeerLostError, ProtocolError, SecurityError
 from highway.modules import ZMQSink, ZMQSource
@@ -138,7 +149,7 @@ def test_trainer_and_data_machine_through_a_proxy(machines):
 def test_nothing_passes_and_the_error_says_so(machines):
     sink = machines.data(data())
     with Proxy(sink.address) as proxy:
-        pipeline, _ = machines.trainer(proxy.address, bind=False, timeout=1)
+        pipeline, _ = machines.trainer(proxy.address, bind=False, timeout=PATIENCE)
         pipeline.dequeue(timeout=LIMIT)
         proxy.hold("up", "down")
         with pytest.raises(PeerLostError, match="missing: epoch 0: stream 0: batch"):
