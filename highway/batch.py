@@ -17,7 +17,7 @@ from highway.errors import ArgumentError, FieldError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Batch", "empty"]
+__all__ = ["Batch", "empty", "is_field_name"]
 
 
 class Batch:
@@ -111,7 +111,7 @@ class Batch:
         self.fields = dict(fields)
         self.extras = {} if extras is None else dict(extras)
         for name, array in (*self.fields.items(), *self.extras.items()):
-            if not _usable(name):
+            if not is_field_name(name):
                 raise ArgumentError(
                     f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with "
                     f"an underscore, is no keyword and none of {', '.join(sorted(_TAKEN))}"
@@ -179,8 +179,8 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all fields and extras."""
-        return sum(array.nbytes for array in (*self.fields.values(), *self.extras.values()))
+        """Bytes of all fields and extras, and of the files in them that are objects of bytes."""
+        return sum(map(_nbytes, (*self.fields.values(), *self.extras.values())))
 
     def rows_of(self, name: str, i: int) -> NDArray[Any]:
         """What sample `i` has of a field: its rows of a ragged one, else its element."""
@@ -407,7 +407,8 @@ class Batch:
         raise FieldError(f"Batch has no attribute {name!r}{known}")
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={array.dtype}{list(array.shape)}" for name, array in self.fields.items())
+        arrays = {**self.fields, **self.extras}
+        fields = ", ".join(f"{name}={array.dtype}{list(array.shape)}" for name, array in arrays.items())
         return f"<Batch {fields}, epoch={self.epoch}, seq={self.seq}>"
 
 
@@ -415,10 +416,16 @@ _TAKEN = frozenset(name for name in dir(Batch) if not name.startswith("_"))
 
 
 @lru_cache(maxsize=256)
-def _usable(name: object) -> bool:
+def is_field_name(name: object) -> bool:
+    """Whether a field of a batch can be called so."""
     if not isinstance(name, str) or name in _TAKEN:
         return False
     return name.isidentifier() and name[0] != "_" and not iskeyword(name)
+
+
+def _nbytes(array: NDArray[Any]) -> int:
+    files = (len(file) for file in array.flat if isinstance(file, bytes)) if array.dtype == object else ()
+    return array.nbytes + sum(files)
 
 
 def _rows(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

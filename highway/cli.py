@@ -67,7 +67,7 @@ def _in_one_line(error: Exception) -> str:
 
 def _way_on(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, (DecodeError, ReadError)) and getattr(options, "on_error", None) == "raise":
-        return " (--on-error skip, or replace, goes on without it)"
+        return f" (--on-error {' or '.join(options.ways_on)} goes on without it)"
     if isinstance(error, SecurityError) and getattr(options, "secret_file", error) is None:
         return " (here: --secret-file FILE, or --insecure)"
     return ""
@@ -264,6 +264,13 @@ def _pack(options: argparse.Namespace) -> int:
 
     _check_annotated(options)
     encoding, size = options.encoding
+    if size is None and options.fit is not None:
+        raise ArgumentError(
+            f"--fit is for --encoding raw:SIZE, not for {encoding}, which keeps whole pictures"
+        )
+    options.fit = options.fit or "center"
+    # Arrays do not tell which pictures they were made of.
+    options.placement = size is not None
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)
     batch_size = max(1, min(64, _RAW_BYTES // (3 * options.size[0] * options.size[1])))
@@ -282,9 +289,13 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _store_export(options: argparse.Namespace) -> int:
-    from highway.packing import export
+    from highway.exporting import export
 
-    print(f"{options.folder}: {_count(export(options.path, options.folder), 'sample')} of {options.path}")
+    try:
+        samples, complete = export(options.path, options.folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"remove {options.folder}, which is not whole") from None
+    print(f"{options.folder}: {_count(samples, 'sample')} of {options.path}{_unfinished(complete)}")
     return 0
 
 
@@ -298,22 +309,36 @@ def _store_info(options: argparse.Namespace) -> int:
 
 def _store_verify(options: argparse.Namespace) -> int:
     from highway.store import checks
+    from highway.terminal import progress
 
-    def bad(number: int, reason: str) -> None:
-        print(_in_one_line(HighwayError(reason)), flush=True)
+    def bad(first: int, last: int, reason: str) -> None:
+        which = f"record {first} is" if first == last else f"records {first} to {last} are"
+        print(f"{which} damaged: {_in_one_line(HighwayError(reason))}", flush=True)
 
-    damaged, size = checks.verify(options.path, bad)
-    print(f"{options.path}: {_count(size, 'record')}, {damaged or 'none'} of them damaged")
-    return 1 if damaged else 0
+    damaged, size, complete = checks.verify(options.path, bad, progress)
+    print(
+        f"{options.path}: {_count(size, 'record')}, {damaged or 'none'} of them damaged"
+        f"{_unfinished(complete)}{' (highway store repair saves the others)' if damaged else ''}"
+    )
+    return 1 if damaged or not complete else 0
 
 
 def _store_repair(options: argparse.Namespace) -> int:
     from highway.store import checks
+    from highway.terminal import progress
 
-    kept, gone = checks.repair(options.path, options.target)
-    lost = "nobody knows how many are gone" if gone is None else f"{gone} are gone"
-    print(f"{options.target}: {_count(kept, 'record')} of {options.path}; {lost}")
+    try:
+        kept, gone, complete = checks.repair(options.path, options.target, progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"remove {options.target}, which is not whole") from None
+    lost = "nobody knows how many are gone" if gone is None else f"{gone or 'none'} gone"
+    unfinished = _unfinished(complete or gone is None)
+    print(f"{options.target}: {_count(kept, 'record')} of {options.path}; {lost}{unfinished}")
     return 0
+
+
+def _unfinished(complete: bool) -> str:
+    return "" if complete else "; its writing was interrupted, there may have been more to come"
 
 
 def _pipeline(
@@ -348,11 +373,15 @@ def _reader(
         "on_error": options.on_error,
         "workers": options.workers,
     }
+    if getattr(options, "max_pixels", None) is not None:
+        arguments["max_pixels"] = options.max_pixels
     if getattr(options, "voc", False):
         from highway.modules import VOCReader
 
         if options.masks:
             arguments["masks"] = True
+        if getattr(options, "placement", False):
+            arguments["placement"] = True
         return VOCReader(options.data_dir, batch_size, options.size, split=options.split, **arguments)
     from highway.modules import ImageFileReader
 

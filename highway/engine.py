@@ -558,12 +558,14 @@ def _checked(modules: Sequence[Module]) -> list[Module]:
     last = len(modules) - 1
     for place, module in enumerate(modules):
         if not isinstance(module, Module):
-            raise ArgumentError(f"Pipeline: modules[{place}] must be a Module, but is {_kind(module)}")
+            way = "; transforms go into Augmentations([...])" if hasattr(module, "apply_images") else ""
+            raise ArgumentError(f"Pipeline: modules[{place}] must be a Module, but is {_kind(module)}{way}")
         if place == 0 and not isinstance(module, Source):
             raise ArgumentError(f"Pipeline: modules[0] must be a Source, but is {_kind(module)}")
         if place > 0 and not isinstance(module, (Stage, Sink) if place == last else Stage):
             allowed = "a Stage or a Sink" if place == last else "a Stage"
-            raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}")
+            way = "; a Sink is the last of all" if isinstance(module, Sink) else ""
+            raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}{way}")
         if module._taken or any(module is other for other in modules[:place]):
             raise ArgumentError(
                 f"Pipeline: modules[{place}] ({module.name}) is used twice; a module belongs to one "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 __all__ = ["FITS", "parser"]
 
 FITS = ("center", "random", "letterbox", "stretch")
+
+_JPEG = re.compile("jpeg:0*[1-9][0-9]{0,3}(:0*([1-9][0-9]?|100))?", re.ASCII)
 
 
 class _Version(argparse.Action):
@@ -203,9 +206,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         help="original: the files as they are; jpeg:SIDE[:QUALITY]: no side longer than SIDE pixels; raw:SIZE, or "
         "raw:HxW: bytes, of that size (original)",
     )
-    pack.add_argument(
-        "--fit", choices=FITS, default="center", help="with raw: how a picture becomes that size (center)"
-    )
+    pack.add_argument("--fit", choices=FITS, help="with raw: how a picture becomes that size (center)")
     _add_annotated(pack)
     pack.add_argument(
         "--on-error",
@@ -213,8 +214,11 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         default="skip",
         help="what to do with a file that cannot be read: end, or leave it out and tell at the end (skip)",
     )
+    pack.add_argument(
+        "--max-pixels", type=_positive, metavar="N", help="the largest picture that is read (178956970)"
+    )
     _add_workers(pack)
-    pack.set_defaults(shuffle=False, seed=0, shard=(0, 1))
+    pack.set_defaults(shuffle=False, seed=0, shard=(0, 1), ways_on=("skip",))
 
     store = commands.add_parser(
         "store",
@@ -288,6 +292,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         default="raise",
         help="what to do with a file that cannot be read: end, leave it out, or take another (raise)",
     )
+    command.set_defaults(ways_on=("skip", "replace"))
 
 
 def _add_annotated(command: argparse.ArgumentParser) -> None:
@@ -399,9 +404,11 @@ def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:
     kind, _, size = text.partition(":")
     if kind == "raw" and size:
         return kind, _size(size)
-    if text == "original" or kind == "jpeg":
+    if text == "original" or _JPEG.fullmatch(text):
         return text, None
-    raise argparse.ArgumentTypeError(f"{text!r} is not original, jpeg:512:90 or raw:256")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not original, jpeg:SIDE, jpeg:SIDE:QUALITY (to 100), raw:SIZE or raw:HxW"
+    )
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,34 +1,19 @@
-"""Packing the pictures of a reader into a store, and writing the samples of a store to files again."""
+"""Packing the pictures of a reader into a store."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from highway.batch import Batch
 from highway.engine import Pipeline
-from highway.errors import CorruptStoreError, StoreError, WaitTimeout
+from highway.errors import StateMismatchError, WaitTimeout
 from highway.modules import Encoded, LevelDBSink
-from highway.modules.files import write_whole
-from highway.modules.formats import pillow
 from highway.modules.images import ImageReader
-from highway.modules.saver import name_of
-from highway.store.reading import StoreReader
-from highway.store.records import Slots
 from highway.terminal import progress
 
-__all__ = ["Packed", "export", "pack"]
+__all__ = ["Packed", "pack"]
 
 _SHOWN_EACH = 0.2  # seconds
-_LISTED = "samples.jsonl"
-_OWNER = "export"
-# By what a file begins with: the endings that say so.
-_ENDINGS = ((b"\xff\xd8", (".jpg", ".jpeg")), (b"\x89PNG", (".png",)))
 
 
 class Packed(NamedTuple):
@@ -61,12 +46,21 @@ def pack(reader: ImageReader, path: str | os.PathLike[str], encoding: str) -> Pa
 
     Raises
     ------
+    StateMismatchError
+        The store was packed from other files, or in another way.
     HighwayError
         As the reader, `Encoded` and `LevelDBSink` say.
     """
     source = reader if encoding == "raw" else Encoded(reader, encoding)
     sink = LevelDBSink(path, append=True)
-    with Pipeline([source, sink]) as pipeline:
+    try:
+        pipeline = Pipeline([source, sink])
+    except StateMismatchError as error:
+        raise StateMismatchError(
+            f"pack: {os.fspath(path)!r} was packed from other files, in another encoding, or with other options; a "
+            "store has one kind of samples, use another path"
+        ) from error
+    with pipeline:
         before = shown = sink.begun_with
         with progress(reader.size, before) as advance:
             while True:
@@ -77,121 +71,3 @@ def pack(reader: ImageReader, path: str | os.PathLike[str], encoding: str) -> Pa
                     shown, last = sink.stored, shown
                     advance(shown - last)
         return Packed(before, sink.stored, pipeline.errors)
-
-
-def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> int:
-    """Write the samples of a store to files; with a progress bar on a terminal.
-
-    Pictures go to ``images/KEY``: encoded ones as they are, bytes as PNG; masks to ``masks/KEY.png``; what else has two
-    dimensions or more for a sample to ``FIELD/KEY.npy``. In ``samples.jsonl`` a line for each sample has its number,
-    key, labels, boxes and the names of its files.
-
-    Parameters
-    ----------
-    path : path
-        The store.
-    folder : path
-        Made if need be; must not have anything in it.
-
-    Returns
-    -------
-    int
-        Number of samples.
-
-    Raises
-    ------
-    StoreError
-        As `LevelDBSource` raises it; or the folder is not empty, or two samples have one key.
-    ArgumentError
-        A key is no name of a file.
-    MissingPackageError
-        PIL, which writes PNG, is not installed.
-    WriteError
-    """
-    target = os.fspath(folder)
-    if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
-        raise StoreError(f"{_OWNER}: {target!r} is there and no empty folder; use another path")
-    reader = StoreReader(path, _OWNER)
-    try:
-        # The list is there when everything that it names is.
-        write_whole(os.path.join(target, _LISTED), lambda file: _write_all(reader, target, file), _OWNER)
-        return len(reader)
-    finally:
-        reader.close()
-
-
-def _write_all(reader: StoreReader, target: str, listed: BinaryIO) -> None:
-    stems: set[str] = set()
-    with progress(len(reader)) as advance:
-        for batch in _samples(reader):
-            key = batch.keys[0] if batch.keys is not None else f"{batch.indices[0]:08}"
-            stem, ending = name_of(key, _OWNER)
-            if stem in stems:
-                raise StoreError(
-                    f"{_OWNER}: {reader.path!r} has several samples called {stem!r} (several epochs, or endings); "
-                    "their files would replace each other"
-                )
-            stems.add(stem)
-            facts: dict[str, Any] = {"number": int(batch.indices[0]), "key": key}
-            for name, array in (*batch.fields.items(), *batch.extras.items()):
-                facts |= _written(target, name, array if name in batch.ragged else array[0], stem, ending)
-            classes = reader.mark.classes
-            if isinstance(classes, list) and "labels" in facts and batch["labels"].dtype == np.int64:
-                labels = facts["labels"]
-                facts["class"] = (
-                    [classes[label] for label in labels] if isinstance(labels, list) else classes[labels]
-                )
-            listed.write(json.dumps(facts).encode() + b"\n")
-            advance(1)
-
-
-def _samples(reader: StoreReader) -> Iterator[Batch]:
-    """Every sample, as a batch of its own."""
-    with reader:
-        for number in range(len(reader)):
-            found = reader.read([number])
-            for error in found.errors.values():
-                raise CorruptStoreError(f"{error} (highway store repair saves the others)")
-            slots = Slots(reader.schema, 1)
-            slots.put(found.rows, found)
-            yield slots.batch(epoch=0, seq=0, indices=np.array([number]))
-
-
-def _written(target: str, name: str, value: Any, stem: str, ending: str) -> dict[str, Any]:
-    """What is said of a field of a sample: its value, or the file that it was written to."""
-    if isinstance(value, bytes):
-        contents, ending = value, _fitting(value, ending)
-    elif _is_picture(name, value):
-        _write_picture(os.path.join(target, name, stem + ".png"), value)
-        return {name: f"{name}/{stem}.png"}
-    elif name != "boxes" and value.ndim > 1:
-        ending, contents = ".npy", None
-    else:
-        return {name: value.tolist()}
-    path = os.path.join(target, name, stem + ending)
-    if contents is None:
-        write_whole(path, lambda file: np.save(file, value, allow_pickle=False), _OWNER)
-    else:
-        write_whole(path, lambda file: file.write(contents), _OWNER)
-    return {name: f"{name}/{stem}{ending}"}
-
-
-def _is_picture(name: str, value: NDArray[Any]) -> bool:
-    if value.dtype != np.uint8 or not value.size:
-        return False
-    return (name == "images" and value.ndim == 3 and value.shape[2] in (1, 3)) or (
-        name == "masks" and value.ndim == 2
-    )
-
-
-def _write_picture(path: str, pixels: NDArray[np.uint8]) -> None:
-    image = pillow(_OWNER).fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-    write_whole(path, lambda file: image.save(file, "PNG"), _OWNER)
-
-
-def _fitting(contents: bytes, ending: str) -> str:
-    """The ending of a file: that of its key, unless it says something else than the contents."""
-    for begin, endings in _ENDINGS:
-        if contents.startswith(begin):
-            return ending if ending.lower() in endings else endings[0]
-    return ending

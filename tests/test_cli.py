@@ -454,7 +454,7 @@ def test_bad_file_is_one_line_and_the_way_on(capsys, photos, command):
     (photos / "class0" / "bad.jpg").write_bytes(b"no picture")
     code, _, errors = run(capsys, command, photos)
     assert code == 1
-    assert re.fullmatch(r"highway: .*bad\.jpg.*\(--on-error skip, or replace, goes on without it\)\n", errors)
+    assert re.fullmatch(r"highway: .*bad\.jpg.*\(--on-error skip or replace goes on without it\)\n", errors)
 
 
 def test_names_with_line_ends_or_without_encoding_stay_one_line(capsys, tmp_path):

@@ -17,6 +17,8 @@ from highway.transforms import (
     Normalize,
     RandomCrop,
     RandomResizedCrop,
+    Resize,
+    Rotate,
     Stretch,
 )
 
@@ -85,6 +87,13 @@ def test_bits_are_the_same_as_one_by_one(folder, transforms, fit):
     found, augmentations = together(folder, transforms, fit=fit)
     assert augmentations._done_before > 0
     assert_same(found, one_by_one(folder, transforms, fit=fit))
+
+
+@pytest.mark.parametrize("transforms", [[FlipX(), Rotate(20)], [FlipY(), FlipX(), Resize((9, 8))]])
+def test_flips_that_are_sampled_with_a_warp_are_left_to_it(folder, transforms):
+    found, augmentations = together(folder, transforms)
+    assert augmentations._done_before == 0
+    assert_same(found, one_by_one(folder, transforms))
 
 
 @pytest.mark.parametrize("variant", simd.VARIANTS)

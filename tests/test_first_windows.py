@@ -39,6 +39,7 @@ CHAINS = {
     "padding first": ([Pad(3), RandomCrop(12), Normalize()], 0),
     "padding behind": ([FlipX(), RandomCrop(12, padding=2), Normalize()], 1),
     "crop of a warp": ([RandomCrop(12), Rotate(20)], 0),
+    "flip of a warp": ([FlipX(), Rotate(20)], 0),
     "crops of a fit": ([FlipX(), RandomCrop(12), Pad(1), Resize((9, 8))], 0),
     "other first": ([Transpose(1), FlipX()], 0),
 }
@@ -141,6 +142,13 @@ def test_images_that_are_no_bytes_in_one_piece_are_left():
         assert_equal(
             found, batches(ArrayReader(images, LABELS, 5, epochs=1), Apart(), Augmentations([FlipX()]))
         )
+
+
+def test_planar_bytes_are_refused():
+    images = np.zeros((8, 3, 32, 32), np.uint8)
+    for transforms in ([FlipY(p=1)], [RandomCrop(2), ToFloat()]):
+        with pytest.raises(ArgumentError, match=r"look like \(N, C, H, W\): images.transpose\(0, 2, 3, 1\)"):
+            batches(ArrayReader(images, np.arange(8), 4, epochs=1), Augmentations(transforms))
 
 
 def test_images_without_pixels_come_as_they_are():

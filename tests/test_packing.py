@@ -19,7 +19,8 @@ from PIL import Image
 from voc_folders import annotation, thing, voc_folder
 
 import highway
-from highway.engine import Pipeline
+from highway.batch import Batch
+from highway.engine import Pipeline, Source
 from highway.errors import (
     ArgumentError,
     CorruptStoreError,
@@ -29,6 +30,7 @@ from highway.errors import (
     StateMismatchError,
     StoreError,
 )
+from highway.exporting import export
 from highway.modules import (
     Augmentations,
     Encoded,
@@ -57,6 +59,20 @@ def packed(path, reader, encoding="original"):
     with Pipeline([Encoded(reader, encoding), LevelDBSink(path)]) as pipeline:
         pipeline.wait(LIMIT)
     return path
+
+
+class Given(Source):
+    """A batch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def tasks(self):
+        return iter([self.batch])
+
+    def load(self, task):
+        return task
 
 
 def assert_equal(found, expected):
@@ -208,6 +224,32 @@ def test_jpegs_look_as_their_files(tmp_path, photos):
     assert np.abs(found[0].images.astype(int) - expected[0].images).mean(axis=(1, 2, 3)).max() < 4
 
 
+ENCODE = """
+import resource
+import numpy as np
+from highway._core import jpeg
+
+picture = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+jpeg.encode(picture[:8, :8], 100)
+pages = int(open("/proc/self/statm").read().split()[0])
+for room in range(48):
+    limit = pages * resource.getpagesize() + (room << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        found = jpeg.encode(picture, 100)
+    except MemoryError:
+        found = None
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    print("no memory" if found is None else len(found))
+"""
+
+
+def test_encoder_without_memory_says_so():
+    told = subprocess.run([sys.executable, "-c", ENCODE], capture_output=True, text=True, timeout=LIMIT)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("no memory\n") and len(set(told.stdout.split())) == 3
+
+
 def test_boxes_and_masks_shrink_with_their_pictures(tmp_path, voc):
     path = packed(
         tmp_path / "s", VOCReader(voc, 1, (1, 1), epochs=1, shuffle=False, masks=True), "jpeg:40:95"
@@ -322,6 +364,42 @@ def test_stores_of_the_other_kind_are_refused(tmp_path, photos):
     shutil.rmtree(path)
 
 
+def test_other_boxes_are_refused(tmp_path, voc):
+    (batch,) = batches_of(Encoded(VOCReader(voc, 1, (1, 1), epochs=1, split=None), "original"))
+    for boxes in (batch.boxes.astype(np.float64), batch.boxes[:, :2]):
+        path = tmp_path / f"{boxes.dtype}{boxes.shape[1]}"
+        with Pipeline([Given(batch.replace(boxes=boxes)), LevelDBSink(path)]) as pipeline:
+            pipeline.wait(LIMIT)
+        with pytest.raises(ArgumentError, match=r"expected boxes of float32 \(rows, 4\)"):
+            LevelDBImageReader(path, 4, (8, 8))
+
+
+def test_queues_count_the_bytes_of_files(photos):
+    (batch,) = batches_of(Encoded(ImageFileReader(photos, 1, (1, 1), epochs=1), "original"))
+    files = sum(file.stat().st_size for file in photos.rglob("*.*"))
+    assert batch.nbytes == files + 17 * (batch.images.itemsize + batch.labels.itemsize)
+
+
+# The way back
+
+
+@pytest.mark.parametrize("encoding", ["original", "jpeg:30", "raw:30"])
+def test_boxes_of_a_store_lead_back_to_the_pictures_that_were_packed(tmp_path, capsys, voc, encoding):
+    assert run(capsys, "pack", "--voc", voc, tmp_path / "s", "--encoding", encoding, "--fit", "letterbox")[
+        0
+    ] == (0 if encoding == "raw:30" else 1)
+    if encoding != "raw:30":
+        assert run(capsys, "pack", "--voc", voc, tmp_path / "s", "--encoding", encoding)[0] == 0
+        source = LevelDBImageReader(tmp_path / "s", 3, (50, 40), epochs=1, shuffle=False, placement=True)
+    else:
+        source = LevelDBSource(tmp_path / "s", 3, epochs=1, shuffle=False)
+    (expected,) = batches_of(VOCReader(voc, 3, (80, 60), split=None, epochs=1, shuffle=False, placement=True))
+    (found,) = batches_of(source, Augmentations([FlipX(p=1)]))
+    np.testing.assert_array_equal(found.picture_sizes, expected.picture_sizes, strict=True)
+    for i in range(3):
+        np.testing.assert_allclose(found.boxes_in_picture(i), expected.boxes_in_picture(i), rtol=0, atol=1e-3)
+
+
 # The commands
 
 
@@ -375,6 +453,27 @@ def test_export_of_other_arrays(tmp_path, capsys, photos):
     np.testing.assert_array_equal(np.load(tmp_path / "out" / first["images"]), batch.images[0])
 
 
+def test_export_of_labels_without_a_class_and_of_complex_numbers(tmp_path, capsys):
+    fields = {"images": np.zeros((3, 2, 2, 3), np.uint8), "labels": np.array([-1, 1, 2])}
+    batch = Batch({**fields, "waves": np.array([1j, 2, 3])}, seq=0)
+    source = Given(batch)
+    source.classes = ["a", "b"]
+    with Pipeline([source, LevelDBSink(tmp_path / "s")]) as pipeline:
+        pipeline.wait(LIMIT)
+    assert run(capsys, "store", "export", tmp_path / "s", tmp_path / "out")[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
+    assert [line["class"] for line in lines] == [None, "b", None]
+    assert [np.load(tmp_path / "out" / line["waves"]) for line in lines] == [1j, 2, 3]
+
+
+def test_export_raises_what_is_wrong_with_the_store(tmp_path, with_bad_record):
+    with pytest.raises(CorruptStoreError, match="highway store repair saves the others"):
+        export(with_bad_record, tmp_path / "out")
+    with pytest.raises(StoreError, match="is no store"):
+        export(tmp_path, tmp_path / "other")
+    assert not (tmp_path / "out/samples.jsonl").exists()
+
+
 def test_export_refuses_what_would_be_lost(tmp_path, capsys, photos):
     run(capsys, "pack", photos, tmp_path / "s", "--encoding", "raw:4")
     (tmp_path / "full").mkdir()
@@ -393,7 +492,10 @@ def test_pack_goes_on_and_never_mixes(tmp_path, capsys, photos):
     assert code == 0 and "0 samples" in output and "17 were there" in output
     for encoding in ("jpeg:30", "raw:8"):
         code, _, errors = run(capsys, "pack", photos, tmp_path / "s", "--encoding", encoding)
-        assert code == 1 and "append=True needs the same reader" in errors
+        assert code == 1 and "in another encoding" in errors and "use another path" in errors
+    assert run(capsys, "pack", photos, tmp_path / "t", "--encoding", "jpeg:30")[0] == 0
+    code, output, _ = run(capsys, "pack", photos, tmp_path / "t", "--encoding", "jpeg:030:90")
+    assert code == 0 and "17 were there" in output
     code, _, errors = run(capsys, "pack", photos, tmp_path / "s", "--split", "train")
     assert code == 1 and "--split is for a VOC set" in errors
 
@@ -412,7 +514,26 @@ def test_pack_tells_what_it_left_out(tmp_path, capsys, photos):
     assert code == 0 and "17 samples of 18 files" in output
     assert "1 could not be read; left out" in errors and "class0/text.jpg" in errors
     code, _, errors = run(capsys, "pack", photos, tmp_path / "t", "--on-error", "raise")
-    assert code == 1 and "class0/text.jpg" in errors
+    assert code == 1 and "class0/text.jpg" in errors and "(--on-error skip goes on without it)" in errors
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "jpeg:0", "jpeg:9:101", "raw", "raw:", "raw:4x", "png"])
+def test_wrong_encodings_are_wrong_usage(tmp_path, capsys, photos, encoding):
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, "pack", photos, tmp_path / "s", "--encoding", encoding)
+    assert "--encoding" in capsys.readouterr().err
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path, capsys, photos):
+    code, _, errors = run(capsys, "pack", photos, tmp_path / "s", "--fit", "random")
+    assert code == 1 and "--fit is for --encoding raw:SIZE" in errors
+    code, _, errors = run(
+        capsys, "pack", photos, tmp_path / "s", "--max-pixels", "2000", "--on-error", "raise"
+    )
+    assert code == 1 and "allowed are 2000 in total (max_pixels)" in errors
+    assert run(capsys, "pack", photos, tmp_path / "t")[0] == 0
+    code, _, errors = run(capsys, "preview", tmp_path / "t")
+    assert code == 1 and "is a store" in errors and "LevelDBImageReader" in errors
 
 
 PACKER = """

@@ -30,6 +30,7 @@ from highway.errors import (
     UnknownLengthError,
     WaitTimeout,
 )
+from highway.transforms import FlipX
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2, 8])
 ORDER = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
@@ -1336,7 +1337,11 @@ def test_modules_are_called_by_their_class_unless_they_say_otherwise():
             lambda: [Numbers(1), Numbers(1)],
             r"modules\[1\] must be a Stage or a Sink, but is Numbers, a Source",
         ),
-        (lambda: [Numbers(1), Collect(), Pass()], r"modules\[1\] must be a Stage, but is Collect, a Sink"),
+        (
+            lambda: [Numbers(1), Collect(), Pass()],
+            r"modules\[1\] must be a Stage, but is Collect, a Sink; a Sink is",
+        ),
+        (lambda: [Numbers(1), FlipX()], r"must be a Module, but is FlipX; transforms go into Augmentations"),
         (lambda: [Numbers(1), Pass], r"modules\[1\] must be a Module, but is the class Pass itself; call it"),
         (lambda: [Numbers(1), len], r"modules\[1\] must be a Module, but is builtin_function_or_method"),
         (lambda: [Numbers(1), Module()], r"modules\[1\] must be a Stage or a Sink, but is Module"),

@@ -1,5 +1,6 @@
 """LevelDBSink and LevelDBSource: what goes in comes out to the bit, and nothing else ever does."""
 
+import json
 import os
 import random
 import shutil
@@ -18,7 +19,7 @@ from pictures import class_folders
 from voc_folders import annotation, thing, voc_folder
 
 import highway
-from highway._core import checksum, simd
+from highway._core import checksum, simd, wire
 from highway.batch import Batch
 from highway.cli import main
 from highway.engine import Pipeline, Source, Stage
@@ -365,7 +366,7 @@ def test_drained_pipeline_leaves_an_incomplete_store(tmp_path):
             entered.set()
             return batch
 
-    with Pipeline([noise(epochs=None), Tells(), LevelDBSink(tmp_path / "s")]) as pipeline:
+    with Pipeline([noise(epochs=10**6), Tells(), LevelDBSink(tmp_path / "s")]) as pipeline:
         assert entered.wait(LIMIT)
         pipeline.drain(LIMIT)
     assert LevelDBSource(tmp_path / "s", 4, allow_incomplete=True).size > 0
@@ -374,7 +375,7 @@ def test_drained_pipeline_leaves_an_incomplete_store(tmp_path):
 
 
 def test_stopped_pipeline_lets_the_store_go(tmp_path):
-    with Pipeline([noise(epochs=None), LevelDBSink(tmp_path / "s")]):
+    with Pipeline([noise(epochs=10**6), LevelDBSink(tmp_path / "s")]):
         pass
     with suppress(EmptyDatasetError, IncompleteStoreError):
         LevelDBSource(tmp_path / "s", 4, allow_incomplete=True)
@@ -533,6 +534,85 @@ def test_full_disk_is_told_and_keeps_what_was_written(tmp_path):
     assert contents(batches_of(LevelDBSource(tmp_path / "s", 4, shuffle=False, epochs=1))) == expected
 
 
+def test_reader_that_never_ends_is_refused(tmp_path):
+    with pytest.raises(
+        ArgumentError, match="Noise goes on for ever, and would fill the disk; expected one with epochs=1"
+    ):
+        Pipeline([noise(epochs=None), LevelDBSink(tmp_path / "s")])
+    assert not (tmp_path / "s").exists()
+
+
+def with_columns(path, change):
+    """A store whose mark says something else of its columns."""
+    with plyvel.DB(str(path)) as db:
+        value = db.get(b"\0")
+        found = json.loads(value[8:])
+        applied, keyed, offset, table = wire.unpack(bytes.fromhex(found["schema"]))
+        change(table)
+        found["schema"] = wire.pack([applied, keyed, offset, table]).hex()
+        body = json.dumps(found).encode()
+        db.put(b"\0", value[:4] + checksum.crc32c(body, 0).to_bytes(4, "little") + body)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table[0].__setitem__(slice(3, None), [2**40, 2**40]),
+        lambda table: table[0].__setitem__(slice(3, None), [0, 2**63 - 1, 4]),
+        lambda table: table[0].__setitem__(slice(3, None), [2**32]),
+        lambda table: table[0].__setitem__(slice(3, None), [1] * 80),
+        lambda table: table[1].__setitem__(0, "images"),
+        lambda table: table[1].__setitem__(0, "no name"),
+        lambda table: table[1].__setitem__(2, 2),
+    ],
+)
+def test_columns_that_cannot_be_are_refused(tmp_path, capsys, change):
+    with_columns(written(tmp_path / "s"), change)
+    with pytest.raises(CorruptStoreError, match="a description of columns is damaged"):
+        LevelDBSource(tmp_path / "s", 4)
+    # The records say themselves what they have.
+    assert main(["store", "repair", str(tmp_path / "s"), str(tmp_path / "new")]) == 0
+    assert "23 records" in capsys.readouterr().out
+
+
+def test_columns_that_the_records_do_not_have_take_no_memory(tmp_path):
+    with_columns(written(tmp_path / "s"), lambda table: table[0].__setitem__(slice(3, None), [2**31 - 1]))
+    with pytest.raises(CorruptStoreError, match=r"record \d+ of .* its columns are not those of the store"):
+        next(iter(batches_of(LevelDBSource(tmp_path / "s", 4096, epochs=1))))
+
+
+def test_too_many_dimensions_are_refused(tmp_path):
+    batch = Batch({"images": np.zeros((1,) * 32, np.uint8)}, seq=0)
+    written(tmp_path / "s", Batches(batch))
+    assert batches_of(LevelDBSource(tmp_path / "s", 1, epochs=1))[0].images.shape == (1,) * 32
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        return
+    batch = Batch({"images": np.zeros((1,) * 33, np.uint8)}, seq=0)
+    with pytest.raises(StoreError, match="up to 31 dimensions"):
+        written(tmp_path / "t", Batches(batch))
+
+
+def test_packed_tables_are_read_by_leveldb_which_is_told(tmp_path, capsys, caplog):
+    path = written(tmp_path / "s", noise(size=400))
+    expected = batches_of(LevelDBSource(path, 4, epochs=1))
+    assert not caplog.records
+    zeros = bytes(1 << 16)
+    with plyvel.DB(str(path), compression="snappy") as db:
+        # What is written anew is packed.
+        for key, value in list(db):
+            db.put(key, value)
+        db.put(b"z", zeros)
+        db.delete(b"z")
+        db.compact_range()
+    source = LevelDBSource(path, 4, epochs=1)
+    (record,) = caplog.records
+    assert record.name == "highway.store" and "several times slower" in record.getMessage()
+    for found, other in zip(batches_of(source), expected, strict=True):
+        assert_equal(found, other)
+    assert main(["store", "info", str(path)]) == 0
+    assert "by LevelDB, slower: its table" in capsys.readouterr().out
+
+
 def test_empty_store(tmp_path):
     written(tmp_path / "s", Batches())
     with pytest.raises(EmptyDatasetError, match="no samples"):
@@ -553,7 +633,7 @@ def test_second_writer_and_readers_are_refused_while_one_writes(tmp_path):
     code = (
         "import sys; from highway.engine import Pipeline\n"
         "from highway.errors import StoreLockedError; from highway.modules import LevelDBSink, LevelDBSource, Noise\n"
-        "for begin in (lambda: LevelDBSource(sys.argv[1], 4), lambda: Pipeline([Noise(4, (5, 6)), "
+        "for begin in (lambda: LevelDBSource(sys.argv[1], 4), lambda: Pipeline([Noise(4, (5, 6), epochs=1), "
         "LevelDBSink(sys.argv[1], append=True)])):\n"
         "    try: begin()\n"
         "    except StoreLockedError as error: print('locked')\n"
@@ -789,6 +869,8 @@ def test_info_of_a_store(tmp_path, capsys):
         "boxes: float32 (rows, 4)",
         "cat, dog",
         ", extra",
+        "in place",
+        "VOCReader(",
     ):
         assert text in told
     assert main(["store", "info", str(tmp_path / "data")]) == 1
@@ -798,7 +880,7 @@ def test_info_of_a_store(tmp_path, capsys):
 def test_verify_reports_bad_records_by_number(with_bad_record, capsys):
     assert main(["store", "verify", str(with_bad_record)]) == 1
     told = capsys.readouterr().out
-    assert "record 5 of" in told and "23 records, 1 of them damaged" in told
+    assert "record 5 is damaged: its checksum is wrong" in told and "23 records, 1 of them damaged" in told
     written(with_bad_record.with_name("sound"))
     assert main(["store", "verify", str(with_bad_record.with_name("sound"))]) == 0
     assert "23 records, none of them damaged" in capsys.readouterr().out
@@ -813,13 +895,48 @@ def test_verify_finds_what_is_gone_at_the_end(tmp_path, capsys):
     with pytest.raises(CorruptStoreError, match="20 records, and 23 were written"):
         LevelDBSource(tmp_path / "s", 4)
     assert main(["store", "verify", str(tmp_path / "s")]) == 1
-    assert "23 records, 3 of them damaged" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "records 20 to 22 are damaged: it is gone" in told and "23 records, 3 of them damaged" in told
+
+
+def test_damage_is_told_of_the_store_and_not_of_a_view(tmp_path, capsys, monkeypatch):
+    (tmp_path / "views").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "views"))
+    path = written(tmp_path / "s")
+    (table,) = (file for file in path.iterdir() if file.suffix == ".ldb" and file.stat().st_size > 1000)
+    os.truncate(table, table.stat().st_size // 2)
+    for command in ("verify", "info"):
+        assert main(["store", command, str(path)]) == 1
+        told = "".join(capsys.readouterr())
+        assert str(table) in told or command == "info"
+        assert "highway-store-" not in told and len(told.splitlines()) < 4
+
+
+@pytest.fixture
+def incomplete(tmp_path):
+    """A store whose writing was interrupted after 12 samples."""
+    writer = StoreWriter(tmp_path / "s", "test", append=False, batch_bytes=1)
+    (batch, *_) = batches_of(noise(12, shuffle=False))
+    writer.add(batch)
+    writer.close()
+    return tmp_path / "s"
+
+
+def test_commands_say_that_a_store_is_incomplete(incomplete, tmp_path, capsys):
+    assert main(["store", "verify", str(incomplete)]) == 1
+    told = capsys.readouterr().out
+    assert "12 records, none of them damaged; its writing was interrupted" in told
+    assert main(["store", "export", str(incomplete), str(tmp_path / "files")]) == 0
+    assert "12 samples of" in (told := capsys.readouterr().out) and "was interrupted" in told
+    assert main(["store", "repair", str(incomplete), str(tmp_path / "new")]) == 0
+    told = capsys.readouterr().out
+    assert "12 records of" in told and "none gone; its writing was interrupted" in told
 
 
 def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp_path, capsys):
     before = {file.name: file.read_bytes() for file in with_bad_record.iterdir()}
     assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 0
-    assert "22 records of" in (told := capsys.readouterr().out) and "1 are gone" in told
+    assert "22 records of" in (told := capsys.readouterr().out) and "; 1 gone" in told
     assert {file.name: file.read_bytes() for file in with_bad_record.iterdir()} == before
     samples = contents(batches_of(noise()))
     source = LevelDBSource(tmp_path / "new", 4, epochs=1, shuffle=False)
@@ -828,7 +945,7 @@ def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp
     with pytest.raises(StateMismatchError):
         written(tmp_path / "new", append=True)
     assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 1
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert "remove it, or use another path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["CURRENT", "MANIFEST"])
@@ -883,7 +1000,7 @@ def test_without_plyvel(tmp_path, monkeypatch):
         lambda: LevelDBSource(tmp_path, 4),
         lambda: Pipeline([noise(), LevelDBSink(tmp_path / "s")]),
     ):
-        with pytest.raises(MissingPackageError, match=r'pip install "highway-loader\[leveldb\]"'):
+        with pytest.raises(MissingPackageError, match="pip install plyvel"):
             begin()
 
 

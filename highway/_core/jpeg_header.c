@@ -95,8 +95,8 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
         return HW_BAD_FILE;
     }
     if ((int64_t)picture->height * picture->width > max_pixels) {
-        snprintf(message, HW_MESSAGE_SIZE, "has %d x %d pixels, allowed are %lld in total", picture->height,
-                 picture->width, (long long)max_pixels);
+        snprintf(message, HW_MESSAGE_SIZE, "has %d x %d pixels, allowed are %lld in total (max_pixels)",
+                 picture->height, picture->width, (long long)max_pixels);
         return HW_BAD_FILE;
     }
     picture->scan = at;

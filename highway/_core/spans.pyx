@@ -349,7 +349,7 @@ cdef int check_record(
             continue
         times = rows if kinds[column] == IS_RAGGED else 1
         # Where it is far beyond the end it is not added up any further.
-        if times and sizes[column] > (<int64_t> 1 << 62) // times - at:
+        if times and sizes[column] > ((<int64_t> 1 << 62) - at) // times:
             out[ROWS] = <int64_t> 1 << 62
             return HAS_WRONG_SIZE
         at += times * sizes[column]

@@ -1,5 +1,7 @@
 """Tables of a LevelDB, mapped into memory: where the values of records are, without a copy and without the GIL."""
 
+import os
+
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport qsort
 from posix.fcntl cimport O_CLOEXEC, O_RDONLY, open
@@ -69,11 +71,11 @@ cdef class Tables:
         for path in paths:
             map_file(path, &self.tables[self.count])
             self.count += 1
-        with nogil:
-            for i in range(count):
-                opened |= hw_table_open(variant, &self.tables[i], self.tables[i].data, self.tables[i].size)
-        if opened:
-            raise ValueError("tables.Tables: a table is damaged, or packed")
+        for i in range(count):
+            with nogil:
+                opened = hw_table_open(variant, &self.tables[i], self.tables[i].data, self.tables[i].size)
+            if opened:
+                raise ValueError(f"its table {named(paths[i])} is damaged, or packed")
         qsort(self.tables, count, sizeof(hw_table), by_low)
         for i in range(count):
             self.highest[i] = max(self.tables[i].high, self.highest[i - 1] if i else 0)
@@ -84,9 +86,6 @@ cdef class Tables:
             munmap(<void *> self.tables[i].data, self.tables[i].size)
         PyMem_RawFree(self.tables)
         PyMem_RawFree(self.highest)
-
-    def __len__(self):
-        return self.count
 
     def find(self, const int64_t[::1] numbers not None):
         """Values of records.
@@ -136,6 +135,10 @@ cdef class Tables:
                 newest = value.sequence
 
 
+cdef str named(path):
+    return repr(os.path.basename(os.fsdecode(path)))
+
+
 cdef int map_file(path, hw_table *table) except -1:
     """Maps a file that is not empty; OSError or ValueError where that cannot be."""
     cdef bytes name = path
@@ -143,12 +146,12 @@ cdef int map_file(path, hw_table *table) except -1:
     cdef void *data = MAP_FAILED
     cdef int file = open(name, O_RDONLY | O_CLOEXEC)
     if file < 0:
-        raise OSError(f"{name!r} cannot be opened")
+        raise OSError(f"its table {named(name)} cannot be opened")
     if fstat(file, &found) == 0 and found.st_size > 0:
         data = mmap(NULL, <size_t> found.st_size, PROT_READ, MAP_SHARED, file, 0)
     close(file)
     if data == MAP_FAILED:
-        raise OSError(f"{name!r} cannot be mapped")
+        raise OSError(f"its table {named(name)} cannot be mapped")
     table.data = <const uint8_t *> data
     table.size = <size_t> found.st_size
     return 0

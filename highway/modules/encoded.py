@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import jpeg
-from highway.arguments import whole
 from highway.batch import Batch
 from highway.errors import ArgumentError, HighwayError, ReadError
 from highway.modules.files import LARGEST_FILE, read_whole
@@ -33,6 +33,7 @@ _MOST_SAMPLES = 64
 _LOOKED_AT = 32
 _LONGEST_SIDE = 8192
 _QUALITY = 90
+_JPEG = re.compile("jpeg:0*([0-9]{1,9})(?::0*([0-9]{1,9}))?")
 
 
 class Encoded(ImageReader):
@@ -49,7 +50,8 @@ class Encoded(ImageReader):
     encoding : str
         "original": the bytes of the files, nothing lost, with their EXIF orientation; or "jpeg:SIDE" or
         "jpeg:SIDE:QUALITY": upright, shrunk so that neither side is longer than SIDE pixels, 1 to 8192, never
-        enlarged, in quality 1 to 100 (90).
+        enlarged, in quality 1 to 100 (90). The extra `picture_sizes`, int64 (N, 2), is height and width of the upright
+        pictures before.
 
     Raises
     ------
@@ -70,7 +72,6 @@ class Encoded(ImageReader):
         if not reader.exif:
             raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
         self._reader = reader
-        self.encoding = encoding
         size = _size_and_quality(encoding)
         self._quality = _QUALITY
         samples: Samples
@@ -80,6 +81,7 @@ class Encoded(ImageReader):
         else:
             (side, self._quality), samples = size, files
             nbytes = 3 * side * side
+        self.encoding = encoding if size is None else f"jpeg:{side}:{self._quality}"
         if files.masked:
             pillow(self.name)
         order = reader.order
@@ -97,7 +99,7 @@ class Encoded(ImageReader):
             exif=True,
             on_error=reader.on_error,
             max_errors=reader.max_errors,
-            exact=False,
+            exact=reader.exact,
             max_pixels=reader.max_pixels,
             workers=reader.workers,
             queue_size=2,
@@ -143,6 +145,9 @@ class Encoded(ImageReader):
         made.masks = None
         batch = super()._batch(task, part, indices, made)
         batch = batch.replace(images=_array(files))
+        if not isinstance(part, _OriginalPart):
+            # For the way back to the picture that is not stored.
+            batch.extras["picture_sizes"] = made.shown.sizes.copy()
         return batch if masks is None else batch.replace(masks=_array(masks))
 
 
@@ -150,13 +155,14 @@ def _size_and_quality(encoding: object) -> tuple[int, int] | None:
     """Longest side and quality; None for files as they are."""
     if encoding == "original":
         return None
-    kind, *numbers = encoding.split(":") if isinstance(encoding, str) else [""]
-    if kind != "jpeg" or len(numbers) not in (1, 2) or not all(n.isascii() and n.isdigit() for n in numbers):
-        raise ArgumentError(f"Encoded: encoding is {encoding!r}; expected 'original' or 'jpeg:512:90'")
-    return (
-        whole("Encoded", "encoding, side", int(numbers[0][:9]), 1, _LONGEST_SIDE),
-        whole("Encoded", "encoding, quality", int(numbers[1][:9]), 1, 100) if len(numbers) == 2 else _QUALITY,
-    )
+    found = _JPEG.fullmatch(encoding) if isinstance(encoding, str) else None
+    side, quality = (int(found[1]), int(found[2] or _QUALITY)) if found else (0, 0)
+    if not (1 <= side <= _LONGEST_SIDE and 1 <= quality <= 100):
+        raise ArgumentError(
+            f"Encoded: encoding is {encoding!r}; expected 'original', 'jpeg:SIDE' or 'jpeg:SIDE:QUALITY', with a side "
+            f"of 1 to {_LONGEST_SIDE} pixels and a quality of 1 to 100"
+        )
+    return side, quality
 
 
 class _Whole(Fit):

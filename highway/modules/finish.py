@@ -14,7 +14,7 @@ from highway.batch import empty
 from highway.randomness import SampleRandom
 from highway.transforms.fit import Fit
 from highway.transforms.flip import FlipX, FlipY
-from highway.transforms.transform import Transform
+from highway.transforms.transform import Transform, looks_planar
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import Warp
@@ -51,7 +51,7 @@ def _is_window(step: Transform) -> bool:
 
 
 def _is_resampled(steps: Sequence[Transform | None]) -> bool:
-    """Whether a fit or a warp takes in what moves pixels in front of it: it sees beyond a crop."""
+    """Whether a fit or a warp takes in what moves pixels in front of it: it sees beyond a crop, and rounds once."""
     behind = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
     return isinstance(behind, (Fit, Warp))
 
@@ -72,6 +72,8 @@ class _First:
         self.count = 0
         self.moving: list[tuple[int, Any]] = []
         self.values: Values | None = None
+        if _is_resampled(steps):
+            return
         for step in steps:
             if isinstance(step, Values):
                 if unchanged(step, Values) and _plain(step, Values):
@@ -178,7 +180,7 @@ class Windows:
     """
 
     def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
-        first = _First(() if _is_resampled(steps) else steps, _is_window)
+        first = _First(steps, _is_window)
         self.count = first.count
         self.takes = first.fits
         self._seed = seed
@@ -205,8 +207,15 @@ class Windows:
             H, W and C of the images.
         """
         windows = cls(steps, seed)
-        able = shape is not None and _GO_ALONG.isdisjoint(names) and windows.takes(shape[2])
-        return windows if able else cls()
+        # What looks wrong is left to raise where it stands.
+        if (
+            shape is None
+            or looks_planar(shape)
+            or not _GO_ALONG.isdisjoint(names)
+            or not windows.takes(shape[2])
+        ):
+            return cls()
+        return windows
 
     def view(
         self, epoch: int, indices: NDArray[np.int64], position: int, shape: tuple[int, int, int]

@@ -76,6 +76,11 @@ def _list(root: bytes) -> ClassFolders:
         inside = list(entries)
     folders = sorted(entry.name for entry in inside if _is_folder(entry))
     if not folders:
+        if any(entry.name == b"CURRENT" for entry in inside):
+            raise EmptyDatasetError(
+                f"ImageFileReader: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
+                "reads encoded pictures, LevelDBSource arrays"
+            )
         loose = sum(_is_picture(entry.name) for entry in inside)
         found = (
             f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
@@ -87,7 +92,7 @@ def _list(root: bytes) -> ClassFolders:
     if {b"Annotations", b"JPEGImages"} <= set(folders):
         raise EmptyDatasetError(
             f"ImageFileReader: {os.fsdecode(root)!r} is a set in the format of Pascal VOC, and has no class folders; "
-            "VOCReader reads it (highway preview --voc)"
+            "VOCReader reads it (in the shell: --voc)"
         )
     names: list[bytes] = []
     labels: list[NDArray[np.int64]] = []

@@ -68,8 +68,8 @@ class OtherPicture:
                 self.height, self.width = self.width, self.height
         if max(self.height, self.width) > _LONGEST_SIDE or self.height * self.width > max_pixels:
             raise DecodeError(
-                f"has {self.height} x {self.width} pixels, allowed are {max_pixels} in total and {_LONGEST_SIDE} on a "
-                "side"
+                f"has {self.height} x {self.width} pixels, allowed are {max_pixels} in total (max_pixels) and "
+                f"{_LONGEST_SIDE} on a side"
             )
 
     def pixels(self) -> NDArray[np.uint8]:

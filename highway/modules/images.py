@@ -247,8 +247,12 @@ class ImageReader(OrderedSource):
             fields["boxes"] = boxes
         if self.placed:
             assert made.shown is not None
-            extras["placement"] = made.shown.placement(self.shape)
-            extras["picture_sizes"] = made.shown.sizes.copy()
+            placement, sizes = made.shown.placement(self.shape), made.shown.sizes.copy()
+            before = part.picture_sizes(indices)
+            if before is not None:
+                placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
+                sizes = before
+            extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
         return Batch(

@@ -25,7 +25,7 @@ from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
 from highway.stats import PipelineStats
 from highway.store.reading import StoreReader
-from highway.store.records import Slots
+from highway.store.records import Records, Slots
 from highway.store.sharing import SharedStore
 from highway.store.writing import StoreWriter
 from highway.transforms.transform import Transform
@@ -53,7 +53,7 @@ class LevelDBSink(Outlet):
     Raises
     ------
     ArgumentError
-        An argument is out of range.
+        An argument is out of range. By the Pipeline: the source goes on for ever.
     MissingPackageError
         plyvel is not installed.
     StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError, StateMismatchError
@@ -88,6 +88,10 @@ class LevelDBSink(Outlet):
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         source = modules[0]
         assert isinstance(source, Source)
+        if isinstance(source, OrderedSource) and source.order.epochs is None:
+            raise ArgumentError(
+                f"{self.name}: {source.name} goes on for ever, and would fill the disk; expected one with epochs=1"
+            )
         self._source = source
         classes = getattr(source, "classes", None)
         self._writer = StoreWriter(
@@ -96,6 +100,7 @@ class LevelDBSink(Outlet):
             append=self.append,
             batch_bytes=self.batch_bytes,
             classes=classes if classes is None or isinstance(classes, int) else list(classes),
+            origin=repr(source),
             fingerprint=source.samples_fingerprint(),
             shard=source.shard,
         )
@@ -169,18 +174,18 @@ class LevelDBSink(Outlet):
         self._open_writer.close()
 
 
-class _Made(NamedTuple):
-    """A batch in the making.
+class _Found(NamedTuple):
+    """Records that were read and are sound.
 
     Attributes
     ----------
-    slots : Slots
-    images : ndarray or None
-        Where the source does the first transforms itself: what `Windows` fills; else they are in the slots.
+    rows : int64 (K,)
+        Their places in the batch.
+    records : Records of K
     """
 
-    slots: Slots
-    images: NDArray[Any] | None
+    rows: NDArray[np.int64]
+    records: Records
 
 
 class LevelDBSource(OrderedSource):
@@ -327,64 +332,55 @@ class LevelDBSource(OrderedSource):
         """One batch; None when every sample of it was left out."""
         indices = task.indices.copy()
         with self._store:
-            made = self._room(len(indices))
-            bad = self._read(made, np.arange(len(indices)), task.epoch, indices)
+            first, bad = self._read(np.arange(len(indices)), indices)
+            found = [first]
             if len(bad) and self.on_error == "replace":
-                self._replace(made, bad, task.epoch, indices)
-                bad = bad[:0]
-            # Once more, should one go bad meanwhile: a slot that was not filled holds anything.
-            while len(bad):
+                found += self._replacements(bad, task.epoch, indices)
+            elif len(bad):
                 indices = np.delete(indices, bad)
-                made = self._room(len(indices))
-                bad = self._read(made, np.arange(len(indices)), task.epoch, indices)
-        self._losses.count(indices)
-        if not len(indices):
-            return None
-        batch = made.slots.batch(
-            {} if made.images is None else {"images": made.images},
-            epoch=task.epoch,
-            seq=task.seq,
-            indices=indices,
-        )
-        return batch.replace(applied=batch.applied + self._windows.count) if self._windows.count else batch
+                found = [first._replace(rows=np.arange(len(indices)))]
+            self._losses.count(indices)
+            return self._batch(task, indices, found) if len(indices) else None
 
-    def _room(self, size: int) -> _Made:
-        """For a batch of this size."""
-        if not self._windows.count:
-            return _Made(Slots(self._store.schema, size, self._fields), None)
-        assert self.image_shape is not None
-        fields = self._fields or {column.name for column in self._store.schema.columns}
-        slots = Slots(self._store.schema, size, frozenset(fields - {"images"}))
-        return _Made(slots, self._windows.room(size, self.image_shape))
-
-    def _read(
-        self, made: _Made, rows: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]
-    ) -> NDArray[np.intp]:
-        """Put these records into those slots; the slots whose records are damaged."""
-        records = self._store.read(indices)
-        sound = rows[records.rows]
-        made.slots.put(sound, records)
-        if made.images is not None:
-            schema = self._store.schema
-            assert self.image_shape is not None
-            view = self._windows.view(epoch, indices[records.rows], schema.applied, self.image_shape)
-            places = records.places(self._column)
-            self._windows.put(made.images, sound, view, records.spans, places)
+    def _read(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
+        """Records for these places of a batch; the places whose records are damaged."""
+        records = self._store.read(numbers)
         if records.errors:
-            self._losses.note({int(indices[row]): error for row, error in records.errors.items()})
-        return rows[[*records.errors]]
+            self._losses.note({int(numbers[row]): error for row, error in records.errors.items()})
+        return _Found(rows[records.rows], records), rows[[*records.errors]]
 
-    def _replace(self, made: _Made, bad: NDArray[np.intp], epoch: int, indices: NDArray[np.int64]) -> None:
-        """Put other records into the bad slots, and their numbers into `indices`."""
+    def _replacements(
+        self, bad: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
+    ) -> Iterator[_Found]:
+        """Other records for the bad places; puts their numbers into `indices`."""
         first, places = bad, np.arange(len(bad))
         for tried in self._losses.replacements(epoch, indices[first]):
-            chosen = tried[places]
-            indices[bad] = chosen
-            bad = self._read(made, bad, epoch, chosen)
+            indices[bad] = tried[places]
+            found, bad = self._read(bad, indices[bad])
+            yield found
             if not len(bad):
                 return
             places = np.flatnonzero(np.isin(first, bad))
         self._losses.refuse_all(next(iter(self._losses.errors().values())))
+
+    def _batch(self, task: Task, indices: NDArray[np.int64], found: Sequence[_Found]) -> Batch:
+        """That of these records. There is room for it: it is as large as they are."""
+        schema = self._store.schema
+        names = self._fields or frozenset(column.name for column in schema.columns)
+        windows, apart = self._windows, {}
+        if windows.count:
+            assert self.image_shape is not None
+            names -= {"images"}
+            apart["images"] = windows.room(len(indices), self.image_shape)
+        slots = Slots(schema, len(indices), names)
+        for rows, records in found:
+            slots.put(rows, records)
+            if windows.count:
+                assert self.image_shape is not None
+                view = windows.view(task.epoch, indices[rows], schema.applied, self.image_shape)
+                windows.put(apart["images"], rows, view, records.spans, records.places(self._column))
+        batch = slots.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
+        return batch.replace(applied=batch.applied + windows.count) if windows.count else batch
 
     def _images(self) -> tuple[int, tuple[int, int, int] | None]:
         """Number of the column of images, and their shape; None where they are none of bytes."""

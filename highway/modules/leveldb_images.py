@@ -16,11 +16,14 @@ from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import Masks
 from highway.modules.objects import Objects
 from highway.modules.samples import Part, Samples
-from highway.store.records import Records, Schema
+from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 __all__ = ["LevelDBImageReader"]
+
+# As `Encoded` makes it.
+_SIZES = Column("picture_sizes", np.dtype(np.int64), True, False, (2,))
 
 
 class LevelDBImageReader(ImageReader):
@@ -29,7 +32,8 @@ class LevelDBImageReader(ImageReader):
     Batches are those of the reader that was packed, with any shape and fit: ``images, labels``, with `boxes` and
     `masks` where the store has them, and their extras. Of original files they are equal to the bit to those straight
     from the files, boxes of pictures that EXIF turns up to the rounding of float32. Pictures are decoded as
-    `ImageFileReader` decodes them. Every record is compared with its checksum.
+    `ImageFileReader` decodes them. Every record is compared with its checksum. A sample without a key has the number of
+    its record as key.
 
     Parameters
     ----------
@@ -49,7 +53,8 @@ class LevelDBImageReader(ImageReader):
     mask_fill : int
         0 to 255, for what the fit leaves uncovered of a mask.
     placement : bool
-        Whether batches have the extras `placement` and `picture_sizes`, as `VOCReader` says; of the stored pictures.
+        Whether batches have the extras `placement` and `picture_sizes`, as `VOCReader` says: of the pictures that were
+        packed, upright, also where smaller ones are stored.
     allow_incomplete : bool
         Read what there is of a store whose writing was interrupted.
 
@@ -179,9 +184,12 @@ class _Records(Samples):
             )
         if "labels" in columns and columns["labels"].encoded:
             raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected labels that are numbers")
+        boxes = columns.get("boxes")
+        if boxes is not None and (not boxes.ragged or boxes.dtype != np.float32 or boxes.shape != (4,)):
+            raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected boxes of float32 (rows, 4)")
         # A mask that is an array belongs to pictures of one size; here each has its own.
         self.masked = "masks" in columns and columns["masks"].encoded
-        self.boxed = "boxes" in columns
+        self.boxed = boxes is not None
         self._owner, self._mask_fill, self._max_pixels = owner, mask_fill, max_pixels
 
     def begin(self) -> Part:
@@ -241,6 +249,13 @@ class _RecordPart(Part):
         if place is None or self._schema.columns[place].ragged:
             return None
         return self._column(indices, place)
+
+    def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        place = self._place.get("picture_sizes")
+        if place is None or self._schema.columns[place] != _SIZES:
+            return None
+        sizes: NDArray[np.int64] = np.maximum(self._column(indices, place), 1)
+        return sizes
 
     def objects(self, indices: NDArray[np.int64]) -> Objects | None:
         if not self._samples.boxed:

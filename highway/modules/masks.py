@@ -179,7 +179,9 @@ def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
         image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
         width, height = image.size
         if height * width > max_pixels:
-            raise DecodeError(f"has {height} x {width} pixels, allowed are {max_pixels} in total")
+            raise DecodeError(
+                f"has {height} x {width} pixels, allowed are {max_pixels} in total (max_pixels)"
+            )
         if image.mode not in ("P", "L", "1"):
             raise DecodeError(
                 f"has pixels of mode {image.mode}; expected numbers of classes: a palette (P), 8 bits of grey (L) "

@@ -42,6 +42,10 @@ class Part(Protocol):
     def objects(self, indices: NDArray[np.int64]) -> Objects | None:
         """Boxes, and what comes with them; sample i of them is ``indices[i]``."""
 
+    def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Height and width, int64 (N, 2), of the upright pictures that these were made of; None where they were not."""
+        return None
+
     @property
     def masks(self) -> Masks | None: ...
 

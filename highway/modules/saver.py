@@ -40,7 +40,7 @@ class ImageSaver(Stage):
     folder : path
         Made if need be, as the folders in it.
     format : {"png", "jpeg", "webp"}
-        "png" keeps every bit.
+        "png" keeps every bit; "jpg" is "jpeg".
     quality : int, optional
         1 to 100, of "jpeg" (95 by default) and "webp" (90).
     masks_dir : path, optional
@@ -85,6 +85,7 @@ class ImageSaver(Stage):
         queue_size: int = 4,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
+        format = "jpeg" if format == "jpg" else format
         if format not in _FORMATS:
             raise ArgumentError(
                 f"ImageSaver: format is {format!r}; expected {' or '.join(map(repr, _FORMATS))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from highway.store.reading import StoreReader
 from highway.store.records import Slots, key_of, number_of, schema_in
 from highway.store.writing import StoreWriter
 
-__all__ = ["Repaired", "describe", "repair", "verify"]
+__all__ = ["Repaired", "Verified", "describe", "repair", "verify"]
+
+Progress = Callable[[int], AbstractContextManager[Callable[[int], object]]]
+"""Of a number of records: something to be told of those that are done."""
 
 _OWNER = "store"
 
@@ -39,48 +43,70 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
                 f"{mark.samples}{'' if mark.complete else ', incomplete: the writing was interrupted'}",
             ),
             ("size", f"{nbytes / 1e6:.1f} MB"),
+            ("read", "in place" if reader.slow is None else f"by LevelDB, slower: {reader.slow}"),
             ("classes", known),
         ]
         if mark.schema is not None:
             facts += [("field", str(column)) for column in mark.schema.columns]
-            facts.append(("transforms", f"{mark.schema.applied} applied"))
+            facts.append(("transforms", f"{mark.schema.applied} applied, the fit of a reader among them"))
+        if mark.origin:
+            facts.append(("written from", mark.origin))
         if mark.fingerprint:
-            facts.append(("written from", f"{mark.fingerprint}, part {mark.shard[0]} of {mark.shard[1]}"))
+            facts.append(("fingerprint", mark.fingerprint))
         return facts
     finally:
         reader.close()
 
 
-def verify(path: str | os.PathLike[str], bad: Callable[[int, str], None]) -> tuple[int, int]:
+class Verified(NamedTuple):
+    """What came of reading every record.
+
+    Attributes
+    ----------
+    damaged, size : int
+        How many records are damaged, of how many.
+    complete : bool
+        Whether the writing came to its end.
+    """
+
+    damaged: int
+    size: int
+    complete: bool
+
+
+def verify(
+    path: str | os.PathLike[str], bad: Callable[[int, int, str], None], progress: Progress
+) -> Verified:
     """Read every record, with the checksums of LevelDB and our own.
 
     Parameters
     ----------
     path : path
     bad : callable
-        Called with the number of a damaged record, and what is wrong.
-
-    Returns
-    -------
-    damaged, size : int
-        How many records are damaged, of how many.
+        Called with the numbers of the first and the last of neighbouring damaged records, and what is wrong with them.
+    progress : callable
+        As `highway.terminal.progress`.
 
     Raises
     ------
     StoreError
-        As `StoreReader` does: the store as a whole cannot be read, or is incomplete.
+        As `StoreReader` does: the store as a whole cannot be read.
     """
-    reader = StoreReader(path, _OWNER, short=True)
-    damaged = 0
+    reader = StoreReader(path, _OWNER, short=True, allow_incomplete=True)
     try:
-        with reader:
-            for number in range(len(reader)):
-                for error in reader.read([number], checked=True).errors.values():
-                    damaged += 1
-                    bad(number, str(error))
+        with reader, progress(len(reader)) as advance:
+            damaged, begin, reason = 0, 0, None
+            for number in range(len(reader) + 1):
+                found = reader.damage(number) if number < len(reader) else None
+                if found != reason:
+                    if reason is not None:
+                        bad(begin, number - 1, reason)
+                    begin, reason = number, found
+                damaged += found is not None
+                advance(1)
+        return Verified(damaged, len(reader), reader.mark.complete)
     finally:
         reader.close()
-    return damaged, len(reader)
 
 
 class Repaired(NamedTuple):
@@ -92,21 +118,31 @@ class Repaired(NamedTuple):
         Records that are in the new store.
     gone : int or None
         Records that are not; None where nothing says how many there were.
+    complete : bool
+        Whether the writing of the damaged store came to its end.
     """
 
     kept: int
     gone: int | None
+    complete: bool
 
 
-def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Repaired:
+def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progress: Progress) -> Repaired:
     """Copy all sound records of a store to a new one, which is complete; the damaged store stays as it is.
 
     Records are numbered anew, in their order. To the new store nothing can be appended.
 
+    Parameters
+    ----------
+    path, target : path
+        The damaged store, and the new one, where there must be nothing yet.
+    progress : callable
+        As `highway.terminal.progress`.
+
     Raises
     ------
     StoreError
-        There is no store, or one of another version, or nothing can be written to `target`.
+        There is no store, or one of another version, or something is at `target`, or nothing can be written there.
     StoreLockedError
         It is being written.
     CorruptStoreError
@@ -115,6 +151,11 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Repa
     name = os.fspath(path)
     plyvel = plyvel_for(_OWNER)
     names_in(name, _OWNER)
+    if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+        raise StoreError(
+            f"{_OWNER}: {os.fspath(target)!r} is there; what is saved goes into a new store: remove it, or use another "
+            "path"
+        )
     lock = Lock(name, shared=True, owner=_OWNER)
     try:
         # LevelDB repairs in a folder of its own, where it moves links away instead of files.
@@ -129,7 +170,7 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Repa
                     raise CorruptStoreError(f"{_OWNER}: {name!r} cannot be repaired: {told(error)}") from None
                 db = open_leveldb(view.folder, _OWNER, shown=name)
             try:
-                return _saved(db, plyvel, name, os.fspath(target))
+                return _saved(db, plyvel, name, os.fspath(target), progress)
             finally:
                 db.close()
         finally:
@@ -138,42 +179,46 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Repa
         lock.release()
 
 
-def _saved(db: Any, plyvel: Any, name: str, target: str) -> Repaired:
+def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> Repaired:
     mark = _mark_left(db, plyvel, name)
-    written = mark.samples if mark is not None and mark.complete else None
-    schema = None if mark is None else mark.schema
+    complete = mark is not None and mark.complete
+    known = mark or Mark(0, False, None, None, "", (0, 1))
+    count = known.samples if complete else _last(db, plyvel) + 1
+    schema = known.schema
     writer: StoreWriter | None = None
     try:
-        for number in range(_last(db, plyvel) + 1 if written is None else written):
-            try:
-                value = db.get(key_of(number), verify_checksums=True, fill_cache=False)
-                if value is None:
+        with progress(count) as advance:
+            for number in range(count):
+                advance(1)
+                try:
+                    value = db.get(key_of(number), verify_checksums=True, fill_cache=False)
+                    if value is None:
+                        continue
+                    schema = schema or schema_in(value, number)
+                    found = schema.check(Spans([value]), np.array([number]))
+                except (CorruptStoreError, plyvel.Error):
                     continue
-                schema = schema or schema_in(value, number)
-                found = schema.check(Spans([value]), np.array([number]))
                 if found.errors:
                     continue
                 slots = Slots(schema, 1)
                 slots.put(found.rows, found)
-            except (CorruptStoreError, plyvel.Error):
-                continue
-            if writer is None:
-                known = mark or Mark(0, False, None, None, "", (0, 1))
-                writer = StoreWriter(
-                    target,
-                    _OWNER,
-                    append=False,
-                    batch_bytes=4 << 20,
-                    classes=known.classes,
-                    # That of no source: what is gone cannot be told from what is new.
-                    fingerprint=f"{known.fingerprint} repaired",
-                    shard=known.shard,
-                )
-            writer.add(slots.batch(epoch=0, seq=0, indices=np.array([number])))
+                if writer is None:
+                    writer = StoreWriter(
+                        target,
+                        _OWNER,
+                        append=False,
+                        batch_bytes=4 << 20,
+                        classes=known.classes,
+                        # That of no source: what is gone cannot be told from what is new.
+                        fingerprint=f"{known.fingerprint} repaired",
+                        shard=known.shard,
+                        origin=f"{known.origin or 'what is not known'}, repaired",
+                    )
+                writer.add(slots.batch(epoch=0, seq=0, indices=np.array([number])))
         if writer is None:
             raise CorruptStoreError(f"{_OWNER}: {name!r} has no sound record")
         writer.finish()
-        return Repaired(writer.count, None if written is None else written - writer.count)
+        return Repaired(writer.count, None if mark is None else count - writer.count, complete)
     finally:
         if writer is not None:
             writer.close()

@@ -43,6 +43,8 @@ class Mark(NamedTuple):
         Of the source.
     shard : (int, int)
         Of the source: (rank, world).
+    origin : str
+        The source as it shows itself, to be read by people.
     """
 
     samples: int
@@ -51,6 +53,7 @@ class Mark(NamedTuple):
     classes: list[str] | int | None
     fingerprint: str
     shard: tuple[int, int]
+    origin: str = ""
 
     def packed(self) -> bytes:
         """The value under `MARK_KEY`."""
@@ -91,6 +94,7 @@ class Mark(NamedTuple):
                 found["classes"],
                 found["fingerprint"],
                 (rank, world),
+                str(found.get("origin", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStoreError(f"what it says of itself is damaged: {error!r}") from None

@@ -39,7 +39,7 @@ def plyvel_for(owner: str) -> Any:
         import plyvel
     except ImportError:
         raise MissingPackageError(
-            f'{owner}: the package plyvel is not installed: pip install "highway-loader[leveldb]" (it has wheels for '
+            f"{owner}: the package plyvel is not installed: pip install plyvel (it has wheels for "
             "Python 3.12 and older; others need LevelDB's headers)"
         ) from None
     return plyvel
@@ -202,7 +202,8 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
             compression=None,
         )
     except plyvel.Error as error:
-        name, text = shown or path, told(error)
+        name = shown or path
+        text = told(error).replace(path, name)
         if "/LOCK: " in text:
             raise StoreLockedError(f"{owner}: {name!r} is open in another program: {text}") from None
         if not create or isinstance(error, plyvel.CorruptionError):

@@ -20,6 +20,9 @@ from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
 __all__ = ["StoreReader"]
 
+# Linux gives a process 65530 mappings, for everything. Tables have 32 MB.
+_MOST_MAPPED = 16384
+
 
 class StoreReader:
     """A store, as it is when it is opened, for any number of threads.
@@ -54,6 +57,8 @@ class StoreReader:
         What is known of it; its `samples` are right.
     former : bool
         Whether it has the layout that the first Highway wrote.
+    slow : str or None
+        Why its records are not read where they lie, but by LevelDB, which takes several times as long.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class StoreReader:
         self._view: View | None = None
         self._former: FormerRecords | None = None
         self._tables: Tables | None = None
+        self.slow: str | None = "the first Highway wrote it"
         # Before the lock, which is a file that nobody wants in some other folder.
         names_in(self.path, owner)
         self._lock = Lock(self.path, shared=True, owner=owner)
@@ -106,7 +112,10 @@ class StoreReader:
             self._former = FormerRecords(self._db, self._plyvel, self.path, self._owner)
             return self._former.mark
         assert self._view is not None
-        self._tables = _mapped(self._view.folder)
+        try:
+            self._tables, self.slow = _mapped(self._view.folder), None
+        except (OSError, ValueError) as error:
+            self.slow = str(error)
         found = mark.samples if self._short and mark.complete else self._count()
         if not mark.complete:
             if not allow_incomplete:
@@ -135,7 +144,9 @@ class StoreReader:
                 for key in keys:
                     return number_of(key) + 1
             except self._plyvel.Error as error:
-                raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {told(error)}") from None
+                raise CorruptStoreError(
+                    f"{self._owner}: {self.path!r} is damaged: {self._told(error)}"
+                ) from None
         return 0
 
     def _value(self, key: bytes, *, checked: bool = False) -> bytes | None:
@@ -143,7 +154,7 @@ class StoreReader:
             value: bytes | None = self._db.get(key, verify_checksums=checked, fill_cache=False)
             return value
         except self._plyvel.Error as error:
-            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {told(error)}") from None
+            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {self._told(error)}") from None
 
     def __enter__(self) -> StoreReader:
         """Keep it open for as long as this thread reads."""
@@ -160,7 +171,12 @@ class StoreReader:
         if last:
             self._end()
 
-    def read(self, numbers: Sequence[int] | NDArray[np.int64], *, checked: bool = False) -> Records:
+    def _told(self, error: Exception) -> str:
+        """What LevelDB says, of the store instead of the view of it."""
+        assert self._view is not None
+        return told(error).replace(self._view.folder, self.path)
+
+    def read(self, numbers: Sequence[int] | NDArray[np.int64]) -> Records:
         """Records, as they were written; only inside of ``with reader``, but what comes stays.
 
         They lie in the tables, which are mapped, and are not copied. What is not found there comes from LevelDB.
@@ -168,10 +184,21 @@ class StoreReader:
         Parameters
         ----------
         numbers : int64 (N,)
-        checked : bool
-            Have LevelDB look at its checksums too: those of the records cover all that is in them.
         """
         wanted = np.asarray(numbers, np.int64)
+        found = self._read(wanted, checked=False)
+        for row, reason in found.errors.items():
+            found.errors[row] = CorruptStoreError(
+                f"{self._owner}: record {wanted[row]} of {self.path!r} is damaged: {reason}"
+            )
+        return found
+
+    def damage(self, number: int) -> str | None:
+        """What is wrong with a record, by all checksums, those of LevelDB too; only inside of ``with reader``."""
+        errors = self._read(np.array([number]), checked=True).errors
+        return str(errors[0]) if errors else None
+
+    def _read(self, wanted: NDArray[np.int64], *, checked: bool) -> Records:
         spans = Spans([None] * len(wanted)) if self._tables is None or checked else self._tables.find(wanted)
         errors: dict[int, CorruptStoreError] = {}
         for row in spans.missing():
@@ -184,12 +211,9 @@ class StoreReader:
                 if value is not None:
                     spans.put(row, value)
             except (self._plyvel.Error, CorruptStoreError) as error:
-                errors[row] = CorruptStoreError(told(error))
+                errors[row] = CorruptStoreError(self._told(error))
         found = self.schema.check(spans, wanted)
-        for row, reason in (found.errors | errors).items():
-            found.errors[row] = CorruptStoreError(
-                f"{self._owner}: record {wanted[row]} of {self.path!r} is damaged: {reason}"
-            )
+        found.errors |= errors
         return found
 
     def close(self) -> None:
@@ -212,10 +236,9 @@ class StoreReader:
         self._lock.release()
 
 
-def _mapped(folder: str) -> Tables | None:
-    """The tables of a LevelDB; None where one is damaged, or unusual: LevelDB reads then, and tells what is wrong."""
+def _mapped(folder: str) -> Tables:
+    """The tables of a LevelDB; OSError or ValueError where one is damaged or unusual, or there are too many."""
     names = [name for name in os.listdir(folder) if name.endswith((".ldb", ".sst"))]
-    try:
-        return Tables([os.fsencode(os.path.join(folder, name)) for name in names])
-    except (OSError, ValueError):
-        return None
+    if len(names) > _MOST_MAPPED:
+        raise ValueError(f"it has {len(names)} tables, more than {_MOST_MAPPED}")
+    return Tables([os.fsencode(os.path.join(folder, name)) for name in names])

@@ -31,7 +31,7 @@ from highway._core import spans as spans_
 from highway._core import wire
 from highway._core.checksum import crc32c
 from highway._core.spans import Spans, check_records, place
-from highway.batch import Batch, empty
+from highway.batch import Batch, empty, is_field_name
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
 __all__ = ["Column", "Records", "Schema", "Slots", "key_of", "number_of", "schema_in"]
@@ -43,6 +43,9 @@ _NONE = 2**32 - 1
 _EXTRA, _RAGGED, _ENCODED = 1, 2, 4
 _LENGTH = 8  # bytes in front of an encoded file
 _ALIGNED = 16
+# A value of LevelDB is shorter; an array of NumPy 1 has one dimension more, that of the samples.
+_LARGEST = 2**32 - 1
+_DIMENSIONS = 31
 _PADDING = bytes(_ALIGNED)
 # By name: a dtype out of a file is never given to numpy.
 _DTYPES = {
@@ -169,7 +172,13 @@ class Schema:
                     f"{owner}: field {name!r} has shape {array.shape} in a batch of {batch.size} samples; expected a "
                     "row for each"
                 )
-            columns.append(Column(name, _DTYPES[code], name in batch.extras, ragged, array.shape[1:]))
+            column = Column(name, _DTYPES[code], name in batch.extras, ragged, array.shape[1:])
+            if not _is_storable(column):
+                raise StoreError(
+                    f"{owner}: field {name!r} has samples of shape {column.shape}; expected less than 4 GiB and up to "
+                    f"{_DIMENSIONS} dimensions"
+                )
+            columns.append(column)
         try:
             return cls(columns, batch.applied, batch.keys is not None, batch.offsets is not None)
         except (ContractError, MessageTooLargeError) as error:
@@ -190,12 +199,16 @@ class Schema:
             for name, code, kind, *shape in table:
                 extra, ragged, encoded = (bool(kind & bit) for bit in (_EXTRA, _RAGGED, _ENCODED))
                 known = 0 <= kind <= _EXTRA + _RAGGED + _ENCODED
-                if not isinstance(name, str) or not known or (encoded and (ragged or shape)):
+                if not is_field_name(name) or not known or (encoded and (ragged or shape)):
                     raise ValueError(f"a column is {name!r} of kind {kind!r}")
                 if not all(type(extent) is int and extent >= 0 for extent in shape):
                     raise ValueError(f"column {name!r} has shape {shape}")
-                dtype = _DTYPES[code]
-                columns.append(Column(name, dtype, extra, ragged, tuple(shape), encoded))
+                column = Column(name, _DTYPES[code], extra, ragged, tuple(shape), encoded)
+                if not _is_storable(column) or (ragged and offset is not True):
+                    raise ValueError(f"column {name!r} has shape {shape}, offsets {offset!r}")
+                columns.append(column)
+            if len({column.name for column in columns}) < len(columns):
+                raise ValueError("two columns have one name")
             if type(applied) is not int or applied < 0:
                 raise ValueError(f"{applied!r} transforms were applied")
             return cls(columns, applied, keyed is True, offset is True)
@@ -437,6 +450,11 @@ class Slots:
             ragged=[column.name for column in columns if column.ragged],
             **identity,
         )
+
+
+def _is_storable(column: Column) -> bool:
+    extents = [max(extent, 1) for extent in column.shape]
+    return len(extents) <= _DIMENSIONS and math.prod(extents) * column.dtype.itemsize <= _LARGEST
 
 
 def _is_of_files(array: NDArray[Any], size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from highway.errors import CorruptStoreError
 from highway.store.reading import StoreReader
 
 __all__ = ["SharedStore"]
+
+logger = logging.getLogger("highway.store")
 
 
 class SharedStore:
@@ -32,6 +35,13 @@ class SharedStore:
         self._owner, self._allow_incomplete = owner, allow_incomplete
         self.reader = StoreReader(path, owner, allow_incomplete=allow_incomplete)
         self.path = self.reader.path
+        if self.reader.slow is not None and not self.reader.former:
+            logger.warning(
+                "%s: %r is read by LevelDB, several times slower than in place: %s",
+                owner,
+                self.path,
+                self.reader.slow,
+            )
         self._lock = threading.Lock()
         self._at_work = 0
 

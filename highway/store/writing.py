@@ -35,6 +35,8 @@ class StoreWriter:
         Of the source. What is there must be from the same.
     shard : (int, int)
         Of the source.
+    origin : str
+        The source as it shows itself.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class StoreWriter:
         classes: list[str] | int | None = None,
         fingerprint: str = "",
         shard: tuple[int, int] = (0, 1),
+        origin: str = "",
     ) -> None:
         self.path = os.fspath(path)
         self._owner = owner
@@ -83,7 +86,7 @@ class StoreWriter:
             """Number of records, with those that wait to be written."""
             self.before = self.count
             """Number of records that were there."""
-            self._mark = Mark(self.count, False, None, classes, fingerprint, shard)
+            self._mark = Mark(self.count, False, None, classes, fingerprint, shard, origin)
             if before is not None and (self.count or before.complete):
                 self._go_on(before, append)
             # An incomplete store without a record says what it is of once more: that may be something else now.
@@ -156,7 +159,7 @@ class StoreWriter:
                     f"{self._owner}: {self.path!r} was begun with other data: its {name} was {was!r}, and is {now!r}; "
                     "append=True needs the same reader with the same arguments"
                 )
-        self._mark = self._mark._replace(schema=before.schema)
+        self._mark = self._mark._replace(schema=before.schema, origin=before.origin)
 
     # Writing
 

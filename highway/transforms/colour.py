@@ -14,7 +14,7 @@ from highway.arguments import number, span, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
-from highway.transforms.transform import Transform, pixels
+from highway.transforms.transform import Transform, pixels, way_to_pixels
 
 __all__ = [
     "AutoContrast",
@@ -155,7 +155,7 @@ def check_bytes(owner: Transform | None, images: NDArray[Any]) -> None:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ArgumentError(
             f"{type(owner or _ANY).__name__}: images are {images.dtype} of shape {images.shape}; "
-            "expected uint8 (N, H, W, C); put it before Normalize"
+            f"expected uint8 (N, H, W, C); {way_to_pixels(images)}"
         )
     check_channels(owner, images.shape[3])
 
