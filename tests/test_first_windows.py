@@ -114,13 +114,15 @@ def test_deterministic_forms_are_done_too(source):
     assert_equal(batches(source(), Augmentations(transforms, deterministic=True)), expected)
 
 
-def test_large_batches_have_the_same_bits(source):
-    """Of numbers that go past the caches."""
-    rows = np.random.default_rng(1).integers(0, 256, (40, 224, 224, 3), np.uint8)
-    transforms = [FlipX(), Normalize()]
+@pytest.mark.parametrize(("size", "crop"), [((224, 224), 224), ((236, 240), 229), ((64, 1100), (60, 1048))])
+def test_large_batches_have_the_same_bits(simd_variant, size, crop):
+    """Of numbers that go past the caches, in rows that are longer than what is written at once, and of any length."""
+    rows = np.random.default_rng(1).integers(0, 256, (40, *size, 3), np.uint8)
+    transforms = [RandomCrop(crop), FlipX()]
     reader = ArrayReader(rows, None, 40, epochs=1)
-    (found,) = batches(reader, Augmentations(transforms))
-    (plain,) = batches(ArrayReader(rows, None, 40, epochs=1), Apart(), Augmentations([FlipX()]))
+    (found,) = batches(reader, Augmentations([*transforms, Normalize()]))
+    assert found.images.nbytes > 16 << 20
+    (plain,) = batches(ArrayReader(rows, None, 40, epochs=1), Apart(), Augmentations(transforms))
     scale, bias = Normalize()._scale, Normalize()._bias
     expected = plain.images.astype(np.float32) * scale + bias
     np.testing.assert_array_equal(found.images, expected.transpose(0, 3, 1, 2))

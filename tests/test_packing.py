@@ -541,17 +541,17 @@ import sys
 from highway.cli import main
 from highway.store.writing import StoreWriter
 
-write = StoreWriter.flush
+write = StoreWriter._write_batch
 
-def flush(self):
-    write(self)
-    print(self.count, flush=True)
+def write_batch(self, first, records, identities):
+    write(self, first, records, identities)
+    print(first + len(records), flush=True)
 
 def add(self, batch, add=StoreWriter.add):
     self._batch_bytes = 20_000
     add(self, batch)
 
-StoreWriter.flush, StoreWriter.add = flush, add
+StoreWriter._write_batch, StoreWriter.add = write_batch, add
 main(["pack", *sys.argv[1:]])
 """
 

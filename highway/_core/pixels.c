@@ -396,6 +396,7 @@ SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
 
 /* What numbers become. */
 enum { FLOATS, HALVES, STREAMED /* floats, past the caches, to places that are aligned */ };
+enum { PIECE = 512 }; /* numbers of a plane that are written in a row */
 
 /* Four values to place `at` of an array of float, or of half precision. */
 SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int kind) {
@@ -482,6 +483,8 @@ SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, pt
     __m128i low_masks[4], high_masks[4];
     __m128 scales[4], biases[4];
     if (pixels < 8) return 0;
+    /* Planes in turn are no gain past the caches; see planar_avx2. */
+    if (kind == STREAMED) kind = FLOATS;
     for (ptrdiff_t c = 0; c < channels; c++) {
         low_masks[c] = _mm_loadu_si128((const __m128i *)channel_masks[channels][c]);
         high_masks[c] = _mm_loadu_si128((const __m128i *)(channel_masks[channels][c] + 16));
@@ -489,10 +492,7 @@ SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, pt
         biases[c] = _mm_set1_ps(bias[c]);
     }
     for (ptrdiff_t i = 0; i < pixels; i += 8) {
-        if (i > pixels - 8) {
-            i = pixels - 8;
-            if (kind == STREAMED) kind = FLOATS;
-        }
+        if (i > pixels - 8) i = pixels - 8;
         const uint8_t *from = in + i * channels;
         const __m128i low = _mm_loadu_si128((const __m128i *)from);
         const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
@@ -506,7 +506,18 @@ SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, pt
     return pixels;
 }
 
-/* The same with both loads in one register. */
+/* Both loads in one register. */
+AVX2 ALWAYS_INLINE __m256i eight_pixels(const uint8_t *from, ptrdiff_t channels) {
+    const __m128i low = _mm_loadu_si128((const __m128i *)from);
+    const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+
+AVX2 ALWAYS_INLINE __m256 numbers_of(__m256i pixels, __m256i mask, __m256 scale, __m256 bias) {
+    const __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(pixels, mask));
+    return _mm256_add_ps(_mm256_mul_ps(values, scale), bias);
+}
+
 AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                          const float *scale, const float *bias, void *out, ptrdiff_t plane,
                                          int kind) {
@@ -518,19 +529,29 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
         scales[c] = _mm256_set1_ps(scale[c]);
         biases[c] = _mm256_set1_ps(bias[c]);
     }
-    for (ptrdiff_t i = 0; i < pixels; i += 8) {
-        if (i > pixels - 8) {
-            i = pixels - 8;
-            if (kind == STREAMED) kind = FLOATS;
+    ptrdiff_t i = 0;
+    if (kind == STREAMED) {
+        /* Memory takes many lines in a row much faster than single ones of each plane in turn. */
+        float pieces[4][PIECE] __attribute__((aligned(64)));
+        while (i <= pixels - 8) {
+            const ptrdiff_t left = (pixels - i) / 8 * 8, size = left < PIECE ? left : PIECE;
+            for (ptrdiff_t k = 0; k < size; k += 8) {
+                const __m256i eight = eight_pixels(in + (i + k) * channels, channels);
+                for (ptrdiff_t c = 0; c < channels; c++)
+                    _mm256_store_ps(pieces[c] + k, numbers_of(eight, masks[c], scales[c], biases[c]));
+            }
+            for (ptrdiff_t c = 0; c < channels; c++)
+                for (ptrdiff_t k = 0; k < size; k += 8)
+                    put_eight(_mm256_load_ps(pieces[c] + k), out, c * plane + i + k, STREAMED);
+            i += size;
         }
-        const uint8_t *from = in + i * channels;
-        const __m128i low = _mm_loadu_si128((const __m128i *)from);
-        const __m128i high = _mm_loadu_si128((const __m128i *)(from + 8 * channels - 16));
-        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
-        for (ptrdiff_t c = 0; c < channels; c++) {
-            const __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(both, masks[c]));
-            put_eight(_mm256_add_ps(_mm256_mul_ps(values, scales[c]), biases[c]), out, c * plane + i, kind);
-        }
+        kind = FLOATS;
+    }
+    for (; i < pixels; i += 8) {
+        if (i > pixels - 8) i = pixels - 8;
+        const __m256i eight = eight_pixels(in + i * channels, channels);
+        for (ptrdiff_t c = 0; c < channels; c++)
+            put_eight(numbers_of(eight, masks[c], scales[c], biases[c]), out, c * plane + i, kind);
     }
     return pixels;
 }
