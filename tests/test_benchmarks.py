@@ -289,7 +289,7 @@ def test_results_agree_with_each_other_and_with_the_readme(benchmarks):
     assert f"{report.BEGIN}\n{tables}{report.END}" in readme
     assert "](benchmarks/results/peers.png)" in readme
     assert png_texts(RESULTS / "peers.png")["Description"] == report.digest(record)
-    names = ["peers.json", "peers.md", "peers.png", "store.md", "transforms.md"]
+    names = ["peers.json", "peers.md", "peers.png", "store.md", "store_plain_memory.md", "transforms.md"]
     assert sorted(path.name for path in RESULTS.iterdir()) == names
     for path in RESULTS.iterdir():
         assert not re.search(rb"/(home|root|tmp|work|usr)/", path.read_bytes()), path.name
