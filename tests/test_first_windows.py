@@ -148,9 +148,20 @@ def test_images_that_are_no_bytes_in_one_piece_are_left():
 
 def test_planar_bytes_are_refused():
     images = np.zeros((8, 3, 32, 32), np.uint8)
-    for transforms in ([FlipY(p=1)], [RandomCrop(2), ToFloat()]):
-        with pytest.raises(ArgumentError, match=r"look like \(N, C, H, W\): images.transpose\(0, 2, 3, 1\)"):
+    for transforms in (
+        [FlipY(p=1)],
+        [RandomCrop(2), ToFloat()],
+        [Resize(10)],
+    ):
+        with pytest.raises(ArgumentError, match=r"expected \(N, H, W, C\): images.transpose\(0, 2, 3, 1\)"):
             batches(ArrayReader(images, np.arange(8), 4, epochs=1), Augmentations(transforms))
+
+
+def test_lines_of_many_channels_are_images():
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 64, 12), np.uint8)
+    chain = Augmentations([FlipX(p=1), RandomCrop((1, 30)), FlipY(p=1)])
+    for batch in batches(ArrayReader(images, np.arange(8), 4, epochs=1), chain):
+        assert batch.images.shape == (4, 1, 30, 12)
 
 
 def test_images_without_pixels_come_as_they_are():

@@ -541,17 +541,17 @@ import sys
 from highway.cli import main
 from highway.store.writing import StoreWriter
 
-write = StoreWriter._write_batch
+write = StoreWriter.flush
 
-def write_batch(self, first, records, identities):
-    write(self, first, records, identities)
-    print(first + len(records), flush=True)
+def flush(self):
+    write(self)
+    print(self.count, flush=True)
 
 def add(self, batch, add=StoreWriter.add):
     self._batch_bytes = 20_000
     add(self, batch)
 
-StoreWriter._write_batch, StoreWriter.add = write_batch, add
+StoreWriter.flush, StoreWriter.add = flush, add
 main(["pack", *sys.argv[1:]])
 """
 

@@ -613,6 +613,17 @@ def test_packed_tables_are_read_by_leveldb_which_is_told(tmp_path, capsys, caplo
     assert "by LevelDB, slower: its table" in capsys.readouterr().out
 
 
+def test_info_shows_any_text_in_one_line(tmp_path, capsys):
+    source = noise()
+    type(source).__repr__, before = lambda self: "two\nlines \x1b[31m \udcff", type(source).__repr__
+    try:
+        written(tmp_path / "s", source)
+    finally:
+        type(source).__repr__ = before
+    assert main(["store", "info", str(tmp_path / "s")]) == 0
+    assert r"two\nlines \x1b[31m \udcff" in capsys.readouterr().out
+
+
 def test_empty_store(tmp_path):
     written(tmp_path / "s", Batches())
     with pytest.raises(EmptyDatasetError, match="no samples"):
@@ -834,6 +845,21 @@ def test_many_bad_records_are_replaced_or_left_out(tmp_path, workers):
             assert contents([batch]) == [samples[index] for index in batch.indices]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_replacements_do_not_depend_on_the_batch_size(tmp_path, seed):
+    """Whatever is wrong with the records: some are damaged, some are gone."""
+    path = written(tmp_path / "s", noise(size=40))
+    with plyvel.DB(str(path)) as db:
+        for number in range(0, 30, 3):
+            db.delete(struct.pack(">Q", number))
+    damage_records(path, [number for number in range(30) if number % 3 == 1])
+    found = []
+    for batch_size in (1, 4, 40):
+        source = LevelDBSource(path, batch_size, epochs=2, seed=seed, on_error="replace")
+        found.append([index for batch in batches_of(source) for index in batch.indices.tolist()])
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("policy", ["replace", "skip"])
 @pytest.mark.parametrize("more", [{}, {"shuffle": False, "shard": (1, 3)}])
 def test_store_without_a_sound_record(tmp_path, policy, more):
@@ -946,6 +972,24 @@ def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp
         written(tmp_path / "new", append=True)
     assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 1
     assert "remove it, or use another path" in capsys.readouterr().err
+
+
+def test_a_flipped_byte_costs_one_record(tmp_path, capsys):
+    """Of many small ones in a block of LevelDB, which has one checksum for all."""
+    fields = {"images": np.arange(800, dtype=np.uint8).reshape(400, 2, 1, 1), "labels": np.arange(400)}
+    path = written(tmp_path / "s", Batches(Batch(fields, seq=0)))
+    (table,) = (file for file in path.iterdir() if file.suffix == ".ldb" and file.stat().st_size > 10_000)
+    contents_ = bytearray(table.read_bytes())
+    at = -1
+    for _ in range(100):
+        at = contents_.index(b"HWR\x01", at + 1)
+    contents_[at + 8] ^= 1
+    table.write_bytes(contents_)
+    assert main(["store", "verify", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert "itself it is sound" in told and "its checksum is wrong" not in told
+    assert main(["store", "repair", str(path), str(tmp_path / "new")]) == 0
+    assert "399 records of" in (told := capsys.readouterr().out) and "; 1 gone" in told
 
 
 @pytest.mark.parametrize("name", ["CURRENT", "MANIFEST"])

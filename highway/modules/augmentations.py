@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.engine import Module, Stage
+from highway.errors import ArgumentError
 from highway.modules.finish import Finishing
 from highway.transforms.compose import checked
 from highway.transforms.runs import Steps
-from highway.transforms.transform import Transform
+from highway.transforms.transform import Transform, looks_planar
 
 __all__ = ["Augmentations"]
 
@@ -112,11 +115,24 @@ class Augmentations(Stage):
 
         Raises
         ------
+        ArgumentError
+            Images are bytes that look like (N, C, H, W).
         FieldError
             The batch has no images.
         ContractError
             A transform returned something else than as many images.
         """
+        images = batch.fields.get("images")
+        if (
+            images is not None
+            and images.dtype == np.uint8
+            and images.ndim == 4
+            and looks_planar(images.shape[1:])
+        ):
+            raise ArgumentError(
+                f"{self.name}: images are uint8 of shape {images.shape}, which look like (N, C, H, W); expected "
+                "(N, H, W, C): images.transpose(0, 2, 3, 1)"
+            )
         first = batch.applied - self._steps.positions_done
         result = self._steps.apply(batch, self.seed, first, self.input_handed_over, self.mask_fill)
         applied = first + self._steps.positions

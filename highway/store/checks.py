@@ -33,7 +33,7 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         classes = mark.classes
         known = "none" if classes is None else str(classes if isinstance(classes, int) else len(classes))
         if isinstance(classes, list):
-            known += f": {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+            known += f": {', '.join(map(_shown, classes[:10]))}{', ...' if len(classes) > 10 else ''}"
         folder = os.fspath(path)
         nbytes = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
         facts = [
@@ -50,12 +50,17 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
             facts += [("field", str(column)) for column in mark.schema.columns]
             facts.append(("transforms", f"{mark.schema.applied} applied, the fit of a reader among them"))
         if mark.origin:
-            facts.append(("written from", mark.origin))
+            facts.append(("written from", _shown(mark.origin)))
         if mark.fingerprint:
             facts.append(("fingerprint", mark.fingerprint))
         return facts
     finally:
         reader.close()
+
+
+def _shown(text: object) -> str:
+    """Text out of a store as one line for a terminal, whatever is in it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text)[:1000])
 
 
 class Verified(NamedTuple):
@@ -191,7 +196,8 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
             for number in range(count):
                 advance(1)
                 try:
-                    value = db.get(key_of(number), verify_checksums=True, fill_cache=False)
+                    # The checksums of LevelDB are of many records together; each has its own.
+                    value = db.get(key_of(number), fill_cache=False)
                     if value is None:
                         continue
                     schema = schema or schema_in(value, number)

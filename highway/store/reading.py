@@ -196,7 +196,10 @@ class StoreReader:
     def damage(self, number: int) -> str | None:
         """What is wrong with a record, by all checksums, those of LevelDB too; only inside of ``with reader``."""
         errors = self._read(np.array([number]), checked=True).errors
-        return str(errors[0]) if errors else None
+        if not errors:
+            return None
+        sound = not self._read(np.array([number]), checked=False).errors
+        return f"{errors[0]}{', of what LevelDB keeps beside it; itself it is sound' if sound else ''}"
 
     def _read(self, wanted: NDArray[np.int64], *, checked: bool) -> Records:
         spans = Spans([None] * len(wanted)) if self._tables is None or checked else self._tables.find(wanted)
@@ -213,6 +216,7 @@ class StoreReader:
             except (self._plyvel.Error, CorruptStoreError) as error:
                 errors[row] = CorruptStoreError(self._told(error))
         found = self.schema.check(spans, wanted)
+        # What LevelDB says of a record tells more than that it is gone.
         found.errors |= errors
         return found
 

@@ -270,7 +270,7 @@ class Schema:
                 errors[int(rows[place_])] = _told(spans[place_], table[place_])
             good = np.flatnonzero(table[:, 0] == spans_.SOUND)
             rows, spans, table = rows[good], spans.take(good), table[good]
-        return Records(self, rows, spans, table, errors)
+        return Records(self, rows, spans, table, dict(sorted(errors.items())))
 
 
 def _told(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
@@ -306,7 +306,7 @@ class Records:
     rows : int64 (K,)
         Which of the numbers that were asked for are sound.
     errors : dict of int to CorruptStoreError
-        What is wrong with each of the others.
+        What is wrong with each of the others, in their order.
     spans : Spans of K
     """
 

@@ -1,12 +1,8 @@
-"""A store that is written: batches of records at once, each batch on the disk or not there at all.
-
-Most of the time goes by while the disk says that it has a batch; the next one is made meanwhile.
-"""
+"""A store that is written: batches of records at once, each batch on the disk or not there at all."""
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -78,9 +74,6 @@ class StoreWriter:
         self._waiting_bytes = 0
         self._identities: list[tuple[int, int]] = []
         self._failed = False
-        # Writes one batch of records; starts with the first.
-        self._disk = ThreadPoolExecutor(1, "highway store")
-        self._under_way: Future[None] | None = None
         _make_folder(self.path, owner)
         # Before the lock, which is a file that nobody wants in some other folder; and when nobody changes it any more.
         _refuse_others(self.path, owner)
@@ -199,41 +192,25 @@ class StoreWriter:
             self._identities.append((epoch, int(batch.indices[row])))
             self.count += 1
             if self._waiting_bytes >= self._batch_bytes:
-                self._begin_batch()
+                self.flush()
 
-    def _begin_batch(self) -> None:
-        """Have what waits written when the batch before is on the disk, while more is added."""
-        self._settle()
+    def flush(self) -> None:
+        """Have everything on the disk."""
         if not self._waiting:
             return
         if not self._begun:
             self._put_mark(self._mark._replace(samples=0, complete=False))
             self._begun = True
+        epochs, indices = np.array(self._identities, np.int64).T
         first = self.count - len(self._waiting)
-        self._under_way = self._disk.submit(self._write_batch, first, self._waiting, self._identities)
-        self._waiting, self._identities, self._waiting_bytes = [], [], 0
-
-    def _write_batch(
-        self, first: int, records: list[tuple[bytes, bytes]], identities: list[tuple[int, int]]
-    ) -> None:
-        """Have these records, numbered from `first` on, on the disk."""
-        epochs, indices = np.array(identities, np.int64).T
         batch = self._db.write_batch(sync=True)
-        for key, record in records:
+        for key, record in self._waiting:
             batch.put(key, record)
         batch.put(identities_key(first), Identities(epochs, indices).packed())
         self._write(batch.write)
-
-    def _settle(self) -> None:
-        """Wait for the batch that is being written; raises what it met with."""
-        if self._under_way is not None:
-            written, self._under_way = self._under_way, None
-            written.result()
-
-    def flush(self) -> None:
-        """Have everything on the disk."""
-        self._begin_batch()
-        self._settle()
+        self._waiting.clear()
+        self._identities.clear()
+        self._waiting_bytes = 0
 
     def finish(self) -> None:
         """The last of all was added: the store is complete."""
@@ -264,14 +241,12 @@ class StoreWriter:
         if self._db is None:
             return
         try:
-            self._settle()
-            if not self._failed:
+            if self._waiting and not self._failed:
                 self.flush()
         finally:
             self._end()
 
     def _end(self) -> None:
-        self._disk.shutdown()
         if self._db is not None:
             self._db.close()
             self._db = None

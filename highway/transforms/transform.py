@@ -245,12 +245,7 @@ def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
     ArgumentError
         The array is no batch of images in this layout.
     """
-    if (
-        images.ndim != 4
-        or images.dtype.hasobject
-        or (images.dtype != np.uint8 and images.shape[3] > 4)
-        or looks_planar(images.shape[1:])
-    ):
+    if images.ndim != 4 or images.dtype.hasobject or (images.dtype != np.uint8 and images.shape[3] > 4):
         raise ArgumentError(
             f"{type(owner).__name__}: images are {images.dtype} of shape {images.shape}; "
             f"expected uint8 (N, H, W, C), or another dtype with at most 4 channels; {way_to_pixels(images)}"
@@ -270,17 +265,13 @@ def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
 
 
 def looks_planar(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape, three extents, are rather (C, H, W) than (H, W, C)."""
-    return shape[0] in (1, 3) and min(shape[1:]) >= 8
+    """Whether images of this shape, three extents, are rather (C, H, W) than (H, W, C), by their many channels."""
+    return shape[0] in (1, 3) and min(shape[1:]) >= 28
 
 
 def way_to_pixels(images: NDArray[Any]) -> str:
     """What to do about images that are not uint8 (N, H, W, C)."""
-    if images.ndim == 3:
-        return "images[..., None] have a channel"
-    if images.dtype == np.uint8 and images.ndim == 4 and looks_planar(images.shape[1:]):
-        return "these look like (N, C, H, W): images.transpose(0, 2, 3, 1)"
-    return "put it before Normalize"
+    return "images[..., None] have a channel" if images.ndim == 3 else "put it before Normalize"
 
 
 def is_planar(images: NDArray[Any]) -> bool:
