@@ -10,6 +10,43 @@ from highway._core import simd
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files whose tests are marked `kernel`.
+KERNELS = frozenset(
+    [
+        "test_annotations_follow",
+        "test_boxes",
+        "test_colour",
+        "test_crew",
+        "test_erase_and_mix",
+        "test_filters",
+        "test_fit",
+        "test_fused_runs",
+        "test_geometry",
+        "test_guard_pages",
+        "test_jpeg",
+        "test_jpeg_sequential",
+        "test_mix",
+        "test_noise",
+        "test_one_pass",
+        "test_philox",
+        "test_policies",
+        "test_resample",
+        "test_simd",
+        "test_tables",
+        "test_values",
+        "test_warp",
+        "test_warps",
+    ]
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in KERNELS:
+            item.add_marker(pytest.mark.kernel)
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     """Every test ends the threads that it starts: those of pipelines are named after their module."""

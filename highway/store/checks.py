@@ -101,14 +101,16 @@ def verify(
     try:
         with reader, progress(len(reader)) as advance:
             damaged, begin, reason = 0, 0, None
-            for number in range(len(reader) + 1):
-                found = reader.damage(number) if number < len(reader) else None
+            for number in range(len(reader)):
+                found = reader.damage(number)
                 if found != reason:
                     if reason is not None:
                         bad(begin, number - 1, reason)
                     begin, reason = number, found
                 damaged += found is not None
                 advance(1)
+            if reason is not None:
+                bad(begin, len(reader) - 1, reason)
         return Verified(damaged, len(reader), reader.mark.complete)
     finally:
         reader.close()
