@@ -10,41 +10,26 @@ from highway._core import simd
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Files whose tests are marked `kernel`.
-KERNELS = frozenset(
-    [
-        "test_annotations_follow",
-        "test_boxes",
-        "test_colour",
-        "test_crew",
-        "test_erase_and_mix",
-        "test_filters",
-        "test_fit",
-        "test_fused_runs",
-        "test_geometry",
-        "test_guard_pages",
-        "test_jpeg",
-        "test_jpeg_sequential",
-        "test_mix",
-        "test_noise",
-        "test_one_pass",
-        "test_philox",
-        "test_policies",
-        "test_resample",
-        "test_simd",
-        "test_tables",
-        "test_values",
-        "test_warp",
-        "test_warps",
-    ]
-)
+# Which of the files have tests that tox does not run with every Python: "test_" and one of these. The markers are
+# explained in pyproject.toml.
+MARKED = {
+    "kernel": """
+    annotations_follow boxes colour crew erase_and_mix filters fit fused_runs geometry guard_pages jpeg
+    jpeg_sequential mix noise one_pass philox policies resample simd tables values warp warps
+    """,
+    "once": """
+    addresses annotations arrays_benchmark compose demo detection docstrings examples floor_plan link
+    list_reader machine_stats parcels placement readme security sheet stats system_packages tuning voc wrappers
+    """,
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    marks = {f"test_{name}": mark for mark, names in MARKED.items() for name in names.split()}
     for item in items:
-        if item.path.stem in KERNELS:
-            item.add_marker(pytest.mark.kernel)
+        if item.path.stem in marks:
+            item.add_marker(marks[item.path.stem])
 
 
 @pytest.fixture(autouse=True)
