@@ -123,6 +123,14 @@ def extensions():
         )
 
     return [
+        Extension(
+            MEMORYVIEWS,
+            [],
+            define_macros=macros,
+            undef_macros=undefined,
+            extra_compile_args=list(compile_args),
+            extra_link_args=list(link_args),
+        ),
         extension("simd", "simd_cpu.c"),
         extension("queue", libs=["-pthread"]),
         extension("pool"),
@@ -155,6 +163,8 @@ def extensions():
     ]
 
 
+# Cython's own code for memoryviews, once for all extensions: in each of them it is most of what is compiled.
+MEMORYVIEWS = "highway._core.memoryviews"
 USES_LIBJPEG = {"highway._core.jpeg"}
 # They count on holding the GIL from one line to the next, and a tracer may give it up at any line.
 NEVER_TRACED = {"highway._core.pool", "highway._core.queue"}
@@ -162,6 +172,11 @@ NEVER_TRACED = {"highway._core.pool", "highway._core.queue"}
 
 class BuildCore(build_ext):
     """Looks for headers and runs Cython only when it compiles: metadata and an sdist need neither."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = len(os.sched_getaffinity(0))
 
     def build_extensions(self):
         python_headers()
@@ -175,6 +190,7 @@ class BuildCore(build_ext):
             (generated,) = cythonize(
                 [extension],
                 compiler_directives=DIRECTIVES | {"linetrace": traced},
+                shared_utility_qualified_name=MEMORYVIEWS,
                 # Cython's plugin for coverage looks for the generated C beside its source.
                 build_dir=None if COVERAGE else os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
                 force=self.force,

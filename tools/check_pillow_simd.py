@@ -1,7 +1,7 @@
 """Ends with an error unless PIL here is Pillow-SIMD with all the formats that Highway's tests and demo use.
 
 Pillow-SIMD is compiled where it is installed, and leaves a format out without a word where a header is
-missing; pip keeps that wheel and installs it again. `--repair` compiles it anew if a format is missing.
+missing; pip keeps that wheel and installs it again. `--repair` has pip forget such a wheel and compile another.
 """
 
 import subprocess
@@ -9,7 +9,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 NEEDED = {"jpg": "libjpeg-dev", "zlib": "zlib1g-dev", "libtiff": "libtiff-dev", "webp": "libwebp-dev"}
-REPAIR = ["--force-reinstall", "--no-deps", "--no-cache-dir", "--no-binary", "Pillow-SIMD", "Pillow-SIMD"]
+PIP = [sys.executable, "-m", "pip"]
+FORGET = [*PIP, "cache", "remove", "--quiet", "pillow_simd"]
+COMPILE = [*PIP, "install", "--quiet", "--force-reinstall", "--no-deps"]
+COMPILE += ["--no-binary", "Pillow-SIMD", "Pillow-SIMD"]
 
 
 def installed(name):
@@ -39,13 +42,15 @@ def main(arguments):
     missing = lacking()
     if missing and arguments == ["--repair"]:
         print(f"Pillow-SIMD {simd} was built without {', '.join(missing)}: compiling it anew")
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *REPAIR], check=True)
+        # Fails where pip keeps nothing, which is as good.
+        subprocess.run(FORGET, check=False, capture_output=True)
+        subprocess.run(COMPILE, check=True)
         missing = lacking()
     if missing:
         return (
             f"Pillow-SIMD {simd} was built without {', '.join(missing)}: "
             f"apt-get install {' '.join(NEEDED[name] for name in missing)}, "
-            f"then pip install {' '.join(REPAIR)}"
+            f"then {' '.join(FORGET)} and {' '.join(COMPILE)}"
         )
     print(f"Pillow-SIMD {simd} with {', '.join(NEEDED)}")
     return 0
