@@ -1,3 +1,4 @@
+import gc
 import signal
 import sys
 import threading
@@ -10,17 +11,22 @@ from highway._core import simd
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Which of the files have tests that tox does not run with every Python: "test_" and one of these. The markers are
-# explained in pyproject.toml.
+# Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
+# are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
     annotations_follow boxes colour crew erase_and_mix filters fit fused_runs geometry guard_pages jpeg
     jpeg_sequential mix noise one_pass philox policies resample simd tables values warp warps
     """,
-    "once": """
-    addresses annotations arrays_benchmark compose demo detection docstrings examples floor_plan link
-    list_reader machine_stats parcels placement readme security sheet stats system_packages tuning voc wrappers
+    "machines": """
+    cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
+    security
     """,
+    "once": """
+    addresses annotations arrays_benchmark benchmarks compose demo detection docs docstrings floor_plan
+    list_reader packaging parcels placement readme sheet stats system_packages transform_sheet tuning voc wrappers
+    """,
+    "python": "arguments cli folders order saver shutdown signal state",
 }
 
 
@@ -30,6 +36,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in marks:
             item.add_marker(marks[item.path.stem])
+
+
+def pytest_collection_finish():
+    """What is there now stays to the end: looking through all of it for garbage takes a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
