@@ -15,13 +15,16 @@ from highway.options import FITS, parser
 
 if TYPE_CHECKING:
     from highway.engine import Module, Stage
-    from highway.modules import ImageFileReader, VOCReader
+    from highway.modules import ImageFileReader, LevelDBImageReader, LevelDBSource, VOCReader
     from highway.transforms import Normalize, Transform
     from highway.transforms.fit import Fit
+
+    Reader = ImageFileReader | VOCReader | LevelDBImageReader | LevelDBSource
 
 __all__ = ["main"]
 
 _RAW_BYTES = 4 << 20  # of a batch
+_SIZE = (240, 320)
 # What becomes of files that cannot be read.
 _DONE = {"raise": "", "skip": "left out", "replace": "replaced by others"}
 
@@ -97,10 +100,7 @@ def _bench(options: argparse.Namespace) -> int:
     reader, modules = _pipeline(options, options.batch_size, options.epochs)
     facts(
         [
-            (
-                "data",
-                f"{_count(reader.size, 'file')} in {_count(len(reader.classes), 'class')}, in {options.data_dir}",
-            ),
+            ("data", f"{_samples(reader)}, in {options.data_dir}"),
             ("job", " -> ".join(map(repr, modules))),
             ("threads", ", ".join(map(_threads, modules, ("read and decode", "augment")))),
         ]
@@ -137,15 +137,14 @@ def _preview(options: argparse.Namespace) -> int:
     steps = _steps(stages)
     batch.sheet(
         options.output,
-        reader.classes,
+        reader.classes if isinstance(reader.classes, list) else None,
         columns=options.columns,
-        title=", then ".join(map(repr, [reader.fit, *steps])),
+        title=", then ".join(map(repr, [getattr(reader, "fit", reader), *steps])),
         normalize=_last_normalize(steps),
         original=original,
     )
     _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
-    shown = f"{batch.size} of {_count(reader.size, 'image')}"
-    print(f"{options.output}: {shown}, {_count(len(reader.classes), 'class')}")
+    print(f"{options.output}: {batch.size} of {_samples(reader)}")
     return 0
 
 
@@ -198,10 +197,7 @@ def _serve(options: argparse.Namespace) -> int:
                 **_network(options),
             )
         rank, world = options.shard
-        title = (
-            f"Serving {_count(reader.size, 'file')} in {_count(len(reader.classes), 'class')}, in "
-            f"{options.data_dir}, part {rank} of {world}"
-        )
+        title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
         code = serve.run([reader, sink], title, ending, options.drain_timeout)
     _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
     return code
@@ -268,13 +264,12 @@ def _pack(options: argparse.Namespace) -> int:
         raise ArgumentError(
             f"--fit is for --encoding raw:SIZE, not for {encoding}, which keeps whole pictures"
         )
-    options.fit = options.fit or "center"
     # Arrays do not tell which pictures they were made of.
     options.placement = size is not None
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)
     batch_size = max(1, min(64, _RAW_BYTES // (3 * options.size[0] * options.size[1])))
-    reader = _reader(options, batch_size, 1, _fit(options))
+    reader = _folder_reader(options, batch_size, 1, _fit(options))
     start = time.perf_counter()
     try:
         before, after, errors = pack(reader, options.store, encoding)
@@ -341,9 +336,18 @@ def _unfinished(complete: bool) -> str:
     return "" if complete else "; its writing was interrupted, there may have been more to come"
 
 
+def _samples(reader: Reader) -> str:
+    """How many there are, and of how many classes."""
+    from highway.modules import LevelDBImageReader, LevelDBSource
+
+    noun = "record" if isinstance(reader, (LevelDBImageReader, LevelDBSource)) else "file"
+    classes = reader.classes if isinstance(reader.classes, int) else len(reader.classes or ())
+    return " in ".join([_count(reader.size, noun), *([_count(classes, "class")] if classes else [])])
+
+
 def _pipeline(
     options: argparse.Namespace, batch_size: int, epochs: int | None
-) -> tuple[ImageFileReader | VOCReader, list[Module]]:
+) -> tuple[Reader, list[Module]]:
     """The reader that the options describe, and all modules."""
     from highway.modules import Augmentations
 
@@ -358,14 +362,22 @@ def _fit(options: argparse.Namespace) -> Fit:
     from highway.transforms import CenterFit, Letterbox, RandomResizedCrop, Stretch
 
     kinds: tuple[type[Fit], ...] = (CenterFit, RandomResizedCrop, Letterbox, Stretch)
-    return kinds[FITS.index(options.fit)]()
+    return kinds[FITS.index(options.fit or "center")]()
 
 
-def _reader(
-    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
-) -> ImageFileReader | VOCReader:
-    arguments: dict[str, Any] = {
-        "fit": fit,
+def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit) -> Reader:
+    kind = _store_reader if _is_store(options.data_dir) else _folder_reader
+    return kind(options, batch_size, epochs, fit)
+
+
+def _is_store(path: str) -> bool:
+    # As `ImageFileReader` finds it out: every LevelDB has this file.
+    return os.path.isfile(os.path.join(path, "CURRENT"))
+
+
+def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
+    """The arguments that all readers have."""
+    return {
         "shuffle": options.shuffle,
         "seed": options.seed or 0,
         "epochs": epochs,
@@ -373,6 +385,36 @@ def _reader(
         "on_error": options.on_error,
         "workers": options.workers,
     }
+
+
+def _store_reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
+) -> LevelDBImageReader | LevelDBSource:
+    from highway.modules import LevelDBImageReader, LevelDBSource
+    from highway.store.reading import StoreReader
+
+    path = options.data_dir
+    for name in ("voc", "masks_dir"):
+        if getattr(options, name, None):
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} is for folders; {path!r} is a store, which has its boxes and masks in it"
+            )
+    store = StoreReader(path, "highway")
+    columns = store.mark.schema.columns if store.mark.schema is not None else ()
+    store.close()
+    arguments = _passes(options, epochs)
+    if any(column.name == "images" and column.encoded for column in columns):
+        return LevelDBImageReader(path, batch_size, options.size or _SIZE, fit=fit, **arguments)
+    given = [name for name in ("size", "fit") if getattr(options, name) is not None]
+    if given:
+        raise ArgumentError(f"--{given[0]} is for pictures; the images in the store {path!r} have their size")
+    return LevelDBSource(path, batch_size, **arguments)
+
+
+def _folder_reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
+) -> ImageFileReader | VOCReader:
+    size, arguments = options.size or _SIZE, _passes(options, epochs)
     if getattr(options, "max_pixels", None) is not None:
         arguments["max_pixels"] = options.max_pixels
     if getattr(options, "voc", False):
@@ -382,12 +424,12 @@ def _reader(
             arguments["masks"] = True
         if getattr(options, "placement", False):
             arguments["placement"] = True
-        return VOCReader(options.data_dir, batch_size, options.size, split=options.split, **arguments)
+        return VOCReader(options.data_dir, batch_size, size, fit=fit, split=options.split, **arguments)
     from highway.modules import ImageFileReader
 
     if getattr(options, "masks_dir", None) is not None:
         arguments["masks_dir"] = options.masks_dir
-    return ImageFileReader(options.data_dir, batch_size, options.size, **arguments)
+    return ImageFileReader(options.data_dir, batch_size, size, fit=fit, **arguments)
 
 
 def _transforms(options: argparse.Namespace) -> list[Transform]:

@@ -66,7 +66,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "bench",
         runs["bench"],
-        "how fast a folder of class folders, or a VOC set, becomes batches, and what limits",
+        "how fast a folder of class folders, a VOC set or a store becomes batches, and what limits",
     )
     _add_data(bench)
     _add_annotated(bench)
@@ -85,7 +85,10 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     )
 
     preview = _command(
-        commands, "preview", runs["preview"], "a contact sheet of what the network would get from a folder"
+        commands,
+        "preview",
+        runs["preview"],
+        "a contact sheet of what the network would get from a folder or a store",
     )
     _add_data(preview)
     _add_flip(preview)
@@ -116,7 +119,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "serve",
         runs["serve"],
-        "a data machine: batches of a folder to workers or to the training machine",
+        "a data machine: batches of a folder or a store to workers or to the training machine",
     )
     _add_data(serve)
     serve.add_argument(
@@ -262,24 +265,16 @@ def _command(
     return command
 
 
-def _add_source(command: argparse.ArgumentParser) -> None:
+def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
     command.add_argument(
-        "data_dir", metavar="DIR", help="folder with one sub-folder of pictures for each class"
+        "data_dir", metavar="DIR", help=f"folder with one sub-folder of pictures for each class{more}"
     )
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
-    _add_source(command)
-    command.add_argument(
-        "--size",
-        type=_size,
-        default=(240, 320),
-        metavar="HxW",
-        help="height and width of the images (240x320)",
-    )
-    command.add_argument(
-        "--fit", choices=FITS, default="center", help="how a picture becomes that size (center)"
-    )
+    _add_source(command, ", or a store")
+    command.add_argument("--size", type=_size, metavar="HxW", help="height and width of the images (240x320)")
+    command.add_argument("--fit", choices=FITS, help="how a picture becomes that size (center)")
     command.add_argument(
         "--seed", type=_natural, default=0, metavar="N", help="of order and augmentation (0)"
     )

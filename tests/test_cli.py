@@ -246,7 +246,7 @@ def test_preview_writes_a_sheet(capsys, photos, tmp_path):
     path = tmp_path / "sheet.png"
     code, output, errors = run(capsys, "preview", photos, "-o", path, "--count", 6, "--size", "100x120")
     assert (code, errors) == (0, "")
-    assert f"{path}: 6 of 15 images, 3 classes" in output
+    assert f"{path}: 6 of 15 files in 3 classes" in output
     with Image.open(path) as sheet:
         assert sheet.format == "PNG"
         assert sheet.width > 120
@@ -366,12 +366,12 @@ def test_preview_of_a_voc_set(capsys, voc):
             return output, np.asarray(sheet)[48:148]
 
     output, pixels = shown()
-    assert output == f"{path}: 2 of 2 images, 20 classes\n"
+    assert output == f"{path}: 2 of 2 files in 20 classes\n"
     # The lines below, where no names are.
     assert (pixels[89, 16 + 10 : 16 + 100] == class_colour(dog)).all()
     assert (pixels[89, 152 + 10 : 152 + 100] == class_colour(person)).all()
     output, pixels = shown("--split", "some", "--masks")
-    assert output == f"{path}: 1 of 1 image, 20 classes\n"
+    assert output == f"{path}: 1 of 1 file in 20 classes\n"
     assert (pixels[41:59, 16 + 31 : 16 + 59] == [100, 68, 68]).all()
     assert (pixels[61:80, 16 + 31 : 16 + 59] == 8).all()
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -432,6 +433,63 @@ def test_raw_stores_are_arrays(tmp_path, capsys, photos):
             np.testing.assert_array_equal(Image.open(file), image)
 
 
+def pixels_of_preview(capsys, tmp_path, *arguments):
+    path = tmp_path / "sheet.png"
+    code, output, errors = run(capsys, "preview", *arguments, "-o", path, "--count", 8)
+    assert (code, errors) == (0, "")
+    with Image.open(path) as sheet:
+        # Without the title.
+        return output, np.asarray(sheet)[40:]
+
+
+@pytest.mark.parametrize("masks", [[], ["--masks"]], ids=["boxes", "masks"])
+def test_preview_of_a_store_is_that_of_what_was_packed(tmp_path, capsys, voc, masks):
+    assert run(capsys, "pack", "--voc", voc, tmp_path / "s", *masks)[0] == 0
+    given = ["--size", "80x60", "--fit", "letterbox", "--seed", "3", "--original"]
+    output, found = pixels_of_preview(capsys, tmp_path, tmp_path / "s", *given)
+    assert output == f"{tmp_path / 'sheet.png'}: 3 of 3 records in 20 classes\n"
+    _, expected = pixels_of_preview(capsys, tmp_path, "--voc", voc, *masks, *given)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_preview_of_arrays_is_that_of_what_was_packed(tmp_path, capsys, photos):
+    assert run(capsys, "pack", photos, tmp_path / "s", "--encoding", "raw:100x130")[0] == 0
+    _, found = pixels_of_preview(capsys, tmp_path, tmp_path / "s", "--original")
+    _, expected = pixels_of_preview(capsys, tmp_path, photos, "--size", "100x130")
+    assert found.shape[1] > expected.shape[1]
+    _, found = pixels_of_preview(capsys, tmp_path, tmp_path / "s")
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "job"),
+    [("original", "LevelDBImageReader"), ("raw:24", "LevelDBSource"), ("jpeg:24", "LevelDBImageReader")],
+)
+def test_bench_of_a_store(tmp_path, capsys, photos, encoding, job):
+    assert run(capsys, "pack", photos, tmp_path / "s", "--encoding", encoding)[0] == 0
+    code, output, errors = run(capsys, "bench", tmp_path / "s", "--epochs", 2, "--batch-size", 5)
+    assert (code, errors) == (0, "")
+    assert f"17 records in 2 classes, in {tmp_path / 's'}" in output and job in output
+    assert "34 images in 8 batches" in output
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options", "says"),
+    [
+        ("raw:24", ["--size", "32"], "--size is for pictures; the images in the store .* have their size"),
+        ("raw:24", ["--fit", "random"], "--fit is for pictures; the images in the store .* have their size"),
+        ("original", ["--voc"], "--voc is for folders; .* is a store"),
+        ("original", ["--masks-dir", "m"], "--masks-dir is for folders; .* is a store"),
+    ],
+)
+def test_options_that_do_not_fit_a_store_are_refused(tmp_path, capsys, photos, encoding, options, says):
+    assert run(capsys, "pack", photos, tmp_path / "s", "--encoding", encoding)[0] == 0
+    for command in ("bench", "preview"):
+        code, _, errors = run(capsys, command, tmp_path / "s", *options)
+        assert code == 1
+        assert re.fullmatch(rf"highway: {says}.*\n", errors)
+
+
 def test_export_of_voc(tmp_path, capsys, voc):
     assert run(capsys, "pack", "--voc", voc, tmp_path / "s", "--masks", "--split", "train")[0] == 0
     assert run(capsys, "store", "export", tmp_path / "s", tmp_path / "out")[0] == 0
@@ -533,7 +591,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, capsys, photos):
     )
     assert code == 1 and "allowed are 2000 in total (max_pixels)" in errors
     assert run(capsys, "pack", photos, tmp_path / "t")[0] == 0
-    code, _, errors = run(capsys, "preview", tmp_path / "t")
+    code, _, errors = run(capsys, "pack", tmp_path / "t", tmp_path / "u")
     assert code == 1 and "is a store" in errors and "LevelDBImageReader" in errors
 
 

@@ -888,8 +888,9 @@ def eight_cores(monkeypatch):
 def give(pipeline, *counts):
     """Have so many workers at work in each module; what the pipeline finds by itself does not count any more."""
     tuning = pipeline._tuning
-    tuning.due = math.inf
+    # Who has the lock may be about to say when it looks again.
     with tuning._lock:
+        tuning.due = math.inf
         tuning.give(counts)
 
 
