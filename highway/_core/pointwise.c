@@ -14,8 +14,12 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum {
-    /* Pixels that are worked on together: their planes stay in the first-level cache. */
-    BLOCK = 1920,
+    /* Pixels that are worked on together: they stay in the first-level cache, with their planes and the next.
+     */
+    BLOCK = 640,
+    /* The same where no planes are needed. */
+    FLAT_BLOCK = 1920,
+    CACHE_LINE = 64,
     /* The vector code does whole groups of so many pixels of a plane. */
     GROUP = 128,
 };
@@ -264,36 +268,51 @@ static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram
 
 #if HW_X86
 
+/* The compiler takes a value for another one, so that it neither begins sooner with what comes behind nor
+ * needs more registers than there are. */
+#define SETTLED(value) __asm__("" : "+x"(value))
+
+/* What a quarter of a table has for two vectors of indices, less 0, 16, 32 and 48. */
+AVX2 ALWAYS_INLINE void quarter_of(const uint8_t *changes, __m256i index[2][4], __m256i found[2]) {
+    for (int part = 0; part < 4; part++) {
+        const __m256i change =
+            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(changes + 16 * part)));
+        for (int v = 0; v < 2; v++) {
+            const __m256i one = _mm256_shuffle_epi8(change, index[v][part]);
+            found[v] = part ? _mm256_xor_si256(found[v], one) : one;
+            SETTLED(found[v]);
+        }
+    }
+}
+
 /* Table of 256 by sixteen shuffles of 16 each. A shuffle takes the low four bits of an index below 128, and
-   gives 0 for others. With 16 subtracted again and again every index below 128 passes through as many
-   shuffles as it has sixteens, so the parts of the table hold what changes from one part to the next. The
-   upper half is the same again, and the top bit tells which of them counts. */
+   gives 0 for others. With 16 subtracted again and again an index below 64 passes through as many of four
+   shuffles as it has sixteens, so the parts of a quarter of the table hold what changes from one part to the
+   next. The other quarters are the same again, and the top two bits tell which of them counts. */
 AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table,
                             const uint8_t *changes) {
     ptrdiff_t i = 0;
     for (; i + 64 <= count; i += 64) {
-        const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8((char)128);
-        __m256i index[2], low[2], high[2];
+        __m256i index[2][4], half[2][2], first[2], second[2];
         for (int v = 0; v < 2; v++) {
-            index[v] = _mm256_andnot_si256(top, _mm256_loadu_si256((const __m256i *)(in + i + 32 * v)));
-            low[v] = high[v] = _mm256_setzero_si256();
+            const __m256i value = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
+            index[v][0] = _mm256_and_si256(value, _mm256_set1_epi8(63));
+            for (int part = 1; part < 4; part++)
+                index[v][part] = _mm256_sub_epi8(index[v][0], _mm256_set1_epi8((char)(16 * part)));
         }
-/* Unrolled, it would want more registers than there are. */
-#pragma GCC unroll 1
-        for (int part = 0; part < 8; part++) {
-            const __m256i lower =
-                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(changes + 16 * part)));
-            const __m256i upper =
-                _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(changes + 128 + 16 * part)));
+        for (int side = 0; side < 2; side++) {
+            quarter_of(changes + 128 * side, index, first);
+            quarter_of(changes + 128 * side + 64, index, second);
             for (int v = 0; v < 2; v++) {
-                low[v] = _mm256_xor_si256(low[v], _mm256_shuffle_epi8(lower, index[v]));
-                high[v] = _mm256_xor_si256(high[v], _mm256_shuffle_epi8(upper, index[v]));
-                index[v] = _mm256_sub_epi8(index[v], sixteen);
+                const __m256i value = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
+                half[side][v] = _mm256_blendv_epi8(first[v], second[v], _mm256_add_epi8(value, value));
+                SETTLED(half[side][v]);
             }
         }
         for (int v = 0; v < 2; v++) {
             const __m256i value = _mm256_loadu_si256((const __m256i *)(in + i + 32 * v));
-            _mm256_storeu_si256((__m256i *)(out + i + 32 * v), _mm256_blendv_epi8(low[v], high[v], value));
+            _mm256_storeu_si256((__m256i *)(out + i + 32 * v),
+                                _mm256_blendv_epi8(half[0][v], half[1][v], value));
         }
     }
     table_plain(in + i, out + i, count - i, table, changes);
@@ -1024,44 +1043,75 @@ static void measure_pixels(const kernels *run, int wanted, const uint8_t *in, pt
         count_pixels(in, pixels, found->histogram);
 }
 
-static void run_block(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
+/* Where the next block comes from and goes to, and how much of it was asked for. */
+typedef struct {
+    const uint8_t *in, *out;
+    ptrdiff_t asked, bytes;
+} ahead;
+
+/* Asks for memory of the next block, which comes while this one is computed: the processor by itself looks
+ * ahead only while memory is read. Many lines at a time would hold it up until the first are there. */
+static void ask(ahead *next, ptrdiff_t bytes) {
+    const ptrdiff_t end = next->bytes - next->asked < bytes ? next->bytes : next->asked + bytes;
+    for (; next->asked < end; next->asked += CACHE_LINE) {
+        __builtin_prefetch(next->in + next->asked, 0);
+        __builtin_prefetch(next->out + next->asked, 1);
+    }
+}
+
+static void run_planes(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels,
+                       ahead next) {
     const kernels *run = image->run;
     workspace *work = image->work;
-    ptrdiff_t channels = image->source.size;
-    int flat = 1;
-    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(&work->steps[i]);
-    if (flat) {
-        for (ptrdiff_t i = 0; i < image->steps; i++)
-            apply_flat(run, &work->steps[i], i ? out : in, out, pixels * channels);
-        in = image->steps ? out : in;
-        if (channels == 1)
-            measure(run, wanted, 0, in, pixels, &work->found);
-        else
-            measure_pixels(run, wanted, in, pixels, &work->found);
-        return;
-    }
+    const ptrdiff_t part = next.bytes / (image->steps + 1) + CACHE_LINE;
     run->split(in, pixels, work->planes[0], work->planes[1], work->planes[2]);
-    for (ptrdiff_t i = 0; i < image->steps; i++) apply_planes(run, &work->steps[i], work->planes, pixels);
+    for (ptrdiff_t i = 0; i < image->steps; i++) {
+        ask(&next, part);
+        apply_planes(run, &work->steps[i], work->planes, pixels);
+    }
+    ask(&next, part);
     for (int channel = 0; channel < 3; channel++)
         measure(run, wanted, channel, work->planes[channel], pixels, &work->found);
     run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
 }
 
+static void run_flat(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
+    const kernels *run = image->run;
+    workspace *work = image->work;
+    const ptrdiff_t channels = image->source.size;
+    for (ptrdiff_t i = 0; i < image->steps; i++)
+        apply_flat(run, &work->steps[i], i ? out : in, out, pixels * channels);
+    in = image->steps ? out : in;
+    if (channels == 1)
+        measure(run, wanted, 0, in, pixels, &work->found);
+    else
+        measure_pixels(run, wanted, in, pixels, &work->found);
+}
+
 /* The steps so far, over all pixels, with what is wanted to be known of the result. */
 static void pass(image_run *image, int wanted) {
     const hw_pixels *source = &image->source;
-    ptrdiff_t length = source->width * source->size;
+    const ptrdiff_t size = source->size, length = source->width * size;
     statistics *found = &image->work->found;
+    int flat = 1;
     if (wanted == HISTOGRAM) memset(found->histogram, 0, sizeof found->histogram);
     memset(found->sum, 0, sizeof found->sum);
     memset(found->low, 255, sizeof found->low);
     memset(found->high, 0, sizeof found->high);
+    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(&image->work->steps[i]);
+    const ptrdiff_t block = flat ? FLAT_BLOCK : BLOCK;
     for (ptrdiff_t row = 0; row < source->height; row++) {
-        for (ptrdiff_t first = 0; first < source->width; first += BLOCK) {
-            ptrdiff_t pixels = source->width - first < BLOCK ? source->width - first : BLOCK;
-            ptrdiff_t at = first * source->size;
-            run_block(image, wanted, source->data + row * source->row_stride + at,
-                      image->out + row * length + at, pixels);
+        for (ptrdiff_t first = 0; first < source->width; first += block) {
+            const ptrdiff_t left = source->width - first, pixels = left < block ? left : block;
+            const uint8_t *in = source->data + row * source->row_stride + first * size;
+            uint8_t *out = image->out + row * length + first * size;
+            if (flat) {
+                run_flat(image, wanted, in, out, pixels);
+            } else {
+                const ptrdiff_t more = left - pixels < block ? left - pixels : block;
+                run_planes(image, wanted, in, out, pixels,
+                           (ahead){in + pixels * size, out + pixels * size, 0, more * size});
+            }
         }
     }
     if (image->steps) {
@@ -1084,11 +1134,11 @@ static void tabulate(const step *light, int channel, uint8_t *table) {
     }
 }
 
-/* What `table_avx2` wants: the first 16 bytes of each half, then what changes from 16 to 16. */
+/* What `table_avx2` wants: the first 16 bytes of each quarter, then what changes from 16 to 16. */
 static void changes_of(const uint8_t *restrict table, uint8_t *restrict changes) {
-    for (int half = 0; half < 256; half += 128) {
-        memcpy(changes + half, table + half, 16);
-        for (int i = half + 16; i < half + 128; i++) changes[i] = table[i] ^ table[i - 16];
+    for (int quarter = 0; quarter < 256; quarter += 64) {
+        memcpy(changes + quarter, table + quarter, 16);
+        for (int i = quarter + 16; i < quarter + 64; i++) changes[i] = table[i] ^ table[i - 16];
     }
 }
 
