@@ -9,6 +9,7 @@ HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks
 HIGHWAY_WERROR    C warnings end the build
 """
 
+import copy
 import glob
 import os
 import shlex
@@ -176,7 +177,14 @@ class BuildCore(build_ext):
     def finalize_options(self):
         super().finalize_options()
         if self.parallel is None:
-            self.parallel = len(os.sched_getaffinity(0))
+            usable = hasattr(os, "sched_getaffinity")
+            self.parallel = len(os.sched_getaffinity(0)) if usable else os.cpu_count() or 1
+
+    def build_extension(self, ext):
+        # Objects of its own: several extensions have sources in common, and are compiled at the same time.
+        own = copy.copy(self)
+        own.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(own, ext)
 
     def build_extensions(self):
         python_headers()

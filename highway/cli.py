@@ -96,7 +96,6 @@ def _info(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from highway.terminal import facts, run_pipeline
 
-    _check_annotated(options)
     reader, modules = _pipeline(options, options.batch_size, options.epochs)
     facts(
         [
@@ -111,7 +110,7 @@ def _bench(options: argparse.Namespace) -> int:
         seconds=None if options.epochs else options.seconds,
     )
     print(f"\n{result}", flush=True)
-    _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
+    _tell_bad_files(reader.errors, _size(reader), _DONE[reader.on_error])
     if result.interrupted:
         print("Interrupted: these are the figures until then.", file=sys.stderr)
         return 130
@@ -126,7 +125,6 @@ def _preview(options: argparse.Namespace) -> int:
     from highway.engine import Pipeline
     from highway.transforms import Letterbox
 
-    _check_annotated(options)
     reader, stages = _reader(options, options.count, 1, _fit(options)), _preview_stages(options)
     with Pipeline([reader, *stages]) as pipeline:
         batch = pipeline.dequeue()
@@ -143,7 +141,7 @@ def _preview(options: argparse.Namespace) -> int:
         normalize=_last_normalize(steps),
         original=original,
     )
-    _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
+    _tell_bad_files(reader.errors, _size(reader), _DONE[reader.on_error])
     print(f"{options.output}: {batch.size} of {_samples(reader)}")
     return 0
 
@@ -199,7 +197,7 @@ def _serve(options: argparse.Namespace) -> int:
         rank, world = options.shard
         title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
         code = serve.run([reader, sink], title, ending, options.drain_timeout)
-    _tell_bad_files(reader.errors, reader.size, _DONE[reader.on_error])
+    _tell_bad_files(reader.errors, _size(reader), _DONE[reader.on_error])
     return code
 
 
@@ -258,7 +256,6 @@ def _keygen(options: argparse.Namespace) -> int:
 def _pack(options: argparse.Namespace) -> int:
     from highway.packing import pack
 
-    _check_annotated(options)
     encoding, size = options.encoding
     if size is None and options.fit is not None:
         raise ArgumentError(
@@ -279,7 +276,7 @@ def _pack(options: argparse.Namespace) -> int:
     done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
     there = f", {before} were there" if before else ""
     print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
-    _tell_bad_files(errors, reader.size, "left out")
+    _tell_bad_files(errors, _size(reader), "left out")
     return 0
 
 
@@ -336,13 +333,18 @@ def _unfinished(complete: bool) -> str:
     return "" if complete else "; its writing was interrupted, there may have been more to come"
 
 
-def _samples(reader: Reader) -> str:
-    """How many there are, and of how many classes."""
+def _size(reader: Reader) -> str:
     from highway.modules import LevelDBImageReader, LevelDBSource
 
-    noun = "record" if isinstance(reader, (LevelDBImageReader, LevelDBSource)) else "file"
+    return _count(
+        reader.size, "record" if isinstance(reader, (LevelDBImageReader, LevelDBSource)) else "file"
+    )
+
+
+def _samples(reader: Reader) -> str:
+    """How many there are, and of how many classes."""
     classes = reader.classes if isinstance(reader.classes, int) else len(reader.classes or ())
-    return " in ".join([_count(reader.size, noun), *([_count(classes, "class")] if classes else [])])
+    return f"{_size(reader)} in {_count(classes, 'class')}" if classes else _size(reader)
 
 
 def _pipeline(
@@ -371,8 +373,12 @@ def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fi
 
 
 def _is_store(path: str) -> bool:
-    # As `ImageFileReader` finds it out: every LevelDB has this file.
-    return os.path.isfile(os.path.join(path, "CURRENT"))
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return False
+    # Every LevelDB has one, and a folder of pictures may have a file of any other name.
+    return any(name.startswith("MANIFEST-") for name in names)
 
 
 def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
@@ -394,26 +400,32 @@ def _store_reader(
     from highway.store.reading import StoreReader
 
     path = options.data_dir
-    for name in ("voc", "masks_dir"):
+    for name in ("voc", "split", "masks", "masks_dir"):
         if getattr(options, name, None):
             raise ArgumentError(
                 f"--{name.replace('_', '-')} is for folders; {path!r} is a store, which has its boxes and masks in it"
             )
-    store = StoreReader(path, "highway")
-    columns = store.mark.schema.columns if store.mark.schema is not None else ()
-    store.close()
+    store = StoreReader(path, LevelDBSource.__name__)
+    try:
+        columns = store.mark.schema.columns if store.mark.schema is not None else ()
+    finally:
+        store.close()
     arguments = _passes(options, epochs)
     if any(column.name == "images" and column.encoded for column in columns):
         return LevelDBImageReader(path, batch_size, options.size or _SIZE, fit=fit, **arguments)
-    given = [name for name in ("size", "fit") if getattr(options, name) is not None]
-    if given:
-        raise ArgumentError(f"--{given[0]} is for pictures; the images in the store {path!r} have their size")
+    for name in ("size", "fit", "original"):
+        if getattr(options, name, None):
+            raise ArgumentError(
+                f"--{name} is for pictures; the store {path!r} has arrays, as they will be used"
+            )
     return LevelDBSource(path, batch_size, **arguments)
 
 
 def _folder_reader(
     options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
 ) -> ImageFileReader | VOCReader:
+    if hasattr(options, "voc"):
+        _check_annotated(options)
     size, arguments = options.size or _SIZE, _passes(options, epochs)
     if getattr(options, "max_pixels", None) is not None:
         arguments["max_pixels"] = options.max_pixels
@@ -439,9 +451,9 @@ def _transforms(options: argparse.Namespace) -> list[Transform]:
     return [*flip, Normalize()] if options.normalize else flip
 
 
-def _tell_bad_files(errors: Sequence[tuple[str, str]], size: int, done: str) -> None:
+def _tell_bad_files(errors: Sequence[tuple[str, str]], size: str, done: str) -> None:
     if errors:
-        print(f"{_count(size, 'file')}, of which {len(errors)} could not be read; {done}:", file=sys.stderr)
+        print(f"{size}, of which {len(errors)} could not be read; {done}:", file=sys.stderr)
         for _, reason in errors[:10]:
             print(f"  {_in_one_line(HighwayError(reason))}", file=sys.stderr)
         if len(errors) > 10:

@@ -58,7 +58,8 @@ def check_sdist(sdist):
 def check_wheel(wheel):
     """The repaired wheel has all extensions, their stubs, libjpeg and the licences, and no sources."""
     names = zipfile.ZipFile(wheel).namelist()
-    wanted = [path.stem for path in (ROOT / "highway" / "_core").glob("*.pyi")]
+    core = ROOT / "highway" / "_core"
+    wanted = sorted({path.stem for kind in ("*.pyx", "*.pyi") for path in core.glob(kind)})
     built = {
         Path(name).name.split(".")[0] for name in names if name.startswith("highway/_core/") and ".so" in name
     }
