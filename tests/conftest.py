@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 MARKED = {
     "kernel": """
     annotations_follow boxes colour crew erase_and_mix filters fit fused_runs geometry guard_pages jpeg
-    jpeg_sequential mix noise one_pass packing philox policies resample simd tables values warp warps
+    jpeg_sequential mix noise packing philox policies resample simd tables values warp warps
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
@@ -24,9 +24,10 @@ MARKED = {
     """,
     "once": """
     addresses annotations arrays_benchmark benchmarks compose demo detection docs docstrings floor_plan
-    list_reader packaging parcels placement readme sheet stats system_packages transform_sheet tuning voc wrappers
+    list_reader one_pass packaging parcels placement readme sheet stats system_packages transform_sheet tuning
+    voc wrappers
     """,
-    "python": "arguments cli folders network order saver signal state",
+    "python": "arguments cli folders network order saver shutdown signal state",
 }
 
 
