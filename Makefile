@@ -16,7 +16,7 @@ SOURCES := setup.py setup.cfg pyproject.toml $(wildcard highway/*.py highway/*/*
 
 help:
 	@echo "make demo    feed real photographs through Highway: rate, limiting stage, a contact sheet in demo-output/"
-	@echo "make test    all tests with Python 3.11, some with every other from 3.10 that is here, lint, types, sanitizers, wheel, demo"
+	@echo "make test    all tests, some with every Python from 3.10 that is here, lint, types, sanitizers, wheel, demo"
 	@echo "make clean   remove what the two have made, environments included"
 	@echo
 	@echo "Both make their own environment in .venv, and install missing system packages where they may."

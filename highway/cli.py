@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _RAW_BYTES = 4 << 20  # of a batch
-_SIZE = (240, 320)
+_IMAGE_SIZE = (240, 320)  # where none is given
 # What becomes of files that cannot be read.
 _DONE = {"raise": "", "skip": "left out", "replace": "replaced by others"}
 
@@ -110,7 +110,7 @@ def _bench(options: argparse.Namespace) -> int:
         seconds=None if options.epochs else options.seconds,
     )
     print(f"\n{result}", flush=True)
-    _tell_bad_files(reader.errors, _size(reader), _DONE[reader.on_error])
+    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     if result.interrupted:
         print("Interrupted: these are the figures until then.", file=sys.stderr)
         return 130
@@ -141,7 +141,7 @@ def _preview(options: argparse.Namespace) -> int:
         normalize=_last_normalize(steps),
         original=original,
     )
-    _tell_bad_files(reader.errors, _size(reader), _DONE[reader.on_error])
+    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     print(f"{options.output}: {batch.size} of {_samples(reader)}")
     return 0
 
@@ -197,7 +197,7 @@ def _serve(options: argparse.Namespace) -> int:
         rank, world = options.shard
         title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
         code = serve.run([reader, sink], title, ending, options.drain_timeout)
-    _tell_bad_files(reader.errors, _size(reader), _DONE[reader.on_error])
+    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     return code
 
 
@@ -276,7 +276,7 @@ def _pack(options: argparse.Namespace) -> int:
     done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
     there = f", {before} were there" if before else ""
     print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
-    _tell_bad_files(errors, _size(reader), "left out")
+    _tell_bad_files(errors, _how_many(reader), "left out")
     return 0
 
 
@@ -333,7 +333,8 @@ def _unfinished(complete: bool) -> str:
     return "" if complete else "; its writing was interrupted, there may have been more to come"
 
 
-def _size(reader: Reader) -> str:
+def _how_many(reader: Reader) -> str:
+    """Of what there is: files, or records of a store."""
     from highway.modules import LevelDBImageReader, LevelDBSource
 
     return _count(
@@ -344,7 +345,7 @@ def _size(reader: Reader) -> str:
 def _samples(reader: Reader) -> str:
     """How many there are, and of how many classes."""
     classes = reader.classes if isinstance(reader.classes, int) else len(reader.classes or ())
-    return f"{_size(reader)} in {_count(classes, 'class')}" if classes else _size(reader)
+    return f"{_how_many(reader)} in {_count(classes, 'class')}" if classes else _how_many(reader)
 
 
 def _pipeline(
@@ -412,7 +413,7 @@ def _store_reader(
         store.close()
     arguments = _passes(options, epochs)
     if any(column.name == "images" and column.encoded for column in columns):
-        return LevelDBImageReader(path, batch_size, options.size or _SIZE, fit=fit, **arguments)
+        return LevelDBImageReader(path, batch_size, options.size or _IMAGE_SIZE, fit=fit, **arguments)
     for name in ("size", "fit", "original"):
         if getattr(options, name, None):
             raise ArgumentError(
@@ -426,7 +427,7 @@ def _folder_reader(
 ) -> ImageFileReader | VOCReader:
     if hasattr(options, "voc"):
         _check_annotated(options)
-    size, arguments = options.size or _SIZE, _passes(options, epochs)
+    size, arguments = options.size or _IMAGE_SIZE, _passes(options, epochs)
     if getattr(options, "max_pixels", None) is not None:
         arguments["max_pixels"] = options.max_pixels
     if getattr(options, "voc", False):

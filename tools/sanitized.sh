@@ -12,7 +12,7 @@ if [ ! -e "$asan" ]; then
 fi
 
 # The interpreter itself is not instrumented and frees nothing at exit: leaks are the business of other tests.
-# Each allocation remembers five callers: to remember all, as is usual, takes a third of the time.
+# Each allocation remembers five callers: to remember all, as is usual, takes a third more time.
 # libstdc++ comes first so that libasan finds the exceptions of C++ libraries that are loaded later.
 exec env \
     LD_PRELOAD="$asan $stdcxx" \
