@@ -27,7 +27,7 @@ MARKED = {
     list_reader one_pass packaging parcels placement readme sheet stats system_packages transform_sheet tuning
     voc wrappers
     """,
-    "python": "arguments cli folders network order saver shutdown signal state",
+    "python": "arguments cli driver folders network order saver shutdown signal state",
 }
 
 

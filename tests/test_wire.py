@@ -28,7 +28,7 @@ from highway.transport.messages import (
     Refusal,
     State,
 )
-from highway.transport.wire import MAX_FRAMES, MAX_LIST, decode, encode
+from highway.transport.wire import MAX_FRAMES, MAX_LIST, check, decode, encode
 
 # Milliseconds that a socket waits before the test fails.
 PATIENCE = 20_000
@@ -274,8 +274,41 @@ def test_list_that_holds_itself():
 def test_header_is_bounded(value):
     with pytest.raises(MessageTooLargeError, match="more than 65536 bytes"):
         kernel.pack(value)
+    for refuses in (encode, lambda message: check(message.item)):
+        with pytest.raises(MessageTooLargeError, match="send what is large as an array"):
+            refuses(data(meta=[value]))
+
+
+def test_checked_item_has_room_for_any_key():
+    """Whoever sends it finds nothing wrong with it any more."""
+    extreme = {
+        "lsn": 2**62,
+        "key": Key(2**62, 2**62, MAX_LIST - 1),
+        "world": MAX_LIST,
+        "fingerprint": "f" * 500,
+    }
+    largest = data(meta=[b"x" * 64_500], **extreme)
+    check(largest.item)
+    assert len(encode(largest)[0]) > 65_000
     with pytest.raises(MessageTooLargeError, match="send what is large as an array"):
-        encode(data(meta=[value]))
+        check(data(meta=[b"x" * 64_520]).item)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error"),
+    [
+        ([np.zeros(2, "datetime64[s]")], ContractError),
+        ([np.zeros(2, object)], ContractError),
+        ([np.zeros(1, np.uint8)] * MAX_FRAMES, MessageTooLargeError),
+        ([np.broadcast_to(np.uint8(0), (2**28 + 1,))], MessageTooLargeError),
+    ],
+)
+def test_check_refuses_what_encode_refuses(arrays, error):
+    with pytest.raises(error) as refused:
+        encode(data(*arrays))
+    with pytest.raises(error) as checked:
+        check(data(*arrays).item)
+    assert str(checked.value) == str(refused.value)
 
 
 def test_header_of_64_kib_is_allowed():

@@ -459,7 +459,7 @@ def describe(arrays):
     cdef list table = [], frames = []
     for number, array in enumerate(arrays):
         code, dtype = sendable(number, array)
-        if array.dtype != dtype or not array.flags.c_contiguous:
+        if (array.dtype is not dtype and array.dtype != dtype) or not array.flags.c_contiguous:
             array = np.array(array, dtype, order="C")
         table.append([code, *array.shape])
         frames.append(array)
@@ -513,7 +513,7 @@ cdef Plan checked(Py_ssize_t number, entry, frame, size_t *left):
     if len(entry) - 1 > DIMENSIONS:
         raise ProtocolError(f"array {number} has {len(entry) - 1} dimensions; expected {DIMENSIONS} or fewer")
     plan = Plan.__new__(Plan)
-    plan.frame = frame
+    plan.frame = frame = own(frame)
     plan.dtype, plan.native = found
     plan.shape = tuple(entry[1:])
     nbytes = product(number, entry, plan.dtype.itemsize)
@@ -543,8 +543,8 @@ def arrays_over(table, frames, size_t limit):
     table : list of list
         As `describe` returns it; nothing in it is trusted. Codes of big-endian dtypes are understood as well.
     frames : sequence of bytes-like
-        One for each array. What is writable, aligned and native is not copied, and lives as long as the
-        array over it.
+        One for each array. What is writable, aligned and native, and not shared with its sender, is not copied, and
+        lives as long as the array over it.
     limit : int
         Most bytes of all.
 

@@ -238,23 +238,23 @@ class Delivery:
         return data.key in self._out
 
     def _check(self, data: Data) -> None:
-        where = f"stream {data.key.stream}, epoch {data.key.epoch}, batch {data.key.seq}"
         if self.fingerprint and data.fingerprint != self.fingerprint:
             raise StateMismatchError(
-                f"ZMQSource: {where} comes from other data (fingerprint {data.fingerprint}) than the state, or the "
-                f"batches before (fingerprint {self.fingerprint}); every data machine needs the same samples, seed "
+                f"ZMQSource: {_where(data)} comes from other data (fingerprint {data.fingerprint}) than the state, or "
+                f"the batches before (fingerprint {self.fingerprint}); every data machine needs the same samples, seed "
                 "and batch size for the whole run"
             )
         if self.streams not in (None, data.world):
             raise StateMismatchError(
-                f"ZMQSource: {where} comes from a data machine of {data.world}; expected {self.streams} (streams)"
+                f"ZMQSource: {_where(data)} comes from a data machine of {data.world}; expected {self.streams} "
+                "(streams)"
             )
         if not self.world:
             self._base = [0] * data.world
             self._beyond = [set() for _ in range(data.world)]
         if data.world != self.world or not 0 <= data.key.stream < self.world:
             raise StateMismatchError(
-                f"ZMQSource: {where} comes from a data machine of {data.world}, but the state, or the batches "
+                f"ZMQSource: {_where(data)} comes from a data machine of {data.world}, but the state, or the batches "
                 f"before, are of {self.world}; every data machine needs the same shard=(rank, {self.world})"
             )
         self.fingerprint = data.fingerprint
@@ -360,3 +360,7 @@ class Delivery:
                 count = total - self._base[stream] - len([seq for seq in here if seq >= self._base[stream]])
                 parts.append(f"stream {stream}: {count} of {total} batches, the first is {first}")
         return f"epoch {self.epoch}: " + ("; ".join(parts) or "nothing")
+
+
+def _where(data: Data) -> str:
+    return f"stream {data.key.stream}, epoch {data.key.epoch}, batch {data.key.seq}"

@@ -128,7 +128,11 @@ class _End:
         self.place = place
         self.above = above
         self.binds = place.binds
+        # Who is there, where we connect; a socket that is bound tells with each message.
+        self.peer = Peer(number, b"")
         self.socket: Socket | None = None
+        # What tells of its connections.
+        self.watch: zmq.Socket[bytes] | None = None
         # When to make the socket anew, and what was last wrong.
         self.anew = 0.0
         self.failure: str | None = None
@@ -136,6 +140,7 @@ class _End:
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
         make = bind if self.binds else connect
         self.socket = make(context, self.address, security=self.place.security, window=self.place.window)
+        self.watch = self.socket.watch.socket
         return self.socket
 
 
@@ -198,13 +203,16 @@ class Driver:
             for address in place.addresses if place else ():
                 assert place is not None
                 self._ends.append(_End(len(self._ends), address, place, is_above))
+        # When the role's tick was called.
+        self._ticked = 0.0
         self._poller = zmq.Poller()
         self._context = open_context()
         self._bell, self._ear = plain.socketpair()
+        self._ear_number = self._ear.fileno()
         try:
             self._bell.setblocking(False)
             self._ear.setblocking(False)
-            self._poller.register(self._ear.fileno(), zmq.POLLIN)
+            self._poller.register(self._ear_number, zmq.POLLIN)
             for end in self._ends:
                 self._open(end)
         except BaseException:
@@ -281,51 +289,63 @@ class Driver:
                 continue
             if end.above:
                 assert self.consumer is not None
-                self.consumer.greet(Peer(end.number, b""), now)
+                self.consumer.greet(end.peer, now)
             else:
                 assert self.producer is not None
-                self.producer.greet(Peer(end.number, b""))
+                self.producer.greet(end.peer)
 
     def _step(self) -> None:
-        now = time.monotonic()
-        with self.lock:
-            due = self.role.due()
-            held = self.consumer is not None and self.consumer.held > 0
-        wait = BEAT if due is None else min(BEAT, max(0.0, due - now))
-        if self._blocked:
-            wait = min(wait, AGAIN)
-        if held:
-            # Others acknowledge, and do not wake us for each.
-            wait = min(wait, TIMING.ack_delay)
-        ready = dict(self._poller.poll(0 if self._awake else math.ceil(wait * 1000)))
-        if self._ear.fileno() in ready:
+        now = until = time.monotonic()
+        if not self._awake:
+            with self.lock:
+                due = self.role.due()
+                # Others acknowledge, and do not wake us for each.
+                held = self.consumer is not None and self.consumer.held > 0
+            until = now + (TIMING.ack_delay if held else BEAT)
+            if due is not None and due < until:
+                until = max(due, now)
+            if self._blocked:
+                until = min(until, now + AGAIN)
+        ready = dict(self._poller.poll(math.ceil((until - now) * 1000)))
+        if self._ear_number in ready:
             with suppress(BlockingIOError):
                 self._ear.recv(4096)
         self._awake = False
         arrived: list[tuple[_End, Peer, Message]] = []
         for end in self._ends:
-            self._look_after(end, ready, now)
+            if end.socket is None or end.watch in ready:
+                self._look_after(end, now)
             if end.socket in ready:
                 self._receive(end, arrived)
         now = time.monotonic()
+        producer = self.producer
+        first = None
         with self.lock:
             for end, peer, message in arrived:
                 self._unreachable.pop(peer, None)
                 self.role.receive(end.above, peer, message, now)
-            self.role.tick(now)
+            # Not with every wake: whoever hands something in has it sent, and nothing else has become due.
+            if arrived or now >= until or now >= self._ticked + BEAT:
+                self._ticked = now
+                self.role.tick(now)
             letters = self._letters()
             # Whoever is woken in vain costs as much as a message.
             if arrived and self.role.offers:
                 self.changed.notify()
-            if self.producer is not None and self.producer.unsent <= LOW:
-                self.room.notify()
+            if producer is not None:
+                if self._unreachable:
+                    self._lose_unreachable(producer, now)
+                if producer.unsent <= LOW:
+                    self.room.notify()
+                if self._blocked:
+                    self._unblock(now)
+                first = producer.pick(self._blocked)
         arrived.clear()
         self._send_letters(letters)
-        self._lose_unreachable(now)
-        if self.producer is not None:
-            self._send_data(self.producer)
+        if producer is not None and first is not None:
+            self._send_data(producer, first)
 
-    def _look_after(self, end: _End, ready: dict[Any, int], now: float) -> None:
+    def _look_after(self, end: _End, now: float) -> None:
         """Read what became of the connections, and make a socket anew that would not connect again."""
         socket = end.socket
         if socket is None:
@@ -337,7 +357,7 @@ class Driver:
                 else:
                     with self.lock:
                         self._greet([end])
-        elif socket.watch.socket in ready:
+        else:
             events = socket.watch.read()
             if any(event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED for event in events):
                 with self.lock:
@@ -356,7 +376,7 @@ class Driver:
             self._poller.unregister(end.socket)
             self._poller.unregister(end.socket.watch.socket)
             end.socket.close()
-            end.socket = None
+            end.socket = end.watch = None
 
     def _receive(self, end: _End, arrived: list[tuple[_End, Peer, Message]]) -> None:
         socket = end.socket
@@ -365,25 +385,31 @@ class Driver:
             try:
                 # Not asked first whether there is one: libzmq looks for news of its connections when it finds nothing,
                 # else with every 100th frame, also within a message; that of a connection that ends then aborts it.
-                frames = [socket.recv(NOBLOCK, copy=False)]
+                frame = socket.recv(NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            frames = []
+            peer = end.peer
+            if end.binds:
+                peer = Peer(end.number, frame.bytes)
+            else:
+                frames.append(frame)
             # What `recv_multipart` does, without asking the socket for each part.
-            while frames[-1].more:
-                frames.append(socket.recv(copy=False))
-            identity = frames.pop(0).bytes if end.binds else b""
+            while frame.more:
+                frame = socket.recv(copy=False)
+                frames.append(frame)
             try:
                 message = decode(frames)
             except ProtocolError as error:
                 self.malformed += 1
                 if self.malformed <= TOLD:
-                    logger.warning("%s: dropped a message of %s: %s", end.address, quoted(identity), error)
+                    logger.warning("%s: dropped a message of %s: %s", end.address, quoted(peer.id), error)
                 continue
             if isinstance(message, Data):
                 self.received_items += 1
             elif isinstance(message, Refusal):
                 message = message._replace(text=quoted(message.text))
-            arrived.append((end, Peer(end.number, identity), message))
+            arrived.append((end, peer, message))
 
     def _letters(self) -> list[tuple[Any, Message]]:
         """Everything in the outboxes."""
@@ -406,13 +432,17 @@ class Driver:
         end = self._ends[peer.end]
         if end.socket is None:
             return False
-        frames: list[Any] = [_whole_frame(frame) for frame in encode(message)]
+        frames: list[Any] = encode(message)
         if end.binds:
             frames.insert(0, peer.id)
+        send, last = end.socket.send, frames.pop()
         try:
-            for frame in frames[:-1]:
-                end.socket.send(frame, NOBLOCK_MORE, copy=False)
-            end.socket.send(frames[-1], NOBLOCK, copy=False)
+            for frame in frames:
+                if isinstance(frame, bytes):
+                    send(frame, NOBLOCK_MORE)
+                else:
+                    send(_whole_frame(frame), NOBLOCK_MORE, copy=False)
+            send(_whole_frame(last), NOBLOCK, copy=False)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -423,35 +453,38 @@ class Driver:
         self._unreachable.pop(peer, None)
         return True
 
-    def _lose_unreachable(self, now: float) -> None:
+    def _lose_unreachable(self, producer: Producer, now: float) -> None:
         """Let what is under way to those go to others whose connections are gone for good."""
         for peer in [peer for peer, since in self._unreachable.items() if now - since > UNREACHABLE]:
             del self._unreachable[peer]
-            if self.producer is not None and not self._ends[peer.end].above:
-                with self.lock:
-                    self.producer.lose(peer)
+            if not self._ends[peer.end].above:
+                producer.lose(peer)
 
-    def _send_data(self, producer: Producer) -> None:
-        now = time.monotonic()
+    def _unblock(self, now: float) -> None:
         for peer in [peer for peer, until in self._blocked.items() if until <= now]:
             del self._blocked[peer]
+
+    def _send_data(self, producer: Producer, first: tuple[Any, Data]) -> None:
+        """Send what was picked, and what comes next."""
+        found: tuple[Any, Data] | None = first
         for _ in range(TURN):
-            with self.lock:
-                found = producer.pick(self._blocked)
             if found is None:
                 return
-            to: Any
             to, data = found
-            if not self._send(to, data):
-                self._blocked[to] = now + AGAIN
-                continue
+            sent = self._send(to, data)
             with self.lock:
-                producer.commit(to, data)
-                if producer.unsent == LOW:
-                    self.room.notify()
-            self.sent_items += 1
-            self.sent_bytes += data.item.nbytes
-        self.wake()
+                if sent:
+                    producer.commit(to, data)
+                    if producer.unsent == LOW:
+                        self.room.notify()
+                else:
+                    self._blocked[to] = time.monotonic() + AGAIN
+                found = producer.pick(self._blocked)
+            if sent:
+                self.sent_items += 1
+                self.sent_bytes += data.item.nbytes
+        if found is not None:
+            self.wake()
 
     def _say_goodbye(self) -> None:
         with self.lock:
@@ -470,7 +503,7 @@ class Driver:
         arrived: list[tuple[_End, Peer, Message]] = []
         while told and (left := deadline - time.monotonic()) > 0:
             ready = dict(self._poller.poll(math.ceil(left * 1000)))
-            if self._ear.fileno() in ready:
+            if self._ear_number in ready:
                 self._ear.recv(4096)
             for end in self._ends:
                 if end.socket is not None and end.socket in ready:

@@ -174,9 +174,8 @@ class Socket(zmq.Socket[bytes]):
         """Where it is bound, with the port that was free."""
         return bytes(self.getsockopt(zmq.LAST_ENDPOINT) or b"").rstrip(b"\0").decode()
 
-    def send(self, *arguments: Any, **options: Any) -> Any:
-        """Without what pyzmq does in Python for sockets of other kinds."""
-        return BareSocket.send(self, *arguments, **options)
+    # Without what pyzmq does in Python for sockets of other kinds.
+    send = BareSocket.send  # type: ignore[assignment]
 
     _file: tuple[str, int, int] | None = None
 

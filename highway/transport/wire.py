@@ -38,6 +38,7 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "MAX_LIST",
     "MAX_MESSAGE_BYTES",
+    "check",
     "decode",
     "decode_msgpack_numpy",
     "encode",
@@ -49,12 +50,15 @@ MAX_FRAMES = 1025
 MAX_FRAME_BYTES = 256 << 20
 """The sockets take no larger frame."""
 MAX_MESSAGE_BYTES = 1 << 30
+MAX_KEY_BYTES = 1 << 10
+"""Of a header, for what says where an item belongs."""
 MAX_LIST = 1 << 16
 """Most pending, and most missing, of a `State`; most streams; the largest window."""
 
 _LARGEST = 1 << 62
 _CODES = ("superseded", "mismatch")
 _KINDS = tuple(Kind)
+_new = tuple.__new__
 
 
 class _Unfit(Exception):
@@ -103,12 +107,33 @@ def encode(
         raise ArgumentError(f"encode: {form.name}: {error}") from None
     if not isinstance(message, Data):
         return _within([wire.pack_header([form.code, *fields])], limit, frame_limit)
-    if len(message.item.arrays) >= MAX_FRAMES:
-        raise MessageTooLargeError(
-            f"a batch has {len(message.item.arrays)} arrays; expected {MAX_FRAMES - 1} or fewer, join some of them"
-        )
-    table, frames = wire.describe(message.item.arrays)
+    table, frames = _described(message.item)
     return _within([wire.pack_header([form.code, *fields, table]), *frames], limit, frame_limit)
+
+
+def check(item: Item) -> None:
+    """Raise what `encode` would for the message of an item, whatever its key is.
+
+    Raises
+    ------
+    ContractError, MessageTooLargeError
+    """
+    table, frames = _described(item)
+    header = wire.pack_header([item.meta, table])
+    if len(header) > wire.MAX_HEADER_BYTES - MAX_KEY_BYTES:
+        raise MessageTooLargeError(
+            f"what a batch says beside its arrays is {len(header)} bytes; expected "
+            f"{wire.MAX_HEADER_BYTES - MAX_KEY_BYTES} or fewer, send what is large as an array"
+        )
+    _within([header, *frames], MAX_MESSAGE_BYTES, MAX_FRAME_BYTES)
+
+
+def _described(item: Item) -> tuple[list[list[Any]], list[NDArray[Any]]]:
+    if len(item.arrays) >= MAX_FRAMES:
+        raise MessageTooLargeError(
+            f"a batch has {len(item.arrays)} arrays; expected {MAX_FRAMES - 1} or fewer, join some of them"
+        )
+    return wire.describe(item.arrays)
 
 
 def _within(frames: list[bytes | NDArray[Any]], limit: int, frame_limit: int) -> list[bytes | NDArray[Any]]:
@@ -151,7 +176,8 @@ def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYT
     """
     if not 1 <= len(frames) <= MAX_FRAMES:
         raise ProtocolError(f"a message of {len(frames)} frames; expected 1 to {MAX_FRAMES}")
-    header, *payload = [wire.own(frame) for frame in frames]
+    header: Any
+    header, *payload = frames
     fields = wire.unpack_header(header)
     code = fields.pop(0) if fields else None
     form = _FORMS.get(code) if type(code) is int else None
@@ -260,8 +286,9 @@ def _check_data(fields: list[Any]) -> None:
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
     session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
-    key, item = Key(epoch, seq, stream), Item(_KINDS[kind], meta, arrays)
-    return Data(session, link, lsn, key, world, fingerprint, item, suspect)
+    # As `Key(...)` and so on do, without calling a function of Python for each: there is one of these a batch.
+    key, item = _new(Key, (epoch, seq, stream)), _new(Item, (_KINDS[kind], meta, arrays))
+    return _new(Data, (session, link, lsn, key, world, fingerprint, item, suspect))
 
 
 def _check_ping(fields: list[Any]) -> None:

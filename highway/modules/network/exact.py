@@ -23,7 +23,7 @@ from highway.transport.link import TIMING
 from highway.transport.messages import Cursor, Data, Item, Key
 from highway.transport.producer import Producer
 from highway.transport.roles import DataMachine, Trainer, Worker
-from highway.transport.wire import encode
+from highway.transport.wire import check
 
 __all__ = ["DataWay", "TrainerWay", "WorkerWay", "new_generation"]
 
@@ -40,7 +40,6 @@ LAST = 1.0
 
 Stats = Callable[[], PipelineStats | None]
 
-_NOTHING = bytes(16)
 _END = object()
 
 
@@ -93,7 +92,7 @@ class _Producing(_Way):
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
         """Hand over what became of a task, as soon as there is room."""
         key = self._keys.pop(ticket)
-        item = self._checked(key, outcome)
+        item = self._checked(outcome)
         driver, producer = self.driver, self._producer
         with driver.lock:
             # In the end nothing new is begun, and `drain` does the waiting.
@@ -102,10 +101,10 @@ class _Producing(_Way):
             self._made(key, item)
         driver.wake()
 
-    def _checked(self, key: Key, outcome: Batch | Failure | None) -> Item:
+    def _checked(self, outcome: Batch | Failure | None) -> Item:
         """The item of an outcome; raises what keeps it from travelling, before it is sent."""
         item = item_of(outcome)
-        encode(Data(_NOTHING, _NOTHING, 1, key, key.stream + 1, "", item))
+        check(item)
         return item
 
     def _made(self, key: Key, item: Item) -> None:
@@ -323,12 +322,12 @@ class WorkerWay(_Producing):
     def identity(self, ticket: int) -> tuple[int, int]:
         return self._keys[ticket].epoch, self._keys[ticket].seq
 
-    def _checked(self, key: Key, outcome: Batch | Failure | None) -> Item:
+    def _checked(self, outcome: Batch | Failure | None) -> Item:
         try:
-            return super()._checked(key, outcome)
+            return super()._checked(outcome)
         except (ContractError, MessageTooLargeError) as error:
             # Another worker would make the same of it: the training machine is told.
-            return super()._checked(key, Failure(error, self.name))
+            return super()._checked(Failure(error, self.name))
 
     def _made(self, key: Key, item: Item) -> None:
         self.role.made(key, item, time.monotonic())
