@@ -54,13 +54,13 @@ BROKEN = {
     "11, what was delivered is a duplicate": ("consumer", "elif self.knows(key):", "elif False:"),
     "11, acknowledged when handed out": (
         "delivery",
-        "return data.key in self._out\n\n    def _check",
+        "return key in self._out\n\n    def _check",
         "return False\n\n    def _check",
     ),
     "13, nobody below gives back": ("roles", "now - self._served > self._death", "False"),
     "12, acknowledged where it has to wait": (
         "delivery",
-        "return data.key in self._out\n\n    def _check",
+        "return key in self._out\n\n    def _check",
         "return True\n\n    def _check",
     ),
 }

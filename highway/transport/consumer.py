@@ -304,7 +304,8 @@ class Consumer:
 
     def due(self) -> float | None:
         """When `tick` should be called again for what waits to be told; None where nothing does."""
-        since = [incoming.since + self._timing.ack_delay for incoming in self.links.values() if incoming.acks]
-        if self._told is not self.cursor:
-            since.append(self.tells_at)
-        return min(since, default=None)
+        due = None if self._told is self.cursor else self.tells_at
+        for incoming in self.links.values():
+            if incoming.acks and (due is None or incoming.since + self._timing.ack_delay < due):
+                due = incoming.since + self._timing.ack_delay
+        return due

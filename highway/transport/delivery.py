@@ -232,10 +232,12 @@ class Delivery:
             It belongs to other data than those before.
         """
         self._check(data)
-        self._waiting.setdefault(data.key.epoch, {})[data.key] = data
-        self._release()
+        key = data.key
+        self._waiting.setdefault(key.epoch, {})[key] = data
+        if key.epoch == self.epoch:
+            self._release()
         # Rules 11 and 12.
-        return data.key in self._out
+        return key in self._out
 
     def _check(self, data: Data) -> None:
         if self.fingerprint and data.fingerprint != self.fingerprint:
@@ -261,17 +263,9 @@ class Delivery:
 
     def _release(self) -> None:
         while True:
-            waiting = self._waiting.get(self.epoch, {})
-            for key in [key for key, data in waiting.items() if data.item.kind >= Kind.END_OF_EPOCH]:
-                if waiting.pop(key).item.kind is Kind.END_OF_DATA:
-                    self._ended.add(key.stream)
-                else:
-                    self._totals[key.stream] = key.seq
-            if self.ordered:
-                self._release_in_order(waiting)
-            else:
-                for data in list(waiting.values()):
-                    self._give(waiting, data)
+            waiting = self._waiting.get(self.epoch)
+            if waiting:
+                self._release_some(waiting)
             if not self._epoch_is_over():
                 return
             self._waiting.pop(self.epoch, None)
@@ -280,6 +274,19 @@ class Delivery:
             self._beyond = [set() for _ in range(self.world)]
             self._totals.clear()
             self._place = (0, 0)
+
+    def _release_some(self, waiting: dict[Key, Data]) -> None:
+        """Release what may be handed out of the current epoch, and take in its ends."""
+        for key in [key for key, data in waiting.items() if data.item.kind >= Kind.END_OF_EPOCH]:
+            if waiting.pop(key).item.kind is Kind.END_OF_DATA:
+                self._ended.add(key.stream)
+            else:
+                self._totals[key.stream] = key.seq
+        if self.ordered:
+            self._release_in_order(waiting)
+        else:
+            for data in list(waiting.values()):
+                self._give(waiting, data)
 
     def _release_in_order(self, waiting: dict[Key, Data]) -> None:
         while self.world:
@@ -329,7 +336,9 @@ class Delivery:
             return False
         self._out.discard(key)
         self._count(key)
-        self._release()
+        # What was released before it was handed out holds up nothing but the end of its epoch.
+        if not self._out:
+            self._release()
         return True
 
     def _count(self, key: Key) -> None:
