@@ -7,6 +7,8 @@ HIGHWAY_COVERAGE  line tracing in Cython for coverage measurements, except in no
 HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks and assertions
                   (run with libasan preloaded: tools/sanitized.sh)
 HIGHWAY_WERROR    C warnings end the build
+
+CYTHON_CACHE_DIR, a folder, keeps the C that Cython makes for the next build that would make the same.
 """
 
 import copy
@@ -203,6 +205,7 @@ class BuildCore(build_ext):
                 build_dir=None if COVERAGE else os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
                 force=self.force,
                 quiet=self.verbose == 0,
+                cache="CYTHON_CACHE_DIR" in os.environ,
             )
             extension.sources = generated.sources
         super().build_extensions()

@@ -71,6 +71,7 @@ cdef enum:
     DIMENSIONS = 32
     ZMQ_SHARED = 3
     SHOWN = 100  # characters of what a peer sent that an error repeats
+    LIST = 1 << 16
 
 MAGIC = b"HWY"
 VERSION = 1
@@ -138,6 +139,41 @@ def shown(value):
         return f"a number of {value.bit_length()} bits"
     text = ascii(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+# Fields of a message. Types are exact: True is no number.
+
+MAX_LIST = LIST
+LARGEST = 1 << 62
+
+
+class Unfit(Exception):
+    """What is wrong with a field; whoever sends it made a mistake, whoever receives it has a strange peer."""
+
+
+def check_whole(str name, value, lowest, highest=LARGEST):
+    """Raise `Unfit` unless a value is an int within limits."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise Unfit(f"{name} is {shown(value)}; expected a whole number from {lowest} to {highest}")
+
+
+def check_text(str name, value):
+    """Raise `Unfit` unless a value is a str; how long it may be is the business of msgpack, in bytes."""
+    if type(value) is not str:
+        raise Unfit(f"{name} is {shown(value)}; expected a text")
+
+
+def check_token(str name, value):
+    """Raise `Unfit` unless a value is 16 bytes."""
+    if type(value) is not bytes or len(value) != 16:
+        raise Unfit(f"{name} is {shown(value)}; expected 16 bytes")
+
+
+def check_list(str name, value):
+    """The value; raise `Unfit` unless it is a list that is not too long."""
+    if type(value) is not list or len(value) > LIST:
+        raise Unfit(f"{name} is {shown(value)}; expected a list of {LIST} or fewer")
+    return value
 
 
 cdef int put(hw_msgpack_room *room, value, int depth) except -1:

@@ -1,13 +1,17 @@
-"""The thread that owns the sockets of a machine: it carries messages between them and the machine's role.
+"""The sockets of a machine, and the thread that carries messages between them and the machine's role.
 
-Engine threads talk to the role directly, under the driver's lock, and wake the thread where something is to be
-sent. The thread wakes them whenever something has come.
+Engine threads talk to the role directly, under the driver's lock. What they hand in they send themselves where nobody
+is at the sockets just then, and leave to the thread otherwise. The thread wakes them whenever something has come.
+
+The thread waits for file descriptors, so that the sockets are free meanwhile. libzmq's tell that something has
+happened, not that something is there: a socket is read until it is empty, and whoever has used it asks it for news.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import select
 import socket as plain
 import threading
 import time
@@ -31,6 +35,7 @@ __all__ = ["Driver", "Place", "Role", "Signal"]
 # Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
 NOBLOCK = int(zmq.NOBLOCK)
 NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+EVENTS, READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
 logger = logging.getLogger("highway.transport")
 
@@ -40,6 +45,8 @@ BEAT = 0.25
 LOW = 1
 # Messages taken from one socket before the others have their turn.
 TURN = 32
+# Frames received from one socket before it is read until there is nothing.
+FRAMES = 64
 # Seconds that last words may take, once everything is over.
 LAST_WORDS = 0.3
 # Seconds before somebody who cannot be reached is tried again, and before a socket is made anew.
@@ -131,8 +138,12 @@ class _End:
         # Who is there, where we connect; a socket that is bound tells with each message.
         self.peer = Peer(number, b"")
         self.socket: Socket | None = None
-        # What tells of its connections.
-        self.watch: zmq.Socket[bytes] | None = None
+        # Descriptors of the socket, and of what tells of its connections.
+        self.descriptor = self.watch = -1
+        # Whether something was sent since the socket was last asked for news, and whether there are some.
+        self.used = self.news = False
+        # How many were received since nothing was found.
+        self.frames = 0
         # When to make the socket anew, and what was last wrong.
         self.anew = 0.0
         self.failure: str | None = None
@@ -140,8 +151,15 @@ class _End:
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
         make = bind if self.binds else connect
         self.socket = make(context, self.address, security=self.place.security, window=self.place.window)
-        self.watch = self.socket.watch.socket
+        self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
+        # Nothing is told of what comes before it was read once.
+        self.news, self.frames = True, 0
         return self.socket
+
+    def is_readable(self) -> bool:
+        """Whether there is a message."""
+        assert self.socket is not None
+        return bool(int(self.socket.get(EVENTS)) & READABLE)
 
 
 class Driver:
@@ -187,6 +205,8 @@ class Driver:
         self.producer = producer
         # Reentrant: the collector may end a pipeline while it is held.
         self.lock = threading.RLock()
+        # Held by who uses the sockets; who holds `lock` does not wait for it.
+        self._at_sockets = threading.Lock()
         self.changed = Signal(self.lock)
         self.room = Signal(self.lock)
         self.error: BaseException | None = None
@@ -205,14 +225,14 @@ class Driver:
                 self._ends.append(_End(len(self._ends), address, place, is_above))
         # When the role's tick was called.
         self._ticked = 0.0
-        self._poller = zmq.Poller()
+        self._poller = select.poll()
         self._context = open_context()
         self._bell, self._ear = plain.socketpair()
         self._ear_number = self._ear.fileno()
         try:
             self._bell.setblocking(False)
             self._ear.setblocking(False)
-            self._poller.register(self._ear_number, zmq.POLLIN)
+            self._poller.register(self._ear_number, select.POLLIN)
             for end in self._ends:
                 self._open(end)
         except BaseException:
@@ -234,6 +254,26 @@ class Driver:
             self._awake = True
             with suppress(OSError):
                 self._bell.send(b"\0")
+
+    def push(self) -> None:
+        """Send what was handed in: here and now, if nobody is at the sockets, or have the thread do so."""
+        if not self._at_sockets.acquire(blocking=False):
+            self.wake()
+            return
+        try:
+            producer = self.producer
+            if producer is None or self.closing:
+                return
+            with self.lock:
+                first = producer.pick(self._blocked, time.monotonic())
+            if first is not None:
+                self._send_data(producer, first)
+            self._ask_for_news()
+            if self._blocked:
+                # It is tried again in a while.
+                self.wake()
+        finally:
+            self._at_sockets.release()
 
     def stop(self, reason: str = "stopped") -> None:
         """Say BYE and end; does not wait, and takes no lock."""
@@ -264,23 +304,27 @@ class Driver:
         try:
             with self.lock:
                 self._greet(self._ends)
+            # Sockets have to be read once before anything is told of them.
+            self.wake()
             while not self.closing:
                 self._step()
-            self._say_goodbye()
+            with self._at_sockets:
+                self._say_goodbye()
         except BaseException as error:
             self.error = error
             logger.exception("The network thread has ended")
         finally:
             self.closing = True
-            self._close()
+            with self._at_sockets:
+                self._close()
             with self.lock:
                 self.changed.notify()
                 self.room.notify()
 
     def _open(self, end: _End) -> None:
-        socket = end.open(self._context)
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(socket.watch.socket, zmq.POLLIN)
+        end.open(self._context)
+        self._poller.register(end.descriptor, select.POLLIN)
+        self._poller.register(end.watch, select.POLLIN)
 
     def _greet(self, ends: list[_End]) -> None:
         now = time.monotonic()
@@ -311,11 +355,17 @@ class Driver:
             with suppress(BlockingIOError):
                 self._ear.recv(4096)
         self._awake = False
+        with self._at_sockets:
+            self._work(ready, until)
+
+    def _work(self, ready: dict[int, int], until: float) -> None:
+        """Receive, tell the role, and send what it says; `until` is when its time is to pass."""
+        now = time.monotonic()
         arrived: list[tuple[_End, Peer, Message]] = []
         for end in self._ends:
-            if end.socket is None or end.watch in ready:
+            if end.socket is None or end.news or end.watch in ready:
                 self._look_after(end, now)
-            if end.socket in ready:
+            if end.socket is not None and (end.news or end.descriptor in ready):
                 self._receive(end, arrived)
         now = time.monotonic()
         producer = self.producer
@@ -339,54 +389,72 @@ class Driver:
                     self.room.notify()
                 if self._blocked:
                     self._unblock(now)
-                first = producer.pick(self._blocked)
+                first = producer.pick(self._blocked, now)
         arrived.clear()
         self._send_letters(letters)
         if producer is not None and first is not None:
             self._send_data(producer, first)
+        self._ask_for_news()
+
+    def _ask_for_news(self) -> None:
+        """Have the thread look at sockets whose descriptors do not tell any more what has come while they were used."""
+        for end in self._ends:
+            if end.used and end.socket is not None:
+                end.used = False
+                end.news = end.news or end.is_readable()
+            if end.news:
+                self.wake()
 
     def _look_after(self, end: _End, now: float) -> None:
         """Read what became of the connections, and make a socket anew that would not connect again."""
-        socket = end.socket
-        if socket is None:
-            if now >= end.anew:
-                try:
-                    self._open(end)
-                except (OSError, zmq.ZMQError) as error:
-                    end.failure, end.anew = str(error), now + ANEW
-                else:
-                    with self.lock:
-                        self._greet([end])
-        else:
-            events = socket.watch.read()
-            if any(event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED for event in events):
-                with self.lock:
-                    self._greet([end])
-            if socket.watch.failure not in (None, end.failure):
-                end.failure = socket.watch.failure
-                self._refused += 1
-                if self._refused <= TOLD:
-                    logger.warning("%s: %s", end.address, end.failure)
-            if socket.watch.gave_up:
-                self._drop(end)
-                end.anew = now + ANEW
+        if end.socket is None:
+            if now < end.anew:
+                return
+            try:
+                self._open(end)
+            except (OSError, zmq.ZMQError) as error:
+                end.failure, end.anew = str(error), now + ANEW
+                return
+            with self.lock:
+                self._greet([end])
+        assert end.socket is not None
+        watch = end.socket.watch
+        events = watch.read()
+        if any(event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED for event in events):
+            with self.lock:
+                self._greet([end])
+        if watch.failure not in (None, end.failure):
+            end.failure = watch.failure
+            self._refused += 1
+            if self._refused <= TOLD:
+                logger.warning("%s: %s", end.address, end.failure)
+        if watch.gave_up:
+            self._drop(end)
+            end.anew = now + ANEW
 
     def _drop(self, end: _End) -> None:
         if end.socket is not None:
-            self._poller.unregister(end.socket)
-            self._poller.unregister(end.socket.watch.socket)
+            self._poller.unregister(end.descriptor)
+            self._poller.unregister(end.watch)
             end.socket.close()
-            end.socket = end.watch = None
+            end.socket, end.descriptor, end.watch, end.news = None, -1, -1, False
 
     def _receive(self, end: _End, arrived: list[tuple[_End, Peer, Message]]) -> None:
         socket = end.socket
         assert socket is not None
-        for _ in range(TURN):
+        end.news = True
+        frames: list[Any] = []
+        for turn in range(TURN):
+            # libzmq looks for news of its connections when it finds nothing, else with every 100th frame, also within
+            # a message; that of a connection that ends then aborts it. So nothing has to be found before another
+            # message like this one might be the 100th; but it costs as much as a message.
+            if turn and end.frames + len(frames) < FRAMES and not end.is_readable():
+                end.news = False
+                return
             try:
-                # Not asked first whether there is one: libzmq looks for news of its connections when it finds nothing,
-                # else with every 100th frame, also within a message; that of a connection that ends then aborts it.
                 frame = socket.recv(NOBLOCK, copy=False)
             except zmq.Again:
+                end.news, end.frames = False, 0
                 return
             frames = []
             peer = end.peer
@@ -398,6 +466,7 @@ class Driver:
             while frame.more:
                 frame = socket.recv(copy=False)
                 frames.append(frame)
+            end.frames += 1 + len(frames)
             try:
                 message = decode(frames)
             except ProtocolError as error:
@@ -436,6 +505,7 @@ class Driver:
         if end.binds:
             frames.insert(0, peer.id)
         send, last = end.socket.send, frames.pop()
+        end.used = True
         try:
             for frame in frames:
                 if isinstance(frame, bytes):
@@ -479,7 +549,7 @@ class Driver:
                         self.room.notify()
                 else:
                     self._blocked[to] = time.monotonic() + AGAIN
-                found = producer.pick(self._blocked)
+                found = producer.pick(self._blocked, time.monotonic())
             if sent:
                 self.sent_items += 1
                 self.sent_bytes += data.item.nbytes
@@ -502,16 +572,14 @@ class Driver:
         deadline = time.monotonic() + LAST_WORDS
         arrived: list[tuple[_End, Peer, Message]] = []
         while told and (left := deadline - time.monotonic()) > 0:
-            ready = dict(self._poller.poll(math.ceil(left * 1000)))
-            if self._ear_number in ready:
-                self._ear.recv(4096)
             for end in self._ends:
-                if end.socket is not None and end.socket in ready:
-                    self._receive(end, arrived)
                 if end.socket is not None:
+                    self._receive(end, arrived)
                     end.socket.watch.read()
             told.difference_update(peer for _, peer, message in arrived if isinstance(message, Bye))
             arrived.clear()
+            if told and self._ear_number in dict(self._poller.poll(math.ceil(left * 1000))):
+                self._ear.recv(4096)
 
     def _close(self) -> None:
         for end in self._ends:

@@ -139,7 +139,9 @@ class Producer:
     @property
     def unsent(self) -> int:
         """Items that wait to be sent, but for those that have to travel alone."""
-        waiting = len(self._entries) - sum(len(link.in_flight) for link in self.links.values())
+        waiting = len(self._entries)
+        for out in self.links.values():
+            waiting -= len(out.in_flight)
         if self._suspects:
             waiting -= sum(key in self._entries and self._entries[key].queued for key in {*self._suspects})
         return waiting
@@ -312,14 +314,18 @@ class Producer:
             low = next(iter(out.in_flight), out.high + 1)
             self.outbox.append((peer, Ping(out.session, out.link, out.high, low, reports)))
 
-    def pick(self, blocked: Collection[Peer] = ()) -> tuple[Peer, Data] | None:
+    def pick(self, blocked: Collection[Peer] = (), now: float | None = None) -> tuple[Peer, Data] | None:
         """What to send next, and to whom; `commit` says that it was sent.
 
         Parameters
         ----------
         blocked : collection of peers
             To whom nothing can be sent now.
+        now : float, optional
+            Without it, the time is that of the last message or `tick`.
         """
+        if now is not None:
+            self._now = now
         suspect = _lowest(self._suspects, self._entries)
         if suspect is not None:
             if self._quarantine is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from highway._core import wire
+from highway._core.wire import Unfit, check_list, check_text, check_token, check_whole
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
 from highway.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 from highway.transport.messages import (
@@ -52,17 +53,13 @@ MAX_FRAME_BYTES = 256 << 20
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_KEY_BYTES = 1 << 10
 """Of a header, for what says where an item belongs."""
-MAX_LIST = 1 << 16
+MAX_LIST: int = wire.MAX_LIST
 """Most pending, and most missing, of a `State`; most streams; the largest window."""
 
-_LARGEST = 1 << 62
+_LARGEST: int = wire.LARGEST
 _CODES = ("superseded", "mismatch")
 _KINDS = tuple(Kind)
 _new = tuple.__new__
-
-
-class _Unfit(Exception):
-    """What is wrong with a field; whoever sends it made a mistake, whoever receives it has a strange peer."""
 
 
 def encode(
@@ -103,7 +100,7 @@ def encode(
     fields = form.take(message)
     try:
         form.check(fields)
-    except _Unfit as error:
+    except Unfit as error:
         raise ArgumentError(f"encode: {form.name}: {error}") from None
     if not isinstance(message, Data):
         return _within([wire.pack_header([form.code, *fields])], limit, frame_limit)
@@ -188,39 +185,16 @@ def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYT
         raise ProtocolError(f"{form.name} has {len(fields)} fields; expected {form.width}")
     try:
         form.check(fields)
-    except _Unfit as error:
+    except Unfit as error:
         raise ProtocolError(f"{form.name}: {error}") from None
     arrays = wire.arrays_over(table, payload, max(limit - len(header), 0))
     return form.build(fields, arrays)
 
 
-def _whole(name: str, value: object, lowest: int, highest: int = _LARGEST) -> None:
-    # Here as in all the checks types are exact: True is no number.
-    if type(value) is not int or not lowest <= value <= highest:
-        raise _Unfit(f"{name} is {wire.shown(value)}; expected a whole number from {lowest} to {highest}")
-
-
-def _text(name: str, value: object) -> None:
-    # How long it may be is the business of msgpack, in bytes.
-    if type(value) is not str:
-        raise _Unfit(f"{name} is {wire.shown(value)}; expected a text")
-
-
-def _token(name: str, value: object) -> None:
-    if type(value) is not bytes or len(value) != 16:
-        raise _Unfit(f"{name} is {wire.shown(value)}; expected 16 bytes")
-
-
-def _list(name: str, value: object) -> list[Any]:
-    if type(value) is not list or len(value) > MAX_LIST:
-        raise _Unfit(f"{name} is {wire.shown(value)}; expected a list of {MAX_LIST} or fewer")
-    return value
-
-
 def _numbers(name: str, value: object, lowest: int, highest: int) -> list[int]:
-    numbers = _list(name, value)
+    numbers = check_list(name, value)
     for number in numbers:
-        _whole(f"a number in {name}", number, lowest, highest)
+        check_whole(f"a number in {name}", number, lowest, highest)
     return numbers
 
 
@@ -233,28 +207,28 @@ def _take_ready(message: Ready) -> list[Any]:
 
 def _check_ready(fields: list[Any]) -> None:
     session, window, window_bytes, cursor, version = fields
-    _token("session", session)
-    _whole("window", window, 0, MAX_LIST)
-    _whole("window_bytes", window_bytes, 0)
-    if len(_list("cursor", cursor)) != 4:
-        raise _Unfit(f"cursor has {len(cursor)} fields; expected 4")
+    check_token("session", session)
+    check_whole("window", window, 0, MAX_LIST)
+    check_whole("window_bytes", window_bytes, 0)
+    if len(check_list("cursor", cursor)) != 4:
+        raise Unfit(f"cursor has {len(cursor)} fields; expected 4")
     generation, epoch, streams, fingerprint = cursor
-    _whole("generation", generation, 0)
-    _whole("epoch", epoch, 0)
-    for progress in _list("streams", streams):
-        if len(_list("a stream", progress)) != 2:
-            raise _Unfit(f"a stream is {wire.shown(progress)}; expected what was delivered, and what beyond")
+    check_whole("generation", generation, 0)
+    check_whole("epoch", epoch, 0)
+    for progress in check_list("streams", streams):
+        if len(check_list("a stream", progress)) != 2:
+            raise Unfit(f"a stream is {wire.shown(progress)}; expected what was delivered, and what beyond")
         base, beyond = progress
-        _whole("base", base, 0)
+        check_whole("base", base, 0)
         last = base
         for number in _numbers("beyond", beyond, 0, _LARGEST):
             if number <= last:
-                raise _Unfit(
+                raise Unfit(
                     f"beyond has {number} after {last}; expected numbers that ascend from above the base"
                 )
             last = number
-    _text("fingerprint", fingerprint)
-    _text("version", version)
+    check_text("fingerprint", fingerprint)
+    check_text("version", version)
 
 
 def _build_ready(fields: list[Any], arrays: list[NDArray[Any]]) -> Ready:
@@ -270,18 +244,18 @@ def _take_data(message: Data) -> list[Any]:
 
 def _check_data(fields: list[Any]) -> None:
     session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
-    _token("session", session)
-    _token("link", link)
-    _whole("lsn", lsn, 1)
-    _whole("epoch", epoch, 0)
-    _whole("seq", seq, 0)
-    _whole("world", world, 1, MAX_LIST)
-    _whole("stream", stream, 0, world - 1)
-    _text("fingerprint", fingerprint)
-    _whole("kind", kind, 0, len(_KINDS) - 1)
-    _list("meta", meta)
+    check_token("session", session)
+    check_token("link", link)
+    check_whole("lsn", lsn, 1)
+    check_whole("epoch", epoch, 0)
+    check_whole("seq", seq, 0)
+    check_whole("world", world, 1, MAX_LIST)
+    check_whole("stream", stream, 0, world - 1)
+    check_text("fingerprint", fingerprint)
+    check_whole("kind", kind, 0, len(_KINDS) - 1)
+    check_list("meta", meta)
     if type(suspect) is not bool:
-        raise _Unfit(f"suspect is {wire.shown(suspect)}; expected True or False")
+        raise Unfit(f"suspect is {wire.shown(suspect)}; expected True or False")
 
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
@@ -294,13 +268,13 @@ def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
 def _check_ping(fields: list[Any]) -> None:
     session, link, high, low, reports = fields
     if session != b"" or link != b"":
-        _token("session", session)
-        _token("link", link)
-    _whole("high", high, 0, _LARGEST - 1)
-    _whole("low", low, 1, high + 1)
-    for report in _list("reports", reports):
+        check_token("session", session)
+        check_token("link", link)
+    check_whole("high", high, 0, _LARGEST - 1)
+    check_whole("low", low, 1, high + 1)
+    for report in check_list("reports", reports):
         if type(report) is not dict:
-            raise _Unfit(f"a report is {wire.shown(report)}; expected a map")
+            raise Unfit(f"a report is {wire.shown(report)}; expected a map")
 
 
 def _take_state(message: State) -> list[Any]:
@@ -310,24 +284,24 @@ def _take_state(message: State) -> list[Any]:
 
 def _check_state(fields: list[Any]) -> None:
     link, upto, pending, missing = fields
-    _token("link", link)
-    _whole("upto", upto, 0)
+    check_token("link", link)
+    check_whole("upto", upto, 0)
     _numbers("pending", pending, 1, upto)
     _numbers("missing", missing, 1, upto)
     if len({*pending, *missing}) != len(pending) + len(missing):
-        raise _Unfit("pending and missing have a number twice; expected each once")
+        raise Unfit("pending and missing have a number twice; expected each once")
 
 
 def _check_bye(fields: list[Any]) -> None:
-    _text("reason", fields[0])
+    check_text("reason", fields[0])
 
 
 def _check_refusal(fields: list[Any]) -> None:
     code, text, number = fields
     if code not in _CODES:
-        raise _Unfit(f"code is {wire.shown(code)}; expected one of {', '.join(_CODES)}")
-    _text("text", text)
-    _whole("number", number, 0)
+        raise Unfit(f"code is {wire.shown(code)}; expected one of {', '.join(_CODES)}")
+    check_text("text", text)
+    check_whole("number", number, 0)
 
 
 class _Form(NamedTuple):
@@ -342,7 +316,7 @@ class _Form(NamedTuple):
     take : function
         Fields as msgpack knows them, out of the message.
     check : function
-        Raises _Unfit where a field is not what it should be; the same for sender and receiver.
+        Raises Unfit where a field is not what it should be; the same for sender and receiver.
     build : function
         The message, out of fields that were checked and the arrays.
     """

@@ -99,7 +99,7 @@ class _Producing(_Way):
             while producer.unsent >= AHEAD and not (driver.closing or self.ending):
                 driver.room.wait(LOOK)
             self._made(key, item)
-        driver.wake()
+        driver.push()
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
         """The item of an outcome; raises what keeps it from travelling, before it is sent."""
