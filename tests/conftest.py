@@ -15,17 +15,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    annotations_follow boxes colour crew erase_and_mix filters fit fused_runs geometry guard_pages jpeg
-    jpeg_sequential mix noise packing philox policies resample simd tables values warp warps
+    colour crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix msgpack_numpy noise packing philox
+    resample simd tables values warp warps wire
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
     security
     """,
     "once": """
-    addresses annotations arrays_benchmark benchmarks compose demo detection docs docstrings floor_plan
-    list_reader one_pass packaging parcels placement readme sheet stats system_packages transform_sheet tuning
-    voc wrappers
+    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose demo detection docs
+    docstrings fit floor_plan guard_pages list_reader one_pass packaging parcels placement policies readme sheet
+    stats system_packages transform_sheet tuning voc wrappers
     """,
     "python": "arguments cli driver folders network order saver shutdown signal state",
 }
