@@ -10,7 +10,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError, SecurityError
+from highway.errors import (
+    ArgumentError,
+    DecodeError,
+    HighwayError,
+    IncompleteStoreError,
+    ReadError,
+    SecurityError,
+)
 from highway.options import FITS, parser
 
 if TYPE_CHECKING:
@@ -71,6 +78,8 @@ def _in_one_line(error: Exception) -> str:
 def _way_on(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, (DecodeError, ReadError)) and getattr(options, "on_error", None) == "raise":
         return f" (--on-error {' or '.join(options.ways_on)} goes on without it)"
+    if isinstance(error, IncompleteStoreError):
+        return " (here: highway pack with the same arguments goes on, highway store export takes out what there is)"
     if isinstance(error, SecurityError) and getattr(options, "secret_file", error) is None:
         return " (here: --secret-file FILE, or --insecure)"
     return ""

@@ -957,6 +957,8 @@ def test_commands_say_that_a_store_is_incomplete(incomplete, tmp_path, capsys):
     assert main(["store", "repair", str(incomplete), str(tmp_path / "new")]) == 0
     told = capsys.readouterr().out
     assert "12 records of" in told and "none gone; its writing was interrupted" in told
+    assert main(["bench", str(incomplete)]) == 1
+    assert "(here: highway pack with the same arguments goes on" in capsys.readouterr().err
 
 
 def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp_path, capsys):
