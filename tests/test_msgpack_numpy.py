@@ -312,6 +312,7 @@ def test_random_bytes(frame):
     assert reason.isascii()
 
 
+@pytest.mark.kernel
 @settings(max_examples=500)
 @given(st.data())
 def test_damaged_frames(choices):

@@ -131,6 +131,7 @@ def test_worker_is_the_hub(machines, places, expected):
 def test_nothing_that_has_come_waits_for_the_next_beat(machines, places, monkeypatch):
     """Who sends in a thread of the pipeline may meet what comes just then: it is taken in all the same."""
     monkeypatch.setattr(driver, "BEAT", 10 * LIMIT)
+    monkeypatch.setattr(exact, "TIMING", exact.TIMING._replace(repeat=10 * LIMIT, death=100 * LIMIT))
     sink = machines.data(noise(8000, 1, shape=(2, 2)), addr=places[0])
     pipeline, source = machines.trainer(places[1])
     machines.worker(sink, source)

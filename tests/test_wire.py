@@ -91,6 +91,7 @@ def values(depth):
     return leaves | st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5)
 
 
+@pytest.mark.kernel
 @settings(max_examples=300)
 @given(values(4))
 def test_msgpack_is_what_the_package_writes_and_reads(value):
@@ -834,6 +835,7 @@ def survives(frames):
     assert len(reason) < 1000
 
 
+@pytest.mark.kernel
 @settings(max_examples=500)
 @given(st.lists(st.binary(max_size=64), min_size=1, max_size=3), st.booleans())
 def test_random_frames(frames, prefixed):
@@ -843,6 +845,7 @@ def test_random_frames(frames, prefixed):
 messages = st.one_of(*MESSAGES.values())
 
 
+@pytest.mark.kernel
 @settings(max_examples=300)
 @given(messages, st.data())
 def test_damaged_frames(message, choices):
@@ -863,6 +866,7 @@ def test_damaged_frames(message, choices):
     survives(frames)
 
 
+@pytest.mark.kernel
 @settings(max_examples=500)
 @given(messages, st.data())
 def test_fields_of_another_kind(message, choices):

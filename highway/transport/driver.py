@@ -39,14 +39,14 @@ EVENTS, READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
 logger = logging.getLogger("highway.transport")
 
-# Seconds between two beats of a role at least, while nothing happens.
+# Seconds between two ticks of a role at most, whatever happens.
 BEAT = 0.25
 # Items that wait to be sent, from which on more are asked for.
 LOW = 1
 # Messages taken from one socket before the others have their turn.
 TURN = 32
-# Frames received from one socket before it is read until there is nothing.
-FRAMES = 64
+# Frames that may be received from one socket before it is read until there is nothing.
+FRAMES = 48
 # Seconds that last words may take, once everything is over.
 LAST_WORDS = 0.3
 # Seconds before somebody who cannot be reached is tried again, and before a socket is made anew.
@@ -142,8 +142,10 @@ class _End:
         self.descriptor = self.watch = -1
         # Whether something was sent since the socket was last asked for news, and whether there are some.
         self.used = self.news = False
-        # How many were received since nothing was found.
-        self.frames = 0
+        # Frames received since nothing was found, and those of the longest message.
+        self.frames = self.longest = 0
+        # Whether a message was left half sent: what followed would be taken for its rest.
+        self.cut = False
         # When to make the socket anew, and what was last wrong.
         self.anew = 0.0
         self.failure: str | None = None
@@ -153,7 +155,7 @@ class _End:
         self.socket = make(context, self.address, security=self.place.security, window=self.place.window)
         self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
         # Nothing is told of what comes before it was read once.
-        self.news, self.frames = True, 0
+        self.news, self.used, self.cut, self.frames = True, False, False, 0
         return self.socket
 
     def is_readable(self) -> bool:
@@ -261,17 +263,18 @@ class Driver:
             self.wake()
             return
         try:
-            producer = self.producer
-            if producer is None or self.closing:
+            if self.closing:
                 return
-            with self.lock:
-                first = producer.pick(self._blocked, time.monotonic())
-            if first is not None:
-                self._send_data(producer, first)
+            assert self.producer is not None
+            self._send_data(self.producer)
             self._ask_for_news()
-            if self._blocked:
-                # It is tried again in a while.
+            # What is blocked is tried again in a while; and a batch that is done already is acknowledged.
+            if self._blocked or (self.consumer is not None and self.consumer.outbox):
                 self.wake()
+        except BaseException as error:
+            self.error = self.error or error
+            self.stop()
+            raise
         finally:
             self._at_sockets.release()
 
@@ -339,6 +342,7 @@ class Driver:
                 self.producer.greet(end.peer)
 
     def _step(self) -> None:
+        # When woken already, at once, and with a tick: what is due was not asked.
         now = until = time.monotonic()
         if not self._awake:
             with self.lock:
@@ -369,12 +373,11 @@ class Driver:
                 self._receive(end, arrived)
         now = time.monotonic()
         producer = self.producer
-        first = None
         with self.lock:
             for end, peer, message in arrived:
                 self._unreachable.pop(peer, None)
                 self.role.receive(end.above, peer, message, now)
-            # Not with every wake: whoever hands something in has it sent, and nothing else has become due.
+            # Not with a wake on the way: whoever hands something in has it sent, and nothing else has become due.
             if arrived or now >= until or now >= self._ticked + BEAT:
                 self._ticked = now
                 self.role.tick(now)
@@ -382,18 +385,14 @@ class Driver:
             # Whoever is woken in vain costs as much as a message.
             if arrived and self.role.offers:
                 self.changed.notify()
-            if producer is not None:
-                if self._unreachable:
-                    self._lose_unreachable(producer, now)
-                if producer.unsent <= LOW:
-                    self.room.notify()
-                if self._blocked:
-                    self._unblock(now)
-                first = producer.pick(self._blocked, now)
+            if producer is not None and producer.unsent <= LOW:
+                self.room.notify()
         arrived.clear()
         self._send_letters(letters)
-        if producer is not None and first is not None:
-            self._send_data(producer, first)
+        if self._unreachable:
+            self._lose_unreachable(now)
+        if producer is not None:
+            self._send_data(producer)
         self._ask_for_news()
 
     def _ask_for_news(self) -> None:
@@ -443,12 +442,11 @@ class Driver:
         socket = end.socket
         assert socket is not None
         end.news = True
-        frames: list[Any] = []
         for turn in range(TURN):
-            # libzmq looks for news of its connections when it finds nothing, else with every 100th frame, also within
-            # a message; that of a connection that ends then aborts it. So nothing has to be found before another
-            # message like this one might be the 100th; but it costs as much as a message.
-            if turn and end.frames + len(frames) < FRAMES and not end.is_readable():
+            # libzmq looks for news of its connections with every 100th frame since it found nothing, also within a
+            # message; if a connection has ended just then, it aborts the process. So nothing has to be found now and
+            # then, which asking does not count as; but it costs as much as a message.
+            if turn and end.frames + end.longest < FRAMES and not end.is_readable():
                 end.news = False
                 return
             try:
@@ -456,17 +454,15 @@ class Driver:
             except zmq.Again:
                 end.news, end.frames = False, 0
                 return
-            frames = []
-            peer = end.peer
+            frames, peer = [frame], end.peer
             if end.binds:
-                peer = Peer(end.number, frame.bytes)
-            else:
-                frames.append(frame)
+                frames, peer = [], Peer(end.number, frame.bytes)
             # What `recv_multipart` does, without asking the socket for each part.
             while frame.more:
                 frame = socket.recv(copy=False)
                 frames.append(frame)
-            end.frames += 1 + len(frames)
+            length = len(frames) + end.binds
+            end.frames, end.longest = end.frames + length, max(end.longest, length)
             try:
                 message = decode(frames)
             except ProtocolError as error:
@@ -499,13 +495,13 @@ class Driver:
 
     def _send(self, peer: Peer, message: Message) -> bool:
         end = self._ends[peer.end]
-        if end.socket is None:
+        if end.socket is None or end.cut:
             return False
         frames: list[Any] = encode(message)
         if end.binds:
             frames.insert(0, peer.id)
         send, last = end.socket.send, frames.pop()
-        end.used = True
+        end.used = end.cut = True
         try:
             for frame in frames:
                 if isinstance(frame, bytes):
@@ -514,29 +510,35 @@ class Driver:
                     send(_whole_frame(frame), NOBLOCK_MORE, copy=False)
             send(_whole_frame(last), NOBLOCK, copy=False)
         except zmq.Again:
+            # Only the first frame has to wait for room, or for its peer.
+            end.cut = False
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            end.cut = False
             self._unreachable.setdefault(peer, time.monotonic())
             return False
+        end.cut = False
         self._unreachable.pop(peer, None)
         return True
 
-    def _lose_unreachable(self, producer: Producer, now: float) -> None:
+    def _lose_unreachable(self, now: float) -> None:
         """Let what is under way to those go to others whose connections are gone for good."""
         for peer in [peer for peer, since in self._unreachable.items() if now - since > UNREACHABLE]:
             del self._unreachable[peer]
-            if not self._ends[peer.end].above:
-                producer.lose(peer)
+            if self.producer is not None and not self._ends[peer.end].above:
+                with self.lock:
+                    self.producer.lose(peer)
 
-    def _unblock(self, now: float) -> None:
-        for peer in [peer for peer, until in self._blocked.items() if until <= now]:
-            del self._blocked[peer]
-
-    def _send_data(self, producer: Producer, first: tuple[Any, Data]) -> None:
-        """Send what was picked, and what comes next."""
-        found: tuple[Any, Data] | None = first
+    def _send_data(self, producer: Producer) -> None:
+        """Send what waits, as far as there is room."""
+        now = time.monotonic()
+        to: Any
+        with self.lock:
+            for peer in [peer for peer, until in self._blocked.items() if until <= now]:
+                del self._blocked[peer]
+            found = producer.pick(self._blocked, now)
         for _ in range(TURN):
             if found is None:
                 return
@@ -578,7 +580,9 @@ class Driver:
                     end.socket.watch.read()
             told.difference_update(peer for _, peer, message in arrived if isinstance(message, Bye))
             arrived.clear()
-            if told and self._ear_number in dict(self._poller.poll(math.ceil(left * 1000))):
+            # Descriptors tell nothing of what was left unread.
+            wait = 0 if any(end.news for end in self._ends) else math.ceil(left * 1000)
+            if told and self._ear_number in dict(self._poller.poll(wait)):
                 self._ear.recv(4096)
 
     def _close(self) -> None:

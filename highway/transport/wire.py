@@ -122,7 +122,7 @@ def check(item: Item) -> None:
             f"what a batch says beside its arrays is {len(header)} bytes; expected "
             f"{wire.MAX_HEADER_BYTES - MAX_KEY_BYTES} or fewer, send what is large as an array"
         )
-    _within([header, *frames], MAX_MESSAGE_BYTES, MAX_FRAME_BYTES)
+    _within([header, *frames], MAX_MESSAGE_BYTES - MAX_KEY_BYTES, MAX_FRAME_BYTES)
 
 
 def _described(item: Item) -> tuple[list[list[Any]], list[NDArray[Any]]]:
