@@ -35,7 +35,7 @@ def arrays_of(nbytes: int) -> tuple[np.ndarray, np.ndarray]:
     """Images of so many bytes as float32 (3, h, w, 3), and their labels."""
     if nbytes == 3 * 320 * 240 * 3 * 4:
         return np.random.default_rng(0).random((3, 320, 240, 3), np.float32), np.arange(3)
-    return np.zeros((3, nbytes // 36, 1, 3), np.float32), np.arange(3)
+    return np.ones((3, nbytes // 36, 1, 3), np.float32), np.arange(3)
 
 
 def for_ever(receive: Any, work: float, pause: float) -> None:

@@ -17,8 +17,6 @@ enum {
     /* Pixels that are worked on together: they stay in the first-level cache, with their planes and the next.
      */
     BLOCK = 640,
-    /* The same where no planes are needed. */
-    FLAT_BLOCK = 1920,
     CACHE_LINE = 64,
     /* The vector code does whole groups of so many pixels of a plane. */
     GROUP = 128,
@@ -48,11 +46,13 @@ typedef struct {
 typedef struct {
     int kind;
     /* TABLE: one for each channel, or the first for all. FOLD: what is at least `threshold` is inverted, then
-     * the bits of `mask` stay. SATURATE: the factor. TURN: sextants, 0 to below 6, in 1 / 4096. */
+     * the bits of `mask` stay. SATURATE: the factor, behind a line in front of it. TURN: sextants, 0 to below
+     * 6, in 1 / 4096. */
     int same;
     int threshold;
     uint8_t mask;
     line line;
+    int begins_with_line;
     /* STRETCH: of each channel by itself, and of pixels as they lie. */
     spread spread[4];
     hw_factor factor;
@@ -250,6 +250,25 @@ static void saturate_plain(uint8_t *restrict red, uint8_t *restrict green, uint8
     }
 }
 
+/* As they lie. */
+static void gray_pixels_plain(const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
+    for (ptrdiff_t i = 0; i < 3 * pixels; i += 3)
+        out[i] = out[i + 1] = out[i + 2] = gray_of(in[i], in[i + 1], in[i + 2]);
+}
+
+/* On `first` before, if there is one. */
+static void saturate_pixels_plain(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, hw_factor factor,
+                                  const line *first) {
+    for (ptrdiff_t i = 0; i < 3 * pixels; i += 3) {
+        uint8_t values[3];
+        for (int channel = 0; channel < 3; channel++)
+            values[channel] = first ? on_line(in[i + channel], *first) : in[i + channel];
+        uint8_t gray = gray_of(values[0], values[1], values[2]);
+        for (int channel = 0; channel < 3; channel++)
+            out[i + channel] = hw_blend(gray, values[channel], factor.scale, factor.factor);
+    }
+}
+
 /* Four histograms, so that neighbours that are equal do not wait for each other. */
 static void count_bytes(const uint8_t *in, ptrdiff_t count, uint32_t histogram[4][256]) {
     ptrdiff_t i = 0;
@@ -391,9 +410,21 @@ AVX2 ALWAYS_INLINE __m256i in_turns(const __m256i parts[3], int first, int step,
     return _mm256_blendv_epi8(two, parts[(first + 2 * step) % 3], third);
 }
 
-/* 32 pixels at once: the first 16 in the lower halves, the others in the upper ones. The 16 bytes of a
- * channel lie at 16 different places of the thirds: blends bring them together, one shuffle puts them in
- * order. */
+/* 32 pixels as they lie: the first 16 in the lower halves, the others in the upper ones. */
+AVX2 ALWAYS_INLINE void load_pixels(const uint8_t *in, __m256i thirds[3]) {
+    for (int part = 0; part < 3; part++)
+        thirds[part] = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(in + 16 * part))),
+            _mm_loadu_si128((const __m128i *)(in + 48 + 16 * part)), 1);
+}
+
+AVX2 ALWAYS_INLINE void store_third(uint8_t *out, int part, __m256i third) {
+    _mm_storeu_si128((__m128i *)(out + 16 * part), _mm256_castsi256_si128(third));
+    _mm_storeu_si128((__m128i *)(out + 48 + 16 * part), _mm256_extracti128_si256(third, 1));
+}
+
+/* The 16 bytes of a channel lie at 16 different places of the thirds: blends bring them together, one shuffle
+ * puts them in order. */
 AVX2 static void split_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *red, uint8_t *green, uint8_t *blue) {
     uint8_t *planes[3] = {red, green, blue};
     const __m256i second = each_third(1, 16), third = each_third(2, 16);
@@ -406,10 +437,7 @@ AVX2 static void split_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *red, ui
     }
     for (; i + 32 <= count; i += 32) {
         __m256i thirds[3];
-        for (int part = 0; part < 3; part++)
-            thirds[part] = _mm256_inserti128_si256(
-                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(in + 3 * i + 16 * part))),
-                _mm_loadu_si128((const __m128i *)(in + 3 * i + 48 + 16 * part)), 1);
+        load_pixels(in + 3 * i, thirds);
         for (int channel = 0; channel < 3; channel++) {
             const __m256i mixed = in_turns(thirds, channel, 2, second, third);
             _mm256_storeu_si256((__m256i *)(planes[channel] + i), _mm256_shuffle_epi8(mixed, order[channel]));
@@ -434,11 +462,8 @@ AVX2 static void join_avx2(const uint8_t *red, const uint8_t *green, const uint8
         for (int channel = 0; channel < 3; channel++)
             mixed[channel] = _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(planes[channel] + i)),
                                                  order[channel]);
-        for (int part = 0; part < 3; part++) {
-            const __m256i both = in_turns(mixed, part, 1, second, third);
-            _mm_storeu_si128((__m128i *)(out + 3 * i + 16 * part), _mm256_castsi256_si128(both));
-            _mm_storeu_si128((__m128i *)(out + 3 * i + 48 + 16 * part), _mm256_extracti128_si256(both, 1));
-        }
+        for (int part = 0; part < 3; part++)
+            store_third(out + 3 * i, part, in_turns(mixed, part, 1, second, third));
     }
     join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
 }
@@ -512,22 +537,22 @@ AVX2 ALWAYS_INLINE __m256i two_bytes(int first, int second) {
     return _mm256_set1_epi16((short)((first & 255) | second * 256));
 }
 
-/* Of the halves of 16 bits of 16 pixels: carrying from the lower sums to the upper ones leaves out only what
- * the shift would. */
-AVX2 ALWAYS_INLINE __m256i gray_sixteen(__m256i red_green, __m256i blue_one) {
+/* Of 16 pixels: carrying from the lower sums to the upper ones leaves out only what the shift would. */
+AVX2 ALWAYS_INLINE __m256i gray_sixteen(__m256i red_green, __m256i blue_zero) {
     const __m256i upper =
         _mm256_add_epi16(_mm256_maddubs_epi16(red_green, two_bytes(UPPER(RED), UPPER(GREEN))),
-                         _mm256_maddubs_epi16(blue_one, two_bytes(UPPER(BLUE), HALF / 256)));
+                         _mm256_maddubs_epi16(blue_zero, two_bytes(UPPER(BLUE), 0)));
     const __m256i lower =
         _mm256_add_epi16(_mm256_maddubs_epi16(red_green, two_bytes(LOWER(RED), LOWER(GREEN))),
-                         _mm256_maddubs_epi16(blue_one, two_bytes(LOWER(BLUE), 0)));
-    return _mm256_srli_epi16(_mm256_add_epi16(upper, _mm256_srai_epi16(lower, 8)), 7);
+                         _mm256_maddubs_epi16(blue_zero, two_bytes(LOWER(BLUE), 0)));
+    /* In 1 / 128, halves up. */
+    return _mm256_mulhrs_epi16(_mm256_add_epi16(upper, _mm256_srai_epi16(lower, 8)), _mm256_set1_epi16(256));
 }
 
 AVX2 ALWAYS_INLINE void gray_thirtytwo(__m256i red, __m256i green, __m256i blue, __m256i gray[2]) {
-    const __m256i one = _mm256_set1_epi8(1);
-    gray[0] = gray_sixteen(_mm256_unpacklo_epi8(red, green), _mm256_unpacklo_epi8(blue, one));
-    gray[1] = gray_sixteen(_mm256_unpackhi_epi8(red, green), _mm256_unpackhi_epi8(blue, one));
+    const __m256i zero = _mm256_setzero_si256();
+    gray[0] = gray_sixteen(_mm256_unpacklo_epi8(red, green), _mm256_unpacklo_epi8(blue, zero));
+    gray[1] = gray_sixteen(_mm256_unpackhi_epi8(red, green), _mm256_unpackhi_epi8(blue, zero));
 }
 
 SSE4 ALWAYS_INLINE __m128i load_eight(const uint8_t *in) {
@@ -601,6 +626,139 @@ AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, u
     }
 }
 
+/* Masks that gather bytes of eight pixels, two from each, out of a third of 16 pixels. */
+#define IN_THIRD(place) ((place) >= 0 && (place) < 16 ? (place) : -1)
+#define OF_PIXEL(third, pixel, first, second)                                                                \
+    IN_THIRD(3 * (pixel) + (first) - 16 * (third)), IN_THIRD(3 * (pixel) + (second) - 16 * (third))
+#define OF_EIGHT(third, pixel, first, second)                                                                \
+    {OF_PIXEL(third, pixel, first, second),       OF_PIXEL(third, (pixel) + 1, first, second),               \
+     OF_PIXEL(third, (pixel) + 2, first, second), OF_PIXEL(third, (pixel) + 3, first, second),               \
+     OF_PIXEL(third, (pixel) + 4, first, second), OF_PIXEL(third, (pixel) + 5, first, second),               \
+     OF_PIXEL(third, (pixel) + 6, first, second), OF_PIXEL(third, (pixel) + 7, first, second)}
+#define NO_BYTE (-64)
+
+/* Red and green, then blue and 0, of the first eight pixels and of the others, which lie in two thirds each.
+ */
+static const int8_t pair_masks[2][2][2][16] = {
+    {{OF_EIGHT(0, 0, 0, 1), OF_EIGHT(1, 0, 0, 1)}, {OF_EIGHT(1, 8, 0, 1), OF_EIGHT(2, 8, 0, 1)}},
+    {{OF_EIGHT(0, 0, 2, NO_BYTE), OF_EIGHT(1, 0, 2, NO_BYTE)},
+     {OF_EIGHT(1, 8, 2, NO_BYTE), OF_EIGHT(2, 8, 2, NO_BYTE)}},
+};
+
+/* Masks that say what is one for a pixel three times, in each third. */
+static const int8_t thrice_masks[3][16] = {
+    {0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5},
+    {5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10},
+    {10, 11, 11, 11, 12, 12, 12, 13, 13, 13, 14, 14, 14, 15, 15, 15},
+};
+
+AVX2 ALWAYS_INLINE __m256i both_halves(const int8_t *mask) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)mask));
+}
+
+/* Gray three times, as the bytes of the pixels lie. */
+AVX2 ALWAYS_INLINE void gray_pixels_of(const __m256i thirds[3], __m256i gray[3]) {
+    __m256i found[2];
+    for (int half = 0; half < 2; half++) {
+        __m256i pairs[2];
+        for (int pair = 0; pair < 2; pair++)
+            pairs[pair] = _mm256_or_si256(
+                _mm256_shuffle_epi8(thirds[half], both_halves(pair_masks[pair][half][0])),
+                _mm256_shuffle_epi8(thirds[half + 1], both_halves(pair_masks[pair][half][1])));
+        found[half] = gray_sixteen(pairs[0], pairs[1]);
+    }
+    const __m256i once = _mm256_packus_epi16(found[0], found[1]);
+    for (int part = 0; part < 3; part++)
+        gray[part] = _mm256_shuffle_epi8(once, both_halves(thrice_masks[part]));
+}
+
+AVX2 static void gray_pixels_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
+    ptrdiff_t i = 0;
+    for (; i + 32 <= pixels; i += 32) {
+        __m256i thirds[3], gray[3];
+        load_pixels(in + 3 * i, thirds);
+        gray_pixels_of(thirds, gray);
+        for (int part = 0; part < 3; part++) store_third(out + 3 * i, part, gray[part]);
+    }
+    gray_pixels_plain(in + 3 * i, out + 3 * i, pixels - i);
+}
+
+/* A line for vectors: the offset is without the half, and multiplying by `unit` shifts and rounds. */
+typedef struct {
+    __m256i factor, offset, unit;
+} vector_line;
+
+AVX2 ALWAYS_INLINE vector_line vector_line_of(line line) {
+    return (vector_line){_mm256_set1_epi16(line.factor),
+                         _mm256_set1_epi16((int16_t)(line.offset - (1 << (line.shift - 1)))),
+                         _mm256_set1_epi16((int16_t)(1 << (15 - line.shift)))};
+}
+
+/* Whether it begins at 0. */
+ALWAYS_INLINE int is_multiple(line line) {
+    return line.offset == 1 << (line.shift - 1);
+}
+
+AVX2 ALWAYS_INLINE __m256i sixteen_on_line(__m256i values, vector_line line, int multiple) {
+    const __m256i product = _mm256_mulhrs_epi16(_mm256_slli_epi16(values, 7), line.factor);
+    return _mm256_mulhrs_epi16(multiple ? product : _mm256_add_epi16(product, line.offset), line.unit);
+}
+
+AVX2 ALWAYS_INLINE __m256i thirtytwo_on_line(__m256i values, vector_line line, int multiple) {
+    const __m256i zero = _mm256_setzero_si256();
+    return _mm256_packus_epi16(sixteen_on_line(_mm256_unpacklo_epi8(values, zero), line, multiple),
+                               sixteen_on_line(_mm256_unpackhi_epi8(values, zero), line, multiple));
+}
+
+AVX2 static void line_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
+    const vector_line vectors = vector_line_of(line);
+    ptrdiff_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        const __m256i values = _mm256_loadu_si256((const __m256i *)(in + i));
+        _mm256_storeu_si256((__m256i *)(out + i), thirtytwo_on_line(values, vectors, 0));
+    }
+    line_plain(in + i, out + i, count - i, line);
+}
+
+/* `first`, if there is one, is applied on the way; whether it is a multiple. */
+AVX2 ALWAYS_INLINE ptrdiff_t saturate_groups(const uint8_t *in, uint8_t *out, ptrdiff_t pixels,
+                                             hw_factor factor, const line *first, int multiple) {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i scale = two_bytes(factor.scale, -factor.scale), part = _mm256_set1_epi16(factor.factor);
+    const vector_line vectors = first ? vector_line_of(*first) : (vector_line){zero, zero, zero};
+    ptrdiff_t i = 0;
+    for (; i + 32 <= pixels; i += 32) {
+        __m256i thirds[3], gray[3];
+        load_pixels(in + 3 * i, thirds);
+        for (int third = 0; third < 3 && first; third++)
+            thirds[third] = thirtytwo_on_line(thirds[third], vectors, multiple);
+        gray_pixels_of(thirds, gray);
+        for (int third = 0; third < 3; third++) {
+            const __m256i values = thirds[third], base = gray[third];
+            __m256i low = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(values, base), scale);
+            __m256i high = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(values, base), scale);
+            low = _mm256_adds_epi16(_mm256_unpacklo_epi8(base, zero), _mm256_mulhrs_epi16(low, part));
+            high = _mm256_adds_epi16(_mm256_unpackhi_epi8(base, zero), _mm256_mulhrs_epi16(high, part));
+            store_third(out + 3 * i, third, _mm256_packus_epi16(low, high));
+        }
+    }
+    return i;
+}
+
+AVX2 static void saturate_pixels_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, hw_factor factor,
+                                      const line *first) {
+    ptrdiff_t i = 0;
+    if (factor.scale > 127)
+        i = 0; /* No signed byte. */
+    else if (!first)
+        i = saturate_groups(in, out, pixels, factor, NULL, 0);
+    else if (is_multiple(*first))
+        i = saturate_groups(in, out, pixels, factor, first, 1);
+    else
+        i = saturate_groups(in, out, pixels, factor, first, 0);
+    saturate_pixels_plain(in + 3 * i, out + 3 * i, pixels - i, factor, first);
+}
+
 SSE4 static void line_sse4(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
     const __m128i factor = _mm_set1_epi16(line.factor), offset = _mm_set1_epi16(line.offset);
     const __m128i shift = _mm_cvtsi32_si128(line.shift);
@@ -612,21 +770,6 @@ SSE4 static void line_sse4(const uint8_t *in, uint8_t *out, ptrdiff_t count, lin
         low = _mm_sra_epi16(_mm_add_epi16(_mm_mulhrs_epi16(low, factor), offset), shift);
         high = _mm_sra_epi16(_mm_add_epi16(_mm_mulhrs_epi16(high, factor), offset), shift);
         _mm_storeu_si128((__m128i *)(out + i), _mm_packus_epi16(low, high));
-    }
-    line_plain(in + i, out + i, count - i, line);
-}
-
-AVX2 static void line_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, line line) {
-    const __m256i factor = _mm256_set1_epi16(line.factor), offset = _mm256_set1_epi16(line.offset);
-    const __m128i shift = _mm_cvtsi32_si128(line.shift);
-    ptrdiff_t i = 0;
-    for (; i + 32 <= count; i += 32) {
-        const __m256i values = _mm256_loadu_si256((const __m256i *)(in + i));
-        __m256i low = _mm256_slli_epi16(_mm256_unpacklo_epi8(values, _mm256_setzero_si256()), 7);
-        __m256i high = _mm256_slli_epi16(_mm256_unpackhi_epi8(values, _mm256_setzero_si256()), 7);
-        low = _mm256_sra_epi16(_mm256_add_epi16(_mm256_mulhrs_epi16(low, factor), offset), shift);
-        high = _mm256_sra_epi16(_mm256_add_epi16(_mm256_mulhrs_epi16(high, factor), offset), shift);
-        _mm256_storeu_si256((__m256i *)(out + i), _mm256_packus_epi16(low, high));
     }
     line_plain(in + i, out + i, count - i, line);
 }
@@ -882,13 +1025,16 @@ typedef struct {
     void (*gray)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t);
     void (*saturate)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, hw_factor);
     void (*turn)(uint8_t *, uint8_t *, uint8_t *, ptrdiff_t, uint16_t);
+    /* Of pixels as they lie; without, planes are made for them. */
+    void (*gray_pixels)(const uint8_t *, uint8_t *, ptrdiff_t);
+    void (*saturate_pixels)(const uint8_t *, uint8_t *, ptrdiff_t, hw_factor, const line *);
     void (*stretch)(const uint8_t *, uint8_t *, ptrdiff_t, const spread *);
     void (*sums)(const uint8_t *, ptrdiff_t, uint64_t *);
     void (*extremes)(const uint8_t *, ptrdiff_t, uint8_t *, uint8_t *);
     void (*powers)(const double *, double, double, double *);
 } kernels;
 
-#define KERNELS(table, variant)                                                                              \
+#define KERNELS(table, gray_pixels, saturate_pixels, variant)                                                \
     {table,                                                                                                  \
      fold_##variant,                                                                                         \
      line_##variant,                                                                                         \
@@ -897,17 +1043,19 @@ typedef struct {
      gray_##variant,                                                                                         \
      saturate_##variant,                                                                                     \
      turn_##variant,                                                                                         \
+     gray_pixels,                                                                                            \
+     saturate_pixels,                                                                                        \
      stretch_##variant,                                                                                      \
      sums_##variant,                                                                                         \
      extremes_##variant,                                                                                     \
      powers_##variant}
 
 static const kernels variants[] = {
-    KERNELS(table_plain, plain),
+    KERNELS(table_plain, gray_pixels_plain, saturate_pixels_plain, plain),
 #if HW_X86
     /* Shuffles of 16 bytes take longer than the table itself. */
-    KERNELS(table_plain, sse4),
-    KERNELS(table_avx2, avx2),
+    KERNELS(table_plain, NULL, NULL, sse4),
+    KERNELS(table_avx2, gray_pixels_avx2, saturate_pixels_avx2, avx2),
 #endif
 };
 
@@ -982,9 +1130,14 @@ static ptrdiff_t groups(ptrdiff_t pixels) {
 }
 
 /* Steps that need no planes. */
-static int is_flat(const step *one) {
-    return one->kind == FOLD || one->kind == LINE || one->kind == STRETCH ||
-           (one->kind == TABLE && one->same);
+static int is_flat(const kernels *run, const step *one) {
+    switch (one->kind) {
+    case TABLE: return one->same;
+    case GRAY: return run->gray_pixels != NULL;
+    case SATURATE: return run->saturate_pixels != NULL;
+    case TURN: return 0;
+    default: return 1;
+    }
 }
 
 static void apply_flat(const kernels *run, const step *one, const uint8_t *in, uint8_t *out,
@@ -993,6 +1146,10 @@ static void apply_flat(const kernels *run, const step *one, const uint8_t *in, u
     case TABLE: run->table(in, out, count, one->table[0], one->changes[0]); break;
     case LINE: run->line(in, out, count, one->line); break;
     case STRETCH: run->stretch(in, out, count, &one->spread[3]); break;
+    case GRAY: run->gray_pixels(in, out, count / 3); break;
+    case SATURATE:
+        run->saturate_pixels(in, out, count / 3, one->factor, one->begins_with_line ? &one->line : NULL);
+        break;
     default: run->fold(in, out, count, one->threshold, one->mask);
     }
 }
@@ -1002,14 +1159,18 @@ static void apply_planes(const kernels *run, const step *one, uint8_t (*planes)[
     ptrdiff_t count = groups(pixels);
     switch (one->kind) {
     case GRAY: run->gray(planes[0], planes[1], planes[2], count); break;
-    case SATURATE: run->saturate(planes[0], planes[1], planes[2], count, one->factor); break;
+    case SATURATE:
+        for (int channel = 0; channel < 3 && one->begins_with_line; channel++)
+            run->line(planes[channel], planes[channel], count, one->line);
+        run->saturate(planes[0], planes[1], planes[2], count, one->factor);
+        break;
     case TURN: run->turn(planes[0], planes[1], planes[2], count, one->turn); break;
     default:
         for (int channel = 0; channel < 3; channel++) {
             uint8_t *plane = planes[channel];
             if (one->kind == STRETCH) {
                 run->stretch(plane, plane, count, &one->spread[channel]);
-            } else if (is_flat(one)) {
+            } else if (is_flat(run, one)) {
                 apply_flat(run, one, plane, plane, count);
             } else {
                 run->table(plane, plane, count, one->table[channel], one->changes[channel]);
@@ -1043,7 +1204,8 @@ static void measure_pixels(const kernels *run, int wanted, const uint8_t *in, pt
         count_pixels(in, pixels, found->histogram);
 }
 
-/* Where the next block comes from and goes to, and how much of it was asked for. */
+/* Where the next block comes from and goes to, and how much of it was asked for: kept where it is used, as a
+ * copy would be read while it is on its way to memory, behind all that was written before. */
 typedef struct {
     const uint8_t *in, *out;
     ptrdiff_t asked, bytes;
@@ -1060,9 +1222,10 @@ static void ask(ahead *next, ptrdiff_t bytes) {
 }
 
 static void run_planes(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels,
-                       ahead next) {
+                       ptrdiff_t more) {
     const kernels *run = image->run;
     workspace *work = image->work;
+    ahead next = {in + 3 * pixels, out + 3 * pixels, 0, 3 * more};
     const ptrdiff_t part = next.bytes / (image->steps + 1) + CACHE_LINE;
     run->split(in, pixels, work->planes[0], work->planes[1], work->planes[2]);
     for (ptrdiff_t i = 0; i < image->steps; i++) {
@@ -1075,12 +1238,17 @@ static void run_planes(image_run *image, int wanted, const uint8_t *in, uint8_t 
     run->join(work->planes[0], work->planes[1], work->planes[2], pixels, out);
 }
 
-static void run_flat(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
+static void run_flat(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels,
+                     ptrdiff_t more) {
     const kernels *run = image->run;
     workspace *work = image->work;
     const ptrdiff_t channels = image->source.size;
-    for (ptrdiff_t i = 0; i < image->steps; i++)
+    ahead next = {in + pixels * channels, out + pixels * channels, 0, more * channels};
+    const ptrdiff_t part = image->steps > 1 ? next.bytes / image->steps + CACHE_LINE : 0;
+    for (ptrdiff_t i = 0; i < image->steps; i++) {
+        ask(&next, part);
         apply_flat(run, &work->steps[i], i ? out : in, out, pixels * channels);
+    }
     in = image->steps ? out : in;
     if (channels == 1)
         measure(run, wanted, 0, in, pixels, &work->found);
@@ -1098,20 +1266,14 @@ static void pass(image_run *image, int wanted) {
     memset(found->sum, 0, sizeof found->sum);
     memset(found->low, 255, sizeof found->low);
     memset(found->high, 0, sizeof found->high);
-    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(&image->work->steps[i]);
-    const ptrdiff_t block = flat ? FLAT_BLOCK : BLOCK;
+    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(image->run, &image->work->steps[i]);
     for (ptrdiff_t row = 0; row < source->height; row++) {
-        for (ptrdiff_t first = 0; first < source->width; first += block) {
-            const ptrdiff_t left = source->width - first, pixels = left < block ? left : block;
+        for (ptrdiff_t first = 0; first < source->width; first += BLOCK) {
+            const ptrdiff_t left = source->width - first, pixels = left < BLOCK ? left : BLOCK;
             const uint8_t *in = source->data + row * source->row_stride + first * size;
             uint8_t *out = image->out + row * length + first * size;
-            if (flat) {
-                run_flat(image, wanted, in, out, pixels);
-            } else {
-                const ptrdiff_t more = left - pixels < block ? left - pixels : block;
-                run_planes(image, wanted, in, out, pixels,
-                           (ahead){in + pixels * size, out + pixels * size, 0, more * size});
-            }
+            const ptrdiff_t more = left - pixels < BLOCK ? left - pixels : BLOCK;
+            (flat ? run_flat : run_planes)(image, wanted, in, out, pixels, more);
         }
     }
     if (image->steps) {
@@ -1122,16 +1284,12 @@ static void pass(image_run *image, int wanted) {
 }
 
 /* What a step that is no table makes of every byte. */
-static void tabulate(const step *light, int channel, uint8_t *table) {
-    for (int value = 0; value < 256; value++) {
-        const uint8_t byte = (uint8_t)value;
-        if (light->kind == LINE)
-            table[value] = on_line(byte, light->line);
-        else if (light->kind == STRETCH)
-            table[value] = on_spread(byte, &light->spread[channel], 0);
-        else
-            table[value] = (uint8_t)((value >= light->threshold ? 255 - value : value) & light->mask);
-    }
+static void tabulate(const kernels *run, const step *light, int channel, uint8_t *table) {
+    for (int value = 0; value < 256; value++) table[value] = (uint8_t)value;
+    if (light->kind == STRETCH)
+        run->stretch(table, table, 256, &light->spread[channel]);
+    else
+        apply_flat(run, light, table, table, 256);
 }
 
 /* What `table_avx2` wants: the first 16 bytes of each quarter, then what changes from 16 to 16. */
@@ -1148,10 +1306,11 @@ static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
     while (image->steps) {
         step *last = &steps[image->steps - 1];
         if (last->kind == FOLD || last->kind == LINE) {
-            tabulate(last, 0, last->table[0]);
+            tabulate(image->run, last, 0, last->table[0]);
             last->same = 1;
         } else if (last->kind == STRETCH) {
-            for (int channel = 0; channel < 3; channel++) tabulate(last, channel, last->table[channel]);
+            for (int channel = 0; channel < 3; channel++)
+                tabulate(image->run, last, channel, last->table[channel]);
             last->same = image->source.size == 1;
         } else if (last->kind != TABLE) {
             break;
@@ -1181,9 +1340,10 @@ static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
 static void add_light(image_run *image, const step *light) {
     step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
     if (last && last->kind == TABLE) {
-        uint8_t tables[3][256];
-        tabulate(light, 0, tables[0]);
-        add_tables(image, tables, 1);
+        for (int channel = 0; channel < (last->same ? 1 : 3); channel++) {
+            apply_flat(image->run, light, last->table[channel], last->table[channel], 256);
+            changes_of(last->table[channel], last->changes[channel]);
+        }
     } else {
         image->work->steps[image->steps++] = *light;
     }
@@ -1213,6 +1373,16 @@ static void add_line(image_run *image, float factor, double offset) {
         for (int value = 0; value < 256; value++) tables[0][value] = rounded(value * (double)factor + offset);
         add_tables(image, tables, 1);
     }
+}
+
+/* A line in front of it becomes part of it. */
+static void add_saturation(image_run *image, float factor) {
+    step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
+    const int begins_with_line = last && last->kind == LINE;
+    step *one = begins_with_line ? last : &image->work->steps[image->steps++];
+    one->kind = SATURATE;
+    one->begins_with_line = begins_with_line;
+    one->factor = hw_factor_of(factor);
 }
 
 static void extremes_of(const statistics *found, int channel, int *low, int *high) {
@@ -1282,14 +1452,14 @@ static void add(image_run *image, int operation, const float *arguments) {
     default: break;
     }
     if (operation == HW_NONE || channels == 1) return;
-    if (operation == HW_SATURATION && factor == 1.0) return;
+    if (operation == HW_SATURATION) {
+        if (factor != 1.0) add_saturation(image, arguments[0]);
+        return;
+    }
     if (operation == HW_HUE && factor == 0.0) return;
     one = &image->work->steps[image->steps++];
     if (operation == HW_GRAYSCALE) {
         one->kind = GRAY;
-    } else if (operation == HW_SATURATION) {
-        one->kind = SATURATE;
-        one->factor = hw_factor_of(arguments[0]);
     } else {
         one->kind = TURN;
         one->turn = (uint16_t)((int)(CIRCLE * (factor < 0 ? factor + 1.0 : factor) + 0.5) % CIRCLE);

@@ -203,7 +203,9 @@ def drawn(rng: SampleRandom, limits: Range) -> NDArray[np.float32]:
     low, high = limits
     if low == high:
         return np.full(len(rng), low, np.float32)
-    return np.clip(rng.uniform(low, high).astype(np.float32), np.float32(low), np.float32(high))
+    # Two calls that take half of the time of `clip`.
+    values = rng.uniform(low, high).astype(np.float32)
+    return np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
 
 
 def chosen(rng: SampleRandom, p: float) -> NDArray[np.bool_]:
@@ -294,13 +296,14 @@ class ColorJitter(Pointwise):
         operations = np.zeros((count, length), np.int32)
         arguments = np.zeros((count, length, 2), np.float32)
         changed = chosen(rng, self.p)
-        order = np.zeros((count, length), np.int64)
+        places: list[Any] = [(slice(None), 0)]
         if length > 1:
+            samples = np.arange(count)
             order = np.argsort(rng.uniform(size=length), axis=1, kind="stable")
-        samples = np.arange(count)
-        for part, (code, limits) in enumerate(self._parts):
-            operations[samples, order[:, part]] = np.where(changed, code, colour.NONE)
-            arguments[samples, order[:, part], 0] = drawn(rng, limits)
+            places = [(samples, order[:, part]) for part in range(length)]
+        for place, (code, limits) in zip(places, self._parts):
+            operations[place] = np.where(changed, code, colour.NONE)
+            arguments[(*place, 0)] = drawn(rng, limits)
         return operations, arguments
 
     def deterministic(self) -> None:

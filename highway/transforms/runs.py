@@ -51,6 +51,9 @@ class Step:
     transform: Transform
 
 
+# What goes with the pixels of images.
+ANNOTATIONS = ("masks", "keypoints", "boxes", "placement")
+
 Draws = Callable[[int], SampleRandom]
 Naming = Callable[[int], Any]
 
@@ -138,9 +141,14 @@ class Steps:
         ContractError
             A transform returned something else than as many images.
         """
+        of_samples: SampleRandom | None = None
 
         def draws(position: int) -> SampleRandom:
-            return SampleRandom(seed, batch.epoch, batch.indices, first + position)
+            nonlocal of_samples
+            if of_samples is None:
+                of_samples = SampleRandom(seed, batch.epoch, batch.indices, first + position)
+                return of_samples
+            return of_samples.at(first + position)
 
         images = batch["images"]
         for run in self._runs:
@@ -218,6 +226,8 @@ def _annotated(
     batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...], mask_fill: int
 ) -> Batch:
     """What belongs to the images, transformed as they are; `shape` is that of the images before."""
+    if not any(name in batch for name in ANNOTATIONS) and _keeps_labels(transform):
+        return batch
     changed: dict[str, Any] = {}
     if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
         _refuse_loose_boxes(batch, transform, params, shape)
@@ -248,6 +258,12 @@ def _annotated(
         elif boxes is not batch["boxes"]:
             changed["boxes"] = boxes
     return batch.replace(offsets=offsets, **changed) if changed else batch
+
+
+def _keeps_labels(transform: Transform) -> bool:
+    return (
+        type(transform).apply_labels is Transform.apply_labels and "apply_labels" not in transform.__dict__
+    )
 
 
 def _check_kinds(batch: Batch) -> None:

@@ -383,8 +383,7 @@ class Driver:
                 self.role.tick(now)
             letters = self._letters()
             # Whoever is woken in vain costs as much as a message.
-            if arrived and self.role.offers:
-                self.changed.notify()
+            offers = bool(arrived) and self.role.offers
             if producer is not None and producer.unsent <= LOW:
                 self.room.notify()
         arrived.clear()
@@ -394,6 +393,9 @@ class Driver:
         if producer is not None:
             self._send_data(producer)
         self._ask_for_news()
+        # Last, since whoever wakes up cannot go on before this thread waits.
+        if offers:
+            self.changed.notify()
 
     def _ask_for_news(self) -> None:
         """Have the thread look at sockets whose descriptors do not tell any more what has come while they were used."""
