@@ -12,7 +12,8 @@ from concurrency import LIMIT, Task
 
 from highway.transport import driver
 from highway.transport.addresses import parse
-from highway.transport.driver import Driver, Peer, Place
+from highway.transport.driver import Driver
+from highway.transport.ends import Peer, Place
 from highway.transport.link import BYE, NO_LINK, Produced
 from highway.transport.messages import Bye, Cursor, Data, Item, Key, Kind, Ready, State
 from highway.transport.producer import Producer
@@ -29,7 +30,7 @@ class Role:
     offers = False
 
     def __init__(self, ticks=1):
-        self.left = ticks
+        self.enough = ticks
         self.ticks = 0
         self.done = threading.Event()
         self.received = []
@@ -45,7 +46,7 @@ class Role:
 
     def tick(self, now):
         self.ticks += 1
-        if self.ticks >= self.left:
+        if self.ticks >= self.enough:
             self.done.set()
 
 

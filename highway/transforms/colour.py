@@ -296,12 +296,12 @@ class ColorJitter(Pointwise):
         operations = np.zeros((count, length), np.int32)
         arguments = np.zeros((count, length, 2), np.float32)
         changed = chosen(rng, self.p)
-        places: list[Any] = [(slice(None), 0)]
+        places: list[Any] = [(slice(None), 0)] * length
         if length > 1:
             samples = np.arange(count)
             order = np.argsort(rng.uniform(size=length), axis=1, kind="stable")
             places = [(samples, order[:, part]) for part in range(length)]
-        for place, (code, limits) in zip(places, self._parts):
+        for place, (code, limits) in zip(places, self._parts, strict=True):
             operations[place] = np.where(changed, code, colour.NONE)
             arguments[(*place, 0)] = drawn(rng, limits)
         return operations, arguments

@@ -261,9 +261,7 @@ def _annotated(
 
 
 def _keeps_labels(transform: Transform) -> bool:
-    return (
-        type(transform).apply_labels is Transform.apply_labels and "apply_labels" not in transform.__dict__
-    )
+    return type(transform).apply_labels is Transform.apply_labels and "apply_labels" not in transform.__dict__
 
 
 def _check_kinds(batch: Batch) -> None:

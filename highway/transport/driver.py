@@ -16,26 +16,25 @@ import socket as plain
 import threading
 import time
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import zmq
 
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
-from highway.transport.addresses import Address
 from highway.transport.consumer import Consumer
+from highway.transport.ends import End, Peer, Place
 from highway.transport.link import TIMING
 from highway.transport.messages import Bye, Data, Message, Refusal
 from highway.transport.producer import Producer
-from highway.transport.security import Security, quoted
-from highway.transport.sockets import Socket, bind, close_context, connect, open_context
+from highway.transport.security import quoted
+from highway.transport.sockets import close_context, open_context
 from highway.transport.wire import decode, encode
 
-__all__ = ["Driver", "Place", "Role", "Signal"]
+__all__ = ["Driver", "Role", "Signal"]
 
 # Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
 NOBLOCK = int(zmq.NOBLOCK)
 NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-EVENTS, READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
 logger = logging.getLogger("highway.transport")
 
@@ -78,22 +77,6 @@ class Role(Protocol):
         """Whether there may be something for the threads that wait."""
 
 
-class Peer(NamedTuple):
-    """Who is at the other end: the number of our socket and, where we are bound, the routing id."""
-
-    end: int
-    id: bytes
-
-
-class Place(NamedTuple):
-    """Where an end of the machine is: bound, or connected to one address or more."""
-
-    addresses: tuple[Address, ...]
-    binds: bool
-    security: Security
-    window: int
-
-
 class Signal:
     """Wakes the one thread that waits for it; a `threading.Condition` would cost as much as a message.
 
@@ -124,44 +107,6 @@ class Signal:
             self._gate.acquire(timeout=timeout)
         finally:
             self._lock.acquire()
-
-
-class _End:
-    """One socket."""
-
-    def __init__(self, number: int, address: Address, place: Place, above: bool) -> None:
-        self.number = number
-        self.address = address
-        self.place = place
-        self.above = above
-        self.binds = place.binds
-        # Who is there, where we connect; a socket that is bound tells with each message.
-        self.peer = Peer(number, b"")
-        self.socket: Socket | None = None
-        # Descriptors of the socket, and of what tells of its connections.
-        self.descriptor = self.watch = -1
-        # Whether something was sent since the socket was last asked for news, and whether there are some.
-        self.used = self.news = False
-        # Frames received since nothing was found, and those of the longest message.
-        self.frames = self.longest = 0
-        # Whether a message was left half sent: what followed would be taken for its rest.
-        self.cut = False
-        # When to make the socket anew, and what was last wrong.
-        self.anew = 0.0
-        self.failure: str | None = None
-
-    def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
-        make = bind if self.binds else connect
-        self.socket = make(context, self.address, security=self.place.security, window=self.place.window)
-        self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
-        # Nothing is told of what comes before it was read once.
-        self.news, self.used, self.cut, self.frames = True, False, False, 0
-        return self.socket
-
-    def is_readable(self) -> bool:
-        """Whether there is a message."""
-        assert self.socket is not None
-        return bool(int(self.socket.get(EVENTS)) & READABLE)
 
 
 class Driver:
@@ -220,11 +165,11 @@ class Driver:
         self._blocked: dict[Peer, float] = {}
         # Since when there is no way to a peer.
         self._unreachable: dict[Peer, float] = {}
-        self._ends: list[_End] = []
+        self._ends: list[End] = []
         for place, is_above in ((above, True), (below, False)):
             for address in place.addresses if place else ():
                 assert place is not None
-                self._ends.append(_End(len(self._ends), address, place, is_above))
+                self._ends.append(End(len(self._ends), address, place, is_above))
         # When the role's tick was called.
         self._ticked = 0.0
         self._poller = select.poll()
@@ -324,12 +269,12 @@ class Driver:
                 self.changed.notify()
                 self.room.notify()
 
-    def _open(self, end: _End) -> None:
+    def _open(self, end: End) -> None:
         end.open(self._context)
         self._poller.register(end.descriptor, select.POLLIN)
         self._poller.register(end.watch, select.POLLIN)
 
-    def _greet(self, ends: list[_End]) -> None:
+    def _greet(self, ends: list[End]) -> None:
         now = time.monotonic()
         for end in ends:
             if end.binds:
@@ -365,7 +310,7 @@ class Driver:
     def _work(self, ready: dict[int, int], until: float) -> None:
         """Receive, tell the role, and send what it says; `until` is when its time is to pass."""
         now = time.monotonic()
-        arrived: list[tuple[_End, Peer, Message]] = []
+        arrived: list[tuple[End, Peer, Message]] = []
         for end in self._ends:
             if end.socket is None or end.news or end.watch in ready:
                 self._look_after(end, now)
@@ -406,7 +351,7 @@ class Driver:
             if end.news:
                 self.wake()
 
-    def _look_after(self, end: _End, now: float) -> None:
+    def _look_after(self, end: End, now: float) -> None:
         """Read what became of the connections, and make a socket anew that would not connect again."""
         if end.socket is None:
             if now < end.anew:
@@ -433,14 +378,14 @@ class Driver:
             self._drop(end)
             end.anew = now + ANEW
 
-    def _drop(self, end: _End) -> None:
+    def _drop(self, end: End) -> None:
         if end.socket is not None:
             self._poller.unregister(end.descriptor)
             self._poller.unregister(end.watch)
             end.socket.close()
             end.socket, end.descriptor, end.watch, end.news = None, -1, -1, False
 
-    def _receive(self, end: _End, arrived: list[tuple[_End, Peer, Message]]) -> None:
+    def _receive(self, end: End, arrived: list[tuple[End, Peer, Message]]) -> None:
         socket = end.socket
         assert socket is not None
         end.news = True
@@ -574,7 +519,7 @@ class Driver:
         told = {peer for peer, message in letters if self._send(peer, message) and isinstance(message, Bye)}
         # A side that connects loses what it has not read when the connection ends: wait for the answers.
         deadline = time.monotonic() + LAST_WORDS
-        arrived: list[tuple[_End, Peer, Message]] = []
+        arrived: list[tuple[End, Peer, Message]] = []
         while told and (left := deadline - time.monotonic()) > 0:
             for end in self._ends:
                 if end.socket is not None:

@@ -18,7 +18,8 @@ from highway.modules.network.parcels import item_of
 from highway.modules.network.reports import Meter, relayed
 from highway.stats import PipelineStats
 from highway.transport.delivery import Delivery
-from highway.transport.driver import Driver, Place
+from highway.transport.driver import Driver
+from highway.transport.ends import Place
 from highway.transport.link import TIMING
 from highway.transport.messages import Cursor, Data, Item, Key
 from highway.transport.producer import Producer

@@ -17,7 +17,7 @@ from highway.batch import Batch
 from highway.engine import Failure, Source
 from highway.errors import PeerLostError, ProtocolError, UndeliveredError
 from highway.modules.network.parcels import item_of
-from highway.transport.driver import Place
+from highway.transport.ends import Place
 from highway.transport.messages import Data, Item, Key, Kind
 from highway.transport.sockets import Socket, bind, close_context, connect, open_context
 from highway.transport.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy

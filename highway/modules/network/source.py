@@ -16,7 +16,7 @@ from highway.modules.network.pipes import PullWay
 from highway.modules.network.reports import machines_of
 from highway.stats import MachineStats, PipelineStats
 from highway.transport.addresses import parse
-from highway.transport.driver import Place
+from highway.transport.ends import Place
 from highway.transport.messages import Cursor, Data, Kind, Progress
 from highway.transport.roles import MOST_GENERATION
 from highway.transport.security import Security
