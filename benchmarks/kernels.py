@@ -325,8 +325,8 @@ def main() -> None:
     parser.add_argument(
         "--simd",
         choices=list(simd.VARIANTS),
-        default="avx2",
-        help="variant of Highway's kernels (default: avx2)",
+        default=simd.in_use(),
+        help="variant of Highway's kernels (default: the best here)",
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     arguments = parser.parse_args()

@@ -73,7 +73,9 @@ class SampleRandom:
                 f"SampleRandom: indices run from {found.min()} to {found.max()}; "
                 "expected numbers from 0 to 2**32 - 1"
             )
-        self._indices: NDArray[np.uint32] = np.ascontiguousarray(found, dtype=np.uint32)
+        # Shared by all who draw for these samples.
+        self._indices: NDArray[np.uint32] = np.array(found, dtype=np.uint32)
+        self._indices.flags.writeable = False
         self._taken = 0
 
     def at(self, position: int, seed: int | None = None) -> SampleRandom:
@@ -88,13 +90,14 @@ class SampleRandom:
 
     @property
     def indices(self) -> NDArray[np.uint32]:
-        """Index of each sample in the data, uint32 (N,); not to be written into."""
+        """Index of each sample in the data, uint32 (N,); read-only."""
         return self._indices
 
     def of(self, rows: ArrayLike) -> SampleRandom:
         """The draws of some of the samples, by their numbers here, from the first on."""
         other = self.at(self.position)
-        other._indices = np.ascontiguousarray(self._indices[np.asarray(rows)].reshape(-1))
+        other._indices = self._indices[np.asarray(rows)].reshape(-1)
+        other._indices.flags.writeable = False
         return other
 
     def bytes(self, count: int) -> NDArray[np.uint8]:

@@ -317,7 +317,9 @@ def test_methods_of_a_subclass_are_called_wherever_it_stands():
             return images[:, :, ::-1].copy()
 
     batch = Batch({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.arange(2)}, seq=0)
-    for chain in ([Counted()], [CenterCrop(4), Counted()]):
+    replaced = FlipX()
+    replaced.apply_labels = lambda labels, params: labels + 100
+    for chain in ([Counted()], [CenterCrop(4), Counted()], [replaced]):
         assert Augmentations(chain).process(batch).labels.tolist() == [100, 101]
     stage = Augmentations([Mine()])
     stage.input_handed_over = True

@@ -332,6 +332,9 @@ def operations():
         first = st.floats(0, 3, width=32)
         if code == colour.HUE:
             first = st.floats(-0.5, 0.5, width=32)
+        elif code in (colour.BRIGHTNESS, colour.CONTRAST, colour.SATURATION):
+            # Most where there is fixed point, some beyond it.
+            first = st.one_of(st.floats(0, 3, width=32), st.floats(0, 100, width=32))
         elif code == colour.SOLARIZE:
             first = st.integers(0, 256)
         elif code == colour.POSTERIZE:

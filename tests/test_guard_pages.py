@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import highway
-from highway._core import geometry, philox, resample, simd, values, warp
+from highway._core import colour, geometry, philox, resample, simd, values, warp
 
 PAGE = mmap.PAGESIZE
 ROOM = 4 * PAGE
@@ -35,8 +35,28 @@ class Guarded:
         return np.frombuffer(self.memory, np.uint8)[start : start + size].view(dtype).reshape(shape)
 
 
+def touch_with_colours(inputs, outputs):
+    """Every operation, and a row of those that share a pass, over blocks of pixels and what is left."""
+    programs = [[(code, 0.25 if code == colour.HUE else 2)] for code in range(colour.POSTERIZE + 1)]
+    programs += [
+        [(colour.BRIGHTNESS, 0.7), (colour.SATURATION, 1.5), (colour.GAMMA, 1.5), (colour.INVERT, 0)]
+    ]
+    for variant, end in itertools.product(simd.VARIANTS, (False, True)):
+        simd.use(variant)
+        for width, size in itertools.product((1, 2, 5, 15, 31, 32, 33, 63, 65, 641), (1, 3)):
+            images = inputs.array((1, 1, width, size), np.uint8, end)
+            images[:] = 100
+            out = outputs.array(images.shape, np.uint8, end)
+            for program in programs:
+                codes = np.array([[code for code, _ in program]], np.int32)
+                arguments = np.array([[[value, 1] for _, value in program]], np.float32)
+                colour.run(images, codes, arguments, out)
+                colour.run(out, codes, arguments, out)
+
+
 def touch_everything():
     inputs, outputs = Guarded(), Guarded()
+    touch_with_colours(inputs, outputs)
     flags = np.ones(1, np.uint8)
     for variant, end in itertools.product(simd.VARIANTS, (False, True)):
         simd.use(variant)

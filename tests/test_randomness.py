@@ -47,6 +47,16 @@ def test_a_sample_draws_the_same_in_any_batch(seed, epoch, position, indices):
             assert np.array_equal(whole[row], alone[0])
 
 
+def test_nobody_changes_whose_draws_they_are():
+    indices = np.array([7, 8], np.uint32)
+    rng = SampleRandom(0, 0, indices, 0)
+    indices[:] = 0
+    for each in (rng, rng.at(1), rng.of([1])):
+        assert each.indices[-1] == 8
+        with pytest.raises(ValueError, match="read-only"):
+            each.indices[0] = 1
+
+
 def test_calls_take_consecutive_draws():
     rng = SampleRandom(3, 4, [6], 5)
     words = raw(3, 4, 5, 6, 0, 6)

@@ -33,7 +33,14 @@ def cpu_has(*wanted):
     return set(wanted) <= set(flags)
 
 
-@pytest.mark.parametrize(("name", "flags"), [("sse4", ["sse4_1"]), ("avx2", ["sse4_1", "avx2", "f16c"])])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("sse4", ["sse4_1"]),
+        ("avx2", ["sse4_1", "avx2", "f16c"]),
+        ("avx512", ["sse4_1", "avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vbmi"]),
+    ],
+)
 def test_what_the_cpu_has_is_used(name, flags):
     before = simd.in_use()
     used = simd.use(name)
@@ -48,17 +55,17 @@ def test_kernels_run_what_is_in_use(simd_variant):
         images = np.ones((1, 1, pixels, 1), np.uint8)
         out = np.zeros(images.shape, np.uint16)
         values.normalize(images, factors, factors, out)
-        assert set(out.ravel().tolist()) == {0x7E09 if simd_variant == "avx2" else 0x7E00}
+        assert set(out.ravel().tolist()) == {0x7E09 if simd_variant in ("avx2", "avx512") else 0x7E00}
 
 
 def test_an_unknown_variant_is_refused():
     before = simd.in_use()
-    with pytest.raises(ValueError, match="'sse9'; expected one of plain, sse4, avx2"):
+    with pytest.raises(ValueError, match="'sse9'; expected one of plain, sse4, avx2, avx512"):
         simd.use("sse9")
     assert simd.in_use() == before
 
 
-@pytest.mark.parametrize("wanted", ["plain", "sse4", "avx2", ""])
+@pytest.mark.parametrize("wanted", ["plain", "sse4", "avx2", "avx512", ""])
 def test_the_environment_chooses(wanted):
     script = "from highway._core import simd; print(simd.in_use())"
     environment = {**os.environ, "HIGHWAY_SIMD": wanted}
@@ -66,7 +73,7 @@ def test_the_environment_chooses(wanted):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     found = list(simd.VARIANTS).index(answer.stdout.strip())
-    assert found <= simd.VARIANTS[wanted or "avx2"]
+    assert found <= simd.VARIANTS[wanted or "avx512"]
     if wanted == "plain":
         assert found == 0
 

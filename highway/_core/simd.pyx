@@ -8,14 +8,15 @@ cdef extern from "simd.h" nogil:
         HW_PLAIN
         HW_SSE4
         HW_AVX2
+        HW_AVX512
     int hw_simd_best()
 
 
-VARIANTS = {"plain": HW_PLAIN, "sse4": HW_SSE4, "avx2": HW_AVX2}
+VARIANTS = {"plain": HW_PLAIN, "sse4": HW_SSE4, "avx2": HW_AVX2, "avx512": HW_AVX512}
 
 
 def use(str name not None):
-    """Choose the code that runs from now on in this process: "plain", "sse4" or "avx2".
+    """Choose the code that runs from now on in this process: "plain", "sse4", "avx2" or "avx512".
 
     Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
     best.
@@ -42,4 +43,4 @@ def in_use():
     return list(VARIANTS)[level]
 
 
-use(os.environ.get("HIGHWAY_SIMD") or "avx2")
+use(os.environ.get("HIGHWAY_SIMD") or "avx512")

@@ -10,10 +10,13 @@ int hw_simd_best(void) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("sse4.1")) return HW_PLAIN;
     /* Older compilers cannot ask for f16c by name. */
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-        __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
-        return HW_AVX2;
-    return HW_SSE4;
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+          __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)))
+        return HW_SSE4;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi"))
+        return HW_AVX512;
+    return HW_AVX2;
 #else
     return HW_PLAIN;
 #endif

@@ -16,14 +16,10 @@ from highway.transforms.fit import Fit
 from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.transform import Transform, looks_planar
 from highway.transforms.values import Values
-from highway.transforms.view import Moving, View, is_moving, unchanged
+from highway.transforms.view import GO_ALONG, Moving, View, is_moving, keeps, unchanged
 from highway.transforms.warps import Warp
 
 __all__ = ["Finish", "Finishing", "Windows"]
-
-_GO_ALONG = frozenset({"boxes", "masks", "keypoints", "placement"})
-"""What a batch may have that goes with its images wherever transforms move them."""
-
 
 # By what a flip makes of a view: the column of `Finish.mirrored`.
 _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
@@ -35,10 +31,7 @@ _ANNOTATIONS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints", "ap
 
 def _plain(step: Transform, family: type[Transform]) -> bool:
     """Whether it does to what belongs to the images what its family does: a subclass may swap labels, say."""
-    its = vars(step)
-    return all(
-        getattr(type(step), name) is getattr(family, name) and name not in its for name in _ANNOTATIONS
-    )
+    return keeps(step, family, *_ANNOTATIONS)
 
 
 def _is_flip(step: Transform) -> bool:
@@ -211,7 +204,7 @@ class Windows:
         if (
             shape is None
             or looks_planar(shape)
-            or not _GO_ALONG.isdisjoint(names)
+            or any(name in names for name in GO_ALONG)
             or not windows.takes(shape[2])
         ):
             return cls()

@@ -27,7 +27,7 @@ from highway.transforms.fit import Fit, Placement
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
-from highway.transforms.view import Moving, View, is_moving, unchanged
+from highway.transforms.view import GO_ALONG, Moving, View, is_moving, keeps, unchanged
 from highway.transforms.warps import INTERPOLATIONS, Course, Warp
 
 __all__ = ["Step", "Steps"]
@@ -50,9 +50,6 @@ class Step:
     position: int
     transform: Transform
 
-
-# What goes with the pixels of images.
-ANNOTATIONS = ("masks", "keypoints", "boxes", "placement")
 
 Draws = Callable[[int], SampleRandom]
 Naming = Callable[[int], Any]
@@ -141,6 +138,7 @@ class Steps:
         ContractError
             A transform returned something else than as many images.
         """
+        # Made when first needed; no transform changes which samples they are.
         of_samples: SampleRandom | None = None
 
         def draws(position: int) -> SampleRandom:
@@ -226,7 +224,7 @@ def _annotated(
     batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...], mask_fill: int
 ) -> Batch:
     """What belongs to the images, transformed as they are; `shape` is that of the images before."""
-    if not any(name in batch for name in ANNOTATIONS) and _keeps_labels(transform):
+    if not any(name in batch for name in GO_ALONG) and keeps(transform, Transform, "apply_labels"):
         return batch
     changed: dict[str, Any] = {}
     if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
@@ -258,10 +256,6 @@ def _annotated(
         elif boxes is not batch["boxes"]:
             changed["boxes"] = boxes
     return batch.replace(offsets=offsets, **changed) if changed else batch
-
-
-def _keeps_labels(transform: Transform) -> bool:
-    return type(transform).apply_labels is Transform.apply_labels and "apply_labels" not in transform.__dict__
 
 
 def _check_kinds(batch: Batch) -> None:
@@ -311,7 +305,7 @@ def _refuse_new_size(batch: Batch, transform: Transform, before: NDArray[Any], a
     """A transform that does not say where pixels go keeps the size of images that have boxes or the like."""
     if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
         return
-    for name in ("boxes", "masks", "keypoints", "placement"):
+    for name in GO_ALONG:
         methods = ["geometry"] if name == "placement" else ["geometry", f"apply_{name}"]
         if name in batch and all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
             raise ContractError(

@@ -14,7 +14,10 @@ from highway.randomness import SampleRandom
 from highway.transforms.geometry import Geometry
 from highway.transforms.transform import Transform, pixels
 
-__all__ = ["Moving", "View", "is_moving", "unchanged"]
+__all__ = ["GO_ALONG", "Moving", "View", "is_moving", "keeps", "unchanged"]
+
+GO_ALONG = ("boxes", "masks", "keypoints", "placement")
+"""What a batch may have that goes with its images wherever transforms move them."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +229,11 @@ def is_moving(step: Transform) -> bool:
 
 
 def unchanged(step: Transform, family: type[Transform]) -> bool:
-    """Whether a transform draws and applies what its family does, and no subclass or object replaces that."""
-    return all(
-        getattr(type(step), name) is getattr(family, name) and name not in vars(step)
-        for name in ("draw", "apply_images")
-    )
+    """Whether a transform draws and applies what its family does."""
+    return keeps(step, family, "draw", "apply_images")
+
+
+def keeps(step: Transform, family: type[Transform], *methods: str) -> bool:
+    """Whether a transform has these methods of its family, and no subclass or object replaces them."""
+    its = vars(step)
+    return all(getattr(type(step), name) is getattr(family, name) and name not in its for name in methods)

@@ -338,7 +338,7 @@ class Driver:
         if producer is not None:
             self._send_data(producer)
         self._ask_for_news()
-        # Last, since whoever wakes up cannot go on before this thread waits.
+        # Last: whoever wakes up would wait for the interpreter, which this thread still needs.
         if offers:
             self.changed.notify()
 
