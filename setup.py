@@ -138,7 +138,7 @@ def extensions():
         extension("queue", libs=["-pthread"]),
         extension("pool"),
         extension("philox"),
-        extension("colour", "pointwise.c", "filters.c", "noise.c"),
+        extension("colour", "pointwise.c", "colour_kernels.c", "filters.c", "noise.c"),
         extension("geometry", "pixels.c", "windows.c"),
         extension("mix", "blend.c", "pixels.c"),
         extension("values", "pixels.c", "windows.c"),
