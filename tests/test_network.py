@@ -338,7 +338,7 @@ class Explosive(SizedNumbers):
 
 
 @pytest.mark.parametrize("where", ["data", "worker"])
-def test_error_travels_with_its_traceback(machines, where):
+def test_error_travels_with_its_traceback(machines, where, caplog):
     sink = machines.data(Explosive(8) if where == "data" else SizedNumbers(8))
     pipeline, source = machines.trainer()
     worker = machines.worker(sink, source, Call(explode if where == "worker" else lambda batch: batch))
@@ -353,6 +353,9 @@ def test_error_travels_with_its_traceback(machines, where):
         pipeline.dequeue()
     # It is no error of the worker.
     assert not worker._outcome.failures
+    # Where it happened it is told as well.
+    told = [record for record in caplog.records if record.name == "highway.network"]
+    assert [(record.message.split(":")[0], record.exc_info[0]) for record in told] == [(module, KeyError)]
 
 
 @pytest.mark.parametrize("where", ["data", "worker"])

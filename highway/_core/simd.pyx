@@ -33,7 +33,7 @@ def use(str name not None):
     """
     global level
     if name not in VARIANTS:
-        raise ValueError(f"HIGHWAY_SIMD (or name) is {name!r}; expected one of {', '.join(VARIANTS)}")
+        raise ValueError(f"HIGHWAY_SIMD is {name!r}; expected one of {', '.join(VARIANTS)}")
     level = min(<int> VARIANTS[name], hw_simd_best())
     return in_use()
 

@@ -172,7 +172,7 @@ class VOCReader(ImageReader):
         self._names = folder.pictures(stems)
         files = None
         if masks:
-            folder.listed(b"SegmentationClass")  # an error where there is none
+            folder.listed(b"SegmentationClass", "masks=True needs one of masks, NAME.png for each picture")
             paths = [folder.path(b"SegmentationClass", stem + b".png") for stem in stems]
             files = MaskFiles(paths, mask_fill, max_pixels, self.name)
         super().__init__(
@@ -231,14 +231,15 @@ class _Folder:
     def path(self, *parts: bytes) -> bytes:
         return os.path.join(self.root, *parts)
 
-    def listed(self, part: bytes) -> list[bytes]:
+    def listed(
+        self, part: bytes, hint: str = "expected a folder with JPEGImages, Annotations and ImageSets in it"
+    ) -> list[bytes]:
         """Names in a folder; DatasetError where that is none."""
         try:
             return [name for name in os.listdir(self.path(part)) if not name.startswith(b".")]
         except OSError as error:
             raise DatasetError(
-                f"VOCReader: {os.fsdecode(self.path(part))!r} cannot be listed: {error.strerror}; expected a folder "
-                "with JPEGImages, Annotations and ImageSets in it"
+                f"VOCReader: {os.fsdecode(self.path(part))!r} cannot be listed: {error.strerror}; {hint}"
             ) from None
 
     def stems(self, split: object, masks: bool) -> list[bytes]:

@@ -6,6 +6,7 @@ threads of the pipeline.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,11 @@ LAST_ACKS = 5.0
 LAST = 1.0
 
 Stats = Callable[[], PipelineStats | None]
+
+# Failures that are told in the log; more go to the training machine only.
+TOLD = 20
+
+logger = logging.getLogger("highway.network")
 
 _END = object()
 
@@ -89,10 +95,13 @@ class _Producing(_Way):
         super().__init__(name)
         self._keys: dict[int, Key] = {}
         self._drain_timeout = drain_timeout
+        self._failures = 0
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
         """Hand over what became of a task, as soon as there is room."""
         key = self._keys.pop(ticket)
+        if isinstance(outcome, Failure):
+            self._tell(key, outcome)
         item = self._checked(outcome)
         driver, producer = self.driver, self._producer
         with driver.lock:
@@ -101,6 +110,19 @@ class _Producing(_Way):
                 driver.room.wait(LOOK)
             self._made(key, item)
         driver.push()
+
+    def _tell(self, key: Key, failure: Failure) -> None:
+        """Say here as well what the training machine is told."""
+        self._failures += 1
+        if self._failures <= TOLD:
+            logger.warning(
+                "%s: stream %d, epoch %d, batch %d could not be made; the training machine is told",
+                failure.module,
+                key.stream,
+                key.epoch,
+                key.seq,
+                exc_info=failure.error,
+            )
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
         """The item of an outcome; raises what keeps it from travelling, before it is sent."""
