@@ -35,6 +35,7 @@ def arrays_of(nbytes: int) -> tuple[np.ndarray, np.ndarray]:
     """Images of so many bytes as float32 (3, h, w, 3), and their labels."""
     if nbytes == 3 * 320 * 240 * 3 * 4:
         return np.random.default_rng(0).random((3, 320, 240, 3), np.float32), np.arange(3)
+    # Written, as zeros would all be the same page, in the cache.
     return np.ones((3, nbytes // 36, 1, 3), np.float32), np.arange(3)
 
 
