@@ -72,6 +72,7 @@ cdef enum:
     ZMQ_SHARED = 3
     SHOWN = 100  # characters of what a peer sent that an error repeats
     LIST = 1 << 16
+    FRAMES = 1025
 
 MAGIC = b"HWY"
 VERSION = 1
@@ -145,6 +146,7 @@ def shown(value):
 
 MAX_LIST = LIST
 LARGEST = 1 << 62
+MAX_FRAMES = FRAMES
 
 
 class Unfit(Exception):
@@ -174,6 +176,23 @@ def check_list(str name, value):
     if type(value) is not list or len(value) > LIST:
         raise Unfit(f"{name} is {shown(value)}; expected a list of {LIST} or fewer")
     return value
+
+
+def check_data(list fields not None, long long most_streams, int kinds):
+    """Raise `Unfit` unless the fields are those of a DATA message, whose item is one of so many kinds."""
+    session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
+    check_token("session", session)
+    check_token("link", link)
+    check_whole("lsn", lsn, 1)
+    check_whole("epoch", epoch, 0)
+    check_whole("seq", seq, 0)
+    check_whole("world", world, 1, most_streams)
+    check_whole("stream", stream, 0, world - 1)
+    check_text("fingerprint", fingerprint)
+    check_whole("kind", kind, 0, kinds - 1)
+    check_list("meta", meta)
+    if type(suspect) is not bool:
+        raise Unfit(f"suspect is {shown(suspect)}; expected True or False")
 
 
 cdef int put(hw_msgpack_room *room, value, int depth) except -1:
@@ -491,8 +510,14 @@ def describe(arrays):
     ------
     ContractError
         As `check_array` does.
+    MessageTooLargeError
+        They are more than fit into a message.
     """
     cdef list table = [], frames = []
+    if len(arrays) >= FRAMES:
+        raise MessageTooLargeError(
+            f"a batch has {len(arrays)} arrays; expected {FRAMES - 1} or fewer, join some of them"
+        )
     for number, array in enumerate(arrays):
         code, dtype = sendable(number, array)
         if (array.dtype is not dtype and array.dtype != dtype) or not array.flags.c_contiguous:
@@ -500,6 +525,25 @@ def describe(arrays):
         table.append([code, *array.shape])
         frames.append(array)
     return table, frames
+
+
+def check_sizes(list frames not None, size_t limit, size_t frame_limit):
+    """Raise `MessageTooLargeError` where a frame, or all of them together, have more bytes than a peer takes."""
+    cdef size_t size, total = 0
+    cdef Py_ssize_t number
+    for number in range(len(frames)):
+        frame = frames[number]
+        size = PyBytes_GET_SIZE(frame) if isinstance(frame, bytes) else frame.nbytes
+        total += size
+        if size > frame_limit:
+            what = f"field {number - 1}" if number else "the header"
+            raise MessageTooLargeError(
+                f"{what} of a batch has {size} bytes; expected {frame_limit} or fewer, use smaller batches"
+            )
+    if total > limit:
+        raise MessageTooLargeError(
+            f"a batch has {total} bytes; expected {limit} or fewer in one message, use smaller batches"
+        )
 
 
 cdef size_t product(Py_ssize_t number, list entry, size_t itemsize) except? 0:

@@ -182,7 +182,8 @@ class Consumer:
         if lsn <= incoming.upto or lsn - incoming.upto > MOST_MISSING:
             return
         # Rule 9.
-        incoming.missing.update(range(incoming.upto + 1, lsn))
+        if lsn > incoming.upto + 1:
+            incoming.missing.update(range(incoming.upto + 1, lsn))
         incoming.upto = lsn
         if message.suspect and self._suspect != key:
             if self._suspect in self._held:

@@ -100,7 +100,7 @@ class Feed:
             elif wanted.kind is Kind.END_OF_EPOCH:
                 self._next = Key(key.epoch + 1, 0, self.stream)
             else:
-                self._next = key._replace(seq=key.seq + 1)
+                self._next = Key(key.epoch, key.seq + 1, self.stream)
             if not delivered(self._cursor, key):
                 return wanted
         return None
@@ -162,6 +162,8 @@ class Delivery:
         To be handed out, in order.
     finished : bool
         Whether all data was handed out.
+    world : int
+        Number of streams; 0 while unknown.
     delivered : int
         Items handed out or known to be left out, this time.
     """
@@ -177,6 +179,7 @@ class Delivery:
         self.delivered = 0
         self._base = [progress.base for progress in cursor.streams]
         self._beyond = [set(progress.beyond) for progress in cursor.streams]
+        self.world = len(self._base)
         # What cannot be released yet, by epoch.
         self._waiting: dict[int, dict[Key, Data]] = {}
         self._out: set[Key] = set()
@@ -185,11 +188,6 @@ class Delivery:
         self._ended: set[int] = set()
         # The first place that was not released, where the order is kept.
         self._place = (0, 0)
-
-    @property
-    def world(self) -> int:
-        """Number of streams; 0 while unknown."""
-        return len(self._base)
 
     @property
     def cursor(self) -> Cursor:
@@ -252,6 +250,7 @@ class Delivery:
                 "(streams)"
             )
         if not self.world:
+            self.world = data.world
             self._base = [0] * data.world
             self._beyond = [set() for _ in range(data.world)]
         if data.world != self.world or not 0 <= data.key.stream < self.world:
@@ -343,11 +342,12 @@ class Delivery:
 
     def _count(self, key: Key) -> None:
         self.delivered += 1
-        beyond = self._beyond[key.stream]
+        beyond, base = self._beyond[key.stream], self._base[key.stream]
         beyond.add(key.seq)
-        while self._base[key.stream] in beyond:
-            beyond.discard(self._base[key.stream])
-            self._base[key.stream] += 1
+        while base in beyond:
+            beyond.discard(base)
+            base += 1
+        self._base[key.stream] = base
 
     def missing(self) -> str:
         """What the current epoch waits for, in words."""

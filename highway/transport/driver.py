@@ -35,6 +35,8 @@ __all__ = ["Driver", "Role", "Signal"]
 # Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
 NOBLOCK = int(zmq.NOBLOCK)
 NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+# As `Peer(...)` does, without calling a function of Python.
+_new = tuple.__new__
 
 logger = logging.getLogger("highway.transport")
 
@@ -97,8 +99,10 @@ class Signal:
         """Wake the thread."""
         if self._gate.locked():
             # Somebody else may have done so in between.
-            with suppress(RuntimeError):
+            try:  # noqa: SIM105 – with `suppress` it would cost as much again
                 self._gate.release()
+            except RuntimeError:
+                pass
 
     def wait(self, timeout: float) -> None:
         """Wait for so many seconds at most."""
@@ -170,8 +174,9 @@ class Driver:
             for address in place.addresses if place else ():
                 assert place is not None
                 self._ends.append(End(len(self._ends), address, place, is_above))
-        # When the role's tick was called.
-        self._ticked = 0.0
+        # When the role's tick was called, and is to be at the latest.
+        self._ticked = self._due = 0.0
+        self._outboxes = [box.outbox for box in (consumer, producer) if box is not None]
         self._poller = select.poll()
         self._context = open_context()
         self._bell, self._ear = plain.socketpair()
@@ -290,15 +295,7 @@ class Driver:
         # When woken already, at once, and with a tick: what is due was not asked.
         now = until = time.monotonic()
         if not self._awake:
-            with self.lock:
-                due = self.role.due()
-                # Others acknowledge, and do not wake us for each.
-                held = self.consumer is not None and self.consumer.held > 0
-            until = now + (TIMING.ack_delay if held else BEAT)
-            if due is not None and due < until:
-                until = max(due, now)
-            if self._blocked:
-                until = min(until, now + AGAIN)
+            until = max(now, min(self._due, now + AGAIN) if self._blocked else self._due)
         ready = dict(self._poller.poll(math.ceil((until - now) * 1000)))
         if self._ear_number in ready:
             with suppress(BlockingIOError):
@@ -309,38 +306,48 @@ class Driver:
 
     def _work(self, ready: dict[int, int], until: float) -> None:
         """Receive, tell the role, and send what it says; `until` is when its time is to pass."""
-        now = time.monotonic()
         arrived: list[tuple[End, Peer, Message]] = []
         for end in self._ends:
             if end.socket is None or end.news or end.watch in ready:
-                self._look_after(end, now)
+                self._look_after(end, time.monotonic())
             if end.socket is not None and (end.news or end.descriptor in ready):
                 self._receive(end, arrived)
         now = time.monotonic()
         producer = self.producer
         with self.lock:
             for end, peer, message in arrived:
-                self._unreachable.pop(peer, None)
+                if self._unreachable:
+                    self._unreachable.pop(peer, None)
                 self.role.receive(end.above, peer, message, now)
             # Not with a wake on the way: whoever hands something in has it sent, and nothing else has become due.
             if arrived or now >= until or now >= self._ticked + BEAT:
                 self._ticked = now
                 self.role.tick(now)
             letters = self._letters()
+            self._due = self._next_tick(now)
             # Whoever is woken in vain costs as much as a message.
             offers = bool(arrived) and self.role.offers
             if producer is not None and producer.unsent <= LOW:
                 self.room.notify()
         arrived.clear()
-        self._send_letters(letters)
+        if letters:
+            self._send_letters(letters)
         if self._unreachable:
             self._lose_unreachable(now)
-        if producer is not None:
+        if producer is not None and producer.has_work:
             self._send_data(producer)
         self._ask_for_news()
         # Last: whoever wakes up would wait for the interpreter, which this thread still needs.
         if offers:
             self.changed.notify()
+
+    def _next_tick(self, now: float) -> float:
+        """When to call the role's tick at the latest."""
+        # Others acknowledge, and do not wake us for each.
+        held = self.consumer is not None and self.consumer.held
+        beat = now + (TIMING.ack_delay if held else BEAT)
+        due = self.role.due()
+        return beat if due is None or due > beat else due
 
     def _ask_for_news(self) -> None:
         """Have the thread look at sockets whose descriptors do not tell any more what has come while they were used."""
@@ -396,14 +403,17 @@ class Driver:
             if turn and end.frames + end.longest < FRAMES and not end.is_readable():
                 end.news = False
                 return
+            peer = end.peer
             try:
-                frame = socket.recv(NOBLOCK, copy=False)
+                if end.binds:
+                    peer = _new(Peer, (end.number, socket.recv(NOBLOCK)))
+                    frame = socket.recv(copy=False)
+                else:
+                    frame = socket.recv(NOBLOCK, copy=False)
             except zmq.Again:
                 end.news, end.frames = False, 0
                 return
-            frames, peer = [frame], end.peer
-            if end.binds:
-                frames, peer = [], Peer(end.number, frame.bytes)
+            frames = [frame]
             # What `recv_multipart` does, without asking the socket for each part.
             while frame.more:
                 frame = socket.recv(copy=False)
@@ -426,10 +436,10 @@ class Driver:
     def _letters(self) -> list[tuple[Any, Message]]:
         """Everything in the outboxes."""
         letters: list[tuple[Any, Message]] = []
-        for box in (self.consumer, self.producer):
-            if box is not None:
-                letters.extend(box.outbox)
-                box.outbox.clear()
+        for outbox in self._outboxes:
+            if outbox:
+                letters.extend(outbox)
+                outbox.clear()
         return letters
 
     def _send_letters(self, letters: list[tuple[Any, Message]]) -> None:
@@ -467,7 +477,8 @@ class Driver:
             self._unreachable.setdefault(peer, time.monotonic())
             return False
         end.cut = False
-        self._unreachable.pop(peer, None)
+        if self._unreachable:
+            self._unreachable.pop(peer, None)
         return True
 
     def _lose_unreachable(self, now: float) -> None:
@@ -483,8 +494,9 @@ class Driver:
         now = time.monotonic()
         to: Any
         with self.lock:
-            for peer in [peer for peer, until in self._blocked.items() if until <= now]:
-                del self._blocked[peer]
+            if self._blocked:
+                for peer in [peer for peer, until in self._blocked.items() if until <= now]:
+                    del self._blocked[peer]
             found = producer.pick(self._blocked, now)
         for _ in range(TURN):
             if found is None:
@@ -497,8 +509,8 @@ class Driver:
                     if producer.unsent == LOW:
                         self.room.notify()
                 else:
-                    self._blocked[to] = time.monotonic() + AGAIN
-                found = producer.pick(self._blocked, time.monotonic())
+                    self._blocked[to] = now + AGAIN
+                found = producer.pick(self._blocked, now)
             if sent:
                 self.sent_items += 1
                 self.sent_bytes += data.item.nbytes

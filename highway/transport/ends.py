@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import zmq
+from zmq.backend import zmq_poll
 
 from highway.transport.addresses import Address
 from highway.transport.security import Security
@@ -12,8 +13,8 @@ from highway.transport.sockets import Socket, bind, connect
 
 __all__ = ["End", "Peer", "Place"]
 
-# Plain numbers, as zmq's flags take long to be compared.
-EVENTS, READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
+# A plain number, as zmq's flags take long to be compared.
+READABLE = int(zmq.POLLIN)
 
 
 class Peer(NamedTuple):
@@ -68,4 +69,5 @@ class End:
     def is_readable(self) -> bool:
         """Whether there is a message."""
         assert self.socket is not None
-        return bool(int(self.socket.get(EVENTS)) & READABLE)
+        # Not by the option EVENTS: pyzmq looks up in Python what kind an option is of.
+        return bool(zmq_poll([(self.socket, READABLE)], 0))

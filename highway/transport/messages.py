@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ __all__ = [
     "Refusal",
     "State",
 ]
+
+
+_nbytes = attrgetter("nbytes")
 
 
 class Key(NamedTuple):
@@ -73,7 +77,7 @@ class Item(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return sum(array.nbytes for array in self.arrays)
+        return sum(map(_nbytes, self.arrays))
 
 
 class Progress(NamedTuple):

@@ -36,6 +36,8 @@ from highway.transport.messages import (
 
 __all__ = ["Producer"]
 
+# As `Data(...)` does, without calling a function of Python: there is one of these a batch.
+_new = tuple.__new__
 # Seconds after which a peer may have ended since.
 JUST_NOW = 0.05
 # Longest that a suspect waits, as a multiple of the time between two PING; how long is left to chance.
@@ -145,6 +147,11 @@ class Producer:
         if self._suspects:
             waiting -= sum(key in self._entries and self._entries[key].queued for key in {*self._suspects})
         return waiting
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `pick` may find something."""
+        return bool(self._queue or self._suspects)
 
     def greet(self, peer: Peer) -> None:
         """Speak to a peer that has not spoken: one that this side connects to."""
@@ -326,7 +333,7 @@ class Producer:
         """
         if now is not None:
             self._now = now
-        suspect = _lowest(self._suspects, self._entries)
+        suspect = _lowest(self._suspects, self._entries) if self._suspects else None
         if suspect is not None:
             if self._quarantine is None:
                 self._quarantine = min(
@@ -364,7 +371,7 @@ class Producer:
         entry = self._entries[key]
         _, world, fingerprint, item = entry.produced
         suspect = entry.deaths >= self._timing.suspect
-        return Data(out.session, out.link, out.high + 1, key, world, fingerprint, item, suspect)
+        return _new(Data, (out.session, out.link, out.high + 1, key, world, fingerprint, item, suspect))
 
     def commit(self, peer: Peer, data: Data) -> None:
         """Count what `pick` gave as sent."""

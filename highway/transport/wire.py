@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from highway._core import wire
-from highway._core.wire import Unfit, check_list, check_text, check_token, check_whole
+from highway._core.wire import Unfit, check_data, check_list, check_sizes, check_text, check_token, check_whole
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
 from highway.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 from highway.transport.messages import (
@@ -46,7 +46,7 @@ __all__ = [
     "encode_msgpack_numpy",
 ]
 
-MAX_FRAMES = 1025
+MAX_FRAMES: int = wire.MAX_FRAMES
 """Of a message, the header among them."""
 MAX_FRAME_BYTES = 256 << 20
 """The sockets take no larger frame."""
@@ -102,10 +102,13 @@ def encode(
         form.check(fields)
     except Unfit as error:
         raise ArgumentError(f"encode: {form.name}: {error}") from None
-    if not isinstance(message, Data):
-        return _within([wire.pack_header([form.code, *fields])], limit, frame_limit)
-    table, frames = _described(message.item)
-    return _within([wire.pack_header([form.code, *fields, table]), *frames], limit, frame_limit)
+    arrays: list[NDArray[Any]] = []
+    if isinstance(message, Data):
+        table, arrays = wire.describe(message.item.arrays)
+        fields.append(table)
+    frames = [wire.pack_header([form.code, *fields]), *arrays]
+    check_sizes(frames, limit, frame_limit)
+    return frames
 
 
 def check(item: Item) -> None:
@@ -115,39 +118,14 @@ def check(item: Item) -> None:
     ------
     ContractError, MessageTooLargeError
     """
-    table, frames = _described(item)
+    table, frames = wire.describe(item.arrays)
     header = wire.pack_header([item.meta, table])
     if len(header) > wire.MAX_HEADER_BYTES - MAX_KEY_BYTES:
         raise MessageTooLargeError(
             f"what a batch says beside its arrays is {len(header)} bytes; expected "
             f"{wire.MAX_HEADER_BYTES - MAX_KEY_BYTES} or fewer, send what is large as an array"
         )
-    _within([header, *frames], MAX_MESSAGE_BYTES - MAX_KEY_BYTES, MAX_FRAME_BYTES)
-
-
-def _described(item: Item) -> tuple[list[list[Any]], list[NDArray[Any]]]:
-    if len(item.arrays) >= MAX_FRAMES:
-        raise MessageTooLargeError(
-            f"a batch has {len(item.arrays)} arrays; expected {MAX_FRAMES - 1} or fewer, join some of them"
-        )
-    return wire.describe(item.arrays)
-
-
-def _within(frames: list[bytes | NDArray[Any]], limit: int, frame_limit: int) -> list[bytes | NDArray[Any]]:
-    total = 0
-    for number, frame in enumerate(frames):
-        size = len(frame) if isinstance(frame, bytes) else frame.nbytes
-        total += size
-        if size > frame_limit:
-            what = f"field {number - 1}" if number else "the header"
-            raise MessageTooLargeError(
-                f"{what} of a batch has {size} bytes; expected {frame_limit} or fewer, use smaller batches"
-            )
-    if total > limit:
-        raise MessageTooLargeError(
-            f"a batch has {total} bytes; expected {limit} or fewer in one message, use smaller batches"
-        )
-    return frames
+    check_sizes([header, *frames], MAX_MESSAGE_BYTES - MAX_KEY_BYTES, MAX_FRAME_BYTES)
 
 
 def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYTES) -> Message:
@@ -243,19 +221,7 @@ def _take_data(message: Data) -> list[Any]:
 
 
 def _check_data(fields: list[Any]) -> None:
-    session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
-    check_token("session", session)
-    check_token("link", link)
-    check_whole("lsn", lsn, 1)
-    check_whole("epoch", epoch, 0)
-    check_whole("seq", seq, 0)
-    check_whole("world", world, 1, MAX_LIST)
-    check_whole("stream", stream, 0, world - 1)
-    check_text("fingerprint", fingerprint)
-    check_whole("kind", kind, 0, len(_KINDS) - 1)
-    check_list("meta", meta)
-    if type(suspect) is not bool:
-        raise Unfit(f"suspect is {wire.shown(suspect)}; expected True or False")
+    check_data(fields, MAX_LIST, len(_KINDS))
 
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
