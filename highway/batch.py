@@ -125,6 +125,7 @@ class Batch:
         self.seq = seq
         self.applied = applied
         self._indices = None if indices is None else _as_indices(indices)
+        self.offsets = None if offsets is None else _as_offsets(offsets)
         self.keys = None if keys is None else list(keys)
         if self.keys is not None and len(self.keys) != self.size:
             raise ArgumentError(
@@ -135,7 +136,6 @@ class Batch:
                 f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra"
             )
         self.ragged = frozenset(ragged)
-        self.offsets = None if offsets is None else _as_offsets(offsets)
         if self.ragged or self.offsets is not None:
             self._check_ragged()
 
@@ -171,8 +171,8 @@ class Batch:
         """Number of samples: as many as there are indices, or else as offsets, or the length of the first field."""
         if self._indices is not None:
             return len(self._indices)
-        if getattr(self, "offsets", None) is not None:
-            return len(self.offsets) - 1  # type: ignore[arg-type]
+        if self.offsets is not None:
+            return len(self.offsets) - 1
         for array in self.fields.values():
             return len(array) if array.ndim else 0
         return 0
@@ -180,7 +180,13 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes of all fields and extras, and of the files in them that are objects of bytes."""
-        return sum(map(_nbytes, (*self.fields.values(), *self.extras.values())))
+        total = 0
+        for arrays in (self.fields, self.extras):
+            for array in arrays.values():
+                total += array.nbytes
+                if array.dtype.hasobject:
+                    total += sum(len(file) for file in array.flat if isinstance(file, bytes))
+        return total
 
     def rows_of(self, name: str, i: int) -> NDArray[Any]:
         """What sample `i` has of a field: its rows of a ragged one, else its element."""
@@ -421,11 +427,6 @@ def is_field_name(name: object) -> bool:
     if not isinstance(name, str) or name in _TAKEN:
         return False
     return name.isidentifier() and name[0] != "_" and not iskeyword(name)
-
-
-def _nbytes(array: NDArray[Any]) -> int:
-    files = (len(file) for file in array.flat if isinstance(file, bytes)) if array.dtype == object else ()
-    return array.nbytes + sum(files)
 
 
 def _rows(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

@@ -457,9 +457,8 @@ class Pipeline:
 
     def _begin(self) -> None:
         """Somebody asks for batches: from now on no state can be loaded."""
-        if not self._begun:
-            with self._loading:
-                self._begun = True
+        with self._loading:
+            self._begun = True
 
     def _current_epoch(self, length: int) -> tuple[int, bool]:
         """Epoch of the next batch, as far as is known, and whether some of its batches were taken.
@@ -477,7 +476,8 @@ class Pipeline:
 
     def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
         """The next batch to be handed out, of those with tickets below `before`."""
-        self._begin()
+        if not self._begun:
+            self._begin()
         batch: Batch | None
         if self._follower is None:
             batch = self._last.get(block, timeout, before)[1]

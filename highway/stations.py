@@ -436,7 +436,7 @@ class SourceStation(Station):
             began = clock()
             try:
                 batch = load(task)
-                if batch is not None:
+                if batch is not None and type(batch) is not Batch:
                     self.check(batch, "load")
             except failing as error:
                 put(ticket, Failure(error, self.name), 0)
@@ -500,7 +500,7 @@ class StageStation(Station):
             began = clock()
             try:
                 result = process(batch)
-                if result is not None:
+                if result is not None and type(result) is not Batch:
                     self.check(result, "process")
             except failing as error:
                 put(ticket, Failure(error, self.name), 0)

@@ -505,15 +505,13 @@ class Driver:
             sent = self._send(to, data)
             with self.lock:
                 if sent:
-                    producer.commit(to, data)
+                    self.sent_items += 1
+                    self.sent_bytes += producer.commit(to, data)
                     if producer.unsent == LOW:
                         self.room.notify()
                 else:
                     self._blocked[to] = now + AGAIN
                 found = producer.pick(self._blocked, now)
-            if sent:
-                self.sent_items += 1
-                self.sent_bytes += data.item.nbytes
         if found is not None:
             self.wake()
 

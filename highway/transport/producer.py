@@ -373,8 +373,8 @@ class Producer:
         suspect = entry.deaths >= self._timing.suspect
         return _new(Data, (out.session, out.link, out.high + 1, key, world, fingerprint, item, suspect))
 
-    def commit(self, peer: Peer, data: Data) -> None:
-        """Count what `pick` gave as sent."""
+    def commit(self, peer: Peer, data: Data) -> int:
+        """Count what `pick` gave as sent; its bytes."""
         out, entry = self.links[peer], self._entries[data.key]
         out.high = data.lsn
         out.in_flight[data.lsn] = data.key, entry.nbytes
@@ -382,6 +382,7 @@ class Producer:
         self._turn += 1
         out.turn = self._turn
         entry.queued = False
+        return entry.nbytes
 
 
 def _lowest(heap: list[Key], entries: dict[Key, _Entry]) -> Key | None:

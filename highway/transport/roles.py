@@ -159,8 +159,9 @@ class DataMachine:
 
     def made(self, key: Key, item: Item) -> None:
         """Hand in a batch that was asked for."""
-        if item.nbytes:
-            self._nbytes += (item.nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
+        nbytes = item.nbytes
+        if nbytes:
+            self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
         self.producer.offer(Produced(key, self._world, self._fingerprint, item))
 
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from highway._core import wire
-from highway._core.wire import Unfit, check_data, check_list, check_sizes, check_text, check_token, check_whole
+from highway._core.wire import (
+    Unfit,
+    check_data,
+    check_list,
+    check_sizes,
+    check_text,
+    check_token,
+    check_whole,
+)
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
 from highway.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 from highway.transport.messages import (

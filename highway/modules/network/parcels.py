@@ -23,6 +23,7 @@ MOST_TEXT = 4096
 MOST_BYTES = 12_000
 
 
+_TEXTS = {str}
 _numbers = itertools.count(1)
 
 
@@ -91,20 +92,24 @@ def to_batch(item: Item) -> Batch:
         extra_names, has_offsets, ragged = more or ([], False, [])
         listed: object
         for listed in (names, extra_names, ragged):
-            if not (isinstance(listed, (list, tuple)) and all(isinstance(name, str) for name in listed)):
+            if not isinstance(listed, (list, tuple)) or not {*map(type, listed)} <= _TEXTS:
                 raise ProtocolError("a batch has something else where the names of its fields should be")
         if len({*names, *extra_names}) != len(names) + len(extra_names):
             raise ProtocolError("a batch has several fields of one name")
-        arrays = list(item.arrays)
-        fields = {name: arrays.pop(0) for name in names}
-        indices = arrays.pop(0) if has_indices else None
-        keys = _unpacked(arrays.pop(0), arrays.pop(0)) if has_keys else None
-        extras = {name: arrays.pop(0) for name in extra_names}
-        offsets = arrays.pop(0) if has_offsets else None
+        numbers = (epoch, applied) if seq is None else (epoch, applied, seq)
+        if {*map(type, numbers)} != {int} or not 0 <= min(numbers) <= max(numbers) < 2**63:
+            raise ProtocolError("a batch has something else where its numbers should be")
+        count = len(names) + bool(has_indices) + 2 * bool(has_keys) + len(extra_names) + bool(has_offsets)
+        if len(item.arrays) != count:
+            raise ProtocolError(f"a batch has {len(item.arrays)} arrays; expected {count}, as it says")
+        arrays = iter(item.arrays)
+        fields = dict(zip(names, arrays, strict=False))
+        indices = next(arrays) if has_indices else None
+        keys = _unpacked(next(arrays), next(arrays)) if has_keys else None
+        extras = dict(zip(extra_names, arrays, strict=False))
+        offsets = next(arrays) if has_offsets else None
         if offsets is not None and offsets.dtype != np.int64:
             raise ProtocolError(f"a batch has offsets of {offsets.dtype}; expected int64")
-        if arrays or not (_counts(epoch) and _counts(applied) and (seq is None or _counts(seq))):
-            raise ProtocolError(f"{len(arrays)} arrays of a batch are no fields, or it has no number")
         return Batch(
             fields,
             epoch=epoch,
@@ -120,10 +125,6 @@ def to_batch(item: Item) -> Batch:
         raise
     except (HighwayError, ValueError, TypeError, IndexError) as error:
         raise ProtocolError(f"an item does not describe a batch: {error}") from None
-
-
-def _counts(number: object) -> bool:
-    return type(number) is int and 0 <= number < 2**63
 
 
 def _described(failure: Failure) -> list[str]:

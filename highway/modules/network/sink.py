@@ -136,7 +136,8 @@ class ZMQSink(Outlet):
         return self._open_way.identity(ticket)
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        self._open_way.carry(ticket, outcome)
+        assert self._way is not None
+        self._way.carry(ticket, outcome)
 
     def end_tasks(self) -> None:
         self._open_way.end_tasks()

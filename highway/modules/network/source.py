@@ -200,7 +200,7 @@ class ZMQSource(Source):
         return None
 
     def delivered(self, ticket: int) -> bool:
-        way = self._open_way
+        way = self._way
         return way.delivered(ticket) if isinstance(way, TrainerWay) else True
 
     def end_tasks(self) -> None:
