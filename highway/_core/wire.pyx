@@ -178,7 +178,14 @@ def check_list(str name, value):
     return value
 
 
-def check_data(list fields not None, long long most_streams, int kinds):
+def check_numbers(str name, value, lowest, highest):
+    """The value; raise `Unfit` unless it is a list of int within limits, and not too long."""
+    for number in check_list(name, value):
+        check_whole(f"a number in {name}", number, lowest, highest)
+    return value
+
+
+def check_data(list fields not None, int kinds):
     """Raise `Unfit` unless the fields are those of a DATA message, whose item is one of so many kinds."""
     session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
     check_token("session", session)
@@ -186,7 +193,7 @@ def check_data(list fields not None, long long most_streams, int kinds):
     check_whole("lsn", lsn, 1)
     check_whole("epoch", epoch, 0)
     check_whole("seq", seq, 0)
-    check_whole("world", world, 1, most_streams)
+    check_whole("world", world, 1, LIST)
     check_whole("stream", stream, 0, world - 1)
     check_text("fingerprint", fingerprint)
     check_whole("kind", kind, 0, kinds - 1)

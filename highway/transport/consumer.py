@@ -261,7 +261,7 @@ class Consumer:
                 if peer not in self._greeted and not self.links[peer].gone:
                     del self.links[peer]
             self.ready()
-        elif self._told is not self.cursor and (self.tells_at <= now or self._moved_far):
+        elif self._told is not self.cursor and (self.tells_at <= now or self._moved_far()):
             # Producers may go ahead of it by some windows only.
             self._told_at = now
             self.ready()
@@ -271,7 +271,6 @@ class Consumer:
         """When `tick` would tell a cursor that has moved a little."""
         return self._told_at + self._timing.cursor_delay
 
-    @property
     def _moved_far(self) -> bool:
         """Whether a window was delivered, or an epoch, since the cursor was told."""
         told, cursor = self._told, self.cursor
@@ -279,7 +278,9 @@ class Consumer:
             return True
         if told.epoch != cursor.epoch or len(told.streams) != len(cursor.streams):
             return True
-        moved = sum(new.base - old.base for old, new in zip(told.streams, cursor.streams, strict=True))
+        moved = 0
+        for old, new in zip(told.streams, cursor.streams, strict=True):
+            moved += new.base - old.base
         return moved >= self.window
 
     def repeats(self, now: float) -> bool:

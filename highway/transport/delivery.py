@@ -43,6 +43,8 @@ class Feed:
 
     Attributes
     ----------
+    base : Key
+        The first item that is not delivered.
     total : int or None
         Number of batches of all epochs; known once the source has come to its end.
     """
@@ -53,12 +55,7 @@ class Feed:
         self.total: int | None = None
         self._cursor = Cursor(0)
         self._next: Key | None = Key(0, 0, stream)
-
-    @property
-    def base(self) -> Key:
-        """The first item that is not delivered."""
-        cursor = self._cursor
-        return Key(cursor.epoch, cursor.streams[self.stream].base if cursor.streams else 0, self.stream)
+        self.base = Key(0, 0, stream)
 
     def counted(self, cursor: Cursor) -> int:
         """How many batches there must be, since a cursor counts the last of them, or all of its epoch before."""
@@ -72,14 +69,18 @@ class Feed:
 
     def seek(self, cursor: Cursor) -> None:
         """Go back, or on, to exactly what the cursor lacks."""
-        self._cursor = cursor
+        self._take(cursor)
         self._next = self.base
 
     def update(self, cursor: Cursor) -> None:
         """Take in what was delivered since."""
-        self._cursor = cursor
+        self._take(cursor)
         if self._next is not None:
             self._next = max(self._next, self.base)
+
+    def _take(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self.base = Key(cursor.epoch, cursor.streams[self.stream].base if cursor.streams else 0, self.stream)
 
     def next(self, horizon: int) -> Wanted | None:
         """The next item; None where there is none, or none within the horizon.

@@ -511,7 +511,7 @@ class Driver:
                         self.room.notify()
                 else:
                     self._blocked[to] = now + AGAIN
-                found = producer.pick(self._blocked, now)
+                found = producer.pick(self._blocked, now) if producer.has_work else None
         if found is not None:
             self.wake()
 

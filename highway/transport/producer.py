@@ -382,6 +382,10 @@ class Producer:
         self._turn += 1
         out.turn = self._turn
         entry.queued = False
+        # Mostly `pick` is not asked in vain then.
+        for heap in (self._queue, self._suspects):
+            if heap and heap[0] == data.key:
+                heapq.heappop(heap)
         return entry.nbytes
 
 

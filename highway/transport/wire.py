@@ -7,6 +7,7 @@ message and its fields. Each array of a `Data` message follows in a frame of its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from highway._core.wire import (
     Unfit,
     check_data,
     check_list,
+    check_numbers,
     check_sizes,
     check_text,
     check_token,
@@ -114,7 +116,7 @@ def encode(
     if isinstance(message, Data):
         table, arrays = wire.describe(message.item.arrays)
         fields.append(table)
-    frames = [wire.pack_header([form.code, *fields]), *arrays]
+    frames: list[bytes | NDArray[Any]] = [wire.pack_header([form.code, *fields]), *arrays]
     check_sizes(frames, limit, frame_limit)
     return frames
 
@@ -177,13 +179,6 @@ def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYT
     return form.build(fields, arrays)
 
 
-def _numbers(name: str, value: object, lowest: int, highest: int) -> list[int]:
-    numbers = check_list(name, value)
-    for number in numbers:
-        check_whole(f"a number in {name}", number, lowest, highest)
-    return numbers
-
-
 def _take_ready(message: Ready) -> list[Any]:
     session, window, window_bytes, cursor, version = message
     streams = [[base, list(beyond)] for base, beyond in cursor.streams]
@@ -207,7 +202,7 @@ def _check_ready(fields: list[Any]) -> None:
         base, beyond = progress
         check_whole("base", base, 0)
         last = base
-        for number in _numbers("beyond", beyond, 0, _LARGEST):
+        for number in check_numbers("beyond", beyond, 0, _LARGEST):
             if number <= last:
                 raise Unfit(
                     f"beyond has {number} after {last}; expected numbers that ascend from above the base"
@@ -226,10 +221,6 @@ def _build_ready(fields: list[Any], arrays: list[NDArray[Any]]) -> Ready:
 def _take_data(message: Data) -> list[Any]:
     session, link, lsn, key, world, fingerprint, item, suspect = message
     return [session, link, lsn, *key, world, fingerprint, int(item.kind), item.meta, suspect]
-
-
-def _check_data(fields: list[Any]) -> None:
-    check_data(fields, MAX_LIST, len(_KINDS))
 
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
@@ -260,8 +251,8 @@ def _check_state(fields: list[Any]) -> None:
     link, upto, pending, missing = fields
     check_token("link", link)
     check_whole("upto", upto, 0)
-    _numbers("pending", pending, 1, upto)
-    _numbers("missing", missing, 1, upto)
+    check_numbers("pending", pending, 1, upto)
+    check_numbers("missing", missing, 1, upto)
     if len({*pending, *missing}) != len(pending) + len(missing):
         raise Unfit("pending and missing have a number twice; expected each once")
 
@@ -306,7 +297,7 @@ class _Form(NamedTuple):
 _FORM_OF: dict[type[Message], _Form] = {
     Ready: _Form("READY", 1, 5, _take_ready, _check_ready, _build_ready),
     # The table of arrays comes after its fields.
-    Data: _Form("DATA", 2, 11, _take_data, _check_data, _build_data),
+    Data: _Form("DATA", 2, 11, _take_data, partial(check_data, kinds=len(_KINDS)), _build_data),
     Ping: _Form("PING", 3, 5, list, _check_ping, lambda fields, arrays: Ping(*fields)),
     State: _Form(
         "STATE",
