@@ -6,6 +6,7 @@ import gc
 import math
 import random
 import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -665,6 +666,48 @@ def test_control_c_ends_the_wait_and_loses_nothing():
     assert queue.get() == (0, "item 0")
     put(queue, 1)
     assert queue.get() == (1, "item 1")
+
+
+FORKED = """
+import os, signal, threading, time
+from highway._core.queue import BatchQueue
+
+def interrupt(queue):
+    while not queue.measures()["getting"]:
+        time.sleep(0)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def fork():
+    child = os.fork()
+    if child:
+        status[:] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+        return
+    queue = BatchQueue(1)
+    threading.Thread(target=interrupt, args=(queue,), daemon=True).start()
+    try:
+        queue.get(timeout=20)
+    except KeyboardInterrupt:
+        os._exit(7)
+    os._exit(8)
+
+status = []
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+print(status)
+"""
+
+
+def test_control_c_ends_the_wait_in_a_child_that_another_thread_forked():
+    """What forks is the main thread of the child."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.stdout, done.stderr) == ("[7]\n", "")
 
 
 # Measures

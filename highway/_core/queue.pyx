@@ -10,10 +10,12 @@ and never while Python code runs; waiting happens without Python's lock.
 """
 
 import math
+import os
 import threading
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport calloc, free
 
@@ -110,8 +112,19 @@ cdef double SLICE = 0.05
 cdef double LONGEST = 1e9
 
 
+cdef unsigned long main_thread = threading.main_thread().ident
+
+
+def begin_child():
+    global main_thread
+    main_thread = PyThread_get_thread_ident()
+
+
+os.register_at_fork(after_in_child=begin_child)
+
+
 cdef bint on_main_thread():
-    return threading.get_ident() == threading.main_thread().ident
+    return PyThread_get_thread_ident() == main_thread
 
 
 cdef class BatchQueue:

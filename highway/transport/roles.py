@@ -76,8 +76,10 @@ class DataMachine:
     @property
     def horizon(self) -> int:
         """Items after the first that is not delivered that may be on their way (rule 3)."""
-        links = self.producer.links.values()
-        most = 16 + 2 * sum(link.window for link in links)
+        links = self.producer.links
+        most = 16
+        for link in links.values():
+            most += 2 * link.window
         if self._nbytes:
             most = min(most, max(2 + 2 * len(links), int(HORIZON_BYTES / self._nbytes)))
         return most

@@ -133,7 +133,8 @@ class ZMQSink(Outlet):
         return way.tasks() if isinstance(way, WorkerWay) else way.tasks_of(source, length)
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        return self._open_way.identity(ticket)
+        assert self._way is not None
+        return self._way.identity(ticket)
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
         assert self._way is not None
