@@ -8,7 +8,7 @@ core, with one thread, and gives a batch of results that is in one piece; memory
 pictures. What is random is drawn for each picture, in the time that is measured. Before that, results are compared
 with Highway's: on average they are a few levels apart at most (0 for what moves whole pixels). Who defines a
 transform in another way has to change the pictures at least half as much. Then all are measured in turns, and the
-median of the rounds counts.
+median of the rounds counts. Chains of colours and their parts take turns batch by batch.
 
 highway         Augmentations([transform]).process(batch)
 opencv          cv2's functions image by image, or NumPy where that is all it takes; numbers drawn by NumPy
@@ -55,8 +55,12 @@ PEERS = {
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """Settings of the C library with which memory of large arrays is used again, instead of being asked for each time."""
 
+CHAINED = 30
+"""Turns of a round in which chains and their parts are measured, one batch each: ratios of times so close are steady
+where the speed of the machine is not."""
+
 Times = dict[tuple[str, str, str], list[float]]
-"""Seconds of each round, by job, participant and way."""
+"""Seconds of each round, or turn, by job, participant and way."""
 
 
 class Server:
@@ -235,17 +239,13 @@ def compare(running: list[Participant], size: int, chosen: list[str], folder: Pa
         raise SystemExit("Results are not alike:\n" + "\n".join(wrong))
 
 
-def measure(running: list[Participant], names: list[str], rounds: int, seconds: float) -> Times:
-    """All ways of all participants, in turns."""
-    times: Times = {}
-    for number in range(rounds):
-        for name in names:
-            for one in running:
-                for way in one.ways.get(name, {}):
-                    found = one.ask(job=name, way=way, enough=seconds)
-                    times.setdefault((name, one.name, way), []).append(found)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-    return times
+def measure(running: list[Participant], names: list[str], seconds: float, times: Times) -> None:
+    """All ways of all participants, one after the other."""
+    for name in names:
+        for one in running:
+            for way in one.ways.get(name, {}):
+                found = one.ask(job=name, way=way, enough=seconds)
+                times.setdefault((name, one.name, way), []).append(found)
 
 
 class Line:
@@ -490,7 +490,12 @@ def everybody(options: argparse.Namespace) -> tuple[str, Times, list[str], dict[
         running = [Participant(name, python, folder) for name, python in pythons.items()]
         compare(running, options.size, names, folder)
     chained = [] if options.only else [name for name in running[0].ways if name not in shown]
-    times = measure(running, [*names, *chained], options.rounds, options.seconds)
+    times: Times = {}
+    for number in range(options.rounds):
+        measure(running, names, options.seconds, times)
+        for _ in range(CHAINED):
+            measure(running[:1], chained, 0, times)
+        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
     for one in running:
         one.close()
     versions = {one.name: one.version for one in running}
