@@ -14,7 +14,7 @@ from highway.transport import driver
 from highway.transport.addresses import parse
 from highway.transport.driver import Driver
 from highway.transport.ends import Peer, Place
-from highway.transport.link import BYE, NO_LINK, Produced
+from highway.transport.link import BYE, NO_LINK
 from highway.transport.messages import Bye, Cursor, Data, Item, Key, Kind, Ready, State
 from highway.transport.producer import Producer
 from highway.transport.security import Security
@@ -168,7 +168,7 @@ def asked(made, caller):
 
 def offered(one, seq, *arrays):
     with one.lock:
-        one.producer.offer(Produced(Key(0, seq, 0), 1, "", Item(Kind.BATCH, [], arrays)))
+        one.producer.offer(Key(0, seq, 0), 1, "", Item(Kind.BATCH, [], arrays))
 
 
 def came(caller):

@@ -6,7 +6,7 @@ import pytest
 from highway.errors import StateMismatchError, SupersededError
 from highway.transport.consumer import Consumer
 from highway.transport.delivery import Delivery, Feed
-from highway.transport.link import Produced, Timing, delivered, merged
+from highway.transport.link import Timing, delivered, merged
 from highway.transport.messages import (
     Bye,
     Cursor,
@@ -39,7 +39,7 @@ class Counting:
 
 
 def produced(seq, item=BATCH):
-    return Produced(Key(0, seq, 0), 1, "data", item)
+    return Key(0, seq, 0), 1, "data", item
 
 
 BEGINNING = Cursor(1)
@@ -72,7 +72,7 @@ def producer_with(*seqs, **arguments):
     made = Producer(Counting(), **arguments)
     made.receive("c", ready(), 0.0)
     for seq in seqs:
-        made.offer(produced(seq))
+        made.offer(*produced(seq))
     return made
 
 
@@ -91,12 +91,12 @@ def test_window_counts_items_and_bytes_but_one_always_goes():
     producer = Producer(Counting())
     producer.receive("c", ready(window_bytes=25), 0.0)
     for seq in range(4):
-        producer.offer(produced(seq))
+        producer.offer(*produced(seq))
     assert len(send_all(producer)) == 2
     producer = Producer(Counting())
     producer.receive("c", ready(window_bytes=1), 0.0)
-    producer.offer(produced(0))
-    producer.offer(produced(1))
+    producer.offer(*produced(0))
+    producer.offer(*produced(1))
     assert len(send_all(producer)) == 1
 
 
@@ -109,7 +109,7 @@ def test_whoever_has_fewest_gets_the_next():
     link = producer.links["c"].link
     producer.receive("c", State(link, 3, (), ()), 0.0)
     for seq in range(6, 9):
-        producer.offer(produced(seq))
+        producer.offer(*produced(seq))
     assert [peer for peer, _ in send_all(producer)] == ["c"] * 3
 
 
@@ -182,7 +182,7 @@ def test_who_knows_an_older_generation_only_is_told_of_the_end_too():
 def test_what_the_cursor_counts_is_not_taken():
     producer = Producer(Counting())
     producer.receive("c", ready(cursor=Cursor(1, 0, (Progress(2, (4,)),))), 0.0)
-    assert [producer.offer(produced(seq)) for seq in range(6)] == [False, False, True, True, False, True]
+    assert [producer.offer(*produced(seq)) for seq in range(6)] == [False, False, True, True, False, True]
 
 
 def test_silent_peer_is_dead_and_what_it_had_is_sent_to_another():
@@ -230,14 +230,14 @@ def test_others_go_to_a_worker_while_a_suspect_waits_and_not_while_it_holds_that
         send_all(producer)
         producer.lose("c")
     producer.receive("c", ready(b"last" * 4), 10.0)
-    producer.offer(produced(1))
+    producer.offer(*produced(1))
     assert [data.key.seq for _, data in send_all(producer)] == [1]
     out = producer.links["c"]
     producer.receive("c", State(out.link, 1, (), ()), 10.1)
     producer.receive("c", ready(b"last" * 4), 14.0)
     assert [data.key.seq for _, data in send_all(producer)] == [0]
     producer.receive("c", State(out.link, 2, (), (2,)), 14.1)
-    producer.offer(produced(2))
+    producer.offer(*produced(2))
     assert send_all(producer) == []
     assert producer.unsent == 1
 

@@ -39,7 +39,7 @@ BROKEN = {
         "self._suspects if entry.deaths >= self._timing.suspect else",
         "",
     ),
-    "7, one suspect at a time": ("consumer", "if self._suspect in self._held:", "if False:"),
+    "7, one suspect at a time": ("consumer", "if self._suspect in self.held:", "if False:"),
     "9, gaps are missing": ("consumer", "incoming.missing.update(range(incoming.upto + 1, lsn))", "pass"),
     "9, a ping tells of gaps": (
         "consumer",

@@ -63,6 +63,8 @@ class Consumer:
         Whether an item is not wanted again.
     duplicates : int
         Items that came again.
+    held : dict of Key to list of (peer, link, lsn)
+        Items that were received in this session and are not done, and which messages brought them.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Consumer:
         self.arrivals: deque[Data] = deque()
         self.refusals: deque[Refusal] = deque()
         self.cursor: Cursor | None = None
-        self.knows: Callable[[Key], bool] = lambda key: False
+        self.knows: Callable[[Key], bool] = frozenset[Key]().__contains__
         self.duplicates = 0
         self.session = random(16)
         self.links: dict[Peer, _Incoming] = {}
@@ -90,19 +92,9 @@ class Consumer:
         self._told: Cursor | None = None
         self._told_at = -1e9
         self._greeted: set[Peer] = set()
-        # Which messages brought an item that is not done.
-        self._held: dict[Key, list[tuple[Peer, bytes, int]]] = {}
+        self.held: dict[Key, list[tuple[Peer, bytes, int]]] = {}
         self._suspect: Key | None = None
         self._readied = -1e9
-
-    def holds(self, key: Key) -> bool:
-        """Whether the item was received in this session, and is not done."""
-        return key in self._held
-
-    @property
-    def held(self) -> int:
-        """Number of items that are here and not done."""
-        return len(self._held)
 
     def greet(self, peer: Peer, now: float) -> None:
         """Speak to a peer that has not spoken: one that this side connects to."""
@@ -118,7 +110,7 @@ class Consumer:
 
     def _forget(self) -> None:
         self.session = self._random(16)
-        self._held.clear()
+        self.held.clear()
         self.arrivals.clear()
         for peer, incoming in self.links.items():
             self.links[peer] = _Incoming(incoming.heard, reports=incoming.reports, gone=incoming.gone)
@@ -186,21 +178,21 @@ class Consumer:
             incoming.missing.update(range(incoming.upto + 1, lsn))
         incoming.upto = lsn
         if message.suspect and self._suspect != key:
-            if self._suspect in self._held:
+            if self._suspect in self.held:
                 incoming.missing.add(lsn)
                 self._state(peer, incoming)
                 return
             self._suspect = key
         incoming.pending[lsn] = key
         token = (peer, incoming.link, lsn)
-        if key in self._held:
+        if key in self.held:
             self.duplicates += 1
-            self._held[key].append(token)
+            self.held[key].append(token)
         elif self.knows(key):
             self.duplicates += 1
             self._ack(token, now)
         else:
-            self._held[key] = [token]
+            self.held[key] = [token]
             self.arrivals.append(message)
 
     def _ping(self, peer: Peer, incoming: _Incoming, message: Ping) -> None:
@@ -222,7 +214,7 @@ class Consumer:
 
     def done(self, key: Key, now: float) -> bool:
         """Acknowledge an item; False where it is none of this session."""
-        tokens = self._held.pop(key, ())
+        tokens = self.held.pop(key, ())
         for token in tokens:
             self._ack(token, now)
         return bool(tokens)
@@ -254,7 +246,7 @@ class Consumer:
                 or now - incoming.since >= self._timing.ack_delay
             ):
                 self._state(peer, incoming)
-        if self.repeats(now):
+        if now - self._readied >= self._timing.repeat:
             self._readied = self._told_at = now
             for peer in self.silent(now, 2 * self._timing.death):
                 # One that comes back is made known again by its PING; who took leave is remembered for it.

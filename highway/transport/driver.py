@@ -88,12 +88,18 @@ class Signal:
     ----------
     lock : RLock
         Held by the thread that waits, once; let go meanwhile.
+
+    Attributes
+    ----------
+    awaited : bool
+        Whether a thread waits; certain to who holds the lock.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._gate = threading.Lock()
         self._gate.acquire()
+        self.awaited = False
 
     def notify(self) -> None:
         """Wake the thread."""
@@ -106,11 +112,13 @@ class Signal:
 
     def wait(self, timeout: float) -> None:
         """Wait for so many seconds at most."""
+        self.awaited = True
         self._lock.release()
         try:
             self._gate.acquire(timeout=timeout)
         finally:
             self._lock.acquire()
+            self.awaited = False
 
 
 class Driver:
@@ -325,9 +333,9 @@ class Driver:
                 self.role.tick(now)
             letters = self._letters()
             self._due = self._next_tick(now)
-            # Whoever is woken in vain costs as much as a message.
-            offers = bool(arrived) and self.role.offers
-            if producer is not None and producer.unsent <= LOW:
+            # Whoever is woken in vain costs as much as a message; and who does not wait looks before it does.
+            offers = bool(arrived) and self.changed.awaited and self.role.offers
+            if producer is not None and self.room.awaited and producer.unsent <= LOW:
                 self.room.notify()
         arrived.clear()
         if letters:
@@ -507,7 +515,7 @@ class Driver:
                 if sent:
                     self.sent_items += 1
                     self.sent_bytes += producer.commit(to, data)
-                    if producer.unsent == LOW:
+                    if self.room.awaited and producer.unsent == LOW:
                         self.room.notify()
                 else:
                     self._blocked[to] = now + AGAIN

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
-from highway.transport.messages import Bye, Cursor, Item, Key, Message, Progress
+from highway.transport.messages import Bye, Cursor, Key, Message, Progress
 
 __all__ = [
     "BYE",
@@ -22,7 +22,6 @@ __all__ = [
     "TIMING",
     "CursorNews",
     "Peer",
-    "Produced",
     "Random",
     "Timing",
     "answer",
@@ -106,15 +105,6 @@ def merged(one: Cursor, other: Cursor) -> Cursor:
         beyond = sorted(seq for seq in {*mine.beyond, *theirs.beyond} if seq > base)
         streams.append(Progress(base, tuple(beyond)))
     return one._replace(streams=tuple(streams), fingerprint=one.fingerprint or other.fingerprint)
-
-
-class Produced(NamedTuple):
-    """An item with what belongs to it on its way."""
-
-    key: Key
-    world: int
-    fingerprint: str
-    item: Item
 
 
 class CursorNews(NamedTuple):

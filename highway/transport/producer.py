@@ -13,7 +13,6 @@ from highway.transport.link import (
     TIMING,
     CursorNews,
     Peer,
-    Produced,
     Random,
     Timing,
     answer,
@@ -48,7 +47,9 @@ PATIENCE = 4
 class _Entry:
     """An item that a producer holds until it is done."""
 
-    produced: Produced
+    world: int
+    fingerprint: str
+    item: Item
     nbytes: int
     deaths: int = 0
     queued: bool = True
@@ -158,12 +159,11 @@ class Producer:
         self._strangers[peer] = None
         self._ping(peer, self.reports())
 
-    def offer(self, produced: Produced) -> bool:
-        """Take an item; False for one that is held already, or that the cursor counts."""
-        key = produced.key
+    def offer(self, key: Key, world: int, fingerprint: str, item: Item) -> bool:
+        """Take an item of so many streams; False for one that is held already, or that the cursor counts."""
         if key in self._entries or (self.cursor is not None and delivered(self.cursor, key)):
             return False
-        self._entries[key] = _Entry(produced, produced.item.nbytes)
+        self._entries[key] = _Entry(world, fingerprint, item, item.nbytes)
         heapq.heappush(self._queue, key)
         return True
 
@@ -251,7 +251,8 @@ class Producer:
         pending, missing = set(message.pending), set(message.missing)
         # Rule 4.
         for lsn in [lsn for lsn in out.in_flight if lsn <= message.upto and lsn not in pending]:
-            key = self._landed(out, lsn)
+            key, nbytes = out.in_flight.pop(lsn)
+            out.nbytes -= nbytes
             if lsn in missing:
                 self._requeue(key, died=False)
                 entry = self._entries.get(key)
@@ -260,11 +261,6 @@ class Producer:
                     self._turned_away_until = now + self._timing.repeat
             else:
                 self._finish(key)
-
-    def _landed(self, out: _Outgoing, lsn: int) -> Key:
-        key, nbytes = out.in_flight.pop(lsn)
-        out.nbytes -= nbytes
-        return key
 
     def _finish(self, key: Key) -> None:
         if self._entries.pop(key, None) is not None:
@@ -279,11 +275,11 @@ class Producer:
             return
         self.resent += 1
         entry.queued = True
-        if died and entry.produced.item.kind is Kind.BATCH:
+        if died and entry.item.kind is Kind.BATCH:
             entry.deaths += 1
             if entry.deaths >= self._timing.deaths:
                 # Rule 7.
-                entry.produced = entry.produced._replace(item=_poisoned(key, entry.deaths))
+                entry.item = _poisoned(key, entry.deaths)
                 entry.nbytes = entry.deaths = 0
         heapq.heappush(self._suspects if entry.deaths >= self._timing.suspect else self._queue, key)
 
@@ -369,9 +365,18 @@ class Producer:
 
     def _data(self, out: _Outgoing, key: Key) -> Data:
         entry = self._entries[key]
-        _, world, fingerprint, item = entry.produced
         suspect = entry.deaths >= self._timing.suspect
-        return _new(Data, (out.session, out.link, out.high + 1, key, world, fingerprint, item, suspect))
+        fields = (
+            out.session,
+            out.link,
+            out.high + 1,
+            key,
+            entry.world,
+            entry.fingerprint,
+            entry.item,
+            suspect,
+        )
+        return _new(Data, fields)
 
     def commit(self, peer: Peer, data: Data) -> int:
         """Count what `pick` gave as sent; its bytes."""

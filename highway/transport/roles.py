@@ -11,7 +11,7 @@ from collections import deque
 from highway.errors import HighwayError, StateMismatchError, SupersededError
 from highway.transport.consumer import Consumer
 from highway.transport.delivery import Delivery, Feed, Wanted
-from highway.transport.link import TIMING, Peer, Produced, Random, Timing
+from highway.transport.link import TIMING, Peer, Random, Timing
 from highway.transport.messages import Cursor, Data, Item, Key, Kind, Message, Refusal
 from highway.transport.producer import Producer
 
@@ -164,7 +164,7 @@ class DataMachine:
         nbytes = item.nbytes
         if nbytes:
             self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
-        self.producer.offer(Produced(key, self._world, self._fingerprint, item))
+        self.producer.offer(key, self._world, self._fingerprint, item)
 
 
 class Worker:
@@ -281,10 +281,10 @@ class Worker:
 
     def made(self, key: Key, item: Item, now: float) -> None:
         """Hand in what became of a batch of the inbox; one that nobody waits for any more is dropped."""
-        if not self.consumer.holds(key):
+        if key not in self.consumer.held:
             return
         world, fingerprint = self._origins[key]
-        if not self.producer.offer(Produced(key, world, fingerprint, item)) and not self.producer.holds(key):
+        if not self.producer.offer(key, world, fingerprint, item) and not self.producer.holds(key):
             # The training machine has it.
             self._origins.pop(key, None)
             self.consumer.done(key, now)

@@ -97,6 +97,11 @@ class _Producing(_Way):
         self._drain_timeout = drain_timeout
         self._failures = 0
 
+    def identity(self, ticket: int) -> tuple[int, int]:
+        """Epoch and number of the batch that a task makes."""
+        key = self._keys[ticket]
+        return key.epoch, key.seq
+
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
         """Hand over what became of a task, as soon as there is room."""
         key = self._keys.pop(ticket)
@@ -181,7 +186,6 @@ class DataWay(_Producing):
     ) -> None:
         super().__init__(name, drain_timeout)
         stream, world = source.shard
-        self._identities: dict[int, tuple[int, int]] = {}
         self._finished: float | None = None
         self.role = DataMachine(os.urandom, stream, world, length, source.fingerprint(), TIMING)
         self._producer = self.role.producer
@@ -215,7 +219,6 @@ class DataWay(_Producing):
                 tasks = None
                 continue
             self._keys[ticket] = key
-            self._identities[ticket] = key.epoch, key.seq
             ticket += 1
             yield task
 
@@ -240,13 +243,6 @@ class DataWay(_Producing):
                     return None
                 driver.changed.wait(LOOK)
         return None
-
-    def identity(self, ticket: int) -> tuple[int, int]:
-        return self._identities[ticket]
-
-    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        self._identities.pop(ticket)
-        super().carry(ticket, outcome)
 
     def _made(self, key: Key, item: Item) -> None:
         self.role.made(key, item)
@@ -341,9 +337,6 @@ class WorkerWay(_Producing):
             and not consumer.held
             and all(link.gone == "end" for link in consumer.links.values())
         )
-
-    def identity(self, ticket: int) -> tuple[int, int]:
-        return self._keys[ticket].epoch, self._keys[ticket].seq
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
         try:

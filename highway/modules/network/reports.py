@@ -72,7 +72,7 @@ class Meter:
             "rate": (now[2] - self._last[2]) / seconds,
             "wire": (now[3] - self._last[3]) / seconds,
             "cpu": (now[1] - self._last[1]) / seconds,
-            "queue": len(producer) if consumer is None else consumer.held,
+            "queue": len(producer) if consumer is None else len(consumer.held),
             "room": 0 if consumer is None else consumer.window,
             "busy": busiest.busy_share if busiest else 0.0,
             "limiter": busiest.name if busiest else "",
