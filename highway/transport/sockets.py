@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import secrets
 import shlex
@@ -44,6 +45,8 @@ __all__ = [
     "open_context",
 ]
 
+# Threads of libzmq that read and write.
+IO_THREADS = 2
 # The largest frame, in bytes; larger ones end the connection.
 MAX_FRAME = 256 << 20
 # Milliseconds.
@@ -71,6 +74,7 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
     users = 0
     authenticator: Authenticator | None = None
     opened: weakref.WeakSet[Socket]
+    turns: itertools.count[int]
 
 
 # Reentrant: the collector may end a pipeline while it is held.
@@ -89,9 +93,10 @@ def open_context() -> zmq.Context[zmq.Socket[bytes]]:
     global _shared
     with _lock:
         if _shared is None:
-            context = _Context()
+            context = _Context(IO_THREADS)
             context.process = os.getpid()
             context.opened = weakref.WeakSet()
+            context.turns = itertools.count()
             _keep_freed_memory()
             _shared = context
         _shared.users += 1
@@ -332,6 +337,9 @@ def _new_socket(context: _Context, kind: int, window: int, *, connects: bool) ->
     with _closed_on_error(socket):
         context.opened.add(socket)
         for option, value in (
+            # One thread for all of its connections, since what two do is told in any order; sockets take turns, so
+            # that a worker receives in one thread and sends in the other.
+            (zmq.AFFINITY, 1 << next(context.turns) % IO_THREADS),
             (zmq.SNDHWM, highest),
             (zmq.RCVHWM, highest),
             (zmq.LINGER, 0),
