@@ -146,7 +146,7 @@ class Machine:
     def send_data(self, producer):
         self.send_from(producer, "down")
         blocked = {wire for wire in self.wires if not wire.up}
-        while (found := producer.pick(blocked)) is not None:
+        while producer.has_work and (found := producer.pick(blocked)) is not None:
             producer.commit(*found)
             found[0].send("down", found[1])
             self.sim.most_under_way = max(self.sim.most_under_way, len(producer.links[found[0]].in_flight))

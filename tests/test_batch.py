@@ -123,6 +123,14 @@ def test_counts_that_disagree_are_refused():
         Batch({"images": IMAGES}, keys=["a"])
 
 
+def test_there_are_as_many_samples_as_offsets_tell():
+    rows = {"boxes": np.zeros((5, 4), np.float32)}
+    batch = Batch(rows, keys=["a", "b"], offsets=[0, 2, 5], ragged=("boxes",))
+    assert (batch.size, batch.keys) == (2, ["a", "b"])
+    with pytest.raises(ArgumentError, match="5 keys for 2 samples"):
+        Batch(rows, keys=list("abcde"), offsets=[0, 2, 5], ragged=("boxes",))
+
+
 @pytest.mark.parametrize("indices", [[[1, 2]], [1.5, 2.0], 3])
 def test_indices_are_whole_numbers(indices):
     with pytest.raises(ArgumentError, match="indices must be one whole number a sample"):

@@ -206,6 +206,13 @@ def test_blocked_peer_is_tried_again(asked, caller, monkeypatch):
     assert came(caller) == 0
 
 
+def test_who_was_blocked_is_forgotten_where_nothing_is_left_to_be_sent(asked):
+    """Else the thread would look after him for ever."""
+    asked._blocked["gone"] = 0.0
+    asked._step()
+    assert not asked._blocked
+
+
 def test_what_cannot_be_sent_ends_all(asked, caller, monkeypatch):
     """The thread learns of it, and nothing is said behind half a message."""
 

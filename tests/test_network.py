@@ -12,6 +12,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import zmq
 from concurrency import LIMIT, Task, eventually
 from machines import (
     FAST,
@@ -1025,6 +1026,40 @@ def test_drain_finishes_what_was_begun(machines, which):
     # Nothing that was begun is missing: no gap before the last.
     if which == "data":
         assert sorted(key[:2] for key in keys) == [divmod(number, BATCHES) for number in range(len(keys))]
+
+
+def test_a_worker_receives_in_one_thread_of_libzmq_and_sends_in_the_other(machines):
+    source = ZMQSource("tcp://127.0.0.1:*", bind=True)
+    machines.add(source)
+    sink = ZMQSink(source.address, bind=False)
+    machines.add(ZMQSource("tcp://127.0.0.1:9", timeout=None), sink)
+    above, below = (end.socket.getsockopt(zmq.AFFINITY) for end in sink._way.driver._ends)
+    assert (above, below) == (2, 1)
+
+
+def test_handing_out_the_last_batch_that_is_held_does_not_wake_the_thread_of_the_sockets(machines):
+    """It looks again soon, as one was held."""
+    gate = threading.Event()
+
+    def one_alone(batch):
+        assert batch.seq == 0 or gate.wait(LIMIT)
+        return batch
+
+    sink = ZMQSink("tcp://127.0.0.1:*")
+    machines.add(noise(), Call(one_alone), sink)
+    source = ZMQSource(sink.address)
+    pipeline = machines.add(source)
+    driver, wakers = source._way.driver, []
+    wake = driver.wake
+
+    def counted():
+        wakers.append(threading.current_thread())
+        wake()
+
+    driver.wake = counted
+    pipeline.dequeue(timeout=LIMIT)
+    gate.set()
+    assert threading.current_thread() not in wakers
 
 
 def test_bytes_under_way_to_a_paused_trainer_are_bounded(machines):

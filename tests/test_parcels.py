@@ -66,7 +66,7 @@ def test_a_batch_without_boxes_is_described_as_before():
     assert len(item_of(without(detection(), extras={}, offsets=None, ragged=())).meta) == 6
 
 
-NAMES, EXTRAS, OFFSETS, RAGGED = 0, 6, 7, 8
+NAMES, EPOCH, SEQ, APPLIED, INDICES, KEYS, EXTRAS, OFFSETS, RAGGED = range(9)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,15 @@ NAMES, EXTRAS, OFFSETS, RAGGED = 0, 6, 7, 8
         (NAMES, ["images", "labels", "_boxes"]),
         (NAMES, ["images", "labels", "offsets"]),
         (NAMES, ["images", "labels"]),
+        (EPOCH, True),
+        (EPOCH, -1),
+        (EPOCH, [0]),
+        (SEQ, False),
+        (SEQ, 2**63),
+        (APPLIED, None),
+        (APPLIED, 1.0),
+        (INDICES, False),
+        (KEYS, None),
         (EXTRAS, None),
         (EXTRAS, 5),
         (EXTRAS, ["difficult"]),

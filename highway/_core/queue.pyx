@@ -115,12 +115,12 @@ cdef double LONGEST = 1e9
 cdef unsigned long main_thread = threading.main_thread().ident
 
 
-def begin_child():
+def _begin_child():
     global main_thread
     main_thread = PyThread_get_thread_ident()
 
 
-os.register_at_fork(after_in_child=begin_child)
+os.register_at_fork(after_in_child=_begin_child)
 
 
 cdef bint on_main_thread():

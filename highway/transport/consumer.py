@@ -246,7 +246,7 @@ class Consumer:
                 or now - incoming.since >= self._timing.ack_delay
             ):
                 self._state(peer, incoming)
-        if now - self._readied >= self._timing.repeat:
+        if self.repeats(now):
             self._readied = self._told_at = now
             for peer in self.silent(now, 2 * self._timing.death):
                 # One that comes back is made known again by its PING; who took leave is remembered for it.

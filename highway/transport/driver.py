@@ -300,7 +300,7 @@ class Driver:
                 self.producer.greet(end.peer)
 
     def _step(self) -> None:
-        # When woken already, at once, and with a tick: what is due was not asked.
+        # When woken already, at once, and with a tick.
         now = until = time.monotonic()
         if not self._awake:
             until = max(now, min(self._due, now + AGAIN) if self._blocked else self._due)
@@ -342,7 +342,7 @@ class Driver:
             self._send_letters(letters)
         if self._unreachable:
             self._lose_unreachable(now)
-        if producer is not None and producer.has_work:
+        if producer is not None and (producer.has_work or self._blocked):
             self._send_data(producer)
         self._ask_for_news()
         # Last: whoever wakes up would wait for the interpreter, which this thread still needs.

@@ -60,7 +60,13 @@ class End:
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
         """Make the socket, bound or connected."""
         make = bind if self.binds else connect
-        self.socket = make(context, self.address, security=self.place.security, window=self.place.window)
+        self.socket = make(
+            context,
+            self.address,
+            security=self.place.security,
+            window=self.place.window,
+            receives=self.above,
+        )
         self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
         # Nothing is told of what comes before it was read once.
         self.news, self.used, self.cut, self.frames = True, False, False, 0

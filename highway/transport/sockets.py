@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import secrets
 import shlex
@@ -45,7 +44,7 @@ __all__ = [
     "open_context",
 ]
 
-# Threads of libzmq that read and write.
+# Threads of libzmq: one for sockets that receive batches, and one for those that send them.
 IO_THREADS = 2
 # The largest frame, in bytes; larger ones end the connection.
 MAX_FRAME = 256 << 20
@@ -74,7 +73,6 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
     users = 0
     authenticator: Authenticator | None = None
     opened: weakref.WeakSet[Socket]
-    turns: itertools.count[int]
 
 
 # Reentrant: the collector may end a pipeline while it is held.
@@ -96,7 +94,6 @@ def open_context() -> zmq.Context[zmq.Socket[bytes]]:
             context = _Context(IO_THREADS)
             context.process = os.getpid()
             context.opened = weakref.WeakSet()
-            context.turns = itertools.count()
             _keep_freed_memory()
             _shared = context
         _shared.users += 1
@@ -206,6 +203,7 @@ def bind(
     security: Security,
     window: int,
     kind: int = zmq.ROUTER,
+    receives: bool = False,
 ) -> Socket:
     """A socket that is bound, and lets nobody in who should not be; `getsockopt(LAST_ENDPOINT)` says where.
 
@@ -221,6 +219,8 @@ def bind(
         Items that may be under way to a peer.
     kind : int
         zmq.ROUTER, zmq.PUSH or zmq.PULL.
+    receives : bool
+        Whether it is batches that come: those have one of libzmq's threads, and those that go the other.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def bind(
     ours, keys = _prepared(context, address, security)
     if keys is not None:
         _admit(ours, keys)
-    with _closed_on_error(_new_socket(ours, kind, window, connects=False)) as socket:
+    with _closed_on_error(_new_socket(ours, kind, window, connects=False, receives=receives)) as socket:
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -263,6 +263,7 @@ def connect(
     security: Security,
     window: int,
     kind: int = zmq.DEALER,
+    receives: bool = False,
 ) -> Socket:
     """A socket that connects, and does so again, whenever the connection ends and `watch.gave_up` is not set.
 
@@ -270,7 +271,7 @@ def connect(
 
     Parameters
     ----------
-    context, address, security, window
+    context, address, security, window, receives
         See `bind`.
     kind : int
         zmq.DEALER, zmq.PUSH or zmq.PULL.
@@ -284,7 +285,7 @@ def connect(
     """
     ours, keys = _prepared(context, address, security)
     ipv6 = address.is_ipv6 or _has_only_ipv6(security.owner, address)
-    with _closed_on_error(_new_socket(ours, kind, window, connects=True)) as socket:
+    with _closed_on_error(_new_socket(ours, kind, window, connects=True, receives=receives)) as socket:
         if kind == zmq.DEALER:
             # libzmq keeps ids that begin with a zero byte for itself.
             socket.setsockopt(zmq.ROUTING_ID, bytes([1 + secrets.randbelow(255)]) + secrets.token_bytes(15))
@@ -331,15 +332,14 @@ def _admit(context: _Context, keys: Keys) -> None:
     check_admission(context, keys)
 
 
-def _new_socket(context: _Context, kind: int, window: int, *, connects: bool) -> Socket:
+def _new_socket(context: _Context, kind: int, window: int, *, connects: bool, receives: bool) -> Socket:
     highest = 2 * whole("Socket", "window", window, 1, 1 << 20) + 16
     socket = Socket(context, kind)
     with _closed_on_error(socket):
         context.opened.add(socket)
         for option, value in (
-            # One thread for all of its connections, since what two do is told in any order; sockets take turns, so
-            # that a worker receives in one thread and sends in the other.
-            (zmq.AFFINITY, 1 << next(context.turns) % IO_THREADS),
+            # One thread for all of its connections: of those of two it would be told in any order.
+            (zmq.AFFINITY, 1 << receives),
             (zmq.SNDHWM, highest),
             (zmq.RCVHWM, highest),
             (zmq.LINGER, 0),

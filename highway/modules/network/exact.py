@@ -426,7 +426,7 @@ class TrainerWay(_Way):
             if delivery is not self.role.delivery:
                 return False
             # While something is held, the driver looks again soon.
-            held = self.role.consumer.held
+            held = bool(self.role.consumer.held)
             counted = self.role.hand_out(key, time.monotonic())
             self.begun = self.begun or counted
             if self.role.offers:

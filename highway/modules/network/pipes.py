@@ -54,7 +54,14 @@ class _Pipe:
         try:
             for address in place.addresses:
                 self._sockets.append(
-                    make(self._context, address, security=place.security, window=place.window, kind=kind)
+                    make(
+                        self._context,
+                        address,
+                        security=place.security,
+                        window=place.window,
+                        kind=kind,
+                        receives=kind == zmq.PULL,
+                    )
                 )
         except BaseException:
             self._close()
