@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 from concurrency import LIMIT, Task, eventually
@@ -669,12 +670,12 @@ def test_control_c_ends_the_wait_and_loses_nothing():
 
 
 FORKED = """
-import os, signal, threading, time
+import os, signal, threading
+from concurrency import eventually
 from highway._core.queue import BatchQueue
 
 def interrupt(queue):
-    while not queue.measures()["getting"]:
-        time.sleep(0)
+    eventually(lambda: queue.measures()["getting"])
     os.kill(os.getpid(), signal.SIGINT)
 
 def fork():
@@ -706,6 +707,7 @@ def test_control_c_ends_the_wait_in_a_child_that_another_thread_forked():
         text=True,
         timeout=LIMIT,
         stdin=subprocess.DEVNULL,
+        cwd=Path(__file__).parent,
     )
     assert (done.stdout, done.stderr) == ("[7]\n", "")
 
