@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import DecodeError, MissingPackageError
+from highway.modules.orientation import stated_orientation, stored_size, turn_of_decoded
+from highway.modules.shown import upright
 
 __all__ = ["OtherPicture", "named_errors", "pillow"]
 
 # These alone: PIL hands others to programs outside (EPS), or knows them by nothing but their name.
 _FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_SIDE = 1 << 24
-_ORIENTATION = 0x0112
 
 
 class OtherPicture:
@@ -32,8 +33,7 @@ class OtherPicture:
     gray : bool
         One channel (ITU-R 601 luma) instead of RGB.
     oriented : bool
-        Whether the EXIF orientation counts. PIL applies that of TIFF in any case; behind the pixels of a PNG it is not
-        looked for.
+        Whether the picture is turned upright, as `stated_orientation` says; otherwise it is as stored.
     max_pixels : int
         Largest picture, checked before it is decoded.
     owner : str
@@ -50,9 +50,9 @@ class OtherPicture:
     Attributes
     ----------
     height, width : int
-        Of the upright picture.
+        Of the upright picture; of the stored one unless `oriented`.
     orientation : int
-        EXIF, 1 to 8, by which it is turned upright; 1 for TIFF.
+        EXIF, 1 to 8, by which it is turned upright; 1 unless `oriented`.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class OtherPicture:
         self._gray = gray
         with named_errors():
             self._image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
-            self.width, self.height = self._image.size
-            self.orientation = _orientation(self._image) if oriented else 1
+            self.height, self.width = stored_size(self._image)
+            stated = stated_orientation(self._image, contents)
+            self._turn = turn_of_decoded(self._image, stated, oriented)
+            self.orientation = stated if oriented else 1
             if self.orientation >= 5:
                 self.height, self.width = self.width, self.height
         if max(self.height, self.width) > _LONGEST_SIDE or self.height * self.width > max_pixels:
@@ -85,24 +87,14 @@ class OtherPicture:
         DecodeError
             As the class.
         """
-        from PIL import ImageOps
-
         with named_errors(), self._image as image:
-            array = _to_array(ImageOps.exif_transpose(image) if self.orientation != 1 else image, self._gray)
+            image.load()
+            array = np.ascontiguousarray(upright(_to_array(image, self._gray), self._turn))
         if array.shape[:2] != (self.height, self.width):
             raise DecodeError(
                 f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {self.height} x {self.width}"
             )
         return array
-
-
-def _orientation(image: Any) -> int:
-    """EXIF 1 to 8, as far as it stands before the pixels; 1 for TIFF, which PIL turns itself."""
-    # Without the second condition PIL would decode the PNG to look for EXIF behind its pixels.
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return 1
-    found = image.getexif().get(_ORIENTATION, 1)
-    return found if found in range(1, 9) else 1
 
 
 def pillow(owner: str) -> Any:

@@ -128,7 +128,7 @@ class ImageFileReader(ImageReader):
         root, names = self._folders.root, self._folders.names
         masks = None
         if masks_dir is not None:
-            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name)
+            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name, exif)
         super().__init__(
             Files(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
             batch_size,

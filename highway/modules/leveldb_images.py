@@ -294,7 +294,7 @@ class _StoredMasks(Masks):
     """Masks of the records of a batch; upright as they are."""
 
     def __init__(self, part: _RecordPart, fill: int, max_pixels: int, owner: str) -> None:
-        super().__init__(fill, max_pixels, owner)
+        super().__init__(fill, max_pixels, owner, False)
         self._part = part
 
     def contents(self, index: int) -> bytes:

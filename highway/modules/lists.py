@@ -137,7 +137,7 @@ class ListReader(ImageReader):
                 raise ArgumentError(
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
-            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name)
+            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name, exif)
         super().__init__(
             Files(
                 b"",

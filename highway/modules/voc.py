@@ -174,7 +174,7 @@ class VOCReader(ImageReader):
         if masks:
             folder.listed(b"SegmentationClass", "masks=True needs one of masks, NAME.png for each picture")
             paths = [folder.path(b"SegmentationClass", stem + b".png") for stem in stems]
-            files = MaskFiles(paths, mask_fill, max_pixels, self.name)
+            files = MaskFiles(paths, mask_fill, max_pixels, self.name, exif)
         super().__init__(
             Files(
                 folder.path(b"JPEGImages", b""),
