@@ -73,7 +73,7 @@ def turn_of_decoded(image: Any, stated: int, upright: bool) -> int:
 
 def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
     """EXIF and XMP data of a PNG, before its pixels or after them, as PIL has them once it has decoded it."""
-    exif = raw_exif = xmp = undecoded_xmp = None
+    exif = raw_exif = xmp = international_xmp = None
     for kind, data in _png_chunks(contents):
         if kind == b"eXIf":
             exif = data
@@ -88,13 +88,13 @@ def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
                 exif = text
             elif keyword == _RAW_EXIF and decodes:
                 raw_exif = text
-            elif keyword == _XMP and decodes:
-                xmp = text
             elif keyword == _XMP:
-                undecoded_xmp = text
+                # PIL keeps that of iTXt as bytes too, and takes these where the text is empty.
+                international_xmp = text if kind == b"iTXt" else international_xmp
+                xmp = text if decodes else xmp
     if exif is None and raw_exif is not None:
         exif = _from_hex(raw_exif)
-    return exif, xmp or undecoded_xmp
+    return exif, xmp or international_xmp
 
 
 def _png_chunks(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
