@@ -87,6 +87,12 @@ def assert_shown(path, contents, orientation):
         assert batch.boxes.tolist() == [list(Image.fromarray(expected).getbbox())]
 
 
+def tiff_by_pil(**options):
+    buffer = io.BytesIO()
+    corner().save(buffer, "TIFF", **options)
+    return buffer.getvalue()
+
+
 CASES = {
     # Where PIL finds it, and what it finds: contents, orientation.
     "JPEG, EXIF behind the frame": (lambda: jpeg_with(behind_frame=[exif_segment(exif_data())]), 6),
@@ -180,6 +186,13 @@ CASES = {
     "TIFF, LONG": (lambda: tiff_with(4, (5,), ">"), 5),
     "TIFF, XMP": (lambda: tiff_with(xmp=xmp_data(6)), 6),
     "TIFF, XMP that keeps the sides": (lambda: tiff_with(xmp=xmp_data(3)), 3),
+    "TIFF, compressed": (lambda: tiff_by_pil(compression="tiff_lzw", tiffinfo={0x0112: 8}), 8),
+    "TIFF, compressed, XMP": (lambda: tiff_by_pil(compression="tiff_lzw", tiffinfo={700: xmp_data(5)}), 5),
+    "BigTIFF": (lambda: tiff_by_pil(big_tiff=True, tiffinfo={0x0112: 6}), 6),
+    "TIFF, several pages": (
+        lambda: tiff_by_pil(save_all=True, append_images=[corner()], tiffinfo={0x0112: 6}),
+        6,
+    ),
     "TIFF, both": (lambda: tiff_with(3, (2,), xmp=xmp_data(6)), 2),
 }
 

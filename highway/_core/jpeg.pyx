@@ -378,7 +378,7 @@ cdef class BatchDecoder:
         ----------
         paths : list of bytes
         oriented : bool
-            Whether the EXIF orientation counts.
+            Whether the orientation that a picture states counts.
         turn : int
             The batch is due before those of the crew with higher numbers.
 

@@ -61,7 +61,7 @@ class VOCReader(ImageReader):
     in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``.
 
     Coordinates are continuous: the first pixel covers 0 to 1. VOC counts from 1, and the last pixel is inside, so a box
-    is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through EXIF orientation, fit and mirroring.
+    is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through its orientation, fit and mirroring.
 
     Parameters
     ----------
