@@ -1,80 +1,59 @@
-"""Names of classes: where they come from, what is said of them, and names that only look different."""
+"""What is odd about the names of class folders: names of splits, and names that look alike."""
 
 from __future__ import annotations
 
-import logging
+import os
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from highway.errors import ArgumentError
+__all__ = ["looks", "remarks"]
 
-__all__ = ["checked_classes", "log_classes", "shown_names", "warn_of_alike"]
-
-_logger = logging.getLogger("highway.modules")
-
-_SHOWN = 12
-_LONGEST = 60
+_SPLIT = re.compile(
+    r"(train(ing|val)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?|holdout|unlabell?ed)([-_ ]?(set|data|\d+))?"
+)
 
 
-def checked_classes(owner: str, classes: object) -> list[str]:
-    """Names of classes that a user gave, in their order.
-
-    Raises
-    ------
-    ArgumentError
-        They are no names, there are none, or one is there twice.
-    """
-    if isinstance(classes, Sequence) and not isinstance(classes, str):
-        names = list(classes)
-        if names and all(isinstance(name, str) for name in names) and len({*names}) == len(names):
-            return [str(name) for name in names]
-    raise ArgumentError(f"{owner}: classes is {classes!r}; expected names, each once")
+def looks(name: str) -> str:
+    """What names have in common that look the same: case, Unicode normalization and spaces do not count."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def shown_names(names: Sequence[str]) -> str:
-    """The first names, as one line."""
-    shown = [
-        name if name.isprintable() and len(name) <= _LONGEST else repr(name[:_LONGEST])
-        for name in names[:_SHOWN]
-    ]
-    return ", ".join([*shown, "..."] if len(names) > _SHOWN else shown)
-
-
-def log_classes(owner: str, classes: Sequence[str], origin: str) -> None:
-    """Log how many classes there are, where they come from, and the first names."""
-    noun = "class" if len(classes) == 1 else "classes"
-    _logger.info("%s: %d %s, %s: %s", owner, len(classes), noun, origin, shown_names(classes))
-
-
-def warn_of_alike(owner: str, names: Iterable[str], where: str) -> None:
-    """Log a warning where names differ in upper and lower case, spaces or Unicode normalization alone.
+def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list[str]:
+    """What a user should know of class folders that were found.
 
     Parameters
     ----------
-    owner, where : str
-        Who reads, and where the names stand.
-    names : iterable of str
+    root : bytes
+        The folder that they are in.
+    classes : sequence of str
+    names : sequence of bytes
+        The pictures, relative to `root`.
+
+    Returns
+    -------
+    list of str
+        Sentences without a dot.
     """
-    groups: dict[str, list[str]] = {}
-    for name in sorted({*names}):
-        groups.setdefault(_folded(name), []).append(name)
-    alike = [group for group in groups.values() if len(group) > 1]
-    if alike:
-        _logger.warning(
-            "%s: classes with nearly the same name %s: %s; they differ in upper and lower case, spaces or Unicode "
-            "normalization alone, and are read as different classes: correct one if they are one class",
-            owner,
-            where,
-            "; ".join(map(_shown_apart, alike[:_SHOWN])),
+    said = []
+    first: dict[str, int] = {}
+    for label, name in enumerate(classes):
+        other = first.setdefault(looks(name), label)
+        if other != label:
+            said.append(
+                f"{classes[other]!a} (label {other}) and {name!a} (label {label}) are two classes whose names look "
+                "alike; if they are one, put their pictures into one folder"
+            )
+    deeper = all(name.count(b"/") > 1 for name in names)
+    inner = os.path.join(os.fsdecode(root), classes[0])
+    if all(_SPLIT.fullmatch(looks(name)) for name in classes):
+        said.append(
+            f"the classes are {', '.join(map(repr, classes))}, which are names of splits"
+            + (f"; to read one split, whose folders are the classes, use {inner!r}" if deeper else "")
         )
-
-
-def _folded(name: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(folded.split())
-
-
-def _shown_apart(names: Sequence[str]) -> str:
-    """Names so that one sees in what they differ."""
-    looks = {unicodedata.normalize("NFC", name) for name in names}
-    return " and ".join(map(repr if len(looks) == len(names) else ascii, names))
+    elif len(classes) == 1 and deeper:
+        said.append(
+            f"{classes[0]!r} is the one class, and all of its pictures lie in folders of it; if those are the classes, "
+            f"use {inner!r}"
+        )
+    return said
