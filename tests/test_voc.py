@@ -418,7 +418,7 @@ def test_fingerprint(folder, tmp_path):
         ({"strict": 1}, "strict"),
         ({"images": None}, "images is None; expected a folder"),
         ({"annotations": 3}, "annotations is 3; expected a folder"),
-        ({"classes": ["dog", "dog"]}, "each once"),
+        ({"classes": ["dog", "dog"]}, "each name once"),
         ({"min_visible": 2}, "min_visible is 2"),
         ({"min_visible": math.nan}, "min_visible is nan"),
         ({"difficult": "no"}, "difficult"),

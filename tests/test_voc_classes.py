@@ -166,7 +166,9 @@ def test_other_classes_dropped(zoo, caplog):
     "classes", ["dog", "VOC", "", [], (), ["dog", "dog"], [3], ["dog", None], {"dog": 0}, 3, b"voc"]
 )
 def test_classes_that_are_none(zoo, classes):
-    with pytest.raises(ArgumentError, match=r"^VOCReader: classes is .*; expected names, each once"):
+    with pytest.raises(
+        ArgumentError, match=r"^VOCReader: classes .*; expected (names, one or more|each name once)"
+    ):
         reader_of(zoo, classes=classes)
 
 
@@ -178,7 +180,6 @@ def test_classes_that_are_none(zoo, classes):
     [
         ("Dog", "dog", "'Dog' and 'dog'"),
         ("traffic light", "traffic  light", "'traffic  light' and 'traffic light'"),
-        ("traffic light", "trafficlight", "'traffic light' and 'trafficlight'"),
         ("Mu\u0308ller", "M\u00fcller", r"'Mu\u0308ller' and 'M\xfcller'"),
         ("STRASSE", "straße", "'STRASSE' and 'straße'"),
         ("ﬁsh", "fish", "'fish' and 'ﬁsh'"),

@@ -11,7 +11,7 @@ from highway.errors import DecodeError
 from highway.modules.files import read_whole
 from highway.modules.xml_text import xml_text
 
-__all__ = ["LARGEST_FILE", "Annotation", "class_names", "parse_annotation", "read_annotation"]
+__all__ = ["LARGEST_FILE", "Annotation", "object_names", "parse_annotation", "read_annotation"]
 
 LARGEST_FILE = 8 << 20
 """Bytes; a file of 10 000 objects has about a fifth."""
@@ -86,7 +86,7 @@ def parse_annotation(contents: bytes) -> Annotation:
     return found
 
 
-def class_names(path: bytes) -> list[str]:
+def object_names(path: bytes) -> list[str]:
     """Class of every object of a file, whatever else is wrong with them.
 
     Raises

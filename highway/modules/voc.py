@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import flag, number, whole
+from highway.arguments import class_names, flag, number, whole
 from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
-from highway.modules.annotations import Annotation, class_names, read_annotation
-from highway.modules.class_names import checked_classes, log_classes, shown_names, warn_of_alike
+from highway.modules.annotations import Annotation, object_names, read_annotation
+from highway.modules.found_classes import log_classes, shown_names, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
@@ -271,8 +271,8 @@ def _given(classes: object) -> tuple[list[str], str] | None:
     if isinstance(classes, str) and classes == "voc":
         return list(VOC_CLASSES), "of VOC"
     if isinstance(classes, str):
-        raise ArgumentError(f"VOCReader: classes is {classes!r}; expected names, each once, or 'voc'")
-    return checked_classes("VOCReader", classes), "given"
+        raise ArgumentError(f"VOCReader: classes is {classes!r}; expected names, one or more, or 'voc'")
+    return class_names("VOCReader", classes), "given"
 
 
 def _read(folder: VOCFolder, annotation: bytes) -> _Read:
@@ -302,7 +302,7 @@ def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]
         # What is wrong with a box says nothing of classes.
         path = folder.annotations + annotation
         try:
-            classes.update(class_names(path))
+            classes.update(object_names(path))
         except (DecodeError, ReadError) as error:
             unreadable.append(type(error)(f"{os.fsdecode(path)} {error}"))
     if unreadable:
