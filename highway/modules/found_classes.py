@@ -6,9 +6,11 @@ import logging
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from highway.arguments import class_names
+from highway.errors import ArgumentError
 from highway.modules.class_names import looks
 
-__all__ = ["log_classes", "shown_names", "warn_of_alike"]
+__all__ = ["log_classes", "shown_names", "stored_classes", "warn_of_alike"]
 
 _logger = logging.getLogger("highway.modules")
 
@@ -52,6 +54,36 @@ def warn_of_alike(owner: str, names: Iterable[str], where: str) -> None:
             where,
             "; ".join(map(_shown_apart, alike[:_SHOWN])),
         )
+
+
+def stored_classes(
+    owner: str, path: str, stored: list[str] | int | None, wanted: object
+) -> list[str] | int | None:
+    """Classes of a store, whose labels are numbers already; `wanted` are those that a user gave, or None.
+
+    Raises
+    ------
+    ArgumentError
+        They are not those that the store has, in its order.
+    """
+    if wanted is None:
+        return stored
+    names = class_names(owner, wanted)
+    if names == stored:
+        return stored
+    if not isinstance(stored, list):
+        raise ArgumentError(
+            f"{owner}: classes is given, and {path!r} does not know the names of its classes; expected none"
+        )
+    both = zip(names, stored, strict=False)
+    first = next(
+        (number for number, (one, other) in enumerate(both) if one != other), min(len(names), len(stored))
+    )
+    mine, other = (repr(each[first]) if first < len(each) else "none" for each in (names, stored))
+    raise ArgumentError(
+        f"{owner}: label {first} is {mine} in classes ({len(names)}), {other} in {path!r} ({len(stored)}), whose "
+        "labels are numbers already; expected the same names in the same order: pack again with these classes"
+    )
 
 
 def _shown_apart(names: Sequence[str]) -> str:

@@ -170,6 +170,10 @@ class ImageFileReader(ImageReader):
             f"{skipped})"
         )
 
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many pictures each class has: int64 (number of classes,)."""
+        return np.bincount(self._folders.labels, minlength=len(self.classes)).astype(np.int64)
+
     def _known(self) -> str:
         """How many classes there are, and who says so."""
         count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
