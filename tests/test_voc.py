@@ -186,6 +186,19 @@ def test_boxes_of_the_upright_picture_stay(tmp_path, orientation):
     assert batch.boxes.tolist() == [[4, 8, 30, 40]]
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_size_that_is_a_little_wrong_is_taken_for_the_nearer_one(tmp_path, orientation):
+    folder = rectangles_folder(tmp_path / "stored", size=(97, 128), orientation=orientation)
+    reader = VOCReader(folder, 1, (160, 200), fit=Stretch(), epochs=1)
+    assert_around(only_batch(reader), reader.classes, 2)
+    assert len(reader.other_sizes) == 1
+    if orientation >= 5:
+        upright = {"red": (4, 8, 30, 40)}
+        folder = rectangles_folder(tmp_path / "upright", (128, 95), upright, orientation=orientation)
+        batch = only_batch(VOCReader(folder, 1, (128, 96), fit=Stretch(), epochs=1))
+        assert batch.boxes.tolist() == [[4, 8, 30, 40]]
+
+
 def test_without_exif_the_size_must_be_the_stored_one(tmp_path):
     folder = rectangles_folder(tmp_path, size=(128, 96), orientation=6)
     with (
