@@ -102,6 +102,22 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
+def _classes(options: argparse.Namespace) -> int:
+    from highway import classes
+
+    if _is_store(options.data_dir):
+        _check_no_folder(options)
+        known = classes.of_store(options.data_dir, _given_classes(options).get("classes"))
+    else:
+        if not options.voc:
+            parts = (options.images or "JPEGImages", options.annotations or "Annotations")
+            options.voc = all(os.path.isdir(os.path.join(options.data_dir, part)) for part in parts)
+        known = classes.of_reader(_folder_reader(options, 1, 1, _fit(options)))
+    for number, (name, count) in enumerate(known):
+        print(classes.line(number, name, count))
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from highway.terminal import facts, run_pipeline
 
@@ -158,8 +174,9 @@ def _preview(options: argparse.Namespace) -> int:
 def _check_annotated(options: argparse.Namespace) -> None:
     if options.voc and options.masks_dir is not None:
         raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
-    if not options.voc and (options.masks or options.split is not None):
-        given = "--masks" if options.masks else "--split"
+    names = ("masks", "split", "images", "annotations")
+    given = next((f"--{name}" for name in names if getattr(options, name) not in (None, False)), None)
+    if not options.voc and given is not None:
         instead = "; class folders have masks in --masks-dir DIR" if options.masks else ""
         raise ArgumentError(f"{given} is for a VOC set, which --voc says DIR is{instead}")
 
@@ -400,7 +417,24 @@ def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
         "shard": options.shard,
         "on_error": options.on_error,
         "workers": options.workers,
+        **_given_classes(options),
     }
+
+
+def _given_classes(options: argparse.Namespace) -> dict[str, Any]:
+    """The argument `classes`, where it is given."""
+    from highway import classes
+
+    return {} if options.classes is None else {"classes": classes.read_file(options.classes)}
+
+
+def _check_no_folder(options: argparse.Namespace) -> None:
+    for name in ("voc", "split", "images", "annotations", "masks", "masks_dir"):
+        if getattr(options, name, None):
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} is for folders; {options.data_dir!r} is a store, which has its boxes and "
+                "masks in it"
+            )
 
 
 def _store_reader(
@@ -410,11 +444,7 @@ def _store_reader(
     from highway.store.reading import StoreReader
 
     path = options.data_dir
-    for name in ("voc", "split", "masks", "masks_dir"):
-        if getattr(options, name, None):
-            raise ArgumentError(
-                f"--{name.replace('_', '-')} is for folders; {path!r} is a store, which has its boxes and masks in it"
-            )
+    _check_no_folder(options)
     store = StoreReader(path, LevelDBSource.__name__)
     try:
         columns = store.mark.schema.columns if store.mark.schema is not None else ()
@@ -446,6 +476,9 @@ def _folder_reader(
             arguments["masks"] = True
         if getattr(options, "placement", False):
             arguments["placement"] = True
+        for name in ("images", "annotations"):
+            if getattr(options, name) is not None:
+                arguments[name] = getattr(options, name)
         return VOCReader(options.data_dir, batch_size, size, fit=fit, split=options.split, **arguments)
     from highway.modules import ImageFileReader
 
@@ -480,6 +513,7 @@ def _parser() -> argparse.ArgumentParser:
         {
             "demo": _demo,
             "info": _info,
+            "classes": _classes,
             "bench": _bench,
             "preview": _preview,
             "serve": _serve,

@@ -62,6 +62,20 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "versions, the JPEG library, SIMD, which PIL, cores, optional packages",
     )
 
+    classes = _command(
+        commands,
+        "classes",
+        runs["classes"],
+        "the classes of a folder of class folders, a VOC set or a store: label, name, and how many there are",
+    )
+    _add_source(classes, ", a VOC set, or a store")
+    _add_voc(classes)
+    # Nothing is decoded.
+    classes.set_defaults(
+        size=(1, 1), fit=None, shuffle=False, seed=0, shard=(0, 1), on_error="skip", workers=None
+    )
+    classes.set_defaults(masks=False, masks_dir=None)
+
     bench = _command(
         commands,
         "bench",
@@ -269,6 +283,12 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
     command.add_argument(
         "data_dir", metavar="DIR", help=f"folder with one sub-folder of pictures for each class{more}"
     )
+    command.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="the classes in the order of their labels, one a line, or what highway classes has printed (found)",
+    )
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
@@ -290,13 +310,23 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     command.set_defaults(ways_on=("skip", "replace"))
 
 
-def _add_annotated(command: argparse.ArgumentParser) -> None:
+def _add_voc(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--voc", action="store_true", help="DIR is a PASCAL VOC set (JPEGImages, Annotations), with boxes"
     )
     command.add_argument(
         "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
     )
+    command.add_argument(
+        "--images", metavar="DIR", help="with --voc: the folder of pictures in the set (JPEGImages)"
+    )
+    command.add_argument(
+        "--annotations", metavar="DIR", help="with --voc: the folder of annotations in the set (Annotations)"
+    )
+
+
+def _add_annotated(command: argparse.ArgumentParser) -> None:
+    _add_voc(command)
     masks = command.add_mutually_exclusive_group()
     masks.add_argument("--masks", action="store_true", help="with --voc: its segmentation masks too")
     masks.add_argument(

@@ -1,6 +1,9 @@
 """Annotations: what is read, what is repaired, and an error that names file and element for everything else."""
 
+import contextlib
+import encodings
 import os
+import re
 import time
 
 import numpy as np
@@ -43,14 +46,24 @@ BAD = {
     "side missing": (GOOD.replace("<xmin>11</xmin>", ""), "<bndbox> has no <xmin>"),
     "no box": (annotation("<object><name>dog</name></object>"), "object 1: has no <bndbox>"),
     "no name": (annotation(thing("")), "object 1: has no <name>"),
-    "difficult": (annotation(thing(difficult="yes")), "object 1: <difficult> is 'yes'; expected 0 or 1"),
+    "difficult": (annotation(thing(difficult="maybe")), "object 1: <difficult> is 'maybe'; expected 0 or 1"),
+    "truncated is no number": (annotation(thing(truncated="nan")), "object 1: <truncated> is 'nan'"),
+    "truncated below": (annotation(thing(truncated=-2)), "object 1: <truncated> is '-2'"),
+    "two boxes": (
+        annotation(thing().replace("</object>", "<BndBox/></object>")),
+        "object 1: has 2 times <bndbox>; expected it once",
+    ),
+    "two names": (annotation(thing().replace("<name>", "<name>cat</name><name>")), "has 2 times <name>"),
+    "in an object": (
+        annotation(thing().replace("</object>", "<object><name>dog</name></object></object>")),
+        "object 2: has no <bndbox>",
+    ),
     "truncated": (annotation(thing(truncated=2)), "object 1: <truncated> is '2'"),
-    "other size": (annotation(thing(), size=(61, 80)), r"has 60 x 80 pixels .*\.xml says 61 x 80"),
-    "swapped size": (annotation(thing(), size=(80, 60)), "has 60 x 80 pixels .* says 80 x 60"),
     "half a size": (annotation(thing(), size=(0, 80)), "<size> says 0 x 80"),
     "negative size": (annotation(thing(), size=(-60, 80)), "<size>, <height> is '-60'"),
     "size is text": (annotation(thing(), size=("tall", 80)), "<size>, <height> is 'tall'"),
     "size is huge": (annotation(thing(), size=(60, "9" * 5000)), "<size>, <width> is '999"),
+    "size is between": (annotation(thing(), size=(60.5, 80)), "<size>, <height> is '60.5'"),
     "size is empty": (GOOD.replace("<width>80</width>", ""), "<size>, <width> is ''"),
     "nothing": ("", "is no XML"),
     "cut": (GOOD[:100], "is no XML"),
@@ -62,8 +75,14 @@ BAD = {
         "is no XML in the encoding that it declares",
     ),
     "unknown encoding": ('<?xml version="1.0" encoding="klingon"?>' + GOOD, "is no XML in the encoding"),
-    "encoding of several bytes": (
-        '<?xml version="1.0" encoding="shift_jis"?>' + GOOD,
+    "not in its encoding of several bytes": (
+        b'<?xml version="1.0" encoding="gbk"?>' + annotation(thing("\xff\xff")).encode("latin-1"),
+        "is no XML in the encoding",
+    ),
+    "no encoding of files": ('<?xml version="1.0" encoding="rot13"?>' + GOOD, "'rot13': no such encoding"),
+    "slow encoding": ('<?xml version="1.0" encoding="punycode"?>' + GOOD, "'punycode': no such encoding"),
+    "surrogates": (
+        b"\xff\xfe" + annotation(thing("\ud800")).encode("utf-16-le", "surrogatepass"),
         "is no XML in the encoding",
     ),
     "entity bomb": (BOMB, "declares a document type"),
@@ -71,6 +90,13 @@ BAD = {
         BOMB.replace('"1.0"', '"1.0" encoding="utf-16"').encode("utf-16"),
         "document type",
     ),
+    **{
+        f"entity bomb in {encoding}": (
+            BOMB.replace('"1.0"', f'"1.0" encoding="{encoding}"').encode(encoding),
+            "document type",
+        )
+        for encoding in ("utf-7", "utf-32", "cp037", "gb18030", "iso2022_jp")
+    },
     "file from outside": (
         '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>',
         "document type",
@@ -128,10 +154,18 @@ def test_no_annotation_where_one_should_be(tmp_path, kind):
         os.mkfifo(path)
     elif kind == "link":
         path.symlink_to(tmp_path / "nowhere")
-    reader = VOCReader(folder, 3, (30, 40), epochs=1, on_error="skip")
+    reader = VOCReader(folder, 3, (30, 40), classes=["dog"], epochs=1, on_error="skip")
     assert only_batch(reader).size == 2
     ((key, reason),) = reader.errors
     assert key == "bad.jpg" and str(path) in reason
+    if kind in ("fifo", "link"):
+        with pytest.raises(
+            ReadError, match=r"bad\.xml .*classes are found in all 3 annotations .*, and 1 cannot"
+        ):
+            VOCReader(folder, 3, (30, 40), on_error="skip")
+    else:
+        # What is not there has no classes.
+        assert VOCReader(folder, 3, (30, 40)).classes == ["dog"]
 
 
 def test_a_picture_that_is_missing(tmp_path):
@@ -202,11 +236,140 @@ def test_parts_are_not_looked_at(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1", "cp1252"])
+ENCODINGS = {
+    "utf8": "犬 café",
+    "UTF-8": "犬 café",
+    "utf_8": "犬 café",
+    "utf-8-sig": "犬 café",
+    "utf-16": "犬 café",
+    "utf-16-le": "犬 café",
+    "utf-16-be": "犬 café",
+    "utf-32": "犬 café",
+    "utf-7": "犬 café",
+    "latin-1": "café",
+    "iso-8859-1": "café",
+    "iso-8859-15": "caf€",
+    "cp1252": "caf€",
+    "windows-1251": "собака",
+    "koi8-r": "собака",
+    "mac-roman": "café",
+    "gb2312": "猫狗",
+    "GBK": "貓",
+    "gb18030": "猫 café",
+    "big5": "貓",
+    "shift_jis": "犬ソ",
+    "euc-jp": "犬",
+    "iso-2022-jp": "犬",
+    "euc-kr": "개",
+    "ascii": "dog",
+    "cp037": "cafe",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_encodings_as_declared(tmp_path, encoding):
-    text = f'<?xml version="1.0" encoding="{encoding}"?>' + annotation(thing("café"))
+    name = ENCODINGS[encoding]
+    text = f"<?xml version='1.0' encoding='{encoding}'?>" + annotation(thing(name))
     reader = VOCReader(voc_folder(tmp_path, {"a": text.encode(encoding)}), 1, (60, 80), epochs=1)
-    assert reader.classes == ["café"] and len(only_batch(reader).boxes) == 1
+    assert reader.classes == [name] and len(only_batch(reader).boxes) == 1
+
+
+@pytest.mark.parametrize(
+    "declared, written, name",
+    [
+        # What programs write that mean the code page of Windows, and one that names UTF-16 and writes UTF-8.
+        ("gb2312", "gbk", "貓"),
+        ("gbk", "gb18030", "㐀"),
+        ("shift_jis", "cp932", "髙"),
+        ("euc-kr", "cp949", "똠"),
+        ("utf-16", "utf-8", "猫"),
+        ("us-ascii", "utf-8", "猫"),
+    ],
+)
+def test_encodings_that_are_nearly_as_declared(declared, written, name):
+    text = f'<?xml version="1.0" encoding="{declared}"?>' + annotation(thing(name))
+    assert parse_annotation(text.encode(written)).names == [name]
+
+
+def test_an_encoding_without_a_declaration():
+    text = annotation(thing("犬"))
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"):
+        assert parse_annotation(text.encode(encoding)).names == ["犬"]
+    # White space in front of a declaration is not allowed, and does no harm.
+    assert parse_annotation(f'\n <?xml version="1.0"?>{text}'.encode()).names == ["犬"]
+
+
+def test_every_encoding_of_python_is_an_annotation_or_an_error():
+    for encoding in {*encodings.aliases.aliases.values(), "mbcs", "undefined", "idna"}:
+        text = f'<?xml version="1.0" encoding="{encoding}"?>' + GOOD
+        contents = [text.encode()]
+        with contextlib.suppress(LookupError, UnicodeError):
+            contents.append(text.encode(encoding))
+        for each in contents:
+            with contextlib.suppress(DecodeError):
+                assert parse_annotation(each).names == ["dog"]
+
+
+YES = ("1", "True", "true", "yes", "Y", "t", " 1\n", "1.0", "0.0597", "1e-3")
+NO = ("", "0", "False", "no", "N", "Unspecified", "unknown", "None", "-1", "-1.0", "0.0", " 0 ", "\n")
+
+
+@pytest.mark.parametrize("tag", ["truncated", "difficult"])
+def test_flags_as_people_write_them(tag):
+    for text in (*YES, *NO):
+        found = parse_annotation(annotation(thing(**{tag: text})).encode())
+        assert getattr(found, tag) == [text in YES], text
+
+
+def test_numbers_as_people_write_them():
+    sides = "<ymax> 1e1\n</ymax><xmin>1.50</xmin><ymin>+2</ymin><xmax>03</xmax>"
+    text = f"<object><name>\n dog\t</name><bndbox>{sides}</bndbox></object>"
+    found = parse_annotation(annotation(text, size=("60.0", " 8e1 ")).encode())
+    assert found.names == ["dog"] and found.boxes == [(1.5, 2.0, 3.0, 10.0)]
+    assert (found.height, found.width) == (60, 80)
+
+
+def test_objects_wherever_they_are():
+    nested = f"<objects>{thing('cat')}<more>{thing('dog')}</more></objects>{thing('ant')}"
+    assert parse_annotation(annotation(nested).encode()).names == ["cat", "dog", "ant"]
+    within = thing("car").replace("</object>", thing("wheel") + "</object>")
+    assert parse_annotation(annotation(within).encode()).names == ["car", "wheel"]
+
+
+def test_tags_in_any_case_and_namespace():
+    text = annotation(thing("Dog", difficult=1)).replace("annotation>", "Annotation>")
+    found = parse_annotation(text.replace("object>", "OBJECT>").replace("xmin>", "Xmin>").encode())
+    assert found == (60, 80, ["Dog"], [(11.0, 21.0, 30.0, 50.0)], [True], [False])
+    spaced = annotation(thing(truncated=1)).replace("<annotation>", '<annotation xmlns="http://x.y/z">', 1)
+    assert parse_annotation(spaced.encode()) == (
+        *(60, 80, ["dog"], [(11.0, 21.0, 30.0, 50.0)], [False], [True]),
+    )
+
+
+OTHER_SIZES = {"off by one": (61, 81), "swapped": (80, 60), "twice": (120, 160), "square": (60, 60)}
+
+
+@pytest.mark.parametrize("kind", OTHER_SIZES)
+def test_the_size_of_the_file_counts(tmp_path, caplog, kind):
+    other = annotation(thing(box=(11, 21, 81, 62)), size=OTHER_SIZES[kind])
+    folder = voc_folder(tmp_path, {"a": GOOD, "b": other, "c": other})
+    reader = VOCReader(folder, 3, (60, 80), fit=Stretch(), epochs=2, shuffle=False)
+    assert len(reader.other_sizes) == 0
+    with Pipeline([reader]) as pipeline:
+        for _ in range(2):
+            batch = pipeline.dequeue()
+            # Clipped to the picture.
+            assert batch.boxes.tolist() == [[10, 20, 30, 50], [10, 20, 80, 60], [10, 20, 80, 60]]
+    assert reader.errors == [] and len(reader.other_sizes) == 2
+    assert ", 2 with another <size>)" in repr(reader)
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert record.name == "highway.modules"
+    height, width = OTHER_SIZES[kind]
+    said = rf"in 2 of .*b\.jpg has 60 x 80 pixels .*b\.xml says {height} x {width}; .*strict=True"
+    assert re.search(said, record.getMessage())
+    strict = VOCReader(folder, 3, (60, 80), epochs=1, strict=True, on_error="skip")
+    assert strict.other_sizes is None and only_batch(strict).keys == ["a.jpg"]
+    assert [key for key, _ in strict.errors] and all("expected the same" in text for _, text in strict.errors)
 
 
 def test_ten_thousand_boxes(tmp_path):

@@ -20,7 +20,7 @@ from highway.cli import main
 from highway.drawing import class_colour
 from highway.engine import Pipeline, Source
 
-COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen", "store"]
+COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]
 
 
 @pytest.fixture
@@ -355,8 +355,8 @@ def voc(tmp_path):
 
 def test_preview_of_a_voc_set(capsys, voc):
     path = voc / "sheet.png"
-    # Numbers of these in the list of VOC's classes.
-    dog, person = 11, 14
+    # Numbers of these in the list of classes.
+    dog, person = 0, 1
 
     def shown(*options):
         command = ("preview", voc, "--voc", "-o", path, "--count", 2, "--size", "100x120", "--columns", 2)
@@ -366,12 +366,12 @@ def test_preview_of_a_voc_set(capsys, voc):
             return output, np.asarray(sheet)[48:148]
 
     output, pixels = shown()
-    assert output == f"{path}: 2 of 2 files in 20 classes\n"
+    assert output == f"{path}: 2 of 2 files in 2 classes\n"
     # The lines below, where no names are.
     assert (pixels[89, 16 + 10 : 16 + 100] == class_colour(dog)).all()
     assert (pixels[89, 152 + 10 : 152 + 100] == class_colour(person)).all()
     output, pixels = shown("--split", "some", "--masks")
-    assert output == f"{path}: 1 of 1 file in 20 classes\n"
+    assert output == f"{path}: 1 of 1 file in 2 classes\n"
     assert (pixels[41:59, 16 + 31 : 16 + 59] == [100, 68, 68]).all()
     assert (pixels[61:80, 16 + 31 : 16 + 59] == 8).all()
 
@@ -397,11 +397,11 @@ def test_bench_of_a_voc_set_and_of_masks(capsys, voc, photos):
         return output
 
     output = told(voc, "--voc", "--masks", "--normalize")
-    assert f"2 files in 20 classes, in {voc}" in output
+    assert f"2 files in 2 classes, in {voc}" in output
     assert re.search(r"VOCReader\(.*split=None, fit=Letterbox\(.*FlipX\(.*Normalize\(", output)
     assert re.search(r"images/s: 4 images in 2 batches", output)
     output = told(voc, "--voc", "--split", "some")
-    assert "1 file in 20 classes" in output and "split='some'" in output
+    assert "1 file in 2 classes" in output and "split='some'" in output
     # Masks are read, where they are asked for: bad ones are met.
     for picture in photos.rglob("*.jpg"):
         path = voc / "masks" / picture.relative_to(photos).with_suffix(".png")
@@ -419,6 +419,8 @@ def test_bench_of_a_voc_set_and_of_masks(capsys, voc, photos):
     [
         (["--masks"], "--masks is for a VOC set.*--masks-dir DIR"),
         (["--split", "train"], "--split is for a VOC set"),
+        (["--images", "x"], "--images is for a VOC set"),
+        (["--annotations", "x"], "--annotations is for a VOC set"),
         (["--voc", "--masks-dir", "x"], "--masks-dir is for class folders.*--masks"),
     ],
 )

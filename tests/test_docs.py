@@ -89,9 +89,10 @@ def place(tmp_path, monkeypatch):
     """Folders with pictures and a secret, which the programs find."""
     class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
     things = thing("dog", (11, 11, 40, 50)), thing("cat", (41, 21, 70, 40), difficult=1)
-    voc_folder(
+    voc = voc_folder(
         tmp_path / "VOCdevkit" / "VOC2012", {f"{number:03}": annotation(*things) for number in range(20)}
     )
+    (voc / "ImageSets/Main/val.txt").write_text("000\n001\n", encoding="utf-8")
     security.new_secret_file(tmp_path / "highway.secret")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HIGHWAY_SECRET_FILE", str(tmp_path / "highway.secret"))

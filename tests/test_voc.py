@@ -14,7 +14,6 @@ from voc_folders import CELLS, annotation, needs_cells, only_batch, thing, voc_f
 from highway.engine import Pipeline, Stage
 from highway.errors import ArgumentError, DatasetError, DecodeError, EmptyDatasetError, TooManyErrors
 from highway.modules import Augmentations, ImageFileReader, VOCReader
-from highway.modules.voc import VOC_CLASSES
 from highway.transforms import (
     CenterFit,
     FlipX,
@@ -56,7 +55,8 @@ def test_the_lines_of_the_example(folder):
     assert len(labels) == len(boxes) == len(batch.difficult) == len(batch.truncated) == batch.offsets[-1] > 0
     assert batch.ragged == {"labels", "boxes", "difficult", "truncated"}
     assert repr(reader) == (
-        f"VOCReader({str(folder) + '/'!r}, 16, (512, 512), split='train', fit={Letterbox()!r})"
+        f"VOCReader({str(folder) + '/'!r}, 16, (512, 512), split='train', fit={Letterbox()!r}, "
+        "classes=<3 found in 11 annotations: bird, cat, dog>)"
     )
     assert reader.size == 11 and len(reader) == 1
 
@@ -184,6 +184,19 @@ def test_boxes_of_the_upright_picture_stay(tmp_path, orientation):
     folder = rectangles_folder(tmp_path, size=(128, 96), boxes=upright, orientation=orientation)
     batch = only_batch(VOCReader(folder, 1, (128, 96), fit=Stretch(), epochs=1, classes=["red"]))
     assert batch.boxes.tolist() == [[4, 8, 30, 40]]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_size_that_is_a_little_wrong_is_taken_for_the_nearer_one(tmp_path, orientation):
+    folder = rectangles_folder(tmp_path / "stored", size=(97, 128), orientation=orientation)
+    reader = VOCReader(folder, 1, (160, 200), fit=Stretch(), epochs=1)
+    assert_around(only_batch(reader), reader.classes, 2)
+    assert len(reader.other_sizes) == 1
+    if orientation >= 5:
+        upright = {"red": (4, 8, 30, 40)}
+        folder = rectangles_folder(tmp_path / "upright", (128, 95), upright, orientation=orientation)
+        batch = only_batch(VOCReader(folder, 1, (128, 96), fit=Stretch(), epochs=1))
+        assert batch.boxes.tolist() == [[4, 8, 30, 40]]
 
 
 def test_without_exif_the_size_must_be_the_stored_one(tmp_path):
@@ -329,12 +342,14 @@ def test_shards_and_epochs(folder):
 
 def test_max_errors_counts_annotations(folder, tmp_path):
     bad = voc_folder(tmp_path, {str(number): "" for number in range(4)} | {"good": annotation(thing())})
+    options = {"classes": ["dog"]}
     with (
-        Pipeline([VOCReader(bad, 5, (20, 20), on_error="skip", max_errors=3)]) as pipeline,
+        Pipeline([VOCReader(bad, 5, (20, 20), on_error="skip", max_errors=3, **options)]) as pipeline,
         pytest.raises(TooManyErrors, match="VOCReader: 4 of 5"),
     ):
         pipeline.dequeue()
-    with Pipeline([VOCReader(bad, 2, (20, 20), on_error="replace", max_errors=4, epochs=1)]) as pipeline:
+    reader = VOCReader(bad, 2, (20, 20), on_error="replace", max_errors=4, epochs=1, **options)
+    with Pipeline([reader]) as pipeline:
         assert [batch.keys for batch in pipeline] == [["good.jpg"] * 2] * 2 + [["good.jpg"]]
 
 
@@ -393,22 +408,6 @@ def test_endings_of_pictures(tmp_path):
     ]
 
 
-def test_classes(tmp_path):
-    voc = voc_folder(tmp_path / "voc", {"a": annotation(thing("person")), "b": annotation(thing("cat"))})
-    reader = VOCReader(voc, 2, (20, 20), shuffle=False, epochs=1)
-    assert reader.classes == list(VOC_CLASSES) == sorted(VOC_CLASSES) and len(VOC_CLASSES) == 20
-    assert only_batch(reader).labels.tolist() == [14, 7]
-    given = VOCReader(voc, 2, (20, 20), shuffle=False, epochs=1, classes=("cat", "person"))
-    assert given.classes == ["cat", "person"] and only_batch(given).labels.tolist() == [1, 0]
-    assert given.fingerprint() != VOCReader(voc, 2, (20, 20), shuffle=False).fingerprint()
-    own = voc_folder(
-        tmp_path / "own", {"a": annotation(thing("person")), "b": annotation(thing("ant")), "c": "bad"}
-    )
-    (own / "ImageSets/Main/train.txt").write_text("a\n")
-    # Also those of other splits, so that the numbers are the same everywhere.
-    assert VOCReader(own, 1, (20, 20)).classes == ["ant", "person"]
-
-
 def test_fingerprint(folder, tmp_path):
     def fingerprint(root=folder, **options):
         return VOCReader(root, 2, (8, 8), **options).fingerprint()
@@ -427,7 +426,12 @@ def test_fingerprint(folder, tmp_path):
         ({"split": ""}, "split is ''"),
         ({"classes": "dog"}, "classes is 'dog'"),
         ({"classes": []}, r"classes is \[\]"),
-        ({"classes": ["dog", "dog"]}, "each once"),
+        ({"other_classes": "keep"}, "other_classes is 'keep'"),
+        ({"other_classes": "drop"}, "other_classes is 'drop', and classes is not given"),
+        ({"strict": 1}, "strict"),
+        ({"images": None}, "images is None; expected a folder"),
+        ({"annotations": 3}, "annotations is 3; expected a folder"),
+        ({"classes": ["dog", "dog"]}, "each name once"),
         ({"min_visible": 2}, "min_visible is 2"),
         ({"min_visible": math.nan}, "min_visible is nan"),
         ({"difficult": "no"}, "difficult"),

@@ -25,6 +25,7 @@ from highway.modules.formats import OtherPicture
 from highway.modules.losses import Losses
 from highway.modules.objects import Objects
 from highway.modules.ordered import OrderedSource
+from highway.modules.other_sizes import OtherSizes
 from highway.modules.samples import Part, Samples
 from highway.modules.shown import Shown
 from highway.order import Order, Task
@@ -107,6 +108,8 @@ class ImageReader(OrderedSource):
     """Whether `_batch` needs to know how the images show the pictures."""
     annotated: tuple[object, ...] = ()
     """What decides, beside the files, which boxes a picture has."""
+    other_sizes: OtherSizes | None = None
+    """Counts the pictures that have another size than their boxes were made for; None: they are bad samples."""
 
     def __init__(
         self,
@@ -383,10 +386,20 @@ class ImageReader(OrderedSource):
         """How the boxes of samples are to be turned, and which samples are bad for their boxes."""
         refused: dict[int, HighwayError] = {}
         turns, wrong = objects.turns(heads[:, 1:], orientations)
-        # Where the picture itself is bad its size is not known.
-        for row, text in wrong.items():
-            if heads[row, 0] in (jpeg.OK, jpeg.NOT_JPEG):
-                refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
+        if wrong:
+            # Of a picture that is stored on its side, which is not turned upright here, the boxes may be upright.
+            unsure = np.zeros(len(indices), np.bool_) if self.exif else objects.swapped(heads[:, 1:])
+            accepted = {}
+            for row, text in wrong.items():
+                # Where the picture itself is bad its size is not known.
+                if heads[row, 0] not in (jpeg.OK, jpeg.NOT_JPEG):
+                    continue
+                if self.other_sizes is None or unsure[row]:
+                    refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
+                elif row not in objects.bad:
+                    accepted[int(indices[row])] = f"{self.samples.told(indices[row])} {text}"
+            if self.other_sizes is not None:
+                self.other_sizes.note(accepted)
         for row in objects.bad:
             refused[row] = objects.error(row, self.name)
         return turns, refused

@@ -20,6 +20,7 @@ from highway.errors import (
     PipelineStateError,
 )
 from highway.modules.finish import Windows
+from highway.modules.found_classes import stored_classes
 from highway.modules.losses import Losses
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
@@ -222,6 +223,9 @@ class LevelDBSource(OrderedSource):
         Most batches that may be outstanding behind this module.
     fields : sequence of str, optional
         Fields and extras to hand out; all by default.
+    classes : sequence of str, optional
+        Names of the classes that the labels are expected to be numbers of, such as those of the training set: where the
+        store has others, or another order, that is an error.
     allow_incomplete : bool
         Read what there is of a store whose writing was interrupted.
 
@@ -260,6 +264,7 @@ class LevelDBSource(OrderedSource):
         max_errors: int | float | None = None,
         workers: int | None = None,
         queue_size: int = 4,
+        classes: Sequence[str] | None = None,
         fields: Sequence[str] | None = None,
         allow_incomplete: bool = False,
     ) -> None:
@@ -270,6 +275,7 @@ class LevelDBSource(OrderedSource):
         try:
             if not len(self._store):
                 raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
+            self.classes = stored_classes(self.name, self._store.path, self._store.mark.classes, classes)
             self._fields = self._chosen(fields)
             self.order = Order(
                 len(self._store),
@@ -288,7 +294,6 @@ class LevelDBSource(OrderedSource):
             self._shared.interrupt()
             raise
         self.path = self._store.path
-        self.classes = self._store.mark.classes
         self._column, self.image_shape = self._images()
         self._windows = Windows()
 

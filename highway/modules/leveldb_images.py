@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from highway._core import jpeg
 from highway.arguments import flag, number
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
+from highway.modules.found_classes import stored_classes
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import Masks
 from highway.modules.objects import Objects
@@ -55,6 +56,9 @@ class LevelDBImageReader(ImageReader):
     placement : bool
         Whether batches have the extras `placement` and `picture_sizes`, as `VOCReader` says: of the pictures that were
         packed, upright, also where smaller ones are stored.
+    classes : sequence of str, optional
+        Names of the classes that the labels are expected to be numbers of, such as those of the training set: where the
+        store has others, or another order, that is an error.
     allow_incomplete : bool
         Read what there is of a store whose writing was interrupted.
 
@@ -97,6 +101,7 @@ class LevelDBImageReader(ImageReader):
         max_pixels: int = MAX_PIXELS,
         workers: int | None = None,
         queue_size: int = 4,
+        classes: Sequence[str] | None = None,
         allow_incomplete: bool = False,
     ) -> None:
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
@@ -104,6 +109,8 @@ class LevelDBImageReader(ImageReader):
         allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
         self._store = SharedStore(path, self.name, allow_incomplete)
         try:
+            reader = self._store.reader
+            self.classes = stored_classes(self.name, self._store.path, reader.mark.classes, classes)
             samples = _Records(self._store, self.name, min_visible, placement, mask_fill, max_pixels)
             super().__init__(
                 samples,
@@ -128,7 +135,6 @@ class LevelDBImageReader(ImageReader):
             self._store.interrupt()
             raise
         self.path = self._store.path
-        self.classes = self._store.reader.mark.classes
 
     def __repr__(self) -> str:
         own = f"{self.path!r}, {self.order.batch_size}, {self.shape}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
+from highway.modules.found_classes import log_classes, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
@@ -123,6 +124,11 @@ class ListReader(ImageReader):
             raise ArgumentError(f"ListReader: mask_fill is {mask_fill!r}, and there are no masks")
         if labels is not None:
             labels, self.classes = _numbered(labels, self.classes, boxes is not None)
+        self._origin = ""
+        if self.classes is not None:
+            self._origin = "given" if classes is not None else "found in the labels"
+            log_classes(self.name, self.classes, self._origin)
+            warn_of_alike(self.name, self.classes, "among the labels")
         if boxes is not None:
             objects = _objects(boxes, labels, count, self.classes)
         elif labels is not None:
@@ -169,9 +175,9 @@ class ListReader(ImageReader):
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<ListReader of {self.size} pictures, {self.order.batch_size}, {self.shape}, fit={self.fit!r}>"
-        )
+        known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
+        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
+        return f"<ListReader of {self.size} pictures, {own}{known}>"
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         return b"ListReader", self._names

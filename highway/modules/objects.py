@@ -107,7 +107,8 @@ class Objects:
         Returns
         -------
         turns : int64 (N,)
-            Orientation that the boxes still need.
+            Orientation that the boxes still need. Where the size is wrong, they are taken to belong to that of the stored
+            and the upright picture whose size is nearer.
         wrong : dict of int to str
             What is wrong with row k, under k.
         """
@@ -118,15 +119,26 @@ class Objects:
         stated = self._sizes
         stored = np.where((orientations >= 5)[:, None], sizes[:, ::-1], sizes)
         fits = ((stated == stored) | (stated == 0)).all(axis=1)
-        turns = np.where(fits, orientations, 1)
         wrong = {}
-        for row in np.flatnonzero(~(fits | (stated == sizes).all(axis=1))).tolist():
+        others = np.flatnonzero(~(fits | (stated == sizes).all(axis=1)))
+        if len(others):
+            off, off_upright = (np.abs(stated - found).sum(axis=1)[others] for found in (stored, sizes))
+            fits[others] = off <= off_upright
+        turns = np.where(fits, orientations, 1)
+        for row in others.tolist():
             height, width = stored[row].tolist()
             wrong[row] = (
                 f"has {height} x {width} pixels (height x width), <size> in {os.fsdecode(self.files[row])} "
                 f"says {stated[row, 0]} x {stated[row, 1]}; expected the same"
             )
         return turns, wrong
+
+    def swapped(self, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether height and width that the boxes were made for, (N,), are width and height of the pictures."""
+        if self._sizes is None:
+            return np.zeros(len(sizes), np.bool_)
+        swapped: NDArray[np.bool_] = (self._sizes == sizes[:, ::-1]).all(axis=1)
+        return swapped
 
     def shown(
         self, shown: Shown, shape: tuple[int, int], min_visible: float

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from highway.arguments import flag, number, whole
-from highway.errors import (
-    ArgumentError,
-    DatasetError,
-    DecodeError,
-    EmptyDatasetError,
-    HighwayError,
-    ReadError,
-)
-from highway.modules.annotations import Annotation, read_annotation
-from highway.modules.files import read_whole
-from highway.modules.folders import EXTENSIONS
+from highway.arguments import class_names, flag, number, whole
+from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
+from highway.modules.annotations import Annotation, object_names, read_annotation
+from highway.modules.found_classes import log_classes, shown_names, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
+from highway.modules.other_sizes import OtherSizes
 from highway.modules.samples import Files
+from highway.modules.voc_folder import VOCFolder, VOCSample
 from highway.transforms.fit import Fit, Letterbox
 
 __all__ = ["VOC_CLASSES", "VOCReader"]
@@ -46,7 +43,9 @@ VOC_CLASSES = (
 )
 """The classes of Pascal VOC, as its development kit sorts them."""
 
-_LARGEST_LIST = 1 << 28
+_logger = logging.getLogger("highway.modules")
+
+Path = str | bytes | os.PathLike[str]
 
 
 class VOCReader(ImageReader):
@@ -58,7 +57,8 @@ class VOCReader(ImageReader):
     `ImageFileReader` reads them; annotations once, at the beginning.
 
     The folder holds ``JPEGImages/NAME.jpg`` (or another ending of a picture), ``Annotations/NAME.xml``, lists of names
-    in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``.
+    in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``. A NAME may be in folders of its own:
+    ``JPEGImages/day/1.jpg`` and ``Annotations/day/1.xml``.
 
     Coordinates are continuous: the first pixel covers 0 to 1. VOC counts from 1, and the last pixel is inside, so a box
     is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through its orientation, fit and mirroring.
@@ -72,21 +72,30 @@ class VOCReader(ImageReader):
         Height and width of the images in pixels.
     split : str or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
-        ``ImageSets/Segmentation/train.txt`` where there is one. A line begins with the name; what follows in lists of
-        one class, -1, 0 or 1, is not looked at. None: every picture that has an annotation, sorted.
+        ``ImageSets/Segmentation/train.txt`` where there is one, or else for ``ImageSets/train.txt``; "lists/mine.txt"
+        for a list of your own, relative to the folder. None: every annotation, sorted by name.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
-    classes : sequence of str, optional
-        The classes in the order of their labels; an object of another class makes its sample a bad one. By default
-        `VOC_CLASSES`, where the folder has no others, or else those of all annotations of the folder, sorted, so that
-        every split has the same.
-    masks : bool
+    classes : sequence of str, "voc" or None
+        The classes in the order of their labels. By default those of all annotations of the folder, sorted, whatever
+        the split; then an annotation that cannot be read is an error here. Of two folders, training and validation,
+        each has its own: give the second one ``classes=reader.classes`` of the first. "voc": `VOC_CLASSES`.
+    other_classes : {"error", "drop"}
+        What becomes of objects of a class that is not in `classes`: their samples are bad ones, or the objects are left
+        out. "drop" needs `classes`.
+    masks : bool or path
         Whether batches end with `masks`, uint8 (N, H, W): numbers of classes as the files have them, 255 for borders in
-        VOC's own.
+        VOC's own. A folder, relative to `root` or absolute, for another one than ``SegmentationClass``.
+    images, annotations : path
+        The folders of pictures and annotations, relative to `root` or absolute; "." for both where they lie side by
+        side in `root`.
     difficult : bool
         False: leave out the objects that are marked difficult.
     one_based : bool
         False: the annotations count from 0 and their ends are outside; boxes are taken as they are written.
+    strict : bool
+        Whether an annotation with another ``<size>`` than that of its picture makes the sample a bad one. By default,
+        the size of the file counts, and a warning is logged.
     min_visible : float
         0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
         case.
@@ -106,6 +115,8 @@ class VOCReader(ImageReader):
         An argument is outside of what is allowed.
     DatasetError
         The folder, one of the folders in it, or the list is missing.
+    DecodeError, ReadError
+        An annotation cannot be read, and `classes` is not given.
     EmptyDatasetError
         There are no samples.
 
@@ -113,31 +124,47 @@ class VOCReader(ImageReader):
     ----------
     classes : list of str
         Names of the classes, in the order of their labels.
+    skipped : SkippedFiles
+        What the folder has and the reader does not read; ``str()`` says it in a line.
+    other_sizes : OtherSizes or None
+        Its ``len()`` is how many samples with another ``<size>`` than that of their picture were read so far; None with
+        `strict`.
 
     Notes
     -----
+    A line of a list is a name: the whole line where an annotation or a picture has that name, or else what stands in
+    front of the -1, 0 or 1 at its end, which lists of one class have. Endings of pictures may follow the name, and
+    folders stand in front of it (``JPEGImages/a.jpg``, also absolute ones of another machine). Names that differ in
+    Unicode normalization alone are the same. ``<filename>`` in annotations is not looked at.
+
     Of an annotation, this is repaired: boxes are clipped to the picture; those without area are left out; where
     ``<size>`` is missing or 0 x 0, the size of the picture is taken. This is an error that names the file and the
     element: XML that is not well formed, or not in its declared encoding; a document type; more than 8 MiB; an object
     without name or box; coordinates that are no numbers, or of which the smaller one does not come first; an unknown
-    class; a ``<size>`` that differs from that of the picture.
+    class.
     Boxes belong to the picture as it is stored; to the upright one where ``<size>`` is that of the upright one alone.
+    Where ``<size>`` is neither, they belong to the one whose size is nearer; but without `exif`, height and width in
+    each other's place make a bad sample.
 
     M. Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 88, 2010.
     """
 
     def __init__(
         self,
-        root: str | bytes | os.PathLike[str],
+        root: Path,
         batch_size: int,
         shape: tuple[int, int],
         *,
         split: str | None = "train",
         fit: Fit | None = None,
-        classes: Sequence[str] | None = None,
-        masks: bool = False,
+        classes: Sequence[str] | str | None = None,
+        other_classes: str = "error",
+        masks: bool | Path = False,
+        images: Path = "JPEGImages",
+        annotations: Path = "Annotations",
         difficult: bool = True,
         one_based: bool = True,
+        strict: bool = False,
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
@@ -158,26 +185,41 @@ class VOCReader(ImageReader):
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
         difficult = flag(self.name, "difficult", difficult)
         one_based = flag(self.name, "one_based", one_based)
-        masks = flag(self.name, "masks", masks)
+        strict = flag(self.name, "strict", strict)
+        if not isinstance(masks, (str, bytes, os.PathLike)):
+            masks = "SegmentationClass" if flag(self.name, "masks", masks) else ""
         mask_fill = whole(self.name, "mask_fill", mask_fill, 0, 255)
-        given = None if classes is None else _checked_classes(classes)
-        folder = _Folder(root)
-        stems = folder.stems(split, masks)
+        self._choice("other_classes", other_classes, ("error", "drop"))
+        if other_classes == "drop" and classes is None:
+            raise ArgumentError(
+                "VOCReader: other_classes is 'drop', and classes is not given; expected the classes that are to be kept"
+            )
+        given = _given(classes)
+        folder = VOCFolder(root, images, annotations, masks or None)
+        samples = folder.samples(split)
         self.split = split
-        self.annotated = difficult, one_based
         self.root = os.fsdecode(folder.root)
-        read = {stem: folder.annotation(stem) for stem in stems}
-        self.classes = folder.classes(read) if given is None else given
-        objects = _objects(folder, [(stem, read[stem]) for stem in stems], self.classes, difficult, one_based)
-        self._names = folder.pictures(stems)
-        files = None
-        if masks:
-            folder.listed(b"SegmentationClass", "masks=True needs one of masks, NAME.png for each picture")
-            paths = [folder.path(b"SegmentationClass", stem + b".png") for stem in stems]
-            files = MaskFiles(paths, mask_fill, max_pixels, self.name, exif)
+        read = {sample.annotation: _read(folder, sample.annotation) for sample in samples}
+        self.classes, self._origin = _found(folder, read) if given is None else given
+        names = {name for found in read.values() if isinstance(found, Annotation) for name in found.names}
+        warn_of_alike(self.name, names | {*self.classes}, f"in {self.root!r}")
+        log_classes(self.name, self.classes, f"{self._origin}, of {self.root!r}")
+        drop = other_classes == "drop"
+        if drop:
+            _log_dropped(read, self.classes, self.root)
+        self.annotated = difficult, one_based, drop, strict
+        self.other_sizes = None if strict else OtherSizes(self.name)
+        objects = _objects(folder, samples, read, self.classes, difficult, one_based, drop)
+        assert objects.labels is not None
+        self._labels = objects.labels
+        self._names = [sample.picture for sample in samples]
+        files = MaskFiles(folder.masks(samples), mask_fill, max_pixels, self.name, exif) if masks else None
+        folder.skip_unpaired(samples)
+        self.skipped = folder.skipped
+        self.skipped.log(self.name, self.root)
         super().__init__(
             Files(
-                folder.path(b"JPEGImages", b""),
+                folder.images,
                 self._names,
                 f"in {self.root!r}",
                 objects=objects,
@@ -205,170 +247,134 @@ class VOCReader(ImageReader):
 
     def __repr__(self) -> str:
         own = f"{self.root!r}, {self.order.batch_size}, {self.shape}, split={self.split!r}"
-        return f"VOCReader({own}, fit={self.fit!r})"
+        classes = f"<{len(self.classes)} {self._origin}: {shown_names(self.classes)}>"
+        skipped = f", {self.skipped}" if len(self.skipped) else ""
+        sizes = f", {len(self.other_sizes)} with another <size>" if self.other_sizes else ""
+        return f"VOCReader({own}, fit={self.fit!r}, classes={classes}{skipped}{sizes})"
 
     def contents(self) -> tuple[bytes, Sequence[bytes], list[bytes]]:
         return b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many objects of each class the annotations of the samples have: int64 (number of classes,)."""
+        return np.bincount(self._labels, minlength=len(self.classes)).astype(np.int64)
 
 
 # An annotation, or what is wrong with it.
 _Read = Annotation | tuple[type[HighwayError], str]
 
 
-class _Folder:
-    """What lies where in a folder of VOC."""
-
-    def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
-        self.root = os.path.join(os.fsencode(root), b"")
-        self._annotations = {name[:-4] for name in self.listed(b"Annotations") if name.endswith(b".xml")}
-        self._pictures: dict[bytes, bytes] = {}
-        # Of several with one stem the .jpg counts, or else the first.
-        for name in sorted(self.listed(b"JPEGImages"), key=lambda name: (not name.endswith(b".jpg"), name)):
-            stem, ending = os.path.splitext(name)
-            if ending.lower() in EXTENSIONS:
-                self._pictures.setdefault(stem, name)
-
-    def path(self, *parts: bytes) -> bytes:
-        return os.path.join(self.root, *parts)
-
-    def listed(
-        self, part: bytes, hint: str = "expected a folder with JPEGImages, Annotations and ImageSets in it"
-    ) -> list[bytes]:
-        """Names in a folder; DatasetError where that is none."""
-        try:
-            return [name for name in os.listdir(self.path(part)) if not name.startswith(b".")]
-        except OSError as error:
-            raise DatasetError(
-                f"VOCReader: {os.fsdecode(self.path(part))!r} cannot be listed: {error.strerror}; {hint}"
-            ) from None
-
-    def stems(self, split: object, masks: bool) -> list[bytes]:
-        """Names of the samples, without endings."""
-        if split is None:
-            found, where = sorted(self._annotations), self.path(b"Annotations")
-        elif isinstance(split, str) and split:
-            where = self._list(split, masks)
-            found = _lines(where)
-        else:
-            raise ArgumentError(
-                f"VOCReader: split is {split!r}; expected the name of a list, such as 'train', or None"
-            )
-        if not found:
-            raise EmptyDatasetError(f"VOCReader: {os.fsdecode(where)!r} names no samples")
-        return found
-
-    def _list(self, split: str, masks: bool) -> bytes:
-        name = os.fsencode(split) + b".txt"
-        kinds = (b"Segmentation", b"Main") if masks else (b"Main",)
-        for kind in kinds:
-            path = self.path(b"ImageSets", kind, name)
-            if os.path.exists(path):
-                return path
-        try:
-            there = sorted(
-                os.fsdecode(found)[:-4] for found in self.listed(b"ImageSets/Main") if found.endswith(b".txt")
-            )
-        except DatasetError:
-            there = []
-        known = (
-            f"it has {', '.join(there[:12])}{', ...' if there[12:] else ''}" if there else "it has no lists"
-        )
-        raise DatasetError(
-            f"VOCReader: split is {split!r}, and there is no {os.fsdecode(path)!r}; {known}; "
-            "split=None reads everything that has an annotation"
-        )
-
-    def annotation(self, stem: bytes) -> _Read:
-        path = self.annotation_path(stem)
-        try:
-            return read_annotation(path)
-        except (DecodeError, ReadError) as error:
-            return type(error), f"{os.fsdecode(path)} {error}"
-
-    def annotation_path(self, stem: bytes) -> bytes:
-        return self.path(b"Annotations", stem + b".xml")
-
-    def pictures(self, stems: Sequence[bytes]) -> list[bytes]:
-        """File name of every picture; where there is none, the one that is missing."""
-        return [self._pictures.get(stem, stem + b".jpg") for stem in stems]
-
-    def classes(self, read: dict[bytes, _Read]) -> list[str]:
-        """Classes of all annotations of the folder; `read` are those that were read already."""
-        found: set[str] = set()
-        for stem in self._annotations:
-            annotation = read.get(stem) or self.annotation(stem)
-            if isinstance(annotation, Annotation):
-                found.update(annotation.names)
-        return list(VOC_CLASSES) if found <= {*VOC_CLASSES} else sorted(found)
+def _given(classes: object) -> tuple[list[str], str] | None:
+    """Classes that the user gave, and where they come from."""
+    if classes is None:
+        return None
+    if isinstance(classes, str) and classes == "voc":
+        return list(VOC_CLASSES), "of VOC"
+    if isinstance(classes, str):
+        raise ArgumentError(f"VOCReader: classes is {classes!r}; expected names, one or more, or 'voc'")
+    return class_names("VOCReader", classes), "given"
 
 
-def _lines(path: bytes) -> list[bytes]:
-    """Names in a list: the lines, without what follows the name in lists of one class."""
+def _read(folder: VOCFolder, annotation: bytes) -> _Read:
+    path = folder.annotations + annotation
     try:
-        contents = read_whole(path, _LARGEST_LIST)
-    except ReadError as error:
-        raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} {error}") from None
-    if b"\0" in contents:
-        raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is no text in UTF-8: it has zeros in it")
-    names = []
-    for line in contents.removeprefix(b"\xef\xbb\xbf").splitlines():
-        parts = line.split()
-        if len(parts) > 1 and parts[-1] in (b"-1", b"0", b"1"):
-            line = line.rstrip()[: -len(parts[-1])]
-        if parts:
-            names.append(line.strip())
-    return names
+        return read_annotation(path)
+    except (DecodeError, ReadError) as error:
+        return type(error), f"{os.fsdecode(path)} {error}"
 
 
-def _checked_classes(classes: object) -> list[str]:
-    if isinstance(classes, Sequence) and not isinstance(classes, str):
-        names = list(classes)
-        if names and all(isinstance(name, str) for name in names) and len({*names}) == len(names):
-            return names
-    raise ArgumentError(f"VOCReader: classes is {classes!r}; expected names, each once")
+def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]:
+    """Classes of all annotations of the folder, and where they come from; `read` are those that were read already.
+
+    Raises
+    ------
+    DecodeError, ReadError
+        One of them cannot be read, so that nobody knows which classes there are.
+    """
+    classes: set[str] = set()
+    unreadable: list[HighwayError] = []
+    files = folder.annotation_files()
+    for annotation in files:
+        found = read.get(annotation) or _read(folder, annotation)
+        if isinstance(found, Annotation):
+            classes.update(found.names)
+            continue
+        # What is wrong with a box says nothing of classes.
+        path = folder.annotations + annotation
+        try:
+            classes.update(object_names(path))
+        except (DecodeError, ReadError) as error:
+            unreadable.append(type(error)(f"{os.fsdecode(path)} {error}"))
+    if unreadable:
+        raise type(unreadable[0])(
+            f"VOCReader: {unreadable[0]}; classes are found in all {len(files)} annotations of the folder, and "
+            f"{len(unreadable)} cannot be read: repair or remove, or give classes=[...]"
+        )
+    return sorted(classes), f"found in {len(files)} annotation{'s' * (len(files) != 1)}"
+
+
+def _log_dropped(read: dict[bytes, _Read], classes: Sequence[str], root: str) -> None:
+    found = (annotation for annotation in read.values() if isinstance(annotation, Annotation))
+    others = Counter(name for annotation in found for name in annotation.names if name not in classes)
+    if others:
+        _logger.info(
+            "VOCReader: %d objects of %d other classes of %r are left out: %s",
+            others.total(),
+            len(others),
+            root,
+            shown_names([f"{name} ({count})" for name, count in others.most_common()]),
+        )
 
 
 def _objects(
-    folder: _Folder, read: Sequence[tuple[bytes, _Read]], classes: list[str], difficult: bool, one_based: bool
+    folder: VOCFolder,
+    samples: Sequence[VOCSample],
+    read: dict[bytes, _Read],
+    classes: list[str],
+    difficult: bool,
+    one_based: bool,
+    drop: bool,
 ) -> Objects:
-    """All annotations in arrays."""
+    """All annotations in arrays; objects without a class are left out with `drop`."""
     numbers = {name: number for number, name in enumerate(classes)}
     bad: dict[int, tuple[type[HighwayError], str]] = {}
-    counts = np.zeros(len(read), np.int64)
-    sizes = np.zeros((len(read), 2), np.int64)
+    counts = np.zeros(len(samples), np.int64)
+    sizes = np.zeros((len(samples), 2), np.int64)
     files = []
     boxes: list[tuple[float, float, float, float]] = []
     labels: list[int] = []
     hard: list[bool] = []
     cut: list[bool] = []
-    for index, (stem, found) in enumerate(read):
-        files.append(folder.annotation_path(stem))
+    for index, sample in enumerate(samples):
+        found = read[sample.annotation]
+        files.append(folder.annotations + sample.annotation)
         if not isinstance(found, Annotation):
             bad[index] = found
             continue
         unknown = next((k for k, name in enumerate(found.names) if name not in numbers), None)
-        if unknown is not None:
+        if unknown is not None and not drop:
             bad[index] = (
                 DecodeError,
                 f"{os.fsdecode(files[-1])} object {unknown + 1}: <name> is {found.names[unknown][:100]!r}; expected "
-                f"one of the classes: {', '.join(classes[:30])}{', ...' if classes[30:] else ''}",
+                f"one of the classes: {', '.join(classes[:30])}{', ...' if classes[30:] else ''} "
+                "(other_classes='drop' leaves such objects out)",
             )
             continue
         counts[index] = len(found.names)
         sizes[index] = found.height, found.width
         boxes += found.boxes
-        labels += [numbers[name] for name in found.names]
+        labels += [numbers.get(name, -1) for name in found.names]
         hard += found.difficult
         cut += found.truncated
     table = np.array(boxes, np.float64).reshape(-1, 4)
     if one_based:
         table[:, :2] -= 1
-    kept = (table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1])
+    kept = (table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1]) & (np.array(labels, np.int64) >= 0)
     if not difficult:
         kept &= ~np.array(hard, np.bool_)
-    owners = np.repeat(np.arange(len(read)), counts)
+    owners = np.repeat(np.arange(len(samples)), counts)
     return Objects(
-        np.bincount(owners[kept], minlength=len(read)).astype(np.int64),
+        np.bincount(owners[kept], minlength=len(samples)).astype(np.int64),
         table[kept].astype(np.float32),
         np.array(labels, np.int64)[kept],
         {"difficult": np.array(hard, np.bool_)[kept], "truncated": np.array(cut, np.bool_)[kept]},
