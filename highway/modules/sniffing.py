@@ -1,0 +1,151 @@
+"""What the first bytes of a file say that it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+__all__ = ["FIRST_BYTES", "READ", "first_bytes", "sniff"]
+
+FIRST_BYTES = 1024
+"""How many `sniff` wants, of a file that has so many."""
+
+READ = frozenset(("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF"))
+"""Those formats of `sniff` that Highway reads."""
+
+_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"II\xbc", "JPEG XR"),
+    (b"8BPS", "PSD"),
+    (b"gimp xcf", "XCF"),
+    (b"%PDF-", "PDF"),
+    (b"%!PS", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"AT&TFORM", "DjVu"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0", "CUR"),
+    (b"icns", "ICNS"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"#?RGBE", "Radiance HDR"),
+    (b"qoif", "QOI"),
+    (b"FLIF", "FLIF"),
+    (b"BPG\xfb", "BPG"),
+    (b"DDS ", "DDS"),
+    (b"\xabKTX ", "KTX"),
+    (b"\x8aMNG\r\n\x1a\n", "MNG"),
+    (b"\x8bJNG\r\n\x1a\n", "JNG"),
+    (b"SIMPLE  =", "FITS"),
+    (b"IIU\0", "a raw file of a camera (RW2)"),
+    (b"IIRO", "a raw file of a camera (ORF)"),
+    (b"IIRS", "a raw file of a camera (ORF)"),
+    (b"FUJIFILMCCD-RAW", "a raw file of a camera (RAF)"),
+    (b"\x93NUMPY", "NumPy"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (b"MATLAB 5.0", "MATLAB"),
+    (b"PAR1", "Parquet"),
+    (b"PK\3\4", "ZIP"),
+    (b"PK\5\6", "ZIP"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    (b"Rar!\x1a\x07", "RAR"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"\x1aE\xdf\xa3", "Matroska video"),
+    (b"\0\0\1\xba", "MPEG video"),
+    (b"\0\0\1\xb3", "MPEG video"),
+    (b"\0\x05\x16\x07", "AppleDouble, which macOS keeps beside a file"),
+    (b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS (git lfs pull fetches the file)"),
+    (b"/annex/objects/", "a pointer of git-annex (git annex get fetches the file)"),
+)
+# ISO base media files by their brand.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
+    b"crx ": "a raw file of a camera (CR3)",
+}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_RIFF = {b"WEBP": "WebP", b"AVI ": "AVI video", b"WAVE": "WAV sound"}
+# The sizes of the headers that there are of BMP: two letters alone also begin texts.
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_PNM = re.compile(rb"P([1-7][\s#]|[Ff]\n)")
+
+
+def sniff(first: bytes) -> str | None:
+    """What a file is that begins so: the name of its format, or None where it is not known.
+
+    Parameters
+    ----------
+    first : bytes
+        `FIRST_BYTES` of it, or more, or all.
+
+    Examples
+    --------
+    >>> sniff(b"%PDF-1.7 ...")
+    'PDF'
+    """
+    for beginning, name in _BEGINNINGS:
+        if first.startswith(beginning):
+            return name
+    if first.startswith(_TIFF):
+        return "a raw file of a camera (CR2)" if first[8:10] == b"CR" else "TIFF"
+    if first.startswith(b"RIFF"):
+        return _RIFF.get(first[8:12])
+    if first.startswith(b"BM") and int.from_bytes(first[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if first[4:8] == b"ftyp":
+        return _media(first)
+    if first[128:132] == b"DICM":
+        return "DICOM"
+    if first[257:262] == b"ustar":
+        return "tar"
+    if _PNM.match(first):
+        return "PNM"
+    return _markup(first)
+
+
+def _media(first: bytes) -> str:
+    """Of a file that begins with the box `ftyp`: by its brands, the first of which may be a general one."""
+    end = min(int.from_bytes(first[:4], "big"), len(first))
+    brands = [first[8:12], *(first[k : k + 4] for k in range(16, end - 3, 4))]
+    for brand in brands:
+        if brand in _BRANDS:
+            return _BRANDS[brand]
+    return "HEIF" if {b"mif1", b"msf1"} & {*brands} else "MP4 or QuickTime video"
+
+
+def _markup(first: bytes) -> str | None:
+    encodings = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+    encoding = next((name for mark, name in encodings if first.startswith(mark)), "utf-8")
+    text = first.decode(encoding, "replace").lstrip("\ufeff \t\r\n").lower()
+    if not text.startswith("<"):
+        return None
+    if "<svg" in text:
+        return "SVG"
+    if "<!doctype html" in text or re.search(r"<(html|head|body)\b", text):
+        return "HTML"
+    return "XML" if text.startswith("<?xml") else None
+
+
+def first_bytes(path: bytes) -> bytes:
+    """The first bytes of a file; none of what is no regular file, or cannot be read."""
+    try:
+        # A pipe is opened at once, instead of waiting for who writes into it.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, FIRST_BYTES) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
