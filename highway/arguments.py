@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,31 @@ from highway.errors import ArgumentError
 
 _LARGEST = sys.float_info.max
 
-__all__ = ["flag", "number", "numbers", "positive_range", "size", "span", "whole"]
+__all__ = ["class_names", "flag", "number", "numbers", "positive_range", "size", "span", "whole"]
+
+
+def class_names(owner: str, classes: object) -> list[str]:
+    """Names of classes in the order of their labels.
+
+    Parameters
+    ----------
+    owner : str
+        What has the argument `classes`: the error says it.
+    classes : object
+
+    Raises
+    ------
+    ArgumentError
+        It is no sequence of names, is empty, or has a name twice.
+    """
+    if isinstance(classes, (Sequence, np.ndarray)) and not isinstance(classes, (str, bytes)):
+        names = [str(name) if isinstance(name, str) else name for name in classes]
+        if names and all(isinstance(name, str) for name in names):
+            if len({*names}) == len(names):
+                return names
+            twice = Counter(names).most_common(1)[0][0]
+            raise ArgumentError(f"{owner}: classes has {twice!r} more than once; expected each name once")
+    raise ArgumentError(f"{owner}: classes is {classes!r}; expected names, one or more")
 
 
 def flag(owner: str, name: str, value: object) -> bool:

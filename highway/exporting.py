@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from highway.batch import Batch
 from highway.errors import CorruptStoreError, StoreError
+from highway.modules.file_names import FoldingFolder, name_of
 from highway.modules.files import write_whole
 from highway.modules.formats import pillow
-from highway.modules.saver import name_of
 from highway.store.reading import StoreReader
 from highway.store.records import Slots
 from highway.terminal import progress
@@ -32,7 +32,9 @@ def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tupl
 
     Pictures go to ``images/KEY``: encoded ones as they are, bytes as PNG; masks to ``masks/KEY.png``; what else has two
     dimensions or more for a sample, or is complex, to ``FIELD/KEY.npy``. In ``samples.jsonl`` a line for each sample
-    has its number, key, labels, boxes and the names of its files. Of an incomplete store, what there is.
+    has its number, key, labels, boxes and the names of its files. Where keys differ in the ending alone, so that two
+    samples would get one file, the second keeps its ending before that of the file: ``masks/cat/1.jpg.png``. Of an
+    incomplete store, what there is.
 
     Parameters
     ----------
@@ -51,7 +53,8 @@ def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tupl
     Raises
     ------
     StoreError
-        As `LevelDBSource` raises it; or the folder is not empty, or two samples have one key.
+        As `LevelDBSource` raises it; or the folder is not empty, or two samples have one key, or keys that the
+        file system takes for one.
     ArgumentError
         A key is no name of a file.
     MissingPackageError
@@ -70,21 +73,59 @@ def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tupl
         reader.close()
 
 
+class _Files:
+    """The files of samples in a folder, no two of which are one.
+
+    Parameters
+    ----------
+    target : str
+        The folder.
+    source : str
+        The store, for errors.
+    """
+
+    def __init__(self, target: str, source: str) -> None:
+        self._target, self._source = target, source
+        self._folder = FoldingFolder(target, _OWNER)
+        self._taken: set[str] = set()
+        self._keys: set[str] = set()
+
+    def begin(self, key: str) -> None:
+        """Note the sample whose files come next; StoreError where another one has its key."""
+        if key in self._keys:
+            raise self._several(key)
+        self._keys.add(key)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self._target, name)
+
+    def take(self, field: str, stem: str, ending: str, ending_of_key: str) -> str:
+        """A name below the folder for the file of a field."""
+        for more in ("", ending_of_key):
+            name = f"{field}/{stem}{more}{ending}"
+            one = self._folder.name(name)
+            if one not in self._taken:
+                self._taken.add(one)
+                return name
+        raise self._several(stem + ending_of_key)
+
+    def _several(self, key: str) -> StoreError:
+        return StoreError(
+            f"{_OWNER}: {self._source!r} has several samples called {key!r} (of several epochs, or one name for "
+            "the file system); their files would replace each other"
+        )
+
+
 def _write_all(reader: StoreReader, target: str, listed: BinaryIO) -> None:
-    stems: set[str] = set()
+    files = _Files(target, os.fspath(reader.path))
     with progress(len(reader)) as advance:
         for batch in _samples(reader):
             key = batch.keys[0] if batch.keys is not None else f"{batch.indices[0]:08}"
             stem, ending = name_of(key, _OWNER)
-            if stem in stems:
-                raise StoreError(
-                    f"{_OWNER}: {reader.path!r} has several samples called {stem!r} (several epochs, or endings); "
-                    "their files would replace each other"
-                )
-            stems.add(stem)
+            files.begin(stem + ending)
             facts: dict[str, Any] = {"number": int(batch.indices[0]), "key": key}
             for name, array in (*batch.fields.items(), *batch.extras.items()):
-                facts |= _written(target, name, array if name in batch.ragged else array[0], stem, ending)
+                facts |= _written(files, name, array if name in batch.ragged else array[0], stem, ending)
             classes = reader.mark.classes
             if isinstance(classes, list) and "labels" in facts and batch["labels"].dtype == np.int64:
                 facts["class"] = _named(facts["labels"], classes)
@@ -104,23 +145,20 @@ def _samples(reader: StoreReader) -> Iterator[Batch]:
             yield slots.batch(epoch=0, seq=0, indices=np.array([number]))
 
 
-def _written(target: str, name: str, value: Any, stem: str, ending: str) -> dict[str, Any]:
+def _written(files: _Files, name: str, value: Any, stem: str, ending: str) -> dict[str, Any]:
     """What is said of a field of a sample: its value, or the file that it was written to."""
     if isinstance(value, bytes):
-        contents, ending = value, _fitting(value, ending)
+        file = files.take(name, stem, _fitting(value, ending), ending)
+        write_whole(files.path(file), lambda opened: opened.write(value), _OWNER)
     elif _is_picture(name, value):
-        _write_picture(os.path.join(target, name, stem + ".png"), value)
-        return {name: f"{name}/{stem}.png"}
+        file = files.take(name, stem, ".png", ending)
+        _write_picture(files.path(file), value)
     elif (name != "boxes" and value.ndim > 1) or value.dtype.kind == "c":
-        ending, contents = ".npy", None
+        file = files.take(name, stem, ".npy", ending)
+        write_whole(files.path(file), lambda opened: np.save(opened, value, allow_pickle=False), _OWNER)
     else:
         return {name: value.tolist()}
-    path = os.path.join(target, name, stem + ending)
-    if contents is None:
-        write_whole(path, lambda file: np.save(file, value, allow_pickle=False), _OWNER)
-    else:
-        write_whole(path, lambda file: file.write(contents), _OWNER)
-    return {name: f"{name}/{stem}{ending}"}
+    return {name: file}
 
 
 def _named(label: Any, classes: list[str]) -> Any:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.errors import DatasetError, EmptyDatasetError
+from highway.arguments import class_names
+from highway.errors import ArgumentError, DatasetError, EmptyDatasetError
+from highway.modules.class_names import looks, remarks
+from highway.modules.leftovers import is_hidden, is_leftover
+from highway.modules.skipped_files import SkippedFiles
 
 __all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
 
@@ -17,6 +22,8 @@ EXTENSIONS = frozenset(
     (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif", b".tif", b".tiff")
 )
 """Endings of the names that count as pictures, in any case. What a file holds is decided by its first bytes."""
+
+_OWNER = "ImageFileReader"
 
 
 class ClassFolders(NamedTuple):
@@ -27,105 +34,210 @@ class ClassFolders(NamedTuple):
     root : bytes
         The folder, with a separator at its end.
     classes : list of str
-        Names of the class folders, sorted.
+        Names of the classes, in the order of their labels: as given, or the names of the class folders, sorted.
     names : list of bytes
         Every picture relative to `root`, sorted within its class.
     labels : int64 (N,)
         Number of the class of every picture.
+    skipped : SkippedFiles
+        What else is in the folder.
     """
 
     root: bytes
     classes: list[str]
     names: list[bytes]
     labels: NDArray[np.int64]
+    skipped: SkippedFiles
+
+    def identity(self) -> list[bytes]:
+        """What tells this data from other: the pictures, and the classes where those do not say them."""
+        if self.classes == sorted(self.classes) and len(np.unique(self.labels)) == len(self.classes):
+            return self.names
+        return [*self.names, b"", *map(os.fsencode, self.classes)]
+
+    def remarks(self) -> list[str]:
+        """What a user should know of the classes: sentences without a dot."""
+        pictures = [name for name in self.classes if _has_ending(os.fsencode(name))]
+        return [
+            *remarks(self.root, self.classes, self.names),
+            *(f"the class {name!r} is a folder that is named like a picture" for name in pictures),
+        ]
 
 
-def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders:
+def list_class_folders(
+    data_dir: str | bytes | os.PathLike[str], classes: Sequence[str] | None = None
+) -> ClassFolders:
     """List ``data_dir/CLASS/.../picture``.
 
-    Class folders are searched to any depth. Links to files and folders are followed, loops are not; names that begin
-    with a dot are left out. Anything with the ending of a picture is listed, even if it turns out not to be a file:
-    reading it says so.
+    Class folders are searched to any depth. Links to files and folders are followed, loops are not. Names that begin
+    with a dot are skipped, and so are files and folders that systems leave behind (`highway.modules.leftovers`), but
+    for class folders that are among `classes`. Anything else with the ending of a picture is listed, even if it turns
+    out to be no file: reading it says so. A folder is a folder whatever its name ends in.
+
+    Parameters
+    ----------
+    data_dir : path
+    classes : sequence of str, optional
+        The class folders in the order of their labels; some of them may be missing, or have no pictures.
 
     Raises
     ------
+    ArgumentError
+        `classes` has something else than names of folders, each once, or lacks one of the folders.
     EmptyDatasetError
-        There is no such folder, no class folder in it, or one without a picture.
+        There is no such folder, no class folder in it, or, without `classes`, one without a picture.
     DatasetError
         `data_dir` is no folder, or it or a folder in it may not be read.
     """
     root = os.path.join(os.fsencode(data_dir), b"")
+    wanted = None if classes is None else _wanted(classes)
     try:
-        return _list(root)
+        return _list(root, wanted)
     except FileNotFoundError as error:
         if isinstance(error, EmptyDatasetError):
             raise
         raise EmptyDatasetError(
-            f"ImageFileReader: {os.fsdecode(error.filename)!r} does not exist; data_dir must be a folder with one "
+            f"{_OWNER}: {os.fsdecode(error.filename)!r} does not exist; data_dir must be a folder with one "
             "folder for each class"
         ) from None
     except OSError as error:
+        if isinstance(error, DatasetError):
+            raise
         raise DatasetError(
-            f"ImageFileReader: {os.fsdecode(error.filename)!r} cannot be listed: {error.strerror}; data_dir must be a "
+            f"{_OWNER}: {os.fsdecode(error.filename)!r} cannot be listed: {error.strerror}; data_dir must be a "
             "folder with one folder for each class, all of which may be read"
         ) from None
 
 
-def _list(root: bytes) -> ClassFolders:
+def _wanted(classes: Sequence[str]) -> list[bytes]:
+    names = class_names(_OWNER, classes)
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ArgumentError(f"{_OWNER}: classes has {name!r}; expected names of folders of data_dir")
+    return [os.fsencode(name) for name in names]
+
+
+def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
     with os.scandir(root) as entries:
         inside = list(entries)
-    folders = sorted(entry.name for entry in inside if _is_folder(entry))
+    skipped = SkippedFiles()
+    folders = []
+    for entry in inside:
+        if not _is_folder(entry):
+            _skip_loose(entry, skipped)
+        elif _left_alone(entry.name) and entry.name not in (wanted or ()):
+            skipped.add_by_name(entry.name, folder=True)
+        else:
+            folders.append(entry.name)
+    folders.sort()
     if not folders:
-        if any(entry.name == b"CURRENT" for entry in inside):
-            raise EmptyDatasetError(
-                f"ImageFileReader: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
-                "reads encoded pictures, LevelDBSource arrays"
-            )
-        loose = sum(_is_picture(entry.name) for entry in inside)
-        found = (
-            f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
-        )
-        raise EmptyDatasetError(
-            f"ImageFileReader: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
-            "class, with the pictures of that class inside"
-        )
+        raise EmptyDatasetError(_without_folders(root, inside))
     if {b"Annotations", b"JPEGImages"} <= set(folders):
         raise EmptyDatasetError(
-            f"ImageFileReader: {os.fsdecode(root)!r} is a set in the format of Pascal VOC, and has no class folders; "
+            f"{_OWNER}: {os.fsdecode(root)!r} is a set in the format of Pascal VOC, and has no class folders; "
             "VOCReader reads it (in the shell: --voc)"
         )
+    if wanted is not None:
+        _check_known(root, folders, wanted)
     names: list[bytes] = []
     labels: list[NDArray[np.int64]] = []
-    for label, folder in enumerate(folders):
-        found_in_class = sorted(_pictures(root, folder))
-        if not found_in_class:
-            raise EmptyDatasetError(
-                f"ImageFileReader: class folder {os.fsdecode(root + folder)!r} has no pictures "
-                f"({', '.join(sorted(os.fsdecode(e) for e in EXTENSIONS))}); remove it or add some"
-            )
+    there = frozenset(folders)
+    for label, folder in enumerate(folders if wanted is None else wanted):
+        found_in_class = sorted(_pictures(root, folder, skipped)) if folder in there else []
+        if not found_in_class and wanted is None:
+            raise EmptyDatasetError(_without_pictures(root, folder))
         names += found_in_class
         labels.append(np.full(len(found_in_class), label, dtype=np.int64))
-    return ClassFolders(root, [os.fsdecode(folder) for folder in folders], names, np.concatenate(labels))
+    if not names:
+        raise EmptyDatasetError(
+            f"{_OWNER}: {os.fsdecode(root)!r} has no pictures in the folders that classes names"
+            + (f"; {skipped}" if len(skipped) else "")
+        )
+    skipped.look(root)
+    classes = [os.fsdecode(folder) for folder in (folders if wanted is None else wanted)]
+    return ClassFolders(root, classes, names, np.concatenate(labels), skipped)
 
 
-def _hidden(name: bytes) -> bool:
-    return name.startswith(b".")
+def _check_known(root: bytes, folders: list[bytes], wanted: list[bytes]) -> None:
+    """Refuse folders that are no class."""
+    known = frozenset(wanted)
+    unknown = [folder for folder in folders if folder not in known]
+    if not unknown:
+        return
+    names = [os.fsdecode(folder) for folder in unknown]
+    alike = {looks(os.fsdecode(name)): os.fsdecode(name) for name in wanted}
+    twin = next((name for name in names if looks(name) in alike), None)
+    hint = f"; {twin!a} is there, and classes has {alike[looks(twin)]!a}, which looks alike" if twin else ""
+    raise ArgumentError(
+        f"{_OWNER}: {os.fsdecode(root)!r} has {'folders' if names[1:] else 'a folder'} that classes lacks: "
+        f"{', '.join(map(repr, names[:10]))}{', ...' if names[10:] else ''}{hint}; add what is a class to classes, and "
+        "move what is none, or begin its name with a dot, which has it skipped"
+    )
+
+
+def _without_folders(root: bytes, inside: list[os.DirEntry[bytes]]) -> str:
+    if any(entry.name == b"CURRENT" for entry in inside):
+        return (
+            f"{_OWNER}: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
+            "reads encoded pictures, LevelDBSource arrays"
+        )
+    loose = sum(_is_picture(entry.name) for entry in inside)
+    found = f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
+    return (
+        f"{_OWNER}: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
+        "class, with the pictures of that class inside"
+    )
+
+
+def _without_pictures(root: bytes, folder: bytes) -> str:
+    skipped = SkippedFiles()
+    _pictures(root, folder, skipped)
+    skipped.look(root)
+    said = f" ({skipped})" if len(skipped) else ""
+    return (
+        f"{_OWNER}: class folder {os.fsdecode(root + folder)!r} has no pictures "
+        f"({', '.join(sorted(os.fsdecode(e) for e in EXTENSIONS))}){said}; remove it or add some, or name all classes "
+        "with classes=, which may have some without pictures"
+    )
+
+
+def _left_alone(name: bytes) -> bool:
+    return is_hidden(name) or is_leftover(name)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
-        return entry.is_dir() and not _hidden(entry.name)
+        return entry.is_dir()
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
             return False
         raise
 
 
+def _has_ending(name: bytes) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
 def _is_picture(name: bytes) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not _hidden(name)
+    return _has_ending(name) and not _left_alone(name)
 
 
-def _pictures(root: bytes, folder: bytes) -> list[bytes]:
+def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
+    """Count a file that lies beside the class folders."""
+    if _is_picture(entry.name):
+        skipped.add(entry.name, "in no class folder")
+    else:
+        _skip(entry.name, entry, skipped)
+
+
+def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
+    if entry.is_symlink() and not _left_alone(entry.name) and not os.path.exists(entry.path):
+        skipped.add(name, "linked to nothing")
+    else:
+        skipped.add_by_name(name)
+
+
+def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     """Names relative to `root` of the pictures below `folder`."""
     found = []
     # Each folder with the identities of those it lies in: a link back to one of them would be a loop.
@@ -135,9 +247,14 @@ def _pictures(root: bytes, folder: bytes) -> list[bytes]:
         with os.scandir(root + here) as entries:
             for entry in entries:
                 name = os.path.join(here, entry.name)
-                if _is_picture(entry.name):
+                # Links are not asked where they lead to: on a network that takes as long as opening each.
+                if _is_picture(entry.name) and not entry.is_dir(follow_symlinks=False):
                     found.append(name)
-                elif _is_folder(entry):
+                elif not _is_folder(entry):
+                    _skip(name, entry, skipped)
+                elif _left_alone(entry.name):
+                    skipped.add_by_name(name, folder=True)
+                else:
                     identity = _identity(root + name)
                     if identity not in above:
                         waiting.append((name, above | {identity}))

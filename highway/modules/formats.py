@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import DecodeError, MissingPackageError
+from highway.modules.sniffing import unknown
 
 __all__ = ["OtherPicture", "named_errors", "pillow"]
 
@@ -60,7 +61,7 @@ class OtherPicture:
     ) -> None:
         pil_image = pillow(owner)
         self._gray = gray
-        with named_errors():
+        with named_errors(contents):
             self._image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
             self.width, self.height = self._image.size
             self.orientation = _orientation(self._image) if oriented else 1
@@ -124,8 +125,8 @@ def pillow(owner: str) -> Any:
 
 
 @contextmanager
-def named_errors(formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[None]:
-    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file."""
+def named_errors(contents: bytes = b"", formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[None]:
+    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file, with these contents."""
     from PIL import UnidentifiedImageError
 
     try:
@@ -133,7 +134,7 @@ def named_errors(formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[N
     except (DecodeError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise DecodeError(f"is no picture of a known format ({formats})") from None
+        raise DecodeError(unknown(contents, formats)) from None
     except Exception as error:  # hostile files make PIL's plugins raise nearly anything
         raise DecodeError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 

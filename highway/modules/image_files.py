@@ -13,6 +13,7 @@ from highway.modules.folders import list_class_folders
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import masks_beside
 from highway.modules.samples import Files
+from highway.modules.skipped_files import logger
 from highway.transforms.fit import CenterFit, Fit
 
 __all__ = ["ImageFileReader"]
@@ -28,7 +29,10 @@ class ImageFileReader(ImageReader):
     The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
     that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
     the images are written.
-    The classes are the sorted names of the sub-folders.
+    The classes are the sorted names of the sub-folders, or those of `classes`: give these wherever two folders are to
+    have the same labels. What is skipped in `data_dir` is counted: names that begin with a dot, what systems leave
+    behind, such as ``@eaDir``, files with the ending of no picture, pictures beside the class folders. ``repr(reader)``
+    tells it, and the logger ``highway.modules`` does so once, with a warning where you may miss something.
 
     Parameters
     ----------
@@ -38,6 +42,10 @@ class ImageFileReader(ImageReader):
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : (int, int)
         Height and width of the images in pixels.
+    classes : sequence of str, optional
+        Names of the sub-folders in the order of their labels, each once. Some of them may be missing or without
+        pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. A
+        sub-folder that is none of them is an error.
     fit : Fit
         Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
         of your own.
@@ -87,9 +95,11 @@ class ImageFileReader(ImageReader):
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed.
+        An argument is outside of what is allowed; a folder is not in `classes`.
+    DatasetError
+        `data_dir` or `masks_dir` is no folder, a folder may not be read, or two pictures have one mask.
     EmptyDatasetError
-        There are no class folders, or one has no pictures.
+        There are no class folders, or one has no pictures though `classes` is not given.
 
     Attributes
     ----------
@@ -103,6 +113,7 @@ class ImageFileReader(ImageReader):
         batch_size: int,
         shape: tuple[int, int],
         *,
+        classes: Sequence[str] | None = None,
         fit: Fit | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -123,7 +134,8 @@ class ImageFileReader(ImageReader):
     ) -> None:
         self._choice("labels", labels, ("index", "one_hot"))
         self._one_hot = labels == "one_hot"
-        self._folders = list_class_folders(data_dir)
+        self._folders = list_class_folders(data_dir, classes)
+        self._given = classes is not None
         self.classes = self._folders.classes
         root, names = self._folders.root, self._folders.names
         masks = None
@@ -148,14 +160,34 @@ class ImageFileReader(ImageReader):
             workers=workers,
             queue_size=queue_size,
         )
+        self._log()
 
     def __repr__(self) -> str:
         folder = os.fsdecode(self._folders.root)
-        return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
+        skipped = f", {self._folders.skipped}" if len(self._folders.skipped) else ""
+        return (
+            f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r}, {self._known()}"
+            f"{skipped})"
+        )
+
+    def _known(self) -> str:
+        """How many classes there are, and who says so."""
+        count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
+        if not self._given:
+            return f"{count} from the folders"
+        empty = len(self.classes) - len(np.unique(self._folders.labels))
+        return f"{count} as given" + (f" ({empty} without pictures)" if empty else "")
+
+    def _log(self) -> None:
+        where = repr(os.fsdecode(self._folders.root))
+        logger.info("%s: %s: %d pictures of %s", self.name, where, self.size, self._known())
+        for remark in self._folders.remarks():
+            logger.warning("%s: %s: %s", self.name, where, remark)
+        self._folders.skipped.log(self.name, where)
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
-        return b"ImageFileReader", self._folders.names
+        return b"ImageFileReader", self._folders.identity()
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         numbers = self._folders.labels[indices]

@@ -13,6 +13,7 @@ from highway._core import resample
 from highway.arguments import whole
 from highway.batch import empty
 from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
+from highway.modules.file_names import folded
 from highway.modules.files import LARGEST_FILE, read_whole
 from highway.modules.formats import named_errors, pillow
 from highway.modules.shown import Shown, mirrored, upright
@@ -164,18 +165,39 @@ def masks_beside(
     Raises
     ------
     DatasetError
-        There is no such folder.
+        There is no such folder, or two pictures have one mask.
     """
     root = os.path.join(os.fsencode(masks_dir), b"")
     if not os.path.isdir(root):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
-    return MaskFiles([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)
+    paths = [root + os.path.splitext(name)[0] + b".png" for name in names]
+    _check_apart(paths, names, owner)
+    return MaskFiles(paths, fill, max_pixels, owner)
+
+
+def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> None:
+    """Refuse two pictures whose masks are one file: they differ in the ending, or in what the disk takes for one."""
+    first: dict[str, int] = {}
+    for number, path in enumerate(paths):
+        other = first.setdefault(folded(os.fsdecode(path)), number)
+        if other != number and (paths[other] == path or _same_file(paths[other], path)):
+            raise DatasetError(
+                f"{owner}: {os.fsdecode(names[other])!r} and {os.fsdecode(names[number])!r} both have the mask "
+                f"{os.fsdecode(path)!r}; rename one of the pictures, and give it a mask of its own"
+            )
+
+
+def _same_file(one: bytes, other: bytes) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # missing ones are told when they are read
+        return False
 
 
 def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
     """Indices of a palette, or grey values, uint8 (height, width)."""
     pil_image = pillow(owner)
-    with named_errors("PNG, BMP, GIF or TIFF, which keep every number"):
+    with named_errors(contents, "PNG, BMP, GIF or TIFF, which keep every number"):
         image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
         width, height = image.size
         if height * width > max_pixels:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,10 @@ from highway.arguments import whole
 from highway.batch import Batch
 from highway.engine import Stage
 from highway.errors import ArgumentError, MissingPackageError
+from highway.modules.file_names import Claims, FoldingFolder, name_of
 from highway.modules.files import write_whole
-from highway.modules.folders import EXTENSIONS
 
-__all__ = ["ImageSaver", "name_of"]
+__all__ = ["ImageSaver"]
 
 # What each format's names end in, and the quality that it is written with; None where it has none.
 _FORMATS: dict[str, tuple[str, int | None]] = {
@@ -23,8 +25,8 @@ _FORMATS: dict[str, tuple[str, int | None]] = {
     "jpeg": (".jpg", 95),
     "webp": (".webp", 90),
 }
-# Longer paths than systems have.
-_LONGEST_KEY = 4096
+# How the names of later epochs end.
+_LATER = re.compile(r"(?P<stem>.+)-e(?P<epoch>[1-9][0-9]*)", re.DOTALL)
 
 
 class ImageSaver(Stage):
@@ -32,8 +34,10 @@ class ImageSaver(Stage):
 
     A sample is written to ``folder/KEY``, in the folders that its key names, those of absolute paths too, with the
     ending of the format in the place of that of a picture; what has no key is called by its index. In epoch n above 0,
-    ``-en`` comes before the ending. So pictures of one folder whose names differ in the ending alone replace each
-    other, and so do files of an earlier run. A file is there whole or not at all.
+    ``-en`` comes before the ending. So the name of a file depends on the key and the epoch alone. Files of an earlier
+    run are replaced, and a sample that comes again replaces its own file; two samples that would get one file are an
+    error: their keys are equal, differ in the ending alone, or are one name for the file system. A file is there
+    whole or not at all.
 
     Parameters
     ----------
@@ -55,7 +59,7 @@ class ImageSaver(Stage):
     ------
     ArgumentError
         An argument is out of range. With a batch: its images are not uint8 (N, H, W, 3) or (N, H, W, 1), its masks not
-        uint8 (N, H, W), or a key would lead out of the folder.
+        uint8 (N, H, W), a key would lead out of the folder, or two samples would get one file.
     FieldError
         With a batch: it has no images, or no masks though there is a `masks_dir`.
     MissingPackageError
@@ -103,6 +107,9 @@ class ImageSaver(Stage):
             raise ArgumentError(
                 f"ImageSaver: masks_dir is {self.masks_dir!r}, the folder of the images; expected another"
             )
+        self._claims = Claims()
+        self._latest = 0
+        self._folding = FoldingFolder(self.folder, self.name)
         self._ending, default = _FORMATS[format]
         if quality is not None and default is None:
             raise ArgumentError(f"ImageSaver: quality is {quality!r}; {format!r} has none, expected None")
@@ -131,7 +138,9 @@ class ImageSaver(Stage):
         keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
         masks = None if self.masks_dir is None else self._masks(batch)
         # All of them first: nothing is written of a batch that is refused.
-        names = [self._name(key, batch.epoch) for key in keys]
+        stems = [name_of(key, self.name)[0] for key in keys]
+        self._claim(batch, keys, stems)
+        names = [f"{stem}-e{batch.epoch}" for stem in stems] if batch.epoch else stems
         options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
         for name, image in zip(names, images, strict=True):
             pixels = image if image.shape[2] == 3 else image[:, :, 0]
@@ -151,37 +160,37 @@ class ImageSaver(Stage):
             )
         return masks
 
-    def _name(self, key: str, epoch: int) -> str:
-        stem, _ = name_of(key, self.name)
-        return f"{stem}-e{epoch}" if epoch else stem
+    def _claim(self, batch: Batch, keys: Sequence[str], stems: Sequence[str]) -> None:
+        """Refuse to write a file that is another sample's."""
+        if batch.keys is None:
+            return
+        indices: Sequence[int | None] = [None] * len(keys) if batch.seq is None else batch.indices.tolist()
+        epoch = batch.epoch
+        self._latest = max(self._latest, epoch)
+        claimed: dict[str, str] = {}
+        for key, index, stem in zip(keys, indices, stems, strict=True):
+            name = self._folding.name(stem)
+            first = claimed.setdefault(name, key)
+            later = _LATER.fullmatch(name)
+            if (
+                not self._claims.claim(name, key, epoch, index)
+                or (epoch and f"{name}-e{epoch}" in self._claims)
+                or (later and int(later["epoch"]) <= self._latest and later["stem"] in self._claims)
+            ):
+                written = stem + (f"-e{epoch}" if epoch else "") + self._ending
+                other = (
+                    f"of the keys {first!r} and {key!r}"
+                    if first != key
+                    else f"one of them of the key {key!r}"
+                )
+                raise ArgumentError(
+                    f"ImageSaver: {os.path.join(self.folder, written)!r} would be the file of two samples, {other}; "
+                    "keys get one file that are equal, or differ in the ending alone, in what the file system does not "
+                    "tell apart, or in the number of an epoch: give each sample a key of its own"
+                )
 
     def _write(self, path: str, pixels: NDArray[np.uint8], format: str, **options: Any) -> None:
         from PIL import Image
 
         pixels = np.ascontiguousarray(pixels)
         write_whole(path, lambda file: Image.fromarray(pixels).save(file, format, **options), self.name)
-
-
-def name_of(key: str, owner: str) -> tuple[str, str]:
-    """Where a sample is written to, below a folder, by its key.
-
-    Returns
-    -------
-    stem, ending : str
-        The ending is that of a picture, or empty.
-
-    Raises
-    ------
-    ArgumentError
-        The key would lead out of the folder.
-    """
-    # Of a list of absolute paths: below the folder as well.
-    relative = key.lstrip("/")
-    parts = relative.split("/")
-    if len(relative) > _LONGEST_KEY or not relative or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
-        raise ArgumentError(
-            f"{owner}: key {key!r} names no file inside of the folder; expected a path without '..' "
-            "(os.path.abspath, where it is from a list of yours)"
-        )
-    stem, ending = os.path.splitext(relative)
-    return (stem, ending) if os.fsencode(ending.lower()) in EXTENSIONS else (relative, "")

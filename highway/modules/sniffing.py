@@ -6,7 +6,7 @@ import os
 import re
 import stat
 
-__all__ = ["FIRST_BYTES", "READ", "first_bytes", "sniff"]
+__all__ = ["FIRST_BYTES", "READ", "first_bytes", "sniff", "unknown"]
 
 FIRST_BYTES = 1024
 """How many `sniff` wants, of a file that has so many."""
@@ -111,6 +111,17 @@ def sniff(first: bytes) -> str | None:
     if _PNM.match(first):
         return "PNM"
     return _markup(first)
+
+
+def unknown(contents: bytes, formats: str) -> str:
+    """What is said of a file in none of these formats, behind its name."""
+    found = sniff(contents[:FIRST_BYTES])
+    if found is not None and found not in READ:
+        return f"is {found}, which Highway does not read, and no picture of a known format ({formats})"
+    if found is not None and found not in formats:
+        return f"is no picture of a known format ({formats}): it is {found}"
+    nothing = "" if contents.strip(b"\0") else ": it has no bytes but zeros" if contents else ": it is empty"
+    return f"is no picture of a known format ({formats}){nothing}"
 
 
 def _media(first: bytes) -> str:
