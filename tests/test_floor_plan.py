@@ -36,12 +36,13 @@ MAY_IMPORT = {
     "terminal": {"errors", "engine"} | MIDDLE,
     "demo": {"errors", "engine", "modules", "transforms", "environment", "sheet", "terminal"} | MIDDLE,
     "serve": {"errors", "engine", "modules", "transforms", "terminal"} | MIDDLE,
+    "datasets": {"modules"},
     "exporting": {"errors", "modules", "store", "terminal"} | MIDDLE,
     "packing": {"errors", "engine", "modules", "terminal"} | MIDDLE,
     "options": {"environment"},
     "cli": {
         *("errors", "engine", "modules", "transforms"),
-        *("demo", "environment", "exporting", "options", "packing", "serve", "sheet", "terminal"),
+        *("datasets", "demo", "environment", "exporting", "options", "packing", "serve", "sheet", "terminal"),
     }
     | MIDDLE,
     "__main__": {"cli"},
