@@ -11,7 +11,7 @@ from PIL import Image
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, FieldError, MissingPackageError, WriteError
-from highway.modules import Augmentations, ImageFileReader, ImageSaver, ListReader, Noise
+from highway.modules import ArrayReader, Augmentations, ImageFileReader, ImageSaver, ListReader, Noise
 from highway.transforms import FlipX, Normalize
 
 
@@ -357,7 +357,53 @@ def test_names_that_the_file_system_takes_for_one(tmp_path, monkeypatch, keys):
     assert files(tmp_path / "one") == []
 
 
-def test_pictures_that_differ_in_the_ending_alone_are_an_error(tmp_path):
+@pytest.mark.parametrize("shard", [(0, 1), (0, 3), (2, 3)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pictures_that_differ_in_the_ending_alone_keep_it(tmp_path, workers, shard):
+    data = class_folders(tmp_path / "data", classes=1, each=3)
+    with Image.open(sorted(data.rglob("*.jpg"))[0]) as picture:
+        picture.save(data / "class0" / "0.png")
+        picture.save(data / "class0" / "0.BMP")
+    for ranks in ([shard[0]], range(shard[1])):
+        for rank in ranks:
+            reader = ImageFileReader(data, 1, (8, 8), epochs=2, seed=5, shard=(rank, shard[1]))
+            saver = ImageSaver(tmp_path / "out", workers=workers)
+            with Pipeline([reader, Augmentations([FlipX()]), saver]) as pipeline:
+                list(pipeline)
+    names = ["0.BMP", "0.jpg", "0.png", "1", "2"]
+    assert files(tmp_path / "out") == sorted(
+        f"class0/{name}{epoch}.png" for name in names for epoch in ("", "-e1")
+    )
+
+
+def test_masks_of_keys_that_differ_in_the_ending_alone(tmp_path):
+    arrays = {
+        "images": np.zeros((3, 8, 8, 3), np.uint8),
+        "masks": np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8),
+    }
+    source = ArrayReader(
+        arrays["images"],
+        None,
+        2,
+        fields={"masks": arrays["masks"]},
+        keys=["a/1.jpg", "a/1.png", "a/1"],
+        epochs=1,
+        shuffle=False,
+    )
+    with Pipeline([source, ImageSaver(tmp_path / "a", "jpeg", masks_dir=tmp_path / "b")]) as pipeline:
+        list(pipeline)
+    assert files(tmp_path / "a") == ["a/1.jpg", "a/1.jpg.jpg", "a/1.png.jpg"]
+    assert files(tmp_path / "b") == ["a/1.jpg.png", "a/1.png", "a/1.png.png"]
+    assert np.array_equal(pixels(tmp_path / "b/a/1.png.png"), arrays["masks"][1])
+    reader = ImageFileReader(tmp_path / "a", 3, (8, 8), masks_dir=tmp_path / "b", epochs=1, shuffle=False)
+    with Pipeline([reader]) as pipeline:
+        assert np.array_equal(pipeline.dequeue().masks, arrays["masks"][[2, 0, 1]])
+
+
+def test_pictures_that_differ_in_the_ending_alone_are_an_error_where_keys_are_not_known_beforehand(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ImageFileReader, "known_keys", lambda self: None)
     data = class_folders(tmp_path / "data", classes=1, each=2)
     with Image.open(sorted(data.rglob("*.jpg"))[0]) as picture:
         picture.save(data / "class0" / "0.png")
