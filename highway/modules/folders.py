@@ -244,9 +244,10 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     waiting = [(folder, frozenset({_identity(root), _identity(root + folder)}))]
     while waiting:
         here, above = waiting.pop()
+        inside = here + b"/"
         with os.scandir(root + here) as entries:
             for entry in entries:
-                name = os.path.join(here, entry.name)
+                name = inside + entry.name
                 # Links are not asked where they lead to: on a network that takes as long as opening each.
                 if _is_picture(entry.name) and not entry.is_dir(follow_symlinks=False):
                     found.append(name)
