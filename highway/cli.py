@@ -98,7 +98,16 @@ def _info(options: argparse.Namespace) -> int:
     from highway import environment
     from highway.terminal import facts
 
-    facts(environment.describe())
+    if options.data_dir is None:
+        facts(environment.describe())
+    elif _is_store(options.data_dir):
+        from highway.store import checks
+
+        facts([("kind", "a store"), *checks.describe(options.data_dir)])
+    else:
+        from highway import datasets
+
+        facts(datasets.describe(options.data_dir))
     return 0
 
 

@@ -66,7 +66,7 @@ class WriteError(HighwayError, OSError):
 
 
 class DatasetError(HighwayError, OSError):
-    """A folder of samples is none, or cannot be listed."""
+    """A folder of samples is none, cannot be listed, or has two pictures for one mask."""
 
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):

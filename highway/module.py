@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, ClassVar, NamedTuple
 
 from highway.arguments import whole
@@ -158,6 +158,10 @@ class Source(Module):
 
     def default_workers(self) -> int:
         return usable_cores()
+
+    def known_keys(self) -> Iterable[str] | None:
+        """The keys of all samples, of all shards; None where they are known only once samples are read."""
+        return None
 
     def tasks_from(self, start: int) -> Iterator[Any]:
         """Iterator over the tasks from number `start` on, counted from 0.

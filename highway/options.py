@@ -55,11 +55,17 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     )
     _add_workers(demo)
 
-    _command(
+    info = _command(
         commands,
         "info",
         runs["info"],
-        "versions, the JPEG library, SIMD, which PIL, cores, optional packages",
+        "versions, the JPEG library, SIMD, which PIL, cores, optional packages; or what a folder of data is",
+    )
+    info.add_argument(
+        "data_dir",
+        nargs="?",
+        metavar="DIR",
+        help="class folders, a VOC set or a store: its classes, its samples, and what is skipped in it",
     )
 
     classes = _command(

@@ -28,7 +28,7 @@ BAD = {
     "text.png": b"neither is this",
     "unknown.tif": b"II+\x00" + bytes(40),
 }
-BAD_KINDS = [*BAD, "folder.jpg", "fifo.jpg", "dangling.jpg"]
+BAD_KINDS = [*BAD, "link to a folder.jpg", "fifo.jpg", "dangling.jpg"]
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def folder(tmp_path):
 def spoil(folder, kinds=BAD_KINDS):
     for number, name in enumerate(kinds):
         path = folder / f"class{number % 2}" / name
-        if name == "folder.jpg":
-            path.mkdir()
+        if name == "link to a folder.jpg":
+            path.symlink_to(folder)
         elif name == "fifo.jpg":
             os.mkfifo(path)
         elif name == "dangling.jpg":

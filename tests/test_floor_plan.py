@@ -37,12 +37,14 @@ MAY_IMPORT = {
     "demo": {"errors", "engine", "modules", "transforms", "environment", "sheet", "terminal"} | MIDDLE,
     "serve": {"errors", "engine", "modules", "transforms", "terminal"} | MIDDLE,
     "classes": {"errors", "engine", "modules"} | MIDDLE,
+    "datasets": {"modules"},
     "exporting": {"errors", "modules", "store", "terminal"} | MIDDLE,
     "packing": {"errors", "engine", "modules", "terminal"} | MIDDLE,
     "options": {"environment"},
     "cli": {
         *("errors", "engine", "modules", "transforms"),
-        *("classes", "demo", "environment", "exporting", "options", "packing", "serve", "sheet", "terminal"),
+        *("classes", "datasets", "demo", "environment", "exporting", "options", "packing", "serve", "sheet"),
+        "terminal",
     }
     | MIDDLE,
     "__main__": {"cli"},

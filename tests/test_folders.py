@@ -73,6 +73,11 @@ def test_a_folder_is_a_folder_whatever_its_name_ends_in(tmp_path):
     found = list_class_folders(tmp_path)
     assert found.classes == ["a", "b.tif"]
     assert found.names == [b"a/1.jpg", b"a/2.jpg/3.png", b"b.tif/1.jpg"]
+    assert str(found.skipped) == (
+        "skipped 1 file: 1 with the ending .txt (a/4.PNG/notes.txt); and 2 folders: "
+        "2 named like a picture, with none inside (such as a/4.PNG)"
+    )
+    assert found.skipped.missed
     assert found.remarks() == ["the class 'b.tif' is a folder that is named like a picture"]
 
 

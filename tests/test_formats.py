@@ -170,3 +170,25 @@ def test_without_pil_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingPackageError, match="pip install Pillow-SIMD"):
         decode(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "is AVIF, which Highway does not read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, which Highway does not read"),
+        (b"\xff\x0a\xfa\x1f\x01", "is JPEG XL, which"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "is JPEG 2000, which"),
+        (b"%PDF-1.7\n", "is PDF, which"),
+        (b"<?xml version='1.0'?><svg/>", "is SVG, which"),
+        (b"<!DOCTYPE html><title>Not found</title>", "is HTML, which"),
+        (b"8BPS\0\1", "is PSD, which"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"is a pointer of Git LFS \(git lfs pull"),
+        (b"hello", r"is no picture of a known format \(JPEG, PNG, WebP, BMP, GIF, TIFF\)$"),
+        (b"", "is no picture of a known format .*: it is empty"),
+        (bytes(5000), "is no picture of a known format .*: it has no bytes but zeros"),
+    ],
+)
+def test_what_a_file_is_instead_is_said(contents, says):
+    with pytest.raises(DecodeError, match=f"^{says}"):
+        decode(contents)

@@ -318,3 +318,31 @@ def test_grey_of_few_bits_is_refused(bits):
     )
     with pytest.raises(DecodeError, match="2 or 4 bits of grey"):
         masks._pixels(contents, 100, "M")
+
+
+def copied(path, name):
+    path.with_name(name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("ending", [".png", ".JPG", ".tiff"])
+def test_two_pictures_never_have_one_mask(scenes, ending):
+    pictures, masks = scenes
+    copied(pictures / "class0" / "2.jpg", f"2{ending}")
+    with pytest.raises(
+        DatasetError, match=r"'class0/2\.jpg'.* both have the mask '.*class0/2\.png'"
+    ) as refused:
+        ImageFileReader(pictures, 2, (8, 8), masks_dir=masks)
+    assert f"'class0/2{ending}'" in str(refused.value)
+
+
+def test_pictures_that_differ_in_case_have_masks_of_their_own_unless_the_disk_takes_them_for_one(scenes):
+    pictures, masks = scenes
+    copied(pictures / "class1" / "3.jpg", "a.jpg")
+    copied(pictures / "class1" / "3.jpg", "A.jpg")
+    for name in ("a.png", "A.png"):
+        copied(masks / "class1" / "3.png", name)
+    assert_alike(only_batch(ImageFileReader(pictures, 8, (24, 40), epochs=1, masks_dir=masks)))
+    (masks / "class1" / "a.png").unlink()
+    (masks / "class1" / "a.png").hardlink_to(masks / "class1" / "A.png")
+    with pytest.raises(DatasetError, match=r"'class1/A\.jpg' and 'class1/a\.jpg' both have the mask"):
+        ImageFileReader(pictures, 8, (24, 40), epochs=1, masks_dir=masks)

@@ -625,6 +625,42 @@ def test_export_refuses_what_would_be_lost(tmp_path, capsys, photos):
     assert code == 1 and "several samples" in errors and not (tmp_path / "out/samples.jsonl").exists()
 
 
+def test_export_keeps_samples_whose_keys_differ_in_the_ending_alone(tmp_path):
+    image = np.zeros((2, 4, 5, 3), np.uint8)
+    batch = Batch({"images": image, "masks": image[..., 0]}, keys=["cat/1.jpg", "cat/1.png"], indices=[0, 1])
+    with Pipeline([Given(batch), LevelDBSink(tmp_path / "s")]) as pipeline:
+        pipeline.wait(LIMIT)
+    assert export(tmp_path / "s", tmp_path / "out") == (2, True)
+    lines = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
+    assert [(line["key"], line["images"], line["masks"]) for line in lines] == [
+        ("cat/1.jpg", "images/cat/1.png", "masks/cat/1.png"),
+        ("cat/1.png", "images/cat/1.png.png", "masks/cat/1.png.png"),
+    ]
+    assert all((tmp_path / "out" / line[field]).is_file() for line in lines for field in ("images", "masks"))
+
+
+def test_export_of_files_of_equal_stems_gives_the_folder_back(tmp_path, photos):
+    (photos / "class0/0.png").write_bytes(b"")
+    Image.new("RGB", (9, 7)).save(photos / "class0/0.png")
+    packed(tmp_path / "s", ImageFileReader(photos, 4, (4, 5), epochs=1))
+    export(tmp_path / "s", tmp_path / "out")
+    for file in photos.rglob("*.*"):
+        assert (tmp_path / "out/images" / file.relative_to(photos)).read_bytes() == file.read_bytes()
+
+
+def test_other_classes_are_not_appended(tmp_path, photos):
+    classes = ImageFileReader(photos, 1, (4, 5)).classes
+    packed(tmp_path / "s", ImageFileReader(photos, 1, (4, 5), epochs=1))
+    for given, refused in ((classes, False), (classes[::-1], True), ([*classes, "more"], True)):
+        reader = Encoded(ImageFileReader(photos, 1, (4, 5), epochs=1, classes=given), "original")
+        if refused:
+            with pytest.raises(StateMismatchError):
+                Pipeline([reader, LevelDBSink(tmp_path / "s", append=True)])
+        else:
+            with Pipeline([reader, LevelDBSink(tmp_path / "s", append=True)]) as pipeline:
+                pipeline.wait(LIMIT)
+
+
 def test_pack_goes_on_and_never_mixes(tmp_path, capsys, photos):
     assert run(capsys, "pack", photos, tmp_path / "s")[0] == 0
     code, output, _ = run(capsys, "pack", photos, tmp_path / "s")

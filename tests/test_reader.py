@@ -1,7 +1,9 @@
 """ImageFileReader: what comes out of a folder, in which order, and that it is the same every time."""
 
 import hashlib
+import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -285,3 +287,48 @@ def test_a_set_in_the_format_of_voc_is_named(tmp_path):
         (tmp_path / name).mkdir()
     with pytest.raises(EmptyDatasetError, match=r"Pascal VOC.*VOCReader reads it"):
         ImageFileReader(tmp_path, 4, (24, 24))
+
+
+def test_classes_as_given_keep_their_labels_in_another_folder(tmp_path):
+    train, val = class_folders(tmp_path / "train", classes=3, each=2), tmp_path / "val"
+    shutil.copytree(train, val)
+    shutil.rmtree(val / "class1")
+    classes = ImageFileReader(train, 2, (8, 8)).classes
+    reader = ImageFileReader(val, 4, (8, 8), classes=classes, epochs=1, labels="one_hot", shuffle=False)
+    assert reader.classes == classes
+    with Pipeline([reader]) as pipeline:
+        (batch,) = pipeline
+    assert batch.keys == ["class0/0.jpg", "class0/1.jpg", "class2/0.jpg", "class2/1.jpg"]
+    np.testing.assert_array_equal(batch.labels, np.eye(3, dtype=np.float32)[[0, 0, 2, 2]])
+    with pytest.raises(ArgumentError, match=r"has a folder that classes lacks: 'class2'"):
+        ImageFileReader(val, 4, (8, 8), classes=["class0"])
+
+
+def test_repr_and_log_tell_the_classes_and_what_is_skipped(tmp_path, caplog):
+    data = class_folders(tmp_path / "data", classes=2, each=2)
+    with caplog.at_level(logging.INFO, "highway.modules"):
+        plain = ImageFileReader(data, 2, (8, 8))
+    assert repr(plain).startswith(f"ImageFileReader('{data}/', 2, (8, 8), fit=CenterFit(")
+    assert repr(plain).endswith(", 2 classes from the folders)")
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert caplog.messages[0].endswith(": 4 pictures of 2 classes from the folders")
+    (data / "class0" / "2.avif").touch()
+    (data / "class1").rename(data / "Class0")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "highway.modules"):
+        reader = ImageFileReader(data, 2, (8, 8), classes=["Class0", "class0", "more"])
+    skipped = "skipped 1 file: 1 with the ending .avif (class0/2.avif)"
+    assert repr(reader).endswith(f", 3 classes as given (1 without pictures), {skipped})")
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
+    assert "look alike" in caplog.messages[1] and caplog.messages[2].endswith(skipped)
+
+
+def test_folders_that_a_system_left_are_not_read(tmp_path):
+    data = class_folders(tmp_path / "data", classes=2, each=2)
+    for number in range(2):
+        thumbnail = data / "class0" / "@eaDir" / f"{number}.jpg" / "SYNOPHOTO_THUMB_XL.jpg"
+        thumbnail.parent.mkdir(parents=True)
+        shutil.copy(data / "class0" / f"{number}.jpg", thumbnail)
+    shutil.copytree(data / "class0", data / "#recycle")
+    (batch,) = epochs_of(data, 8, epochs=1)
+    assert sorted(batch.keys) == ["class0/0.jpg", "class0/1.jpg", "class1/0.jpg", "class1/1.jpg"]

@@ -11,7 +11,7 @@ from PIL import Image
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, FieldError, MissingPackageError, WriteError
-from highway.modules import Augmentations, ImageFileReader, ImageSaver, Noise
+from highway.modules import ArrayReader, Augmentations, ImageFileReader, ImageSaver, ListReader, Noise
 from highway.transforms import FlipX, Normalize
 
 
@@ -285,3 +285,129 @@ def test_absolute_keys_are_below_the_folder_too(tmp_path):
     batch = Batch({"images": np.zeros((1, 4, 4, 3), np.uint8)}, seq=0, keys=["/data/set/a.jpg"])
     ImageSaver(tmp_path).process(batch)
     assert (tmp_path / "data" / "set" / "a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name"),
+    [
+        ("cat/1.jpg", "cat/1.png", "cat/1.png"),
+        ("cat/1", "cat/1.webp", "cat/1.png"),
+        ("/data/1.jpg", "data/1.jpg", "data/1.png"),
+        ("a/1.jpg", "./a//1.jpg", "a/1.png"),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_two_samples_never_get_one_file(tmp_path, one, other, name, apart):
+    saver = ImageSaver(tmp_path)
+    if apart:
+        saver.process(some(2, keys=["x.jpg", one]))
+    with pytest.raises(ArgumentError, match="would be the file of two samples") as refused:
+        saver.process(some(1, keys=[other]) if apart else some(2, keys=[one, other]))
+    assert repr(other) in str(refused.value) and str(tmp_path / name) in str(refused.value)
+    assert apart or repr(one) in str(refused.value)
+    assert files(tmp_path) == (sorted(["x.png", name]) if apart else [])
+
+
+def test_a_sample_that_comes_again_replaces_its_file(tmp_path):
+    data = class_folders(tmp_path / "data", classes=2, each=3)
+    for _ in range(2):
+        # Six samples for four parts: some come twice.
+        for rank in range(4):
+            options = {"epochs": 2, "seed": 1, "shard": (rank, 4)}
+            with Pipeline(
+                [ImageFileReader(data, 2, (8, 8), **options), ImageSaver(tmp_path / "out")]
+            ) as pipeline:
+                list(pipeline)
+    assert len(files(tmp_path / "out")) == 12
+
+
+def test_keys_that_are_equal_in_one_epoch_are_two_samples(tmp_path):
+    data = class_folders(tmp_path / "data", classes=1, each=2)
+    first, second = sorted(data.rglob("*.jpg"))
+    reader = ListReader([first, second, first], [0, 1, 2], 1, (8, 8), epochs=1)
+    pipeline = Pipeline([reader, ImageSaver(tmp_path / "out")])
+    with pytest.raises(ArgumentError, match="one of them of the key"), pipeline:
+        list(pipeline)
+
+
+def test_names_of_epochs_are_kept_apart_from_keys(tmp_path):
+    saver = ImageSaver(tmp_path)
+    saver.process(some(2, keys=["1.jpg", "1-e2.jpg"]))
+    saver.process(some(1, keys=["1.jpg"], epoch=1))
+    with pytest.raises(ArgumentError, match=r"1-e2\.png' would be the file of two samples"):
+        saver.process(some(1, keys=["1.jpg"], epoch=2))
+    other = ImageSaver(tmp_path / "other")
+    other.process(some(1, keys=["1.jpg"], epoch=2))
+    with pytest.raises(ArgumentError, match=r"1-e2\.png' would be the file of two samples"):
+        other.process(some(1, keys=["1-e2.jpg"]))
+
+
+@pytest.mark.parametrize(
+    "keys", [["a/X.jpg", "a/x.jpg"], ["\u00e9.jpg", "e\u0301.jpg"], ["\u00c9.jpg", "e\u0301.jpg"]]
+)
+def test_names_that_the_file_system_takes_for_one(tmp_path, monkeypatch, keys):
+    ImageSaver(tmp_path / "apart").process(some(2, keys=keys))
+    assert len(files(tmp_path / "apart")) == 2
+    real = os.path.lexists
+    monkeypatch.setattr(
+        os.path, "lexists", lambda path: real(path) or ".HIGHWAY-NAMES" in path or "names-e\u0301" in path
+    )
+    with pytest.raises(ArgumentError, match="would be the file of two samples"):
+        ImageSaver(tmp_path / "one").process(some(2, keys=keys))
+    assert files(tmp_path / "one") == []
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (0, 3), (2, 3)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pictures_that_differ_in_the_ending_alone_keep_it(tmp_path, workers, shard):
+    data = class_folders(tmp_path / "data", classes=1, each=3)
+    with Image.open(sorted(data.rglob("*.jpg"))[0]) as picture:
+        picture.save(data / "class0" / "0.png")
+        picture.save(data / "class0" / "0.BMP")
+    for ranks in ([shard[0]], range(shard[1])):
+        for rank in ranks:
+            reader = ImageFileReader(data, 1, (8, 8), epochs=2, seed=5, shard=(rank, shard[1]))
+            saver = ImageSaver(tmp_path / "out", workers=workers)
+            with Pipeline([reader, Augmentations([FlipX()]), saver]) as pipeline:
+                list(pipeline)
+    names = ["0.BMP", "0.jpg", "0.png", "1", "2"]
+    assert files(tmp_path / "out") == sorted(
+        f"class0/{name}{epoch}.png" for name in names for epoch in ("", "-e1")
+    )
+
+
+def test_masks_of_keys_that_differ_in_the_ending_alone(tmp_path):
+    arrays = {
+        "images": np.zeros((3, 8, 8, 3), np.uint8),
+        "masks": np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8),
+    }
+    source = ArrayReader(
+        arrays["images"],
+        None,
+        2,
+        fields={"masks": arrays["masks"]},
+        keys=["a/1.jpg", "a/1.png", "a/1"],
+        epochs=1,
+        shuffle=False,
+    )
+    with Pipeline([source, ImageSaver(tmp_path / "a", "jpeg", masks_dir=tmp_path / "b")]) as pipeline:
+        list(pipeline)
+    assert files(tmp_path / "a") == ["a/1.jpg", "a/1.jpg.jpg", "a/1.png.jpg"]
+    assert files(tmp_path / "b") == ["a/1.jpg.png", "a/1.png", "a/1.png.png"]
+    assert np.array_equal(pixels(tmp_path / "b/a/1.png.png"), arrays["masks"][1])
+    reader = ImageFileReader(tmp_path / "a", 3, (8, 8), masks_dir=tmp_path / "b", epochs=1, shuffle=False)
+    with Pipeline([reader]) as pipeline:
+        assert np.array_equal(pipeline.dequeue().masks, arrays["masks"][[2, 0, 1]])
+
+
+def test_pictures_that_differ_in_the_ending_alone_are_an_error_where_keys_are_not_known_beforehand(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ImageFileReader, "known_keys", lambda self: None)
+    data = class_folders(tmp_path / "data", classes=1, each=2)
+    with Image.open(sorted(data.rglob("*.jpg"))[0]) as picture:
+        picture.save(data / "class0" / "0.png")
+    reader = ImageFileReader(data, 1, (8, 8), epochs=1)
+    pipeline = Pipeline([reader, ImageSaver(tmp_path / "out", workers=3)])
+    with pytest.raises(ArgumentError, match=r"'class0/0\.(jpg|png)'"), pipeline:
+        list(pipeline)

@@ -147,6 +147,9 @@ class ArrayReader(OrderedSource):
         fields = ", ".join(f"{name}={a.dtype}{list(a.shape)}" for name, a in self._arrays.items())
         return f"<ArrayReader of {fields}, {self.order.batch_size}>"
 
+    def known_keys(self) -> Sequence[str] | None:
+        return self._keys
+
     def contents(self) -> tuple[bytes, list[bytes]]:
         shapes = [repr((name, array.dtype.str, array.shape)) for name, array in self._arrays.items()]
         return b"ArrayReader", [shape.encode() for shape in shapes]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import posixpath
+import sys
 import unicodedata
+from collections.abc import Iterable
 
 from highway.errors import ArgumentError
 from highway.modules.files import write_whole
 from highway.modules.folders import EXTENSIONS
 
-__all__ = ["Claims", "FoldingFolder", "folded", "name_of"]
+__all__ = ["Claims", "FoldingFolder", "alike", "folded", "name_of"]
 
 # Longer paths than systems have.
 _LONGEST_KEY = 4096
@@ -48,6 +50,20 @@ def name_of(key: str, owner: str) -> tuple[str, str]:
     relative = posixpath.normpath(relative)
     stem, ending = os.path.splitext(relative)
     return (stem, ending) if os.fsencode(ending.lower()) in EXTENSIONS else (relative, "")
+
+
+def alike(keys: Iterable[str]) -> frozenset[str]:
+    """The stems, as `name_of` gives them, of keys that differ in the ending alone."""
+    found = set()
+    endings: dict[int, str] = {}
+    for key in keys:
+        try:
+            stem, ending = name_of(key, "")
+        except ArgumentError:  # told when it is to be written
+            continue
+        if endings.setdefault(hash(stem), sys.intern(ending)) != ending:
+            found.add(stem)
+    return frozenset(found)
 
 
 class FoldingFolder:

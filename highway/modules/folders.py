@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -72,7 +73,8 @@ def list_class_folders(
     Class folders are searched to any depth. Links to files and folders are followed, loops are not. Names that begin
     with a dot are skipped, and so are files and folders that systems leave behind (`highway.modules.leftovers`), but
     for class folders that are among `classes`. Anything else with the ending of a picture is listed, even if it turns
-    out to be no file: reading it says so. A folder is a folder whatever its name ends in.
+    out to be no file: reading it says so. A folder is a folder whatever its name ends in; a link is a
+    picture where its name ends like that of one.
 
     Parameters
     ----------
@@ -240,13 +242,15 @@ def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None
 def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     """Names relative to `root` of the pictures below `folder`."""
     found = []
+    named_alike = []
     # Each folder with the identities of those it lies in: a link back to one of them would be a loop.
     waiting = [(folder, frozenset({_identity(root), _identity(root + folder)}))]
     while waiting:
         here, above = waiting.pop()
+        inside = here + b"/"
         with os.scandir(root + here) as entries:
             for entry in entries:
-                name = os.path.join(here, entry.name)
+                name = inside + entry.name
                 # Links are not asked where they lead to: on a network that takes as long as opening each.
                 if _is_picture(entry.name) and not entry.is_dir(follow_symlinks=False):
                     found.append(name)
@@ -258,6 +262,13 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
                     identity = _identity(root + name)
                     if identity not in above:
                         waiting.append((name, above | {identity}))
+                        if _has_ending(entry.name):
+                            named_alike.append(name)
+    if named_alike:
+        holding = {name[: at.start()] for name in found for at in re.finditer(b"/", name)}
+        for name in named_alike:
+            if name not in holding:
+                skipped.add(name, "named like a picture, with none inside", folder=True)
     return found
 
 

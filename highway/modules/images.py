@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -183,6 +183,9 @@ class ImageReader(OrderedSource):
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every file that could not be read so far, once each."""
         return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
+
+    def known_keys(self) -> Iterable[str] | None:
+        return self.samples.known_keys()
 
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated

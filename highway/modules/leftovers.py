@@ -51,4 +51,7 @@ def is_leftover(name: bytes) -> bool:
     Those that are hidden anyway are not asked for here.
     """
     lower = name.lower()
-    return lower in _NAMES or _PATTERNS.fullmatch(lower) is not None
+    # Asked for every file of a folder: most names need no pattern.
+    if b":" in lower or b"@syno" in lower or lower.startswith((b"syno", b"found.")):
+        return lower in _NAMES or _PATTERNS.fullmatch(lower) is not None
+    return lower in _NAMES

@@ -107,8 +107,8 @@ class Objects:
         Returns
         -------
         turns : int64 (N,)
-            Orientation that the boxes still need. Where the size is wrong, they are taken to belong to that of the stored
-            and the upright picture whose size is nearer.
+            Orientation that the boxes still need. Where the size is wrong, they are taken to belong to that of the
+            stored and the upright picture whose size is nearer.
         wrong : dict of int to str
             What is wrong with row k, under k.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,6 +77,10 @@ class Samples(Protocol):
     def begin(self) -> Part:
         """What the samples of a batch are read through."""
 
+    def known_keys(self) -> Iterable[str] | None:
+        """Keys of all samples; None where they are known only once they are read."""
+        return None
+
     def told(self, index: int) -> str:
         """What errors call a sample."""
 
@@ -126,6 +130,9 @@ class Files(Samples, Part):
 
     def begin(self) -> Files:
         return self
+
+    def known_keys(self) -> Iterable[str]:
+        return map(os.fsdecode, self._names)
 
     def path(self, index: int) -> bytes:
         """Of a picture."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from highway.arguments import whole
 from highway.batch import Batch
-from highway.engine import Stage
+from highway.engine import Module, Source, Stage
 from highway.errors import ArgumentError, MissingPackageError
-from highway.modules.file_names import Claims, FoldingFolder, name_of
+from highway.modules.file_names import Claims, FoldingFolder, alike, name_of
 from highway.modules.files import write_whole
+from highway.stats import PipelineStats
 
 __all__ = ["ImageSaver"]
 
@@ -34,10 +35,11 @@ class ImageSaver(Stage):
 
     A sample is written to ``folder/KEY``, in the folders that its key names, those of absolute paths too, with the
     ending of the format in the place of that of a picture; what has no key is called by its index. In epoch n above 0,
-    ``-en`` comes before the ending. So the name of a file depends on the key and the epoch alone. Files of an earlier
-    run are replaced, and a sample that comes again replaces its own file; two samples that would get one file are an
-    error: their keys are equal, differ in the ending alone, or are one name for the file system. A file is there
-    whole or not at all.
+    ``-en`` comes before the ending. Where keys of the source differ in the ending alone, each of them keeps its ending,
+    as ``cat/1.jpg.png`` beside ``cat/1.png.png``, in every epoch and on every machine. Files of an earlier run are
+    replaced, and a sample that comes again replaces its own file. Two samples that would get one file are an error:
+    their keys are equal, are one name for the file system, or differ in the ending alone and the source (one that
+    receives, or reads a store) does not know all keys beforehand. A file is there whole or not at all.
 
     Parameters
     ----------
@@ -108,6 +110,7 @@ class ImageSaver(Stage):
                 f"ImageSaver: masks_dir is {self.masks_dir!r}, the folder of the images; expected another"
             )
         self._claims = Claims()
+        self._alike: frozenset[str] = frozenset()
         self._latest = 0
         self._folding = FoldingFolder(self.folder, self.name)
         self._ending, default = _FORMATS[format]
@@ -125,6 +128,11 @@ class ImageSaver(Stage):
         """Whether the next module may write into the arrays: as much as this one might."""
         return self.input_handed_over
 
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        """Find the keys of the source that differ in the ending alone."""
+        source = modules[0]
+        self._alike = alike((source.known_keys() if isinstance(source, Source) else None) or ())
+
     def process(self, batch: Batch) -> Batch:
         """Write the images, and the masks."""
         images = batch["images"]
@@ -138,7 +146,7 @@ class ImageSaver(Stage):
         keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
         masks = None if self.masks_dir is None else self._masks(batch)
         # All of them first: nothing is written of a batch that is refused.
-        stems = [name_of(key, self.name)[0] for key in keys]
+        stems = [self._stem(key) for key in keys]
         self._claim(batch, keys, stems)
         names = [f"{stem}-e{batch.epoch}" for stem in stems] if batch.epoch else stems
         options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
@@ -159,6 +167,10 @@ class ImageSaver(Stage):
                 f"({batch.size}, height, width)"
             )
         return masks
+
+    def _stem(self, key: str) -> str:
+        stem, ending = name_of(key, self.name)
+        return stem + ending if stem in self._alike else stem
 
     def _claim(self, batch: Batch, keys: Sequence[str], stems: Sequence[str]) -> None:
         """Refuse to write a file that is another sample's."""
