@@ -18,7 +18,8 @@ LAYOUTS = dict(
         strict=True,
     )
 )
-TEXTS = (1, 2, 7)
+BYTE = 1
+TEXTS = (2, 7)
 HEIGHT, WIDTH = 16, 32
 # The bright corner of the stored picture: x0, y0, x1, y1.
 CORNER = (0, 0, 16, 8)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pictures import opened
 from PIL import Image
 from stated_orientations import (
+    BYTE,
     CORNER,
     HEIGHT,
     LAYOUTS,
@@ -50,8 +51,22 @@ def turned(orientation):
     return np.asarray(opened(tiff_with(3, (orientation,))))
 
 
+def byte_in(exif, directory):
+    """What an entry of the type BYTE states, which PIL takes for no number; None where there is no such entry."""
+    value = exif.get(0x0112)
+    if isinstance(value, bytes) and directory.tagtype[0x0112] == BYTE:
+        return value[0] if 1 <= value[0] <= 8 else 1
+    return None
+
+
 def orientation_by_pil(contents):
-    """Which of the eight PIL shows."""
+    """Which of the eight PIL shows; an entry of the type BYTE counts besides."""
+    with Image.open(io.BytesIO(contents)) as image:
+        image.load()
+        exif = image.getexif()
+        stated = byte_in(exif, image.tag_v2 if image.format == "TIFF" else exif._info)
+    if stated is not None:
+        return stated
     shown = np.asarray(opened(contents))
     return next(
         k
@@ -217,7 +232,7 @@ FORMATS = {
 @pytest.mark.parametrize("type_", LAYOUTS)
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_numbers_of_every_type_count(tmp_path, format_, type_, count):
-    """Of several the first; text and bytes, which are no number to PIL, do not."""
+    """Of several the first; text and untyped bytes do not."""
     for order, value in (("<", 6), (">", 3), ("<", 1), (">", 0), ("<", 9)):
         contents = FORMATS[format_](type_, (value, 8, 8, 8, 8)[:count], order)
         expected = value if 1 <= value <= 8 and type_ not in TEXTS else 1
@@ -293,8 +308,11 @@ def orientation_of_exif(exif):
     read = Image.Exif()
     try:
         read.load(exif)
+        stated = byte_in(read, read._info)
     except (SyntaxError, struct.error):
         return 1
+    if stated is not None:
+        return stated
     return next((k for k in range(2, 9) if k == read[0x0112]), 1) if 0x0112 in read else None
 
 

@@ -5,6 +5,7 @@
 enum { NONE = 0, UPRIGHT = 1, ORIENTATION = 0x0112 };
 
 enum {
+    TYPE_BYTE = 1,
     TYPE_SHORT = 3,
     TYPE_LONG = 4,
     TYPE_RATIONAL = 5,
@@ -43,10 +44,11 @@ static int from_fraction(int64_t numerator, int64_t denominator) {
     return from_integer((uint64_t)(numerator / denominator));
 }
 
-/* The first value of an entry. Text and bytes are no number, as in PIL. */
+/* The first value of an entry. Text and untyped bytes are no number. */
 static int from_value(unsigned type, const uint8_t *p, int little) {
     const uint64_t value = number(p, type_sizes[type], little);
     switch (type) {
+    case TYPE_BYTE:
     case TYPE_SHORT:
     case TYPE_LONG:
     case TYPE_SBYTE: /* A negative one is large here, and out of range too. */

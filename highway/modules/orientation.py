@@ -1,4 +1,7 @@
-"""The orientation that a picture file states: one rule for every format, that of PIL's `ImageOps.exif_transpose`."""
+"""The orientation that a picture file states: one rule for every format, that of PIL's `ImageOps.exif_transpose`.
+
+Beyond PIL, an entry of the type BYTE counts as well: PIL reads it as bytes, and turns nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from highway._core import jpeg
 __all__ = ["stated_orientation", "stored_size", "turn_of_decoded"]
 
 _TAG = 0x0112
+_BYTE = 1  # a type of TIFF
 _TURNED_BACK = (0, 1, 2, 3, 4, 5, 8, 7, 6)
 _WIDTH, _HEIGHT = 256, 257  # tags of TIFF
 
@@ -25,9 +29,9 @@ _MOST_TEXT = 16 << 20
 def stated_orientation(image: Any, contents: bytes) -> int:
     """EXIF orientation, 1 to 8, by which a picture is turned upright; found without decoding it.
 
-    EXIF data comes first: its entry counts with any type of number, of several values the first; text and bytes are no
-    number. Only where it has no such entry, XMP counts (``tiff:Orientation``). Everything else is 1: no entry, another
-    value, data that is damaged.
+    EXIF data comes first: its entry counts with any type of number, of several values the first; text and untyped
+    bytes are no number. Only where it has no such entry, XMP counts (``tiff:Orientation``). Everything else is 1: no
+    entry, another value, data that is damaged.
 
     Parameters
     ----------
@@ -39,6 +43,8 @@ def stated_orientation(image: Any, contents: bytes) -> int:
     if image.format == "TIFF":
         # The picture's own directory, of any byte order and also BigTIFF's; PIL has read it.
         stated = image.getexif().get(_TAG, 1)
+        if _is_byte(image):
+            stated = stated[0] if stated else 1
         return next((number for number in range(2, 9) if number == stated), 1)
     if image.format == "PNG":
         return jpeg.orientation(*_png_metadata(contents))
@@ -65,10 +71,15 @@ def turn_of_decoded(image: Any, stated: int, upright: bool) -> int:
     upright : bool
         Whether it is wanted upright, not as it is stored.
     """
-    if image.format == "TIFF":
+    if image.format == "TIFF" and not _is_byte(image):
         # PIL turns these upright while it decodes them.
         return 1 if upright else _TURNED_BACK[stated]
     return stated if upright else 1
+
+
+def _is_byte(image: Any) -> bool:
+    """Whether a TIFF states its orientation as BYTE, which PIL takes for no number."""
+    return isinstance(image.getexif().get(_TAG), bytes) and image.tag_v2.tagtype.get(_TAG) == _BYTE
 
 
 def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
