@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.errors import DatasetError, EmptyDatasetError
+from highway.errors import DatasetError, EmptyDatasetError, StorageError
+from highway.modules.files import scanned
+from highway.outages import ask
 
 __all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
 
@@ -53,6 +55,8 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
         There is no such folder, no class folder in it, or one without a picture.
     DatasetError
         `data_dir` is no folder, or it or a folder in it may not be read.
+    StorageError
+        The storage failed for as long as is waited.
     """
     root = os.path.join(os.fsencode(data_dir), b"")
     try:
@@ -64,6 +68,8 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
             f"ImageFileReader: {os.fsdecode(error.filename)!r} does not exist; data_dir must be a folder with one "
             "folder for each class"
         ) from None
+    except StorageError:
+        raise
     except OSError as error:
         raise DatasetError(
             f"ImageFileReader: {os.fsdecode(error.filename)!r} cannot be listed: {error.strerror}; data_dir must be a "
@@ -72,7 +78,7 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
 
 
 def _list(root: bytes) -> ClassFolders:
-    with os.scandir(root) as entries:
+    with scanned(root, "ImageFileReader") as entries:
         inside = list(entries)
     folders = sorted(entry.name for entry in inside if _is_folder(entry))
     if not folders:
@@ -114,7 +120,7 @@ def _hidden(name: bytes) -> bool:
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
-        return entry.is_dir() and not _hidden(entry.name)
+        return ask("ImageFileReader", entry.path, entry.is_dir) and not _hidden(entry.name)
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
             return False
@@ -132,7 +138,7 @@ def _pictures(root: bytes, folder: bytes) -> list[bytes]:
     waiting = [(folder, frozenset({_identity(root), _identity(root + folder)}))]
     while waiting:
         here, above = waiting.pop()
-        with os.scandir(root + here) as entries:
+        with scanned(root + here, "ImageFileReader") as entries:
             for entry in entries:
                 name = os.path.join(here, entry.name)
                 if _is_picture(entry.name):
@@ -145,5 +151,5 @@ def _pictures(root: bytes, folder: bytes) -> list[bytes]:
 
 
 def _identity(path: bytes) -> tuple[int, int]:
-    status = os.stat(path)
+    status = ask("ImageFileReader", path, lambda: os.stat(path))
     return status.st_dev, status.st_ino

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from highway._core import resample
 from highway.arguments import whole
 from highway.batch import empty
-from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
-from highway.modules.files import LARGEST_FILE, read_whole
+from highway.errors import DatasetError, DecodeError, HighwayError, ReadError, StorageError
+from highway.modules.files import LARGEST_FILE, read_once, status_of
 from highway.modules.formats import named_errors, pillow
 from highway.modules.shown import Shown, mirrored, upright
 
@@ -47,7 +48,7 @@ class Masks:
 
         Raises
         ------
-        ReadError
+        ReadError, StorageError
             Text for behind `told`.
         """
         raise NotImplementedError
@@ -69,13 +70,13 @@ class Masks:
 
         Raises
         ------
-        DecodeError, ReadError
+        DecodeError, ReadError, StorageError
             It cannot be read, or has another size.
         """
         try:
             mask = _pixels(self.contents(index), self._max_pixels, self._owner)
             return np.ascontiguousarray(_fitting(mask, *size, orientation))
-        except (DecodeError, ReadError) as error:
+        except (DecodeError, ReadError, StorageError) as error:
             raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
 
     def show(
@@ -125,14 +126,22 @@ class Masks:
         failures: dict[int, HighwayError],
     ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
         """Row, index and mask of the samples that `show` is told of; what goes wrong is put into `failures`."""
+        away = False
         for row, index in enumerate(indices.tolist()):
             if row in skipped:
+                continue
+            if away:
+                # A server that is gone may take a minute to say so for each file.
+                failures[row] = StorageError(
+                    f"{self._owner}: mask {self.told(index)} was not tried after another"
+                )
                 continue
             height, width = shown.sizes[row].tolist()
             try:
                 yield row, index, self.whole(index, (height, width), int(orientations[row]))
-            except (DecodeError, ReadError) as error:
+            except (DecodeError, ReadError, StorageError) as error:
                 failures[row] = error
+                away = isinstance(error, StorageError)
 
 
 class MaskFiles(Masks):
@@ -150,7 +159,7 @@ class MaskFiles(Masks):
         self._paths = paths
 
     def contents(self, index: int) -> bytes:
-        return read_whole(self._paths[index], LARGEST_FILE)
+        return read_once(self._paths[index], LARGEST_FILE)
 
     def told(self, index: int) -> str:
         return os.fsdecode(self._paths[index])
@@ -167,7 +176,8 @@ def masks_beside(
         There is no such folder.
     """
     root = os.path.join(os.fsencode(masks_dir), b"")
-    if not os.path.isdir(root):
+    found = status_of(root, owner)
+    if found is None or not stat.S_ISDIR(found.st_mode):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
     return MaskFiles([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)
 

@@ -15,14 +15,16 @@ from highway.errors import (
     EmptyDatasetError,
     HighwayError,
     ReadError,
+    StorageError,
 )
 from highway.modules.annotations import Annotation, read_annotation
-from highway.modules.files import read_whole
+from highway.modules.files import read_whole, status_of
 from highway.modules.folders import EXTENSIONS
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
 from highway.modules.samples import Files
+from highway.outages import ask
 from highway.transforms.fit import Fit, Letterbox
 
 __all__ = ["VOC_CLASSES", "VOCReader"]
@@ -236,7 +238,11 @@ class _Folder:
     ) -> list[bytes]:
         """Names in a folder; DatasetError where that is none."""
         try:
-            return [name for name in os.listdir(self.path(part)) if not name.startswith(b".")]
+            path = self.path(part)
+            names = ask("VOCReader", path, lambda: os.listdir(path))
+            return [name for name in names if not name.startswith(b".")]
+        except StorageError:
+            raise
         except OSError as error:
             raise DatasetError(
                 f"VOCReader: {os.fsdecode(self.path(part))!r} cannot be listed: {error.strerror}; {hint}"
@@ -262,7 +268,7 @@ class _Folder:
         kinds = (b"Segmentation", b"Main") if masks else (b"Main",)
         for kind in kinds:
             path = self.path(b"ImageSets", kind, name)
-            if os.path.exists(path):
+            if status_of(path, "VOCReader") is not None:
                 return path
         try:
             there = sorted(
