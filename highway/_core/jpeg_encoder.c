@@ -31,8 +31,8 @@ static void on_message(j_common_ptr cinfo, int level) {}
 static void on_output(j_common_ptr cinfo) {}
 
 /* Everything after setjmp: libjpeg leaves through self->escape when it fails. */
-static void encode(encoder *self, const uint8_t *pixels, ptrdiff_t stride, int height, int width, int channels,
-                   int quality) {
+static void encode(encoder *self, const uint8_t *pixels, ptrdiff_t stride, int height, int width,
+                   int channels, int quality) {
     struct jpeg_compress_struct *cinfo = &self->cinfo;
     jpeg_create_compress(cinfo);
     jpeg_mem_dest(cinfo, &self->file, &self->bytes);
