@@ -79,8 +79,9 @@ class LevelDBSink(Outlet):
         self._exhausted = False
         # Numbers of the tasks that are under way, by ticket.
         self._numbers: dict[int, int] = {}
-        self._guard = threading.Lock()
-        self._at_work = self._interrupted = False
+        # Whoever takes it closes the writer: the worker, or who interrupts before there is one. A finalizer may
+        # interrupt, so nobody may wait for it.
+        self._closer = threading.Lock()
 
     def __repr__(self) -> str:
         return f"LevelDBSink({self.path!r}{', append=True' if self.append else ''})"
@@ -158,17 +159,12 @@ class LevelDBSink(Outlet):
             self._open_writer.finish()
 
     def open(self) -> None:
-        with self._guard:
-            if self._interrupted:
-                raise PipelineStateError(f"{self.name}: the pipeline was stopped")
-            self._at_work = True
+        if not self._closer.acquire(blocking=False):
+            raise PipelineStateError(f"{self.name}: the pipeline was stopped")
 
     def interrupt(self) -> None:
-        with self._guard:
-            self._interrupted = True
-            if self._at_work or self._writer is None:
-                return
-        self._writer.close()
+        if self._closer.acquire(blocking=False) and self._writer is not None:
+            self._writer.close()
 
     def close(self) -> None:
         self._open_writer.close()
