@@ -16,7 +16,7 @@ def usable_cores() -> int:
     a processor counts as a whole one: two threads that share 1.5 get more done than one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, math.ceil(cpu_quota())))
+    return max(1, math.ceil(min(cores, cpu_quota())))
 
 
 def cpu_quota(process: str = "/proc/self") -> float:

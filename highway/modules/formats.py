@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import DecodeError, MissingPackageError
+from highway.modules.missing_parts import missing_part, refuse_without_webp
 
 __all__ = ["OtherPicture", "named_errors", "pillow"]
 
@@ -42,7 +43,7 @@ class OtherPicture:
     Raises
     ------
     MissingPackageError
-        PIL is not installed.
+        PIL, or a part of it, is not installed.
     MemoryError
     DecodeError
         Text for behind the name of the file: what was found and what was expected.
@@ -61,6 +62,7 @@ class OtherPicture:
         pil_image = pillow(owner)
         self._gray = gray
         with named_errors():
+            refuse_without_webp(contents)
             self._image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
             self.width, self.height = self._image.size
             self.orientation = _orientation(self._image) if oriented else 1
@@ -125,7 +127,10 @@ def pillow(owner: str) -> Any:
 
 @contextmanager
 def named_errors(formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[None]:
-    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file."""
+    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file.
+
+    Where a part of PIL is missing it is a MissingPackageError.
+    """
     from PIL import UnidentifiedImageError
 
     try:
@@ -135,6 +140,12 @@ def named_errors(formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[N
     except UnidentifiedImageError:
         raise DecodeError(f"is no picture of a known format ({formats})") from None
     except Exception as error:  # hostile files make PIL's plugins raise nearly anything
+        part = missing_part(error)
+        if part is not None:
+            raise MissingPackageError(
+                f"PIL is installed without a part that a picture needs: {part}; install a "
+                "Pillow-SIMD, or a Pillow, that was built with it"
+            ) from error
         raise DecodeError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 

@@ -25,6 +25,7 @@ from highway.errors import (
 from highway.modules.finish import Finish
 from highway.modules.formats import OtherPicture
 from highway.modules.losses import Losses
+from highway.modules.missing_parts import named
 from highway.modules.objects import Objects
 from highway.modules.ordered import OrderedSource
 from highway.modules.samples import Part, Samples
@@ -386,6 +387,8 @@ class ImageReader(OrderedSource):
                 images[places[row]] = self._finished(picture, placement, mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
+            except MissingPackageError as error:
+                raise named(error, self.name, self.samples.told(indices[row])) from error
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
@@ -442,7 +445,7 @@ class ImageReader(OrderedSource):
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
         except MissingPackageError as error:
-            raise MissingPackageError(f"{error} (for {self.samples.told(index)})") from error
+            raise named(error, self.name, self.samples.told(index)) from error
 
     def _finished(
         self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int

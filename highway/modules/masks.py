@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from highway._core import resample
 from highway.arguments import whole
 from highway.batch import empty
-from highway.errors import DatasetError, DecodeError, HighwayError, ReadError, StorageError
+from highway.errors import (
+    DatasetError,
+    DecodeError,
+    HighwayError,
+    MissingPackageError,
+    ReadError,
+    StorageError,
+)
 from highway.modules.files import LARGEST_FILE, read_once, status_of
 from highway.modules.formats import named_errors, pillow
+from highway.modules.missing_parts import named
 from highway.modules.shown import Shown, mirrored, upright
 
 __all__ = ["MaskFiles", "Masks", "masks_beside"]
@@ -72,12 +80,16 @@ class Masks:
         ------
         DecodeError, ReadError, StorageError
             It cannot be read, or has another size.
+        MissingPackageError
+            PIL, or a part of it, is not installed.
         """
         try:
             mask = _pixels(self.contents(index), self._max_pixels, self._owner)
             return np.ascontiguousarray(_fitting(mask, *size, orientation))
         except (DecodeError, ReadError, StorageError) as error:
             raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
+        except MissingPackageError as error:
+            raise named(error, self._owner, f"mask {self.told(index)}") from error
 
     def show(
         self,
