@@ -33,10 +33,14 @@ def off():
     if os.path.exists(SWITCH):
         os.remove(SWITCH)
 
+def nothing():
+    pass
+
 class Log(logging.Handler):
     def __init__(self, name):
         super().__init__()
-        self.lines, self.heard, self.at_first = [], threading.Event(), off
+        self.lines, self.heard = [], threading.Event()
+        self.at_first, self.at_last = off, nothing
         logging.getLogger(name).addHandler(self)
         logging.getLogger(name).propagate = False
 
@@ -44,10 +48,9 @@ class Log(logging.Handler):
         self.lines.append(record.getMessage())
         if "wait, and are tried again" in self.lines[-1]:
             self.at_first()
+        if "is back after" in self.lines[-1]:
+            self.at_last()
         self.heard.set()
-
-def nothing():
-    pass
 
 log = Log("highway.modules")
 answer = {}
@@ -62,8 +65,8 @@ class Faults:
         self.data = folder / "faulty"
         self.data.mkdir()
 
-    def run(self, calls: str, script: str, *arguments: object) -> dict:
-        """What the script puts into `answer`; `calls` fail for paths below `data` once it says ``on(errno)``."""
+    def run(self, call: str, script: str, *arguments: object) -> dict:
+        """What the script puts into `answer`; `call` fails for paths below `data` once it says ``on(errno)``."""
         temporary = self.data / "tmp"
         temporary.mkdir(exist_ok=True)
         done = subprocess.run(
@@ -80,7 +83,7 @@ class Faults:
             env={
                 **os.environ,
                 "LD_PRELOAD": str(self.library),
-                "FAULTY_CALLS": calls,
+                "FAULTY_CALL": call,
                 "FAULTY_PATH": f"{self.data}/",
                 "FAULTY_SWITCH": str(self.folder / "switch"),
                 "TMPDIR": str(temporary),

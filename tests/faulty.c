@@ -1,5 +1,5 @@
-/* Preloaded into a process, lets calls about files fail: those named in FAULTY_CALLS, for paths with FAULTY_PATH in
- * them, while the file FAULTY_SWITCH is there, with the error number that it holds. */
+/* Preloaded into a process, lets calls about files fail: those named in FAULTY_CALL, for paths with
+ * FAULTY_PATH in them, while the file FAULTY_SWITCH is there, with the error number that it holds. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -26,8 +26,8 @@ static int number(void) {
 }
 
 static int fails(const char *call, const char *path) {
-    const char *calls = getenv("FAULTY_CALLS"), *part = getenv("FAULTY_PATH");
-    if (!calls || !part || !path || !strstr(calls, call) || !strstr(path, part)) return 0;
+    const char *failing = getenv("FAULTY_CALL"), *part = getenv("FAULTY_PATH");
+    if (!failing || !part || !path || strcmp(failing, call) || !strstr(path, part)) return 0;
     const int before = errno, found = number();
     errno = found ? found : before;
     return found != 0;
@@ -42,38 +42,38 @@ static int fails_open_file(const char *call, int file) {
     return fails(call, path);
 }
 
-#define OPEN(name)                                                                                            \
-    int name(const char *path, int flags, ...) {                                                              \
-        va_list rest;                                                                                         \
-        va_start(rest, flags);                                                                                \
-        const int mode = va_arg(rest, int);                                                                   \
-        va_end(rest);                                                                                         \
-        if (fails("open", path)) return -1;                                                                   \
-        return REAL(#name, int (*)(const char *, int, ...))(path, flags, mode);                               \
+#define OPEN(name)                                                                                           \
+    int name(const char *path, int flags, ...) {                                                             \
+        va_list rest;                                                                                        \
+        va_start(rest, flags);                                                                               \
+        const int mode = va_arg(rest, int);                                                                  \
+        va_end(rest);                                                                                        \
+        if (fails("open", path)) return -1;                                                                  \
+        return REAL(#name, int (*)(const char *, int, ...))(path, flags, mode);                              \
     }
 OPEN(open)
 OPEN(open64)
 
-#define PREAD(name, offset)                                                                                   \
-    ssize_t name(int file, void *into, size_t size, offset from) {                                            \
-        if (fails_open_file("pread", file)) return -1;                                                        \
-        return REAL(#name, ssize_t(*)(int, void *, size_t, offset))(file, into, size, from);                  \
+#define PREAD(name, offset)                                                                                  \
+    ssize_t name(int file, void *into, size_t size, offset from) {                                           \
+        if (fails_open_file("pread", file)) return -1;                                                       \
+        return REAL(#name, ssize_t (*)(int, void *, size_t, offset))(file, into, size, from);                \
     }
 PREAD(pread, off_t)
 PREAD(pread64, off64_t)
 
-#define FSTAT(name, type)                                                                                     \
-    int name(int file, type *into) {                                                                          \
-        if (fails_open_file("fstat", file)) return -1;                                                        \
-        return REAL(#name, int (*)(int, type *))(file, into);                                                 \
+#define FSTAT(name, type)                                                                                    \
+    int name(int file, type *into) {                                                                         \
+        if (fails_open_file("fstat", file)) return -1;                                                       \
+        return REAL(#name, int (*)(int, type *))(file, into);                                                \
     }
 FSTAT(fstat, struct stat)
 FSTAT(fstat64, struct stat64)
 
-#define STAT(name, type)                                                                                      \
-    int name(const char *path, type *into) {                                                                  \
-        if (fails("path-stat", path)) return -1;                                                              \
-        return REAL(#name, int (*)(const char *, type *))(path, into);                                        \
+#define STAT(name, type)                                                                                     \
+    int name(const char *path, type *into) {                                                                 \
+        if (fails("stat", path)) return -1;                                                                  \
+        return REAL(#name, int (*)(const char *, type *))(path, into);                                       \
     }
 STAT(stat, struct stat)
 STAT(stat64, struct stat64)

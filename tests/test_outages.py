@@ -254,6 +254,19 @@ def test_batches_are_the_same_with_outages(faults):
         """
         from highway.transforms import FlipX, RandomResizedCrop
 
+        lock = threading.Lock()
+        log.under_way = False
+
+        def end():
+            with lock:
+                log.under_way = True
+                off()
+
+        def over():
+            log.under_way = False
+
+        log.at_first, log.at_last = end, over
+
         def run(disturbed):
             reader = ImageFileReader(
                 sys.argv[1], 8, (16, 16), fit=RandomResizedCrop(), epochs=4, on_error="replace", workers=2
@@ -262,8 +275,9 @@ def test_batches_are_the_same_with_outages(faults):
             with Pipeline([reader, Augmentations([FlipX()])]) as pipeline:
                 for images, labels in pipeline:
                     found.append((images, labels))
-                    if disturbed:
-                        on(errno.ETIMEDOUT)
+                    with lock:
+                        if disturbed and not log.under_way:
+                            on(errno.ETIMEDOUT)
                 return found, pipeline.errors
 
         log.lines.clear()
@@ -348,7 +362,7 @@ def test_masks_and_packed_files_wait_too(faults, call):
     assert answer == {"masks": [6, [], 2], "encoded": [9, [], 2]}
 
 
-@pytest.mark.parametrize("call", ["open", "opendir", "path-stat"])
+@pytest.mark.parametrize("call", ["open", "opendir", "stat"])
 def test_what_is_read_at_the_beginning_waits(faults, call):
     """Lists, annotations, folders and arrays: what they decide must not depend on a second of trouble."""
     root = marked(faults.data / "voc")
@@ -367,7 +381,7 @@ def test_what_is_read_at_the_beginning_waits(faults, call):
             on(errno.ESTALE)
             found = make()
             off()
-            answer[make.__name__] = [found.size == sound.size, bool(log.lines)]
+            answer[make.__name__] = [found.order.size == sound.order.size, bool(log.lines)]
             assert getattr(found, "classes", None) == getattr(sound, "classes", None)
             assert found.fingerprint() == sound.fingerprint()
             outages.LIMIT, log.at_first = 0.1, nothing
@@ -388,7 +402,7 @@ def test_what_is_read_at_the_beginning_waits(faults, call):
     expected = {
         "open": {"voc": True, "folders": False, "arrays": True},
         "opendir": {"voc": True, "folders": True, "arrays": False},
-        "path-stat": {"voc": True, "folders": True, "arrays": False},
+        "stat": {"voc": True, "folders": True, "arrays": False},
     }
     assert told == expected[call]
     for name, (_, waited, text) in answer.items():
@@ -415,54 +429,95 @@ def store(faults):
     return path
 
 
+# As where tables cannot be mapped; LevelDB opens a table when it first reads from it.
+BY_LEVELDB = """
+from highway.store.opening import open_leveldb
+
+def by_leveldb(source):
+    reader = source._store
+    reader._tables = None
+    reader._db.close()
+    reader._db = open_leveldb(reader._view.folder, "LevelDBSource")
+"""
+
+
 @pytest.mark.parametrize("call", ["open", "opendir"])
 def test_a_store_waits_and_is_not_damaged(faults, store, call):
     answer = faults.run(
         call,
-        """
-        on(errno.EIO)
-        source = LevelDBSource(sys.argv[1], 3, epochs=1, on_error="skip", workers=1)
-        answer["opened"] = len(log.lines)
-        # As those whose tables cannot be mapped: LevelDB opens a table when it first reads from it.
-        source._store._tables = None
-        on(errno.EIO)
-        log.lines.clear()
-        with Pipeline([source]) as pipeline:
-            answer["labels"] = sorted(label for batch in pipeline for label in batch.labels.tolist())
-            answer["errors"] = pipeline.errors
-        answer["read"] = len(log.lines)
-        outages.LIMIT, log.at_first = 0.1, nothing
-        on(errno.EIO)
-        try:
-            LevelDBSource(sys.argv[1], 3)
-        except StorageError as error:
-            answer["error"] = str(error)
-        """,
+        BY_LEVELDB
+        + """
+on(errno.EIO)
+source = LevelDBSource(sys.argv[1], 3, epochs=1, on_error="skip", workers=1)
+answer["opened"] = len(log.lines)
+by_leveldb(source)
+on(errno.EIO)
+log.lines.clear()
+with Pipeline([source]) as pipeline:
+    answer["labels"] = sorted(label for batch in pipeline for label in batch.labels.tolist())
+    answer["errors"] = pipeline.errors
+answer["read"] = len(log.lines)
+outages.LIMIT, log.at_first = 0.1, nothing
+on(errno.EIO)
+try:
+    LevelDBSource(sys.argv[1], 3)
+except StorageError as error:
+    answer["error"] = str(error)
+""",
         store,
     )
     assert answer["opened"] == 2 and answer["labels"] == [*range(9)] and answer["errors"] == []
+    assert answer["read"] == (2 if call == "open" else 0)
     assert "Input/output error; the storage failed" in answer["error"]
 
 
-def test_a_store_that_stays_away_is_no_store_of_bad_records(faults, store):
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_a_store_that_stays_away_is_no_store_of_bad_records(faults, store, policy):
     answer = faults.run(
         "open",
-        """
-        source = LevelDBSource(sys.argv[1], 3, epochs=1, on_error="skip", workers=1)
-        source._store._tables = None
-        outages.LIMIT, log.at_first = 0.2, nothing
-        on(errno.EIO)
-        with Pipeline([source]) as pipeline:
-            try:
-                list(pipeline)
-            except StorageError as error:
-                answer["error"], answer["errors"] = str(error), pipeline.errors
-        """,
+        BY_LEVELDB
+        + """
+source = LevelDBSource(sys.argv[1], 3, epochs=1, on_error=sys.argv[2], workers=1)
+by_leveldb(source)
+outages.LIMIT, log.at_first = 0.2, nothing
+on(errno.EIO)
+with Pipeline([source]) as pipeline:
+    try:
+        list(pipeline)
+    except StorageError as error:
+        answer["error"], answer["errors"] = str(error), pipeline.errors
+""",
         store,
+        policy,
     )
     assert answer["errors"] == []
     assert answer["error"].startswith("LevelDBSource: record ")
     assert "Input/output error" in answer["error"] and "the storage failed" in answer["error"]
+
+
+def test_a_repair_that_cannot_read_drops_nothing(faults, store):
+    """Records that cannot be read now may be sound."""
+    answer = faults.run(
+        "open",
+        """
+        from contextlib import contextmanager
+        from highway.store.checks import repair
+
+        @contextmanager
+        def progress(count):
+            # The store is open; its tables are not.
+            on(errno.EIO)
+            yield lambda number: None
+
+        try:
+            repair(sys.argv[1], sys.argv[1] + "-new", progress)
+        except StorageError as error:
+            answer["error"] = str(error)
+        answer["made"] = os.path.exists(sys.argv[1] + "-new")
+        """,
+        store,
+    )
+    assert "cannot be read" in answer["error"] and not answer["made"]
 
 
 @pytest.mark.parametrize("number", ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL"])

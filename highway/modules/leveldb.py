@@ -209,7 +209,8 @@ class LevelDBSource(OrderedSource):
     drop_last : bool
         Leave out what does not fill a batch.
     on_error : {"raise", "skip", "replace"}
-        What to do about a record that is damaged: end, leave it out, or take another at random.
+        What to do about a record that is damaged: end, leave it out, or take another at random. Storage that fails is
+        waited for, for up to 30 s, and then a StorageError under any policy.
     max_errors : int or float, optional
         With "skip" and "replace": most damaged records, as a number or as a part (0.0 to 1.0) of the store.
     workers : int, optional
@@ -231,6 +232,8 @@ class LevelDBSource(OrderedSource):
         It has no samples. With a batch: no record could be read.
     CorruptStoreError, TooManyErrors
         With a batch.
+    StorageError
+        The storage failed for longer than is waited.
     MissingPackageError
         plyvel is not installed.
 

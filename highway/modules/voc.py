@@ -110,6 +110,8 @@ class VOCReader(ImageReader):
         The folder, one of the folders in it, or the list is missing.
     EmptyDatasetError
         There are no samples.
+    StorageError
+        The storage failed for longer than is waited; a missing annotation would decide the classes.
 
     Attributes
     ----------
