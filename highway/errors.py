@@ -30,6 +30,7 @@ __all__ = [
     "RemoteError",
     "SecurityError",
     "StateMismatchError",
+    "StorageError",
     "StoreError",
     "StoreLockedError",
     "SupersededError",
@@ -59,6 +60,10 @@ class DecodeError(HighwayError, ValueError):
 
 class ReadError(HighwayError, OSError):
     """A file cannot be opened or read, or is no regular file."""
+
+
+class StorageError(HighwayError, OSError):
+    """What files lie on, a disk or a server, failed for longer than a reader waits; no file is to blame for it."""
 
 
 class WriteError(HighwayError, OSError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, ClassVar, NamedTuple
 
 from highway.arguments import whole
 from highway.batch import Batch
+from highway.cores import usable_cores
 from highway.errors import PipelineStateError
 from highway.stats import MachineStats, PipelineStats
 
@@ -17,13 +17,6 @@ __all__ = ["Failure", "Module", "Outlet", "Sink", "Source", "Stage", "usable_cor
 # More is a mistake: threads of a module, and batches in a queue.
 MOST_WORKERS = 1024
 MOST_QUEUE_SIZE = 65536
-
-
-def usable_cores() -> int:
-    """Number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Module:
@@ -121,8 +114,10 @@ class Module:
         """Called once when the pipeline stops or fails, while workers may still work, from another thread.
 
         A module that can wait for long (for a peer, a disk) overrides it to wake its workers; what they
-        raise after this is dropped. It sets an event, closes a socket, and returns: it must not wait, not
-        for a lock that a worker holds while it works either, since `stop` goes on only when it has returned.
+        raise after this is dropped. It sets a flag, closes a socket, releases a `threading.Lock` that they
+        wait for, and returns: it must not wait, since `stop` goes on only when it has returned. Where a
+        pipeline is dropped the garbage collector calls it, in any thread, in the middle of anything: also for
+        a lock that is held for a moment only, as that of a `threading.Event`, it would wait for ever.
         """
 
 

@@ -4,6 +4,7 @@ import sys
 import threading
 
 import pytest
+from faults import faults, faulty_library  # noqa: F401 – fixtures
 
 from highway._core import simd
 
@@ -23,9 +24,9 @@ MARKED = {
     security
     """,
     "once": """
-    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose demo detection docs
-    docstrings fit floor_plan guard_pages list_reader one_pass packaging parcels placement policies readme sheet
-    stats system_packages transform_sheet tuning voc wrappers
+    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose cores demo detection docs
+    docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels placement
+    policies readme sheet stats system_packages transform_sheet tuning voc wrappers
     """,
     "python": "arguments cli driver folders network order saver shutdown signal state",
 }

@@ -18,7 +18,7 @@ from highway import environment, terminal
 from highway.batch import Batch
 from highway.cli import main
 from highway.drawing import class_colour
-from highway.engine import Pipeline, Source
+from highway.engine import Pipeline, Source, usable_cores
 
 COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]
 
@@ -115,7 +115,7 @@ def test_info_tells_versions_libraries_and_cores(capsys):
     assert re.match(r"\d+\.\d+", facts["libjpeg-turbo"])
     assert facts["PIL"].startswith("Pillow")
     assert "JPEG" in facts["PIL's formats"]
-    assert facts["cores"].split()[0] == str(len(os.sched_getaffinity(0)))
+    assert facts["cores"].split()[0] == str(usable_cores())
 
 
 def fake_metadata(monkeypatch, installed, requires=()):

@@ -73,7 +73,7 @@ static void insert(hw_crew *crew, hw_job *job) {
     job->newer = before ? before->newer : crew->oldest;
     *(job->older ? &job->older->newer : &crew->oldest) = job;
     *(job->newer ? &job->newer->older : &crew->newest) = job;
-    job->open = job->next = job->done = job->ahead_count = 0;
+    job->open = job->next = job->done = job->ahead_count = job->away = 0;
     job->joined = 1;
 }
 
@@ -149,7 +149,14 @@ static int is_closed(hw_crew *crew) {
     return closed;
 }
 
+/* A server that is gone may take a minute to say so for each file: after the first, others are not tried. */
+static void leave_untried(hw_sample *sample) {
+    snprintf(sample->message, HW_MESSAGE_SIZE, "was not tried: the storage failed at another file");
+    sample->status = HW_UNTRIED;
+}
+
 static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int count) {
+    int away = 0;
     for (int first = 0, n; first < count; first += n) {
         if (is_closed(crew)) return -1;
         int files[OPEN_FILES];
@@ -161,15 +168,24 @@ static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int c
                 sample->status = memory_head(job, sample);
                 continue;
             }
+            if (away) {
+                leave_untried(sample);
+                continue;
+            }
             sample->status =
                 hw_file_open(sample->path, job->max_bytes, 1, &files[n], &sizes[n], sample->message);
             /* Once more when those that are open are closed. */
             if (sample->status == HW_NO_HANDLE && n > 0) break;
+            away = sample->status == HW_STORAGE;
         }
         for (int i = 0; i < n; i++) {
             hw_sample *sample = &job->samples[first + i];
             if (!sample->path || sample->status != HW_OK) continue;
-            sample->status = read_head(job, sample, files[i], sizes[i], worker);
+            if (away)
+                leave_untried(sample);
+            else
+                sample->status = read_head(job, sample, files[i], sizes[i], worker);
+            away = away || sample->status == HW_STORAGE;
             close(files[i]);
         }
     }
@@ -216,12 +232,18 @@ static hw_image image_of(const hw_job *job, const hw_sample *sample) {
 /* Decodes the next picture of a job; called with the lock, and returns with it. */
 static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
     hw_sample *sample = &job->samples[job->chosen[job->next++]];
+    const int away = job->away && sample->path;
     /* Whose turn it is may depend on whether something is left. */
     if (job->next == job->count) pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
-    const hw_image image = image_of(job, sample);
-    decode(job, sample, worker, &image);
+    if (away) {
+        leave_untried(sample);
+    } else {
+        const hw_image image = image_of(job, sample);
+        decode(job, sample, worker, &image);
+    }
     pthread_mutex_lock(&crew->lock);
+    if (sample->status == HW_STORAGE) job->away = 1;
     if (++job->done == job->count) pthread_cond_broadcast(&crew->changed);
 }
 
@@ -236,7 +258,7 @@ int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
 
 /* Decodes the next of the chosen into a place of its own; -1 where there is none. */
 static int decode_ahead(hw_job *job, hw_worker *worker) {
-    if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count) return -1;
+    if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count || job->away) return -1;
     hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
     hw_buffer *place = &job->ahead[job->ahead_count];
     const hw_target target = sample->target;
@@ -246,6 +268,8 @@ static int decode_ahead(hw_job *job, hw_worker *worker) {
     sample->target.left = sample->target.top = 0;
     decode(job, sample, worker, &image);
     sample->target = target;
+    /* Nobody else looks at it before the job is open. */
+    job->away = sample->status == HW_STORAGE;
     job->ahead_count++;
     return 0;
 }

@@ -45,6 +45,7 @@ typedef struct hw_job {
     /* ---- */
     int joined, open; /* is in the list; has images */
     int next, done;   /* of the chosen: begun, finished */
+    int away;         /* the storage failed: what is not begun is not tried */
     struct hw_job *older, *newer;
 } hw_job;
 

@@ -7,12 +7,58 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Calls that a signal interrupts are repeated so many times at once. */
+enum { INTERRUPTED = 100 };
+
+int hw_file_failure(int number) {
+    switch (number) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM: return HW_NO_HANDLE;
+    /* The disk, or the server of the files. */
+    case EIO:
+    case ESTALE:
+    case EBUSY:
+    case EAGAIN:
+    case EINTR:
+#ifdef __linux__
+    case EREMOTEIO:
+    case EKEYEXPIRED:
+#endif
+    /* The way to it. */
+    case ETIMEDOUT:
+    case ETIME:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENETRESET:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ENOTCONN:
+    case ESHUTDOWN:
+    case ENOLINK:
+#ifdef __linux__
+    case ECOMM:
+    case ENONET:
+#endif
+    case EPROTO:
+    case EPIPE:
+    case ENOBUFS: return HW_STORAGE;
+    default: return HW_NO_FILE;
+    }
+}
+
+/* Puts down what failed, and why; `number` is errno. */
+static int failed(int number, const char *what, char *message) {
+    snprintf(message, HW_MESSAGE_SIZE, "cannot be %s: %s", what, strerror(number));
+    return hw_file_failure(number);
+}
+
 static int check(int file, size_t max_bytes, size_t *size, char *message) {
     struct stat info;
-    if (fstat(file, &info)) {
-        snprintf(message, HW_MESSAGE_SIZE, "cannot be examined: %s", strerror(errno));
-        return HW_NO_FILE;
-    }
+    if (fstat(file, &info)) return failed(errno, "examined", message);
     if (!S_ISREG(info.st_mode)) {
         snprintf(message, HW_MESSAGE_SIZE, "is %s, expected a regular file",
                  S_ISDIR(info.st_mode)    ? "a directory"
@@ -35,12 +81,11 @@ static int check(int file, size_t max_bytes, size_t *size, char *message) {
 
 int hw_file_open(const char *path, size_t max_bytes, int soon, int *file, size_t *size, char *message) {
     /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-    *file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (*file < 0) {
-        const int lacking = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
-        snprintf(message, HW_MESSAGE_SIZE, "cannot be opened: %s", strerror(errno));
-        return lacking ? HW_NO_HANDLE : HW_NO_FILE;
+    for (int tries = 0; tries < INTERRUPTED; tries++) {
+        *file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (*file >= 0 || errno != EINTR) break;
     }
+    if (*file < 0) return failed(errno, "opened", message);
     const int status = check(*file, max_bytes, size, message);
     if (status != HW_OK) {
         close(*file);
@@ -59,13 +104,10 @@ int hw_file_take(int file, size_t wanted, hw_buffer *buffer, size_t *got, char *
         return HW_NO_MEMORY;
     }
     *got = 0;
-    while (*got < wanted) {
+    for (int interrupted = 0; *got < wanted;) {
         const ssize_t part = pread(file, buffer->bytes + *got, wanted - *got, (off_t)*got);
-        if (part < 0 && errno == EINTR) continue;
-        if (part < 0) {
-            snprintf(message, HW_MESSAGE_SIZE, "cannot be read: %s", strerror(errno));
-            return HW_NO_FILE;
-        }
+        if (part < 0 && errno == EINTR && ++interrupted < INTERRUPTED) continue;
+        if (part < 0) return failed(errno, "read", message);
         if (part == 0) break;
         *got += (size_t)part;
     }

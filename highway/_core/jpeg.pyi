@@ -7,11 +7,14 @@ OK: int
 NOT_JPEG: int
 NO_FILE: int
 NO_HANDLE: int
+STORAGE: int
+UNTRIED: int
 BAD_FILE: int
 NO_MEMORY: int
 
 def library_version() -> str: ...
 def orientation(exif: bytes | None, xmp: bytes | None) -> int: ...
+def failure(number: int) -> int: ...
 def encode(pixels: NDArray[np.uint8], quality: int) -> bytes: ...
 
 class Images:

@@ -32,9 +32,10 @@ cdef extern from "resampler.h" nogil:
     enum: HW_FILTERS
 
 cdef extern from "files.h" nogil:
-    enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_BAD_FILE, HW_NO_MEMORY
+    enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_STORAGE, HW_UNTRIED, HW_BAD_FILE, HW_NO_MEMORY
     enum: HW_MESSAGE_SIZE
 
+    int hw_file_failure(int number)
     int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message)
 
 cdef extern from "orientation.h" nogil:
@@ -134,6 +135,8 @@ OK = HW_OK
 NOT_JPEG = HW_NOT_JPEG
 NO_FILE = HW_NO_FILE
 NO_HANDLE = HW_NO_HANDLE
+STORAGE = HW_STORAGE
+UNTRIED = HW_UNTRIED
 BAD_FILE = HW_BAD_FILE
 NO_MEMORY = HW_NO_MEMORY
 
@@ -166,6 +169,18 @@ def orientation(bytes exif, bytes xmp):
     with nogil:
         found = hw_orientation(&metadata)
     return found
+
+
+def failure(int number):
+    """What an error of the system says of the file that was to be read, by its `errno`.
+
+    Returns
+    -------
+    int
+        `STORAGE`: what the file lies on does not answer as it should, and may do so again. `NO_HANDLE`: the machine has
+        no file handles or memory left. `NO_FILE`: the file cannot be read, however often it is tried.
+    """
+    return hw_file_failure(number)
 
 
 def encode(const uint8_t[:, :, :] pixels not None, int quality):
@@ -386,7 +401,8 @@ cdef class BatchDecoder:
         -------
         int64 (N, 3)
             Status, height and width. Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see
-            `contents`; otherwise see `message`. Sizes are 0 where they are not known.
+            `contents`; otherwise see `message`. Sizes are 0 where they are not known. `STORAGE`: it may be read later.
+            The files after that are not tried: their status is `UNTRIED`.
 
         Raises
         ------

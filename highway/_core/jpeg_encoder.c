@@ -30,42 +30,63 @@ static void on_message(j_common_ptr cinfo, int level) {}
 
 static void on_output(j_common_ptr cinfo) {}
 
+/* Everything after setjmp: libjpeg leaves through self->escape when it fails. */
+static void encode(encoder *self, const uint8_t *pixels, ptrdiff_t stride, int height, int width,
+                   int channels, int quality) {
+    struct jpeg_compress_struct *cinfo = &self->cinfo;
+    jpeg_create_compress(cinfo);
+    jpeg_mem_dest(cinfo, &self->file, &self->bytes);
+    cinfo->image_height = (JDIMENSION)height;
+    cinfo->image_width = (JDIMENSION)width;
+    cinfo->input_components = channels;
+    cinfo->in_color_space = channels == 3 ? JCS_RGB : JCS_GRAYSCALE;
+    jpeg_set_defaults(cinfo);
+    jpeg_set_quality(cinfo, quality, TRUE);
+    jpeg_start_compress(cinfo, TRUE);
+    while (cinfo->next_scanline < cinfo->image_height) {
+        JSAMPROW row = (JSAMPROW)(pixels + (ptrdiff_t)cinfo->next_scanline * stride);
+        jpeg_write_scanlines(cinfo, &row, 1);
+    }
+    jpeg_finish_compress(cinfo);
+}
+
+static int encode_guarded(encoder *self, const uint8_t *pixels, ptrdiff_t stride, int height, int width,
+                          int channels, int quality) {
+    int status;
+    if (setjmp(self->escape)) {
+        status = self->errors.msg_code == JERR_OUT_OF_MEMORY ? HW_NO_MEMORY : HW_BAD_FILE;
+    } else {
+        encode(self, pixels, stride, height, width, channels, quality);
+        status = HW_OK;
+    }
+    jpeg_destroy_compress(&self->cinfo);
+    return status;
+}
+
 int hw_jpeg_encode(const uint8_t *pixels, ptrdiff_t stride, int height, int width, int channels, int quality,
                    uint8_t **file, size_t *size, char *message) {
-    encoder self;
-    self.cinfo.err = jpeg_std_error(&self.errors);
-    self.errors.error_exit = on_error;
-    self.errors.emit_message = on_message;
-    self.errors.output_message = on_output;
-    self.message = message;
     const size_t most = 2048 + ((size_t)height + 15) * ((size_t)width + 15) * 6;
-    self.room = malloc(most);
-    if (!self.room) return HW_NO_MEMORY;
-    self.file = self.room;
-    self.bytes = (unsigned long)most;
-    if (setjmp(self.escape)) {
-        const int status = self.errors.msg_code == JERR_OUT_OF_MEMORY ? HW_NO_MEMORY : HW_BAD_FILE;
-        jpeg_destroy_compress(&self.cinfo);
-        free(self.room);
-        return status;
+    /* Not automatic: what of that changes after setjmp is undefined after longjmp (C11 7.13.2.1). */
+    encoder *self = calloc(1, sizeof *self);
+    if (!self) return HW_NO_MEMORY;
+    self->room = malloc(most);
+    if (!self->room) {
+        free(self);
+        return HW_NO_MEMORY;
     }
-    jpeg_create_compress(&self.cinfo);
-    jpeg_mem_dest(&self.cinfo, &self.file, &self.bytes);
-    self.cinfo.image_height = (JDIMENSION)height;
-    self.cinfo.image_width = (JDIMENSION)width;
-    self.cinfo.input_components = channels;
-    self.cinfo.in_color_space = channels == 3 ? JCS_RGB : JCS_GRAYSCALE;
-    jpeg_set_defaults(&self.cinfo);
-    jpeg_set_quality(&self.cinfo, quality, TRUE);
-    jpeg_start_compress(&self.cinfo, TRUE);
-    while (self.cinfo.next_scanline < self.cinfo.image_height) {
-        JSAMPROW row = (JSAMPROW)(pixels + (ptrdiff_t)self.cinfo.next_scanline * stride);
-        jpeg_write_scanlines(&self.cinfo, &row, 1);
+    self->cinfo.err = jpeg_std_error(&self->errors);
+    self->errors.error_exit = on_error;
+    self->errors.emit_message = on_message;
+    self->errors.output_message = on_output;
+    self->message = message;
+    self->file = self->room;
+    self->bytes = (unsigned long)most;
+    const int status = encode_guarded(self, pixels, stride, height, width, channels, quality);
+    if (status != HW_OK || self->file != self->room) free(self->room);
+    if (status == HW_OK) {
+        *file = self->file;
+        *size = self->bytes;
     }
-    jpeg_finish_compress(&self.cinfo);
-    jpeg_destroy_compress(&self.cinfo);
-    if (self.file != self.room) free(self.room);
-    *file = self.file;
-    *size = self.bytes;
-    return HW_OK;
+    free(self);
+    return status;
 }

@@ -2,6 +2,7 @@
 
 import os
 
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport qsort
 from posix.fcntl cimport O_CLOEXEC, O_RDONLY, open
@@ -139,19 +140,27 @@ cdef str named(path):
     return repr(os.path.basename(os.fsdecode(path)))
 
 
+cdef failed(int number, bytes name, str what):
+    why = os.strerror(number) if number else "it is empty"
+    return OSError(number, f"its table {named(name)} cannot be {what}: {why}")
+
+
 cdef int map_file(path, hw_table *table) except -1:
     """Maps a file that is not empty; OSError or ValueError where that cannot be."""
     cdef bytes name = path
     cdef struct_stat found
     cdef void *data = MAP_FAILED
-    cdef int file = open(name, O_RDONLY | O_CLOEXEC)
+    cdef int file = open(name, O_RDONLY | O_CLOEXEC), number = 0
     if file < 0:
-        raise OSError(f"its table {named(name)} cannot be opened")
-    if fstat(file, &found) == 0 and found.st_size > 0:
+        raise failed(errno, name, "opened")
+    if fstat(file, &found):
+        number = errno
+    elif found.st_size > 0:
         data = mmap(NULL, <size_t> found.st_size, PROT_READ, MAP_SHARED, file, 0)
+        number = errno if data == MAP_FAILED else 0
     close(file)
     if data == MAP_FAILED:
-        raise OSError(f"its table {named(name)} cannot be mapped")
+        raise failed(number, name, "mapped")
     table.data = <const uint8_t *> data
     table.size = <size_t> found.st_size
     return 0

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from highway._core.spans import rows_of
 from highway.batch import Batch, empty
-from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError
+from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.finish import Windows
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
+from highway.outages import ask
 from highway.transforms.transform import Transform
 
 __all__ = ["ArrayReader"]
@@ -29,7 +30,8 @@ class ArrayReader(OrderedSource):
 
     The rows of a batch are copied into new memory without the GIL; images as the flips and crops leave them that stand
     right behind, and a `Normalize` behind those. Nothing may write into the arrays, or shorten the
-    files, while the reader is in use.
+    files, while the reader is in use. Files are mapped: where the storage fails while rows are read, or a file was
+    shortened, the system ends the process (SIGBUS), which no program can turn into an error.
 
     Parameters
     ----------
@@ -67,6 +69,8 @@ class ArrayReader(OrderedSource):
         There are no rows.
     ReadError
         A file cannot be opened.
+    StorageError
+        The storage failed for as long as is waited, when a file was to be opened.
     DecodeError
         A file is no ``.npy`` file, or shorter than it says.
 
@@ -221,17 +225,14 @@ class ArrayReader(OrderedSource):
     def _mapped(self, path: str | bytes | os.PathLike[Any]) -> NDArray[Any]:
         where = os.fsdecode(path)
         try:
-            with open(where, "rb") as file:
-                version = np.lib.format.read_magic(file)
-            if version[0] > 3:
-                raise ValueError(f"version {version[0]} of the format is not known")
-            found: NDArray[Any] = np.lib.format.open_memmap(where, mode="r")
+            return ask(self.name, where, lambda: _opened(where))
+        except StorageError:
+            raise
         except OSError as error:
             raise ReadError(f"{self.name}: {where} cannot be read: {error.strerror or error}") from error
         except ValueError as error:
             # Objects in a file are no rows that can be mapped; the words are NumPy's.
             raise DecodeError(f"{self.name}: {where} cannot be mapped as a .npy file: {error}") from error
-        return found
 
     def _label_dtype(self, labels: NDArray[Any]) -> type[np.int64 | np.float32]:
         if labels.ndim > 2 or labels.dtype.kind not in "iufb":
@@ -251,6 +252,15 @@ class ArrayReader(OrderedSource):
                 "each row of images"
             )
         return names
+
+
+def _opened(where: str) -> NDArray[Any]:
+    with open(where, "rb") as file:
+        version = np.lib.format.read_magic(file)
+    if version[0] > 3:
+        raise ValueError(f"version {version[0]} of the format is not known")
+    found: NDArray[Any] = np.lib.format.open_memmap(where, mode="r")
+    return found
 
 
 def _taken(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:

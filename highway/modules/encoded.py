@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from highway._core import jpeg
 from highway.batch import Batch
-from highway.errors import ArgumentError, HighwayError, ReadError
-from highway.modules.files import LARGEST_FILE, read_whole
+from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
+from highway.modules.files import LARGEST_FILE, read_once, status_of
 from highway.modules.formats import pillow
 from highway.modules.images import ImageReader, Made
 from highway.modules.masks import Masks
@@ -220,11 +219,18 @@ class _OriginalPart(Part):
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
         wrong: dict[int, HighwayError] = {}
         found: list[bytes | memoryview | None] = [None] * len(indices)
+        away = False
         for row, index in enumerate(indices.tolist()):
+            if away:
+                # A server that is gone may take a minute to say so for each file.
+                told = self._files.told(index)
+                wrong[row] = StorageError(f"{self._owner}: {told} was not tried after another")
+                continue
             try:
-                found[row] = self.contents[index] = read_whole(self._files.path(index), LARGEST_FILE)
-            except ReadError as error:
-                wrong[row] = ReadError(f"{self._owner}: {self._files.told(index)} {error}")
+                found[row] = self.contents[index] = read_once(self._files.path(index), LARGEST_FILE)
+            except (ReadError, StorageError) as error:
+                wrong[row] = type(error)(f"{self._owner}: {self._files.told(index)} {error}")
+                away = isinstance(error, StorageError)
         return decoder.read_contents(found, oriented, turn), wrong
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
@@ -278,8 +284,6 @@ def _array(files: Sequence[bytes]) -> NDArray[Any]:
 
 
 def _size_of(path: bytes) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        # Told of when it is to be read.
-        return 0
+    found = status_of(path, Encoded.name)
+    # What is wrong is told of when it is to be read.
+    return 0 if found is None else found.st_size

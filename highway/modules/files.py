@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import stat
 from collections.abc import Callable
 from typing import BinaryIO
 
-from highway.errors import HighwayError, ReadError, WriteError
+from highway._core import jpeg
+from highway.errors import HighwayError, ReadError, StorageError, WriteError
+from highway.outages import Outages, ask
 
-__all__ = ["LARGEST_FILE", "read_whole", "write_whole"]
+__all__ = ["LARGEST_FILE", "read_once", "read_whole", "scanned", "status_of", "write_whole"]
 
 LARGEST_FILE = 1 << 30
 """Bytes of a picture or a mask; a larger one is none."""
 
 _unique = itertools.count()
 
-# What is wrong with the machine, and not with the file.
-_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
+def read_whole(path: bytes, most: int, owner: str = "VOCReader") -> bytes:
+    """The contents of a regular file of up to `most` bytes; waits while the storage fails.
 
-def read_whole(path: bytes, most: int) -> bytes:
-    """The contents of a regular file of up to `most` bytes.
+    For what is read before there is a pipeline: nobody but Ctrl-C can end the wait.
 
     Raises
     ------
     ReadError
         Text for behind the name of the file.
+    StorageError
+        The storage failed for as long as is waited.
+    OSError
+        The machine has no memory or file handles left.
+    """
+
+    def once() -> bytes:
+        try:
+            return read_once(path, most)
+        except StorageError as error:
+            raise StorageError(f"{owner}: {os.fsdecode(path)} {error}") from error
+
+    return Outages(owner).patiently(once)
+
+
+def read_once(path: bytes, most: int) -> bytes:
+    """The contents of a regular file of up to `most` bytes.
+
+    Raises
+    ------
+    ReadError, StorageError
+        Text for behind the name of the file; with a StorageError it may be tried again.
     OSError
         The machine has no memory or file handles left.
     """
@@ -47,9 +69,36 @@ def read_whole(path: bytes, most: int) -> bytes:
     except ReadError:
         raise
     except OSError as error:
-        if error.errno in _MACHINE:
+        kind = jpeg.failure(error.errno or 0)
+        if kind == jpeg.NO_HANDLE:
             raise
-        raise ReadError(f"cannot be read: {error.strerror}") from None
+        text = f"cannot be read: {error.strerror}"
+        raise (StorageError if kind == jpeg.STORAGE else ReadError)(text) from None
+
+
+def scanned(path: bytes, owner: str) -> list[os.DirEntry[bytes]]:
+    """What `os.scandir` yields, but waits while the storage fails; raises what that raises, and StorageError."""
+
+    def whole() -> list[os.DirEntry[bytes]]:
+        with os.scandir(path) as entries:
+            return list(entries)
+
+    return ask(owner, path, whole)
+
+
+def status_of(path: bytes, owner: str) -> os.stat_result | None:
+    """As `os.stat`, but waits while the storage fails; None where nothing can be reached there.
+
+    Raises
+    ------
+    StorageError
+    """
+    try:
+        return ask(owner, path, lambda: os.stat(path))
+    except StorageError:
+        raise
+    except (OSError, ValueError):
+        return None
 
 
 def _contents(file: int, size: int) -> bytes:

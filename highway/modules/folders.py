@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Sequence
@@ -12,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import class_names
-from highway.errors import ArgumentError, DatasetError, EmptyDatasetError
+from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, StorageError
 from highway.modules.class_names import looks, remarks
+from highway.modules.file_tree import is_folder, walk
+from highway.modules.files import scanned, status_of
 from highway.modules.leftovers import is_hidden, is_leftover
 from highway.modules.skipped_files import SkippedFiles
 
@@ -90,6 +91,8 @@ def list_class_folders(
         There is no such folder, no class folder in it, or, without `classes`, one without a picture.
     DatasetError
         `data_dir` is no folder, or it or a folder in it may not be read.
+    StorageError
+        The storage failed for as long as is waited.
     """
     root = os.path.join(os.fsencode(data_dir), b"")
     wanted = None if classes is None else _wanted(classes)
@@ -102,6 +105,8 @@ def list_class_folders(
             f"{_OWNER}: {os.fsdecode(error.filename)!r} does not exist; data_dir must be a folder with one "
             "folder for each class"
         ) from None
+    except StorageError:
+        raise
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
@@ -120,12 +125,11 @@ def _wanted(classes: Sequence[str]) -> list[bytes]:
 
 
 def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
-    with os.scandir(root) as entries:
-        inside = list(entries)
+    inside = scanned(root, _OWNER)
     skipped = SkippedFiles()
     folders = []
     for entry in inside:
-        if not _is_folder(entry):
+        if not is_folder(entry, _OWNER):
             _skip_loose(entry, skipped)
         elif _left_alone(entry.name) and entry.name not in (wanted or ()):
             skipped.add_by_name(entry.name, folder=True)
@@ -207,15 +211,6 @@ def _left_alone(name: bytes) -> bool:
     return is_hidden(name) or is_leftover(name)
 
 
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
-            return False
-        raise
-
-
 def _has_ending(name: bytes) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
@@ -233,7 +228,7 @@ def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
 
 
 def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
-    if entry.is_symlink() and not _left_alone(entry.name) and not os.path.exists(entry.path):
+    if entry.is_symlink() and not _left_alone(entry.name) and status_of(entry.path, _OWNER) is None:
         skipped.add(name, "linked to nothing")
     else:
         skipped.add_by_name(name)
@@ -243,27 +238,16 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     """Names relative to `root` of the pictures below `folder`."""
     found = []
     named_alike = []
-    # Each folder with the identities of those it lies in: a link back to one of them would be a loop.
-    waiting = [(folder, frozenset({_identity(root), _identity(root + folder)}))]
-    while waiting:
-        here, above = waiting.pop()
-        inside = here + b"/"
-        with os.scandir(root + here) as entries:
-            for entry in entries:
-                name = inside + entry.name
-                # Links are not asked where they lead to: on a network that takes as long as opening each.
-                if _is_picture(entry.name) and not entry.is_dir(follow_symlinks=False):
-                    found.append(name)
-                elif not _is_folder(entry):
-                    _skip(name, entry, skipped)
-                elif _left_alone(entry.name):
-                    skipped.add_by_name(name, folder=True)
-                else:
-                    identity = _identity(root + name)
-                    if identity not in above:
-                        waiting.append((name, above | {identity}))
-                        if _has_ending(entry.name):
-                            named_alike.append(name)
+    for name, entry, is_inner_folder in walk(root, folder, _OWNER, _is_left, _is_surely_picture):
+        if not is_inner_folder:
+            if _is_picture(entry.name):
+                found.append(name)
+            else:
+                _skip(name, entry, skipped)
+        elif _left_alone(entry.name):
+            skipped.add_by_name(name, folder=True)
+        elif _has_ending(entry.name):
+            named_alike.append(name)
     if named_alike:
         holding = {name[: at.start()] for name in found for at in re.finditer(b"/", name)}
         for name in named_alike:
@@ -272,6 +256,10 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     return found
 
 
-def _identity(path: bytes) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+def _is_left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
+    return _left_alone(entry.name)
+
+
+def _is_surely_picture(entry: os.DirEntry[bytes]) -> bool:
+    # Links are not asked where they lead to: on a network that takes as long as opening each.
+    return _is_picture(entry.name) and not entry.is_dir(follow_symlinks=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import DecodeError, MissingPackageError
+from highway.modules.missing_parts import missing_part, refuse_without_webp
 from highway.modules.orientation import stated_orientation, stored_size, turn_of_decoded
 from highway.modules.shown import upright
 from highway.modules.sniffing import unknown
@@ -43,7 +44,7 @@ class OtherPicture:
     Raises
     ------
     MissingPackageError
-        PIL is not installed.
+        PIL, or a part of it, is not installed.
     MemoryError
     DecodeError
         Text for behind the name of the file: what was found and what was expected.
@@ -62,6 +63,7 @@ class OtherPicture:
         pil_image = pillow(owner)
         self._gray = gray
         with named_errors(contents):
+            refuse_without_webp(contents)
             self._image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
             self.height, self.width = stored_size(self._image)
             stated = stated_orientation(self._image, contents)
@@ -118,7 +120,10 @@ def pillow(owner: str) -> Any:
 
 @contextmanager
 def named_errors(contents: bytes = b"", formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[None]:
-    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file, with these contents."""
+    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file, with these contents.
+
+    Where a part of PIL is missing it is a MissingPackageError.
+    """
     from PIL import UnidentifiedImageError
 
     try:
@@ -128,6 +133,12 @@ def named_errors(contents: bytes = b"", formats: str = "JPEG, PNG, WebP, BMP, GI
     except UnidentifiedImageError:
         raise DecodeError(unknown(contents, formats)) from None
     except Exception as error:  # hostile files make PIL's plugins raise nearly anything
+        part = missing_part(error)
+        if part is not None:
+            raise MissingPackageError(
+                f"PIL is installed without a part that a picture needs: {part}; install a "
+                "Pillow-SIMD, or a Pillow, that was built with it"
+            ) from error
         raise DecodeError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 

@@ -74,8 +74,10 @@ class ImageFileReader(ImageReader):
     on_error : {"raise", "skip", "replace"}
         What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
         missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
-        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL is
-        missing, that is an error under any policy.
+        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL or a
+        part of it is missing, that is an error under any policy. Where the storage fails (an I/O error, a stale file
+        handle, a network that is down), what was not read is tried again for up to 30 s, and no sample is a bad one for
+        it; after that it is a StorageError under any policy.
     max_errors : int or float, optional
         With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
         Each rank counts those that it came across.
@@ -105,6 +107,8 @@ class ImageFileReader(ImageReader):
         `data_dir` or `masks_dir` is no folder, a folder may not be read, or two pictures have one mask.
     EmptyDatasetError
         There are no class folders, or one has no pictures though `classes` is not given.
+    StorageError
+        The storage failed for longer than is waited; here while the folders are listed, otherwise with a batch.
 
     Attributes
     ----------

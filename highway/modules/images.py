@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,17 +18,21 @@ from highway.errors import (
     ArgumentError,
     DecodeError,
     HighwayError,
+    MissingPackageError,
     ReadError,
+    StorageError,
 )
 from highway.modules.finish import Finish
 from highway.modules.formats import OtherPicture
 from highway.modules.losses import Losses
+from highway.modules.missing_parts import named
 from highway.modules.objects import Objects
 from highway.modules.ordered import OrderedSource
 from highway.modules.other_sizes import OtherSizes
 from highway.modules.samples import Part, Samples
 from highway.modules.shown import Shown
 from highway.order import Order, Task
+from highway.outages import Outages
 from highway.randomness import SampleRandom
 from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
@@ -171,6 +175,7 @@ class ImageReader(OrderedSource):
         self.image_shape = self._size
         self._finish = Finish()
         self._crew = jpeg.Crew()
+        self._outages = Outages(self.name)
         self._local = threading.local()
         self._losses = Losses(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
 
@@ -210,6 +215,7 @@ class ImageReader(OrderedSource):
 
     def interrupt(self) -> None:
         self._crew.close()
+        self._outages.interrupt()
 
     def close(self) -> None:
         self._local.decoder.close()
@@ -284,14 +290,40 @@ class ImageReader(OrderedSource):
         made: Made | None = None,
         slots: NDArray[np.int64] | None = None,
     ) -> tuple[Made, dict[int, HighwayError]]:
-        """Read samples into new images, or into the given slots of `made`.
+        """Read samples into new images, or into the given slots of `made`; waits while the storage fails.
 
         Returns
         -------
         made : Made
         failures : dict of int to HighwayError
-            What went wrong with row k of `indices`, under k.
+            What is wrong with row k of `indices`, under k.
+
+        Raises
+        ------
+        StorageError
+            The storage failed for as long as is waited.
         """
+        made, failures = self._read_once(part, epoch, indices, turn, made, slots)
+        if not failures:
+            return made, failures
+        images, places = made, np.arange(len(indices)) if slots is None else slots
+
+        def again(rows: NDArray[np.int64]) -> dict[int, HighwayError]:
+            _, found = self._read_once(part, epoch, indices[rows], turn, images, places[rows])
+            return {int(rows[row]): error for row, error in found.items()}
+
+        return made, self._outages.retried(failures, again)
+
+    def _read_once(
+        self,
+        part: Part,
+        epoch: int,
+        indices: NDArray[np.int64],
+        turn: int,
+        made: Made | None,
+        slots: NDArray[np.int64] | None,
+    ) -> tuple[Made, dict[int, HighwayError]]:
+        """As `_read`, but what the storage failed at is among the failures: as StorageError."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         others: dict[int, OtherPicture] = {}
@@ -302,7 +334,7 @@ class ImageReader(OrderedSource):
             good = decoder.sound
             if not good:
                 np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
-                for row in np.flatnonzero(statuses).tolist():
+                for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):
                     found_one = wrong.get(row) or self._other(row, indices[row])
                     if isinstance(found_one, OtherPicture):
                         others[row] = found_one
@@ -352,14 +384,17 @@ class ImageReader(OrderedSource):
         finally:
             decoder.leave()
         if any(found):
-            for row, status in zip(rows.tolist(), found, strict=True):
-                if status != jpeg.OK:
-                    failures[row] = self._error(indices[row], status, decoder.message(row))
+            result = dict(zip(rows.tolist(), found, strict=True))
+            for row in _tried_first(result, result):
+                if result[row] != jpeg.OK:
+                    failures[row] = self._error(indices[row], result[row], decoder.message(row))
         for row, picture in others.items():
             try:
                 images[places[row]] = self._finished(picture, placement, mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
+            except MissingPackageError as error:
+                raise named(error, self.name, self.samples.told(indices[row])) from error
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
@@ -425,6 +460,8 @@ class ImageReader(OrderedSource):
             )
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
+        except MissingPackageError as error:
+            raise named(error, self.name, self.samples.told(index)) from error
 
     def _finished(
         self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
@@ -471,6 +508,9 @@ class ImageReader(OrderedSource):
             raise MemoryError(text)
         if status == jpeg.NO_HANDLE:
             raise ReadError(text)
+        # Nor is what may pass: `_read` waits for that.
+        if status in (jpeg.STORAGE, jpeg.UNTRIED):
+            return StorageError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
@@ -491,3 +531,8 @@ class ImageReader(OrderedSource):
             raise self._refused("shape", shape, "(height, width) in pixels")
         height, width = (whole(self.name, f"shape[{i}]", side, 1, 65536) for i, side in enumerate(shape))
         return height, width
+
+
+def _tried_first(rows: Iterable[int], statuses: Mapping[int, int] | NDArray[np.int64]) -> list[int]:
+    """The rows, those at the end that were not tried after another: the first failure is to be a real one."""
+    return sorted(rows, key=lambda row: bool(statuses[row] == jpeg.UNTRIED))

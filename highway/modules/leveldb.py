@@ -80,8 +80,9 @@ class LevelDBSink(Outlet):
         self._exhausted = False
         # Numbers of the tasks that are under way, by ticket.
         self._numbers: dict[int, int] = {}
-        self._guard = threading.Lock()
-        self._at_work = self._interrupted = False
+        # Whoever takes it closes the writer: the worker, or who interrupts before there is one. A finalizer may
+        # interrupt, so nobody may wait for it.
+        self._closer = threading.Lock()
 
     def __repr__(self) -> str:
         return f"LevelDBSink({self.path!r}{', append=True' if self.append else ''})"
@@ -159,17 +160,12 @@ class LevelDBSink(Outlet):
             self._open_writer.finish()
 
     def open(self) -> None:
-        with self._guard:
-            if self._interrupted:
-                raise PipelineStateError(f"{self.name}: the pipeline was stopped")
-            self._at_work = True
+        if not self._closer.acquire(blocking=False):
+            raise PipelineStateError(f"{self.name}: the pipeline was stopped")
 
     def interrupt(self) -> None:
-        with self._guard:
-            self._interrupted = True
-            if self._at_work or self._writer is None:
-                return
-        self._writer.close()
+        if self._closer.acquire(blocking=False) and self._writer is not None:
+            self._writer.close()
 
     def close(self) -> None:
         self._open_writer.close()
@@ -214,7 +210,8 @@ class LevelDBSource(OrderedSource):
     drop_last : bool
         Leave out what does not fill a batch.
     on_error : {"raise", "skip", "replace"}
-        What to do about a record that is damaged: end, leave it out, or take another at random.
+        What to do about a record that is damaged: end, leave it out, or take another at random. Storage that fails is
+        waited for, for up to 30 s, and then a StorageError under any policy.
     max_errors : int or float, optional
         With "skip" and "replace": most damaged records, as a number or as a part (0.0 to 1.0) of the store.
     workers : int, optional
@@ -239,6 +236,8 @@ class LevelDBSource(OrderedSource):
         It has no samples. With a batch: no record could be read.
     CorruptStoreError, TooManyErrors
         With a batch.
+    StorageError
+        The storage failed for longer than is waited.
     MissingPackageError
         plyvel is not installed.
 

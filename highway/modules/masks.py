@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
@@ -12,10 +13,18 @@ from numpy.typing import NDArray
 from highway._core import resample
 from highway.arguments import whole
 from highway.batch import empty
-from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
+from highway.errors import (
+    DatasetError,
+    DecodeError,
+    HighwayError,
+    MissingPackageError,
+    ReadError,
+    StorageError,
+)
 from highway.modules.file_names import folded
-from highway.modules.files import LARGEST_FILE, read_whole
+from highway.modules.files import LARGEST_FILE, read_once, status_of
 from highway.modules.formats import named_errors, pillow
+from highway.modules.missing_parts import named
 from highway.modules.orientation import stated_orientation, turn_of_decoded
 from highway.modules.shown import Shown, mirrored, upright
 
@@ -58,7 +67,7 @@ class Masks:
 
         Raises
         ------
-        ReadError
+        ReadError, StorageError
             Text for behind `told`.
         """
         raise NotImplementedError
@@ -80,14 +89,18 @@ class Masks:
 
         Raises
         ------
-        DecodeError, ReadError
+        DecodeError, ReadError, StorageError
             It cannot be read, or has another size.
+        MissingPackageError
+            PIL, or a part of it, is not installed.
         """
         try:
             mask, own = _pixels(self.contents(index), self._max_pixels, self._owner)
             return np.ascontiguousarray(_fitting(mask, own if self._oriented else 1, *size, orientation))
-        except (DecodeError, ReadError) as error:
+        except (DecodeError, ReadError, StorageError) as error:
             raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
+        except MissingPackageError as error:
+            raise named(error, self._owner, f"mask {self.told(index)}") from error
 
     def show(
         self,
@@ -136,14 +149,22 @@ class Masks:
         failures: dict[int, HighwayError],
     ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
         """Row, index and mask of the samples that `show` is told of; what goes wrong is put into `failures`."""
+        away = False
         for row, index in enumerate(indices.tolist()):
             if row in skipped:
+                continue
+            if away:
+                # A server that is gone may take a minute to say so for each file.
+                failures[row] = StorageError(
+                    f"{self._owner}: mask {self.told(index)} was not tried after another"
+                )
                 continue
             height, width = shown.sizes[row].tolist()
             try:
                 yield row, index, self.whole(index, (height, width), int(orientations[row]))
-            except (DecodeError, ReadError) as error:
+            except (DecodeError, ReadError, StorageError) as error:
                 failures[row] = error
+                away = isinstance(error, StorageError)
 
 
 class MaskFiles(Masks):
@@ -163,7 +184,7 @@ class MaskFiles(Masks):
         self._paths = paths
 
     def contents(self, index: int) -> bytes:
-        return read_whole(self._paths[index], LARGEST_FILE)
+        return read_once(self._paths[index], LARGEST_FILE)
 
     def told(self, index: int) -> str:
         return os.fsdecode(self._paths[index])
@@ -185,7 +206,8 @@ def masks_beside(
         There is no such folder, or two pictures have one mask.
     """
     root = os.path.join(os.fsencode(masks_dir), b"")
-    if not os.path.isdir(root):
+    found = status_of(root, owner)
+    if found is None or not stat.S_ISDIR(found.st_mode):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
     paths = [root + os.path.splitext(name)[0] + b".png" for name in names]
     _check_apart(paths, names, owner)

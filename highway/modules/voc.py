@@ -119,6 +119,8 @@ class VOCReader(ImageReader):
         An annotation cannot be read, and `classes` is not given.
     EmptyDatasetError
         There are no samples.
+    StorageError
+        The storage failed for longer than is waited; a missing annotation would decide the classes.
 
     Attributes
     ----------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import errno
 import logging
 import os
 import posixpath
@@ -11,8 +10,9 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError
-from highway.modules.files import read_whole
+from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError, StorageError
+from highway.modules.file_tree import walk
+from highway.modules.files import read_whole, scanned, status_of
 from highway.modules.folders import EXTENSIONS
 from highway.modules.leftovers import is_hidden, is_leftover
 from highway.modules.skipped_files import SkippedFiles, printable
@@ -109,14 +109,22 @@ class VOCFolder:
         others = (self.images, self.annotations, self._masks)
         apart |= {os.path.normpath(other) for other in others if other is not None}
         found = []
+
+        def is_apart(name: bytes) -> bool:
+            return os.path.normpath(folder + name) in apart
+
+        def left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
+            return _unwanted(entry) or is_apart(name)
+
         try:
-            for name, is_folder in _tree(folder, apart):
-                base = os.path.basename(name)
-                unwanted = is_hidden(base) or is_leftover(base)
+            for name, entry, is_folder in walk(folder, b"", "VOCReader", left):
+                unwanted = _unwanted(entry)
                 if not is_folder and not unwanted and os.path.splitext(name)[1].lower() in endings:
                     found.append(name)
-                else:
+                elif not is_folder or (unwanted and not is_apart(name)):
                     skipped.add_by_name(self._told(folder, name), folder=is_folder)
+        except StorageError:
+            raise
         except OSError as error:
             listed = os.fsdecode(error.filename or folder).rstrip("/")
             raise DatasetError(f"VOCReader: {listed!r} cannot be listed: {error.strerror}; {hint}") from None
@@ -177,13 +185,16 @@ class VOCFolder:
         places = [self.path(kind, name + b".txt") for kind in (*kinds, b"ImageSets")]
         if name.endswith(b".txt"):
             places.append(self.path(name))
-        path = next((place for place in places if os.path.exists(place)), None)
+        path = next((place for place in places if status_of(place, "VOCReader") is not None), None)
         if path is not None:
             return path
         there: set[bytes] = set()
         for kind in (*kinds, b"ImageSets"):
             try:
-                there |= {found[:-4] for found in os.listdir(self.path(kind)) if found.endswith(b".txt")}
+                names = (entry.name for entry in scanned(self.path(kind), "VOCReader"))
+                there |= {name[:-4] for name in names if name.endswith(b".txt")}
+            except StorageError:
+                raise
             except OSError:
                 continue
         known = [os.fsdecode(found) for found in sorted(there) if not is_hidden(found)]
@@ -336,40 +347,8 @@ def _composed(name: bytes) -> bytes:
     )
 
 
-def _tree(root: bytes, apart: Collection[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """What is below a folder, relative to it: every file, and the folders that are not gone into.
-
-    Hidden folders are not, nor those that systems leave behind, nor those of other use, `apart`. Links are followed,
-    loops are not.
-    """
-    waiting = [(b"", frozenset({_identity(root)}))]
-    while waiting:
-        here, above = waiting.pop()
-        with os.scandir(root + here) as entries:
-            for entry in entries:
-                name = os.path.join(here, entry.name)
-                if not _is_folder(entry):
-                    yield name, False
-                elif is_hidden(entry.name) or is_leftover(entry.name):
-                    yield name, True
-                elif os.path.normpath(root + name) not in apart:
-                    identity = _identity(root + name)
-                    if identity not in above:
-                        waiting.append((name, above | {identity}))
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
-            return False
-        raise
-
-
-def _identity(path: bytes) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+def _unwanted(entry: os.DirEntry[bytes]) -> bool:
+    return is_hidden(entry.name) or is_leftover(entry.name)
 
 
 def _lines(path: bytes) -> list[bytes]:

@@ -12,7 +12,16 @@ import numpy as np
 from highway._core.spans import Spans
 from highway.errors import CorruptStoreError, StoreError
 from highway.store.marks import MARK_KEY, Mark
-from highway.store.opening import Lock, names_in, open_leveldb, plyvel_for, private_view, told
+from highway.store.opening import (
+    Lock,
+    names_in,
+    open_leveldb,
+    plyvel_for,
+    private_view,
+    read_error,
+    storage_failed,
+    told,
+)
 from highway.store.reading import StoreReader
 from highway.store.records import Slots, key_of, number_of, schema_in
 from highway.store.writing import StoreWriter
@@ -154,6 +163,8 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progres
         It is being written.
     CorruptStoreError
         There is no sound record.
+    StorageError
+        The storage failed: what cannot be read now may be sound.
     """
     name = os.fspath(path)
     plyvel = plyvel_for(_OWNER)
@@ -190,7 +201,7 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
     mark = _mark_left(db, plyvel, name)
     complete = mark is not None and mark.complete
     known = mark or Mark(0, False, None, None, "", (0, 1))
-    count = known.samples if complete else _last(db, plyvel) + 1
+    count = known.samples if complete else _last(db, plyvel, name) + 1
     schema = known.schema
     writer: StoreWriter | None = None
     try:
@@ -204,7 +215,8 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
                         continue
                     schema = schema or schema_in(value, number)
                     found = schema.check(Spans([value]), np.array([number]))
-                except (CorruptStoreError, plyvel.Error):
+                except (CorruptStoreError, plyvel.Error) as error:
+                    _refuse_outage(error, name)
                     continue
                 if found.errors:
                     continue
@@ -232,17 +244,24 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
             writer.close()
 
 
+def _refuse_outage(error: Exception, name: str) -> None:
+    """Raises StorageError where the storage failed: what cannot be read now may be sound."""
+    if storage_failed(error):
+        raise read_error(_OWNER, name, error) from None
+
+
 def _mark_left(db: Any, plyvel: Any, name: str) -> Mark | None:
     try:
         value = db.get(MARK_KEY, verify_checksums=True)
         return None if value is None else Mark.unpacked(value)
-    except (CorruptStoreError, plyvel.Error):
+    except (CorruptStoreError, plyvel.Error) as error:
+        _refuse_outage(error, name)
         return None
     except StoreError as error:
         raise StoreError(f"{_OWNER}: {name!r}: {error}") from None
 
 
-def _last(db: Any, plyvel: Any) -> int:
+def _last(db: Any, plyvel: Any, name: str) -> int:
     """The highest number that a key has; -1 where there is none."""
     highest = -1
     try:
@@ -250,7 +269,7 @@ def _last(db: Any, plyvel: Any) -> int:
             for key in keys:
                 if len(key) == 8:
                     highest = max(highest, number_of(key))
-    except plyvel.Error:
-        # What lies behind is lost with the index that leads there.
-        pass
+    except plyvel.Error as error:
+        # What lies behind is lost with the index that leads there, unless it may come back.
+        _refuse_outage(error, name)
     return highest

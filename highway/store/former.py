@@ -15,7 +15,7 @@ from highway.errors import (
 )
 from highway.msgpack_numpy import decode_msgpack_numpy
 from highway.store.marks import Mark
-from highway.store.opening import told
+from highway.store.opening import read_error
 from highway.store.records import MAGIC, Schema
 
 __all__ = ["FormerRecords"]
@@ -41,6 +41,8 @@ class FormerRecords:
         It is a store of this Highway whose mark is gone, or is damaged.
     IncompleteStoreError
         Nothing was written.
+    StorageError
+        The storage failed.
     """
 
     def __init__(self, db: Any, plyvel: Any, path: str, owner: str) -> None:
@@ -60,7 +62,7 @@ class FormerRecords:
             self._texts = [str(number) for number, _ in sorted(numbers)]
             value = db.get(self._keys[0], verify_checksums=True)
         except plyvel.Error as error:
-            raise CorruptStoreError(f"{owner}: {path!r} is damaged: {told(error)}") from None
+            raise read_error(owner, path, error) from None
         if value.startswith(MAGIC):
             raise CorruptStoreError(f"{owner}: {path!r} is damaged: what it says of itself is gone")
         try:

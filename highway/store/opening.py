@@ -10,21 +10,50 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
 import weakref
 from typing import Any
 
-from highway.errors import CorruptStoreError, MissingPackageError, StoreError, StoreLockedError
+from highway.errors import (
+    CorruptStoreError,
+    HighwayError,
+    MissingPackageError,
+    StorageError,
+    StoreError,
+    StoreLockedError,
+)
+from highway.locks import flock
+from highway.outages import may_pass
 
-__all__ = ["LOCK_NAME", "Lock", "View", "names_in", "open_leveldb", "plyvel_for", "private_view", "told"]
+__all__ = [
+    "LOCK_NAME",
+    "Lock",
+    "View",
+    "names_in",
+    "open_leveldb",
+    "plyvel_for",
+    "private_view",
+    "read_error",
+    "storage_failed",
+    "told",
+]
+
+logger = logging.getLogger("highway.store")
 
 LOCK_NAME = "highway.lock"
 _CHANGED = ("CURRENT", "MANIFEST-")
 _LEFT = ("LOCK", "LOG", LOCK_NAME)
 # A table that is open is mapped, and needs no descriptor.
 _MOST_TABLES = 16384
+
+# LevelDB passes on what the system says, not its numbers.
+_PASSING = tuple(f": {os.strerror(number)}" for number in errno.errorcode if may_pass(number))
+_NO_LOCKS = tuple(
+    f"/LOCK: {os.strerror(number)}" for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+)
 
 
 def plyvel_for(owner: str) -> Any:
@@ -50,8 +79,29 @@ def told(error: Exception) -> str:
     return " ".join(str(error).replace("b'", "'").split()) or type(error).__name__
 
 
+def storage_failed(error: Exception) -> bool:
+    """Whether LevelDB raised this because the storage failed; it says nothing about the store then."""
+    return told(error).rstrip("'\"").endswith(_PASSING)
+
+
+def read_error(owner: str, name: str, error: Exception, text: str | None = None) -> HighwayError:
+    """What LevelDB raised while it read, as StorageError or CorruptStoreError; `text` is what it said."""
+    text = told(error) if text is None else text
+    if storage_failed(error):
+        return StorageError(f"{owner}: {name!r} cannot be read: {text}")
+    return CorruptStoreError(f"{owner}: {name!r} is damaged: {text}")
+
+
+def _refused(owner: str, path: str, what: str, error: OSError, hint: str = "") -> HighwayError:
+    """What the system raised, as StorageError or StoreError."""
+    kind = StorageError if may_pass(error.errno) else StoreError
+    return kind(f"{owner}: {path!r} cannot be {what}: {error.strerror}{hint}")
+
+
 class Lock:
     """A lock on a store, for as long as it is not released; threads and processes alike respect it.
+
+    On a file system without `flock` there is none, and the log says so.
 
     Parameters
     ----------
@@ -67,6 +117,8 @@ class Lock:
         Somebody has it.
     StoreError
         The folder cannot be written to, and it is not shared.
+    StorageError
+        The storage failed.
     """
 
     def __init__(self, path: str, *, shared: bool, owner: str) -> None:
@@ -76,19 +128,24 @@ class Lock:
             file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             if not shared:
-                raise StoreError(f"{owner}: {path!r} cannot be written to: {error.strerror}") from None
+                raise _refused(owner, path, "written to", error) from None
             try:
                 file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
+            except OSError as refused:
+                if may_pass(refused.errno):
+                    raise _refused(owner, path, "locked", refused) from None
                 # Nobody can write there who respects the lock.
                 return
         try:
             # Belongs to this opening of the file, not to the process: a second one here finds it taken.
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+            if not flock(file, operation, path, logger, owner):
+                os.close(file)
+                return
         except OSError as error:
             os.close(file)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise StoreError(f"{owner}: {path!r} cannot be locked: {error.strerror}") from None
+                raise _refused(owner, path, "locked", error) from None
             who = "is being written" if shared else "is being read or written"
             raise StoreLockedError(
                 f"{owner}: {path!r} {who}, here or by another process; wait until that is done"
@@ -132,12 +189,14 @@ def names_in(path: str, owner: str) -> list[str]:
     ------
     StoreError
         The path is no folder with one, or cannot be read.
+    StorageError
+        The storage failed.
     """
     try:
         names = os.listdir(path)
     except OSError as error:
         hint = "; a store is a folder" if error.errno == errno.ENOTDIR else ""
-        raise StoreError(f"{owner}: {path!r} cannot be opened: {error.strerror}{hint}") from None
+        raise _refused(owner, path, "opened", error, hint) from None
     if not any(name == "CURRENT" or name.startswith("MANIFEST-") for name in names):
         raise StoreError(f"{owner}: {path!r} is no store: it has no LevelDB in it")
     return names
@@ -150,6 +209,8 @@ def private_view(path: str, owner: str) -> View:
     ------
     StoreError
         As `names_in`; or there is no room for it.
+    StorageError
+        The storage failed.
     """
     names = names_in(path, owner)
     path = os.path.abspath(path)
@@ -166,7 +227,7 @@ def private_view(path: str, owner: str) -> View:
                 os.symlink(source, target)
     except OSError as error:
         view.remove()
-        raise StoreError(f"{owner}: {path!r} cannot be read: {error.strerror}") from None
+        raise _refused(owner, path, "read", error) from None
     except BaseException:
         view.remove()
         raise
@@ -187,6 +248,10 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
     Raises
     ------
     StoreLockedError, CorruptStoreError
+    StoreError
+        It cannot be made, or written to where its file system has no locks.
+    StorageError
+        The storage failed.
     """
     plyvel = plyvel_for(owner)
     try:
@@ -204,8 +269,15 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
     except plyvel.Error as error:
         name = shown or path
         text = told(error).replace(path, name)
+        if text.rstrip("'\"").endswith(_NO_LOCKS):
+            raise StoreError(
+                f"{owner}: {name!r} cannot be opened: its file system has no locks (fcntl), without which LevelDB "
+                f"writes nothing: use a path on another one, and copy the finished store: {text}"
+            ) from None
         if "/LOCK: " in text:
             raise StoreLockedError(f"{owner}: {name!r} is open in another program: {text}") from None
+        if storage_failed(error):
+            raise StorageError(f"{owner}: {name!r} cannot be opened: {text}") from None
         if not create or isinstance(error, plyvel.CorruptionError):
             raise CorruptStoreError(
                 f"{owner}: {name!r} is damaged: {text} (highway store repair saves what is left)"

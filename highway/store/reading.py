@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,21 @@ from numpy.typing import NDArray
 
 from highway._core.spans import Spans
 from highway._core.tables import Tables
-from highway.errors import CorruptStoreError, IncompleteStoreError, StoreError
+from highway.errors import CorruptStoreError, IncompleteStoreError, StorageError, StoreError
+from highway.outages import Outages, may_pass
 from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
-from highway.store.opening import Lock, View, names_in, open_leveldb, plyvel_for, private_view, told
+from highway.store.opening import (
+    Lock,
+    View,
+    names_in,
+    open_leveldb,
+    plyvel_for,
+    private_view,
+    read_error,
+    storage_failed,
+    told,
+)
 from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
 __all__ = ["StoreReader"]
@@ -47,6 +59,8 @@ class StoreReader:
         It is damaged.
     IncompleteStoreError
         Its writing has not come to its end.
+    StorageError
+        The storage failed for as long as is waited.
     MissingPackageError
         plyvel is not installed.
 
@@ -73,24 +87,18 @@ class StoreReader:
         self._owner = owner
         self._short = short
         self._plyvel = plyvel_for(owner)
-        self._users = 0
+        # One for each thread that reads. A finalizer may close the reader in a thread that is in the middle of
+        # anything, so there is no lock: who finds it closed and unused, and has the gate, ends it.
+        self._users: list[None] = []
         self._closed = False
-        self._guard = threading.Lock()
+        self._gate = threading.Lock()
+        self._outages = Outages(owner)
         self._db: Any = None
         self._view: View | None = None
         self._former: FormerRecords | None = None
         self._tables: Tables | None = None
         self.slow: str | None = "the first Highway wrote it"
-        # Before the lock, which is a file that nobody wants in some other folder.
-        names_in(self.path, owner)
-        self._lock = Lock(self.path, shared=True, owner=owner)
-        try:
-            self._view = private_view(self.path, owner)
-            self._db = open_leveldb(self._view.folder, owner, shown=self.path)
-            self.mark = self._opened(allow_incomplete)
-        except BaseException:
-            self._end()
-            raise
+        self.mark = self._outages.patiently(partial(self._open, allow_incomplete))
         self.former = self._former is not None
 
     def __len__(self) -> int:
@@ -101,6 +109,18 @@ class StoreReader:
         """That of its records; there are some."""
         assert self.mark.schema is not None
         return self.mark.schema
+
+    def _open(self, allow_incomplete: bool) -> Mark:
+        # Before the lock, which is a file that nobody wants in some other folder.
+        names_in(self.path, self._owner)
+        self._lock = Lock(self.path, shared=True, owner=self._owner)
+        try:
+            self._view = private_view(self.path, self._owner)
+            self._db = open_leveldb(self._view.folder, self._owner, shown=self.path)
+            return self._opened(allow_incomplete)
+        except BaseException:
+            self._end()
+            raise
 
     def _opened(self, allow_incomplete: bool) -> Mark:
         value = self._value(MARK_KEY, checked=True)
@@ -114,7 +134,11 @@ class StoreReader:
         assert self._view is not None
         try:
             self._tables, self.slow = _mapped(self._view.folder), None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            if may_pass(error.errno):
+                raise StorageError(f"{self._owner}: {self.path!r} cannot be read: {error.strerror}") from None
+            self.slow = error.strerror or str(error)
+        except ValueError as error:
             self.slow = str(error)
         found = mark.samples if self._short and mark.complete else self._count()
         if not mark.complete:
@@ -144,9 +168,7 @@ class StoreReader:
                 for key in keys:
                     return number_of(key) + 1
             except self._plyvel.Error as error:
-                raise CorruptStoreError(
-                    f"{self._owner}: {self.path!r} is damaged: {self._told(error)}"
-                ) from None
+                raise read_error(self._owner, self.path, error, self._told(error)) from None
         return 0
 
     def _value(self, key: bytes, *, checked: bool = False) -> bytes | None:
@@ -154,22 +176,20 @@ class StoreReader:
             value: bytes | None = self._db.get(key, verify_checksums=checked, fill_cache=False)
             return value
         except self._plyvel.Error as error:
-            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {self._told(error)}") from None
+            raise read_error(self._owner, self.path, error, self._told(error)) from None
 
     def __enter__(self) -> StoreReader:
         """Keep it open for as long as this thread reads."""
-        with self._guard:
-            if self._closed:
-                raise StoreError(f"{self._owner}: {self.path!r} was closed")
-            self._users += 1
+        # In this order: who closes it either finds the user, or is seen here.
+        self._users.append(None)
+        if self._closed:
+            self.__exit__()
+            raise StoreError(f"{self._owner}: {self.path!r} was closed")
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._guard:
-            self._users -= 1
-            last = self._closed and not self._users
-        if last:
-            self._end()
+        self._users.pop()
+        self._end_if_unused()
 
     def _told(self, error: Exception) -> str:
         """What LevelDB says, of the store instead of the view of it."""
@@ -184,6 +204,13 @@ class StoreReader:
         Parameters
         ----------
         numbers : int64 (N,)
+
+        Raises
+        ------
+        StorageError
+            The storage failed for as long as is waited.
+        PipelineStateError
+            The reader was closed while it waited.
         """
         wanted = np.asarray(numbers, np.int64)
         found = self._read(wanted, checked=False)
@@ -207,10 +234,7 @@ class StoreReader:
         for row in spans.missing():
             number = int(wanted[row])
             try:
-                if self._former is not None:
-                    value: bytes | None = self._former.read(number)
-                else:
-                    value = self._db.get(key_of(number), verify_checksums=checked, fill_cache=False)
+                value = self._outages.patiently(partial(self._record, number, checked))
                 if value is not None:
                     spans.put(row, value)
             except (self._plyvel.Error, CorruptStoreError) as error:
@@ -220,14 +244,28 @@ class StoreReader:
         found.errors |= errors
         return found
 
+    def _record(self, number: int, checked: bool) -> bytes | None:
+        """A record out of LevelDB; StorageError where that may pass."""
+        try:
+            if self._former is not None:
+                return self._former.read(number)
+            value: bytes | None = self._db.get(key_of(number), verify_checksums=checked, fill_cache=False)
+            return value
+        except self._plyvel.Error as error:
+            if not storage_failed(error):
+                raise
+            raise StorageError(
+                f"{self._owner}: record {number} of {self.path!r} cannot be read: {self._told(error)}"
+            ) from None
+
     def close(self) -> None:
-        """End; threads that read are let finish what they are in."""
-        with self._guard:
-            if self._closed:
-                return
-            self._closed = True
-            last = not self._users
-        if last:
+        """End; threads that read are let finish what they are in, and wait for no storage any more. Takes no lock."""
+        self._closed = True
+        self._outages.interrupt()
+        self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        if self._closed and not self._users and self._gate.acquire(blocking=False):
             self._end()
 
     def _end(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from highway.batch import Batch
 from highway.errors import CorruptStoreError, IncompleteStoreError, StateMismatchError, StoreError
 from highway.store.marks import MARK_KEY, Identities, Mark, Seen, identities_key
-from highway.store.opening import LOCK_NAME, Lock, open_leveldb, plyvel_for, told
+from highway.store.opening import LOCK_NAME, Lock, open_leveldb, plyvel_for, read_error, told
 from highway.store.records import Schema, key_of, number_of
 
 __all__ = ["StoreWriter"]
@@ -48,6 +48,8 @@ class StoreWriter:
         Somebody reads it, or writes.
     CorruptStoreError
         It is damaged.
+    StorageError
+        The storage failed.
     MissingPackageError
         plyvel is not installed.
     """
@@ -120,7 +122,7 @@ class StoreWriter:
         except CorruptStoreError as error:
             raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {error}") from None
         except self._plyvel.Error as error:
-            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {told(error)}") from None
+            raise read_error(self._owner, self.path, error) from None
 
     def _before(self) -> Mark | None:
         """What the store says of itself; None where it is new."""
@@ -133,7 +135,7 @@ class StoreWriter:
                         raise StoreError("is a LevelDB that this Highway did not write; use another path")
             return mark
         except self._plyvel.Error as error:
-            raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {told(error)}") from None
+            raise read_error(self._owner, self.path, error) from None
         except StoreError as error:
             raise type(error)(f"{self._owner}: {self.path!r}: {error}") from None
 

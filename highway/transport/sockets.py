@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import secrets
 import shlex
@@ -32,6 +33,7 @@ from highway.errors import (
     PipelineStateError,
     SecurityError,
 )
+from highway.locks import flock
 from highway.transport.addresses import Address, ip_of
 from highway.transport.monitor import Monitor
 from highway.transport.security import Authenticator, Keys, Security, check_admission
@@ -43,6 +45,8 @@ __all__ = [
     "connect",
     "open_context",
 ]
+
+logger = logging.getLogger("highway.network")
 
 # Threads of libzmq: one for sockets that receive batches, and one for those that send them.
 IO_THREADS = 2
@@ -406,7 +410,8 @@ def _bind_ipc(socket: Socket, name: str) -> None:
         return
     # The process may change its folder before the socket is closed.
     path = os.path.abspath(name)
-    with _locked(_folder(os.path.dirname(path))):
+    above = os.path.dirname(path)
+    with _locked(_folder(above), above):
         _clear(name)
         with _listening(socket, name) as listener:
             status = os.stat(name)
@@ -463,13 +468,13 @@ def _folder(path: str) -> int:
 
 
 @contextlib.contextmanager
-def _locked(folder: int) -> Iterator[None]:
+def _locked(folder: int, path: str = "folder of the socket") -> Iterator[None]:
     """Keep other processes of ours from binding in a folder: two could find, and remove, the same dead socket."""
     try:
         deadline = time.monotonic() + _FOLDER_LIMIT
         while True:
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB, path, logger, "ipc")
                 break
             except BlockingIOError:
                 # Anyone may lock /tmp: the wait has an end.
