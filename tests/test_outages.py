@@ -224,6 +224,7 @@ def test_a_stop_does_not_wait_for_the_storage(faults, dropped):
         "open",
         """
         log.at_first = nothing
+        outages._SHORTEST = outages._LONGEST = outages.LIMIT = 1000
         on(errno.EIO)
         pipeline = Pipeline([ImageFileReader(sys.argv[1], 2, (8, 8), workers=3)])
         assert log.heard.wait(60)
