@@ -39,11 +39,13 @@ from highway.errors import (
     ContractError,
     EndOfData,
     MessageTooLargeError,
+    MissingPackageError,
     PeerLostError,
     PipelineStateError,
     RemoteError,
     SecurityError,
     StateMismatchError,
+    StorageError,
     SupersededError,
     UndeliveredError,
     WaitTimeout,
@@ -370,6 +372,18 @@ def test_error_can_be_skipped_and_is_listed(machines, where):
     assert which == "epoch 0, batch 3, stream 0"
     assert "KeyError: 'what it was'" in why
     worker.wait(LIMIT)
+
+
+@pytest.mark.parametrize("error", [MemoryError, MissingPackageError, StorageError])
+def test_machine_that_cannot_work_is_never_skipped(machines, error):
+    def fail(batch):
+        raise error("nothing of this batch")
+
+    sink = machines.data(SizedNumbers(8, 2))
+    pipeline, source = machines.trainer(on_error="skip")
+    machines.worker(sink, source, Call(fail))
+    with pytest.raises(RemoteError, match=rf"raised {error.__name__}: nothing of this batch"):
+        pipeline.dequeue(timeout=LIMIT)
 
 
 def times(batch):

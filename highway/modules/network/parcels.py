@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from highway.batch import Batch
 from highway.engine import Failure
-from highway.errors import HighwayError, PoisonItemError, ProtocolError, RemoteError
+from highway.errors import (
+    HighwayError,
+    MissingPackageError,
+    PoisonItemError,
+    ProtocolError,
+    RemoteError,
+    StorageError,
+)
 from highway.transport.messages import Item, Kind
 from highway.transport.security import quoted
 
-__all__ = ["item_of", "new_name", "remote_error", "to_batch"]
+__all__ = ["is_of_the_machine", "item_of", "new_name", "remote_error", "to_batch"]
 
 # Longest text of an error that travels, in characters and in bytes.
 MOST_TEXT = 4096
@@ -140,6 +147,15 @@ def _described(failure: Failure) -> list[str]:
 def _shown(text: str) -> str:
     """A stranger's text for a terminal: its lines, without what is no character."""
     return "\n".join(quoted(line) for line in text.splitlines())
+
+
+# Nothing is wrong with the batch, and others fare no better.
+_OF_THE_MACHINE = {error.__name__ for error in (MemoryError, MissingPackageError, StorageError)}
+
+
+def is_of_the_machine(item: Item) -> bool:
+    """Whether an ERROR item tells of a machine that cannot work, not of a batch that cannot be made."""
+    return bool(item.meta) and item.meta[0] in _OF_THE_MACHINE
 
 
 def remote_error(item: Item) -> HighwayError:

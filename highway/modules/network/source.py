@@ -11,7 +11,7 @@ from highway.batch import Batch
 from highway.engine import Module, Outlet, Source
 from highway.errors import ArgumentError, PipelineStateError, StateMismatchError
 from highway.modules.network.exact import TrainerWay, WorkerWay
-from highway.modules.network.parcels import remote_error, to_batch
+from highway.modules.network.parcels import is_of_the_machine, remote_error, to_batch
 from highway.modules.network.pipes import PullWay
 from highway.modules.network.reports import machines_of
 from highway.stats import MachineStats, PipelineStats
@@ -99,8 +99,9 @@ class ZMQSource(Source):
     streams : int, optional
         Number of data machines, where it is to be checked.
     on_error : {"raise", "skip"}
-        What to do with a batch that could not be made on another machine: raise what happened there, or leave it out
-        and list it in `Pipeline.errors`.
+        What to do with a batch that could not be made on another machine: raise what happened there, or skip it and
+        list it in `Pipeline.errors`. Where that machine has no memory left, its storage fails, or a package is
+        missing, that is raised in any case.
 
     Raises
     ------
@@ -193,7 +194,7 @@ class ZMQSource(Source):
         if task.item.kind is not Kind.ERROR:
             return None
         error = remote_error(task.item)
-        if self.on_error == "raise":
+        if self.on_error == "raise" or is_of_the_machine(task.item):
             raise error
         key = task.key
         self._errors.append((f"epoch {key.epoch}, batch {key.seq}, stream {key.stream}", str(error)))
