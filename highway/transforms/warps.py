@@ -152,6 +152,10 @@ class Warp(Transform):
             filling(self, self.fill, images.shape[3], images.dtype),
         )
 
+    def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
+        """Transform pictures as images."""
+        return Warp.apply_images(self, pictures, params)
+
     def deterministic(self) -> None:
         """Everything stays."""
 
@@ -577,6 +581,10 @@ class Transpose(Transform):
         matrices[params] = np.eye(3)[[1, 0, 2]]
         height, width = (shape[2], shape[1]) if params.any() else shape[1:]
         return Geometry(matrices, height, width)
+
+    def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.bool_]) -> NDArray[Any]:
+        """Transpose pictures as images."""
+        return Transpose.apply_images(self, pictures, params)
 
     def deterministic(self) -> Transpose | None:
         """The transform itself if nothing about it is random, or else nothing."""
