@@ -396,14 +396,15 @@ def _pipeline(
     return reader, [reader, Augmentations(transforms, seed=options.seed)]
 
 
-def _fit(options: argparse.Namespace) -> Fit:
+def _fit(options: argparse.Namespace) -> Fit | None:
+    """The fit that is asked for; None leaves it to the reader, which knows whether there are boxes."""
     from highway.transforms import CenterFit, Letterbox, RandomResizedCrop, Stretch
 
     kinds: tuple[type[Fit], ...] = (CenterFit, RandomResizedCrop, Letterbox, Stretch)
-    return kinds[FITS.index(options.fit or "center")]()
+    return None if options.fit is None else kinds[FITS.index(options.fit)]()
 
 
-def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit) -> Reader:
+def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None) -> Reader:
     kind = _store_reader if _is_store(options.data_dir) else _folder_reader
     return kind(options, batch_size, epochs, fit)
 
@@ -447,7 +448,7 @@ def _check_no_folder(options: argparse.Namespace) -> None:
 
 
 def _store_reader(
-    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
 ) -> LevelDBImageReader | LevelDBSource:
     from highway.modules import LevelDBImageReader, LevelDBSource
     from highway.store.reading import StoreReader
@@ -471,7 +472,7 @@ def _store_reader(
 
 
 def _folder_reader(
-    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
 ) -> ImageFileReader | VOCReader:
     if hasattr(options, "voc"):
         _check_annotated(options)

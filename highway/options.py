@@ -229,7 +229,11 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         help="original: the files as they are; jpeg:SIDE[:QUALITY]: no side longer than SIDE pixels; raw:SIZE, or "
         "raw:HxW: bytes, of that size (original)",
     )
-    pack.add_argument("--fit", choices=FITS, help="with raw: how a picture becomes that size (center)")
+    pack.add_argument(
+        "--fit",
+        choices=FITS,
+        help="with raw: how a picture becomes that size (letterbox with --voc, else center)",
+    )
     _add_annotated(pack)
     pack.add_argument(
         "--on-error",
@@ -300,7 +304,11 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
 def _add_data(command: argparse.ArgumentParser) -> None:
     _add_source(command, ", or a store")
     command.add_argument("--size", type=_size, metavar="HxW", help="height and width of the images (240x320)")
-    command.add_argument("--fit", choices=FITS, help="how a picture becomes that size (center)")
+    command.add_argument(
+        "--fit",
+        choices=FITS,
+        help="how a picture becomes that size (letterbox where there are boxes, else center)",
+    )
     command.add_argument(
         "--seed", type=_natural, default=0, metavar="N", help="of order and augmentation (0)"
     )

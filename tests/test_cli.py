@@ -353,6 +353,21 @@ def voc(tmp_path):
     return root
 
 
+@pytest.mark.parametrize("fit", [None, "letterbox", "center", "stretch"])
+def test_preview_fits_as_the_reader_does(capsys, voc, photos, tmp_path, monkeypatch, fit):
+    from highway.batch import Batch
+
+    titles = []
+    monkeypatch.setattr(Batch, "sheet", lambda *_, title, **__: titles.append(title))
+    options = ["-o", tmp_path / "sheet.png", "--no-flip", *(() if fit is None else ("--fit", fit))]
+    for data in ((voc, "--voc"), (photos,)):
+        assert run(capsys, "preview", *data, *options)[0] == 0
+    expected = {"center": "CenterFit", "letterbox": "Letterbox", "stretch": "Stretch"}
+    of_boxes, of_classes = (title.split("(")[0] for title in titles)
+    assert of_boxes == expected[fit or "letterbox"]
+    assert of_classes == expected[fit or "center"]
+
+
 def test_preview_of_a_voc_set(capsys, voc):
     path = voc / "sheet.png"
     # Numbers of these in the list of classes.

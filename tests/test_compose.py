@@ -144,7 +144,7 @@ def test_what_differs_is_refused_where_nothing_is_known_before():
         Augmentations([RandomApply([Lambda(lambda images: images / 2)])]).process(zeros())
 
 
-@pytest.mark.parametrize("changes", [Normalize(), ToFloat(), Mixup(num_classes=3), CutMix()], ids=repr)
+@pytest.mark.parametrize("changes", [Normalize(), ToFloat()], ids=repr)
 def test_what_changes_dtypes_is_for_all_samples(changes):
     for make in (
         lambda: RandomApply([FlipX(), changes]),
@@ -152,10 +152,131 @@ def test_what_changes_dtypes_is_for_all_samples(changes):
         lambda: SomeOf([FlipX(), Sequential([changes])], 1),
         lambda: RandomApply([Sequential([changes])]),
     ):
-        with pytest.raises(ArgumentError, match="changes the dtype of images or labels"):
+        with pytest.raises(ArgumentError, match="changes the dtype of images"):
             make()
     RandomApply([changes], p=1)
     Sequential([FlipX(), changes])
+
+
+def pictures(count=64, labels=None, dtype=np.uint8):
+    images = np.random.default_rng(2).integers(0, 256, (count, 12, 10, 3)).astype(dtype)
+    return Batch({"images": images, "labels": np.arange(count) % 10 if labels is None else labels}, seq=0)
+
+
+def mixed_alone(transform, batch, position, seed=0):
+    """What one transform makes of the whole batch, at that position."""
+    return Augmentations([transform], seed=seed).process(batch.replace(applied=position))
+
+
+MIXING = [CutMix(num_classes=10), Mixup(num_classes=10)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_one_of_mixing_transforms_is_what_each_makes_of_the_whole_batch(dtype):
+    batch = pictures(dtype=dtype)
+    out = Augmentations([OneOf(MIXING)]).process(batch)
+    assert out.labels.dtype == np.float32 and out.labels.shape == (64, 10)
+    # A OneOf draws at its own position, the first of its transforms at the next.
+    each = [mixed_alone(one, batch, 1 + k) for k, one in enumerate(MIXING)]
+    found = []
+    for n in range(64):
+        matches = [k for k in (0, 1) if np.array_equal(out.images[n], each[k].images[n])]
+        assert matches
+        assert any(np.array_equal(out.labels[n], each[k].labels[n]) for k in matches)
+        found.append(matches[0])
+    assert 18 < sum(found) < 46
+
+
+@pytest.mark.parametrize(
+    "labels", [None, np.eye(10, dtype=np.float32)[np.arange(64) % 10]], ids=["numbers", "one-hot"]
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda mixup, cutmix: RandomApply([mixup], 0.5),
+        lambda mixup, cutmix: RandomApply([OneOf([mixup, cutmix], [1, 3])], 0.4),
+        lambda mixup, cutmix: OneOf([mixup, FlipX(1)]),
+        lambda mixup, cutmix: OneOf([Sequential([FlipX(), cutmix]), Sequential([])]),
+        lambda mixup, cutmix: SomeOf([mixup, FlipY(), cutmix], (0, 2)),
+        lambda mixup, cutmix: Sequential([FlipX(), RandomApply([Sequential([cutmix])])]),
+        lambda mixup, cutmix: RandomApply([mixup], 0.0),
+        lambda mixup, cutmix: RandomApply([mixup], 1.0),
+    ],
+)
+def test_mixing_in_any_composition(make, labels):
+    classes = None if labels is not None else 10
+    transform = make(Mixup(num_classes=classes), CutMix(num_classes=classes))
+    batch = pictures(labels=labels)
+    out = Augmentations([transform], seed=5).process(batch)
+    if classes is None or "p=0.0" not in repr(transform):
+        assert out.labels.dtype == np.float32 and out.labels.shape == (64, 10)
+    assert np.allclose(out.labels.sum(axis=1), 1, atol=1e-6)
+    own = np.arange(64) % 10
+    # What a sample has of others is of the next one, or of what that was mixed with before.
+    for n in range(64):
+        parts = set(np.flatnonzero(out.labels[n]))
+        assert parts <= {own[(n + k) % 64] for k in range(3)}
+    again = Augmentations([transform], seed=5).process(batch)
+    assert np.array_equal(again.images, out.images) and np.array_equal(again.labels, out.labels)
+    other = Augmentations([transform], seed=6).process(batch)
+    chance = "p=0.0" not in repr(transform)
+    assert (not np.array_equal(other.labels, out.labels)) == chance
+
+
+def test_how_many_are_mixed():
+    batch = pictures(1000)
+    labels = Augmentations([RandomApply([OneOf(MIXING)], 0.3)]).process(batch).labels
+    # CutMix may have a rectangle without area.
+    assert 0.68 < (labels.max(axis=1) == 1).mean() < 0.78
+
+
+def test_samples_that_are_not_mixed_are_as_they_were():
+    batch = pictures(40)
+    transform = RandomApply([Mixup(num_classes=10)], 0.5)
+    out = Augmentations([transform]).process(batch)
+    whole = mixed_alone(Mixup(num_classes=10), batch, 1)
+    kept = [np.array_equal(out.images[n], batch.images[n]) for n in range(40)]
+    assert 8 < sum(kept) < 32
+    for n, same in enumerate(kept):
+        expected = np.eye(10)[n % 10] if same else whole.labels[n]
+        assert np.array_equal(out.labels[n], expected.astype(np.float32))
+        assert same or np.array_equal(out.images[n], whole.images[n])
+
+
+def test_mixing_behind_numbers():
+    batch = pictures(16)
+    out = Augmentations([Normalize(), OneOf(MIXING)]).process(batch)
+    assert out.images.shape == (16, 3, 12, 10) and out.images.dtype == np.float32
+    assert np.allclose(out.labels.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_mixed_pipelines_have_the_same_bits(workers):
+    def run(workers):
+        stage = Augmentations([FlipX(), OneOf(MIXING), RandomApply([CutMix()], 0.5)], seed=1, workers=workers)
+        reader = Noise(8, (6, 6), epochs=2, size=60)
+        with Pipeline([reader, stage]) as pipeline:
+            return [(batch.images, batch.labels) for _ in range(2) for batch in pipeline]
+
+    for ours, theirs in zip(run(workers), run(2), strict=True):
+        assert all(map(np.array_equal, ours, theirs))
+
+
+def test_what_cannot_be_mixed_is_refused_whatever_is_drawn():
+    never = RandomApply([Mixup(num_classes=10)], 1e-9)
+    with pytest.raises(ArgumentError, match="Mixup: the batch has masks"):
+        Augmentations([never]).process(one_each(2))
+    with pytest.raises(ArgumentError, match="labels run from 0 to 9; expected 0 to 4"):
+        Augmentations([RandomApply([Mixup(num_classes=5)], 1e-9)]).process(pictures())
+    with pytest.raises(ArgumentError, match="CutMix: labels are numbers of classes; expected num_classes"):
+        Augmentations([OneOf([CutMix(), FlipX()], [0, 1])]).process(pictures())
+    for make in (
+        lambda: OneOf([Mixup(num_classes=3), CutMix(num_classes=4)]),
+        lambda: RandomApply([Mixup(num_classes=3), OneOf([CutMix(num_classes=4)])]),
+    ):
+        with pytest.raises(ArgumentError, match=r"num_classes of .* differ"):
+            make()
+    assert OneOf(MIXING).deterministic() is None
 
 
 def test_what_does_not_fit_is_refused_when_the_pipeline_is_built():

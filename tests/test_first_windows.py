@@ -7,7 +7,7 @@ import pytest
 from voc_folders import annotation, thing, voc_folder
 
 from highway.engine import Pipeline, Stage
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, ContractError
 from highway.modules import ArrayReader, Augmentations, LevelDBSink, LevelDBSource, VOCReader
 from highway.transforms import (
     CenterCrop,
@@ -41,6 +41,9 @@ CHAINS = {
     "crop of a warp": ([RandomCrop(12), Rotate(20)], 0),
     "flip of a warp": ([FlipX(), Rotate(20)], 0),
     "crops of a fit": ([FlipX(), RandomCrop(12), Pad(1), Resize((9, 8))], 0),
+    "centre of less": ([CenterCrop((30, 8), fill=9), FlipX(), Normalize()], 0),
+    "centre of a crop that is less": ([RandomCrop(9), CenterCrop(12), FlipY(), Normalize()], 1),
+    "odd margins": ([RandomCrop((18, 16)), CenterCrop((11, 9)), FlipX(), Normalize()], 4),
     "other first": ([Transpose(1), FlipX()], 0),
 }
 
@@ -144,6 +147,26 @@ def test_images_that_are_no_bytes_in_one_piece_are_left():
         assert_equal(
             found, batches(ArrayReader(images, LABELS, 5, epochs=1), Apart(), Augmentations([FlipX()]))
         )
+
+
+def test_fields_with_something_for_each_pixel_keep_the_source_from_moving_images():
+    depth = np.broadcast_to(np.arange(23, dtype=np.float32)[:, None, None], (23, 19, 17))
+
+    def made(name, array, kinds, *between):
+        reader = ArrayReader(IMAGES, LABELS, 5, epochs=1, fields={name: array})
+        together = Augmentations([FlipX(), RandomCrop(9)], fields=kinds)
+        return batches(reader, *between, together), together._done_before
+
+    for name, array, kinds, done in (
+        ("depth", depth, {"depth": "mask"}, 0),
+        ("depth", depth, {"depth": None}, 0),
+        ("scores", depth[:, :4], None, 2),
+    ):
+        found, done_before = made(name, array, kinds)
+        assert done_before == done
+        assert_equal(found, made(name, array, kinds, Apart())[0])
+    with pytest.raises(ContractError, match="how the field 'flow'"):
+        made("flow", depth[:, None], None)
 
 
 def test_planar_bytes_are_refused():

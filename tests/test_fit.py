@@ -60,6 +60,21 @@ def test_stretch_is_pils_resize():
     assert np.abs(apply(Stretch((20, 40)), image[None])[0].astype(int) - np.asarray(expected)).max() <= 2
 
 
+def test_letterbox_has_the_margins_of_ultralytics():
+    """By the formulas of its LetterBox(auto=False, scaleup=True, center=True), for all that fits into small outputs."""
+    heights, widths = (one.reshape(-1) for one in np.mgrid[1:40, 1:40])
+    for size in ((20, 20), (21, 20), (24, 33), (13, 7)):
+        targets = Letterbox().place(None, heights, widths, size).targets
+        for height, width, target in zip(heights.tolist(), widths.tolist(), targets.tolist(), strict=True):
+            ratio = min(size[0] / height, size[1] / width)
+            new_width, new_height = round(width * ratio), round(height * ratio)
+            if 0 in (new_width, new_height):
+                continue
+            across, down = (size[1] - new_width) / 2, (size[0] - new_height) / 2
+            left, top = round(across - 0.1), round(down - 0.1)
+            assert target == [left, top, left + new_width, top + new_height], (size, height, width)
+
+
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (20, 20)])
 @pytest.mark.parametrize("fill", [0, 114, (1, 2, 3)])
 def test_letterbox_is_pils_pad(size, fill):

@@ -6,6 +6,7 @@ from test_annotations_follow import one_each
 
 from highway._core import warp
 from highway.batch import Batch
+from highway.errors import ArgumentError
 from highway.modules import Augmentations
 from highway.randomness import SampleRandom
 from highway.transforms import (
@@ -19,6 +20,7 @@ from highway.transforms import (
     Invert,
     Lambda,
     Letterbox,
+    Normalize,
     Pad,
     Perspective,
     Posterize,
@@ -35,12 +37,14 @@ from highway.transforms.fit import Fit
 from highway.transforms.geometry import product
 
 
-def smooth(count=6, size=(90, 120)):
+def smooth(count=6, size=(90, 120), dtype=np.uint8):
     """Images without sharp edges, so that resampling twice is little worse than once."""
     y, x = np.mgrid[: size[0], : size[1]]
     waves = [np.sin(x / 17 + k) + np.cos(y / 13 - k) + np.sin((x + y) / 23) for k in range(count * 3)]
     images = np.stack(waves).reshape(count, 3, *size).transpose(0, 2, 3, 1)
-    return Batch({"images": (images * 40 + 128).astype(np.uint8), "labels": np.arange(count)}, seq=0)
+    return Batch(
+        {"images": (images * 40 + 128).astype(np.uint8).astype(dtype), "labels": np.arange(count)}, seq=0
+    )
 
 
 def apart(chain, batch, seed=4):
@@ -83,13 +87,17 @@ FITTED = [
 ]
 
 
+DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+
+
+@DTYPES
 @pytest.mark.parametrize("chain", FITTED, ids=repr)
-def test_a_fit_takes_in_the_flips_and_crops_around_it(passes, chain):
-    ours = together(chain, smooth())
+def test_a_fit_takes_in_the_flips_and_crops_around_it(passes, chain, dtype):
+    ours = together(chain, smooth(dtype=dtype))
     assert passes == ["resampled"]
-    theirs = apart(chain, smooth())
-    assert ours.images.shape == theirs.images.shape
-    difference = np.abs(ours.images.astype(int) - theirs.images)
+    theirs = apart(chain, smooth(dtype=dtype))
+    assert ours.images.shape == theirs.images.shape and ours.images.dtype == dtype
+    difference = np.abs(ours.images.astype(float) - theirs.images)
     # At the edge of a crop the filter sees what is beyond, and rounds at another place elsewhere.
     assert difference.mean() < 0.25
     assert np.quantile(difference, 0.98) <= 2
@@ -104,16 +112,87 @@ WARPED = [
 ]
 
 
+@DTYPES
 @pytest.mark.parametrize("chain", WARPED, ids=repr)
-def test_warps_and_what_is_around_them_are_sampled_once(passes, chain):
-    ours = together(chain, smooth())
+def test_warps_and_what_is_around_them_are_sampled_once(passes, chain, dtype):
+    ours = together(chain, smooth(dtype=dtype))
     assert passes == ["sample"]
-    theirs = apart(chain, smooth())
-    assert ours.images.shape == theirs.images.shape
-    difference = np.abs(ours.images.astype(int) - theirs.images)
+    theirs = apart(chain, smooth(dtype=dtype))
+    assert ours.images.shape == theirs.images.shape and ours.images.dtype == dtype
+    difference = np.abs(ours.images.astype(float) - theirs.images)
     assert np.median(difference) <= 1
     # Borders are at the same places: what is cut off by one is not brought back by the next.
     assert (difference > 24).mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        *FITTED,
+        *WARPED,
+        [Rotate(30, fill=114), Rotate((-20, -5), fill=114), Zoom((0.5, 0.7), fill=114)],
+        [Rotate(30, interpolation="nearest"), FlipX(), Affine(10, interpolation="nearest")],
+        [CenterCrop((100, 200), fill=9), Rotate(30, fill=9)],
+        [Rotate(30), CenterCrop((100, 200), fill=9), FlipX()],
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_are_what_bytes_are_but_for_rounding(chain, channels):
+    """The same steps are taken together, so nothing but the last rounding differs."""
+    batch = smooth()
+    batch = batch.replace(images=np.ascontiguousarray(batch.images[..., :channels]))
+    floats = batch.replace(images=batch.images.astype(np.float32))
+    difference = together(chain, floats).images - together(chain, batch).images
+    # Bytes are within one level of real arithmetic.
+    assert np.abs(difference).max() <= 1
+    assert together(chain, floats).images.dtype == np.float32
+
+
+def test_floats_behind_normalize_are_sampled_once(passes):
+    chain = [
+        Normalize(layout="NHWC"),
+        Rotate(20, fill=0.25),
+        Pad(3, fill=0.25),
+        FlipX(),
+        Affine(10, fill=0.25),
+    ]
+    batch = one_each(6)
+    out = together(chain, batch)
+    # Masks are sampled too, step by step.
+    assert passes.count("sample") - len(["Rotate", "Affine"]) == 1
+    assert np.isclose(out.images, 0.25).any()
+    bare = Batch({"images": batch.images}, seq=0)
+    assert np.array_equal(together(chain, bare).images, out.images)
+
+
+def test_a_fill_of_floats_stands_around_fits_and_warps():
+    for chain in (
+        [RandomCrop(60, fill=0.5), Stretch((40, 40))],
+        [RandomCrop(60, fill=0.5), Rotate(20, fill=0.5)],
+    ):
+        out = together(chain, smooth(dtype=np.float32)).images
+        assert out.dtype == np.float32
+        with pytest.raises(ArgumentError, match=r"fill is 0\.5, for images of uint8"):
+            together(chain, smooth())
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [CenterCrop((100, 130)), Stretch((40, 50))],
+        [FlipX(1), CenterCrop((90, 121), fill=7), FlipY(1), Resize(60)],
+        [Stretch((40, 50)), FlipX(), CenterCrop((41, 51), fill=3)],
+        [CenterCrop((100, 130), fill=5), Rotate(30)],
+        [RandomCrop((60, 60)), CenterCrop(70, fill=5), Zoom((1.2, 1.5))],
+        [FlipX(), CenterCrop(200), FlipY(), CenterCrop(71)],
+    ],
+    ids=repr,
+)
+def test_centres_of_smaller_images_have_the_bits_of_one_by_one(chain, dtype):
+    batch = smooth(dtype=dtype)
+    assert np.array_equal(together(chain, batch).images, apart(chain, batch).images)
 
 
 def test_what_was_cut_off_stays_so():

@@ -131,6 +131,32 @@ def test_boxes(tmp_path):
         assert batch.boxes.tolist() == [[0, 0, 25, 50], [0, 20, 5, 40]][: offsets[-1]]
 
 
+def test_the_fit_shows_all_boxes_unless_another_is_given(tmp_path):
+    """As VOCReader and LevelDBImageReader do."""
+    path = tmp_path / "wide.jpg"
+    path.write_bytes(jpeg_bytes(photograph(100, 300)))
+    at_ends = [[(0, 0, 40, 100), (260, 0, 300, 100)]]
+
+    def read(**options):
+        return ListReader([path], None, 1, (60, 60), epochs=1, **options)
+
+    assert isinstance(read(boxes=at_ends).fit, Letterbox)
+    assert only_batch(read(boxes=at_ends)).boxes.tolist() == [[0, 20, 8, 40], [52, 20, 60, 40]]
+    assert only_batch(read(boxes=at_ends, fit=CenterFit())).boxes.shape == (0, 4)
+    # Without boxes nothing is lost but a margin, and margins would be class 0 of a mask.
+    assert isinstance(read().fit, CenterFit)
+    assert isinstance(read(masks=[tmp_path / "mask.png"]).fit, CenterFit)
+
+
+@pytest.mark.parametrize("box", [(30, 20, 8, 9), (3, 20, 8, 9), (30, 2, 38, 1)])
+def test_boxes_of_width_and_height_are_noticed(paths, box):
+    message = (
+        r"boxes\[1\] is .*expected x0, y0, x1, y1 with the smaller first; if these are x, y, width, height"
+    )
+    with pytest.raises(ArgumentError, match=message):
+        ListReader(paths[:2], None, 2, (8, 8), boxes=[[(0, 0, 5, 5)], [(1, 1, 9, 9), box]])
+
+
 def test_no_boxes_at_all(paths):
     batch = only_batch(ListReader(paths, [[]] * 12, 12, (8, 8), boxes=[[]] * 12, epochs=1))
     assert batch.boxes.shape == (0, 4) and batch.labels.tolist() == [] and batch.labels.dtype == np.int64

@@ -151,10 +151,33 @@ def test_crops_reach_into_their_padding(padding, fill):
     for n in range(300):
         y, x = windows.tops[n] + top, windows.lefts[n] + left
         assert np.array_equal(out[n], canvas[n, y : y + 5, x : x + 6])
-    y, x = canvas.shape[1] - 5, canvas.shape[2] - 6
-    centre = canvas[:, y // 2 : y // 2 + 5, x // 2 : x // 2 + 6]
+    y, x = round((canvas.shape[1] - 5) / 2), round((canvas.shape[2] - 6) / 2)
+    centre = canvas[:, y : y + 5, x : x + 6]
     assert np.array_equal(apply(CenterCrop((5, 6), padding, fill), images), centre)
     assert np.array_equal(apply(crop.deterministic(), images), centre)
+
+
+def centre_cropped(images, size, fill):
+    """By the formulas of torchvision.transforms.v2.functional.center_crop."""
+    (height, width), (rows, columns) = size, images.shape[1:3]
+    if height > rows or width > columns:
+        left, right = ((width - columns) // 2, (width - columns + 1) // 2) if width > columns else (0, 0)
+        top, bottom = ((height - rows) // 2, (height - rows + 1) // 2) if height > rows else (0, 0)
+        padded = np.full((len(images), rows + top + bottom, columns + left + right, 3), fill, images.dtype)
+        padded[:, top : top + rows, left : left + columns] = images
+        images, (rows, columns) = padded, padded.shape[1:3]
+    # Python rounds halves to even numbers.
+    top, left = round((rows - height) / 2.0), round((columns - width) / 2.0)
+    return images[:, top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_centre_is_where_torchvision_has_it(dtype):
+    images = random((2, 12, 9, 3), dtype, 5)
+    for height in range(1, 18):
+        for width in range(1, 15):
+            out = apply(CenterCrop((height, width), fill=7), images)
+            assert np.array_equal(out, centre_cropped(images, (height, width), 7)), (height, width)
 
 
 def test_crops_of_the_whole_image_are_copies():
@@ -395,7 +418,7 @@ def test_wrong_arguments_are_named(build, named):
             np.zeros((2, 4, 9, 3), np.uint8),
             r"RandomCrop: size is \(5, 5\), but the images are \(4, 9\); expected",
         ),
-        (CenterCrop(9, 1), np.zeros((2, 7, 4, 3), np.uint8), r"the images are \(9, 6\) with their padding"),
+        (RandomCrop(9, 1), np.zeros((2, 7, 4, 3), np.uint8), r"the images are \(9, 6\) with their padding"),
         (
             Pad(1, fill=(1, 2)),
             np.zeros((2, 4, 9, 3), np.uint8),

@@ -107,6 +107,30 @@ def test_affine_composes_as_torchvision_does():
     assert np.allclose(inverse(drawn(step, 3, 60, 100))[:, :2], expected, rtol=0, atol=1e-12)
 
 
+def test_signs_are_what_the_documents_say():
+    """Of a point right of the centre and one above it: as torchvision 0.29; albumentations turns the other way."""
+    right, above = (100.0, 50.5), (70.5, 20.0)
+
+    def ends(step):
+        matrix = drawn(step, 1, 101, 141)[0]
+        return [tuple(np.round(moved(matrix, *point), 1).tolist()) for point in (right, above)]
+
+    assert ends(Affine((20, 20))) == [(98.2, 60.6), (80.9, 21.8)]
+    assert ends(Rotate((20, 20))) == [(98.2, 40.4), (60.1, 21.8)]
+    assert ends(Affine(shear=(20, 20, 0, 0))) == [right, (81.6, 20.0)]
+    assert ends(Affine(shear=(0, 0, 20, 20))) == [(100.0, 39.8), above]
+    # Sheared first, then turned.
+    assert ends(Affine((25, 25), shear=(20, 20, 10, 10))) == [(99.4, 58.3), (94.3, 25.8)]
+
+
+def test_the_edge_of_a_warp_is_hard():
+    white = np.full((1, 101, 141, 1), 255, np.uint8)
+    step = Rotate((20, 20))
+    out = step.apply_images(white, step.choose(rng(1), white.shape))
+    assert set(np.unique(out).tolist()) == {0, 255}
+    assert 0.85 < (out == 255).mean() < 0.88
+
+
 def test_affine_draws_from_its_ranges():
     matrices = drawn(Affine(0, translate=(0.1, 0.3)), 500, 60, 100)
     assert np.array_equal(matrices[:, :2, :2], np.broadcast_to(np.eye(2), (500, 2, 2)))

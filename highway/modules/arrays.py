@@ -43,7 +43,8 @@ class ArrayReader(OrderedSource):
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     fields : mapping of str to array (N, ...) or path, optional
-        What else the batches hold, in this order, behind `images` and `labels`; handed out as it is.
+        What else the batches hold, in this order, behind `images` and `labels`; handed out as it is. `Augmentations`
+        have an argument `fields` too, which says how those with something for each pixel go with the images.
     keys : sequence of str, optional
         What every sample is called.
     shuffle : bool
@@ -168,7 +169,8 @@ class ArrayReader(OrderedSource):
         """
         # Rows that are not in one piece are copied first.
         shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
-        self._windows = Windows.behind(steps, seed, self._arrays, shape)
+        rows = {name: array.shape[1:] for name, array in self._arrays.items()}
+        self._windows = Windows.behind(steps, seed, rows, shape)
         return self._windows.count
 
     def load(self, task: Task) -> Batch:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from highway.arguments import flag, whole
-from highway.batch import Batch
+from highway.batch import Batch, is_field_name
 from highway.engine import Module, Stage
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, FieldError
 from highway.modules.finish import Finishing
+from highway.transforms.along import GO_ALONG, Along
 from highway.transforms.compose import checked
 from highway.transforms.runs import Steps
 from highway.transforms.transform import Transform, looks_planar
@@ -44,6 +45,12 @@ class Augmentations(Stage):
         Nothing random, for validation: every transform is replaced by its deterministic form, or left out.
     mask_fill : int
         0 to 255: what masks show where there is nothing of an image. 255 is "void" in PASCAL VOC.
+    fields : mapping of str to {"image", "mask", None}, optional
+        How further fields and extras, (N, H, W), (N, H, W, C) or (N, C, H, W) with the images' height and width, go
+        with the images through transforms that move pixels. "mask": each pixel is that of the nearest one, of any
+        dtype, or `mask_fill`. "image": resampled and filled as the images, uint8 or float32; other transforms do
+        nothing to it. None: it stays. A batch that has such a field without being named here is refused by transforms
+        that move pixels.
     seed : int
         0 to 2**64 - 1.
     workers : int, optional
@@ -60,6 +67,8 @@ class Augmentations(Stage):
     ----------
     transforms : tuple of Transform
         As they were given.
+    fields : dict of str to str or None
+        As given.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class Augmentations(Stage):
         *,
         deterministic: bool = False,
         mask_fill: int = 0,
+        fields: Mapping[str, str | None] | None = None,
         seed: int = 0,
         workers: int | None = None,
         queue_size: int = 4,
@@ -77,6 +87,8 @@ class Augmentations(Stage):
         self.deterministic = flag(self.name, "deterministic", deterministic)
         self.seed = whole("Augmentations", "seed", seed, 0, 2**64 - 1)
         self.mask_fill = whole("Augmentations", "mask_fill", mask_fill, 0, 255)
+        self.fields = _checked_fields(fields)
+        self._along = Along(self.mask_fill, self.fields)
         self._row = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
@@ -87,7 +99,8 @@ class Augmentations(Stage):
     def __repr__(self) -> str:
         return (
             f"Augmentations([{', '.join(map(repr, self.transforms))}], deterministic={self.deterministic}, "
-            f"{f'mask_fill={self.mask_fill}, ' if self.mask_fill else ''}seed={self.seed})"
+            f"{f'mask_fill={self.mask_fill}, ' if self.mask_fill else ''}"
+            f"{f'fields={self.fields}, ' if self.fields else ''}seed={self.seed})"
         )
 
     @property
@@ -99,7 +112,8 @@ class Augmentations(Stage):
         """Leave the first steps to a reader that can do them while it writes the images."""
         super().follow(before)
         reader: object = before
-        if isinstance(reader, Finishing):
+        # Fields are moved here, by what is drawn for the images here.
+        if isinstance(reader, Finishing) and not self.fields:
             self._done_before = reader.finish_with(self._row, self.seed)
             self._steps = Steps(self._row, "Augmentations", self._done_before)
         shape = None if before is None else before.image_shape
@@ -118,10 +132,17 @@ class Augmentations(Stage):
         ArgumentError
             Images are bytes that look like (N, C, H, W).
         FieldError
-            The batch has no images.
+            The batch has no images, or none of the name of one of `fields`.
         ContractError
-            A transform returned something else than as many images.
+            A transform returned something else than as many images; or what belongs to the images, such as masks,
+            does not have the form that it should have, or cannot go with them.
         """
+        for name in self.fields:
+            if name not in batch:
+                raise FieldError(
+                    f"{self.name}: fields has {name!r}; expected names of fields or extras of the batch, which has "
+                    f"{', '.join((*batch.fields, *batch.extras))}"
+                )
         images = batch.fields.get("images")
         if (
             images is not None
@@ -134,6 +155,24 @@ class Augmentations(Stage):
                 "(N, H, W, C): images.transpose(0, 2, 3, 1)"
             )
         first = batch.applied - self._steps.positions_done
-        result = self._steps.apply(batch, self.seed, first, self.input_handed_over, self.mask_fill)
+        result = self._steps.apply(batch, self.seed, first, self.input_handed_over, self._along)
         applied = first + self._steps.positions
         return result if result.applied == applied else result.replace(applied=applied)
+
+
+def _checked_fields(fields: object) -> dict[str, str | None]:
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping):
+        raise ArgumentError(f"Augmentations: fields is {fields!r}; expected kinds by names of fields")
+    for name, kind in fields.items():
+        if not is_field_name(name) or name in ("images", *GO_ALONG):
+            raise ArgumentError(
+                f"Augmentations: fields has {name!r}; expected names of fields other than images, "
+                f"{', '.join(GO_ALONG)}, which say what they are"
+            )
+        if kind not in ("image", "mask", None):
+            raise ArgumentError(
+                f"Augmentations: fields[{name!r}] is {kind!r}; expected 'image', 'mask' or None"
+            )
+    return dict(fields)

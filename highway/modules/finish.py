@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from highway._core import jpeg
 from highway._core.spans import Spans, normalize_windows, place_windows
 from highway.batch import empty
+from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
+from highway.transforms.along import GO_ALONG, is_spatial
 from highway.transforms.fit import Fit
 from highway.transforms.flip import FlipX, FlipY
-from highway.transforms.transform import Transform, looks_planar
+from highway.transforms.transform import Transform, keeps, looks_planar
 from highway.transforms.values import Values
-from highway.transforms.view import GO_ALONG, Moving, View, is_moving, keeps, unchanged
+from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import Warp
 
 __all__ = ["Finish", "Finishing", "Windows"]
@@ -41,6 +43,24 @@ def _is_flip(step: Transform) -> bool:
 def _is_window(step: Transform) -> bool:
     """Whether it shows a window of each image, all of it inside."""
     return isinstance(step, Moving) and is_moving(step) and step.stays_inside and step.positions == 1
+
+
+def _window_within(shape: tuple[int, int, int]) -> Callable[[Transform], bool]:
+    """What tells of steps in a row whether they show windows that are inside of images of shape (H, W, C)."""
+    seen: tuple[int, int, int] | None = shape
+
+    def takes(step: Transform) -> bool:
+        nonlocal seen
+        if seen is None or not _is_window(step) or cast(Moving, step).reaches_out(*seen[:2]):
+            return False
+        try:
+            seen = step.out_shape(seen)
+        except ArgumentError:
+            # What does not fit is left to raise where it stands.
+            return False
+        return True
+
+    return takes
 
 
 def _is_resampled(steps: Sequence[Transform | None]) -> bool:
@@ -165,6 +185,8 @@ class Windows:
     ----------
     steps, seed
         As `Finish` says.
+    shape : (int, int, int)
+        H, W and C of the images.
 
     Attributes
     ----------
@@ -172,8 +194,10 @@ class Windows:
         How many of the steps are done here: flips and crops from the first step on, and a Normalize behind them.
     """
 
-    def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
-        first = _First(steps, _is_window)
+    def __init__(
+        self, steps: Sequence[Transform | None] = (), seed: int = 0, shape: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        first = _First(steps, _window_within(shape))
         self.count = first.count
         self.takes = first.fits
         self._seed = seed
@@ -185,7 +209,7 @@ class Windows:
         cls,
         steps: Sequence[Transform | None],
         seed: int,
-        names: Collection[str],
+        rows: Mapping[str, tuple[int, ...]],
         shape: tuple[int, int, int] | None,
     ) -> Windows:
         """Those that a source of images of `shape` takes over; none where it cannot, as with a shape of None.
@@ -194,21 +218,22 @@ class Windows:
         ----------
         steps, seed
             As `Windows` says.
-        names : collection of str
-            Of all that its batches have: what belongs to the images would have to go with them.
+        rows : mapping of str to tuple of int
+            What its batches have, and of which shape for one sample: what belongs to the images would have to go with
+            them.
         shape : (int, int, int) or None
             H, W and C of the images.
         """
-        windows = cls(steps, seed)
         # What looks wrong is left to raise where it stands.
         if (
             shape is None
             or looks_planar(shape)
-            or any(name in names for name in GO_ALONG)
-            or not windows.takes(shape[2])
+            or any(name in rows for name in GO_ALONG)
+            or any(is_spatial(row, shape[:2]) for name, row in rows.items() if name != "images")
         ):
             return cls()
-        return windows
+        windows = cls(steps, seed, shape)
+        return windows if windows.takes(shape[2]) else cls()
 
     def view(
         self, epoch: int, indices: NDArray[np.int64], position: int, shape: tuple[int, int, int]

@@ -419,6 +419,9 @@ class LevelDBSource(OrderedSource):
         int
             How many of the steps are done here.
         """
-        names = self._fields or {column.name for column in self._store.schema.columns}
-        self._windows = Windows.behind(steps, seed, names, self.image_shape)
+        columns = self._store.schema.columns
+        rows = {
+            column.name: column.shape for column in columns if column.name in (self._fields or {column.name})
+        }
+        self._windows = Windows.behind(steps, seed, rows, self.image_shape)
         return self._windows.count

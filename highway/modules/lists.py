@@ -18,7 +18,7 @@ from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
 from highway.modules.samples import Files
-from highway.transforms.fit import CenterFit, Fit
+from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 __all__ = ["ListReader"]
 
@@ -64,8 +64,10 @@ class ListReader(ImageReader):
         (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
         to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
         `Batch.boxes_in_picture`.
-    fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, \
-    queue_size
+    fit : Fit, optional
+        Which window of a picture becomes the image; by default ``Letterbox()`` where there are `boxes`, which shows all
+        of them, else ``CenterFit()``.
+    shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
         As `ImageFileReader` says.
 
     Raises
@@ -158,7 +160,7 @@ class ListReader(ImageReader):
             ),
             batch_size,
             shape,
-            fit=CenterFit() if fit is None else fit,
+            fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
             shuffle=shuffle,
             seed=seed,
             epochs=epochs,
@@ -320,6 +322,7 @@ def _box_table(number_: int, boxes: Any) -> NDArray[np.float32]:
         raise ArgumentError(f"ListReader: boxes[{number_}] is {boxes!r}; expected finite numbers, (n, 4)")
     if (table[:, :2] > table[:, 2:]).any():
         raise ArgumentError(
-            f"ListReader: boxes[{number_}] is {boxes!r}; expected x0, y0, x1, y1 with the smaller first"
+            f"ListReader: boxes[{number_}] is {boxes!r}; expected x0, y0, x1, y1 with the smaller first; if these are "
+            "x, y, width, height, add the first two to the last two"
         )
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from highway.arguments import number, numbers, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
-from highway.transforms.mix import CutMix, Mixup
+from highway.transforms.along import Along
+from highway.transforms.mix import Mixing
 from highway.transforms.runs import Several, Steps
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
@@ -26,11 +27,24 @@ _WORK = ("apply_images", "apply_boxes", "apply_masks", "apply_keypoints", "apply
 
 
 class _Composed(Several):
-    """Branches of transforms in a row, and for each of them the samples that go through it."""
+    """Branches of transforms in a row, and for each of them the samples that go through it.
+
+    A branch that mixes takes the whole batch, of which the samples are kept that are to go through it: so what each
+    is mixed with is the next one of the batch, whichever branch that goes through.
+    """
+
+    # Whether no sample goes through more than one branch, and whether all go through all.
+    _at_most_one: ClassVar[bool] = True
+    _all_through: ClassVar[bool] = False
 
     def __init__(self, branches: Sequence[Sequence[Transform]], always: bool = False) -> None:
         if not always:
             _refuse_numbers(type(self).__name__, branches)
+        self._mixing: list[Mixing] = []
+        if not self._all_through:
+            self._mixing = list(itertools.chain.from_iterable(map(_mixing, branches)))
+            _check_classes(type(self).__name__, self._mixing)
+        self._mixes = [bool(_mixing(branch)) for branch in branches]
         self._branches = [Steps(branch, type(self).__name__) for branch in branches]
         self._firsts = np.cumsum([1, *(branch.positions for branch in self._branches)]).tolist()
 
@@ -70,17 +84,23 @@ class _Composed(Several):
         """Which samples go through which branch, in order, bool (N, branches)."""
         raise NotImplementedError
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        """Whether a transform inside does so."""
+        return any(self._mixes)
+
+    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
         """Take each sample through its branches, one branch after the other."""
+        if self._mixing:
+            batch = self._with_parts(batch)
         chosen = self.choose(SampleRandom(seed, batch.epoch, batch.indices, first))
-        one_each = (chosen.sum(axis=1) <= 1).all()
-        if one_each:
-            return self._split(batch, chosen, seed, first, ours, mask_fill)
+        if self._at_most_one or (not self.mixes and (chosen.sum(axis=1) <= 1).all()):
+            return self._split(batch, chosen, seed, first, ours, along)
         for k in range(len(self._branches)):
             only = np.zeros_like(chosen)
             only[:, k] = chosen[:, k]
             before = batch
-            batch = self._split(batch, only, seed, first, ours, mask_fill)
+            batch = self._split(batch, only, seed, first, ours, along)
             ours = self.hands_over and (ours or batch["images"] is not before["images"])
         return batch
 
@@ -91,17 +111,22 @@ class _Composed(Several):
         seed: int,
         first: int,
         ours: bool,
-        mask_fill: int,
+        along: Along,
     ) -> Batch:
         """Take each sample through the one branch that is chosen for it, if there is one."""
         parts = []
         rest = ~chosen.any(axis=1)
-        for branch, position, taken in zip(self._branches, self._firsts, chosen.T, strict=False):
+        for branch, position, mixes, taken in zip(
+            self._branches, self._firsts, self._mixes, chosen.T, strict=False
+        ):
             if taken.all():
-                return branch.apply(batch, seed, first + position, ours, mask_fill)
+                return branch.apply(batch, seed, first + position, ours, along)
             if taken.any():
                 rows = np.flatnonzero(taken)
-                part = branch.apply(batch.take(rows), seed, first + position, True, mask_fill)
+                if mixes:
+                    part = branch.apply(batch, seed, first + position, False, along).take(rows)
+                else:
+                    part = branch.apply(batch.take(rows), seed, first + position, True, along)
                 parts.append((rows, part))
         if not parts:
             return batch
@@ -109,6 +134,14 @@ class _Composed(Several):
             rows = np.flatnonzero(rest)
             parts.append((rows, batch.take(rows)))
         return self._joined(batch, parts)
+
+    def _with_parts(self, batch: Batch) -> Batch:
+        """Labels that are parts of classes, float32 (N, classes), of all samples, whatever they go through."""
+        for transform in self._mixing:
+            transform.check(batch)
+        # All make the same of them.
+        labels = self._mixing[0].parts(batch["labels"]).astype(np.float32, copy=False)
+        return batch.replace(labels=labels)
 
     def _joined(self, batch: Batch, parts: list[tuple[NDArray[np.intp], Batch]]) -> Batch:
         """The parts of a batch, with their rows in it, as one batch again."""
@@ -150,6 +183,8 @@ class Sequential(_Composed):
     ----------
     transforms : sequence of Transform
     """
+
+    _all_through = True
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = checked("Sequential", transforms)
@@ -199,6 +234,10 @@ class RandomApply(_Composed):
 
 class OneOf(_Composed):
     """One of several transforms, for each sample its own.
+
+    Also of `Mixup` and `CutMix`: a sample is mixed with the next one of its batch, whatever that goes through, and the
+    labels of all samples become float32 (N, classes), one-hot where nothing is mixed. So it is in `RandomApply` and
+    `SomeOf` too.
 
     Deterministic form: nothing, where that is so for each of them; else there is none.
 
@@ -255,6 +294,8 @@ class SomeOf(_Composed):
         How many; of a pair, from the first to the second, all equally likely.
     """
 
+    _at_most_one = False
+
     def __init__(self, transforms: Sequence[Transform], n: int | tuple[int, int] = 2) -> None:
         self.transforms = _some("SomeOf", transforms)
         self.n = n
@@ -276,15 +317,37 @@ class SomeOf(_Composed):
 
 
 def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None:
-    """ArgumentError where a transform would give only some of the samples another dtype, of images or of labels."""
+    """ArgumentError where a transform would make real numbers of only some of the images."""
     for transform in itertools.chain.from_iterable(branches):
-        if isinstance(transform, (Values, Mixup, CutMix)):
+        if isinstance(transform, Values):
             raise ArgumentError(
-                f"{owner}: {transform!r} changes the dtype of images or labels, and would do so for some of the "
-                "samples; expected it outside, for all (Mixup and CutMix have a p of their own)"
+                f"{owner}: {transform!r} changes the dtype of images, and would do so for some of the samples; "
+                "expected it outside, for all"
             )
         if isinstance(transform, _Composed):
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]
+
+
+def _mixing(transforms: Sequence[Transform | None]) -> list[Mixing]:
+    """Those that mix samples, also inside of others."""
+    found = []
+    for transform in transforms:
+        if isinstance(transform, Mixing):
+            found.append(transform)
+        elif isinstance(transform, _Composed):
+            for branch in transform._branches:
+                found += _mixing(branch.transforms)
+    return found
+
+
+def _check_classes(owner: str, mixing: Sequence[Mixing]) -> None:
+    """ArgumentError where transforms would make labels of different lengths."""
+    counts = {transform.num_classes for transform in mixing} - {None}
+    if len(counts) > 1:
+        raise ArgumentError(
+            f"{owner}: num_classes of {' and '.join(map(repr, mixing))} differ; expected the same, since all samples "
+            "of a batch have labels of one length"
+        )
 
 
 def _left(transforms: Sequence[Transform]) -> Sequential | None:

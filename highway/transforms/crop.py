@@ -71,14 +71,13 @@ class _Window(Moving):
         """Without a border a window is within the image."""
         return not any(self._margins)
 
-    @property
-    def channels(self) -> int:
-        """As many as `fill` has numbers."""
-        return len(numbers(type(self).__name__, "fill", self.fill))
-
     def look(self, view: View, params: Windows) -> View | None:
         """The windows of what is seen."""
         return view.window(*params, self._pixel(view.shape[3], np.dtype(np.uint8)))
+
+    def moved(self, view: View, params: Windows) -> View | None:
+        """The windows of what is seen, whatever the border holds."""
+        return view.window(*params, np.zeros(view.shape[3], np.uint8))
 
     def _pixel(self, channels: int, dtype: np.dtype[Any]) -> NDArray[np.uint8]:
         """The fill as the bytes of one pixel."""
@@ -146,14 +145,18 @@ class RandomCrop(_Crop):
 
 
 class CenterCrop(_Crop):
-    """The window in the centre; of margins that cannot be equal, the top or left one is a pixel smaller.
+    """The window in the centre, as torchvision's ``v2.CenterCrop``.
+
+    Top and left margins are half of what is cut off; a half pixel is rounded to the even number, so of 1, 3, 5 and 7
+    rows 0, 2, 2 and 4 are cut off at the top. Smaller images get a border of `fill`, whose odd pixel is at the right
+    and below.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     size : int or (int, int)
-        Height and width in pixels; one number for a square. Images with their padding are at least as large.
+        Height and width in pixels; one number for a square.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
         and bottom); or (left, top, right, bottom).
@@ -170,9 +173,15 @@ class CenterCrop(_Crop):
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
         """Places of the windows; nothing about them is random."""
-        rows, columns = self._room(shape[1], shape[2])
-        left, top = self._margins[:2]
-        return Windows(np.full(shape[0], rows // 2 - top), np.full(shape[0], columns // 2 - left), *self.size)
+        left, top, right, bottom = self._margins
+        first_row = _centred(shape[1] + top + bottom, self.size[0]) - top
+        first_column = _centred(shape[2] + left + right, self.size[1]) - left
+        return Windows(np.full(shape[0], first_row), np.full(shape[0], first_column), *self.size)
+
+    def reaches_out(self, height: int, width: int) -> bool:
+        """Whether images of this size, with their padding, are smaller than the window."""
+        left, top, right, bottom = self._margins
+        return height + top + bottom < self.size[0] or width + left + right < self.size[1]
 
     def deterministic(self) -> CenterCrop:
         """The transform itself."""
@@ -246,6 +255,12 @@ class Slice(_Window):
     def deterministic(self) -> Slice:
         """The transform itself."""
         return self
+
+
+def _centred(length: int, size: int) -> int:
+    """Where a window in the centre begins; below 0 where it is longer than the image."""
+    room = length - size
+    return round(room / 2) if room >= 0 else -(-room // 2)
 
 
 def _margins(owner: str, padding: object) -> tuple[int, int, int, int]:

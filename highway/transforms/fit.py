@@ -209,6 +209,10 @@ class Fit(Transform):
         """Resample the windows: uint8 or float32 (N, H, W, C) to (N, *size, C)."""
         return self.resampled(images, params, np.zeros((len(images), 2), np.bool_))
 
+    def apply_pictures(self, pictures: NDArray[Any], params: Placement) -> NDArray[Any]:
+        """Resample the windows, as of images."""
+        return self.resampled(pictures, params, np.zeros((len(pictures), 2), np.bool_))
+
     def resampled(
         self,
         images: NDArray[Any],
@@ -375,6 +379,9 @@ class Resize(Stretch):
 
 class Letterbox(Fit):
     """The whole picture at its own aspect ratio, as large as fits, centred on a filled output.
+
+    Of odd margins the one at the left or top is a pixel smaller, as in ultralytics' ``LetterBox`` and
+    ``PIL.ImageOps.pad``.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from highway._core import warp
 from highway.batch import empty
 
-__all__ = ["Geometry", "inside", "inverse", "product"]
+__all__ = ["Geometry", "as_bytes", "inside", "inverse", "product"]
 
 
 class Geometry(NamedTuple):
@@ -100,22 +101,65 @@ class Geometry(NamedTuple):
 
         Parameters
         ----------
-        masks : uint8 (N, H, W)
+        masks : (N, H, W) or (N, H, W, C)
+            Of any dtype that can hold `fill`.
         fill : int
             Where there is nothing of the image.
 
         Returns
         -------
-        uint8 (N, height, width)
+        as masks, (N, height, width) or (N, height, width, C)
         """
-        count = len(masks)
-        out = empty((count, self.height, self.width, 1), masks.dtype)
+        source, pixel = as_bytes(masks, fill)
+        out = self._sampled(source, warp.NEAREST, pixel)
+        return out.view(masks.dtype).reshape(*out.shape[:3], *masks.shape[3:])
+
+    def pictures(
+        self, pictures: NDArray[Any], interpolation: int = warp.BILINEAR, fill: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Pictures, moved.
+
+        Parameters
+        ----------
+        pictures : uint8 or float32 (N, H, W, C)
+        interpolation : int
+            `warp.NEAREST` or `warp.BILINEAR`.
+        fill : as pictures, (C,), optional
+            Where there is nothing of the picture; by default 0.
+
+        Returns
+        -------
+        as pictures, (N, height, width, C)
+        """
+        pixel = np.zeros(pictures.shape[3], pictures.dtype) if fill is None else fill
+        return self._sampled(np.ascontiguousarray(pictures), interpolation, pixel)
+
+    def _sampled(self, source: NDArray[Any], interpolation: int, pixel: NDArray[Any]) -> NDArray[Any]:
+        count, channels = len(source), source.shape[3]
+        out = empty((count, self.height, self.width, channels), source.dtype)
         bounds = np.zeros((count, 0, 3)) if self.targets is None else inside(self.targets)
-        filling = np.full(1, fill, masks.dtype)
-        warp.sample(
-            np.ascontiguousarray(masks)[..., None], inverse(self.matrices), bounds, filling, warp.NEAREST, out
-        )
-        return out[..., 0]
+        warp.sample(source, inverse(self.matrices), bounds, pixel, interpolation, out)
+        return out
+
+
+def as_bytes(masks: NDArray[Any], fill: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Masks of any dtype as the kernels take pixels that they only move.
+
+    Parameters
+    ----------
+    masks : (N, H, W) or (N, H, W, C)
+    fill : int
+
+    Returns
+    -------
+    source : uint8 (N, H, W, B)
+        B bytes a pixel.
+    pixel : uint8 (B,)
+        One that is filled.
+    """
+    channels = math.prod(masks.shape[3:])
+    source = np.ascontiguousarray(masks).reshape(*masks.shape[:3], channels)
+    return source.view(np.uint8), np.full(channels, fill, masks.dtype).view(np.uint8)
 
 
 def inside(rectangles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms.transform import Transform, is_planar, pixels
 
-__all__ = ["CutMix", "Mixup"]
+__all__ = ["CutMix", "Mixing", "Mixup"]
 
 _STEPS = 4096
 """Of the table by which the Beta distribution is inverted."""
@@ -36,8 +36,11 @@ class Mixed(NamedTuple):
     boxes: NDArray[np.int64] | None
 
 
-class _Mixing(Transform):
+class Mixing(Transform):
+    """Each image is mixed with the next one of its batch, the last with the first, and so are their labels."""
+
     hands_over = True
+    mixes = True
 
     def __init__(self, alpha: float, num_classes: int | None, p: float) -> None:
         name = type(self).__name__
@@ -48,6 +51,22 @@ class _Mixing(Transform):
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Mixed:
         """Choose the parts."""
+        images = batch["images"]
+        self.check(batch)
+        uniform = rng.uniform()
+        own = np.interp(np.minimum(uniform, 1 - uniform) * 2, *self._half)
+        own = np.where(uniform < 0.5, own, 1 - own)
+        own[~rng.bernoulli(self.p)] = 1.0
+        return self._placed(rng, own, images)
+
+    def check(self, batch: Batch) -> None:
+        """Raise where the samples of a batch cannot be mixed.
+
+        Raises
+        ------
+        ArgumentError
+            There is more than images with one label each, or labels are no parts of classes and cannot be made so.
+        """
         name = type(self).__name__
         images, labels = batch["images"], batch["labels"]
         if images.ndim != 4:
@@ -69,11 +88,6 @@ class _Mixing(Transform):
                 f"{name}: labels are numbers of classes; expected num_classes, to make parts of them, or a reader "
                 "with labels='one_hot'"
             )
-        uniform = rng.uniform()
-        own = np.interp(np.minimum(uniform, 1 - uniform) * 2, *self._half)
-        own = np.where(uniform < 0.5, own, 1 - own)
-        own[~rng.bernoulli(self.p)] = 1.0
-        return self._placed(rng, own, images)
 
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
         raise NotImplementedError
@@ -99,20 +113,36 @@ class _Mixing(Transform):
         ArgumentError
             A label is none of `num_classes`.
         """
-        if labels.ndim == 1:
-            assert self.num_classes is not None
-            if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
-                raise ArgumentError(
-                    f"{type(self).__name__}: labels run from {labels.min()} to {labels.max()}; expected 0 to "
-                    f"{self.num_classes - 1} (num_classes)"
-                )
-            labels = self._one_hot(labels, self.num_classes)
+        labels = self.parts(labels)
         own = params.own.astype(np.float32)[:, None]
         mixed: NDArray[Any] = labels * own + np.roll(labels, -1, axis=0) * (1 - own)
         return mixed.astype(np.float32, copy=False)
 
-    def _one_hot(self, labels: NDArray[Any], num_classes: int) -> NDArray[np.float32]:
-        found = np.zeros((len(labels), num_classes), np.float32)
+    def parts(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Labels of images that are not mixed: numbers of classes as one-hot float32, others as they are.
+
+        Parameters
+        ----------
+        labels : int64 (N,) or float (N, K)
+
+        Returns
+        -------
+        float (N, K)
+
+        Raises
+        ------
+        ArgumentError
+            A label is none of `num_classes`.
+        """
+        if labels.ndim != 1:
+            return labels
+        assert self.num_classes is not None
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise ArgumentError(
+                f"{type(self).__name__}: labels run from {labels.min()} to {labels.max()}; expected 0 to "
+                f"{self.num_classes - 1} (num_classes)"
+            )
+        found = np.zeros((len(labels), self.num_classes), np.float32)
         found[np.arange(len(labels)), labels] = 1
         return found
 
@@ -120,7 +150,7 @@ class _Mixing(Transform):
         """Nothing is mixed."""
 
 
-class Mixup(_Mixing):
+class Mixup(Mixing):
     """The weighted mean of each image and the next one of its batch, and of their labels.
 
     Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
@@ -143,6 +173,7 @@ class Mixup(_Mixing):
     -----
     As torchvision's ``v2.MixUp``, where the whole batch has one part. H. Zhang et al., "mixup: beyond empirical risk
     minimization", ICLR 2018. Batches with boxes, masks or keypoints are refused.
+    ``OneOf([CutMix(...), Mixup(...)])`` is torchvision's ``RandomChoice`` of them, where each sample chooses.
     """
 
     def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
@@ -171,7 +202,7 @@ class Mixup(_Mixing):
         return out
 
 
-class CutMix(_Mixing):
+class CutMix(Mixing):
     """A rectangle of each image is replaced by that of the next one of its batch, and their labels by the areas.
 
     Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.

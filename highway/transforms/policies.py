@@ -169,8 +169,17 @@ class Policy(Transform):
         """Round by round."""
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
-                masks = Geometry(drawn.matrices, *masks.shape[1:]).masks(masks, fill)
+                masks = Geometry(drawn.matrices, *masks.shape[1:3]).masks(masks, fill)
         return masks
+
+    def apply_pictures(self, pictures: NDArray[Any], params: list[Drawn]) -> NDArray[Any]:
+        """Round by round: moved as the images, their colours as they are."""
+        fill = filling(self, self.fill, pictures.shape[3], pictures.dtype)
+        for drawn in params:
+            if (drawn.matrices != np.eye(3)).any():
+                geometry = Geometry(drawn.matrices, *pictures.shape[1:3])
+                pictures = geometry.pictures(pictures, INTERPOLATIONS[self.interpolation], fill)
+        return pictures
 
     def geometry(self, params: list[Drawn], shape: tuple[int, int, int]) -> Geometry:
         """Where the pixels go, through all rounds; what was pushed out in between is not told."""

@@ -22,12 +22,12 @@ from highway.batch import Batch
 from highway.errors import ArgumentError, ContractError
 from highway.randomness import SampleRandom
 from highway.transforms import colour
+from highway.transforms.along import Along
 from highway.transforms.crop import filling
 from highway.transforms.fit import Fit, Placement
-from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
-from highway.transforms.view import GO_ALONG, Moving, View, is_moving, keeps, unchanged
+from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import INTERPOLATIONS, Course, Warp
 
 __all__ = ["Step", "Steps"]
@@ -113,7 +113,7 @@ class Steps:
                     f"{values.layout}; expected uint8 (N, H, W, C): put it before"
                 )
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
+    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
         """Take a batch through all of them.
 
         Parameters
@@ -123,8 +123,8 @@ class Steps:
             Of the random numbers, and the position of the first transform.
         ours : bool
             Whether the arrays of the batch may be written into.
-        mask_fill : int
-            What masks show where there is nothing of an image.
+        along : Along
+            How what belongs to the images goes with them.
 
         Returns
         -------
@@ -150,10 +150,10 @@ class Steps:
 
         images = batch["images"]
         for run in self._runs:
-            if len(run.steps) > 1 and images.dtype == np.uint8 and images.ndim == 4:
+            if len(run.steps) > 1 and run.fits(images):
                 drawn, result = run.together(images, draws, self._naming, ours)
                 for step, params, shape in drawn:
-                    batch = _annotated(batch, step.transform, params, shape, mask_fill)
+                    batch = along.annotated(batch, step.transform, params, shape)
                 ours = all(step.transform.hands_over for step in run.steps)
                 if result is not images:
                     batch = batch.replace(images=result)
@@ -161,16 +161,16 @@ class Steps:
                 continue
             for step in run.steps:
                 with self._naming(step.number):
-                    batch, ours = self._alone(step, batch, seed, first, draws, ours, mask_fill)
+                    batch, ours = self._alone(step, batch, seed, first, draws, ours, along)
                 images = batch["images"]
         return batch
 
     def _alone(
-        self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, ours: bool, mask_fill: int
+        self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, ours: bool, along: Along
     ) -> tuple[Batch, bool]:
         transform, images = step.transform, batch["images"]
         if isinstance(transform, Several):
-            result = transform.apply(batch, seed, first + step.position, ours, mask_fill)
+            result = transform.apply(batch, seed, first + step.position, ours, along)
             # Nothing may have been chosen: then the images are what they were, and whose they were.
             return result, transform.hands_over and (ours or result["images"] is not images)
         params = None
@@ -181,10 +181,10 @@ class Steps:
         else:
             made = transform.apply_images(images, params)
         self._check(step.number, made, len(images))
-        _refuse_new_size(batch, transform, images, made)
+        along.refuse_new_size(batch, transform, made)
         # A step that returns its input may have kept it.
         ours = transform.hands_over and (ours or made is not images)
-        batch = _annotated(batch, transform, params, images.shape, mask_fill)
+        batch = along.annotated(batch, transform, params, images.shape)
         return batch if made is images else batch.replace(images=made), ours
 
     @contextmanager
@@ -215,120 +215,15 @@ class Steps:
 class Several(Transform):
     """A transform with others inside, that takes whole batches through them."""
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
+    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
         """As `Steps.apply`; `first` is the position of this transform."""
         raise NotImplementedError
-
-
-def _annotated(
-    batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...], mask_fill: int
-) -> Batch:
-    """What belongs to the images, transformed as they are; `shape` is that of the images before."""
-    if not any(name in batch for name in GO_ALONG) and keeps(transform, Transform, "apply_labels"):
-        return batch
-    changed: dict[str, Any] = {}
-    if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
-        _refuse_loose_boxes(batch, transform, params, shape)
-    offsets, size = batch.offsets, (shape[0], shape[1], shape[2]) if len(shape) > 2 else None
-    _check_kinds(batch)
-    if "masks" in batch and size is not None:
-        changed["masks"] = _or_same(batch, "masks", transform.apply_masks(batch["masks"], params, mask_fill))
-    if "keypoints" in batch and size is not None:
-        owners = _owners(batch, "keypoints")
-        points = transform.apply_keypoints(batch["keypoints"], owners, params, size)
-        changed["keypoints"] = _or_same(batch, "keypoints", points)
-    if "labels" in batch and "labels" not in batch.ragged:
-        changed["labels"] = _or_same(batch, "labels", transform.apply_labels(batch["labels"], params))
-    changed = {name: array for name, array in changed.items() if array is not None}
-    if "placement" in batch and size is not None:
-        geometry = _told_geometry(transform, params, size)
-        if geometry is not None:
-            changed["placement"] = product(geometry.matrices, batch["placement"])
-    if "boxes" in batch.ragged and size is not None:
-        owners = _owners(batch, "boxes")
-        boxes, kept = transform.apply_boxes(batch["boxes"], owners, params, size)
-        if kept is not None and not kept.all():
-            changed["boxes"] = boxes[kept]
-            for name in batch.ragged - {"boxes"}:
-                changed[name] = changed.get(name, batch[name])[kept]
-            counts = np.bincount(owners[kept], minlength=batch.size)
-            offsets = np.concatenate(([0], np.cumsum(counts)))
-        elif boxes is not batch["boxes"]:
-            changed["boxes"] = boxes
-    return batch.replace(offsets=offsets, **changed) if changed else batch
-
-
-def _check_kinds(batch: Batch) -> None:
-    """What has a name that means something has the form that goes with it."""
-    if "masks" in batch and (batch["masks"].dtype != np.uint8 or batch["masks"].ndim != 3):
-        raise ContractError(
-            f"masks are {batch['masks'].dtype} of shape {batch['masks'].shape}; expected uint8 (N, H, W)"
-        )
-    if "keypoints" in batch and (
-        batch["keypoints"].dtype.kind != "f" or batch["keypoints"].shape[-1:] != (2,)
-    ):
-        raise ContractError(
-            f"keypoints are {batch['keypoints'].dtype} of shape {batch['keypoints'].shape}; expected float32 "
-            "(N, ..., 2): x and y alone, other numbers in a field of another name"
-        )
-    if "placement" in batch and (
-        batch["placement"].dtype != np.float64 or batch["placement"].shape != (batch.size, 3, 3)
-    ):
-        raise ContractError(
-            f"placement is {batch['placement'].dtype} of shape {batch['placement'].shape}; expected float64 (N, 3, 3)"
-        )
-
-
-def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]) -> Geometry | None:
-    """Where a transform says that pixels go; ContractError where it moves boxes or the like without saying so."""
-    methods = ("apply_boxes", "apply_masks", "apply_keypoints")
-    if type(transform).geometry is Transform.geometry:
-        for method in methods:
-            if getattr(type(transform), method) is not getattr(Transform, method):
-                raise ContractError(
-                    f"{transform!r} overrides {method}, and does not say where pixels go, as the batch's placement "
-                    f"needs; override {type(transform).__name__}.geometry, or use a reader without placement"
-                )
-    return transform.geometry(params, size)
-
-
-def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
-    """Boxes that are padded, or of no sample that is known, cannot go with the images."""
-    if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
-        raise ContractError(
-            f"{transform!r} moves pixels, and the boxes, of shape {batch['boxes'].shape}, have no offsets that say "
-            "which image each belongs to; put PadBoxes behind the Augmentations, or give the Batch offsets and ragged"
-        )
-
-
-def _refuse_new_size(batch: Batch, transform: Transform, before: NDArray[Any], after: NDArray[Any]) -> None:
-    """A transform that does not say where pixels go keeps the size of images that have boxes or the like."""
-    if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
-        return
-    for name in GO_ALONG:
-        methods = ["geometry"] if name == "placement" else ["geometry", f"apply_{name}"]
-        if name in batch and all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
-            raise ContractError(
-                f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what becomes of "
-                f"the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
-            )
 
 
 @lru_cache(maxsize=256)
 def _takes_out(apply_images: Callable[..., Any]) -> bool:
     """Whether a method has ``out``: one of a subclass's own may not."""
     return "out" in inspect.signature(apply_images).parameters
-
-
-def _or_same(batch: Batch, name: str, array: NDArray[Any]) -> NDArray[Any] | None:
-    return None if array is batch[name] else array
-
-
-def _owners(batch: Batch, name: str) -> NDArray[np.int64]:
-    samples = np.arange(batch.size)
-    if name not in batch.ragged or batch.offsets is None:
-        return samples
-    return np.repeat(samples, np.diff(batch.offsets))
 
 
 # Which steps go together
@@ -346,6 +241,10 @@ class _Run:
     def takes(self, step: Step) -> bool:
         """Whether the step can be added."""
         return False
+
+    def fits(self, images: NDArray[Any]) -> bool:
+        """Whether all can be applied to such images together; it depends on shape and dtype alone."""
+        return images.dtype == np.uint8 and images.ndim == 4
 
     def together(
         self, images: NDArray[np.uint8], draws: Draws, naming: Naming, ours: bool
@@ -396,8 +295,12 @@ class _Fitting(_Run):
         fit = next(one.transform for one in self.steps if isinstance(one.transform, Fit))
         return fit.covers and _stays_inside(step.transform)
 
+    def fits(self, images: NDArray[Any]) -> bool:
+        """Bytes, or float32 that are no planes; no window reaches beyond them."""
+        return _is_sampled(images) and _all_inside(self.steps, images.shape)
+
     def together(
-        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[Any], draws: Draws, naming: Naming, ours: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         view = View.whole(images.shape)
         drawn: Drawn = []
@@ -422,7 +325,9 @@ class _Fitting(_Run):
                 assert isinstance(transform, Moving), transform
                 params = transform.choose(draws(step.position), view.shape)
                 drawn.append((step, params, view.shape))
-                seen = transform.look(view, params)
+                if hasattr(transform, "fill"):
+                    filling(transform, transform.fill, view.shape[3], images.dtype)
+                seen = transform.moved(view, params)
                 assert seen is not None, "nothing reaches out"
                 view = seen
         assert placement is not None
@@ -481,8 +386,16 @@ class _Warping(_Run):
     def takes(self, step: Step) -> bool:
         return _goes_with(self._warp, step.transform)
 
+    def fits(self, images: NDArray[Any]) -> bool:
+        """Bytes, or float32 that are no planes; no window of another fill reaches beyond them."""
+        others = [step for step in self.steps if getattr(step.transform, "fill", None) != self._warp.fill]
+        return _is_sampled(images) and (
+            not any(_may_reach_out(step.transform) for step in others)
+            or _all_inside(self.steps, images.shape)
+        )
+
     def together(
-        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[Any], draws: Draws, naming: Naming, ours: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         shape = images.shape
         course = Course(len(images), *shape[1:3])
@@ -491,7 +404,8 @@ class _Warping(_Run):
             transform = step.transform
             with naming(step.number):
                 assert isinstance(transform, (Moving, Warp)), transform
-                transform.out_shape(shape[1:])
+                if hasattr(transform, "fill"):
+                    filling(transform, transform.fill, shape[3], images.dtype)
                 params = transform.choose(draws(step.position), shape)
                 geometry = transform.geometry(params, shape[:3])
             drawn.append((step, params, shape))
@@ -536,6 +450,36 @@ def _is_warp(transform: Transform) -> bool:
 
 def _is_pointwise(transform: Transform) -> bool:
     return isinstance(transform, colour.Pointwise) and unchanged(transform, colour.Pointwise)
+
+
+def _is_sampled(images: NDArray[Any]) -> bool:
+    """Whether fits and warps take such images: with more than 4 channels, floats are planes."""
+    return images.ndim == 4 and (
+        images.dtype == np.uint8 or (images.dtype == np.float32 and images.shape[3] <= 4)
+    )
+
+
+def _may_reach_out(transform: Transform) -> bool:
+    """Whether it depends on the size of images whether a transform shows more than there is of them."""
+    return type(transform).reaches_out is not Moving.reaches_out if isinstance(transform, Moving) else False
+
+
+def _all_inside(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
+    """Whether no window reaches beyond what there is of images of shape (N, H, W, C)."""
+    if not any(_may_reach_out(step.transform) for step in steps):
+        return True
+    sides: tuple[int, int, int] | None = (shape[1], shape[2], shape[3])
+    for step in steps:
+        if sides is None:
+            return False
+        if isinstance(step.transform, Moving) and step.transform.reaches_out(*sides[:2]):
+            return False
+        try:
+            sides = step.transform.out_shape(sides)
+        except ArgumentError:
+            # It is raised where the step is applied.
+            return False
+    return True
 
 
 def _stays_inside(transform: Transform) -> bool:

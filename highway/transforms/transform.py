@@ -13,7 +13,7 @@ from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
 from highway.transforms.geometry import Geometry
 
-__all__ = ["Transform", "is_planar", "looks_planar", "pixels", "way_to_pixels"]
+__all__ = ["Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
 
 
 class Transform:
@@ -35,6 +35,8 @@ class Transform:
     hands_over : bool
         What `apply_images` returns is what it was given or `out`, or else new and not kept by it, so that
         others may write into it.
+    mixes : bool
+        Samples get something of others of their batch.
 
     Examples
     --------
@@ -57,6 +59,7 @@ class Transform:
     in_place: ClassVar[bool] = False
     hands_over: ClassVar[bool] = False
     takes: ClassVar[str] = "any"
+    mixes: ClassVar[bool] = False
     min_visible: float = 0.0
 
     @property
@@ -157,6 +160,7 @@ class Transform:
         Parameters
         ----------
         masks : uint8 (N, H, W)
+            Or a further field of the kind "mask": of any dtype, (N, H, W, C).
         params : object
             What `draw` returned.
         fill : int
@@ -164,11 +168,29 @@ class Transform:
 
         Returns
         -------
-        uint8 (N, H', W')
+        as masks, (N, H', W') or (N, H', W', C)
         """
-        count, height, width = masks.shape
+        count, height, width = masks.shape[:3]
         geometry = self.geometry(params, (count, height, width))
         return masks if geometry is None else geometry.masks(masks, fill)
+
+    def apply_pictures(self, pictures: NDArray[Any], params: Any) -> NDArray[Any]:
+        """Transform a further field of the kind "image": by default as `geometry` says, bilinear, 0 beyond it.
+
+        Parameters
+        ----------
+        pictures : uint8 or float32 (N, H, W, C)
+            As high and wide as the images.
+        params : object
+            What `draw` returned.
+
+        Returns
+        -------
+        as pictures, (N, H', W', C)
+        """
+        count, height, width = pictures.shape[:3]
+        geometry = self.geometry(params, (count, height, width))
+        return pictures if geometry is None else geometry.pictures(pictures)
 
     def apply_keypoints(
         self, points: NDArray[Any], owners: NDArray[np.int64], params: Any, shape: tuple[int, int, int]
@@ -223,6 +245,12 @@ class Transform:
                     continue
                 parts.append(f"{parameter.name}={getattr(self, parameter.name)!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def keeps(step: Transform, family: type[Transform], *methods: str) -> bool:
+    """Whether a transform has these methods of its family, and no subclass or object replaces them."""
+    its = vars(step)
+    return all(getattr(type(step), name) is getattr(family, name) and name not in its for name in methods)
 
 
 def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:

@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from highway._core import geometry
 from highway.batch import Batch, empty
 from highway.randomness import SampleRandom
-from highway.transforms.geometry import Geometry
-from highway.transforms.transform import Transform, pixels
+from highway.transforms.geometry import Geometry, as_bytes
+from highway.transforms.transform import Transform, keeps, pixels
 
-__all__ = ["GO_ALONG", "Moving", "View", "is_moving", "keeps", "unchanged"]
-
-GO_ALONG = ("boxes", "masks", "keypoints", "placement")
-"""What a batch may have that goes with its images wherever transforms move them."""
+__all__ = ["Moving", "View", "is_moving", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -176,18 +173,22 @@ class Moving(Transform):
 
     def geometry(self, params: Any, shape: tuple[int, int, int]) -> Geometry:
         """Where the pixels go."""
-        view = self.look(View.whole((*shape, self.channels)), params)
+        view = self.moved(View.whole((*shape, 1)), params)
         assert view is not None, "a whole image has all windows"
         return Geometry(view.matrices, view.height, view.width)
 
     def apply_masks(self, masks: NDArray[Any], params: Any, fill: int) -> NDArray[Any]:
-        """What is seen of the masks, uint8 (N, h, w)."""
-        view = self.look(View.whole((*masks.shape, self.channels)), params)
+        """What is seen of the masks, (N, h, w) or (N, h, w, C)."""
+        source, pixel = as_bytes(masks, fill)
+        view = self.moved(View.whole(source.shape), params)
         assert view is not None, "a whole image has all windows"
-        one = replace(
-            view, images=(*masks.shape, 1), fill=None if view.fill is None else np.full(1, fill, np.uint8)
-        )
-        return one.copied(masks[..., None], self)[..., 0]
+        if view.fill is not None:
+            view = replace(view, fill=pixel)
+        return view.copied(source).view(masks.dtype).reshape(*view.shape[:3], *masks.shape[3:])
+
+    def apply_pictures(self, pictures: NDArray[Any], params: Any) -> NDArray[Any]:
+        """What is seen of the pictures."""
+        return self.apply_images(pictures, params)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
         """Shape of what images of this shape become."""
@@ -200,13 +201,12 @@ class Moving(Transform):
 
     @property
     def stays_inside(self) -> bool:
-        """Whether nothing but pixels of the image is shown, whatever is drawn."""
+        """Whether nothing but pixels of the image is shown, whatever is drawn, unless `reaches_out` says so."""
         raise NotImplementedError
 
-    @property
-    def channels(self) -> int:
-        """Channels that images may have, where the transform fits some only; else 1."""
-        return 1
+    def reaches_out(self, height: int, width: int) -> bool:
+        """Whether a transform that stays inside otherwise shows more than there is of images of this size."""
+        return False
 
     def look(self, view: View, params: Any) -> View | None:
         """What this transform makes of what is seen; None where no single view is that.
@@ -220,6 +220,10 @@ class Moving(Transform):
         """
         raise NotImplementedError
 
+    def moved(self, view: View, params: Any) -> View | None:
+        """As `look`, where only the places of pixels are wanted: the border may hold anything."""
+        return self.look(view, params)
+
 
 def is_moving(step: Transform) -> bool:
     """Whether `look` tells all that a transform does: a subclass may have replaced what it draws or applies."""
@@ -231,9 +235,3 @@ def is_moving(step: Transform) -> bool:
 def unchanged(step: Transform, family: type[Transform]) -> bool:
     """Whether a transform draws and applies what its family does."""
     return keeps(step, family, "draw", "apply_images")
-
-
-def keeps(step: Transform, family: type[Transform], *methods: str) -> bool:
-    """Whether a transform has these methods of its family, and no subclass or object replaces them."""
-    its = vars(step)
-    return all(getattr(type(step), name) is getattr(family, name) and name not in its for name in methods)

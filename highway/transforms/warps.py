@@ -152,6 +152,10 @@ class Warp(Transform):
             filling(self, self.fill, images.shape[3], images.dtype),
         )
 
+    def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
+        """Transform pictures as images."""
+        return Warp.apply_images(self, pictures, params)
+
     def deterministic(self) -> None:
         """Everything stays."""
 
@@ -309,11 +313,13 @@ class Affine(Warp):
     degrees : float or (float, float)
         Range of the angles, clockwise; a number d is (-d, d).
     translate : (float, float), optional
-        Moves along x and y, at most by these parts of width and height, 0 to 1, in whole pixels.
+        Moves along x and y, at most by these parts of width and height, 0 to 1, in whole pixels, all equally likely:
+        torchvision halves the chance of the two at the ends.
     scale : (float, float), optional
         Range of the factors, above 0.
     shear : float, (float, float) or (float, float, float, float), optional
-        Ranges of the angles in degrees, -89 to 89: along x, a number s being (-s, s), and then along y.
+        Ranges of the angles in degrees, -89 to 89: along x, a number s being (-s, s), and then along y. Above 0,
+        along x what is above the centre goes to the right, along y what is right of it goes up.
     p : float
         0 to 1: the probability that a sample is transformed, each on its own.
     interpolation : {"bilinear", "nearest"}
@@ -353,17 +359,18 @@ class Affine(Warp):
         """Shears, zooms, turns and moves."""
         angles = rng.uniform(*self._degrees)
         x, y = self._translate[0] * width, self._translate[1] * height
-        moves_x, moves_y = np.rint(rng.uniform(-x, x)), np.rint(rng.uniform(-y, y))
+        moves_x, moves_y = _whole_moves(rng, -x, x), _whole_moves(rng, -y, y)
         scales = rng.uniform(*self._scale)
         shears_x, shears_y = rng.uniform(*self._shear_x), rng.uniform(*self._shear_y)
         return _about_centre(angles, moves_x, moves_y, scales, shears_x, shears_y, height, width)
 
 
 class Perspective(Warp):
-    """Move each corner inwards, by a random number of pixels along x and y.
+    """Move each corner inwards, by random numbers of whole pixels along x and y, all equally likely.
 
-    Corners that are no longer those of a convex quadrilateral, which happens above two thirds, move half as
-    far.
+    They are drawn for the top left, top right, bottom right and bottom left corner of the image, for each along x and
+    then along y. Corners that are no longer those of a convex quadrilateral, which happens above two thirds, move half
+    as far.
 
     Deterministic form: nothing.
 
@@ -419,7 +426,7 @@ class Shift(Warp):
     ----------
     x, y : float or (float, float)
         Ranges of the moves to the right and down, in parts of width and height, -1 to 1; a number a is
-        (-a, a).
+        (-a, a). Both ends are in the range; where it has no whole number of pixels, it is the nearest to its middle.
     p : float
         0 to 1: the probability that a sample is moved, each on its own.
     fill : float or tuple of float
@@ -450,8 +457,8 @@ class Shift(Warp):
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
         """Moves."""
         matrices = _identities(len(rng))
-        matrices[:, 0, 2] = np.rint(rng.uniform(self._x[0] * width, self._x[1] * width))
-        matrices[:, 1, 2] = np.rint(rng.uniform(self._y[0] * height, self._y[1] * height))
+        matrices[:, 0, 2] = _whole_moves(rng, self._x[0] * width, self._x[1] * width)
+        matrices[:, 1, 2] = _whole_moves(rng, self._y[0] * height, self._y[1] * height)
         return matrices
 
 
@@ -575,6 +582,10 @@ class Transpose(Transform):
         height, width = (shape[2], shape[1]) if params.any() else shape[1:]
         return Geometry(matrices, height, width)
 
+    def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.bool_]) -> NDArray[Any]:
+        """Transpose pictures as images."""
+        return Transpose.apply_images(self, pictures, params)
+
     def deterministic(self) -> Transpose | None:
         """The transform itself if nothing about it is random, or else nothing."""
         return self if self.p == 1 else None
@@ -589,6 +600,17 @@ class Transpose(Transform):
 
 def _identities(count: int) -> NDArray[np.float64]:
     return np.tile(np.eye(3), (count, 1, 1))
+
+
+def _whole_moves(rng: SampleRandom, low: float, high: float) -> NDArray[np.float64]:
+    """Whole numbers from `low` to `high`, all equally likely; where there is none, the nearest to their middle.
+
+    A part of a side is rounded: 0.29 * 100 is a little below 29, and means 29.
+    """
+    least, most = math.ceil(low - 1e-6), math.floor(high + 1e-6)
+    if least > most:
+        least = most = round((low + high) / 2)
+    return rng.integers(least, most + 1).astype(np.float64)
 
 
 def _about_centre(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from highway.batch import Batch
 from highway.errors import ArgumentError, ContractError, MissingPackageError
 from highway.randomness import SampleRandom
+from highway.transforms.along import Along, check_kinds
 from highway.transforms.runs import Several
 
 __all__ = ["Albumentations", "TorchVision"]
@@ -39,7 +40,7 @@ class _Wrapper(Several):
         """One sample, seeded by 32 bits."""
         raise NotImplementedError
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, mask_fill: int) -> Batch:
+    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
         """Take the samples through, one by one."""
         name = type(self).__name__
         images = batch["images"]
@@ -62,6 +63,13 @@ class _Wrapper(Several):
                 f"{name}: the batch has a placement, and where this moves pixels is not known; use our own transforms, "
                 "or a reader without placement"
             )
+        for field in along.tied(batch, images.shape[1:3]):
+            raise ArgumentError(
+                f"{name}: the field {field!r}, of shape {batch[field].shape}, has something for each pixel, and is not "
+                f'passed on; use our own transforms, or Augmentations(fields={{"{field}": None}}) '
+                "where it stays"
+            )
+        check_kinds(batch, images.shape)
         if not len(images):
             return batch
         seeds = SampleRandom(seed, batch.epoch, batch.indices, first).integers(0, 2**32)
@@ -121,12 +129,13 @@ class Albumentations(_Wrapper):
     Parameters
     ----------
     transform : albumentations.Compose
-        For boxes with ``bbox_params=A.BboxParams(format="pascal_voc")``.
+        Of albumentations or albumentationsx. For boxes with ``bbox_params=A.BboxParams("pascal_voc")``; `label_fields`
+        are not needed, since whatever belongs to a box follows it.
 
     Raises
     ------
     MissingPackageError
-        albumentations is not installed.
+        albumentations is not installed, or cannot be imported.
     ArgumentError
         The transform is no Compose; with the first batch, if there are boxes, and it is not made for boxes.
     """
@@ -134,10 +143,8 @@ class Albumentations(_Wrapper):
     def __init__(self, transform: Any) -> None:
         try:
             import albumentations
-        except ImportError:
-            raise MissingPackageError(
-                "Albumentations: albumentations is not installed: pip install albumentations"
-            ) from None
+        except ImportError as error:
+            raise _missing("Albumentations", "albumentations", error) from error
         if not isinstance(transform, albumentations.Compose):
             raise ArgumentError(
                 f"Albumentations: transform is {transform!r}; expected albumentations.Compose([...])"
@@ -156,20 +163,46 @@ class Albumentations(_Wrapper):
         if sample.mask is not None:
             arguments["mask"] = np.ascontiguousarray(sample.mask)
         if sample.boxes is not None:
-            boxes_of = compose.processors.get("bboxes")
-            if boxes_of is None or boxes_of.params.format != "pascal_voc":
-                raise ArgumentError(
-                    "Albumentations: the batch has boxes; expected "
-                    'Compose([...], bbox_params=A.BboxParams(format="pascal_voc"))'
-                )
             numbers = np.arange(len(sample.boxes), dtype=np.float32)
+            # What drops a box drops its number; where labels are asked for, numbers do as well.
             arguments["bboxes"] = np.concatenate((sample.boxes, numbers[:, None]), axis=1)
+            arguments |= dict.fromkeys(self._label_fields(compose), numbers)
         found = compose(**arguments)
         boxes, rows = None, sample.rows
         if sample.boxes is not None:
             moved = np.asarray(found["bboxes"], dtype=np.float32).reshape(-1, 5)
             boxes, rows = moved[:, :4], sample.rows[moved[:, 4].astype(np.int64)]
         return _Sample(found["image"], boxes, rows, found.get("mask"))
+
+    def _label_fields(self, compose: Any) -> Sequence[str]:
+        """Names of labels that the transform wants along with boxes.
+
+        Raises
+        ------
+        ArgumentError
+            It takes no boxes, or others than x0, y0, x1, y1 in pixels.
+        """
+        boxes_of = compose.processors.get("bboxes")
+        params = None if boxes_of is None else boxes_of.params
+        # albumentations calls it format, albumentationsx coord_format.
+        layout = getattr(params, "coord_format", None) or getattr(params, "format", None)
+        kind = getattr(params, "bbox_type", "hbb")
+        if params is None or layout != "pascal_voc" or kind != "hbb":
+            told = (
+                "none" if params is None else f"{layout!r}" + (f" of type {kind!r}" if kind != "hbb" else "")
+            )
+            raise ArgumentError(
+                f"Albumentations: the batch has boxes, and the Compose takes {told}; expected Compose([...], "
+                'bbox_params=A.BboxParams("pascal_voc"))'
+            )
+        return params.label_fields or ()
+
+
+def _missing(owner: str, package: str, error: ImportError) -> MissingPackageError:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package:
+        return MissingPackageError(f"{owner}: {package} is not installed: pip install {package}")
+    # Something that it needs is missing.
+    return MissingPackageError(f"{owner}: {package} cannot be imported: {' '.join(str(error).split())}")
 
 
 # Its random numbers are those of the whole process.
@@ -193,16 +226,14 @@ class TorchVision(_Wrapper):
     Raises
     ------
     MissingPackageError
-        torchvision is not installed.
+        torchvision is not installed, or cannot be imported.
     """
 
     def __init__(self, transform: Callable[..., Any]) -> None:
         try:
             import torchvision.tv_tensors  # noqa: F401
-        except ImportError:
-            raise MissingPackageError(
-                "TorchVision: torchvision is not installed: pip install torchvision"
-            ) from None
+        except ImportError as error:
+            raise _missing("TorchVision", "torchvision", error) from error
         super().__init__(transform)
         if isinstance(transform, type):
             raise ArgumentError(

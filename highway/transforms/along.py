@@ -1,0 +1,325 @@
+"""What belongs to the images of a batch - boxes, masks, keypoints, further fields - goes where their pixels go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.batch import Batch
+from highway.errors import ContractError
+from highway.transforms.geometry import Geometry, product
+from highway.transforms.transform import Transform, is_planar, keeps
+from highway.transforms.values import Values
+
+__all__ = ["GO_ALONG", "Along", "is_spatial"]
+
+GO_ALONG = ("boxes", "masks", "keypoints", "placement")
+"""What a batch may have that goes with its images wherever transforms move them."""
+
+_METHODS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints")
+"""A transform that overrides one of these moves pixels."""
+
+
+@dataclass(frozen=True)
+class Along:
+    """How what belongs to the images goes with them.
+
+    Attributes
+    ----------
+    mask_fill : int
+        What masks show where there is nothing of an image.
+    kinds : mapping of str to {"image", "mask", None}
+        How further fields go along; None for those that stay.
+    """
+
+    mask_fill: int = 0
+    kinds: Mapping[str, str | None] = field(default_factory=dict)
+
+    def annotated(self, batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> Batch:
+        """The batch with all that belongs to its images transformed as they are.
+
+        Parameters
+        ----------
+        batch : Batch
+        transform : Transform
+        params : object
+            What it drew.
+        shape : tuple of int
+            Of the images before.
+
+        Raises
+        ------
+        ContractError
+            Something does not have the form that its name stands for, or cannot go with the images.
+        """
+        further = self._further(batch)
+        if (
+            not further
+            and not any(name in batch for name in GO_ALONG)
+            and keeps(transform, Transform, "apply_labels")
+        ):
+            return batch
+        changed: dict[str, Any] = {}
+        if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
+            _refuse_loose_boxes(batch, transform, params, shape)
+        offsets, size = batch.offsets, (shape[0], shape[1], shape[2]) if len(shape) > 2 else None
+        check_kinds(batch, shape)
+        if "masks" in batch and size is not None:
+            changed["masks"] = self._masks(batch["masks"], transform, params)
+        if "keypoints" in batch and size is not None:
+            owners = _owners(batch, "keypoints")
+            changed["keypoints"] = transform.apply_keypoints(batch["keypoints"], owners, params, size)
+        if "labels" in batch and "labels" not in batch.ragged:
+            changed["labels"] = transform.apply_labels(batch["labels"], params)
+        if further and size is not None:
+            self._refuse_mixture(batch, transform)
+            if _moves(transform):
+                for name in further:
+                    changed[name] = self._moved(batch, name, transform, params, size)
+        changed = {name: array for name, array in changed.items() if array is not batch[name]}
+        if "placement" in batch and size is not None:
+            geometry = _told_geometry(transform, params, size)
+            if geometry is not None:
+                changed["placement"] = product(geometry.matrices, batch["placement"])
+        if "boxes" in batch.ragged and size is not None:
+            owners = _owners(batch, "boxes")
+            boxes, kept = transform.apply_boxes(batch["boxes"], owners, params, size)
+            if kept is not None and not kept.all():
+                changed["boxes"] = boxes[kept]
+                for name in batch.ragged - {"boxes"}:
+                    changed[name] = changed.get(name, batch[name])[kept]
+                counts = np.bincount(owners[kept], minlength=batch.size)
+                offsets = np.concatenate(([0], np.cumsum(counts)))
+            elif boxes is not batch["boxes"]:
+                changed["boxes"] = boxes
+        return batch.replace(offsets=offsets, **changed) if changed else batch
+
+    def tied(self, batch: Batch, sides: tuple[int, ...]) -> list[str]:
+        """Further fields that have something for each pixel of images of (H, W), and are not said to stay."""
+        return [
+            name
+            for name in self._further(batch)
+            if is_spatial(batch[name].shape[1:], sides) and self.kinds.get(name, "unknown") is not None
+        ]
+
+    def refuse_new_size(self, batch: Batch, transform: Transform, after: NDArray[Any]) -> None:
+        """A transform that does not say where pixels go keeps the size of images that have something along.
+
+        Raises
+        ------
+        ContractError
+            It has made images of another size.
+        """
+        before = batch["images"]
+        if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
+            return
+        lost = [(name, ["geometry", f"apply_{name}"]) for name in GO_ALONG if name in batch]
+        lost += [(name, ["geometry"]) for name in self.tied(batch, _sides(before))]
+        for name, methods in lost:
+            if name == "placement":
+                methods = ["geometry"]
+            if all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
+                raise ContractError(
+                    f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what "
+                    f"becomes of the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
+                )
+
+    def _masks(self, masks: NDArray[Any], transform: Transform, params: Any) -> NDArray[Any]:
+        made: object = transform.apply_masks(masks, params, self.mask_fill)
+        if isinstance(made, np.ndarray) and made.ndim == 3 and len(made) == len(masks):
+            return made
+        found = _told(made) if isinstance(made, np.ndarray) else f"a {type(made).__name__}"
+        raise ContractError(
+            f"{transform!r}: apply_masks returned {found} for {len(masks)} masks; expected a numpy array of as many, "
+            "uint8 (N, H, W)"
+        )
+
+    def _refuse_mixture(self, batch: Batch, transform: Transform) -> None:
+        if transform.mixes:
+            for name in self.tied(batch, _sides(batch["images"])):
+                raise ContractError(
+                    f"{transform!r}: the field {name!r}, {_told(batch[name])}, has something for each pixel, of which "
+                    f'there is no mixture; expected images with one label each, or Augmentations(fields={{"{name}": '
+                    "None}}) where it stays"
+                )
+
+    def _moved(
+        self, batch: Batch, name: str, transform: Transform, params: Any, size: tuple[int, int, int]
+    ) -> NDArray[Any]:
+        """A further field, moved with the images where it is one that goes with them."""
+        array, sides = batch[name], size[1:]
+        if name in self.kinds and self.kinds[name] is None:
+            return array
+        if name not in self.kinds:
+            if is_spatial(array.shape[1:], sides):
+                raise ContractError(
+                    f"{transform!r} moves pixels, and how the field {name!r}, {_told(array)}, goes with them is not "
+                    f'known; expected Augmentations(fields={{"{name}": "mask"}}) (each pixel from the nearest one), '
+                    '"image" (resampled as the images), or None (it stays)'
+                )
+            return array
+        kind = self.kinds[name]
+        if name in batch.ragged or len(array) != size[0] or not is_spatial(array.shape[1:], sides):
+            raise ContractError(
+                f"fields says that {name!r} is of the kind {kind!r}, but it is {_told(array)}, for images of {size[0]} "
+                f"x {sides[0]} x {sides[1]} pixels; expected (N, H, W), (N, H, W, C) or (N, C, H, W) of that size, one "
+                "for each sample"
+            )
+        last = array.shape[1:3] == sides
+        pictures = array if last else array.transpose(0, 2, 3, 1)
+        rest = pictures.shape[3:]
+        pictures = pictures.reshape(*size, math.prod(rest))
+        if kind == "mask":
+            moved = transform.apply_masks(pictures, params, self._filling(name, array.dtype))
+        else:
+            if pictures.dtype not in (np.uint8, np.float32) or (
+                pictures.dtype == np.float32 and pictures.shape[3] > 4
+            ):
+                raise ContractError(
+                    f"fields says that {name!r} is an image, but it is {_told(array)}; expected uint8, or float32 with "
+                    'at most 4 channels: "mask" takes any'
+                )
+            moved = transform.apply_pictures(pictures, params)
+        moved = moved.reshape(*moved.shape[:3], *rest)
+        return moved if last else np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
+
+    def _further(self, batch: Batch) -> list[str]:
+        """Names of what may have something for each pixel, and no name that says what it is."""
+        return [
+            name
+            for arrays in (batch.fields, batch.extras)
+            for name, array in arrays.items()
+            if (array.ndim > 2 or name in self.kinds) and name != "images" and name not in GO_ALONG
+        ]
+
+    def _filling(self, name: str, dtype: np.dtype[Any]) -> int:
+        if dtype.kind not in "biufc" or (
+            dtype.kind in "biu"
+            and not 0 <= self.mask_fill <= (1 if dtype.kind == "b" else np.iinfo(dtype).max)
+        ):
+            raise ContractError(
+                f"mask_fill is {self.mask_fill}, which the field {name!r}, of {dtype}, cannot hold; expected numbers, "
+                "and a mask_fill that is one of them"
+            )
+        return self.mask_fill
+
+
+def is_spatial(shape: tuple[int, ...], sides: tuple[int, ...]) -> bool:
+    """Whether what one sample has, of this shape, has something for each pixel of images of (H, W).
+
+    That is (H, W), (H, W, ...) or (C, H, W).
+    """
+    return len(shape) > 1 and (shape[:2] == sides or (len(shape) == 3 and shape[1:] == sides))
+
+
+def check_kinds(batch: Batch, shape: tuple[int, ...]) -> None:
+    """What has a name that means something has the form that goes with it.
+
+    Parameters
+    ----------
+    batch : Batch
+    shape : tuple of int
+        Of the images.
+
+    Raises
+    ------
+    ContractError
+        Something has another.
+    """
+    if "boxes" in batch.ragged:
+        _check_boxes(batch)
+    if "masks" in batch:
+        masks = batch["masks"]
+        if masks.dtype != np.uint8 or masks.ndim != 3:
+            raise ContractError(f"masks are {_told(masks)}; expected uint8 (N, H, W)")
+        if "masks" in batch.ragged:
+            raise ContractError(
+                f"masks are ragged, {_told(masks)}, one for each box; expected uint8 (N, H, W), one for each sample: "
+                "make one mask of those of a sample, or leave them out before the Augmentations"
+            )
+        if len(shape) == 4 and masks.shape != shape[:3]:
+            raise ContractError(
+                f"masks are {_told(masks)}, for images of shape {shape}; expected a mask for each image, as high and "
+                f"as wide: {shape[:3]}"
+            )
+    if "keypoints" in batch:
+        points = batch["keypoints"]
+        if points.dtype.kind != "f" or points.shape[-1:] != (2,):
+            raise ContractError(
+                f"keypoints are {_told(points)}; expected float32 (N, ..., 2): x and y alone, other numbers in a field "
+                "of another name"
+            )
+        if "keypoints" not in batch.ragged and len(points) != batch.size:
+            raise ContractError(
+                f"keypoints are {_told(points)}, for {batch.size} samples; expected a row for each, or offsets and "
+                "ragged"
+            )
+    if "placement" in batch and (
+        batch["placement"].dtype != np.float64 or batch["placement"].shape != (batch.size, 3, 3)
+    ):
+        raise ContractError(f"placement is {_told(batch['placement'])}; expected float64 (N, 3, 3)")
+
+
+def _check_boxes(batch: Batch) -> None:
+    boxes = batch["boxes"]
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
+        raise ContractError(
+            f"boxes are {_told(boxes)}; expected float32 (total, 4): x0, y0, x1, y1 alone, other numbers in a field of "
+            "another name"
+        )
+    wrong = (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        assert batch.offsets is not None
+        sample = int(np.searchsorted(batch.offsets, row, side="right")) - 1
+        raise ContractError(
+            f"box {row - batch.offsets[sample]} of sample {sample}, {boxes[row].tolist()}, ends before it begins, as "
+            f"{int(wrong.sum())} of {len(boxes)} do; expected x0, y0, x1, y1 in pixels; these look like x, y, width, "
+            "height: add the first two to the last two"
+        )
+
+
+def _sides(images: NDArray[Any]) -> tuple[int, ...]:
+    return images.shape[2:4] if is_planar(images) else images.shape[1:3]
+
+
+def _moves(transform: Transform) -> bool:
+    return not keeps(transform, Transform, *_METHODS)
+
+
+def _told(array: NDArray[Any]) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]) -> Geometry | None:
+    """Where a transform says that pixels go; ContractError where it moves boxes or the like without saying so."""
+    methods = ("apply_boxes", "apply_masks", "apply_keypoints")
+    if type(transform).geometry is Transform.geometry:
+        for method in methods:
+            if getattr(type(transform), method) is not getattr(Transform, method):
+                raise ContractError(
+                    f"{transform!r} overrides {method}, and does not say where pixels go, as the batch's placement "
+                    f"needs; override {type(transform).__name__}.geometry, or use a reader without placement"
+                )
+    return transform.geometry(params, size)
+
+
+def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
+    """Boxes that are padded, or of no sample that is known, cannot go with the images."""
+    if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
+        raise ContractError(
+            f"{transform!r} moves pixels, and the boxes, of shape {batch['boxes'].shape}, have no offsets that say "
+            "which image each belongs to; put PadBoxes behind the Augmentations, or give the Batch offsets and ragged"
+        )
+
+
+def _owners(batch: Batch, name: str) -> NDArray[np.int64]:
+    samples = np.arange(batch.size)
+    if name not in batch.ragged or batch.offsets is None:
+        return samples
+    return np.repeat(samples, np.diff(batch.offsets))
