@@ -19,6 +19,7 @@ from highway.batch import Batch
 from highway.cli import main
 from highway.drawing import class_colour
 from highway.engine import Pipeline, Source
+from highway.errors import EndOfData
 
 COMMANDS = ["demo", "info", "bench", "preview", "serve", "work", "keygen", "store"]
 
@@ -74,7 +75,13 @@ def test_version(capsys):
         (["serve", "x", "--to", "ipc://a", "--shard", "2/2"], "0/2 and 1/2"),
         (["serve", "x", "--to", "ipc://a", "--shard", "1"], "R/W"),
         (["serve", "x", "--to", "ipc://a", "--shard", "x/2"], "whole number"),
-        (["serve", "x", "--to", "ipc://a", "--window", "4097"], "4096"),
+        (["serve", "x", "--to", "ipc://a", "--window", "1025"], "from 1 to 1024"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--window", "4096"], "from 1 to 1024"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--workers", "1025"], "from 1 to 1024"),
+        (["bench", "x", "--workers", "1025"], "from 1 to 1024"),
+        (["pack", "x", "y", "--encoding", "jpeg:8193"], "jpeg:SIDE (to 8192)"),
+        (["pack", "x", "y", "--encoding", "jpeg:9:101"], "QUALITY (to 100)"),
+        (["pack", "x", "y", "--encoding", "jpeg:0"], "jpeg:SIDE (to 8192)"),
         (["serve", "x", "--to", "ipc://a", "--insecure", "--secret-file", "s"], "not allowed"),
         (["work", "--to", "ipc://a"], "--from"),
         (["work", "--from", "ipc://a"], "--to"),
@@ -519,14 +526,13 @@ def test_run_counts_what_came():
     assert result.rate == 10 / result.seconds
 
 
-def test_run_of_nothing_has_no_rate():
+def test_run_of_nothing_is_told():
     class Nothing(Numbered):
         def load(self, task):
             return None
 
-    result = terminal.run_pipeline([Nothing(1)])
-    assert (result.images, result.batches, result.rate) == (0, 0, 0)
-    assert "Nothing was handed out" in str(result)
+    with pytest.raises(EndOfData, match="all 1 batches of epoch 0 were skipped"):
+        terminal.run_pipeline([Nothing(1)])
 
 
 def test_run_ends_in_time():
