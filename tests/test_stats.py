@@ -166,7 +166,7 @@ def test_advice_does_not_go_beyond_the_cores():
 
 
 def test_cores_that_are_all_in_use_are_named():
-    stats = pipeline(module("Reader", "source", 3, busy=29.0), module("Augment", busy=8.0))
+    stats = pipeline(module("Reader", "source", 3, busy=29.0), module("Augment", busy=9.0))
     assert stats.limiter == "Reader"
     assert (
         "As many are busy as there are cores, 4: only a cheaper Reader, or more cores, help; "

@@ -220,6 +220,11 @@ class StoreReader:
         found.errors |= errors
         return found
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def close(self) -> None:
         """End; threads that read are let finish what they are in."""
         with self._guard:
