@@ -58,6 +58,8 @@ class Pipeline:
 
     Notes
     -----
+    A Pipeline that cannot be made, whatever raises, leaves its modules as they were: they can be used again.
+
     What a module raises, in any of its threads, ends the pipeline, and every call of `dequeue` or `wait`
     raises that very exception from then on.
 

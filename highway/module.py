@@ -98,7 +98,8 @@ class Module:
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         """Called once, after `follow` and before any worker starts.
 
-        What is begun here ends with `interrupt`, which is called even if another module raises.
+        What is begun here ends with `interrupt`, which is called even if another module raises. The attributes of
+        the module are then those that it had before `follow`.
 
         Parameters
         ----------

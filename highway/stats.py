@@ -122,6 +122,8 @@ class MachineStats:
         Name of that module.
     duplicates, resent, deaths : int
         Batches that came to it twice; that it sent again; peers of it that fell silent.
+    skipped, replaced : int
+        Samples that its modules skipped, and those that are in the places of bad ones.
     age : float
         Seconds since it told this.
     """
@@ -139,6 +141,8 @@ class MachineStats:
     duplicates: int = 0
     resent: int = 0
     deaths: int = 0
+    skipped: int = 0
+    replaced: int = 0
     age: float = 0.0
 
 
@@ -185,7 +189,7 @@ class PipelineStats:
 
     @property
     def skipped_samples(self) -> int:
-        """Samples that some module skipped."""
+        """Samples that some module skipped; not on other machines, which tell of themselves."""
         return sum(module.skipped_samples for module in self.modules)
 
     @property
@@ -287,6 +291,8 @@ class PipelineStats:
                 "twice",
                 "again",
                 "lost",
+                "skipped",
+                "replaced",
             )
         ]
         rows += [
@@ -302,6 +308,8 @@ class PipelineStats:
                 str(machine.duplicates),
                 str(machine.resent),
                 str(machine.deaths),
+                str(machine.skipped),
+                str(machine.replaced),
             )
             for machine in self.machines
         ]
