@@ -565,7 +565,7 @@ class Pipeline:
         elif skipped:
             found = f"all {skipped} batches of {of} were skipped, see errors and stats()"
         else:
-            found = f"there are no batches from epoch {begin} on"
+            found = f"there are no batches from epoch {begin} on" if self._length else "there are no batches"
         return EndOfData(
             f"Pipeline.{what}: {found}. For more, make a new pipeline, with a larger epochs= of its source or "
             "epochs=None for data without end; load_state_dict() has it begin elsewhere"

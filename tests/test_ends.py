@@ -123,6 +123,25 @@ def test_who_iterated_while_others_took_the_rest_just_ends():
             iter(pipeline)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_batches_that_the_source_takes_back_do_not_count(kept):
+    class Careful(NumbersWithEpochs):
+        follows_delivery = True
+
+        def delivered(self, ticket):
+            return ticket < kept
+
+    for take in (list, lambda pipeline: list(pipeline.epoch())):
+        with Pipeline([Careful(3)]) as pipeline:
+            if kept:
+                assert len(take(pipeline)) == kept
+            for _ in range(2):
+                with pytest.raises(
+                    EndOfData, match=f"all batches were handed out, {kept}" if kept else "no batches"
+                ):
+                    take(pipeline)
+
+
 def test_a_thread_that_waits_while_the_data_ends():
     gate = threading.Event()
 

@@ -213,9 +213,10 @@ def test_epochs(machines, expected):
     assert_once([batch for epoch in found for batch in epoch], expected)
     for call in (list, lambda pipeline: list(pipeline.epoch()), Pipeline.dequeue):
         with pytest.raises(
-            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1"
+            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1. For"
         ):
             call(pipeline)
+    assert pipeline.stats().skipped_batches == 0
 
 
 def test_source_without_a_length_is_one_epoch(machines):
@@ -840,10 +841,14 @@ def test_at_most_once_loses_nothing_while_nothing_breaks(machines, expected):
     )
     found = told(pipeline.dequeue(timeout=LIMIT) for _ in range(EPOCHS * BATCHES))
     assert_once(found, expected)
-    with pytest.raises(EndOfData):
-        pipeline.dequeue(timeout=LIMIT)
+    for call in (list, lambda pipeline: list(pipeline.epoch()), Pipeline.dequeue):
+        with pytest.raises(
+            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1. For"
+        ):
+            call(pipeline)
     data.wait(LIMIT)
     assert pipeline.errors == []
+    assert pipeline.stats().skipped_batches == 0
     worker.drain(LIMIT)
 
 
