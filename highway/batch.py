@@ -155,7 +155,7 @@ class Batch:
         if self._indices is not None:
             other = f"there are {len(self._indices)} indices"
         elif self.offsets is not None:
-            other = f"there are {len(self.offsets)} offsets, which is one more than samples"
+            other = f"the offsets are those of {len(self.offsets) - 1} samples"
         else:
             first = next(other for other, array in self._with_rows() if other not in self.ragged)
             other = f"{'field' if first in self.fields else 'extra'} {first!r} has {self.size}"

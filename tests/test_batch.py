@@ -158,7 +158,7 @@ THREE = np.zeros(3)
         ({"fields": {"images": IMAGES, "boxes": BOXES}}, "'boxes' has 5 rows.*give offsets= and ragged="),
         (
             {"fields": {"images": IMAGES, "boxes": BOXES}, "offsets": [0, 5], "ragged": ["boxes"]},
-            "'images' has 2 rows, and there are 2 offsets, which is one more than samples",
+            "'images' has 2 rows, and the offsets are those of 1 samples",
         ),
         (
             {"fields": {"boxes": BOXES}, "indices": [1], "offsets": [0, 2, 5], "ragged": ["boxes"]},
