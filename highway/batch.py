@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.pool import empty
-from highway.errors import ArgumentError, FieldError
+from highway.errors import ArgumentError, FieldError, SampleIndexError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,7 +54,8 @@ class Batch:
     Raises
     ------
     ArgumentError
-        A field that is no ndarray, a name that cannot be used, or counts that disagree.
+        A field that is no ndarray, a name that cannot be used, or counts that disagree: every field and extra has a
+        row for each sample, unless it is ragged or has no dimensions; so have `indices` and `keys`.
 
     Attributes
     ----------
@@ -127,17 +128,47 @@ class Batch:
         self._indices = None if indices is None else _as_indices(indices)
         self.offsets = None if offsets is None else _as_offsets(offsets)
         self.keys = None if keys is None else list(keys)
-        if self.keys is not None and len(self.keys) != self.size:
-            raise ArgumentError(
-                f"Batch: {len(self.keys)} keys for {self.size} samples; every sample needs one"
-            )
         if self.extras and not self.extras.keys().isdisjoint(self.fields):
             raise ArgumentError(
                 f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra"
             )
         self.ragged = frozenset(ragged)
-        if self.ragged or self.offsets is not None:
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        """Refuse counts that disagree; the engine asks again, of what a module may have written into."""
+        size, ragged = self.size, self.ragged
+        for arrays in (self.fields, self.extras):
+            for name, array in arrays.items():
+                shape = array.shape
+                # An array without rows, as of a loss, is the whole batch's.
+                if shape and shape[0] != size and name not in ragged:
+                    raise self._disagreement(name, shape[0])
+        if self.keys is not None and len(self.keys) != size:
+            raise ArgumentError(f"Batch: {len(self.keys)} keys for {size} samples; every sample needs one")
+        if ragged or self.offsets is not None:
             self._check_ragged()
+
+    def _disagreement(self, name: str, rows: int) -> ArgumentError:
+        """What to raise for a field of so many rows."""
+        kind = "field" if name in self.fields else "extra"
+        if self._indices is not None:
+            other = f"there are {len(self._indices)} indices"
+        elif self.offsets is not None:
+            other = f"the offsets are those of {len(self.offsets) - 1} samples"
+        else:
+            first = next(other for other, array in self._with_rows() if other not in self.ragged)
+            other = f"{'field' if first in self.fields else 'extra'} {first!r} has {self.size}"
+        return ArgumentError(
+            f"Batch: {kind} {name!r} has {rows} rows, and {other}; expected a row for each sample (where samples have "
+            "different numbers of rows, as of boxes, give offsets= and ragged=)"
+        )
+
+    def _with_rows(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        for arrays in (self.fields, self.extras):
+            for name, array in arrays.items():
+                if array.ndim:
+                    yield name, array
 
     def _check_ragged(self) -> None:
         if self.offsets is None:
@@ -168,14 +199,15 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of samples: as many as there are indices, or else as offsets, or the length of the first field."""
+        """Number of samples: as many as indices, or else offsets tell, or rows in the first field that has some."""
         if self._indices is not None:
             return len(self._indices)
         if self.offsets is not None:
             return len(self.offsets) - 1
         for array in self.fields.values():
-            return len(array) if array.ndim else 0
-        return 0
+            if array.ndim:
+                return len(array)
+        return next((len(array) for _, array in self._with_rows()), 0)
 
     @property
     def nbytes(self) -> int:
@@ -189,12 +221,33 @@ class Batch:
         return total
 
     def rows_of(self, name: str, i: int) -> NDArray[Any]:
-        """What sample `i` has of a field: its rows of a ragged one, else its element."""
+        """What sample `i` has of a field: its rows of a ragged one, else its element.
+
+        Parameters
+        ----------
+        name : str
+        i : int
+            ``-size`` to ``size - 1``; -1 is the last sample.
+
+        Raises
+        ------
+        FieldError
+            The batch has no such field.
+        SampleIndexError
+            The batch has no such sample.
+        """
         array = self[name]
+        size = self.size
+        if not -size <= i < size:
+            raise SampleIndexError(
+                f"Batch: there is no sample {i}; expected a number from {-size} to {size - 1}, of {size} samples"
+                if size
+                else f"Batch: there is no sample {i}; the batch has none"
+            )
         if name not in self.ragged:
             return array[i]  # type: ignore[no-any-return]
         assert self.offsets is not None
-        i = range(self.size)[i]
+        i = i % size
         return array[self.offsets[i] : self.offsets[i + 1]]
 
     def boxes_of(self, i: int) -> NDArray[np.float32]:
@@ -204,6 +257,8 @@ class Batch:
         ------
         FieldError
             The batch has no boxes.
+        SampleIndexError
+            The batch has no such sample.
         """
         return self.rows_of("boxes", i)
 
@@ -229,6 +284,8 @@ class Batch:
             `boxes` are of another shape.
         FieldError
             The batch has no placement: its reader needs ``placement=True``.
+        SampleIndexError
+            The batch has no such sample.
         """
         if "placement" not in self or "picture_sizes" not in self:
             raise FieldError(
@@ -243,10 +300,11 @@ class Batch:
         # Of (x, y, 1), or a multiple of it where the image is a perspective of the picture.
         corners = np.ones((len(table), 4, 3))
         corners[:, :, :2] = table[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-        found = corners @ np.linalg.inv(self["placement"][i]).T
+        found = corners @ np.linalg.inv(self.rows_of("placement", i)).T
         points = found[:, :, :2] / found[:, :, 2:]
         ends = np.stack((points.min(axis=1), points.max(axis=1)), axis=1)
-        clipped: NDArray[np.float32] = np.clip(ends, 0, self["picture_sizes"][i][::-1]).astype(np.float32)
+        sizes = self.rows_of("picture_sizes", i)
+        clipped: NDArray[np.float32] = np.clip(ends, 0, sizes[::-1]).astype(np.float32)
         return clipped.reshape(-1, 4)
 
     def replace(
@@ -276,6 +334,11 @@ class Batch:
         Returns
         -------
         Batch
+
+        Raises
+        ------
+        ArgumentError
+            Counts disagree, as with those of what is kept.
         """
         kept_indices = self._indices if indices is None else indices
         kept_keys = self.keys if keys is None and indices is None else keys

@@ -16,6 +16,7 @@ from highway.arguments import whole
 from highway.batch import Batch
 from highway.errors import (
     ArgumentError,
+    EmptyEpochError,
     EndOfData,
     PipelineStateError,
     QueueClosed,
@@ -57,6 +58,8 @@ class Pipeline:
 
     Notes
     -----
+    A Pipeline that cannot be made, whatever raises, leaves its modules as they were: they can be used again.
+
     What a module raises, in any of its threads, ends the pipeline, and every call of `dequeue` or `wait`
     raises that very exception from then on.
 
@@ -84,6 +87,21 @@ class Pipeline:
     ) -> None:
         self._complete = False
         modules = _checked(modules)
+        before = [dict(vars(module)) for module in modules]
+        try:
+            self._construct(modules, ordered, max_bytes)
+        except BaseException:
+            try:
+                if hasattr(self, "_finalizer"):
+                    self.stop()
+            finally:
+                # What failed may be tried again, with the same modules.
+                for module, attributes in zip(modules, before, strict=True):
+                    vars(module).clear()
+                    vars(module).update(attributes)
+            raise
+
+    def _construct(self, modules: list[Module], ordered: bool, max_bytes: int | None) -> None:
         bound = (
             DEFAULT_MAX_BYTES
             if max_bytes is None
@@ -96,8 +114,9 @@ class Pipeline:
         self._length = _length_of(source)
         self._ordered = bool(ordered)
         self._has_sink = isinstance(modules[-1], Sink)
-        for before, module in zip((None, *modules), modules, strict=False):
+        for module in modules:
             module._taken = True
+        for before, module in zip((None, *modules), modules, strict=False):
             module.follow(before)
         self._follower = source if source.follows_delivery and not isinstance(modules[-1], Outlet) else None
         self._left_out = tuple(module.name for module in modules if module.left_out)
@@ -108,14 +127,10 @@ class Pipeline:
         self._begun = False
         self._set_up(0)
         self._complete = True
-        try:
-            for module in entered:
-                # What they ask for the figures must not keep the pipeline alive.
-                module.enter(entered, partial(_figures, weakref.ref(self)))
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
+        for module in entered:
+            # What they ask for the figures must not keep the pipeline alive.
+            module.enter(entered, partial(_figures, weakref.ref(self)))
+        self._start()
 
     def _set_up(self, start: int) -> None:
         """Make stations whose first ticket is `start`, and whatever belongs to their threads; nothing is started."""
@@ -123,7 +138,11 @@ class Pipeline:
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
         self._last = self._stations[-1].output
+        self._first_ticket = start
         self._epochs_done = 0
+        # Epoch of the batch that was handed out last; and how many the source took back instead.
+        self._last_epoch: int | None = None
+        self._rejected = 0
         # The end of an epoch that turned out to have only holes left, and the number of batches until then.
         self._over: tuple[int, int] | None = None
         self._outcome = Outcome()
@@ -153,7 +172,7 @@ class Pipeline:
         Raises
         ------
         EndOfData
-            All batches were handed out.
+            All batches were handed out; the message says of which epochs.
         WaitTimeout
             None came in time.
         PipelineStateError
@@ -166,7 +185,7 @@ class Pipeline:
         try:
             return self._get(block, timeout)
         except EndOfData:
-            raise EndOfData("Pipeline.dequeue: all batches of the source were handed out") from None
+            raise self._end("dequeue()") from None
         except WaitTimeout:
             raise WaitTimeout(
                 f"Pipeline.dequeue: no batch arrived within {timeout or 0:g} s. {self.stats().verdict}"
@@ -176,9 +195,20 @@ class Pipeline:
         raise self._outcome.error("dequeue()")
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over all batches to the end of the data."""
+        """Iterate over all batches to the end of the data.
+
+        Raises
+        ------
+        EndOfData
+            There is none: all were handed out before, or skipped. An iteration ends without an error only if some
+            batch was handed out since it was begun, by it or to another thread.
+        Exception
+            As `dequeue`.
+        """
         self._refuse("iteration", sink=False)
-        return self._batches(None)
+        if self._is_over:
+            raise self._end("iteration")
+        return self._batches(None, False, self._taken())
 
     def epoch(self) -> Iterator[Batch]:
         """Iterate over the batches that are left of the current epoch: the one that the next belongs to.
@@ -186,12 +216,15 @@ class Pipeline:
         Ends without waiting for the next epoch where the source knows its length; otherwise when the first
         batch of the next epoch is there, which stays where it is.
 
-        Where the length is known, an epoch of which all batches were left out is empty, so that every epoch
-        has its call. One that was begun, and of which nothing is left but what was left out, is over: the
-        batches are those of the next.
+        An epoch that was begun, and of which nothing is left but what was skipped, is over: the batches are those
+        of the next.
 
         Raises
         ------
+        EndOfData
+            There is no epoch any more: all batches were handed out before.
+        EmptyEpochError
+            All batches of the epoch were skipped, where its length is known; the next call begins the next epoch.
         PipelineStateError
             As `dequeue`; or the pipeline is unordered and its source does not know its length.
         """
@@ -199,10 +232,15 @@ class Pipeline:
         self._begin()
         if self._length:
             taken = self._taken()
+            over, total = self._is_over, self._last.last_total
             epoch, begun = self._current_epoch(self._length)
-            return self._batches((epoch + 1) * self._length, taken if begun else None)
+            if over and (begun or epoch * self._length >= (total or 0)):
+                raise self._end("epoch()")
+            return self._batches((epoch + 1) * self._length, begun, taken)
         if self._ordered:
-            return self._batches_of_one_epoch()
+            if self._is_over:
+                raise self._end("epoch()")
+            return self._batches_of_one_epoch(self._taken())
         raise PipelineStateError(
             f"Pipeline.epoch: {self._source.name} does not know how many batches an epoch has, so an "
             "unordered pipeline cannot tell where one ends; use ordered=True, or give the source a __len__"
@@ -400,7 +438,7 @@ class Pipeline:
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """Samples that the source left out so far, as (key, reason)."""
+        """Samples that the source skipped or replaced so far, as (key, reason), once each; `stats` counts all times."""
         return list(getattr(self._source, "errors", ()))
 
     def __len__(self) -> int:
@@ -482,39 +520,88 @@ class Pipeline:
         if self._follower is None:
             batch = self._last.get(block, timeout, before)[1]
             assert batch is not None
+            self._last_epoch = batch.epoch
             return batch
         deadline = None if timeout is None else clock() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - clock())
             ticket, batch = self._last.get(block, left, before)
-            if self._follower.delivered(ticket) and batch is not None:
-                return batch
+            if self._hands_out(ticket, batch):
+                return cast(Batch, batch)
+
+    def _hands_out(self, ticket: int, batch: Batch | None) -> bool:
+        """Whether a batch that was taken is for the user; tells the source of it, if it wants to know."""
+        wanted = self._follower is None or self._follower.delivered(ticket)
+        if batch is None:
+            return False
+        if wanted:
+            self._last_epoch = batch.epoch
+        else:
+            with self._loading:
+                self._rejected += 1
+        return wanted
 
     def _taken(self) -> int:
         """Number of batches that were handed out."""
-        return int(self._last.measures()["batches"])
+        return int(self._last.measures()["batches"]) - self._rejected
 
-    def _batches(self, before: int | None, taken: int | None = None) -> Iterator[Batch]:
-        """Batches with tickets below `before`.
+    @property
+    def _is_over(self) -> bool:
+        """Whether the data has ended and everything was handed out, in a pipeline that was not stopped since."""
+        total = self._last.last_total
+        return total is not None and self._last.next_ticket >= total and not self._control.closing
 
-        With `taken`, those of the next epoch if none of this one came after so many were handed out: the
-        rest of it were holes.
+    def _end(self, what: str) -> EndOfData:
+        """What to raise where nothing is left."""
+        total, first, taken = self._last.last_total or 0, self._first_ticket, self._taken()
+        skipped = sum(worker.skipped_batches for station in self._stations for worker in station.workers)
+        begin, last = 0, self._last_epoch or 0
+        if self._length:
+            begin, last = first // self._length, max(first, total - 1) // self._length
+        of = f"epoch {begin}" if begin == last else f"epochs {begin} to {last}"
+        if taken:
+            found = f"all batches were handed out, {taken} of {of}"
+            found += f"; {skipped} more were skipped, see stats()" if skipped else ""
+        elif skipped:
+            found = f"all {skipped} batches of {of} were skipped, see errors and stats()"
+        else:
+            found = f"there are no batches from epoch {begin} on" if self._length else "there are no batches"
+        return EndOfData(
+            f"Pipeline.{what}: {found}. For more, make a new pipeline, with a larger epochs= of its source or "
+            "epochs=None for data without end; load_state_dict() has it begin elsewhere"
+        )
+
+    def _batches(self, before: int | None, begun: bool, taken: int) -> Iterator[Batch]:
+        """Batches with tickets below `before`; an error where there is none.
+
+        Where the epoch that ends there was begun, those of the next epoch if none of this one came after `taken` were
+        handed out: the rest of it were holes.
         """
         while True:
             try:
                 batch = self._get(before=before)
             except EndOfData:
+                untouched = self._taken() == taken
+                total = self._last.last_total
                 if before is None or not self._length:
+                    if self._length and total is not None:
+                        self._epochs_done = max(self._epochs_done, -(-total // self._length))
+                    if untouched:
+                        raise self._end("iteration") from None
                     return
                 self._epochs_done = max(self._epochs_done, before // self._length)
-                if taken is None:
-                    return
+                if not begun:
+                    if not untouched:
+                        return
+                    if total is not None and before - self._length >= total:
+                        raise self._end("epoch()") from None
+                    raise self._empty(before // self._length - 1) from None
                 # Another thread may have found the same, and have taken a batch of the next epoch since.
-                if self._taken() == taken:
+                if untouched:
                     self._over = (before, taken)
                 if self._over != (before, taken):
                     return
-                before, taken = before + self._length, None
+                before, begun = before + self._length, False
                 continue
             except QueueClosed:
                 break
@@ -522,7 +609,13 @@ class Pipeline:
             del batch
         raise self._outcome.error("iteration")
 
-    def _batches_of_one_epoch(self) -> Iterator[Batch]:
+    def _empty(self, epoch: int) -> EmptyEpochError:
+        return EmptyEpochError(
+            f"Pipeline.epoch(): all {self._length} batches of epoch {epoch} were skipped; expected one or more. See "
+            "errors and stats() for what was skipped; the next epoch() begins the next epoch"
+        )
+
+    def _batches_of_one_epoch(self, taken: int) -> Iterator[Batch]:
         self._begin()
         queue = self._last
         epoch = None
@@ -534,16 +627,15 @@ class Pipeline:
                         epoch = batch.epoch
                     elif batch.epoch != epoch:
                         return
-                if not queue.take(ticket):
-                    continue
-                wanted = self._follower is None or self._follower.delivered(ticket)
-                if not wanted or batch is None:
+                if not queue.take(ticket) or not self._hands_out(ticket, batch):
                     continue
             except EndOfData:
+                if self._taken() == taken:
+                    raise self._end("epoch()") from None
                 return
             except QueueClosed:
                 break
-            yield batch
+            yield cast(Batch, batch)
             del batch
         raise self._outcome.error("epoch()")
 

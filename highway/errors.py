@@ -14,6 +14,7 @@ __all__ = [
     "DatasetError",
     "DecodeError",
     "EmptyDatasetError",
+    "EmptyEpochError",
     "EndOfData",
     "FieldError",
     "HighwayError",
@@ -28,6 +29,7 @@ __all__ = [
     "QueueClosed",
     "ReadError",
     "RemoteError",
+    "SampleIndexError",
     "SecurityError",
     "StateMismatchError",
     "StorageError",
@@ -107,7 +109,11 @@ class TooManyErrors(HighwayError, RuntimeError):
 
 
 class EndOfData(HighwayError, EOFError):
-    """All epochs were handed out; `dequeue()` has nothing more to give."""
+    """All epochs were handed out; there are no more batches. The message says which epochs, and how to get more."""
+
+
+class EmptyEpochError(HighwayError, RuntimeError):
+    """Every batch of an epoch was skipped; the next epoch may have some."""
 
 
 class FieldError(HighwayError, AttributeError, KeyError):
@@ -115,6 +121,10 @@ class FieldError(HighwayError, AttributeError, KeyError):
 
     # KeyError would show the message quoted.
     __str__ = Exception.__str__
+
+
+class SampleIndexError(HighwayError, IndexError):
+    """A batch has no sample of this number; the message says how many it has."""
 
 
 class MissingPackageError(HighwayError, ImportError):

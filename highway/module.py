@@ -10,13 +10,10 @@ from highway.arguments import whole
 from highway.batch import Batch
 from highway.cores import usable_cores
 from highway.errors import PipelineStateError
+from highway.limits import MOST_QUEUE_SIZE, MOST_WORKERS
 from highway.stats import MachineStats, PipelineStats
 
 __all__ = ["Failure", "Module", "Outlet", "Sink", "Source", "Stage", "usable_cores"]
-
-# More is a mistake: threads of a module, and batches in a queue.
-MOST_WORKERS = 1024
-MOST_QUEUE_SIZE = 65536
 
 
 class Module:
@@ -94,7 +91,8 @@ class Module:
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         """Called once, after `follow` and before any worker starts.
 
-        What is begun here ends with `interrupt`, which is called even if another module raises.
+        What is begun here ends with `interrupt`, which is called even if another module raises. The attributes of
+        the module are then those that it had before `follow`.
 
         Parameters
         ----------
@@ -142,10 +140,13 @@ class Source(Module):
         Whether it can begin at a place that it is told: it has `state_at`, `find` and `begin_at`.
     shard : (int, int)
         (rank, world): which part of the data it reads, of how many.
+    replaced : int
+        Samples so far that it put into the places of bad ones; for the statistics.
     """
 
     follows_delivery: ClassVar[bool] = False
     seekable: ClassVar[bool] = False
+    replaced: int = 0
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -241,8 +242,15 @@ class Source(Module):
         """Iterator over the tasks, in the order of their batches; advanced by one worker at a time."""
         raise NotImplementedError(f"{self.name} must define tasks()")
 
+    def samples_in(self, task: Any) -> int | None:
+        """How many samples the batch of a task has if none is skipped; None where nobody knows.
+
+        What `load` returns less of counts as skipped in the statistics. 0 is a task that stands for no batch.
+        """
+        return None
+
     def load(self, task: Any) -> Batch | None:
-        """Make the batch of a task; None leaves it out. Runs in several workers at once."""
+        """Make the batch of a task; None skips it. Runs in several workers at once."""
         raise NotImplementedError(f"{self.name} must define load(task)")
 
 
@@ -250,9 +258,10 @@ class Stage(Module):
     """What happens to batches on their way."""
 
     def process(self, batch: Batch) -> Batch | None:
-        """Make one batch of another; None leaves it out. Runs in several workers at once.
+        """Make one batch of another; None skips it. Runs in several workers at once.
 
-        A result without a number of its own (a new Batch) takes the identity of the batch it was made of.
+        A result without a number of its own (a new Batch) takes the identity of the batch it was made of. One with
+        another number of samples has the `indices` of those, as `Batch.take` gives it.
         """
         raise NotImplementedError(f"{self.name} must define process(batch)")
 

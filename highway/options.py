@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from highway.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS
+
 __all__ = ["FITS", "parser"]
 
 FITS = ("center", "random", "letterbox", "stretch")
 
-_JPEG = re.compile("jpeg:0*[1-9][0-9]{0,3}(:0*([1-9][0-9]?|100))?", re.ASCII)
+_JPEG = re.compile("jpeg:0*([0-9]{1,9})(?::0*([0-9]{1,9}))?", re.ASCII)
 
 
 class _Version(argparse.Action):
@@ -193,7 +195,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     work.add_argument("--seed", type=_natural, metavar="N", help="of the transforms (0)")
     work.add_argument(
         "--workers",
-        type=_positive,
+        type=_workers,
         metavar="N",
         help="threads (as many as help, up to one for each usable core)",
     )
@@ -381,7 +383,7 @@ def _add_network(command: argparse.ArgumentParser) -> None:
 def _add_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers",
-        type=_positive,
+        type=_workers,
         metavar="N",
         help="threads that read and decode (as many as help, up to one for each usable core)",
     )
@@ -411,9 +413,17 @@ def _seconds(text: str) -> float:
 
 
 def _window(text: str) -> int:
+    return _up_to(MOST_WINDOW, text)
+
+
+def _workers(text: str) -> int:
+    return _up_to(MOST_WORKERS, text)
+
+
+def _up_to(most: int, text: str) -> int:
     number = _positive(text)
-    if number > 4096:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 4096")
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return number
 
 
@@ -443,10 +453,13 @@ def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:
     kind, _, size = text.partition(":")
     if kind == "raw" and size:
         return kind, _size(size)
-    if text == "original" or _JPEG.fullmatch(text):
+    found = _JPEG.fullmatch(text)
+    if text == "original" or (
+        found and 1 <= int(found[1]) <= MOST_JPEG_SIDE and 1 <= int(found[2] or 1) <= 100
+    ):
         return text, None
     raise argparse.ArgumentTypeError(
-        f"{text!r} is not original, jpeg:SIDE, jpeg:SIDE:QUALITY (to 100), raw:SIZE or raw:HxW"
+        f"{text!r} is not original, jpeg:SIDE (to {MOST_JPEG_SIDE}), jpeg:SIDE:QUALITY (to 100), raw:SIZE or raw:HxW"
     )
 
 

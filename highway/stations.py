@@ -28,7 +28,7 @@ from typing import Any
 from highway._core.pool import BufferPool
 from highway._core.queue import BatchQueue
 from highway.batch import Batch
-from highway.errors import ContractError, EndOfData, PipelineStateError, QueueClosed
+from highway.errors import ArgumentError, ContractError, EndOfData, PipelineStateError, QueueClosed
 from highway.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.stats import ModuleStats
 from highway.tuning import ModuleReading, Reading, Tuner
@@ -163,7 +163,10 @@ class Control:
 class Worker:
     """A worker: its figures, which nobody else writes, and where it is parked while it is not needed."""
 
-    __slots__ = ("batches", "busy", "delayed", "gate", "nbytes", "number", "samples", "thread", "waited")
+    __slots__ = (
+        *("batches", "busy", "delayed", "gate", "nbytes", "number"),
+        *("samples", "skipped_batches", "skipped_samples", "thread", "waited"),
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -173,6 +176,8 @@ class Worker:
         self.batches = 0
         self.samples = 0
         self.nbytes = 0
+        self.skipped_batches = 0
+        self.skipped_samples = 0
         self.busy = 0.0
         self.waited = 0.0
         # Locked, and released by whoever wakes the worker. A condition has a lock that Python code holds for
@@ -184,6 +189,11 @@ class Worker:
         self.batches += 1
         self.samples += batch.size
         self.nbytes += nbytes
+
+    def skip(self, samples: int) -> None:
+        """Count a batch that is skipped, with so many samples."""
+        self.skipped_batches += 1
+        self.skipped_samples += samples
 
     def delay(self) -> float:
         """Seconds that it could have run but waited for a processor."""
@@ -303,11 +313,18 @@ class Station:
         raise NotImplementedError
 
     def check(self, batch: Batch, method: str) -> None:
+        """Refuse what is no batch, or whose counts disagree: a module may write into the fields of one."""
         if not isinstance(batch, Batch):
             raise ContractError(
                 f"{self.name}.{method} returned {type(batch).__name__}; it must return a Batch, "
                 "or None to leave the batch out"
             )
+        try:
+            batch._check_counts()
+        except ArgumentError as error:
+            raise ContractError(
+                f"{self.name}.{method} returned a batch of which counts disagree: {error}"
+            ) from error
 
     def busy(self) -> float:
         return sum(worker.busy for worker in self.workers)
@@ -315,6 +332,10 @@ class Station:
     def waited_input(self) -> float:
         assert self.input is not None
         return self.input.measures()["waited_items"]
+
+    def replaced(self) -> int:
+        """Samples that are in the place of others."""
+        return 0
 
     def batch_bytes(self) -> int:
         """Size of its batches, on average; 0 before the first."""
@@ -348,6 +369,9 @@ class Station:
             batches=sum(worker.batches for worker in self.workers),
             samples=sum(worker.samples for worker in self.workers),
             nbytes=sum(worker.nbytes for worker in self.workers),
+            skipped_batches=sum(worker.skipped_batches for worker in self.workers),
+            skipped_samples=sum(worker.skipped_samples for worker in self.workers),
+            replaced_samples=self.replaced(),
             busy=self.busy(),
             waited_input=self.waited_input(),
             waited_room=measures["waited_room"],
@@ -391,6 +415,9 @@ class SourceStation(Station):
     def waited_input(self) -> float:
         return sum(worker.waited for worker in self.workers)
 
+    def replaced(self) -> int:
+        return self.source.replaced
+
     def identify(self, batch: Batch, ticket: int) -> None:
         """Number a batch whose source gave it no number."""
         if self.outlet is not None:
@@ -421,7 +448,7 @@ class SourceStation(Station):
             return ticket, task
 
     def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
-        load = self.source.load
+        load, samples_in = self.source.load, self.source.samples_in
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
         number = worker.number
         failing = Exception if self.outlet is not None else ()
@@ -436,16 +463,21 @@ class SourceStation(Station):
             began = clock()
             try:
                 batch = load(task)
-                if batch is not None and type(batch) is not Batch:
+                if batch is not None:
                     self.check(batch, "load")
+                expected = samples_in(task)
             except failing as error:
                 put(ticket, Failure(error, self.name), 0)
                 continue
             ended = clock()
             worker.busy += ended - began
             if batch is None:
+                if expected != 0:
+                    worker.skip(expected or 0)
                 skip(ticket)
                 continue
+            if expected is not None:
+                worker.skipped_samples += max(0, expected - batch.size)
             if batch.seq is None:
                 self.identify(batch, ticket)
             nbytes = batch.nbytes
@@ -479,6 +511,13 @@ class StageStation(Station):
         assert total is not None
         return total
 
+    def nameless(self, result: Batch, size: int) -> ContractError:
+        """What to raise for a result of another size: nobody knows which samples are in it."""
+        return ContractError(
+            f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
+            "expected as many, or batch.take(rows), or a batch with the indices= of those that it has"
+        )
+
     def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
@@ -497,20 +536,25 @@ class StageStation(Station):
             if type(batch) is Failure:
                 put(ticket, batch, 0)
                 continue
+            size = batch.size
             began = clock()
             try:
                 result = process(batch)
-                if result is not None and type(result) is not Batch:
+                if result is not None:
                     self.check(result, "process")
+                    if result.size != size and result._indices is None:
+                        raise self.nameless(result, size)
             except failing as error:
                 put(ticket, Failure(error, self.name), 0)
                 continue
             ended = clock()
             worker.busy += ended - began
             if result is None:
+                worker.skip(size)
                 skip(ticket)
                 del batch
                 continue
+            worker.skipped_samples += max(0, size - result.size)
             if result is not batch and result.seq is None:
                 result.adopt(batch)
             nbytes = result.nbytes

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MachineStats", "ModuleStats", "PipelineStats"]
+from highway.tuning import CONSUMER_LIMITS, CORES_FULL, HARDLY_BUSY
 
-# A consumer that waits less than this share of the time is slower than the pipeline.
-_CONSUMER_LIMITS = 0.1
-# Below this share of busy time no module is what the others wait for.
-_HARDLY_BUSY = 0.5
-# From this share of all cores on, more workers only take time from each other.
-_CORES_FULL = 0.9
+__all__ = ["MachineStats", "ModuleStats", "PipelineStats"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class ModuleStats:
     workers : int
         Number at work now.
     batches, samples, nbytes : int
-        What its workers have finished; what they left out does not count.
+        What its workers have finished; what they skipped does not count.
     busy : float
         Seconds in `load`, `process` or `consume`, of all workers together.
     waited_input : float
@@ -45,6 +40,13 @@ class ModuleStats:
     worker_seconds : float, optional
         Time that its workers were at work or waited, of all together; where their number changes, not
         `workers` times `seconds`, which it is by default.
+    skipped_batches : int
+        Batches of which its workers made nothing: `load` or `process` returned None.
+    skipped_samples : int
+        Samples that are missing in what came out, with those of skipped batches as far as their number is known: bad
+        samples of a reader with ``on_error="skip"``, or what a stage takes out. Each counts in every epoch.
+    replaced_samples : int
+        Samples of a source that are in the places of bad ones (``on_error="replace"``).
     """
 
     name: str
@@ -61,6 +63,20 @@ class ModuleStats:
     seconds: float
     tuned: bool = False
     worker_seconds: float | None = None
+    skipped_batches: int = 0
+    skipped_samples: int = 0
+    replaced_samples: int = 0
+
+    @property
+    def skips(self) -> str:
+        """One sentence on what was skipped and replaced; empty where nothing was."""
+        parts = []
+        if self.skipped_samples or self.skipped_batches:
+            whole = f" ({_count(self.skipped_batches, 'whole batch', 'es')})" if self.skipped_batches else ""
+            parts.append(f"{_count(self.skipped_samples, 'sample', 's')} skipped{whole}")
+        if self.replaced_samples:
+            parts.append(f"{_count(self.replaced_samples, 'sample', 's')} replaced")
+        return f"{self.name}: {', '.join(parts)}." if parts else ""
 
     @property
     def busy_share(self) -> float:
@@ -106,6 +122,8 @@ class MachineStats:
         Name of that module.
     duplicates, resent, deaths : int
         Batches that came to it twice; that it sent again; peers of it that fell silent.
+    skipped, replaced : int
+        Samples that its modules skipped, and those that are in the places of bad ones.
     age : float
         Seconds since it told this.
     """
@@ -123,6 +141,8 @@ class MachineStats:
     duplicates: int = 0
     resent: int = 0
     deaths: int = 0
+    skipped: int = 0
+    replaced: int = 0
     age: float = 0.0
 
 
@@ -163,14 +183,29 @@ class PipelineStats:
     machines: tuple[MachineStats, ...] = ()
 
     @property
+    def skipped_batches(self) -> int:
+        """Batches that some module skipped."""
+        return sum(module.skipped_batches for module in self.modules)
+
+    @property
+    def skipped_samples(self) -> int:
+        """Samples that some module skipped; not on other machines, which tell of themselves."""
+        return sum(module.skipped_samples for module in self.modules)
+
+    @property
+    def replaced_samples(self) -> int:
+        """Samples that are in the places of bad ones."""
+        return sum(module.replaced_samples for module in self.modules)
+
+    @property
     def limiter(self) -> str | None:
         """Name of the module that limits the pipeline, "consumer", or None where nothing stands out."""
         if self.delivered == 0 or self.seconds <= 0:
             return None
-        if self.consumer_waited is not None and self.consumer_waited < _CONSUMER_LIMITS * self.seconds:
+        if self.consumer_waited is not None and self.consumer_waited < CONSUMER_LIMITS * self.seconds:
             return "consumer"
         slowest = max(self.modules, key=lambda module: module.engaged)
-        return slowest.name if slowest.engaged >= _HARDLY_BUSY else None
+        return slowest.name if slowest.engaged >= HARDLY_BUSY else None
 
     @property
     def verdict(self) -> str:
@@ -198,7 +233,7 @@ class PipelineStats:
                 "the time. What gives out its tasks is slow; more workers do not help."
             )
         found = f"{name} limits: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
-        if sum(each.busy for each in self.modules) >= _CORES_FULL * self.cores * self.seconds:
+        if sum(each.busy for each in self.modules) >= CORES_FULL * self.cores * self.seconds:
             return found + (
                 f"As many are busy as there are cores, {self.cores}: only a cheaper {name}, or more cores, help; "
                 "where it waits and does not compute, a number of workers that you give does too."
@@ -218,7 +253,7 @@ class PipelineStats:
     def slowest_machine(self) -> MachineStats | None:
         """The machine whose busiest module is busiest of all; None where none is busy half of the time."""
         busiest = max(self.machines, key=lambda machine: machine.busy, default=None)
-        return busiest if busiest is not None and busiest.busy >= _HARDLY_BUSY else None
+        return busiest if busiest is not None and busiest.busy >= HARDLY_BUSY else None
 
     @property
     def _verdict_on_machines(self) -> str:
@@ -256,6 +291,8 @@ class PipelineStats:
                 "twice",
                 "again",
                 "lost",
+                "skipped",
+                "replaced",
             )
         ]
         rows += [
@@ -271,6 +308,8 @@ class PipelineStats:
                 str(machine.duplicates),
                 str(machine.resent),
                 str(machine.deaths),
+                str(machine.skipped),
+                str(machine.replaced),
             )
             for machine in self.machines
         ]
@@ -278,7 +317,7 @@ class PipelineStats:
 
     @property
     def table(self) -> str:
-        """The figures of every module, a line each below their names."""
+        """The figures of every module, a line each below their names, and what was skipped."""
         rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
         for module in self.modules:
             rows.append(
@@ -296,6 +335,7 @@ class PipelineStats:
             )
         lines = [_aligned(rows)]
         lines += [f"{name}: all of it is done by the module in front." for name in self.left_out]
+        lines += [module.skips for module in self.modules if module.skips]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -311,6 +351,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
         + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     )
+
+
+def _count(number: int, noun: str, ending: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def _workers(count: int) -> str:

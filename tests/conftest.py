@@ -28,7 +28,7 @@ MARKED = {
     docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels placement
     policies readme sheet stats system_packages transform_sheet tuning voc wrappers
     """,
-    "python": "arguments cli driver folders network order saver shutdown signal state",
+    "python": "arguments cli construction driver ends folders network order saver shutdown signal state",
 }
 
 

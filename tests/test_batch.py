@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from highway.batch import Batch
-from highway.errors import ArgumentError, FieldError, HighwayError
+from highway.errors import ArgumentError, FieldError, HighwayError, SampleIndexError
 
 IMAGES = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
 LABELS = np.array([5, 7])
@@ -53,9 +53,11 @@ def test_sizes(batch):
     assert Batch({"loss": np.array(1.0)}).size == 0
 
 
-def test_size_is_that_of_the_indices_where_a_field_is_ragged():
-    ragged = Batch({"boxes": np.zeros((7, 4), np.float32)}, indices=[1, 2, 3])
-    assert ragged.size == 3
+def test_what_has_no_dimensions_is_the_whole_batchs():
+    loss = np.array(1.0)
+    assert Batch({"loss": loss, "labels": LABELS}, keys=["a", "b"]).size == 2
+    assert Batch({"loss": loss}, extras={"labels": LABELS, "scale": loss}).size == 2
+    assert Batch({"labels": LABELS}, indices=[3, 4], extras={"loss": loss}).size == 2
 
 
 def test_indices_follow_from_the_number_where_none_are_given():
@@ -79,13 +81,13 @@ def test_replace_keeps_the_identity(batch):
 
 
 def test_replace_adds_fields_at_the_end(batch):
-    assert list(batch.replace(boxes=np.zeros((0, 4))).fields) == ["images", "labels", "boxes"]
+    assert list(batch.replace(masks=IMAGES[..., 0]).fields) == ["images", "labels", "masks"]
 
 
 def test_replace_of_indices_takes_the_keys_along(batch):
     less = batch.replace(images=IMAGES[:1], labels=LABELS[:1], indices=batch.indices[:1], keys=batch.keys[:1])
     assert (less.size, less.keys) == (1, ["a/x.jpg"])
-    assert batch.replace(indices=[3]).keys is None
+    assert batch.replace(indices=[3, 4]).keys is None
 
 
 def test_replace_before_the_batch_has_a_number():
@@ -118,9 +120,85 @@ def test_what_is_no_array_is_refused():
         Batch({"labels": [1, 2]})
 
 
-def test_counts_that_disagree_are_refused():
-    with pytest.raises(ArgumentError, match="1 keys for 2 samples"):
-        Batch({"images": IMAGES}, keys=["a"])
+BOXES = np.zeros((5, 4), np.float32)
+THREE = np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        (
+            {"fields": {"images": IMAGES, "labels": THREE}},
+            "field 'labels' has 3 rows, and field 'images' has 2",
+        ),
+        (
+            {"fields": {"labels": THREE, "images": IMAGES}},
+            "field 'images' has 2 rows, and field 'labels' has 3",
+        ),
+        ({"fields": {"loss": np.array(1.0), "a": LABELS, "b": THREE}}, "'b' has 3 rows, and field 'a' has 2"),
+        (
+            {"fields": {"images": IMAGES[:0], "labels": LABELS}},
+            "'labels' has 2 rows, and field 'images' has 0",
+        ),
+        (
+            {"fields": {"images": IMAGES}, "indices": [1]},
+            "field 'images' has 2 rows, and there are 1 indices",
+        ),
+        (
+            {"fields": {"images": IMAGES}, "indices": [1, 2, 3]},
+            "'images' has 2 rows, and there are 3 indices",
+        ),
+        ({"fields": {"images": IMAGES}, "indices": []}, "'images' has 2 rows, and there are 0 indices"),
+        (
+            {"fields": {"images": IMAGES}, "extras": {"weights": THREE}},
+            "extra 'weights' has 3 rows, and field",
+        ),
+        ({"fields": {}, "extras": {"a": LABELS, "b": THREE}}, "extra 'b' has 3 rows, and extra 'a' has 2"),
+        ({"fields": {"boxes": BOXES}, "indices": [1, 2]}, "'boxes' has 5 rows, and there are 2 indices"),
+        ({"fields": {"images": IMAGES, "boxes": BOXES}}, "'boxes' has 5 rows.*give offsets= and ragged="),
+        (
+            {"fields": {"images": IMAGES, "boxes": BOXES}, "offsets": [0, 5], "ragged": ["boxes"]},
+            "'images' has 2 rows, and the offsets are those of 1 samples",
+        ),
+        (
+            {"fields": {"boxes": BOXES}, "indices": [1], "offsets": [0, 2, 5], "ragged": ["boxes"]},
+            "3 offsets for 1 samples; expected one more",
+        ),
+        (
+            {"fields": {"boxes": BOXES}, "offsets": [0, 2, 4], "ragged": ["boxes"]},
+            r"'boxes' has shape \(5, 4\), and the offsets end with 4",
+        ),
+        (
+            {
+                "fields": {"boxes": BOXES},
+                "extras": {"hard": THREE},
+                "offsets": [0, 5],
+                "ragged": ["boxes", "hard"],
+            },
+            r"'hard' has shape \(3,\), and the offsets end with 5",
+        ),
+        ({"fields": {"boxes": BOXES}, "ragged": ["boxes"]}, "boxes ragged, and there are no offsets"),
+        ({"fields": {"images": IMAGES}, "keys": ["a"]}, "1 keys for 2 samples"),
+        ({"fields": {"images": IMAGES}, "keys": []}, "0 keys for 2 samples"),
+    ],
+)
+def test_counts_that_disagree_are_refused(parts, named):
+    with pytest.raises(ArgumentError, match=f"^Batch: .*{named}"):
+        Batch(**parts)
+
+
+def test_replace_refuses_counts_that_disagree(batch):
+    for changes, named in (
+        ({"labels": THREE}, "field 'labels' has 3 rows, and there are 2 indices"),
+        ({"weights": THREE}, "field 'weights' has 3 rows"),
+        ({"indices": [1]}, "field 'images' has 2 rows, and there are 1 indices"),
+        ({"keys": ["a"]}, "1 keys for 2 samples"),
+        ({"images": IMAGES[:1], "labels": LABELS[:1]}, "'images' has 1 rows, and there are 2 indices"),
+        ({"boxes": BOXES}, "give offsets= and ragged="),
+        ({"offsets": [0, 5]}, "2 offsets for 2 samples"),
+    ):
+        with pytest.raises(ArgumentError, match=named):
+            batch.replace(**changes)
 
 
 def test_there_are_as_many_samples_as_offsets_tell():
@@ -160,6 +238,56 @@ def test_copies(batch, duplicate):
     assert (other.images == IMAGES).all()
     assert (other.epoch, other.seq, other.keys, other.applied) == (2, 3, batch.keys, 1)
     assert other.indices.tolist() == [11, 4]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_nothing_is_lost_by_pickling(protocol):
+    batch = Batch(
+        {"images": IMAGES, "boxes": BOXES},
+        epoch=2,
+        seq=3,
+        indices=[7, 8],
+        keys=["a", "b"],
+        applied=4,
+        extras={"weights": LABELS},
+        offsets=[0, 2, 5],
+        ragged=["boxes"],
+    )
+    other = pickle.loads(pickle.dumps(batch, protocol))
+    for name in set(Batch.__slots__) - {"__weakref__", "fields", "extras", "offsets", "_indices"}:
+        assert getattr(other, name) == getattr(batch, name)
+    assert other.indices.tolist() == [7, 8]
+    assert other.offsets.tolist() == [0, 2, 5]
+    assert other.boxes_of(1).shape == (3, 4)
+    for mine, theirs in ((batch.fields, other.fields), (batch.extras, other.extras)):
+        assert list(mine) == list(theirs)
+        assert all((mine[name] == theirs[name]).all() for name in mine)
+
+
+def test_samples_by_number():
+    batch = Batch(
+        {"labels": LABELS, "boxes": np.arange(20, dtype=np.float32).reshape(5, 4)},
+        extras={"placement": np.stack([np.eye(3)] * 2), "picture_sizes": np.full((2, 2), 99)},
+        offsets=[0, 2, 5],
+        ragged=["boxes"],
+    )
+    assert (batch.boxes_of(-1) == batch.boxes_of(1)).all()
+    assert (batch.boxes_of(-2) == batch.boxes_of(0)).all()
+    assert batch.rows_of("labels", -2) == batch.rows_of("labels", np.int64(0)) == 5
+    for number in (2, -3, 10**30):
+        for call in (
+            batch.boxes_of,
+            batch.boxes_in_picture,
+            lambda i: batch.boxes_in_picture(i, [[0, 0, 1, 1]]),
+            lambda i: batch.rows_of("labels", i),
+        ):
+            with pytest.raises(
+                SampleIndexError, match=f"no sample {number}; expected a number from -2 to 1, of 2"
+            ):
+                call(number)
+    with pytest.raises(IndexError, match="no sample 0; the batch has none"):
+        Batch({"boxes": BOXES[:0]}, offsets=[0], ragged=["boxes"]).boxes_of(0)
+    assert issubclass(SampleIndexError, HighwayError)
 
 
 def test_repr_shows_what_is_in_it(batch):

@@ -1,5 +1,6 @@
 """The command `highway`: what it prints, what it writes, and how it ends."""
 
+import inspect
 import os
 import re
 import signal
@@ -14,11 +15,15 @@ from pictures import class_folders
 from PIL import Image
 
 import highway
-from highway import environment, terminal
+from highway import cli, environment, terminal
 from highway.batch import Batch
 from highway.cli import main
 from highway.drawing import class_colour
 from highway.engine import Pipeline, Source, usable_cores
+from highway.errors import ArgumentError, EndOfData
+from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
+from highway.modules.encoded import _size_and_quality
+from highway.modules.images import MAX_PIXELS
 
 COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]
 
@@ -74,7 +79,13 @@ def test_version(capsys):
         (["serve", "x", "--to", "ipc://a", "--shard", "2/2"], "0/2 and 1/2"),
         (["serve", "x", "--to", "ipc://a", "--shard", "1"], "R/W"),
         (["serve", "x", "--to", "ipc://a", "--shard", "x/2"], "whole number"),
-        (["serve", "x", "--to", "ipc://a", "--window", "4097"], "4096"),
+        (["serve", "x", "--to", "ipc://a", "--window", "1025"], "from 1 to 1024"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--window", "4096"], "from 1 to 1024"),
+        (["work", "--from", "ipc://a", "--to", "ipc://b", "--workers", "1025"], "from 1 to 1024"),
+        (["bench", "x", "--workers", "1025"], "from 1 to 1024"),
+        (["pack", "x", "y", "--encoding", "jpeg:8193"], "jpeg:SIDE (to 8192)"),
+        (["pack", "x", "y", "--encoding", "jpeg:9:101"], "QUALITY (to 100)"),
+        (["pack", "x", "y", "--encoding", "jpeg:0"], "jpeg:SIDE (to 8192)"),
         (["serve", "x", "--to", "ipc://a", "--insecure", "--secret-file", "s"], "not allowed"),
         (["work", "--to", "ipc://a"], "--from"),
         (["work", "--from", "ipc://a"], "--to"),
@@ -89,6 +100,37 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(capsys, arguments, compl
         main(arguments)
     assert end.value.code == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
+    def default(kind, name):
+        return inspect.signature(kind).parameters[name].default
+
+    serve = cli._parser().parse_args(
+        ["serve", "x", "--to", "ipc://a", "--window", "1024", "--workers", "1024"]
+    )
+    ZMQSink("ipc://a", window=serve.window)
+    Noise(1, (1, 1), workers=serve.workers)
+    for kind in (ZMQSink, ZMQSource):
+        with pytest.raises(ArgumentError, match="window is 1025; expected a whole number from 1 to 1024"):
+            kind("ipc://a", window=1025)
+    serve = cli._parser().parse_args(["serve", "x", "--to", "ipc://a"])
+    assert serve.window == default(ZMQSink, "window") == default(ZMQSource, "window")
+    assert serve.drain_timeout == default(ZMQSink, "drain_timeout")
+    assert serve.on_error == default(ImageFileReader, "on_error")
+    for text in ("jpeg:8192", "jpeg:1:1", "jpeg:08192:100"):
+        options = cli._parser().parse_args(["pack", "x", "y", "--encoding", text])
+        assert _size_and_quality(options.encoding[0]) is not None
+    for text in ("jpeg:8193", "jpeg:0", "jpeg:9:0", "jpeg:9:101", "jpeg:", "jpeg:9:", "jpeg:9999"):
+        with pytest.raises(ArgumentError):
+            _size_and_quality(text)
+        with pytest.raises(SystemExit):
+            cli._parser().parse_args(["pack", "x", "y", "--encoding", text])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli._parser().parse_args(["pack", "--help"])
+    assert f"({MAX_PIXELS})" in capsys.readouterr().out
+    assert default(ImageFileReader, "max_pixels") == MAX_PIXELS
 
 
 def test_python_m_highway_is_the_command():
@@ -536,14 +578,13 @@ def test_run_counts_what_came():
     assert result.rate == 10 / result.seconds
 
 
-def test_run_of_nothing_has_no_rate():
+def test_run_of_nothing_is_told():
     class Nothing(Numbered):
         def load(self, task):
             return None
 
-    result = terminal.run_pipeline([Nothing(1)])
-    assert (result.images, result.batches, result.rate) == (0, 0, 0)
-    assert "Nothing was handed out" in str(result)
+    with pytest.raises(EndOfData, match="all 1 batches of epoch 0 were skipped"):
+        terminal.run_pipeline([Nothing(1)])
 
 
 def test_run_ends_in_time():

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "highway"
 
 # What each part of the package may import of the others; a part is a file or folder of highway/.
-MIDDLE = {"arguments", "batch", "cores", "order", "outages", "randomness", "stats", "tuning"}
+MIDDLE = {"arguments", "batch", "cores", "limits", "order", "outages", "randomness", "stats", "tuning"}
 MAY_IMPORT = {
     "errors": set(),
     "_core": {"errors"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "locks": set(),
     "arguments": {"errors"},
     "built": set(),
+    "limits": set(),
     "batch": {"errors", "_core"} | MIDDLE,
     "order": {"errors", "_core"} | MIDDLE,
     "outages": {"errors", "_core"},
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "datasets": {"modules"},
     "exporting": {"errors", "modules", "store", "terminal"} | MIDDLE,
     "packing": {"errors", "engine", "modules", "terminal"} | MIDDLE,
-    "options": {"environment"},
+    "options": {"environment", "limits"},
     "cli": {
         *("errors", "engine", "modules", "transforms"),
         *("classes", "datasets", "demo", "environment", "exporting", "options", "packing", "serve", "sheet"),

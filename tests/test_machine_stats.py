@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 from concurrency import eventually
+from pictures import class_folders
+from workbench import Call
 
 from highway.engine import Pipeline, Stage
-from highway.modules import Noise, ZMQSink, ZMQSource
+from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
 from highway.modules.network.reports import machines_of
 from highway.stats import MachineStats, ModuleStats, PipelineStats
 
 REPORT = {
     "name": "host:1", "role": "worker", "batches": 7, "rate": 2.5, "wire": 3e6, "cpu": 0.5, "queue": 3, "room": 18,
     "busy": 0.9, "limiter": "Slow", "duplicates": 1, "resent": 2, "deaths": 3,
+    "skipped": 4, "replaced": 5,
 }  # fmt: skip
 
 
@@ -76,8 +79,11 @@ def test_slow_consumer_limits_whatever_the_machines_do():
 def test_table_has_a_line_for_every_machine():
     (machine,) = machines_of([(0.0, REPORT)])
     header, line = stats(machine).machine_table.splitlines()
-    assert " ".join(header.split()) == "machine role batches/s MB/s cores queue busiest busy twice again lost"
-    assert " ".join(line.split()) == "host:1 worker 2.5 3.0 0.50 3/18 Slow 90% 1 2 3"
+    assert (
+        " ".join(header.split())
+        == "machine role batches/s MB/s cores queue busiest busy twice again lost skipped replaced"
+    )
+    assert " ".join(line.split()) == "host:1 worker 2.5 3.0 0.50 3/18 Slow 90% 1 2 3 4 5"
     assert line in str(stats(machine))
     assert stats().machine_table == ""
 
@@ -113,3 +119,24 @@ def test_whole_chain_is_shown(tmp_path):
         assert worker.busy > data_machine.busy
         assert worker.wire > 0 and worker.cpu > 0 and worker.batches > 0
         assert 0 <= worker.queue <= worker.room == 2 * 8 + Slow().most_workers()
+        assert (worker.skipped, worker.replaced) == (0, 0)
+
+
+def test_what_other_machines_skip_is_told(tmp_path):
+    folder = class_folders(tmp_path / "pictures", classes=1, each=8, size=(8, 8))
+    next(file for file in sorted(folder.rglob("*")) if file.is_file()).write_bytes(b"no picture")
+    data, work = f"ipc://{tmp_path}/data", f"ipc://{tmp_path}/work"
+    reader = ImageFileReader(folder, 4, (8, 8), on_error="skip")
+    some = Call(lambda batch: batch.take(range(batch.size - 1)))
+    with (
+        Pipeline([reader, ZMQSink(data)]),
+        Pipeline([ZMQSource(data), some, ZMQSink(work, bind=False)]),
+        Pipeline([ZMQSource(work, bind=True)]) as trainer,
+    ):
+
+        def complete():
+            trainer.dequeue(timeout=20)
+            found = trainer.stats().machines
+            return len(found) == 2 and all(machine.skipped > 0 for machine in found)
+
+        eventually(complete)

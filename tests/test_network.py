@@ -28,7 +28,7 @@ from machines import (
     undisturbed,
 )
 from pictures import class_folders
-from workbench import Call, Drop, Gate, Numbers, Pass, SizedNumbers
+from workbench import Call, Drop, Gate, Numbers, Pass, SizedNumbers, rest_of
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
@@ -213,7 +213,12 @@ def test_epochs(machines, expected):
     assert [len(epoch) for epoch in found] == [BATCHES] * EPOCHS
     assert [key[0] for epoch in found for key, _ in epoch] == [0] * BATCHES + [1] * BATCHES
     assert_once([batch for epoch in found for batch in epoch], expected)
-    assert list(pipeline.epoch()) == []
+    for call in (list, lambda pipeline: list(pipeline.epoch()), Pipeline.dequeue):
+        with pytest.raises(
+            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1. For"
+        ):
+            call(pipeline)
+    assert pipeline.stats().skipped_batches == 0
 
 
 def test_source_without_a_length_is_one_epoch(machines):
@@ -230,7 +235,10 @@ def test_little_or_nothing(machines, length):
     sink = machines.data(Numbers(length))
     pipeline, source = machines.trainer()
     worker = machines.worker(sink, source, Pass())
-    assert len(list(pipeline)) == length
+    assert len(rest_of(pipeline)) == length
+    for call in (list, lambda pipeline: list(pipeline.epoch())):
+        with pytest.raises(EndOfData):
+            call(pipeline)
     worker.wait(LIMIT)
 
 
@@ -387,15 +395,16 @@ def test_machine_that_cannot_work_is_never_skipped(machines, error):
 
 
 def times(batch):
-    return Batch({"times": np.zeros(2, "datetime64[s]")})
+    return Batch({"times": np.zeros(4, "datetime64[s]")})
 
 
 def test_batch_that_a_worker_cannot_send_is_told_to_the_training_machine(machines):
     sink = machines.data(Numbers(2))
     pipeline, source = machines.trainer(on_error="skip")
     worker = machines.worker(sink, source, Call(times))
-    assert list(pipeline) == []
-    assert len(pipeline.errors) == 2
+    with pytest.raises(EndOfData, match="all 2 batches of epoch 0 were skipped"):
+        list(pipeline)
+    assert len(pipeline.errors) == pipeline.stats().skipped_batches == 2
     assert "ContractError" in pipeline.errors[0][1] and "datetime64" in pipeline.errors[0][1]
     worker.wait(LIMIT)
 
@@ -421,7 +430,7 @@ def test_error_with_bytes_that_are_no_text_travels(machines):
 
 def test_message_over_the_limit_is_an_error_at_the_sink(machines):
     sink = ZMQSink("tcp://127.0.0.1:*")
-    big = Call(lambda batch: Batch({"big": np.zeros((257 << 20) // 8)}))
+    big = Call(lambda batch: Batch({"big": np.zeros((4, (257 << 20) // 32))}))
     data = machines.add(Numbers(1), big, sink)
     machines.trainer(sink.address, bind=False)
     with pytest.raises(MessageTooLargeError):
@@ -448,7 +457,7 @@ def test_state_goes_on_with_exactly_the_rest(machines, expected, taken):
     pipeline.load_state_dict(json.loads(text))
     # Another number of workers.
     machines.worker(sink, source)
-    found += told(pipeline)
+    found += told(rest_of(pipeline))
     assert_once(found, expected)
 
 
@@ -493,7 +502,7 @@ def test_state_of_more_epochs_than_there_are_is_refused(expected, taken, epochs,
         pipeline, source = third.trainer()
         third.worker(sink, source)
         pipeline.load_state_dict(state)
-        assert_once(found + told(pipeline), expected)
+        assert_once(found + told(rest_of(pipeline)), expected)
 
 
 def test_state_of_all_epochs_is_their_end(machines):
@@ -509,7 +518,9 @@ def test_state_of_all_epochs_is_their_end(machines):
     pipeline, source = machines.trainer()
     machines.worker(sink, source)
     pipeline.load_state_dict(state)
-    assert list(pipeline) == []
+    for _ in range(2):
+        with pytest.raises(EndOfData, match="there are no batches"):
+            list(pipeline)
 
 
 def test_new_data_machine_and_new_trainer_go_on_from_the_state(expected):
@@ -844,10 +855,14 @@ def test_at_most_once_loses_nothing_while_nothing_breaks(machines, expected):
     )
     found = told(pipeline.dequeue(timeout=LIMIT) for _ in range(EPOCHS * BATCHES))
     assert_once(found, expected)
-    with pytest.raises(EndOfData):
-        pipeline.dequeue(timeout=LIMIT)
+    for call in (list, lambda pipeline: list(pipeline.epoch()), Pipeline.dequeue):
+        with pytest.raises(
+            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1. For"
+        ):
+            call(pipeline)
     data.wait(LIMIT)
     assert pipeline.errors == []
+    assert pipeline.stats().skipped_batches == 0
     worker.drain(LIMIT)
 
 

@@ -12,7 +12,7 @@ from workbench import Call, Numbers
 
 from highway.batch import Batch
 from highway.engine import Pipeline
-from highway.errors import PeerLostError
+from highway.errors import PeerLostError, ProtocolError
 from highway.modules import ZMQSink, ZMQSource
 
 msgpack_numpy = pytest.importorskip("msgpack_numpy", reason="the package msgpack-numpy is not installed")
@@ -86,7 +86,7 @@ def test_offsets_go_out_last(machines, foreign):
     """Without them, nobody could tell whose boxes are whose."""
 
     def boxes(batch):
-        return Batch({"boxes": np.ones((3, 4))}, offsets=[0, 2, 3], ragged=["boxes"])
+        return Batch({"boxes": np.ones((3, 4))}, indices=[0, 1], offsets=[0, 2, 3], ragged=["boxes"])
 
     sink = ZMQSink("tcp://127.0.0.1:*", **FOREIGN)
     data = machines.add(Numbers(1), Call(boxes), sink)
@@ -124,9 +124,12 @@ def test_batches_come_in(machines, foreign, binds):
 def test_names_come_in(machines, foreign):
     source = ZMQSource("tcp://127.0.0.1:*", bind=True, **FOREIGN)
     pipeline = machines.add(source)
-    foreign(zmq.PUSH, source.address).send(packed({"boxes": np.eye(3), "masks": np.zeros((2, 2), bool)}))
+    foreign(zmq.PUSH, source.address).send(packed({"boxes": np.eye(3), "masks": np.zeros((3, 2), bool)}))
     batch = pipeline.dequeue(timeout=LIMIT)
     assert list(batch.fields) == ["boxes", "masks"]
+    foreign(zmq.PUSH, source.address).send(packed([np.zeros((2, 2)), np.zeros(3)]))
+    with pytest.raises(ProtocolError, match="field 'labels' has 3 rows, and field 'images' has 2"):
+        pipeline.dequeue(timeout=LIMIT)
 
 
 def test_worker_between_foreigners(machines, foreign):

@@ -23,6 +23,7 @@ from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores
 from highway.errors import (
     ArgumentError,
     ContractError,
+    EmptyEpochError,
     EndOfData,
     HighwayError,
     PipelineStateError,
@@ -115,25 +116,6 @@ def test_unordered_queues_of_different_sizes_do_not_lock_up():
         assert sorted(found) == list(range(100))
 
 
-def test_nothing_but_holes_is_just_the_end():
-    with Pipeline([Numbers(50, holes=range(50)), Pass()]) as pipeline:
-        assert list(pipeline) == []
-
-
-def test_no_tasks_at_all():
-    with Pipeline([Numbers(0), Pass()]) as pipeline, pytest.raises(EndOfData, match="all batches"):
-        pipeline.dequeue()
-
-
-def test_end_stays_the_end():
-    with Pipeline([Numbers(1)]) as pipeline:
-        pipeline.dequeue()
-        for _ in range(3):
-            with pytest.raises(EndOfData):
-                pipeline.dequeue(timeout=LIMIT)
-        assert list(pipeline) == []
-
-
 def test_held_batches_never_change():
     with Pipeline([Numbers(300, workers=4), Pass(workers=2)], max_bytes=256) as pipeline:
         held = list(itertools.islice(pipeline, 200))
@@ -192,11 +174,8 @@ def test_nobody_keeps_a_batch_that_its_user_dropped():
 @ORDER
 def test_several_threads_share_the_batches(ordered):
     with Pipeline([SizedNumbers(200, workers=2), Pass()], ordered=ordered) as pipeline:
-
-        def consume():
-            return numbers_of(pipeline)
-
-        found = [task.result() for task in [Task(consume) for _ in range(4)]]
+        # Who begins when the others have taken everything is told so.
+        found = [task.result() for task in [Task(numbers_of, iter(pipeline)) for _ in range(4)]]
     assert sorted(itertools.chain(*found)) == list(range(200))
     if ordered:
         assert all(mine == sorted(mine) for mine in found)
@@ -291,7 +270,6 @@ def test_epochs_end_where_they_end(workers, ordered):
         for epoch in range(3):
             found = numbers_of(pipeline.epoch())
             assert sorted(found) == list(range(10 * epoch, 10 * epoch + 10))
-        assert list(pipeline.epoch()) == []
 
 
 @ORDER
@@ -301,7 +279,13 @@ def test_epochs_end_right_when_batches_are_left_out(ordered, holes):
     with Pipeline(modules, ordered=ordered) as pipeline:
         for epoch in range(3):
             expected = [n for n in range(10 * epoch, 10 * epoch + 10) if n not in holes]
+            if not expected:
+                with pytest.raises(EmptyEpochError, match=f"all 10 batches of epoch {epoch} were skipped"):
+                    list(pipeline.epoch())
+                continue
             assert sorted(numbers_of(pipeline.epoch())) == expected
+        with pytest.raises(EndOfData):
+            list(pipeline.epoch())
 
 
 def test_epoch_goes_on_where_somebody_stopped():
@@ -343,16 +327,18 @@ def test_epoch_of_which_only_holes_are_left_is_over(ordered, known):
         source.gate.set()
         assert sorted(numbers_of(batches)) == [3, 4, 5]
         assert sorted(numbers_of(pipeline.epoch())) == [6, 7, 8]
-        assert numbers_of(pipeline.epoch()) == []
+        with pytest.raises(EndOfData):
+            list(pipeline.epoch())
 
 
 @ORDER
-def test_epoch_of_nothing_but_holes_is_empty_also_after_one_that_ends_in_holes(ordered):
+def test_epoch_of_nothing_but_holes_is_told_also_after_one_that_ends_in_holes(ordered):
     source = SizedNumbers(3, epochs=3, holes=range(2, 6), workers=2)
     with Pipeline([source], ordered=ordered) as pipeline:
         for _ in range(2):
             pipeline.dequeue(timeout=LIMIT)
-        assert numbers_of(pipeline.epoch()) == []
+        with pytest.raises(EmptyEpochError, match="epoch 1"):
+            list(pipeline.epoch())
         assert sorted(numbers_of(pipeline.epoch())) == [6, 7, 8]
 
 
@@ -361,7 +347,8 @@ def test_data_that_ends_in_holes_ends():
         for _ in range(2):
             pipeline.dequeue(timeout=LIMIT)
         for _ in range(2):
-            assert Task(lambda: numbers_of(pipeline.epoch())).result() == []
+            with pytest.raises(EndOfData, match="2 of epoch 0; 1 more were skipped"):
+                Task(lambda: numbers_of(pipeline.epoch())).result()
 
 
 @ORDER
@@ -421,7 +408,8 @@ def test_epoch_by_the_batches_where_no_length_is_known():
         assert numbers_of(pipeline.epoch()) == [0, 1, 2]
         # All of the second epoch was left out, so the next batch belongs to the third.
         assert numbers_of(pipeline.epoch()) == [8, 9, 10, 11]
-        assert numbers_of(pipeline.epoch()) == []
+        with pytest.raises(EndOfData, match="7 of epochs 0 to 2; 5 more were skipped"):
+            list(pipeline.epoch())
 
 
 @pytest.mark.usefixtures("restless")

@@ -498,9 +498,9 @@ def test_padded_boxes_are_drawn_as_ragged_ones():
         {"images": np.full((2, 100, 100, 3), 90, np.uint8), "labels": np.array([0, 2, 1]), "boxes": boxes},
         seq=0,
         offsets=[0, 2, 3],
-        ragged=("labels", "boxes"),
+        ragged=("labels", "boxes", "difficult"),
         extras={"difficult": np.array([True, False, False])},
-    ).replace(ragged=("labels", "boxes", "difficult"))
+    )
     padded = PadBoxes(5).process(ragged)
     ours, theirs = (np.asarray(contact_sheet(batch, ["a", "b", "c"])) for batch in (padded, ragged))
     assert np.array_equal(ours, theirs)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import class_folders
 from voc_folders import annotation, thing, voc_folder
-from workbench import Call, Collect, Numbers, Pass
+from workbench import Call, Collect, Numbers, Pass, rest_of
 
 from highway.engine import Pipeline, Source
 from highway.errors import DecodeError, EndOfData, PipelineStateError, StateMismatchError
@@ -58,7 +58,7 @@ def state_after(count, make):
 def resumed(state, modules):
     with Pipeline(modules) as pipeline:
         pipeline.load_state_dict(state)
-        return list(pipeline)
+        return rest_of(pipeline)
 
 
 # What is left
@@ -197,8 +197,9 @@ def test_the_end_of_everything():
     assert resumed(state, [noise()]) == []
     with Pipeline([noise()]) as pipeline:
         pipeline.load_state_dict(state)
-        with pytest.raises(EndOfData):
-            pipeline.dequeue(timeout=LIMIT)
+        for call in (list, list, lambda p: list(p.epoch()), lambda p: p.dequeue(timeout=LIMIT)):
+            with pytest.raises(EndOfData, match=r"there are no batches from epoch 2 on.*larger epochs="):
+                call(pipeline)
         assert pipeline.state_dict() == state
     # A training can be prolonged.
     assert [batch.epoch for batch in resumed(state, [noise(epochs=3)])] == [2] * 4
@@ -213,7 +214,7 @@ def test_resumed_again_and_again():
         with Pipeline([noise(size=50, batch_size=turn % 4 + 2)]) as pipeline:
             if state is not None:
                 pipeline.load_state_dict(state)
-            taken = list(itertools.islice(pipeline, 2))
+            taken = rest_of(itertools.islice(pipeline, 2))
             state = json.loads(json.dumps(pipeline.state_dict()))
         found += samples(taken)
         if not taken:
@@ -226,8 +227,10 @@ def test_epochs_end_where_they_do():
     with Pipeline([noise(epochs=3)]) as pipeline:
         pipeline.load_state_dict(state)
         assert len(pipeline) == 4
-        epochs = [[identity(batch)[:2] for batch in pipeline.epoch()] for _ in range(4)]
-    assert epochs == [[(0, 2), (0, 3)], [(1, n) for n in range(4)], [(2, n) for n in range(4)], []]
+        epochs = [[identity(batch)[:2] for batch in pipeline.epoch()] for _ in range(3)]
+        with pytest.raises(EndOfData, match="10 of epochs 0 to 2"):
+            list(pipeline.epoch())
+    assert epochs == [[(0, 2), (0, 3)], [(1, n) for n in range(4)], [(2, n) for n in range(4)]]
     state, _ = state_after(4, lambda: [noise()])
     with Pipeline([noise()]) as pipeline:
         pipeline.load_state_dict(state)
@@ -379,7 +382,7 @@ def test_errors_count_from_the_state_on(tmp_path):
         assert pipeline.errors == []
 
 
-def test_a_rest_without_a_good_sample_just_ends(tmp_path):
+def test_a_rest_without_a_good_sample_is_told(tmp_path):
     folder = class_folders(tmp_path, classes=1, each=6, size=(12, 12))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files[4:]:
@@ -390,7 +393,11 @@ def test_a_rest_without_a_good_sample_just_ends(tmp_path):
 
     state, _ = state_after(2, make)
     state.update(epoch=0, position=4)
-    assert resumed(state, make()) == []
+    with Pipeline(make()) as pipeline:
+        pipeline.load_state_dict(state)
+        with pytest.raises(EndOfData, match="all 1 batches of epoch 0 were skipped, see errors and stats"):
+            list(pipeline)
+        assert len(pipeline.errors) == pipeline.stats().skipped_samples == 2
 
 
 # Loading
@@ -611,8 +618,10 @@ def test_unordered_pipelines_begin_anywhere_but_have_no_place():
         with pytest.raises(PipelineStateError, match="ordered=True"):
             pipeline.state_dict()
         pipeline.load_state_dict(state)
-        epochs = [sorted(identity(batch)[:2] for batch in pipeline.epoch()) for _ in range(3)]
-    assert epochs == [[(0, 2), (0, 3)], [(1, n) for n in range(4)], []]
+        epochs = [sorted(identity(batch)[:2] for batch in pipeline.epoch()) for _ in range(2)]
+        with pytest.raises(EndOfData):
+            list(pipeline.epoch())
+    assert epochs == [[(0, 2), (0, 3)], [(1, n) for n in range(4)]]
 
 
 def test_a_source_of_ones_own():

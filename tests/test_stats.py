@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 
+import numpy as np
 import pytest
 from concurrency import LIMIT, eventually, pretend_cores
-from workbench import Collect, Drop, Gate, Numbers, Pass, numbers_of
+from pictures import class_folders
+from workbench import Call, Collect, Drop, Gate, Numbers, Pass, numbers_of
 
+from highway import stats, tuning
 from highway.engine import Pipeline
+from highway.errors import CorruptStoreError
+from highway.modules import ImageFileReader, LevelDBSink, LevelDBSource, Noise
 from highway.stats import ModuleStats, PipelineStats
 
 
@@ -53,6 +60,111 @@ def test_counts_of_modules():
     assert [each.capacity for each in stats.modules] == [4, 6, 4]
     assert stats.delivered == 10
     assert all(each.busy > 0 for each in stats.modules)
+
+
+def skips(stats):
+    return [(each.skipped_batches, each.skipped_samples, each.replaced_samples) for each in stats.modules]
+
+
+def test_skipped_batches_and_samples():
+    thin = Call(lambda batch: batch.take([0, 3]) if batch.seq % 2 else batch)
+    modules = [
+        Numbers(20, holes=[3, 7], workers=2),
+        Drop(lambda ticket: ticket < 10, workers=3),
+        thin,
+        Pass(),
+    ]
+    for ordered in (True, False):
+        with Pipeline([copy.deepcopy(module) for module in modules], ordered=ordered) as running:
+            assert len(list(running)) == 10
+            stats = running.stats()
+        # Nobody knows how many samples a batch has that a source like this one skips.
+        assert skips(stats) == [(2, 0, 0), (8, 32, 0), (0, 10, 0), (0, 0, 0)]
+        assert (stats.skipped_batches, stats.skipped_samples, stats.replaced_samples) == (10, 42, 0)
+        assert stats.modules[1].batches == 10
+        assert str(stats).splitlines()[5:8] == [
+            "Numbers: 0 samples skipped (2 whole batches).",
+            "Drop: 32 samples skipped (8 whole batches).",
+            "Call: 10 samples skipped.",
+        ]
+        told = dataclasses.asdict(stats)["modules"]
+        assert [each["skipped_samples"] for each in told] == [0, 32, 10, 0]
+
+
+def test_with_a_sink_too():
+    with Pipeline([Numbers(20, holes=[3]), Drop(lambda ticket: ticket < 10), Collect()]) as running:
+        running.wait(LIMIT)
+        assert skips(running.stats()) == [(1, 0, 0), (9, 36, 0), (0, 0, 0)]
+
+
+def pictures(path, policy, **options):
+    folder = class_folders(path, classes=1, each=12, size=(8, 8))
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    for file in (files[0], *files[4:8]):
+        file.write_bytes(b"no picture")
+    return ImageFileReader(folder, 4, (8, 8), shuffle=False, on_error=policy, **options)
+
+
+def records(path, policy, **options):
+    with Pipeline([Noise(4, (4, 4), size=12, epochs=1), LevelDBSink(path)]) as pipeline:
+        pipeline.wait(LIMIT)
+    source = LevelDBSource(path, 4, shuffle=False, on_error=policy, **options)
+    read = source._store.read
+
+    def damaged(numbers):
+        records = read(numbers)
+        bad = [row for row, number in enumerate(numbers.tolist()) if number == 0 or 4 <= number < 8]
+        if not bad:
+            return records
+        good = [row for row in range(len(numbers)) if row not in bad]
+        found = read(numbers[good])
+        rows = np.array(good, np.int64)[found.rows]
+        found.rows = rows
+        found.errors |= {row: CorruptStoreError("damaged") for row in bad}
+        return found
+
+    source._store.read = damaged
+    return source
+
+
+@pytest.mark.parametrize("make", [pictures, records])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_bad_samples_of_a_reader_count_in_every_epoch(make, workers, tmp_path):
+    with Pipeline([make(tmp_path / "a", "skip", epochs=3, workers=workers)]) as running:
+        batches = list(running)
+        assert sum(batch.size for batch in batches) == 3 * 7
+        assert skips(running.stats()) == [(3, 15, 0)]
+        assert len(running.errors) == 5
+        assert running.stats().modules[0].skips.endswith(": 15 samples skipped (3 whole batches).")
+    with Pipeline([make(tmp_path / "b", "replace", epochs=3, workers=workers), Pass()]) as running:
+        assert sum(batch.size for batch in running) == 3 * 12
+        assert skips(running.stats()) == [(0, 0, 15), (0, 0, 0)]
+        assert running.stats().modules[0].skips.endswith(": 15 samples replaced.")
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_skips_begin_anew_with_a_state(policy, tmp_path):
+    with Pipeline([pictures(tmp_path / "a", policy, epochs=2, workers=1)]) as running:
+        eventually(lambda: any(map(any, skips(running.stats()))))
+        state = running.state_dict()
+        everything = len(list(running)), skips(running.stats())
+    with Pipeline([pictures(tmp_path / "b", policy, epochs=2, workers=1)]) as running:
+        eventually(lambda: any(map(any, skips(running.stats()))))
+        running.load_state_dict(state)
+        assert (len(list(running)), skips(running.stats())) == everything
+
+
+def test_nothing_is_said_of_nothing():
+    with Pipeline([Numbers(20), Pass()]) as running:
+        list(running)
+        assert skips(running.stats()) == [(0, 0, 0)] * 2
+        assert "skipped" not in str(running.stats())
+    assert dataclasses.replace(module("A"), skipped_batches=1, skipped_samples=1).skips == (
+        "A: 1 sample skipped (1 whole batch)."
+    )
+    assert dataclasses.replace(module("A"), skipped_samples=2, replaced_samples=1).skips == (
+        "A: 2 samples skipped, 1 sample replaced."
+    )
 
 
 def test_time_at_work_and_waiting_is_told_apart():
@@ -166,12 +278,20 @@ def test_advice_does_not_go_beyond_the_cores():
 
 
 def test_cores_that_are_all_in_use_are_named():
-    stats = pipeline(module("Reader", "source", 3, busy=29.0), module("Augment", busy=8.0))
+    stats = pipeline(module("Reader", "source", 3, busy=29.0), module("Augment", busy=9.0))
     assert stats.limiter == "Reader"
     assert (
         "As many are busy as there are cores, 4: only a cheaper Reader, or more cores, help; "
         in stats.verdict
     )
+
+
+def test_verdict_and_tuner_agree_on_when_the_cores_are_full():
+    for name in ("CORES_FULL", "CONSUMER_LIMITS", "HARDLY_BUSY"):
+        assert vars(stats)[name] is vars(tuning)[name]
+    for busy, full in ((tuning.CORES_FULL - 0.01, False), (tuning.CORES_FULL + 0.01, True)):
+        found = pipeline(module("Reader", "source", 3, busy=busy * 40))
+        assert ("As many are busy as there are cores" in found.verdict) == full
 
 
 def test_verdict_on_a_module_that_is_tuned():

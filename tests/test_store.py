@@ -413,7 +413,7 @@ def test_other_fields_than_before_are_refused(tmp_path):
     for name, array in (
         ("objects", np.zeros(2, object)),
         ("texts", np.array(["a", "b"])),
-        ("whole", np.zeros(3)),
+        ("whole", np.array(3.0)),
     ):
         with pytest.raises(StoreError, match=f"field '{name}'"):
             written(tmp_path / name, Batches(Batch({"a": np.zeros(2), name: array}, seq=0)))

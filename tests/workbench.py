@@ -9,6 +9,7 @@ from concurrency import LIMIT
 
 from highway.batch import Batch, empty
 from highway.engine import Sink, Source, Stage
+from highway.errors import EndOfData
 
 
 class Numbers(Source):
@@ -100,6 +101,14 @@ class Collect(Sink):
 
     def consume(self, batch):
         self.batches.append(batch)
+
+
+def rest_of(batches):
+    """The batches that are left; none where the end is told instead."""
+    try:
+        return list(batches)
+    except EndOfData:
+        return []
 
 
 def numbers_of(batches):

@@ -107,7 +107,10 @@ def highway(options: argparse.Namespace) -> None:
         def load(self, task: int) -> Batch:
             images, labels = arrays
             return Batch(
-                {"images": images, "labels": np.array([time.monotonic()]) if options.pace else labels}
+                {
+                    "images": images,
+                    "labels": np.full(len(images), time.monotonic()) if options.pace else labels,
+                }
             )
 
     arrays = arrays_of(options.nbytes)

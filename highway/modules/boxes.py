@@ -72,9 +72,16 @@ class PadBoxes(Stage):
         ------
         FieldError
             The batch has no ragged arrays.
+        ArgumentError
+            A sample has too many boxes, or the batch has something called `counts` already.
         """
         if batch.offsets is None or not batch.ragged:
             raise FieldError(f"PadBoxes: {batch!r} has no boxes of differing number; expected ragged fields")
+        if "counts" in batch:
+            raise ArgumentError(
+                f"PadBoxes: {batch!r} has counts already, which PadBoxes adds; expected no such field or extra: "
+                "rename it"
+            )
         counts = np.diff(batch.offsets)
         if not self.truncate and counts.max(initial=0) > self.most:
             row = int(np.argmax(counts))

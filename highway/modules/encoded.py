@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from highway._core import jpeg
 from highway.batch import Batch
 from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
+from highway.limits import MOST_JPEG_SIDE
 from highway.modules.files import LARGEST_FILE, read_once, status_of
 from highway.modules.formats import pillow
 from highway.modules.images import ImageReader, Made
@@ -30,7 +31,6 @@ _BATCH_BYTES = 4 << 20
 _MOST_SAMPLES = 64
 # Whether a file is sound is seen at any size; the smaller, the faster.
 _LOOKED_AT = 32
-_LONGEST_SIDE = 8192
 _QUALITY = 90
 _JPEG = re.compile("jpeg:0*([0-9]{1,9})(?::0*([0-9]{1,9}))?")
 
@@ -156,10 +156,10 @@ def _size_and_quality(encoding: object) -> tuple[int, int] | None:
         return None
     found = _JPEG.fullmatch(encoding) if isinstance(encoding, str) else None
     side, quality = (int(found[1]), int(found[2] or _QUALITY)) if found else (0, 0)
-    if not (1 <= side <= _LONGEST_SIDE and 1 <= quality <= 100):
+    if not (1 <= side <= MOST_JPEG_SIDE and 1 <= quality <= 100):
         raise ArgumentError(
             f"Encoded: encoding is {encoding!r}; expected 'original', 'jpeg:SIDE' or 'jpeg:SIDE:QUALITY', with a side "
-            f"of 1 to {_LONGEST_SIDE} pixels and a quality of 1 to 100"
+            f"of 1 to {MOST_JPEG_SIDE} pixels and a quality of 1 to 100"
         )
     return side, quality
 

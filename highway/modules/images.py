@@ -206,8 +206,7 @@ class ImageReader(OrderedSource):
             How many of the steps are done here.
         """
         finish = Finish(steps, seed)
-        if finish.takes(self._size[2]):
-            self._finish = finish
+        self._finish = finish if finish.takes(self._size[2]) else Finish()
         return self._finish.count
 
     def open(self) -> None:
@@ -221,6 +220,8 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def forget(self, start: int) -> None:
+        # The old one may be closed.
+        self._crew = jpeg.Crew()
         self._losses.forget(start)
 
     def load(self, task: Task) -> Batch | None:
@@ -233,6 +234,7 @@ class ImageReader(OrderedSource):
             self._note(failures, indices)
             if self.on_error == "replace":
                 self._replace(part, made, list(failures), task.epoch, indices, turn)
+                self.count_replaced(len(failures))
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 made = made.take(kept)

@@ -95,6 +95,7 @@ class LevelDBSink(Outlet):
                 f"{self.name}: {source.name} goes on for ever, and would fill the disk; expected one with epochs=1"
             )
         self._source = source
+        self._numbers = {}
         classes = getattr(source, "classes", None)
         self._writer = StoreWriter(
             self.path,
@@ -340,6 +341,7 @@ class LevelDBSource(OrderedSource):
             found = [first]
             if len(bad) and self.on_error == "replace":
                 found += self._replacements(bad, task.epoch, indices)
+                self.count_replaced(len(bad))
             elif len(bad):
                 indices = np.delete(indices, bad)
                 found = [first._replace(rows=np.arange(len(indices)))]

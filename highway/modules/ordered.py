@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-from highway.engine import Source
+from highway.engine import Module, Source
 from highway.errors import StateMismatchError
 from highway.order import FRONT, Order, Place, Task, digest
+from highway.stats import PipelineStats
 
 __all__ = ["OrderedSource"]
 
@@ -33,6 +35,8 @@ class OrderedSource(Source):
 
     order: Order
     _begun = FRONT
+    # Rarely taken: by who replaces bad samples.
+    _counting: ClassVar[threading.Lock] = threading.Lock()
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         """What tells the data from others, not its order or its batches; for `digest`."""
@@ -40,6 +44,22 @@ class OrderedSource(Source):
 
     def forget(self, start: int) -> None:
         """Count anew what is loaded, from batch number `start` on. Called while there are no workers."""
+
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        # A pipeline that could not be started may have loaded something.
+        self._forget(self.order.number_after(self._begun))
+
+    def _forget(self, start: int) -> None:
+        self.replaced = 0
+        self.forget(start)
+
+    def count_replaced(self, samples: int) -> None:
+        """Count so many samples that are in the places of bad ones."""
+        with self._counting:
+            self.replaced += samples
+
+    def samples_in(self, task: Task) -> int:
+        return len(task.indices)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -126,7 +146,7 @@ class OrderedSource(Source):
     def begin_at(self, place: Place) -> int:
         start = self.order.number_after(place)
         self._begun = place
-        self.forget(start)
+        self._forget(start)
         return start
 
     def _whole(self, state: Mapping[str, Any], name: str, highest: int) -> int:

@@ -258,6 +258,11 @@ class StoreReader:
                 f"{self._owner}: record {number} of {self.path!r} cannot be read: {self._told(error)}"
             ) from None
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def close(self) -> None:
         """End; threads that read are let finish what they are in, and wait for no storage any more. Takes no lock."""
         self._closed = True

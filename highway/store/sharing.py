@@ -70,18 +70,19 @@ class SharedStore:
         self.reader.close()
 
     def reopen(self) -> None:
-        """Once more from the beginning; the last of the workers may have closed it.
+        """Once more from the beginning, where the last of the workers, or `interrupt`, has closed it.
 
         Raises
         ------
         CorruptStoreError
             Another store is there now.
         """
+        if not self.reader.closed:
+            return
         reader = StoreReader(self.path, self._owner, allow_incomplete=self._allow_incomplete)
         if (reader.mark, len(reader)) != (self.reader.mark, len(self.reader)):
             reader.close()
             raise CorruptStoreError(
                 f"{self._owner}: {self.path!r} was written anew meanwhile; make a new source"
             )
-        self.reader.close()
         self.reader = reader

@@ -79,6 +79,8 @@ class Meter:
             "duplicates": consumer.duplicates if consumer is not None else 0,
             "resent": producer.resent,
             "deaths": producer.deaths,
+            "skipped": stats.skipped_samples if stats else 0,
+            "replaced": stats.replaced_samples if stats else 0,
         }
         self._last = now
         return self._report

@@ -10,9 +10,10 @@ from highway.arguments import number, whole
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source, Stage
 from highway.errors import ArgumentError
+from highway.limits import MOST_WINDOW
 from highway.modules.network.exact import DataWay, WorkerWay
 from highway.modules.network.pipes import PushWay
-from highway.modules.network.source import DELIVERIES, MOST_WINDOW, ZMQSource, delivery_of, place_of, version
+from highway.modules.network.source import DELIVERIES, ZMQSource, delivery_of, place_of, version
 from highway.stats import PipelineStats
 
 __all__ = ["ZMQSink"]

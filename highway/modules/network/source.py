@@ -10,6 +10,7 @@ from highway.arguments import flag, number, whole
 from highway.batch import Batch
 from highway.engine import Module, Outlet, Source
 from highway.errors import ArgumentError, PipelineStateError, StateMismatchError
+from highway.limits import MOST_WINDOW
 from highway.modules.network.exact import TrainerWay, WorkerWay
 from highway.modules.network.parcels import is_of_the_machine, remote_error, to_batch
 from highway.modules.network.pipes import PullWay
@@ -24,7 +25,8 @@ from highway.transport.security import Security
 __all__ = ["ZMQSource"]
 
 DELIVERIES = ("exactly-once", "at-most-once", "msgpack-numpy")
-MOST_WINDOW = 1024
+# Data machines.
+MOST_STREAMS = 65536
 
 
 def delivery_of(owner: str, delivery: str) -> str:
@@ -145,7 +147,7 @@ class ZMQSource(Source):
                 f"{self.name}: ordered is True with delivery={delivery!r}; only 'exactly-once' can be"
             )
         self.timeout = None if timeout is None else number(self.name, "timeout", timeout, 0)
-        self.streams = None if streams is None else whole(self.name, "streams", streams, 1, 65536)
+        self.streams = None if streams is None else whole(self.name, "streams", streams, 1, MOST_STREAMS)
         if on_error not in ("raise", "skip"):
             raise ArgumentError(f"{self.name}: on_error is {on_error!r}; expected 'raise' or 'skip'")
         self.on_error = on_error
@@ -186,6 +188,9 @@ class ZMQSource(Source):
 
     def tasks(self) -> Iterator[Data]:
         return self._open_way.tasks()
+
+    def samples_in(self, task: Data) -> int | None:
+        return 0 if task.item.kind is Kind.END_OF_DATA else None
 
     def load(self, task: Data) -> Batch | None:
         """The batch of a message; None for one that was left out, or could not be made where that is to be skipped."""
@@ -273,7 +278,7 @@ def _cursor_of(state: Mapping[str, Any]) -> Cursor:
     streams = state.get("streams")
     if not _count(generation, MOST_GENERATION) or not _count(epoch) or not isinstance(fingerprint, str):
         raise wrong("has no generation, epoch and fingerprint")
-    if not isinstance(streams, list) or len(streams) > 65536:
+    if not isinstance(streams, list) or len(streams) > MOST_STREAMS:
         raise wrong("has no list of streams")
     progress = []
     for stream in streams:
