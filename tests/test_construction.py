@@ -310,8 +310,8 @@ def test_a_sink_of_a_store_is_tried_again(tmp_path):
     assert sink.stored == 20
 
 
-def test_the_seconds_that_a_module_may_be_used_are_those_of_one_pipeline():
-    """What was made stays used, also after its end."""
+def test_modules_of_a_pipeline_that_was_made_stay_used():
+    """Also after its end."""
     modules = fresh()
     with Pipeline(modules) as pipeline:
         list(pipeline)
