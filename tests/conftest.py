@@ -4,11 +4,16 @@ import sys
 import threading
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from highway._core import simd
 
 # A shell that runs the tests in the background leaves Ctrl-C ignored, for them and for the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes, and how long making it, depends on what else the machine does.
+settings.register_profile("highway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("highway")
 
 
 # Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
@@ -23,7 +28,7 @@ MARKED = {
     security
     """,
     "once": """
-    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose demo detection docs
+    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose concurrency demo detection docs
     docstrings fit floor_plan guard_pages list_reader one_pass packaging parcels placement policies readme sheet
     stats system_packages transform_sheet tuning voc wrappers
     """,
