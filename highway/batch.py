@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from highway._core.pool import empty
 from highway.errors import ArgumentError, FieldError
+from highway.signatures import explained
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,6 +96,7 @@ class Batch:
     applied: int
     _indices: NDArray[np.int64] | None
 
+    @explained()
     def __init__(
         self,
         fields: Mapping[str, NDArray[Any]],

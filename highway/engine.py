@@ -23,6 +23,7 @@ from highway.errors import (
     WaitTimeout,
 )
 from highway.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.signatures import explained
 from highway.stations import Control, Outcome, SourceStation, Tuning, clock, make_stations
 from highway.stats import PipelineStats
 
@@ -79,6 +80,7 @@ class Pipeline:
     [4]
     """
 
+    @explained()
     def __init__(
         self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
     ) -> None:
@@ -571,7 +573,26 @@ def _checked(modules: Sequence[Module]) -> list[Module]:
                 f"Pipeline: modules[{place}] ({module.name}) is used twice; a module belongs to one "
                 "pipeline, make another"
             )
+    _check_seeds(modules)
     return list(modules)
+
+
+def _check_seeds(modules: Sequence[Module]) -> None:
+    """Refuse a seed that nobody else has where others need the same."""
+    source, sink = modules[0], modules[-1]
+    assert isinstance(source, Source)
+    for module in modules:
+        if not module.seed_drawn:
+            continue
+        if source.shard[1] > 1:
+            why = f"each of the {source.shard[1]} ranks would draw another"
+        elif isinstance(sink, Outlet):
+            why = f"what leaves through {sink.name} may be made again, elsewhere or later, with another"
+        else:
+            continue
+        raise ArgumentError(
+            f"{module.name}: seed is None, and {why}; expected a number, the same for all: secrets.randbits(64) once"
+        )
 
 
 def _figures(reference: weakref.ref[Pipeline]) -> PipelineStats | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from highway.arguments import flag, whole
+from highway.arguments import chosen_seed, flag, whole
 from highway.batch import Batch
 from highway.engine import Module, Stage
 from highway.errors import ArgumentError
@@ -44,8 +44,9 @@ class Augmentations(Stage):
         Nothing random, for validation: every transform is replaced by its deterministic form, or left out.
     mask_fill : int
         0 to 255: what masks show where there is nothing of an image. 255 is "void" in PASCAL VOC.
-    seed : int
-        0 to 2**64 - 1.
+    seed : int or None
+        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
+        and the log tells it.
     workers : int, optional
         Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
@@ -68,14 +69,15 @@ class Augmentations(Stage):
         *,
         deterministic: bool = False,
         mask_fill: int = 0,
-        seed: int = 0,
+        seed: int | None = 0,
         workers: int | None = None,
         queue_size: int = 4,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.transforms = checked("Augmentations", transforms)
         self.deterministic = flag(self.name, "deterministic", deterministic)
-        self.seed = whole("Augmentations", "seed", seed, 0, 2**64 - 1)
+        self.seed = chosen_seed("Augmentations", seed)
+        self.seed_drawn = seed is None
         self.mask_fill = whole("Augmentations", "mask_fill", mask_fill, 0, 255)
         self._row = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms

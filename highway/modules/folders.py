@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments import expanded
 from highway.errors import DatasetError, EmptyDatasetError
 
 __all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
@@ -54,7 +55,7 @@ def list_class_folders(data_dir: str | bytes | os.PathLike[str]) -> ClassFolders
     DatasetError
         `data_dir` is no folder, or it or a folder in it may not be read.
     """
-    root = os.path.join(os.fsencode(data_dir), b"")
+    root = os.path.join(os.fsencode(expanded("ImageFileReader", "data_dir", data_dir)), b"")
     try:
         return _list(root)
     except FileNotFoundError as error:

@@ -36,15 +36,16 @@ class ImageFileReader(ImageReader):
         Folder with one sub-folder for each class.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     fit : Fit
         Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
         of your own.
     shuffle : bool
         A new order each epoch, or the sorted order.
-    seed : int
-        0 to 2**64 - 1; of the order, the windows and the replacements.
+    seed : int or None
+        0 to 2**64 - 1; of the order, the windows and the replacements. None draws one, once, where no other
+        machine needs the same; `seed` is that, and the log tells it.
     epochs : int, optional
         None for no end.
     shard : (int, int)
@@ -101,11 +102,11 @@ class ImageFileReader(ImageReader):
         self,
         data_dir: str | bytes | os.PathLike[str],
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         fit: Fit | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -151,7 +152,7 @@ class ImageFileReader(ImageReader):
 
     def __repr__(self) -> str:
         folder = os.fsdecode(self._folders.root)
-        return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r})"
+        return f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r}{self._drawn()})"
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.

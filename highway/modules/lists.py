@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import flag, number
+from highway.arguments import expanded, flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
@@ -39,8 +39,8 @@ class ListReader(ImageReader):
         float32; or names of classes (N,), str, which become the numbers of those, int64. With `boxes`: for each picture
         one for each of its boxes.
     batch_size : int
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     classes : sequence of str, optional
         Names of the classes, in the order of their numbers; labels are checked to be numbers or names of them. Where
         labels are names, the default is those that are found, sorted: give `classes`, each once, where several lists
@@ -85,7 +85,7 @@ class ListReader(ImageReader):
         paths: Sequence[Path],
         labels: Any,
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         classes: Sequence[str] | None = None,
         boxes: Sequence[Any] | None = None,
@@ -95,7 +95,7 @@ class ListReader(ImageReader):
         placement: bool = False,
         fit: Fit | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -168,9 +168,8 @@ class ListReader(ImageReader):
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<ListReader of {self.size} pictures, {self.order.batch_size}, {self.shape}, fit={self.fit!r}>"
-        )
+        own = f"{self.size} pictures, {self.order.batch_size}, {self.shape}"
+        return f"<ListReader of {own}, fit={self.fit!r}{self._drawn()}>"
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         return b"ListReader", self._names
@@ -185,9 +184,7 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
         raise ArgumentError(f"ListReader: {name} is a {type(paths).__name__}; expected a list of paths")
     found = []
     for number_, path in enumerate(paths):
-        if not isinstance(path, (str, bytes, os.PathLike)) or b"\0" in os.fsencode(path):
-            raise ArgumentError(f"ListReader: {name}[{number_}] is {path!r}; expected a path")
-        found.append(os.fsencode(path))
+        found.append(os.fsencode(expanded("ListReader", f"{name}[{number_}]", path)))
     return found
 
 

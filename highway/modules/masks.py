@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import resample
-from highway.arguments import whole
+from highway.arguments import expanded, whole
 from highway.batch import empty
 from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
 from highway.modules.files import LARGEST_FILE, read_whole
@@ -166,7 +166,7 @@ def masks_beside(
     DatasetError
         There is no such folder.
     """
-    root = os.path.join(os.fsencode(masks_dir), b"")
+    root = os.path.join(os.fsencode(expanded(owner, "masks_dir", masks_dir)), b"")
     if not os.path.isdir(root):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
     return MaskFiles([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)

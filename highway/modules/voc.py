@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from highway.arguments import flag, number, whole
+from highway.arguments import expanded, flag, number, whole
 from highway.errors import (
     ArgumentError,
     DatasetError,
@@ -68,8 +68,8 @@ class VOCReader(ImageReader):
     root : path
         The folder.
     batch_size : int
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     split : str or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
         ``ImageSets/Segmentation/train.txt`` where there is one. A line begins with the name; what follows in lists of
@@ -130,7 +130,7 @@ class VOCReader(ImageReader):
         self,
         root: str | bytes | os.PathLike[str],
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         split: str | None = "train",
         fit: Fit | None = None,
@@ -142,7 +142,7 @@ class VOCReader(ImageReader):
         mask_fill: int = 0,
         placement: bool = False,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -205,7 +205,7 @@ class VOCReader(ImageReader):
 
     def __repr__(self) -> str:
         own = f"{self.root!r}, {self.order.batch_size}, {self.shape}, split={self.split!r}"
-        return f"VOCReader({own}, fit={self.fit!r})"
+        return f"VOCReader({own}, fit={self.fit!r}{self._drawn()})"
 
     def contents(self) -> tuple[bytes, Sequence[bytes], list[bytes]]:
         return b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]
@@ -219,7 +219,7 @@ class _Folder:
     """What lies where in a folder of VOC."""
 
     def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
-        self.root = os.path.join(os.fsencode(root), b"")
+        self.root = os.path.join(os.fsencode(expanded("VOCReader", "root", root)), b"")
         self._annotations = {name[:-4] for name in self.listed(b"Annotations") if name.endswith(b".xml")}
         self._pictures: dict[bytes, bytes] = {}
         # Of several with one stem the .jpg counts, or else the first.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from highway._core.spans import Spans
 from highway._core.tables import Tables
+from highway.arguments import expanded
 from highway.errors import CorruptStoreError, IncompleteStoreError, StoreError
 from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
@@ -69,7 +70,7 @@ class StoreReader:
         allow_incomplete: bool = False,
         short: bool = False,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = expanded(owner, "path", path)
         self._owner = owner
         self._short = short
         self._plyvel = plyvel_for(owner)
