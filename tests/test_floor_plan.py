@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "transport": {"errors", "_core", "arguments", "msgpack_numpy"},
     "store": {"errors", "_core", "msgpack_numpy"} | MIDDLE,
     "arguments": {"errors"},
-    "built": set(),
+    "built": {"errors", "_core"},
     "batch": {"errors", "_core"} | MIDDLE,
     "order": {"errors", "_core"} | MIDDLE,
     "randomness": {"errors", "_core"} | MIDDLE,
