@@ -12,8 +12,8 @@ def _obstacle() -> ImportError | None:
     if importlib.util.find_spec("highway._core.queue") is None:
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         return ImportError(
-            f"Highway is not compiled in {folder}, and Python takes it from there. Compile it: pip install -e {folder}; "
-            "or install it with pip and start Python in another folder."
+            f"Highway is not compiled in {folder}, and Python takes it from there. Compile it: "
+            f"pip install -e {folder}; or install it with pip and start Python in another folder."
         )
     try:
         from highway._core import simd  # noqa: F401

@@ -29,8 +29,8 @@ MARKED = {
     """,
     "once": """
     addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose concurrency demo detection docs
-    docstrings fit floor_plan guard_pages list_reader one_pass packaging parcels paths placement policies readme seeds sheet
-    stats system_packages transform_sheet tuning voc wrappers
+    docstrings fit floor_plan guard_pages list_reader one_pass packaging parcels paths placement policies readme
+    seeds sheet stats system_packages transform_sheet tuning voc wrappers
     """,
     "python": "arguments cli driver folders network order saver shutdown signal signatures state",
 }

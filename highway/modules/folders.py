@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from typing import NamedTuple
 
@@ -82,13 +83,19 @@ def _list(root: bytes) -> ClassFolders:
                 f"ImageFileReader: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
                 "reads encoded pictures, LevelDBSource arrays"
             )
-        loose = sum(_is_picture(entry.name) for entry in inside)
-        found = (
-            f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
-        )
+        loose = [entry.name for entry in inside if _is_picture(entry.name)]
+        found, instead = "it is empty of both folders and pictures", ""
+        if loose:
+            found = f"{len(loose)} pictures lie directly in it"
+            endings = sorted(os.path.splitext(name)[1] for name in loose)
+            pattern = os.fsdecode(glob.escape(root) + b"*" + max(endings, key=endings.count))
+            instead = (
+                ". Without classes, ListReader reads them: "
+                f"ListReader(sorted(glob.glob({pattern!r})), None, batch_size, shape)"
+            )
         raise EmptyDatasetError(
             f"ImageFileReader: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
-            "class, with the pictures of that class inside"
+            f"class, with the pictures of that class inside{instead}"
         )
     if {b"Annotations", b"JPEGImages"} <= set(folders):
         raise EmptyDatasetError(
