@@ -110,6 +110,11 @@ class Batch:
         offsets: NDArray[np.int64] | Sequence[int] | None = None,
         ragged: Iterable[str] = (),
     ) -> None:
+        for name, arrays in (("fields", fields), ("extras", extras or {})):
+            if not isinstance(arrays, Mapping):
+                raise ArgumentError(
+                    f"Batch: {name} is a {type(arrays).__name__}; expected arrays by name, as {{'images': images}}"
+                )
         self.fields = dict(fields)
         self.extras = {} if extras is None else dict(extras)
         for name, array in (*self.fields.items(), *self.extras.items()):

@@ -132,6 +132,8 @@ class Order:
         self.shuffle = flag(owner, "shuffle", shuffle)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         pair: object = shard
+        if isinstance(pair, np.ndarray):
+            pair = pair.tolist()
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ArgumentError(f"{owner}: shard is {shard!r}; expected (rank, world)")
         self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)

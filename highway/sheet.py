@@ -94,6 +94,9 @@ def contact_sheet(
     MissingPackageError
         PIL is not installed.
     """
+    given: object = classes
+    if given is not None and (isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray))):
+        raise ArgumentError(f"contact sheet: classes is {classes!r}; expected names, as reader.classes")
     try:
         from PIL import Image, ImageDraw
     except ImportError:

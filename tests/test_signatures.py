@@ -167,7 +167,7 @@ def test_signatures_documents_and_pickles_stay(capsys):
 def test_error_inside_of_a_call_that_fits_is_the_own():
     """Something of a wrong type, deep inside: no word about the signature."""
     with pytest.raises(TypeError) as caught:
-        Batch(5)
+        Batch({}, ragged=5)
     assert not isinstance(caught.value, SignatureError)
     with pytest.raises(TypeError) as caught:
         Batch({"images": np.zeros((1, 2, 2, 3), np.uint8)}, keys=5)
