@@ -16,7 +16,7 @@ from highway.signatures import nearest
 from highway.transforms import FlipX, Transform
 
 PUBLIC = [
-    *(getattr(modules, name) for name in modules.__all__ if not name.startswith("LevelDB")),
+    *(getattr(modules, name) for name in modules.__all__),
     *(getattr(transforms, name) for name in transforms.__all__ if name != "Transform"),
     Pipeline,
     Batch,
