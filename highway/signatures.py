@@ -111,7 +111,8 @@ def _misfit(
         most = f"at most {len(places)}" if places else "none"
         instead = f", and the others by name, as {free[0]}=" if free else ""
         wrong.append(f"{len(arguments)} arguments are given by their place; expected {most}{instead}")
-    missing = [repr(one.name) for one in parameters if one.name in free and one.default is one.empty]
+    required = [one.name for one in parameters if one.default is one.empty and one.name in {*places, *named}]
+    missing = [repr(word) for word in required if word not in by_place and word not in keywords]
     # Where one is misspelt it is missing too, which says nothing new.
     if missing and not unknown:
         wrong.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")

@@ -106,6 +106,11 @@ class Derived(FlipX):
     """Without an `__init__` of its own."""
 
 
+class Placed(Stage):
+    def __init__(self, first, /, *more, last):
+        super().__init__()
+
+
 class Raising(Stage):
     def __init__(self, value):
         raise TypeError(f"own: {value}")
@@ -136,6 +141,11 @@ def test_classes_of_users_are_named_too():
         (lambda: Limited(1, worker=2), "Limited: there is no argument 'worker': did you mean 'workers'?"),
         (lambda: Limited(), "Limited: 'most' is missing; the arguments are (most, **arguments)"),
         (lambda: Derived(q=1), "Derived: there is no argument 'q'"),
+        (
+            lambda: Placed(),
+            "Placed: 'first' and 'last' are missing; the arguments are (first, /, *more, last)",
+        ),
+        (lambda: Placed(1, 2, 3), "Placed: 'last' is missing"),
         (lambda: Mistaken(), "Mistaken: there is no argument 'worker': did you mean 'workers'?"),
     ]:
         with pytest.raises(SignatureError) as caught:
