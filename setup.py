@@ -1,6 +1,6 @@
 """Builds the Cython core.
 
-Switches (environment variables, each "1" to turn on):
+Switches (environment variables, each "1" to turn on, "0" or nothing for off):
 
 HIGHWAY_DEBUG     bounds checks in Cython, assertions and symbols in C, no optimisation
 HIGHWAY_COVERAGE  line tracing in Cython for coverage measurements, except in nogil functions (tox run -e coverage)
@@ -26,7 +26,10 @@ from setuptools.command.build_ext import build_ext
 
 
 def switch(name):
-    return os.environ.get(name, "") == "1"
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise SystemExit(f"The environment variable {name} is {value!r}; expected 1, for on, or 0.")
+    return value == "1"
 
 
 DEBUG = switch("HIGHWAY_DEBUG")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +15,20 @@ from highway.errors import ArgumentError
 
 _LARGEST = sys.float_info.max
 
-__all__ = ["class_names", "flag", "number", "numbers", "positive_range", "size", "span", "whole"]
+__all__ = [
+    "chosen_seed",
+    "class_names",
+    "expanded",
+    "flag",
+    "number",
+    "numbers",
+    "positive_range",
+    "size",
+    "span",
+    "whole",
+]
+
+logger = logging.getLogger("highway.modules")
 
 
 def class_names(owner: str, classes: object) -> list[str]:
@@ -198,10 +213,69 @@ def size(owner: str, name: str, value: object) -> tuple[int, int]:
     ArgumentError
         It is something else.
     """
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ArgumentError(f"{owner}: {name} is {value!r}; expected a whole number or (height, width)")
         height, width = value
         return whole(owner, f"{name}[0]", height, 1, 65536), whole(owner, f"{name}[1]", width, 1, 65536)
-    side = whole(owner, name, value, 1, 65536)
-    return side, side
+    if isinstance(value, (int, np.integer)):
+        side = whole(owner, name, value, 1, 65536)
+        return side, side
+    raise ArgumentError(f"{owner}: {name} is {value!r}; expected a whole number or (height, width) in pixels")
+
+
+def expanded(owner: str, name: str, value: object) -> str:
+    """The path of a file or a folder, with a leading ``~`` or ``~user`` replaced by that home, as a shell does.
+
+    Parameters
+    ----------
+    owner, name : str
+        What has the argument, and what it is called: the error says both.
+    value : object
+        str, bytes or path.
+
+    Returns
+    -------
+    str
+        Bytes that are no UTF-8 are in it as `os.fsdecode` writes them.
+
+    Raises
+    ------
+    ArgumentError
+        It is something else, is empty, or has a zero byte.
+    """
+    if isinstance(value, (str, bytes, os.PathLike)):
+        text = os.fsdecode(value)
+        if text and "\0" not in text:
+            return os.path.expanduser(text) if text[0] == "~" else text
+    raise ArgumentError(f"{owner}: {name} is {value!r}; expected a path")
+
+
+def chosen_seed(owner: str, value: object, world: int = 1) -> int:
+    """A seed, 0 to 2**64 - 1; for None one is drawn, and the log of "highway.modules" tells which.
+
+    Parameters
+    ----------
+    owner : str
+        What has the argument: the error says it.
+    value : object
+    world : int
+        How many machines or processes need the same.
+
+    Raises
+    ------
+    ArgumentError
+        It is something else; or it is None where several need the same.
+    """
+    if value is not None:
+        return whole(owner, "seed", value, 0, 2**64 - 1)
+    if world > 1:
+        raise ArgumentError(
+            f"{owner}: seed is None, and each of the {world} ranks would draw another, and so read other samples; "
+            "expected one number for all of them, such as secrets.randbits(64) of the first"
+        )
+    drawn = int.from_bytes(os.urandom(8), "big")
+    logger.info("%s: seed=None, drawn: seed=%d", owner, drawn)
+    return drawn

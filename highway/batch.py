@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from highway._core.pool import empty
 from highway.errors import ArgumentError, FieldError, SampleIndexError
+from highway.signatures import explained
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,6 +97,7 @@ class Batch:
     applied: int
     _indices: NDArray[np.int64] | None
 
+    @explained()
     def __init__(
         self,
         fields: Mapping[str, NDArray[Any]],
@@ -109,6 +111,11 @@ class Batch:
         offsets: NDArray[np.int64] | Sequence[int] | None = None,
         ragged: Iterable[str] = (),
     ) -> None:
+        for name, arrays in (("fields", fields), ("extras", extras or {})):
+            if not isinstance(arrays, Mapping):
+                raise ArgumentError(
+                    f"Batch: {name} is a {type(arrays).__name__}; expected arrays by name, as {{'images': images}}"
+                )
         self.fields = dict(fields)
         self.extras = {} if extras is None else dict(extras)
         for name, array in (*self.fields.items(), *self.extras.items()):

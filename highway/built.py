@@ -1,11 +1,38 @@
-"""Ends the import with one sentence where Highway's compiled part is missing: in a source tree that was not built."""
+"""Ends the import with one sentence where Highway cannot work: it is not compiled, or a setting means nothing."""
 
 import importlib.util
 import os
+import sys
 
-if importlib.util.find_spec("highway._core.queue") is None:
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    raise ImportError(
-        f"Highway is not compiled in {folder}, and Python takes it from there. Compile it: pip install -e {folder}; "
-        "or install it with pip and start Python in another folder."
-    )
+from highway.errors import SettingError
+
+
+def _obstacle() -> ImportError | None:
+    """What keeps Highway from working, if anything does."""
+    if importlib.util.find_spec("highway._core.queue") is None:
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        return ImportError(
+            f"Highway is not compiled in {folder}, and Python takes it from there. Compile it: "
+            f"pip install -e {folder}; or install it with pip and start Python in another folder."
+        )
+    try:
+        from highway._core import simd  # noqa: F401
+    except SettingError as error:
+        return error.with_traceback(None)
+    return None
+
+
+def _is_command() -> bool:
+    """Whether this program is the command ``highway``, or ``python -m highway``."""
+    program, words = "".join(sys.argv[:1]), sys.orig_argv
+    if program == "-m":
+        return "highway" in words[words.index("-m") + 1 :][:1]
+    return os.path.basename(program) == "highway"
+
+
+_found = _obstacle()
+if _found is not None:
+    if _is_command():
+        # Its users get one line, as for every other error; its own code has not begun yet.
+        raise SystemExit(f"highway: {_found}")
+    raise _found

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from highway.arguments import chosen_seed
 from highway.errors import (
     ArgumentError,
     DecodeError,
@@ -18,7 +19,7 @@ from highway.errors import (
     ReadError,
     SecurityError,
 )
-from highway.options import FITS, parser
+from highway.options import FITS, RANDOM, parser
 
 if TYPE_CHECKING:
     from highway.engine import Module, Stage
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         _parser().parse_args(arguments, options)
+        if getattr(options, "seed", None) == RANDOM:
+            options.seed = chosen_seed("highway", None)
+            print(f"The seed is {options.seed}.", file=sys.stderr)
         code: int = options.run(options)
         sys.stdout.flush()
         return code

@@ -68,7 +68,8 @@ def find_photographs() -> dict[str, Path]:
     if len(found) < 2:
         state = "has none of them here" if specification else "is not installed"
         raise MissingPackageError(
-            f"demo: the photographs are those of scikit-image, which {state}: pip install --no-deps scikit-image"
+            f"demo: the photographs are those of scikit-image, which {state}: "
+            f"{environment.install_command('scikit-image')}"
         )
     return found
 

@@ -9,10 +9,11 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import partial
+from numbers import Real
 from types import TracebackType
 from typing import Any, cast
 
-from highway.arguments import whole
+from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.errors import (
     ArgumentError,
@@ -24,6 +25,7 @@ from highway.errors import (
     WaitTimeout,
 )
 from highway.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.signatures import explained
 from highway.stations import Control, Outcome, SourceStation, Tuning, clock, make_stations
 from highway.stats import PipelineStats
 
@@ -82,6 +84,7 @@ class Pipeline:
     [4]
     """
 
+    @explained()
     def __init__(
         self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
     ) -> None:
@@ -112,7 +115,7 @@ class Pipeline:
         assert isinstance(source, Source)
         self._source = source
         self._length = _length_of(source)
-        self._ordered = bool(ordered)
+        self._ordered = flag("Pipeline", "ordered", ordered)
         self._has_sink = isinstance(modules[-1], Sink)
         for module in modules:
             module._taken = True
@@ -182,6 +185,12 @@ class Pipeline:
             Whatever a module raised.
         """
         self._refuse("dequeue()", sink=False)
+        if block is not True and block is not False:
+            # A number in its place was meant to be the timeout.
+            raise ArgumentError(
+                f"Pipeline.dequeue: block is {block!r}; expected True or False; timeout= is for seconds"
+            )
+        _check_timeout("dequeue", timeout)
         try:
             return self._get(block, timeout)
         except EndOfData:
@@ -265,6 +274,7 @@ class Pipeline:
             Whatever a module raised.
         """
         self._refuse("wait()", sink=True)
+        _check_timeout("wait", timeout)
         try:
             self._last.get(timeout=timeout)
         except EndOfData:
@@ -646,7 +656,14 @@ def _length_of(source: Source) -> int | None:
 
 def _checked(modules: Sequence[Module]) -> list[Module]:
     if not isinstance(modules, (list, tuple)) or not modules:
-        raise ArgumentError(f"Pipeline: modules must be a list that begins with a Source, but is {modules!r}")
+        way = (
+            f"; put it into a list: [{_kind(modules).partition(',')[0]}(...)]"
+            if isinstance(modules, Module)
+            else ""
+        )
+        raise ArgumentError(
+            f"Pipeline: modules must be a list that begins with a Source, but is {modules!r}{way}"
+        )
     last = len(modules) - 1
     for place, module in enumerate(modules):
         if not isinstance(module, Module):
@@ -663,7 +680,33 @@ def _checked(modules: Sequence[Module]) -> list[Module]:
                 f"Pipeline: modules[{place}] ({module.name}) is used twice; a module belongs to one "
                 "pipeline, make another"
             )
+    _check_seeds(modules)
     return list(modules)
+
+
+def _check_seeds(modules: Sequence[Module]) -> None:
+    """Refuse a seed that nobody else has where others need the same."""
+    source, sink = modules[0], modules[-1]
+    assert isinstance(source, Source)
+    for module in modules:
+        if not module.seed_drawn:
+            continue
+        if source.shard[1] > 1:
+            why = f"each of the {source.shard[1]} ranks would draw another"
+        elif isinstance(sink, Outlet):
+            why = f"what leaves through {sink.name} may be made again, elsewhere or later, with another"
+        else:
+            continue
+        raise ArgumentError(
+            f"{module.name}: seed is None, and {why}; expected a number, the same for all: secrets.randbits(64) once"
+        )
+
+
+def _check_timeout(method: str, timeout: object) -> None:
+    if timeout is not None and not isinstance(timeout, Real):
+        raise ArgumentError(
+            f"Pipeline.{method}: timeout is {timeout!r}; expected seconds, 0 or more, or None"
+        )
 
 
 def _figures(reference: weakref.ref[Pipeline]) -> PipelineStats | None:

@@ -13,13 +13,15 @@ import numpy as np
 from highway._core import jpeg, simd
 from highway.engine import usable_cores
 
-__all__ = ["describe", "extras", "installed", "pil", "pil_formats", "version"]
+__all__ = ["describe", "extras", "install_command", "installed", "pil", "pil_formats", "version"]
 
 _DISTRIBUTION = "highway-loader"
 # A requirement of an extra, as wheels write it: `Pillow-SIMD; extra == "simd"`.
 _EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 # Distributions that overwrite each other's files.
 _RIVALS = {"Pillow": "Pillow-SIMD", "Pillow-SIMD": "Pillow"}
+# Packages that depend on Pillow, and whose files alone are enough for Highway.
+_BRINGING_PILLOW = frozenset({"scikit-image"})
 # Formats that PIL may have been built without, by the names of PIL.features.
 _OPTIONAL_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "compressed TIFF"}
 
@@ -112,8 +114,16 @@ def _state(packages: dict[str, str | None]) -> list[str]:
             said.append(f"not installed, and not to be: {rival} is, and they overwrite each other's files")
             missing.remove(package)
     if missing:
-        said.append(f"missing: pip install {' '.join(missing)}")
+        said.append(f"missing: {install_command(*missing)}")
     return said
+
+
+def install_command(*packages: str) -> str:
+    """What installs these packages here: without Pillow, which one may depend on, where Pillow-SIMD is."""
+    alone = [name for name in packages if name in _BRINGING_PILLOW and installed("Pillow-SIMD")]
+    others = [name for name in packages if name not in alone]
+    commands = (("pip install", others), ("pip install --no-deps", alone))
+    return " && ".join(" ".join((command, *names)) for command, names in commands if names)
 
 
 def installed(distribution: str) -> str | None:

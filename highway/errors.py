@@ -31,6 +31,8 @@ __all__ = [
     "RemoteError",
     "SampleIndexError",
     "SecurityError",
+    "SettingError",
+    "SignatureError",
     "StateMismatchError",
     "StorageError",
     "StoreError",
@@ -50,6 +52,14 @@ class HighwayError(Exception):
 
 class ArgumentError(HighwayError, ValueError):
     """An argument is outside of what is allowed; the message names it, its value and what is allowed."""
+
+
+class SignatureError(ArgumentError, TypeError):
+    """A call names an argument that there is not, gives too many, or leaves out one that has no default."""
+
+
+class SettingError(ArgumentError, ImportError):
+    """An environment variable holds what it cannot mean; the message names it, its value and what is allowed."""
 
 
 class ContractError(HighwayError, TypeError):

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments import expanded
 from highway.batch import Batch
 from highway.errors import CorruptStoreError, StoreError
 from highway.modules.file_names import FoldingFolder, name_of
@@ -61,7 +62,7 @@ def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tupl
         PIL, which writes PNG, is not installed.
     WriteError
     """
-    target = os.fspath(folder)
+    target = expanded(_OWNER, "folder", folder)
     if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise StoreError(f"{_OWNER}: {target!r} is there and no empty folder; remove it, or use another path")
     reader = StoreReader(path, _OWNER, allow_incomplete=True)

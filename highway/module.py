@@ -11,6 +11,7 @@ from highway.batch import Batch
 from highway.cores import usable_cores
 from highway.errors import PipelineStateError
 from highway.limits import MOST_QUEUE_SIZE, MOST_WORKERS
+from highway.signatures import explain_init, explained
 from highway.stats import MachineStats, PipelineStats
 
 __all__ = ["Failure", "Module", "Outlet", "Sink", "Source", "Stage", "usable_cores"]
@@ -48,6 +49,8 @@ class Module:
         into them.
     input_handed_over : bool
         Set by the pipeline: whether the module in front hands its arrays over.
+    seed_drawn : bool
+        Whether its seed was drawn, since the user gave None: nobody else has the same.
     image_shape : (int, int, int) or None
         Known after `follow`: shape (H, W, C) of the uint8 images that it hands out, where all have the same.
     left_out : bool
@@ -58,6 +61,7 @@ class Module:
     hands_over: ClassVar[bool] = False
     input_handed_over: bool = False
     left_out: bool = False
+    seed_drawn: bool = False
     image_shape: tuple[int, int, int] | None = None
     workers: int | None = None
     queue_size: int = 4
@@ -68,7 +72,9 @@ class Module:
         super().__init_subclass__(**arguments)
         if "name" not in cls.__dict__:
             cls.name = cls.__name__
+        explain_init(cls)
 
+    @explained()
     def __init__(self, *, workers: int | None = None, queue_size: int = 4) -> None:
         self.workers = None if workers is None else whole(self.name, "workers", workers, 1, MOST_WORKERS)
         self.queue_size = whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from highway.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS
+from highway.signatures import nearest
 
-__all__ = ["FITS", "parser"]
+__all__ = ["FITS", "RANDOM", "parser"]
+
+RANDOM = "random"
+"""A seed that is drawn."""
 
 FITS = ("center", "random", "letterbox", "stretch")
 
@@ -24,6 +31,53 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest of what there is, where something is misspelt."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        words = sys.argv[1:] if args is None else list(args)
+        # First of all: where one that is required is misspelt, argparse would only say that it is missing.
+        self._refuse(word for word in self._own(words) if not self._is_known(word.partition("=")[0]))
+        found, unknown = super().parse_known_args(
+            words, argparse.Namespace() if namespace is None else namespace
+        )
+        self._refuse(unknown)
+        return found, unknown
+
+    def _own(self, words: Sequence[str]) -> Iterator[str]:
+        """The long options that are for this parser, and not for a command of it."""
+        for word in words:
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                return
+            if word.startswith("--"):
+                yield word
+
+    def _is_known(self, option: str) -> bool:
+        # Abbreviations are allowed.
+        return any(known.startswith(option) for known in self._option_string_actions)
+
+    def _refuse(self, words: Iterable[str]) -> None:
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        found = [_meant(word, nearest(word.partition("=")[0], options)) for word in words]
+        if found:
+            self.error(f"unrecognized arguments: {' '.join(found)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # What argparse compares with the choices that it has, commands among them.
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action,
+                f"{_meant(repr(value), nearest(str(value), choices))}; choose from {', '.join(choices)}",
+            )
+
+
+def _meant(word: str, meant: str | None) -> str:
+    return f"{word} (did you mean {meant}?)" if meant else word
+
+
 def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
     """All commands and their options.
 
@@ -32,7 +86,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     runs : mapping of str to callable
         What each command does; it is `run` among the options.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="highway",
         description="Feeds neural networks: folders of images to batches, in compiled threads.",
     )
@@ -46,7 +100,11 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "real photographs through Highway: rate, limiting stage, a contact sheet",
     )
     demo.add_argument(
-        "--output", type=Path, default=Path("demo-output"), metavar="DIR", help="where to write (demo-output)"
+        "--output",
+        type=_path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="where to write (demo-output)",
     )
     demo.add_argument(
         "--epochs",
@@ -117,7 +175,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     preview.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_path,
         default=Path("sheet.png"),
         metavar="FILE",
         help="image to write (sheet.png)",
@@ -143,7 +201,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         runs["serve"],
         "a data machine: batches of a folder or a store to workers or to the training machine",
     )
-    _add_data(serve)
+    _add_data(serve, shared=True)
     serve.add_argument(
         "--to",
         type=_address,
@@ -192,7 +250,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         metavar="FILE.py:NAME",
         help="a list of transforms, a Stage, or a list of Stages in a Python file (a FlipX)",
     )
-    work.add_argument("--seed", type=_natural, metavar="N", help="of the transforms (0)")
+    work.add_argument("--seed", type=_shared_seed, metavar="N", help="of the transforms (0)")
     work.add_argument(
         "--workers",
         type=_workers,
@@ -213,7 +271,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         runs["keygen"],
         "a new secret, for sending batches between machines: whoever has it takes part",
     )
-    keygen.add_argument("file", type=Path, metavar="FILE", help="file to write; must not be there yet")
+    keygen.add_argument("file", type=_path, metavar="FILE", help="file to write; must not be there yet")
 
     pack = _command(
         commands,
@@ -222,7 +280,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "a folder of pictures into a store, or what an interrupted run left out",
     )
     _add_source(pack)
-    pack.add_argument("store", metavar="TO", help="folder of the store")
+    pack.add_argument("store", type=_expanded, metavar="TO", help="folder of the store")
     pack.add_argument(
         "--encoding",
         type=_encoding,
@@ -275,14 +333,18 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "write the samples of a store to files: images, masks, and samples.jsonl with all else",
     )
     for command in (told, verify, repair, export):
-        command.add_argument("path", metavar="PATH", help="folder of the store")
-    repair.add_argument("target", metavar="TO", help="folder of the new store; must not be there yet")
-    export.add_argument("folder", metavar="DIR", help="folder to write to; must not have anything in it")
+        command.add_argument("path", type=_expanded, metavar="PATH", help="folder of the store")
+    repair.add_argument(
+        "target", type=_expanded, metavar="TO", help="folder of the new store; must not be there yet"
+    )
+    export.add_argument(
+        "folder", type=_expanded, metavar="DIR", help="folder to write to; must not have anything in it"
+    )
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: object, what: str
+    commands: argparse._SubParsersAction[Any], name: str, run: object, what: str
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=what, description=what[0].upper() + what[1:] + "."
@@ -293,7 +355,10 @@ def _command(
 
 def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
     command.add_argument(
-        "data_dir", metavar="DIR", help=f"folder with one sub-folder of pictures for each class{more}"
+        "data_dir",
+        type=_expanded,
+        metavar="DIR",
+        help=f"folder with one sub-folder of pictures for each class{more}",
     )
     command.add_argument(
         "--classes",
@@ -303,7 +368,8 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
+def _add_data(command: argparse.ArgumentParser, shared: bool = False) -> None:
+    """The options of what is read; `shared` where other machines need the same seed."""
     _add_source(command, ", or a store")
     command.add_argument("--size", type=_size, metavar="HxW", help="height and width of the images (240x320)")
     command.add_argument(
@@ -312,7 +378,11 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         help="how a picture becomes that size (letterbox where there are boxes, else center)",
     )
     command.add_argument(
-        "--seed", type=_natural, default=0, metavar="N", help="of order and augmentation (0)"
+        "--seed",
+        type=_shared_seed if shared else _seed,
+        default=0,
+        metavar="N",
+        help=f"of order and augmentation (0){'' if shared else '; random: another one each time'}",
     )
     command.add_argument(
         "--no-shuffle", dest="shuffle", action="store_false", help="in the order of the names"
@@ -346,7 +416,10 @@ def _add_annotated(command: argparse.ArgumentParser) -> None:
     masks = command.add_mutually_exclusive_group()
     masks.add_argument("--masks", action="store_true", help="with --voc: its segmentation masks too")
     masks.add_argument(
-        "--masks-dir", metavar="DIR", help="folder with a mask for each picture, in the same class folders"
+        "--masks-dir",
+        type=_expanded,
+        metavar="DIR",
+        help="folder with a mask for each picture, in the same class folders",
     )
 
 
@@ -363,7 +436,7 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     secret = command.add_mutually_exclusive_group()
     secret.add_argument(
         "--secret-file",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="what keygen wrote; needed where other machines can reach the address (the file that "
         "HIGHWAY_SECRET_FILE names)",
@@ -389,6 +462,15 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _expanded(text: str) -> str:
+    """A path; of ``--option=~/x`` the shell leaves the ~."""
+    return os.path.expanduser(text)
+
+
+def _path(text: str) -> Path:
+    return Path(_expanded(text))
+
+
 def _positive(text: str) -> int:
     number = _natural(text)
     if number < 1:
@@ -400,6 +482,23 @@ def _natural(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def _seed(text: str) -> int | str:
+    if text == RANDOM:
+        return text
+    number = _natural(text)
+    if number >= 2**64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number below 2**64")
+    return number
+
+
+def _shared_seed(text: str) -> int | str:
+    if text == RANDOM:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would be another one on each machine; expected a number, the same for all"
+        )
+    return _seed(text)
 
 
 def _seconds(text: str) -> float:
@@ -445,7 +544,7 @@ def _place(text: str) -> tuple[Path, str]:
     path, _, name = text.rpartition(":")
     if not path or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not FILE.py:NAME")
-    return Path(path), name
+    return _path(path), name
 
 
 def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:

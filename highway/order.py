@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import philox
-from highway.arguments import flag, whole
+from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
 from highway.randomness import ORDER_POSITION
 
@@ -93,8 +93,8 @@ class Order:
         Samples in a batch, 1 or more; the last batch of an epoch may have fewer.
     shuffle : bool
         False: every epoch is 0, 1, 2, ...
-    seed : int
-        0 to 2**64 - 1. All ranks need the same.
+    seed : int or None
+        0 to 2**64 - 1. All ranks need the same. With None one is drawn, where the world is 1.
     epochs : int, optional
         How many, 0 to 2**32; None for no end.
     shard : (int, int)
@@ -121,7 +121,7 @@ class Order:
         batch_size: int,
         *,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -130,13 +130,16 @@ class Order:
         self.size = whole(owner, "size", size, 1, 2**32)
         self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
         self.shuffle = flag(owner, "shuffle", shuffle)
-        self.seed = whole(owner, "seed", seed, 0, 2**64 - 1)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         pair: object = shard
+        if isinstance(pair, np.ndarray):
+            pair = pair.tolist()
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ArgumentError(f"{owner}: shard is {shard!r}; expected (rank, world)")
         self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)
         self.rank = whole(owner, "shard[0] (rank)", pair[0], 0, self.world - 1)
+        self.seed = chosen_seed(owner, seed, self.world)
+        self.seed_drawn = seed is None
         self.drop_last = flag(owner, "drop_last", drop_last)
         samples, self._batches = self._left(0)
         self.samples = samples

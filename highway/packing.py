@@ -57,7 +57,7 @@ def pack(reader: ImageReader, path: str | os.PathLike[str], encoding: str) -> Pa
         pipeline = Pipeline([source, sink])
     except StateMismatchError as error:
         raise StateMismatchError(
-            f"pack: {os.fspath(path)!r} was packed from other files, in another encoding, or with other options; a "
+            f"pack: {sink.path!r} was packed from other files, in another encoding, or with other options; a "
             "store has one kind of samples, use another path"
         ) from error
     with pipeline:

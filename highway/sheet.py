@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments import expanded
 from highway.drawing import draw_boxes, draw_points, overlay_mask, write
 from highway.errors import ArgumentError, MissingPackageError
+from highway.signatures import explained
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +49,7 @@ class Numbers(Protocol):
         """NCHW or NHWC."""
 
 
+@explained("sheet")
 def contact_sheet(
     batch: Batch,
     classes: Sequence[str] | None = None,
@@ -91,6 +94,9 @@ def contact_sheet(
     MissingPackageError
         PIL is not installed.
     """
+    given: object = classes
+    if given is not None and (isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray))):
+        raise ArgumentError(f"contact sheet: classes is {classes!r}; expected names, as reader.classes")
     try:
         from PIL import Image, ImageDraw
     except ImportError:
@@ -152,11 +158,12 @@ def save_contact_sheet(
 
 def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
     """Write a sheet to a file, in the format that its name ends in (.png)."""
+    name = expanded("contact sheet", "path", path)
     try:
-        sheet.save(path)
+        sheet.save(name)
     except ValueError:
         raise ArgumentError(
-            f"contact sheet: {os.fspath(path)!r} does not end in the name of an image format; use .png"
+            f"contact sheet: {name!r} does not end in the name of an image format; use .png"
         ) from None
 
 

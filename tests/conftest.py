@@ -5,11 +5,16 @@ import threading
 
 import pytest
 from faults import faults, faulty_library  # noqa: F401 – fixtures
+from hypothesis import HealthCheck, settings
 
 from highway._core import simd
 
 # A shell that runs the tests in the background leaves Ctrl-C ignored, for them and for the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes, and how long making it, depends on what else the machine does.
+settings.register_profile("highway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("highway")
 
 
 # Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
@@ -24,11 +29,13 @@ MARKED = {
     security
     """,
     "once": """
-    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose cores demo detection docs
-    docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels placement
-    policies readme sheet stats system_packages transform_sheet tuning voc wrappers
+    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose concurrency cores demo
+    detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels
+    paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc wrappers
     """,
-    "python": "arguments cli construction driver ends folders network order saver shutdown signal state",
+    "python": """
+    arguments cli construction driver ends folders network order saver shutdown signal signatures state
+    """,
 }
 
 

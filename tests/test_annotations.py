@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from voc_folders import annotation, only_batch, thing, voc_folder
 
@@ -377,10 +377,10 @@ def test_ten_thousand_boxes(tmp_path):
     low = rng.integers(1, 40, (10_000, 2))
     boxes = np.concatenate((low, low + rng.integers(0, 20, (10_000, 2))), axis=1)
     text = annotation(*(thing(box=box) for box in boxes.tolist()))
-    begin = time.perf_counter()
+    begin = time.process_time()
     expected = (boxes - (1, 1, 0, 0)).tolist()
     assert boxes_of(tmp_path, text) == expected
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 def test_parsed_values():
@@ -390,7 +390,6 @@ def test_parsed_values():
     assert found == (3, 4, ["dog", "cat"], [(11.0, 21.0, 30.0, 50.0)] * 2, [False, True], [False, True])
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_damaged_files_are_decode_errors_or_sound(data):
     """Whatever is cut out, put in or changed: a DecodeError, or boxes that are in order."""

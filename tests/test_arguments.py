@@ -19,7 +19,8 @@ def test_what_passes_is_a_plain_value():
     assert numbers("M", "x", [1, 2.5]) == numbers("M", "x", np.array([1, 2.5])) == (1.0, 2.5)
     assert positive_range("M", "r", [0.5, np.float32(1)], 1) == (0.5, 1.0)
     assert size("M", "s", 5) == (5, 5)
-    assert size("M", "s", [5, np.int64(6)]) == (5, 6)
+    assert size("M", "s", [5, np.int64(6)]) == size("M", "s", np.array([5, 6])) == (5, 6)
+    assert size("M", "s", np.uint8(5)) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,9 @@ def test_what_passes_is_a_plain_value():
         (lambda: positive_range("M", "r", (0.5, 2), 1), "0 < low <= high <= 1"),
         (lambda: positive_range("M", "r", 1), "M: r is 1; expected"),
         (lambda: size("M", "s", 0), "M: s is 0; expected a whole number from 1 to 65536"),
+        (lambda: size("M", "s", "5"), r"M: s is '5'; expected a whole number or \(height, width\) in pixels"),
+        (lambda: size("M", "s", 5.0), "M: s is 5.0; expected a whole number or"),
+        (lambda: size("M", "s", True), "M: s is True; expected a whole number"),
         (lambda: size("M", "s", (5, 65537)), r"M: s\[1\] is 65537"),
         (
             lambda: size("M", "s", (5, 6, 7)),

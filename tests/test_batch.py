@@ -27,6 +27,14 @@ def batch():
     )
 
 
+@pytest.mark.parametrize("fields", [5, [1], np.zeros(3), None, "ab", [("images", np.zeros(1))]])
+def test_fields_are_named_arrays(fields):
+    with pytest.raises(
+        ArgumentError, match=r"Batch: fields is a \w+; expected arrays by name, as {'images': images}"
+    ):
+        Batch(fields)
+
+
 def test_unpacks_in_order(batch):
     images, labels = batch
     assert images is IMAGES

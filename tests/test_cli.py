@@ -133,6 +133,65 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
     assert default(ImageFileReader, "max_pixels") == MAX_PIXELS
 
 
+@pytest.mark.parametrize(
+    "arguments, last",
+    [
+        (
+            ["bench", "--batchsize", "64"],
+            "bench: error: unrecognized arguments: --batchsize (did you mean --batch-size?)",
+        ),
+        (["bench", "x", "--Batch_Size=64"], "--Batch_Size=64 (did you mean --batch-size?)"),
+        (["preview", "x", "--colums", "3"], "--colums (did you mean --columns?)"),
+        (["serve", "x", "--too", "a"], "serve: error: unrecognized arguments: --too (did you mean --to?)"),
+        (
+            ["work", "--form", "a", "--to", "b"],
+            "work: error: unrecognized arguments: --form (did you mean --from?)",
+        ),
+        (["pack", "a", "b", "--workres=1"], "--workres=1 (did you mean --workers?)"),
+        (["demo", "--epoch-count"], "demo: error: unrecognized arguments: --epoch-count"),
+        (
+            ["store", "info", "x", "--hlep"],
+            "store info: error: unrecognized arguments: --hlep (did you mean --help?)",
+        ),
+        (["--versoin"], "highway: error: unrecognized arguments: --versoin (did you mean --version?)"),
+        (["info", "--zzz"], "highway info: error: unrecognized arguments: --zzz"),
+        (["info", "x", "y"], "highway info: error: unrecognized arguments: x y"),
+        (
+            ["bnech", "x"],
+            "'bnech' (did you mean bench?); choose from demo, info, bench, preview, serve, work,",
+        ),
+        (["store", "verfy", "x"], "'verfy' (did you mean verify?); choose from info, verify, repair, export"),
+        (["train"], "'train'; choose from demo, info,"),
+        (
+            ["bench", "x", "--fit", "centre"],
+            "'centre' (did you mean center?); choose from center, random,",
+        ),
+        (["pack", "a", "b", "--on-error", "replace"], "--on-error: 'replace'; choose from raise, skip"),
+        (["serve", "x", "--to", "a", "--seed", "random"], "'random' would be another one on each machine"),
+        (
+            ["work", "--from", "a", "--to", "b", "--seed", "random"],
+            "'random' would be another one on each machine",
+        ),
+        (["bench", "x", "--seed", str(2**64)], "is not a whole number below 2**64"),
+    ],
+)
+def test_what_is_misspelt_is_guessed(capsys, arguments, last):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert last in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_options_may_be_abbreviated(capsys, photos):
+    assert run(capsys, "bench", photos, "--batch", 4, "--sec", 0.01, "--size", 8)[0] == 0
+
+
+def test_seed_that_is_drawn_is_told(capsys, photos):
+    code, output, errors = run(capsys, "bench", photos, "--epochs", 1, "--size", 8, "--seed", "random")
+    seed = re.fullmatch(r"The seed is (\d+)\.\n", errors)[1]
+    assert code == 0 and f"seed={seed})" in output
+
+
 def test_python_m_highway_is_the_command():
     package = str(Path(highway.__file__).parents[1])
     answer = subprocess.run(
@@ -201,6 +260,16 @@ def test_info_does_not_advise_both_pillows(monkeypatch):
     assert facts["extra [simd]"] == "Pillow-SIMD 12.1"
     assert "overwrite each other" in facts["extra [pillow]"]
     assert "pip install" not in facts["extra [pillow]"]
+
+
+@pytest.mark.parametrize(
+    "pil, command",
+    [("Pillow-SIMD", "pip install --no-deps scikit-image"), ("Pillow", "pip install scikit-image")],
+)
+def test_info_advises_photographs_beside_the_pillow_that_is_there(monkeypatch, pil, command):
+    fake_metadata(monkeypatch, {"highway-loader": "1.2", pil: "12.1"}, ['scikit-image; extra == "demo"'])
+    assert dict(environment.describe())["extra [demo]"] == f"missing: {command}"
+    assert environment.install_command("rich", "scikit-image").startswith("pip install rich")
 
 
 def test_info_works_from_a_source_tree(monkeypatch):

@@ -344,7 +344,7 @@ def operations():
     return st.sampled_from([colour.NONE, *CODES]).flatmap(arguments)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.integers(1, 5).flatmap(
         lambda length: st.lists(

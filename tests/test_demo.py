@@ -9,7 +9,7 @@ import pytest
 from pictures import photograph
 from PIL import Image
 
-from highway import demo
+from highway import demo, environment
 from highway.cli import main
 from highway.modules import ImageFileReader
 
@@ -77,13 +77,16 @@ def test_scikit_image_is_not_imported(skimage):
     assert "skimage" not in sys.modules
 
 
-def test_missing_scikit_image_is_one_sentence(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "pil, command",
+    [("Pillow-SIMD", "pip install --no-deps scikit-image"), ("Pillow", "pip install scikit-image")],
+)
+def test_missing_scikit_image_is_one_sentence(tmp_path, monkeypatch, capsys, pil, command):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(environment, "installed", lambda name: "12.1" if name == pil else None)
     assert main(["demo", "--output", str(tmp_path / "output")]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(
-        r"highway: .*scikit-image, which is not installed: pip install --no-deps scikit-image\n", said
-    )
+    assert re.fullmatch(rf"highway: .*scikit-image, which is not installed: {command}\n", said)
     assert not (tmp_path / "output").exists()
 
 

@@ -1,13 +1,18 @@
 """Which files a folder of class folders has."""
 
+import glob
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from pictures import photograph
 
+from highway.engine import Pipeline
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError
+from highway.modules import ImageFileReader, ListReader
 from highway.modules.folders import list_class_folders
 
 
@@ -253,6 +258,21 @@ def test_empty_folders_say_what_is_missing(tmp_path):
         EmptyDatasetError, match=r"class folder '.*b' has no pictures .*notes\.txt.* with classes="
     ):
         list_class_folders(tmp_path)
+
+
+def test_pictures_without_classes_are_read_as_the_error_says(tmp_path):
+    folder = tmp_path / "a [b] 'c'"
+    folder.mkdir()
+    for number in range(3):
+        photograph(16, 16, seed=number).save(folder / f"{number}.jpg")
+    photograph(16, 16, seed=3).save(folder / "other.png")
+    with pytest.raises(EmptyDatasetError) as caught:
+        ImageFileReader(folder, 2, 8)
+    code = re.search(r"ListReader\(.*\)$", str(caught.value))[0]
+    reader = eval(code, {"ListReader": ListReader, "glob": glob, "batch_size": 3, "shape": 8})
+    with Pipeline([reader]) as pipeline:
+        keys = sorted(pipeline.dequeue(timeout=60).keys)
+    assert keys == [str(folder / f"{number}.jpg") for number in range(3)]
 
 
 def test_what_is_no_folder(tmp_path):

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from highway._core import geometry
@@ -83,7 +83,6 @@ def test_flips_of_small_shapes(shape):
     check_flips(random(shape), np.ones(shape[0], np.uint8))
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 4),
     st.integers(0, 6),
@@ -163,7 +162,6 @@ def test_windows_inside_and_outside(size):
             assert np.array_equal(out, windowed(images, at, fill, height, width))
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 3),
     st.tuples(st.integers(0, 6), st.integers(0, 40)),

@@ -82,7 +82,7 @@ def windows(draw):
     return kind, (x0 + part, y0 + part, x1 - part / 2, y1)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(windows(), st.integers(1, 70), st.integers(1, 70))
 def test_every_window_is_what_pillow_resizes(folder, kind_and_window, height, width):
     kind, window = kind_and_window

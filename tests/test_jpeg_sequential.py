@@ -109,7 +109,7 @@ def test_other_pictures_are_left_to_libjpeg(decoder, place):
         assert decoder.by_library == count, kind
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_windows_are_parts_of_the_whole(place, data):
     sampling = data.draw(st.sampled_from(SAMPLINGS))

@@ -1,6 +1,7 @@
 """The protocol in a network that breaks: everything arrives once; and without any one of its rules it does not."""
 
 import os
+import re
 
 import pytest
 from simulation import Failed, Simulation, roles_with
@@ -12,7 +13,10 @@ from highway.transport.roles import Trainer, Worker
 pytestmark = pytest.mark.once
 
 # Another range finds what these do not: HIGHWAY_SIMULATION_SEEDS="1000:6000".
-FIRST, LAST = map(int, os.environ.get("HIGHWAY_SIMULATION_SEEDS", "0:400").split(":"))
+SEEDS = os.environ.get("HIGHWAY_SIMULATION_SEEDS") or "0:400"
+if not re.fullmatch("[0-9]+:[0-9]+", SEEDS):
+    raise pytest.UsageError(f"HIGHWAY_SIMULATION_SEEDS is {SEEDS!r}; expected FIRST:LAST, as 1000:6000")
+FIRST, LAST = map(int, SEEDS.split(":"))
 # Seeds within which a broken rule is found.
 ENOUGH = 1500
 

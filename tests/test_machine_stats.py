@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from concurrency import eventually
+from concurrency import LIMIT, eventually
 from pictures import class_folders
 from workbench import Call
 
@@ -107,7 +107,7 @@ def test_whole_chain_is_shown(tmp_path):
     ):
 
         def complete():
-            trainer.dequeue(timeout=20)
+            trainer.dequeue(timeout=LIMIT)
             found = trainer.stats().machines
             return len(found) == 2 and all(machine.rate > 0 for machine in found)
 

@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import zmq
-from concurrency import LIMIT, Task, eventually
+from concurrency import LIMIT, Task, eventually, within
 from machines import (
     FAST,
     PATIENCE,
@@ -730,9 +730,10 @@ def test_second_trainer_supersedes_the_first(machines, expected):
 def test_nobody_comes():
     with Pipeline([ZMQSource("tcp://127.0.0.1:*", bind=True, timeout=0.5)]) as pipeline:
         began = time.monotonic()
-        with pytest.raises(PeerLostError, match=r"nothing came for 0\.5 s .* nothing of epoch 0 has arrived"):
+        text = r"nothing came for 0\.5 s .* nothing of epoch 0 has arrived"
+        with within(2), pytest.raises(PeerLostError, match=text):
             pipeline.dequeue(timeout=LIMIT)
-        assert 0.4 < time.monotonic() - began < 2
+        assert time.monotonic() - began > 0.4
 
 
 def test_data_machine_does_not_come_back(machines):
@@ -770,10 +771,10 @@ def test_worker_with_nobody_above_ends(machines, fast):
 def test_consumer_that_pauses_is_waited_for(machines):
     """Its own pause is no loss of a peer."""
     sink = machines.data()
-    pipeline, _ = machines.trainer(sink.address, bind=False, timeout=0.3)
+    pipeline, _ = machines.trainer(sink.address, bind=False, timeout=PATIENCE)
     pipeline.dequeue(timeout=LIMIT)
     wait = threading.Event()
-    wait.wait(1.0)
+    wait.wait(1.2 * PATIENCE)
     assert len(list(pipeline)) == EPOCHS * BATCHES - 1
 
 
@@ -828,7 +829,7 @@ def test_end_of_the_data_is_not_lost_with_a_worker(machines, monkeypatch, expect
     monkeypatch.setattr(Worker, "made", swallow)
     sinks = [ZMQSink("tcp://127.0.0.1:*")]
     machines.add(noise(), sinks[0])
-    pipeline, source = machines.trainer(timeout=3)
+    pipeline, source = machines.trainer(timeout=PATIENCE)
     workers = []
     for _ in range(2):
         sinks.append(ZMQSink(source.address, bind=False))
@@ -885,7 +886,8 @@ def test_at_most_once_is_done_where_the_training_machine_went_first(machines):
     pipeline.stop()
     gone.set()
     # Half of what it would wait for somebody to come back.
-    data.wait(15)
+    with within(15):
+        data.wait(LIMIT)
 
 
 def test_at_most_once_without_anybody_ends_with_an_error(machines):
@@ -950,9 +952,8 @@ def test_state_can_be_loaded_after_a_batch_that_was_left_out_has_come(machines):
 
 
 def stop_in_time(pipeline):
-    began = time.monotonic()
-    pipeline.stop()
-    assert time.monotonic() - began < 2
+    with within(2):
+        pipeline.stop()
 
 
 def test_stop_while_nobody_is_there():

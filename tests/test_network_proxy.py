@@ -335,7 +335,7 @@ def test_wrong_secret_gets_nothing_and_is_named(machines, expected, other):
     secret = secrets.token_bytes(32)
     sink = machines.data(data(), secret=secret)
     keys = {"secret": secrets.token_bytes(32)} if other == "another" else {}
-    stranger, _ = machines.trainer(sink.address, bind=False, timeout=1, **keys)
+    stranger, _ = machines.trainer(sink.address, bind=False, timeout=PATIENCE, **keys)
     with pytest.raises(PeerLostError, match="the last connection that failed: handshake at"):
         stranger.dequeue(timeout=LIMIT)
     # The right one gets everything.

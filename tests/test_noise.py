@@ -103,7 +103,8 @@ def test_length_and_end():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"shape": 5}, r"Noise: shape is 5; expected \(height, width\)"),
+        ({"shape": "5"}, "Noise: shape is '5'; expected a whole number or"),
+        ({"shape": (1, 2, 3, 4)}, "expected a whole number, .height, width. or .height, width, channels."),
         ({"shape": (5,)}, r"Noise: shape is \(5,\)"),
         ({"shape": (5, 0)}, r"Noise: shape\[1\] is 0"),
         ({"shape": (5, 7, 0)}, r"Noise: shape\[2\] is 0"),

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from highway.batch import Batch
@@ -88,7 +88,6 @@ def test_every_chain_of_up_to_three_moves_gives_the_same_bits(channels):
             check([*moves, *end], images)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 4),
     st.integers(1, 40),

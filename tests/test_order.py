@@ -279,3 +279,8 @@ def test_sources_tell_their_part_and_start_anywhere(tmp_path):
             assert found == every[start:]
         assert source.fingerprint() == make(shard=(0, 3), seed=4).fingerprint()
         assert source.fingerprint() != make(seed=5).fingerprint()
+
+
+def test_shard_may_be_an_array():
+    order = Order(10, 2, shard=np.array([1, 2]))
+    assert (order.rank, order.world) == (1, 2) and type(order.rank) is int

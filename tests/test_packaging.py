@@ -3,6 +3,7 @@
 import configparser
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_package_says_that_it_is_typed():
 
 def test_import_is_light():
     """What only some users need is imported by what they use, not by `import highway`."""
-    heavy = {"PIL", "fsspec", "msgpack", "plyvel", "ray", "rich", "tqdm", "zmq"}
+    heavy = {"PIL", "msgpack", "plyvel", "rich", "tqdm", "zmq"}
     code = f"import sys, highway, highway.engine\nprint(*sorted({heavy!r} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
     answer = subprocess.run(
@@ -60,7 +61,18 @@ def test_extras_do_not_mix_the_two_pillows():
         if "pillow" in requirements.lower()
     }
     assert bringing == {"simd": ["Pillow-SIMD"], "pillow": ["Pillow"]}
+    # This one needs Pillow, as the README and `highway info` say where it stands beside Pillow-SIMD.
+    assert config["options.extras_require"]["demo"].split() == ["scikit-image"]
     assert "pillow" not in config["options"]["install_requires"].lower()
+
+
+def test_readme_lists_the_extras():
+    """All but that for Highway's own tests, which `highway info` leaves out too."""
+    listed = re.findall(
+        r"^\| `(\w+)` \|", (ROOT / "README.md").read_text().partition("| extra |")[2], re.MULTILINE
+    )
+    extras = set(read_setup_cfg()["options.extras_require"]) - {"test"}
+    assert set(listed[: len(extras)]) == extras
 
 
 def test_git_has_all_c_of_ours_and_none_that_was_generated():
@@ -148,3 +160,11 @@ def test_metadata_needs_no_headers(source_tree):
     answer = setup_py(source_tree, "egg_info", PKG_CONFIG="false")
     assert answer.returncode == 0, answer.stderr
     assert (source_tree / "highway_loader.egg-info" / "PKG-INFO").is_file()
+
+
+@pytest.mark.parametrize("name", ["DEBUG", "COVERAGE", "SANITIZE", "WERROR"])
+def test_switch_of_the_build_that_means_nothing_ends_it(source_tree, name):
+    answer = setup_py(source_tree, "build_ext", CC="false", **{f"HIGHWAY_{name}": "yes"})
+    assert answer.returncode == 1
+    text = f"The environment variable HIGHWAY_{name} is 'yes'; expected 1, for on, or 0."
+    assert answer.stderr.splitlines()[-1] == text

@@ -969,7 +969,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert all(watch() is None for watch in self.things)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
 test_queue_does_what_the_model_does = QueueMachine.TestCase
 
 

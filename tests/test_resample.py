@@ -56,7 +56,7 @@ def cases(draw):
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(cases())
 def test_agrees_with_pillow(case):
     height, width, window, size, filter_, channels = case
@@ -208,7 +208,7 @@ def test_variants_give_the_same_bits_for_every_width(channels, filter_):
             same_bits(image, (begin, 0.5, end, 6.3), (3, width), filter_)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(cases(), st.integers(0, 2**32 - 1))
 def test_variants_give_the_same_bits_for_any_case(case, seed):
     height, width, window, size, filter_, channels = case

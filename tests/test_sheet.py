@@ -30,6 +30,16 @@ def places(sheet, colour):
     return top, left, bottom + 1 - top, right + 1 - left, len(found)
 
 
+@pytest.mark.parametrize("classes", [3, "ab", {"cat": 0}])
+def test_classes_are_names(classes):
+    with pytest.raises(
+        ArgumentError, match=r"contact sheet: classes is .*; expected names, as reader.classes"
+    ):
+        Batch({"images": np.zeros((1, 8, 8, 3), np.uint8), "labels": np.zeros(1, np.int64)}).sheet(
+            classes=classes
+        )
+
+
 def test_every_image_is_shown_whole_and_in_reading_order():
     sheet = contact_sheet(plain(COLOURS), columns=2)
     corners = []

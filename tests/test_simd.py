@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import highway
 from highway._core import simd, values
+from highway.errors import ArgumentError, HighwayError, SettingError
 
 
 def test_what_was_asked_for_runs_or_less():
@@ -60,7 +62,7 @@ def test_kernels_run_what_is_in_use(simd_variant):
 
 def test_an_unknown_variant_is_refused():
     before = simd.in_use()
-    with pytest.raises(ValueError, match="'sse9'; expected one of plain, sse4, avx2, avx512"):
+    with pytest.raises(ArgumentError, match="'sse9'; expected one of plain, sse4, avx2, avx512"):
         simd.use("sse9")
     assert simd.in_use() == before
 
@@ -78,9 +80,40 @@ def test_the_environment_chooses(wanted):
         assert found == 0
 
 
-def test_the_environment_is_checked():
-    script = "from highway._core import geometry"
-    environment = {**os.environ, "HIGHWAY_SIMD": "sse9"}
+REFUSED = "the environment variable HIGHWAY_SIMD is 'sse9'; expected one of plain, sse4, avx2, avx512, "
+
+
+def refused(*words):
+    """What Python says that is started with these words and a variant that there is not."""
+    package = str(Path(highway.__file__).parents[1])
+    environment = {**os.environ, "HIGHWAY_SIMD": "sse9", "PYTHONPATH": package}
+    answer = subprocess.run(
+        [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True
+    )
+    assert (answer.returncode, answer.stdout) == (1, "")
+    return answer.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    "what", ["highway", "highway.errors", "highway._core.geometry", "highway.transforms"]
+)
+def test_the_environment_is_checked_at_import(what):
+    *_, last = refused("-c", f"import {what}")
+    assert last.startswith(f"highway.errors.SettingError: {REFUSED}")
+
+
+def test_the_command_tells_it_in_one_line(tmp_path):
+    script = tmp_path / "highway"
+    script.write_text("from highway.cli import main\n")
+    for words in (("-m", "highway", "info"), (script, "info")):
+        (line,) = refused(*words)
+        assert line.startswith(f"highway: {REFUSED}")
+
+
+def test_the_error_can_be_caught_as_either():
+    assert issubclass(SettingError, (HighwayError, ImportError)) and issubclass(SettingError, ImportError)
+    package = str(Path(highway.__file__).parents[1])
+    script = "try:\n    import highway\nexcept ImportError as error:\n    print(type(error).__name__)"
+    environment = {**os.environ, "HIGHWAY_SIMD": "1", "PYTHONPATH": package}
     answer = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert answer.returncode == 1
-    assert "HIGHWAY_SIMD is 'sse9'" in answer.stderr
+    assert (answer.stdout, answer.stderr) == ("SettingError\n", "")

@@ -126,7 +126,7 @@ def test_another_world_gives_the_rest_in_the_same_order(before, after):
         assert rest[left:] == everything[: -left % after]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     size=st.integers(1, 40),
     first=st.integers(1, 9),
@@ -357,9 +357,9 @@ def test_the_state_takes_no_time(pictures):
         spent = []
         for _ in range(20):
             pipeline.dequeue(timeout=LIMIT)
-            began = time.perf_counter()
+            began = time.thread_time()
             pipeline.state_dict()
-            spent.append(time.perf_counter() - began)
+            spent.append(time.thread_time() - began)
     assert min(spent) < 0.001
 
 

@@ -69,7 +69,6 @@ def test_small_shapes(shape):
     check(random(shape), *factors(shape[3]))
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 3),
     st.integers(0, 4),
@@ -137,7 +136,7 @@ def check_windows(images, places, fill, shape):
             assert np.array_equal(out.view(bits), expected.view(bits))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 3),
     st.tuples(st.integers(0, 8), st.integers(0, 50)),

@@ -439,7 +439,7 @@ def test_fingerprint(folder, tmp_path):
         ({"masks": 1}, "masks"),
         ({"fit": FlipX()}, "fit is FlipX"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"shape": 5}, "shape is 5"),
+        ({"shape": 0}, "shape is 0"),
         ({"masks": True, "mask_fill": 256}, "mask_fill is 256"),
     ],
 )

@@ -230,7 +230,7 @@ def test_maps_without_sense_stay_inside_of_the_image(interpolation):
         assert (sample(images, matrix, interpolation) == FILL).all()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.integers(1, 40),
     st.integers(1, 40),

@@ -31,7 +31,7 @@ from highway.transport.messages import (
 from highway.transport.wire import MAX_FRAMES, MAX_LIST, check, decode, encode
 
 # Milliseconds that a socket waits before the test fails.
-PATIENCE = 20_000
+PATIENCE = 60_000
 SESSION, LINK = b"0123456789abcdef", b"ABCDEFGHIJKLMNOP"
 DTYPES = [
     "bool",

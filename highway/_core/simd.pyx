@@ -2,6 +2,8 @@
 
 import os
 
+from highway.errors import ArgumentError, SettingError
+
 
 cdef extern from "simd.h" nogil:
     enum:
@@ -19,7 +21,7 @@ def use(str name not None):
     """Choose the code that runs from now on in this process: "plain", "sse4", "avx2" or "avx512".
 
     Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
-    best.
+    best; a `SettingError` if it says something else.
 
     Returns
     -------
@@ -28,12 +30,12 @@ def use(str name not None):
 
     Raises
     ------
-    ValueError
+    ArgumentError
         There is no such variant.
     """
     global level
     if name not in VARIANTS:
-        raise ValueError(f"HIGHWAY_SIMD is {name!r}; expected one of {', '.join(VARIANTS)}")
+        raise ArgumentError(f"simd: name is {name!r}; expected one of {', '.join(VARIANTS)}")
     level = min(<int> VARIANTS[name], hw_simd_best())
     return in_use()
 
@@ -43,4 +45,14 @@ def in_use():
     return list(VARIANTS)[level]
 
 
-use(os.environ.get("HIGHWAY_SIMD") or "avx512")
+def _wanted():
+    name = os.environ.get("HIGHWAY_SIMD") or "avx512"
+    if name not in VARIANTS:
+        raise SettingError(
+            f"the environment variable HIGHWAY_SIMD is {name!r}; expected one of {', '.join(VARIANTS)}, "
+            "or no such variable, for the best that this CPU has"
+        )
+    return name
+
+
+use(_wanted())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.spans import rows_of
+from highway.arguments import expanded
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.finish import Windows
@@ -49,8 +50,9 @@ class ArrayReader(OrderedSource):
         What every sample is called.
     shuffle : bool
         A new order each epoch, or 0, 1, 2, ...
-    seed : int
-        0 to 2**64 - 1.
+    seed : int or None
+        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
+        and the log tells it.
     epochs : int, optional
         None for no end.
     shard : (int, int)
@@ -101,7 +103,7 @@ class ArrayReader(OrderedSource):
         fields: Mapping[str, Any] | None = None,
         keys: Sequence[str] | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -150,7 +152,7 @@ class ArrayReader(OrderedSource):
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={a.dtype}{list(a.shape)}" for name, a in self._arrays.items())
-        return f"<ArrayReader of {fields}, {self.order.batch_size}>"
+        return f"<ArrayReader of {fields}, {self.order.batch_size}{self._drawn()}>"
 
     def known_keys(self) -> Sequence[str] | None:
         return self._keys
@@ -211,7 +213,7 @@ class ArrayReader(OrderedSource):
 
     def _array(self, name: str, value: Any) -> NDArray[Any]:
         if isinstance(value, (str, bytes, os.PathLike)):
-            value = self._mapped(value)
+            value = self._mapped(name, value)
         try:
             array = np.asarray(value)
         except ValueError:
@@ -224,8 +226,8 @@ class ArrayReader(OrderedSource):
             raise ArgumentError(f"{self.name}: {name} is {value!r}; expected an array of rows, or a path")
         return array
 
-    def _mapped(self, path: str | bytes | os.PathLike[Any]) -> NDArray[Any]:
-        where = os.fsdecode(path)
+    def _mapped(self, name: str, path: str | bytes | os.PathLike[Any]) -> NDArray[Any]:
+        where = expanded(self.name, name, path)
         try:
             return ask(self.name, where, lambda: _opened(where))
         except StorageError:

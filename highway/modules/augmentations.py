@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from highway.arguments import flag, whole
+from highway.arguments import chosen_seed, flag, whole
 from highway.batch import Batch, is_field_name
 from highway.engine import Module, Stage
 from highway.errors import ArgumentError, FieldError
@@ -51,8 +51,9 @@ class Augmentations(Stage):
         dtype, or `mask_fill`. "image": resampled and filled as the images, uint8 or float32; other transforms do
         nothing to it. None: it stays. A batch that has such a field without being named here is refused by transforms
         that move pixels.
-    seed : int
-        0 to 2**64 - 1.
+    seed : int or None
+        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
+        and the log tells it.
     workers : int, optional
         Threads; by default as many as help, up to one for each core that the process may use.
     queue_size : int
@@ -78,14 +79,15 @@ class Augmentations(Stage):
         deterministic: bool = False,
         mask_fill: int = 0,
         fields: Mapping[str, str | None] | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         workers: int | None = None,
         queue_size: int = 4,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.transforms = checked("Augmentations", transforms)
         self.deterministic = flag(self.name, "deterministic", deterministic)
-        self.seed = whole("Augmentations", "seed", seed, 0, 2**64 - 1)
+        self.seed = chosen_seed("Augmentations", seed)
+        self.seed_drawn = seed is None
         self.mask_fill = whole("Augmentations", "mask_fill", mask_fill, 0, 255)
         self.fields = _checked_fields(fields)
         self._along = Along(self.mask_fill, self.fields)

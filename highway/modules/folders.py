@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import class_names
+from highway.arguments import class_names, expanded
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, StorageError
 from highway.modules.class_names import looks, remarks
 from highway.modules.file_tree import is_folder, walk
@@ -94,7 +95,7 @@ def list_class_folders(
     StorageError
         The storage failed for as long as is waited.
     """
-    root = os.path.join(os.fsencode(data_dir), b"")
+    root = os.path.join(os.fsencode(expanded(_OWNER, "data_dir", data_dir)), b"")
     wanted = None if classes is None else _wanted(classes)
     try:
         return _list(root, wanted)
@@ -187,11 +188,19 @@ def _without_folders(root: bytes, inside: list[os.DirEntry[bytes]]) -> str:
             f"{_OWNER}: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
             "reads encoded pictures, LevelDBSource arrays"
         )
-    loose = sum(_is_picture(entry.name) for entry in inside)
-    found = f"{loose} pictures lie directly in it" if loose else "it is empty of both folders and pictures"
+    loose = [entry.name for entry in inside if _is_picture(entry.name)]
+    found, instead = "it is empty of both folders and pictures", ""
+    if loose:
+        found = f"{len(loose)} pictures lie directly in it"
+        endings = sorted(os.path.splitext(name)[1] for name in loose)
+        pattern = os.fsdecode(glob.escape(root) + b"*" + max(endings, key=endings.count))
+        instead = (
+            ". Without classes, ListReader reads them: "
+            f"ListReader(sorted(glob.glob({pattern!r})), None, batch_size, shape)"
+        )
     return (
         f"{_OWNER}: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
-        "class, with the pictures of that class inside"
+        f"class, with the pictures of that class inside{instead}"
     )
 
 

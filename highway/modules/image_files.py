@@ -40,8 +40,8 @@ class ImageFileReader(ImageReader):
         Folder with one sub-folder for each class.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     classes : sequence of str, optional
         Names of the sub-folders in the order of their labels, each once. Some of them may be missing or without
         pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. A
@@ -51,8 +51,9 @@ class ImageFileReader(ImageReader):
         of your own.
     shuffle : bool
         A new order each epoch, or the sorted order.
-    seed : int
-        0 to 2**64 - 1; of the order, the windows and the replacements.
+    seed : int or None
+        0 to 2**64 - 1; of the order, the windows and the replacements. None draws one, once, where no other
+        machine needs the same; `seed` is that, and the log tells it.
     epochs : int, optional
         None for no end.
     shard : (int, int)
@@ -120,12 +121,12 @@ class ImageFileReader(ImageReader):
         self,
         data_dir: str | bytes | os.PathLike[str],
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         classes: Sequence[str] | None = None,
         fit: Fit | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -176,7 +177,7 @@ class ImageFileReader(ImageReader):
         skipped = f", {self._folders.skipped}" if len(self._folders.skipped) else ""
         return (
             f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r}, {self._known()}"
-            f"{skipped})"
+            f"{skipped}{self._drawn()})"
         )
 
     def class_counts(self) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from highway._core import jpeg, resample
 from highway._core.pool import waiting
-from highway.arguments import flag, whole
+from highway.arguments import flag, size, whole
 from highway.batch import Batch, empty
 from highway.errors import (
     ArgumentError,
@@ -119,11 +119,11 @@ class ImageReader(OrderedSource):
         self,
         samples: Samples,
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         fit: Fit,
         shuffle: bool,
-        seed: int,
+        seed: int | None,
         epochs: int | None,
         shard: tuple[int, int],
         drop_last: bool,
@@ -137,7 +137,7 @@ class ImageReader(OrderedSource):
         queue_size: int,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
-        self.shape = self._checked_shape(shape)
+        self.shape = size(self.name, "shape", shape)
         given: object = fit
         # One of the sides of `Resize` may depend on the picture.
         if not isinstance(given, Fit) or isinstance(given, Resize):
@@ -155,7 +155,6 @@ class ImageReader(OrderedSource):
         self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
         self._gray = color == "gray"
         self.fit.colour(1 if self._gray else 3)
-        self.seed = seed
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
         self.placed = samples.placement
@@ -527,12 +526,6 @@ class ImageReader(OrderedSource):
     def _choice(self, name: str, value: object, allowed: Sequence[str]) -> None:
         if value not in allowed:
             raise self._refused(name, value, " or ".join(repr(one) for one in allowed))
-
-    def _checked_shape(self, shape: object) -> tuple[int, int]:
-        if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-            raise self._refused("shape", shape, "(height, width) in pixels")
-        height, width = (whole(self.name, f"shape[{i}]", side, 1, 65536) for i, side in enumerate(shape))
-        return height, width
 
 
 def _tried_first(rows: Iterable[int], statuses: Mapping[int, int] | NDArray[np.int64]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import flag, whole
+from highway.arguments import expanded, flag, whole
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source
 from highway.errors import (
@@ -71,7 +71,7 @@ class LevelDBSink(Outlet):
         batch_bytes: int = 4 << 20,
     ) -> None:
         super().__init__(workers=1)
-        self.path = os.fspath(path)
+        self.path = expanded(self.name, "path", path)
         self.append = flag(self.name, "append", append)
         self.batch_bytes = whole(self.name, "batch_bytes", batch_bytes, 1, 1 << 30)
         self._writer: StoreWriter | None = None
@@ -202,8 +202,9 @@ class LevelDBSource(OrderedSource):
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shuffle : bool
         A new order each epoch, or the order of the store.
-    seed : int
-        0 to 2**64 - 1; of the order and the replacements.
+    seed : int or None
+        0 to 2**64 - 1; of the order and the replacements. None draws one, once, where no other machine needs
+        the same; `seed` is that, and the log tells it.
     epochs : int, optional
         None for no end.
     shard : (int, int)
@@ -256,7 +257,7 @@ class LevelDBSource(OrderedSource):
         batch_size: int,
         *,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -298,7 +299,7 @@ class LevelDBSource(OrderedSource):
         self._windows = Windows()
 
     def __repr__(self) -> str:
-        return f"LevelDBSource({self.path!r}, {self.order.batch_size})"
+        return f"LevelDBSource({self.path!r}, {self.order.batch_size}{self._drawn()})"
 
     @property
     def _store(self) -> StoreReader:

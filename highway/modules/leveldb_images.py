@@ -42,8 +42,8 @@ class LevelDBImageReader(ImageReader):
         Folder of the store.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``CenterFit()``, where there are boxes ``Letterbox()``.
     shuffle, seed, epochs, shard, drop_last, color, on_error, max_errors, exact, max_pixels, workers, queue_size
@@ -83,14 +83,14 @@ class LevelDBImageReader(ImageReader):
         self,
         path: str | os.PathLike[str],
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         fit: Fit | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -138,7 +138,7 @@ class LevelDBImageReader(ImageReader):
 
     def __repr__(self) -> str:
         own = f"{self.path!r}, {self.order.batch_size}, {self.shape}"
-        return f"LevelDBImageReader({own}, fit={self.fit!r})"
+        return f"LevelDBImageReader({own}, fit={self.fit!r}{self._drawn()})"
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"LevelDBImageReader", *self._store.contents()

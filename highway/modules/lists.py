@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import flag, number
+from highway.arguments import expanded, flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.found_classes import log_classes, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
@@ -40,8 +40,8 @@ class ListReader(ImageReader):
         float32; or names of classes (N,), str, which become the numbers of those, int64. With `boxes`: for each picture
         one for each of its boxes.
     batch_size : int
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     classes : sequence of str, optional
         Names of the classes, in the order of their numbers; labels are checked to be numbers or names of them. Where
         labels are names, the default is those that are found, sorted: give `classes`, each once, where several lists
@@ -89,7 +89,7 @@ class ListReader(ImageReader):
         paths: Sequence[Path],
         labels: Any,
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         classes: Sequence[str] | None = None,
         boxes: Sequence[Any] | None = None,
@@ -99,7 +99,7 @@ class ListReader(ImageReader):
         placement: bool = False,
         fit: Fit | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -179,7 +179,7 @@ class ListReader(ImageReader):
     def __repr__(self) -> str:
         known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
-        return f"<ListReader of {self.size} pictures, {own}{known}>"
+        return f"<ListReader of {self.size} pictures, {own}{known}{self._drawn()}>"
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         return b"ListReader", self._names
@@ -194,9 +194,7 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
         raise ArgumentError(f"ListReader: {name} is a {type(paths).__name__}; expected a list of paths")
     found = []
     for number_, path in enumerate(paths):
-        if not isinstance(path, (str, bytes, os.PathLike)) or b"\0" in os.fsencode(path):
-            raise ArgumentError(f"ListReader: {name}[{number_}] is {path!r}; expected a path")
-        found.append(os.fsencode(path))
+        found.append(os.fsencode(expanded("ListReader", f"{name}[{number_}]", path)))
     return found
 
 

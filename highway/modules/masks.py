@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core import resample
-from highway.arguments import whole
+from highway.arguments import expanded, whole
 from highway.batch import empty
 from highway.errors import (
     DatasetError,
@@ -205,7 +205,7 @@ def masks_beside(
     DatasetError
         There is no such folder, or two pictures have one mask.
     """
-    root = os.path.join(os.fsencode(masks_dir), b"")
+    root = os.path.join(os.fsencode(expanded(owner, "masks_dir", masks_dir)), b"")
     found = status_of(root, owner)
     if found is None or not stat.S_ISDIR(found.st_mode):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from highway._core import philox
-from highway.arguments import whole
+from highway.arguments import size, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.modules.ordered import OrderedSource
@@ -25,16 +25,17 @@ class Noise(OrderedSource):
     ----------
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : (int, int) or (int, int, int)
-        Height, width and channels of the images; without channels there are 3.
+    shape : int, (int, int) or (int, int, int)
+        Height, width and channels of the images; without channels there are 3. A number alone is a square.
     classes : int
         Labels are 0 to `classes` - 1.
     size : int
         Number of samples, 1 to 2**32.
     shuffle : bool
         A new order each epoch, or 0, 1, 2, ...
-    seed : int
-        0 to 2**64 - 1; of the images, the labels and the order.
+    seed : int or None
+        0 to 2**64 - 1; of the images, the labels and the order. None draws one, once, where no other machine
+        needs the same; `seed` is that, and the log tells it.
     epochs : int, optional
         None for no end.
     shard : (int, int)
@@ -64,12 +65,12 @@ class Noise(OrderedSource):
     def __init__(
         self,
         batch_size: int,
-        shape: tuple[int, int] | tuple[int, int, int],
+        shape: int | tuple[int, int] | tuple[int, int, int],
         *,
         classes: int = 10,
         size: int = 1024,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -91,7 +92,8 @@ class Noise(OrderedSource):
         )
 
     def __repr__(self) -> str:
-        return f"Noise({self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size})"
+        own = f"{self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size}"
+        return f"Noise({own}{self._drawn()})"
 
     def contents(self) -> tuple[bytes, bytes]:
         return b"Noise", repr((self.shape, self.classes)).encode()
@@ -119,13 +121,17 @@ class Noise(OrderedSource):
 
 
 def _shape(shape: object) -> tuple[int, int, int]:
-    if not isinstance(shape, (tuple, list)) or len(shape) not in (2, 3):
+    values = shape.tolist() if isinstance(shape, np.ndarray) else shape
+    if isinstance(values, (tuple, list)) and len(values) == 3:
+        channels = whole("Noise", "shape[2]", values[2], 1, 65536)
+        values = values[:2]
+    else:
+        channels = 3
+    if isinstance(values, (tuple, list)) and len(values) != 2:
         raise ArgumentError(
-            f"Noise: shape is {shape!r}; expected (height, width) or (height, width, channels)"
+            f"Noise: shape is {shape!r}; expected a whole number, (height, width) or (height, width, channels)"
         )
-    height = whole("Noise", "shape[0]", shape[0], 1, 65536)
-    width = whole("Noise", "shape[1]", shape[1], 1, 65536)
-    channels = whole("Noise", "shape[2]", shape[2], 1, 65536) if len(shape) == 3 else 3
+    height, width = size("Noise", "shape", values)
     if height * width * channels >= 2**35:
         raise ArgumentError(f"Noise: shape is {shape!r}; expected fewer than 2**35 values in an image")
     return height, width, channels

@@ -69,6 +69,19 @@ class OrderedSource(Source):
     def shard(self) -> tuple[int, int]:
         return self.order.rank, self.order.world
 
+    @property
+    def seed(self) -> int:
+        """The seed of the order, and of whatever else the source draws: the one that was given, or drawn for None."""
+        return self.order.seed
+
+    @property
+    def seed_drawn(self) -> bool:  # type: ignore[override]
+        return self.order.seed_drawn
+
+    def _drawn(self) -> str:
+        """What a repr says of a seed that the user did not give."""
+        return f", seed={self.seed}" if self.seed_drawn else ""
+
     def fingerprint(self) -> str:
         return self.order.fingerprint(*self.contents())
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import whole
+from highway.arguments import expanded, whole
 from highway.batch import Batch
 from highway.engine import Module, Source, Stage
 from highway.errors import ArgumentError, MissingPackageError
@@ -102,9 +102,9 @@ class ImageSaver(Stage):
             raise MissingPackageError(
                 "ImageSaver: PIL, which writes the files, is not installed: pip install Pillow-SIMD"
             ) from None
-        self.folder = os.fspath(folder)
+        self.folder = expanded(self.name, "folder", folder)
         self.format = format
-        self.masks_dir = None if masks_dir is None else os.fspath(masks_dir)
+        self.masks_dir = None if masks_dir is None else expanded(self.name, "masks_dir", masks_dir)
         if self.masks_dir is not None and os.path.realpath(self.masks_dir) == os.path.realpath(self.folder):
             raise ArgumentError(
                 f"ImageSaver: masks_dir is {self.masks_dir!r}, the folder of the images; expected another"

@@ -68,8 +68,8 @@ class VOCReader(ImageReader):
     root : path
         The folder.
     batch_size : int
-    shape : (int, int)
-        Height and width of the images in pixels.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
     split : str or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
         ``ImageSets/Segmentation/train.txt`` where there is one, or else for ``ImageSets/train.txt``; "lists/mine.txt"
@@ -155,7 +155,7 @@ class VOCReader(ImageReader):
         self,
         root: Path,
         batch_size: int,
-        shape: tuple[int, int],
+        shape: int | tuple[int, int],
         *,
         split: str | None = "train",
         fit: Fit | None = None,
@@ -171,7 +171,7 @@ class VOCReader(ImageReader):
         mask_fill: int = 0,
         placement: bool = False,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -252,7 +252,7 @@ class VOCReader(ImageReader):
         classes = f"<{len(self.classes)} {self._origin}: {shown_names(self.classes)}>"
         skipped = f", {self.skipped}" if len(self.skipped) else ""
         sizes = f", {len(self.other_sizes)} with another <size>" if self.other_sizes else ""
-        return f"VOCReader({own}, fit={self.fit!r}, classes={classes}{skipped}{sizes})"
+        return f"VOCReader({own}, fit={self.fit!r}, classes={classes}{skipped}{sizes}{self._drawn()})"
 
     def contents(self) -> tuple[bytes, Sequence[bytes], list[bytes]]:
         return b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
+from highway.arguments import expanded
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.file_tree import walk
 from highway.modules.files import read_whole, scanned, status_of
@@ -79,7 +80,7 @@ class VOCFolder:
     """
 
     def __init__(self, root: Path, images: Path, annotations: Path, masks: Path | None = None) -> None:
-        self.root = os.path.join(os.fsencode(root), b"")
+        self.root = os.path.join(os.fsencode(expanded("VOCReader", "root", root)), b"")
         self.images = self._below("images", images)
         self.annotations = self._below("annotations", annotations)
         self._masks = None if masks is None else self._below("masks", masks)
@@ -92,9 +93,7 @@ class VOCFolder:
         self._pictures = _NamedFiles(files, EXTENSIONS, b".jpg")
 
     def _below(self, name: str, folder: object) -> bytes:
-        if not isinstance(folder, (str, bytes, os.PathLike)):
-            raise ArgumentError(f"VOCReader: {name} is {folder!r}; expected a folder")
-        return os.path.join(self.root, os.fsencode(folder), b"")
+        return os.path.join(self.root, os.fsencode(expanded("VOCReader", name, folder)), b"")
 
     def _listed(
         self,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from highway._core.spans import Spans
+from highway.arguments import expanded
 from highway.errors import CorruptStoreError, StoreError
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
@@ -43,7 +44,7 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         known = "none" if classes is None else str(classes if isinstance(classes, int) else len(classes))
         if isinstance(classes, list):
             known += f": {', '.join(map(_shown, classes[:10]))}{', ...' if len(classes) > 10 else ''}"
-        folder = os.fspath(path)
+        folder = reader.path
         nbytes = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
         facts = [
             ("format", "the first Highway's" if reader.former else "1"),
@@ -166,12 +167,12 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progres
     StorageError
         The storage failed: what cannot be read now may be sound.
     """
-    name = os.fspath(path)
+    name, target = expanded(_OWNER, "path", path), expanded(_OWNER, "target", target)
     plyvel = plyvel_for(_OWNER)
     names_in(name, _OWNER)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise StoreError(
-            f"{_OWNER}: {os.fspath(target)!r} is there; what is saved goes into a new store: remove it, or use another "
+            f"{_OWNER}: {target!r} is there; what is saved goes into a new store: remove it, or use another "
             "path"
         )
     lock = Lock(name, shared=True, owner=_OWNER)
@@ -188,7 +189,7 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progres
                     raise CorruptStoreError(f"{_OWNER}: {name!r} cannot be repaired: {told(error)}") from None
                 db = open_leveldb(view.folder, _OWNER, shown=name)
             try:
-                return _saved(db, plyvel, name, os.fspath(target), progress)
+                return _saved(db, plyvel, name, target, progress)
             finally:
                 db.close()
         finally:

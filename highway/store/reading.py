@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from highway._core.spans import Spans
 from highway._core.tables import Tables
+from highway.arguments import expanded
 from highway.errors import CorruptStoreError, IncompleteStoreError, StorageError, StoreError
 from highway.outages import Outages, may_pass
 from highway.store.former import FormerRecords
@@ -83,7 +84,7 @@ class StoreReader:
         allow_incomplete: bool = False,
         short: bool = False,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = expanded(owner, "path", path)
         self._owner = owner
         self._short = short
         self._plyvel = plyvel_for(owner)

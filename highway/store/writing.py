@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from highway.arguments import expanded
 from highway.batch import Batch
 from highway.errors import CorruptStoreError, IncompleteStoreError, StateMismatchError, StoreError
 from highway.store.marks import MARK_KEY, Identities, Mark, Seen, identities_key
@@ -66,7 +67,7 @@ class StoreWriter:
         shard: tuple[int, int] = (0, 1),
         origin: str = "",
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = expanded(owner, "path", path)
         self._owner = owner
         self._plyvel = plyvel_for(owner)
         self._batch_bytes = batch_bytes

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.randomness import SampleRandom
+from highway.signatures import explain_init
 from highway.transforms.geometry import Geometry
 
 __all__ = ["Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
@@ -61,6 +62,10 @@ class Transform:
     takes: ClassVar[str] = "any"
     mixes: ClassVar[bool] = False
     min_visible: float = 0.0
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        explain_init(cls)
 
     @property
     def positions(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -97,12 +98,14 @@ def parse(owner: str, text: str, *, bind: bool, name: str = "addr") -> Address:
     if scheme == "tcp":
         host, port = _host_and_port(rest, bind, wrong)
         return Address(scheme, host, port)
+    if "\0" in rest:
+        raise wrong("it has a zero byte")
+    if scheme == "ipc":
+        rest = os.path.expanduser(rest)
     try:
         length = len(rest.encode())
     except UnicodeEncodeError:
         raise wrong("it cannot be written in UTF-8") from None
-    if "\0" in rest:
-        raise wrong("it has a zero byte")
     if rest in ("", "@"):
         raise wrong(f"expected {scheme}://{'PATH' if scheme == 'ipc' else 'NAME'}")
     if scheme == "ipc" and rest == "*":

@@ -22,7 +22,7 @@ import warnings
 import zmq
 from zmq.utils import z85
 
-from highway.arguments import flag
+from highway.arguments import expanded, flag
 from highway.errors import ArgumentError, InsecureWarning, SecurityError
 
 __all__ = [
@@ -183,7 +183,9 @@ def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
     SecurityError
         The file is missing, is no regular file, belongs to somebody else, can be read by others, or has no secret.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
+    if "\0" not in name:
+        name = os.path.expanduser(name)
     where = f"Secret file {name!r}{note}"
     make = f"`highway keygen {shlex.quote(name)}` makes one"
     try:
@@ -242,7 +244,7 @@ def new_secret_file(path: str | os.PathLike[str]) -> Keys:
     OSError
         The file cannot be written.
     """
-    name = os.fspath(path)
+    name = expanded("secret file", "path", path)
     try:
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:

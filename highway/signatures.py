@@ -1,0 +1,125 @@
+"""Calls with arguments that there are not: the error names the class that was called, and the nearest argument."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from highway.errors import SignatureError
+
+__all__ = ["explain_init", "explained", "nearest"]
+
+# Words that libraries have for the same argument.
+_SAME = (
+    ("workers", "num_workers", "num_threads"),
+    ("queue_size", "prefetch", "prefetch_factor"),
+    ("shape", "size", "image_size", "img_size", "resolution"),
+    ("data_dir", "root", "path", "paths", "folder", "directory"),
+    ("labels", "targets"),
+    ("seed", "generator", "random_state"),
+    ("shard", "rank", "world", "world_size", "num_shards", "shard_id"),
+    ("p", "prob", "probability"),
+    ("degrees", "angle"),
+    ("addr", "address", "url", "endpoint"),
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def nearest(word: str, words: Collection[str]) -> str | None:
+    """The one of `words` that somebody probably meant who wrote `word`; None where none is like it."""
+    # Late: nobody needs it until something is wrong.
+    from difflib import get_close_matches
+
+    plain = {_plain(other): other for other in words}
+    found = get_close_matches(_plain(word), plain, n=1)
+    return plain[found[0]] if found else None
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")
+
+
+def explained(name: str | None = None) -> Callable[[_Function], _Function]:
+    """Decorator of a function: a call that its signature does not fit raises a `SignatureError`.
+
+    A call that fits is passed on, and that is all; the signature is looked at after a TypeError.
+
+    Parameters
+    ----------
+    name : str, optional
+        What the error calls the function; by default it is a method, and the error names the class of its object.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return function(*arguments, **keywords)
+            except TypeError:
+                wrong = _misfit(function, name, arguments, keywords)
+                if wrong is None:
+                    raise
+            raise SignatureError(wrong)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def explain_init(cls: type) -> None:
+    """Have the `__init__` that a class defines, if it does, name the class of the object, which may be derived."""
+    init = vars(cls).get("__init__")
+    if inspect.isfunction(init):
+        type.__setattr__(cls, "__init__", explained()(init))
+
+
+def _misfit(
+    function: Callable[..., Any], name: str | None, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with a call, in words; None where the arguments fit the signature."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError:
+        pass
+    else:
+        return None
+    parameters = list(signature.parameters.values())
+    if name is None:
+        name, arguments, parameters = type(arguments[0]).__name__, arguments[1:], parameters[1:]
+    kinds = inspect.Parameter
+    places = [
+        one.name for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ]
+    named = [one.name for one in parameters if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    by_place = places[: len(arguments)]
+    free = [word for word in named if word not in by_place and word not in keywords]
+    wrong = []
+    unknown = []
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        unknown = [word for word in keywords if word not in named]
+    for word in unknown:
+        meant = _synonym(word, free) or nearest(word, free)
+        wrong.append(f"there is no argument {word!r}" + (f": did you mean {meant!r}?" if meant else ""))
+    wrong += [
+        f"{word!r} is given twice, by its place and by its name" for word in keywords if word in by_place
+    ]
+    if len(arguments) > len(places) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        most = f"at most {len(places)}" if places else "none"
+        instead = f", and the others by name, as {free[0]}=" if free else ""
+        wrong.append(f"{len(arguments)} arguments are given by their place; expected {most}{instead}")
+    required = [one.name for one in parameters if one.default is one.empty and one.name in {*places, *named}]
+    missing = [repr(word) for word in required if word not in by_place and word not in keywords]
+    # Where one is misspelt it is missing too, which says nothing new.
+    if missing and not unknown:
+        wrong.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    plain = inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
+    return f"{name}: {'; '.join(wrong)}; the arguments are {plain}"
+
+
+def _synonym(word: str, words: Sequence[str]) -> str | None:
+    """The one of `words` that means the same elsewhere."""
+    return next((other for same in _SAME if word in same for other in words if other in same), None)

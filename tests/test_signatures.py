@@ -1,0 +1,188 @@
+"""Calls with arguments that there are not: errors name the public class, the nearest argument, and all there are."""
+
+import inspect
+import pickle
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import highway
+from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
+from highway.errors import ArgumentError, HighwayError, SignatureError
+from highway.modules import Augmentations, ImageFileReader
+from highway.signatures import nearest
+from highway.transforms import FlipX, Transform
+
+PUBLIC = [
+    *(getattr(modules, name) for name in modules.__all__),
+    *(getattr(transforms, name) for name in transforms.__all__ if name != "Transform"),
+    Pipeline,
+    Batch,
+]
+
+
+def test_error_is_what_readers_of_python_expect():
+    assert issubclass(SignatureError, (TypeError,)) and issubclass(SignatureError, ArgumentError)
+    assert issubclass(SignatureError, HighwayError)
+
+
+@pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
+def test_misspelt_argument_names_the_class_the_nearest_and_all(cls):
+    names = list(inspect.signature(cls).parameters)
+    longest = max(names, key=len)
+    # The required ones are given or not: the misspelt one is what counts.
+    with pytest.raises(SignatureError) as caught:
+        cls(**{longest + "x": 1})
+    text = str(caught.value)
+    assert text.startswith(f"{cls.__name__}: there is no argument '{longest}x': did you mean '{longest}'?; ")
+    for name in names:
+        assert name in text.partition("the arguments are (")[2]
+    assert "missing" not in text and "__init__" not in text and "self" not in text
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
+def test_too_many_places_and_missing_arguments_name_the_class(cls):
+    parameters = inspect.signature(cls).parameters.values()
+    with pytest.raises(
+        SignatureError, match=rf"^{cls.__name__}: 50 arguments are given by their place; expected"
+    ):
+        cls(*range(50))
+    required = [one.name for one in parameters if one.default is one.empty]
+    if required:
+        with pytest.raises(SignatureError) as caught:
+            cls()
+        named = " and ".join(map(repr, required))
+        assert str(caught.value).startswith(
+            f"{cls.__name__}: {named} {'is' if len(required) == 1 else 'are'} missing;"
+        )
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda: ImageFileReader("x", 1, 2, num_workers=3), "'num_workers': did you mean 'workers'?"),
+        (lambda: ImageFileReader("x", 1, image_size=3), "'image_size': did you mean 'shape'?"),
+        (lambda: ImageFileReader("x", 1, 2, rank=3), "'rank': did you mean 'shard'?"),
+        (lambda: ImageFileReader("x", batchsize=1), "'batchsize': did you mean 'batch_size'?"),
+        (lambda: ImageFileReader("x", BatchSize=1), "'BatchSize': did you mean 'batch_size'?"),
+        (lambda: ImageFileReader(root="x"), "'root': did you mean 'data_dir'?"),
+        (lambda: Augmentations([], determinstic=True), "did you mean 'deterministic'?"),
+        (
+            lambda: FlipX(prob=1),
+            "FlipX: there is no argument 'prob': did you mean 'p'?; the arguments are (p=0.5)",
+        ),
+        (lambda: FlipX(zzz=1), "FlipX: there is no argument 'zzz'; the arguments are (p=0.5)"),
+        (lambda: FlipX(0.5, p=1), "FlipX: 'p' is given twice, by its place and by its name"),
+        (lambda: Batch({}).sheet(colums=3), "sheet: there is no argument 'colums': did you mean 'columns'?"),
+        # What is given already is not meant.
+        (lambda: ImageFileReader("x", 1, 2, shuffle=1, shufle=2), "there is no argument 'shufle'; "),
+    ],
+)
+def test_what_somebody_meant(call, text):
+    with pytest.raises(SignatureError) as caught:
+        call()
+    assert text in str(caught.value)
+
+
+def test_nearest():
+    assert nearest("--batchsize", ["--seed", "--batch-size"]) == "--batch-size"
+    assert nearest("xyz", ["--seed"]) is None
+    assert nearest("a", []) is None
+
+
+# Classes of users
+
+
+class Limited(Stage):
+    def __init__(self, most, **arguments):
+        super().__init__(**arguments)
+        self.most = most
+
+
+class Derived(FlipX):
+    """Without an `__init__` of its own."""
+
+
+class Placed(Stage):
+    def __init__(self, first, /, *more, last):
+        super().__init__()
+
+
+class Raising(Stage):
+    def __init__(self, value):
+        raise TypeError(f"own: {value}")
+
+
+class Mistaken(Source):
+    def __init__(self):
+        super().__init__(worker=1)
+
+
+class Abstract(Sink, ABC):
+    @abstractmethod
+    def name_of(self): ...
+
+
+@dataclass
+class Darken(Transform):
+    most: float = 0.5
+
+
+class Foreign:
+    def __init__(self, *, workers=None, queue_size=4, colour=None):
+        self.colour = colour
+
+
+def test_classes_of_users_are_named_too():
+    for call, text in [
+        (lambda: Limited(1, worker=2), "Limited: there is no argument 'worker': did you mean 'workers'?"),
+        (lambda: Limited(), "Limited: 'most' is missing; the arguments are (most, **arguments)"),
+        (lambda: Derived(q=1), "Derived: there is no argument 'q'"),
+        (
+            lambda: Placed(),
+            "Placed: 'first' and 'last' are missing; the arguments are (first, /, *more, last)",
+        ),
+        (lambda: Placed(1, 2, 3), "Placed: 'last' is missing"),
+        (lambda: Mistaken(), "Mistaken: there is no argument 'worker': did you mean 'workers'?"),
+    ]:
+        with pytest.raises(SignatureError) as caught:
+            call()
+        assert str(caught.value).startswith(text)
+
+
+def test_classes_of_users_work_as_before():
+    assert Limited(3, workers=2).workers == 2
+    assert Darken(most=0.25).most == 0.25 and repr(Darken(0.25)) == "Darken(most=0.25)"
+    with pytest.raises(TypeError, match=r"^own: 3$") as caught:
+        Raising(3)
+    assert type(caught.value) is TypeError
+    with pytest.raises(TypeError, match="abstract"):
+        Abstract()
+    assert inspect.signature(Limited.__init__).parameters["most"].default is inspect.Parameter.empty
+
+
+def test_signatures_documents_and_pickles_stay(capsys):
+    assert list(inspect.signature(ImageFileReader).parameters)[:3] == ["data_dir", "batch_size", "shape"]
+    assert inspect.signature(Pipeline).parameters["ordered"].default is True
+    assert FlipX.__init__.__name__ == "__init__"
+    help(FlipX)
+    assert "FlipX(p: 'float' = 0.5)" in capsys.readouterr().out
+    assert repr(pickle.loads(pickle.dumps(FlipX(0.25)))) == "FlipX(p=0.25)"
+    assert repr(pickle.loads(pickle.dumps(Derived(0.25)))) == "Derived(p=0.25)"
+
+
+def test_error_inside_of_a_call_that_fits_is_the_own():
+    """Something of a wrong type, deep inside: no word about the signature."""
+    with pytest.raises(TypeError) as caught:
+        Batch({}, ragged=5)
+    assert not isinstance(caught.value, SignatureError)
+    with pytest.raises(TypeError) as caught:
+        Batch({"images": np.zeros((1, 2, 2, 3), np.uint8)}, keys=5)
+    assert not isinstance(caught.value, SignatureError)
+
+
+def test_package_offers_what_is_tested():
+    assert {highway.Pipeline, highway.Batch} < set(PUBLIC)
