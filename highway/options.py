@@ -362,7 +362,7 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
     )
     command.add_argument(
         "--classes",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="the classes in the order of their labels, one a line, or what highway classes has printed (found)",
     )
