@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Container, Iterator, Sequence
 
@@ -14,13 +13,14 @@ from highway.arguments import whole
 from highway.batch import empty
 from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
 from highway.modules.files import LARGEST_FILE, read_whole
-from highway.modules.formats import named_errors, pillow
+from highway.modules.formats import named_errors, opened, pillow
 from highway.modules.shown import Shown, mirrored, upright
 
 __all__ = ["MaskFiles", "Masks", "masks_beside"]
 
 # Formats that keep every number; JPEG and WebP may not.
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+_EXPECTED = "numbers of classes: a palette (P), 8 bits of gray (L) or 1 bit"
 _NEAREST = resample.FILTERS.index("nearest")
 
 
@@ -114,6 +114,8 @@ class Masks:
             source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
             out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
+            # Before the next one is decoded.
+            del mask, source
         return failures
 
     def _wholes(
@@ -174,28 +176,15 @@ def masks_beside(
 
 def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
     """Indices of a palette, or grey values, uint8 (height, width)."""
-    pil_image = pillow(owner)
-    with named_errors("PNG, BMP, GIF or TIFF, which keep every number"):
-        image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
-        width, height = image.size
-        if height * width > max_pixels:
-            raise DecodeError(
-                f"has {height} x {width} pixels, allowed are {max_pixels} in total (max_pixels)"
-            )
+    pillow(owner)
+    still = opened(contents, max_pixels, _FORMATS, "PNG, BMP, GIF or TIFF, which keep every number")
+    if still.numbers:
+        raise DecodeError(f"has {still.numbers}; expected {_EXPECTED}")
+    with named_errors(still.layout):
+        image = still.decode()
         if image.mode not in ("P", "L", "1"):
-            raise DecodeError(
-                f"has pixels of mode {image.mode}; expected numbers of classes: a palette (P), 8 bits of grey (L) "
-                "or 1 bit"
-            )
-        # PIL spreads 2 and 4 bits of grey over 0 to 255, and calls that L too.
-        raw = str(image.tile[0][3]) if image.tile else ""
-        if image.mode == "L" and ("L;2" in raw or "L;4" in raw):
-            raise DecodeError(
-                "has 2 or 4 bits of grey, which are read as other numbers than are stored; expected a palette (P), 8 "
-                "bits of grey (L) or 1 bit"
-            )
-        with image:
-            return np.asarray(image).astype(np.uint8, copy=False)
+            raise DecodeError(f"has pixels of mode {image.mode}; expected {_EXPECTED}")
+        return np.asarray(image).astype(np.uint8, copy=False)
 
 
 def _fitting(mask: NDArray[np.uint8], height: int, width: int, orientation: int) -> NDArray[np.uint8]:
