@@ -136,7 +136,7 @@ def _orientation(contents: bytes, still: Still) -> int:
     exif = {"PNG": png.exif, "WEBP": webp.exif}.get(still.format, lambda contents: None)(contents)
     if not exif:
         return 1
-    tags: Any = Image.Exif()  # type: ignore[no-untyped-call]
+    tags: Any = Image.Exif()
     tags.load(exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif)
     found = tags.get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1

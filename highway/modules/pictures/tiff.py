@@ -114,6 +114,10 @@ class _Page:
         self.samples = self.number(_SAMPLES, 3 if old_jpeg else 1)
         self.bits = self.numbers(_BITS) or [1]
         self.planes = self.samples if self.number(_PLANAR, 1) == 2 else 1
+        if self.samples == 1 and _PLANAR in self.entries:
+            # Of one sample it says nothing, and PIL would take another way to unpack it.
+            del self.entries[_PLANAR]
+            self.rest = True
         self.fill_order = self.number(_FILL_ORDER, 1)
 
     def _unpack(self, code: str, at: int) -> tuple[Any, ...]:
@@ -165,7 +169,7 @@ class _Page:
         return found[0] if found else absent
 
     def check(self) -> None:
-        """Raise for values outside of the file, for more of them than it can have, and for many where one is allowed."""
+        """Raise for values outside of the file, more of them than it can have, and many where one is allowed."""
         if _XMP in self.entries:
             try:
                 self._data(_XMP)
