@@ -27,7 +27,9 @@ MARKED = {
     docstrings fit floor_plan guard_pages list_reader one_pass packaging parcels placement policies readme sheet
     stats system_packages transform_sheet tuning voc wrappers
     """,
-    "python": "arguments cli driver folders network order saver shutdown signal state",
+    "python": """
+    arguments cli driver folders format_limits network order saver shutdown signal state sweep_of_formats
+    """,
 }
 
 

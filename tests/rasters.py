@@ -210,7 +210,7 @@ def gif(indices, palette, *, screen=None, at=(0, 0), transparent=None, disposal=
     for k, value in enumerate(indices.ravel().tolist()):
         # Cleared before the codes grow: nothing is compressed.
         codes += [256, value] if k % 100 == 0 else [value]
-    bits = np.array(codes + [257])[:, None] >> np.arange(9) & 1
+    bits = np.array([*codes, 257])[:, None] >> np.arange(9) & 1
     stream = np.packbits(bits.astype(np.uint8).ravel(), bitorder="little").tobytes()
     blocks = b"".join(
         bytes([len(stream[k : k + 255])]) + stream[k : k + 255] for k in range(0, len(stream), 255)

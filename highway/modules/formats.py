@@ -25,6 +25,7 @@ _ORIENTATION = 0x0112
 _BAND = 1 << 20
 # Parts of libtiff that warn of pixels that they could not decode.
 _DECODERS = re.compile("Decode|JPEGLib")
+_MOST_MESSAGES = 3
 
 
 class OtherPicture:
@@ -75,8 +76,21 @@ class OtherPicture:
         if self.orientation >= 5:
             self.height, self.width = self.width, self.height
 
+    def release(self) -> None:
+        """Keep no file; what the header says stays."""
+        self._still = None
+
+    def same(self, other: OtherPicture) -> bool:
+        """Whether the header of another file says the same."""
+        return (self.height, self.width, self.orientation) == (other.height, other.width, other.orientation)
+
+    @property
+    def released(self) -> bool:
+        """Whether the file is not kept any more."""
+        return self._still is None
+
     def pixels(self) -> NDArray[np.uint8]:
-        """Decode, once: neither the file nor the picture is kept.
+        """Decode, once: neither the file nor the picture is kept after that.
 
         Returns
         -------
@@ -136,7 +150,8 @@ def _orientation(contents: bytes, still: Still) -> int:
     exif = {"PNG": png.exif, "WEBP": webp.exif}.get(still.format, lambda contents: None)(contents)
     if not exif:
         return 1
-    tags: Any = Image.Exif()
+    exif_class: Any = Image.Exif
+    tags = exif_class()
     tags.load(exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif)
     found = tags.get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1
@@ -180,11 +195,14 @@ def named_errors(layout: str = "") -> Iterator[None]:
     except (DecodeError, MemoryError):
         raise
     except Exception as error:  # hostile files make PIL's plugins raise nearly anything
-        told = [f"{type(error).__name__}: {error}", *(f"{part}: {text}" for _, part, text in said)]
+        told = [
+            f"{type(error).__name__}: {error}",
+            *(f"{part}: {text}" for _, part, text in said[:_MOST_MESSAGES]),
+        ]
         raise DecodeError(f"cannot be decoded: {'; '.join(told)}{layout and f' ({layout})'}") from error
     lost = [f"{part}: {text}" for is_error, part, text in said if is_error or _DECODERS.search(part)]
     if lost:
-        raise DecodeError(f"is damaged: {'; '.join(lost)}{layout and f' ({layout})'}")
+        raise DecodeError(f"is damaged: {'; '.join(lost[:_MOST_MESSAGES])}{layout and f' ({layout})'}")
 
 
 @functools.cache
