@@ -147,11 +147,14 @@ def _orientation(contents: bytes, still: Still) -> int:
     """EXIF 1 to 8, as far as it stands before the pixels; 1 for TIFF, which PIL turns itself."""
     from PIL import Image
 
-    exif = {"PNG": png.exif, "WEBP": webp.exif}.get(still.format, lambda contents: None)(contents)
+    exif = None
+    if still.format == "PNG":
+        exif = png.exif(contents)
+    elif still.format == "WEBP":
+        exif = webp.exif(contents)
     if not exif:
         return 1
-    exif_class: Any = Image.Exif
-    tags = exif_class()
+    tags = Image.Exif()
     tags.load(exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif)
     found = tags.get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1

@@ -405,7 +405,7 @@ class ImageReader(OrderedSource):
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
-        """A picture that is no JPEG, not decoded yet; or what is wrong with it. A large file is not kept for its turn."""
+        """A picture that is no JPEG, not decoded yet; or what is wrong with it. Large files are read `again`."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
         if contents is None:

@@ -36,6 +36,7 @@ _TYPE_BYTES = {
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _PLANAR = 273, 274, 277, 278, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 322, 323, 324
+_PREDICTOR = 317
 _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP = 332, 338, 339, 700
 # Beside those with a name: options of fax, predictor, JPEG of old, place of YCbCr samples. Orientation and XMP are
 # there because PIL turns the picture by them.
@@ -50,7 +51,7 @@ _ONE_NUMBER = {
     _STRIP_ROWS,
     _PLANAR,
 }
-_ONE_NUMBER |= {_TILE_WIDTH, _TILE_HEIGHT, _INK_SET, 292, 293, 317, 512, 513, 514, 515, 531}
+_ONE_NUMBER |= {_TILE_WIDTH, _TILE_HEIGHT, _INK_SET, _PREDICTOR, 292, 293, 512, 513, 514, 515, 531}
 # Byte counts, palette, tables of JPEG, YCbCr, LERC.
 _KEPT = {_BITS, _STRIP_OFFSETS, _TILE_OFFSETS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, *_ONE_NUMBER}
 _KEPT |= {279, 320, 325, 347, 517, 518, 519, 520, 521, 529, 530, 532, 50674}
@@ -311,6 +312,9 @@ def _refuse_raw(page: _Page, bits: int) -> None:
         return
     if page.photometric == _YCBCR and page.samples > 1:
         raise DecodeError(f"has YCbCr without compression, which PIL does not read ({page})")
+    if page.number(_PREDICTOR, 1) != 1:
+        # Some readers apply it, PIL and libtiff do not.
+        raise DecodeError(f"has a predictor without compression, which can be read in two ways ({page})")
     if page.planes > 1 and (bits != 8 or page.fill_order != 1):
         raise DecodeError(f"has planes of {bits} bits without compression, which PIL does not read ({page})")
     found = len(page.numbers(_STRIP_OFFSETS) or page.numbers(_TILE_OFFSETS))
