@@ -6,7 +6,9 @@ import struct
 import subprocess
 import sys
 import textwrap
+import warnings
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -245,3 +247,33 @@ def test_one_decoded_picture_for_each_worker(format_, tmp_path):
     path.write_bytes(saved(Image.new("RGB", (width, height), (9, 99, 199)), format_))
     grown = int(run(MEASURED, path, 12).stdout)
     assert grown * 1024 < 20 * height * width
+
+
+NOISY = {
+    **{kind: contents for kind, contents in KINDS.items() if "turned" not in kind and "alpha" not in kind},
+    "TIFF, fax": damaged_tiff("1", "group4"),
+    "TIFF, jpeg": damaged_tiff("L", "jpeg"),
+    "TIFF, lzw": damaged_tiff("CMYK", "tiff_lzw"),
+    "PNG, packed": rasters.png(SMOOTH[:, :, None], 8, 0, before=CHUNKS.values()),
+}
+
+
+@pytest.mark.parametrize("kind", NOISY)
+def test_of_damaged_files_errors_alone_speak(kind, capfd, caplog):
+    """Bytes changed at random, mostly where the header and the tags are."""
+    contents = NOISY[kind]
+    rng = np.random.default_rng(5)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(400):
+            changed = bytearray(contents)
+            for _ in range(rng.integers(1, 4)):
+                near = min(len(changed), 200)
+                place = rng.choice(
+                    [rng.integers(near), len(changed) - 1 - rng.integers(near), rng.integers(len(changed))]
+                )
+                changed[place] = rng.choice([0, 1, 2, 255, rng.integers(256)])
+            with suppress(DecodeError):
+                decoded(bytes(changed))
+    assert not said, said[0]
+    assert capfd.readouterr() == ("", "") and not caplog.records
