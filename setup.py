@@ -153,6 +153,7 @@ def extensions():
             "jpeg_entropy.c",
             "jpeg_header.c",
             "jpeg_samples.c",
+            "orientation.c",
             "pixels.c",
             "resampler.c",
             libs=["-pthread"],

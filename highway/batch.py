@@ -219,7 +219,7 @@ class Batch:
         Returns
         -------
         float32 (n, 4)
-            As many, in pixels of the picture, upright as its EXIF orientation says (unless it was read with
+            As many, in pixels of the picture, upright as its orientation says (unless it was read with
             ``exif=False``), and clipped to it. Where the image was rotated or sheared, the smallest upright boxes
             around those.
 

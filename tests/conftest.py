@@ -15,8 +15,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    colour crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise packing philox resample
-    simd tables values warp warps
+    colour crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
+    resample simd tables values warp warps
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy

@@ -103,8 +103,7 @@ def test_orientation(format_, orientation):
     expected = np.asarray(opened(contents))
     np.testing.assert_array_equal(decode(contents), expected)
     assert expected.shape[:2] == ((36, 24) if orientation >= 5 else (24, 36))
-    # PIL turns TIFF by itself.
-    np.testing.assert_array_equal(decode(contents, oriented=False), RGB if format_ == "PNG" else expected)
+    np.testing.assert_array_equal(decode(contents, oriented=False), RGB)
 
 
 def test_only_the_header_is_read_until_pixels_are_asked_for():

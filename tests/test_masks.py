@@ -5,8 +5,19 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import class_folders, jpeg_bytes
+from pictures import class_folders, jpeg_bytes, opened
 from PIL import Image, ImageOps
+from stated_orientations import (
+    corner,
+    exif_chunk,
+    exif_data,
+    exif_segment,
+    jpeg_with,
+    png_with,
+    tiff_with,
+    webp_with,
+    xmp_data,
+)
 from voc_folders import annotation, only_batch, thing, voc_folder
 
 from highway.engine import Pipeline
@@ -106,6 +117,69 @@ def test_masks_turn_with_their_pictures(tmp_path, orientation, turned):
         [tmp_path / "a.jpg"], None, 1, (90, 70), masks=[tmp_path / "a.png"], fit=Stretch(), epochs=1
     )
     assert_alike(only_batch(reader, Augmentations([FlipX(1)])))
+
+
+def masked(tmp_path, picture, mask, shape, **options):
+    """The image and the mask that a reader gives, of files of a picture and of its mask."""
+    (tmp_path / "picture").write_bytes(picture)
+    (tmp_path / "mask").write_bytes(mask)
+    reader = ListReader(
+        [tmp_path / "picture"], None, 1, shape, masks=[tmp_path / "mask"], fit=Stretch(), epochs=1, **options
+    )
+    batch = only_batch(reader)
+    return batch.images[0, :, :, 0], batch.masks[0]
+
+
+# Files of a picture that state an orientation; the first three keep the numbers of a mask too.
+STATED = {
+    "TIFF": lambda number, picture: tiff_with(4, (number,), picture=picture),
+    "TIFF, XMP": lambda number, picture: tiff_with(xmp=xmp_data(number), picture=picture),
+    "PNG": lambda number, picture: png_with(behind=[exif_chunk(exif_data(3, (number,)))], picture=picture),
+    "WebP": lambda number, picture: webp_with(exif_data(3, (number,)), picture=picture),
+    "JPEG": lambda number, picture: jpeg_with(exif_segment(exif_data(4, (number,))), picture=picture),
+}
+MASKS = ("TIFF", "TIFF, XMP", "PNG")
+
+
+def mask_of(picture):
+    return Image.fromarray((np.asarray(picture)[:, :, 0] > 128).astype(np.uint8))
+
+
+@pytest.mark.parametrize("height", [16, 32])
+@pytest.mark.parametrize("format_", STATED)
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_masks_turn_with_pictures_of_every_format(tmp_path, format_, orientation, height):
+    """Those that state nothing, or 1, or what their pictures state; none with ``exif=False``. 32 is a square."""
+    contents = STATED[format_](orientation, corner(height))
+    mask = mask_of(corner(height))
+    masks = [png_with(picture=mask), *(STATED[name](k, mask) for name in MASKS for k in (1, orientation))]
+    for of_mask in masks:
+        for exif in (True, False):
+            shape = mask.size if exif and orientation >= 5 else mask.size[::-1]
+            image, shown = masked(tmp_path, contents, of_mask, shape, exif=exif)
+            np.testing.assert_array_equal(image > 128, shown)
+            assert shown.any() and not shown.all()
+
+
+@pytest.mark.parametrize("mask_format", MASKS)
+@pytest.mark.parametrize("of_picture, own", [(1, 6), (1, 3), (6, 8), (6, 3), (3, 6), (3, 4)])
+def test_masks_with_an_orientation_of_their_own(tmp_path, mask_format, of_picture, own):
+    """They are turned upright by it, and must have the size of the upright picture."""
+    contents = tiff_with(3, (of_picture,))
+    mask, make = mask_of(opened(contents)), STATED[mask_format]
+    back = {3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM}
+    back |= {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    image, shown = masked(tmp_path, contents, make(own, mask.transpose(back[own])), mask.size[::-1])
+    np.testing.assert_array_equal(image > 128, shown)
+    if own >= 5:
+        with pytest.raises(
+            DecodeError, match=f"once turned by its own orientation {own}, its upright picture"
+        ):
+            masked(tmp_path, contents, make(own, mask), mask.size)
+    # It does not count where nothing is turned.
+    stored = mask_of(corner())
+    image, shown = masked(tmp_path, contents, make(own, stored), stored.size[::-1], exif=False)
+    np.testing.assert_array_equal(image > 128, shown)
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "1"])

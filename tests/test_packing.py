@@ -15,8 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import LIMIT, run
-from pictures import class_folders, jpeg_bytes, photograph
+from pictures import class_folders, jpeg_bytes, opened, photograph
 from PIL import Image
+from stated_orientations import (
+    CORNER,
+    corner,
+    exif_chunk,
+    exif_data,
+    exif_segment,
+    jpeg_with,
+    png_with,
+    tiff_with,
+    webp_with,
+    xmp_data,
+    xmp_segment,
+)
 from voc_folders import annotation, thing, voc_folder
 
 import highway
@@ -144,6 +157,53 @@ def test_originals_decode_as_from_their_files(tmp_path, photos, fit):
             assert source.classes == ["class0", "class1"] and source.size == 17
             found = batches_of(source, Augmentations([FlipX(), Normalize(0.5, 0.25)], seed=3))
             assert_equal(found, expected)
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """Arguments of a ListReader: pictures of every format that state an orientation, with a box and a mask."""
+    root = tmp_path / "turned"
+    root.mkdir()
+    made = {
+        "a.tif": tiff_with(4, (6,)),
+        "b.tif": tiff_with(xmp=xmp_data(8)),
+        "c.png": png_with(behind=[exif_chunk(exif_data(3, (5,)))]),
+        "d.webp": webp_with(xmp=xmp_data(7)),
+        "e.jpg": jpeg_with(xmp_segment(xmp_data(3))),
+        "f.jpg": jpeg_with(exif_segment(exif_data(9, (2,), ">"))),
+    }
+    for name, contents in made.items():
+        (root / name).write_bytes(contents)
+    mask = tmp_path / "mask.png"
+    Image.fromarray((np.asarray(corner())[:, :, 0] > 128).astype(np.uint8)).save(mask)
+    names = sorted(root.iterdir())
+    return names, {"boxes": [[CORNER]] * len(names), "masks": [mask] * len(names), "epochs": 1}
+
+
+@pytest.mark.parametrize("encoding, off", [("original", 0), ("jpeg:32:100", 60)])
+def test_pictures_of_every_format_stay_upright(tmp_path, turned, encoding, off):
+    """In a store, and in the files that are exported from it."""
+    names, options = turned
+    path = packed(tmp_path / "s", ListReader(names, None, 1, (1, 1), shuffle=False, **options), encoding)
+    arguments = {"fit": Stretch(), "shuffle": False, "exact": True, "placement": True, "epochs": 1}
+    (expected,) = batches_of(ListReader(names, None, 6, (32, 32), **{**arguments, **options}))
+    (found,) = batches_of(LevelDBImageReader(path, 6, (32, 32), **arguments))
+    for name in ("boxes", "masks", "picture_sizes", "placement"):
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert np.abs(found.images.astype(int) - expected.images).max() <= off
+    assert expected.picture_sizes.tolist() == [[32, 16]] * 4 + [[16, 32]] * 2
+    for i in range(6):
+        extent = Image.fromarray((found.images[i] > 128).any(axis=2)).getbbox()
+        assert found.boxes_of(i).tolist() == [list(extent)]
+        np.testing.assert_array_equal(found.images[i, :, :, 0] > 128, found.masks[i])
+    export(path, tmp_path / "exported")
+    for i, line in enumerate((tmp_path / "exported/samples.jsonl").read_text().splitlines()):
+        facts = json.loads(line)
+        shown = opened(tmp_path / "exported" / facts["images"])
+        assert shown.size == tuple(expected.picture_sizes[i, ::-1])
+        assert facts["boxes"] == [list(Image.fromarray((np.asarray(shown) > 128).any(axis=2)).getbbox())]
+        with Image.open(tmp_path / "exported" / facts["masks"]) as mask:
+            np.testing.assert_array_equal(np.asarray(mask) == 1, np.asarray(shown)[:, :, 0] > 128)
 
 
 def test_files_are_kept_to_the_byte(tmp_path, photos):

@@ -30,7 +30,7 @@ class OneMask(Masks):
     """A mask that is in memory."""
 
     def __init__(self, contents):
-        super().__init__(0, 10**6, "test")
+        super().__init__(0, 10**6, "test", False)
         self._contents = contents
 
     def contents(self, index):

@@ -37,6 +37,18 @@ cdef extern from "files.h" nogil:
 
     int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message)
 
+cdef extern from "orientation.h" nogil:
+    ctypedef struct hw_part:
+        const uint8_t *bytes
+        size_t size
+
+    ctypedef struct hw_metadata:
+        hw_part exif[1]
+        int exif_parts
+        hw_part xmp
+
+    int hw_orientation(const hw_metadata *metadata)
+
 cdef extern from "jpeg_header.h" nogil:
     ctypedef struct hw_picture:
         int height
@@ -130,6 +142,30 @@ def library_version():
     """Version of libjpeg-turbo that the core was compiled with, as text: ``"2.1.5"``."""
     cdef int version = hw_jpeg_library_version()
     return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
+
+
+def orientation(bytes exif, bytes xmp):
+    """EXIF orientation, 1 to 8, that the metadata of a picture states; 1 where it states none. Without the GIL.
+
+    Parameters
+    ----------
+    exif : bytes or None
+        A TIFF file, as the EXIF data of any format is, with or without ``Exif\\0\\0`` before it.
+    xmp : bytes or None
+        Counts where `exif` has no such entry.
+    """
+    cdef hw_metadata metadata
+    cdef int found
+    metadata.exif_parts = 0
+    metadata.xmp = hw_part(NULL, 0)
+    if exif is not None:
+        metadata.exif_parts = 1
+        metadata.exif[0] = hw_part(<const uint8_t *> PyBytes_AsString(exif), len(exif))
+    if xmp is not None:
+        metadata.xmp = hw_part(<const uint8_t *> PyBytes_AsString(xmp), len(xmp))
+    with nogil:
+        found = hw_orientation(&metadata)
+    return found
 
 
 def encode(const uint8_t[:, :, :] pixels not None, int quality):
@@ -342,7 +378,7 @@ cdef class BatchDecoder:
         ----------
         paths : list of bytes
         oriented : bool
-            Whether the EXIF orientation counts.
+            Whether the orientation that a picture states counts.
         turn : int
             The batch is due before those of the crew with higher numbers.
 

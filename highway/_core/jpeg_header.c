@@ -4,36 +4,22 @@
 #include <string.h>
 
 #include "files.h"
+#include "orientation.h"
 
 static unsigned big16(const uint8_t *p) {
     return (unsigned)p[0] << 8 | p[1];
 }
 
-static uint32_t tiff_number(const uint8_t *p, int n, int little) {
-    uint32_t value = 0;
-    for (int i = 0; i < n; i++) value = value << 8 | p[little ? n - 1 - i : i];
-    return value;
-}
-
-/* Orientation in an EXIF segment (Exif 2.32, TIFF 6.0 section 2), 1 where there is none. */
-static int exif_orientation(const uint8_t *segment, size_t n) {
-    if (n < 14 || memcmp(segment, "Exif\0\0", 6)) return 1;
-    const uint8_t *tiff = segment + 6;
-    n -= 6;
-    const int little = tiff[0] == 'I';
-    if (!(tiff[0] == tiff[1] && (little || tiff[0] == 'M')) || tiff_number(tiff + 2, 2, little) != 42)
-        return 1;
-    const size_t at = tiff_number(tiff + 4, 4, little);
-    if (at > n - 2) return 1;
-    const size_t entries = tiff_number(tiff + at, 2, little);
-    for (size_t i = 0; i < entries && at + 2 + (i + 1) * 12 <= n; i++) {
-        const uint8_t *entry = tiff + at + 2 + i * 12;
-        if (tiff_number(entry, 2, little) == 0x0112) {
-            const uint32_t value = tiff_number(entry + 8, 2, little);
-            return tiff_number(entry + 2, 2, little) == 3 && value >= 1 && value <= 8 ? (int)value : 1;
-        }
+/* What an APP1 segment holds. As in PIL, EXIF data is the segments one after another, XMP data the last of
+ * them. */
+static void note_app1(hw_metadata *metadata, const uint8_t *segment, size_t n) {
+    static const char xmp[] = "http://ns.adobe.com/xap/1.0/"; /* with the zero at its end */
+    if (n >= 6 && !memcmp(segment, "Exif\0\0", 6)) {
+        if (metadata->exif_parts < HW_EXIF_PARTS)
+            metadata->exif[metadata->exif_parts++] = (hw_part){segment + 6, n - 6};
+    } else if (n >= sizeof xmp && !memcmp(segment, xmp, sizeof xmp)) {
+        metadata->xmp = (hw_part){segment + sizeof xmp, n - sizeof xmp};
     }
-    return 1;
 }
 
 /* Looked for from the end, where it is in a whole file. */
@@ -51,6 +37,9 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
     }
     picture->height = picture->width = 0;
     picture->orientation = 1;
+    hw_metadata metadata;
+    metadata.exif_parts = 0;
+    metadata.xmp = (hw_part){NULL, 0};
     size_t at = 2;
     for (;;) {
         while (at < size && bytes[at] != 0xFF)
@@ -83,8 +72,8 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
                 picture->height = (int)big16(segment + 1);
                 picture->width = (int)big16(segment + 3);
             }
-        } else if (marker == 0xE1 && oriented && picture->orientation == 1) {
-            picture->orientation = exif_orientation(segment, length - 2);
+        } else if (marker == 0xE1) {
+            note_app1(&metadata, segment, length - 2);
         }
         at += length;
         if (marker == 0xDA) break;
@@ -100,6 +89,7 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
         return HW_BAD_FILE;
     }
     picture->scan = at;
+    if (oriented) picture->orientation = hw_orientation(&metadata);
     if (picture->orientation >= 5) {
         const int height = picture->height;
         picture->height = picture->width;

@@ -16,7 +16,7 @@ typedef struct {
     size_t scan;     /* offset of its first scan */
 } hw_picture;
 
-/* Reads the header out of the first `size` bytes of a file; `oriented` says whether EXIF orientation counts.
+/* Reads the header out of the first `size` bytes of a file; `oriented` says whether its orientation counts.
  */
 int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                     hw_picture *picture, char *message);

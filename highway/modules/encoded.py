@@ -48,7 +48,7 @@ class Encoded(ImageReader):
     reader : ImageFileReader, VOCReader or ListReader
         What is read, in which order, and what is done about bad samples. Its batch size, shape and fit do not matter.
     encoding : str
-        "original": the bytes of the files, nothing lost, with their EXIF orientation; or "jpeg:SIDE" or
+        "original": the bytes of the files, nothing lost, with the orientation that they state; or "jpeg:SIDE" or
         "jpeg:SIDE:QUALITY": upright, shrunk so that neither side is longer than SIDE pixels, 1 to 8192, never
         enlarged, in quality 1 to 100 (90). The extra `picture_sizes`, int64 (N, 2), is height and width of the upright
         pictures before.

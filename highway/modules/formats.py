@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from highway._core import tiff_messages
 from highway.errors import DecodeError, MissingPackageError
 from highway.modules import pictures
-from highway.modules.pictures import Still, png, webp
+from highway.modules.orientation import stated_orientation
+from highway.modules.pictures import Still
+from highway.modules.shown import upright
 
 __all__ = ["OtherPicture", "named_errors", "opened", "pillow"]
 
 _LONGEST_SIDE = 1 << 24
-_ORIENTATION = 0x0112
 # A picture becomes an array in bands of about so many pixels: what is between the two stays small.
 _BAND = 1 << 20
 # Parts of libtiff that warn of pixels that they could not decode.
@@ -41,8 +42,7 @@ class OtherPicture:
     gray : bool
         One channel (ITU-R 601 luma) instead of RGB.
     oriented : bool
-        Whether the EXIF orientation counts. PIL applies that of TIFF in any case; behind the pixels of a PNG it is not
-        looked for.
+        Whether the picture is turned upright, as `stated_orientation` says; otherwise it is as stored.
     max_pixels : int
         Largest picture, checked before anything is decoded. PIL's own limit does not count.
     owner : str
@@ -59,9 +59,9 @@ class OtherPicture:
     Attributes
     ----------
     height, width : int
-        Of the upright picture.
+        Of the upright picture; of the stored one unless `oriented`.
     orientation : int
-        EXIF, 1 to 8, by which it is turned upright; 1 for TIFF.
+        EXIF, 1 to 8, by which it is turned upright; 1 unless `oriented`.
     """
 
     def __init__(
@@ -71,8 +71,7 @@ class OtherPicture:
         self._gray = gray
         self._still: Still | None = opened(contents, max_pixels)
         self.height, self.width = self._still.height, self._still.width
-        with named_errors():
-            self.orientation = _orientation(contents, self._still) if oriented else 1
+        self.orientation = stated_orientation(self._still, contents) if oriented else 1
         if self.orientation >= 5:
             self.height, self.width = self.width, self.height
 
@@ -102,20 +101,16 @@ class OtherPicture:
         DecodeError
             As the class.
         """
-        from PIL import ImageOps
-
         still, self._still = self._still, None
         assert still is not None
         with named_errors(still.layout):
-            image = still.decode()
-            if self.orientation != 1:
-                image = ImageOps.exif_transpose(image)
-            array = _to_array(image, self._gray, still)
-        if array.shape[:2] != (self.height, self.width):
+            array = _to_array(still.decode(), self._gray, still)
+        if array.shape[:2] != (still.height, still.width):
             raise DecodeError(
-                f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {self.height} x {self.width}"
+                f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {still.height} x "
+                f"{still.width}"
             )
-        return array
+        return np.ascontiguousarray(upright(array, self.orientation))
 
 
 def opened(
@@ -141,23 +136,6 @@ def opened(
                 f"{_LONGEST_SIDE} on a side"
             )
     return still
-
-
-def _orientation(contents: bytes, still: Still) -> int:
-    """EXIF 1 to 8, as far as it stands before the pixels; 1 for TIFF, which PIL turns itself."""
-    from PIL import Image
-
-    exif = None
-    if still.format == "PNG":
-        exif = png.exif(contents)
-    elif still.format == "WEBP":
-        exif = webp.exif(contents)
-    if not exif:
-        return 1
-    tags = Image.Exif()
-    tags.load(exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif)
-    found = tags.get(_ORIENTATION, 1)
-    return found if found in range(1, 9) else 1
 
 
 def pillow(owner: str) -> Any:

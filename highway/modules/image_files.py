@@ -57,7 +57,12 @@ class ImageFileReader(ImageReader):
     color : {"rgb", "gray"}
         Three channels or one.
     exif : bool
-        Turn pictures upright as their EXIF orientation says (PIL does so for TIFF in any case).
+        Turn pictures upright by their orientation; False reads every picture as it is stored. The rule is that of PIL's
+        ``ImageOps.exif_transpose``, the same for JPEG, PNG, WebP and TIFF: the orientation entry of the EXIF data,
+        wherever the file has it, as a number of any type; without such an entry ``tiff:Orientation`` of the XMP data.
+        Of several EXIF segments in a JPEG the first counts. Any other value than 2 to 8, and EXIF data that is damaged,
+        turn nothing. Boxes and masks of the stored picture turn with it; a mask that states an orientation of its own,
+        other than 1, is turned by that.
     on_error : {"raise", "skip", "replace"}
         What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
         missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
@@ -129,7 +134,7 @@ class ImageFileReader(ImageReader):
         root, names = self._folders.root, self._folders.names
         masks = None
         if masks_dir is not None:
-            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name)
+            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name, exif)
         super().__init__(
             Files(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
             batch_size,

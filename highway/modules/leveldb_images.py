@@ -31,7 +31,7 @@ class LevelDBImageReader(ImageReader):
 
     Batches are those of the reader that was packed, with any shape and fit: ``images, labels``, with `boxes` and
     `masks` where the store has them, and their extras. Of original files they are equal to the bit to those straight
-    from the files, boxes of pictures that EXIF turns up to the rounding of float32. Pictures are decoded as
+    from the files, boxes of pictures that are turned up to the rounding of float32. Pictures are decoded as
     `ImageFileReader` decodes them. Every record is compared with its checksum. A sample without a key has the number of
     its record as key.
 
@@ -294,7 +294,7 @@ class _StoredMasks(Masks):
     """Masks of the records of a batch; upright as they are."""
 
     def __init__(self, part: _RecordPart, fill: int, max_pixels: int, owner: str) -> None:
-        super().__init__(fill, max_pixels, owner)
+        super().__init__(fill, max_pixels, owner, False)
         self._part = part
 
     def contents(self, index: int) -> bytes:

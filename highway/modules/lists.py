@@ -47,11 +47,12 @@ class ListReader(ImageReader):
         are to have the same numbers.
     boxes : sequence of array_like (n, 4), optional
         For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
-        to 1. They go with the picture through EXIF orientation, fit and mirroring, and are clipped to what is shown:
+        to 1. They go with the picture through its orientation, fit and mirroring, and are clipped to what is shown:
         float32 (total, 4) in pixels of the images.
     masks : sequence of path, optional
         For each picture a file of numbers of classes: a palette's indices, 8 bits of grey or 1 bit, in a format that
-        keeps every number (PNG, BMP, GIF, TIFF). The field is uint8 (N, H, W), each pixel the nearest one of its mask.
+        keeps every number (PNG, BMP, GIF, TIFF). Each has the size of its picture as stored, and turns with it, or that
+        of the upright picture. The field is uint8 (N, H, W), each pixel the nearest one of its mask.
     min_visible : float
         0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
         case. Only with `boxes`.
@@ -137,7 +138,7 @@ class ListReader(ImageReader):
                 raise ArgumentError(
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
-            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name)
+            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name, exif)
         super().__init__(
             Files(
                 b"",

@@ -14,6 +14,7 @@ from highway.batch import empty
 from highway.errors import DatasetError, DecodeError, HighwayError, ReadError
 from highway.modules.files import LARGEST_FILE, read_whole
 from highway.modules.formats import named_errors, opened, pillow
+from highway.modules.orientation import stated_orientation
 from highway.modules.shown import Shown, mirrored, upright
 
 __all__ = ["MaskFiles", "Masks", "masks_beside"]
@@ -35,12 +36,21 @@ class Masks:
         Larger ones are refused.
     owner : str
         Whose errors these are.
+    oriented : bool
+        Whether the orientation that a mask states itself counts.
+
+    Notes
+    -----
+    A mask that states an orientation other than 1 is turned upright by that, as any picture is. One that states none is
+    turned as its picture is, unless its size is that of the upright picture alone. Either must then have the size of
+    the upright picture.
     """
 
-    def __init__(self, fill: int, max_pixels: int, owner: str) -> None:
+    def __init__(self, fill: int, max_pixels: int, owner: str, oriented: bool) -> None:
         self.fill = whole(owner, "mask_fill", fill, 0, 255)
         self._max_pixels = max_pixels
         self._owner = owner
+        self._oriented = oriented
 
     def contents(self, index: int) -> bytes:
         """The file of a mask.
@@ -73,8 +83,8 @@ class Masks:
             It cannot be read, or has another size.
         """
         try:
-            mask = _pixels(self.contents(index), self._max_pixels, self._owner)
-            return np.ascontiguousarray(_fitting(mask, *size, orientation))
+            mask, own = _pixels(self.contents(index), self._max_pixels, self._owner)
+            return np.ascontiguousarray(_fitting(mask, own if self._oriented else 1, *size, orientation))
         except (DecodeError, ReadError) as error:
             raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
 
@@ -143,12 +153,14 @@ class MaskFiles(Masks):
     Parameters
     ----------
     paths : sequence of bytes
-    fill, max_pixels, owner
+    fill, max_pixels, owner, oriented
         As `Masks` says.
     """
 
-    def __init__(self, paths: Sequence[bytes], fill: int, max_pixels: int, owner: str) -> None:
-        super().__init__(fill, max_pixels, owner)
+    def __init__(
+        self, paths: Sequence[bytes], fill: int, max_pixels: int, owner: str, oriented: bool
+    ) -> None:
+        super().__init__(fill, max_pixels, owner, oriented)
         self._paths = paths
 
     def contents(self, index: int) -> bytes:
@@ -159,7 +171,12 @@ class MaskFiles(Masks):
 
 
 def masks_beside(
-    masks_dir: str | bytes | os.PathLike[str], names: Sequence[bytes], fill: int, max_pixels: int, owner: str
+    masks_dir: str | bytes | os.PathLike[str],
+    names: Sequence[bytes],
+    fill: int,
+    max_pixels: int,
+    owner: str,
+    oriented: bool,
 ) -> MaskFiles:
     """A mask for every picture, under its name with the ending ``.png``, in a folder of masks.
 
@@ -171,11 +188,12 @@ def masks_beside(
     root = os.path.join(os.fsencode(masks_dir), b"")
     if not os.path.isdir(root):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
-    return MaskFiles([root + os.path.splitext(name)[0] + b".png" for name in names], fill, max_pixels, owner)
+    paths = [root + os.path.splitext(name)[0] + b".png" for name in names]
+    return MaskFiles(paths, fill, max_pixels, owner, oriented)
 
 
-def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
-    """Indices of a palette, or grey values, uint8 (height, width)."""
+def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.uint8], int]:
+    """Indices of a palette, or grey values, uint8 (height, width), as stored; and the orientation that they state."""
     pillow(owner)
     still = opened(contents, max_pixels, _FORMATS, "PNG, BMP, GIF or TIFF, which keep every number")
     if still.numbers:
@@ -184,11 +202,21 @@ def _pixels(contents: bytes, max_pixels: int, owner: str) -> NDArray[np.uint8]:
         image = still.decode()
         if image.mode not in ("P", "L", "1"):
             raise DecodeError(f"has pixels of mode {image.mode}; expected {_EXPECTED}")
-        return np.asarray(image).astype(np.uint8, copy=False)
+        return np.asarray(image).astype(np.uint8, copy=False), stated_orientation(still, contents)
 
 
-def _fitting(mask: NDArray[np.uint8], height: int, width: int, orientation: int) -> NDArray[np.uint8]:
+def _fitting(
+    mask: NDArray[np.uint8], own: int, height: int, width: int, orientation: int
+) -> NDArray[np.uint8]:
     """The mask, upright as its picture of this size; DecodeError where it has another."""
+    if own not in (1, orientation):
+        mask = upright(mask, own)
+        if mask.shape == (height, width):
+            return mask
+        raise DecodeError(
+            f"has {mask.shape[0]} x {mask.shape[1]} pixels (height x width) once turned by its own orientation {own}, "
+            f"its upright picture {height} x {width}; expected the same"
+        )
     stored = (width, height) if orientation >= 5 else (height, width)
     if mask.shape == stored:
         return upright(mask, orientation)

@@ -102,12 +102,12 @@ class Objects:
         sizes : int64 (N, 2)
             Height and width of the upright pictures.
         orientations : int64 (N,)
-            EXIF, 1 to 8, by which the pictures were turned upright.
+            1 to 8, as EXIF numbers them, by which the pictures were turned upright.
 
         Returns
         -------
         turns : int64 (N,)
-            EXIF orientation that the boxes still need.
+            Orientation that the boxes still need.
         wrong : dict of int to str
             What is wrong with row k, under k.
         """

@@ -61,7 +61,7 @@ class VOCReader(ImageReader):
     in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``.
 
     Coordinates are continuous: the first pixel covers 0 to 1. VOC counts from 1, and the last pixel is inside, so a box
-    is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through EXIF orientation, fit and mirroring.
+    is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through its orientation, fit and mirroring.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class VOCReader(ImageReader):
         if masks:
             folder.listed(b"SegmentationClass", "masks=True needs one of masks, NAME.png for each picture")
             paths = [folder.path(b"SegmentationClass", stem + b".png") for stem in stems]
-            files = MaskFiles(paths, mask_fill, max_pixels, self.name)
+            files = MaskFiles(paths, mask_fill, max_pixels, self.name, exif)
         super().__init__(
             Files(
                 folder.path(b"JPEGImages", b""),

@@ -9,14 +9,11 @@ from typing import Any
 from highway.errors import DecodeError
 from highway.modules.pictures.still import Still
 
-__all__ = ["MAGIC", "exif", "read"]
+__all__ = ["MAGIC", "read"]
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _COLORS = {0: "gray", 2: "RGB", 3: "a palette", 4: "gray and alpha", 6: "RGB and alpha"}
 _BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-# Text in which PIL finds the orientation; never packed text.
-_ORIENTING = (b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0")
-_LARGEST_TEXT = 1 << 20
 
 
 def read(contents: bytes) -> Still:
@@ -66,18 +63,12 @@ def _needed(contents: bytes) -> bytes:
     whole = memoryview(contents)
     kept, start = [], 0
     for name, at, end in _chunks(contents):
-        ancillary = name[0] & 0x20
-        if ancillary and (end - at > _LARGEST_TEXT or not _orients(name, contents[at + 8 : at + 32])):
+        if name[0] & 0x20:
             kept.append(whole[start:at])
             start = end
     if not kept:
         return contents
     return b"".join([*kept, whole[start:]])
-
-
-def _orients(name: bytes, data: bytes) -> bool:
-    """Whether PIL finds the orientation in an ancillary chunk."""
-    return name == b"eXIf" or (name in (b"iTXt", b"tEXt") and data.startswith(_ORIENTING))
 
 
 def _chunks(contents: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -90,13 +81,3 @@ def _chunks(contents: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         yield name, at, end
         at = end
-
-
-def exif(contents: bytes) -> bytes | None:
-    """The EXIF of a PNG, as far as it stands before the pixels."""
-    for name, at, end in _chunks(contents):
-        if name == b"IDAT":
-            break
-        if name == b"eXIf":
-            return contents[at + 8 : end - 4]
-    return None

@@ -27,6 +27,8 @@ class Still(NamedTuple):
         Why the values that PIL has are not the numbers that are stored, which matters to masks; empty where they are.
     layout : str
         How the pixels are stored, for errors.
+    exif, xmp : bytes, optional
+        Where the orientation may be stated; of a PNG it is looked for elsewhere.
     tile : (int, int), optional
         Height and width of the parts that are decoded at once, which may be larger than the picture.
     """
@@ -39,4 +41,6 @@ class Still(NamedTuple):
     negative: bool = False
     numbers: str = ""
     layout: str = ""
+    exif: bytes | None = None
+    xmp: bytes | None = None
     tile: tuple[int, int] | None = None

@@ -38,22 +38,20 @@ _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _PLANAR = 273, 274, 277, 27
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 322, 323, 324
 _PREDICTOR = 317
 _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP = 332, 338, 339, 700
-# Beside those with a name: options of fax, predictor, JPEG of old, place of YCbCr samples. Orientation and XMP are
-# there because PIL turns the picture by them.
+# Beside those with a name: options of fax, JPEG of old, place of YCbCr samples.
 _ONE_NUMBER = {
     _WIDTH,
     _HEIGHT,
     _COMPRESSION,
     _PHOTOMETRIC,
     _FILL_ORDER,
-    _ORIENTATION,
     _SAMPLES,
     _STRIP_ROWS,
     _PLANAR,
 }
 _ONE_NUMBER |= {_TILE_WIDTH, _TILE_HEIGHT, _INK_SET, _PREDICTOR, 292, 293, 512, 513, 514, 515, 531}
 # Byte counts, palette, tables of JPEG, YCbCr, LERC.
-_KEPT = {_BITS, _STRIP_OFFSETS, _TILE_OFFSETS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, *_ONE_NUMBER}
+_KEPT = {_BITS, _STRIP_OFFSETS, _TILE_OFFSETS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, *_ONE_NUMBER}
 _KEPT |= {279, 320, 325, 347, 517, 518, 519, 520, 521, 529, 530, 532, 50674}
 
 _RAW = 1
@@ -131,19 +129,22 @@ class _Page:
         at += struct.calcsize(self.order + count_code)
         size = struct.calcsize(self.order + entry_code)
         # Tags that another one hides, or that come in no order, would make PIL and libtiff talk.
+        self.stated: dict[int, _Entry] = {}
         entries: dict[int, _Entry] = {}
         last, rest = -1, False
         for place in range(at, at + count * size, size):
             tag, kind, values, raw = self._unpack(entry_code, place)
             if tag not in _KEPT or tag in entries or tag < last:
                 rest = True
+            if tag in (_ORIENTATION, _XMP):
+                self.stated.setdefault(tag, _Entry(kind, values, raw, place))
             if tag in _KEPT and tag not in entries:
                 entries[tag] = _Entry(kind, values, raw, place)
             last = tag
         return entries, rest or self._unpack(next_code, at + count * size)[0] != 0
 
     def _data(self, tag: int) -> bytes:
-        entry = self.entries[tag]
+        entry = self.entries.get(tag) or self.stated[tag]
         size = _TYPE_BYTES.get(entry.kind, 0) * entry.values
         if size <= len(entry.raw):
             return entry.raw[:size]
@@ -171,18 +172,34 @@ class _Page:
 
     def check(self) -> None:
         """Raise for values outside of the file, more of them than it can have, and many where one is allowed."""
-        if _XMP in self.entries:
-            try:
-                self._data(_XMP)
-            except DecodeError:
-                # Pixels do not depend on it.
-                del self.entries[_XMP]
-                self.rest = True
         size = sum(len(self._data(tag)) for tag in self.entries)
         for tag in _ONE_NUMBER:
             self.number(tag, 0)
         if size > len(self.contents):
             raise DecodeError(f"is damaged: {size} bytes of tags in a file of {len(self.contents)}")
+
+    def exif(self) -> bytes | None:
+        """The orientation as EXIF data, which is a TIFF of its own."""
+        data = self._stated(_ORIENTATION)
+        if data is None:
+            return None
+        kind, count = self.stated[_ORIENTATION][:2]
+        place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(self.order + "L", 26)
+        directory = struct.pack(self.order + "HHHL", 1, _ORIENTATION, kind, count) + place + bytes(4)
+        return self.contents[:2] + struct.pack(self.order + "HL", 42, 8) + directory + data
+
+    def xmp(self) -> bytes | None:
+        """XMP data."""
+        return self._stated(_XMP)
+
+    def _stated(self, tag: int) -> bytes | None:
+        if tag not in self.stated:
+            return None
+        try:
+            return self._data(tag)
+        except DecodeError:
+            # Pixels do not depend on it.
+            return None
 
     def alone(self) -> bytes:
         """The file with the tags of this picture that its pixels depend on, and no others.
@@ -259,10 +276,6 @@ def read(contents: bytes) -> Still:
 
         return Tiff(io.BytesIO(page.alone()))
 
-    turned = page.entries.get(_ORIENTATION)
-    height, width = page.height, page.width
-    if turned is not None and page.number(_ORIENTATION, 1) in (5, 6, 7, 8):
-        height, width = width, height
     gray = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
     bits = page.bits[0]
     numbers = ""
@@ -272,13 +285,15 @@ def read(contents: bytes) -> Still:
         numbers = "2 or 4 bits of grey, which are read as other numbers than are stored"
     return Still(
         "TIFF",
-        height,
-        width,
+        page.height,
+        page.width,
         decode,
         bits,
         negative=gray and page.photometric == _WHITE_IS_ZERO and bits == 16,
         numbers=numbers,
         layout=str(page),
+        exif=page.exif(),
+        xmp=page.xmp(),
         tile=page.tile,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from highway.errors import DecodeError
 from highway.modules.pictures.still import Still
 
-__all__ = ["exif", "is_webp", "read"]
+__all__ = ["is_webp", "read"]
 
 
 def is_webp(contents: bytes) -> bool:
@@ -39,13 +39,17 @@ def read(contents: bytes) -> Still:
         frame = decoder.get_next()
         if frame is None:
             raise DecodeError("is damaged: a WebP whose first frame libwebp does not decode")
-        image = Image.frombuffer(mode, size, frame[0], "raw", mode, 0, 1)
-        found = exif(contents)
-        if found:
-            image.info["exif"] = found
-        return image
+        return Image.frombuffer(mode, size, frame[0], "raw", mode, 0, 1)
 
-    return Still("WEBP", height, width, decode, layout="WebP")
+    return Still(
+        "WEBP",
+        height,
+        width,
+        decode,
+        layout="WebP",
+        exif=_chunk(contents, b"EXIF"),
+        xmp=_chunk(contents, b"XMP "),
+    )
 
 
 def _size(contents: bytes) -> tuple[int, int]:
@@ -61,12 +65,12 @@ def _size(contents: bytes) -> tuple[int, int]:
     raise DecodeError("is damaged: a WebP without a header (VP8, VP8L or VP8X)")
 
 
-def exif(contents: bytes) -> bytes | None:
-    """The EXIF of a WebP, as it stands in the file."""
+def _chunk(contents: bytes, name: bytes) -> bytes | None:
+    """The data of the first chunk of this name."""
     at = 12
     while at + 8 <= len(contents):
         size = int.from_bytes(contents[at + 4 : at + 8], "little")
-        if contents[at : at + 4] == b"EXIF":
+        if contents[at : at + 4] == name:
             return contents[at + 8 : at + 8 + size]
         at += 8 + size + (size & 1)
     return None

@@ -1,0 +1,32 @@
+/* The orientation that the metadata of a picture states (Exif 2.32; TIFF 6.0, section 2; XMP, part 2). */
+
+#ifndef HIGHWAY_ORIENTATION_H
+#define HIGHWAY_ORIENTATION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A JPEG file splits EXIF data that is too long for one segment. More parts than these are ignored. */
+enum { HW_EXIF_PARTS = 32 };
+
+typedef struct {
+    const uint8_t *bytes;
+    size_t size;
+} hw_part;
+
+/* EXIF data, which is all parts one after another, and XMP data. */
+typedef struct {
+    hw_part exif[HW_EXIF_PARTS];
+    int exif_parts;
+    hw_part xmp;
+} hw_metadata;
+
+/*
+ * EXIF orientation, 1 to 8, as PIL's ImageOps.exif_transpose finds it; 1 where there is none.
+ *
+ * XMP counts where the EXIF data has no orientation entry. Where the EXIF data does not begin like a TIFF
+ * file, neither counts. Reads nothing outside the parts and allocates nothing.
+ */
+int hw_orientation(const hw_metadata *metadata);
+
+#endif
