@@ -76,7 +76,7 @@ class ImageFileReader(ImageReader):
         from Pillow's by rounding only.
     max_pixels : int
         Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
-        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 14 bytes a pixel with the
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
         file, one picture at a time (docs/formats.md). PIL's own limit does not count.
     masks_dir : path, optional
         Folder with a mask for every picture, under the same relative name but for the ending, ``.png``: numbers of
