@@ -167,6 +167,7 @@ def extensions():
         extension("checksum", "crc32c.c"),
         extension("spans", "crc32c.c", "pixels.c", "windows.c"),
         extension("tables", "crc32c.c", "sorted_table.c"),
+        extension("tiff_messages", "libtiff.c", libs=["-ldl"]),
     ]
 
 

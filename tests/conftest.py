@@ -34,7 +34,8 @@ MARKED = {
     paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc wrappers
     """,
     "python": """
-    arguments cli construction driver ends folders network order saver shutdown signal signatures state
+    arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state
+    sweep_of_formats
     """,
 }
 

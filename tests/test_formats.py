@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from pictures import opened, photograph
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from highway.errors import DecodeError, MissingPackageError
 from highway.modules.formats import OtherPicture
@@ -73,11 +73,11 @@ def test_alpha_is_dropped():
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF"])
-def test_sixteen_bits_are_scaled(format_):
+def test_of_sixteen_bits_the_upper_eight_are_kept(format_):
     wide = np.linspace(0, 65535, 24 * 36).astype(np.uint16).reshape(24, 36)
     array = decode(saved(Image.fromarray(wide), format_))
     assert array.shape == (24, 36, 3)
-    np.testing.assert_array_equal(array[:, :, 0], np.rint(wide / 257).astype(np.uint8))
+    np.testing.assert_array_equal(array[:, :, 0], wide >> 8)
     np.testing.assert_array_equal(array[:, :, 0], array[:, :, 2])
 
 
@@ -133,7 +133,7 @@ def test_what_is_refused():
         decode(saved(PICTURE, "PNG"), max_pixels=863)
     with pytest.raises(DecodeError, match="floating point"):
         decode(saved(Image.fromarray(np.ones((3, 4), np.float32)), "TIFF"))
-    with pytest.raises(DecodeError, match="pixels from -1"):
+    with pytest.raises(DecodeError, match="signed"):
         decode(saved(Image.fromarray(np.full((3, 4), -1, np.int32)), "TIFF"))
 
 
@@ -161,7 +161,7 @@ def test_lack_of_memory_is_not_the_file_s_fault(monkeypatch):
     def no_memory(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr(Image, "open", no_memory)
+    monkeypatch.setattr(PngImagePlugin, "PngImageFile", no_memory)
     with pytest.raises(MemoryError):
         decode(saved(PICTURE, "PNG"))
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import PIL
 import pytest
-from PIL import Image, WebPImagePlugin
+from PIL import Image
 
 from highway.engine import Pipeline
 from highway.errors import EmptyDatasetError, MissingPackageError
@@ -39,11 +39,7 @@ def lacking(monkeypatch):
     Image.init()
 
     def lack(part):
-        if part == "WEBP":
-            monkeypatch.delitem(Image.OPEN, "WEBP")
-            monkeypatch.setattr(Image, "init", lambda: True)
-        elif part == "_webp":
-            monkeypatch.setattr(WebPImagePlugin, "SUPPORTED", False)
+        if part == "_webp":
             monkeypatch.setitem(sys.modules, "PIL._webp", None)
             monkeypatch.delattr(PIL, "_webp", raising=False)
         elif part == "_imagingcms":
@@ -68,7 +64,6 @@ def lacking(monkeypatch):
             "decoder libtiff not available",
         ),
         ("_webp", "a.webp", encoded("WEBP"), "_webp"),
-        ("WEBP", "a.bmp", encoded("BMP"), "no plugin for WEBP"),
     ],
 )
 def test_a_missing_part_is_an_error_under_any_policy(tmp_path, lacking, policy, part, name, contents, told):
@@ -92,6 +87,12 @@ def test_a_module_that_is_missed_when_it_is_used(tmp_path, lacking):
     with pytest.raises(ImportError) as caught:
         ImageCms.createProfile("sRGB")
     assert "_imagingcms" in str(missing_part(caught.value))
+
+
+def test_a_libtiff_that_lacks_a_compression_says_so():
+    said = ["something else", "LZMA compression support is not configured"]
+    assert missing_part(OSError("decoder error -2"), said) == said[1]
+    assert missing_part(OSError("decoder error -2"), said[:1]) is None
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])

@@ -268,6 +268,8 @@ class _MasksToPNG(Masks):
         failures: dict[int, HighwayError] = {}
         for _, index, mask in self._wholes(indices, shown, orientations, skipped, failures):
             self._pngs[index] = _png(mask)
+            # Before the next one is decoded.
+            del mask
         return failures
 
 

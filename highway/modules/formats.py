@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import functools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core import tiff_messages
 from highway.errors import DecodeError, MissingPackageError
-from highway.modules.missing_parts import missing_part, refuse_without_webp
-from highway.modules.orientation import stated_orientation, stored_size, turn_of_decoded
+from highway.modules import pictures
+from highway.modules.missing_parts import missing_part
+from highway.modules.orientation import stated_orientation
+from highway.modules.pictures import Still
 from highway.modules.shown import upright
 from highway.modules.sniffing import unknown
 
-__all__ = ["OtherPicture", "named_errors", "pillow"]
+__all__ = ["OtherPicture", "named_errors", "opened", "pillow"]
 
-# These alone: PIL hands others to programs outside (EPS), or knows them by nothing but their name.
-_FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_SIDE = 1 << 24
+# A picture becomes an array in bands of about so many pixels: what is between the two stays small.
+_BAND = 1 << 20
+# Parts of libtiff that warn of pixels that they could not decode.
+_DECODERS = re.compile("Decode|JPEGLib")
+_MOST_MESSAGES = 3
 
 
 class OtherPicture:
     """A PNG, WebP, BMP, GIF or TIFF: its size at once, its pixels when they are asked for.
 
-    Alpha is dropped, palettes are resolved, 16 bits are scaled to 8, of several frames the first is taken.
+    Alpha is dropped, palettes are resolved, of 12 and 16 bits the upper 8 are kept, of several frames the first is
+    taken: docs/formats.md has a table.
 
     Parameters
     ----------
@@ -37,7 +46,7 @@ class OtherPicture:
     oriented : bool
         Whether the picture is turned upright, as `stated_orientation` says; otherwise it is as stored.
     max_pixels : int
-        Largest picture, checked before it is decoded.
+        Largest picture, checked before anything is decoded. PIL's own limit does not count.
     owner : str
         Who reads, for errors.
 
@@ -60,25 +69,29 @@ class OtherPicture:
     def __init__(
         self, contents: bytes, *, gray: bool, oriented: bool, max_pixels: int, owner: str = "OtherPicture"
     ) -> None:
-        pil_image = pillow(owner)
+        pillow(owner)
         self._gray = gray
-        with named_errors(contents):
-            refuse_without_webp(contents)
-            self._image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
-            self.height, self.width = stored_size(self._image)
-            stated = stated_orientation(self._image, contents)
-            self._turn = turn_of_decoded(self._image, stated, oriented)
-            self.orientation = stated if oriented else 1
-            if self.orientation >= 5:
-                self.height, self.width = self.width, self.height
-        if max(self.height, self.width) > _LONGEST_SIDE or self.height * self.width > max_pixels:
-            raise DecodeError(
-                f"has {self.height} x {self.width} pixels, allowed are {max_pixels} in total (max_pixels) and "
-                f"{_LONGEST_SIDE} on a side"
-            )
+        self._still: Still | None = opened(contents, max_pixels)
+        self.height, self.width = self._still.height, self._still.width
+        self.orientation = stated_orientation(self._still, contents) if oriented else 1
+        if self.orientation >= 5:
+            self.height, self.width = self.width, self.height
+
+    def release(self) -> None:
+        """Keep no file; what the header says stays."""
+        self._still = None
+
+    def same(self, other: OtherPicture) -> bool:
+        """Whether the header of another file says the same."""
+        return (self.height, self.width, self.orientation) == (other.height, other.width, other.orientation)
+
+    @property
+    def released(self) -> bool:
+        """Whether the file is not kept any more."""
+        return self._still is None
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Decode, once.
+        """Decode, once: neither the file nor the picture is kept after that.
 
         Returns
         -------
@@ -90,14 +103,41 @@ class OtherPicture:
         DecodeError
             As the class.
         """
-        with named_errors(), self._image as image:
-            image.load()
-            array = np.ascontiguousarray(upright(_to_array(image, self._gray), self._turn))
-        if array.shape[:2] != (self.height, self.width):
+        still, self._still = self._still, None
+        assert still is not None
+        with named_errors(still.layout):
+            array = _to_array(still.decode(), self._gray, still)
+        if array.shape[:2] != (still.height, still.width):
             raise DecodeError(
-                f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {self.height} x {self.width}"
+                f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {still.height} x "
+                f"{still.width}"
             )
-        return array
+        return np.ascontiguousarray(upright(array, self.orientation))
+
+
+def opened(
+    contents: bytes,
+    max_pixels: int,
+    formats: Sequence[str] = pictures.NAMES,
+    known: str = "JPEG, PNG, WebP, BMP, GIF, TIFF",
+) -> Still:
+    """What a file says before its pixels.
+
+    Raises
+    ------
+    DecodeError
+        Text that follows the name of the file: it has none of the formats, is damaged, not read, or too large.
+    """
+    still = pictures.header(contents, formats)
+    if still is None:
+        raise DecodeError(unknown(contents, known))
+    for what, (height, width) in (("", (still.height, still.width)), ("parts of ", still.tile or (1, 1))):
+        if max(height, width) > _LONGEST_SIDE or height * width > max_pixels:
+            raise DecodeError(
+                f"has {what}{height} x {width} pixels, allowed are {max_pixels} in total (max_pixels) and "
+                f"{_LONGEST_SIDE} on a side"
+            )
+    return still
 
 
 def pillow(owner: str) -> Any:
@@ -119,43 +159,113 @@ def pillow(owner: str) -> Any:
 
 
 @contextmanager
-def named_errors(contents: bytes = b"", formats: str = "JPEG, PNG, WebP, BMP, GIF, TIFF") -> Iterator[None]:
-    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file, with these contents.
+def named_errors(layout: str = "") -> Iterator[None]:
+    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file.
 
     Where a part of PIL is missing it is a MissingPackageError.
-    """
-    from PIL import UnidentifiedImageError
 
+    What libtiff says meanwhile belongs to the error, instead of stderr; its errors, and what its decoders warn of, are
+    errors even where PIL goes on.
+    """
+    listening = _listening()
+    if listening:
+        tiff_messages.keep()
+    said: list[tuple[bool, str, str]] = []
     try:
-        yield
+        try:
+            yield
+        finally:
+            if listening:
+                said = tiff_messages.kept()
     except (DecodeError, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise DecodeError(unknown(contents, formats)) from None
     except Exception as error:  # hostile files make PIL's plugins raise nearly anything
-        part = missing_part(error)
+        part = missing_part(error, [text for _, _, text in said])
         if part is not None:
             raise MissingPackageError(
                 f"PIL is installed without a part that a picture needs: {part}; install a "
                 "Pillow-SIMD, or a Pillow, that was built with it"
             ) from error
-        raise DecodeError(f"cannot be decoded: {type(error).__name__}: {error}") from error
+        told = [
+            f"{type(error).__name__}: {error}",
+            *(f"{part}: {text}" for _, part, text in said[:_MOST_MESSAGES]),
+        ]
+        raise DecodeError(f"cannot be decoded: {'; '.join(told)}{layout and f' ({layout})'}") from error
+    lost = [f"{part}: {text}" for is_error, part, text in said if is_error or _DECODERS.search(part)]
+    if lost:
+        raise DecodeError(f"is damaged: {'; '.join(lost[:_MOST_MESSAGES])}{layout and f' ({layout})'}")
 
 
-def _to_array(image: Any, gray: bool) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):
-        return _from_sixteen_bits(np.asarray(image), gray)
-    if image.mode == "F":
-        raise DecodeError("has floating point pixels, whose range is not known; expected 8 or 16 bits")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    array = np.ascontiguousarray(image.convert("L" if gray else "RGB"))
-    return array[:, :, None] if gray else array
+@functools.cache
+def _listening() -> bool:
+    """Whether the messages of PIL's libtiff can be kept: not where PIL has it, with its names hidden, inside."""
+    from PIL import _imaging
+
+    return tiff_messages.listen(os.fsencode(str(_imaging.__file__)))
 
 
-def _from_sixteen_bits(pixels: NDArray[Any], gray: bool) -> NDArray[np.uint8]:
-    wide = pixels.astype(np.int64)
-    if wide.min(initial=0) < 0 or wide.max(initial=0) > 0xFFFF:
-        raise DecodeError(f"has pixels from {wide.min()} to {wide.max()}; expected 0 to 65535 for 16 bits")
-    luma = ((wide * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8)[:, :, None]
-    return luma if gray else np.repeat(luma, 3, axis=2)
+def _to_array(image: Any, gray: bool, still: Still) -> NDArray[np.uint8]:
+    """A PIL image as uint8 (height, width, 1 or 3), band by band."""
+    from PIL import Image
+
+    image.load()
+    # Alpha is dropped: PIL need not look for a color that stands for it.
+    image.info.pop("transparency", None)
+    width, height = image.size
+    array = np.empty((height, width, 1 if gray else 3), np.uint8)
+    eight_bits = _converter(image, gray, still)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        # Pasted, not cropped: PIL has a limit on what it crops.
+        band = image if bottom - top == height else Image.new(image.mode, (width, bottom - top))
+        if band is not image:
+            band.paste(image, (0, -top))
+        array[top:bottom] = eight_bits(band)
+    return array
+
+
+def _converter(image: Any, gray: bool, still: Still) -> Callable[[Any], NDArray[np.uint8]]:
+    """What makes a band of this image uint8 (rows, width, 1 or 3)."""
+    mode = "L" if gray else "RGB"
+    if image.mode.startswith("I;16"):
+        shift = still.bits - 8
+        return lambda band: _upper_bits(np.asarray(band), shift, still.negative)
+    if image.mode in ("P", "PA"):
+        return _lookup(image, mode)
+    if image.mode in ("1", "L", "LA", "La", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+        return lambda band: _channels(band, mode)
+    raise DecodeError(f"has pixels that PIL reads as mode {image.mode}, which has no 8 bits ({still.layout})")
+
+
+def _upper_bits(pixels: NDArray[Any], shift: int, negative: bool) -> NDArray[np.uint8]:
+    """The upper 8 bits of wider gray values, as PIL has them of wider colors."""
+    upper = (pixels >> shift).astype(np.uint8)[:, :, None]
+    return 255 - upper if negative else upper
+
+
+def _lookup(image: Any, mode: str) -> Callable[[Any], NDArray[np.uint8]]:
+    """What resolves the palette of this image."""
+    from PIL import Image
+
+    every = Image.frombytes("P", (256, 1), bytes(range(256)))
+    every.putpalette(image.getpalette("RGB"))
+    colors: NDArray[np.uint8] = np.asarray(every.convert(mode)).reshape(256, -1)
+
+    def resolve(band: Any) -> NDArray[np.uint8]:
+        indices = np.asarray(band)
+        resolved: NDArray[np.uint8] = colors[indices[:, :, 0] if indices.ndim == 3 else indices]
+        return resolved
+
+    return resolve
+
+
+def _channels(band: Any, mode: str) -> NDArray[np.uint8]:
+    if band.mode == "La":
+        band = band.convert("LA")
+    if band.mode == "RGBX":
+        band = band.convert("RGB")
+    # Gray stays one channel: who fills three from it repeats it.
+    wanted = "L" if band.mode in ("1", "L", "LA") else mode
+    pixels = np.asarray(band if band.mode == wanted else band.convert(wanted))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]

@@ -87,7 +87,8 @@ class ImageFileReader(ImageReader):
         from Pillow's by rounding only.
     max_pixels : int
         Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
-        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 4 bytes a pixel.
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
+        file, one picture at a time (docs/formats.md). PIL's own limit does not count.
     masks_dir : path, optional
         Folder with a mask for every picture, under the same relative name but for the ending, ``.png``: numbers of
         classes as a palette's indices, 8 bits of grey or 1 bit. The batches then end with `masks`, uint8 (N, H, W),

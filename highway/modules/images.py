@@ -40,6 +40,9 @@ from highway.transforms.transform import Transform
 __all__ = ["MAX_PIXELS", "ImageReader", "Made"]
 
 MAX_PIXELS = 2 * 89_478_485
+# Larger files of other formats are not kept until their turn comes, but read once more: uncompressed, they are as large
+# as their pixels.
+_KEPT_BYTES = 1 << 20
 """Where PIL too refuses to open a picture."""
 
 
@@ -389,9 +392,13 @@ class ImageReader(OrderedSource):
             for row in _tried_first(result, result):
                 if result[row] != jpeg.OK:
                     failures[row] = self._error(indices[row], result[row], decoder.message(row))
-        for row, picture in others.items():
+        for row in list(others):
+            found_one = self._with_file(others.pop(row), row, indices[row])
+            if isinstance(found_one, HighwayError):
+                failures[row] = found_one
+                continue
             try:
-                images[places[row]] = self._finished(picture, placement, mirrored, row)
+                images[places[row]] = self._finished(found_one, placement, mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
@@ -449,20 +456,37 @@ class ImageReader(OrderedSource):
         pixel = self._finish.done(np.ascontiguousarray(colour), np.zeros((1, 2), np.bool_))
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
-    def _other(self, row: int, index: int) -> OtherPicture | HighwayError:
-        """A picture that is no JPEG, not decoded yet; or what is wrong with it."""
+    def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
+        """A picture that is no JPEG, not decoded yet; or what is wrong with it. Large files are read `again`."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
         if contents is None:
             return self._error(index, decoder.status(row), decoder.message(row))
         try:
-            return OtherPicture(
+            picture = OtherPicture(
                 contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels, owner=self.name
             )
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
         except MissingPackageError as error:
             raise named(error, self.name, self.samples.told(index)) from error
+        if len(contents) > _KEPT_BYTES and not again:
+            picture.release()
+        return picture
+
+    def _with_file(self, picture: OtherPicture, row: int, index: int) -> OtherPicture | HighwayError:
+        """The picture with its file, which is read once more if it was not kept; or what is wrong with it now."""
+        if not picture.released:
+            return picture
+        again = self._other(row, index, again=True)
+        if isinstance(again, OtherPicture) and not picture.same(again):
+            return self._error(
+                index,
+                jpeg.BAD_FILE,
+                f"was changed while it was read: {again.height} x {again.width} pixels, before it had "
+                f"{picture.height} x {picture.width}",
+            )
+        return again
 
     def _finished(
         self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int

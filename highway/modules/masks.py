@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from collections.abc import Container, Iterator, Sequence
@@ -23,15 +22,16 @@ from highway.errors import (
 )
 from highway.modules.file_names import folded
 from highway.modules.files import LARGEST_FILE, read_once, status_of
-from highway.modules.formats import named_errors, pillow
+from highway.modules.formats import named_errors, opened, pillow
 from highway.modules.missing_parts import named
-from highway.modules.orientation import stated_orientation, turn_of_decoded
+from highway.modules.orientation import stated_orientation
 from highway.modules.shown import Shown, mirrored, upright
 
 __all__ = ["MaskFiles", "Masks", "masks_beside"]
 
 # Formats that keep every number; JPEG and WebP may not.
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+_EXPECTED = "numbers of classes: a palette (P), 8 bits of gray (L) or 1 bit"
 _NEAREST = resample.FILTERS.index("nearest")
 
 
@@ -138,6 +138,8 @@ class Masks:
             source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
             out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
+            # Before the next one is decoded.
+            del mask, source
         return failures
 
     def _wholes(
@@ -235,31 +237,15 @@ def _same_file(one: bytes, other: bytes) -> bool:
 
 def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.uint8], int]:
     """Indices of a palette, or grey values, uint8 (height, width), as stored; and the orientation that they state."""
-    pil_image = pillow(owner)
-    with named_errors(contents, "PNG, BMP, GIF or TIFF, which keep every number"):
-        image = pil_image.open(io.BytesIO(contents), formats=_FORMATS)
-        width, height = image.size
-        if height * width > max_pixels:
-            raise DecodeError(
-                f"has {height} x {width} pixels, allowed are {max_pixels} in total (max_pixels)"
-            )
+    pillow(owner)
+    still = opened(contents, max_pixels, _FORMATS, "PNG, BMP, GIF or TIFF, which keep every number")
+    if still.numbers:
+        raise DecodeError(f"has {still.numbers}; expected {_EXPECTED}")
+    with named_errors(still.layout):
+        image = still.decode()
         if image.mode not in ("P", "L", "1"):
-            raise DecodeError(
-                f"has pixels of mode {image.mode}; expected numbers of classes: a palette (P), 8 bits of grey (L) "
-                "or 1 bit"
-            )
-        # PIL spreads 2 and 4 bits of grey over 0 to 255, and calls that L too.
-        raw = str(image.tile[0][3]) if image.tile else ""
-        if image.mode == "L" and ("L;2" in raw or "L;4" in raw):
-            raise DecodeError(
-                "has 2 or 4 bits of grey, which are read as other numbers than are stored; expected a palette (P), 8 "
-                "bits of grey (L) or 1 bit"
-            )
-        own = stated_orientation(image, contents)
-        turn = turn_of_decoded(image, own, False)
-        with image:
-            image.load()
-            return upright(np.asarray(image).astype(np.uint8, copy=False), turn), own
+            raise DecodeError(f"has pixels of mode {image.mode}; expected {_EXPECTED}")
+        return np.asarray(image).astype(np.uint8, copy=False), stated_orientation(still, contents)
 
 
 def _fitting(

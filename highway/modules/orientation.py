@@ -9,16 +9,11 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from highway._core import jpeg
+from highway.modules.pictures import Still
 
-__all__ = ["stated_orientation", "stored_size", "turn_of_decoded"]
-
-_TAG = 0x0112
-_BYTE = 1  # a type of TIFF
-_TURNED_BACK = (0, 1, 2, 3, 4, 5, 8, 7, 6)
-_WIDTH, _HEIGHT = 256, 257  # tags of TIFF
+__all__ = ["stated_orientation"]
 
 _CHUNK = re.compile(rb"\w{4}")
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
@@ -26,7 +21,7 @@ _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
 _MOST_TEXT = 16 << 20
 
 
-def stated_orientation(image: Any, contents: bytes) -> int:
+def stated_orientation(still: Still, contents: bytes) -> int:
     """EXIF orientation, 1 to 8, by which a picture is turned upright; found without decoding it.
 
     EXIF data comes first: its entry counts with any type of number, of several values the first; text and untyped
@@ -35,51 +30,14 @@ def stated_orientation(image: Any, contents: bytes) -> int:
 
     Parameters
     ----------
-    image : PIL.Image.Image
-        As PIL opened it.
+    still : Still
+        What the header says.
     contents : bytes
         The file.
     """
-    if image.format == "TIFF":
-        # The picture's own directory, of any byte order and also BigTIFF's; PIL has read it.
-        stated = image.getexif().get(_TAG, 1)
-        if _is_byte(image):
-            stated = stated[0] if stated else 1
-        return next((number for number in range(2, 9) if number == stated), 1)
-    if image.format == "PNG":
+    if still.format == "PNG":
         return jpeg.orientation(*_png_metadata(contents))
-    return jpeg.orientation(image.info.get("exif"), image.info.get("xmp"))
-
-
-def stored_size(image: Any) -> tuple[int, int]:
-    """Height and width of a picture as it is stored. PIL opened it, and has not decoded it."""
-    if image.format == "TIFF":
-        # `image.size` is that of the upright picture where the tag, and not XMP, says that it is turned.
-        return image.tag_v2[_HEIGHT], image.tag_v2[_WIDTH]
-    width, height = image.size
-    return height, width
-
-
-def turn_of_decoded(image: Any, stated: int, upright: bool) -> int:
-    """EXIF orientation that the pixels still need once PIL has decoded them.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    stated : int
-        By which the picture is turned upright.
-    upright : bool
-        Whether it is wanted upright, not as it is stored.
-    """
-    if image.format == "TIFF" and not _is_byte(image):
-        # PIL turns these upright while it decodes them.
-        return 1 if upright else _TURNED_BACK[stated]
-    return stated if upright else 1
-
-
-def _is_byte(image: Any) -> bool:
-    """Whether a TIFF states its orientation as BYTE, which PIL takes for no number."""
-    return isinstance(image.getexif().get(_TAG), bytes) and image.tag_v2.tagtype.get(_TAG) == _BYTE
+    return jpeg.orientation(still.exif, still.xmp)
 
 
 def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
