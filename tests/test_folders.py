@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,17 +285,18 @@ def test_what_is_no_folder(tmp_path):
         list_class_folders(tmp_path / "file")
 
 
-def test_a_folder_that_may_not_be_read_is_an_error(tmp_path):
+@pytest.fixture
+def open_place():
+    """A folder that every user may enter; pytest closes its own whenever it begins, in another run too."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o711)
+        yield Path(name)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(open_place):
     """In a process that is not root, which may read everything."""
-    touch(tmp_path, "data/a/1.jpg", "data/b/1.jpg")
-    (tmp_path / "data" / "b").chmod(0)
-    for folder in (tmp_path, *tmp_path.parents):
-        if (
-            os.stat(folder).st_uid == os.geteuid()
-            and folder != folder.parent
-            and not os.stat(folder).st_mode & 0o001
-        ):
-            folder.chmod(os.stat(folder).st_mode | 0o711)
+    touch(open_place, "data/a/1.jpg", "data/b/1.jpg")
+    (open_place / "data" / "b").chmod(0)
     script = (
         "import os, sys\n"
         "from highway.errors import DatasetError\n"
@@ -303,7 +306,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path):
         "except DatasetError as error: print('refused', error)\n"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "data")], capture_output=True, text=True
+        [sys.executable, "-c", script, str(open_place / "data")], capture_output=True, text=True
     )
-    (tmp_path / "data" / "b").chmod(0o755)
+    (open_place / "data" / "b").chmod(0o755)
     assert answer.stdout.startswith("refused") and "/b" in answer.stdout, answer.stderr

@@ -921,7 +921,9 @@ class Meeting(Stage):
         super().__init__(**arguments)
         self.guests = 1
         self.leave = threading.Event()
-        self.opened, self.closed, self.present, self.seen = [], [], set(), []
+        self.opened, self.closed, self.seen = [], [], []
+        # Who has come since the last `expect`, or was at work then; who is at work now.
+        self.present, self.inside = set(), set()
         self.changed = threading.Condition()
 
     def open(self):
@@ -935,16 +937,20 @@ class Meeting(Stage):
         with self.changed:
             self.seen.append(me)
             self.present.add(me)
+            self.inside.add(me)
             self.changed.notify_all()
             assert self.changed.wait_for(
                 lambda: len(self.present) >= self.guests or self.leave.is_set(), LIMIT
             )
+            self.inside.discard(me)
         return batch
 
     def expect(self, guests):
         with self.changed:
-            self.present.clear()
+            # Who waits inside now may be the only one that will ever come.
+            self.present = set(self.inside)
             self.guests = guests
+            self.changed.notify_all()
 
     def interrupt(self):
         self.leave.set()
