@@ -64,6 +64,8 @@ def explained(name: str | None = None) -> Callable[[_Function], _Function]:
                     raise
             raise SignatureError(wrong)
 
+        # `wraps` leaves these out, and tools look for them.
+        call.__kwdefaults__ = getattr(function, "__kwdefaults__", None)
         return call  # type: ignore[return-value]
 
     return decorate

@@ -167,6 +167,7 @@ def test_classes_of_users_work_as_before():
 def test_signatures_documents_and_pickles_stay(capsys):
     assert list(inspect.signature(ImageFileReader).parameters)[:3] == ["data_dir", "batch_size", "shape"]
     assert inspect.signature(Pipeline).parameters["ordered"].default is True
+    assert Pipeline.__init__.__kwdefaults__["ordered"] is True
     assert FlipX.__init__.__name__ == "__init__"
     help(FlipX)
     assert "FlipX(p: 'float' = 0.5)" in capsys.readouterr().out
