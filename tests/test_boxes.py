@@ -68,7 +68,7 @@ def test_behind_a_reader(tmp_path):
     folder = voc_folder(
         tmp_path, {"a": annotation(thing()), "b": annotation(), "c": annotation(thing(), thing())}
     )
-    reader = VOCReader(folder, 3, (60, 80), shuffle=False, epochs=1)
+    reader = VOCReader(folder, 3, (60, 80), classes="voc", shuffle=False, epochs=1)
     images, labels, boxes, counts = only_batch(reader, PadBoxes(2))
     assert counts.tolist() == [1, 0, 2] and images.shape == (3, 60, 80, 3)
     assert labels.tolist() == [[11, -1], [-1, -1], [11, 11]]

@@ -76,8 +76,11 @@ COUNT, HEIGHT, WIDTH = 12, 40, 48
 
 
 def batch_of(**fields):
+    """A batch with these fields, as a stage leaves it that writes into `fields`."""
     images = np.random.default_rng(0).integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
-    return Batch({"images": images, "labels": np.arange(COUNT), **fields}, seq=0)
+    batch = Batch({"images": images, "labels": np.arange(COUNT)}, seq=0)
+    batch.fields.update(fields)
+    return batch
 
 
 def numbers(*shape, dtype=np.uint8):
