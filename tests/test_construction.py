@@ -298,7 +298,10 @@ def test_a_reader_that_was_interrupted_waits_for_the_storage_again(tmp_path, mon
     reader, faulty = pictures(tmp_path), Faulty("enter")
     with pytest.raises(Fault):
         Pipeline([reader, faulty])
-    read, away = reader._read_once, [StorageError("ImageFileReader: a.jpg cannot be opened: Stale file handle")]
+    read, away = (
+        reader._read_once,
+        [StorageError("ImageFileReader: a.jpg cannot be opened: Stale file handle")],
+    )
 
     def read_later(*arguments):
         made, failures = read(*arguments)

@@ -16,34 +16,8 @@ logger = logging.getLogger("highway.modules")
 
 # Notes and tables beside the pictures: nobody takes them for samples.
 _NOTES = frozenset(
-    (
-        *(
-            b".txt",
-            b".md",
-            b".rst",
-            b".csv",
-            b".tsv",
-            b".json",
-            b".jsonl",
-            b".xml",
-            b".yaml",
-            b".yml",
-            b".toml",
-        ),
-        *(
-            b".ini",
-            b".cfg",
-            b".log",
-            b".html",
-            b".htm",
-            b".py",
-            b".ipynb",
-            b".sh",
-            b".lst",
-            b".sha256",
-            b".md5",
-        ),
-    )
+    b".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .lst .sha256 "
+    b".md5".split()
 )
 _KINDS_SHOWN = 6
 # Files of one kind whose first bytes are read.
