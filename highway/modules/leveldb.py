@@ -19,8 +19,8 @@ from highway.errors import (
     EmptyDatasetError,
     PipelineStateError,
 )
+from highway.modules.class_names import stored_classes
 from highway.modules.finish import Windows
-from highway.modules.found_classes import stored_classes
 from highway.modules.losses import Losses
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from highway.modules.leftovers import is_hidden, is_leftover
 from highway.modules.sniffing import READ, first_bytes, sniff
+from highway.printing import printable
 
-__all__ = ["SkippedFiles", "logger", "printable"]
+__all__ = ["SkippedFiles", "logger"]
 
 logger = logging.getLogger("highway.modules")
 
@@ -137,11 +138,6 @@ class SkippedFiles:
         """
         if len(self):
             logger.log(logging.WARNING if self.missed else logging.INFO, "%s: %s: %s", owner, where, self)
-
-
-def printable(name: bytes) -> str:
-    """A name for a line of text: what is no UTF-8, and ends of lines, as Python writes them in strings."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fsdecode(name))
 
 
 def _count(kinds: dict[str, _Kind], reason: str, example: str, missed: bool) -> None:

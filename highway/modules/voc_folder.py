@@ -16,7 +16,8 @@ from highway.modules.file_tree import walk
 from highway.modules.files import read_whole, scanned, status_of
 from highway.modules.folders import EXTENSIONS
 from highway.modules.leftovers import is_hidden, is_skipped
-from highway.modules.skipped_files import SkippedFiles, printable
+from highway.modules.skipped_files import SkippedFiles
+from highway.printing import printable
 
 __all__ = ["VOCFolder", "VOCSample"]
 
