@@ -31,7 +31,7 @@ __all__ = [
 logger = logging.getLogger("highway.modules")
 
 
-def class_names(owner: str, classes: object) -> list[str]:
+def class_names(owner: str, classes: object, *, repeated: bool = False) -> list[str]:
     """Names of classes in the order of their labels.
 
     Parameters
@@ -39,6 +39,8 @@ def class_names(owner: str, classes: object) -> list[str]:
     owner : str
         What has the argument `classes`: the error says it.
     classes : object
+    repeated : bool
+        Whether a name may be there twice.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def class_names(owner: str, classes: object) -> list[str]:
     if isinstance(classes, (Sequence, np.ndarray)) and not isinstance(classes, (str, bytes)):
         names = [str(name) if isinstance(name, str) else name for name in classes]
         if names and all(isinstance(name, str) for name in names):
-            if len({*names}) == len(names):
+            if repeated or len({*names}) == len(names):
                 return names
             twice = Counter(names).most_common(1)[0][0]
             raise ArgumentError(f"{owner}: classes has {twice!r} more than once; expected each name once")

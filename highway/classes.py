@@ -10,6 +10,7 @@ import numpy as np
 from highway.engine import Pipeline
 from highway.errors import DatasetError
 from highway.modules import ImageFileReader, LevelDBSource, VOCReader
+from highway.printing import printable
 
 __all__ = ["line", "of_reader", "of_store", "read_file"]
 
@@ -51,8 +52,7 @@ def of_store(path: str | os.PathLike[str], classes: list[str] | None = None) -> 
 
 def line(number: int, name: str, count: int | None) -> str:
     """A class as a line: its label, its name and how many there are, with tabs between."""
-    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
-    return f"{number}\t{shown}\t{'-' if count is None else count}"
+    return f"{number}\t{printable(name)}\t{'-' if count is None else count}"
 
 
 def read_file(path: Path) -> list[str]:

@@ -117,14 +117,15 @@ def _info(options: argparse.Namespace) -> int:
 
 def _classes(options: argparse.Namespace) -> int:
     from highway import classes
+    from highway.datasets import is_voc
 
     if _is_store(options.data_dir):
         _check_no_folder(options)
         known = classes.of_store(options.data_dir, _given_classes(options).get("classes"))
     else:
         if not options.voc:
-            parts = (options.images or "JPEGImages", options.annotations or "Annotations")
-            options.voc = all(os.path.isdir(os.path.join(options.data_dir, part)) for part in parts)
+            named = {name: getattr(options, name) for name in ("images", "annotations")}
+            options.voc = is_voc(options.data_dir, **{name: part for name, part in named.items() if part})
         known = classes.of_reader(_folder_reader(options, 1, 1, _fit(options)))
     for number, (name, count) in enumerate(known):
         print(classes.line(number, name, count))

@@ -124,6 +124,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     info.add_argument(
         "data_dir",
         nargs="?",
+        type=_expanded,
         metavar="DIR",
         help="class folders, a VOC set or a store: its classes, its samples, and what is skipped in it",
     )
@@ -404,10 +405,16 @@ def _add_voc(command: argparse.ArgumentParser) -> None:
         "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
     )
     command.add_argument(
-        "--images", metavar="DIR", help="with --voc: the folder of pictures in the set (JPEGImages)"
+        "--images",
+        type=_expanded,
+        metavar="DIR",
+        help="with --voc: the folder of pictures in the set (JPEGImages)",
     )
     command.add_argument(
-        "--annotations", metavar="DIR", help="with --voc: the folder of annotations in the set (Annotations)"
+        "--annotations",
+        type=_expanded,
+        metavar="DIR",
+        help="with --voc: the folder of annotations in the set (Annotations)",
     )
 
 

@@ -12,7 +12,7 @@ from pictures import class_folders
 from workbench import Collect, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Module, Pipeline, Sink, Stage
-from highway.errors import AddressInUseError, ArgumentError
+from highway.errors import AddressInUseError, ArgumentError, StorageError
 from highway.modules import (
     ArrayReader,
     Augmentations,
@@ -292,6 +292,26 @@ def test_an_address_in_use_is_tried_again_with_the_same_modules(tmp_path):
         data.wait(LIMIT)
     alone = [each for _, _, each in content([pictures(tmp_path / "q"), augmentations()])]
     assert found == alone
+
+
+def test_a_reader_that_was_interrupted_waits_for_the_storage_again(tmp_path, monkeypatch):
+    reader, faulty = pictures(tmp_path), Faulty("enter")
+    with pytest.raises(Fault):
+        Pipeline([reader, faulty])
+    read, away = (
+        reader._read_once,
+        [StorageError("ImageFileReader: a.jpg cannot be opened: Stale file handle")],
+    )
+
+    def read_later(*arguments):
+        made, failures = read(*arguments)
+        if away:
+            failures[0] = away.pop()
+        return made, failures
+
+    monkeypatch.setattr(reader, "_read_once", read_later)
+    assert len(content([reader])) == 5
+    assert not away
 
 
 def test_a_sink_of_a_store_is_tried_again(tmp_path):

@@ -48,12 +48,20 @@ def test_many_classes_are_cut(tmp_path, capsys):
 
 
 def test_voc(tmp_path, capsys):
-    folder = voc_folder(tmp_path / "voc", {"a": annotation(thing("cat"))})
-    code, output, errors = run(capsys, "info", folder)
+    folder = voc_folder(
+        tmp_path / "voc", {"a": annotation(thing("cat"), thing("cat")), "b": annotation(thing("ant"))}
+    )
+    (folder / "JPEGImages" / ".hidden.jpg").touch()
+    (folder / "JPEGImages" / "alone.png").touch()
+    code, output, _ = run(capsys, "info", folder)
     found = lines(output)
-    assert (code, errors) == (0, "")
-    assert "Pascal VOC" in found["kind"] and found["samples"].startswith("1, which")
-    assert found["classes"].startswith("1: cat")
+    assert code == 0
+    assert "Pascal VOC" in found["kind"] and found["samples"].startswith("2, which")
+    assert found["endings"] == "2 .jpg"
+    assert "1 without an annotation (JPEGImages/alone.png)" in found["skipped"]
+    assert "1 hidden" in found["skipped"]
+    assert found["classes"].startswith("2, found in 2 annotations")
+    assert [found["class 0"], found["class 1"]] == ["ant: 1", "cat: 2"]
 
 
 def test_a_store(tmp_path, capsys):

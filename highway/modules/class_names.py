@@ -1,22 +1,66 @@
-"""What is odd about the names of class folders: names of splits, and names that look alike."""
+"""What is said of the classes that a reader has: how many, where they come from, and what is odd about their names."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["looks", "remarks"]
+from highway.arguments import class_names
+from highway.errors import ArgumentError
+
+__all__ = ["log_classes", "looks", "remarks", "shown_names", "stored_classes", "warn_of_alike"]
+
+_logger = logging.getLogger("highway.modules")
 
 _SPLIT = re.compile(
     r"(train(ing|val)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?|holdout|unlabell?ed)([-_ ]?(set|data|\d+))?"
 )
 
+_SHOWN = 12
+_LONGEST = 60
+
 
 def looks(name: str) -> str:
     """What names have in common that look the same: case, Unicode normalization and spaces do not count."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first names, as one line."""
+    shown = [
+        name if name.isprintable() and len(name) <= _LONGEST else repr(name[:_LONGEST])
+        for name in names[:_SHOWN]
+    ]
+    return ", ".join([*shown, "..."] if len(names) > _SHOWN else shown)
+
+
+def log_classes(owner: str, classes: Sequence[str], origin: str) -> None:
+    """Log how many classes there are, where they come from, and the first names."""
+    noun = "class" if len(classes) == 1 else "classes"
+    _logger.info("%s: %d %s, %s: %s", owner, len(classes), noun, origin, shown_names(classes))
+
+
+def warn_of_alike(owner: str, names: Iterable[str], where: str) -> None:
+    """Log a warning where names differ in upper and lower case, spaces or Unicode normalization alone.
+
+    Parameters
+    ----------
+    owner, where : str
+        Who reads, and where the names stand.
+    names : iterable of str
+    """
+    alike = _alike(sorted({*names}))
+    if alike:
+        _logger.warning(
+            "%s: names of classes that look alike %s: %s; they differ in upper and lower case, spaces or Unicode "
+            "normalization alone, and are different classes: if they are one, correct the name",
+            owner,
+            where,
+            "; ".join(map(_shown_apart, alike[:_SHOWN])),
+        )
 
 
 def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list[str]:
@@ -36,14 +80,13 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
         Sentences without a dot.
     """
     said = []
-    first: dict[str, int] = {}
-    for label, name in enumerate(classes):
-        other = first.setdefault(looks(name), label)
-        if other != label:
-            said.append(
-                f"{classes[other]!a} (label {other}) and {name!a} (label {label}) are two classes whose names look "
-                "alike; if they are one, put their pictures into one folder"
-            )
+    for group in _alike(classes):
+        first, *others = (f"{name!a} (label {classes.index(name)})" for name in group)
+        said += [
+            f"{first} and {other} are two classes whose names look alike; if they are one, put their pictures into one "
+            "folder"
+            for other in others
+        ]
     deeper = all(name.count(b"/") > 1 for name in names)
     inner = os.path.join(os.fsdecode(root), classes[0])
     if all(_SPLIT.fullmatch(looks(name)) for name in classes):
@@ -57,3 +100,47 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
             f"use {inner!r}"
         )
     return said
+
+
+def stored_classes(
+    owner: str, path: str, stored: list[str] | int | None, wanted: object
+) -> list[str] | int | None:
+    """Classes of a store, whose labels are numbers already; `wanted` are those that a user gave, or None.
+
+    Raises
+    ------
+    ArgumentError
+        They are not those that the store has, in its order.
+    """
+    if wanted is None:
+        return stored
+    names = class_names(owner, wanted)
+    if names == stored:
+        return stored
+    if not isinstance(stored, list):
+        raise ArgumentError(
+            f"{owner}: classes is given, and {path!r} does not know the names of its classes; expected none"
+        )
+    both = zip(names, stored, strict=False)
+    first = next(
+        (number for number, (one, other) in enumerate(both) if one != other), min(len(names), len(stored))
+    )
+    mine, other = (repr(each[first]) if first < len(each) else "none" for each in (names, stored))
+    raise ArgumentError(
+        f"{owner}: label {first} is {mine} in classes ({len(names)}), {other} in {path!r} ({len(stored)}), whose "
+        "labels are numbers already; expected the same names in the same order: pack again with these classes"
+    )
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Those of different names that look the same, in their order."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(looks(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _shown_apart(names: Sequence[str]) -> str:
+    """Names so that one sees in what they differ."""
+    composed = {unicodedata.normalize("NFC", name) for name in names}
+    return " and ".join(map(repr if len(composed) == len(names) else ascii, names))

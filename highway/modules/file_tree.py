@@ -17,7 +17,7 @@ def walk(
     folder: bytes,
     owner: str,
     left: Callable[[bytes, os.DirEntry[bytes]], bool],
-    surely_file: Callable[[os.DirEntry[bytes]], bool] = lambda entry: False,
+    is_file: Callable[[os.DirEntry[bytes]], bool],
 ) -> Iterator[tuple[bytes, os.DirEntry[bytes], bool]]:
     """Yield all that is below a folder, in no order.
 
@@ -31,8 +31,8 @@ def walk(
         Who asks, for errors.
     left : callable
         Whether a folder, by its name relative to `root` and its entry, is yielded but not entered.
-    surely_file : callable
-        Whether an entry needs no look at what it is, which takes as long as opening it where it is a link.
+    is_file : callable
+        Whether a link counts as one to a file by its name; others are followed, which takes as long as opening them.
 
     Yields
     ------
@@ -54,7 +54,8 @@ def walk(
         inside = here + b"/" if here else here
         for entry in scanned(root + here, owner):
             name = inside + entry.name
-            if surely_file(entry) or not is_folder(entry, owner):
+            # The system has told of most already.
+            if _is_plain(entry) or (entry.is_symlink() and is_file(entry)) or not is_folder(entry, owner):
                 yield name, entry, False
             elif left(name, entry):
                 yield name, entry, True
@@ -73,15 +74,19 @@ def is_folder(entry: os.DirEntry[bytes], owner: str) -> bool:
     StorageError, OSError
         As `walk`.
     """
-    # The system has told of most already.
-    if not entry.is_symlink() and entry.is_dir(follow_symlinks=False):
-        return True
     try:
         return ask(owner, entry.path, entry.is_dir)
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
             return False
         raise
+
+
+def _is_plain(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:  # of a system that has not told; `is_folder` waits for the storage
+        return False
 
 
 def _identity(path: bytes, owner: str) -> tuple[int, int]:

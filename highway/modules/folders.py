@@ -16,7 +16,7 @@ from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, Stora
 from highway.modules.class_names import looks, remarks
 from highway.modules.file_tree import is_folder, walk
 from highway.modules.files import scanned, status_of
-from highway.modules.leftovers import is_hidden, is_leftover
+from highway.modules.leftovers import is_skipped
 from highway.modules.skipped_files import SkippedFiles
 
 __all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
@@ -132,7 +132,7 @@ def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
     for entry in inside:
         if not is_folder(entry, _OWNER):
             _skip_loose(entry, skipped)
-        elif _left_alone(entry.name) and entry.name not in (wanted or ()):
+        elif is_skipped(entry.name) and entry.name not in (wanted or ()):
             skipped.add_by_name(entry.name, folder=True)
         else:
             folders.append(entry.name)
@@ -216,16 +216,12 @@ def _without_pictures(root: bytes, folder: bytes) -> str:
     )
 
 
-def _left_alone(name: bytes) -> bool:
-    return is_hidden(name) or is_leftover(name)
-
-
 def _has_ending(name: bytes) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _is_picture(name: bytes) -> bool:
-    return _has_ending(name) and not _left_alone(name)
+    return _has_ending(name) and not is_skipped(name)
 
 
 def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
@@ -237,7 +233,7 @@ def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
 
 
 def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
-    if entry.is_symlink() and not _left_alone(entry.name) and status_of(entry.path, _OWNER) is None:
+    if entry.is_symlink() and not is_skipped(entry.name) and status_of(entry.path, _OWNER) is None:
         skipped.add(name, "linked to nothing")
     else:
         skipped.add_by_name(name)
@@ -247,13 +243,13 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     """Names relative to `root` of the pictures below `folder`."""
     found = []
     named_alike = []
-    for name, entry, is_inner_folder in walk(root, folder, _OWNER, _is_left, _is_surely_picture):
+    for name, entry, is_inner_folder in walk(root, folder, _OWNER, _is_left, _is_picture_by_name):
         if not is_inner_folder:
             if _is_picture(entry.name):
                 found.append(name)
             else:
                 _skip(name, entry, skipped)
-        elif _left_alone(entry.name):
+        elif is_skipped(entry.name):
             skipped.add_by_name(name, folder=True)
         elif _has_ending(entry.name):
             named_alike.append(name)
@@ -266,9 +262,8 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
 
 
 def _is_left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
-    return _left_alone(entry.name)
+    return is_skipped(entry.name)
 
 
-def _is_surely_picture(entry: os.DirEntry[bytes]) -> bool:
-    # Links are not asked where they lead to: on a network that takes as long as opening each.
-    return _is_picture(entry.name) and not entry.is_dir(follow_symlinks=False)
+def _is_picture_by_name(entry: os.DirEntry[bytes]) -> bool:
+    return _is_picture(entry.name)

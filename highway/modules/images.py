@@ -40,10 +40,11 @@ from highway.transforms.transform import Transform
 __all__ = ["MAX_PIXELS", "ImageReader", "Made"]
 
 MAX_PIXELS = 2 * 89_478_485
+"""Where PIL alone refuses to open a picture."""
+
 # Larger files of other formats are not kept until their turn comes, but read once more: uncompressed, they are as large
 # as their pixels.
 _KEPT_BYTES = 1 << 20
-"""Where PIL too refuses to open a picture."""
 
 
 class Made:
@@ -222,8 +223,9 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def forget(self, start: int) -> None:
-        # The old one may be closed.
+        # The old ones may be closed, and interrupted.
         self._crew = jpeg.Crew()
+        self._outages = Outages(self.name)
         self._losses.forget(start)
 
     def load(self, task: Task) -> Batch | None:

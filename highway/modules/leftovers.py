@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_hidden", "is_leftover"]
+__all__ = ["is_hidden", "is_leftover", "is_skipped"]
 
 # In lower case. No names that a class may have, such as "trash" or "recycled".
 _NAMES = frozenset(
     (
         # Synology, QNAP, Asustor, NetApp
-        *(
-            b"@eadir",
-            b"@tmp",
-            b"@sharebin",
-            b"@sharesnap",
-            b"#recycle",
-            b"#snapshot",
-            b"@recycle",
-            b"~snapshot",
-        ),
-        *(b"@recently-snapshot", b"@recently-snapshots", b"@snapshot", b"@__thumb", b"@transcode"),
+        b"@eadir @tmp @sharebin @sharesnap #recycle #snapshot @recycle ~snapshot @recently-snapshot "
+        b"@recently-snapshots @snapshot @__thumb @transcode "
         # Windows, FrontPage, Picasa, Android
-        *(b"$recycle.bin", b"recycler", b"system volume information", b"thumbs.db", b"thumbs.db:encryptable"),
-        *(b"ehthumbs.db", b"ehthumbs_vista.db", b"desktop.ini", b"iconcache.db", b"$extend", b"_vti_cnf"),
-        *(b"picasa.ini", b"zbthumbnail.info", b"lost.dir"),
+        b"$recycle.bin recycler thumbs.db thumbs.db:encryptable ehthumbs.db ehthumbs_vista.db desktop.ini "
+        b"iconcache.db $extend _vti_cnf picasa.ini zbthumbnail.info lost.dir "
         # macOS, Netatalk
-        *(b"__macosx", b"icon\r", b"network trash folder", b"temporary items", b"thevolumesettingsfolder"),
-        *(b"thefindbycontentfolder", b"desktop db", b"desktop df"),
+        b"__macosx thevolumesettingsfolder thefindbycontentfolder "
         # Linux, Python, synchronization
-        *(b"lost+found", b"__pycache__", b"_gsdata_"),
-    )
-)
+        b"lost+found __pycache__ _gsdata_"
+    ).split(b" ")
+) | {
+    b"system volume information",
+    b"icon\r",
+    b"network trash folder",
+    b"temporary items",
+    b"desktop db",
+    b"desktop df",
+}
 # Names that begin or end so, whatever the rest is: streams that were copied beside their files, chkdsk's folders.
 _PATTERNS = re.compile(
     rb"syno(photo|file|video)_thumb.*|synoindex_.*|found\.[0-9]{3}"
@@ -43,6 +39,11 @@ _PATTERNS = re.compile(
 def is_hidden(name: bytes) -> bool:
     """Whether a name, without its folder, begins with a dot."""
     return name.startswith(b".")
+
+
+def is_skipped(name: bytes) -> bool:
+    """Whether readers skip a file or folder for its name, without its folder: it is hidden, or a system left it."""
+    return is_hidden(name) or is_leftover(name)
 
 
 def is_leftover(name: bytes) -> bool:

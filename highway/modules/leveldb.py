@@ -19,8 +19,8 @@ from highway.errors import (
     EmptyDatasetError,
     PipelineStateError,
 )
+from highway.modules.class_names import stored_classes
 from highway.modules.finish import Windows
-from highway.modules.found_classes import stored_classes
 from highway.modules.losses import Losses
 from highway.modules.ordered import OrderedSource
 from highway.order import Order, Task
@@ -80,8 +80,8 @@ class LevelDBSink(Outlet):
         self._exhausted = False
         # Numbers of the tasks that are under way, by ticket.
         self._numbers: dict[int, int] = {}
-        # Whoever takes it closes the writer: the worker, or who interrupts before there is one. A finalizer may
-        # interrupt, so nobody may wait for it.
+        # Who takes it closes the writer: the worker, or an interrupt before there is one. A finalizer may interrupt, so
+        # nobody may wait for it.
         self._closer = threading.Lock()
 
     def __repr__(self) -> str:
@@ -96,6 +96,8 @@ class LevelDBSink(Outlet):
             )
         self._source = source
         self._numbers = {}
+        # A pipeline that could not be started has taken the former one.
+        self._closer = threading.Lock()
         classes = getattr(source, "classes", None)
         self._writer = StoreWriter(
             self.path,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from highway._core import jpeg
 from highway.arguments import flag, number
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
-from highway.modules.found_classes import stored_classes
+from highway.modules.class_names import stored_classes
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import Masks
 from highway.modules.objects import Objects

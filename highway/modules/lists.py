@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import expanded, flag, number
+from highway.arguments import class_names, expanded, flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
-from highway.modules.found_classes import log_classes, warn_of_alike
+from highway.modules.class_names import log_classes, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
@@ -116,7 +116,7 @@ class ListReader(ImageReader):
         if not self._names:
             raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
         count = len(self._names)
-        self.classes = None if classes is None else _checked_classes(classes)
+        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
@@ -198,14 +198,6 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
     return found
 
 
-def _checked_classes(classes: object) -> list[str]:
-    if isinstance(classes, Sequence) and not isinstance(classes, str):
-        names = list(classes)
-        if names and all(isinstance(name, str) for name in names):
-            return names
-    raise ArgumentError(f"ListReader: classes is {classes!r}; expected names")
-
-
 def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any, list[str] | None]:
     """Labels with numbers in the place of names, and the classes; both as they are where there are no names."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind not in "UO":
@@ -235,13 +227,8 @@ def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any,
             f"ListReader: {place(name)} is {flat[name]!r} and {place(other)} is {flat[other]!r}; expected all "
             "labels to be names of classes, or none"
         )
-    known = sorted({*flat}) if classes is None else classes
+    known = sorted({*flat}) if classes is None else class_names("ListReader", classes)
     numbers = {name: number_ for number_, name in enumerate(known)}
-    if len(numbers) < len(known):
-        twice = next(name for k, name in enumerate(known) if name in known[:k])
-        raise ArgumentError(
-            f"ListReader: classes has {twice!r} more than once; expected each once, since labels are names"
-        )
     for k, name in enumerate(flat):
         if name not in numbers:
             raise ArgumentError(

@@ -9,41 +9,16 @@ from dataclasses import dataclass
 
 from highway.modules.leftovers import is_hidden, is_leftover
 from highway.modules.sniffing import READ, first_bytes, sniff
+from highway.printing import printable
 
-__all__ = ["SkippedFiles", "logger", "printable"]
+__all__ = ["SkippedFiles", "logger"]
 
 logger = logging.getLogger("highway.modules")
 
 # Notes and tables beside the pictures: nobody takes them for samples.
 _NOTES = frozenset(
-    (
-        *(
-            b".txt",
-            b".md",
-            b".rst",
-            b".csv",
-            b".tsv",
-            b".json",
-            b".jsonl",
-            b".xml",
-            b".yaml",
-            b".yml",
-            b".toml",
-        ),
-        *(
-            b".ini",
-            b".cfg",
-            b".log",
-            b".html",
-            b".htm",
-            b".py",
-            b".ipynb",
-            b".sh",
-            b".lst",
-            b".sha256",
-            b".md5",
-        ),
-    )
+    b".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .lst .sha256 "
+    b".md5".split()
 )
 _KINDS_SHOWN = 6
 # Files of one kind whose first bytes are read.
@@ -163,11 +138,6 @@ class SkippedFiles:
         """
         if len(self):
             logger.log(logging.WARNING if self.missed else logging.INFO, "%s: %s: %s", owner, where, self)
-
-
-def printable(name: bytes) -> str:
-    """A name for a line of text: what is no UTF-8, and ends of lines, as Python writes them in strings."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fsdecode(name))
 
 
 def _count(kinds: dict[str, _Kind], reason: str, example: str, missed: bool) -> None:

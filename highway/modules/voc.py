@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from highway.arguments import class_names, flag, number, whole
 from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
 from highway.modules.annotations import Annotation, object_names, read_annotation
-from highway.modules.found_classes import log_classes, shown_names, warn_of_alike
+from highway.modules.class_names import log_classes, shown_names, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
 from highway.modules.objects import Objects
@@ -126,6 +126,8 @@ class VOCReader(ImageReader):
     ----------
     classes : list of str
         Names of the classes, in the order of their labels.
+    classes_origin : str
+        Where they come from: "given", "of VOC", or "found in" so many annotations.
     skipped : SkippedFiles
         What the folder has and the reader does not read; ``str()`` says it in a line.
     other_sizes : OtherSizes or None
@@ -202,10 +204,10 @@ class VOCReader(ImageReader):
         self.split = split
         self.root = os.fsdecode(folder.root)
         read = {sample.annotation: _read(folder, sample.annotation) for sample in samples}
-        self.classes, self._origin = _found(folder, read) if given is None else given
+        self.classes, self.classes_origin = _found(folder, read) if given is None else given
         names = {name for found in read.values() if isinstance(found, Annotation) for name in found.names}
         warn_of_alike(self.name, names | {*self.classes}, f"in {self.root!r}")
-        log_classes(self.name, self.classes, f"{self._origin}, of {self.root!r}")
+        log_classes(self.name, self.classes, f"{self.classes_origin}, of {self.root!r}")
         drop = other_classes == "drop"
         if drop:
             _log_dropped(read, self.classes, self.root)
@@ -249,7 +251,7 @@ class VOCReader(ImageReader):
 
     def __repr__(self) -> str:
         own = f"{self.root!r}, {self.order.batch_size}, {self.shape}, split={self.split!r}"
-        classes = f"<{len(self.classes)} {self._origin}: {shown_names(self.classes)}>"
+        classes = f"<{len(self.classes)} {self.classes_origin}: {shown_names(self.classes)}>"
         skipped = f", {self.skipped}" if len(self.skipped) else ""
         sizes = f", {len(self.other_sizes)} with another <size>" if self.other_sizes else ""
         return f"VOCReader({own}, fit={self.fit!r}, classes={classes}{skipped}{sizes}{self._drawn()})"

@@ -15,8 +15,9 @@ from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadE
 from highway.modules.file_tree import walk
 from highway.modules.files import read_whole, scanned, status_of
 from highway.modules.folders import EXTENSIONS
-from highway.modules.leftovers import is_hidden, is_leftover
-from highway.modules.skipped_files import SkippedFiles, printable
+from highway.modules.leftovers import is_hidden, is_skipped
+from highway.modules.skipped_files import SkippedFiles
+from highway.printing import printable
 
 __all__ = ["VOCFolder", "VOCSample"]
 
@@ -113,14 +114,16 @@ class VOCFolder:
             return os.path.normpath(folder + name) in apart
 
         def left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
-            return _unwanted(entry) or is_apart(name)
+            return is_skipped(entry.name) or is_apart(name)
+
+        def is_wanted(entry: os.DirEntry[bytes]) -> bool:
+            return os.path.splitext(entry.name)[1].lower() in endings and not is_skipped(entry.name)
 
         try:
-            for name, entry, is_folder in walk(folder, b"", "VOCReader", left):
-                unwanted = _unwanted(entry)
-                if not is_folder and not unwanted and os.path.splitext(name)[1].lower() in endings:
+            for name, entry, is_folder in walk(folder, b"", "VOCReader", left, is_wanted):
+                if not is_folder and is_wanted(entry):
                     found.append(name)
-                elif not is_folder or (unwanted and not is_apart(name)):
+                elif not is_folder or (is_skipped(entry.name) and not is_apart(name)):
                     skipped.add_by_name(self._told(folder, name), folder=is_folder)
         except StorageError:
             raise
@@ -344,10 +347,6 @@ def _composed(name: bytes) -> bytes:
     return unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape")).encode(
         "utf-8", "surrogateescape"
     )
-
-
-def _unwanted(entry: os.DirEntry[bytes]) -> bool:
-    return is_hidden(entry.name) or is_leftover(entry.name)
 
 
 def _lines(path: bytes) -> list[bytes]:

@@ -12,6 +12,7 @@ import numpy as np
 from highway._core.spans import Spans
 from highway.arguments import expanded
 from highway.errors import CorruptStoreError, StoreError
+from highway.printing import printable
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
     Lock,
@@ -33,6 +34,8 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 """Of a number of records: something to be told of those that are done."""
 
 _OWNER = "store"
+# Characters of a text out of a store that are shown.
+_LONGEST = 1000
 
 
 def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -43,7 +46,8 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         classes = mark.classes
         known = "none" if classes is None else str(classes if isinstance(classes, int) else len(classes))
         if isinstance(classes, list):
-            known += f": {', '.join(map(_shown, classes[:10]))}{', ...' if len(classes) > 10 else ''}"
+            shown = [printable(name[:_LONGEST]) for name in classes[:10]]
+            known += f": {', '.join(shown)}{', ...' if len(classes) > 10 else ''}"
         folder = reader.path
         nbytes = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
         facts = [
@@ -60,17 +64,12 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
             facts += [("field", str(column)) for column in mark.schema.columns]
             facts.append(("transforms", f"{mark.schema.applied} applied, the fit of a reader among them"))
         if mark.origin:
-            facts.append(("written from", _shown(mark.origin)))
+            facts.append(("written from", printable(mark.origin[:_LONGEST])))
         if mark.fingerprint:
             facts.append(("fingerprint", mark.fingerprint))
         return facts
     finally:
         reader.close()
-
-
-def _shown(text: object) -> str:
-    """Text out of a store as one line for a terminal, whatever is in it."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text)[:1000])
 
 
 class Verified(NamedTuple):
