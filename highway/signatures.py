@@ -65,7 +65,7 @@ def explained(name: str | None = None) -> Callable[[_Function], _Function]:
             raise SignatureError(wrong)
 
         # `wraps` leaves these out, and tools look for them.
-        call.__kwdefaults__ = getattr(function, "__kwdefaults__", None)
+        call.__kwdefaults__ = getattr(function, "__kwdefaults__", None)  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate
