@@ -128,7 +128,7 @@ class RandomCrop(_Crop):
         Height and width in pixels; one number for a square. Images with their padding are at least as large.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
-        and bottom); or (left, top, right, bottom).
+        and bottom); or (left, top, right, bottom). Less than the width or height of the window.
     fill : float or tuple of float
         What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
     min_visible : float
@@ -166,7 +166,7 @@ class CenterCrop(_Crop):
         Height and width in pixels; one number for a square.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
-        and bottom); or (left, top, right, bottom).
+        and bottom); or (left, top, right, bottom). Less than the width or height of the window.
     fill : float or tuple of float
         What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
     min_visible : float

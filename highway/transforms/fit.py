@@ -328,8 +328,8 @@ class Resize(Stretch):
     size : (int, int) or int, optional
         Height and width in pixels; or the length of the shorter side.
     max_size : int, optional
-        With a shorter side: the longest that the other may become; then it is that, and the shorter less. Without
-        `size`: the length of the longer side.
+        With a shorter side: the longest that the other may become, more than `size`; then it is that, and the shorter
+        less. Without `size`: the length of the longer side.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
 
     Raises
