@@ -19,6 +19,7 @@ _SAME = (
     ("data_dir", "root", "path", "paths", "folder", "directory"),
     ("labels", "targets"),
     ("classes", "class_names", "categories"),
+    ("split", "image_set", "subset"),
     ("seed", "generator", "random_state"),
     ("shard", "rank", "world", "world_size", "num_shards", "shard_id"),
     ("p", "prob", "probability"),
