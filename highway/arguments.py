@@ -54,7 +54,9 @@ def class_names(owner: str, classes: object, *, repeated: bool = False) -> list[
                 return names
             twice = Counter(names).most_common(1)[0][0]
             raise ArgumentError(f"{owner}: classes has {twice!r} more than once; expected each name once")
-    raise ArgumentError(f"{owner}: classes is {classes!r}; expected names, one or more")
+    raise ArgumentError(
+        f"{owner}: classes is {classes!r}; expected names, one or more, in a list, such as classes of another reader"
+    )
 
 
 def flag(owner: str, name: str, value: object) -> bool:

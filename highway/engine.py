@@ -667,10 +667,14 @@ def _checked(modules: Sequence[Module]) -> list[Module]:
     last = len(modules) - 1
     for place, module in enumerate(modules):
         if not isinstance(module, Module):
-            way = "; transforms go into Augmentations([...])" if hasattr(module, "apply_images") else ""
+            parts = module if isinstance(module, (list, tuple)) else [module]
+            transforms = any(hasattr(part, "apply_images") for part in parts)
+            way = "; transforms go into Augmentations([...])" if transforms else ""
             raise ArgumentError(f"Pipeline: modules[{place}] must be a Module, but is {_kind(module)}{way}")
         if place == 0 and not isinstance(module, Source):
-            raise ArgumentError(f"Pipeline: modules[0] must be a Source, but is {_kind(module)}")
+            raise ArgumentError(
+                f"Pipeline: modules[0] must be a Source, such as ImageFileReader(...), but is {_kind(module)}"
+            )
         if place > 0 and not isinstance(module, (Stage, Sink) if place == last else Stage):
             allowed = "a Stage or a Sink" if place == last else "a Stage"
             way = "; a Sink is the last of all" if isinstance(module, Sink) else ""

@@ -20,6 +20,7 @@ RANDOM = "random"
 
 FITS = ("center", "random", "letterbox", "stretch")
 
+_SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?", re.ASCII | re.IGNORECASE)
 _JPEG = re.compile("jpeg:0*([0-9]{1,9})(?::0*([0-9]{1,9}))?", re.ASCII)
 
 
@@ -570,10 +571,10 @@ def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) > 2:
+    found = _SIZE.fullmatch(text)
+    sides = [int(side) for side in found.groups() if side is not None] if found else [0]
+    if 0 in sides:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not HEIGHTxWIDTH, as 240x320, or one number for a square"
+            f"{text!r} is not HEIGHTxWIDTH, as 240x320, or one number for a square, in pixels, 1 or more"
         )
-    height, width = (_positive(side) for side in (sides * 2)[:2])
-    return height, width
+    return sides[0], sides[-1]

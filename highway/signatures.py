@@ -18,11 +18,18 @@ _SAME = (
     ("shape", "size", "image_size", "img_size", "resolution"),
     ("data_dir", "root", "path", "paths", "folder", "directory"),
     ("labels", "targets"),
+    ("classes", "class_names", "categories"),
+    ("split", "image_set", "subset"),
     ("seed", "generator", "random_state"),
     ("shard", "rank", "world", "world_size", "num_shards", "shard_id"),
     ("p", "prob", "probability"),
     ("degrees", "angle"),
     ("addr", "address", "url", "endpoint"),
+)
+
+# What other libraries give to a dataset, and Highway to another module.
+_ELSEWHERE = dict.fromkeys(
+    ("transform", "transforms", "augmentations"), "transforms go into Augmentations([...]), the next module"
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -105,13 +112,17 @@ def _misfit(
         unknown = [word for word in keywords if word not in named]
     for word in unknown:
         meant = _synonym(word, free) or nearest(word, free)
-        wrong.append(f"there is no argument {word!r}" + (f": did you mean {meant!r}?" if meant else ""))
+        way = f"did you mean {meant!r}?" if meant else _ELSEWHERE.get(word)
+        wrong.append(f"there is no argument {word!r}" + (f": {way}" if way else ""))
     wrong += [
         f"{word!r} is given twice, by its place and by its name" for word in keywords if word in by_place
     ]
     if len(arguments) > len(places) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
         most = f"at most {len(places)}" if places else "none"
-        instead = f", and the others by name, as {free[0]}=" if free else ""
+        if len(places) == 1 and str(parameters[0].annotation).startswith("Sequence["):
+            most, instead = "one list", f": {name}([...])"
+        else:
+            instead = f", and the others by name, as {free[0]}=" if free else ""
         wrong.append(f"{len(arguments)} arguments are given by their place; expected {most}{instead}")
     required = [one.name for one in parameters if one.default is one.empty and one.name in {*places, *named}]
     missing = [repr(word) for word in required if word not in by_place and word not in keywords]

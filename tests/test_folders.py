@@ -1,6 +1,7 @@
 """Which files a folder of class folders has."""
 
 import glob
+import logging
 import os
 import re
 import subprocess
@@ -310,3 +311,24 @@ def test_a_folder_that_may_not_be_read_is_an_error(open_place):
     )
     (open_place / "data" / "b").chmod(0o755)
     assert answer.stdout.startswith("refused") and "/b" in answer.stdout, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [(("0", "1", "10", "2"), "'10' has label 2"), (("100", "99"), "'100' has label 0")],
+)
+def test_names_that_are_numbers_have_another_order_as_texts(tmp_path, caplog, names, first):
+    (said,) = remarks(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert first in said and "sorted(reader.classes, key=int)" in said
+    caplog.set_level(logging.WARNING, "highway.modules")
+    reader = ImageFileReader(tmp_path, 1, 8)
+    assert [record.getMessage().endswith(said) for record in caplog.records] == [True]
+    caplog.clear()
+    for classes in (reader.classes, sorted(reader.classes, key=int)):
+        assert ImageFileReader(tmp_path, 1, 8, classes=classes).classes == classes
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("names", [("1", "2", "9"), ("01", "02", "10"), ("1", "10", "2b"), ("\u00b2", "10")])
+def test_names_whose_order_is_the_same_or_that_are_no_numbers(tmp_path, names):
+    assert remarks(tmp_path, *(f"{name}/1.jpg" for name in names)) == []

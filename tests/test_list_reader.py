@@ -1,5 +1,6 @@
 """ListReader: pictures of a list with labels, boxes and masks of any kind, as the other readers read them."""
 
+import logging
 import os
 
 import numpy as np
@@ -72,6 +73,22 @@ def test_names_become_numbers_of_classes(paths, form):
     reader = ListReader(paths, form(names), 12, (8, 8), classes=["owl", "emu", "dog", "cat"], **options)
     assert reader.classes == ["owl", "emu", "dog", "cat"]
     assert only_batch(reader).labels.tolist() == [2, 3, 1] * 4
+
+
+def test_numbers_that_are_texts_are_names(paths, caplog):
+    caplog.set_level(logging.WARNING, "highway.modules")
+    texts = ["9", "10", "8"] * 4
+    reader = ListReader(paths, texts, 12, (8, 8), epochs=1, shuffle=False)
+    assert reader.classes == ["10", "8", "9"] and only_batch(reader).labels.tolist() == [2, 0, 1] * 4
+    (text,) = [record.getMessage() for record in caplog.records]
+    assert text.startswith("ListReader: ") and "'10' has label 0" in text
+    caplog.clear()
+    in_order = sorted(reader.classes, key=int)
+    reader = ListReader(paths, texts, 12, (8, 8), classes=in_order, epochs=1, shuffle=False)
+    assert only_batch(reader).labels.tolist() == [1, 2, 0] * 4
+    assert ListReader(paths, ["1", "0", "2"] * 4, 12, (8, 8)).classes == ["0", "1", "2"]
+    assert ListReader(paths, list(map(int, texts)), 12, (8, 8)).classes is None
+    assert caplog.records == []
 
 
 def test_names_of_boxes(paths):

@@ -1359,7 +1359,7 @@ def test_modules_are_called_by_their_class_unless_they_say_otherwise():
     [
         (list, "must be a list that begins with a Source"),
         (lambda: Numbers(1), "must be a list"),
-        (lambda: [Pass()], r"modules\[0\] must be a Source, but is Pass, a Stage"),
+        (lambda: [Pass()], r"modules\[0\] must be a Source, such as ImageFileReader\(\.\.\.\), but is Pass"),
         (
             lambda: [Numbers(1), Numbers(1)],
             r"modules\[1\] must be a Stage or a Sink, but is Numbers, a Source",
@@ -1369,6 +1369,8 @@ def test_modules_are_called_by_their_class_unless_they_say_otherwise():
             r"modules\[1\] must be a Stage, but is Collect, a Sink; a Sink is",
         ),
         (lambda: [Numbers(1), FlipX()], r"must be a Module, but is FlipX; transforms go into Augmentations"),
+        (lambda: [Numbers(1), [FlipX()]], r"must be a Module, but is list; transforms go into Augmentations"),
+        (lambda: [Numbers(1), [Pass()]], r"must be a Module, but is list$"),
         (lambda: [Numbers(1), Pass], r"modules\[1\] must be a Module, but is the class Pass itself; call it"),
         (lambda: [Numbers(1), len], r"modules\[1\] must be a Module, but is builtin_function_or_method"),
         (lambda: [Numbers(1), Module()], r"modules\[1\] must be a Stage or a Sink, but is Module"),

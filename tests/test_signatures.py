@@ -11,7 +11,7 @@ import pytest
 import highway
 from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
 from highway.errors import ArgumentError, HighwayError, SignatureError
-from highway.modules import Augmentations, ImageFileReader
+from highway.modules import Augmentations, ImageFileReader, VOCReader, ZMQSink
 from highway.signatures import nearest
 from highway.transforms import FlipX, Transform
 
@@ -69,6 +69,19 @@ def test_too_many_places_and_missing_arguments_name_the_class(cls):
         (lambda: ImageFileReader("x", batchsize=1), "'batchsize': did you mean 'batch_size'?"),
         (lambda: ImageFileReader("x", BatchSize=1), "'BatchSize': did you mean 'batch_size'?"),
         (lambda: ImageFileReader(root="x"), "'root': did you mean 'data_dir'?"),
+        (
+            lambda: ImageFileReader("x", 1, 2, transform=3),
+            "'transform': transforms go into Augmentations([...]),",
+        ),
+        (lambda: Augmentations(transform=[]), "'transform': did you mean 'transforms'?"),
+        (lambda: Augmentations(FlipX(), FlipX()), "expected one list: Augmentations([...]); the"),
+        (
+            lambda: Pipeline(1, 2, 3),
+            "Pipeline: 3 arguments are given by their place; expected one list: Pipeline([...])",
+        ),
+        (lambda: ZMQSink("x", 1, 2, 3), "4 arguments are given by their place; expected at most"),
+        (lambda: VOCReader("x", 1, 2, image_set="val"), "'image_set': did you mean 'split'?"),
+        (lambda: ImageFileReader("x", 1, 2, class_names=3), "'class_names': did you mean 'classes'?"),
         (lambda: Augmentations([], determinstic=True), "did you mean 'deterministic'?"),
         (
             lambda: FlipX(prob=1),

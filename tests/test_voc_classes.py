@@ -197,6 +197,17 @@ def test_names_that_are_nearly_the_same(tmp_path, caplog, one, other, said):
     assert [said in text for text in messages(caplog, "WARNING")] == [True]
 
 
+def test_names_that_are_numbers_have_another_order_as_texts(tmp_path, caplog):
+    folder = voc_folder(tmp_path, {"a": annotation(thing("9"), thing("10"))})
+    classes = reader_of(folder).classes
+    (text,) = messages(caplog, "WARNING")
+    assert classes == ["10", "9"] and text.startswith("VOCReader: ") and "'10' has label 0" in text
+    caplog.clear()
+    for given in (classes, sorted(classes, key=int)):
+        assert reader_of(folder, classes=given).classes == given
+    assert messages(caplog, "WARNING") == []
+
+
 def test_white_space_around_a_name_is_none_of_it(tmp_path, caplog):
     folder = voc_folder(tmp_path, {"a": annotation(thing("dog")), "b": annotation(thing(" dog\n"))})
     assert reader_of(folder).classes == ["dog"] and messages(caplog, "WARNING") == []

@@ -174,12 +174,24 @@ def test_lists_elsewhere(tmp_path):
 # Layouts
 
 
+@pytest.mark.parametrize("around", ["VOC[2012]", "VOCdevkit/VOC2012"])
+def test_a_folder_around_the_set(tmp_path, around):
+    voc_folder(tmp_path / around, {"a": GOOD})
+    (tmp_path / around.partition("/")[0] / "notes").mkdir()
+    with pytest.raises(DatasetError) as caught:
+        VOCReader(tmp_path, 1, (20, 20))
+    assert str(caught.value).endswith(f"; {str(tmp_path / around)!r} is such a folder")
+
+
 def test_folders_of_other_names(tmp_path):
     folder = voc_folder(tmp_path / "set", {"a": GOOD, "b": GOOD})
     (folder / "JPEGImages").rename(folder / "images")
     (folder / "Annotations").rename(tmp_path / "labels")
-    with pytest.raises(DatasetError, match=r"Annotations' cannot be listed.*images= and annotations="):
+    with pytest.raises(
+        DatasetError, match=r"Annotations' cannot be listed.*images= and annotations="
+    ) as caught:
         VOCReader(folder, 1, (20, 20))
+    assert "is such a folder" not in str(caught.value)
     for images, annotations in (("images", tmp_path / "labels"), (b"images/", "../labels")):
         assert keys_of(folder, images=images, annotations=annotations) == ["a.jpg", "b.jpg"]
         assert keys_of(folder, images=images, annotations=annotations, split=None) == ["a.jpg", "b.jpg"]

@@ -17,6 +17,7 @@ from highway.modules.class_names import looks, remarks
 from highway.modules.file_tree import is_folder, walk
 from highway.modules.files import scanned, status_of
 from highway.modules.leftovers import is_skipped
+from highway.modules.numeric_names import order_remark
 from highway.modules.skipped_files import SkippedFiles
 
 __all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
@@ -58,11 +59,13 @@ class ClassFolders(NamedTuple):
             return self.names
         return [*self.names, b"", *map(os.fsencode, self.classes)]
 
-    def remarks(self) -> list[str]:
-        """What a user should know of the classes: sentences without a dot."""
+    def remarks(self, given: bool = False) -> list[str]:
+        """What a user should know of the classes, which are `given` or found: sentences without a dot."""
+        numbers = None if given else order_remark(self.classes)
         pictures = [name for name in self.classes if _has_ending(os.fsencode(name))]
         return [
             *remarks(self.root, self.classes, self.names),
+            *([numbers] if numbers else []),
             *(f"the class {name!r} is a folder that is named like a picture" for name in pictures),
         ]
 

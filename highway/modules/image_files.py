@@ -196,7 +196,7 @@ class ImageFileReader(ImageReader):
     def _log(self) -> None:
         where = repr(os.fsdecode(self._folders.root))
         logger.info("%s: %s: %d pictures of %s", self.name, where, self.size, self._known())
-        for remark in self._folders.remarks():
+        for remark in self._folders.remarks(self._given):
             logger.warning("%s: %s: %s", self.name, where, remark)
         self._folders.skipped.log(self.name, where)
 

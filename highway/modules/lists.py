@@ -16,6 +16,7 @@ from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.class_names import log_classes, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
+from highway.modules.numeric_names import warn_of_order
 from highway.modules.objects import Objects
 from highway.modules.samples import Files
 from highway.transforms.fit import CenterFit, Fit, Letterbox
@@ -131,6 +132,8 @@ class ListReader(ImageReader):
             self._origin = "given" if classes is not None else "found in the labels"
             log_classes(self.name, self.classes, self._origin)
             warn_of_alike(self.name, self.classes, "among the labels")
+            if classes is None:
+                warn_of_order(self.name, self.classes)
         if boxes is not None:
             objects = _objects(boxes, labels, count, self.classes)
         elif labels is not None:

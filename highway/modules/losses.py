@@ -88,8 +88,8 @@ class Losses:
             raise error
         if count > self._most:
             raise TooManyErrors(
-                f"{self._owner}: {count} of {self._order.size} {self._noun}s are bad, max_errors="
-                f"{self._max_errors} allows fewer; one of them: {error} (all of them: reader.errors)"
+                f"{self._owner}: {count} of {self._order.size} {self._noun}s are bad, more than max_errors="
+                f"{self._max_errors} allows; one of them: {error} (all so far: Pipeline.errors)"
             )
         if all_lost:
             self.refuse_all(error)

@@ -117,7 +117,7 @@ def unknown(contents: bytes, formats: str) -> str:
     """What is said of a file in none of these formats, behind its name."""
     found = sniff(contents[:FIRST_BYTES])
     if found is not None and found not in READ:
-        return f"is {found}, which Highway does not read, and no picture of a known format ({formats})"
+        return f"is {found}, which Highway does not read; convert it to one of {formats}"
     if found is not None and found not in formats:
         return f"is no picture of a known format ({formats}): it is {found}"
     nothing = "" if contents.strip(b"\0") else ": it has no bytes but zeros" if contents else ": it is empty"

@@ -16,6 +16,7 @@ from highway.modules.annotations import Annotation, object_names, read_annotatio
 from highway.modules.class_names import log_classes, shown_names, warn_of_alike
 from highway.modules.images import MAX_PIXELS, ImageReader
 from highway.modules.masks import MaskFiles
+from highway.modules.numeric_names import warn_of_order
 from highway.modules.objects import Objects
 from highway.modules.other_sizes import OtherSizes
 from highway.modules.samples import Files
@@ -206,6 +207,8 @@ class VOCReader(ImageReader):
         read = {sample.annotation: _read(folder, sample.annotation) for sample in samples}
         self.classes, self.classes_origin = _found(folder, read) if given is None else given
         names = {name for found in read.values() if isinstance(found, Annotation) for name in found.names}
+        if given is None:
+            warn_of_order(self.name, self.classes)
         warn_of_alike(self.name, names | {*self.classes}, f"in {self.root!r}")
         log_classes(self.name, self.classes, f"{self.classes_origin}, of {self.root!r}")
         drop = other_classes == "drop"
@@ -275,7 +278,9 @@ def _given(classes: object) -> tuple[list[str], str] | None:
     if isinstance(classes, str) and classes == "voc":
         return list(VOC_CLASSES), "of VOC"
     if isinstance(classes, str):
-        raise ArgumentError(f"VOCReader: classes is {classes!r}; expected names, one or more, or 'voc'")
+        raise ArgumentError(
+            f"VOCReader: classes is {classes!r}; expected names, one or more, in a list, or 'voc'"
+        )
     return class_names("VOCReader", classes), "given"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import glob
 import logging
 import os
 import posixpath
@@ -129,8 +130,20 @@ class VOCFolder:
             raise
         except OSError as error:
             listed = os.fsdecode(error.filename or folder).rstrip("/")
-            raise DatasetError(f"VOCReader: {listed!r} cannot be listed: {error.strerror}; {hint}") from None
+            within = self._set_within() if hint is _LAYOUT else None
+            way = f"; {within!r} is such a folder" if within else ""
+            raise DatasetError(
+                f"VOCReader: {listed!r} cannot be listed: {error.strerror}; {hint}{way}"
+            ) from None
         return found
+
+    def _set_within(self) -> str | None:
+        """The first folder below the root, at most two levels, that has annotations: VOCdevkit/VOC2012 of a root."""
+        for level in ("*", "*/*"):
+            found = glob.glob(f"{level}/Annotations/", root_dir=os.fsdecode(self.root))
+            if found:
+                return os.path.join(os.fsdecode(self.root), os.path.dirname(min(found).rstrip("/")))
+        return None
 
     def _told(self, folder: bytes, name: bytes) -> bytes:
         """A file, as it is told of: relative to `root`, where it is below it."""

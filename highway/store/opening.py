@@ -198,7 +198,9 @@ def names_in(path: str, owner: str) -> list[str]:
         hint = "; a store is a folder" if error.errno == errno.ENOTDIR else ""
         raise _refused(owner, path, "opened", error, hint) from None
     if not any(name == "CURRENT" or name.startswith("MANIFEST-") for name in names):
-        raise StoreError(f"{owner}: {path!r} is no store: it has no LevelDB in it")
+        raise StoreError(
+            f"{owner}: {path!r} is no store: it has no LevelDB in it; `highway pack` makes a store"
+        )
     return names
 
 

@@ -93,7 +93,14 @@ class _Crop(_Window):
         min_visible: float = 0.0,
     ) -> None:
         super().__init__(padding, fill, min_visible)
-        self.size = checked_size(type(self).__name__, "size", size)
+        name = type(self).__name__
+        self.size = checked_size(name, "size", size)
+        left, top, right, bottom = self._margins
+        if max(left, right) >= self.size[1] or max(top, bottom) >= self.size[0]:
+            raise ArgumentError(
+                f"{name}: padding is {padding!r} and size is {self.size}: a window would fit into the border alone; "
+                f"expected less padding, or for a height and a width {name}((height, width))"
+            )
 
     def _room(self, height: int, width: int) -> tuple[int, int]:
         """How many rows and columns of images of this size the window can move over."""
@@ -121,7 +128,7 @@ class RandomCrop(_Crop):
         Height and width in pixels; one number for a square. Images with their padding are at least as large.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
-        and bottom); or (left, top, right, bottom).
+        and bottom); or (left, top, right, bottom). Less than the width or height of the window.
     fill : float or tuple of float
         What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
     min_visible : float
@@ -159,7 +166,7 @@ class CenterCrop(_Crop):
         Height and width in pixels; one number for a square.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
-        and bottom); or (left, top, right, bottom).
+        and bottom); or (left, top, right, bottom). Less than the width or height of the window.
     fill : float or tuple of float
         What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
     min_visible : float

@@ -328,8 +328,8 @@ class Resize(Stretch):
     size : (int, int) or int, optional
         Height and width in pixels; or the length of the shorter side.
     max_size : int, optional
-        With a shorter side: the longest that the other may become; then it is that, and the shorter less. Without
-        `size`: the length of the longer side.
+        With a shorter side: the longest that the other may become, more than `size`; then it is that, and the shorter
+        less. Without `size`: the length of the longer side.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
 
     Raises
@@ -354,8 +354,11 @@ class Resize(Stretch):
             )
         if size is None and max_size is None:
             raise ArgumentError("Resize: size and max_size are None; expected one of them, or both")
-        if None not in (self._shorter, self.max_size) and self.max_size < self._shorter:  # type: ignore[operator]
-            raise ArgumentError(f"Resize: max_size is {max_size!r}, less than the shorter side, {size!r}")
+        if None not in (self._shorter, self.max_size) and self.max_size <= self._shorter:  # type: ignore[operator]
+            raise ArgumentError(
+                f"Resize: max_size is {max_size!r}; expected more than size, {size!r}, the shorter side: "
+                "for a height and a width write Resize((height, width))"
+            )
 
     def __repr__(self) -> str:
         size = self._shorter if self.size is None else self.size
