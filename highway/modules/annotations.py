@@ -58,7 +58,7 @@ def read_annotation(path: bytes) -> Annotation:
     ReadError, DecodeError
         Text for behind the name of the file.
     """
-    return parse_annotation(read_whole(path, LARGEST_FILE))
+    return parse_annotation(read_whole(path, LARGEST_FILE, "VOCReader"))
 
 
 def parse_annotation(contents: bytes) -> Annotation:
@@ -95,7 +95,7 @@ def object_names(path: bytes) -> list[str]:
         Text for behind the name of the file.
     """
     names = []
-    for number, parts in enumerate(_objects(_root(read_whole(path, LARGEST_FILE))), 1):
+    for number, parts in enumerate(_objects(_root(read_whole(path, LARGEST_FILE, "VOCReader"))), 1):
         try:
             names.append(_name(_one("name", parts)))
         except DecodeError as error:
