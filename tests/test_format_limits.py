@@ -259,6 +259,7 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.once  # sanitizers keep what was freed
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "GIF", "TIFF", "BMP"])
 def test_one_decoded_picture_for_each_worker(format_, tmp_path):
     """However many are in a batch."""

@@ -29,7 +29,7 @@ def read_whole(path: bytes, most: int, owner: str) -> bytes:
     Raises
     ------
     ReadError
-        Text for behind the name of the file.
+        Text that follows the name of the file.
     StorageError
         The storage failed for as long as is waited.
     OSError
@@ -51,7 +51,7 @@ def read_once(path: bytes, most: int) -> bytes:
     Raises
     ------
     ReadError, StorageError
-        Text for behind the name of the file; with a StorageError it may be tried again.
+        Text that follows the name of the file; with a StorageError it may be tried again.
     OSError
         The machine has no memory or file handles left.
     """

@@ -112,7 +112,7 @@ def sniff(first: bytes) -> str | None:
 
 
 def unknown(contents: bytes, formats: str) -> str:
-    """What is said of a file in none of these formats, behind its name."""
+    """What is said of a file in none of these formats, after its name."""
     found = sniff(contents[:FIRST_BYTES])
     if found is not None and found not in READ:
         return f"is {found}, which Highway does not read, and no picture of a known format ({formats})"

@@ -289,7 +289,7 @@ def read(contents: bytes) -> Still:
     if gray and page.photometric == _WHITE_IS_ZERO:
         numbers = "gray with white at 0 (WhiteIsZero), which is read as other numbers than are stored"
     elif gray and bits in (2, 4):
-        numbers = "2 or 4 bits of grey, which are read as other numbers than are stored"
+        numbers = "2 or 4 bits of gray, which are read as other numbers than are stored"
     return Still(
         "TIFF",
         page.height,
