@@ -83,7 +83,7 @@ def _unescaped(path: str) -> str:
 
 def _folders(group: str, root: str, mount: str) -> Iterator[str]:
     """Folder of a group, and of all groups that it is in, as far as they are shown below `mount`."""
-    inside = os.path.relpath(group, root)
+    inside = os.path.relpath(group or os.sep, root or os.sep)
     # Of a group outside of what is shown, as in a container without a namespace, that is all there is to see.
     parts = [] if inside == "." or inside.split(os.sep)[0] == ".." else inside.split(os.sep)
     for count in range(len(parts), -1, -1):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from highway.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS
+from highway.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS, side_and_quality
 from highway.signatures import nearest
 
 __all__ = ["FITS", "RANDOM", "parser"]
@@ -21,7 +20,6 @@ RANDOM = "random"
 FITS = ("center", "random", "letterbox", "stretch")
 
 _SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?", re.ASCII | re.IGNORECASE)
-_JPEG = re.compile("jpeg:0*([0-9]{1,9})(?::0*([0-9]{1,9}))?", re.ASCII)
 
 
 class _Version(argparse.Action):
@@ -560,10 +558,7 @@ def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:
     kind, _, size = text.partition(":")
     if kind == "raw" and size:
         return kind, _size(size)
-    found = _JPEG.fullmatch(text)
-    if text == "original" or (
-        found and 1 <= int(found[1]) <= MOST_JPEG_SIDE and 1 <= int(found[2] or 1) <= 100
-    ):
+    if text == "original" or side_and_quality(text) is not None:
         return text, None
     raise argparse.ArgumentTypeError(
         f"{text!r} is not original, jpeg:SIDE (to {MOST_JPEG_SIDE}), jpeg:SIDE:QUALITY (to 100), raw:SIZE or raw:HxW"

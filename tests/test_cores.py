@@ -107,6 +107,7 @@ def test_both_versions_at_once(tmp_path):
         ("/other", "/docker/abc", "cg"),
         ("/../other", "/", "cg"),
         ("/a:b/with space", "/", "cg/a:b/with space"),
+        ("", "/", "cg"),
     ],
 )
 def test_groups_are_where_they_are_mounted(tmp_path, group, root, folder):

@@ -113,6 +113,26 @@ def test_chunks_that_do_not_matter_to_pixels(chunk, place):
     np.testing.assert_array_equal(decoded(contents)[:, :, :1], values)
 
 
+def big_tiff(start=16, count=0, entries=b""):
+    """A little-endian BigTIFF whose first directory is at `start`."""
+    return b"II+\0" + struct.pack("<HHQ", 8, 0, start) + struct.pack("<Q", count) + entries
+
+
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        *((big_tiff(start), "is cut off") for start in (25, 2**32, 2**63 - 1, 2**63, 2**64 - 1)),
+        *((big_tiff(count=count), "is damaged: a TIFF with [0-9]+ tags") for count in (2**16, 2**64 - 1)),
+        (big_tiff(count=2**16 - 1), "is cut off"),
+        # The values of a tag begin beyond all that a file may have.
+        (big_tiff(count=1, entries=struct.pack("<HHQQQ", 258, 3, 5, 2**64 - 1, 0)), "is cut off"),
+    ],
+)
+def test_places_and_numbers_that_no_file_has(contents, says):
+    with pytest.raises(DecodeError, match=says):
+        decoded(contents)
+
+
 def test_an_animated_png_gives_the_picture_that_stands_for_it():
     first, second = (Image.fromarray(SMOOTH + k) for k in (0, 9))
     for default in (False, True):
@@ -239,6 +259,7 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.once  # sanitizers keep what was freed
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "GIF", "TIFF", "BMP"])
 def test_one_decoded_picture_for_each_worker(format_, tmp_path):
     """However many are in a batch."""

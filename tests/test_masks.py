@@ -316,7 +316,7 @@ def test_grey_of_few_bits_is_refused(bits):
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.raises(DecodeError, match="2 or 4 bits of grey"):
+    with pytest.raises(DecodeError, match="2 or 4 bits of gray"):
         masks._pixels(contents, 100, "M")
 
 

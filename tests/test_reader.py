@@ -322,6 +322,7 @@ def test_repr_and_log_tell_the_classes_and_what_is_skipped(tmp_path, caplog):
         reader = ImageFileReader(data, 2, (8, 8), classes=["Class0", "class0", "more"])
     skipped = "skipped 1 file: 1 with the ending .avif (class0/2.avif)"
     assert repr(reader).endswith(f", 3 classes as given (1 without pictures), {skipped})")
+    assert str(reader.skipped) == skipped
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
     assert "look alike" in caplog.messages[1] and caplog.messages[2].endswith(skipped)
 

@@ -90,7 +90,9 @@ def test_a_look_at_the_first_bytes_tells_pictures_under_other_names(tmp_path):
 
 def test_few_files_are_looked_at_of_many(tmp_path, monkeypatch):
     looked = []
-    monkeypatch.setattr("highway.modules.skipped_files.first_bytes", lambda path: looked.append(path) or JPEG)
+    monkeypatch.setattr(
+        "highway.modules.skipped_files.first_bytes", lambda path, count: looked.append(path) or JPEG
+    )
     skipped = SkippedFiles()
     for number in range(5000):
         skipped.add_by_name(b"%d.e%d" % (number, number % 100))

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from highway.modules.sniffing import FIRST_BYTES, READ, first_bytes, sniff
+from highway.modules.files import first_bytes
+from highway.modules.sniffing import FIRST_BYTES, READ, sniff
 
 pytestmark = pytest.mark.python
 
@@ -78,6 +79,6 @@ def test_any_bytes_are_no_error(first):
 def test_first_bytes_of_a_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 5000)
-    assert first_bytes(str(path).encode()) == b"x" * FIRST_BYTES
-    assert first_bytes(str(tmp_path).encode()) == b""
-    assert first_bytes(b"/nowhere/at/all") == b""
+    assert first_bytes(str(path).encode(), FIRST_BYTES) == b"x" * FIRST_BYTES
+    assert first_bytes(str(tmp_path).encode(), 9) == b""
+    assert first_bytes(b"/nowhere/at/all", 9) == b""

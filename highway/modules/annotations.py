@@ -56,9 +56,9 @@ def read_annotation(path: bytes) -> Annotation:
     Raises
     ------
     ReadError, DecodeError
-        Text for behind the name of the file.
+        Text that follows the name of the file.
     """
-    return parse_annotation(read_whole(path, LARGEST_FILE))
+    return parse_annotation(read_whole(path, LARGEST_FILE, "VOCReader"))
 
 
 def parse_annotation(contents: bytes) -> Annotation:
@@ -70,7 +70,7 @@ def parse_annotation(contents: bytes) -> Annotation:
     Raises
     ------
     DecodeError
-        Text for behind the name of the file: which element, what was found and what was expected.
+        Text that follows the name of the file: which element, what was found and what was expected.
     """
     root = _root(contents)
     height, width = _size(root)
@@ -92,10 +92,10 @@ def object_names(path: bytes) -> list[str]:
     Raises
     ------
     ReadError, DecodeError
-        Text for behind the name of the file.
+        Text that follows the name of the file.
     """
     names = []
-    for number, parts in enumerate(_objects(_root(read_whole(path, LARGEST_FILE))), 1):
+    for number, parts in enumerate(_objects(_root(read_whole(path, LARGEST_FILE, "VOCReader"))), 1):
         try:
             names.append(_name(_one("name", parts)))
         except DecodeError as error:

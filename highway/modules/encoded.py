@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from highway._core import jpeg
 from highway.batch import Batch
 from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
-from highway.limits import MOST_JPEG_SIDE
+from highway.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.modules.files import LARGEST_FILE, read_once, status_of
 from highway.modules.formats import pillow
 from highway.modules.images import ImageReader, Made
@@ -31,8 +30,6 @@ _BATCH_BYTES = 4 << 20
 _MOST_SAMPLES = 64
 # Whether a file is sound is seen at any size; the smaller, the faster.
 _LOOKED_AT = 32
-_QUALITY = 90
-_JPEG = re.compile("jpeg:0*([0-9]{1,9})(?::0*([0-9]{1,9}))?")
 
 
 class Encoded(ImageReader):
@@ -72,14 +69,13 @@ class Encoded(ImageReader):
             raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
         self._reader = reader
         size = _size_and_quality(encoding)
-        self._quality = _QUALITY
-        samples: Samples
+        # Originals are not encoded.
+        side, self._quality = size or (_LOOKED_AT, 0)
+        samples: Samples = files
+        nbytes = 3 * side * side
         if size is None:
-            side, samples = _LOOKED_AT, _Originals(files, self.name)
-            nbytes = samples.nbytes
-        else:
-            (side, self._quality), samples = size, files
-            nbytes = 3 * side * side
+            samples = originals = _Originals(files, self.name)
+            nbytes = originals.nbytes
         self.encoding = encoding if size is None else f"jpeg:{side}:{self._quality}"
         if files.masked:
             pillow(self.name)
@@ -154,14 +150,13 @@ def _size_and_quality(encoding: object) -> tuple[int, int] | None:
     """Longest side and quality; None for files as they are."""
     if encoding == "original":
         return None
-    found = _JPEG.fullmatch(encoding) if isinstance(encoding, str) else None
-    side, quality = (int(found[1]), int(found[2] or _QUALITY)) if found else (0, 0)
-    if not (1 <= side <= MOST_JPEG_SIDE and 1 <= quality <= 100):
+    found = side_and_quality(encoding) if isinstance(encoding, str) else None
+    if found is None:
         raise ArgumentError(
             f"Encoded: encoding is {encoding!r}; expected 'original', 'jpeg:SIDE' or 'jpeg:SIDE:QUALITY', with a side "
             f"of 1 to {MOST_JPEG_SIDE} pixels and a quality of 1 to 100"
         )
-    return side, quality
+    return found
 
 
 class _Whole(Fit):

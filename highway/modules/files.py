@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from highway._core import jpeg
 from highway.errors import HighwayError, ReadError, StorageError, WriteError
 from highway.outages import Outages, ask
 
-__all__ = ["LARGEST_FILE", "read_once", "read_whole", "scanned", "status_of", "write_whole"]
+__all__ = ["LARGEST_FILE", "first_bytes", "read_once", "read_whole", "scanned", "status_of", "write_whole"]
 
 LARGEST_FILE = 1 << 30
 """Bytes of a picture or a mask; a larger one is none."""
@@ -20,15 +21,15 @@ LARGEST_FILE = 1 << 30
 _unique = itertools.count()
 
 
-def read_whole(path: bytes, most: int, owner: str = "VOCReader") -> bytes:
+def read_whole(path: bytes, most: int, owner: str) -> bytes:
     """The contents of a regular file of up to `most` bytes; waits while the storage fails.
 
-    For what is read before there is a pipeline: nobody but Ctrl-C can end the wait.
+    For what is read before there is a pipeline: nobody but Ctrl-C can end the wait. `owner` is who reads, for errors.
 
     Raises
     ------
     ReadError
-        Text for behind the name of the file.
+        Text that follows the name of the file.
     StorageError
         The storage failed for as long as is waited.
     OSError
@@ -50,22 +51,15 @@ def read_once(path: bytes, most: int) -> bytes:
     Raises
     ------
     ReadError, StorageError
-        Text for behind the name of the file; with a StorageError it may be tried again.
+        Text that follows the name of the file; with a StorageError it may be tried again.
     OSError
         The machine has no memory or file handles left.
     """
     try:
-        # A pipe is opened at once, and refused, instead of waiting for who writes into it.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                raise ReadError("is no regular file")
-            if found.st_size > most:
-                raise ReadError(f"has {found.st_size} bytes; allowed are {most}")
-            return _contents(file, found.st_size)
-        finally:
-            os.close(file)
+        with _opened(path) as (file, size):
+            if size > most:
+                raise ReadError(f"has {size} bytes; allowed are {most}")
+            return _contents(file, size)
     except ReadError:
         raise
     except OSError as error:
@@ -74,6 +68,29 @@ def read_once(path: bytes, most: int) -> bytes:
             raise
         text = f"cannot be read: {error.strerror}"
         raise (StorageError if kind == jpeg.STORAGE else ReadError)(text) from None
+
+
+def first_bytes(path: bytes, count: int) -> bytes:
+    """So many bytes of a file from its beginning; none of what is no regular file, or cannot be read."""
+    try:
+        with _opened(path) as (file, _):
+            return os.read(file, count)
+    except OSError:
+        return b""
+
+
+@contextmanager
+def _opened(path: bytes) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a regular file; ReadError where it is none, OSError where the system says so."""
+    # A pipe is opened at once, and refused, instead of waiting for who writes into it.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise ReadError("is no regular file")
+        yield file, found.st_size
+    finally:
+        os.close(file)
 
 
 def scanned(path: bytes, owner: str) -> list[os.DirEntry[bytes]]:

@@ -56,7 +56,7 @@ class OtherPicture:
         PIL, or a part of it, is not installed.
     MemoryError
     DecodeError
-        Text for behind the name of the file: what was found and what was expected.
+        Text that follows the name of the file: what was found and what was expected.
 
     Attributes
     ----------

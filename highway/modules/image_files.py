@@ -116,6 +116,8 @@ class ImageFileReader(ImageReader):
     ----------
     classes : list of str
         Names of the classes, in the order of their labels.
+    skipped : SkippedFiles
+        What the folder has and the reader does not read; ``str()`` says it in a line.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class ImageFileReader(ImageReader):
         self._folders = list_class_folders(data_dir, classes)
         self._given = classes is not None
         self.classes = self._folders.classes
+        self.skipped = self._folders.skipped
         root, names = self._folders.root, self._folders.names
         masks = None
         if masks_dir is not None:
@@ -175,7 +178,7 @@ class ImageFileReader(ImageReader):
 
     def __repr__(self) -> str:
         folder = os.fsdecode(self._folders.root)
-        skipped = f", {self._folders.skipped}" if len(self._folders.skipped) else ""
+        skipped = f", {self.skipped}" if len(self.skipped) else ""
         return (
             f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r}, {self._known()}"
             f"{skipped}{self._drawn()})"
@@ -198,7 +201,7 @@ class ImageFileReader(ImageReader):
         logger.info("%s: %s: %d pictures of %s", self.name, where, self.size, self._known())
         for remark in self._folders.remarks(self._given):
             logger.warning("%s: %s: %s", self.name, where, remark)
-        self._folders.skipped.log(self.name, where)
+        self.skipped.log(self.name, where)
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.

@@ -68,7 +68,7 @@ class Masks:
         Raises
         ------
         ReadError, StorageError
-            Text for behind `told`.
+            Text that follows `told`.
         """
         raise NotImplementedError
 
@@ -236,7 +236,7 @@ def _same_file(one: bytes, other: bytes) -> bool:
 
 
 def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.uint8], int]:
-    """Indices of a palette, or grey values, uint8 (height, width), as stored; and the orientation that they state."""
+    """Indices of a palette, or gray values, uint8 (height, width), as stored; and the orientation that they state."""
     pillow(owner)
     still = opened(contents, max_pixels, _FORMATS, "PNG, BMP, GIF or TIFF, which keep every number")
     if still.numbers:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from highway.modules.files import first_bytes
 from highway.modules.leftovers import is_hidden, is_leftover
-from highway.modules.sniffing import READ, first_bytes, sniff
+from highway.modules.sniffing import FIRST_BYTES, READ, sniff
 from highway.printing import printable
 
 __all__ = ["SkippedFiles", "logger"]
@@ -96,7 +97,7 @@ class SkippedFiles:
         names = [name for names in self._to_look_at.values() for name in names][:_MOST_LOOKED_AT]
         self._to_look_at.clear()
         for name in names:
-            found = sniff(first_bytes(os.path.join(root, name)))
+            found = sniff(first_bytes(os.path.join(root, name), FIRST_BYTES))
             if found in READ:
                 _count(self._unread, found, printable(name), True)
 

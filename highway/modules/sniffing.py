@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 
-__all__ = ["FIRST_BYTES", "READ", "first_bytes", "sniff", "unknown"]
+__all__ = ["FIRST_BYTES", "READ", "sniff", "unknown"]
 
 FIRST_BYTES = 1024
 """How many `sniff` wants, of a file that has so many."""
@@ -114,7 +112,7 @@ def sniff(first: bytes) -> str | None:
 
 
 def unknown(contents: bytes, formats: str) -> str:
-    """What is said of a file in none of these formats, behind its name."""
+    """What is said of a file in none of these formats, after its name."""
     found = sniff(contents[:FIRST_BYTES])
     if found is not None and found not in READ:
         return f"is {found}, which Highway does not read; convert it to one of {formats}"
@@ -145,18 +143,3 @@ def _markup(first: bytes) -> str | None:
     if "<!doctype html" in text or re.search(r"<(html|head|body)\b", text):
         return "HTML"
     return "XML" if text.startswith("<?xml") else None
-
-
-def first_bytes(path: bytes) -> bytes:
-    """The first bytes of a file; none of what is no regular file, or cannot be read."""
-    try:
-        # A pipe is opened at once, instead of waiting for who writes into it.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(file, FIRST_BYTES) if stat.S_ISREG(os.fstat(file).st_mode) else b""
-    except OSError:
-        return b""
-    finally:
-        os.close(file)

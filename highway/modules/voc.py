@@ -327,7 +327,7 @@ def _log_dropped(read: dict[bytes, _Read], classes: Sequence[str], root: str) ->
     others = Counter(name for annotation in found for name in annotation.names if name not in classes)
     if others:
         _logger.info(
-            "VOCReader: %d objects of %d other classes of %r are left out: %s",
+            "VOCReader: %d objects of %d other classes of %r are dropped: %s",
             others.total(),
             len(others),
             root,
@@ -344,7 +344,7 @@ def _objects(
     one_based: bool,
     drop: bool,
 ) -> Objects:
-    """All annotations in arrays; objects without a class are left out with `drop`."""
+    """All annotations in arrays; objects without a class are dropped with `drop`."""
     numbers = {name: number for number, name in enumerate(classes)}
     bad: dict[int, tuple[type[HighwayError], str]] = {}
     counts = np.zeros(len(samples), np.int64)
@@ -366,7 +366,7 @@ def _objects(
                 DecodeError,
                 f"{os.fsdecode(files[-1])} object {unknown + 1}: <name> is {found.names[unknown][:100]!r}; expected "
                 f"one of the classes: {', '.join(classes[:30])}{', ...' if classes[30:] else ''} "
-                "(other_classes='drop' leaves such objects out)",
+                "(other_classes='drop' drops such objects)",
             )
             continue
         counts[index] = len(found.names)

@@ -365,7 +365,7 @@ def _composed(name: bytes) -> bytes:
 def _lines(path: bytes) -> list[bytes]:
     """Lines of a list that hold something, without white space around it."""
     try:
-        contents = read_whole(path, _LARGEST_LIST)
+        contents = read_whole(path, _LARGEST_LIST, "VOCReader")
     except ReadError as error:
         raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} {error}") from None
     if contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

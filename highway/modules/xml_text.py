@@ -50,7 +50,7 @@ def xml_text(contents: bytes) -> str:
     Raises
     ------
     DecodeError
-        Text for behind the name of the file: the encoding is unknown, or the file is not in it.
+        Text that follows the name of the file: the encoding is unknown, or the file is not in it.
     """
     encoding = _encoding(contents)
     for name in (encoding, _SUPERSETS.get(encoding)):

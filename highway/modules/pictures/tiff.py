@@ -54,6 +54,8 @@ _ONE_NUMBER |= {_TILE_WIDTH, _TILE_HEIGHT, _INK_SET, _PREDICTOR, 292, 293, 512, 
 _KEPT = {_BITS, _STRIP_OFFSETS, _TILE_OFFSETS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, *_ONE_NUMBER}
 _KEPT |= {279, 320, 325, 347, 517, 518, 519, 520, 521, 529, 530, 532, 50674}
 
+# As many as a TIFF that is no BigTIFF may have.
+_MOST_ENTRIES = 0xFFFF
 _RAW = 1
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRICS = {
@@ -120,12 +122,17 @@ class _Page:
         self.fill_order = self.number(_FILL_ORDER, 1)
 
     def _unpack(self, code: str, at: int) -> tuple[Any, ...]:
+        # A place beyond what a file may have is an OverflowError.
+        if at > len(self.contents):
+            raise struct.error
         return struct.unpack_from(self.order + code, self.contents, at)
 
     def _directory(self, at: int) -> tuple[dict[int, _Entry], bool]:
         """Entries by tag, the first of each; and whether there is anything that is not kept."""
         count_code, entry_code, next_code = self._formats
         count = self._unpack(count_code, at)[0]
+        if count > _MOST_ENTRIES:
+            raise DecodeError(f"is damaged: a TIFF with {count} tags; expected {_MOST_ENTRIES} or fewer")
         at += struct.calcsize(self.order + count_code)
         size = struct.calcsize(self.order + entry_code)
         # Tags that another one hides, or that come in no order, would make PIL and libtiff talk.
@@ -282,7 +289,7 @@ def read(contents: bytes) -> Still:
     if gray and page.photometric == _WHITE_IS_ZERO:
         numbers = "gray with white at 0 (WhiteIsZero), which is read as other numbers than are stored"
     elif gray and bits in (2, 4):
-        numbers = "2 or 4 bits of grey, which are read as other numbers than are stored"
+        numbers = "2 or 4 bits of gray, which are read as other numbers than are stored"
     return Still(
         "TIFF",
         page.height,
