@@ -61,8 +61,8 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
         splits = _parts_of_one(classes, names)
         if splits:
             said.append(
-                f"the classes {', '.join(map(repr, splits))} are named like splits of one set, and their pictures lie in "
-                f"folders of them; if those are the classes, use {os.path.join(os.fsdecode(root), splits[0])!r}"
+                f"the classes {', '.join(map(repr, splits))} are named like splits of one set, and all their pictures "
+                f"lie in folders of them; if those are the classes, use {os.path.join(os.fsdecode(root), splits[0])!r}"
             )
     return said
 
