@@ -33,9 +33,10 @@ def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tupl
 
     Pictures go to ``images/KEY``: encoded ones as they are, bytes as PNG; masks to ``masks/KEY.png``; what else has two
     dimensions or more for a sample, or is complex, to ``FIELD/KEY.npy``. In ``samples.jsonl`` a line for each sample
-    has its number, key, labels, boxes and the names of its files. Where keys differ in the ending alone, so that two
-    samples would get one file, the second keeps its ending before that of the file: ``masks/cat/1.jpg.png``. Of an
-    incomplete store, what there is.
+    has its number, key, labels, boxes and the names of its files. Boxes and masks are those of the upright picture,
+    also where a file states an orientation. Where keys differ in the ending alone, so that two samples would get one
+    file, the second keeps its ending before that of the file: ``masks/cat/1.jpg.png``. Of an incomplete store, what
+    there is.
 
     Parameters
     ----------

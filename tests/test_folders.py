@@ -215,6 +215,35 @@ def test_folders_of_splits_are_no_classes(tmp_path, splits):
     assert "names of splits" in said and f"use {str(tmp_path / min(splits))!r}" in said
 
 
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "val", "extra"), ("train", "val")),
+        (("seg_pred", "seg_test", "seg_train"), ("seg_test", "seg_train")),
+        (("Images Train", "Images Val"), ("Images Train", "Images Val")),
+        (("testing-photos", "training-photos"), ("testing-photos", "training-photos")),
+        (("fold1", "fold2", "fold10"), ("fold1", "fold10", "fold2")),
+    ],
+)
+def test_folders_that_are_named_like_splits_among_others(tmp_path, folders, splits):
+    (said,) = remarks(tmp_path, *(f"{folder}/cat/1.jpg" for folder in folders))
+    assert f"the classes {', '.join(map(repr, splits))} are named like splits" in said
+    assert f"use {str(tmp_path / splits[0])!r}" in said
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        ("toy train/side/1.jpg", "toy tram/side/1.jpg"),
+        ("a_train/1.jpg", "a_test/deep/1.jpg"),
+        ("bullet train/deep/1.jpg", "crash test/deep/1.jpg"),
+        ("strain/deep/1.jpg", "attest/deep/1.jpg"),
+    ],
+)
+def test_classes_that_are_no_splits(tmp_path, pictures):
+    assert remarks(tmp_path, *pictures) == []
+
+
 def test_splits_without_folders_of_classes_and_classes_that_are_no_splits(tmp_path):
     (said,) = remarks(tmp_path / "a", "train/1.jpg", "test/1.jpg")
     assert "names of splits" in said and "use" not in said

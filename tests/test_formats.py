@@ -1,6 +1,7 @@
 """Pictures that are no JPEGs."""
 
 import io
+import struct
 import sys
 from contextlib import suppress
 
@@ -114,16 +115,48 @@ def test_only_the_header_is_read_until_pixels_are_asked_for():
         picture.pixels()
 
 
-@pytest.mark.parametrize("format_", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_cut_files_are_errors_and_nothing_else(format_):
-    contents = saved(PICTURE, format_)
-    refused = 0
+@pytest.mark.parametrize(
+    ("format_", "options"),
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+        ("GIF", {}),
+        *(
+            ("TIFF", {"compression": compression, **more})
+            for compression in (None, "packbits", "tiff_lzw", "tiff_adobe_deflate")
+            for more in (
+                {},
+                {"description": "a tag that is not kept"},
+                {"save_all": True, "append_images": [PICTURE]},
+            )
+        ),
+    ],
+)
+def test_cut_files_are_errors_and_nothing_else(format_, options):
+    contents = saved(PICTURE, format_, **options)
+    whole = decode(contents)
+    read = 0
     for length in range(0, len(contents), max(1, len(contents) // 60)):
         with suppress(DecodeError):
-            decode(contents[:length])
-            continue
-        refused += 1
-    assert refused >= 40
+            np.testing.assert_array_equal(decode(contents[:length]), whole)
+            read += 1
+    # The second page, and tags that do not matter, may be missing.
+    assert read <= (35 if options.get("save_all") else 2)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("big", [False, True])
+def test_a_directory_anywhere(order, big):
+    """Offsets that no file has, whatever their size."""
+    code, magic = ("HHHQ", (43, 8, 0)) if big else ("HL", (42,))
+    for offset in (0, 9, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 64) - 1):
+        if offset < 1 << 32 or big:
+            contents = (
+                (b"II" if order == "<" else b"MM") + struct.pack(order + code, *magic, offset) + bytes(3)
+            )
+            with pytest.raises(DecodeError, match=r"cut off|0 x 0|BigTIFF"):
+                decode(contents)
 
 
 def test_what_is_refused():

@@ -15,9 +15,10 @@ __all__ = ["log_classes", "looks", "remarks", "shown_names", "stored_classes", "
 
 _logger = logging.getLogger("highway.modules")
 
-_SPLIT = re.compile(
-    r"(train(ing|val)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?|holdout|unlabell?ed)([-_ ]?(set|data|\d+))?"
-)
+_WORD = r"(train(ing|val)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?|holdout|unlabell?ed)"
+_SPLIT = re.compile(_WORD + r"([-_ ]?(set|data|\d+))?")
+# In a longer name; folds of a cross validation have no other one.
+_INNER_WORD = re.compile(rf"(?<![a-z]){_WORD}(?![a-z])|^fold[-_ ]?\d+$")
 
 _SHOWN = 12
 _LONGEST = 60
@@ -99,7 +100,25 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
             f"{classes[0]!r} is the one class, and all of its pictures lie in folders of it; if those are the classes, "
             f"use {inner!r}"
         )
+    else:
+        splits = _parts_of_one(classes, names)
+        if splits:
+            said.append(
+                f"the classes {', '.join(map(repr, splits))} are named like splits of one set, and all their pictures "
+                f"lie in folders of them; if those are the classes, use {os.path.join(os.fsdecode(root), splits[0])!r}"
+            )
     return said
+
+
+def _parts_of_one(classes: Sequence[str], names: Sequence[bytes]) -> list[str]:
+    """Classes without pictures of their own, but in folders, that differ in the name of a split: a_train and a_test."""
+    shallow = {name.partition(b"/")[0] for name in names if name.count(b"/") == 1}
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        rest, found = _INNER_WORD.subn("", looks(name), count=1)
+        if found and os.fsencode(name) not in shallow:
+            groups.setdefault(rest, []).append(name)
+    return max(groups.values(), key=len) if any(len(group) > 1 for group in groups.values()) else []
 
 
 def stored_classes(

@@ -104,8 +104,8 @@ class _Page:
         # Of a directory: count, entry, offset of the next; of an entry: number of values.
         self._formats = ("Q", "HHQ8s", "Q") if self.big else ("H", "HHL4s", "L")
         try:
-            start = self._unpack(self._formats[2], 8 if self.big else 4)[0]
-            self.entries, self.rest = self._directory(start)
+            self.start = self._unpack(self._formats[2], 8 if self.big else 4)[0]
+            self.entries, self.rest = self._directory(self.start)
         except struct.error:
             raise DecodeError("is cut off: a TIFF without the directory of its first picture") from None
         self.height, self.width = self.number(_HEIGHT, 0), self.number(_WIDTH, 0)
@@ -211,30 +211,23 @@ class _Page:
     def alone(self) -> bytes:
         """The file with the tags of this picture that its pixels depend on, and no others.
 
-        PIL and libtiff do not complain of what is not there, and nothing but pixels is read.
+        PIL and libtiff do not complain of what is not there, and nothing but pixels is read. The directory is written
+        over the one that it stands for: put behind the file, it would be taken for the pixels that a cut file lacks.
         """
         if not self.rest:
             return self.contents
         count_code, _, next_code = self._formats
         entry_bytes = 20 if self.big else 12
-        head = self.contents[:8] if self.big else self.contents[:4]
-        body = memoryview(self.contents)[16 if self.big else 8 :]
-        start = len(self.contents) + (len(self.contents) & 1)
-        if not self.big and start >= 1 << 32:
-            raise DecodeError(f"has {len(self.contents)} bytes, more than a TIFF may have")
         places = [entry.place for _, entry in sorted(self.entries.items())]
-        entries = [self.contents[place : place + entry_bytes] for place in places]
-        return b"".join(
+        directory = b"".join(
             [
-                head,
-                struct.pack(self.order + next_code, start),
-                body,
-                bytes(start - len(self.contents)),
-                struct.pack(self.order + count_code, len(entries)),
-                *entries,
+                struct.pack(self.order + count_code, len(places)),
+                *(self.contents[place : place + entry_bytes] for place in places),
                 struct.pack(self.order + next_code, 0),
             ]
         )
+        whole = memoryview(self.contents)
+        return b"".join([whole[: self.start], directory, whole[self.start + len(directory) :]])
 
     @property
     def tile(self) -> tuple[int, int] | None:
