@@ -65,7 +65,7 @@ def explained(name: str | None = None) -> Callable[[_Function], _Function]:
             raise SignatureError(wrong)
 
         # `wraps` leaves these out, and tools look for them.
-        call.__kwdefaults__ = getattr(function, "__kwdefaults__", None)
+        call.__kwdefaults__ = getattr(function, "__kwdefaults__", None)  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate
@@ -91,30 +91,37 @@ def _misfit(
         return None
     parameters = list(signature.parameters.values())
     if name is None:
+        if not arguments:
+            # Of no object at all.
+            return None
         name, arguments, parameters = type(arguments[0]).__name__, arguments[1:], parameters[1:]
     kinds = inspect.Parameter
-    places = [
-        one.name for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
-    ]
+    nameless = [one.name for one in parameters if one.kind is kinds.POSITIONAL_ONLY]
+    places = nameless + [one.name for one in parameters if one.kind is kinds.POSITIONAL_OR_KEYWORD]
     named = [one.name for one in parameters if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     by_place = places[: len(arguments)]
     free = [word for word in named if word not in by_place and word not in keywords]
     wrong = []
-    unknown = []
+    unknown, misnamed = [], []
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-        unknown = [word for word in keywords if word not in named]
+        misnamed = [word for word in keywords if word in nameless]
+        unknown = [word for word in keywords if word not in named and word not in nameless]
+    wrong += [f"{word!r} is given by its name; expected by its place" for word in misnamed]
     for word in unknown:
         meant = _synonym(word, free) or nearest(word, free)
         wrong.append(f"there is no argument {word!r}" + (f": did you mean {meant!r}?" if meant else ""))
     wrong += [
-        f"{word!r} is given twice, by its place and by its name" for word in keywords if word in by_place
+        f"{word!r} is given twice, by its place and by its name"
+        for word in keywords
+        if word in by_place and word in named
     ]
     if len(arguments) > len(places) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
         most = f"at most {len(places)}" if places else "none"
         instead = f", and the others by name, as {free[0]}=" if free else ""
         wrong.append(f"{len(arguments)} arguments are given by their place; expected {most}{instead}")
     required = [one.name for one in parameters if one.default is one.empty and one.name in {*places, *named}]
-    missing = [repr(word) for word in required if word not in by_place and word not in keywords]
+    given = {*by_place, *misnamed, *(word for word in keywords if word in named)}
+    missing = [repr(word) for word in required if word not in given]
     # Where one is misspelt it is missing too, which says nothing new.
     if missing and not unknown:
         wrong.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
