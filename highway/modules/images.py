@@ -222,8 +222,9 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def forget(self, start: int) -> None:
-        # The old one may be closed.
+        # The old ones may be closed, and interrupted.
         self._crew = jpeg.Crew()
+        self._outages = Outages(self.name)
         self._losses.forget(start)
 
     def load(self, task: Task) -> Batch | None:
