@@ -313,17 +313,17 @@ class Station:
         raise NotImplementedError
 
     def check(self, batch: Batch, method: str) -> None:
-        """Refuse what is no batch, or whose counts disagree: a module may write into the fields of one."""
+        """Refuse what is no batch, or no valid one: a module may write into the fields of one."""
         if not isinstance(batch, Batch):
             raise ContractError(
                 f"{self.name}.{method} returned {type(batch).__name__}; it must return a Batch, "
                 "or None to leave the batch out"
             )
         try:
-            batch._check_counts()
+            batch._check()
         except ArgumentError as error:
             raise ContractError(
-                f"{self.name}.{method} returned a batch of which counts disagree: {error}"
+                f"{self.name}.{method} returned a batch that is not valid: {error}"
             ) from error
 
     def busy(self) -> float:

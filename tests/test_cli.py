@@ -155,10 +155,10 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
         ),
         (["--versoin"], "highway: error: unrecognized arguments: --versoin (did you mean --version?)"),
         (["info", "--zzz"], "highway info: error: unrecognized arguments: --zzz"),
-        (["info", "x", "y"], "highway info: error: unrecognized arguments: x y"),
+        (["info", "x", "y"], "highway info: error: unrecognized arguments: y"),
         (
             ["bnech", "x"],
-            "'bnech' (did you mean bench?); choose from demo, info, bench, preview, serve, work,",
+            "'bnech' (did you mean bench?); choose from demo, info, classes, bench, preview, serve, work,",
         ),
         (["store", "verfy", "x"], "'verfy' (did you mean verify?); choose from info, verify, repair, export"),
         (["train"], "'train'; choose from demo, info,"),

@@ -542,11 +542,28 @@ def test_timeout_is_a_number():
     with Pipeline([Numbers(1)]) as pipeline:
         with pytest.raises(ArgumentError, match=r"Pipeline.dequeue: timeout is '5'; expected seconds"):
             pipeline.dequeue(timeout="5")
-        assert pipeline.dequeue(timeout=np.float32(LIMIT)).seq == 0
+        assert pipeline.dequeue(np.True_, np.float32(LIMIT)).seq == 0
+        for wrong in (-1, -0.5, float("nan")):
+            with pytest.raises(
+                ArgumentError, match=rf"^Pipeline.dequeue: timeout is {wrong}; expected seconds"
+            ):
+                pipeline.dequeue(timeout=wrong)
     with Pipeline([Numbers(1), Collect()]) as pipeline:
         with pytest.raises(ArgumentError, match=r"Pipeline.wait: timeout is \[1\]; expected seconds"):
             pipeline.wait([1])
         pipeline.wait(LIMIT)
+
+
+@pytest.mark.parametrize("wrong", ["5", -1, float("nan")])
+def test_drain_with_a_wrong_timeout_changes_nothing(wrong):
+    gate, sink = Gate(), Collect()
+    with Pipeline([Numbers(50), gate, sink]) as pipeline:
+        assert gate.entered.wait(LIMIT)
+        with pytest.raises(ArgumentError, match=r"^Pipeline.drain: timeout is .*; expected seconds"):
+            pipeline.drain(wrong)
+        gate.gate.set()
+        pipeline.wait(LIMIT)
+    assert len(sink.batches) == 50
 
 
 def test_ordered_is_a_flag():
