@@ -9,23 +9,30 @@ from typing import Any, TypeVar
 
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explained", "nearest"]
+__all__ = ["explain_init", "explained", "meant", "nearest"]
 
-# Words that libraries have for the same argument.
+# Words that libraries have for the same argument, in lower case and without underscores.
 _SAME = (
-    ("workers", "num_workers", "num_threads"),
-    ("queue_size", "prefetch", "prefetch_factor"),
-    ("shape", "size", "image_size", "img_size", "resolution"),
-    ("data_dir", "root", "path", "paths", "folder", "directory"),
+    ("workers", "numworkers", "numthreads"),
+    ("queuesize", "prefetch", "prefetchfactor"),
+    ("shape", "size", "imagesize", "imgsize", "resolution"),
+    ("datadir", "root", "path", "paths", "folder", "directory"),
     ("labels", "targets"),
-    ("seed", "generator", "random_state"),
-    ("shard", "rank", "world", "world_size", "num_shards", "shard_id"),
+    ("seed", "generator", "randomstate"),
+    ("shard", "rank", "world", "worldsize", "numshards", "shardid"),
     ("p", "prob", "probability"),
     ("degrees", "angle"),
     ("addr", "address", "url", "endpoint"),
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def meant(word: str, words: Collection[str]) -> str | None:
+    """The one of `words` that is another name for `word`, or else the nearest; None where none is like it."""
+    plain = {_plain(other): other for other in words}
+    names = (name for same in _SAME if _plain(word) in same for name in same if name in plain)
+    return next((plain[name] for name in names), None) or nearest(word, words)
 
 
 def nearest(word: str, words: Collection[str]) -> str | None:
@@ -108,8 +115,8 @@ def _misfit(
         unknown = [word for word in keywords if word not in named and word not in nameless]
     wrong += [f"{word!r} is given by its name; expected by its place" for word in misnamed]
     for word in unknown:
-        meant = _synonym(word, free) or nearest(word, free)
-        wrong.append(f"there is no argument {word!r}" + (f": did you mean {meant!r}?" if meant else ""))
+        other = meant(word, free)
+        wrong.append(f"there is no argument {word!r}" + (f": did you mean {other!r}?" if other else ""))
     wrong += [
         f"{word!r} is given twice, by its place and by its name"
         for word in keywords
@@ -127,8 +134,3 @@ def _misfit(
         wrong.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     plain = inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
     return f"{name}: {'; '.join(wrong)}; the arguments are {plain}"
-
-
-def _synonym(word: str, words: Sequence[str]) -> str | None:
-    """The one of `words` that means the same elsewhere."""
-    return next((other for same in _SAME if word in same for other in words if other in same), None)
