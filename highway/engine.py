@@ -65,7 +65,8 @@ class Pipeline:
     A Pipeline that cannot be made, whatever raises, leaves its modules as they were: they can be used again.
 
     What a module raises, in any of its threads, ends the pipeline, and every call of `dequeue` or `wait`
-    raises that very exception from then on.
+    raises that very exception from then on; but a ContractError of an EndOfData, EmptyEpochError, WaitTimeout or
+    StopIteration, which callers would take for the end of this pipeline, or for no failure.
 
     Threads do not survive a fork: in the child a pipeline of the parent can be neither used nor stopped.
     Make pipelines after forking.
