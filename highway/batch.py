@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from keyword import iskeyword
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,17 +119,13 @@ class Batch:
                 )
         self.fields = dict(fields)
         self.extras = {} if extras is None else dict(extras)
-        for name, array in (*self.fields.items(), *self.extras.items()):
+        for name in (*self.fields, *self.extras):
             if not is_field_name(name):
                 raise ArgumentError(
                     f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with "
                     f"an underscore, is no keyword and none of {', '.join(sorted(_TAKEN))}"
                 )
-            if not isinstance(array, np.ndarray):
-                raise ArgumentError(
-                    f"Batch: field {name!r} must be a numpy array, but is {type(array).__name__}; "
-                    "use numpy.asarray"
-                )
+        self._check_arrays()
         self.epoch = epoch
         self.seq = seq
         self.applied = applied
@@ -142,8 +139,21 @@ class Batch:
         self.ragged = frozenset(ragged)
         self._check_counts()
 
+    def _check(self) -> None:
+        """Refuse what the constructor would: the engine asks again, since a module may have written into the fields."""
+        self._check_arrays()
+        self._check_counts()
+
+    def _check_arrays(self) -> None:
+        for arrays in (self.fields, self.extras):
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise ArgumentError(
+                        f"Batch: field {name!r} must be a numpy array, but is {type(array).__name__}; "
+                        "use numpy.asarray"
+                    )
+
     def _check_counts(self) -> None:
-        """Refuse counts that disagree; the engine asks again, of what a module may have written into."""
         size, ragged = self.size, self.ragged
         for arrays in (self.fields, self.extras):
             for name, array in arrays.items():
@@ -245,6 +255,8 @@ class Batch:
         """
         array = self[name]
         size = self.size
+        # Of NumPy it may be of a type that cannot hold the number of samples.
+        i = index(i)
         if not -size <= i < size:
             raise SampleIndexError(
                 f"Batch: there is no sample {i}; expected a number from {-size} to {size - 1}, of {size} samples"

@@ -13,6 +13,8 @@ from numbers import Real
 from types import TracebackType
 from typing import Any, cast
 
+import numpy as np
+
 from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.errors import (
@@ -63,7 +65,8 @@ class Pipeline:
     A Pipeline that cannot be made, whatever raises, leaves its modules as they were: they can be used again.
 
     What a module raises, in any of its threads, ends the pipeline, and every call of `dequeue` or `wait`
-    raises that very exception from then on.
+    raises that very exception from then on; but a ContractError of an EndOfData, EmptyEpochError, WaitTimeout or
+    StopIteration, which callers would take for the end of this pipeline, or for no failure.
 
     Threads do not survive a fork: in the child a pipeline of the parent can be neither used nor stopped.
     Make pipelines after forking.
@@ -185,14 +188,14 @@ class Pipeline:
             Whatever a module raised.
         """
         self._refuse("dequeue()", sink=False)
-        if block is not True and block is not False:
+        if not isinstance(block, (bool, np.bool_)):
             # A number in its place was meant to be the timeout.
             raise ArgumentError(
                 f"Pipeline.dequeue: block is {block!r}; expected True or False; timeout= is for seconds"
             )
         _check_timeout("dequeue", timeout)
         try:
-            return self._get(block, timeout)
+            return self._get(bool(block), timeout)
         except EndOfData:
             raise self._end("dequeue()") from None
         except WaitTimeout:
@@ -325,6 +328,7 @@ class Pipeline:
             Whatever a module raised.
         """
         self._refuse("drain()", sink=True)
+        _check_timeout("drain", timeout)
         first = self._stations[0]
         assert isinstance(first, SourceStation)
         first.end_tasks()
@@ -574,8 +578,12 @@ class Pipeline:
             found += f"; {skipped} more were skipped, see stats()" if skipped else ""
         elif skipped:
             found = f"all {skipped} batches of {of} were skipped, see errors and stats()"
+        elif self._length:
+            found = f"there are no batches from epoch {begin} on"
+        elif self._source.follows_delivery:
+            found = "no batches came: there are none, or what sends them skipped all, see stats() there"
         else:
-            found = f"there are no batches from epoch {begin} on" if self._length else "there are no batches"
+            found = "there are no batches"
         return EndOfData(
             f"Pipeline.{what}: {found}. For more, make a new pipeline, with a larger epochs= of its source or "
             "epochs=None for data without end; load_state_dict() has it begin elsewhere"
@@ -707,7 +715,8 @@ def _check_seeds(modules: Sequence[Module]) -> None:
 
 
 def _check_timeout(method: str, timeout: object) -> None:
-    if timeout is not None and not isinstance(timeout, Real):
+    # Not below 0 alone: no comparison with nan is true.
+    if timeout is not None and not (isinstance(timeout, Real) and float(timeout) >= 0):
         raise ArgumentError(
             f"Pipeline.{method}: timeout is {timeout!r}; expected seconds, 0 or more, or None"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from highway.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS, side_and_quality
-from highway.signatures import nearest
+from highway.signatures import meant, nearest
 
 __all__ = ["FITS", "RANDOM", "parser"]
 
@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _refuse(self, words: Iterable[str]) -> None:
         options = [option for option in self._option_string_actions if option.startswith("--")]
-        found = [_meant(word, nearest(word.partition("=")[0], options)) for word in words]
+        found = [_guessed(word, meant(word.partition("=")[0], options)) for word in words]
         if found:
             self.error(f"unrecognized arguments: {' '.join(found)}")
 
@@ -70,12 +70,12 @@ class _Parser(argparse.ArgumentParser):
             choices = list(map(str, action.choices))
             raise argparse.ArgumentError(
                 action,
-                f"{_meant(repr(value), nearest(str(value), choices))}; choose from {', '.join(choices)}",
+                f"{_guessed(repr(value), nearest(str(value), choices))}; choose from {', '.join(choices)}",
             )
 
 
-def _meant(word: str, meant: str | None) -> str:
-    return f"{word} (did you mean {meant}?)" if meant else word
+def _guessed(word: str, other: str | None) -> str:
+    return f"{word} (did you mean {other}?)" if other else word
 
 
 def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:

@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explained", "nearest"]
+__all__ = ["explain_init", "explained", "meant", "nearest"]
 
-# Words that libraries have for the same argument.
+# Words that libraries have for the same argument, in lower case and without underscores.
 _SAME = (
-    ("workers", "num_workers", "num_threads"),
-    ("queue_size", "prefetch", "prefetch_factor"),
-    ("shape", "size", "image_size", "img_size", "resolution"),
-    ("data_dir", "root", "path", "paths", "folder", "directory"),
+    ("workers", "numworkers", "numthreads"),
+    ("queuesize", "prefetch", "prefetchfactor"),
+    ("shape", "size", "imagesize", "imgsize", "resolution"),
+    ("datadir", "root", "path", "paths", "folder", "directory"),
     ("labels", "targets"),
-    ("classes", "class_names", "categories"),
-    ("split", "image_set", "subset"),
-    ("seed", "generator", "random_state"),
-    ("shard", "rank", "world", "world_size", "num_shards", "shard_id"),
+    ("classes", "classnames", "categories"),
+    ("split", "imageset", "subset"),
+    ("seed", "generator", "randomstate"),
+    ("shard", "rank", "world", "worldsize", "numshards", "shardid"),
     ("p", "prob", "probability"),
     ("degrees", "angle"),
     ("addr", "address", "url", "endpoint"),
@@ -33,6 +33,13 @@ _ELSEWHERE = dict.fromkeys(
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def meant(word: str, words: Collection[str]) -> str | None:
+    """The one of `words` that is another name for `word`, or else the nearest; None where none is like it."""
+    plain = {_plain(other): other for other in words}
+    names = (name for same in _SAME if _plain(word) in same for name in same if name in plain)
+    return next((plain[name] for name in names), None) or nearest(word, words)
 
 
 def nearest(word: str, words: Collection[str]) -> str | None:
@@ -98,24 +105,30 @@ def _misfit(
         return None
     parameters = list(signature.parameters.values())
     if name is None:
+        if not arguments:
+            # Of no object at all.
+            return None
         name, arguments, parameters = type(arguments[0]).__name__, arguments[1:], parameters[1:]
     kinds = inspect.Parameter
-    places = [
-        one.name for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
-    ]
+    nameless = [one.name for one in parameters if one.kind is kinds.POSITIONAL_ONLY]
+    places = nameless + [one.name for one in parameters if one.kind is kinds.POSITIONAL_OR_KEYWORD]
     named = [one.name for one in parameters if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     by_place = places[: len(arguments)]
     free = [word for word in named if word not in by_place and word not in keywords]
     wrong = []
-    unknown = []
+    unknown, misnamed = [], []
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-        unknown = [word for word in keywords if word not in named]
+        misnamed = [word for word in keywords if word in nameless]
+        unknown = [word for word in keywords if word not in named and word not in nameless]
+    wrong += [f"{word!r} is given by its name; expected by its place" for word in misnamed]
     for word in unknown:
-        meant = _synonym(word, free) or nearest(word, free)
-        way = f"did you mean {meant!r}?" if meant else _ELSEWHERE.get(word)
+        other = meant(word, free)
+        way = f"did you mean {other!r}?" if other else _ELSEWHERE.get(word)
         wrong.append(f"there is no argument {word!r}" + (f": {way}" if way else ""))
     wrong += [
-        f"{word!r} is given twice, by its place and by its name" for word in keywords if word in by_place
+        f"{word!r} is given twice, by its place and by its name"
+        for word in keywords
+        if word in by_place and word in named
     ]
     if len(arguments) > len(places) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
         most = f"at most {len(places)}" if places else "none"
@@ -125,14 +138,10 @@ def _misfit(
             instead = f", and the others by name, as {free[0]}=" if free else ""
         wrong.append(f"{len(arguments)} arguments are given by their place; expected {most}{instead}")
     required = [one.name for one in parameters if one.default is one.empty and one.name in {*places, *named}]
-    missing = [repr(word) for word in required if word not in by_place and word not in keywords]
+    given = {*by_place, *misnamed, *(word for word in keywords if word in named)}
+    missing = [repr(word) for word in required if word not in given]
     # Where one is misspelt it is missing too, which says nothing new.
     if missing and not unknown:
         wrong.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     plain = inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
     return f"{name}: {'; '.join(wrong)}; the arguments are {plain}"
-
-
-def _synonym(word: str, words: Sequence[str]) -> str | None:
-    """The one of `words` that means the same elsewhere."""
-    return next((other for same in _SAME if word in same for other in words if other in same), None)

@@ -28,7 +28,15 @@ from typing import Any
 from highway._core.pool import BufferPool
 from highway._core.queue import BatchQueue
 from highway.batch import Batch
-from highway.errors import ArgumentError, ContractError, EndOfData, PipelineStateError, QueueClosed
+from highway.errors import (
+    ArgumentError,
+    ContractError,
+    EmptyEpochError,
+    EndOfData,
+    PipelineStateError,
+    QueueClosed,
+    WaitTimeout,
+)
 from highway.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.stats import ModuleStats
 from highway.tuning import ModuleReading, Reading, Tuner
@@ -313,17 +321,17 @@ class Station:
         raise NotImplementedError
 
     def check(self, batch: Batch, method: str) -> None:
-        """Refuse what is no batch, or whose counts disagree: a module may write into the fields of one."""
+        """Refuse what is no batch, or no valid one: a module may write into the fields of one."""
         if not isinstance(batch, Batch):
             raise ContractError(
                 f"{self.name}.{method} returned {type(batch).__name__}; it must return a Batch, "
                 "or None to leave the batch out"
             )
         try:
-            batch._check_counts()
+            batch._check()
         except ArgumentError as error:
             raise ContractError(
-                f"{self.name}.{method} returned a batch of which counts disagree: {error}"
+                f"{self.name}.{method} returned a batch that is not valid: {error}"
             ) from error
 
     def busy(self) -> float:
@@ -738,6 +746,7 @@ def _report(error: BaseException, station: Station, control: Control, outcome: O
     """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
     if control.closing:
         return
+    error = _distinct(error, station)
     try:
         outcome.fail(error, f"Raised in module {station.name}, thread {threading.current_thread().name!r}.")
     finally:
@@ -837,3 +846,15 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+def _distinct(error: BaseException, station: Station) -> BaseException:
+    """The error, or another where it is one that callers do not take for a failure."""
+    if not isinstance(error, (EndOfData, EmptyEpochError, WaitTimeout, StopIteration)):
+        return error
+    other = ContractError(
+        f"{station.name} raised {type(error).__name__} ({error}), as a pipeline or an iterator within it does at its "
+        "end; expected another error: callers would take it for one of the outer pipeline, and go on"
+    )
+    other.__cause__ = error
+    return other

@@ -293,6 +293,12 @@ def test_samples_by_number():
                 SampleIndexError, match=f"no sample {number}; expected a number from -2 to 1, of 2"
             ):
                 call(number)
+    # A byte cannot hold how many samples there are.
+    many = Batch({"boxes": np.ones((300, 4), np.float32)}, offsets=range(301), ragged=["boxes"])
+    assert many.boxes_of(np.uint8(255)).shape == many.boxes_of(np.int8(-1)).shape == (1, 4)
+    for wrong in (1.0, "1", None):
+        with pytest.raises(TypeError, match="interpreted as an integer"):
+            batch.boxes_of(wrong)
     with pytest.raises(IndexError, match="no sample 0; the batch has none"):
         Batch({"boxes": BOXES[:0]}, offsets=[0], ragged=["boxes"]).boxes_of(0)
     assert issubclass(SampleIndexError, HighwayError)

@@ -368,9 +368,7 @@ def test_a_module_that_makes_the_counts_of_a_batch_disagree():
         batch.fields["labels"] = np.zeros(3)
         return batch
 
-    disagreement = (
-        "returned a batch of which counts disagree: .*'labels' has 3 rows, and field 'numbers' has 4"
-    )
+    disagreement = "returned a batch that is not valid: .*'labels' has 3 rows, and field 'numbers' has 4"
 
     class Cuts(Numbers):
         def load(self, task):
@@ -382,6 +380,18 @@ def test_a_module_that_makes_the_counts_of_a_batch_disagree():
     more = Call(lambda batch: batch.replace(labels=np.zeros(3)))
     message = "'labels' has 3 rows, and field 'numbers' has 4"
     with Pipeline([SizedNumbers(2), more]) as pipeline, pytest.raises(ArgumentError, match=message):
+        list(pipeline)
+
+
+@pytest.mark.parametrize("value", [[1, 2, 3, 4], None, np.float64(1)], ids=repr)
+@pytest.mark.parametrize("name", ["numbers", "more"])
+def test_a_module_that_writes_what_is_no_array(name, value):
+    def spoil(batch):
+        batch.fields[name] = value
+        return batch
+
+    message = f"^Call.process returned a batch that is not valid: .*{name!r} must be a numpy array, but is"
+    with Pipeline([Numbers(3), Call(spoil)]) as pipeline, pytest.raises(ContractError, match=message):
         list(pipeline)
 
 

@@ -1,5 +1,7 @@
 """What belongs to the images and has no name of its own goes with them as it is told, or is refused."""
 
+import math
+
 import numpy as np
 import pytest
 from test_annotations_follow import detection, one_each
@@ -184,7 +186,8 @@ def test_what_mixes_refuses_fields_with_something_for_each_pixel(mixing):
     for kinds in (None, {"depth": "mask"}):
         for chain in ([mixing], [OneOf([mixing])], [Normalize(), mixing], [Normalize(layout="NHWC"), mixing]):
             with pytest.raises(
-                ContractError, match=r"the field 'depth', uint8 .* of which there is no mixture"
+                ContractError,
+                match=r"field .*, uint8 .* there is no mixture; .* or Augmentations\(fields=\{\"depth\": None\}\) w",
             ):
                 moved(chain, kinds, depth=field)
     assert np.array_equal(moved([mixing], {"depth": None}, depth=field).depth, field)
@@ -412,6 +415,16 @@ def test_boxes_that_end_before_they_begin_are_named(chain):
         r"box 0 of sample 1, \[30.0, 20.0, 8.0, 9.0\], ends before it begins, as 1 of 4 do; .* look like x, y"
     )
     with pytest.raises(ContractError, match=message):
+        Augmentations(chain).process(batch)
+
+
+@pytest.mark.parametrize("chain", [[FlipX()], [RandomCrop(20)], [Rotate(9)], [ColorJitter(0.1)]], ids=repr)
+@pytest.mark.parametrize("place", range(4))
+def test_boxes_that_are_no_numbers_are_named(chain, place):
+    """No box is larger than one of nan: it would be left out as one that is not shown."""
+    batch = detection([[(0, 0, 9, 9)], [(3, 3, 8, 8), (1, 2, 8, 9)]], (HEIGHT, WIDTH))
+    batch.boxes[2, place] = math.nan
+    with pytest.raises(ContractError, match=r"box 1 of sample 1, \[.*nan.*\], has what is no number"):
         Augmentations(chain).process(batch)
 
 

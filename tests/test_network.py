@@ -394,6 +394,16 @@ def test_machine_that_cannot_work_is_never_skipped(machines, error):
         pipeline.dequeue(timeout=LIMIT)
 
 
+def test_batches_that_another_machine_skips_are_not_said_to_be_none(machines):
+    sink = machines.data(Numbers(2))
+    pipeline, source = machines.trainer()
+    worker = machines.worker(sink, source, Drop(lambda ticket: True))
+    with pytest.raises(EndOfData, match="no batches came: there are none, or what sends them skipped all"):
+        list(pipeline)
+    worker.wait(LIMIT)
+    assert worker.stats().skipped_batches == 2
+
+
 def times(batch):
     return Batch({"times": np.zeros(4, "datetime64[s]")})
 
@@ -519,7 +529,7 @@ def test_state_of_all_epochs_is_their_end(machines):
     machines.worker(sink, source)
     pipeline.load_state_dict(state)
     for _ in range(2):
-        with pytest.raises(EndOfData, match="there are no batches"):
+        with pytest.raises(EndOfData, match="no batches came: there are none"):
             list(pipeline)
 
 

@@ -36,6 +36,7 @@ def home(tmp_path, monkeypatch):
     class_folders(folder / "photos", classes=2, each=2, size=(12, 12))
     class_folders(folder / "masks", classes=2, each=2, size=(12, 12))
     voc_folder(folder / "voc", {"a": annotation(thing())})
+    (folder / "mine.txt").write_text("a\n")
     np.save(folder / "rows.npy", np.zeros((3, 4, 4, 3), np.uint8))
     photograph(20, 20, seed=1).save(folder / "one.jpg")
     monkeypatch.setenv("HOME", str(folder))
@@ -63,6 +64,7 @@ TAKERS = {
     "ImageFileReader, Path": lambda home: ImageFileReader(Path("~") / "photos", 1, 8),
     "ImageFileReader, masks_dir": lambda home: ImageFileReader("~/photos", 1, 8, masks_dir="~/masks"),
     "VOCReader": lambda home: VOCReader("~/voc", 1, 8),
+    "VOCReader, split": lambda home: VOCReader(home / "voc", 1, 8, split="~/mine.txt"),
     "ListReader": lambda home: list_reader(["~/one.jpg", b"~/one.jpg", Path("~/one.jpg")]),
     "ListReader, masks": lambda home: ListReader([home / "one.jpg"], None, 1, 8, masks=["~/mask.png"]),
     "ArrayReader": lambda home: ArrayReader("~/rows.npy", None, 1),

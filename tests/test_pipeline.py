@@ -542,11 +542,28 @@ def test_timeout_is_a_number():
     with Pipeline([Numbers(1)]) as pipeline:
         with pytest.raises(ArgumentError, match=r"Pipeline.dequeue: timeout is '5'; expected seconds"):
             pipeline.dequeue(timeout="5")
-        assert pipeline.dequeue(timeout=np.float32(LIMIT)).seq == 0
+        assert pipeline.dequeue(np.True_, np.float32(LIMIT)).seq == 0
+        for wrong in (-1, -0.5, float("nan")):
+            with pytest.raises(
+                ArgumentError, match=rf"^Pipeline.dequeue: timeout is {wrong}; expected seconds"
+            ):
+                pipeline.dequeue(timeout=wrong)
     with Pipeline([Numbers(1), Collect()]) as pipeline:
         with pytest.raises(ArgumentError, match=r"Pipeline.wait: timeout is \[1\]; expected seconds"):
             pipeline.wait([1])
         pipeline.wait(LIMIT)
+
+
+@pytest.mark.parametrize("wrong", ["5", -1, float("nan")])
+def test_drain_with_a_wrong_timeout_changes_nothing(wrong):
+    gate, sink = Gate(), Collect()
+    with Pipeline([Numbers(50), gate, sink]) as pipeline:
+        assert gate.entered.wait(LIMIT)
+        with pytest.raises(ArgumentError, match=r"^Pipeline.drain: timeout is .*; expected seconds"):
+            pipeline.drain(wrong)
+        gate.gate.set()
+        pipeline.wait(LIMIT)
+    assert len(sink.batches) == 50
 
 
 def test_ordered_is_a_flag():
@@ -686,16 +703,51 @@ def test_every_kind_of_exception_is_handed_over(error):
         expect(pipeline, error, "FailingStage")
 
 
-@pytest.mark.parametrize("error", [EndOfData("mine"), StopIteration("mine")])
 @pytest.mark.parametrize(
-    "iterate", [lambda pipeline: list(pipeline), lambda pipeline: list(pipeline.epoch())]
+    "error", [EndOfData("mine"), EmptyEpochError("mine"), WaitTimeout("mine"), StopIteration("mine")]
+)
+@pytest.mark.parametrize(
+    "iterate",
+    [list, lambda pipeline: list(pipeline.epoch()), lambda pipeline: [*iter(pipeline.dequeue, None)]],
 )
 def test_failure_that_looks_like_the_end_does_not_end_iteration_silently(error, iterate):
-    """It is a failure, whatever its class; Python makes a RuntimeError of a StopIteration."""
+    """It is a failure, whatever its class."""
     with Pipeline([SizedNumbers(10), FailingStage("process", error)]) as pipeline:
-        with pytest.raises((EndOfData, RuntimeError)) as caught:
+        with pytest.raises(
+            ContractError, match=rf"^FailingStage raised {type(error).__name__} \(mine\)"
+        ) as caught:
             iterate(pipeline)
-        assert error in (caught.value, caught.value.__cause__)
+        assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("place", ["stage", "source", "sink"])
+def test_a_pipeline_within_a_module_that_ends_first_does_not_end_the_outer_one(place):
+    """Whoever takes batches until EndOfData would lose the rest without a word."""
+    with Pipeline([Numbers(2)]) as inner:
+
+        def both(batch):
+            inner.dequeue(timeout=LIMIT)
+            return batch
+
+        class Inner(Numbers):
+            def load(self, task):
+                return both(super().load(task))
+
+        class Ends(Collect):
+            def consume(self, batch):
+                both(batch)
+
+        modules = {
+            "stage": [Numbers(10), Call(both)],
+            "source": [Inner(10, workers=1)],
+            "sink": [Numbers(10), Ends()],
+        }[place]
+        with Pipeline(modules) as pipeline:
+            take = pipeline.wait if place == "sink" else lambda: drain(pipeline)
+            name = {"stage": "Call", "source": "Inner", "sink": "Ends"}[place]
+            for _ in range(2):
+                with pytest.raises(ContractError, match=f"^{name} raised EndOfData .Pipeline.dequeue"):
+                    take()
 
 
 def test_failure_reaches_every_kind_of_caller():

@@ -124,6 +124,12 @@ class Placed(Stage):
         super().__init__()
 
 
+class Open(Stage):
+    def __init__(self, first, /, last, **more):
+        super().__init__()
+        self.more = more
+
+
 class Raising(Stage):
     def __init__(self, value):
         raise TypeError(f"own: {value}")
@@ -159,6 +165,11 @@ def test_classes_of_users_are_named_too():
             "Placed: 'first' and 'last' are missing; the arguments are (first, /, *more, last)",
         ),
         (lambda: Placed(1, 2, 3), "Placed: 'last' is missing"),
+        (lambda: Placed(first=1, last=2), "Placed: 'first' is given by its name; expected by its place"),
+        (
+            lambda: Open(first=1, last=2),
+            "Open: 'first' is missing; the arguments are (first, /, last, **more)",
+        ),
         (lambda: Mistaken(), "Mistaken: there is no argument 'worker': did you mean 'workers'?"),
     ]:
         with pytest.raises(SignatureError) as caught:
@@ -174,6 +185,9 @@ def test_classes_of_users_work_as_before():
     assert type(caught.value) is TypeError
     with pytest.raises(TypeError, match="abstract"):
         Abstract()
+    assert Open(1, 2, first=3).more == {"first": 3}
+    with pytest.raises(TypeError, match=r"missing 2 required positional arguments: .self. and .most."):
+        Limited.__init__()
     assert inspect.signature(Limited.__init__).parameters["most"].default is inspect.Parameter.empty
 
 

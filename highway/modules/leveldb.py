@@ -96,7 +96,7 @@ class LevelDBSink(Outlet):
             )
         self._source = source
         self._numbers = {}
-        # A pipeline that could not be started has taken the former one.
+        # A pipeline that could not be started has interrupted.
         self._closer = threading.Lock()
         classes = getattr(source, "classes", None)
         self._writer = StoreWriter(

@@ -199,7 +199,7 @@ class VOCFolder:
         kinds = main if self._masks is None else (b"ImageSets/Segmentation", *main)
         places = [self.path(kind, name + b".txt") for kind in (*kinds, b"ImageSets")]
         if name.endswith(b".txt"):
-            places.append(self.path(name))
+            places.append(self.path(os.fsencode(expanded("VOCReader", "split", split))))
         path = next((place for place in places if status_of(place, "VOCReader") is not None), None)
         if path is not None:
             return path

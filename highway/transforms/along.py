@@ -144,8 +144,8 @@ class Along:
             for name in self.tied(batch, _sides(batch["images"])):
                 raise ContractError(
                     f"{transform!r}: the field {name!r}, {_told(batch[name])}, has something for each pixel, of which "
-                    f'there is no mixture; expected images with one label each, or Augmentations(fields={{"{name}": '
-                    "None}}) where it stays"
+                    "there is no mixture; expected images with one label each, or "
+                    f'Augmentations(fields={{"{name}": None}}) where it stays'
                 )
 
     def _moved(
@@ -272,15 +272,18 @@ def _check_boxes(batch: Batch) -> None:
             f"boxes are {_told(boxes)}; expected float32 (total, 4): x0, y0, x1, y1 alone, other numbers in a field of "
             "another name"
         )
-    wrong = (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
+    # Nothing is true of a comparison with nan.
+    wrong = ~(boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
         assert batch.offsets is not None
         sample = int(np.searchsorted(batch.offsets, row, side="right")) - 1
+        box = f"box {row - batch.offsets[sample]} of sample {sample}, {boxes[row].tolist()}"
+        if np.isnan(boxes[row]).any():
+            raise ContractError(f"{box}, has what is no number; expected x0, y0, x1, y1 in pixels")
         raise ContractError(
-            f"box {row - batch.offsets[sample]} of sample {sample}, {boxes[row].tolist()}, ends before it begins, as "
-            f"{int(wrong.sum())} of {len(boxes)} do; expected x0, y0, x1, y1 in pixels; these look like x, y, width, "
-            "height: add the first two to the last two"
+            f"{box}, ends before it begins, as {int(wrong.sum())} of {len(boxes)} do; expected x0, y0, x1, y1 in "
+            "pixels; these look like x, y, width, height: add the first two to the last two"
         )
 
 
