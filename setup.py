@@ -173,7 +173,7 @@ def extensions():
 
 # Cython's own code for memoryviews, once for all extensions: in each of them it is most of what is compiled.
 MEMORYVIEWS = "highway._core.memoryviews"
-USES_LIBJPEG = {"highway._core.jpeg"}
+USES_LIBJPEG = {"highway._core.jpeg.codec"}
 # They count on holding the GIL from one line to the next, and a tracer may give it up at any line.
 NEVER_TRACED = {"highway._core.pool", "highway._core.queue"}
 

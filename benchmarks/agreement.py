@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from highway.engine import Pipeline
 from highway.modules import ImageFileReader
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
 
 SHAPE = (240, 320)

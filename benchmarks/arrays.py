@@ -63,7 +63,7 @@ class Work:
 def draws(images: Any, crop: int) -> tuple[Any, Any]:
     """Corners and flips that Highway draws, which the others get."""
     from highway.batch import Batch
-    from highway.randomness import SampleRandom
+    from highway.sampling.rng import SampleRandom
     from highway.transforms import FlipX, RandomCrop
 
     batch = Batch({"images": images}, seq=0)

@@ -30,7 +30,7 @@ from highway._core import simd
 from highway._core.pool import BufferPool
 from highway.batch import Batch, empty
 from highway.modules import Augmentations
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterFit, FlipX, FlipY, Normalize, Pad, RandomCrop, Stretch
 from highway.transforms.crop import Windows
 

@@ -147,8 +147,8 @@ def with_three_workers(count: int, kill_after: float | None) -> dict[str, Any]:
 
 def header_microseconds() -> float:
     """Packing and unpacking the header of a batch, together, in microseconds."""
-    from highway.transport.messages import Data, Item, Key, Kind
-    from highway.transport.wire import decode, encode
+    from highway.network.protocol.messages import Data, Item, Key, Kind
+    from highway.network.protocol.wire import decode, encode
 
     arrays = (np.zeros((3, 320, 240, 3), np.float32), np.zeros(3, np.int64))
     item = Item(Kind.BATCH, [["images", "labels"], 0, 7, 1, False, False], arrays)

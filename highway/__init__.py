@@ -23,7 +23,7 @@ __version__: str
 def __getattr__(name: str) -> object:
     if name == "__version__":
         # Asked for late: importlib.metadata takes longer to import than the rest of this package.
-        from highway.environment import version
+        from highway.cli.environment import version
 
         return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -429,7 +429,7 @@ class Batch:
         classes : sequence of str, optional
             Names of the labels, as ``reader.classes``.
         **options
-            Those of `highway.sheet.contact_sheet`.
+            Those of `highway.viz.contact_sheet.contact_sheet`.
 
         Returns
         -------
@@ -446,7 +446,7 @@ class Batch:
             The file cannot be written.
         """
         # Late: what draws knows batches, and few programs draw.
-        from highway.sheet import contact_sheet, save_sheet
+        from highway.viz.contact_sheet import contact_sheet, save_sheet
 
         sheet = contact_sheet(self, classes, **options)
         if path is not None:

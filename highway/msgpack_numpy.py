@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import wire
+from highway._core.wire import codec as wire
 from highway.errors import MessageTooLargeError, ProtocolError
 
 if TYPE_CHECKING:

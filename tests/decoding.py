@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from highway._core import jpeg
+from highway._core.jpeg import codec as jpeg
 
 
 def decode_into(decoder, samples, windows, targets, filter_, exact, slots, out, mirrored=None):

@@ -16,7 +16,7 @@ import pytest
 PRELUDE = """
 import errno, gc, json, logging, os, sys, threading, time, warnings
 import numpy as np
-from highway import outages
+from highway.storage import outages
 from highway.engine import Pipeline
 from highway.errors import *
 from highway.modules import *

@@ -27,12 +27,12 @@ from concurrency import LIMIT, eventually
 
 from highway.engine import Pipeline, Stage
 from highway.modules import Augmentations, Noise, ZMQSink, ZMQSource
-from highway.modules.network import exact
+from highway.network import exactly_once as exact
+from highway.network.protocol.link import Timing
+from highway.network.protocol.messages import Cursor, Ready
+from highway.network.protocol.wire import encode
+from highway.network.zmq import sockets
 from highway.transforms import FlipX
-from highway.transport import sockets
-from highway.transport.link import Timing
-from highway.transport.messages import Cursor, Ready
-from highway.transport.wire import encode
 
 # pyzmq keeps a thread and a context of its own from the first large message on; they are none of ours.
 zmq.Frame(bytearray(1 << 20), copy=False)

@@ -1,7 +1,7 @@
 """A simulated network of data machines, workers and a training machine, in which everything breaks.
 
 Time is simulated, so that hours take a moment; whatever happens follows from the seed. The machines are those of
-`highway.transport.roles`; the network between them loses what is under way when it is cut, swallows one direction,
+`highway.network.protocol.roles`; the network between them loses what is under way when it is cut, swallows one direction,
 sends twice and delays.
 """
 
@@ -17,9 +17,9 @@ from types import ModuleType
 
 import numpy as np
 
-from highway.transport.messages import Cursor, Item, Key, Kind
+from highway.network.protocol.messages import Cursor, Item, Key, Kind
 
-MODULES = tuple(f"highway.transport.{name}" for name in ("link", "producer", "consumer", "delivery", "roles"))
+MODULES = tuple(f"highway.network.{name}" for name in ("link", "producer", "consumer", "delivery", "roles"))
 
 
 def roles_with(*changes: tuple[str, str, str]) -> ModuleType:
@@ -264,7 +264,7 @@ class Simulation:
         self.random = random.Random(seed)
         self.now, self.events, self.count = 0.0, [], 0
         draw = self.random
-        self.timing = sys.modules["highway.transport.link"].Timing()
+        self.timing = sys.modules["highway.network.protocol.link"].Timing()
         self.world = draw.choice((1, 1, 2)) if world is None else world
         self.length = draw.choice((0, 1, 7, 40)) or draw.randint(1, 60)
         self.knows_length = draw.random() < 0.8

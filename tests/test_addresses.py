@@ -22,10 +22,10 @@ from highway.errors import (
     PipelineStateError,
     SecurityError,
 )
-from highway.transport import sockets
-from highway.transport.addresses import Address, parse
-from highway.transport.security import Security
-from highway.transport.sockets import bind, close_context, connect, open_context
+from highway.network.zmq import sockets
+from highway.network.zmq.addresses import Address, parse
+from highway.network.zmq.security import Security
+from highway.network.zmq.sockets import bind, close_context, connect, open_context
 
 PLAIN = Security("Test")
 
@@ -556,7 +556,7 @@ def test_context_is_not_closed_under_a_socket():
 FAULTS_OF_FRAMES = """
 import resource
 import numpy as np
-from highway.transport.sockets import close_context, open_context
+from highway.network.zmq.sockets import close_context, open_context
 
 context = open_context()
 def faults():

@@ -15,7 +15,7 @@ from voc_folders import annotation, only_batch, thing, voc_folder
 from highway.engine import Pipeline
 from highway.errors import DecodeError, ReadError
 from highway.modules import VOCReader
-from highway.modules.annotations import LARGEST_FILE, parse_annotation
+from highway.modules.readers.voc.voc_xml import LARGEST_FILE, parse_annotation
 from highway.transforms import Stretch
 
 GOOD = annotation(thing())

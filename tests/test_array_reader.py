@@ -19,7 +19,7 @@ from highway.errors import (
     StateMismatchError,
 )
 from highway.modules import ArrayReader, Augmentations
-from highway.order import Order
+from highway.sampling.sampler import Order
 from highway.transforms import FlipX, FlipY, Normalize
 
 N = 11

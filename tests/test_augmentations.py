@@ -11,7 +11,7 @@ from highway.batch import Batch
 from highway.engine import Pipeline, Source
 from highway.errors import ArgumentError, ContractError, FieldError
 from highway.modules import Augmentations, Noise
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterCrop, FlipX, FlipY, Lambda, Normalize, Pad, RandomCrop, Transform
 
 

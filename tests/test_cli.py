@@ -15,15 +15,15 @@ from pictures import class_folders
 from PIL import Image
 
 import highway
-from highway import cli, environment, terminal
 from highway.batch import Batch
-from highway.cli import main
-from highway.drawing import class_colour
+from highway.cli import commands as cli
+from highway.cli import environment, main, terminal
 from highway.engine import Pipeline, Source, usable_cores
 from highway.errors import ArgumentError, EndOfData
 from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
-from highway.modules.encoded import _size_and_quality
-from highway.modules.images import MAX_PIXELS
+from highway.modules.readers.encoded import _size_and_quality
+from highway.modules.readers.image_reader import MAX_PIXELS
+from highway.viz.drawing import class_colour
 
 COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]
 

@@ -12,7 +12,7 @@ import pytest
 from commands import LIMIT, highway_command, run
 from pictures import class_folders
 
-from highway import serve
+from highway.cli import serve
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, InsecureWarning, WaitTimeout
 from highway.modules import Augmentations, ImageFileReader, ZMQSource

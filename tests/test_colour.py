@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from highway import transforms
-from highway._core import colour, simd
+from highway._core import simd
+from highway._core.pixels import colour
 from highway.batch import Batch
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.colour import Pointwise
 from highway.transforms.colour import run as run_programs
 

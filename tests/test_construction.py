@@ -12,6 +12,7 @@ from pictures import class_folders
 from workbench import Collect, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Module, Pipeline, Sink, Stage
+from highway.engine.workers import Station
 from highway.errors import AddressInUseError, ArgumentError, StorageError
 from highway.modules import (
     ArrayReader,
@@ -23,7 +24,6 @@ from highway.modules import (
     ZMQSink,
     ZMQSource,
 )
-from highway.stations import Station
 from highway.transforms import FlipX, FlipY, Normalize, RandomCrop
 
 

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from highway import cores
-from highway.cores import cpu_quota, usable_cores
+from highway.engine import cores
+from highway.engine.cores import cpu_quota, usable_cores
 
 
 def tree(folder, groups, mounts, files):

@@ -11,7 +11,7 @@ from concurrency import Task
 from decoding import decode_into
 from pictures import jpeg_bytes, photograph
 
-from highway._core import jpeg
+from highway._core.jpeg import codec as jpeg
 from highway.errors import QueueClosed
 
 # Two decoders share a batch of so many: each is to have 16 pictures of it.

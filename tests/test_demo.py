@@ -9,8 +9,7 @@ import pytest
 from pictures import photograph
 from PIL import Image
 
-from highway import demo, environment
-from highway.cli import main
+from highway.cli import demo, environment, main
 from highway.modules import ImageFileReader
 
 

@@ -20,9 +20,11 @@ from voc_folders import annotation, thing, voc_folder
 
 import highway
 from highway import errors
-from highway.cli import _parser
+from highway.cli.commands import _parser
 from highway.engine import Pipeline
 from highway.modules import Noise, ZMQSink, ZMQSource
+from highway.network.protocol import link
+from highway.network.zmq import security
 from highway.transforms import (
     AutoContrast,
     CenterFit,
@@ -49,7 +51,6 @@ from highway.transforms import (
     Zoom,
 )
 from highway.transforms.runs import Steps
-from highway.transport import link, security
 
 # Long, and not about the interpreter.
 pytestmark = pytest.mark.once

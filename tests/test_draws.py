@@ -8,7 +8,7 @@ import pytest
 
 from highway.batch import Batch
 from highway.modules import Augmentations
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import (
     Affine,
     ColorJitter,

@@ -10,15 +10,15 @@ import pytest
 import zmq
 from concurrency import LIMIT, Task
 
-from highway.transport import driver
-from highway.transport.addresses import parse
-from highway.transport.driver import Driver
-from highway.transport.ends import Peer, Place
-from highway.transport.link import BYE, NO_LINK
-from highway.transport.messages import Bye, Cursor, Data, Item, Key, Kind, Ready, State
-from highway.transport.producer import Producer
-from highway.transport.security import Security
-from highway.transport.wire import decode, encode
+from highway.network.protocol.link import BYE, NO_LINK
+from highway.network.protocol.messages import Bye, Cursor, Data, Item, Key, Kind, Ready, State
+from highway.network.protocol.producer import Producer
+from highway.network.protocol.wire import decode, encode
+from highway.network.zmq import socket_thread as driver
+from highway.network.zmq.addresses import parse
+from highway.network.zmq.ends import Peer, Place
+from highway.network.zmq.security import Security
+from highway.network.zmq.socket_thread import Driver
 
 OPEN = Security("Test", None, False)
 IDENTITY = b"caller"

@@ -7,7 +7,7 @@ from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError
 from highway.modules import Augmentations, Noise
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import CutMix, FlipX, Mixup, Normalize, RandomErasing
 
 

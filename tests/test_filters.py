@@ -8,10 +8,11 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from highway import transforms
-from highway._core import colour, philox, simd
+from highway._core import philox, simd
+from highway._core.pixels import colour
 from highway.batch import Batch
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 
 SHAPES = [
     (2, 5, 7, 3),

@@ -9,7 +9,7 @@ from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, ContractError
 from highway.modules import ImageFileReader
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
 from highway.transforms.fit import Placement
 

@@ -16,7 +16,7 @@ from pictures import photograph
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError
 from highway.modules import ImageFileReader, ListReader
-from highway.modules.folders import list_class_folders
+from highway.modules.readers.listing.class_folders import list_class_folders
 
 
 def touch(root, *names):
@@ -330,7 +330,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(open_place):
     script = (
         "import os, sys\n"
         "from highway.errors import DatasetError\n"
-        "from highway.modules.folders import list_class_folders\n"
+        "from highway.modules.readers.listing.class_folders import list_class_folders\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: list_class_folders(sys.argv[1])\n"
         "except DatasetError as error: print('refused', error)\n"

@@ -16,7 +16,7 @@ import rasters
 from PIL import Image, ImageFile, PngImagePlugin
 
 from highway.errors import DecodeError
-from highway.modules.formats import OtherPicture
+from highway.modules.readers.pictures.other_picture import OtherPicture
 
 SMOOTH = np.add.outer(np.arange(24), np.arange(36)).astype(np.uint8)
 

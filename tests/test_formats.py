@@ -11,7 +11,7 @@ from pictures import opened, photograph
 from PIL import Image, PngImagePlugin
 
 from highway.errors import DecodeError, MissingPackageError
-from highway.modules.formats import OtherPicture
+from highway.modules.readers.pictures.other_picture import OtherPicture
 
 
 def saved(picture, format_, **options):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from test_annotations_follow import one_each
 
-from highway._core import warp
+from highway._core.pixels import warp
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.modules import Augmentations
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import (
     Affine,
     CenterCrop,

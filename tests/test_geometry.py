@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highway._core import geometry
+from highway._core.pixels import geometry
 
 pytestmark = pytest.mark.usefixtures("simd_variant")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import highway
-from highway._core import colour, geometry, philox, resample, simd, values, warp
+from highway._core import philox, simd
+from highway._core.pixels import colour, geometry, resample, values, warp
 
 PAGE = mmap.PAGESIZE
 ROOM = 4 * PAGE

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pictures import jpeg_bytes, jpeg_kinds, opened, photograph, segment, with_size
 from PIL import Image
 
-from highway._core import jpeg, resample
+from highway._core.jpeg import codec as jpeg
+from highway._core.pixels import resample
 
 KINDS = jpeg_kinds()
 BILINEAR = resample.FILTERS.index("bilinear")

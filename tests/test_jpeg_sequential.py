@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pictures import jpeg_bytes, photograph, segment
 from PIL import Image
 
-from highway._core import jpeg, resample, simd
+from highway._core import simd
+from highway._core.jpeg import codec as jpeg
+from highway._core.pixels import resample
 
 NEAREST = resample.FILTERS.index("nearest")
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "grey")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from highway.errors import StateMismatchError, SupersededError
-from highway.transport.consumer import Consumer
-from highway.transport.delivery import Delivery, Feed
-from highway.transport.link import Timing, delivered, merged
-from highway.transport.messages import (
+from highway.network.protocol.consumer import Consumer
+from highway.network.protocol.delivery import Delivery, Feed
+from highway.network.protocol.link import Timing, delivered, merged
+from highway.network.protocol.messages import (
     Bye,
     Cursor,
     Data,
@@ -20,9 +20,9 @@ from highway.transport.messages import (
     Refusal,
     State,
 )
-from highway.transport.producer import Producer
-from highway.transport.roles import DataMachine, Trainer, Worker
-from highway.transport.wire import encode
+from highway.network.protocol.producer import Producer
+from highway.network.protocol.roles import DataMachine, Trainer, Worker
+from highway.network.protocol.wire import encode
 
 BATCH = Item(Kind.BATCH, [], (np.zeros(10, np.uint8),))
 
@@ -372,7 +372,7 @@ def test_nonsense_numbers_are_dropped():
 
 
 def test_number_of_peers_is_limited(monkeypatch):
-    monkeypatch.setattr("highway.transport.link.MAX_PEERS", 3)
+    monkeypatch.setattr("highway.network.protocol.link.MAX_PEERS", 3)
     consumer, producer = consumer_with(), Producer(Counting())
     for number in range(10):
         consumer.receive(number, Ping(b"", b"", 0, 1, []), 0.0)

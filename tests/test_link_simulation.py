@@ -6,8 +6,8 @@ import re
 import pytest
 from simulation import Failed, Simulation, roles_with
 
-from highway.transport.messages import Cursor, Data, Item, Key, Kind, Progress, Ready
-from highway.transport.roles import Trainer, Worker
+from highway.network.protocol.messages import Cursor, Data, Item, Key, Kind, Progress, Ready
+from highway.network.protocol.roles import Trainer, Worker
 
 # Long, and not about the interpreter.
 pytestmark = pytest.mark.once

@@ -7,9 +7,9 @@ from pictures import class_folders
 from workbench import Call
 
 from highway.engine import Pipeline, Stage
+from highway.engine.stats import MachineStats, ModuleStats, PipelineStats
 from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
-from highway.modules.network.reports import machines_of
-from highway.stats import MachineStats, ModuleStats, PipelineStats
+from highway.network.reports import machines_of
 
 REPORT = {
     "name": "host:1", "role": "worker", "batches": 7, "rate": 2.5, "wire": 3e6, "cpu": 0.5, "queue": 3, "room": 18,

@@ -22,7 +22,8 @@ from voc_folders import annotation, only_batch, thing, voc_folder
 
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, DatasetError, DecodeError, ReadError
-from highway.modules import Augmentations, ImageFileReader, ListReader, VOCReader, masks
+from highway.modules import Augmentations, ImageFileReader, ListReader, VOCReader
+from highway.modules.readers import masks
 from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
 
 # A class of nearly black and one of nearly white: the picture says what the mask must be.

@@ -11,7 +11,7 @@ from PIL import Image
 from highway.engine import Pipeline
 from highway.errors import EmptyDatasetError, MissingPackageError
 from highway.modules import ImageFileReader, ListReader
-from highway.modules.missing_parts import missing_part
+from highway.modules.readers.pictures.missing_parts import missing_part
 
 
 def encoded(format, mode="RGB", **options):

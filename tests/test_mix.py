@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from highway._core import mix
+from highway._core.pixels import mix
 from highway.batch import Batch
 from highway.modules import Augmentations
 from highway.transforms import CutMix, Mixup, RandomErasing

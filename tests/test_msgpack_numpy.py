@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highway.errors import ContractError, MessageTooLargeError, ProtocolError
-from highway.transport.wire import decode_msgpack_numpy, encode_msgpack_numpy
+from highway.network.protocol.wire import decode_msgpack_numpy, encode_msgpack_numpy
 
 DTYPES = [
     "bool",

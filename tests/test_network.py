@@ -51,11 +51,11 @@ from highway.errors import (
     WaitTimeout,
 )
 from highway.modules import Augmentations, ImageFileReader, ZMQSink, ZMQSource
-from highway.modules.network import exact
+from highway.network import exactly_once as exact
+from highway.network.protocol.messages import Kind
+from highway.network.protocol.roles import Worker
+from highway.network.zmq import socket_thread as driver
 from highway.transforms import FlipX
-from highway.transport import driver
-from highway.transport.messages import Kind
-from highway.transport.roles import Worker
 
 # Long, and not about the interpreter.
 pytestmark = pytest.mark.once

@@ -29,10 +29,11 @@ from machines import (
 
 from highway.errors import PeerLostError, ProtocolError, SecurityError
 from highway.modules import ZMQSink, ZMQSource
-from highway.modules.network import exact
-from highway.transport import driver, sockets
-from highway.transport.messages import Bye, Cursor, Data, Item, Key, Kind, Ping, Ready, Refusal, State
-from highway.transport.wire import encode
+from highway.network import exactly_once as exact
+from highway.network.protocol.messages import Bye, Cursor, Data, Item, Key, Kind, Ping, Ready, Refusal, State
+from highway.network.protocol.wire import encode
+from highway.network.zmq import socket_thread as driver
+from highway.network.zmq import sockets
 
 # Long, and not about the interpreter.
 pytestmark = pytest.mark.once
@@ -302,7 +303,7 @@ def test_batch_that_is_none_is_a_protocol_error(machines):
         dealer.linger = 0
         dealer.rcvtimeo = dealer.sndtimeo = LIMIT * 1000
         dealer.connect(source.address)
-        from highway.transport.wire import decode
+        from highway.network.protocol.wire import decode
 
         while session is None:
             dealer.send_multipart(list(encode(Ping(NO_ID, NO_ID, 0, 1, []))))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.modules import Augmentations
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterCrop, FlipX, FlipY, Lambda, Normalize, Pad, RandomCrop, Transform
 from highway.transforms.crop import _Window
 from highway.transforms.flip import _Flip

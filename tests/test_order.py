@@ -13,7 +13,7 @@ from pictures import class_folders
 
 from highway.errors import ArgumentError
 from highway.modules import ImageFileReader, Noise
-from highway.order import Order
+from highway.sampling.sampler import Order
 
 
 def samples(order, epoch=0):
@@ -142,7 +142,7 @@ def test_a_place_costs_nothing_that_grows_with_the_data():
 
 def test_another_process_gives_the_same():
     code = (
-        "from highway.order import Order; o = Order(1000, 64, seed=3, shard=(1, 3));"
+        "from highway.sampling.sampler import Order; o = Order(1000, 64, seed=3, shard=(1, 3));"
         "print([o.indices(5, s).tolist() for s in range(len(o))])"
     )
     answers = {

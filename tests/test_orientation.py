@@ -33,10 +33,10 @@ from stated_orientations import (
 )
 from voc_folders import annotation, only_batch, thing, voc_folder
 
-from highway._core import jpeg
+from highway._core.jpeg import codec as jpeg
 from highway.errors import DecodeError
 from highway.modules import ListReader, VOCReader
-from highway.modules.formats import OtherPicture
+from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.transforms import Stretch
 
 # PIL warns of entries with several values, and of data that is cut.

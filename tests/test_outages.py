@@ -16,9 +16,9 @@ from pictures import class_folders
 from PIL import Image
 from voc_folders import annotation, thing, voc_folder
 
-from highway import outages
-from highway._core import jpeg
+from highway._core.jpeg import codec as jpeg
 from highway.errors import DecodeError, PipelineStateError, StorageError
+from highway.storage import outages
 
 PASSING = [
     *("ESTALE", "EIO", "ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ECONNRESET"),
@@ -332,7 +332,7 @@ def test_others_are_not_tried_after_the_first(faults):
     answer = faults.run(
         "open",
         """
-        from highway._core import jpeg
+        from highway._core.jpeg import codec as jpeg
         paths = [os.fsencode(f"{sys.argv[1]}/class0/{number}.jpg") for number in range(40)]
         decoder = jpeg.BatchDecoder()
         heads = decoder.read(paths)

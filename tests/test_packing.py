@@ -34,6 +34,7 @@ from voc_folders import annotation, thing, voc_folder
 
 import highway
 from highway.batch import Batch
+from highway.cli.export import export
 from highway.engine import Pipeline, Source
 from highway.errors import (
     ArgumentError,
@@ -44,7 +45,6 @@ from highway.errors import (
     StateMismatchError,
     StoreError,
 )
-from highway.exporting import export
 from highway.modules import (
     Augmentations,
     Encoded,
@@ -288,7 +288,7 @@ def test_jpegs_look_as_their_files(tmp_path, photos):
 ENCODE = """
 import resource
 import numpy as np
-from highway._core import jpeg
+from highway._core.jpeg import codec as jpeg
 
 picture = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
 jpeg.encode(picture[:8, :8], 100)

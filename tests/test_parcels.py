@@ -5,8 +5,8 @@ import pytest
 
 from highway.batch import Batch
 from highway.errors import ProtocolError
-from highway.modules.network.parcels import item_of, to_batch
-from highway.transport.messages import Item, Kind
+from highway.network.batch_codec import item_of, to_batch
+from highway.network.protocol.messages import Item, Kind
 
 
 def plain(batch):

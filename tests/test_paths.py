@@ -22,9 +22,9 @@ from highway.modules import (
     ZMQSink,
     ZMQSource,
 )
-from highway.sheet import save_contact_sheet
-from highway.transport import security
-from highway.transport.addresses import parse
+from highway.network.zmq import security
+from highway.network.zmq.addresses import parse
+from highway.viz.contact_sheet import save_contact_sheet
 
 
 @pytest.fixture
@@ -98,11 +98,11 @@ def test_tilde_is_the_home(home, taker):
 
 def test_stores(home):
     pytest.importorskip("plyvel")
-    from highway.exporting import export
+    from highway.cli.export import export
+    from highway.cli.pack import pack
+    from highway.cli.terminal import progress
     from highway.modules import LevelDBImageReader, LevelDBSink, LevelDBSource
-    from highway.packing import pack
     from highway.store import checks
-    from highway.terminal import progress
 
     with Pipeline([ImageFileReader("~/photos", 2, 8, epochs=1), LevelDBSink("~/raw.ldb")]) as pipeline:
         pipeline.wait(60)

@@ -17,9 +17,9 @@ import pytest
 from concurrency import LIMIT, Task, eventually, pretend_cores, within
 from workbench import Call, Collect, Drop, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
-from highway import stations
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores
+from highway.engine import workers as stations
 from highway.errors import (
     ArgumentError,
     ContractError,
@@ -1309,7 +1309,7 @@ def test_figures_that_are_looked_at():
 
 @pytest.mark.usefixtures("eight_cores")
 def test_every_kind_of_module_looks_at_the_figures_when_it_is_time(monkeypatch):
-    monkeypatch.setattr("highway.stations.LOOK_INTERVAL", -math.inf)
+    monkeypatch.setattr("highway.engine.workers.LOOK_INTERVAL", -math.inf)
     gate, who = Gate(), set()
     modules = [Numbers(20, workers=1), Pass(), gate, Collect()]
     with Pipeline(modules) as pipeline:

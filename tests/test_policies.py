@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from test_annotations_follow import burnt, one_each
 
-from highway._core import colour
+from highway._core.pixels import colour
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError
 from highway.modules import Augmentations, Noise
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import RandAugment, TrivialAugmentWide
 
 # Of torchvision.transforms.v2: name, least and greatest magnitude of 31 bins for images of 331 x 331, and sign.

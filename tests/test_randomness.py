@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from highway._core import philox
 from highway.errors import ArgumentError
-from highway.randomness import ORDER_POSITION, REPLACEMENT_POSITION, SampleRandom
+from highway.sampling.rng import ORDER_POSITION, REPLACEMENT_POSITION, SampleRandom
 
 MANY = 40_000
 

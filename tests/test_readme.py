@@ -9,7 +9,7 @@ from documents import ROOT, Document
 from pictures import class_folders
 from voc_folders import annotation, thing, voc_folder
 
-from highway.cli import _parser
+from highway.cli.commands import _parser
 from highway.engine import Pipeline
 from highway.modules import Augmentations, VOCReader
 from highway.transforms import ColorJitter, FlipX, Letterbox, Normalize, RandomResizedCrop

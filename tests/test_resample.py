@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pictures import photograph
 from PIL import Image
 
-from highway._core import resample, simd
+from highway._core import simd
+from highway._core.pixels import resample
 
 PIL_FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -28,9 +28,9 @@ from highway.errors import (
     InsecureWarning,
     SecurityError,
 )
-from highway.transport import security, sockets
-from highway.transport.addresses import parse
-from highway.transport.security import (
+from highway.network.zmq import security, sockets
+from highway.network.zmq.addresses import parse
+from highway.network.zmq.security import (
     Authenticator,
     Keys,
     Security,
@@ -40,7 +40,7 @@ from highway.transport.security import (
     quoted,
     read_secret_file,
 )
-from highway.transport.sockets import bind, close_context, connect, open_context
+from highway.network.zmq.sockets import bind, close_context, connect, open_context
 
 # Text that no other message has, so that a leak of it is found.
 SECRET = hashlib.blake2b(b"secret of the tests", digest_size=32).digest()

@@ -14,7 +14,7 @@ from workbench import Numbers
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, StateMismatchError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, ListReader, Noise, VOCReader, ZMQSink
-from highway.order import Order
+from highway.sampling.sampler import Order
 from highway.transforms import FlipX
 
 

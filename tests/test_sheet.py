@@ -7,11 +7,11 @@ import pytest
 from PIL import Image, ImageFont
 
 from highway.batch import Batch
-from highway.drawing import class_colour, overlay_mask, voc_palette
 from highway.errors import ArgumentError, MissingPackageError
 from highway.modules import PadBoxes
-from highway.sheet import contact_sheet, save_contact_sheet
 from highway.transforms import Normalize
+from highway.viz.contact_sheet import contact_sheet, save_contact_sheet
+from highway.viz.drawing import class_colour, overlay_mask, voc_palette
 
 
 def plain(colours, height=100, width=120, **more):

@@ -6,7 +6,7 @@ import time
 import pytest
 from concurrency import LIMIT
 
-from highway.transport.driver import Signal
+from highway.network.zmq.socket_thread import Signal
 
 
 @pytest.fixture

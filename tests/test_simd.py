@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import highway
-from highway._core import simd, values
+from highway._core import simd
+from highway._core.pixels import values
 from highway.errors import ArgumentError, HighwayError, SettingError
 
 
@@ -95,7 +96,7 @@ def refused(*words):
 
 
 @pytest.mark.parametrize(
-    "what", ["highway", "highway.errors", "highway._core.geometry", "highway.transforms"]
+    "what", ["highway", "highway.errors", "highway._core.pixels.geometry", "highway.transforms"]
 )
 def test_the_environment_is_checked_at_import(what):
     *_, last = refused("-c", f"import {what}")

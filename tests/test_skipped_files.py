@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from highway.modules.leftovers import is_leftover
-from highway.modules.skipped_files import SkippedFiles
+from highway.modules.readers.listing.leftovers import is_leftover
+from highway.modules.readers.listing.skipped_files import SkippedFiles
 
 pytestmark = pytest.mark.python
 
@@ -91,7 +91,8 @@ def test_a_look_at_the_first_bytes_tells_pictures_under_other_names(tmp_path):
 def test_few_files_are_looked_at_of_many(tmp_path, monkeypatch):
     looked = []
     monkeypatch.setattr(
-        "highway.modules.skipped_files.first_bytes", lambda path, count: looked.append(path) or JPEG
+        "highway.modules.readers.listing.skipped_files.first_bytes",
+        lambda path, count: looked.append(path) or JPEG,
     )
     skipped = SkippedFiles()
     for number in range(5000):

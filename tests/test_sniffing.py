@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from highway.modules.files import first_bytes
-from highway.modules.sniffing import FIRST_BYTES, READ, sniff
+from highway.modules.readers.listing.sniffing import FIRST_BYTES, READ, sniff
+from highway.storage.files import first_bytes
 
 pytestmark = pytest.mark.python
 

@@ -21,7 +21,7 @@ from workbench import Call, Collect, Numbers, Pass, rest_of
 from highway.engine import Pipeline, Source
 from highway.errors import DecodeError, EndOfData, PipelineStateError, StateMismatchError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, ListReader, Noise, VOCReader
-from highway.order import Order, Place
+from highway.sampling.sampler import Order, Place
 from highway.transforms import FlipX, RandomCrop
 
 SIZE = 11

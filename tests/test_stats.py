@@ -12,11 +12,11 @@ from concurrency import LIMIT, eventually, pretend_cores
 from pictures import class_folders
 from workbench import Call, Collect, Drop, Gate, Numbers, Pass, numbers_of
 
-from highway import stats, tuning
-from highway.engine import Pipeline
+from highway.engine import Pipeline, stats
+from highway.engine import autotune as tuning
+from highway.engine.stats import ModuleStats, PipelineStats
 from highway.errors import CorruptStoreError
 from highway.modules import ImageFileReader, LevelDBSink, LevelDBSource, Noise
-from highway.stats import ModuleStats, PipelineStats
 
 
 def module(

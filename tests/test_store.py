@@ -19,7 +19,9 @@ from pictures import class_folders
 from voc_folders import annotation, thing, voc_folder
 
 import highway
-from highway._core import checksum, simd, wire
+from highway._core import simd
+from highway._core.records import checksum
+from highway._core.wire import codec as wire
 from highway.batch import Batch
 from highway.cli import main
 from highway.engine import Pipeline, Source, Stage
@@ -35,7 +37,7 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules import Augmentations, ImageFileReader, LevelDBSink, LevelDBSource, Noise, VOCReader
-from highway.order import Order
+from highway.sampling.sampler import Order
 from highway.store.marks import Mark
 from highway.store.writing import StoreWriter
 from highway.transforms import FlipX, Normalize

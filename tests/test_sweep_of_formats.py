@@ -12,8 +12,8 @@ from pictures import photograph
 from PIL import Image, ImageOps
 
 from highway.errors import DecodeError
-from highway.modules.formats import OtherPicture
-from highway.modules.masks import Masks
+from highway.modules.readers.masks import Masks
+from highway.modules.readers.pictures.other_picture import OtherPicture
 
 SIDES = st.integers(1, 9)
 SEEDS = st.integers(0, 2**32 - 1)

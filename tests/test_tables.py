@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from highway._core import checksum, geometry, spans, values
-from highway._core.spans import Spans
-from highway._core.tables import Tables
+from highway._core.pixels import geometry, values
+from highway._core.records import checksum, spans
+from highway._core.records.spans import Spans
+from highway._core.records.tables import Tables
 from highway.batch import Batch
 from highway.store.records import Schema
 
@@ -184,7 +185,7 @@ def test_records_are_what_was_written(simd_variant):
 
 
 def with_checksum(record):
-    from highway._core.checksum import crc32c
+    from highway._core.records.checksum import crc32c
 
     return record[:4] + crc32c(record[8:], 0).to_bytes(4, "little") + record[8:]
 

@@ -7,7 +7,7 @@ import pytest
 
 from highway.batch import Batch
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import (
     CenterCrop,
     CenterFit,

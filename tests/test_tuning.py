@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from highway.tuning import ModuleReading, Reading, Tuner
+from highway.engine.autotune import ModuleReading, Reading, Tuner
 
 SEEDS = pytest.mark.parametrize("seed", range(5))
 STEP = 0.1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highway._core import geometry, values
+from highway._core.pixels import geometry, values
 
 pytestmark = pytest.mark.usefixtures("simd_variant")
 

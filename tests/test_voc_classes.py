@@ -8,7 +8,7 @@ from voc_folders import annotation, only_batch, thing, voc_folder
 
 from highway.errors import ArgumentError, DecodeError
 from highway.modules import VOCReader
-from highway.modules.voc import VOC_CLASSES
+from highway.modules.readers.voc.reader import VOC_CLASSES
 
 BAD_BOX = annotation(thing("zebra", (30, 21, 11, 50)))
 

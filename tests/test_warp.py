@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from highway._core import simd, warp
+from highway._core import simd
+from highway._core.pixels import warp
 
 pytestmark = pytest.mark.usefixtures("simd_variant")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from highway import Batch
-from highway._core import warp
+from highway._core.pixels import warp
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import Affine, Perspective, Rotate, Shift, Transpose, Warp, Zoom
 from highway.transforms.geometry import inverse, product
 from highway.transforms.warps import Course

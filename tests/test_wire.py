@@ -13,9 +13,9 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highway._core import wire as kernel
+from highway._core.wire import codec as kernel
 from highway.errors import ArgumentError, ContractError, MessageTooLargeError, ProtocolError
-from highway.transport.messages import (
+from highway.network.protocol.messages import (
     Bye,
     Cursor,
     Data,
@@ -28,7 +28,7 @@ from highway.transport.messages import (
     Refusal,
     State,
 )
-from highway.transport.wire import MAX_FRAMES, MAX_LIST, check, decode, encode
+from highway.network.protocol.wire import MAX_FRAMES, MAX_LIST, check, decode, encode
 
 # Milliseconds that a socket waits before the test fails.
 PATIENCE = 60_000

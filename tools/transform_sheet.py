@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 import highway.transforms
 from highway.batch import Batch
-from highway.drawing import write
 from highway.modules import Augmentations
+from highway.viz.drawing import write
 
 ROOT = Path(__file__).resolve().parents[1]
 

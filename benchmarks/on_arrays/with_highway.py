@@ -11,7 +11,7 @@ from on_arrays import jobs
 from on_arrays.jobs import Drawn, Own, Sizes
 
 from highway import transforms
-from highway._core import colour
+from highway._core.pixels import colour
 from highway._core.pool import BufferPool
 from highway.batch import Batch
 from highway.modules import Augmentations
@@ -199,7 +199,7 @@ def _mixed(columns: list[NDArray[Any]], sizes: Sizes) -> Mixed:
 
 
 def _erased(columns: list[NDArray[Any]], sizes: Sizes) -> Any:
-    from highway.randomness import SampleRandom
+    from highway.sampling.rng import SampleRandom
     from highway.transforms.erase import Erased
 
     boxes = np.stack(columns, axis=1)

@@ -152,8 +152,8 @@ def guard(socket: Any, options: argparse.Namespace, server: bool) -> None:
 def bare(options: argparse.Namespace) -> None:
     import zmq
 
-    from highway.transport.messages import Data, Item, Key, Kind
-    from highway.transport.wire import encode
+    from highway.network.protocol.messages import Data, Item, Key, Kind
+    from highway.network.protocol.wire import encode
 
     context = zmq.Context()
 

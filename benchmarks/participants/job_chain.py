@@ -71,7 +71,7 @@ def main() -> None:
                 [
                     sys.executable,
                     "-c",
-                    "import highway.modules.network, highway.modules, resource as r;"
+                    "import highway.network, highway.modules, resource as r;"
                     "u = r.getrusage(r.RUSAGE_SELF); print(u.ru_utime + u.ru_stime)",
                 ],
                 capture_output=True,

@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from highway.modules.arrays import ArrayReader
-from highway.modules.augmentations import Augmentations
-from highway.modules.boxes import PadBoxes
-from highway.modules.encoded import Encoded
-from highway.modules.image_files import ImageFileReader
-from highway.modules.lists import ListReader
-from highway.modules.noise import Noise
-from highway.modules.saver import ImageSaver
-from highway.modules.voc import VOCReader
+from highway.modules.readers.arrays import ArrayReader
+from highway.modules.readers.encoded import Encoded
+from highway.modules.readers.image_files import ImageFileReader
+from highway.modules.readers.lists import ListReader
+from highway.modules.readers.synthetic import Noise
+from highway.modules.readers.voc.reader import VOCReader
+from highway.modules.sinks.image_saver import ImageSaver
+from highway.modules.stages.augmentations import Augmentations
+from highway.modules.stages.pad_boxes import PadBoxes
 
 if TYPE_CHECKING:
-    from highway.modules.leveldb import LevelDBSink, LevelDBSource
-    from highway.modules.leveldb_images import LevelDBImageReader
-    from highway.modules.network import ZMQSink, ZMQSource
+    from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
+    from highway.modules.readers.leveldb_images import LevelDBImageReader
+    from highway.network import ZMQSink, ZMQSource
 
 __all__ = [
     "ArrayReader",
@@ -38,15 +38,15 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in ("ZMQSink", "ZMQSource"):
         # Asked for late: importing zmq takes as long as all the rest.
-        from highway.modules import network
+        from highway import network
 
         return getattr(network, name)
     if name in ("LevelDBSink", "LevelDBSource"):
-        from highway.modules import leveldb
+        from highway.modules.readers import leveldb
 
         return getattr(leveldb, name)
     if name == "LevelDBImageReader":
-        from highway.modules.leveldb_images import LevelDBImageReader
+        from highway.modules.readers.leveldb_images import LevelDBImageReader
 
         return LevelDBImageReader
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from highway._core.spans import Spans
+from highway._core.records.spans import Spans
 from highway.arguments import expanded
 from highway.errors import CorruptStoreError, StoreError
 from highway.printing import printable
@@ -99,7 +99,7 @@ def verify(
     bad : callable
         Called with the numbers of the first and the last of neighbouring damaged records, and what is wrong with them.
     progress : callable
-        As `highway.terminal.progress`.
+        As `highway.cli.terminal.progress`.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progres
     path, target : path
         The damaged store, and the new one, where there must be nothing yet.
     progress : callable
-        As `highway.terminal.progress`.
+        As `highway.cli.terminal.progress`.
 
     Raises
     ------

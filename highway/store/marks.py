@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.checksum import crc32c
+from highway._core.records.checksum import crc32c
 from highway.errors import CorruptStoreError, StoreError
 from highway.store.records import Schema, key_of
 

@@ -25,8 +25,8 @@ from highway.errors import (
     StoreError,
     StoreLockedError,
 )
-from highway.locks import flock
-from highway.outages import may_pass
+from highway.storage.locks import flock
+from highway.storage.outages import may_pass
 
 __all__ = [
     "LOCK_NAME",

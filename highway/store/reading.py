@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.spans import Spans
-from highway._core.tables import Tables
+from highway._core.records.spans import Spans
+from highway._core.records.tables import Tables
 from highway.arguments import expanded
 from highway.errors import CorruptStoreError, IncompleteStoreError, StorageError, StoreError
-from highway.outages import Outages, may_pass
+from highway.storage.outages import Outages, may_pass
 from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (

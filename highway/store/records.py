@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import spans as spans_
-from highway._core import wire
-from highway._core.checksum import crc32c
-from highway._core.spans import Spans, check_records, place
+from highway._core.records import spans as spans_
+from highway._core.records.checksum import crc32c
+from highway._core.records.spans import Spans, check_records, place
+from highway._core.wire import codec as wire
 from highway.batch import Batch, empty, is_field_name
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import colour
+from highway._core.pixels import colour
 from highway.arguments import number, span, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.transform import Transform, pixels, way_to_pixels
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Program = tuple[NDArray[np.int32], NDArray[np.float32]]
-"""Operations (N, K) of `highway._core.colour` and their arguments (N, K, 2), for each sample by itself."""
+"""Operations (N, K) of `highway._core.pixels.colour` and their arguments (N, K, 2), for each sample by itself."""
 
 Range = tuple[float, float]
 
@@ -62,7 +62,7 @@ class Pointwise(Transform, abc.ABC):
         Returns
         -------
         operations : int32 (count, K)
-            Codes of `highway._core.colour`; NONE for nothing.
+            Codes of `highway._core.pixels.colour`; NONE for nothing.
         arguments : float32 (count, K, 2)
         """
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from highway.arguments import number, numbers, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.along import Along
 from highway.transforms.mix import Mixing
 from highway.transforms.runs import Several, Steps

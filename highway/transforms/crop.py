@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from highway.arguments import number, numbers, whole
 from highway.arguments import size as checked_size
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.transform import Transform, pixels
 from highway.transforms.view import Moving, View
 

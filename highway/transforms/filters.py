@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import colour
+from highway._core.pixels import colour
 from highway.arguments import flag, number, size, span
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.colour import Range, check_bytes, check_channels, chosen, delivered, drawn, room
 from highway.transforms.transform import Transform, pixels
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import resample
+from highway._core.pixels import resample
 from highway.arguments import number, positive_range, whole
 from highway.arguments import size as checked_size
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry
 from highway.transforms.transform import Transform
 

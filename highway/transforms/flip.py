@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import geometry
+from highway._core.pixels import geometry
 from highway.arguments import number
 from highway.batch import empty
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.transform import pixels
 from highway.transforms.view import Moving, View
 

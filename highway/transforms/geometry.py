@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import warp
+from highway._core.pixels import warp
 from highway.batch import empty
 
 __all__ = ["Geometry", "as_bytes", "inside", "inverse", "product"]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import mix
+from highway._core.pixels import mix
 from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.transform import Transform, is_planar, pixels
 
 __all__ = ["CutMix", "Mixing", "Mixup"]

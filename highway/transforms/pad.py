@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.crop import Fill, Margins, Windows, _Window
 
 __all__ = ["Pad"]

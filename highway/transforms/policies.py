@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import colour as kernels
+from highway._core.pixels import colour as kernels
 from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import colour
 from highway.transforms.crop import Fill, filling, plain_fill
 from highway.transforms.geometry import Geometry, product

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from highway.batch import Batch
 from highway.errors import ArgumentError, ContractError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms import colour
 from highway.transforms.along import Along
 from highway.transforms.crop import filling

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from highway.batch import Batch
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.signatures import explain_init
 from highway.transforms.geometry import Geometry
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from highway._core import values
+from highway._core.pixels import values
 from highway.arguments import numbers
 from highway.batch import empty
 from highway.errors import ArgumentError

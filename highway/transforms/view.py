@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import geometry
+from highway._core.pixels import geometry
 from highway.batch import Batch, empty
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry, as_bytes
 from highway.transforms.transform import Transform, keeps, pixels
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core import geometry as kernels
-from highway._core import warp
+from highway._core.pixels import geometry as kernels
+from highway._core.pixels import warp
 from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.crop import Fill, filling, plain_fill
 from highway.transforms.geometry import Geometry, inside, inverse, product
 from highway.transforms.transform import Transform, pixels

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from highway.batch import Batch
 from highway.errors import ArgumentError, ContractError, MissingPackageError
-from highway.randomness import SampleRandom
+from highway.sampling.rng import SampleRandom
 from highway.transforms.along import Along, check_kinds
 from highway.transforms.runs import Several
 

@@ -1,0 +1,1 @@
+"""JPEG: headers, decoding of batches, encoding."""

@@ -1,0 +1,719 @@
+"""Files to pixels: reads the files of a batch and decodes windows of its JPEGs into images; without the GIL."""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+import numpy as np
+
+from highway._core cimport simd
+from highway._core.pixels.windows cimport hw_numbers
+
+from highway.errors import QueueClosed
+
+
+cdef extern from "buffer.h" nogil:
+    ctypedef struct hw_buffer:
+        uint8_t *bytes
+
+    void hw_buffer_free(hw_buffer *buffer)
+
+cdef extern from "resampler.h" nogil:
+    enum: HW_FILTERS
+
+cdef extern from "files.h" nogil:
+    enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_STORAGE, HW_UNTRIED, HW_BAD_FILE, HW_NO_MEMORY
+    enum: HW_MESSAGE_SIZE
+
+    int hw_file_failure(int number)
+    int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message)
+
+cdef extern from "orientation.h" nogil:
+    ctypedef struct hw_part:
+        const uint8_t *bytes
+        size_t size
+
+    ctypedef struct hw_metadata:
+        hw_part exif[1]
+        int exif_parts
+        hw_part xmp
+
+    int hw_orientation(const hw_metadata *metadata)
+
+cdef extern from "jpeg_header.h" nogil:
+    ctypedef struct hw_picture:
+        int height
+        int width
+        int orientation
+
+cdef extern from "jpeg_decoder.h" nogil:
+    ctypedef struct hw_jpeg:
+        pass
+
+    ctypedef struct hw_image:
+        void *data
+        int height, width, channels
+        const hw_numbers *numbers
+
+    ctypedef struct hw_target:
+        double x0, y0, x1, y1
+        int left, top, height, width, mirror_x, mirror_y, channels, filter, exact, simd
+
+    hw_jpeg *hw_jpeg_new()
+    void hw_jpeg_free(hw_jpeg *decoder)
+    int64_t hw_jpeg_by_library(const hw_jpeg *decoder)
+    int hw_jpeg_library_version()
+
+cdef extern from "jpeg_encoder.h" nogil:
+    int hw_jpeg_encode(
+        const uint8_t *pixels, Py_ssize_t stride, int height, int width, int channels, int quality, uint8_t **file,
+        size_t *size, char *message
+    )
+
+cdef extern from "crew.h" nogil:
+    enum: HW_AHEAD
+
+    ctypedef struct hw_sample:
+        const char *path
+        const uint8_t *bytes
+        size_t size
+        int status
+        hw_picture picture
+        hw_target target
+        Py_ssize_t slot
+        char message[HW_MESSAGE_SIZE]
+
+    ctypedef struct hw_job:
+        hw_sample *samples
+        int64_t turn
+        const int64_t *chosen
+        int count
+        size_t bytes
+        hw_image images
+        size_t image_bytes
+        size_t max_bytes
+        int64_t max_pixels
+        int oriented
+        hw_buffer ahead[HW_AHEAD]
+
+    ctypedef struct hw_crew:
+        pass
+
+    ctypedef struct hw_worker:
+        hw_jpeg *jpeg
+        hw_buffer file
+
+    hw_crew *hw_crew_new()
+    void hw_crew_free(hw_crew *crew)
+    void hw_crew_hire(hw_crew *crew, int change)
+    void hw_crew_close(hw_crew *crew)
+    int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
+    int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker)
+    int hw_crew_ahead(hw_crew *crew, hw_job *job, hw_worker *worker)
+    int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker)
+    void hw_crew_leave(hw_crew *crew, hw_job *job)
+
+
+cdef enum:
+    LONGEST_SIDE = 1 << 16  # of an image
+    LONGEST_JPEG = 65500  # as libjpeg has it
+    UNUSED = -1  # slot of a sample that nobody wants
+
+cdef uint8_t NOTHING = 0
+
+OK = HW_OK
+NOT_JPEG = HW_NOT_JPEG
+NO_FILE = HW_NO_FILE
+NO_HANDLE = HW_NO_HANDLE
+STORAGE = HW_STORAGE
+UNTRIED = HW_UNTRIED
+BAD_FILE = HW_BAD_FILE
+NO_MEMORY = HW_NO_MEMORY
+
+
+def library_version():
+    """Version of libjpeg-turbo that the core was compiled with, as text: ``"2.1.5"``."""
+    cdef int version = hw_jpeg_library_version()
+    return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
+
+
+def orientation(bytes exif, bytes xmp):
+    """EXIF orientation, 1 to 8, that the metadata of a picture states; 1 where it states none. Without the GIL.
+
+    Parameters
+    ----------
+    exif : bytes or None
+        A TIFF file, as the EXIF data of any format is, with or without ``Exif\\0\\0`` before it.
+    xmp : bytes or None
+        Counts where `exif` has no such entry.
+    """
+    cdef hw_metadata metadata
+    cdef int found
+    metadata.exif_parts = 0
+    metadata.xmp = hw_part(NULL, 0)
+    if exif is not None:
+        metadata.exif_parts = 1
+        metadata.exif[0] = hw_part(<const uint8_t *> PyBytes_AsString(exif), len(exif))
+    if xmp is not None:
+        metadata.xmp = hw_part(<const uint8_t *> PyBytes_AsString(xmp), len(xmp))
+    with nogil:
+        found = hw_orientation(&metadata)
+    return found
+
+
+def failure(int number):
+    """What an error of the system says of the file that was to be read, by its `errno`.
+
+    Returns
+    -------
+    int
+        `STORAGE`: what the file lies on does not answer as it should, and may do so again. `NO_HANDLE`: the machine has
+        no file handles or memory left. `NO_FILE`: the file cannot be read, however often it is tried.
+    """
+    return hw_file_failure(number)
+
+
+def encode(const uint8_t[:, :, :] pixels not None, int quality):
+    """A JPEG file of a picture; without the GIL.
+
+    Parameters
+    ----------
+    pixels : uint8 (H, W, C), rows packed
+        C is 3 (RGB; the file has colours of half the height and width) or 1 (grey). Sides are 1 to 65500.
+    quality : int
+        1 to 100, as libjpeg scales its tables.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ValueError
+        The picture or the quality is none of these.
+    MemoryError
+    """
+    cdef Py_ssize_t height = pixels.shape[0], width = pixels.shape[1], channels = pixels.shape[2]
+    cdef uint8_t *file = NULL
+    cdef size_t size = 0
+    cdef int status
+    cdef char message[HW_MESSAGE_SIZE]
+    if not (1 <= height <= LONGEST_JPEG and 1 <= width <= LONGEST_JPEG and (channels == 1 or channels == 3)):
+        raise ValueError(f"jpeg.encode: a picture of {height} x {width} x {channels}; expected 1 to {LONGEST_JPEG} "
+                         "pixels on a side, and 1 or 3 channels")
+    if (channels > 1 and pixels.strides[2] != 1) or (width > 1 and pixels.strides[1] != channels):
+        raise ValueError(
+            f"jpeg.encode: strides {pixels.strides[1]} and {pixels.strides[2]} in a row of {channels} channels; "
+            "expected packed rows, copy the array first"
+        )
+    if not 1 <= quality <= 100:
+        raise ValueError(f"jpeg.encode: quality is {quality}; expected 1 to 100")
+    with nogil:
+        status = hw_jpeg_encode(
+            &pixels[0, 0, 0], pixels.strides[0], <int> height, <int> width, <int> channels, quality, &file, &size,
+            message,
+        )
+    if status == HW_NO_MEMORY:
+        raise MemoryError("jpeg.encode: no memory for the file")
+    if status != HW_OK:
+        raise ValueError(f"jpeg.encode: a picture {message.decode('utf-8', 'replace')}")
+    try:
+        return PyBytes_FromStringAndSize(<const char *> file, <Py_ssize_t> size)
+    finally:
+        free(file)
+
+
+cdef class Images:
+    """Where decoded pictures go: the images of a batch, as bytes or as numbers that are made of them.
+
+    Parameters
+    ----------
+    images : ndarray
+        C-contiguous. uint8 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, (N, C,
+        H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (grey).
+    scale, bias : float32 (C,), optional
+        A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
+    planar : bool
+
+    Raises
+    ------
+    ValueError
+        The array is none of these.
+    """
+
+    cdef Py_buffer view
+    cdef hw_numbers numbers
+    cdef hw_image first
+    cdef Py_ssize_t count
+    cdef const float[::1] scale
+    cdef const float[::1] bias
+
+    def __cinit__(self, images not None, const float[::1] scale=None, const float[::1] bias=None, bint planar=False):
+        cdef int c, h, w
+        PyObject_GetBuffer(images, &self.view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
+        format = (<bytes> self.view.format).decode() if self.view.format is not NULL else "B"
+        if self.view.ndim != 4 or format not in (("f", "H") if scale is not None else ("B",)):
+            raise ValueError(
+                f"Images: {self.view.ndim} dimensions of type {format!r}; expected 4 of "
+                + ("float32 or uint16" if scale is not None else "uint8")
+            )
+        if planar and scale is None:
+            raise ValueError("Images: bytes are not planar; give scale and bias")
+        if max(self.view.shape[1], self.view.shape[2], self.view.shape[3]) > LONGEST_SIDE:
+            raise ValueError(f"Images: a side of more than {LONGEST_SIDE}")
+        c, h, w = (1, 2, 3) if planar else (3, 1, 2)
+        self.count = self.view.shape[0]
+        self.first.data = self.view.buf
+        self.first.height = <int> self.view.shape[h]
+        self.first.width = <int> self.view.shape[w]
+        self.first.channels = <int> self.view.shape[c]
+        if self.first.channels != 1 and self.first.channels != 3:
+            raise ValueError(f"Images: {self.first.channels} channels; expected 1 (grey) or 3 (RGB)")
+        if scale is not None:
+            if bias is None or scale.shape[0] != self.first.channels or bias.shape[0] != self.first.channels:
+                raise ValueError(f"Images: scale and bias need a number for each of {self.first.channels} channels")
+            self.scale, self.bias = scale, bias
+            self.numbers.scale = &scale[0]
+            self.numbers.bias = &bias[0]
+            self.numbers.half = format == "H"
+            self.numbers.planar = planar
+            self.first.numbers = &self.numbers
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef class Crew:
+    """The decoders of one reader, which work on the same batches together; see `BatchDecoder`."""
+
+    cdef hw_crew *crew
+
+    def __cinit__(self):
+        self.crew = hw_crew_new()
+        if self.crew is NULL:
+            raise MemoryError("Crew: no memory for a lock")
+
+    def __dealloc__(self):
+        hw_crew_free(self.crew)
+
+    def close(self):
+        """Wake all decoders that wait for their turn; `BatchDecoder.begin` raises QueueClosed from then on."""
+        hw_crew_close(self.crew)
+
+
+# Cleared by the garbage collector, it could not leave its crew any more.
+@cython.no_gc_clear
+cdef class BatchDecoder:
+    """Reads the files of one batch after the other and decodes those that are JPEGs.
+
+    One belongs to one thread. Decoders of one crew decode their batches together, in the order of their turns: each
+    helps with the batches that are due before its own. For every batch `read`, then `begin`, then `finish`; a batch
+    that was read holds up those behind it until it is finished or left.
+
+    Parameters
+    ----------
+    crew : Crew, optional
+    max_bytes : int
+        Largest file in bytes.
+    max_pixels : int
+        Largest picture, checked after the header and before any memory is taken for it.
+    """
+
+    cdef Crew crew
+    cdef hw_worker worker
+    cdef hw_job job
+    cdef Py_ssize_t count
+    cdef Py_ssize_t capacity
+    cdef list files  # paths, or contents: the samples point to them
+    cdef readonly bint sound  # every file of the last read is a JPEG
+    cdef const int64_t[::1] chosen
+
+    def __cinit__(self, Crew crew=None, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
+        self.crew = Crew() if crew is None else crew
+        self.job.max_bytes = max_bytes
+        self.job.max_pixels = max_pixels
+        self.worker.jpeg = hw_jpeg_new()
+        if self.worker.jpeg is NULL:
+            raise MemoryError("BatchDecoder: libjpeg could not be set up")
+        hw_crew_hire(self.crew.crew, 1)
+
+    def __dealloc__(self):
+        self._free()
+
+    cdef void _free(self) noexcept:
+        cdef int i
+        if self.worker.jpeg is NULL:
+            return
+        hw_crew_leave(self.crew.crew, &self.job)
+        hw_crew_hire(self.crew.crew, -1)
+        hw_jpeg_free(self.worker.jpeg)
+        self.worker.jpeg = NULL
+        hw_buffer_free(&self.worker.file)
+        for i in range(HW_AHEAD):
+            hw_buffer_free(&self.job.ahead[i])
+        PyMem_RawFree(self.job.samples)
+        self.job.samples = NULL
+        self.count = self.capacity = 0
+
+    def close(self):
+        """Free everything; a second call does nothing. Every other method raises ValueError from then on."""
+        self._free()
+
+    cdef int _check(self, Py_ssize_t i=0, bint indexed=False) except -1:
+        if self.worker.jpeg is NULL:
+            raise ValueError("BatchDecoder: it was closed")
+        if indexed and not 0 <= i < self.count:
+            raise IndexError(f"BatchDecoder: sample {i} of {self.count}")
+        return 0
+
+    cdef int _refuse_closed(self) except -1:
+        self.leave()
+        raise QueueClosed("BatchDecoder: its crew was closed")
+
+    @property
+    def by_library(self):
+        """How many pictures were left to libjpeg: those at a reduced scale, and all but sound sequential ones."""
+        self._check()
+        return hw_jpeg_by_library(self.worker.jpeg)
+
+    def read(self, list paths not None, bint oriented=True, int64_t turn=0):
+        """Read the headers of files, and tell the system that the files will be read.
+
+        Parameters
+        ----------
+        paths : list of bytes
+        oriented : bool
+            Whether the orientation that a picture states counts.
+        turn : int
+            The batch is due before those of the crew with higher numbers.
+
+        Returns
+        -------
+        int64 (N, 3)
+            Status, height and width. Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see
+            `contents`; otherwise see `message`. Sizes are 0 where they are not known. `STORAGE`: it may be read later.
+            The files after that are not tried: their status is `UNTRIED`.
+
+        Raises
+        ------
+        QueueClosed
+            The crew was closed.
+        """
+        cdef Py_ssize_t i
+        self._make_room(len(paths))
+        self.files = list(paths)
+        for i in range(len(paths)):
+            self.job.samples[i].path = PyBytes_AsString(self.files[i])
+        return self._read_heads(len(paths), oriented, turn)
+
+    def read_contents(self, list contents not None, bint oriented=True, int64_t turn=0):
+        """Read the headers of files that are in memory; what `read` does for those on a disk.
+
+        Parameters
+        ----------
+        contents : list of bytes, read-only memoryview of uint8, or None
+            None stands for a file that is not wanted: its status is `NO_FILE`.
+        oriented, turn
+            As `read` says.
+
+        Returns
+        -------
+        int64 (N, 3)
+            As `read` says.
+
+        Raises
+        ------
+        QueueClosed
+            The crew was closed.
+        """
+        cdef Py_ssize_t i
+        cdef hw_sample *sample
+        cdef const uint8_t[::1] view
+        self._make_room(len(contents))
+        self.files = list(contents)
+        for i in range(len(contents)):
+            sample = &self.job.samples[i]
+            sample.path = NULL
+            sample.bytes = NULL
+            sample.size = 0
+            if self.files[i] is not None:
+                view = self.files[i]
+                sample.size = view.shape[0]
+                # Empty ones have no first byte.
+                sample.bytes = &view[0] if sample.size else <const uint8_t *> &NOTHING
+        return self._read_heads(len(contents), oriented, turn)
+
+    cdef int _make_room(self, Py_ssize_t n) except -1:
+        cdef hw_sample *grown
+        self._check()
+        self.leave()
+        self.count = 0
+        if n > self.capacity:
+            grown = <hw_sample *> PyMem_RawRealloc(self.job.samples, n * sizeof(hw_sample))
+            if grown is NULL:
+                raise MemoryError(f"BatchDecoder: no memory for {n} samples")
+            self.job.samples = grown
+            self.capacity = n
+        return 0
+
+    cdef _read_heads(self, Py_ssize_t n, bint oriented, int64_t turn):
+        cdef Py_ssize_t i
+        cdef int closed
+        self.job.oriented = oriented
+        self.job.turn = turn
+        self.job.count = 0
+        with nogil:
+            closed = hw_crew_join(self.crew.crew, &self.job, &self.worker, <int> n)
+        if closed:
+            self._refuse_closed()
+        self.count = n
+        found = np.zeros((n, 3), np.int64)
+        cdef int64_t[:, ::1] heads = found
+        self.sound = True
+        for i in range(n):
+            heads[i, 0] = self.job.samples[i].status
+            if heads[i, 0] != HW_OK:
+                self.sound = False
+            else:
+                heads[i, 1] = self.job.samples[i].picture.height
+                heads[i, 2] = self.job.samples[i].picture.width
+        return found
+
+    def contents(self, Py_ssize_t i):
+        """The bytes of file `i` of the last `read`; None where they cannot be had, see `status` and `message`."""
+        self._check(i, True)
+        cdef hw_sample *sample = &self.job.samples[i]
+        cdef size_t size
+        cdef int status
+        if sample.path is NULL:
+            return None if self.files[i] is None else bytes(self.files[i])
+        with nogil:
+            status = hw_file_read(sample.path, self.job.max_bytes, &self.worker.file, &size, sample.message)
+        if status != HW_OK:
+            sample.status = status
+            return None
+        return PyBytes_FromStringAndSize(<const char *> self.worker.file.bytes, <Py_ssize_t> size)
+
+    def orientations(self):
+        """EXIF orientation, 1 to 8, that turns each picture of the last `read` upright: int64 (N,).
+
+        1 where it does not count, or the file is no JPEG.
+        """
+        self._check()
+        cdef Py_ssize_t i
+        found = np.ones(self.count, np.int64)
+        cdef int64_t[::1] orientations = found
+        for i in range(self.count):
+            if self.job.samples[i].status == HW_OK:
+                orientations[i] = self.job.samples[i].picture.orientation
+        return found
+
+    def status(self, Py_ssize_t i):
+        """What came of file `i` so far."""
+        self._check(i, True)
+        return self.job.samples[i].status
+
+    def message(self, Py_ssize_t i):
+        """What is wrong with file `i`: what was found and what was expected."""
+        self._check(i, True)
+        return self.job.samples[i].message.decode("utf-8", "replace")
+
+    def begin(
+        self,
+        const int64_t[::1] samples not None,
+        const double[:, ::1] windows not None,
+        const int32_t[:, ::1] targets not None,
+        mirrored not None,
+        int filter,
+        bint exact,
+        tuple size not None,
+        size_t nbytes=0,
+    ):
+        """Say what is wanted of the JPEGs of the last `read`, and wait for the batch's turn; help meanwhile.
+
+        Parameters
+        ----------
+        samples : int64 (K,)
+            Which files; their status is `OK`.
+        windows : float64 (K, 4)
+            x0, y0, x1, y1 in pixels of the upright picture, within it; need not be whole numbers.
+        targets : int32 (K, 4)
+            x0, y0, x1, y1 in pixels of the image. What is outside of them is left as it is.
+        mirrored : bool (K, 2)
+            Whether the image, its target with it, is mirrored left to right, and top to bottom.
+        filter : int
+            Index into `resample.FILTERS`.
+        exact : bool
+            Never decode at a reduced scale.
+        size : (int, int, int)
+            Height, width and channels of the images: 3 (RGB) or 1 (grey).
+        nbytes : int
+            Bytes of the whole batch: fewer large ones than small ones are made at once.
+
+        Returns
+        -------
+        bool
+            Whether all targets cover their images.
+
+        Raises
+        ------
+        ValueError
+            Where shapes disagree or a rectangle is empty or outside of its picture.
+        QueueClosed
+            The crew was closed.
+        """
+        self._check()
+        cdef Py_ssize_t n = samples.shape[0], i
+        cdef int height, width, channels, closed
+        cdef bint covered = True
+        cdef hw_sample *sample
+        cdef const uint8_t[:, :] mirrors = mirrored.view(np.uint8)
+        self.job.count = 0
+        height, width, channels = size
+        if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
+            raise ValueError(f"BatchDecoder: images of {height} x {width}; expected 1 to {LONGEST_SIDE}")
+        if windows.shape[0] != n or targets.shape[0] != n or mirrors.shape[0] != n:
+            raise ValueError(
+                f"BatchDecoder: {n} samples, {windows.shape[0]} windows, {targets.shape[0]} targets and "
+                f"{mirrors.shape[0]} pairs of mirrors; these must be equal"
+            )
+        if windows.shape[1] != 4 or targets.shape[1] != 4 or mirrors.shape[1] != 2:
+            raise ValueError(
+                f"BatchDecoder: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers, not 4, or "
+                f"{mirrors.shape[1]} mirrors, not 2"
+            )
+        if channels != 1 and channels != 3:
+            raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (grey) or 3 (RGB)")
+        if not 0 <= filter < HW_FILTERS:
+            raise ValueError(f"BatchDecoder: filter {filter}; expected 0..{HW_FILTERS - 1}")
+        for i in range(self.count):
+            self.job.samples[i].slot = UNUSED
+        for i in range(n):
+            if not 0 <= samples[i] < self.count or self.job.samples[samples[i]].status != HW_OK:
+                raise ValueError(f"BatchDecoder: sample {samples[i]} is not a JPEG that was read")
+            if self.job.samples[samples[i]].slot != UNUSED:
+                raise ValueError(f"BatchDecoder: sample {samples[i]} comes twice")
+            sample = &self.job.samples[samples[i]]
+            if not (  # written so that a NaN fails
+                windows[i, 0] >= 0 and windows[i, 1] >= 0
+                and windows[i, 2] <= sample.picture.width and windows[i, 3] <= sample.picture.height
+                and windows[i, 2] > windows[i, 0] and windows[i, 3] > windows[i, 1]
+                and targets[i, 0] >= 0 and targets[i, 1] >= 0
+                and targets[i, 2] <= width and targets[i, 3] <= height
+                and targets[i, 2] > targets[i, 0] and targets[i, 3] > targets[i, 1]
+            ):
+                raise ValueError(
+                    f"BatchDecoder: window {[windows[i, k] for k in range(4)]} of a picture of "
+                    f"{sample.picture.height} x {sample.picture.width} or target "
+                    f"{[targets[i, k] for k in range(4)]} in {height} x {width} is empty or not inside "
+                    "(x0, y0, x1, y1)"
+                )
+            sample.target = hw_target(
+                windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3],
+                width - targets[i, 2] if mirrors[i, 0] else targets[i, 0],
+                height - targets[i, 3] if mirrors[i, 1] else targets[i, 1],
+                targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrors[i, 0], mirrors[i, 1],
+                channels, filter, exact, simd.level,
+            )
+            sample.slot = 0
+            covered &= sample.target.height == height and sample.target.width == width
+        memset(&self.job.images, 0, sizeof(hw_image))
+        self.job.images.height = height
+        self.job.images.width = width
+        self.job.images.channels = channels
+        self.chosen = np.array(samples)  # nobody else's, since pointers follow from it
+        self.job.chosen = &self.chosen[0] if n else NULL
+        self.job.count = <int> n
+        self.job.bytes = nbytes
+        if n == 0:
+            hw_crew_leave(self.crew.crew, &self.job)
+            return True
+        with nogil:
+            closed = hw_crew_begin(self.crew.crew, &self.job, &self.worker)
+        if closed:
+            self._refuse_closed()
+        return covered
+
+    def ahead(self):
+        """Decode one more picture between `begin` and `finish`, while there are no images to decode into.
+
+        Returns
+        -------
+        bool
+            False where nothing was decoded: there is no place for more, or others make batches of their own meanwhile.
+        """
+        self._check()
+        cdef int refused
+        if self.job.count == 0:
+            return False
+        with nogil:
+            refused = hw_crew_ahead(self.crew.crew, &self.job, &self.worker)
+        return not refused
+
+    def finish(self, const int64_t[::1] slots not None, Images images not None):
+        """Decode what `begin` was told, together with the rest of the crew.
+
+        Parameters
+        ----------
+        slots : int64 (K,)
+            Which images the samples become.
+        images : Images
+
+        Returns
+        -------
+        list of int
+            Status of each sample; where it is not `OK`, see `message`, and the target's pixels mean nothing.
+
+        Raises
+        ------
+        ValueError
+            Where shapes disagree.
+        QueueClosed
+            The crew was closed before all was decoded.
+
+        Whether it raises or not, the batch has left the crew then.
+        """
+        self._check()
+        cdef Py_ssize_t n = self.job.count, i
+        cdef int closed
+        cdef hw_image *wanted = &self.job.images
+        try:
+            if slots.shape[0] != n:
+                raise ValueError(f"BatchDecoder: {slots.shape[0]} slots for {n} samples")
+            if (images.first.height, images.first.width, images.first.channels) != (
+                wanted.height, wanted.width, wanted.channels
+            ):
+                raise ValueError(
+                    f"BatchDecoder: images of {images.first.height} x {images.first.width} x "
+                    f"{images.first.channels}; expected {wanted.height} x {wanted.width} x {wanted.channels}, as begun"
+                )
+            for i in range(n):
+                if not 0 <= slots[i] < images.count:
+                    raise ValueError(f"BatchDecoder: slot {slots[i]} of {images.count}")
+                self.job.samples[self.chosen[i]].slot = slots[i]
+            self.job.images = images.first
+            self.job.image_bytes = images.view.len // images.count if images.count else 0
+            if n:
+                with nogil:
+                    closed = hw_crew_finish(self.crew.crew, &self.job, &self.worker)
+                if closed:
+                    self._refuse_closed()
+        finally:
+            self.leave()
+        return [self.job.samples[self.chosen[i]].status for i in range(n)]
+
+    def leave(self):
+        """Give up a batch that was read and not finished, so that nobody waits for it."""
+        self._check()
+        self.job.count = 0
+        hw_crew_leave(self.crew.crew, &self.job)

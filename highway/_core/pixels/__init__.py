@@ -1,0 +1,1 @@
+"""Kernels over pixels: geometry, color, filters, resampling, warps."""

@@ -1,0 +1,332 @@
+"""From bytes to real numbers: normalize uint8 images to float32 or float16, in either layout, in one pass.
+
+Defined to the bit: value = float32(float32(x) * scale) + bias in float32, each operation rounded to
+nearest, ties to even, never fused (the build forbids contraction); float16 is that value rounded once more.
+"""
+
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uintptr_t
+
+from highway._core cimport simd
+from highway._core.pixels.windows cimport (
+    check_places,
+    check_sizes,
+    hw_numbers,
+    hw_numbers_are_there,
+    hw_pixels,
+    hw_to_numbers,
+    hw_window,
+    hw_window_normalize,
+    hw_window_work,
+    numbers_of,
+    window_at,
+)
+
+
+# float16 comes as its bits.
+ctypedef fused real:
+    float
+    uint16_t
+
+
+cdef int check(
+    str what,
+    const uint8_t[:, :, :, :] images,
+    const float[::1] scale,
+    const float[::1] bias,
+    Py_ssize_t count,
+    Py_ssize_t height,
+    Py_ssize_t width,
+    Py_ssize_t channels,
+) except -1:
+    """ValueError unless rows are packed and everything has the given size."""
+    if (
+        images.shape[0] != count or images.shape[1] != height or images.shape[2] != width
+        or images.shape[3] != channels
+    ):
+        raise ValueError(
+            f"values.{what}: images are ({images.shape[0]}, {images.shape[1]}, {images.shape[2]}, "
+            f"{images.shape[3]}), out has {count} of {height} rows, {width} columns and {channels} channels"
+        )
+    return check_values(what, images, scale, bias)
+
+
+cdef int check_values(
+    str what, const uint8_t[:, :, :, :] images, const float[::1] scale, const float[::1] bias
+) except -1:
+    """ValueError unless rows are packed and there is a scale and a bias for each channel."""
+    cdef Py_ssize_t channels = images.shape[3], width = images.shape[2]
+    if scale.shape[0] != channels or bias.shape[0] != channels:
+        raise ValueError(
+            f"values.{what}: scale of {scale.shape[0]} and bias of {bias.shape[0]} for {channels} channels; "
+            "expected one for each"
+        )
+    if images.shape[0] and images.shape[1] and (
+        (channels > 1 and images.strides[3] != 1) or (width > 1 and images.strides[2] != channels)
+    ):
+        raise ValueError(
+            f"values.{what}: strides {images.strides[2]} and {images.strides[3]} in a row of {channels} "
+            "channels; expected packed rows, copy the array first"
+        )
+    return 0
+
+
+cdef int check_apart(
+    str what,
+    const uint8_t[:, :, :, :] images,
+    const float[::1] scale,
+    const float[::1] bias,
+    uintptr_t out,
+    size_t nbytes,
+) except -1:
+    """ValueError where out, of `nbytes`, lies where what is read does; out is not empty."""
+    cdef Py_ssize_t samples = (images.shape[0] - 1) * images.strides[0]
+    cdef Py_ssize_t rows = (images.shape[1] - 1) * images.strides[1]
+    cdef size_t factors = <size_t>scale.shape[0] * sizeof(float)
+    cdef uintptr_t start, first, last
+    if images.shape[0] and images.shape[1] and images.shape[2]:
+        start = <uintptr_t>&images[0, 0, 0, 0]
+        first = start + <uintptr_t>(min(samples, 0) + min(rows, 0))
+        last = start + <uintptr_t>(max(samples, 0) + max(rows, 0) + images.shape[2] * images.shape[3] - 1)
+        if overlap(first, last - first + 1, out, nbytes):
+            raise ValueError(f"values.{what}: images and out share memory; expected another array")
+    if overlap(<uintptr_t>&scale[0], factors, out, nbytes) or overlap(<uintptr_t>&bias[0], factors, out, nbytes):
+        raise ValueError(f"values.{what}: scale or bias shares memory with out; expected another array")
+    return 0
+
+
+cdef bint overlap(uintptr_t left, size_t left_bytes, uintptr_t right, size_t right_bytes) noexcept nogil:
+    return left < right + right_bytes and right < left + left_bytes
+
+
+def normalize(
+    const uint8_t[:, :, :, :] images not None,
+    const float[::1] scale not None,
+    const float[::1] bias not None,
+    real[:, :, :, ::1] out not None,
+):
+    """out[n, y, x, c] = images[n, y, x, c] * scale[c] + bias[c].
+
+    Parameters
+    ----------
+    images : uint8 (N, H, W, C), rows packed
+    scale, bias : float32 (C,)
+    out : float32, or the bits of float16 as uint16 (N, H, W, C), C order
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, rows are not packed, or out shares memory with what is read.
+    """
+    cdef int variant = simd.level
+    cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
+    cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
+    cdef hw_numbers numbers
+    check("normalize", images, scale, bias, out.shape[0], out.shape[1], out.shape[2], out.shape[3])
+    if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
+        return
+    check_apart(
+        "normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
+    )
+    numbers = numbers_of(scale, bias, real is uint16_t, False, <size_t>(out.shape[0] * out.strides[0]))
+    # Images without gaps between their rows are one long row.
+    if rows == 1 or images.strides[1] == pixels * channels:
+        pixels *= rows
+        rows = 1
+    with nogil:
+        for sample in range(images.shape[0]):
+            for row in range(rows):
+                hw_to_numbers(
+                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
+                    row * pixels, plane,
+                )
+        hw_numbers_are_there(&numbers)
+
+
+def normalize_planar(
+    const uint8_t[:, :, :, :] images not None,
+    const float[::1] scale not None,
+    const float[::1] bias not None,
+    real[:, :, :, ::1] out not None,
+):
+    """out[n, c, y, x] = images[n, y, x, c] * scale[c] + bias[c].
+
+    Parameters
+    ----------
+    images : uint8 (N, H, W, C), rows packed
+    scale, bias : float32 (C,)
+    out : float32, or the bits of float16 as uint16 (N, C, H, W), C order
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, rows are not packed, or out shares memory with what is read.
+    """
+    cdef int variant = simd.level
+    cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
+    cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
+    cdef hw_numbers numbers
+    check("normalize_planar", images, scale, bias, out.shape[0], out.shape[2], out.shape[3], out.shape[1])
+    if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
+        return
+    check_apart(
+        "normalize_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
+    )
+    numbers = numbers_of(scale, bias, real is uint16_t, True, <size_t>(out.shape[0] * out.strides[0]))
+    # Images without gaps between their rows are one long row.
+    if rows == 1 or images.strides[1] == pixels * channels:
+        pixels *= rows
+        rows = 1
+    with nogil:
+        for sample in range(images.shape[0]):
+            for row in range(rows):
+                hw_to_numbers(
+                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
+                    row * pixels, plane,
+                )
+        hw_numbers_are_there(&numbers)
+
+
+def normalize_windows(
+    const uint8_t[:, :, :, :] images not None,
+    const int64_t[:, ::1] places not None,
+    const uint8_t[::1] fill not None,
+    const float[::1] scale not None,
+    const float[::1] bias not None,
+    real[:, :, :, ::1] out not None,
+):
+    """What `normalize` makes of the windows that `geometry.windows` copies, in one pass.
+
+    Parameters
+    ----------
+    images : uint8 (N, H, W, C), rows packed
+    places : int64 (N, 4)
+        As for `geometry.windows`: top, left, mirrored left to right, mirrored top to bottom.
+    fill : uint8 (C,)
+        A pixel.
+    scale, bias : float32 (C,)
+    out : float32, or the bits of float16 as uint16 (N, h, w, C), C order
+        h and w are the size of the windows.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with what is read.
+    MemoryError
+        None for a row of a window.
+    """
+    cdef hw_numbers numbers
+    if out.shape[0] != images.shape[0] or out.shape[3] != images.shape[3]:
+        raise ValueError(
+            f"values.normalize_windows: {images.shape[0]} images of {images.shape[3]} channels, "
+            f"but out has {out.shape[0]} of {out.shape[3]}"
+        )
+    check_windows(
+        "normalize_windows", images, places, fill, scale, bias, out.shape[1], out.shape[2]
+    )
+    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0 or out.shape[3] == 0:
+        return
+    check_apart(
+        "normalize_windows", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
+        <size_t>(out.shape[0] * out.strides[0]),
+    )
+    numbers = numbers_of(scale, bias, real is uint16_t, False, <size_t>(out.shape[0] * out.strides[0]))
+    run_windows(images, places, fill, &numbers, out.shape[1], out.shape[2], &out[0, 0, 0, 0], out.strides[0])
+
+
+def normalize_windows_planar(
+    const uint8_t[:, :, :, :] images not None,
+    const int64_t[:, ::1] places not None,
+    const uint8_t[::1] fill not None,
+    const float[::1] scale not None,
+    const float[::1] bias not None,
+    real[:, :, :, ::1] out not None,
+):
+    """What `normalize_planar` makes of the windows that `geometry.windows` copies, in one pass.
+
+    Parameters
+    ----------
+    images : uint8 (N, H, W, C), rows packed
+    places : int64 (N, 4)
+        As for `geometry.windows`: top, left, mirrored left to right, mirrored top to bottom.
+    fill : uint8 (C,)
+        A pixel.
+    scale, bias : float32 (C,)
+    out : float32, or the bits of float16 as uint16 (N, C, h, w), C order
+        h and w are the size of the windows.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with what is read.
+    MemoryError
+        None for a row of a window.
+    """
+    cdef hw_numbers numbers
+    if out.shape[0] != images.shape[0] or out.shape[1] != images.shape[3]:
+        raise ValueError(
+            f"values.normalize_windows_planar: {images.shape[0]} images of {images.shape[3]} channels, "
+            f"but out has {out.shape[0]} of {out.shape[1]}"
+        )
+    check_windows(
+        "normalize_windows_planar", images, places, fill, scale, bias, out.shape[2], out.shape[3]
+    )
+    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0 or out.shape[3] == 0:
+        return
+    check_apart(
+        "normalize_windows_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
+        <size_t>(out.shape[0] * out.strides[0]),
+    )
+    numbers = numbers_of(scale, bias, real is uint16_t, True, <size_t>(out.shape[0] * out.strides[0]))
+    run_windows(images, places, fill, &numbers, out.shape[2], out.shape[3], &out[0, 0, 0, 0], out.strides[0])
+
+
+cdef int check_windows(
+    str what,
+    const uint8_t[:, :, :, :] images,
+    const int64_t[:, ::1] places,
+    const uint8_t[::1] fill,
+    const float[::1] scale,
+    const float[::1] bias,
+    Py_ssize_t height,
+    Py_ssize_t width,
+) except -1:
+    check_values(what, images, scale, bias)
+    check_sizes(f"values.{what}", images.shape[1], images.shape[2], height, width)
+    return check_places(f"values.{what}", places, fill, images.shape[0], images.shape[3])
+
+
+cdef int run_windows(
+    const uint8_t[:, :, :, :] images,
+    const int64_t[:, ::1] places,
+    const uint8_t[::1] fill,
+    const hw_numbers *numbers,
+    Py_ssize_t height,
+    Py_ssize_t width,
+    void *out,
+    Py_ssize_t out_stride,
+) except -1:
+    """Everything is checked, and no window is empty."""
+    cdef int variant = simd.level
+    cdef hw_pixels picture
+    cdef hw_window window
+    cdef Py_ssize_t sample
+    cdef bint some = images.shape[1] > 0 and images.shape[2] > 0
+    cdef uint8_t *work = <uint8_t *>PyMem_RawMalloc(hw_window_work(width * images.shape[3]))
+    if work == NULL:
+        raise MemoryError
+    picture.row_stride = images.strides[1]
+    picture.height = images.shape[1]
+    picture.width = images.shape[2]
+    picture.size = images.shape[3]
+    with nogil:
+        for sample in range(images.shape[0]):
+            # Of an image without pixels nothing is read.
+            picture.data = &images[sample, 0, 0, 0] if some else NULL
+            window = window_at(&places[sample, 0], height, width, &fill[0])
+            hw_window_normalize(
+                variant, &picture, &window, numbers, work, <uint8_t *>out + sample * out_stride
+            )
+        hw_numbers_are_there(numbers)
+    PyMem_RawFree(work)
+    return 0

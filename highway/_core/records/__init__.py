@@ -1,0 +1,1 @@
+"""Records of stores: spans, tables, checksums."""

@@ -1,0 +1,1 @@
+"""Messages of the libtiff that PIL is linked with."""

@@ -1,0 +1,1 @@
+"""Messages: msgpack headers and array frames."""

@@ -1,0 +1,5 @@
+"""The command `highway`."""
+
+from highway.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,543 @@
+"""The command ``highway``: what it does; `highway.cli.options` has its arguments."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from highway.arguments import chosen_seed
+from highway.cli.options import FITS, RANDOM, parser
+from highway.errors import (
+    ArgumentError,
+    DecodeError,
+    HighwayError,
+    IncompleteStoreError,
+    ReadError,
+    SecurityError,
+)
+
+if TYPE_CHECKING:
+    from highway.engine import Module, Stage
+    from highway.modules import ImageFileReader, LevelDBImageReader, LevelDBSource, VOCReader
+    from highway.transforms import Normalize, Transform
+    from highway.transforms.fit import Fit
+
+    Reader = ImageFileReader | VOCReader | LevelDBImageReader | LevelDBSource
+
+__all__ = ["main"]
+
+_RAW_BYTES = 4 << 20  # of a batch
+_IMAGE_SIZE = (240, 320)  # where none is given
+# What becomes of files that cannot be read.
+_DONE = {"raise": "", "skip": "left out", "replace": "replaced by others"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the name of the program; those of this process by default.
+
+    Returns
+    -------
+    int
+        0; 1 after an error, which is told in one line on stderr; 130 after Ctrl-C. What argparse refuses ends with 2.
+    """
+    options = argparse.Namespace()
+    try:
+        _parser().parse_args(arguments, options)
+        if getattr(options, "seed", None) == RANDOM:
+            options.seed = chosen_seed("highway", None)
+            print(f"The seed is {options.seed}.", file=sys.stderr)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as interrupt:
+        print(f"\nInterrupted{''.join(f'; {text}' for text in interrupt.args)}.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output went away, which is no error; nothing more may be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (HighwayError, OSError) as error:
+        print(f"highway: {_in_one_line(error)}{_way_on(error, options)}", file=sys.stderr)
+        return 1
+
+
+def _in_one_line(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, HighwayError) and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    # Names of files may hold line ends, or bytes that are no UTF-8.
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+
+
+def _way_on(error: Exception, options: argparse.Namespace) -> str:
+    if isinstance(error, (DecodeError, ReadError)) and getattr(options, "on_error", None) == "raise":
+        return f" (--on-error {' or '.join(options.ways_on)} goes on without it)"
+    if isinstance(error, IncompleteStoreError):
+        return " (here: highway pack with the same arguments goes on, highway store export takes out what there is)"
+    if isinstance(error, SecurityError) and getattr(options, "secret_file", error) is None:
+        return " (here: --secret-file FILE, or --insecure)"
+    return ""
+
+
+# The commands. What each needs is imported in it, so that --help comes at once.
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from highway.cli import demo
+
+    return demo.run(options.output, epochs=options.epochs, workers=options.workers)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from highway.cli import environment
+    from highway.cli.terminal import facts
+
+    if options.data_dir is None:
+        facts(environment.describe())
+    elif _is_store(options.data_dir):
+        from highway.store import checks
+
+        facts([("kind", "a store"), *checks.describe(options.data_dir)])
+    else:
+        from highway.cli import datasets
+
+        facts(datasets.describe(options.data_dir))
+    return 0
+
+
+def _classes(options: argparse.Namespace) -> int:
+    from highway.cli import classes
+    from highway.cli.datasets import is_voc
+
+    if _is_store(options.data_dir):
+        _check_no_folder(options)
+        known = classes.of_store(options.data_dir, _given_classes(options).get("classes"))
+    else:
+        if not options.voc:
+            named = {name: getattr(options, name) for name in ("images", "annotations")}
+            options.voc = is_voc(options.data_dir, **{name: part for name, part in named.items() if part})
+        known = classes.of_reader(_folder_reader(options, 1, 1, _fit(options)))
+    for number, (name, count) in enumerate(known):
+        print(classes.line(number, name, count))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from highway.cli.terminal import facts, run_pipeline
+
+    reader, modules = _pipeline(options, options.batch_size, options.epochs)
+    facts(
+        [
+            ("data", f"{_samples(reader)}, in {options.data_dir}"),
+            ("job", " -> ".join(map(repr, modules))),
+            ("threads", ", ".join(map(_threads, modules, ("read and decode", "augment")))),
+        ]
+    )
+    result = run_pipeline(
+        modules,
+        total=options.epochs and options.epochs * reader.size,
+        seconds=None if options.epochs else options.seconds,
+    )
+    print(f"\n{result}", flush=True)
+    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
+    if result.interrupted:
+        print("Interrupted: these are the figures until then.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _threads(module: Module, work: str) -> str:
+    return f"{module.workers or f'up to {module.most_workers()}'} to {work}"
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from highway.engine import Pipeline
+    from highway.transforms import Letterbox
+
+    reader, stages = _reader(options, options.count, 1, _fit(options)), _preview_stages(options)
+    with Pipeline([reader, *stages]) as pipeline:
+        batch = pipeline.dequeue()
+    original = None
+    if options.original:
+        with Pipeline([_reader(options, options.count, 1, Letterbox(fill=255))]) as pipeline:
+            original = pipeline.dequeue()
+    steps = _steps(stages)
+    batch.sheet(
+        options.output,
+        reader.classes if isinstance(reader.classes, list) else None,
+        columns=options.columns,
+        title=", then ".join(map(repr, [getattr(reader, "fit", reader), *steps])),
+        normalize=_last_normalize(steps),
+        original=original,
+    )
+    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
+    print(f"{options.output}: {batch.size} of {_samples(reader)}")
+    return 0
+
+
+def _check_annotated(options: argparse.Namespace) -> None:
+    if options.voc and options.masks_dir is not None:
+        raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
+    names = ("masks", "split", "images", "annotations")
+    given = next((f"--{name}" for name in names if getattr(options, name) not in (None, False)), None)
+    if not options.voc and given is not None:
+        instead = "; class folders have masks in --masks-dir DIR" if options.masks else ""
+        raise ArgumentError(f"{given} is for a VOC set, which --voc says DIR is{instead}")
+
+
+def _preview_stages(options: argparse.Namespace) -> list[Stage]:
+    from highway.cli import serve
+
+    if options.transforms is not None:
+        path, name = options.transforms
+        return serve.stages_in(path, name, options.seed, options.workers)
+    transforms = _transforms(options)
+    return serve.augmentations(transforms, options.seed, options.workers) if transforms else []
+
+
+def _steps(stages: Sequence[Stage]) -> list[Stage | Transform]:
+    """What happens to a batch: the transforms, or the stages that have none."""
+    from highway.modules import Augmentations
+
+    steps: list[Stage | Transform] = []
+    for stage in stages:
+        steps += stage.transforms if isinstance(stage, Augmentations) else [stage]
+    return steps
+
+
+def _last_normalize(steps: Sequence[Stage | Transform]) -> Normalize | None:
+    from highway.transforms import Normalize
+
+    return next((step for step in reversed(steps) if isinstance(step, Normalize)), None)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from highway.cli import serve
+    from highway.modules import ZMQSink
+
+    with serve.Ending() as ending:
+        reader, _ = _pipeline(options, options.batch_size, options.epochs)
+        with serve.brief_warnings():
+            sink = ZMQSink(
+                options.to,
+                bind=not options.connect,
+                drain_timeout=options.drain_timeout,
+                **_network(options),
+            )
+        rank, world = options.shard
+        title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
+        code = serve.run([reader, sink], title, ending, options.drain_timeout)
+    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
+    return code
+
+
+def _work(options: argparse.Namespace) -> int:
+    from highway.cli import serve
+    from highway.modules import ZMQSink, ZMQSource
+    from highway.transforms import FlipX
+
+    if options.listen_from and len(options.sources) > 1:
+        raise ArgumentError(
+            f"--listen-from takes one --from, the address to listen at, and there are {len(options.sources)}; "
+            "data machines connect to it with highway serve --connect"
+        )
+    with serve.Ending() as ending:
+        if options.transforms is None:
+            stages = serve.augmentations([FlipX()], options.seed, options.workers)
+        else:
+            path, name = options.transforms
+            stages = serve.stages_in(path, name, options.seed, options.workers)
+        with serve.brief_warnings():
+            source = ZMQSource(
+                options.sources,
+                bind=options.listen_from,
+                timeout=options.timeout,
+                **_network(options),
+            )
+            sink = ZMQSink(
+                options.to,
+                bind=options.listen_to,
+                drain_timeout=options.drain_timeout,
+                **_network(options),
+            )
+        return serve.run([source, *stages, sink], "Working", ending, options.drain_timeout)
+
+
+def _network(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that all ends have."""
+    return {"secret": options.secret_file, "insecure": options.insecure, "window": options.window}
+
+
+def _keygen(options: argparse.Namespace) -> int:
+    from highway.network.zmq import security
+
+    keys = security.new_secret_file(options.file)
+    path = shlex.quote(os.fspath(options.file.absolute()))
+    print(
+        f"{options.file}: a new secret (fingerprint {keys.fingerprint}), readable by this user alone.\n"
+        "Copy it to every machine that takes part, with a program that encrypts and keeps its mode:\n"
+        f"  scp -p {path} MACHINE:\n"
+        "There and here, let Highway find it, with the path that it has on that machine:\n"
+        f"  export {security.SECRET_FILE}={path}"
+    )
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from highway.cli.pack import pack
+
+    encoding, size = options.encoding
+    if size is None and options.fit is not None:
+        raise ArgumentError(
+            f"--fit is for --encoding raw:SIZE, not for {encoding}, which keeps whole pictures"
+        )
+    # Arrays do not tell which pictures they were made of.
+    options.placement = size is not None
+    # Where pictures are encoded, the size of the images does not matter.
+    options.size = size or (1, 1)
+    batch_size = max(1, min(64, _RAW_BYTES // (3 * options.size[0] * options.size[1])))
+    reader = _folder_reader(options, batch_size, 1, _fit(options))
+    start = time.perf_counter()
+    try:
+        before, after, errors = pack(reader, options.store, encoding)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was packed is there; the same command goes on") from None
+    seconds = time.perf_counter() - start
+    done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
+    there = f", {before} were there" if before else ""
+    print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
+    _tell_bad_files(errors, _how_many(reader), "left out")
+    return 0
+
+
+def _store_export(options: argparse.Namespace) -> int:
+    from highway.cli.export import export
+
+    try:
+        samples, complete = export(options.path, options.folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"remove {options.folder}, which is not whole") from None
+    print(f"{options.folder}: {_count(samples, 'sample')} of {options.path}{_unfinished(complete)}")
+    return 0
+
+
+def _store_info(options: argparse.Namespace) -> int:
+    from highway.cli.terminal import facts
+    from highway.store import checks
+
+    facts(checks.describe(options.path))
+    return 0
+
+
+def _store_verify(options: argparse.Namespace) -> int:
+    from highway.cli.terminal import progress
+    from highway.store import checks
+
+    def bad(first: int, last: int, reason: str) -> None:
+        which = f"record {first} is" if first == last else f"records {first} to {last} are"
+        print(f"{which} damaged: {_in_one_line(HighwayError(reason))}", flush=True)
+
+    damaged, size, complete = checks.verify(options.path, bad, progress)
+    print(
+        f"{options.path}: {_count(size, 'record')}, {damaged or 'none'} of them damaged"
+        f"{_unfinished(complete)}{' (highway store repair saves the others)' if damaged else ''}"
+    )
+    return 1 if damaged or not complete else 0
+
+
+def _store_repair(options: argparse.Namespace) -> int:
+    from highway.cli.terminal import progress
+    from highway.store import checks
+
+    try:
+        kept, gone, complete = checks.repair(options.path, options.target, progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"remove {options.target}, which is not whole") from None
+    lost = "nobody knows how many are gone" if gone is None else f"{gone or 'none'} gone"
+    unfinished = _unfinished(complete or gone is None)
+    print(f"{options.target}: {_count(kept, 'record')} of {options.path}; {lost}{unfinished}")
+    return 0
+
+
+def _unfinished(complete: bool) -> str:
+    return "" if complete else "; its writing was interrupted, there may have been more to come"
+
+
+def _how_many(reader: Reader) -> str:
+    """Of what there is: files, or records of a store."""
+    from highway.modules import LevelDBImageReader, LevelDBSource
+
+    return _count(
+        reader.size, "record" if isinstance(reader, (LevelDBImageReader, LevelDBSource)) else "file"
+    )
+
+
+def _samples(reader: Reader) -> str:
+    """How many there are, and of how many classes."""
+    classes = reader.classes if isinstance(reader.classes, int) else len(reader.classes or ())
+    return f"{_how_many(reader)} in {_count(classes, 'class')}" if classes else _how_many(reader)
+
+
+def _pipeline(
+    options: argparse.Namespace, batch_size: int, epochs: int | None
+) -> tuple[Reader, list[Module]]:
+    """The reader that the options describe, and all modules."""
+    from highway.modules import Augmentations
+
+    reader = _reader(options, batch_size, epochs, _fit(options))
+    transforms = _transforms(options)
+    if not transforms:
+        return reader, [reader]
+    return reader, [reader, Augmentations(transforms, seed=options.seed)]
+
+
+def _fit(options: argparse.Namespace) -> Fit | None:
+    """The fit that is asked for; None leaves it to the reader, which knows whether there are boxes."""
+    from highway.transforms import CenterFit, Letterbox, RandomResizedCrop, Stretch
+
+    kinds: tuple[type[Fit], ...] = (CenterFit, RandomResizedCrop, Letterbox, Stretch)
+    return None if options.fit is None else kinds[FITS.index(options.fit)]()
+
+
+def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None) -> Reader:
+    kind = _store_reader if _is_store(options.data_dir) else _folder_reader
+    return kind(options, batch_size, epochs, fit)
+
+
+def _is_store(path: str) -> bool:
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return False
+    # Every LevelDB has one, and a folder of pictures may have a file of any other name.
+    return any(name.startswith("MANIFEST-") for name in names)
+
+
+def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
+    """The arguments that all readers have."""
+    return {
+        "shuffle": options.shuffle,
+        "seed": options.seed or 0,
+        "epochs": epochs,
+        "shard": options.shard,
+        "on_error": options.on_error,
+        "workers": options.workers,
+        **_given_classes(options),
+    }
+
+
+def _given_classes(options: argparse.Namespace) -> dict[str, Any]:
+    """The argument `classes`, where it is given."""
+    from highway.cli import classes
+
+    return {} if options.classes is None else {"classes": classes.read_file(options.classes)}
+
+
+def _check_no_folder(options: argparse.Namespace) -> None:
+    for name in ("voc", "split", "images", "annotations", "masks", "masks_dir"):
+        if getattr(options, name, None):
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} is for folders; {options.data_dir!r} is a store, which has its boxes and "
+                "masks in it"
+            )
+
+
+def _store_reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
+) -> LevelDBImageReader | LevelDBSource:
+    from highway.modules import LevelDBImageReader, LevelDBSource
+    from highway.store.reading import StoreReader
+
+    path = options.data_dir
+    _check_no_folder(options)
+    store = StoreReader(path, LevelDBSource.__name__)
+    try:
+        columns = store.mark.schema.columns if store.mark.schema is not None else ()
+    finally:
+        store.close()
+    arguments = _passes(options, epochs)
+    if any(column.name == "images" and column.encoded for column in columns):
+        return LevelDBImageReader(path, batch_size, options.size or _IMAGE_SIZE, fit=fit, **arguments)
+    for name in ("size", "fit", "original"):
+        if getattr(options, name, None):
+            raise ArgumentError(
+                f"--{name} is for pictures; the store {path!r} has arrays, as they will be used"
+            )
+    return LevelDBSource(path, batch_size, **arguments)
+
+
+def _folder_reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
+) -> ImageFileReader | VOCReader:
+    if hasattr(options, "voc"):
+        _check_annotated(options)
+    size, arguments = options.size or _IMAGE_SIZE, _passes(options, epochs)
+    if getattr(options, "max_pixels", None) is not None:
+        arguments["max_pixels"] = options.max_pixels
+    if getattr(options, "voc", False):
+        from highway.modules import VOCReader
+
+        if options.masks:
+            arguments["masks"] = True
+        if getattr(options, "placement", False):
+            arguments["placement"] = True
+        for name in ("images", "annotations"):
+            if getattr(options, name) is not None:
+                arguments[name] = getattr(options, name)
+        return VOCReader(options.data_dir, batch_size, size, fit=fit, split=options.split, **arguments)
+    from highway.modules import ImageFileReader
+
+    if getattr(options, "masks_dir", None) is not None:
+        arguments["masks_dir"] = options.masks_dir
+    return ImageFileReader(options.data_dir, batch_size, size, fit=fit, **arguments)
+
+
+def _transforms(options: argparse.Namespace) -> list[Transform]:
+    from highway.transforms import FlipX, Normalize
+
+    flip: list[Transform] = [FlipX()] if options.flip else []
+    return [*flip, Normalize()] if options.normalize else flip
+
+
+def _tell_bad_files(errors: Sequence[tuple[str, str]], size: str, done: str) -> None:
+    if errors:
+        print(f"{size}, of which {len(errors)} could not be read; {done}:", file=sys.stderr)
+        for _, reason in errors[:10]:
+            print(f"  {_in_one_line(HighwayError(reason))}", file=sys.stderr)
+        if len(errors) > 10:
+            print(f"  and {len(errors) - 10} more", file=sys.stderr)
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun if number == 1 else noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {plural}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    return parser(
+        {
+            "demo": _demo,
+            "info": _info,
+            "classes": _classes,
+            "bench": _bench,
+            "preview": _preview,
+            "serve": _serve,
+            "work": _work,
+            "keygen": _keygen,
+            "pack": _pack,
+            "store export": _store_export,
+            "store info": _store_info,
+            "store verify": _store_verify,
+            "store repair": _store_repair,
+        }
+    )

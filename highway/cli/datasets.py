@@ -1,0 +1,80 @@
+"""What a folder of pictures is: class folders or a VOC set; its classes, its samples and what is skipped in it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from highway.modules import VOCReader
+from highway.modules.readers.listing.class_folders import list_class_folders
+from highway.printing import printable
+
+__all__ = ["describe", "is_voc"]
+
+_CLASSES_SHOWN = 100
+
+
+def is_voc(
+    path: str | os.PathLike[str], images: str = "JPEGImages", annotations: str = "Annotations"
+) -> bool:
+    """Whether a folder has those that a VOC set has: of pictures, and of annotations."""
+    return all(os.path.isdir(os.path.join(path, name)) for name in (images, annotations))
+
+
+def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """Every fact as (what, value), in the order to be shown.
+
+    Raises
+    ------
+    HighwayError
+        As the reader of such a folder: it cannot be read, or has no samples.
+    """
+    return _voc(path) if is_voc(path) else _class_folders(path)
+
+
+def _class_folders(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    found = list_class_folders(path)
+    counts = np.bincount(found.labels, minlength=len(found.classes)).tolist()
+    return [
+        ("kind", "class folders"),
+        ("samples", str(len(found.names))),
+        ("endings", _endings(found.names)),
+        ("skipped", _skipped(found.skipped)),
+        *(("remark", remark) for remark in found.remarks()),
+        ("classes", str(len(found.classes))),
+        *_classes(found.classes, counts),
+    ]
+
+
+def _voc(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    reader = VOCReader(path, 1, (1, 1), split=None)
+    return [
+        ("kind", "a set in the format of Pascal VOC"),
+        ("samples", f"{reader.size}, which have an annotation"),
+        ("endings", _endings(map(os.fsencode, reader.known_keys() or ()))),
+        ("skipped", _skipped(reader.skipped)),
+        ("classes", f"{len(reader.classes)}, {reader.classes_origin}; with the number of their objects"),
+        *_classes(reader.classes, reader.class_counts().tolist()),
+    ]
+
+
+def _skipped(skipped: object) -> str:
+    return str(skipped).removeprefix("skipped ") or "nothing"
+
+
+def _classes(classes: Sequence[str], counts: Sequence[int]) -> list[tuple[str, str]]:
+    """A line for each of the first classes."""
+    both = list(zip(classes, counts, strict=True))
+    shown = [
+        (f"class {label}", f"{printable(name)}: {count}")
+        for label, (name, count) in enumerate(both[:_CLASSES_SHOWN])
+    ]
+    return [*shown, ("", f"and {len(both) - _CLASSES_SHOWN} more")] if both[_CLASSES_SHOWN:] else shown
+
+
+def _endings(names: Iterable[bytes]) -> str:
+    counts = Counter(os.path.splitext(name)[1] for name in names)
+    return ", ".join(f"{count} {printable(ending) or 'without'}" for ending, count in counts.most_common())

@@ -1,0 +1,135 @@
+"""What this installation consists of: versions, the JPEG library, SIMD, PIL, optional packages."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from importlib import metadata
+
+import numpy as np
+
+from highway._core import simd
+from highway._core.jpeg import codec as jpeg
+from highway.engine import usable_cores
+
+__all__ = ["describe", "extras", "install_command", "installed", "pil", "pil_formats", "version"]
+
+_DISTRIBUTION = "highway-loader"
+# A requirement of an extra, as wheels write it: `Pillow-SIMD; extra == "simd"`.
+_EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
+# Distributions that overwrite each other's files.
+_RIVALS = {"Pillow": "Pillow-SIMD", "Pillow-SIMD": "Pillow"}
+# Packages that depend on Pillow, and whose files alone are enough for Highway.
+_BRINGING_PILLOW = frozenset({"scikit-image"})
+# Formats that PIL may have been built without, by the names of PIL.features.
+_OPTIONAL_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "compressed TIFF"}
+
+
+def version() -> str:
+    """Version of Highway, or "0+uninstalled" where it runs from a source tree."""
+    return installed(_DISTRIBUTION) or "0+uninstalled"
+
+
+def extras() -> dict[str, dict[str, str | None]]:
+    """What every extra brings, and which version of it is installed (None: it is not).
+
+    Empty where Highway runs from a source tree, which has no metadata. The extra for Highway's own tests is left out.
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    try:
+        requirements = metadata.requires(_DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return found
+    for requirement in requirements:
+        match = _EXTRA.match(requirement)
+        if match and match["extra"] != "test":
+            package = match["package"]
+            found.setdefault(match["extra"], {})[package] = installed(package)
+    return found
+
+
+def pil() -> str:
+    """Which PIL is active: "Pillow-SIMD 12.1.1.post0", "Pillow 12.0.0", or "none" with what follows from that."""
+    try:
+        import PIL
+    except ImportError:
+        return "none: JPEG is read, other formats are not, and no contact sheet can be written"
+    versions = {name: installed(name) for name in ("Pillow-SIMD", "Pillow")}
+    # Both have files of the same names: what counts is whose are there now.
+    active = [name for name, its_version in versions.items() if its_version == PIL.__version__]
+    name = f"{active[0] if active else 'PIL'} {PIL.__version__}"
+    if all(versions.values()):
+        return (
+            f"{name}, but both Pillow-SIMD and Pillow are installed and overwrite each other's files: "
+            "uninstall both, then install one"
+        )
+    return name
+
+
+def pil_formats() -> list[str]:
+    """Formats that the active PIL was built with, of those that it can be built without."""
+    try:
+        from PIL import features
+    except ImportError:
+        return []
+    return [name for feature, name in _OPTIONAL_FORMATS.items() if features.check(feature)]
+
+
+def describe() -> list[tuple[str, str]]:
+    """Every fact as (what, value), in the order to be shown."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    cores, all_cores = usable_cores(), os.cpu_count() or 1
+    facts = [
+        ("highway", f"{version()} in {package}"),
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()}) at {sys.executable}"),
+        ("system", platform.platform()),
+        ("cores", f"{cores} usable of {all_cores}"),
+        ("numpy", np.__version__),
+        ("libjpeg-turbo", jpeg.library_version()),
+        ("kernels", f"{simd.in_use()} instructions"),
+        ("PIL", pil()),
+    ]
+    formats = pil_formats()
+    if formats:
+        facts.append(("PIL's formats", ", ".join(formats)))
+    known = extras()
+    if not known:
+        facts.append(("extras", "unknown: Highway runs from a source tree, without metadata"))
+    for extra, packages in known.items():
+        facts.append((f"extra [{extra}]", "; ".join(_state(packages))))
+    return facts
+
+
+def _state(packages: dict[str, str | None]) -> list[str]:
+    """What is there of an extra, and how to get the rest."""
+    said = []
+    present = [f"{package} {its_version}" for package, its_version in packages.items() if its_version]
+    if present:
+        said.append(", ".join(present))
+    missing = [package for package, its_version in packages.items() if its_version is None]
+    for package in missing[:]:
+        rival = _RIVALS.get(package)
+        if rival and installed(rival):
+            said.append(f"not installed, and not to be: {rival} is, and they overwrite each other's files")
+            missing.remove(package)
+    if missing:
+        said.append(f"missing: {install_command(*missing)}")
+    return said
+
+
+def install_command(*packages: str) -> str:
+    """What installs these packages here: without Pillow, which one may depend on, where Pillow-SIMD is."""
+    alone = [name for name in packages if name in _BRINGING_PILLOW and installed("Pillow-SIMD")]
+    others = [name for name in packages if name not in alone]
+    commands = (("pip install", others), ("pip install --no-deps", alone))
+    return " && ".join(" ".join((command, *names)) for command, names in commands if names)
+
+
+def installed(distribution: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,860 @@
+"""The threads of a pipeline: modules in their places, their workers, and how they start, are tuned and end.
+
+A `BatchQueue` stands behind every module. The source numbers its tasks with tickets; a worker takes a batch from the
+queue in front, reserves the batch's ticket in the queue behind, works, and puts the result there. So what is in the
+making is bounded, order is kept whichever worker is faster, and nothing locks up.
+
+The threads know the queues, never the Pipeline: a Pipeline that is dropped is collected, and its finalizer ends them.
+
+Where the user gives no number of workers, one is found while the pipeline runs: a worker that has put a batch down
+looks, now and then, at the figures of all modules (`highway.engine.autotune` decides). A worker that is not needed is parked
+before it takes the next batch or task, with nothing in its hands; one that was never needed has no thread.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from highway._core.pool import BufferPool
+from highway._core.queue import BatchQueue
+from highway.batch import Batch
+from highway.engine.autotune import ModuleReading, Reading, Tuner
+from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.engine.stats import ModuleStats
+from highway.errors import (
+    ArgumentError,
+    ContractError,
+    EmptyEpochError,
+    EndOfData,
+    PipelineStateError,
+    QueueClosed,
+    WaitTimeout,
+)
+
+__all__ = ["Control", "Outcome", "SourceStation", "Tuning", "clock", "make_stations"]
+
+# Longest that stop() waits for the threads to end, in seconds; with what comes around it, stop() takes less
+# than 2 s.
+STOP_LIMIT = 1.5
+# Seconds between two looks at the figures, where numbers of workers are to be found.
+LOOK_INTERVAL = 0.25
+# Where Linux tells how long threads could have run but waited for a processor.
+TELLS_DELAY = os.path.exists("/proc/self/schedstat")
+
+_END = object()
+clock = time.perf_counter
+
+
+class Outcome:
+    """How the pipeline failed, if it did.
+
+    Apart from `Control`, which the finalizer holds: an exception holds frames, and through them the
+    Pipeline.
+    """
+
+    __slots__ = ("failures",)
+
+    def __init__(self) -> None:
+        # Appending is atomic: the first one counts.
+        self.failures: list[tuple[BaseException, TracebackType | None]] = []
+
+    def fail(self, error: BaseException, note: str) -> None:
+        try:
+            if sys.version_info >= (3, 11):
+                error.add_note(note)
+            elif error.__cause__ is None and error.__context__ is None:
+                error.__cause__ = RuntimeError(note)
+        finally:
+            self.failures.append((error, error.__traceback__))
+
+    def error(self, what: str) -> BaseException:
+        """What a caller who found the queues closed is to raise."""
+        if not self.failures:
+            return PipelineStateError(f"Pipeline.{what}: the pipeline was stopped; make a new one")
+        error, traceback = self.failures[0]
+        # Without what earlier raises added to it.
+        return error.with_traceback(traceback)
+
+
+class Control:
+    """What it takes to end the threads: held by them, by the Pipeline and by its finalizer.
+
+    The finalizer may run wherever the garbage collector does, in the middle of any code of any thread:
+    nothing here may take a lock that Python code holds.
+    """
+
+    def __init__(self, modules: Sequence[Module], queues: Sequence[BatchQueue], max_bytes: int) -> None:
+        self.queues = list(queues)
+        self.pool = BufferPool(max_free_bytes=2 * max_bytes)
+        self.threads: list[tuple[threading.Thread, str]] = []
+        self.workers: list[Worker] = []
+        self.closing = False
+        self.troubles: list[str] = []
+        self.started = clock()
+        self.ended: float | None = None
+        self._to_interrupt = list(modules)
+        self._generation = _generation
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that made the pipeline."""
+        return self._generation != _generation
+
+    def seconds(self) -> float:
+        """Time from the start to the end of the data, or to the stop, or to now."""
+        return (clock() if self.ended is None else self.ended) - self.started
+
+    def close(self) -> None:
+        """Wake every thread and let it end."""
+        self.closing = True
+        if self.ended is None:
+            self.ended = clock()
+        for queue in self.queues:
+            queue.close()
+        for worker in self.workers:
+            worker.wake()
+        while True:
+            try:
+                module = self._to_interrupt.pop()
+            except IndexError:
+                return
+            try:
+                module.interrupt()
+            except Exception as error:
+                self.troubles.append(f"{module.name}.interrupt() raised {error!r}")
+
+    def retire(self) -> None:
+        """Wait for threads that the end of the data ends, and give their memory back; the modules go on elsewhere."""
+        for thread, _ in self.threads:
+            if thread.ident is not None:
+                thread.join()
+        self.threads.clear()
+        self.pool.close()
+
+    def shutdown(self) -> None:
+        """End all threads, as far as they end in time."""
+        if self.forked:
+            return
+        self.close()
+        # A module may stop its own pipeline, and the collector may run in a worker: its thread cannot wait
+        # for itself.
+        if any(thread is threading.current_thread() for thread, _ in self.threads):
+            return
+        deadline = time.monotonic() + STOP_LIMIT
+        for thread, _ in self.threads:
+            # One that could not be started has no end.
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self.pool.close()
+        hung = [(thread, name) for thread, name in self.threads if thread.is_alive()]
+        self.threads.clear()
+        for name in dict.fromkeys(name for _, name in hung):
+            count = sum(each == name for _, each in hung)
+            self.troubles.append(
+                f"{name} did not end within {STOP_LIMIT} s of stop(): {count} of its threads were left "
+                "behind, and end when what they are in returns. Give the module an interrupt() that wakes it"
+            )
+        while self.troubles:
+            warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
+
+
+class Worker:
+    """A worker: its figures, which nobody else writes, and where it is parked while it is not needed."""
+
+    __slots__ = (
+        *("batches", "busy", "delayed", "gate", "nbytes", "number"),
+        *("samples", "skipped_batches", "skipped_samples", "thread", "waited"),
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        # Number that the system gave its thread, once it runs.
+        self.thread = 0
+        self.delayed = 0.0
+        self.batches = 0
+        self.samples = 0
+        self.nbytes = 0
+        self.skipped_batches = 0
+        self.skipped_samples = 0
+        self.busy = 0.0
+        self.waited = 0.0
+        # Locked, and released by whoever wakes the worker. A condition has a lock that Python code holds for
+        # a moment, and `Control.close` must not take such a lock.
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def add(self, batch: Batch, nbytes: int) -> None:
+        self.batches += 1
+        self.samples += batch.size
+        self.nbytes += nbytes
+
+    def skip(self, samples: int) -> None:
+        """Count a batch that is skipped, with so many samples."""
+        self.skipped_batches += 1
+        self.skipped_samples += samples
+
+    def delay(self) -> float:
+        """Seconds that it could have run but waited for a processor."""
+        # A thread that has ended has no such file any more.
+        with suppress(OSError), open(f"/proc/self/task/{self.thread}/schedstat", "rb") as figures:
+            self.delayed = int(figures.read().split()[1]) / 1e9
+        return self.delayed
+
+    def wake(self) -> None:
+        """Let it look whether it is needed; also if it has not got as far as to wait."""
+        with suppress(RuntimeError):
+            self.gate.release()
+
+
+class Station:
+    """A module in its place: with the queue in front, the queue behind, and the figures of its workers.
+
+    The queue behind a sink stays empty: that it has ended says that the sink is done.
+    """
+
+    kind = ""
+    input: BatchQueue | None = None
+
+    def __init__(self, module: Module, name: str, output: BatchQueue, share: int) -> None:
+        self.module = module
+        self.name = name
+        self.output = output
+        # Bytes that the queue behind it may hold.
+        self.share = share
+        self.most = _most_workers_of(module)
+        self.tuned = module.workers is None and self.most > 1
+        # Workers with a lower number than this are at work, the others are parked.
+        self.active = _workers_of(module)
+        self.workers: list[Worker] = []
+        # Those that have not left; `over` says that no more may come.
+        self.present: list[Worker] = []
+        self.over = False
+        # Whether what it is given is to be dropped, and not worked on.
+        self.dropping = False
+        # Guards these four, and the time that the workers were at work until they last became more or fewer.
+        self.crew = threading.Lock()
+        self._worked = 0.0
+        self._since = 0.0
+
+    def start(self, control: Control, outcome: Outcome, tuning: Tuning) -> None:
+        """Start the workers that the module begins with."""
+        self._since = control.started
+        with self.crew:
+            self._start(self.active, control, outcome, tuning)
+
+    def employ(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
+        """Have so many workers at work from now on; fewer if the system gives no more threads."""
+        with self.crew:
+            if self.over or control.closing:
+                return
+            with suppress(RuntimeError):
+                self._start(count, control, outcome, tuning)
+            if count > len(self.workers):
+                self.most = count = len(self.workers)
+            now = clock()
+            self._worked += self.active * (now - self._since)
+            self._since = now
+            self.active = count
+            with suppress(QueueClosed):
+                self.output.resize(_capacity(self.module, count), count)
+            for worker in self.workers[:count]:
+                worker.wake()
+
+    def _start(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
+        for number in range(len(self.workers), count):
+            worker = Worker(number)
+            thread = threading.Thread(
+                target=_work,
+                args=(self, worker, control, outcome, tuning),
+                name=f"highway {self.name} {number}",
+                daemon=True,
+            )
+            self.workers.append(worker)
+            self.present.append(worker)
+            control.workers.append(worker)
+            control.threads.append((thread, self.name))
+            try:
+                thread.start()
+            except RuntimeError:
+                # The system has no thread left. After Ctrl-C in here there may well be one.
+                self.workers.remove(worker)
+                self.present.remove(worker)
+                raise
+
+    def needs(self, worker: Worker, control: Control) -> bool:
+        """Park the worker until it is needed; False where it is to end."""
+        while worker.number >= self.active:
+            if self.over or control.closing:
+                return False
+            worker.gate.acquire()
+        return True
+
+    def end(self) -> None:
+        """The data has ended: let the parked workers go."""
+        with self.crew:
+            self.over = True
+        for worker in self.workers:
+            worker.wake()
+
+    def leave(self, worker: Worker) -> bool:
+        """Take a worker off the list; True for the last one."""
+        with self.crew:
+            self.present.remove(worker)
+            return not self.present
+
+    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+        """Work until the data ends."""
+        raise NotImplementedError
+
+    def total(self) -> int:
+        """One past the last ticket, once the data has ended."""
+        raise NotImplementedError
+
+    def check(self, batch: Batch, method: str) -> None:
+        """Refuse what is no batch, or no valid one: a module may write into the fields of one."""
+        if not isinstance(batch, Batch):
+            raise ContractError(
+                f"{self.name}.{method} returned {type(batch).__name__}; it must return a Batch, "
+                "or None to leave the batch out"
+            )
+        try:
+            batch._check()
+        except ArgumentError as error:
+            raise ContractError(
+                f"{self.name}.{method} returned a batch that is not valid: {error}"
+            ) from error
+
+    def busy(self) -> float:
+        return sum(worker.busy for worker in self.workers)
+
+    def waited_input(self) -> float:
+        assert self.input is not None
+        return self.input.measures()["waited_items"]
+
+    def replaced(self) -> int:
+        """Samples that are in the place of others."""
+        return 0
+
+    def batch_bytes(self) -> int:
+        """Size of its batches, on average; 0 before the first."""
+        batches = sum(worker.batches for worker in self.workers)
+        return sum(worker.nbytes for worker in self.workers) // max(1, batches)
+
+    def most_bytes(self) -> int:
+        """Most bytes that may be outstanding behind it, with the workers that it has."""
+        capacity, nbytes = _capacity(self.module, self.active), self.batch_bytes()
+        return max(min(self.share, capacity * nbytes), self.active * nbytes)
+
+    def reading(self, room: int) -> ModuleReading:
+        """The figures that say how many workers the module should have, with so many bytes for its batches."""
+        nbytes = self.batch_bytes()
+        return ModuleReading(
+            workers=self.active,
+            allowed=min(self.most, max(self.share, room) // nbytes) if nbytes else self.most,
+            busy=self.busy(),
+            waited_tasks=self.waited_input() if self.kind == "source" else 0.0,
+        )
+
+    def stats(self, control: Control, seconds: float) -> ModuleStats:
+        measures = self.output.measures()
+        with self.crew:
+            workers, worked, since = self.active, self._worked, self._since
+        worked += workers * max(0.0, control.started + seconds - since)
+        return ModuleStats(
+            name=self.name,
+            kind=self.kind,
+            workers=workers,
+            batches=sum(worker.batches for worker in self.workers),
+            samples=sum(worker.samples for worker in self.workers),
+            nbytes=sum(worker.nbytes for worker in self.workers),
+            skipped_batches=sum(worker.skipped_batches for worker in self.workers),
+            skipped_samples=sum(worker.skipped_samples for worker in self.workers),
+            replaced_samples=self.replaced(),
+            busy=self.busy(),
+            waited_input=self.waited_input(),
+            waited_room=measures["waited_room"],
+            occupancy=measures["occupancy"],
+            capacity=0 if self.kind == "sink" else _capacity(self.module, workers),
+            seconds=seconds,
+            tuned=self.tuned,
+            worker_seconds=worked,
+        )
+
+
+class SourceStation(Station):
+    """A source in its place: it numbers the tasks."""
+
+    kind = "source"
+
+    def __init__(
+        self,
+        module: Source,
+        name: str,
+        output: BatchQueue,
+        share: int,
+        length: int | None,
+        outlet: Outlet | None,
+        start: int,
+    ) -> None:
+        super().__init__(module, name, output, share)
+        self.source = module
+        self.length = length or 0
+        self.outlet = outlet
+        self.first_tasks = module.tasks if outlet is None else partial(outlet.tasks_of, module, length)
+        self.lock = threading.Lock()
+        self.tasks: Iterator[Any] | None = None
+        self.exhausted = False
+        # The next ticket.
+        self.taken = start
+
+    def total(self) -> int:
+        return self.taken
+
+    def waited_input(self) -> float:
+        return sum(worker.waited for worker in self.workers)
+
+    def replaced(self) -> int:
+        return self.source.replaced
+
+    def identify(self, batch: Batch, ticket: int) -> None:
+        """Number a batch whose source gave it no number."""
+        if self.outlet is not None:
+            batch.epoch, batch.seq = self.outlet.identity(ticket)
+        elif self.length:
+            batch.epoch, batch.seq = divmod(ticket, self.length)
+        else:
+            batch.seq = ticket
+
+    def end_tasks(self) -> None:
+        """Have no more tasks begin."""
+        self.exhausted = True
+        self.source.end_tasks()
+        if self.outlet is not None:
+            self.outlet.end_tasks()
+
+    def next_task(self) -> tuple[int, Any]:
+        """The next ticket and its task; the task is `_END` where there is none."""
+        with self.lock:
+            if self.tasks is None:
+                self.tasks = iter(self.first_tasks())
+            task = _END if self.exhausted else next(self.tasks, _END)
+            if task is _END:
+                self.exhausted = True
+                return self.taken, _END
+            ticket = self.taken
+            self.taken += 1
+            return ticket, task
+
+    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+        load, samples_in = self.source.load, self.source.samples_in
+        reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
+        number = worker.number
+        failing = Exception if self.outlet is not None else ()
+        while number < self.active or self.needs(worker, control):
+            began = clock()
+            ticket, task = self.next_task()
+            if self.outlet is None:
+                worker.waited += clock() - began
+            if task is _END:
+                return
+            reserve(ticket)
+            began = clock()
+            try:
+                batch = load(task)
+                if batch is not None:
+                    self.check(batch, "load")
+                expected = samples_in(task)
+            except failing as error:
+                put(ticket, Failure(error, self.name), 0)
+                continue
+            ended = clock()
+            worker.busy += ended - began
+            if batch is None:
+                if expected != 0:
+                    worker.skip(expected or 0)
+                skip(ticket)
+                continue
+            if expected is not None:
+                worker.skipped_samples += max(0, expected - batch.size)
+            if batch.seq is None:
+                self.identify(batch, ticket)
+            nbytes = batch.nbytes
+            worker.add(batch, nbytes)
+            put(ticket, batch, nbytes)
+            # Waiting for the next one must not keep this one alive.
+            del batch, task
+            if ended >= tuning.due:
+                tuning.look()
+
+
+class StageStation(Station):
+    kind = "stage"
+
+    def __init__(
+        self,
+        module: Stage,
+        name: str,
+        source: BatchQueue,
+        output: BatchQueue,
+        share: int,
+        outlet: Outlet | None,
+    ) -> None:
+        super().__init__(module, name, output, share)
+        self.input: BatchQueue = source
+        self.stage = module
+        self.outlet = outlet
+
+    def total(self) -> int:
+        total = self.input.last_total
+        assert total is not None
+        return total
+
+    def nameless(self, result: Batch, size: int) -> ContractError:
+        """What to raise for a result of another size: nobody knows which samples are in it."""
+        return ContractError(
+            f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
+            "expected as many, or batch.take(rows), or a batch with the indices= of those that it has"
+        )
+
+    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+        get, process = self.input.get, self.stage.process
+        reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
+        number = worker.number
+        failing = Exception if self.outlet is not None else ()
+        while number < self.active or self.needs(worker, control):
+            try:
+                ticket, batch = get()
+            except EndOfData:
+                return
+            reserve(ticket)
+            if batch is None or self.dropping:
+                skip(ticket)
+                del batch
+                continue
+            if type(batch) is Failure:
+                put(ticket, batch, 0)
+                continue
+            size = batch.size
+            began = clock()
+            try:
+                result = process(batch)
+                if result is not None:
+                    self.check(result, "process")
+                    if result.size != size and result._indices is None:
+                        raise self.nameless(result, size)
+            except failing as error:
+                put(ticket, Failure(error, self.name), 0)
+                continue
+            ended = clock()
+            worker.busy += ended - began
+            if result is None:
+                worker.skip(size)
+                skip(ticket)
+                del batch
+                continue
+            worker.skipped_samples += max(0, size - result.size)
+            if result is not batch and result.seq is None:
+                result.adopt(batch)
+            nbytes = result.nbytes
+            worker.add(result, nbytes)
+            put(ticket, result, nbytes)
+            del batch, result
+            if ended >= tuning.due:
+                tuning.look()
+
+
+class SinkStation(Station):
+    kind = "sink"
+
+    def __init__(
+        self,
+        module: Sink,
+        name: str,
+        source: BatchQueue,
+        output: BatchQueue,
+        share: int,
+        follower: Source | None,
+    ) -> None:
+        super().__init__(module, name, output, share)
+        self.input: BatchQueue = source
+        self.sink = module
+        self.follower = follower
+
+    def total(self) -> int:
+        return 0
+
+    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+        get, consume, follower = self.input.get, self.sink.consume, self.follower
+        number = worker.number
+        while number < self.active or self.needs(worker, control):
+            try:
+                ticket, batch = get()
+            except EndOfData:
+                return
+            if batch is not None:
+                began = clock()
+                consume(batch)
+                ended = clock()
+                worker.busy += ended - began
+                worker.add(batch, batch.nbytes)
+            if follower is not None:
+                follower.delivered(ticket)
+            del batch
+            if clock() >= tuning.due:
+                tuning.look()
+
+
+class OutletStation(Station):
+    kind = "sink"
+
+    def __init__(self, module: Outlet, name: str, source: BatchQueue, output: BatchQueue, share: int) -> None:
+        super().__init__(module, name, output, share)
+        self.input: BatchQueue = source
+        self.outlet = module
+
+    def total(self) -> int:
+        return 0
+
+    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+        get, carry = self.input.get, self.outlet.carry
+        while True:
+            try:
+                ticket, outcome = get()
+            except EndOfData:
+                self.outlet.drain()
+                return
+            began = clock()
+            carry(ticket, outcome)
+            ended = clock()
+            worker.busy += ended - began
+            if isinstance(outcome, Batch):
+                worker.add(outcome, outcome.nbytes)
+            del outcome
+            if ended >= tuning.due:
+                tuning.look()
+
+
+class Tuning:
+    """Looks at the figures of all modules now and then, and gives the modules the workers that are decided on.
+
+    Has no thread of its own: a worker that has put its batch down looks, if it is time to.
+    """
+
+    def __init__(
+        self, stations: Sequence[Station], control: Control, outcome: Outcome, max_bytes: int
+    ) -> None:
+        self.stations = stations
+        self.max_bytes = max_bytes
+        self.control = control
+        self.outcome = outcome
+        self.tuner = Tuner(
+            [station.name for station in stations],
+            [station.most if station.tuned else None for station in stations],
+            usable_cores(),
+        )
+        self.tunes = any(station.tuned for station in stations)
+        # When to look again, by `clock`.
+        self.due = control.started if self.tunes else math.inf
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Look, unless another worker does so or has just done so."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            now = clock()
+            if now < self.due or self.control.ended is not None:
+                return
+            self.due = now + LOOK_INTERVAL
+            counts = self.tuner.observe(self.reading(now))
+            if counts is not None:
+                self.give(counts)
+        finally:
+            self._lock.release()
+
+    def give(self, counts: Sequence[int]) -> None:
+        """Have so many workers at work in each module."""
+        for station, count in zip(self.stations, counts, strict=True):
+            if count != station.active:
+                station.employ(count, self.control, self.outcome, self)
+
+    def report(self) -> tuple[str, bool]:
+        """What was tried, and whether that is all; nothing where all numbers are fixed."""
+        return (self.tuner.report, self.tuner.settled) if self.tunes else ("", True)
+
+    def reading(self, now: float) -> Reading:
+        """The figures of now, by `clock`."""
+        last = self.stations[-1]
+        # Nothing comes out of a sink: what goes in counts.
+        sink = last.input if last.kind == "sink" else None
+        measures = (sink or last.output).measures()
+        # What one module's share of the bytes has no use for may be another's.
+        used = [station.most_bytes() for station in self.stations[: -1 if sink else None]]
+        rooms = [self.max_bytes - sum(used) + bytes_ for bytes_ in [*used, 0]]
+        return Reading(
+            seconds=now - self.control.started,
+            delivered=int(measures["batches"] + measures["holes"]),
+            cpu=time.process_time(),
+            consumer_waited=None if sink else measures["waited_items"],
+            modules=tuple(map(Station.reading, self.stations, rooms)),
+            delayed=self._delay() if self.tuner.asks_for_delay and TELLS_DELAY else None,
+        )
+
+    def _delay(self) -> float:
+        return sum(worker.delay() for station in self.stations for worker in station.workers)
+
+
+def _work(station: Station, worker: Worker, control: Control, outcome: Outcome, tuning: Tuning) -> None:
+    """Life of a worker thread."""
+    module = station.module
+    opened = False
+    try:
+        worker.thread = threading.get_native_id()
+        control.pool.use()
+        module.open()
+        opened = True
+        station.work(worker, control, tuning)
+        station.end()
+    except BaseException as error:
+        _report(error, station, control, outcome)
+    if opened:
+        try:
+            module.close()
+        except BaseException as error:
+            if control.closing and not outcome.failures:
+                control.troubles.append(f"{station.name}.close() raised {error!r}")
+            _report(error, station, control, outcome)
+    # Last, so that the end of the data is not announced before every worker has closed without an error.
+    if station.leave(worker) and not control.closing:
+        if station.output is control.queues[-1]:
+            control.ended = clock()
+        with suppress(QueueClosed):
+            station.output.finish(station.total())
+
+
+def _report(error: BaseException, station: Station, control: Control, outcome: Outcome) -> None:
+    """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
+    if control.closing:
+        return
+    error = _distinct(error, station)
+    try:
+        outcome.fail(error, f"Raised in module {station.name}, thread {threading.current_thread().name!r}.")
+    finally:
+        control.close()
+
+
+def make_stations(
+    modules: Sequence[Module],
+    ordered: bool,
+    max_bytes: int,
+    length: int | None,
+    follower: Source | None,
+    start: int = 0,
+) -> list[Station]:
+    """The modules in their places, joined by queues; nothing is started.
+
+    Parameters
+    ----------
+    modules : sequence of Module
+    ordered : bool
+    max_bytes : int
+        For all queues together.
+    length : int or None
+        Batches in an epoch.
+    follower : Source or None
+        To be told of what was delivered.
+    start : int
+        The first ticket.
+    """
+    names = _names(modules)
+    largest = [_capacity(module, _most_workers_of(module)) for module in modules]
+    sink = isinstance(modules[-1], Sink)
+    outlet = modules[-1] if isinstance(modules[-1], Outlet) else None
+    # 0 would be no bound.
+    share = max(1, max_bytes // (len(modules) - sink))
+    stations: list[Station] = []
+    output: BatchQueue | None = None
+    for place, (module, name) in enumerate(zip(modules, names, strict=True)):
+        source = output
+        after = modules[place + 1] if place + 1 < len(modules) else None
+        output = BatchQueue(
+            _capacity(module, _workers_of(module)),
+            max_bytes=share,
+            floor=_workers_of(module),
+            ordered=ordered,
+            start=start,
+            group=0 if ordered else length or 0,
+            window=0 if ordered else 4 * max(largest),
+            hand_out_holes=isinstance(after, (Stage, Outlet))
+            or (follower is not None and not isinstance(module, Sink)),
+            largest=largest[place],
+        )
+        if isinstance(module, Source):
+            stations.append(SourceStation(module, name, output, share, length, outlet, start))
+            continue
+        assert source is not None
+        if isinstance(module, Stage):
+            stations.append(StageStation(module, name, source, output, share, outlet))
+        elif isinstance(module, Outlet):
+            stations.append(OutletStation(module, name, source, output, share))
+        else:
+            assert isinstance(module, Sink)
+            stations.append(SinkStation(module, name, source, output, share, follower))
+    return stations
+
+
+def _names(modules: Sequence[Module]) -> list[str]:
+    """Names of the modules; those that occur more than once are numbered."""
+    names = [module.name for module in modules]
+    return [
+        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _workers_of(module: Module) -> int:
+    """Number of workers that the module begins with."""
+    return module.workers or module.default_workers()
+
+
+def _most_workers_of(module: Module) -> int:
+    return module.workers or max(module.default_workers(), module.most_workers())
+
+
+def _capacity(module: Module, workers: int) -> int:
+    """Batches that may be outstanding behind a module with so many workers."""
+    return max(module.queue_size, 2 * workers)
+
+
+# Number of forks between the start of Python and this process.
+_generation = 0
+
+
+def _forked() -> None:
+    global _generation
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _distinct(error: BaseException, station: Station) -> BaseException:
+    """The error, or another where it is one that callers do not take for a failure."""
+    if not isinstance(error, (EndOfData, EmptyEpochError, WaitTimeout, StopIteration)):
+        return error
+    other = ContractError(
+        f"{station.name} raised {type(error).__name__} ({error}), as a pipeline or an iterator within it does at its "
+        "end; expected another error: callers would take it for one of the outer pipeline, and go on"
+    )
+    other.__cause__ = error
+    return other

@@ -1,0 +1,1 @@
+"""Readers: sources that read samples from files, arrays and stores."""

@@ -1,0 +1,281 @@
+"""ArrayReader: the rows of arrays in memory, or of .npy files, in batches."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.records.spans import rows_of
+from highway.arguments import expanded
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
+from highway.modules.readers.fused_transforms import Windows
+from highway.modules.readers.ordered import OrderedSource
+from highway.sampling.sampler import Order, Task
+from highway.storage.outages import ask
+from highway.transforms.transform import Transform
+
+__all__ = ["ArrayReader"]
+
+# As behind a reader of pictures, whose fit draws at position 0.
+_APPLIED = 1
+
+
+class ArrayReader(OrderedSource):
+    """Hands out rows of arrays that have one for each sample: batches ``images, labels``, and further fields.
+
+    The rows of a batch are copied into new memory without the GIL; images as the flips and crops leave them that stand
+    right behind, and a `Normalize` behind those. Nothing may write into the arrays, or shorten the
+    files, while the reader is in use. Files are mapped: where the storage fails while rows are read, or a file was
+    shortened, the system ends the process (SIGBUS), which no program can turn into an error.
+
+    Parameters
+    ----------
+    images : array (N, ...) or path
+        Of any dtype but object; or a ``.npy`` file, which is mapped, so that only what is read need fit into memory.
+        Arrays whose rows do not lie one behind the other are read several times slower.
+    labels : array_like (N,) or (N, K), or path, or None
+        Whole numbers, which become int64, or floats, which become float32; None for no labels.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    fields : mapping of str to array (N, ...) or path, optional
+        What else the batches hold, in this order, behind `images` and `labels`; handed out as it is. `Augmentations`
+        have an argument `fields` too, which says how those with something for each pixel go with the images.
+    keys : sequence of str, optional
+        What every sample is called.
+    shuffle : bool
+        A new order each epoch, or 0, 1, 2, ...
+    seed : int or None
+        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
+        and the log tells it.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this reader's part of the data, as in `Order`.
+    drop_last : bool
+        Leave out what does not fill a batch on every rank.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed, holds objects, or has another number of rows than `images`.
+    EmptyDatasetError
+        There are no rows.
+    ReadError
+        A file cannot be opened.
+    StorageError
+        The storage failed for as long as is waited, when a file was to be opened.
+    DecodeError
+        A file is no ``.npy`` file, or shorter than it says.
+
+    Notes
+    -----
+    The fingerprint, by which a state knows its data, is that of names, shapes and dtypes; the contents are not looked
+    at.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from highway.engine import Pipeline
+    >>> images = np.zeros((10, 8, 8, 3), np.uint8)
+    >>> with Pipeline([ArrayReader(images, range(10), 4, shuffle=False, epochs=1)]) as pipeline:
+    ...     [(images.shape, labels.tolist()) for images, labels in pipeline]
+    [((4, 8, 8, 3), [0, 1, 2, 3]), ((4, 8, 8, 3), [4, 5, 6, 7]), ((2, 8, 8, 3), [8, 9])]
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        images: Any,
+        labels: Any,
+        batch_size: int,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        if fields is not None and not isinstance(fields, Mapping):
+            raise ArgumentError(
+                f"{self.name}: fields is a {type(fields).__name__}; expected arrays by their names"
+            )
+        given = {"images": images, "labels": labels, **(fields or {})}
+        for name in ("images", "labels"):
+            if fields and name in fields:
+                raise ArgumentError(f"{self.name}: fields has {name!r}, which is an argument of its own")
+        if labels is None:
+            del given["labels"]
+        self._arrays = {name: self._array(name, value) for name, value in given.items()}
+        # What the labels become.
+        self._label = None if labels is None else self._label_dtype(self._arrays["labels"])
+        self._windows = Windows()
+        size = len(self._arrays["images"])
+        for name, array in self._arrays.items():
+            if len(array) != size:
+                raise ArgumentError(
+                    f"{self.name}: {name} has {len(array)} rows, images {size}; expected as many"
+                )
+        if not size:
+            raise EmptyDatasetError(f"{self.name}: images has no rows; expected one or more")
+        self._keys = self._checked_keys(keys, size)
+        # What is no name of a field is told now.
+        Batch(self._rows(np.zeros(0, np.int64)))
+        self.order = Order(
+            size,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            owner=self.name,
+        )
+        shape, dtype = self._arrays["images"].shape[1:], self._arrays["images"].dtype
+        if len(shape) == 3 and dtype == np.uint8:
+            self.image_shape = shape
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={a.dtype}{list(a.shape)}" for name, a in self._arrays.items())
+        return f"<ArrayReader of {fields}, {self.order.batch_size}{self._drawn()}>"
+
+    def known_keys(self) -> Sequence[str] | None:
+        return self._keys
+
+    def contents(self) -> tuple[bytes, list[bytes]]:
+        shapes = [repr((name, array.dtype.str, array.shape)) for name, array in self._arrays.items()]
+        return b"ArrayReader", [shape.encode() for shape in shapes]
+
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
+
+        Returns
+        -------
+        int
+            How many of the steps are done here.
+        """
+        # Rows that are not in one piece are copied first.
+        shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
+        rows = {name: array.shape[1:] for name, array in self._arrays.items()}
+        self._windows = Windows.behind(steps, seed, rows, shape)
+        return self._windows.count
+
+    def load(self, task: Task) -> Batch:
+        """The rows of a batch, in memory of their own."""
+        keys = self._keys
+        return Batch(
+            self._finished(task) | self._rows(task.indices),
+            epoch=task.epoch,
+            seq=task.seq,
+            indices=task.indices,
+            keys=None if keys is None else [keys[index] for index in task.indices.tolist()],
+            applied=_APPLIED + self._windows.count,
+        )
+
+    def _finished(self, task: Task) -> dict[str, NDArray[Any]]:
+        """The images as the first transforms leave them, where these are done here."""
+        if not self._windows.count:
+            return {}
+        images, count, shape = self._arrays["images"], len(task.indices), self.image_shape
+        assert shape is not None
+        view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
+        room = self._windows.room(count, shape)
+        spans = rows_of(images.reshape(len(images), math.prod(shape)), task.indices)
+        self._windows.put(room, np.arange(count), view, spans, np.zeros(count, np.int64))
+        return {"images": room}
+
+    def _rows(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        rows = {
+            name: _taken(array, indices)
+            for name, array in self._arrays.items()
+            if not (name == "images" and self._windows.count)
+        }
+        if self._label is not None:
+            rows["labels"] = rows["labels"].astype(self._label, copy=False)
+        return rows
+
+    # Arguments
+
+    def _array(self, name: str, value: Any) -> NDArray[Any]:
+        if isinstance(value, (str, bytes, os.PathLike)):
+            value = self._mapped(name, value)
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ArgumentError(f"{self.name}: {name} is no array; its rows differ in shape") from None
+        if array.dtype.hasobject:
+            raise ArgumentError(
+                f"{self.name}: {name} is an array of {array.dtype}; expected numbers, not objects"
+            )
+        if not array.ndim:
+            raise ArgumentError(f"{self.name}: {name} is {value!r}; expected an array of rows, or a path")
+        return array
+
+    def _mapped(self, name: str, path: str | bytes | os.PathLike[Any]) -> NDArray[Any]:
+        where = expanded(self.name, name, path)
+        try:
+            return ask(self.name, where, lambda: _opened(where))
+        except StorageError:
+            raise
+        except OSError as error:
+            raise ReadError(f"{self.name}: {where} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            # Objects in a file are no rows that can be mapped; the words are NumPy's.
+            raise DecodeError(f"{self.name}: {where} cannot be mapped as a .npy file: {error}") from error
+
+    def _label_dtype(self, labels: NDArray[Any]) -> type[np.int64 | np.float32]:
+        if labels.ndim > 2 or labels.dtype.kind not in "iufb":
+            raise ArgumentError(
+                f"{self.name}: labels is an array of {labels.dtype} and shape {labels.shape}; expected whole numbers "
+                "or floats, (N,) or (N, K); give other arrays as fields"
+            )
+        return np.float32 if labels.dtype.kind == "f" else np.int64
+
+    def _checked_keys(self, keys: Any, size: int) -> list[str] | None:
+        if keys is None:
+            return None
+        names = [] if isinstance(keys, (str, bytes)) else list(keys)
+        if len(names) != size or not all(isinstance(name, str) for name in names):
+            raise ArgumentError(
+                f"{self.name}: keys is a {type(keys).__name__} with {len(names)} names; expected {size}, one for "
+                "each row of images"
+            )
+        return names
+
+
+def _opened(where: str) -> NDArray[Any]:
+    with open(where, "rb") as file:
+        version = np.lib.format.read_magic(file)
+    if version[0] > 3:
+        raise ValueError(f"version {version[0]} of the format is not known")
+    found: NDArray[Any] = np.lib.format.open_memmap(where, mode="r")
+    return found
+
+
+def _taken(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+    """Rows of an array, in memory of the pool."""
+    out = empty((len(indices), *array.shape[1:]), array.dtype)
+    if array.flags.c_contiguous and array.flags.aligned:
+        # Clipping does not buffer; every row is there. Whatever is not contiguous would be copied as a whole.
+        return np.take(array, indices, axis=0, out=out, mode="clip")
+    if array.ndim == 1:
+        out[:] = array[indices]
+        return out
+    for row, index in zip(out, indices.tolist(), strict=True):
+        row[...] = array[index]
+    return out

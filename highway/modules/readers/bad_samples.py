@@ -1,0 +1,149 @@
+"""Losses: the samples that a source could not read, what takes their places, and when there are too many."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import number, whole
+from highway.errors import ArgumentError, EmptyDatasetError, HighwayError, TooManyErrors
+from highway.sampling.rng import REPLACEMENT_POSITION, SampleRandom
+from highway.sampling.sampler import Order
+
+__all__ = ["Losses"]
+
+_RANDOM_REPLACEMENTS = 8
+"""Replacements that are drawn for a bad sample before those behind it are tried in turn."""
+
+
+class Losses:
+    """What becomes of bad samples, for all threads of a source.
+
+    Parameters
+    ----------
+    owner : str
+        Whose they are, for the errors.
+    order : Order
+    on_error : {"raise", "skip", "replace"}
+    max_errors : int, float or None
+        Most bad samples, as a number or as a part of all; None for any number.
+    noun, where : str
+        What a sample is called, "file" or "record", and where it is looked for, "in FOLDER".
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        order: Order,
+        on_error: str,
+        max_errors: int | float | None,
+        noun: str,
+        where: str,
+    ) -> None:
+        if on_error not in ("raise", "skip", "replace"):
+            raise ArgumentError(f"{owner}: on_error is {on_error!r}; expected 'raise' or 'skip' or 'replace'")
+        self._owner = owner
+        self._order = order
+        self._on_error = on_error
+        self._max_errors = max_errors
+        self._most = _most(owner, on_error, max_errors, order.size)
+        self._noun, self._where = noun, where
+        self._lock = threading.Lock()
+        # All bad samples so far; those of them that were not read since; what came of the batches so far.
+        self._bad: dict[int, HighwayError] = {}
+        self._lost: set[int] = set()
+        self._batches = 0
+        self._any_good = False
+
+    def forget(self, start: int) -> None:
+        """Count anew, from batch number `start` on."""
+        with self._lock:
+            self._bad, self._lost = {}, set()
+            self._batches = start
+            # There was some sample before, as far as is known.
+            self._any_good = start > 0
+
+    def errors(self) -> dict[int, HighwayError]:
+        """What is wrong with each sample that was found bad so far."""
+        with self._lock:
+            return dict(self._bad)
+
+    def note(self, bad: Mapping[int, HighwayError]) -> None:
+        """Note samples, by index, that could not be read; raises where they, or so many, are not allowed."""
+        with self._lock:
+            for index, error in bad.items():
+                self._bad.setdefault(index, error)
+            self._lost.update(bad)
+            count, all_lost = len(self._bad), len(self._lost) >= self._reachable
+        error = next(iter(bad.values()))
+        if self._on_error == "raise":
+            raise error
+        if count > self._most:
+            raise TooManyErrors(
+                f"{self._owner}: {count} of {self._order.size} {self._noun}s are bad, more than max_errors="
+                f"{self._max_errors} allows; one of them: {error} (all so far: Pipeline.errors)"
+            )
+        if all_lost:
+            self.refuse_all(error)
+
+    def count(self, indices: NDArray[np.int64]) -> None:
+        """Note a batch of these samples; raises when it was the last of all and there was no sample in any."""
+        order = self._order
+        with self._lock:
+            self._lost.difference_update(indices.tolist() if self._lost else ())
+            self._batches += 1
+            self._any_good = self._any_good or len(indices) > 0
+            over = order.epochs is not None and self._batches == order.epochs * len(order)
+            error = next(reversed(self._bad.values())) if over and not self._any_good else None
+        if error is not None:
+            self.refuse_all(error)
+
+    def replacements(self, epoch: int, indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Samples to try instead of these: some at random, then all in turn."""
+        draws = SampleRandom(self._order.seed, epoch, indices, REPLACEMENT_POSITION)
+        tried = indices
+        for _ in range(_RANDOM_REPLACEMENTS):
+            tried = draws.integers(0, self._order.size)
+            yield tried
+        for _ in range(self._order.size):
+            tried = (tried + 1) % self._order.size
+            yield tried
+
+    @property
+    def _reachable(self) -> int:
+        """How many samples the source comes across sooner or later."""
+        order = self._order
+        if order.shuffle or self._on_error == "replace":
+            return order.size
+        samples = len(order) * order.batch_size if order.drop_last else order.samples
+        return min(samples, order.size)
+
+    def refuse_all(self, error: HighwayError) -> None:
+        """Raise EmptyDatasetError: nothing can be read."""
+        rank, world = self._order.rank, self._order.world
+        part = f", of which this is rank {rank} of {world}," if world > 1 else ""
+        raise EmptyDatasetError(
+            f"{self._owner}: none of the {self._noun}s that were tried {self._where}{part} could be read, and none is "
+            f"left ({len(self._bad)} of {self._order.size} {self._noun}s); one of them: {error}"
+        ) from error
+
+
+def _most(owner: str, on_error: str, value: object, size: int) -> float:
+    """How many bad samples are still allowed."""
+    if value is None:
+        return float("inf")
+    if on_error == "raise":
+        raise ArgumentError(
+            f"{owner}: max_errors is {value!r}; expected None with on_error='raise', which ends at the first error"
+        )
+    if isinstance(value, (float, np.floating)):
+        return number(owner, "max_errors", value, 0.0, 1.0) * size
+    return float(whole(owner, "max_errors", value, 0))

@@ -1,0 +1,286 @@
+"""Encoded: the samples of a reader as files, JPEG above all, instead of arrays; for a store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.jpeg import codec as jpeg
+from highway.batch import Batch
+from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
+from highway.limits import MOST_JPEG_SIDE, side_and_quality
+from highway.modules.readers.box_table import Objects
+from highway.modules.readers.image_reader import ImageReader, Made
+from highway.modules.readers.masks import Masks
+from highway.modules.readers.picture_mapping import Shown
+from highway.modules.readers.pictures.other_picture import pillow
+from highway.modules.readers.samples import Files, Part, Samples
+from highway.sampling.rng import SampleRandom
+from highway.sampling.sampler import Task
+from highway.storage.files import LARGEST_FILE, read_once, status_of
+from highway.transforms.fit import Fit, Placement
+
+__all__ = ["Encoded"]
+
+_BATCH_BYTES = 4 << 20
+_MOST_SAMPLES = 64
+# Whether a file is sound is seen at any size; the smaller, the faster.
+_LOOKED_AT = 32
+
+
+class Encoded(ImageReader):
+    """The samples of a reader with encoded pictures: what `LevelDBSink` packs, for a `LevelDBImageReader`.
+
+    `images` are an array of objects, of bytes, (N,): the files as they are, or JPEGs made of them; `masks` too, PNGs
+    of the numbers of classes. Boxes are in pixels of these pictures, upright. Every picture is decoded once, so that
+    those that are bad are found now.
+
+    Parameters
+    ----------
+    reader : ImageFileReader, VOCReader or ListReader
+        What is read, in which order, and what is done about bad samples. Its batch size, shape and fit do not matter.
+    encoding : str
+        "original": the bytes of the files, nothing lost, with the orientation that they state; or "jpeg:SIDE" or
+        "jpeg:SIDE:QUALITY": upright, shrunk so that neither side is longer than SIDE pixels, 1 to 8192, never
+        enlarged, in quality 1 to 100 (90). The extra `picture_sizes`, int64 (N, 2), is height and width of the upright
+        pictures before.
+
+    Raises
+    ------
+    ArgumentError
+        The encoding is none of these, or the reader is another one, or does not turn pictures upright.
+    MissingPackageError
+        The reader has masks, and PIL, which writes them, is not installed.
+    """
+
+    keeps_shown = True
+
+    def __init__(self, reader: ImageReader, encoding: str) -> None:
+        files: object = getattr(reader, "samples", None)
+        if not isinstance(files, Files):
+            raise ArgumentError(
+                f"Encoded: reader is {reader!r}; expected an ImageFileReader, a VOCReader or a ListReader"
+            )
+        if not reader.exif:
+            raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
+        self._reader = reader
+        size = _size_and_quality(encoding)
+        # Originals are not encoded.
+        side, self._quality = size or (_LOOKED_AT, 0)
+        samples: Samples = files
+        nbytes = 3 * side * side
+        if size is None:
+            samples = originals = _Originals(files, self.name)
+            nbytes = originals.nbytes
+        self.encoding = encoding if size is None else f"jpeg:{side}:{self._quality}"
+        if files.masked:
+            pillow(self.name)
+        order = reader.order
+        super().__init__(
+            samples,
+            min(max(_BATCH_BYTES // nbytes, 1), _MOST_SAMPLES),
+            (side, side),
+            fit=_Whole(interpolation="lanczos"),
+            shuffle=order.shuffle,
+            seed=order.seed,
+            epochs=order.epochs,
+            shard=(order.rank, order.world),
+            drop_last=False,
+            color=reader.color,
+            exif=True,
+            on_error=reader.on_error,
+            max_errors=reader.max_errors,
+            exact=reader.exact,
+            max_pixels=reader.max_pixels,
+            workers=reader.workers,
+            queue_size=2,
+        )
+        self.image_shape = None
+        # That of what is stored is found when it is read.
+        self.placed = False
+        self.annotated = reader.annotated
+        self.classes = getattr(reader, "classes", None)
+
+    def __repr__(self) -> str:
+        return f"Encoded({self._reader!r}, {self.encoding!r})"
+
+    def contents(self) -> Iterable[bytes | Iterable[bytes]]:
+        return b"Encoded", *self._reader.contents()
+
+    def making(self) -> Sequence[object]:
+        return self.encoding, *super().making()
+
+    def finish_with(self, steps: Sequence[Any], seed: int) -> int:
+        """Nothing: transforms do not take encoded pictures."""
+        return 0
+
+    def _batch(self, task: Task, part: Part, indices: NDArray[np.int64], made: Made) -> Batch:
+        assert made.shown is not None
+        targets = made.shown.targets[:, 2:].tolist()
+        if isinstance(part, _OriginalPart):
+            files = [part.contents[index] for index in indices.tolist()]
+            masks = [part.pngs[index] for index in indices.tolist()] if part.masks is not None else None
+            # Boxes stay where they are in the upright picture.
+            made.note(made.shown._replace(targets=made.shown.windows.astype(np.int32)), None)
+        else:
+            files = [
+                jpeg.encode(image[:height, :width], self._quality)
+                for image, (width, height) in zip(made.images, targets, strict=True)
+            ]
+            masks = None
+            if made.masks is not None:
+                masks = [
+                    _png(mask[:height, :width])
+                    for mask, (width, height) in zip(made.masks, targets, strict=True)
+                ]
+        made.masks = None
+        batch = super()._batch(task, part, indices, made)
+        batch = batch.replace(images=_array(files))
+        if not isinstance(part, _OriginalPart):
+            # For the way back to the picture that is not stored.
+            batch.extras["picture_sizes"] = made.shown.sizes.copy()
+        return batch if masks is None else batch.replace(masks=_array(masks))
+
+
+def _size_and_quality(encoding: object) -> tuple[int, int] | None:
+    """Longest side and quality; None for files as they are."""
+    if encoding == "original":
+        return None
+    found = side_and_quality(encoding) if isinstance(encoding, str) else None
+    if found is None:
+        raise ArgumentError(
+            f"Encoded: encoding is {encoding!r}; expected 'original', 'jpeg:SIDE' or 'jpeg:SIDE:QUALITY', with a side "
+            f"of 1 to {MOST_JPEG_SIDE} pixels and a quality of 1 to 100"
+        )
+    return found
+
+
+class _Whole(Fit):
+    """All of a picture from the upper left corner on, shrunk where it is larger than the image."""
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        sides = np.stack([widths, heights], axis=1)
+        scales = np.minimum(1.0, max(size) / sides.max(axis=1, keepdims=True))
+        nothing = np.zeros_like(sides)
+        ends = np.maximum(np.rint(sides * scales), 1)
+        return Placement(
+            np.concatenate([nothing, sides], axis=1).astype(np.float64),
+            np.concatenate([nothing, ends], axis=1).astype(np.int32),
+        )
+
+
+class _Originals(Samples):
+    """Files that are read whole."""
+
+    def __init__(self, files: Files, owner: str) -> None:
+        self._files, self._owner = files, owner
+        self.size, self.noun, self.where = files.size, files.noun, files.where
+        self.boxed, self.masked, self.min_visible = files.boxed, files.masked, files.min_visible
+        self.placement = False
+
+    @property
+    def nbytes(self) -> int:
+        """Of a file, on average of some."""
+        some = range(0, self.size, max(1, self.size // _MOST_SAMPLES))
+        sizes = [_size_of(self._files.path(index)) for index in some]
+        return max(1, sum(sizes) // len(sizes))
+
+    def begin(self) -> Part:
+        return _OriginalPart(self._files, self._owner)
+
+    def told(self, index: int) -> str:
+        return self._files.told(index)
+
+    def name(self, index: int) -> str:
+        return self._files.name(index)
+
+
+class _OriginalPart(Part):
+    def __init__(self, files: Files, owner: str) -> None:
+        self._files, self._owner = files, owner
+        self.contents: dict[int, bytes] = {}
+        self.pngs: dict[int, bytes] = {}
+        masks = files.masks
+        self._masks = None if masks is None else _MasksToPNG(masks, self.pngs)
+
+    def read(
+        self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
+    ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
+        wrong: dict[int, HighwayError] = {}
+        found: list[bytes | memoryview | None] = [None] * len(indices)
+        away = False
+        for row, index in enumerate(indices.tolist()):
+            if away:
+                # A server that is gone may take a minute to say so for each file.
+                told = self._files.told(index)
+                wrong[row] = StorageError(f"{self._owner}: {told} was not tried after another")
+                continue
+            try:
+                found[row] = self.contents[index] = read_once(self._files.path(index), LARGEST_FILE)
+            except (ReadError, StorageError) as error:
+                wrong[row] = type(error)(f"{self._owner}: {self._files.told(index)} {error}")
+                away = isinstance(error, StorageError)
+        return decoder.read_contents(found, oriented, turn), wrong
+
+    def keys(self, indices: NDArray[np.int64]) -> list[str]:
+        return self._files.keys(indices)
+
+    def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
+        return self._files.labels(indices)
+
+    def objects(self, indices: NDArray[np.int64]) -> Objects | None:
+        return self._files.objects(indices)
+
+    @property
+    def masks(self) -> Masks | None:
+        return self._masks
+
+
+class _MasksToPNG(Masks):
+    """Masks as PNGs of the size of their upright pictures, put under their numbers into `pngs`."""
+
+    def __init__(self, masks: Masks, pngs: dict[int, bytes]) -> None:
+        self._of, self._pngs = masks, pngs
+
+    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
+        return self._of.whole(index, size, orientation)
+
+    def show(
+        self,
+        indices: NDArray[np.int64],
+        shown: Shown,
+        orientations: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        slots: NDArray[np.int64],
+        skipped: Container[int],
+    ) -> dict[int, HighwayError]:
+        failures: dict[int, HighwayError] = {}
+        for _, index, mask in self._wholes(indices, shown, orientations, skipped, failures):
+            self._pngs[index] = _png(mask)
+            # Before the next one is decoded.
+            del mask
+        return failures
+
+
+def _png(mask: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    pillow("Encoded").fromarray(np.ascontiguousarray(mask)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _array(files: Sequence[bytes]) -> NDArray[Any]:
+    found = np.empty(len(files), object)
+    found[:] = files
+    return found
+
+
+def _size_of(path: bytes) -> int:
+    found = status_of(path, Encoded.name)
+    # What is wrong is told of when it is to be read.
+    return 0 if found is None else found.st_size

@@ -1,0 +1,216 @@
+"""ImageFileReader: a folder of class folders of pictures, in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.listing.class_folders import list_class_folders
+from highway.modules.readers.listing.skipped_files import logger
+from highway.modules.readers.masks import masks_beside
+from highway.modules.readers.samples import Files
+from highway.transforms.fit import CenterFit, Fit
+
+__all__ = ["ImageFileReader"]
+
+
+class ImageFileReader(ImageReader):
+    """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
+
+    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
+    times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
+    our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
+    not sound. Every other format goes through PIL. Links are followed.
+    The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
+    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
+    the images are written.
+    The classes are the sorted names of the sub-folders, or those of `classes`: give these wherever two folders are to
+    have the same labels. What is skipped in `data_dir` is counted: names that begin with a dot, what systems leave
+    behind, such as ``@eaDir``, files with the ending of no picture, pictures beside the class folders. ``repr(reader)``
+    tells it, and the logger ``highway.modules`` does so once, with a warning where you may miss something.
+
+    Parameters
+    ----------
+    data_dir : path
+        Folder with one sub-folder for each class.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
+    classes : sequence of str, optional
+        Names of the sub-folders in the order of their labels, each once. Some of them may be missing or without
+        pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. A
+        sub-folder that is none of them is an error.
+    fit : Fit
+        Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
+        of your own.
+    shuffle : bool
+        A new order each epoch, or the sorted order.
+    seed : int or None
+        0 to 2**64 - 1; of the order, the windows and the replacements. None draws one, once, where no other
+        machine needs the same; `seed` is that, and the log tells it.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; where the
+        count does not divide, at most world - 1 samples come twice, or are left out with `drop_last`.
+    drop_last : bool
+        Leave out what does not fill a batch on every rank.
+    labels : {"index", "one_hot"}
+        int64 (N,), or float32 (N, number of classes).
+    color : {"rgb", "gray"}
+        Three channels or one.
+    exif : bool
+        Turn pictures upright by their orientation; False reads every picture as it is stored. The rule is that of PIL's
+        ``ImageOps.exif_transpose``, the same for JPEG, PNG, WebP and TIFF: the orientation entry of the EXIF data,
+        wherever the file has it, as a number of any type; without such an entry ``tiff:Orientation`` of the XMP data.
+        Of several EXIF segments in a JPEG the first counts. Any other value than 2 to 8, and EXIF data that is damaged,
+        turn nothing. Boxes and masks of the stored picture turn with it; a mask that states an orientation of its own,
+        other than 1, is turned by that.
+    on_error : {"raise", "skip", "replace"}
+        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
+        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
+        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL or a
+        part of it is missing, that is an error under any policy. Where the storage fails (an I/O error, a stale file
+        handle, a network that is down), what was not read is tried again for up to 30 s, and no sample is a bad one for
+        it; after that it is a StorageError under any policy.
+    max_errors : int or float, optional
+        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
+        Each rank counts those that it came across.
+    exact : bool
+        Never decode at a reduced scale: more work where pictures are much larger than the images, which then differ
+        from Pillow's by rounding only.
+    max_pixels : int
+        Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
+        file, one picture at a time (docs/formats.md). PIL's own limit does not count.
+    masks_dir : path, optional
+        Folder with a mask for every picture, under the same relative name but for the ending, ``.png``: numbers of
+        classes as a palette's indices, 8 bits of grey or 1 bit. The batches then end with `masks`, uint8 (N, H, W),
+        where each pixel is the nearest one of its mask. A mask that is missing, or has another size than its picture,
+        makes the sample a bad one.
+    mask_fill : int
+        0 to 255, for what the fit leaves uncovered of a mask.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Batches that are in the making or wait to be taken, at most; two for each worker are always allowed.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed; a folder is not in `classes`.
+    DatasetError
+        `data_dir` or `masks_dir` is no folder, a folder may not be read, or two pictures have one mask.
+    EmptyDatasetError
+        There are no class folders, or one has no pictures though `classes` is not given.
+    StorageError
+        The storage failed for longer than is waited; here while the folders are listed, otherwise with a batch.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the classes, in the order of their labels.
+    skipped : SkippedFiles
+        What the folder has and the reader does not read; ``str()`` says it in a line.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | bytes | os.PathLike[str],
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        classes: Sequence[str] | None = None,
+        fit: Fit | None = None,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        labels: str = "index",
+        color: str = "rgb",
+        exif: bool = True,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        masks_dir: str | bytes | os.PathLike[str] | None = None,
+        mask_fill: int = 0,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        self._choice("labels", labels, ("index", "one_hot"))
+        self._one_hot = labels == "one_hot"
+        self._folders = list_class_folders(data_dir, classes)
+        self._given = classes is not None
+        self.classes = self._folders.classes
+        self.skipped = self._folders.skipped
+        root, names = self._folders.root, self._folders.names
+        masks = None
+        if masks_dir is not None:
+            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name, exif)
+        super().__init__(
+            Files(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
+            batch_size,
+            shape,
+            fit=CenterFit() if fit is None else fit,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            color=color,
+            exif=exif,
+            on_error=on_error,
+            max_errors=max_errors,
+            exact=exact,
+            max_pixels=max_pixels,
+            workers=workers,
+            queue_size=queue_size,
+        )
+        self._log()
+
+    def __repr__(self) -> str:
+        folder = os.fsdecode(self._folders.root)
+        skipped = f", {self.skipped}" if len(self.skipped) else ""
+        return (
+            f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r}, {self._known()}"
+            f"{skipped}{self._drawn()})"
+        )
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many pictures each class has: int64 (number of classes,)."""
+        return np.bincount(self._folders.labels, minlength=len(self.classes)).astype(np.int64)
+
+    def _known(self) -> str:
+        """How many classes there are, and who says so."""
+        count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
+        if not self._given:
+            return f"{count} from the folders"
+        empty = len(self.classes) - len(np.unique(self._folders.labels))
+        return f"{count} as given" + (f" ({empty} without pictures)" if empty else "")
+
+    def _log(self) -> None:
+        where = repr(os.fsdecode(self._folders.root))
+        logger.info("%s: %s: %d pictures of %s", self.name, where, self.size, self._known())
+        for remark in self._folders.remarks(self._given):
+            logger.warning("%s: %s: %s", self.name, where, remark)
+        self.skipped.log(self.name, where)
+
+    def contents(self) -> tuple[bytes, Sequence[bytes]]:
+        # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
+        return b"ImageFileReader", self._folders.identity()
+
+    def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        numbers = self._folders.labels[indices]
+        if not self._one_hot:
+            return numbers
+        one_hot = np.zeros((len(indices), len(self.classes)), dtype=np.float32)
+        one_hot[np.arange(len(indices)), numbers] = 1.0
+        return one_hot

@@ -1,0 +1,560 @@
+"""ImageReader: pictures in batches, each bad file accounted for; what all readers of pictures share."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.jpeg import codec as jpeg
+from highway._core.pixels import resample
+from highway._core.pool import waiting
+from highway.arguments import flag, size, whole
+from highway.batch import Batch, empty
+from highway.errors import (
+    ArgumentError,
+    DecodeError,
+    HighwayError,
+    MissingPackageError,
+    ReadError,
+    StorageError,
+)
+from highway.modules.readers.bad_samples import Losses
+from highway.modules.readers.box_table import Objects
+from highway.modules.readers.fused_transforms import Finish
+from highway.modules.readers.ordered import OrderedSource
+from highway.modules.readers.picture_mapping import Shown
+from highway.modules.readers.pictures.missing_parts import named
+from highway.modules.readers.pictures.other_picture import OtherPicture
+from highway.modules.readers.samples import Part, Samples
+from highway.modules.readers.voc.other_sizes import OtherSizes
+from highway.sampling.rng import SampleRandom
+from highway.sampling.sampler import Order, Task
+from highway.storage.outages import Outages
+from highway.transforms.fit import Fit, Placement, Resize
+from highway.transforms.transform import Transform
+
+__all__ = ["MAX_PIXELS", "ImageReader", "Made"]
+
+MAX_PIXELS = 2 * 89_478_485
+"""Where PIL alone refuses to open a picture."""
+
+# Larger files of other formats are not kept until their turn comes, but read once more: uncompressed, they are as large
+# as their pixels.
+_KEPT_BYTES = 1 << 20
+
+
+class Made:
+    """What there is of a batch in the making.
+
+    Attributes
+    ----------
+    images : ndarray
+        As finished.
+    shown : Shown or None
+        How they show the pictures, where boxes or masks need to know.
+    masks : uint8 (N, H, W) or None
+    """
+
+    def __init__(
+        self, images: NDArray[Any], shown: Shown | None = None, masks: NDArray[np.uint8] | None = None
+    ) -> None:
+        self.images = images
+        self.shown = shown
+        self.masks = masks
+
+    def note(self, shown: Shown, slots: NDArray[np.int64] | None) -> None:
+        """How all pictures are shown, or those in some slots."""
+        if slots is None or self.shown is None:
+            self.shown = shown
+        else:
+            self.shown.put(slots, shown)
+
+    def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """Room for the masks, of height and width `shape`."""
+        if self.masks is None:
+            self.masks = empty((len(self.images), *shape))
+        return self.masks
+
+    def take(self, rows: NDArray[np.int64]) -> Made:
+        """Those rows alone."""
+
+        def taken(array: NDArray[Any]) -> NDArray[Any]:
+            return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
+
+        return Made(
+            taken(self.images),
+            None if self.shown is None else self.shown.take(rows),
+            None if self.masks is None else taken(self.masks),
+        )
+
+
+class ImageReader(OrderedSource):
+    r"""Reads pictures, and what comes with them; base of the readers, which say what there is to read.
+
+    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
+    times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
+    our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
+    not sound. Every other format goes through PIL.
+    The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
+    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
+    the images are written.
+
+    Parameters
+    ----------
+    samples : Samples
+    batch_size, shape, fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, \
+    max_pixels, workers, queue_size
+        As `ImageFileReader` says.
+    """
+
+    hands_over = True
+    keeps_shown: ClassVar[bool] = False
+    """Whether `_batch` needs to know how the images show the pictures."""
+    annotated: tuple[object, ...] = ()
+    """What decides, beside the files, which boxes a picture has."""
+    other_sizes: OtherSizes | None = None
+    """Counts the pictures that have another size than their boxes were made for; None: they are bad samples."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        fit: Fit,
+        shuffle: bool,
+        seed: int | None,
+        epochs: int | None,
+        shard: tuple[int, int],
+        drop_last: bool,
+        color: str,
+        exif: bool,
+        on_error: str,
+        max_errors: int | float | None,
+        exact: bool,
+        max_pixels: int,
+        workers: int | None,
+        queue_size: int,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.shape = size(self.name, "shape", shape)
+        given: object = fit
+        # One of the sides of `Resize` may depend on the picture.
+        if not isinstance(given, Fit) or isinstance(given, Resize):
+            raise self._refused(
+                "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
+            )
+        if fit.size not in (None, self.shape):
+            raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
+        self.fit = fit
+        self._choice("color", color, ("rgb", "gray"))
+        self.color = color
+        self.on_error = on_error
+        self.exif = flag(self.name, "exif", exif)
+        self.exact = flag(self.name, "exact", exact)
+        self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
+        self._gray = color == "gray"
+        self.fit.colour(1 if self._gray else 3)
+        self._filter = resample.FILTERS.index(self.fit.interpolation)
+        self.samples = samples
+        self.placed = samples.placement
+        self._min_visible = max(samples.min_visible, fit.min_visible)
+        self.max_errors = max_errors
+        self.order = Order(
+            samples.size,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            owner=self.name,
+        )
+        self._size = (*self.shape, 1 if self._gray else 3)
+        self.image_shape = self._size
+        self._finish = Finish()
+        self._crew = jpeg.Crew()
+        self._outages = Outages(self.name)
+        self._local = threading.local()
+        self._losses = Losses(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
+
+    @property
+    def size(self) -> int:
+        """Number of pictures in the data."""
+        return self.order.size
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(key, reason) of every file that could not be read so far, once each."""
+        return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
+
+    def known_keys(self) -> Iterable[str] | None:
+        return self.samples.known_keys()
+
+    def making(self) -> Sequence[object]:
+        return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
+
+    # What the engine calls
+
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over the flips, and the Normalize behind them, that the Augmentations behind begin with.
+
+        Returns
+        -------
+        int
+            How many of the steps are done here.
+        """
+        finish = Finish(steps, seed)
+        self._finish = finish if finish.takes(self._size[2]) else Finish()
+        return self._finish.count
+
+    def open(self) -> None:
+        self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
+
+    def interrupt(self) -> None:
+        self._crew.close()
+        self._outages.interrupt()
+
+    def close(self) -> None:
+        self._local.decoder.close()
+
+    def forget(self, start: int) -> None:
+        # The old ones may be closed, and interrupted.
+        self._crew = jpeg.Crew()
+        self._outages = Outages(self.name)
+        self._losses.forget(start)
+
+    def load(self, task: Task) -> Batch | None:
+        """One batch; None when every sample of it was left out."""
+        indices = task.indices.copy()
+        turn = task.epoch * len(self.order) + task.seq
+        part = self.samples.begin()
+        made, failures = self._read(part, task.epoch, indices, turn)
+        if failures:
+            self._note(failures, indices)
+            if self.on_error == "replace":
+                self._replace(part, made, list(failures), task.epoch, indices, turn)
+                self.count_replaced(len(failures))
+            else:
+                kept = np.delete(np.arange(len(indices)), list(failures))
+                made = made.take(kept)
+                indices = indices[kept]
+        self._losses.count(indices)
+        if not len(indices):
+            return None
+        return self._batch(task, part, indices, made)
+
+    def _batch(self, task: Task, part: Part, indices: NDArray[np.int64], made: Made) -> Batch:
+        fields: dict[str, NDArray[Any]] = {"images": made.images}
+        extras: dict[str, NDArray[Any]] = {}
+        offsets = None
+        labels, objects = part.labels(indices), part.objects(indices)
+        ragged: set[str] = set()
+        if objects is not None:
+            assert made.shown is not None
+            boxes, of_boxes, extras, offsets = objects.shown(made.shown, self.shape, self._min_visible)
+            labels = labels if of_boxes is None else of_boxes
+            ragged = {"boxes", *extras} | ({"labels"} if of_boxes is not None else set())
+        if labels is not None:
+            fields["labels"] = labels
+        if objects is not None:
+            fields["boxes"] = boxes
+        if self.placed:
+            assert made.shown is not None
+            placement, sizes = made.shown.placement(self.shape), made.shown.sizes.copy()
+            before = part.picture_sizes(indices)
+            if before is not None:
+                placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
+                sizes = before
+            extras |= {"placement": placement, "picture_sizes": sizes}
+        if made.masks is not None:
+            fields["masks"] = made.masks
+        return Batch(
+            fields,
+            epoch=task.epoch,
+            seq=task.seq,
+            indices=indices,
+            keys=part.keys(indices),
+            applied=1 + self._finish.count,
+            extras=extras,
+            offsets=offsets,
+            ragged=ragged,
+        )
+
+    # Reading and decoding
+
+    def _read(
+        self,
+        part: Part,
+        epoch: int,
+        indices: NDArray[np.int64],
+        turn: int,
+        made: Made | None = None,
+        slots: NDArray[np.int64] | None = None,
+    ) -> tuple[Made, dict[int, HighwayError]]:
+        """Read samples into new images, or into the given slots of `made`; waits while the storage fails.
+
+        Returns
+        -------
+        made : Made
+        failures : dict of int to HighwayError
+            What is wrong with row k of `indices`, under k.
+
+        Raises
+        ------
+        StorageError
+            The storage failed for as long as is waited.
+        """
+        made, failures = self._read_once(part, epoch, indices, turn, made, slots)
+        if not failures:
+            return made, failures
+        images, places = made, np.arange(len(indices)) if slots is None else slots
+
+        def again(rows: NDArray[np.int64]) -> dict[int, HighwayError]:
+            _, found = self._read_once(part, epoch, indices[rows], turn, images, places[rows])
+            return {int(rows[row]): error for row, error in found.items()}
+
+        return made, self._outages.retried(failures, again)
+
+    def _read_once(
+        self,
+        part: Part,
+        epoch: int,
+        indices: NDArray[np.int64],
+        turn: int,
+        made: Made | None,
+        slots: NDArray[np.int64] | None,
+    ) -> tuple[Made, dict[int, HighwayError]]:
+        """As `_read`, but what the storage failed at is among the failures: as StorageError."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        failures: dict[int, HighwayError] = {}
+        others: dict[int, OtherPicture] = {}
+        masks = part.masks
+        try:
+            heads, wrong = part.read(decoder, indices, self.exif, turn)
+            statuses, heights, widths = heads.T
+            good = decoder.sound
+            if not good:
+                np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
+                for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):
+                    found_one = wrong.get(row) or self._other(row, indices[row])
+                    if isinstance(found_one, OtherPicture):
+                        others[row] = found_one
+                        heights[row], widths[row] = found_one.height, found_one.width
+                    else:
+                        failures[row] = found_one
+            turns = orientations = self._orientations(others)
+            objects = part.objects(indices)
+            if objects is not None:
+                turns, refused = self._refused_objects(objects, indices, heads, orientations)
+                for row, error in refused.items():
+                    failures.setdefault(row, error)
+                    others.pop(row, None)
+                    statuses[row] = jpeg.BAD_FILE
+                good = good and not refused
+            rng = SampleRandom(self.seed, epoch, indices, 0)
+            placement = self.fit.choose(rng, heights, widths, self.shape)
+            mirrored = self._finish.mirrored(1, rng, self._size)
+            everything = np.arange(len(indices))
+            rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
+            nbytes = len(indices) * math.prod(self._size) * self._finish.itemsize
+            windows, targets = placement
+            try:
+                covered = decoder.begin(
+                    rows,
+                    windows if good else windows[rows],
+                    targets if good else targets[rows],
+                    mirrored if good else mirrored[rows],
+                    self._filter,
+                    self.exact,
+                    self._size,
+                    nbytes,
+                )
+            except ValueError:
+                self.fit.refuse(placement, heights, widths, self.shape)
+                raise
+            if made is None:
+                # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
+                while not waiting(nbytes) and decoder.ahead():
+                    pass
+                made = Made(self._finish.room((len(indices), *self._size)))
+            images = made.images
+            places = everything if slots is None else slots
+            if not covered:
+                self._paint(images, places[rows], targets[rows])
+            found = decoder.finish(places[rows], self._finish.images(images))
+        finally:
+            decoder.leave()
+        if any(found):
+            result = dict(zip(rows.tolist(), found, strict=True))
+            for row in _tried_first(result, result):
+                if result[row] != jpeg.OK:
+                    failures[row] = self._error(indices[row], result[row], decoder.message(row))
+        for row in list(others):
+            found_one = self._with_file(others.pop(row), row, indices[row])
+            if isinstance(found_one, HighwayError):
+                failures[row] = found_one
+                continue
+            try:
+                images[places[row]] = self._finished(found_one, placement, mirrored, row)
+            except DecodeError as error:
+                failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
+            except MissingPackageError as error:
+                raise named(error, self.name, self.samples.told(indices[row])) from error
+            except ValueError:
+                self.fit.refuse(placement, heights, widths, self.shape)
+                raise
+        if self.keeps_shown or self.placed or objects is not None or masks is not None:
+            shown = Shown(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
+            made.note(shown, slots)
+            if masks is not None:
+                room = made.masks_for(self.shape)
+                failures |= masks.show(indices, shown, orientations, room, places, failures)
+        return made, failures
+
+    def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
+        """By which EXIF orientation each picture of the last read is turned upright."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        orientations = decoder.orientations()
+        for row, picture in others.items():
+            orientations[row] = picture.orientation
+        return orientations
+
+    def _refused_objects(
+        self,
+        objects: Objects,
+        indices: NDArray[np.int64],
+        heads: NDArray[np.int64],
+        orientations: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
+        """How the boxes of samples are to be turned, and which samples are bad for their boxes."""
+        refused: dict[int, HighwayError] = {}
+        turns, wrong = objects.turns(heads[:, 1:], orientations)
+        if wrong:
+            # Of a picture that is stored on its side, which is not turned upright here, the boxes may be upright.
+            unsure = np.zeros(len(indices), np.bool_) if self.exif else objects.swapped(heads[:, 1:])
+            accepted = {}
+            for row, text in wrong.items():
+                # Where the picture itself is bad its size is not known.
+                if heads[row, 0] not in (jpeg.OK, jpeg.NOT_JPEG):
+                    continue
+                if self.other_sizes is None or unsure[row]:
+                    refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
+                elif row not in objects.bad:
+                    accepted[int(indices[row])] = f"{self.samples.told(indices[row])} {text}"
+            if self.other_sizes is not None:
+                self.other_sizes.note(accepted)
+        for row in objects.bad:
+            refused[row] = objects.error(row, self.name)
+        return turns, refused
+
+    def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
+        """Fill those of the slots that their targets do not cover."""
+        colour = np.broadcast_to(self.fit.colour(self._size[2]), (1, 1, 1, self._size[2]))
+        pixel = self._finish.done(np.ascontiguousarray(colour), np.zeros((1, 2), np.bool_))
+        images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
+
+    def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
+        """A picture that is no JPEG, not decoded yet; or what is wrong with it. Large files are read `again`."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
+        if contents is None:
+            return self._error(index, decoder.status(row), decoder.message(row))
+        try:
+            picture = OtherPicture(
+                contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels, owner=self.name
+            )
+        except DecodeError as error:
+            return self._error(index, jpeg.BAD_FILE, str(error))
+        except MissingPackageError as error:
+            raise named(error, self.name, self.samples.told(index)) from error
+        if len(contents) > _KEPT_BYTES and not again:
+            picture.release()
+        return picture
+
+    def _with_file(self, picture: OtherPicture, row: int, index: int) -> OtherPicture | HighwayError:
+        """The picture with its file, which is read once more if it was not kept; or what is wrong with it now."""
+        if not picture.released:
+            return picture
+        again = self._other(row, index, again=True)
+        if isinstance(again, OtherPicture) and not picture.same(again):
+            return self._error(
+                index,
+                jpeg.BAD_FILE,
+                f"was changed while it was read: {again.height} x {again.width} pixels, before it had "
+                f"{picture.height} x {picture.width}",
+            )
+        return again
+
+    def _finished(
+        self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
+    ) -> NDArray[Any]:
+        """The image of row `row`, decoded by PIL."""
+        whole = empty((1, *self._size))
+        windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
+        if self.fit.uncovered(targets, self.shape)[0]:
+            whole[0] = self.fit.colour(self._size[2])
+        upright = np.zeros((1, 2), np.uint8)
+        resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
+        image: NDArray[Any] = self._finish.done(whole, mirrored[row : row + 1])[0]
+        return image
+
+    def _replace(
+        self,
+        part: Part,
+        made: Made,
+        slots: list[int],
+        epoch: int,
+        indices: NDArray[np.int64],
+        turn: int,
+    ) -> None:
+        """Put other samples into these slots, and their numbers into `indices`."""
+        first = indices[slots]
+        open_ones = np.arange(len(slots))
+        for tried in self._losses.replacements(epoch, first):
+            chosen = tried[open_ones]
+            into = np.asarray(slots)[open_ones]
+            _, failures = self._read(part, epoch, chosen, turn, made, into)
+            indices[into] = chosen
+            if not failures:
+                return
+            self._note(failures, chosen)
+            open_ones = open_ones[list(failures)]
+        self._losses.refuse_all(next(iter(failures.values())))
+
+    # Bad samples
+
+    def _error(self, index: int, status: int, message: str) -> HighwayError:
+        text = f"{self.name}: {self.samples.told(index)} {message}"
+        # What is wrong with the machine, and not with the file, is nothing to skip.
+        if status == jpeg.NO_MEMORY:
+            raise MemoryError(text)
+        if status == jpeg.NO_HANDLE:
+            raise ReadError(text)
+        # Nor is what may pass: `_read` waits for that.
+        if status in (jpeg.STORAGE, jpeg.UNTRIED):
+            return StorageError(text)
+        return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
+
+    def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
+        """Note which rows of `indices` are bad; raises where the policy, or their number, does not allow them."""
+        self._losses.note({int(indices[row]): error for row, error in failures.items()})
+
+    # Arguments
+
+    def _refused(self, name: str, value: object, allowed: str) -> ArgumentError:
+        return ArgumentError(f"{self.name}: {name} is {value!r}; expected {allowed}")
+
+    def _choice(self, name: str, value: object, allowed: Sequence[str]) -> None:
+        if value not in allowed:
+            raise self._refused(name, value, " or ".join(repr(one) for one in allowed))
+
+
+def _tried_first(rows: Iterable[int], statuses: Mapping[int, int] | NDArray[np.int64]) -> list[int]:
+    """The rows, those at the end that were not tried after another: the first failure is to be a real one."""
+    return sorted(rows, key=lambda row: bool(statuses[row] == jpeg.UNTRIED))

@@ -1,0 +1,432 @@
+"""LevelDBSink and LevelDBSource: batches into a store, sample by sample, and out of it in any order."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import expanded, flag, whole
+from highway.batch import Batch
+from highway.engine import Failure, Module, Outlet, Source
+from highway.engine.stats import PipelineStats
+from highway.errors import (
+    ArgumentError,
+    EmptyDatasetError,
+    PipelineStateError,
+)
+from highway.modules.readers.bad_samples import Losses
+from highway.modules.readers.fused_transforms import Windows
+from highway.modules.readers.listing.class_names import stored_classes
+from highway.modules.readers.ordered import OrderedSource
+from highway.sampling.sampler import Order, Task
+from highway.store.reading import StoreReader
+from highway.store.records import Records, Slots
+from highway.store.sharing import SharedStore
+from highway.store.writing import StoreWriter
+from highway.transforms.transform import Transform
+
+__all__ = ["LevelDBSink", "LevelDBSource"]
+
+
+class LevelDBSink(Outlet):
+    """Writes the samples of every batch to a store, all of their fields as they are, for a `LevelDBSource`.
+
+    Samples are numbered as they arrive. They are written some MiB at once, and such a piece is on the disk or not there
+    at all, whatever happens. The store is complete when the pipeline has come to its end. Where it did not, a pipeline
+    of the same modules with ``append=True`` goes on: what is there, by epoch and index, is not read again, and is not
+    written again either. So a sample that comes twice in an epoch is stored once.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store; made if need be.
+    append : bool
+        Go on with what is there. Without it, a path where a store is is refused.
+    batch_bytes : int
+        How much is written at once, 1 to 1 GiB.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range. By the Pipeline: the source goes on for ever.
+    MissingPackageError
+        plyvel is not installed.
+    StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError, StateMismatchError
+        By the Pipeline, which opens the store: something else is at the path, it cannot be written to, somebody has it
+        open, it is damaged, it was not finished, or its data are others. With a batch: it cannot be written, or differs
+        from those before it in fields, dtypes or shapes.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        append: bool = False,
+        batch_bytes: int = 4 << 20,
+    ) -> None:
+        super().__init__(workers=1)
+        self.path = expanded(self.name, "path", path)
+        self.append = flag(self.name, "append", append)
+        self.batch_bytes = whole(self.name, "batch_bytes", batch_bytes, 1, 1 << 30)
+        self._writer: StoreWriter | None = None
+        self._source: Source | None = None
+        self._length: int | None = None
+        self._exhausted = False
+        # Numbers of the tasks that are under way, by ticket.
+        self._numbers: dict[int, int] = {}
+        # Who takes it closes the writer: the worker, or an interrupt before there is one. A finalizer may interrupt, so
+        # nobody may wait for it.
+        self._closer = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"LevelDBSink({self.path!r}{', append=True' if self.append else ''})"
+
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        source = modules[0]
+        assert isinstance(source, Source)
+        if isinstance(source, OrderedSource) and source.order.epochs is None:
+            raise ArgumentError(
+                f"{self.name}: {source.name} goes on for ever, and would fill the disk; expected one with epochs=1"
+            )
+        self._source = source
+        self._numbers = {}
+        # A pipeline that could not be started has interrupted.
+        self._closer = threading.Lock()
+        classes = getattr(source, "classes", None)
+        self._writer = StoreWriter(
+            self.path,
+            self.name,
+            append=self.append,
+            batch_bytes=self.batch_bytes,
+            classes=classes if classes is None or isinstance(classes, int) else list(classes),
+            origin=repr(source),
+            fingerprint=source.samples_fingerprint(),
+            shard=source.shard,
+        )
+
+    @property
+    def stored(self) -> int:
+        """Number of samples that are in the store, or wait to be written; 0 before the pipeline is made."""
+        return 0 if self._writer is None else self._writer.count
+
+    @property
+    def begun_with(self) -> int:
+        """Number of samples that were in the store before."""
+        return 0 if self._writer is None else self._writer.before
+
+    @property
+    def _open_writer(self) -> StoreWriter:
+        assert self._writer is not None
+        return self._writer
+
+    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
+        self._length = length
+        ticket = 0
+        for place, task in enumerate(source.tasks()):
+            if isinstance(task, Task) and self._there(task):
+                continue
+            self._numbers[ticket] = place
+            ticket += 1
+            yield task
+        self._exhausted = True
+
+    def _there(self, task: Task) -> bool:
+        writer = self._open_writer
+        return all(writer.has(task.epoch, index) for index in task.indices.tolist())
+
+    def identity(self, ticket: int) -> tuple[int, int]:
+        place = self._numbers[ticket]
+        return divmod(place, self._length) if self._length else (0, place)
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        del self._numbers[ticket]
+        if isinstance(outcome, Failure):
+            if sys.version_info >= (3, 11):
+                outcome.error.add_note(f"In module {outcome.module}, in front of this one:")
+            raise outcome.error
+        source = self._source
+        assert source is not None
+        if source.follows_delivery and not source.delivered(ticket):
+            return
+        if outcome is not None:
+            self._open_writer.add(outcome)
+
+    def drain(self) -> None:
+        # Where `Pipeline.drain` ended the tasks, what is there is not all.
+        if self._exhausted:
+            self._open_writer.finish()
+
+    def open(self) -> None:
+        if not self._closer.acquire(blocking=False):
+            raise PipelineStateError(f"{self.name}: the pipeline was stopped")
+
+    def interrupt(self) -> None:
+        if self._closer.acquire(blocking=False) and self._writer is not None:
+            self._writer.close()
+
+    def close(self) -> None:
+        self._open_writer.close()
+
+
+class _Found(NamedTuple):
+    """Records that were read and are sound.
+
+    Attributes
+    ----------
+    rows : int64 (K,)
+        Their places in the batch.
+    records : Records of K
+    """
+
+    rows: NDArray[np.int64]
+    records: Records
+
+
+class LevelDBSource(OrderedSource):
+    """Reads the samples of a store that `LevelDBSink` wrote, or the first Highway, in any order.
+
+    A batch has the fields, extras, keys and boxes that it would have straight from the reader; its `indices` are the
+    numbers of the samples in the store, and transforms draw as they would behind that reader. Every record is compared
+    with its checksum. Any number of sources, in any number of processes, may read a store; nobody can write to it
+    meanwhile. Reading needs no right to write there.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shuffle : bool
+        A new order each epoch, or the order of the store.
+    seed : int or None
+        0 to 2**64 - 1; of the order and the replacements. None draws one, once, where no other machine needs
+        the same; `seed` is that, and the log tells it.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this source's part of the data, as in `Order`.
+    drop_last : bool
+        Leave out what does not fill a batch.
+    on_error : {"raise", "skip", "replace"}
+        What to do about a record that is damaged: end, leave it out, or take another at random. Storage that fails is
+        waited for, for up to 30 s, and then a StorageError under any policy.
+    max_errors : int or float, optional
+        With "skip" and "replace": most damaged records, as a number or as a part (0.0 to 1.0) of the store.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+    fields : sequence of str, optional
+        Fields and extras to hand out; all by default.
+    classes : sequence of str, optional
+        Names of the classes that the labels are expected to be numbers of, such as those of the training set: where the
+        store has others, or another order, that is an error.
+    allow_incomplete : bool
+        Read what there is of a store whose writing was interrupted.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or the store has no such field.
+    StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError
+        There is no store, it is being written, is damaged, or was not finished.
+    EmptyDatasetError
+        It has no samples. With a batch: no record could be read.
+    CorruptStoreError, TooManyErrors
+        With a batch.
+    StorageError
+        The storage failed for longer than is waited.
+    MissingPackageError
+        plyvel is not installed.
+
+    Attributes
+    ----------
+    classes : list of str, int or None
+        As the reader had them that the store was written from.
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        workers: int | None = None,
+        queue_size: int = 4,
+        classes: Sequence[str] | None = None,
+        fields: Sequence[str] | None = None,
+        allow_incomplete: bool = False,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.on_error = on_error
+        self.max_errors = max_errors
+        self._shared = SharedStore(path, self.name, flag(self.name, "allow_incomplete", allow_incomplete))
+        try:
+            if not len(self._store):
+                raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
+            self.classes = stored_classes(self.name, self._store.path, self._store.mark.classes, classes)
+            self._fields = self._chosen(fields)
+            self.order = Order(
+                len(self._store),
+                batch_size,
+                shuffle=shuffle,
+                seed=seed,
+                epochs=epochs,
+                shard=shard,
+                drop_last=drop_last,
+                owner=self.name,
+            )
+            self._losses = Losses(
+                self.name, self.order, on_error, max_errors, "record", f"in {self._store.path!r}"
+            )
+        except BaseException:
+            self._shared.interrupt()
+            raise
+        self.path = self._store.path
+        self._column, self.image_shape = self._images()
+        self._windows = Windows()
+
+    def __repr__(self) -> str:
+        return f"LevelDBSource({self.path!r}, {self.order.batch_size}{self._drawn()})"
+
+    @property
+    def _store(self) -> StoreReader:
+        return self._shared.reader
+
+    @property
+    def size(self) -> int:
+        """Number of samples in the store."""
+        return self.order.size
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(number, reason) of every record that was found damaged so far, once each."""
+        return [(str(index), str(error)) for index, error in self._losses.errors().items()]
+
+    def contents(self) -> Iterator[bytes]:
+        names = sorted(self._fields) if self._fields is not None else []
+        yield b"LevelDBSource"
+        yield from self._shared.contents()
+        yield repr(names).encode("utf-8", "backslashreplace")
+
+    def forget(self, start: int) -> None:
+        self._shared.reopen()
+        self._losses.forget(start)
+
+    def open(self) -> None:
+        self._shared.open()
+
+    def close(self) -> None:
+        self._shared.close()
+
+    def interrupt(self) -> None:
+        self._shared.interrupt()
+
+    def load(self, task: Task) -> Batch | None:
+        """One batch; None when every sample of it was left out."""
+        indices = task.indices.copy()
+        with self._store:
+            first, bad = self._read(np.arange(len(indices)), indices)
+            found = [first]
+            if len(bad) and self.on_error == "replace":
+                found += self._replacements(bad, task.epoch, indices)
+                self.count_replaced(len(bad))
+            elif len(bad):
+                indices = np.delete(indices, bad)
+                found = [first._replace(rows=np.arange(len(indices)))]
+            self._losses.count(indices)
+            return self._batch(task, indices, found) if len(indices) else None
+
+    def _read(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
+        """Records for these places of a batch; the places whose records are damaged."""
+        records = self._store.read(numbers)
+        if records.errors:
+            self._losses.note({int(numbers[row]): error for row, error in records.errors.items()})
+        return _Found(rows[records.rows], records), rows[[*records.errors]]
+
+    def _replacements(
+        self, bad: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
+    ) -> Iterator[_Found]:
+        """Other records for the bad places; puts their numbers into `indices`."""
+        first, places = bad, np.arange(len(bad))
+        for tried in self._losses.replacements(epoch, indices[first]):
+            indices[bad] = tried[places]
+            found, bad = self._read(bad, indices[bad])
+            yield found
+            if not len(bad):
+                return
+            places = np.flatnonzero(np.isin(first, bad))
+        self._losses.refuse_all(next(iter(self._losses.errors().values())))
+
+    def _batch(self, task: Task, indices: NDArray[np.int64], found: Sequence[_Found]) -> Batch:
+        """That of these records. There is room for it: it is as large as they are."""
+        schema = self._store.schema
+        names = self._fields or frozenset(column.name for column in schema.columns)
+        windows, apart = self._windows, {}
+        if windows.count:
+            assert self.image_shape is not None
+            names -= {"images"}
+            apart["images"] = windows.room(len(indices), self.image_shape)
+        slots = Slots(schema, len(indices), names)
+        for rows, records in found:
+            slots.put(rows, records)
+            if windows.count:
+                assert self.image_shape is not None
+                view = windows.view(task.epoch, indices[rows], schema.applied, self.image_shape)
+                windows.put(apart["images"], rows, view, records.spans, records.places(self._column))
+        batch = slots.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
+        return batch.replace(applied=batch.applied + windows.count) if windows.count else batch
+
+    def _images(self) -> tuple[int, tuple[int, int, int] | None]:
+        """Number of the column of images, and their shape; None where they are none of bytes."""
+        for number, (name, dtype, _, ragged, shape, encoded) in enumerate(self._store.schema.columns):
+            wanted = name == "images" and (self._fields is None or name in self._fields)
+            if wanted and dtype == np.uint8 and len(shape) == 3 and not (ragged or encoded):
+                return number, (shape[0], shape[1], shape[2])
+        return -1, None
+
+    def _chosen(self, fields: Sequence[str] | None) -> frozenset[str] | None:
+        columns = self._store.schema.columns
+        if fields is None:
+            encoded = [column.name for column in columns if column.encoded]
+            if encoded:
+                raise ArgumentError(
+                    f"{self.name}: in {self._store.path!r} {' and '.join(encoded)} are encoded; "
+                    "LevelDBImageReader(path, batch_size, shape) decodes them (fields=[...] gives them as they are)"
+                )
+            return None
+        known = [column.name for column in columns]
+        if isinstance(fields, str) or not fields or not {*fields} <= {*known}:
+            raise ArgumentError(
+                f"{self.name}: fields is {fields!r}; expected some of {', '.join(map(repr, known))}"
+            )
+        return frozenset(fields)
+
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
+
+        Returns
+        -------
+        int
+            How many of the steps are done here.
+        """
+        columns = self._store.schema.columns
+        rows = {
+            column.name: column.shape for column in columns if column.name in (self._fields or {column.name})
+        }
+        self._windows = Windows.behind(steps, seed, rows, self.image_shape)
+        return self._windows.count

@@ -1,0 +1,313 @@
+"""LevelDBImageReader: encoded pictures out of a store, decoded as those in files are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.jpeg import codec as jpeg
+from highway.arguments import flag, number
+from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
+from highway.modules.readers.box_table import Objects
+from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.listing.class_names import stored_classes
+from highway.modules.readers.masks import Masks
+from highway.modules.readers.samples import Part, Samples
+from highway.store.records import Column, Records, Schema
+from highway.store.sharing import SharedStore
+from highway.transforms.fit import CenterFit, Fit, Letterbox
+
+__all__ = ["LevelDBImageReader"]
+
+# As `Encoded` makes it.
+_SIZES = Column("picture_sizes", np.dtype(np.int64), True, False, (2,))
+
+
+class LevelDBImageReader(ImageReader):
+    """Reads the encoded pictures of a store that `highway pack` made, or `Encoded` and `LevelDBSink`.
+
+    Batches are those of the reader that was packed, with any shape and fit: ``images, labels``, with `boxes` and
+    `masks` where the store has them, and their extras. Of original files they are equal to the bit to those straight
+    from the files, boxes of pictures that are turned up to the rounding of float32. Pictures are decoded as
+    `ImageFileReader` decodes them. Every record is compared with its checksum. A sample without a key has the number of
+    its record as key.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
+    fit : Fit, optional
+        Which window of a picture becomes the image; by default ``CenterFit()``, where there are boxes ``Letterbox()``.
+    shuffle, seed, epochs, shard, drop_last, color, on_error, max_errors, exact, max_pixels, workers, queue_size
+        As `ImageFileReader` says. A damaged record is a bad sample.
+    min_visible : float
+        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
+        case.
+    mask_fill : int
+        0 to 255, for what the fit leaves uncovered of a mask.
+    placement : bool
+        Whether batches have the extras `placement` and `picture_sizes`, as `VOCReader` says: of the pictures that were
+        packed, upright, also where smaller ones are stored.
+    classes : sequence of str, optional
+        Names of the classes that the labels are expected to be numbers of, such as those of the training set: where the
+        store has others, or another order, that is an error.
+    allow_incomplete : bool
+        Read what there is of a store whose writing was interrupted.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or the pictures of the store are arrays, which `LevelDBSource` reads.
+    StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError
+        There is no store, it is being written, is damaged, or was not finished.
+    EmptyDatasetError
+        It has no samples.
+    MissingPackageError
+        plyvel is not installed.
+
+    Attributes
+    ----------
+    classes : list of str, int or None
+        As the reader had them that the store was written from.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        fit: Fit | None = None,
+        min_visible: float = 0.0,
+        mask_fill: int = 0,
+        placement: bool = False,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        color: str = "rgb",
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        workers: int | None = None,
+        queue_size: int = 4,
+        classes: Sequence[str] | None = None,
+        allow_incomplete: bool = False,
+    ) -> None:
+        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        placement = flag(self.name, "placement", placement)
+        allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
+        self._store = SharedStore(path, self.name, allow_incomplete)
+        try:
+            reader = self._store.reader
+            self.classes = stored_classes(self.name, self._store.path, reader.mark.classes, classes)
+            samples = _Records(self._store, self.name, min_visible, placement, mask_fill, max_pixels)
+            super().__init__(
+                samples,
+                batch_size,
+                shape,
+                fit=(Letterbox() if samples.boxed else CenterFit()) if fit is None else fit,
+                shuffle=shuffle,
+                seed=seed,
+                epochs=epochs,
+                shard=shard,
+                drop_last=drop_last,
+                color=color,
+                exif=True,
+                on_error=on_error,
+                max_errors=max_errors,
+                exact=exact,
+                max_pixels=max_pixels,
+                workers=workers,
+                queue_size=queue_size,
+            )
+        except BaseException:
+            self._store.interrupt()
+            raise
+        self.path = self._store.path
+
+    def __repr__(self) -> str:
+        own = f"{self.path!r}, {self.order.batch_size}, {self.shape}"
+        return f"LevelDBImageReader({own}, fit={self.fit!r}{self._drawn()})"
+
+    def contents(self) -> Iterable[bytes | Iterable[bytes]]:
+        return b"LevelDBImageReader", *self._store.contents()
+
+    def open(self) -> None:
+        super().open()
+        self._store.open()
+
+    def close(self) -> None:
+        self._store.close()
+        super().close()
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self._store.interrupt()
+
+    def forget(self, start: int) -> None:
+        self._store.reopen()
+        super().forget(start)
+
+
+class _Records(Samples):
+    """Samples that are the records of a store."""
+
+    noun = "record"
+
+    def __init__(
+        self,
+        store: SharedStore,
+        owner: str,
+        min_visible: float,
+        placement: bool,
+        mask_fill: int,
+        max_pixels: int,
+    ) -> None:
+        self.store = store
+        self.size = len(store.reader)
+        self.where = f"in {store.path!r}"
+        self.min_visible, self.placement = min_visible, placement
+        if not self.size:
+            raise EmptyDatasetError(f"{owner}: {store.path!r} has no samples")
+        schema = store.reader.schema
+        columns = {column.name: column for column in schema.columns}
+        images = columns.get("images")
+        if images is None or not images.encoded:
+            raise ArgumentError(
+                f"{owner}: {store.path!r} has {schema}; expected encoded pictures, as highway pack makes them "
+                "(LevelDBSource reads arrays)"
+            )
+        if "labels" in columns and columns["labels"].encoded:
+            raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected labels that are numbers")
+        boxes = columns.get("boxes")
+        if boxes is not None and (not boxes.ragged or boxes.dtype != np.float32 or boxes.shape != (4,)):
+            raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected boxes of float32 (rows, 4)")
+        # A mask that is an array belongs to pictures of one size; here each has its own.
+        self.masked = "masks" in columns and columns["masks"].encoded
+        self.boxed = boxes is not None
+        self._owner, self._mask_fill, self._max_pixels = owner, mask_fill, max_pixels
+
+    def begin(self) -> Part:
+        return _RecordPart(self, self._owner, self._mask_fill, self._max_pixels)
+
+    def told(self, index: int) -> str:
+        return f"record {index} of {self.store.path!r}"
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+class _RecordPart(Part):
+    """Records of a batch."""
+
+    def __init__(self, samples: _Records, owner: str, mask_fill: int, max_pixels: int) -> None:
+        self._samples = samples
+        self._schema: Schema = samples.store.reader.schema
+        # By number: the records that were read with it, and which of them it is.
+        self._found: dict[int, tuple[Records, int]] = {}
+        self._readings: list[Records] = []
+        self._mask_files: dict[int, memoryview] = {}
+        self._place = {column.name: place for place, column in enumerate(self._schema.columns)}
+        self._masks = _StoredMasks(self, mask_fill, max_pixels, owner) if samples.masked else None
+
+    def told(self, index: int) -> str:
+        """What errors call a sample."""
+        return self._samples.told(index)
+
+    def mask(self, index: int) -> bytes:
+        """The file of a mask."""
+        return bytes(self._mask_files[index])
+
+    def read(
+        self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
+    ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
+        files: list[bytes | memoryview | None] = [None] * len(indices)
+        with self._samples.store.reader as reader:
+            records = reader.read(indices)
+        self._readings.append(records)
+        pictures = records.files(self._place["images"])
+        masks = records.files(self._place["masks"]) if self._samples.masked else []
+        self._mask_files.update(zip(indices[records.rows].tolist(), masks, strict=False))
+        for place, row in enumerate(records.rows.tolist()):
+            self._found[int(indices[row])] = records, place
+            files[row] = pictures[place]
+        return decoder.read_contents(files, oriented, turn), {**records.errors}
+
+    def keys(self, indices: NDArray[np.int64]) -> list[str]:
+        # Each reading of records has its keys at once.
+        keys = {id(records): records.keys() for records in self._readings}
+        found = [(index, *self._found[index]) for index in indices.tolist()]
+        return [keys[id(records)][place] or str(index) for index, records, place in found]
+
+    def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
+        place = self._place.get("labels")
+        if place is None or self._schema.columns[place].ragged:
+            return None
+        return self._column(indices, place)
+
+    def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        place = self._place.get("picture_sizes")
+        if place is None or self._schema.columns[place] != _SIZES:
+            return None
+        sizes: NDArray[np.int64] = np.maximum(self._column(indices, place), 1)
+        return sizes
+
+    def objects(self, indices: NDArray[np.int64]) -> Objects | None:
+        if not self._samples.boxed:
+            return None
+        # Of a damaged record nothing is known.
+        known = np.array([index in self._found for index in indices.tolist()], np.bool_)
+        counts = np.zeros(len(indices), np.int64)
+        found = [self._found[index] for index in indices[known].tolist()]
+        counts[known] = [records.counts()[place] for records, place in found]
+        columns = {
+            column.name: self._column(indices[known], place)
+            for place, column in enumerate(self._schema.columns)
+            if column.ragged
+        }
+        boxes = columns.pop("boxes")
+        return Objects(counts, boxes, columns.pop("labels", None), columns, upright=True)
+
+    def _column(self, indices: NDArray[np.int64], place: int) -> NDArray[Any]:
+        """Rows of a column, of one sample after the other."""
+        column = self._schema.columns[place]
+        if not column.ragged:
+            whole = {id(records): records.rows_of(place) for records in self._readings}
+            found = [
+                (whole[id(records)], at) for records, at in map(self._found.__getitem__, indices.tolist())
+            ]
+            return np.array([rows[at] for rows, at in found], column.dtype).reshape(-1, *column.shape)
+        rows = [records.view(at, place) for records, at in map(self._found.__getitem__, indices.tolist())]
+        return np.concatenate([np.empty((0, *column.shape), column.dtype), *rows], dtype=column.dtype)
+
+    @property
+    def masks(self) -> Masks | None:
+        return self._masks
+
+
+class _StoredMasks(Masks):
+    """Masks of the records of a batch; upright as they are."""
+
+    def __init__(self, part: _RecordPart, fill: int, max_pixels: int, owner: str) -> None:
+        super().__init__(fill, max_pixels, owner, False)
+        self._part = part
+
+    def contents(self, index: int) -> bytes:
+        return self._part.mask(index)
+
+    def told(self, index: int) -> str:
+        return f"of {self._part.told(index)}"
+
+    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
+        return super().whole(index, size, 1)

@@ -1,0 +1,1 @@
+"""What a folder holds: its pictures and classes, and what is skipped."""

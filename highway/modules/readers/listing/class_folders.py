@@ -1,0 +1,272 @@
+"""A folder of class folders of pictures: which files there are, and which class each belongs to."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import class_names, expanded
+from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, StorageError
+from highway.modules.readers.listing.class_names import looks, remarks
+from highway.modules.readers.listing.leftovers import is_skipped
+from highway.modules.readers.listing.numeric_names import order_remark
+from highway.modules.readers.listing.skipped_files import SkippedFiles
+from highway.storage.file_tree import is_folder, walk
+from highway.storage.files import scanned, status_of
+
+__all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
+
+EXTENSIONS = frozenset(
+    (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif", b".tif", b".tiff")
+)
+"""Endings of the names that count as pictures, in any case. What a file holds is decided by its first bytes."""
+
+_OWNER = "ImageFileReader"
+
+
+class ClassFolders(NamedTuple):
+    """What `list_class_folders` found.
+
+    Attributes
+    ----------
+    root : bytes
+        The folder, with a separator at its end.
+    classes : list of str
+        Names of the classes, in the order of their labels: as given, or the names of the class folders, sorted.
+    names : list of bytes
+        Every picture relative to `root`, sorted within its class.
+    labels : int64 (N,)
+        Number of the class of every picture.
+    skipped : SkippedFiles
+        What else is in the folder.
+    """
+
+    root: bytes
+    classes: list[str]
+    names: list[bytes]
+    labels: NDArray[np.int64]
+    skipped: SkippedFiles
+
+    def identity(self) -> list[bytes]:
+        """What tells this data from other: the pictures, and the classes where those do not say them."""
+        if self.classes == sorted(self.classes) and len(np.unique(self.labels)) == len(self.classes):
+            return self.names
+        return [*self.names, b"", *map(os.fsencode, self.classes)]
+
+    def remarks(self, given: bool = False) -> list[str]:
+        """What a user should know of the classes, which are `given` or found: sentences without a dot."""
+        numbers = None if given else order_remark(self.classes)
+        pictures = [name for name in self.classes if _has_ending(os.fsencode(name))]
+        return [
+            *remarks(self.root, self.classes, self.names),
+            *([numbers] if numbers else []),
+            *(f"the class {name!r} is a folder that is named like a picture" for name in pictures),
+        ]
+
+
+def list_class_folders(
+    data_dir: str | bytes | os.PathLike[str], classes: Sequence[str] | None = None
+) -> ClassFolders:
+    """List ``data_dir/CLASS/.../picture``.
+
+    Class folders are searched to any depth. Links to files and folders are followed, loops are not. Names that begin
+    with a dot are skipped, and so are files and folders that systems leave behind (`highway.modules.readers.listing.leftovers`), but
+    for class folders that are among `classes`. Anything else with the ending of a picture is listed, even if it turns
+    out to be no file: reading it says so. A folder is a folder whatever its name ends in; a link is a
+    picture where its name ends like that of one.
+
+    Parameters
+    ----------
+    data_dir : path
+    classes : sequence of str, optional
+        The class folders in the order of their labels; some of them may be missing, or have no pictures.
+
+    Raises
+    ------
+    ArgumentError
+        `classes` has something else than names of folders, each once, or lacks one of the folders.
+    EmptyDatasetError
+        There is no such folder, no class folder in it, or, without `classes`, one without a picture.
+    DatasetError
+        `data_dir` is no folder, or it or a folder in it may not be read.
+    StorageError
+        The storage failed for as long as is waited.
+    """
+    root = os.path.join(os.fsencode(expanded(_OWNER, "data_dir", data_dir)), b"")
+    wanted = None if classes is None else _wanted(classes)
+    try:
+        return _list(root, wanted)
+    except FileNotFoundError as error:
+        if isinstance(error, EmptyDatasetError):
+            raise
+        raise EmptyDatasetError(
+            f"{_OWNER}: {os.fsdecode(error.filename)!r} does not exist; data_dir must be a folder with one "
+            "folder for each class"
+        ) from None
+    except StorageError:
+        raise
+    except OSError as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(
+            f"{_OWNER}: {os.fsdecode(error.filename)!r} cannot be listed: {error.strerror}; data_dir must be a "
+            "folder with one folder for each class, all of which may be read"
+        ) from None
+
+
+def _wanted(classes: Sequence[str]) -> list[bytes]:
+    names = class_names(_OWNER, classes)
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ArgumentError(f"{_OWNER}: classes has {name!r}; expected names of folders of data_dir")
+    return [os.fsencode(name) for name in names]
+
+
+def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
+    inside = scanned(root, _OWNER)
+    skipped = SkippedFiles()
+    folders = []
+    for entry in inside:
+        if not is_folder(entry, _OWNER):
+            _skip_loose(entry, skipped)
+        elif is_skipped(entry.name) and entry.name not in (wanted or ()):
+            skipped.add_by_name(entry.name, folder=True)
+        else:
+            folders.append(entry.name)
+    folders.sort()
+    if not folders:
+        raise EmptyDatasetError(_without_folders(root, inside))
+    if {b"Annotations", b"JPEGImages"} <= set(folders):
+        raise EmptyDatasetError(
+            f"{_OWNER}: {os.fsdecode(root)!r} is a set in the format of Pascal VOC, and has no class folders; "
+            "VOCReader reads it (in the shell: --voc)"
+        )
+    if wanted is not None:
+        _check_known(root, folders, wanted)
+    names: list[bytes] = []
+    labels: list[NDArray[np.int64]] = []
+    there = frozenset(folders)
+    for label, folder in enumerate(folders if wanted is None else wanted):
+        found_in_class = sorted(_pictures(root, folder, skipped)) if folder in there else []
+        if not found_in_class and wanted is None:
+            raise EmptyDatasetError(_without_pictures(root, folder))
+        names += found_in_class
+        labels.append(np.full(len(found_in_class), label, dtype=np.int64))
+    if not names:
+        raise EmptyDatasetError(
+            f"{_OWNER}: {os.fsdecode(root)!r} has no pictures in the folders that classes names"
+            + (f"; {skipped}" if len(skipped) else "")
+        )
+    skipped.look(root)
+    classes = [os.fsdecode(folder) for folder in (folders if wanted is None else wanted)]
+    return ClassFolders(root, classes, names, np.concatenate(labels), skipped)
+
+
+def _check_known(root: bytes, folders: list[bytes], wanted: list[bytes]) -> None:
+    """Refuse folders that are no class."""
+    known = frozenset(wanted)
+    unknown = [folder for folder in folders if folder not in known]
+    if not unknown:
+        return
+    names = [os.fsdecode(folder) for folder in unknown]
+    alike = {looks(os.fsdecode(name)): os.fsdecode(name) for name in wanted}
+    twin = next((name for name in names if looks(name) in alike), None)
+    hint = f"; {twin!a} is there, and classes has {alike[looks(twin)]!a}, which looks alike" if twin else ""
+    raise ArgumentError(
+        f"{_OWNER}: {os.fsdecode(root)!r} has {'folders' if names[1:] else 'a folder'} that classes lacks: "
+        f"{', '.join(map(repr, names[:10]))}{', ...' if names[10:] else ''}{hint}; add what is a class to classes, and "
+        "move what is none, or begin its name with a dot, which has it skipped"
+    )
+
+
+def _without_folders(root: bytes, inside: list[os.DirEntry[bytes]]) -> str:
+    if any(entry.name == b"CURRENT" for entry in inside):
+        return (
+            f"{_OWNER}: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
+            "reads encoded pictures, LevelDBSource arrays"
+        )
+    loose = [entry.name for entry in inside if _is_picture(entry.name)]
+    found, instead = "it is empty of both folders and pictures", ""
+    if loose:
+        found = f"{len(loose)} pictures lie directly in it"
+        endings = sorted(os.path.splitext(name)[1] for name in loose)
+        pattern = os.fsdecode(glob.escape(root) + b"*" + max(endings, key=endings.count))
+        instead = (
+            ". Without classes, ListReader reads them: "
+            f"ListReader(sorted(glob.glob({pattern!r})), None, batch_size, shape)"
+        )
+    return (
+        f"{_OWNER}: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
+        f"class, with the pictures of that class inside{instead}"
+    )
+
+
+def _without_pictures(root: bytes, folder: bytes) -> str:
+    skipped = SkippedFiles()
+    _pictures(root, folder, skipped)
+    skipped.look(root)
+    said = f" ({skipped})" if len(skipped) else ""
+    return (
+        f"{_OWNER}: class folder {os.fsdecode(root + folder)!r} has no pictures "
+        f"({', '.join(sorted(os.fsdecode(e) for e in EXTENSIONS))}){said}; remove it or add some, or name all classes "
+        "with classes=, which may have some without pictures"
+    )
+
+
+def _has_ending(name: bytes) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _is_picture(name: bytes) -> bool:
+    return _has_ending(name) and not is_skipped(name)
+
+
+def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
+    """Count a file that lies beside the class folders."""
+    if _is_picture(entry.name):
+        skipped.add(entry.name, "in no class folder")
+    else:
+        _skip(entry.name, entry, skipped)
+
+
+def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
+    if entry.is_symlink() and not is_skipped(entry.name) and status_of(entry.path, _OWNER) is None:
+        skipped.add(name, "linked to nothing")
+    else:
+        skipped.add_by_name(name)
+
+
+def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
+    """Names relative to `root` of the pictures below `folder`."""
+    found = []
+    named_alike = []
+    for name, entry, is_inner_folder in walk(root, folder, _OWNER, _is_left, _is_picture_by_name):
+        if not is_inner_folder:
+            if _is_picture(entry.name):
+                found.append(name)
+            else:
+                _skip(name, entry, skipped)
+        elif is_skipped(entry.name):
+            skipped.add_by_name(name, folder=True)
+        elif _has_ending(entry.name):
+            named_alike.append(name)
+    if named_alike:
+        holding = {name[: at.start()] for name in found for at in re.finditer(b"/", name)}
+        for name in named_alike:
+            if name not in holding:
+                skipped.add(name, "named like a picture, with none inside", folder=True)
+    return found
+
+
+def _is_left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
+    return is_skipped(entry.name)
+
+
+def _is_picture_by_name(entry: os.DirEntry[bytes]) -> bool:
+    return _is_picture(entry.name)

@@ -1,0 +1,316 @@
+"""ListReader: pictures of a list, with labels, boxes or masks that are arrays or lists too."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import class_names, expanded, flag, number
+from highway.errors import ArgumentError, EmptyDatasetError
+from highway.modules.readers.box_table import Objects
+from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
+from highway.modules.readers.listing.numeric_names import warn_of_order
+from highway.modules.readers.masks import MaskFiles
+from highway.modules.readers.samples import Files
+from highway.transforms.fit import CenterFit, Fit, Letterbox
+
+__all__ = ["ListReader"]
+
+Path = str | bytes | os.PathLike[str]
+
+
+class ListReader(ImageReader):
+    r"""Reads the pictures of a list and hands out batches ``images, labels``.
+
+    The fields are `images`; `labels`, if they are given; `boxes`, if they are given; and `masks`, if they are given.
+    With boxes, `labels` and `boxes` are ragged: ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` give those of
+    sample i. Pictures are read as `ImageFileReader` reads them; the paths are the keys.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    labels : array_like or None
+        One for each picture: whole numbers (N,) or (N, K), which become int64; floats of these shapes, which become
+        float32; or names of classes (N,), str, which become the numbers of those, int64. With `boxes`: for each picture
+        one for each of its boxes.
+    batch_size : int
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
+    classes : sequence of str, optional
+        Names of the classes, in the order of their numbers; labels are checked to be numbers or names of them. Where
+        labels are names, the default is those that are found, sorted: give `classes`, each once, where several lists
+        are to have the same numbers.
+    boxes : sequence of array_like (n, 4), optional
+        For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
+        to 1. They go with the picture through its orientation, fit and mirroring, and are clipped to what is shown:
+        float32 (total, 4) in pixels of the images.
+    masks : sequence of path, optional
+        For each picture a file of numbers of classes: a palette's indices, 8 bits of grey or 1 bit, in a format that
+        keeps every number (PNG, BMP, GIF, TIFF). Each has the size of its picture as stored, and turns with it, or that
+        of the upright picture. The field is uint8 (N, H, W), each pixel the nearest one of its mask.
+    min_visible : float
+        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
+        case. Only with `boxes`.
+    mask_fill : int
+        0 to 255, for what the fit leaves uncovered of a mask. Only with `masks`.
+    placement : bool
+        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
+        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
+        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
+        `Batch.boxes_in_picture`.
+    fit : Fit, optional
+        Which window of a picture becomes the image; by default ``Letterbox()`` where there are `boxes`, which shows all
+        of them, else ``CenterFit()``.
+    shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
+        As `ImageFileReader` says.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed, or counts disagree; a label is a name that is none of `classes`, or
+        some labels are names and others numbers; `min_visible` is given without boxes, or `mask_fill` without masks.
+    EmptyDatasetError
+        The list is empty.
+
+    Attributes
+    ----------
+    classes : list of str or None
+        As given, or as found where labels are names.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Any,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        classes: Sequence[str] | None = None,
+        boxes: Sequence[Any] | None = None,
+        masks: Sequence[Path] | None = None,
+        min_visible: float = 0.0,
+        mask_fill: int = 0,
+        placement: bool = False,
+        fit: Fit | None = None,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        color: str = "rgb",
+        exif: bool = True,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        self._names = _checked_paths("paths", paths)
+        if not self._names:
+            raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
+        count = len(self._names)
+        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
+        self._labels: NDArray[Any] | None = None
+        objects = files = None
+        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        if min_visible and boxes is None:
+            raise ArgumentError(f"ListReader: min_visible is {min_visible}, and there are no boxes")
+        if mask_fill and masks is None:
+            raise ArgumentError(f"ListReader: mask_fill is {mask_fill!r}, and there are no masks")
+        if labels is not None:
+            labels, self.classes = _numbered(labels, self.classes, boxes is not None)
+        self._origin = ""
+        if self.classes is not None:
+            self._origin = "given" if classes is not None else "found in the labels"
+            log_classes(self.name, self.classes, self._origin)
+            warn_of_alike(self.name, self.classes, "among the labels")
+            if classes is None:
+                warn_of_order(self.name, self.classes)
+        if boxes is not None:
+            objects = _objects(boxes, labels, count, self.classes)
+        elif labels is not None:
+            self._labels = _table("labels", labels)
+            if len(self._labels) != count:
+                raise ArgumentError(
+                    f"ListReader: {len(self._labels)} labels for {count} paths; expected as many"
+                )
+            _check_numbers(self._labels, self.classes)
+        if masks is not None:
+            mask_paths = _checked_paths("masks", masks)
+            if len(mask_paths) != count:
+                raise ArgumentError(
+                    f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
+                )
+            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name, exif)
+        super().__init__(
+            Files(
+                b"",
+                self._names,
+                "of the list",
+                labels=None if self._labels is None else self._rows,
+                objects=objects,
+                masks=files,
+                min_visible=min_visible,
+                placement=flag(self.name, "placement", placement),
+            ),
+            batch_size,
+            shape,
+            fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            color=color,
+            exif=exif,
+            on_error=on_error,
+            max_errors=max_errors,
+            exact=exact,
+            max_pixels=max_pixels,
+            workers=workers,
+            queue_size=queue_size,
+        )
+
+    def __repr__(self) -> str:
+        known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
+        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
+        return f"<ListReader of {self.size} pictures, {own}{known}{self._drawn()}>"
+
+    def contents(self) -> tuple[bytes, Sequence[bytes]]:
+        return b"ListReader", self._names
+
+    def _rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        assert self._labels is not None
+        return self._labels[indices]
+
+
+def _checked_paths(name: str, paths: object) -> list[bytes]:
+    if isinstance(paths, (str, bytes)) or not isinstance(paths, (Sequence, np.ndarray)):
+        raise ArgumentError(f"ListReader: {name} is a {type(paths).__name__}; expected a list of paths")
+    found = []
+    for number_, path in enumerate(paths):
+        found.append(os.fsencode(expanded("ListReader", f"{name}[{number_}]", path)))
+    return found
+
+
+def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any, list[str] | None]:
+    """Labels with numbers in the place of names, and the classes; both as they are where there are no names."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind not in "UO":
+        return labels, classes
+    rows = [_listed(row) for row in _listed(labels)] if boxed else [_listed(labels)]
+    flat = list(itertools.chain.from_iterable(rows))
+    named = [isinstance(label, str) for label in flat]
+
+    def place(k: int) -> str:
+        if not boxed:
+            return f"labels[{k}]"
+        ends = list(itertools.accumulate(map(len, rows)))
+        row = bisect.bisect_right(ends, k)
+        return f"labels[{row}][{k - ends[row] + len(rows[row])}]"
+
+    if boxed:
+        for number_, row in enumerate(_listed(labels)):
+            if isinstance(row, str):
+                raise ArgumentError(
+                    f"ListReader: labels[{number_}] is {row!r}; expected a list, with a label for each box"
+                )
+    if not any(named):
+        return labels, classes
+    if not all(named):
+        name, other = named.index(True), named.index(False)
+        raise ArgumentError(
+            f"ListReader: {place(name)} is {flat[name]!r} and {place(other)} is {flat[other]!r}; expected all "
+            "labels to be names of classes, or none"
+        )
+    known = sorted({*flat}) if classes is None else class_names("ListReader", classes)
+    numbers = {name: number_ for number_, name in enumerate(known)}
+    for k, name in enumerate(flat):
+        if name not in numbers:
+            raise ArgumentError(
+                f"ListReader: {place(k)} is {name!r}; expected one of the classes: "
+                f"{', '.join(known[:30])}{', ...' if known[30:] else ''}"
+            )
+    found = [[numbers[name] for name in row] for row in rows]
+    return (found if boxed else found[0]), [str(name) for name in known]
+
+
+def _listed(labels: Any) -> list[Any]:
+    """What there is in labels; nothing where they are no list, which is refused elsewhere."""
+    if isinstance(labels, (str, bytes)):
+        return []
+    try:
+        return list(labels)
+    except TypeError:
+        return []
+
+
+def _table(name: str, values: Any) -> NDArray[Any]:
+    """An array of whole numbers or floats with a row for each sample, or box."""
+    try:
+        table = np.asarray(values)
+    except ValueError:
+        table = np.empty(1, object)
+    if table.ndim not in (1, 2) or (table.dtype.kind not in "iuf" and table.size):
+        raise ArgumentError(
+            f"ListReader: {name} is an array of {table.dtype} and shape {table.shape}; expected whole numbers or "
+            "floats, (N,) or (N, K)"
+        )
+    return np.array(table, np.float32 if table.dtype.kind == "f" and table.size else np.int64)
+
+
+def _check_numbers(labels: NDArray[Any], classes: list[str] | None) -> None:
+    if classes is not None and labels.dtype == np.int64 and labels.ndim == 1 and labels.size:
+        low, high = labels.min(), labels.max()
+        if low < 0 or high >= len(classes):
+            raise ArgumentError(
+                f"ListReader: labels run from {low} to {high}; expected 0 to {len(classes) - 1}, numbers of classes"
+            )
+
+
+def _objects(boxes: Sequence[Any], labels: Any, count: int, classes: list[str] | None) -> Objects:
+    if len(boxes) != count:
+        raise ArgumentError(f"ListReader: boxes of {len(boxes)} pictures for {count} paths; expected as many")
+    tables = [_box_table(number_, one) for number_, one in enumerate(boxes)]
+    counts = np.array([len(table) for table in tables], np.int64)
+    flat = None
+    if labels is not None:
+        if len(labels) != count:
+            raise ArgumentError(
+                f"ListReader: labels of {len(labels)} pictures for {count} paths; expected as many"
+            )
+        rows = [_table(f"labels[{number_}]", one) for number_, one in enumerate(labels)]
+        for number_, (row, table) in enumerate(zip(rows, tables, strict=True)):
+            if len(row) != len(table):
+                raise ArgumentError(
+                    f"ListReader: labels[{number_}] has {len(row)} labels, boxes[{number_}] {len(table)} boxes; "
+                    "expected as many"
+                )
+        filled = [row for row in rows if len(row)]
+        flat = _table("labels", np.concatenate(filled) if filled else [])
+        _check_numbers(flat, classes)
+    return Objects(counts, np.concatenate(tables), flat)
+
+
+def _box_table(number_: int, boxes: Any) -> NDArray[np.float32]:
+    try:
+        table = np.asarray(boxes, np.float32)
+    except (ValueError, TypeError):
+        table = np.full((1, 4), np.nan, np.float32)
+    if not table.size:
+        table = table.reshape(0, 4)
+    if table.ndim != 2 or table.shape[1] != 4 or not np.isfinite(table).all():
+        raise ArgumentError(f"ListReader: boxes[{number_}] is {boxes!r}; expected finite numbers, (n, 4)")
+    if (table[:, :2] > table[:, 2:]).any():
+        raise ArgumentError(
+            f"ListReader: boxes[{number_}] is {boxes!r}; expected x0, y0, x1, y1 with the smaller first; if these are "
+            "x, y, width, height, add the first two to the last two"
+        )
+    return table

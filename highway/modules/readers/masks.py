@@ -1,0 +1,271 @@
+"""Masks: a picture of class numbers for each picture, shown as its image is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Container, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.pixels import resample
+from highway.arguments import expanded, whole
+from highway.batch import empty
+from highway.errors import (
+    DatasetError,
+    DecodeError,
+    HighwayError,
+    MissingPackageError,
+    ReadError,
+    StorageError,
+)
+from highway.modules.readers.picture_mapping import Shown, mirrored, upright
+from highway.modules.readers.pictures.missing_parts import named
+from highway.modules.readers.pictures.orientation import stated_orientation
+from highway.modules.readers.pictures.other_picture import named_errors, opened, pillow
+from highway.modules.sinks.file_names import folded
+from highway.storage.files import LARGEST_FILE, read_once, status_of
+
+__all__ = ["MaskFiles", "Masks", "masks_beside"]
+
+# Formats that keep every number; JPEG and WebP may not.
+_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+_EXPECTED = "numbers of classes: a palette (P), 8 bits of gray (L) or 1 bit"
+_NEAREST = resample.FILTERS.index("nearest")
+
+
+class Masks:
+    """Masks, one for each sample; base of those that are files.
+
+    Parameters
+    ----------
+    fill : int
+        0 to 255, for what no part of the picture covers.
+    max_pixels : int
+        Larger ones are refused.
+    owner : str
+        Whose errors these are.
+    oriented : bool
+        Whether the orientation that a mask states itself counts.
+
+    Notes
+    -----
+    A mask that states an orientation other than 1 is turned upright by that, as any picture is. One that states none is
+    turned as its picture is, unless its size is that of the upright picture alone. Either must then have the size of
+    the upright picture.
+    """
+
+    def __init__(self, fill: int, max_pixels: int, owner: str, oriented: bool) -> None:
+        self.fill = whole(owner, "mask_fill", fill, 0, 255)
+        self._max_pixels = max_pixels
+        self._owner = owner
+        self._oriented = oriented
+
+    def contents(self, index: int) -> bytes:
+        """The file of a mask.
+
+        Raises
+        ------
+        ReadError, StorageError
+            Text that follows `told`.
+        """
+        raise NotImplementedError
+
+    def told(self, index: int) -> str:
+        """What errors call a mask."""
+        raise NotImplementedError
+
+    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
+        """A mask, all of it, upright.
+
+        Parameters
+        ----------
+        index : int
+        size : (int, int)
+            Height and width of the upright picture.
+        orientation : int
+            EXIF, 1 to 8, by which that was turned upright.
+
+        Raises
+        ------
+        DecodeError, ReadError, StorageError
+            It cannot be read, or has another size.
+        MissingPackageError
+            PIL, or a part of it, is not installed.
+        """
+        try:
+            mask, own = _pixels(self.contents(index), self._max_pixels, self._owner)
+            return np.ascontiguousarray(_fitting(mask, own if self._oriented else 1, *size, orientation))
+        except (DecodeError, ReadError, StorageError) as error:
+            raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
+        except MissingPackageError as error:
+            raise named(error, self._owner, f"mask {self.told(index)}") from error
+
+    def show(
+        self,
+        indices: NDArray[np.int64],
+        shown: Shown,
+        orientations: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        slots: NDArray[np.int64],
+        skipped: Container[int],
+    ) -> dict[int, HighwayError]:
+        """Read the masks of some samples into slots of `out`.
+
+        Parameters
+        ----------
+        indices : int64 (N,)
+        shown : Shown
+            Of as many.
+        orientations : int64 (N,)
+            EXIF, 1 to 8, by which the pictures were turned upright.
+        out : uint8 (B, H, W)
+        slots : int64 (N,)
+        skipped : container of int
+            Rows that are not wanted.
+
+        Returns
+        -------
+        dict of int to HighwayError
+            What went wrong with row k, under k.
+        """
+        failures: dict[int, HighwayError] = {}
+        for row, _, mask in self._wholes(indices, shown, orientations, skipped, failures):
+            image = empty((1, *out.shape[1:], 1))
+            image[:] = self.fill
+            window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
+            source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
+            resample.resize_batch(source, window, target, upright, _NEAREST, image)
+            out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
+            # Before the next one is decoded.
+            del mask, source
+        return failures
+
+    def _wholes(
+        self,
+        indices: NDArray[np.int64],
+        shown: Shown,
+        orientations: NDArray[np.int64],
+        skipped: Container[int],
+        failures: dict[int, HighwayError],
+    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        """Row, index and mask of the samples that `show` is told of; what goes wrong is put into `failures`."""
+        away = False
+        for row, index in enumerate(indices.tolist()):
+            if row in skipped:
+                continue
+            if away:
+                # A server that is gone may take a minute to say so for each file.
+                failures[row] = StorageError(
+                    f"{self._owner}: mask {self.told(index)} was not tried after another"
+                )
+                continue
+            height, width = shown.sizes[row].tolist()
+            try:
+                yield row, index, self.whole(index, (height, width), int(orientations[row]))
+            except (DecodeError, ReadError, StorageError) as error:
+                failures[row] = error
+                away = isinstance(error, StorageError)
+
+
+class MaskFiles(Masks):
+    """Files of masks.
+
+    Parameters
+    ----------
+    paths : sequence of bytes
+    fill, max_pixels, owner, oriented
+        As `Masks` says.
+    """
+
+    def __init__(
+        self, paths: Sequence[bytes], fill: int, max_pixels: int, owner: str, oriented: bool
+    ) -> None:
+        super().__init__(fill, max_pixels, owner, oriented)
+        self._paths = paths
+
+    def contents(self, index: int) -> bytes:
+        return read_once(self._paths[index], LARGEST_FILE)
+
+    def told(self, index: int) -> str:
+        return os.fsdecode(self._paths[index])
+
+
+def masks_beside(
+    masks_dir: str | bytes | os.PathLike[str],
+    names: Sequence[bytes],
+    fill: int,
+    max_pixels: int,
+    owner: str,
+    oriented: bool,
+) -> MaskFiles:
+    """A mask for every picture, under its name with the ending ``.png``, in a folder of masks.
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder, or two pictures have one mask.
+    """
+    root = os.path.join(os.fsencode(expanded(owner, "masks_dir", masks_dir)), b"")
+    found = status_of(root, owner)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
+    paths = [root + os.path.splitext(name)[0] + b".png" for name in names]
+    _check_apart(paths, names, owner)
+    return MaskFiles(paths, fill, max_pixels, owner, oriented)
+
+
+def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> None:
+    """Refuse two pictures whose masks are one file: they differ in the ending, or in what the disk takes for one."""
+    first: dict[str, int] = {}
+    for number, path in enumerate(paths):
+        other = first.setdefault(folded(os.fsdecode(path)), number)
+        if other != number and (paths[other] == path or _same_file(paths[other], path)):
+            raise DatasetError(
+                f"{owner}: {os.fsdecode(names[other])!r} and {os.fsdecode(names[number])!r} both have the mask "
+                f"{os.fsdecode(path)!r}; rename one of the pictures, and give it a mask of its own"
+            )
+
+
+def _same_file(one: bytes, other: bytes) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # missing ones are told when they are read
+        return False
+
+
+def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.uint8], int]:
+    """Indices of a palette, or gray values, uint8 (height, width), as stored; and the orientation that they state."""
+    pillow(owner)
+    still = opened(contents, max_pixels, _FORMATS, "PNG, BMP, GIF or TIFF, which keep every number")
+    if still.numbers:
+        raise DecodeError(f"has {still.numbers}; expected {_EXPECTED}")
+    with named_errors(still.layout):
+        image = still.decode()
+        if image.mode not in ("P", "L", "1"):
+            raise DecodeError(f"has pixels of mode {image.mode}; expected {_EXPECTED}")
+        return np.asarray(image).astype(np.uint8, copy=False), stated_orientation(still, contents)
+
+
+def _fitting(
+    mask: NDArray[np.uint8], own: int, height: int, width: int, orientation: int
+) -> NDArray[np.uint8]:
+    """The mask, upright as its picture of this size; DecodeError where it has another."""
+    if own not in (1, orientation):
+        mask = upright(mask, own)
+        if mask.shape == (height, width):
+            return mask
+        raise DecodeError(
+            f"has {mask.shape[0]} x {mask.shape[1]} pixels (height x width) once turned by its own orientation {own}, "
+            f"its upright picture {height} x {width}; expected the same"
+        )
+    stored = (width, height) if orientation >= 5 else (height, width)
+    if mask.shape == stored:
+        return upright(mask, orientation)
+    if mask.shape == (height, width):
+        return mask
+    raise DecodeError(
+        f"has {mask.shape[0]} x {mask.shape[1]} pixels (height x width), its picture {stored[0]} x {stored[1]}; "
+        "expected the same"
+    )

@@ -1,0 +1,33 @@
+"""Which format a file has, and what its header says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from highway.modules.readers.pictures import bmp, gif, png, tiff, webp
+from highway.modules.readers.pictures.still import Still
+
+__all__ = ["NAMES", "header"]
+
+NAMES = ("PNG", "WebP", "BMP", "GIF", "TIFF")
+_FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], Still]]] = {
+    "PNG": (lambda contents: contents.startswith(png.MAGIC), png.read),
+    "WebP": (webp.is_webp, webp.read),
+    "BMP": (lambda contents: contents.startswith(bmp.MAGIC), bmp.read),
+    "GIF": (lambda contents: contents.startswith(gif.MAGICS), gif.read),
+    "TIFF": (tiff.is_tiff, tiff.read),
+}
+
+
+def header(contents: bytes, formats: Container[str] = NAMES) -> Still | None:
+    """What a file says before its pixels, of which nothing is decoded; None for a file of no such format.
+
+    Raises
+    ------
+    DecodeError
+        Text that follows the name of the file: what is wrong with the header, or what is not read.
+    """
+    for name, (is_one, read) in _FORMATS.items():
+        if name in formats and is_one(contents):
+            return read(contents)
+    return None

@@ -1,0 +1,126 @@
+"""The orientation that a picture file states: one rule for every format, that of PIL's `ImageOps.exif_transpose`.
+
+Beyond PIL, an entry of the type BYTE counts as well: PIL reads it as bytes, and turns nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+from highway._core.jpeg import codec as jpeg
+from highway.modules.readers.pictures import Still
+
+__all__ = ["stated_orientation"]
+
+_CHUNK = re.compile(rb"\w{4}")
+_RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
+# Of compressed text in a PNG; an orientation stands near the beginning.
+_MOST_TEXT = 16 << 20
+
+
+def stated_orientation(still: Still, contents: bytes) -> int:
+    """EXIF orientation, 1 to 8, by which a picture is turned upright; found without decoding it.
+
+    EXIF data comes first: its entry counts with any type of number, of several values the first; text and untyped
+    bytes are no number. Only where it has no such entry, XMP counts (``tiff:Orientation``). Everything else is 1: no
+    entry, another value, data that is damaged.
+
+    Parameters
+    ----------
+    still : Still
+        What the header says.
+    contents : bytes
+        The file.
+    """
+    if still.format == "PNG":
+        return jpeg.orientation(*_png_metadata(contents))
+    return jpeg.orientation(still.exif, still.xmp)
+
+
+def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
+    """EXIF and XMP data of a PNG, before its pixels or after them, as PIL has them once it has decoded it."""
+    exif = raw_exif = xmp = international_xmp = None
+    for kind, data in _png_chunks(contents):
+        if kind == b"eXIf":
+            exif = data
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword, _, rest = data.partition(b"\0")
+            if keyword not in (b"exif", _RAW_EXIF, _XMP):
+                continue
+            text, decodes = _png_text(kind, rest)
+            if text is None:
+                continue
+            if keyword == b"exif" and kind == b"tEXt":
+                exif = text
+            elif keyword == _RAW_EXIF and decodes:
+                raw_exif = text
+            elif keyword == _XMP:
+                # PIL keeps that of iTXt as bytes too, and takes these where the text is empty.
+                international_xmp = text if kind == b"iTXt" else international_xmp
+                xmp = text if decodes else xmp
+    if exif is None and raw_exif is not None:
+        exif = _from_hex(raw_exif)
+    return exif, xmp or international_xmp
+
+
+def _png_chunks(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of each chunk that belongs to the first frame; nothing of the pixels is copied."""
+    at, frames, framed, pixels = 8, 0, False, False
+    while at + 8 <= len(contents):
+        length, kind = struct.unpack_from(">I4s", contents, at)
+        end = at + 8 + length
+        if kind == b"IEND" or end > len(contents) or not _CHUNK.fullmatch(kind):
+            return
+        if kind in (b"IDAT", b"fdAT"):
+            pixels = True
+        elif kind == b"acTL" and not pixels and length >= 8:
+            (count,) = struct.unpack_from(">I", contents, at + 8)
+            # A second one, or one that is out of range, is no animation.
+            frames = count if not frames and count <= 1 << 31 else 0
+        elif kind == b"fcTL":
+            # Where the first frame is outside the animation, the next one begins here.
+            if pixels and frames and frames + (not framed) > 1:
+                return
+            framed = framed or not pixels
+        else:
+            yield kind, contents[at + 8 : end]
+        at = end + 4
+
+
+def _png_text(kind: bytes, rest: bytes) -> tuple[bytes | None, bool]:
+    """Text of a chunk after its keyword, None where it cannot be read; and whether its encoding is right."""
+    if kind == b"tEXt":
+        return rest, True
+    if kind == b"zTXt":
+        return (_inflated(rest[1:]) or b"") if rest[:1] in (b"", b"\0") else None, True
+    parts = rest[2:].split(b"\0", 2)
+    if len(parts) < 3:
+        return None, False
+    compressed, method = rest[:2]
+    text: bytes | None = parts[2]
+    if compressed:
+        text = _inflated(parts[2]) if method == 0 else None
+    try:
+        for part in (parts[0], parts[1], text or b""):
+            part.decode()
+    except UnicodeDecodeError:
+        return text, False
+    return text, True
+
+
+def _inflated(data: bytes) -> bytes | None:
+    try:
+        return zlib.decompressobj().decompress(data, _MOST_TEXT)
+    except zlib.error:
+        return None
+
+
+def _from_hex(profile: bytes) -> bytes | None:
+    """Data of a profile that ImageMagick wrote: an empty line, a name, a length, and lines of hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(profile.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return None

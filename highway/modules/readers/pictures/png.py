@@ -1,0 +1,83 @@
+"""PNG: its header, and the chunks that its pixels depend on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from highway.errors import DecodeError
+from highway.modules.readers.pictures.still import Still
+
+__all__ = ["MAGIC", "read"]
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+_COLORS = {0: "gray", 2: "RGB", 3: "a palette", 4: "gray and alpha", 6: "RGB and alpha"}
+_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+
+
+def read(contents: bytes) -> Still:
+    """What a PNG says before its pixels.
+
+    Raises
+    ------
+    DecodeError
+        Text that follows the name of the file.
+    """
+    if len(contents) < 29 or contents[12:16] != b"IHDR":
+        raise DecodeError("is damaged: a PNG without a header (IHDR)")
+    width, height = int.from_bytes(contents[16:20], "big"), int.from_bytes(contents[20:24], "big")
+    bits, color = contents[24], contents[25]
+    if bits not in _BITS.get(color, ()):
+        raise DecodeError(
+            f"is damaged: a PNG of color type {color} with {bits} bits, which PNG does not have"
+        )
+    numbers = (
+        ""
+        if color != 0 or bits in (1, 8, 16)
+        else "2 or 4 bits of gray, which are read as other numbers than are stored"
+    )
+
+    def decode() -> Any:
+        from PIL import PngImagePlugin
+
+        return PngImagePlugin.PngImageFile(io.BytesIO(_needed(contents)))
+
+    return Still(
+        "PNG",
+        height,
+        width,
+        decode,
+        bits,
+        numbers=numbers,
+        layout=f"PNG, {_COLORS[color]}, {bits} bits a sample",
+    )
+
+
+def _needed(contents: bytes) -> bytes:
+    """The file without what its pixels do not depend on.
+
+    Text and color profiles: PIL would unpack them, and refuses large ones. Animation: PIL would look for its frames,
+    and the picture that counts is the one that stands for all. Transparency: alpha is dropped.
+    """
+    whole = memoryview(contents)
+    kept, start = [], 0
+    for name, at, end in _chunks(contents):
+        if name[0] & 0x20:
+            kept.append(whole[start:at])
+            start = end
+    if not kept:
+        return contents
+    return b"".join([*kept, whole[start:]])
+
+
+def _chunks(contents: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of the chunks, up to one that is cut off, or is none: that is for PIL to judge."""
+    at = len(MAGIC)
+    while at + 12 <= len(contents):
+        name = contents[at + 4 : at + 8]
+        end = at + 12 + int.from_bytes(contents[at : at + 4], "big")
+        if end > len(contents) or not name.isalpha():
+            return
+        yield name, at, end
+        at = end

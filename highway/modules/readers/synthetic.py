@@ -1,0 +1,137 @@
+"""Noise: random images out of nothing, to see how fast a pipeline is without a disk."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from highway._core import philox
+from highway.arguments import size, whole
+from highway.batch import Batch, empty
+from highway.errors import ArgumentError
+from highway.modules.readers.ordered import OrderedSource
+from highway.sampling.rng import SampleRandom
+from highway.sampling.sampler import Order, Task
+
+__all__ = ["Noise"]
+
+
+class Noise(OrderedSource):
+    """A made-up data set: batches ``images, labels`` of random bytes and random classes.
+
+    Sample i has the same image and the same label in every epoch, whatever the batch and the number of
+    workers; they depend on the seed alone.
+
+    Parameters
+    ----------
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : int, (int, int) or (int, int, int)
+        Height, width and channels of the images; without channels there are 3. A number alone is a square.
+    classes : int
+        Labels are 0 to `classes` - 1.
+    size : int
+        Number of samples, 1 to 2**32.
+    shuffle : bool
+        A new order each epoch, or 0, 1, 2, ...
+    seed : int or None
+        0 to 2**64 - 1; of the images, the labels and the order. None draws one, once, where no other machine
+        needs the same; `seed` is that, and the log tells it.
+    epochs : int, optional
+        None for no end.
+    shard : (int, int)
+        (rank, world): this source's part of the data, as in `Order`.
+    drop_last : bool
+        Leave out what does not fill a batch.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+
+    Examples
+    --------
+    >>> from highway.engine import Pipeline
+    >>> with Pipeline([Noise(4, (2, 2), epochs=1, size=10)]) as pipeline:
+    ...     [images.shape for images, labels in pipeline]
+    [(4, 2, 2, 3), (4, 2, 2, 3), (2, 2, 2, 3)]
+    """
+
+    hands_over = True
+
+    def __init__(
+        self,
+        batch_size: int,
+        shape: int | tuple[int, int] | tuple[int, int, int],
+        *,
+        classes: int = 10,
+        size: int = 1024,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.shape = self.image_shape = _shape(shape)
+        self.classes = whole("Noise", "classes", classes, 1, 2**32)
+        self.order = Order(
+            size,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            owner="Noise",
+        )
+
+    def __repr__(self) -> str:
+        own = f"{self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size}"
+        return f"Noise({own}{self._drawn()})"
+
+    def contents(self) -> tuple[bytes, bytes]:
+        return b"Noise", repr((self.shape, self.classes)).encode()
+
+    def load(self, task: Task) -> Batch:
+        """Make a batch.
+
+        Returns
+        -------
+        Batch
+            images uint8 (n, H, W, C) and labels int64 (n,).
+        """
+        count = len(task.indices)
+        # Position 0, where a reader draws its fit. Labels take block 0 of a sample, its image the others.
+        labels = SampleRandom(self.order.seed, 0, task.indices, 0).integers(0, self.classes)
+        images = empty((count, *self.shape), np.uint8)
+        philox.noise(self.order.seed, 0, 0, task.indices.astype(np.uint32), images.reshape(count, -1))
+        return Batch(
+            {"images": images, "labels": labels},
+            epoch=task.epoch,
+            seq=task.seq,
+            indices=task.indices,
+            applied=1,
+        )
+
+
+def _shape(shape: object) -> tuple[int, int, int]:
+    values = shape.tolist() if isinstance(shape, np.ndarray) else shape
+    if isinstance(values, (tuple, list)) and len(values) == 3:
+        channels = whole("Noise", "shape[2]", values[2], 1, 65536)
+        values = values[:2]
+    else:
+        channels = 3
+    if isinstance(values, (tuple, list)) and len(values) != 2:
+        raise ArgumentError(
+            f"Noise: shape is {shape!r}; expected a whole number, (height, width) or (height, width, channels)"
+        )
+    height, width = size("Noise", "shape", values)
+    if height * width * channels >= 2**35:
+        raise ArgumentError(f"Noise: shape is {shape!r}; expected fewer than 2**35 values in an image")
+    return height, width, channels

@@ -1,0 +1,1 @@
+"""Folders in the format of Pascal VOC: lists, annotations, and their reader."""

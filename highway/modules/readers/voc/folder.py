@@ -1,0 +1,387 @@
+"""A folder in the format of Pascal VOC: which pictures, annotations and masks belong together, and which lists name."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import logging
+import os
+import posixpath
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from highway.arguments import expanded
+from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError, StorageError
+from highway.modules.readers.listing.class_folders import EXTENSIONS
+from highway.modules.readers.listing.leftovers import is_hidden, is_skipped
+from highway.modules.readers.listing.skipped_files import SkippedFiles
+from highway.printing import printable
+from highway.storage.file_tree import walk
+from highway.storage.files import read_whole, scanned, status_of
+
+__all__ = ["VOCFolder", "VOCSample"]
+
+_logger = logging.getLogger("highway.modules")
+
+Path = str | bytes | os.PathLike[str]
+
+_LARGEST_LIST = 1 << 28
+_XML = frozenset((b".xml",))
+_MASKS = frozenset((b".png",))
+# What lines in lists of one class end with: the class is there, is not, or is there and difficult.
+_FLAGS = (b"-1", b"0", b"1")
+# Folders of a VOC set with neither pictures nor annotations to read, where those lie in the folder itself.
+_APART = (b"ImageSets", b"SegmentationClass", b"SegmentationObject")
+_LAYOUT = (
+    "expected a folder with JPEGImages, Annotations and ImageSets in it, or images= and annotations= that name other "
+    "folders"
+)
+
+
+class VOCSample(NamedTuple):
+    """A sample: files relative to the folders of pictures and of annotations.
+
+    Attributes
+    ----------
+    picture, annotation : bytes
+        Where there is none, the one that is missing.
+    """
+
+    picture: bytes
+    annotation: bytes
+
+    @property
+    def stem(self) -> bytes:
+        """Name of the picture, without ending."""
+        return os.path.splitext(self.picture)[0]
+
+
+class VOCFolder:
+    """What lies where in a folder in the format of Pascal VOC.
+
+    Parameters
+    ----------
+    root : path
+    images, annotations : path
+        Folders, relative to `root` or absolute.
+    masks : path, optional
+        Another one, where masks are to be read.
+
+    Attributes
+    ----------
+    root, images, annotations : bytes
+        Each with a separator at its end.
+    skipped : SkippedFiles
+        What the folders have that is neither picture nor annotation; `skip_unpaired` adds more.
+
+    Raises
+    ------
+    DatasetError
+        One of the folders is missing, or cannot be listed.
+    """
+
+    def __init__(self, root: Path, images: Path, annotations: Path, masks: Path | None = None) -> None:
+        self.root = os.path.join(os.fsencode(expanded("VOCReader", "root", root)), b"")
+        self.images = self._below("images", images)
+        self.annotations = self._below("annotations", annotations)
+        self._masks = None if masks is None else self._below("masks", masks)
+        self.skipped = SkippedFiles()
+        same = os.path.normpath(self.images) == os.path.normpath(self.annotations)
+        files = self._listed(self.annotations, EXTENSIONS | _XML if same else _XML)
+        self._annotations = _NamedFiles(files, _XML, b".xml")
+        if not same:
+            files = self._listed(self.images, EXTENSIONS)
+        self._pictures = _NamedFiles(files, EXTENSIONS, b".jpg")
+
+    def _below(self, name: str, folder: object) -> bytes:
+        return os.path.join(self.root, os.fsencode(expanded("VOCReader", name, folder)), b"")
+
+    def _listed(
+        self,
+        folder: bytes,
+        endings: Collection[bytes],
+        hint: str = _LAYOUT,
+        skipped: SkippedFiles | None = None,
+    ) -> list[bytes]:
+        """Files with these endings below a folder, relative to it; what else there is, is skipped."""
+        skipped = self.skipped if skipped is None else skipped
+        apart = {os.path.normpath(self.path(name)) for name in _APART}
+        others = (self.images, self.annotations, self._masks)
+        apart |= {os.path.normpath(other) for other in others if other is not None}
+        found = []
+
+        def is_apart(name: bytes) -> bool:
+            return os.path.normpath(folder + name) in apart
+
+        def left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
+            return is_skipped(entry.name) or is_apart(name)
+
+        def is_wanted(entry: os.DirEntry[bytes]) -> bool:
+            return os.path.splitext(entry.name)[1].lower() in endings and not is_skipped(entry.name)
+
+        try:
+            for name, entry, is_folder in walk(folder, b"", "VOCReader", left, is_wanted):
+                if not is_folder and is_wanted(entry):
+                    found.append(name)
+                elif not is_folder or (is_skipped(entry.name) and not is_apart(name)):
+                    skipped.add_by_name(self._told(folder, name), folder=is_folder)
+        except StorageError:
+            raise
+        except OSError as error:
+            listed = os.fsdecode(error.filename or folder).rstrip("/")
+            within = self._set_within() if hint is _LAYOUT else None
+            way = f"; {within!r} is such a folder" if within else ""
+            raise DatasetError(
+                f"VOCReader: {listed!r} cannot be listed: {error.strerror}; {hint}{way}"
+            ) from None
+        return found
+
+    def _set_within(self) -> str | None:
+        """The first folder below the root, at most two levels, that has annotations: VOCdevkit/VOC2012 of a root."""
+        for level in ("*", "*/*"):
+            found = glob.glob(f"{level}/Annotations/", root_dir=os.fsdecode(self.root))
+            if found:
+                return os.path.join(os.fsdecode(self.root), os.path.dirname(min(found).rstrip("/")))
+        return None
+
+    def _told(self, folder: bytes, name: bytes) -> bytes:
+        """A file, as it is told of: relative to `root`, where it is below it."""
+        return os.path.normpath((folder + name).removeprefix(self.root))
+
+    def path(self, *parts: bytes) -> bytes:
+        """A path below `root`."""
+        return os.path.join(self.root, *parts)
+
+    # Samples
+
+    def annotation_files(self) -> list[bytes]:
+        """Every annotation, relative to `annotations`, sorted."""
+        return sorted(self._annotations.by_stem.values())
+
+    def samples(self, split: object) -> list[VOCSample]:
+        """The samples of a list, in its order; of every annotation, sorted by name, where `split` is None.
+
+        Raises
+        ------
+        ArgumentError, DatasetError
+            There is no such list, or it cannot be read.
+        EmptyDatasetError
+            There are none.
+        """
+        if split is None:
+            where = self.annotations
+            found = [
+                self._sample(stem, file, self._pictures.find(stem))
+                for stem, file in sorted(self._annotations.by_stem.items())
+            ]
+        elif isinstance(split, str) and split:
+            where = self._list(split)
+            found = self._named(where)
+        else:
+            raise ArgumentError(
+                f"VOCReader: split is {split!r}; expected the name of a list, such as 'train', or None"
+            )
+        if not found:
+            raise EmptyDatasetError(f"VOCReader: {os.fsdecode(where)!r} names no samples")
+        return found
+
+    def _sample(self, stem: bytes, annotation: bytes | None, picture: bytes | None) -> VOCSample:
+        if annotation is None:
+            annotation = (stem if picture is None else os.path.splitext(picture)[0]) + b".xml"
+        return VOCSample(
+            os.path.splitext(annotation)[0] + b".jpg" if picture is None else picture, annotation
+        )
+
+    def _list(self, split: str) -> bytes:
+        name = os.fsencode(split)
+        main = (b"ImageSets/Main",)
+        kinds = main if self._masks is None else (b"ImageSets/Segmentation", *main)
+        places = [self.path(kind, name + b".txt") for kind in (*kinds, b"ImageSets")]
+        if name.endswith(b".txt"):
+            places.append(self.path(os.fsencode(expanded("VOCReader", "split", split))))
+        path = next((place for place in places if status_of(place, "VOCReader") is not None), None)
+        if path is not None:
+            return path
+        there: set[bytes] = set()
+        for kind in (*kinds, b"ImageSets"):
+            try:
+                names = (entry.name for entry in scanned(self.path(kind), "VOCReader"))
+                there |= {name[:-4] for name in names if name.endswith(b".txt")}
+            except StorageError:
+                raise
+            except OSError:
+                continue
+        known = [os.fsdecode(found) for found in sorted(there) if not is_hidden(found)]
+        has = f"it has {', '.join(known[:12])}{', ...' if known[12:] else ''}" if known else "it has no lists"
+        raise DatasetError(
+            f"VOCReader: split is {split!r}, and there is no {os.fsdecode(places[len(kinds) - 1])!r}; {has}; "
+            "split=None reads everything that has an annotation, split='lists/mine.txt' a list of your own"
+        )
+
+    def _named(self, path: bytes) -> list[VOCSample]:
+        """Samples of a list."""
+        found: list[VOCSample] = []
+        for line in _lines(path):
+            sample = self._find(line)
+            # Names may begin with #; where no file has such a name, it is a comment.
+            if sample is not None or not (line.startswith(b"#") and line[1:2].strip() == b""):
+                found.append(sample or self._missing(line))
+        seen: set[VOCSample] = set()
+        twice = [sample for sample in found if sample in seen or seen.add(sample)]  # type: ignore[func-returns-value]
+        if twice:
+            _logger.warning(
+                "VOCReader: %s names %d samples more than once, the first is %s; they are read as often as they are "
+                "named",
+                printable(path),
+                len({*twice}),
+                printable(twice[0].picture),
+            )
+        return found
+
+    def _find(self, line: bytes) -> VOCSample | None:
+        """The sample that a line names; None where no annotation and no picture has such a name."""
+        for name in (line, _without_flag(line)):
+            for form in self._forms(name):
+                annotation, picture = self._annotations.find(form), self._pictures.find(form)
+                if annotation is not None or picture is not None:
+                    return self._sample(form, annotation, picture)
+        return None
+
+    def _missing(self, line: bytes) -> VOCSample:
+        name = _without_flag(line)
+        stem, ending = os.path.splitext(name)
+        return self._sample(stem if ending.lower() in EXTENSIONS | _XML else name, None, None)
+
+    def _forms(self, name: bytes) -> Iterator[bytes]:
+        """A name as it is, and relative to the folder of pictures, or of annotations, where it is a path."""
+        yield name
+        path = posixpath.normpath(name.replace(b"\\", b"/"))
+        if path != name:
+            yield path
+        parts = path.split(b"/")
+        for folder in (self.images, self.annotations):
+            absolute = os.path.join(os.path.abspath(folder), b"")
+            if path.startswith(absolute):
+                yield path[len(absolute) :]
+            # The set may have lain elsewhere when the list was written.
+            last = os.path.basename(absolute[:-1])
+            if last in parts[:-1]:
+                yield b"/".join(parts[len(parts) - parts[::-1].index(last, 1) :])
+
+    # What belongs to samples
+
+    def masks(self, samples: Sequence[VOCSample]) -> list[bytes]:
+        """Path of the mask of every sample; where there is none, the one that is missing.
+
+        Raises
+        ------
+        DatasetError
+            There is no folder of masks.
+        """
+        assert self._masks is not None
+        hint = "masks need a folder of them, NAME.png for each picture"
+        files = _NamedFiles(self._listed(self._masks, _MASKS, hint, SkippedFiles()), _MASKS, b".png")
+        return [self._masks + (files.find(sample.stem) or sample.stem + b".png") for sample in samples]
+
+    def skip_unpaired(self, samples: Sequence[VOCSample]) -> None:
+        """Count as skipped what is not among the samples and has no partner, or has the name of another file."""
+        pictures = {sample.picture for sample in samples}
+        annotations = {sample.annotation for sample in samples}
+        paired = set()
+        for stem, annotation in self._annotations.by_stem.items():
+            picture = self._pictures.find(stem)
+            if picture is not None:
+                paired.add(picture)
+            elif annotation not in annotations:
+                self.skipped.add(self._told(self.annotations, annotation), "without a picture")
+        for picture in self._pictures.by_stem.values():
+            if picture not in paired and picture not in pictures:
+                self.skipped.add(self._told(self.images, picture), "without an annotation")
+        for folder, files in ((self.images, self._pictures), (self.annotations, self._annotations)):
+            for file in files.others:
+                if file not in pictures and file not in annotations:
+                    self.skipped.add(self._told(folder, file), "with the name of another but for the ending")
+        self.skipped.look(self.root)
+
+
+class _NamedFiles:
+    """Files of some endings, which are found by their names without them.
+
+    Attributes
+    ----------
+    by_stem : dict of bytes to bytes
+    others : list of bytes
+        Files with the name of one of those: of several the one with the usual ending counts, or else the first.
+    """
+
+    def __init__(self, files: Sequence[bytes], endings: Collection[bytes], usual: bytes) -> None:
+        mine = [file for file in files if os.path.splitext(file)[1].lower() in endings]
+        self.by_stem: dict[bytes, bytes] = {}
+        self.others = []
+        for file in sorted(mine, key=lambda name: (not name.endswith(usual), name)):
+            if self.by_stem.setdefault(os.path.splitext(file)[0], file) != file:
+                self.others.append(file)
+        self._files = {*mine}
+        self._normal: dict[bytes, bytes | None] | None = None
+
+    def find(self, name: bytes) -> bytes | None:
+        """The file of a name without ending, with its own, or with that of its partner."""
+        found = self._exact(name)
+        if found is None:
+            # Only one of those that normalize to the same is sought by that.
+            if self._normal is None:
+                self._normal = {}
+                for stem in self.by_stem:
+                    key = _composed(stem)
+                    self._normal[key] = None if key in self._normal else stem
+            for form in _with_and_without(_composed(name)):
+                alike = self._normal.get(form)
+                if alike is not None:
+                    return self.by_stem[alike]
+        return found
+
+    def _exact(self, name: bytes) -> bytes | None:
+        stem, file = self.by_stem.get(name), name if name in self._files else None
+        if stem is not None or file is not None:
+            return stem or file
+        return next((self.by_stem[form] for form in _with_and_without(name) if form in self.by_stem), None)
+
+
+def _with_and_without(name: bytes) -> tuple[bytes, ...]:
+    stem, ending = os.path.splitext(name)
+    return (name, stem) if ending.lower() in EXTENSIONS | _XML else (name,)
+
+
+def _composed(name: bytes) -> bytes:
+    """A name in the normalization form C; macOS writes form D."""
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape")).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def _lines(path: bytes) -> list[bytes]:
+    """Lines of a list that hold something, without white space around it."""
+    try:
+        contents = read_whole(path, _LARGEST_LIST, "VOCReader")
+    except ReadError as error:
+        raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} {error}") from None
+    if contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            contents = contents.decode("utf-16").encode()
+        except UnicodeError as error:
+            raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is no text in UTF-16: {error}") from None
+    if b"\0" in contents:
+        raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is no text in UTF-8: it has zeros in it")
+    lines = contents.removeprefix(codecs.BOM_UTF8).splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _without_flag(line: bytes) -> bytes:
+    """A line of a list of one class without the -1, 0 or 1 at its end."""
+    parts = line.split()
+    if len(parts) > 1 and parts[-1] in _FLAGS:
+        return line[: -len(parts[-1])].rstrip()
+    return line

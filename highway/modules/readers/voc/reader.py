@@ -1,0 +1,393 @@
+"""VOCReader: pictures with boxes, and masks, from a folder in the format of Pascal VOC."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import class_names, flag, number, whole
+from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
+from highway.modules.readers.box_table import Objects
+from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.listing.class_names import log_classes, shown_names, warn_of_alike
+from highway.modules.readers.listing.numeric_names import warn_of_order
+from highway.modules.readers.masks import MaskFiles
+from highway.modules.readers.samples import Files
+from highway.modules.readers.voc.folder import VOCFolder, VOCSample
+from highway.modules.readers.voc.other_sizes import OtherSizes
+from highway.modules.readers.voc.voc_xml import Annotation, object_names, read_annotation
+from highway.transforms.fit import Fit, Letterbox
+
+__all__ = ["VOC_CLASSES", "VOCReader"]
+
+VOC_CLASSES = (
+    *(
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+    ),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""The classes of Pascal VOC, as its development kit sorts them."""
+
+_logger = logging.getLogger("highway.modules")
+
+Path = str | bytes | os.PathLike[str]
+
+
+class VOCReader(ImageReader):
+    """Reads a folder in the format of Pascal VOC and hands out batches ``images, labels, boxes``.
+
+    `labels` are int64 (total,), `boxes` float32 (total, 4): x0, y0, x1, y1 in pixels of the images, of all samples one
+    after the other; ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` give those of a sample. The extras
+    `difficult` and `truncated` are bool (total,). With `masks`, these are the last field. Pictures are read as
+    `ImageFileReader` reads them; annotations once, at the beginning.
+
+    The folder holds ``JPEGImages/NAME.jpg`` (or another ending of a picture), ``Annotations/NAME.xml``, lists of names
+    in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``. A NAME may be in folders of its own:
+    ``JPEGImages/day/1.jpg`` and ``Annotations/day/1.xml``.
+
+    Coordinates are continuous: the first pixel covers 0 to 1. VOC counts from 1, and the last pixel is inside, so a box
+    is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through its orientation, fit and mirroring.
+
+    Parameters
+    ----------
+    root : path
+        The folder.
+    batch_size : int
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
+    split : str or None
+        Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
+        ``ImageSets/Segmentation/train.txt`` where there is one, or else for ``ImageSets/train.txt``; "lists/mine.txt"
+        for a list of your own, relative to the folder. None: every annotation, sorted by name.
+    fit : Fit, optional
+        Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
+    classes : sequence of str, "voc" or None
+        The classes in the order of their labels. By default those of all annotations of the folder, sorted, whatever
+        the split; then an annotation that cannot be read is an error here. Of two folders, training and validation,
+        each has its own: give the second one ``classes=reader.classes`` of the first. "voc": `VOC_CLASSES`.
+    other_classes : {"error", "drop"}
+        What becomes of objects of a class that is not in `classes`: their samples are bad ones, or the objects are left
+        out. "drop" needs `classes`.
+    masks : bool or path
+        Whether batches end with `masks`, uint8 (N, H, W): numbers of classes as the files have them, 255 for borders in
+        VOC's own. A folder, relative to `root` or absolute, for another one than ``SegmentationClass``.
+    images, annotations : path
+        The folders of pictures and annotations, relative to `root` or absolute; "." for both where they lie side by
+        side in `root`.
+    difficult : bool
+        False: leave out the objects that are marked difficult.
+    one_based : bool
+        False: the annotations count from 0 and their ends are outside; boxes are taken as they are written.
+    strict : bool
+        Whether an annotation with another ``<size>`` than that of its picture makes the sample a bad one. By default,
+        the size of the file counts, and a warning is logged.
+    min_visible : float
+        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
+        case.
+    mask_fill : int
+        0 to 255, for what the fit leaves uncovered of a mask.
+    placement : bool
+        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
+        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
+        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
+        `Batch.boxes_in_picture`.
+    shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
+        As `ImageFileReader` says. What is wrong with the annotation or the mask of a sample is wrong with the sample.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is outside of what is allowed.
+    DatasetError
+        The folder, one of the folders in it, or the list is missing.
+    DecodeError, ReadError
+        An annotation cannot be read, and `classes` is not given.
+    EmptyDatasetError
+        There are no samples.
+    StorageError
+        The storage failed for longer than is waited; a missing annotation would decide the classes.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the classes, in the order of their labels.
+    classes_origin : str
+        Where they come from: "given", "of VOC", or "found in" so many annotations.
+    skipped : SkippedFiles
+        What the folder has and the reader does not read; ``str()`` says it in a line.
+    other_sizes : OtherSizes or None
+        Its ``len()`` is how many samples with another ``<size>`` than that of their picture were read so far; None with
+        `strict`.
+
+    Notes
+    -----
+    A line of a list is a name: the whole line where an annotation or a picture has that name, or else what stands in
+    front of the -1, 0 or 1 at its end, which lists of one class have. Endings of pictures may follow the name, and
+    folders stand in front of it (``JPEGImages/a.jpg``, also absolute ones of another machine). Names that differ in
+    Unicode normalization alone are the same. ``<filename>`` in annotations is not looked at.
+
+    Of an annotation, this is repaired: boxes are clipped to the picture; those without area are left out; where
+    ``<size>`` is missing or 0 x 0, the size of the picture is taken. This is an error that names the file and the
+    element: XML that is not well formed, or not in its declared encoding; a document type; more than 8 MiB; an object
+    without name or box; coordinates that are no numbers, or of which the smaller one does not come first; an unknown
+    class.
+    Boxes belong to the picture as it is stored; to the upright one where ``<size>`` is that of the upright one alone.
+    Where ``<size>`` is neither, they belong to the one whose size is nearer; but without `exif`, height and width in
+    each other's place make a bad sample.
+
+    M. Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 88, 2010.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        split: str | None = "train",
+        fit: Fit | None = None,
+        classes: Sequence[str] | str | None = None,
+        other_classes: str = "error",
+        masks: bool | Path = False,
+        images: Path = "JPEGImages",
+        annotations: Path = "Annotations",
+        difficult: bool = True,
+        one_based: bool = True,
+        strict: bool = False,
+        min_visible: float = 0.0,
+        mask_fill: int = 0,
+        placement: bool = False,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        color: str = "rgb",
+        exif: bool = True,
+        on_error: str = "raise",
+        max_errors: int | float | None = None,
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        difficult = flag(self.name, "difficult", difficult)
+        one_based = flag(self.name, "one_based", one_based)
+        strict = flag(self.name, "strict", strict)
+        if not isinstance(masks, (str, bytes, os.PathLike)):
+            masks = "SegmentationClass" if flag(self.name, "masks", masks) else ""
+        mask_fill = whole(self.name, "mask_fill", mask_fill, 0, 255)
+        self._choice("other_classes", other_classes, ("error", "drop"))
+        if other_classes == "drop" and classes is None:
+            raise ArgumentError(
+                "VOCReader: other_classes is 'drop', and classes is not given; expected the classes that are to be kept"
+            )
+        given = _given(classes)
+        folder = VOCFolder(root, images, annotations, masks or None)
+        samples = folder.samples(split)
+        self.split = split
+        self.root = os.fsdecode(folder.root)
+        read = {sample.annotation: _read(folder, sample.annotation) for sample in samples}
+        self.classes, self.classes_origin = _found(folder, read) if given is None else given
+        names = {name for found in read.values() if isinstance(found, Annotation) for name in found.names}
+        if given is None:
+            warn_of_order(self.name, self.classes)
+        warn_of_alike(self.name, names | {*self.classes}, f"in {self.root!r}")
+        log_classes(self.name, self.classes, f"{self.classes_origin}, of {self.root!r}")
+        drop = other_classes == "drop"
+        if drop:
+            _log_dropped(read, self.classes, self.root)
+        self.annotated = difficult, one_based, drop, strict
+        self.other_sizes = None if strict else OtherSizes(self.name)
+        objects = _objects(folder, samples, read, self.classes, difficult, one_based, drop)
+        assert objects.labels is not None
+        self._labels = objects.labels
+        self._names = [sample.picture for sample in samples]
+        files = MaskFiles(folder.masks(samples), mask_fill, max_pixels, self.name, exif) if masks else None
+        folder.skip_unpaired(samples)
+        self.skipped = folder.skipped
+        self.skipped.log(self.name, self.root)
+        super().__init__(
+            Files(
+                folder.images,
+                self._names,
+                f"in {self.root!r}",
+                objects=objects,
+                masks=files,
+                min_visible=min_visible,
+                placement=flag(self.name, "placement", placement),
+            ),
+            batch_size,
+            shape,
+            fit=Letterbox() if fit is None else fit,
+            shuffle=shuffle,
+            seed=seed,
+            epochs=epochs,
+            shard=shard,
+            drop_last=drop_last,
+            color=color,
+            exif=exif,
+            on_error=on_error,
+            max_errors=max_errors,
+            exact=exact,
+            max_pixels=max_pixels,
+            workers=workers,
+            queue_size=queue_size,
+        )
+
+    def __repr__(self) -> str:
+        own = f"{self.root!r}, {self.order.batch_size}, {self.shape}, split={self.split!r}"
+        classes = f"<{len(self.classes)} {self.classes_origin}: {shown_names(self.classes)}>"
+        skipped = f", {self.skipped}" if len(self.skipped) else ""
+        sizes = f", {len(self.other_sizes)} with another <size>" if self.other_sizes else ""
+        return f"VOCReader({own}, fit={self.fit!r}, classes={classes}{skipped}{sizes}{self._drawn()})"
+
+    def contents(self) -> tuple[bytes, Sequence[bytes], list[bytes]]:
+        return b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many objects of each class the annotations of the samples have: int64 (number of classes,)."""
+        return np.bincount(self._labels, minlength=len(self.classes)).astype(np.int64)
+
+
+# An annotation, or what is wrong with it.
+_Read = Annotation | tuple[type[HighwayError], str]
+
+
+def _given(classes: object) -> tuple[list[str], str] | None:
+    """Classes that the user gave, and where they come from."""
+    if classes is None:
+        return None
+    if isinstance(classes, str) and classes == "voc":
+        return list(VOC_CLASSES), "of VOC"
+    if isinstance(classes, str):
+        raise ArgumentError(
+            f"VOCReader: classes is {classes!r}; expected names, one or more, in a list, or 'voc'"
+        )
+    return class_names("VOCReader", classes), "given"
+
+
+def _read(folder: VOCFolder, annotation: bytes) -> _Read:
+    path = folder.annotations + annotation
+    try:
+        return read_annotation(path)
+    except (DecodeError, ReadError) as error:
+        return type(error), f"{os.fsdecode(path)} {error}"
+
+
+def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]:
+    """Classes of all annotations of the folder, and where they come from; `read` are those that were read already.
+
+    Raises
+    ------
+    DecodeError, ReadError
+        One of them cannot be read, so that nobody knows which classes there are.
+    """
+    classes: set[str] = set()
+    unreadable: list[HighwayError] = []
+    files = folder.annotation_files()
+    for annotation in files:
+        found = read.get(annotation) or _read(folder, annotation)
+        if isinstance(found, Annotation):
+            classes.update(found.names)
+            continue
+        # What is wrong with a box says nothing of classes.
+        path = folder.annotations + annotation
+        try:
+            classes.update(object_names(path))
+        except (DecodeError, ReadError) as error:
+            unreadable.append(type(error)(f"{os.fsdecode(path)} {error}"))
+    if unreadable:
+        raise type(unreadable[0])(
+            f"VOCReader: {unreadable[0]}; classes are found in all {len(files)} annotations of the folder, and "
+            f"{len(unreadable)} cannot be read: repair or remove, or give classes=[...]"
+        )
+    return sorted(classes), f"found in {len(files)} annotation{'s' * (len(files) != 1)}"
+
+
+def _log_dropped(read: dict[bytes, _Read], classes: Sequence[str], root: str) -> None:
+    found = (annotation for annotation in read.values() if isinstance(annotation, Annotation))
+    others = Counter(name for annotation in found for name in annotation.names if name not in classes)
+    if others:
+        _logger.info(
+            "VOCReader: %d objects of %d other classes of %r are dropped: %s",
+            others.total(),
+            len(others),
+            root,
+            shown_names([f"{name} ({count})" for name, count in others.most_common()]),
+        )
+
+
+def _objects(
+    folder: VOCFolder,
+    samples: Sequence[VOCSample],
+    read: dict[bytes, _Read],
+    classes: list[str],
+    difficult: bool,
+    one_based: bool,
+    drop: bool,
+) -> Objects:
+    """All annotations in arrays; objects without a class are dropped with `drop`."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    bad: dict[int, tuple[type[HighwayError], str]] = {}
+    counts = np.zeros(len(samples), np.int64)
+    sizes = np.zeros((len(samples), 2), np.int64)
+    files = []
+    boxes: list[tuple[float, float, float, float]] = []
+    labels: list[int] = []
+    hard: list[bool] = []
+    cut: list[bool] = []
+    for index, sample in enumerate(samples):
+        found = read[sample.annotation]
+        files.append(folder.annotations + sample.annotation)
+        if not isinstance(found, Annotation):
+            bad[index] = found
+            continue
+        unknown = next((k for k, name in enumerate(found.names) if name not in numbers), None)
+        if unknown is not None and not drop:
+            bad[index] = (
+                DecodeError,
+                f"{os.fsdecode(files[-1])} object {unknown + 1}: <name> is {found.names[unknown][:100]!r}; expected "
+                f"one of the classes: {', '.join(classes[:30])}{', ...' if classes[30:] else ''} "
+                "(other_classes='drop' drops such objects)",
+            )
+            continue
+        counts[index] = len(found.names)
+        sizes[index] = found.height, found.width
+        boxes += found.boxes
+        labels += [numbers.get(name, -1) for name in found.names]
+        hard += found.difficult
+        cut += found.truncated
+    table = np.array(boxes, np.float64).reshape(-1, 4)
+    if one_based:
+        table[:, :2] -= 1
+    kept = (table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1]) & (np.array(labels, np.int64) >= 0)
+    if not difficult:
+        kept &= ~np.array(hard, np.bool_)
+    owners = np.repeat(np.arange(len(samples)), counts)
+    return Objects(
+        np.bincount(owners[kept], minlength=len(samples)).astype(np.int64),
+        table[kept].astype(np.float32),
+        np.array(labels, np.int64)[kept],
+        {"difficult": np.array(hard, np.bool_)[kept], "truncated": np.array(cut, np.bool_)[kept]},
+        sizes=sizes,
+        files=files,
+        bad=bad,
+    )

@@ -1,0 +1,1 @@
+"""Sinks: modules that keep batches."""

@@ -1,0 +1,1 @@
+"""Stages: modules that change batches."""

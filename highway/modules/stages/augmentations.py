@@ -1,0 +1,180 @@
+"""Augmentations: transforms in a row, as a stage of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from highway.arguments import chosen_seed, flag, whole
+from highway.batch import Batch, is_field_name
+from highway.engine import Module, Stage
+from highway.errors import ArgumentError, FieldError
+from highway.modules.readers.fused_transforms import Finishing
+from highway.transforms.along import GO_ALONG, Along
+from highway.transforms.compose import checked
+from highway.transforms.runs import Steps
+from highway.transforms.transform import Transform, looks_planar
+
+__all__ = ["Augmentations"]
+
+
+class Augmentations(Stage):
+    """Applies transforms to every batch, one after the other.
+
+    Boxes, masks and keypoints go with the images. Boxes are clipped to them; those of which nothing is left, or too
+    little (`min_visible` of a transform), are dropped with their labels. The extra `placement`, of readers with
+    ``placement=True``, goes on telling where the pixels of the picture are.
+
+    What a transform draws is a function of the seed, of the samples' identity (epoch and index) and of the
+    number of transforms that the batch has been through before. So any number of workers gives the same
+    bits, and so does a chain that is spread over several Augmentations with the same seed.
+
+    Neighbours that can touch the pixels once do: crops, pads and flips, and a `Normalize` right behind them, with the
+    same result as one by one; a resizing with the flips and crops around it; rotations and the like with all of
+    these, which are then resampled once instead of again and again; and point-wise changes of colour, with the same
+    result as one by one. Right behind a reader of pictures, the first flips and the `Normalize` behind them are done by
+    its workers, while they write the images; right behind an `ArrayReader` or a `LevelDBSource`, crops without padding
+    are too. Where nothing is left then, the pipeline does without the module.
+    `Rescale` and `ToFloat` are as `Normalize` in that.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+    deterministic : bool
+        Nothing random, for validation: every transform is replaced by its deterministic form, or left out.
+    mask_fill : int
+        0 to 255: what masks show where there is nothing of an image. 255 is "void" in PASCAL VOC.
+    fields : mapping of str to {"image", "mask", None}, optional
+        How further fields and extras, (N, H, W), (N, H, W, C) or (N, C, H, W) with the images' height and width, go
+        with the images through transforms that move pixels. "mask": each pixel is that of the nearest one, of any
+        dtype, or `mask_fill`. "image": resampled and filled as the images, uint8 or float32; other transforms do
+        nothing to it. None: it stays. A batch that has such a field without being named here is refused by transforms
+        that move pixels.
+    seed : int or None
+        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
+        and the log tells it.
+    workers : int, optional
+        Threads; by default as many as help, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that may be outstanding behind this module.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or something in `transforms` is no Transform.
+
+    Attributes
+    ----------
+    transforms : tuple of Transform
+        As they were given.
+    fields : dict of str to str or None
+        As given.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        *,
+        deterministic: bool = False,
+        mask_fill: int = 0,
+        fields: Mapping[str, str | None] | None = None,
+        seed: int | None = 0,
+        workers: int | None = None,
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=workers, queue_size=queue_size)
+        self.transforms = checked("Augmentations", transforms)
+        self.deterministic = flag(self.name, "deterministic", deterministic)
+        self.seed = chosen_seed("Augmentations", seed)
+        self.seed_drawn = seed is None
+        self.mask_fill = whole("Augmentations", "mask_fill", mask_fill, 0, 255)
+        self.fields = _checked_fields(fields)
+        self._along = Along(self.mask_fill, self.fields)
+        self._row = [
+            transform.deterministic() if self.deterministic else transform for transform in self.transforms
+        ]
+        self._steps = Steps(self._row, "Augmentations")
+        # How many of the steps the module in front has done already.
+        self._done_before = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"Augmentations([{', '.join(map(repr, self.transforms))}], deterministic={self.deterministic}, "
+            f"{f'mask_fill={self.mask_fill}, ' if self.mask_fill else ''}"
+            f"{f'fields={self.fields}, ' if self.fields else ''}seed={self.seed})"
+        )
+
+    @property
+    def hands_over(self) -> bool:  # type: ignore[override]
+        """Whether the next module may write into the arrays; labels pass through: the input decides too."""
+        return self.input_handed_over and self._steps.hands_over
+
+    def follow(self, before: Module | None) -> None:
+        """Leave the first steps to a reader that can do them while it writes the images."""
+        super().follow(before)
+        reader: object = before
+        # Fields are moved here, by what is drawn for the images here.
+        if isinstance(reader, Finishing) and not self.fields:
+            self._done_before = reader.finish_with(self._row, self.seed)
+            self._steps = Steps(self._row, "Augmentations", self._done_before)
+        shape = None if before is None else before.image_shape
+        self.image_shape = None if shape is None else self._steps.out_shape(shape)
+
+    @property
+    def left_out(self) -> bool:  # type: ignore[override]
+        """Whether the reader in front does all of the steps."""
+        return self._done_before == len(self._row) > 0
+
+    def process(self, batch: Batch) -> Batch:
+        """Apply the transforms; the first draws at position `batch.applied`, and each takes `positions` of them.
+
+        Raises
+        ------
+        ArgumentError
+            Images are bytes that look like (N, C, H, W).
+        FieldError
+            The batch has no images, or none of the name of one of `fields`.
+        ContractError
+            A transform returned something else than as many images; or what belongs to the images, such as masks,
+            does not have the form that it should have, or cannot go with them.
+        """
+        for name in self.fields:
+            if name not in batch:
+                raise FieldError(
+                    f"{self.name}: fields has {name!r}; expected names of fields or extras of the batch, which has "
+                    f"{', '.join((*batch.fields, *batch.extras))}"
+                )
+        images = batch.fields.get("images")
+        if (
+            images is not None
+            and images.dtype == np.uint8
+            and images.ndim == 4
+            and looks_planar(images.shape[1:])
+        ):
+            raise ArgumentError(
+                f"{self.name}: images are uint8 of shape {images.shape}, which look like (N, C, H, W); expected "
+                "(N, H, W, C): images.transpose(0, 2, 3, 1)"
+            )
+        first = batch.applied - self._steps.positions_done
+        result = self._steps.apply(batch, self.seed, first, self.input_handed_over, self._along)
+        applied = first + self._steps.positions
+        return result if result.applied == applied else result.replace(applied=applied)
+
+
+def _checked_fields(fields: object) -> dict[str, str | None]:
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping):
+        raise ArgumentError(f"Augmentations: fields is {fields!r}; expected kinds by names of fields")
+    for name, kind in fields.items():
+        if not is_field_name(name) or name in ("images", *GO_ALONG):
+            raise ArgumentError(
+                f"Augmentations: fields has {name!r}; expected names of fields other than images, "
+                f"{', '.join(GO_ALONG)}, which say what they are"
+            )
+        if kind not in ("image", "mask", None):
+            raise ArgumentError(
+                f"Augmentations: fields[{name!r}] is {kind!r}; expected 'image', 'mask' or None"
+            )
+    return dict(fields)

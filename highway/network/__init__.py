@@ -1,0 +1,6 @@
+"""ZMQSink and ZMQSource: a pipeline that continues in another process or on another machine."""
+
+from highway.network.sink import ZMQSink
+from highway.network.source import ZMQSource
+
+__all__ = ["ZMQSink", "ZMQSource"]

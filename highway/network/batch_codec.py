@@ -1,0 +1,166 @@
+"""Batches, and what came instead of one, as items for the way; and back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import traceback
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.batch import Batch
+from highway.engine import Failure
+from highway.errors import (
+    HighwayError,
+    MissingPackageError,
+    PoisonItemError,
+    ProtocolError,
+    RemoteError,
+    StorageError,
+)
+from highway.network.protocol.messages import Item, Kind
+from highway.network.zmq.security import quoted
+
+__all__ = ["is_of_the_machine", "item_of", "new_name", "remote_error", "to_batch"]
+
+# Longest text of an error that travels, in characters and in bytes.
+MOST_TEXT = 4096
+MOST_BYTES = 12_000
+
+
+_TEXTS = {str}
+_numbers = itertools.count(1)
+
+
+def here() -> str:
+    """What this process is called in messages: host and number."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def new_name() -> str:
+    """What a pipeline of this process is called: several have numbers."""
+    number = next(_numbers)
+    return here() if number == 1 else f"{here()}/{number}"
+
+
+def item_of(outcome: Batch | Failure | None) -> Item:
+    """What travels for an outcome; None is a batch that was left out."""
+    if outcome is None:
+        return Item(Kind.SKIP, [], ())
+    if isinstance(outcome, Failure):
+        return Item(Kind.ERROR, _described(outcome), ())
+    names, arrays = list(outcome.fields), list(outcome.fields.values())
+    has_indices = outcome._indices is not None
+    if has_indices:
+        arrays.append(outcome.indices)
+    if outcome.keys is not None:
+        arrays += _packed(outcome.keys)
+    meta = [names, outcome.epoch, outcome.seq, outcome.applied, has_indices, outcome.keys is not None]
+    if outcome.extras or outcome.offsets is not None:
+        meta += [list(outcome.extras), outcome.offsets is not None, sorted(outcome.ragged)]
+        arrays += outcome.extras.values()
+        if outcome.offsets is not None:
+            arrays.append(outcome.offsets)
+    return Item(Kind.BATCH, meta, arrays)
+
+
+def _packed(keys: list[str]) -> list[NDArray[np.generic]]:
+    # File names may hold bytes that are no UTF-8.
+    texts = [key.encode("utf-8", "surrogateescape") for key in keys]
+    lengths = np.array([len(text) for text in texts], dtype=np.uint32)
+    return [lengths, np.frombuffer(b"".join(texts), dtype=np.uint8)]
+
+
+def _unpacked(lengths: NDArray[np.uint32], texts: NDArray[np.uint8]) -> list[str]:
+    if lengths.ndim != 1 or texts.ndim != 1 or lengths.dtype != np.uint32 or texts.dtype != np.uint8:
+        raise ProtocolError("a batch holds keys that are no texts")
+    whole, ends = texts.tobytes(), np.cumsum(lengths, dtype=np.int64)
+    if len(whole) != (int(ends[-1]) if len(ends) else 0):
+        raise ProtocolError(f"a batch holds keys of {int(lengths.sum())} bytes, in {len(whole)} bytes")
+    starts = [0, *ends[:-1].tolist()]
+    return [
+        whole[start:end].decode("utf-8", "surrogateescape")
+        for start, end in zip(starts, ends.tolist(), strict=True)
+    ]
+
+
+def to_batch(item: Item) -> Batch:
+    """The batch that came in an item.
+
+    Raises
+    ------
+    ProtocolError
+        The item does not describe one.
+    """
+    try:
+        names, epoch, seq, applied, has_indices, has_keys, *more = item.meta
+        extra_names, has_offsets, ragged = more or ([], False, [])
+        listed: object
+        for listed in (names, extra_names, ragged):
+            if not isinstance(listed, (list, tuple)) or not {*map(type, listed)} <= _TEXTS:
+                raise ProtocolError("a batch has something else where the names of its fields should be")
+        if len({*names, *extra_names}) != len(names) + len(extra_names):
+            raise ProtocolError("a batch has several fields of one name")
+        numbers = (epoch, applied) if seq is None else (epoch, applied, seq)
+        if {*map(type, numbers)} != {int} or not 0 <= min(numbers) <= max(numbers) < 2**63:
+            raise ProtocolError("a batch has something else where its numbers should be")
+        count = len(names) + bool(has_indices) + 2 * bool(has_keys) + len(extra_names) + bool(has_offsets)
+        if len(item.arrays) != count:
+            raise ProtocolError(f"a batch has {len(item.arrays)} arrays; expected {count}, as it says")
+        arrays = iter(item.arrays)
+        fields = dict(zip(names, arrays, strict=False))
+        indices = next(arrays) if has_indices else None
+        keys = _unpacked(next(arrays), next(arrays)) if has_keys else None
+        extras = dict(zip(extra_names, arrays, strict=False))
+        offsets = next(arrays) if has_offsets else None
+        if offsets is not None and offsets.dtype != np.int64:
+            raise ProtocolError(f"a batch has offsets of {offsets.dtype}; expected int64")
+        return Batch(
+            fields,
+            epoch=epoch,
+            seq=seq,
+            indices=indices,
+            keys=keys,
+            applied=applied,
+            extras=extras,
+            offsets=offsets,
+            ragged=ragged,
+        )
+    except ProtocolError:
+        raise
+    except (HighwayError, ValueError, TypeError, IndexError) as error:
+        raise ProtocolError(f"an item does not describe a batch: {error}") from None
+
+
+def _described(failure: Failure) -> list[str]:
+    error = failure.error
+    text = "".join(traceback.format_exception(error))
+    parts = [type(error).__name__, str(error)[:MOST_TEXT], text[-MOST_TEXT:], f"{failure.module} on {here()}"]
+    # They may hold names of files, whose bytes are not always UTF-8, and become longer by that.
+    return [
+        part.encode("utf-8", "backslashreplace")[-MOST_BYTES:].decode("utf-8", "ignore") for part in parts
+    ]
+
+
+def _shown(text: str) -> str:
+    """A stranger's text for a terminal: its lines, without what is no character."""
+    return "\n".join(quoted(line) for line in text.splitlines())
+
+
+# Nothing is wrong with the batch, and others fare no better.
+_OF_THE_MACHINE = {error.__name__ for error in (MemoryError, MissingPackageError, StorageError)}
+
+
+def is_of_the_machine(item: Item) -> bool:
+    """Whether an ERROR item tells of a machine that cannot work, not of a batch that cannot be made."""
+    return bool(item.meta) and item.meta[0] in _OF_THE_MACHINE
+
+
+def remote_error(item: Item) -> HighwayError:
+    """The exception that stands for an ERROR item."""
+    kind, message, text, where = ([_shown(str(part)) for part in item.meta] + [""] * 4)[:4]
+    if kind == "PoisonItemError":
+        return PoisonItemError(f"ZMQSource: {message}")
+    return RemoteError(f"ZMQSource: {where} raised {kind}: {message}\n\nThere:\n{text}")

@@ -1,0 +1,456 @@
+"""Exactly-once delivery: what the workers of a pipeline do with the role of their machine.
+
+The three ways are the three machines. Each runs a `Driver` for the sockets; what is called here is called by the
+threads of the pipeline.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from highway.batch import Batch
+from highway.engine import Failure, Source
+from highway.engine.stats import PipelineStats
+from highway.errors import ContractError, MessageTooLargeError, PeerLostError, UndeliveredError
+from highway.network.batch_codec import item_of
+from highway.network.protocol.delivery import Delivery
+from highway.network.protocol.link import TIMING
+from highway.network.protocol.messages import Cursor, Data, Item, Key
+from highway.network.protocol.producer import Producer
+from highway.network.protocol.roles import DataMachine, Trainer, Worker
+from highway.network.protocol.wire import check
+from highway.network.reports import Meter, relayed
+from highway.network.zmq.ends import Place
+from highway.network.zmq.socket_thread import Driver
+
+__all__ = ["DataWay", "TrainerWay", "WorkerWay", "new_generation"]
+
+# Batches that may wait for a link; more wait in the queues of the pipeline, where their bytes count.
+AHEAD = 4
+# Bytes that may be under way on a link, but for one batch.
+WINDOW_BYTES = 256 << 20
+# Longest wait of an engine thread before it looks at the clock, in seconds.
+LOOK = 0.25
+# Seconds that the end of the data may take to arrive, once every batch was handed out.
+LAST_ACKS = 5.0
+# Longest wait for the thread of the sockets.
+LAST = 1.0
+
+Stats = Callable[[], PipelineStats | None]
+
+# Failures that are told in the log; more go to the training machine only.
+TOLD = 20
+
+logger = logging.getLogger("highway.network")
+
+_END = object()
+
+
+def new_generation() -> int:
+    """A generation that is higher than those before, as far as the clock is right."""
+    return time.time_ns() // 1000
+
+
+class _Way:
+    """What the three share: the driver, and how to end it."""
+
+    driver: Driver
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ending = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be waited for; raises what ended the driver."""
+        if self.driver.error is not None:
+            raise self.driver.error
+        return self.driver.closing or self.ending
+
+    def endpoint(self, above: bool) -> str | None:
+        """Where the end above, or below, is bound, if it is."""
+        return self.driver.endpoints.get(above)
+
+    def end_tasks(self) -> None:
+        self.ending = True
+
+    def interrupt(self) -> None:
+        self.driver.stop()
+
+    def close(self) -> None:
+        self.driver.stop()
+        self.driver.join(LAST)
+
+
+class _Producing(_Way):
+    """A way out: where each ticket belongs, and the wait for room and for the end."""
+
+    _producer: Producer
+
+    def __init__(self, name: str, drain_timeout: float) -> None:
+        super().__init__(name)
+        self._keys: dict[int, Key] = {}
+        self._drain_timeout = drain_timeout
+        self._failures = 0
+
+    def identity(self, ticket: int) -> tuple[int, int]:
+        """Epoch and number of the batch that a task makes."""
+        key = self._keys[ticket]
+        return key.epoch, key.seq
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        """Hand over what became of a task, as soon as there is room."""
+        key = self._keys.pop(ticket)
+        if isinstance(outcome, Failure):
+            self._tell(key, outcome)
+        item = self._checked(outcome)
+        driver, producer = self.driver, self._producer
+        with driver.lock:
+            # In the end nothing new is begun, and `drain` does the waiting.
+            while producer.unsent >= AHEAD and not (driver.closing or self.ending):
+                driver.room.wait(LOOK)
+            self._made(key, item)
+        driver.push()
+
+    def _tell(self, key: Key, failure: Failure) -> None:
+        """Say here as well what the training machine is told."""
+        self._failures += 1
+        if self._failures <= TOLD:
+            logger.warning(
+                "%s: stream %d, epoch %d, batch %d could not be made; the training machine is told",
+                failure.module,
+                key.stream,
+                key.epoch,
+                key.seq,
+                exc_info=failure.error,
+            )
+
+    def _checked(self, outcome: Batch | Failure | None) -> Item:
+        """The item of an outcome; raises what keeps it from travelling, before it is sent."""
+        item = item_of(outcome)
+        check(item)
+        return item
+
+    def _made(self, key: Key, item: Item) -> None:
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Wait until everything was acknowledged, as long as somebody is there to do so."""
+        driver, producer = self.driver, self._producer
+        with driver.lock:
+            until = time.monotonic() + self._drain_timeout
+            while not (driver.closing or self._all_done()):
+                if producer.links:
+                    until = time.monotonic() + self._drain_timeout
+                elif time.monotonic() >= until:
+                    raise UndeliveredError(
+                        f"{self.name}: {len(producer)} batches were not received when it ended, and nobody was there "
+                        f"for {self._drain_timeout:g} s (drain_timeout){driver.failure}"
+                    )
+                driver.room.wait(LOOK)
+        if driver.error is not None:
+            raise driver.error
+        driver.stop("stopped" if self.ending else "end")
+
+    def _all_done(self) -> bool:
+        return not len(self._producer)
+
+
+class DataWay(_Producing):
+    """Out of a data machine: its source makes what the training machine lacks.
+
+    Parameters
+    ----------
+    name : str
+        Of the sink.
+    source : Source
+    length : int or None
+        Batches in an epoch.
+    below : Place
+    stats : callable
+    drain_timeout : float
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        length: int | None,
+        below: Place,
+        stats: Stats,
+        drain_timeout: float,
+    ) -> None:
+        super().__init__(name, drain_timeout)
+        stream, world = source.shard
+        self._finished: float | None = None
+        self.role = DataMachine(os.urandom, stream, world, length, source.fingerprint(), TIMING)
+        self._producer = self.role.producer
+        self._producer.most_window = 2 * below.window + 16
+        self.driver = Driver(name, self.role, producer=self._producer, below=below)
+        meter = Meter("data", stats, self.driver)
+        self._producer.reports = lambda: [meter.report(self._producer, None)]
+
+    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
+        """Tasks of what the training machine lacks, in order; begins when it calls."""
+        tasks: Iterator[Any] | None = None
+        at = ticket = 0
+        while (wanted := self._wanted()) is not None:
+            key, position = wanted
+            if tasks is None or not at <= position <= at + AHEAD:
+                tasks, at = source.tasks_from(position), position
+            fresh = at == position
+            task: Any = _END
+            while at <= position:
+                task = next(tasks, _END)
+                at += 1
+            if task is _END:
+                # Asked for what is behind its end, a source does not say where that is.
+                behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
+                with self.driver.lock:
+                    if not behind:
+                        self.role.feed.end(position)
+                    elif position <= self.role.counted:
+                        self.role.fall_short(position)
+                self.driver.wake()
+                tasks = None
+                continue
+            self._keys[ticket] = key
+            ticket += 1
+            yield task
+
+    def _wanted(self) -> tuple[Key, int] | None:
+        """Key and position of the next batch; None at the end."""
+        role, driver = self.role, self.driver
+        alone = time.monotonic()
+        with driver.lock:
+            while not self.over:
+                before = len(role.producer)
+                wanted = role.next()
+                if len(role.producer) != before:
+                    driver.wake()
+                if wanted is not None:
+                    return wanted.key, wanted.position
+                if role.finished:
+                    return None
+                if role.producer.links or len(role.producer) or not role.feed.given_out:
+                    alone = time.monotonic()
+                elif time.monotonic() - alone > self._drain_timeout:
+                    # All was received, and whoever did so went without a word.
+                    return None
+                driver.changed.wait(LOOK)
+        return None
+
+    def _made(self, key: Key, item: Item) -> None:
+        self.role.made(key, item)
+
+    def _all_done(self) -> bool:
+        if not len(self.role.producer):
+            return True
+        if not self.role.finished:
+            return False
+        # What is left is the end of the data, which no cursor counts; a worker may die with it.
+        self._finished = self._finished or time.monotonic()
+        return time.monotonic() - self._finished > LAST_ACKS
+
+
+class WorkerWay(_Producing):
+    """Through a worker: what comes from above, worked on, goes below.
+
+    Parameters
+    ----------
+    name : str
+        Of the sink.
+    above, below : Place
+    threads : int
+        Of the stages in between.
+    stats : callable
+    timeout : float or None
+        Longest time without anybody above.
+    drain_timeout : float
+    version : str
+    """
+
+    def __init__(
+        self,
+        name: str,
+        above: Place,
+        below: Place,
+        threads: int,
+        stats: Stats,
+        timeout: float | None,
+        drain_timeout: float,
+        version: str,
+    ) -> None:
+        super().__init__(name, drain_timeout)
+        self._timeout = timeout
+        self.role = Worker(os.urandom, 2 * below.window + threads, WINDOW_BYTES, version, TIMING)
+        self._producer = self.role.producer
+        self._producer.most_window = 2 * below.window + 16
+        self.driver = Driver(
+            name,
+            self.role,
+            consumer=self.role.consumer,
+            producer=self._producer,
+            above=above,
+            below=below,
+        )
+        meter = Meter("worker", stats, self.driver)
+        consumer = self.role.consumer
+        self._producer.reports = lambda: [
+            meter.report(self._producer, consumer),
+            *relayed(consumer),
+        ]
+
+    def tasks(self) -> Iterator[Data]:
+        """What comes from above."""
+        role, driver = self.role, self.driver
+        ticket = 0
+        heard = time.monotonic()
+        while True:
+            with driver.lock:
+                while not role.inbox:
+                    if self.over or self._is_over():
+                        return
+                    now = time.monotonic()
+                    if role.consumer.cursor is None or role.consumer.anybody(now):
+                        heard = now
+                    elif self._timeout is not None and now - heard > self._timeout:
+                        raise PeerLostError(
+                            f"ZMQSource: nobody is there for {self._timeout:g} s (timeout), at "
+                            f"{driver.above}{driver.failure}"
+                        )
+                    driver.changed.wait(LOOK)
+                data = role.inbox.popleft()
+            self._keys[ticket] = data.key
+            ticket += 1
+            yield data
+
+    def _is_over(self) -> bool:
+        """Whether all data machines have taken leave, and nothing of theirs is here."""
+        consumer = self.role.consumer
+        return (
+            bool(consumer.links)
+            and not consumer.held
+            and all(link.gone == "end" for link in consumer.links.values())
+        )
+
+    def _checked(self, outcome: Batch | Failure | None) -> Item:
+        try:
+            return super()._checked(outcome)
+        except (ContractError, MessageTooLargeError) as error:
+            # Another worker would make the same of it: the training machine is told.
+            return super()._checked(Failure(error, self.name))
+
+    def _made(self, key: Key, item: Item) -> None:
+        self.role.made(key, item, time.monotonic())
+
+
+class TrainerWay(_Way):
+    """Into a training machine.
+
+    Parameters
+    ----------
+    above : Place
+    ordered : bool
+    timeout : float or None
+        Longest time without progress.
+    streams : int or None
+        How many data machines there are, if that is known.
+    version : str
+
+    Attributes
+    ----------
+    begun : bool
+        Whether anything was handed out.
+    """
+
+    def __init__(
+        self, above: Place, ordered: bool, timeout: float | None, streams: int | None, version: str
+    ) -> None:
+        super().__init__("ZMQSource")
+        self._ordered = ordered
+        self._timeout = timeout
+        self._keys: dict[int, tuple[Delivery, Key]] = {}
+        self.begun = False
+        self._progress = time.monotonic()
+        self.role = Trainer(
+            os.urandom,
+            Cursor(new_generation()),
+            ordered,
+            above.window,
+            WINDOW_BYTES,
+            version,
+            TIMING,
+            streams,
+        )
+        self.driver = Driver(self.name, self.role, consumer=self.role.consumer, above=above)
+
+    def tasks(self) -> Iterator[Data]:
+        """What may be handed out next."""
+        role, driver = self.role, self.driver
+        ticket = 0
+        received = -1
+        while True:
+            with driver.lock:
+                while not role.delivery.released:
+                    if role.failure is not None:
+                        raise role.failure
+                    if self.over or role.delivery.finished:
+                        if role.delivery.finished:
+                            driver.stop("end")
+                        return
+                    now = time.monotonic()
+                    if role.received != received or role.delivery.outstanding:
+                        received, self._progress = role.received, now
+                    elif self._timeout is not None and now - self._progress > self._timeout:
+                        raise PeerLostError(
+                            f"ZMQSource: nothing came for {self._timeout:g} s (timeout), at {driver.above}; missing: "
+                            f"{role.delivery.missing()}{driver.failure}"
+                        )
+                    driver.changed.wait(LOOK)
+                data = role.delivery.released.popleft()
+            self._keys[ticket] = role.delivery, data.key
+            ticket += 1
+            yield data
+
+    def delivered(self, ticket: int) -> bool:
+        """Count a batch as handed out; False for one that was, or that came before a state was loaded."""
+        driver = self.driver
+        with driver.lock:
+            delivery, key = self._keys.pop(ticket)
+            # Also where the same batch is to come again: its place may be another.
+            if delivery is not self.role.delivery:
+                return False
+            # While something is held, the driver looks again soon.
+            held = bool(self.role.consumer.held)
+            counted = self.role.hand_out(key, time.monotonic())
+            self.begun = self.begun or counted
+            if self.role.offers:
+                driver.changed.notify()
+            speaks = bool(self.role.consumer.outbox) or (not held and self.role.due() is not None)
+        if speaks:
+            driver.wake()
+        return counted
+
+    def cursor(self) -> Cursor:
+        """What was handed out."""
+        with self.driver.lock:
+            return self.role.delivery.cursor
+
+    def begin(self, cursor: Cursor) -> None:
+        """Begin anew from a cursor."""
+        with self.driver.lock:
+            generation = max(cursor.generation, self.role.delivery.generation, new_generation()) + 1
+            self.role.begin(cursor._replace(generation=generation), self._ordered)
+            self._progress = time.monotonic()
+            self.driver.changed.notify()
+        self.driver.wake()
+
+    def reports(self) -> list[tuple[float, dict[str, Any]]]:
+        """What the machines above told, and how long ago."""
+        with self.driver.lock:
+            return self.role.consumer.reports(time.monotonic())

@@ -1,0 +1,1 @@
+"""The delivery protocol: pure state machines without sockets or clocks."""

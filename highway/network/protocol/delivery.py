@@ -1,0 +1,376 @@
+"""What the two ends of a whole chain keep: where the data machine is, and what the training machine has handed out.
+
+Both are pure, as the links between them are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from highway.errors import StateMismatchError
+from highway.network.protocol.link import delivered
+from highway.network.protocol.messages import Cursor, Data, Key, Kind, Progress
+
+__all__ = ["Delivery", "Feed", "Wanted"]
+
+
+class Wanted(NamedTuple):
+    """What a data machine is to produce next.
+
+    Attributes
+    ----------
+    key : Key
+    kind : Kind
+        A batch, or one of the ends.
+    position : int
+        Number of the batch, counted from the first of the first epoch.
+    """
+
+    key: Key
+    kind: Kind
+    position: int
+
+
+class Feed:
+    """The items of one stream in order, from what a cursor lacks.
+
+    Parameters
+    ----------
+    stream : int
+    length : int, optional
+        Batches in an epoch. Without it, all there is counts as one epoch.
+
+    Attributes
+    ----------
+    base : Key
+        The first item that is not delivered.
+    total : int or None
+        Number of batches of all epochs; known once the source has come to its end.
+    """
+
+    def __init__(self, stream: int, length: int | None) -> None:
+        self.stream = stream
+        self._length = length or None
+        self.total: int | None = None
+        self._cursor = Cursor(0)
+        self._next: Key | None = Key(0, 0, stream)
+        self.base = Key(0, 0, stream)
+
+    def counted(self, cursor: Cursor) -> int:
+        """How many batches there must be, since a cursor counts the last of them, or all of its epoch before."""
+        progress = cursor.streams[self.stream] if cursor.streams else Progress()
+        last = progress.beyond[-1] + 1 if progress.beyond else progress.base
+        return cursor.epoch * (self._length or 0) + last
+
+    def halt(self) -> None:
+        """Want nothing more until the next `seek`."""
+        self._next = None
+
+    def seek(self, cursor: Cursor) -> None:
+        """Go back, or on, to exactly what the cursor lacks."""
+        self._take(cursor)
+        self._next = self.base
+
+    def update(self, cursor: Cursor) -> None:
+        """Take in what was delivered since."""
+        self._take(cursor)
+        if self._next is not None:
+            self._next = max(self._next, self.base)
+
+    def _take(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self.base = Key(cursor.epoch, cursor.streams[self.stream].base if cursor.streams else 0, self.stream)
+
+    def next(self, horizon: int) -> Wanted | None:
+        """The next item; None where there is none, or none within the horizon.
+
+        Parameters
+        ----------
+        horizon : int
+            Items from the base on that may be on their way, 1 or more.
+        """
+        while self._next is not None:
+            key = self._next
+            # Rule 3.
+            if self._number(key) - self._number(self.base) >= horizon:
+                return None
+            wanted = self._at(key)
+            if wanted.kind is Kind.END_OF_DATA:
+                self._next = None
+            elif wanted.kind is Kind.END_OF_EPOCH:
+                self._next = Key(key.epoch + 1, 0, self.stream)
+            else:
+                self._next = Key(key.epoch, key.seq + 1, self.stream)
+            if not delivered(self._cursor, key):
+                return wanted
+        return None
+
+    def _number(self, key: Key) -> int:
+        # An epoch of unknown length is the only one.
+        return key.epoch * (self._length + 1) + key.seq if self._length else key.seq
+
+    def _at(self, key: Key) -> Wanted:
+        length = self._length
+        position = key.epoch * length + key.seq if length else key.seq
+        if not length and key.epoch:
+            return Wanted(key, Kind.END_OF_DATA, position)
+        if self.total is not None and position >= self.total:
+            return Wanted(key, Kind.END_OF_EPOCH if key.seq or not length else Kind.END_OF_DATA, position)
+        if length and key.seq == length:
+            return Wanted(key, Kind.END_OF_EPOCH, position)
+        return Wanted(key, Kind.BATCH, position)
+
+    def end(self, total: int) -> None:
+        """Learn that the source ends after so many batches; the item that found it is wanted anew."""
+        self.total = total
+        length = self._length
+        last = Key(total // length, total % length, self.stream) if length else Key(0, total, self.stream)
+        self._next = last if self._next is None else min(self._next, last)
+
+    @property
+    def given_out(self) -> bool:
+        """Whether everything up to the end of the data was wanted."""
+        return self._next is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training machine has everything, as far as it said so."""
+        if self.total is None:
+            return False
+        epochs = -(-self.total // self._length) if self._length else 1
+        return self._cursor.epoch >= epochs
+
+
+class Delivery:
+    """What a training machine has received and handed out, and what is due next.
+
+    An item is released to be handed out when nothing has to come before it: in an ordered delivery every item
+    with a lower key, otherwise only the epochs before.
+
+    Parameters
+    ----------
+    cursor : Cursor
+        Where to begin.
+    ordered : bool
+        Release in the order of keys.
+    streams : int, optional
+        Number of data machines, where it is to be checked.
+
+    Attributes
+    ----------
+    released : deque of Data
+        To be handed out, in order.
+    finished : bool
+        Whether all data was handed out.
+    world : int
+        Number of streams; 0 while unknown.
+    delivered : int
+        Items handed out or known to be left out, this time.
+    """
+
+    def __init__(self, cursor: Cursor, ordered: bool = False, streams: int | None = None) -> None:
+        self.ordered = ordered
+        self.streams = streams
+        self.generation = cursor.generation
+        self.epoch = cursor.epoch
+        self.fingerprint = cursor.fingerprint
+        self.released: deque[Data] = deque()
+        self.finished = False
+        self.delivered = 0
+        self._base = [progress.base for progress in cursor.streams]
+        self._beyond = [set(progress.beyond) for progress in cursor.streams]
+        self.world = len(self._base)
+        # What cannot be released yet, by epoch.
+        self._waiting: dict[int, dict[Key, Data]] = {}
+        self._out: set[Key] = set()
+        # Of the current epoch: how many batches a stream has, where that is known, and which have ended.
+        self._totals: dict[int, int] = {}
+        self._ended: set[int] = set()
+        # The first place that was not released, where the order is kept.
+        self._place = (0, 0)
+
+    @property
+    def cursor(self) -> Cursor:
+        """What was handed out."""
+        streams = tuple(
+            Progress(base, tuple(sorted(beyond)))
+            for base, beyond in zip(self._base, self._beyond, strict=True)
+        )
+        return Cursor(self.generation, self.epoch, streams, self.fingerprint)
+
+    @property
+    def outstanding(self) -> int:
+        """Items that were released, and not handed out."""
+        return len(self._out)
+
+    def knows(self, key: Key) -> bool:
+        """Whether the item is here, or was delivered: another one is a duplicate."""
+        if key.epoch == self.epoch:
+            if self._delivered(key) or self._totals.get(key.stream, -1) == key.seq or key in self._out:
+                return True
+            if key.seq == 0 and key.stream in self._ended:
+                return True
+        return key.epoch < self.epoch or key in self._waiting.get(key.epoch, ())
+
+    def _delivered(self, key: Key) -> bool:
+        stream = key.stream
+        return stream < self.world and (key.seq < self._base[stream] or key.seq in self._beyond[stream])
+
+    def arrive(self, data: Data) -> bool:
+        """Take in an item that is not known.
+
+        Returns
+        -------
+        bool
+            Whether it is acknowledged only when it is handed out; if not, now.
+
+        Raises
+        ------
+        StateMismatchError
+            It belongs to other data than those before.
+        """
+        self._check(data)
+        key = data.key
+        self._waiting.setdefault(key.epoch, {})[key] = data
+        if key.epoch == self.epoch:
+            self._release()
+        # Rules 11 and 12.
+        return key in self._out
+
+    def _check(self, data: Data) -> None:
+        if self.fingerprint and data.fingerprint != self.fingerprint:
+            raise StateMismatchError(
+                f"ZMQSource: {_where(data)} comes from other data (fingerprint {data.fingerprint}) than the state, or "
+                f"the batches before (fingerprint {self.fingerprint}); every data machine needs the same samples, seed "
+                "and batch size for the whole run"
+            )
+        if self.streams not in (None, data.world):
+            raise StateMismatchError(
+                f"ZMQSource: {_where(data)} comes from a data machine of {data.world}; expected {self.streams} "
+                "(streams)"
+            )
+        if not self.world:
+            self.world = data.world
+            self._base = [0] * data.world
+            self._beyond = [set() for _ in range(data.world)]
+        if data.world != self.world or not 0 <= data.key.stream < self.world:
+            raise StateMismatchError(
+                f"ZMQSource: {_where(data)} comes from a data machine of {data.world}, but the state, or the batches "
+                f"before, are of {self.world}; every data machine needs the same shard=(rank, {self.world})"
+            )
+        self.fingerprint = data.fingerprint
+
+    def _release(self) -> None:
+        while True:
+            waiting = self._waiting.get(self.epoch)
+            if waiting:
+                self._release_some(waiting)
+            if not self._epoch_is_over():
+                return
+            self._waiting.pop(self.epoch, None)
+            self.epoch += 1
+            self._base = [0] * self.world
+            self._beyond = [set() for _ in range(self.world)]
+            self._totals.clear()
+            self._place = (0, 0)
+
+    def _release_some(self, waiting: dict[Key, Data]) -> None:
+        """Release what may be handed out of the current epoch, and take in its ends."""
+        for key in [key for key, data in waiting.items() if data.item.kind >= Kind.END_OF_EPOCH]:
+            if waiting.pop(key).item.kind is Kind.END_OF_DATA:
+                self._ended.add(key.stream)
+            else:
+                self._totals[key.stream] = key.seq
+        if self.ordered:
+            self._release_in_order(waiting)
+        else:
+            for data in list(waiting.values()):
+                self._give(waiting, data)
+
+    def _release_in_order(self, waiting: dict[Key, Data]) -> None:
+        while self.world:
+            seq, stream = self._place
+            key = Key(self.epoch, seq, stream)
+            over = stream in self._ended or seq >= self._totals.get(stream, seq + 1)
+            if not over and not self._delivered(key) and key not in self._out:
+                if key not in waiting:
+                    return
+                self._give(waiting, waiting[key])
+            if stream + 1 < self.world:
+                self._place = (seq, stream + 1)
+            elif len(self._totals.keys() | self._ended) == self.world and seq >= max(
+                self._totals.values(), default=0
+            ):
+                return
+            else:
+                self._place = (seq + 1, 0)
+
+    def _give(self, waiting: dict[Key, Data], data: Data) -> None:
+        del waiting[data.key]
+        if data.item.kind is Kind.SKIP:
+            self._count(data.key)
+        else:
+            self._out.add(data.key)
+            self.released.append(data)
+
+    def _epoch_is_over(self) -> bool:
+        if not self.world or self._out:
+            return False
+        if len(self._ended) == self.world:
+            self.finished = True
+            return False
+        if self._ended and self._totals:
+            stream, other = min(self._ended), min(self._totals)
+            raise StateMismatchError(
+                f"ZMQSource: the data machine of stream {stream} ends before epoch {self.epoch}, that of stream "
+                f"{other} does not; every data machine needs the same epochs="
+            )
+        return len(self._totals) == self.world and all(
+            self._base[stream] >= total for stream, total in self._totals.items()
+        )
+
+    def hand_out(self, key: Key) -> bool:
+        """Count a released item as delivered; False for one that was counted before, or not released."""
+        if key not in self._out:
+            return False
+        self._out.discard(key)
+        self._count(key)
+        # What was released before it was handed out holds up nothing but the end of its epoch.
+        if not self._out:
+            self._release()
+        return True
+
+    def _count(self, key: Key) -> None:
+        self.delivered += 1
+        beyond, base = self._beyond[key.stream], self._base[key.stream]
+        beyond.add(key.seq)
+        while base in beyond:
+            beyond.discard(base)
+            base += 1
+        self._base[key.stream] = base
+
+    def missing(self) -> str:
+        """What the current epoch waits for, in words."""
+        if not self.world:
+            return f"nothing of epoch {self.epoch} has arrived from any data machine"
+        waiting = self._waiting.get(self.epoch, {})
+        parts = []
+        for stream in range(self.world):
+            if stream in self._ended:
+                continue
+            total = self._totals.get(stream)
+            here = {key.seq for key in waiting if key.stream == stream} | self._beyond[stream]
+            first = self._base[stream]
+            while first in here:
+                first += 1
+            if total is None:
+                parts.append(f"stream {stream}: batch {first} and what follows")
+            elif first < total:
+                count = total - self._base[stream] - len([seq for seq in here if seq >= self._base[stream]])
+                parts.append(f"stream {stream}: {count} of {total} batches, the first is {first}")
+        return f"epoch {self.epoch}: " + ("; ".join(parts) or "nothing")
+
+
+def _where(data: Data) -> str:
+    return f"stream {data.key.stream}, epoch {data.key.epoch}, batch {data.key.seq}"

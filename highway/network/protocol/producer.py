@@ -1,0 +1,412 @@
+"""The sending end of links: what is sent, to whom, what is done, and what is sent again."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from highway.network.protocol import link
+from highway.network.protocol.link import (
+    TIMING,
+    CursorNews,
+    Peer,
+    Random,
+    Timing,
+    answer,
+    delivered,
+    merged,
+)
+from highway.network.protocol.messages import (
+    Bye,
+    Cursor,
+    Data,
+    Item,
+    Key,
+    Kind,
+    Message,
+    Ping,
+    Ready,
+    Refusal,
+    State,
+)
+
+__all__ = ["Producer"]
+
+# As `Data(...)` does, without calling a function of Python: there is one of these a batch.
+_new = tuple.__new__
+# Seconds after which a peer may have ended since.
+JUST_NOW = 0.05
+# Longest that a suspect waits, as a multiple of the time between two PING; how long is left to chance.
+PATIENCE = 4
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An item that a producer holds until it is done."""
+
+    world: int
+    fingerprint: str
+    item: Item
+    nbytes: int
+    deaths: int = 0
+    queued: bool = True
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A link, as its producer sees it."""
+
+    session: bytes
+    link: bytes
+    window: int
+    window_bytes: int
+    heard: float
+    high: int = 0
+    nbytes: int = 0
+    # Key and bytes of what was sent and is not done, by lsn.
+    in_flight: dict[int, tuple[Key, int]] = field(default_factory=dict)
+    turn: int = 0
+
+    def room(self, nbytes: int) -> bool:
+        """Rule 2: so many bytes may be sent now."""
+        if not self.in_flight:
+            return True
+        return len(self.in_flight) < self.window and self.nbytes + nbytes <= self.window_bytes
+
+
+class Producer:
+    """The sending end of any number of links: hands each item to one consumer, until one of them is done with it.
+
+    Parameters
+    ----------
+    random : callable
+        So many random bytes.
+    timing : Timing
+
+    Attributes
+    ----------
+    outbox : deque of (peer, Message)
+        Control messages to be sent.
+    done : deque of Key
+        Items that a consumer is done with.
+    news : deque of CursorNews
+    cursor : Cursor or None
+        The newest that a consumer told.
+    admits : callable
+        Says what speaks against serving a cursor, or None.
+    reports : callable
+        What PINGs tell for the statistics.
+    resent : int
+        Items that were sent again.
+    deaths : int
+        Peers that fell silent.
+    most_window : int
+        Most items under way on a link, whatever its consumer asks for.
+    """
+
+    def __init__(self, random: Random, timing: Timing = TIMING) -> None:
+        self._random = random
+        self._timing = timing
+        self.outbox: deque[tuple[Peer, Message]] = deque()
+        self.done: deque[Key] = deque()
+        self.news: deque[CursorNews] = deque()
+        self.cursor: Cursor | None = None
+        self.admits: Callable[[Cursor], Refusal | None] = lambda cursor: None
+        self.reports: Callable[[], list[dict[str, Any]]] = list
+        self.resent = 0
+        self.deaths = 0
+        self.most_window = 2**31
+        self.links: dict[Peer, _Outgoing] = {}
+        self._entries: dict[Key, _Entry] = {}
+        # Keys in order; one may be here that is not queued any more.
+        self._queue: list[Key] = []
+        self._suspects: list[Key] = []
+        self._quarantine: Peer = None
+        self._strangers: dict[Peer, None] = {}
+        # Those that do not know the newest generation, or none, and are to hear of the end all the same.
+        self._unaware: dict[Peer, None] = {}
+        self._turn = 0
+        self._pinged = -1e9
+        self._now = 0.0
+        # Suspects wait until then: since another one is where they would go, and for a time that is left to chance.
+        self._turned_away_until = 0.0
+        self._waits_until = 0.0
+
+    def __len__(self) -> int:
+        """Items that are not done."""
+        return len(self._entries)
+
+    @property
+    def unsent(self) -> int:
+        """Items that wait to be sent, but for those that have to travel alone."""
+        waiting = len(self._entries)
+        for out in self.links.values():
+            waiting -= len(out.in_flight)
+        if self._suspects:
+            waiting -= sum(key in self._entries and self._entries[key].queued for key in {*self._suspects})
+        return waiting
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `pick` may find something."""
+        return bool(self._queue or self._suspects)
+
+    def greet(self, peer: Peer) -> None:
+        """Speak to a peer that has not spoken: one that this side connects to."""
+        self._strangers[peer] = None
+        self._ping(peer, self.reports())
+
+    def offer(self, key: Key, world: int, fingerprint: str, item: Item) -> bool:
+        """Take an item of so many streams; False for one that is held already, or that the cursor counts."""
+        if key in self._entries or (self.cursor is not None and delivered(self.cursor, key)):
+            return False
+        self._entries[key] = _Entry(world, fingerprint, item, item.nbytes)
+        heapq.heappush(self._queue, key)
+        return True
+
+    def holds(self, key: Key) -> bool:
+        """Whether the item is here, and not done."""
+        return key in self._entries
+
+    def clear(self) -> None:
+        """Forget all items and all peers."""
+        self._entries.clear()
+        self._queue.clear()
+        self._suspects.clear()
+        self.links.clear()
+        self._quarantine = None
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Tell all consumers."""
+        for peer in self.links:
+            self.outbox.append((peer, refusal))
+
+    def bye(self, reason: str) -> None:
+        """Take leave of everybody."""
+        for peer in dict.fromkeys([*self.links, *self._strangers, *self._unaware]):
+            self.outbox.append((peer, Bye(reason)))
+
+    def receive(self, peer: Peer, message: Message, now: float) -> None:
+        """Take in a message of a consumer; what only a producer would say is dropped."""
+        self._now = now
+        if isinstance(message, Ready):
+            self._ready(peer, message, now)
+        elif isinstance(message, State):
+            self._state(peer, message, now)
+        elif isinstance(message, Bye):
+            self._forget(peer, died=False)
+            self._unaware.pop(peer, None)
+            answer(self.outbox, peer, message)
+
+    def _ready(self, peer: Peer, message: Ready, now: float) -> None:
+        known, cursor = self.cursor, message.cursor
+        if known is not None and cursor.generation < known.generation:
+            text = f"generation {cursor.generation} was superseded by {known.generation}"
+            self.outbox.append((peer, Refusal("superseded", text, known.generation)))
+            self._forget(peer, died=False)
+            self._meet(peer)
+            return
+        self._unaware.pop(peer, None)
+        refusal = self.admits(cursor)
+        if refusal is not None:
+            self.outbox.append((peer, refusal))
+            return
+        if known is None or cursor.generation > known.generation:
+            # Rule 6.
+            self.clear()
+            self.cursor = cursor
+            self.news.append(CursorNews(cursor, True))
+        else:
+            together = merged(known, cursor)
+            if together != known:
+                self.cursor = together
+                self.news.append(CursorNews(together, False))
+        out = self.links.get(peer)
+        if out is None or out.session != message.session:
+            # Rule 1.
+            if out is not None:
+                self._forget(peer, died=True)
+            elif len(self.links) >= link.MAX_PEERS:
+                return
+            out = _Outgoing(message.session, self._random(16), message.window, message.window_bytes, now)
+            self.links[peer] = out
+        out.window, out.window_bytes = min(message.window, self.most_window), message.window_bytes
+        out.heard = now
+
+    def _meet(self, peer: Peer) -> None:
+        """Remember somebody who is not served, up to a number."""
+        if len(self._unaware) < link.MAX_PEERS:
+            self._unaware[peer] = None
+
+    def _state(self, peer: Peer, message: State, now: float) -> None:
+        out = self.links.get(peer)
+        if out is None:
+            self._meet(peer)
+        if out is None or out.link != message.link or message.upto > out.high:
+            return
+        out.heard = now
+        pending, missing = set(message.pending), set(message.missing)
+        # Rule 4.
+        for lsn in [lsn for lsn in out.in_flight if lsn <= message.upto and lsn not in pending]:
+            key, nbytes = out.in_flight.pop(lsn)
+            out.nbytes -= nbytes
+            if lsn in missing:
+                self._requeue(key, died=False)
+                entry = self._entries.get(key)
+                if entry is not None and entry.deaths >= self._timing.suspect:
+                    # Turned away, since another suspect is there.
+                    self._turned_away_until = now + self._timing.repeat
+            else:
+                self._finish(key)
+
+    def _finish(self, key: Key) -> None:
+        if self._entries.pop(key, None) is not None:
+            self.done.append(key)
+
+    def _requeue(self, key: Key, died: bool) -> None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        if self.cursor is not None and delivered(self.cursor, key):
+            self._finish(key)
+            return
+        self.resent += 1
+        entry.queued = True
+        if died and entry.item.kind is Kind.BATCH:
+            entry.deaths += 1
+            if entry.deaths >= self._timing.deaths:
+                # Rule 7.
+                entry.item = _poisoned(key, entry.deaths)
+                entry.nbytes = entry.deaths = 0
+        heapq.heappush(self._suspects if entry.deaths >= self._timing.suspect else self._queue, key)
+
+    def _forget(self, peer: Peer, died: bool) -> None:
+        """Requeue what was in flight to the peer."""
+        out = self.links.pop(peer, None)
+        if out is not None:
+            self.deaths += died
+            if peer == self._quarantine:
+                self._quarantine = None
+            for key, _ in out.in_flight.values():
+                self._requeue(key, died)
+
+    def lose(self, peer: Peer) -> None:
+        """Take a peer for dead before its time: its connection is gone, and it did not come back."""
+        self._forget(peer, died=True)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: bury who is dead, and PING."""
+        self._now = now
+        for peer in [peer for peer, out in self.links.items() if now - out.heard > self._timing.death]:
+            # Rule 5.
+            self._forget(peer, died=True)
+        if now - self._pinged >= self._timing.repeat:
+            self._pinged = now
+            reports = self.reports()
+            for peer in dict.fromkeys([*self.links, *self._strangers]):
+                self._ping(peer, reports)
+
+    def _ping(self, peer: Peer, reports: list[dict[str, Any]]) -> None:
+        out = self.links.get(peer)
+        if out is None:
+            self.outbox.append((peer, Ping(b"", b"", 0, 1, reports)))
+        else:
+            low = next(iter(out.in_flight), out.high + 1)
+            self.outbox.append((peer, Ping(out.session, out.link, out.high, low, reports)))
+
+    def pick(self, blocked: Collection[Peer] = (), now: float | None = None) -> tuple[Peer, Data] | None:
+        """What to send next, and to whom; `commit` says that it was sent.
+
+        Parameters
+        ----------
+        blocked : collection of peers
+            To whom nothing can be sent now.
+        now : float, optional
+            Without it, the time is that of the last message or `tick`.
+        """
+        if now is not None:
+            self._now = now
+        suspect = _lowest(self._suspects, self._entries) if self._suspects else None
+        if suspect is not None:
+            if self._quarantine is None:
+                self._quarantine = min(
+                    self.links, key=lambda peer: len(self.links[peer].in_flight), default=None
+                )
+                if self._quarantine is not None and self._entries[suspect].deaths > self._timing.suspect:
+                    # It died alone: perhaps with one of another data machine, and both would go on to meet at each
+                    # worker that comes.
+                    self._waits_until = self._now + PATIENCE * self._timing.repeat * self._random(1)[0] / 256
+            if self._quarantine is not None and self._quarantine not in blocked:
+                out = self.links[self._quarantine]
+                # To one that is heard right now: a suspect that another producer sent may just have ended it.
+                ready = self._now >= max(self._waits_until, self._turned_away_until)
+                if ready and not out.in_flight and self._now - out.heard <= JUST_NOW:
+                    return self._quarantine, self._data(out, suspect)
+        elif self._quarantine is not None and not self.links[self._quarantine].in_flight:
+            self._quarantine = None
+        key = _lowest(self._queue, self._entries)
+        if key is None:
+            return None
+        nbytes = self._entries[key].nbytes
+        best = None
+        # Rule 2.
+        for peer, out in self.links.items():
+            if (
+                out.room(nbytes)
+                and peer not in blocked
+                and (peer != self._quarantine or self._turned_away_until <= self._now < self._waits_until)
+                and (best is None or (len(out.in_flight), out.turn) < best[0])
+            ):
+                best = (len(out.in_flight), out.turn), peer, out
+        return None if best is None else (best[1], self._data(best[2], key))
+
+    def _data(self, out: _Outgoing, key: Key) -> Data:
+        entry = self._entries[key]
+        suspect = entry.deaths >= self._timing.suspect
+        fields = (
+            out.session,
+            out.link,
+            out.high + 1,
+            key,
+            entry.world,
+            entry.fingerprint,
+            entry.item,
+            suspect,
+        )
+        return _new(Data, fields)
+
+    def commit(self, peer: Peer, data: Data) -> int:
+        """Count what `pick` gave as sent; its bytes."""
+        out, entry = self.links[peer], self._entries[data.key]
+        out.high = data.lsn
+        out.in_flight[data.lsn] = data.key, entry.nbytes
+        out.nbytes += entry.nbytes
+        self._turn += 1
+        out.turn = self._turn
+        entry.queued = False
+        # Mostly `pick` is not asked in vain then.
+        for heap in (self._queue, self._suspects):
+            if heap and heap[0] == data.key:
+                heapq.heappop(heap)
+        return entry.nbytes
+
+
+def _lowest(heap: list[Key], entries: dict[Key, _Entry]) -> Key | None:
+    """The lowest key of the heap that is queued still."""
+    while heap:
+        entry = entries.get(heap[0])
+        if entry is not None and entry.queued:
+            return heap[0]
+        heapq.heappop(heap)
+    return None
+
+
+def _poisoned(key: Key, deaths: int) -> Item:
+    text = (
+        f"batch {key.seq} of epoch {key.epoch} (stream {key.stream}) was given up: {deaths} times the machine that "
+        "had it fell silent; look at what it does with this batch"
+    )
+    return Item(Kind.ERROR, ["PoisonItemError", text, "", ""], ())

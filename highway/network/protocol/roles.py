@@ -1,0 +1,419 @@
+"""The three machines of a chain: where batches are made, where they are worked on, and where they are handed out.
+
+Each joins the ends of its links with what only that machine knows. None has sockets, threads or a clock: their
+owner tells them of messages, of the time and of finished batches, and sends what they leave in their outboxes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from highway.errors import HighwayError, StateMismatchError, SupersededError
+from highway.network.protocol.consumer import Consumer
+from highway.network.protocol.delivery import Delivery, Feed, Wanted
+from highway.network.protocol.link import TIMING, Peer, Random, Timing
+from highway.network.protocol.messages import Cursor, Data, Item, Key, Kind, Message, Refusal
+from highway.network.protocol.producer import Producer
+
+__all__ = ["DataMachine", "Trainer", "Worker"]
+
+# Bytes of batches that a data machine may have on their way, one way or the other, as far as they can be told.
+HORIZON_BYTES = 512 << 20
+# Generations are microseconds since 1970, or some more; what is far beyond is nonsense.
+MOST_GENERATION = 2**61
+
+
+class DataMachine:
+    """Makes the batches that the training machine lacks, and keeps each until it was handed out.
+
+    Parameters
+    ----------
+    random : callable
+        So many random bytes.
+    stream, world : int
+        Which part of the data is here, and of how many.
+    length : int, optional
+        Batches in an epoch; without it all there is counts as one.
+    fingerprint : str
+        Of the data.
+    timing : Timing
+
+    Attributes
+    ----------
+    producer : Producer
+    feed : Feed
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        stream: int,
+        world: int,
+        length: int | None,
+        fingerprint: str,
+        timing: Timing = TIMING,
+    ) -> None:
+        self.producer = Producer(random, timing)
+        self.producer.admits = self._speaks_against
+        self.feed = Feed(stream, length)
+        self._world = world
+        self._fingerprint = fingerprint
+        # Average size of a batch.
+        self._nbytes = 0.0
+        # The source has fewer batches than this; known once it was asked for one that is not there.
+        self._fewer_than: int | None = None
+
+    @property
+    def called(self) -> bool:
+        """Whether a training machine has asked for anything yet."""
+        return self.producer.cursor is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training machine has handed out everything."""
+        return self.feed.finished
+
+    @property
+    def horizon(self) -> int:
+        """Items after the first that is not delivered that may be on their way (rule 3)."""
+        links = self.producer.links
+        most = 16
+        for link in links.values():
+            most += 2 * link.window
+        if self._nbytes:
+            most = min(most, max(2 + 2 * len(links), int(HORIZON_BYTES / self._nbytes)))
+        return most
+
+    def _speaks_against(self, cursor: Cursor) -> Refusal | None:
+        if cursor.fingerprint and cursor.fingerprint != self._fingerprint:
+            return Refusal(
+                "mismatch",
+                f"the state is of other data (fingerprint {cursor.fingerprint}) than stream {self.feed.stream} has "
+                f"(fingerprint {self._fingerprint}); the samples, their order, the seed and the batch size must be "
+                "those that the state was saved with",
+            )
+        if cursor.streams and len(cursor.streams) != self._world:
+            return Refusal(
+                "mismatch",
+                f"the state is of {len(cursor.streams)} data machines, this one is {self.feed.stream} of "
+                f"{self._world}; each needs the shard=(rank, world) that it had when the state was saved",
+            )
+        counted, total = self.feed.counted(cursor), self.feed.total
+        if (total is not None and counted > total) or (
+            self._fewer_than is not None and counted >= self._fewer_than
+        ):
+            return Refusal(
+                "mismatch",
+                f"the state counts {counted} batches of stream {self.feed.stream}, and there are fewer; the data "
+                "machine needs the epochs= that it had when the state was saved, or more",
+            )
+        return None
+
+    @property
+    def counted(self) -> int:
+        """How many batches the training machine says that there are at least."""
+        return 0 if self.producer.cursor is None else self.feed.counted(self.producer.cursor)
+
+    def fall_short(self, position: int) -> None:
+        """Learn that the source ends before a batch that the cursor counts: the state is of more epochs."""
+        self._fewer_than = position
+        self.feed.halt()
+        assert self.producer.cursor is not None
+        refusal = self._speaks_against(self.producer.cursor)
+        assert refusal is not None
+        self.producer.refuse(refusal)
+
+    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+        """Take in a message of a consumer."""
+        self.producer.receive(peer, message, now)
+        self.producer.done.clear()
+        news = self.producer.news
+        while news:
+            cursor, reset = news.popleft()
+            if reset:
+                self.feed.seek(cursor)
+            else:
+                self.feed.update(cursor)
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        self.producer.tick(now)
+
+    def settle(self) -> None:
+        """Nothing is left to be said."""
+
+    def due(self) -> None:
+        """Nothing is due before the next beat."""
+
+    @property
+    def offers(self) -> bool:
+        """Whether there may be something for the threads that wait."""
+        return True
+
+    def next(self) -> Wanted | None:
+        """The next batch to make; None while there is none. The ends are sent in passing."""
+        while self.called:
+            wanted = self.feed.next(self.horizon)
+            if wanted is None or wanted.kind is Kind.BATCH:
+                return wanted
+            self.made(wanted.key, Item(wanted.kind, [], ()))
+        return None
+
+    def made(self, key: Key, item: Item) -> None:
+        """Hand in a batch that was asked for."""
+        nbytes = item.nbytes
+        if nbytes:
+            self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
+        self.producer.offer(key, self._world, self._fingerprint, item)
+
+
+class Worker:
+    """Takes batches from above, has something done with them, and hands them on.
+
+    It holds nothing that matters: what it has received is done above only when it is done below.
+
+    Parameters
+    ----------
+    random : callable
+        So many random bytes.
+    window, window_bytes : int
+        Most items and bytes under way to here from one producer.
+    version : str
+    timing : Timing
+
+    Attributes
+    ----------
+    consumer : Consumer
+        The end towards the data machine.
+    producer : Producer
+        The end towards the training machine.
+    inbox : deque of Data
+        Batches to be worked on.
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        window: int,
+        window_bytes: int,
+        version: str = "",
+        timing: Timing = TIMING,
+    ) -> None:
+        self.consumer = Consumer(random, window, window_bytes, version, timing)
+        self.producer = Producer(random, timing)
+        self.inbox: deque[Data] = deque()
+        self._origins: dict[Key, tuple[int, str]] = {}
+        self._death = timing.death
+        # When anybody was last there below.
+        self._served = 0.0
+
+    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+        """Take in a message of a producer, above, or of a consumer."""
+        if above:
+            self._receive_from_above(peer, message, now)
+        else:
+            self._receive_from_below(peer, message, now)
+
+    def _receive_from_above(self, peer: Peer, message: Message, now: float) -> None:
+        self.consumer.receive(peer, message, now)
+        while self.consumer.arrivals:
+            data = self.consumer.arrivals.popleft()
+            self._origins[data.key] = data.world, data.fingerprint
+            if data.item.kind is Kind.BATCH:
+                self.inbox.append(data)
+            else:
+                self.made(data.key, data.item, now)
+        while self.consumer.refusals:
+            self.producer.refuse(self.consumer.refusals.popleft())
+
+    def _receive_from_below(self, peer: Peer, message: Message, now: float) -> None:
+        self.producer.receive(peer, message, now)
+        news = self.producer.news
+        while news:
+            cursor, reset = news.popleft()
+            if reset:
+                # Rule 6.
+                self._forget()
+                self.consumer.reset(cursor)
+            elif self.consumer.cursor is not None:
+                self.consumer.cursor = cursor
+        if self.consumer.cursor is None and self.producer.links and self.producer.cursor is not None:
+            # Somebody is there again.
+            self.consumer.reset(self.producer.cursor)
+        self._pass_on(now)
+
+    def _pass_on(self, now: float) -> None:
+        # Rule 10.
+        while self.producer.done:
+            key = self.producer.done.popleft()
+            self._origins.pop(key, None)
+            self.consumer.done(key, now)
+
+    def _forget(self) -> None:
+        self.inbox.clear()
+        self._origins.clear()
+        self.producer.done.clear()
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        self.producer.tick(now)
+        self._pass_on(now)
+        if self.producer.links:
+            self._served = now
+        elif self.consumer.cursor is not None and now - self._served > self._death:
+            # Rule 13. What is here cannot get on, and others may do it.
+            self.producer.clear()
+            self._forget()
+            self.consumer.leave("nobody below")
+        self.consumer.tick(now)
+
+    def settle(self) -> None:
+        """Nothing is left to be said."""
+
+    def due(self) -> float | None:
+        """When `tick` is to be called at the latest; None where nothing is due."""
+        return self.consumer.due()
+
+    @property
+    def offers(self) -> bool:
+        """Whether there may be something for the threads that wait."""
+        return bool(self.inbox) or any(link.gone for link in self.consumer.links.values())
+
+    def made(self, key: Key, item: Item, now: float) -> None:
+        """Hand in what became of a batch of the inbox; one that nobody waits for any more is dropped."""
+        if key not in self.consumer.held:
+            return
+        world, fingerprint = self._origins[key]
+        if not self.producer.offer(key, world, fingerprint, item) and not self.producer.holds(key):
+            # The training machine has it.
+            self._origins.pop(key, None)
+            self.consumer.done(key, now)
+
+
+class Trainer:
+    """Receives every item once, whatever is sent, and counts what is handed out.
+
+    Parameters
+    ----------
+    random : callable
+        So many random bytes.
+    cursor : Cursor
+        Where to begin.
+    ordered : bool
+    window, window_bytes : int
+        Most items and bytes under way to here from one producer.
+    version : str
+    timing : Timing
+    streams : int, optional
+        Number of data machines, where it is to be checked.
+
+    Attributes
+    ----------
+    consumer : Consumer
+    delivery : Delivery
+    failure : HighwayError or None
+        Why nothing will come any more.
+    received : int
+        Items that were new.
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        cursor: Cursor,
+        ordered: bool,
+        window: int,
+        window_bytes: int,
+        version: str = "",
+        timing: Timing = TIMING,
+        streams: int | None = None,
+    ) -> None:
+        self.consumer = Consumer(random, window, window_bytes, version, timing)
+        self.failure: HighwayError | None = None
+        self.received = 0
+        self._streams = streams
+        self.begin(cursor, ordered)
+
+    def begin(self, cursor: Cursor, ordered: bool) -> None:
+        """Begin (anew) from a cursor."""
+        self.delivery = Delivery(cursor, ordered, self._streams)
+        self.consumer.knows = self.delivery.knows
+        self.consumer.reset(cursor)
+        # Whether anything has come since: then this training machine was the newest once.
+        self._accepted = False
+        # What the consumer's cursor counts: items that were handed out this time, and the epoch.
+        self._counted, self._epoch = 0, cursor.epoch
+
+    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+        """Take in a message of a producer."""
+        self.consumer.receive(peer, message, now)
+        while self.consumer.arrivals and self.failure is None:
+            data = self.consumer.arrivals.popleft()
+            self._accepted = True
+            self.received += 1
+            try:
+                if not self.delivery.arrive(data):
+                    self.consumer.done(data.key, now)
+            except StateMismatchError as error:
+                self.failure = error
+        while self.consumer.refusals:
+            self._refused(self.consumer.refusals.popleft())
+
+    def _refused(self, refusal: Refusal) -> None:
+        if refusal.code == "mismatch":
+            self.failure = StateMismatchError(f"ZMQSource: {refusal.text}")
+        elif refusal.code == "superseded" and self.delivery.generation < refusal.number < MOST_GENERATION:
+            if self._accepted:
+                self.failure = SupersededError(
+                    f"ZMQSource: another training machine has begun since, and gets the batches now: {refusal.text}. "
+                    "Two cannot share one data machine; end one of them"
+                )
+            else:
+                # The clock was set back, or this machine's is behind.
+                self.delivery.generation = refusal.number + 1
+                self.consumer.reset(self.delivery.cursor)
+
+    @property
+    def _untold(self) -> bool:
+        """Whether anything was handed out that the consumer's cursor does not count."""
+        return self.delivery.delivered != self._counted or self.delivery.epoch != self._epoch
+
+    def settle(self) -> None:
+        """Have the next READY tell everything that was handed out."""
+        if self._untold:
+            self._counted, self._epoch = self.delivery.delivered, self.delivery.epoch
+            self.consumer.cursor = self.delivery.cursor
+
+    def hand_out(self, key: Key, now: float) -> bool:
+        """Count an item as handed out, and acknowledge it; False for one that was before."""
+        # Rule 11.
+        if not self.delivery.hand_out(key):
+            return False
+        self.consumer.done(key, now)
+        if self.delivery.epoch != self._epoch:
+            self.settle()
+            self.consumer.ready()
+        return True
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        if (
+            self.delivery.delivered - self._counted >= self.consumer.window
+            or self.delivery.epoch != self._epoch
+            or self.consumer.tells_at <= now
+            or self.consumer.repeats(now)
+        ):
+            self.settle()
+        self.consumer.tick(now)
+
+    def due(self) -> float | None:
+        """When `tick` is to be called at the latest; None where nothing is due."""
+        due = self.consumer.due()
+        if self._untold:
+            due = self.consumer.tells_at if due is None else min(due, self.consumer.tells_at)
+        return due
+
+    @property
+    def offers(self) -> bool:
+        """Whether there may be something for the threads that wait."""
+        return bool(self.delivery.released) or self.delivery.finished or self.failure is not None

@@ -1,0 +1,301 @@
+"""Plain PUSH and PULL: at-most-once delivery, and programs that know nothing of Highway.
+
+Each end has one worker, which makes its socket, uses it and closes it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import zmq
+
+from highway.batch import Batch
+from highway.engine import Failure, Source
+from highway.errors import PeerLostError, ProtocolError, UndeliveredError
+from highway.network.batch_codec import item_of
+from highway.network.protocol.messages import Data, Item, Key, Kind
+from highway.network.protocol.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy
+from highway.network.zmq.ends import Place
+from highway.network.zmq.sockets import Socket, bind, close_context, connect, open_context
+
+__all__ = ["PullWay", "PushWay"]
+
+# Longest wait before a worker looks whether it is to end, in milliseconds.
+LOOK = 100
+# Seconds that the last messages may take.
+LAST_WORDS = 0.5
+# What fields are called that come without names.
+NAMES = ("images", "labels")
+
+# Seconds after the end of the data in which late batches may still come.
+GRACE = 2.0
+
+_SESSION = bytes(16)
+
+
+class _Pipe:
+    """A socket, and whether it is to be left."""
+
+    def __init__(self, name: str, place: Place, delivery: str, kind: int) -> None:
+        self.name = name
+        self.place = place
+        self.foreign = delivery == "msgpack-numpy"
+        self.ending = self.closing = False
+        # Whoever takes it closes the sockets: the worker, or who interrupts before there is one.
+        self._owner = threading.Lock()
+        self._owned = False
+        self._context = open_context()
+        self._sockets: list[Socket] = []
+        make = bind if place.binds else connect
+        try:
+            for address in place.addresses:
+                self._sockets.append(
+                    make(
+                        self._context,
+                        address,
+                        security=place.security,
+                        window=place.window,
+                        kind=kind,
+                        receives=kind == zmq.PULL,
+                    )
+                )
+        except BaseException:
+            self._close()
+            raise
+        self._endpoint = self._sockets[0].endpoint if place.binds else None
+
+    def endpoint(self, above: bool) -> str | None:
+        """Where it is bound, if it is."""
+        return self._endpoint
+
+    def end_tasks(self) -> None:
+        self.ending = True
+
+    def open(self) -> None:
+        """Be the worker."""
+        self._owned = self._owner.acquire(blocking=False)
+
+    def interrupt(self) -> None:
+        self.closing = True
+        if self._owner.acquire(blocking=False):
+            self._close()
+
+    def close(self) -> None:
+        if self._owned:
+            self._close()
+
+    def _close(self) -> None:
+        sockets, self._sockets = self._sockets, []
+        for socket in sockets:
+            socket.close(linger=int(LAST_WORDS * 1000))
+        close_context(self._context)
+
+    def _failure(self) -> str:
+        for socket in self._sockets:
+            socket.watch.read()
+        found = [socket.watch.failure for socket in self._sockets if socket.watch.failure]
+        return f"; the last connection that failed: {found[-1]}" if found else ""
+
+
+class PushWay(_Pipe):
+    """Out by PUSH: whoever pulls gets the next batch."""
+
+    def __init__(self, name: str, place: Place, delivery: str, drain_timeout: float) -> None:
+        super().__init__(name, place, delivery, zmq.PUSH)
+        self._drain_timeout = drain_timeout
+        self._link = os.urandom(16)
+        self._lsn = 0
+        self._sent = False
+        # Where each ticket belongs, and what is passed on as it is.
+        self._origins: dict[int, tuple[Key, int, str, Item | None]] = {}
+        self._source: Source | None = None
+        self._end: tuple[Key, int, str, Item | None] | None = None
+
+    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
+        """The tasks of the source, each with its key."""
+        self._source = source
+        if source.follows_delivery:
+            for ticket, task in enumerate(source.tasks()):
+                ends = task.item.kind is Kind.END_OF_DATA
+                self._origins[ticket] = task.key, task.world, task.fingerprint, task.item if ends else None
+                yield task
+            return
+        stream, world = source.shard
+        fingerprint = source.fingerprint()
+        count = 0
+        for ticket, task in enumerate(source.tasks()):
+            if self.ending or self.closing:
+                return
+            epoch, seq = divmod(ticket, length) if length else (0, ticket)
+            self._origins[ticket] = Key(epoch, seq, stream), world, fingerprint, None
+            count = ticket + 1
+            yield task
+        epochs = -(-count // length) if length else 1
+        self._end = Key(epochs, 0, stream), world, fingerprint, Item(Kind.END_OF_DATA, [count], ())
+
+    def identity(self, ticket: int) -> tuple[int, int]:
+        key = self._origins[ticket][0]
+        return key.epoch, key.seq
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        """Send what became of a task."""
+        key, world, fingerprint, passed_on = self._origins.pop(ticket)
+        assert self._source is not None
+        if self.foreign:
+            if isinstance(outcome, Failure):
+                # Who knows nothing of Highway cannot be told.
+                raise outcome.error
+            if outcome is not None:
+                offsets = [] if outcome.offsets is None else [outcome.offsets]
+                self._send(encode_msgpack_numpy([*outcome.fields.values(), *offsets]))
+        else:
+            self._send_item(key, world, fingerprint, passed_on or item_of(outcome))
+        self._source.delivered(ticket)
+
+    def _send_item(self, key: Key, world: int, fingerprint: str, item: Item) -> None:
+        self._lsn += 1
+        self._send(encode(Data(_SESSION, self._link, self._lsn, key, world, fingerprint, item)))
+
+    def _send(self, frames: list[Any]) -> None:
+        if not self._sockets:
+            return
+        socket = self._sockets[0]
+        while not self.closing:
+            try:
+                socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+                self._sent = True
+                return
+            except zmq.Again:
+                socket.poll(LOOK, zmq.POLLOUT)
+
+    def drain(self) -> None:
+        """Send the end, and wait until someone has taken the last message, as far as can be told."""
+        if not self._sockets:
+            return
+        if self._end is not None and not self.foreign:
+            key, world, fingerprint, item = self._end
+            assert item is not None
+            self._send_item(key, world, fingerprint, item)
+        socket = self._sockets[0]
+        until = time.monotonic() + self._drain_timeout
+        while not self.closing and not socket.poll(LOOK, zmq.POLLOUT):
+            socket.watch.read()
+            if self._sent and not socket.watch.connections:
+                # Whoever was there when it was sent has gone: with the end of the data nobody waits for us.
+                return
+            if time.monotonic() > until:
+                raise UndeliveredError(
+                    f"{self.name}: nobody took the last batches for {self._drain_timeout:g} s (drain_timeout)"
+                    f"{self._failure()}"
+                )
+
+
+class PullWay(_Pipe):
+    """In by PULL: what comes is handed on as it comes."""
+
+    def __init__(self, name: str, place: Place, delivery: str, timeout: float | None) -> None:
+        super().__init__(name, place, delivery, zmq.PULL)
+        self._timeout = timeout
+        self._seen: dict[tuple[int, int], set[int]] = {}
+        # Batches of each stream that has ended, and number of streams.
+        self._totals: dict[int, int] = {}
+        self._world = 0
+        self._twice = 0
+        self._malformed: list[tuple[str, str]] = []
+
+    def tasks(self) -> Iterator[Data]:
+        """Whatever arrives."""
+        poller = zmq.Poller()
+        if not self._sockets:
+            return
+        for socket in self._sockets:
+            poller.register(socket, zmq.POLLIN)
+        came = time.monotonic()
+        number = 0
+        while not (self.ending or self.closing):
+            ready = dict(poller.poll(LOOK))
+            if not ready and self._is_over(time.monotonic() - came):
+                return
+            if not ready and self._timeout is not None and time.monotonic() - came > self._timeout:
+                raise PeerLostError(
+                    f"{self.name}: nothing came for {self._timeout:g} s (timeout), at "
+                    f"{self._endpoint or ', '.join(map(str, self.place.addresses))}{self._failure()}"
+                )
+            for socket in ready:
+                data = self._receive(socket, number)
+                if data is not None:
+                    came = time.monotonic()
+                    number += 1
+                    yield data
+
+    def _is_over(self, quiet: float) -> bool:
+        """Whether all data machines have ended, and everything is here, or what is missing will not come."""
+        if not self._world or len(self._totals) < self._world:
+            return False
+        here = sum(map(len, self._seen.values()))
+        grace = GRACE if self._timeout is None else min(GRACE, self._timeout)
+        return here >= sum(self._totals.values()) or quiet > grace
+
+    def _receive(self, socket: Socket, number: int) -> Data | None:
+        frames = socket.recv_multipart(copy=False)
+        try:
+            if self.foreign:
+                return self._foreign(frames, number)
+            message = decode(frames)
+        except ProtocolError as error:
+            self._malformed.append(("a message", str(error)))
+            return None
+        if not isinstance(message, Data):
+            return None
+        key = message.key
+        self._world = message.world
+        if message.item.kind is Kind.END_OF_DATA:
+            self._totals[key.stream] = _total(message.item)
+            return message
+        seen = self._seen.setdefault((key.stream, key.epoch), set())
+        if key.seq in seen:
+            self._twice += 1
+        seen.add(key.seq)
+        return message
+
+    def _foreign(self, frames: list[zmq.Frame], number: int) -> Data:
+        if len(frames) != 1:
+            raise ProtocolError(f"a message of {len(frames)} frames; expected one, as msgpack-numpy packs it")
+        found = decode_msgpack_numpy(frames[0])
+        names = [
+            name or (NAMES[place] if place < len(NAMES) else f"field{place}")
+            for place, (name, _) in enumerate(found)
+        ]
+        meta = [names, 0, number, 0, False, False]
+        item = Item(Kind.BATCH, meta, [array for _, array in found])
+        return Data(_SESSION, _SESSION, number + 1, Key(0, number, 0), 1, "", item)
+
+    def losses(self) -> list[tuple[str, str]]:
+        """(where, what) of messages that were malformed, came twice, or are missing between others."""
+        found = list(self._malformed)
+        if self._twice:
+            found.append(("batches", f"{self._twice} came twice"))
+        lacking = sum(self._totals.values()) - sum(map(len, self._seen.values()))
+        if self._is_over(GRACE + 1) and lacking > 0:
+            found.append(("batches", f"{lacking} of {sum(self._totals.values())} were lost"))
+        for (stream, epoch), seen in sorted(self._seen.items()):
+            missing = max(seen) + 1 - len(seen)
+            if missing:
+                first = next(seq for seq in range(len(seen) + 1) if seq not in seen)
+                found.append(
+                    (
+                        f"stream {stream}, epoch {epoch}",
+                        f"{missing} batches are missing, the first is {first}",
+                    )
+                )
+        return found
+
+
+def _total(item: Item) -> int:
+    """How many batches there were, as the END of a stream says."""
+    total = item.meta[0] if item.meta else 0
+    return total if isinstance(total, int) and total >= 0 else 0

@@ -1,0 +1,297 @@
+"""ZMQSource: where batches of another process or machine come in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from highway.arguments import flag, number, whole
+from highway.batch import Batch
+from highway.engine import Module, Outlet, Source
+from highway.engine.stats import MachineStats, PipelineStats
+from highway.errors import ArgumentError, PipelineStateError, StateMismatchError
+from highway.limits import MOST_WINDOW
+from highway.network.batch_codec import is_of_the_machine, remote_error, to_batch
+from highway.network.exactly_once import TrainerWay, WorkerWay
+from highway.network.protocol.messages import Cursor, Data, Kind, Progress
+from highway.network.protocol.roles import MOST_GENERATION
+from highway.network.push_pull import PullWay
+from highway.network.reports import machines_of
+from highway.network.zmq.addresses import parse
+from highway.network.zmq.ends import Place
+from highway.network.zmq.security import Security
+
+__all__ = ["ZMQSource"]
+
+DELIVERIES = ("exactly-once", "at-most-once", "msgpack-numpy")
+# Data machines.
+MOST_STREAMS = 65536
+
+
+def delivery_of(owner: str, delivery: str) -> str:
+    if delivery not in DELIVERIES:
+        expected = ", ".join(map(repr, DELIVERIES))
+        raise ArgumentError(f"{owner}: delivery is {delivery!r}; expected one of {expected}")
+    return delivery
+
+
+def place_of(
+    owner: str,
+    addr: str | Sequence[str],
+    bind: bool,
+    window: int,
+    secret: bytes | str | os.PathLike[str] | None,
+    insecure: bool,
+) -> Place:
+    """Where a module is bound or connects to; checked, not opened."""
+    bind = flag(owner, "bind", bind)
+    texts = [addr] if isinstance(addr, str) else list(addr)
+    if not texts or (bind and len(texts) > 1):
+        raise ArgumentError(
+            f"{owner}: addr is {addr!r}; expected one address{'' if bind else ', or a list of some'}"
+        )
+    addresses = tuple(parse(owner, text, bind=bind) for text in texts)
+    if len(set(addresses)) != len(addresses):
+        raise ArgumentError(f"{owner}: addr is {addr!r}; expected every address once")
+    security = Security(owner, secret, insecure)
+    for address in addresses:
+        security.keys_for(str(address), local=address.is_local)
+    return Place(addresses, bind, security, window)
+
+
+def version() -> str:
+    """Of Highway."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("highway-loader")
+    except PackageNotFoundError:
+        return ""
+
+
+class ZMQSource(Source):
+    """Receives the batches that a `ZMQSink` sends from another process, on this machine or another.
+
+    At the beginning of a worker's pipeline, with a `ZMQSink` at its end, it passes them on. Otherwise this is the
+    training machine: within an epoch every batch is handed out once, whatever processes and connections end and come
+    back; or an error says what is missing.
+
+    Parameters
+    ----------
+    addr : str or list of str
+        ``tcp://HOST:PORT``, ``ipc://PATH`` or ``inproc://NAME``; several where it connects to several sinks.
+    bind : bool
+        Listen at the address (any number of sinks connect), or connect to sinks that listen.
+    delivery : {"exactly-once", "at-most-once", "msgpack-numpy"}
+        What is promised; both ends need the same. With "at-most-once" losses and duplicates are counted in `errors`;
+        "msgpack-numpy" takes what programs without Highway push: a list of arrays (called images, labels, field2, ...)
+        or a map of them by name.
+    window : int
+        Batches that may be under way to here from one peer, 1 to 1024. Of a worker, the window of its sink counts.
+    ordered : bool
+        Hand out in the order of epoch, number and data machine, whatever worker is faster; otherwise as they come,
+        but no epoch before the end of the one before.
+    timeout : float or None
+        Seconds without progress after which a training machine raises `PeerLostError`, and a worker without anybody
+        to receive from does; None to wait for ever.
+    secret, insecure
+        See `ZMQSink`.
+    streams : int, optional
+        Number of data machines, where it is to be checked.
+    on_error : {"raise", "skip"}
+        What to do with a batch that could not be made on another machine: raise what happened there, or skip it and
+        list it in `Pipeline.errors`. Where that machine has no memory left, its storage fails, or a package is
+        missing, that is raised in any case.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or is no address.
+    SecurityError
+        The address can be reached by others, and there is no secret.
+
+    Notes
+    -----
+    `Pipeline.dequeue` raises `PeerLostError`, `RemoteError` or `PoisonItemError` (a batch that could not be made
+    elsewhere), `SupersededError` (a second training machine has begun) and `StateMismatchError` (the data machine has
+    other data than the state, or than another data machine).
+    """
+
+    hands_over = True
+    follows_delivery = True
+
+    def __init__(
+        self,
+        addr: str | Sequence[str],
+        bind: bool = False,
+        *,
+        delivery: str = DELIVERIES[0],
+        window: int = 8,
+        ordered: bool = False,
+        timeout: float | None = 60,
+        secret: bytes | str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        streams: int | None = None,
+        on_error: str = "raise",
+        queue_size: int = 4,
+    ) -> None:
+        super().__init__(workers=1, queue_size=queue_size)
+        self.delivery = delivery_of(self.name, delivery)
+        self.window = whole(self.name, "window", window, 1, MOST_WINDOW)
+        self.place = place_of(self.name, addr, bind, self.window, secret, insecure)
+        self.ordered = flag(self.name, "ordered", ordered)
+        if self.ordered and self.delivery != "exactly-once":
+            raise ArgumentError(
+                f"{self.name}: ordered is True with delivery={delivery!r}; only 'exactly-once' can be"
+            )
+        self.timeout = None if timeout is None else number(self.name, "timeout", timeout, 0)
+        self.streams = None if streams is None else whole(self.name, "streams", streams, 1, MOST_STREAMS)
+        if on_error not in ("raise", "skip"):
+            raise ArgumentError(f"{self.name}: on_error is {on_error!r}; expected 'raise' or 'skip'")
+        self.on_error = on_error
+        self._errors: list[tuple[str, str]] = []
+        self._way: TrainerWay | WorkerWay | PullWay | None = None
+
+    def __repr__(self) -> str:
+        several = [str(address) for address in self.place.addresses]
+        return f"ZMQSource({several if len(several) > 1 else self.address!r}, bind={self.place.binds})"
+
+    @property
+    def address(self) -> str:
+        """Where it is; with the port that was free, once the pipeline has opened a port that was left open."""
+        endpoint = None if self._way is None else self._way.endpoint(above=True)
+        return endpoint or ", ".join(map(str, self.place.addresses))
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(batch, reason) of those that were left out."""
+        lost = self._way.losses() if isinstance(self._way, PullWay) else []
+        return [*self._errors, *lost]
+
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        if self.delivery != "exactly-once":
+            self._way = PullWay(self.name, self.place, self.delivery, self.timeout)
+        elif not isinstance(modules[-1], Outlet) or getattr(modules[-1], "delivery", "") != "exactly-once":
+            self._way = TrainerWay(self.place, self.ordered, self.timeout, self.streams, version())
+            self._way.driver.start()
+
+    def leave_to(self, way: WorkerWay) -> None:
+        """Be the front of a worker, whose sink owns the sockets of both."""
+        self._way = way
+
+    @property
+    def _open_way(self) -> TrainerWay | WorkerWay | PullWay:
+        assert self._way is not None
+        return self._way
+
+    def tasks(self) -> Iterator[Data]:
+        return self._open_way.tasks()
+
+    def samples_in(self, task: Data) -> int | None:
+        return 0 if task.item.kind is Kind.END_OF_DATA else None
+
+    def load(self, task: Data) -> Batch | None:
+        """The batch of a message; None for one that was left out, or could not be made where that is to be skipped."""
+        if task.item.kind is Kind.BATCH:
+            return to_batch(task.item)
+        if task.item.kind is not Kind.ERROR:
+            return None
+        error = remote_error(task.item)
+        if self.on_error == "raise" or is_of_the_machine(task.item):
+            raise error
+        key = task.key
+        self._errors.append((f"epoch {key.epoch}, batch {key.seq}, stream {key.stream}", str(error)))
+        return None
+
+    def delivered(self, ticket: int) -> bool:
+        way = self._way
+        return way.delivered(ticket) if isinstance(way, TrainerWay) else True
+
+    def end_tasks(self) -> None:
+        self._open_way.end_tasks()
+
+    def machines(self) -> tuple[MachineStats, ...]:
+        return machines_of(self._way.reports()) if isinstance(self._way, TrainerWay) else ()
+
+    def state_dict(self) -> dict[str, Any]:
+        generation, epoch, streams, fingerprint = self._trainer("save").cursor()
+        return {
+            "version": 1,
+            "generation": generation,
+            "epoch": epoch,
+            "streams": [[base, list(beyond)] for base, beyond in streams],
+            "fingerprint": fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        way = self._trainer("load")
+        cursor = _cursor_of(state)
+        if self.streams is not None and cursor.streams and len(cursor.streams) != self.streams:
+            raise StateMismatchError(
+                f"{self.name}: the state is of {len(cursor.streams)} data machines; expected {self.streams} (streams)"
+            )
+        if way.begun:
+            raise PipelineStateError(
+                f"{self.name}: batches were handed out already; load a state before the first dequeue()"
+            )
+        if way.driver.closing:
+            raise PipelineStateError(
+                f"{self.name}: the data has ended, or the pipeline was stopped; load a state into a new one"
+            )
+        way.begin(cursor)
+
+    def _trainer(self, what: str) -> TrainerWay:
+        if isinstance(self._way, TrainerWay):
+            return self._way
+        raise PipelineStateError(
+            f"{self.name}: there is no state to {what} here; a training machine with delivery='exactly-once' has one"
+        )
+
+    def open(self) -> None:
+        if isinstance(self._way, PullWay):
+            self._way.open()
+
+    def interrupt(self) -> None:
+        if self._way is not None:
+            self._way.interrupt()
+
+    def close(self) -> None:
+        if not isinstance(self._way, WorkerWay):
+            self._open_way.close()
+
+
+def _cursor_of(state: Mapping[str, Any]) -> Cursor:
+    """Check a state as a stranger's: it may come from a file."""
+
+    def wrong(what: str) -> StateMismatchError:
+        return StateMismatchError(
+            f"ZMQSource: the state {what}; expected what state_dict() of a ZMQSource gave"
+        )
+
+    if not isinstance(state, Mapping):
+        raise wrong(f"is {type(state).__name__}")
+    if state.get("version") != 1:
+        raise wrong(f"has version {state.get('version')!r}, not 1")
+    generation, epoch, fingerprint = (state.get(name) for name in ("generation", "epoch", "fingerprint"))
+    streams = state.get("streams")
+    if not _count(generation, MOST_GENERATION) or not _count(epoch) or not isinstance(fingerprint, str):
+        raise wrong("has no generation, epoch and fingerprint")
+    if not isinstance(streams, list) or len(streams) > MOST_STREAMS:
+        raise wrong("has no list of streams")
+    progress = []
+    for stream in streams:
+        if not isinstance(stream, list) or len(stream) != 2 or not _count(stream[0]):
+            raise wrong(f"has a stream {stream!r}")
+        base, beyond = stream
+        if not isinstance(beyond, list) or not all(map(_count, beyond)) or beyond != sorted({*beyond}):
+            raise wrong(f"has a stream {stream!r}")
+        if beyond and beyond[0] <= base:
+            raise wrong(f"has a stream {stream!r}")
+        progress.append(Progress(base, tuple(beyond)))
+    return Cursor(generation, epoch, tuple(progress), fingerprint)  # type: ignore[arg-type]  # _count looked at them
+
+
+def _count(value: object, end: int = 2**62) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end

@@ -1,0 +1,1 @@
+"""ZMQ sockets: addresses, security, and the thread that owns the sockets."""

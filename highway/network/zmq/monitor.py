@@ -1,0 +1,137 @@
+"""What happens to the connections of a socket: opened, closed, and why a handshake failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import zmq
+
+from highway.network.zmq.security import quoted
+
+if TYPE_CHECKING:
+    from highway.network.zmq.sockets import Socket
+
+__all__ = ["Event", "Monitor"]
+
+
+class Event(NamedTuple):
+    """Something that happened to a connection.
+
+    Attributes
+    ----------
+    kind : int
+        zmq.EVENT_CONNECTED, EVENT_ACCEPTED, EVENT_ACCEPT_FAILED, EVENT_DISCONNECTED, EVENT_HANDSHAKE_SUCCEEDED, or
+        EVENT_HANDSHAKE_FAILED_NO_DETAIL, _PROTOCOL or _AUTH.
+    endpoint : str
+        Of the connection, escaped.
+    text : str
+        What to say about it.
+    """
+
+    kind: int
+    endpoint: str
+    text: str
+
+
+_FAILURES = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+)
+_TEXTS = {
+    int(zmq.EVENT_CONNECTED): "connected",
+    int(zmq.EVENT_ACCEPTED): "accepted",
+    int(zmq.EVENT_ACCEPT_FAILED): "cannot accept",
+    int(zmq.EVENT_DISCONNECTED): "disconnected",
+    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): "handshake succeeded",
+}
+_WATCHED = sum(_TEXTS) | sum(int(event) for event in _FAILURES)
+_NO_AUTHENTICATOR = "the authenticator of this process is dead, so nobody is let in"
+
+
+class Monitor:
+    """What happens to the connections of a socket, without waiting. Made by `bind` and `connect`.
+
+    Attributes
+    ----------
+    socket : zmq.Socket
+        To be polled for POLLIN, together with others.
+    connections : int
+        Open now, as far as `read` has come; those that are still shaking hands count too.
+    failure : str or None
+        The last handshake that failed, as a sentence without its full stop.
+    gave_up : bool
+        libzmq will not connect again, because the other end is none that it could ever talk to; a new socket would.
+    """
+
+    def __init__(self, socket: Socket, *, connects: bool) -> None:
+        self._watched = socket
+        self._connects = connects
+        self._open: set[int] = set()
+        self.failure: str | None = None
+        self.gave_up = False
+        name = f"inproc://highway-monitor-{secrets.token_hex(8)}"
+        socket.monitor(name, _WATCHED)
+        self.socket = socket.context.socket(zmq.PAIR)
+        self.socket.linger = 0
+        # libzmq's thread waits where there is no room: strangers who knock could stop everybody else's data.
+        self.socket.rcvhwm = 0
+        self.socket.connect(name)
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._open)
+
+    def read(self) -> list[Event]:
+        """Everything since the last call, oldest first."""
+        events: list[Event] = []
+        while True:
+            try:
+                head, endpoint = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return events
+            kind, value = struct.unpack("=HI", head)
+            if kind in _TEXTS or kind in _FAILURES:
+                events.append(self._event(kind, value, quoted(endpoint)))
+
+    def close(self) -> None:
+        """Stop watching. Idempotent."""
+        if not self.socket.closed:
+            self._watched.monitor(None, 0)
+            self.socket.close()
+
+    def _event(self, kind: int, value: int, endpoint: str) -> Event:
+        if kind in (zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED):
+            self._open.add(value)
+        elif kind == zmq.EVENT_DISCONNECTED:
+            self._open.discard(value)
+        if kind not in _FAILURES:
+            why = f": {os.strerror(value)}" if kind == zmq.EVENT_ACCEPT_FAILED else ""
+            return Event(kind, endpoint, f"{_TEXTS[kind]}{why}")
+        text = _why(kind, value)
+        if kind != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self.gave_up = self._connects
+        # The same failed handshake is told again without its cause.
+        if self.failure is None or _NO_AUTHENTICATOR not in self.failure:
+            self.failure = f"handshake at {endpoint} failed: {text}"
+        return Event(kind, endpoint, text)
+
+
+def _why(kind: int, value: int) -> str:
+    if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        return f"the key was refused (status {value})"
+    if kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        if value == errno.EFAULT:
+            return _NO_AUTHENTICATOR
+        # The value is whatever errno was last.
+        return "it ended before it was complete (another secret, no Highway at the other end, or it took too long)"
+    if value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+        return "one end has a secret, and the other has none"
+    if value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+        return "the two ends have different secrets"
+    return f"the other end does not speak ZMTP as expected (protocol error {value:#x})"

@@ -1,0 +1,260 @@
+"""The order in which the samples of a data set come: epochs, shuffling, shards, batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core import philox
+from highway.arguments import chosen_seed, flag, whole
+from highway.errors import ArgumentError
+from highway.sampling.rng import ORDER_POSITION
+
+__all__ = ["FRONT", "Order", "Place", "Task", "digest"]
+
+# Samples whose places are found at once.
+BLOCK = 1024
+
+
+class Task(NamedTuple):
+    """One batch to be made.
+
+    Attributes
+    ----------
+    epoch : int
+    seq : int
+        Number of the batch within its epoch, on this rank.
+    indices : int64 (n,)
+        Which samples it holds.
+    """
+
+    epoch: int
+    seq: int
+    indices: NDArray[np.int64]
+
+
+class Place(NamedTuple):
+    """How far the data has been handed out.
+
+    Attributes
+    ----------
+    epoch : int
+    position : int
+        How many places of the epoch's permutation are behind, on all ranks together.
+    """
+
+    epoch: int
+    position: int
+
+
+FRONT = Place(0, 0)
+
+
+def digest(*parts: bytes | Iterable[bytes]) -> str:
+    """32 hex digits that tell these parts, and where one ends and the next begins, from others."""
+    # Only now: it brings OpenSSL into memory, 5 MB that most have no use for.
+    from hashlib import blake2b
+
+    hashed = blake2b(digest_size=16)
+    for part in parts:
+        for text in (part,) if isinstance(part, bytes) else part:
+            hashed.update(b"%d:" % len(text))
+            hashed.update(text)
+        hashed.update(b";")
+    return hashed.hexdigest()
+
+
+class Order:
+    """Which samples come when.
+
+    An epoch is a permutation of all samples, computed where it is needed by a keyed permutation (a Feistel
+    network over Philox): any place of any epoch is found at once, nothing is stored, and it is the same on
+    every machine. Rank r of `world` takes the places r, r + world, r + 2 * world, ... of it and cuts them
+    into batches.
+
+    Every rank has the same number of samples and of batches. Where `world` does not divide `size`, the last
+    places start over at the front of the epoch's permutation, so at most world - 1 samples come twice in an
+    epoch (with fewer samples than ranks, some come more often). With `drop_last` up to world - 1 samples
+    are left out instead, and so is, on every rank, a last batch that is not full.
+
+    What is left of an epoch from a `Place` on is handed out in the same way: rank r takes the places position + r,
+    position + r + world, ..., and every rank has as many. Its batches have the last numbers of the epoch. So where
+    batch size and world are those with which the place was reached, the batches are the ones that would have come.
+
+    Parameters
+    ----------
+    size : int
+        Number of samples, 1 to 2**32.
+    batch_size : int
+        Samples in a batch, 1 or more; the last batch of an epoch may have fewer.
+    shuffle : bool
+        False: every epoch is 0, 1, 2, ...
+    seed : int or None
+        0 to 2**64 - 1. All ranks need the same. With None one is drawn, where the world is 1.
+    epochs : int, optional
+        How many, 0 to 2**32; None for no end.
+    shard : (int, int)
+        (rank, world), 0 <= rank < world.
+    drop_last : bool
+    owner : str
+        Whose arguments these are, for the errors.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, or `drop_last` leaves no batch at all.
+
+    Examples
+    --------
+    >>> order = Order(5, 2, shuffle=False, epochs=1)
+    >>> [task.indices.tolist() for task in order]
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        epochs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        owner: str = "Order",
+    ) -> None:
+        self.size = whole(owner, "size", size, 1, 2**32)
+        self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
+        self.shuffle = flag(owner, "shuffle", shuffle)
+        self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
+        pair: object = shard
+        if isinstance(pair, np.ndarray):
+            pair = pair.tolist()
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ArgumentError(f"{owner}: shard is {shard!r}; expected (rank, world)")
+        self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)
+        self.rank = whole(owner, "shard[0] (rank)", pair[0], 0, self.world - 1)
+        self.seed = chosen_seed(owner, seed, self.world)
+        self.seed_drawn = seed is None
+        self.drop_last = flag(owner, "drop_last", drop_last)
+        samples, self._batches = self._left(0)
+        self.samples = samples
+        """Samples of one epoch on each rank, before an incomplete last batch is left out."""
+        if not self._batches:
+            raise ArgumentError(
+                f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
+                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller one or no drop_last"
+            )
+
+    def __len__(self) -> int:
+        """Batches in an epoch, on each rank."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[Task]:
+        return self.tasks()
+
+    def __repr__(self) -> str:
+        return (
+            f"Order({self.size}, {self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
+            f"epochs={self.epochs}, shard=({self.rank}, {self.world}), drop_last={self.drop_last})"
+        )
+
+    def fingerprint(self, *parts: bytes | Iterable[bytes]) -> str:
+        """32 hex digits that tell this order from others, and the data that `parts` stand for.
+
+        All ranks of any world have the same, and any number of epochs.
+        """
+        order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
+        return digest(repr(order).encode(), *parts)
+
+    def tasks(self, start: int = 0) -> Iterator[Task]:
+        """The batches from number `start` on, counted from the beginning of the first epoch.
+
+        Raises
+        ------
+        ArgumentError
+            `start` is below 0.
+        """
+        first_epoch, first_seq = divmod(whole("Order", "start", start, 0, 2**63), len(self))
+        return self._tasks(first_epoch, first_seq, 0)
+
+    def tasks_after(self, place: Place) -> Iterator[Task]:
+        """The batches that are left after `place`; the first has number `number_after(place)`."""
+        first_epoch, first_seq = divmod(self.number_after(place), len(self))
+        return self._tasks(first_epoch, first_seq, place.position if first_epoch == place.epoch else 0)
+
+    def number_after(self, place: Place) -> int:
+        """Number of the first batch after `place`, counted from the beginning of the first epoch."""
+        return (place.epoch + 1) * len(self) - self._left(place.position)[1]
+
+    def place_at(self, number: int, begun: Place = FRONT) -> Place:
+        """Where the data is when all batches below `number` were handed out, of those that are left after `begun`."""
+        epoch, seq = divmod(number, len(self))
+        position = 0
+        if epoch == begun.epoch:
+            position = begun.position
+            seq -= len(self) - self._left(position)[1]
+        return Place(epoch, position + seq * self.batch_size * self.world)
+
+    def _left(self, position: int) -> tuple[int, int]:
+        """Samples, and batches, that each rank has from a position of an epoch on."""
+        left, world, size = self.size - position, self.world, self.batch_size
+        if self.drop_last:
+            return left // world, left // world // size
+        samples = -(-left // world)
+        return samples, -(-samples // size)
+
+    def _tasks(self, first_epoch: int, first_seq: int, position: int) -> Iterator[Task]:
+        epochs = itertools.count(first_epoch) if self.epochs is None else range(first_epoch, self.epochs)
+        # Those of some batches are found at once: for few, the calls cost more than the places.
+        block = max(1, BLOCK // self.batch_size)
+        for epoch in epochs:
+            for first in range(first_seq, len(self), block):
+                last = min(first + block, len(self))
+                indices = self._indices(epoch, first, last, position)
+                for seq in range(first, last):
+                    begin = (seq - first) * self.batch_size
+                    yield Task(epoch, seq, indices[begin : begin + self.batch_size])
+            first_seq = position = 0
+
+    def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
+        """Which samples batch `seq` of an epoch holds, on this rank.
+
+        Parameters
+        ----------
+        epoch : int
+            0 to 2**32 - 1.
+        seq : int
+            0 to len(order) - 1.
+
+        Returns
+        -------
+        int64 (n,)
+            n is `batch_size`, or less in the last batch.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such epoch or batch.
+        """
+        last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
+        epoch = whole("Order", "epoch", epoch, 0, last_epoch)
+        seq = whole("Order", "seq", seq, 0, len(self) - 1)
+        return self._indices(epoch, seq, seq + 1)
+
+    def _indices(self, epoch: int, first: int, last: int, position: int = 0) -> NDArray[np.int64]:
+        """Of the batches from number `first` on, up to, but without, number `last`, of what is left at a position."""
+        samples, batches = self._left(position)
+        first, last = (seq - len(self) + batches for seq in (first, last))
+        places = np.arange(first * self.batch_size, min(last * self.batch_size, samples), dtype=np.int64)
+        if self.world > 1 or position:
+            places *= self.world
+            places += self.rank + position
+            places %= self.size
+        if self.shuffle:
+            philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)
+        return places

@@ -1,0 +1,1 @@
+"""Contact sheets: batches drawn for people to look at."""
