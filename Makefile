@@ -10,7 +10,7 @@ ARGS ?=
 # The interpreters that pyenv keeps, where there is a pyenv: tox finds them by name.
 PYENV_PATH := $(shell root=$$(pyenv root 2>/dev/null) && printf ':%s' "$$root"/versions/3.*/bin)
 
-SOURCES := setup.py setup.cfg pyproject.toml $(wildcard highway/*.py highway/*/*.py highway/*/*.p?? highway/*/*.[ch])
+SOURCES := setup.py setup.cfg pyproject.toml $(shell find highway -name "*.py" -o -name "*.p??" -o -name "*.[ch]")
 
 .PHONY: help demo test clean system system-test
 
@@ -31,7 +31,7 @@ test: .venv/tox-installed system-test
 
 clean:
 	rm -rf .venv .tox build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f highway/_core/*.so
+	find highway/_core -name "*.so" -delete
 
 system:
 	@sh tools/system_packages.sh "$(PYTHON)"

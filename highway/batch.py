@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.pool import empty
+from highway.arguments.signatures import explained
 from highway.errors import ArgumentError, FieldError, SampleIndexError
-from highway.signatures import explained
 
 if TYPE_CHECKING:
     from PIL.Image import Image

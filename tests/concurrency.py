@@ -47,8 +47,8 @@ def eventually(condition):
 
 def pretend_cores(monkeypatch, count):
     """Let pipelines believe that the process may use so many processors."""
-    for part in ("module", "stations", "engine"):
-        monkeypatch.setattr(f"highway.{part}.usable_cores", lambda: count)
+    for part in ("module", "workers", "pipeline"):
+        monkeypatch.setattr(f"highway.engine.{part}.usable_cores", lambda: count)
 
 
 @contextmanager

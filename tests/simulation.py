@@ -1,8 +1,8 @@
 """A simulated network of data machines, workers and a training machine, in which everything breaks.
 
 Time is simulated, so that hours take a moment; whatever happens follows from the seed. The machines are those of
-`highway.network.protocol.roles`; the network between them loses what is under way when it is cut, swallows one direction,
-sends twice and delays.
+`highway.network.protocol.roles`; the network between them loses what is under way when it is cut, swallows one
+direction, sends twice and delays.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_version_is_the_one_in_setup_cfg():
 def test_package_says_that_it_is_typed():
     package = Path(highway.__file__).parent
     assert (package / "py.typed").is_file()
-    extensions = [path for path in (package / "_core").iterdir() if path.suffix == ".so"]
+    extensions = list((package / "_core").rglob("*.so"))
     assert extensions
     for extension in extensions:
         assert extension.with_name(extension.name.split(".")[0] + ".pyi").is_file(), extension.name
@@ -90,10 +90,10 @@ def test_git_has_all_c_of_ours_and_none_that_was_generated():
     for name in filter(None, listing.stdout.split("\0")):
         assert not name.endswith((".so", ".html")), name
         assert not is_generated(ROOT / name), name
-    # A new file is ignored until .gitignore lists it: the build works here, and in no clone.
+    # A file that git does not know: the build works here, and in no clone.
     ours = {
-        f"highway/_core/{path.name}"
-        for path in (ROOT / "highway/_core").glob("*.c")
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "highway/_core").rglob("*.c")
         if not is_generated(path)
     }
     assert ours <= {*listing.stdout.split("\0")}
@@ -135,10 +135,10 @@ def test_missing_libjpeg_ends_the_build_with_one_sentence(source_tree, pkg_confi
 
 
 def test_missing_source_of_an_extension_ends_the_build(source_tree):
-    (source_tree / "highway" / "_core" / "geometry.pyx").unlink()
+    (source_tree / "highway" / "_core" / "pixels" / "geometry.pyx").unlink()
     answer = setup_py(source_tree, "build_ext", CC="false")
     assert answer.returncode == 1
-    assert "highway/_core/geometry.pyx" in answer.stderr
+    assert "highway/_core/pixels/geometry.pyx" in answer.stderr
 
 
 def test_source_tree_that_was_not_built_says_so_in_one_sentence(source_tree):

@@ -594,7 +594,7 @@ def run(code, *, send=None, limit=LIMIT):
         # most workers parked
         """
         import highway.engine
-        for part in (highway.engine.module, highway.engine.workers, highway.engine):
+        for part in (highway.engine.module, highway.engine.workers, highway.engine.pipeline):
             part.usable_cores = lambda: 8
         pipeline = with_parked_workers([Numbers(10_000), Pass(), Pass()])
         pipeline.dequeue()

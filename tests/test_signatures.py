@@ -10,9 +10,9 @@ import pytest
 
 import highway
 from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
+from highway.arguments.signatures import nearest
 from highway.errors import ArgumentError, HighwayError, SignatureError
 from highway.modules import Augmentations, ImageFileReader, VOCReader, ZMQSink
-from highway.signatures import nearest
 from highway.transforms import FlipX, Transform
 
 PUBLIC = [

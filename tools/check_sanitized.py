@@ -7,7 +7,7 @@ from pathlib import Path
 
 def main():
     core = Path(find_spec("highway").origin).parent / "_core"
-    extensions = sorted(core.glob("*.so"))
+    extensions = sorted(core.rglob("*.so"))
     plain = [path.name for path in extensions if b"__asan_init" not in path.read_bytes()]
     if plain or not extensions:
         return f"{core}: without AddressSanitizer: {', '.join(plain) or 'there is no extension at all'}"

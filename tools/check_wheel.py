@@ -59,13 +59,12 @@ def check_wheel(wheel):
     """The repaired wheel has all extensions, their stubs, libjpeg and the licences, and no sources."""
     names = zipfile.ZipFile(wheel).namelist()
     core = ROOT / "highway" / "_core"
-    wanted = sorted({path.stem for kind in ("*.pyx", "*.pyi") for path in core.glob(kind)})
-    built = {
-        Path(name).name.split(".")[0] for name in names if name.startswith("highway/_core/") and ".so" in name
-    }
+    stems = {path.with_suffix("") for kind in ("*.pyx", "*.pyi") for path in core.rglob(kind)}
+    wanted = sorted(stem.relative_to(ROOT).as_posix() for stem in stems)
+    built = {name.split(".")[0] for name in names if name.startswith("highway/_core/") and ".so" in name}
     faults = {
         "extensions are missing": sorted(set(wanted) - built),
-        "stubs are missing": [stem for stem in wanted if f"highway/_core/{stem}.pyi" not in names],
+        "stubs are missing": [stem for stem in wanted if f"{stem}.pyi" not in names],
         "sources are inside": [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd"))],
         "is not marked as typed": [] if "highway/py.typed" in names else ["highway/py.typed"],
         "libjpeg is missing": []

@@ -14,7 +14,7 @@ mkdir -p "$folder"
 cd "$root"
 cp -R ./*.* LICENSE Makefile highway tests benchmarks examples tools "$folder"
 cd "$folder"
-rm -f highway/_core/*.so
+find highway/_core -name "*.so" -delete
 HIGHWAY_COVERAGE=1 python setup.py -q build_ext --inplace
 python -m coverage run -m pytest --timeout=600 "$@"
 python -m coverage report

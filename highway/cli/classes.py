@@ -10,7 +10,7 @@ import numpy as np
 from highway.engine import Pipeline
 from highway.errors import DatasetError
 from highway.modules import ImageFileReader, LevelDBSource, VOCReader
-from highway.printing import printable
+from highway.storage.printing import printable
 
 __all__ = ["line", "of_reader", "of_store", "read_file"]
 

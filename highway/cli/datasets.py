@@ -10,7 +10,7 @@ import numpy as np
 
 from highway.modules import VOCReader
 from highway.modules.readers.listing.class_folders import list_class_folders
-from highway.printing import printable
+from highway.storage.printing import printable
 
 __all__ = ["describe", "is_voc"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from typing import Any, ClassVar, NamedTuple
 
 from highway.arguments import whole
+from highway.arguments.limits import MOST_QUEUE_SIZE, MOST_WORKERS
+from highway.arguments.signatures import explain_init, explained
 from highway.batch import Batch
 from highway.engine.cores import usable_cores
 from highway.engine.stats import MachineStats, PipelineStats
 from highway.errors import PipelineStateError
-from highway.limits import MOST_QUEUE_SIZE, MOST_WORKERS
-from highway.signatures import explain_init, explained
 
 __all__ = ["Failure", "Module", "Outlet", "Sink", "Source", "Stage", "usable_cores"]
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from highway.arguments import flag, whole
+from highway.arguments.signatures import explained
 from highway.batch import Batch
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.engine.stats import PipelineStats
@@ -29,7 +30,6 @@ from highway.errors import (
     UnknownLengthError,
     WaitTimeout,
 )
-from highway.signatures import explained
 
 __all__ = ["Failure", "Module", "Outlet", "Pipeline", "Sink", "Source", "Stage", "usable_cores"]
 

@@ -7,8 +7,8 @@ making is bounded, order is kept whichever worker is faster, and nothing locks u
 The threads know the queues, never the Pipeline: a Pipeline that is dropped is collected, and its finalizer ends them.
 
 Where the user gives no number of workers, one is found while the pipeline runs: a worker that has put a batch down
-looks, now and then, at the figures of all modules (`highway.engine.autotune` decides). A worker that is not needed is parked
-before it takes the next batch or task, with nothing in its hands; one that was never needed has no thread.
+looks, now and then, at the figures of all modules (`highway.engine.autotune` decides). A worker that is not needed is
+parked before it takes the next batch or task, with nothing in its hands; one that was never needed has no thread.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from highway.arguments import number, whole
+from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
-from highway.limits import MOST_WINDOW
 from highway.network.exactly_once import DataWay, WorkerWay
 from highway.network.push_pull import PushWay
 from highway.network.source import DELIVERIES, ZMQSource, delivery_of, place_of, version

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from highway.arguments import flag, number, whole
+from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
 from highway.engine import Module, Outlet, Source
 from highway.engine.stats import MachineStats, PipelineStats
 from highway.errors import ArgumentError, PipelineStateError, StateMismatchError
-from highway.limits import MOST_WINDOW
 from highway.network.batch_codec import is_of_the_machine, remote_error, to_batch
 from highway.network.exactly_once import TrainerWay, WorkerWay
 from highway.network.protocol.messages import Cursor, Data, Kind, Progress

@@ -12,7 +12,7 @@ import numpy as np
 from highway._core.records.spans import Spans
 from highway.arguments import expanded
 from highway.errors import CorruptStoreError, StoreError
-from highway.printing import printable
+from highway.storage.printing import printable
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
     Lock,

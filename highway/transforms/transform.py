@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments.signatures import explain_init
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.signatures import explain_init
 from highway.transforms.geometry import Geometry
 
 __all__ = ["Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import expanded
+from highway.arguments.signatures import explained
 from highway.errors import ArgumentError, MissingPackageError
-from highway.signatures import explained
 from highway.viz.drawing import draw_boxes, draw_points, overlay_mask, write
 
 if TYPE_CHECKING:

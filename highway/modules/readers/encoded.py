@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
+from highway.arguments.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.batch import Batch
 from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
-from highway.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.modules.readers.box_table import Objects
 from highway.modules.readers.image_reader import ImageReader, Made
 from highway.modules.readers.masks import Masks

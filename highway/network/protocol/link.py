@@ -1,8 +1,8 @@
 """What the two ends of a link share: its times, what a cursor counts, and how they take leave.
 
-A link leads from a producer to a consumer (`highway.network.protocol.producer`, `highway.network.protocol.consumer`), and is renewed
-whenever one of them forgets the other. Neither end knows of sockets or clocks: messages and the time go in, messages
-come out. All control messages carry state that may be repeated, never events: any of them may be lost, or come twice.
+A link leads from a producer to a consumer (`producer.py`, `consumer.py`), and is renewed whenever one of them forgets
+the other. Neither end knows of sockets or clocks: messages and the time go in, messages come out. All control messages
+carry state that may be repeated, never events: any of them may be lost, or come twice.
 
 The rules that are numbered in the comments are those of ``docs/distributed.md``.
 """

@@ -16,9 +16,9 @@ from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadE
 from highway.modules.readers.listing.class_folders import EXTENSIONS
 from highway.modules.readers.listing.leftovers import is_hidden, is_skipped
 from highway.modules.readers.listing.skipped_files import SkippedFiles
-from highway.printing import printable
 from highway.storage.file_tree import walk
 from highway.storage.files import read_whole, scanned, status_of
+from highway.storage.printing import printable
 
 __all__ = ["VOCFolder", "VOCSample"]
 
