@@ -1,6 +1,6 @@
 """Highway feeds neural networks: samples are decoded and augmented in compiled threads, a batch at a time."""
 
-from highway import built  # noqa: F401  # before anything that needs what it looks for
+from highway._core import built  # noqa: F401  # before anything that needs what it looks for
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage
 from highway.errors import EndOfData, HighwayError

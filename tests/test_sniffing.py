@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from highway.modules.readers.listing.sniffing import FIRST_BYTES, READ, sniff
 from highway.storage.files import first_bytes
+from highway.storage.sniffing import FIRST_BYTES, READ, sniff
 
 pytestmark = pytest.mark.python
 

@@ -15,7 +15,7 @@ from highway.batch import Batch
 from highway.cli.terminal import progress
 from highway.errors import CorruptStoreError, StoreError
 from highway.modules.readers.pictures.other_picture import pillow
-from highway.modules.sinks.file_names import FoldingFolder, name_of
+from highway.storage.file_names import FoldingFolder, name_of
 from highway.storage.files import write_whole
 from highway.store.reading import StoreReader
 from highway.store.records import Slots

@@ -43,9 +43,9 @@ MARKED = 1 / 3
 CONSUMER_LIMITS = 0.1
 # Below this share of busy time no module is what the others wait for.
 HARDLY_BUSY = 0.5
-# Processors count as taken from this share of them on, or where less than that part of one is left. `highway.engine.stats`
-# compares busy workers with the same share, though not all of them need be on a processor: with a lower one its verdict
-# would call more workers useless while the tuner still adds some.
+# Processors count as taken from this share of them on, or where less than that part of one is left. `stats.py` compares
+# busy workers with the same share, though not all of them need be on a processor: with a lower one its verdict would
+# call more workers useless while the tuner still adds some.
 CORES_FULL = 0.95
 SPARE = 0.2
 # What remains of its workers when fewer are tried must be busy at most this share of the time.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry
 
-__all__ = ["Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
+__all__ = ["Finishing", "Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
 
 
 class Transform:
@@ -310,3 +311,11 @@ def way_to_pixels(images: NDArray[Any]) -> str:
 def is_planar(images: NDArray[Any]) -> bool:
     """Whether images are (N, C, H, W), as `Normalize` makes them: more than 4 of anything but bytes are no channels."""
     return images.dtype != np.uint8 and images.ndim == 4 and images.shape[3] > 4
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A source that can do the first of the transforms behind it itself."""
+
+    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+        """Take over as many of the first steps as it can; says how many."""

@@ -19,7 +19,6 @@ from highway.viz.drawing import draw_boxes, draw_points, overlay_mask, write
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from highway.batch import Batch
 
 __all__ = ["contact_sheet", "save_contact_sheet"]
 
@@ -31,6 +30,28 @@ _TITLE, _LABEL, _KEY = 18, 15, 12
 _PAPER, _INK, _FAINT, _FRAME = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
 # Width : height that a sheet comes near to.
 _ASPECT = 4 / 3
+
+
+class Samples(Protocol):
+    """What is drawn of a batch: its arrays by name, and which samples it holds."""
+
+    keys: list[str] | None
+    ragged: frozenset[str]
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Of each sample in the data, int64 (N,)."""
+
+    def __getitem__(self, name: str) -> NDArray[Any]: ...
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def rows_of(self, name: str, i: int) -> NDArray[Any]:
+        """What sample `i` has of an array."""
 
 
 class Numbers(Protocol):
@@ -51,13 +72,13 @@ class Numbers(Protocol):
 
 @explained("sheet")
 def contact_sheet(
-    batch: Batch,
+    batch: Samples,
     classes: Sequence[str] | None = None,
     *,
     columns: int | None = None,
     title: str | None = None,
     normalize: Numbers | None = None,
-    original: Batch | None = None,
+    original: Samples | None = None,
 ) -> Image:
     """Draw every image of a batch, what is known about it over it, and its label and its key below.
 
@@ -67,7 +88,7 @@ def contact_sheet(
 
     Parameters
     ----------
-    batch : Batch
+    batch : Samples
         With `images`, uint8 (N, H, W, C), or float32 or float16 (N, H, W, C) or (N, C, H, W) from 0 to 1, where C is 3
         or 1. Drawn too if they are there: `labels`, numbers (N,) or one-hot (N, K) or one for each box; `boxes`, float
         (total, 4), x0, y0, x1, y1 in pixels; `masks`, uint8 (N, H, W); `keypoints`, float (N, K, 2) or (total, K, 2).
@@ -79,7 +100,7 @@ def contact_sheet(
         A line at the top.
     normalize : Normalize, optional
         What made the images real numbers: it is undone.
-    original : Batch, optional
+    original : Samples, optional
         The same samples before they were augmented: each is drawn to the left of what became of it.
 
     Returns
@@ -140,7 +161,7 @@ def contact_sheet(
 
 def save_contact_sheet(
     path: str | os.PathLike[str],
-    batch: Batch,
+    batch: Samples,
     classes: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
@@ -170,13 +191,13 @@ def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
 class _Panel(NamedTuple):
     """A batch, its images as they are shown, uint8 (N, H, W, C), and the size that each is drawn in."""
 
-    batch: Batch
+    batch: Samples
     images: NDArray[np.uint8]
     width: int
     height: int
 
 
-def _panel(batch: Batch, normalize: Numbers | None) -> _Panel:
+def _panel(batch: Samples, normalize: Numbers | None) -> _Panel:
     images = _shown(batch["images"], normalize)
     count, height, width = images.shape[:3]
     if "masks" in batch and (
@@ -231,7 +252,7 @@ def _undone(real: NDArray[np.float32], normalize: Numbers) -> NDArray[np.float32
     return undone
 
 
-def _check_same_samples(original: Batch, batch: Batch) -> None:
+def _check_same_samples(original: Samples, batch: Samples) -> None:
     if original.keys is not None and batch.keys is not None:
         same = original.keys == batch.keys
     else:
@@ -279,25 +300,25 @@ def _tile(panel: _Panel, i: int, classes: Sequence[str] | None) -> Image:
     return tile
 
 
-def _box_labels(batch: Batch, i: int) -> list[int] | None:
+def _box_labels(batch: Samples, i: int) -> list[int] | None:
     """Class of each box of a sample, where the labels are those of boxes."""
     if "labels" not in batch.ragged and not _is_padded(batch):
         return None
     return [int(label) for label in _rows(batch, "labels", i)]
 
 
-def _is_padded(batch: Batch) -> bool:
+def _is_padded(batch: Samples) -> bool:
     """Whether there are as many rows of boxes for every sample, and how many of them count."""
     return "counts" in batch and "boxes" in batch and batch["boxes"].ndim == 3
 
 
-def _rows(batch: Batch, name: str, i: int) -> NDArray[Any]:
+def _rows(batch: Samples, name: str, i: int) -> NDArray[Any]:
     """What belongs to the boxes of a sample, ragged or padded."""
     rows = batch.rows_of(name, i)
     return rows[: int(batch["counts"][i])] if _is_padded(batch) else rows
 
 
-def _captions(batch: Batch, i: int, classes: Sequence[str] | None) -> tuple[str, str]:
+def _captions(batch: Samples, i: int, classes: Sequence[str] | None) -> tuple[str, str]:
     key = batch.keys[i] if batch.keys is not None else f"sample {batch.indices[i]}"
     if "labels" not in batch:
         return key, ""

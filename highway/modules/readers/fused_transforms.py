@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import Warp
 
-__all__ = ["Finish", "Finishing", "Windows"]
+__all__ = ["Finish", "Windows"]
 
 # By what a flip makes of a view: the column of `Finish.mirrored`.
 _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
@@ -292,11 +292,3 @@ class Windows:
         planar = self._values.layout == "NCHW"
         bits = images.view(np.uint16) if images.itemsize == 2 else images
         normalize_windows(spans, places, shape, wanted, fill, scale, bias, planar, bits, rows)
-
-
-@runtime_checkable
-class Finishing(Protocol):
-    """A source that can do the first of the transforms behind it itself."""
-
-    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
-        """Take over as many of the first steps as it can; says how many."""

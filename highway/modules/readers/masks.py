@@ -20,11 +20,11 @@ from highway.errors import (
     ReadError,
     StorageError,
 )
-from highway.modules.readers.picture_mapping import Shown, mirrored, upright
+from highway.modules.readers.picture_mapping import Shown
 from highway.modules.readers.pictures.missing_parts import named
-from highway.modules.readers.pictures.orientation import stated_orientation
+from highway.modules.readers.pictures.orientation import mirrored, stated_orientation, upright
 from highway.modules.readers.pictures.other_picture import named_errors, opened, pillow
-from highway.modules.sinks.file_names import folded
+from highway.storage.file_names import folded
 from highway.storage.files import LARGEST_FILE, read_once, status_of
 
 __all__ = ["MaskFiles", "Masks", "masks_beside"]

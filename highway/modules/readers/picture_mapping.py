@@ -7,14 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Shown", "mirrored", "upright"]
+from highway.modules.readers.pictures.orientation import MIRRORS, SWAPS
 
-# By EXIF orientation: whether the axes are swapped, and then what is mirrored, left to right and top to bottom.
-_SWAPS = np.array([False] * 5 + [True] * 4)
-_MIRRORS = np.array(
-    [(0, 0), (0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (1, 1), (0, 1)],
-    dtype=np.bool_,
-)
+__all__ = ["Shown"]
 
 
 class Shown(NamedTuple):
@@ -106,8 +101,8 @@ class Shown(NamedTuple):
         turned = np.flatnonzero((self.turns != 1)[owners])
         if len(turned):
             turns = self.turns[owners[turned]]
-            ends[turned] = np.where(_SWAPS[turns][:, None, None], ends[turned, :, ::-1], ends[turned])
-            ends[turned] = _mirrored(ends[turned], _MIRRORS[turns], sizes[turned])
+            ends[turned] = np.where(SWAPS[turns][:, None, None], ends[turned, :, ::-1], ends[turned])
+            ends[turned] = _mirrored(ends[turned], MIRRORS[turns], sizes[turned])
         ends = np.clip(ends, 0, sizes)
         windows = self.windows.reshape(-1, 2, 2)
         targets = self.targets.reshape(-1, 2, 2)
@@ -132,16 +127,3 @@ class Shown(NamedTuple):
 def _mirrored(ends: NDArray[np.float64], axes: NDArray[np.bool_], sizes: NDArray[Any]) -> NDArray[np.float64]:
     """Ends of boxes (M, 2, 2) mirrored along the axes (M, 2) that say so."""
     return np.where(axes[:, None], sizes - ends[:, ::-1], ends)
-
-
-def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """A view of a stored picture (H, W, ...) turned as its EXIF orientation says."""
-    if _SWAPS[orientation]:
-        picture = picture.swapaxes(0, 1)
-    return mirrored(picture, _MIRRORS[orientation])
-
-
-def mirrored(picture: NDArray[Any], axes: NDArray[np.bool_]) -> NDArray[Any]:
-    """A view of a picture (H, W, ...), mirrored left to right if ``axes[0]``, top to bottom if ``axes[1]``."""
-    left_right, top_bottom = axes
-    return picture[:: -1 if top_bottom else 1, :: -1 if left_right else 1]

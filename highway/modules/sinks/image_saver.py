@@ -15,7 +15,7 @@ from highway.batch import Batch
 from highway.engine import Module, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, MissingPackageError
-from highway.modules.sinks.file_names import Claims, FoldingFolder, alike, name_of
+from highway.storage.file_names import Claims, FoldingFolder, alike, name_of
 from highway.storage.files import write_whole
 
 __all__ = ["ImageSaver"]

@@ -10,11 +10,10 @@ from highway.arguments import chosen_seed, flag, whole
 from highway.batch import Batch, is_field_name
 from highway.engine import Module, Stage
 from highway.errors import ArgumentError, FieldError
-from highway.modules.readers.fused_transforms import Finishing
 from highway.transforms.along import GO_ALONG, Along
 from highway.transforms.compose import checked
 from highway.transforms.runs import Steps
-from highway.transforms.transform import Transform, looks_planar
+from highway.transforms.transform import Finishing, Transform, looks_planar
 
 __all__ = ["Augmentations"]
 

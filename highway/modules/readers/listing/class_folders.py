@@ -17,15 +17,11 @@ from highway.modules.readers.listing.class_names import looks, remarks
 from highway.modules.readers.listing.leftovers import is_skipped
 from highway.modules.readers.listing.numeric_names import order_remark
 from highway.modules.readers.listing.skipped_files import SkippedFiles
+from highway.storage.file_names import EXTENSIONS
 from highway.storage.file_tree import is_folder, walk
 from highway.storage.files import scanned, status_of
 
-__all__ = ["EXTENSIONS", "ClassFolders", "list_class_folders"]
-
-EXTENSIONS = frozenset(
-    (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif", b".tif", b".tiff")
-)
-"""Endings of the names that count as pictures, in any case. What a file holds is decided by its first bytes."""
+__all__ = ["ClassFolders", "list_class_folders"]
 
 _OWNER = "ImageFileReader"
 
@@ -76,8 +72,8 @@ def list_class_folders(
     """List ``data_dir/CLASS/.../picture``.
 
     Class folders are searched to any depth. Links to files and folders are followed, loops are not. Names that begin
-    with a dot are skipped, and so are files and folders that systems leave behind (`highway.modules.readers.listing.leftovers`), but
-    for class folders that are among `classes`. Anything else with the ending of a picture is listed, even if it turns
+    with a dot are skipped, and so are files and folders that systems leave behind (`leftovers.py`), but for
+    class folders that are among `classes`. Anything else with the ending of a picture is listed, even if it turns
     out to be no file: reading it says so. A folder is a folder whatever its name ends in; a link is a
     picture where its name ends like that of one.
 

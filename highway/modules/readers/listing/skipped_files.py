@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from highway.modules.readers.listing.leftovers import is_hidden, is_leftover
-from highway.modules.readers.listing.sniffing import FIRST_BYTES, READ, sniff
 from highway.storage.files import first_bytes
 from highway.storage.printing import printable
+from highway.storage.sniffing import FIRST_BYTES, READ, sniff
 
 __all__ = ["SkippedFiles", "logger"]
 

@@ -9,11 +9,22 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.modules.readers.pictures import Still
 
-__all__ = ["stated_orientation"]
+__all__ = ["MIRRORS", "SWAPS", "mirrored", "stated_orientation", "upright"]
+
+# By EXIF orientation: whether the axes are swapped, and then what is mirrored, left to right and top to bottom.
+SWAPS = np.array([False] * 5 + [True] * 4)
+MIRRORS = np.array(
+    [(0, 0), (0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (1, 1), (0, 1)],
+    dtype=np.bool_,
+)
 
 _CHUNK = re.compile(rb"\w{4}")
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
@@ -124,3 +135,16 @@ def _from_hex(profile: bytes) -> bytes | None:
         return bytes.fromhex("".join(profile.decode("latin-1").split("\n")[3:]))
     except ValueError:
         return None
+
+
+def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view of a stored picture (H, W, ...) turned as its EXIF orientation says."""
+    if SWAPS[orientation]:
+        picture = picture.swapaxes(0, 1)
+    return mirrored(picture, MIRRORS[orientation])
+
+
+def mirrored(picture: NDArray[Any], axes: NDArray[np.bool_]) -> NDArray[Any]:
+    """A view of a picture (H, W, ...), mirrored left to right if ``axes[0]``, top to bottom if ``axes[1]``."""
+    left_right, top_bottom = axes
+    return picture[:: -1 if top_bottom else 1, :: -1 if left_right else 1]

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from highway._core.tiff import tiff_messages
 from highway.errors import DecodeError, MissingPackageError
 from highway.modules.readers import pictures
-from highway.modules.readers.listing.sniffing import unknown
-from highway.modules.readers.picture_mapping import upright
 from highway.modules.readers.pictures import Still
 from highway.modules.readers.pictures.missing_parts import missing_part
-from highway.modules.readers.pictures.orientation import stated_orientation
+from highway.modules.readers.pictures.orientation import stated_orientation, upright
+from highway.storage.sniffing import unknown
 
 __all__ = ["OtherPicture", "named_errors", "opened", "pillow"]
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from highway.arguments import expanded
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError, StorageError
-from highway.modules.readers.listing.class_folders import EXTENSIONS
 from highway.modules.readers.listing.leftovers import is_hidden, is_skipped
 from highway.modules.readers.listing.skipped_files import SkippedFiles
+from highway.storage.file_names import EXTENSIONS
 from highway.storage.file_tree import walk
 from highway.storage.files import read_whole, scanned, status_of
 from highway.storage.printing import printable

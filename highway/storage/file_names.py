@@ -1,4 +1,4 @@
-"""Names of files that are written for samples: by their keys, and no two of them alike."""
+"""Names of picture files: their endings, and the names of those that are written for samples, no two alike."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import unicodedata
 from collections.abc import Iterable
 
 from highway.errors import ArgumentError
-from highway.modules.readers.listing.class_folders import EXTENSIONS
 from highway.storage.files import write_whole
 
-__all__ = ["Claims", "FoldingFolder", "alike", "folded", "name_of"]
+__all__ = ["EXTENSIONS", "Claims", "FoldingFolder", "alike", "folded", "name_of"]
+
+EXTENSIONS = frozenset(
+    (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif", b".tif", b".tiff")
+)
+"""Endings of the names that count as pictures, in any case. What a file holds is decided by its first bytes."""
 
 # Longer paths than systems have.
 _LONGEST_KEY = 4096

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 from highway.errors import SettingError
 
@@ -10,7 +11,7 @@ from highway.errors import SettingError
 def _obstacle() -> ImportError | None:
     """What keeps Highway from working, if anything does."""
     if importlib.util.find_spec("highway._core.queue") is None:
-        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        folder = str(Path(__file__).resolve().parents[2])
         return ImportError(
             f"Highway is not compiled in {folder}, and Python takes it from there. Compile it: "
             f"pip install -e {folder}; or install it with pip and start Python in another folder."
