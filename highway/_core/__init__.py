@@ -1,1 +1,1 @@
-"""Compiled kernels: they import nothing of Highway but each other's declarations and its errors."""
+"""Compiled kernels, and the little Python that belongs to them: they import nothing of Highway but its errors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from highway._core.wire.msgpack_numpy import decode_msgpack_numpy
 from highway.batch import Batch
 from highway.errors import (
     ArgumentError,
@@ -13,7 +14,6 @@ from highway.errors import (
     ProtocolError,
     StoreError,
 )
-from highway.msgpack_numpy import decode_msgpack_numpy
 from highway.store.marks import Mark
 from highway.store.opening import read_error
 from highway.store.records import MAGIC, Schema

@@ -23,8 +23,8 @@ from highway._core.wire.codec import (
     check_token,
     check_whole,
 )
+from highway._core.wire.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
-from highway.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
 from highway.network.protocol.messages import (
     Bye,
     Cursor,
