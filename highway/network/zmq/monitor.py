@@ -6,14 +6,11 @@ import errno
 import os
 import secrets
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import zmq
 
 from highway.network.zmq.security import quoted
-
-if TYPE_CHECKING:
-    from highway.network.zmq.sockets import Socket
 
 __all__ = ["Event", "Monitor"]
 
@@ -68,7 +65,7 @@ class Monitor:
         libzmq will not connect again, because the other end is none that it could ever talk to; a new socket would.
     """
 
-    def __init__(self, socket: Socket, *, connects: bool) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], *, connects: bool) -> None:
         self._watched = socket
         self._connects = connects
         self._open: set[int] = set()
