@@ -382,7 +382,7 @@ def test_error_can_be_skipped_and_is_listed(machines, where):
     worker.wait(LIMIT)
 
 
-@pytest.mark.parametrize("error", [MemoryError, MissingPackageError, StorageError])
+@pytest.mark.parametrize("error", [MissingPackageError, StorageError])
 def test_machine_that_cannot_work_is_never_skipped(machines, error):
     def fail(batch):
         raise error("nothing of this batch")

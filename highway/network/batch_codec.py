@@ -150,7 +150,7 @@ def _shown(text: str) -> str:
 
 
 # Nothing is wrong with the batch, and others fare no better.
-_OF_THE_MACHINE = {error.__name__ for error in (MemoryError, MissingPackageError, StorageError)}
+_OF_THE_MACHINE = {error.__name__ for error in (MissingPackageError, StorageError)}
 
 
 def is_of_the_machine(item: Item) -> bool:

@@ -102,8 +102,8 @@ class ZMQSource(Source):
         Number of data machines, where it is to be checked.
     on_error : {"raise", "skip"}
         What to do with a batch that could not be made on another machine: raise what happened there, or skip it and
-        list it in `Pipeline.errors`. Where that machine has no memory left, its storage fails, or a package is
-        missing, that is raised in any case.
+        list it in `Pipeline.errors`. Where the storage of that machine fails, or a package is missing
+        there, that is raised in any case.
 
     Raises
     ------

@@ -82,6 +82,7 @@ _DEPTHS = {
     _CMYK: (8, 16),
     _YCBCR: (8,),
 }
+_ONE_SAMPLE = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
 _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 4: "untyped", 5: "complex integer", 6: "complex"}
 
 
@@ -316,6 +317,9 @@ def _refuse(page: _Page) -> None:
     if len(bits) > 1 or not bits <= set(depths):
         expected = ", ".join(map(str, depths))
         raise DecodeError(f"has {max(bits)} bits a sample; expected {expected}, the same for all ({page})")
+    if page.planes > 1 and page.photometric in _ONE_SAMPLE and 0 in page.numbers(_EXTRA_SAMPLES):
+        # PIL takes such a sample for part of the color.
+        raise DecodeError(f"has an unspecified sample in a plane of its own, which PIL reads wrong ({page})")
     if page.number(_INK_SET, 1) != 1:
         raise DecodeError(f"has other inks than CMYK ({page})")
     _refuse_raw(page, max(bits))
