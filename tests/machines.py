@@ -423,8 +423,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._bell, self._ear = socket.socketpair()
-        self._ear.setblocking(False)
+        self._wake_send, self._wake_recv = socket.socketpair()
+        self._wake_recv.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._pairs = {}
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -446,7 +446,7 @@ class Proxy:
     def _ask(self, what):
         done = threading.Event()
         self._do.put((what, done))
-        self._bell.send(b"\0")
+        self._wake_send.send(b"\0")
         assert done.wait(LIMIT)
 
     def cut_all(self):
@@ -465,15 +465,15 @@ class Proxy:
     def _run(self):
         selector = self._selector
         selector.register(self._listener, selectors.EVENT_READ)
-        selector.register(self._ear, selectors.EVENT_READ)
+        selector.register(self._wake_recv, selectors.EVENT_READ)
         going = True
         while going:
             for key, _ in selector.select(1.0):
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fileobj is self._ear:
+                elif key.fileobj is self._wake_recv:
                     with contextlib.suppress(BlockingIOError):
-                        self._ear.recv(64)
+                        self._wake_recv.recv(64)
                     while not self._do.empty():
                         what, done = self._do.get()
                         if what in ("cut", "end"):
@@ -484,7 +484,7 @@ class Proxy:
                         done.set()
                 elif key.fileobj in self._pairs:
                     self._pass(key.fileobj)
-        for one in (self._listener, self._bell, self._ear, selector):
+        for one in (self._listener, self._wake_send, self._wake_recv, selector):
             one.close()
 
     def _watch(self):

@@ -19,7 +19,7 @@ from highway.errors import (
     StateMismatchError,
 )
 from highway.modules import ArrayReader, Augmentations
-from highway.sampling.sampler import Order
+from highway.sampling.sampler import Sampler
 from highway.transforms import FlipX, FlipY, Normalize
 
 N = 11
@@ -40,7 +40,7 @@ def batches(*arguments, **options):
 def test_rows_in_the_order_of_the_seed(workers, shuffle, drop_last):
     images, labels = images_of(), np.arange(N) * 10
     options = {"shuffle": shuffle, "seed": 3, "epochs": 2, "shard": (1, 2), "drop_last": drop_last}
-    order = list(Order(N, 2, **options))
+    order = list(Sampler(N, 2, **options))
     found = batches(images, labels, 2, workers=workers, **options)
     assert len(found) == len(order)
     for batch, task in zip(found, order, strict=True):

@@ -12,7 +12,7 @@ from pictures import class_folders
 from workbench import Collect, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Module, Pipeline, Sink, Stage
-from highway.engine.workers import Station
+from highway.engine.workers import ModuleRunner
 from highway.errors import AddressInUseError, ArgumentError, StorageError
 from highway.modules import (
     ArrayReader,
@@ -133,13 +133,13 @@ def test_a_source_keeps_nothing_that_the_augmentations_of_a_failed_pipeline_aske
 
 def test_what_another_failed_pipeline_asked_for_is_not_kept_where_nothing_is_taken_over(tmp_path):
     reader = pictures(tmp_path)
-    assert reader.finish_with([FlipX(p=1)], 0) == 1
+    assert reader.fuse([FlipX(p=1)], 0) == 1
     # Three means for a channel: this is to raise where it stands.
-    assert ImageFileReader(tmp_path, 4, (8, 8), color="gray").finish_with([FlipX(p=1), Normalize()], 0) == 0
+    assert ImageFileReader(tmp_path, 4, (8, 8), color="gray").fuse([FlipX(p=1), Normalize()], 0) == 0
     gray = ImageFileReader(tmp_path, 4, (8, 8), color="gray", epochs=1, shuffle=False)
     plain = ImageFileReader(tmp_path, 4, (8, 8), color="gray", epochs=1, shuffle=False)
-    assert gray.finish_with([FlipX(p=1)], 0) == 1
-    assert gray.finish_with([FlipX(p=1), Normalize()], 0) == 0
+    assert gray.fuse([FlipX(p=1)], 0) == 1
+    assert gray.fuse([FlipX(p=1), Normalize()], 0) == 0
     assert content([gray]) == content([plain])
 
 
@@ -245,13 +245,13 @@ def test_what_the_engine_itself_raises(place, error, monkeypatch):
 def test_ctrl_c_while_threads_start(monkeypatch):
     modules = fresh()
     with monkeypatch.context() as patch:
-        start = Station.start
+        start = ModuleRunner.start
 
         def interrupted(self, *arguments):
             start(self, *arguments)
             raise KeyboardInterrupt
 
-        patch.setattr(Station, "start", interrupted)
+        patch.setattr(ModuleRunner, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Pipeline(modules)
     with Pipeline(modules) as pipeline:

@@ -50,7 +50,7 @@ from highway.transforms import (
     ToFloat,
     Zoom,
 )
-from highway.transforms.runs import Steps
+from highway.transforms.runs import TransformChain
 
 # Long, and not about the interpreter.
 pytestmark = pytest.mark.once
@@ -249,7 +249,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
 
 def test_table_of_passes_tells_what_goes_together():
     def passes(*transforms):
-        return [len(run.steps) for run in Steps(transforms, "test")._runs]
+        return [len(run.steps) for run in TransformChain(transforms, "test")._runs]
 
     flip, crop, normalize = FlipX(), RandomCrop(8), Normalize()
     assert passes(crop, flip, Slice(0, 0, 4, 4), Pad(2), normalize) == [5]

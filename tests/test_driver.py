@@ -18,7 +18,7 @@ from highway.network.zmq import socket_thread as driver
 from highway.network.zmq.addresses import parse
 from highway.network.zmq.ends import Peer, Place
 from highway.network.zmq.security import Security
-from highway.network.zmq.socket_thread import Driver
+from highway.network.zmq.socket_thread import SocketThread
 
 OPEN = Security("Test", None, False)
 IDENTITY = b"caller"
@@ -62,7 +62,7 @@ def made(address):
 
     def make(role, **options):
         place = Place((parse("Test", address, bind=True),), True, OPEN, 4)
-        drivers.append(Driver("test", role, below=place, **options))
+        drivers.append(SocketThread("test", role, below=place, **options))
         return drivers[-1]
 
     yield make

@@ -13,7 +13,7 @@ from pictures import class_folders
 
 from highway.errors import ArgumentError
 from highway.modules import ImageFileReader, Noise
-from highway.sampling.sampler import Order
+from highway.sampling.sampler import Sampler
 
 
 def samples(order, epoch=0):
@@ -30,7 +30,7 @@ def samples(order, epoch=0):
 )
 def test_every_sample_arrives(size, batch_size, world, shuffle, seed, epoch):
     orders = [
-        Order(size, batch_size, shuffle=shuffle, seed=seed, shard=(rank, world)) for rank in range(world)
+        Sampler(size, batch_size, shuffle=shuffle, seed=seed, shard=(rank, world)) for rank in range(world)
     ]
     shares = [samples(order, epoch) for order in orders]
     assert {len(order) for order in orders} == {-(-len(shares[0]) // batch_size)}
@@ -52,7 +52,7 @@ def test_every_sample_arrives(size, batch_size, world, shuffle, seed, epoch):
 )
 def test_drop_last_leaves_out_and_repeats_nothing(size, batch_size, world, shuffle, seed):
     def make(rank):
-        return Order(size, batch_size, shuffle=shuffle, seed=seed, shard=(rank, world), drop_last=True)
+        return Sampler(size, batch_size, shuffle=shuffle, seed=seed, shard=(rank, world), drop_last=True)
 
     if size // world < batch_size:
         with pytest.raises(ArgumentError, match="drop_last leaves nothing"):
@@ -70,16 +70,16 @@ def test_drop_last_leaves_out_and_repeats_nothing(size, batch_size, world, shuff
 
 
 def test_ranks_take_turns_at_the_permutation():
-    whole = samples(Order(23, 5, seed=4), epoch=2)
+    whole = samples(Sampler(23, 5, seed=4), epoch=2)
     for world in (2, 3, 7):
         for rank in range(world):
-            share = samples(Order(23, 5, seed=4, shard=(rank, world)), epoch=2)
+            share = samples(Sampler(23, 5, seed=4, shard=(rank, world)), epoch=2)
             places = [(rank + i * world) % 23 for i in range(-(-23 // world))]
             assert share == [whole[place] for place in places]
 
 
 def test_unshuffled_is_the_order_of_the_data():
-    order = Order(7, 3, shuffle=False, epochs=2)
+    order = Sampler(7, 3, shuffle=False, epochs=2)
     assert [(task.epoch, task.seq, task.indices.tolist()) for task in order] == [
         (0, 0, [0, 1, 2]),
         (0, 1, [3, 4, 5]),
@@ -92,17 +92,19 @@ def test_unshuffled_is_the_order_of_the_data():
 
 
 def test_epochs_and_seeds_differ():
-    orders = {tuple(samples(Order(50, 7, seed=seed), epoch)) for seed in range(5) for epoch in range(5)}
+    orders = {tuple(samples(Sampler(50, 7, seed=seed), epoch)) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
     assert tuple(range(50)) not in orders
 
 
 def test_the_batch_size_does_not_change_the_order():
-    assert samples(Order(50, 7, seed=1)) == samples(Order(50, 50, seed=1)) == samples(Order(50, 1, seed=1))
+    assert (
+        samples(Sampler(50, 7, seed=1)) == samples(Sampler(50, 50, seed=1)) == samples(Sampler(50, 1, seed=1))
+    )
 
 
 def test_tasks_start_anywhere():
-    order = Order(10, 4, seed=2, epochs=3)
+    order = Sampler(10, 4, seed=2, epochs=3)
     everything = [(task.epoch, task.seq, task.indices.tolist()) for task in order.tasks()]
     assert len(everything) == 9
     for start in range(12):
@@ -113,7 +115,7 @@ def test_tasks_start_anywhere():
 @pytest.mark.parametrize("batch_size", [1, 100, 1500])
 def test_tasks_are_what_their_numbers_say(batch_size):
     """Also where many are found at once, and where the epochs end in between."""
-    order = Order(3001, batch_size, epochs=2, shard=(1, 2))
+    order = Sampler(3001, batch_size, epochs=2, shard=(1, 2))
     tasks = list(order.tasks(len(order) // 3))
     assert len(tasks) == 2 * len(order) - len(order) // 3
     for epoch, seq, indices in tasks:
@@ -121,7 +123,7 @@ def test_tasks_are_what_their_numbers_say(batch_size):
 
 
 def test_without_epochs_there_is_no_end():
-    order = Order(3, 2, epochs=None)
+    order = Sampler(3, 2, epochs=None)
     epochs = [task.epoch for task in itertools.islice(order, 2001)]
     assert epochs[-1] == 1000
     far = next(order.tasks(2 * (2**32 - 1)))
@@ -129,11 +131,11 @@ def test_without_epochs_there_is_no_end():
 
 
 def test_no_epochs_is_no_batches():
-    assert list(Order(3, 2, epochs=0)) == []
+    assert list(Sampler(3, 2, epochs=0)) == []
 
 
 def test_a_place_costs_nothing_that_grows_with_the_data():
-    order = Order(2**32, 64, seed=1)
+    order = Sampler(2**32, 64, seed=1)
     assert len(order) == 2**26
     last = order.indices(7, len(order) - 1)
     assert len(set(last.tolist())) == 64
@@ -151,13 +153,13 @@ def test_another_process_gives_the_same():
         ).stdout
         for _ in range(2)
     }
-    order = Order(1000, 64, seed=3, shard=(1, 3))
+    order = Sampler(1000, 64, seed=3, shard=(1, 3))
     assert answers == {f"{[order.indices(5, seq).tolist() for seq in range(len(order))]}\n"}
 
 
 def test_the_order_is_the_same_in_every_version():
     """Positions in the data are saved and loaded: this sequence is a promise."""
-    assert samples(Order(20, 20, seed=1), epoch=2) == [
+    assert samples(Sampler(20, 20, seed=1), epoch=2) == [
         6,
         11,
         2,
@@ -203,7 +205,7 @@ def test_the_order_is_the_same_in_every_version():
 )
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(ArgumentError, match=named):
-        Order(**{"size": 10, "batch_size": 2, **arguments})
+        Sampler(**{"size": 10, "batch_size": 2, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -228,11 +230,11 @@ def test_errors_name_what_the_user_made(arguments, named, tmp_path):
     with pytest.raises(ArgumentError, match=f"^Noise: {named}"):
         Noise(shape=(2, 2), size=3, **arguments)
     with pytest.raises(ArgumentError, match=f"^Order: {named}"):
-        Order(3, **arguments)
+        Sampler(3, **arguments)
 
 
 def test_batches_that_are_not_there():
-    order = Order(10, 4, epochs=2)
+    order = Sampler(10, 4, epochs=2)
     for epoch, seq, named in (
         (2, 0, "epoch is 2"),
         (-1, 0, "epoch is -1"),
@@ -246,19 +248,19 @@ def test_batches_that_are_not_there():
 
 
 def test_repr_builds_it_again():
-    order = Order(10, 4, shuffle=False, seed=3, epochs=2, shard=(1, 2), drop_last=True)
+    order = Sampler(10, 4, shuffle=False, seed=3, epochs=2, shard=(1, 2), drop_last=True)
     assert [t.indices.tolist() for t in eval(repr(order))] == [t.indices.tolist() for t in order]
 
 
 def test_fingerprint_tells_data_from_data_and_not_the_rank_or_the_epochs():
     arguments = {"size": 10, "batch_size": 4, "seed": 1}
-    known = Order(**arguments).fingerprint(b"x", [b"a", b"bc"])
+    known = Sampler(**arguments).fingerprint(b"x", [b"a", b"bc"])
     for same in ({"epochs": 3}, {"shard": (0, 2)}, {"shard": (1, 2)}):
-        assert Order(**{**arguments, **same}).fingerprint(b"x", [b"a", b"bc"]) == known
+        assert Sampler(**{**arguments, **same}).fingerprint(b"x", [b"a", b"bc"]) == known
     for other in ({"size": 11}, {"batch_size": 5}, {"seed": 2}, {"shuffle": False}, {"drop_last": True}):
-        assert Order(**{**arguments, **other}).fingerprint(b"x", [b"a", b"bc"]) != known
+        assert Sampler(**{**arguments, **other}).fingerprint(b"x", [b"a", b"bc"]) != known
     for parts in ([b"x", [b"ab", b"c"]], [b"x", [b"a"], [b"bc"]], [b"y", [b"a", b"bc"]], [b"x"]):
-        assert Order(**arguments).fingerprint(*parts) != known
+        assert Sampler(**arguments).fingerprint(*parts) != known
 
 
 def test_sources_tell_their_part_and_start_anywhere(tmp_path):
@@ -282,5 +284,5 @@ def test_sources_tell_their_part_and_start_anywhere(tmp_path):
 
 
 def test_shard_may_be_an_array():
-    order = Order(10, 2, shard=np.array([1, 2]))
+    order = Sampler(10, 2, shard=np.array([1, 2]))
     assert (order.rank, order.world) == (1, 2) and type(order.rank) is int

@@ -14,7 +14,7 @@ from workbench import Numbers
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, StateMismatchError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, ListReader, Noise, VOCReader, ZMQSink
-from highway.sampling.sampler import Order
+from highway.sampling.sampler import Sampler
 from highway.transforms import FlipX
 
 
@@ -118,4 +118,4 @@ def test_other_seeds_are_refused(seed):
     with pytest.raises(ArgumentError, match=r"Augmentations: seed is .*; expected a whole number from 0 to"):
         Augmentations([], seed=seed)
     with pytest.raises(ArgumentError, match="Order: seed is "):
-        Order(3, 1, seed=seed)
+        Sampler(3, 1, seed=seed)

@@ -21,7 +21,7 @@ from workbench import Call, Collect, Numbers, Pass, rest_of
 from highway.engine import Pipeline, Source
 from highway.errors import DecodeError, EndOfData, PipelineStateError, StateMismatchError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, ListReader, Noise, VOCReader
-from highway.sampling.sampler import Order, Place
+from highway.sampling.sampler import Place, Sampler
 from highway.transforms import FlipX, RandomCrop
 
 SIZE = 11
@@ -141,12 +141,12 @@ def test_orders_go_on(size, first, second, worlds, shuffle, drop_last, number):
     if drop_last and size // max(worlds) < max(first, second):
         drop_last = False
     options = {"shuffle": shuffle, "drop_last": drop_last, "epochs": 3}
-    before = Order(size, first, shard=(0, worlds[0]), **options)
+    before = Sampler(size, first, shard=(0, worlds[0]), **options)
     number = min(number, 3 * len(before))
     place = before.place_at(number)
     assert place == (number // len(before), number % len(before) * first * worlds[0])
     assert 0 <= place.position < size
-    orders = [Order(size, second, shard=(rank, worlds[1]), **options) for rank in range(worlds[1])]
+    orders = [Sampler(size, second, shard=(rank, worlds[1]), **options) for rank in range(worlds[1])]
     ranks = [list(order.tasks_after(place)) for order in orders]
     start = orders[0].number_after(place)
     assert {len(tasks) for tasks in ranks} == {3 * len(orders[0]) - start}
@@ -161,7 +161,7 @@ def test_orders_go_on(size, first, second, worlds, shuffle, drop_last, number):
     # The samples of each epoch.
     for epoch in range(place.epoch, 3):
         gone = place.position if epoch == place.epoch else 0
-        plain = Order(size, size, shuffle=shuffle)
+        plain = Sampler(size, size, shuffle=shuffle)
         expected = plain.indices(epoch, 0)[gone:].tolist()
         rows = [
             np.concatenate([np.zeros(0, np.int64), *(task.indices for task in tasks if task.epoch == epoch)])
@@ -733,6 +733,6 @@ def test_other_samples_are_refused(tmp_path):
 
 
 def test_places_behind_the_end_are_behind_it():
-    order = Order(10, 4, epochs=2)
+    order = Sampler(10, 4, epochs=2)
     assert order.place_at(6) == Place(2, 0)
     assert list(order.tasks_after(Place(2, 0))) == []

@@ -37,7 +37,7 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules import Augmentations, ImageFileReader, LevelDBSink, LevelDBSource, Noise, VOCReader
-from highway.sampling.sampler import Order
+from highway.sampling.sampler import Sampler
 from highway.store.marks import Mark
 from highway.store.writing import StoreWriter
 from highway.transforms import FlipX, Normalize
@@ -223,7 +223,7 @@ def test_chosen_fields_alone(tmp_path):
 def test_order_is_that_of_every_reader(tmp_path, workers):
     written(tmp_path / "s", noise(shuffle=False))
     found = batches_of(LevelDBSource(tmp_path / "s", 4, epochs=2, seed=9, workers=workers))
-    order = Order(23, 4, seed=9, epochs=2)
+    order = Sampler(23, 4, seed=9, epochs=2)
     assert [batch.indices.tolist() for batch in found] == [task.indices.tolist() for task in order]
     samples = contents(batches_of(noise(shuffle=False)))
     for batch in found:

@@ -10,7 +10,7 @@ import numpy as np
 from jobs import Job, list_files
 
 FillSample = Callable[[str, random.Random, np.ndarray], None]
-Made = TypeVar("Made")
+DecodedBatch = TypeVar("Made")
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -44,8 +44,8 @@ def thread_batches(
 
 
 def pooled(
-    make: Callable[[int, list[int]], Made], tasks: Iterable[list[int]], threads: int
-) -> Iterator[Made]:
+    make: Callable[[int, list[int]], DecodedBatch], tasks: Iterable[list[int]], threads: int
+) -> Iterator[DecodedBatch]:
     """What `make(number, task)` returns for each task, in order; at most 2 * `threads` tasks ahead."""
     pool = ThreadPool(threads)
     ahead = deque()

@@ -20,7 +20,7 @@ from highway.arguments.signatures import explained
 from highway.batch import Batch
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.engine.stats import PipelineStats
-from highway.engine.workers import Control, Outcome, SourceStation, Tuning, clock, make_stations
+from highway.engine.workers import Control, Outcome, SourceRunner, Tuning, clock, make_runners
 from highway.errors import (
     ArgumentError,
     EmptyEpochError,
@@ -140,7 +140,7 @@ class Pipeline:
 
     def _set_up(self, start: int) -> None:
         """Make stations whose first ticket is `start`, and whatever belongs to their threads; nothing is started."""
-        self._stations = make_stations(
+        self._stations = make_runners(
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
         self._last = self._stations[-1].output
@@ -330,7 +330,7 @@ class Pipeline:
         self._refuse("drain()", sink=True)
         _check_timeout("drain", timeout)
         first = self._stations[0]
-        assert isinstance(first, SourceStation)
+        assert isinstance(first, SourceRunner)
         first.end_tasks()
         self.wait(timeout)
         self.stop()
@@ -393,7 +393,7 @@ class Pipeline:
         """Drop what was made so far, and begin at a place that the source has found."""
         before, outcome = self._control, self._outcome
         first = self._stations[0]
-        assert isinstance(first, SourceStation)
+        assert isinstance(first, SourceRunner)
         first.end_tasks()
         for station in self._stations:
             station.dropping = True

@@ -41,7 +41,7 @@ from highway.errors import (
     WaitTimeout,
 )
 
-__all__ = ["Control", "Outcome", "SourceStation", "Tuning", "clock", "make_stations"]
+__all__ = ["Control", "Outcome", "SourceRunner", "Tuning", "clock", "make_runners"]
 
 # Longest that stop() waits for the threads to end, in seconds; with what comes around it, stop() takes less
 # than 2 s.
@@ -97,7 +97,7 @@ class Control:
         self.queues = list(queues)
         self.pool = BufferPool(max_free_bytes=2 * max_bytes)
         self.threads: list[tuple[threading.Thread, str]] = []
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerThread] = []
         self.closing = False
         self.troubles: list[str] = []
         self.started = clock()
@@ -168,7 +168,7 @@ class Control:
             warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
 
 
-class Worker:
+class WorkerThread:
     """A worker: its figures, which nobody else writes, and where it is parked while it is not needed."""
 
     __slots__ = (
@@ -216,7 +216,7 @@ class Worker:
             self.gate.release()
 
 
-class Station:
+class ModuleRunner:
     """A module in its place: with the queue in front, the queue behind, and the figures of its workers.
 
     The queue behind a sink stays empty: that it has ended says that the sink is done.
@@ -235,26 +235,26 @@ class Station:
         self.tuned = module.workers is None and self.most > 1
         # Workers with a lower number than this are at work, the others are parked.
         self.active = _workers_of(module)
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerThread] = []
         # Those that have not left; `over` says that no more may come.
-        self.present: list[Worker] = []
+        self.present: list[WorkerThread] = []
         self.over = False
         # Whether what it is given is to be dropped, and not worked on.
         self.dropping = False
         # Guards these four, and the time that the workers were at work until they last became more or fewer.
-        self.crew = threading.Lock()
+        self.workers_lock = threading.Lock()
         self._worked = 0.0
         self._since = 0.0
 
     def start(self, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         """Start the workers that the module begins with."""
         self._since = control.started
-        with self.crew:
+        with self.workers_lock:
             self._start(self.active, control, outcome, tuning)
 
     def employ(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         """Have so many workers at work from now on; fewer if the system gives no more threads."""
-        with self.crew:
+        with self.workers_lock:
             if self.over or control.closing:
                 return
             with suppress(RuntimeError):
@@ -272,7 +272,7 @@ class Station:
 
     def _start(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         for number in range(len(self.workers), count):
-            worker = Worker(number)
+            worker = WorkerThread(number)
             thread = threading.Thread(
                 target=_work,
                 args=(self, worker, control, outcome, tuning),
@@ -291,7 +291,7 @@ class Station:
                 self.present.remove(worker)
                 raise
 
-    def needs(self, worker: Worker, control: Control) -> bool:
+    def needs(self, worker: WorkerThread, control: Control) -> bool:
         """Park the worker until it is needed; False where it is to end."""
         while worker.number >= self.active:
             if self.over or control.closing:
@@ -301,18 +301,18 @@ class Station:
 
     def end(self) -> None:
         """The data has ended: let the parked workers go."""
-        with self.crew:
+        with self.workers_lock:
             self.over = True
         for worker in self.workers:
             worker.wake()
 
-    def leave(self, worker: Worker) -> bool:
+    def leave(self, worker: WorkerThread) -> bool:
         """Take a worker off the list; True for the last one."""
-        with self.crew:
+        with self.workers_lock:
             self.present.remove(worker)
             return not self.present
 
-    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+    def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         """Work until the data ends."""
         raise NotImplementedError
 
@@ -367,7 +367,7 @@ class Station:
 
     def stats(self, control: Control, seconds: float) -> ModuleStats:
         measures = self.output.measures()
-        with self.crew:
+        with self.workers_lock:
             workers, worked, since = self.active, self._worked, self._since
         worked += workers * max(0.0, control.started + seconds - since)
         return ModuleStats(
@@ -391,7 +391,7 @@ class Station:
         )
 
 
-class SourceStation(Station):
+class SourceRunner(ModuleRunner):
     """A source in its place: it numbers the tasks."""
 
     kind = "source"
@@ -455,7 +455,7 @@ class SourceStation(Station):
             self.taken += 1
             return ticket, task
 
-    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+    def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         load, samples_in = self.source.load, self.source.samples_in
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
         number = worker.number
@@ -497,7 +497,7 @@ class SourceStation(Station):
                 tuning.look()
 
 
-class StageStation(Station):
+class StageRunner(ModuleRunner):
     kind = "stage"
 
     def __init__(
@@ -526,7 +526,7 @@ class StageStation(Station):
             "expected as many, or batch.take(rows), or a batch with the indices= of those that it has"
         )
 
-    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+    def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
         number = worker.number
@@ -573,7 +573,7 @@ class StageStation(Station):
                 tuning.look()
 
 
-class SinkStation(Station):
+class SinkRunner(ModuleRunner):
     kind = "sink"
 
     def __init__(
@@ -593,7 +593,7 @@ class SinkStation(Station):
     def total(self) -> int:
         return 0
 
-    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+    def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, consume, follower = self.input.get, self.sink.consume, self.follower
         number = worker.number
         while number < self.active or self.needs(worker, control):
@@ -614,7 +614,7 @@ class SinkStation(Station):
                 tuning.look()
 
 
-class OutletStation(Station):
+class OutletStation(ModuleRunner):
     kind = "sink"
 
     def __init__(self, module: Outlet, name: str, source: BatchQueue, output: BatchQueue, share: int) -> None:
@@ -625,7 +625,7 @@ class OutletStation(Station):
     def total(self) -> int:
         return 0
 
-    def work(self, worker: Worker, control: Control, tuning: Tuning) -> None:
+    def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, carry = self.input.get, self.outlet.carry
         while True:
             try:
@@ -651,7 +651,7 @@ class Tuning:
     """
 
     def __init__(
-        self, stations: Sequence[Station], control: Control, outcome: Outcome, max_bytes: int
+        self, stations: Sequence[ModuleRunner], control: Control, outcome: Outcome, max_bytes: int
     ) -> None:
         self.stations = stations
         self.max_bytes = max_bytes
@@ -706,7 +706,7 @@ class Tuning:
             delivered=int(measures["batches"] + measures["holes"]),
             cpu=time.process_time(),
             consumer_waited=None if sink else measures["waited_items"],
-            modules=tuple(map(Station.reading, self.stations, rooms)),
+            modules=tuple(map(ModuleRunner.reading, self.stations, rooms)),
             delayed=self._delay() if self.tuner.asks_for_delay and TELLS_DELAY else None,
         )
 
@@ -714,7 +714,9 @@ class Tuning:
         return sum(worker.delay() for station in self.stations for worker in station.workers)
 
 
-def _work(station: Station, worker: Worker, control: Control, outcome: Outcome, tuning: Tuning) -> None:
+def _work(
+    station: ModuleRunner, worker: WorkerThread, control: Control, outcome: Outcome, tuning: Tuning
+) -> None:
     """Life of a worker thread."""
     module = station.module
     opened = False
@@ -742,7 +744,7 @@ def _work(station: Station, worker: Worker, control: Control, outcome: Outcome, 
             station.output.finish(station.total())
 
 
-def _report(error: BaseException, station: Station, control: Control, outcome: Outcome) -> None:
+def _report(error: BaseException, station: ModuleRunner, control: Control, outcome: Outcome) -> None:
     """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
     if control.closing:
         return
@@ -753,14 +755,14 @@ def _report(error: BaseException, station: Station, control: Control, outcome: O
         control.close()
 
 
-def make_stations(
+def make_runners(
     modules: Sequence[Module],
     ordered: bool,
     max_bytes: int,
     length: int | None,
     follower: Source | None,
     start: int = 0,
-) -> list[Station]:
+) -> list[ModuleRunner]:
     """The modules in their places, joined by queues; nothing is started.
 
     Parameters
@@ -782,7 +784,7 @@ def make_stations(
     outlet = modules[-1] if isinstance(modules[-1], Outlet) else None
     # 0 would be no bound.
     share = max(1, max_bytes // (len(modules) - sink))
-    stations: list[Station] = []
+    stations: list[ModuleRunner] = []
     output: BatchQueue | None = None
     for place, (module, name) in enumerate(zip(modules, names, strict=True)):
         source = output
@@ -800,16 +802,16 @@ def make_stations(
             largest=largest[place],
         )
         if isinstance(module, Source):
-            stations.append(SourceStation(module, name, output, share, length, outlet, start))
+            stations.append(SourceRunner(module, name, output, share, length, outlet, start))
             continue
         assert source is not None
         if isinstance(module, Stage):
-            stations.append(StageStation(module, name, source, output, share, outlet))
+            stations.append(StageRunner(module, name, source, output, share, outlet))
         elif isinstance(module, Outlet):
             stations.append(OutletStation(module, name, source, output, share))
         else:
             assert isinstance(module, Sink)
-            stations.append(SinkStation(module, name, source, output, share, follower))
+            stations.append(SinkRunner(module, name, source, output, share, follower))
     return stations
 
 
@@ -848,7 +850,7 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _distinct(error: BaseException, station: Station) -> BaseException:
+def _distinct(error: BaseException, station: ModuleRunner) -> BaseException:
     """The error, or another where it is one that callers do not take for a failure."""
     if not isinstance(error, (EndOfData, EmptyEpochError, WaitTimeout, StopIteration)):
         return error

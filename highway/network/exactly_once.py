@@ -1,6 +1,6 @@
 """Exactly-once delivery: what the workers of a pipeline do with the role of their machine.
 
-The three ways are the three machines. Each runs a `Driver` for the sockets; what is called here is called by the
+The three ways are the three machines. Each runs a `SocketThread` for the sockets; what is called here is called by the
 threads of the pipeline.
 """
 
@@ -24,8 +24,8 @@ from highway.network.protocol.producer import Producer
 from highway.network.protocol.roles import DataMachine, Trainer, Worker
 from highway.network.protocol.wire import check
 from highway.network.reports import Meter, relayed
-from highway.network.zmq.ends import Place
-from highway.network.zmq.socket_thread import Driver
+from highway.network.zmq.ends import Endpoint
+from highway.network.zmq.socket_thread import SocketThread
 
 __all__ = ["DataWay", "TrainerWay", "WorkerWay", "new_generation"]
 
@@ -58,7 +58,7 @@ def new_generation() -> int:
 class _Way:
     """What the three share: the driver, and how to end it."""
 
-    driver: Driver
+    driver: SocketThread
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -170,7 +170,7 @@ class DataWay(_Producing):
     source : Source
     length : int or None
         Batches in an epoch.
-    below : Place
+    below : Endpoint
     stats : callable
     drain_timeout : float
     """
@@ -180,7 +180,7 @@ class DataWay(_Producing):
         name: str,
         source: Source,
         length: int | None,
-        below: Place,
+        below: Endpoint,
         stats: Stats,
         drain_timeout: float,
     ) -> None:
@@ -190,7 +190,7 @@ class DataWay(_Producing):
         self.role = DataMachine(os.urandom, stream, world, length, source.fingerprint(), TIMING)
         self._producer = self.role.producer
         self._producer.most_window = 2 * below.window + 16
-        self.driver = Driver(name, self.role, producer=self._producer, below=below)
+        self.driver = SocketThread(name, self.role, producer=self._producer, below=below)
         meter = Meter("data", stats, self.driver)
         self._producer.reports = lambda: [meter.report(self._producer, None)]
 
@@ -264,7 +264,7 @@ class WorkerWay(_Producing):
     ----------
     name : str
         Of the sink.
-    above, below : Place
+    above, below : Endpoint
     threads : int
         Of the stages in between.
     stats : callable
@@ -277,8 +277,8 @@ class WorkerWay(_Producing):
     def __init__(
         self,
         name: str,
-        above: Place,
-        below: Place,
+        above: Endpoint,
+        below: Endpoint,
         threads: int,
         stats: Stats,
         timeout: float | None,
@@ -290,7 +290,7 @@ class WorkerWay(_Producing):
         self.role = Worker(os.urandom, 2 * below.window + threads, WINDOW_BYTES, version, TIMING)
         self._producer = self.role.producer
         self._producer.most_window = 2 * below.window + 16
-        self.driver = Driver(
+        self.driver = SocketThread(
             name,
             self.role,
             consumer=self.role.consumer,
@@ -354,7 +354,7 @@ class TrainerWay(_Way):
 
     Parameters
     ----------
-    above : Place
+    above : Endpoint
     ordered : bool
     timeout : float or None
         Longest time without progress.
@@ -369,7 +369,7 @@ class TrainerWay(_Way):
     """
 
     def __init__(
-        self, above: Place, ordered: bool, timeout: float | None, streams: int | None, version: str
+        self, above: Endpoint, ordered: bool, timeout: float | None, streams: int | None, version: str
     ) -> None:
         super().__init__("ZMQSource")
         self._ordered = ordered
@@ -387,7 +387,7 @@ class TrainerWay(_Way):
             TIMING,
             streams,
         )
-        self.driver = Driver(self.name, self.role, consumer=self.role.consumer, above=above)
+        self.driver = SocketThread(self.name, self.role, consumer=self.role.consumer, above=above)
 
     def tasks(self) -> Iterator[Data]:
         """What may be handed out next."""

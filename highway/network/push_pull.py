@@ -19,7 +19,7 @@ from highway.errors import PeerLostError, ProtocolError, UndeliveredError
 from highway.network.batch_codec import item_of
 from highway.network.protocol.messages import Data, Item, Key, Kind
 from highway.network.protocol.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy
-from highway.network.zmq.ends import Place
+from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.sockets import Socket, bind, close_context, connect, open_context
 
 __all__ = ["PullWay", "PushWay"]
@@ -40,7 +40,7 @@ _SESSION = bytes(16)
 class _Pipe:
     """A socket, and whether it is to be left."""
 
-    def __init__(self, name: str, place: Place, delivery: str, kind: int) -> None:
+    def __init__(self, name: str, place: Endpoint, delivery: str, kind: int) -> None:
         self.name = name
         self.place = place
         self.foreign = delivery == "msgpack-numpy"
@@ -104,7 +104,7 @@ class _Pipe:
 class PushWay(_Pipe):
     """Out by PUSH: whoever pulls gets the next batch."""
 
-    def __init__(self, name: str, place: Place, delivery: str, drain_timeout: float) -> None:
+    def __init__(self, name: str, place: Endpoint, delivery: str, drain_timeout: float) -> None:
         super().__init__(name, place, delivery, zmq.PUSH)
         self._drain_timeout = drain_timeout
         self._link = os.urandom(16)
@@ -197,7 +197,7 @@ class PushWay(_Pipe):
 class PullWay(_Pipe):
     """In by PULL: what comes is handed on as it comes."""
 
-    def __init__(self, name: str, place: Place, delivery: str, timeout: float | None) -> None:
+    def __init__(self, name: str, place: Endpoint, delivery: str, timeout: float | None) -> None:
         super().__init__(name, place, delivery, zmq.PULL)
         self._timeout = timeout
         self._seen: dict[tuple[int, int], set[int]] = {}

@@ -12,7 +12,7 @@ from highway.network.batch_codec import new_name
 from highway.network.protocol.consumer import Consumer
 from highway.network.protocol.producer import Producer
 from highway.network.zmq.security import quoted
-from highway.network.zmq.socket_thread import Driver
+from highway.network.zmq.socket_thread import SocketThread
 
 __all__ = ["Meter", "machines_of", "relayed"]
 
@@ -38,10 +38,10 @@ class Meter:
         "data" or "worker".
     stats : callable
         Gives the statistics of the pipeline.
-    driver : Driver
+    driver : SocketThread
     """
 
-    def __init__(self, role: str, stats: Callable[[], PipelineStats | None], driver: Driver) -> None:
+    def __init__(self, role: str, stats: Callable[[], PipelineStats | None], driver: SocketThread) -> None:
         self._role = role
         self._stats = stats
         self._driver = driver

@@ -19,7 +19,7 @@ from highway.network.protocol.roles import MOST_GENERATION
 from highway.network.push_pull import PullWay
 from highway.network.reports import machines_of
 from highway.network.zmq.addresses import parse
-from highway.network.zmq.ends import Place
+from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.security import Security
 
 __all__ = ["ZMQSource"]
@@ -43,7 +43,7 @@ def place_of(
     window: int,
     secret: bytes | str | os.PathLike[str] | None,
     insecure: bool,
-) -> Place:
+) -> Endpoint:
     """Where a module is bound or connects to; checked, not opened."""
     bind = flag(owner, "bind", bind)
     texts = [addr] if isinstance(addr, str) else list(addr)
@@ -57,7 +57,7 @@ def place_of(
     security = Security(owner, secret, insecure)
     for address in addresses:
         security.keys_for(str(address), local=address.is_local)
-    return Place(addresses, bind, security, window)
+    return Endpoint(addresses, bind, security, window)
 
 
 def version() -> str:

@@ -14,7 +14,7 @@ from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
 from highway.sampling.rng import ORDER_POSITION
 
-__all__ = ["FRONT", "Order", "Place", "Task", "digest"]
+__all__ = ["FRONT", "Position", "Sampler", "Task", "digest"]
 
 # Samples whose places are found at once.
 BLOCK = 1024
@@ -37,7 +37,7 @@ class Task(NamedTuple):
     indices: NDArray[np.int64]
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """How far the data has been handed out.
 
     Attributes
@@ -51,7 +51,7 @@ class Place(NamedTuple):
     position: int
 
 
-FRONT = Place(0, 0)
+FRONT = Position(0, 0)
 
 
 def digest(*parts: bytes | Iterable[bytes]) -> str:
@@ -68,7 +68,7 @@ def digest(*parts: bytes | Iterable[bytes]) -> str:
     return hashed.hexdigest()
 
 
-class Order:
+class Sampler:
     """Which samples come when.
 
     An epoch is a permutation of all samples, computed where it is needed by a keyed permutation (a Feistel
@@ -81,7 +81,7 @@ class Order:
     epoch (with fewer samples than ranks, some come more often). With `drop_last` up to world - 1 samples
     are left out instead, and so is, on every rank, a last batch that is not full.
 
-    What is left of an epoch from a `Place` on is handed out in the same way: rank r takes the places position + r,
+    What is left of an epoch from a `Position` on is handed out in the same way: rank r takes the places position + r,
     position + r + world, ..., and every rank has as many. Its batches have the last numbers of the epoch. So where
     batch size and world are those with which the place was reached, the batches are the ones that would have come.
 
@@ -110,7 +110,7 @@ class Order:
 
     Examples
     --------
-    >>> order = Order(5, 2, shuffle=False, epochs=1)
+    >>> order = Sampler(5, 2, shuffle=False, epochs=1)
     >>> [task.indices.tolist() for task in order]
     [[0, 1], [2, 3], [4]]
     """
@@ -125,7 +125,7 @@ class Order:
         epochs: int | None = None,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
-        owner: str = "Order",
+        owner: str = "Sampler",
     ) -> None:
         self.size = whole(owner, "size", size, 1, 2**32)
         self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
@@ -159,7 +159,7 @@ class Order:
 
     def __repr__(self) -> str:
         return (
-            f"Order({self.size}, {self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
+            f"Sampler({self.size}, {self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
             f"epochs={self.epochs}, shard=({self.rank}, {self.world}), drop_last={self.drop_last})"
         )
 
@@ -179,26 +179,26 @@ class Order:
         ArgumentError
             `start` is below 0.
         """
-        first_epoch, first_seq = divmod(whole("Order", "start", start, 0, 2**63), len(self))
+        first_epoch, first_seq = divmod(whole("Sampler", "start", start, 0, 2**63), len(self))
         return self._tasks(first_epoch, first_seq, 0)
 
-    def tasks_after(self, place: Place) -> Iterator[Task]:
+    def tasks_after(self, place: Position) -> Iterator[Task]:
         """The batches that are left after `place`; the first has number `number_after(place)`."""
         first_epoch, first_seq = divmod(self.number_after(place), len(self))
         return self._tasks(first_epoch, first_seq, place.position if first_epoch == place.epoch else 0)
 
-    def number_after(self, place: Place) -> int:
+    def number_after(self, place: Position) -> int:
         """Number of the first batch after `place`, counted from the beginning of the first epoch."""
         return (place.epoch + 1) * len(self) - self._left(place.position)[1]
 
-    def place_at(self, number: int, begun: Place = FRONT) -> Place:
+    def place_at(self, number: int, begun: Position = FRONT) -> Position:
         """Where the data is when all batches below `number` were handed out, of those that are left after `begun`."""
         epoch, seq = divmod(number, len(self))
         position = 0
         if epoch == begun.epoch:
             position = begun.position
             seq -= len(self) - self._left(position)[1]
-        return Place(epoch, position + seq * self.batch_size * self.world)
+        return Position(epoch, position + seq * self.batch_size * self.world)
 
     def _left(self, position: int) -> tuple[int, int]:
         """Samples, and batches, that each rank has from a position of an epoch on."""
@@ -242,8 +242,8 @@ class Order:
             There is no such epoch or batch.
         """
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
-        epoch = whole("Order", "epoch", epoch, 0, last_epoch)
-        seq = whole("Order", "seq", seq, 0, len(self) - 1)
+        epoch = whole("Sampler", "epoch", epoch, 0, last_epoch)
+        seq = whole("Sampler", "seq", seq, 0, len(self) - 1)
         return self._indices(epoch, seq, seq + 1)
 
     def _indices(self, epoch: int, first: int, last: int, position: int = 0) -> NDArray[np.int64]:

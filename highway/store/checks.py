@@ -16,13 +16,13 @@ from highway.storage.printing import printable
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
     Lock,
+    error_text,
     names_in,
     open_leveldb,
     plyvel_for,
     private_view,
     read_error,
     storage_failed,
-    told,
 )
 from highway.store.reading import StoreReader
 from highway.store.records import Slots, key_of, number_of, schema_in
@@ -185,7 +185,9 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progres
                 try:
                     plyvel.repair_db(view.folder)
                 except plyvel.Error as error:
-                    raise CorruptStoreError(f"{_OWNER}: {name!r} cannot be repaired: {told(error)}") from None
+                    raise CorruptStoreError(
+                        f"{_OWNER}: {name!r} cannot be repaired: {error_text(error)}"
+                    ) from None
                 db = open_leveldb(view.folder, _OWNER, shown=name)
             try:
                 return _saved(db, plyvel, name, target, progress)

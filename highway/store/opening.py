@@ -31,14 +31,14 @@ from highway.storage.outages import may_pass
 __all__ = [
     "LOCK_NAME",
     "Lock",
-    "View",
+    "StoreView",
+    "error_text",
     "names_in",
     "open_leveldb",
     "plyvel_for",
     "private_view",
     "read_error",
     "storage_failed",
-    "told",
 ]
 
 logger = logging.getLogger("highway.store")
@@ -74,19 +74,19 @@ def plyvel_for(owner: str) -> Any:
     return plyvel
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What LevelDB says, in one line."""
     return " ".join(str(error).replace("b'", "'").split()) or type(error).__name__
 
 
 def storage_failed(error: Exception) -> bool:
     """Whether LevelDB raised this because the storage failed; it says nothing about the store then."""
-    return told(error).rstrip("'\"").endswith(_PASSING)
+    return error_text(error).rstrip("'\"").endswith(_PASSING)
 
 
 def read_error(owner: str, name: str, error: Exception, text: str | None = None) -> HighwayError:
     """What LevelDB raised while it read, as StorageError or CorruptStoreError; `text` is what it said."""
-    text = told(error) if text is None else text
+    text = error_text(error) if text is None else text
     if storage_failed(error):
         return StorageError(f"{owner}: {name!r} cannot be read: {text}")
     return CorruptStoreError(f"{owner}: {name!r} is damaged: {text}")
@@ -171,7 +171,7 @@ def _remove(folder: str, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class View:
+class StoreView:
     """A folder of one's own that shows a store; see `private_view`."""
 
     def __init__(self, folder: str) -> None:
@@ -204,7 +204,7 @@ def names_in(path: str, owner: str) -> list[str]:
     return names
 
 
-def private_view(path: str, owner: str) -> View:
+def private_view(path: str, owner: str) -> StoreView:
     """A new folder in which LevelDB may do as it likes, with the contents of a store that is locked.
 
     Raises
@@ -217,7 +217,7 @@ def private_view(path: str, owner: str) -> View:
     names = names_in(path, owner)
     path = os.path.abspath(path)
     try:
-        view = View(tempfile.mkdtemp(prefix="highway-store-"))
+        view = StoreView(tempfile.mkdtemp(prefix="highway-store-"))
     except OSError as error:
         raise StoreError(f"{owner}: no temporary folder can be made: {error.strerror}") from None
     try:
@@ -270,7 +270,7 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
         )
     except plyvel.Error as error:
         name = shown or path
-        text = told(error).replace(path, name)
+        text = error_text(error).replace(path, name)
         if text.rstrip("'\"").endswith(_NO_LOCKS):
             raise StoreError(
                 f"{owner}: {name!r} cannot be opened: its file system has no locks (fcntl), without which LevelDB "

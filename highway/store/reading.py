@@ -20,14 +20,14 @@ from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
     Lock,
-    View,
+    StoreView,
+    error_text,
     names_in,
     open_leveldb,
     plyvel_for,
     private_view,
     read_error,
     storage_failed,
-    told,
 )
 from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
@@ -95,7 +95,7 @@ class StoreReader:
         self._gate = threading.Lock()
         self._outages = Outages(owner)
         self._db: Any = None
-        self._view: View | None = None
+        self._view: StoreView | None = None
         self._former: FormerRecords | None = None
         self._tables: Tables | None = None
         self.slow: str | None = "the first Highway wrote it"
@@ -195,7 +195,7 @@ class StoreReader:
     def _told(self, error: Exception) -> str:
         """What LevelDB says, of the store instead of the view of it."""
         assert self._view is not None
-        return told(error).replace(self._view.folder, self.path)
+        return error_text(error).replace(self._view.folder, self.path)
 
     def read(self, numbers: Sequence[int] | NDArray[np.int64]) -> Records:
         """Records, as they were written; only inside of ``with reader``, but what comes stays.

@@ -11,7 +11,7 @@ from highway.arguments import expanded
 from highway.batch import Batch
 from highway.errors import CorruptStoreError, IncompleteStoreError, StateMismatchError, StoreError
 from highway.store.marks import MARK_KEY, Identities, Mark, Seen, identities_key
-from highway.store.opening import LOCK_NAME, Lock, open_leveldb, plyvel_for, read_error, told
+from highway.store.opening import LOCK_NAME, Lock, error_text, open_leveldb, plyvel_for, read_error
 from highway.store.records import Schema, key_of, number_of
 
 __all__ = ["StoreWriter"]
@@ -235,8 +235,8 @@ class StoreWriter:
         except self._plyvel.Error as error:
             self._failed = True
             raise StoreError(
-                f"{self._owner}: {self.path!r} cannot be written to: {told(error)}; what was written before is there, "
-                "and append=True goes on"
+                f"{self._owner}: {self.path!r} cannot be written to: {error_text(error)}; what was written before is "
+                "there, and append=True goes on"
             ) from None
 
     def close(self) -> None:

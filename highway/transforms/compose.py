@@ -15,7 +15,7 @@ from highway.errors import ArgumentError, ContractError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.along import Along
 from highway.transforms.mix import Mixing
-from highway.transforms.runs import Several, Steps
+from highway.transforms.runs import Several, TransformChain
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 
@@ -45,7 +45,7 @@ class _Composed(Several):
             self._mixing = list(itertools.chain.from_iterable(map(_mixing, branches)))
             _check_classes(type(self).__name__, self._mixing)
         self._mixes = [bool(_mixing(branch)) for branch in branches]
-        self._branches = [Steps(branch, type(self).__name__) for branch in branches]
+        self._branches = [TransformChain(branch, type(self).__name__) for branch in branches]
         self._firsts = np.cumsum([1, *(branch.positions for branch in self._branches)]).tolist()
 
     @property
@@ -89,19 +89,19 @@ class _Composed(Several):
         """Whether a transform inside does so."""
         return any(self._mixes)
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
+    def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
         """Take each sample through its branches, one branch after the other."""
         if self._mixing:
             batch = self._with_parts(batch)
         chosen = self.choose(SampleRandom(seed, batch.epoch, batch.indices, first))
         if self._at_most_one or (not self.mixes and (chosen.sum(axis=1) <= 1).all()):
-            return self._split(batch, chosen, seed, first, ours, along)
+            return self._split(batch, chosen, seed, first, may_overwrite, along)
         for k in range(len(self._branches)):
             only = np.zeros_like(chosen)
             only[:, k] = chosen[:, k]
             before = batch
-            batch = self._split(batch, only, seed, first, ours, along)
-            ours = self.hands_over and (ours or batch["images"] is not before["images"])
+            batch = self._split(batch, only, seed, first, may_overwrite, along)
+            may_overwrite = self.hands_over and (may_overwrite or batch["images"] is not before["images"])
         return batch
 
     def _split(
@@ -110,7 +110,7 @@ class _Composed(Several):
         chosen: NDArray[np.bool_],
         seed: int,
         first: int,
-        ours: bool,
+        may_overwrite: bool,
         along: Along,
     ) -> Batch:
         """Take each sample through the one branch that is chosen for it, if there is one."""
@@ -120,7 +120,7 @@ class _Composed(Several):
             self._branches, self._firsts, self._mixes, chosen.T, strict=False
         ):
             if taken.all():
-                return branch.apply(batch, seed, first + position, ours, along)
+                return branch.apply(batch, seed, first + position, may_overwrite, along)
             if taken.any():
                 rows = np.flatnonzero(taken)
                 if mixes:

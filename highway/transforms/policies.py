@@ -132,20 +132,20 @@ class Policy(Transform):
     def apply_images(self, images: NDArray[np.uint8], params: list[Drawn]) -> NDArray[np.uint8]:
         """Apply the rounds: uint8 (N, H, W, C) to the same."""
         count, height, width, channels = images.shape
-        ours = False
+        may_overwrite = False
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
                 course = Course(count, height, width)
                 course.then(drawn.matrices, height, width)
                 fill = filling(self, self.fill, channels, images.dtype)
-                images, ours = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
+                images, may_overwrite = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
             if drawn.ops.any():
-                images = colour.run(images, [(drawn.ops, drawn.arguments)], images if ours else None)
-                ours = True
+                images = colour.run(images, [(drawn.ops, drawn.arguments)], images if may_overwrite else None)
+                may_overwrite = True
             rows = np.flatnonzero(drawn.sharpness != 1)
             if len(rows):
-                if not ours:
-                    images, ours = images.copy(), True
+                if not may_overwrite:
+                    images, may_overwrite = images.copy(), True
                 sharp = empty((len(rows), *images.shape[1:]))
                 kernels.sharpen(np.ascontiguousarray(images[rows]), drawn.sharpness[rows], sharp)
                 images[rows] = sharp

@@ -30,7 +30,7 @@ from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import INTERPOLATIONS, Course, Warp
 
-__all__ = ["Step", "Steps"]
+__all__ = ["Step", "TransformChain"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ Draws = Callable[[int], SampleRandom]
 Naming = Callable[[int], Any]
 
 
-class Steps:
+class TransformChain:
     """Transforms in a row, as whole batches go through them.
 
     Parameters
@@ -113,7 +113,7 @@ class Steps:
                     f"{values.layout}; expected uint8 (N, H, W, C): put it before"
                 )
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
+    def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
         """Take a batch through all of them.
 
         Parameters
@@ -151,41 +151,41 @@ class Steps:
         images = batch["images"]
         for run in self._runs:
             if len(run.steps) > 1 and run.fits(images):
-                drawn, result = run.together(images, draws, self._naming, ours)
+                drawn, result = run.together(images, draws, self._naming, may_overwrite)
                 for step, params, shape in drawn:
                     batch = along.annotated(batch, step.transform, params, shape)
-                ours = all(step.transform.hands_over for step in run.steps)
+                may_overwrite = all(step.transform.hands_over for step in run.steps)
                 if result is not images:
                     batch = batch.replace(images=result)
                 images = result
                 continue
             for step in run.steps:
                 with self._naming(step.number):
-                    batch, ours = self._alone(step, batch, seed, first, draws, ours, along)
+                    batch, may_overwrite = self._alone(step, batch, seed, first, draws, may_overwrite, along)
                 images = batch["images"]
         return batch
 
     def _alone(
-        self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, ours: bool, along: Along
+        self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, may_overwrite: bool, along: Along
     ) -> tuple[Batch, bool]:
         transform, images = step.transform, batch["images"]
         if isinstance(transform, Several):
-            result = transform.apply(batch, seed, first + step.position, ours, along)
+            result = transform.apply(batch, seed, first + step.position, may_overwrite, along)
             # Nothing may have been chosen: then the images are what they were, and whose they were.
-            return result, transform.hands_over and (ours or result["images"] is not images)
+            return result, transform.hands_over and (may_overwrite or result["images"] is not images)
         params = None
         if type(transform).draw is not Transform.draw:
             params = transform.draw(draws(step.position), batch)
-        if ours and transform.in_place and _takes_out(type(transform).apply_images):
+        if may_overwrite and transform.in_place and _takes_out(type(transform).apply_images):
             made = transform.apply_images(images, params, out=images)  # type: ignore[call-arg]
         else:
             made = transform.apply_images(images, params)
         self._check(step.number, made, len(images))
         along.refuse_new_size(batch, transform, made)
         # A step that returns its input may have kept it.
-        ours = transform.hands_over and (ours or made is not images)
+        may_overwrite = transform.hands_over and (may_overwrite or made is not images)
         batch = along.annotated(batch, transform, params, images.shape)
-        return batch if made is images else batch.replace(images=made), ours
+        return batch if made is images else batch.replace(images=made), may_overwrite
 
     @contextmanager
     def _naming(self, number: int) -> Iterator[None]:
@@ -215,8 +215,8 @@ class Steps:
 class Several(Transform):
     """A transform with others inside, that takes whole batches through them."""
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
-        """As `Steps.apply`; `first` is the position of this transform."""
+    def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
+        """As `TransformChain.apply`; `first` is the position of this transform."""
         raise NotImplementedError
 
 
@@ -232,7 +232,7 @@ def _takes_out(apply_images: Callable[..., Any]) -> bool:
 Drawn = list[tuple[Step, Any, tuple[int, ...]]]
 
 
-class _Run:
+class _FusedGroup:
     """Steps that touch the pixels once; one alone is applied by itself."""
 
     def __init__(self, first: Step) -> None:
@@ -247,13 +247,13 @@ class _Run:
         return images.dtype == np.uint8 and images.ndim == 4
 
     def together(
-        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         """Apply all of several steps."""
         raise NotImplementedError
 
 
-class _Views(_Run):
+class _Views(_FusedGroup):
     """Flips, crops and pads, and a `Normalize` that is the last."""
 
     def takes(self, step: Step) -> bool:
@@ -261,7 +261,7 @@ class _Views(_Run):
         return not isinstance(last, Values) and (is_moving(step.transform) or _is_values(step.transform))
 
     def together(
-        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         view = View.whole(images.shape)
         drawn: Drawn = []
@@ -285,7 +285,7 @@ class _Views(_Run):
         return drawn, view.copied(images, self.steps[0].transform)
 
 
-class _Fitting(_Run):
+class _Fitting(_FusedGroup):
     """One fit, and the flips and crops around it."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -300,7 +300,7 @@ class _Fitting(_Run):
         return _is_sampled(images) and _all_inside(self.steps, images.shape)
 
     def together(
-        self, images: NDArray[Any], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[Any], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         view = View.whole(images.shape)
         drawn: Drawn = []
@@ -373,7 +373,7 @@ def _cut(
     return cut, ends
 
 
-class _Warping(_Run):
+class _Warping(_FusedGroup):
     """Rotations and the like, and the flips, crops and pads around them: sampled once."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -395,7 +395,7 @@ class _Warping(_Run):
         )
 
     def together(
-        self, images: NDArray[Any], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[Any], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         shape = images.shape
         course = Course(len(images), *shape[1:3])
@@ -416,14 +416,14 @@ class _Warping(_Run):
         return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 
-class _Colours(_Run):
+class _Colours(_FusedGroup):
     """Point-wise changes of colour: one program."""
 
     def takes(self, step: Step) -> bool:
         return _is_pointwise(step.transform)
 
     def together(
-        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, ours: bool
+        self, images: NDArray[np.uint8], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         drawn: Drawn = []
         for step in self.steps:
@@ -433,7 +433,7 @@ class _Colours(_Run):
                 params = step.transform.program(draws(step.position), len(images), images.shape[3])
                 drawn.append((step, params, images.shape))
         programs = [params for _, params, _ in drawn]
-        return drawn, colour.run(images, programs, images if ours else None)
+        return drawn, colour.run(images, programs, images if may_overwrite else None)
 
 
 def _is_values(transform: Transform) -> bool:
@@ -496,9 +496,9 @@ def _goes_with(warp: Warp, transform: Transform) -> bool:
     return _stays_inside(transform) or getattr(transform, "fill", None) == warp.fill
 
 
-def _runs(steps: Sequence[Step]) -> Iterator[_Run]:
+def _runs(steps: Sequence[Step]) -> Iterator[_FusedGroup]:
     """The steps in order, those that take one pass together."""
-    run: _Run | None = None
+    run: _FusedGroup | None = None
     for step in steps:
         if run is not None:
             joined = _joined(run, step)
@@ -511,7 +511,7 @@ def _runs(steps: Sequence[Step]) -> Iterator[_Run]:
         yield from _settled(run)
 
 
-def _begun(step: Step) -> _Run:
+def _begun(step: Step) -> _FusedGroup:
     transform = step.transform
     if is_moving(transform) or _is_values(transform):
         return _Views(step)
@@ -521,10 +521,10 @@ def _begun(step: Step) -> _Run:
         return _Warping([step])
     if _is_pointwise(transform):
         return _Colours(step)
-    return _Run(step)
+    return _FusedGroup(step)
 
 
-def _joined(run: _Run, step: Step) -> _Run | None:
+def _joined(run: _FusedGroup, step: Step) -> _FusedGroup | None:
     """The run with one more step; None where that is none."""
     if run.takes(step):
         run.steps.append(step)
@@ -541,10 +541,10 @@ def _joined(run: _Run, step: Step) -> _Run | None:
     return None
 
 
-def _settled(run: _Run) -> Iterator[_Run]:
+def _settled(run: _FusedGroup) -> Iterator[_FusedGroup]:
     """The run; moving steps with nothing behind them that can be done in place need no pass to copy."""
     if type(run) is _Views and all(step.transform.in_place for step in run.steps):
         for step in run.steps:
-            yield _Run(step)
+            yield _FusedGroup(step)
     else:
         yield run

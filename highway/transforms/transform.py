@@ -15,7 +15,7 @@ from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry
 
-__all__ = ["Finishing", "Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
+__all__ = ["Fusing", "Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
 
 
 class Transform:
@@ -314,8 +314,8 @@ def is_planar(images: NDArray[Any]) -> bool:
 
 
 @runtime_checkable
-class Finishing(Protocol):
+class Fusing(Protocol):
     """A source that can do the first of the transforms behind it itself."""
 
-    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+    def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
         """Take over as many of the first steps as it can; says how many."""

@@ -40,7 +40,7 @@ class _Wrapper(Several):
         """One sample, seeded by 32 bits."""
         raise NotImplementedError
 
-    def apply(self, batch: Batch, seed: int, first: int, ours: bool, along: Along) -> Batch:
+    def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
         """Take the samples through, one by one."""
         name = type(self).__name__
         images = batch["images"]

@@ -14,9 +14,9 @@ from highway._core.records.spans import rows_of
 from highway.arguments import expanded
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
-from highway.modules.readers.fused_transforms import Windows
+from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.ordered import OrderedSource
-from highway.sampling.sampler import Order, Task
+from highway.sampling.sampler import Sampler, Task
 from highway.storage.outages import ask
 from highway.transforms.transform import Transform
 
@@ -56,7 +56,7 @@ class ArrayReader(OrderedSource):
     epochs : int, optional
         None for no end.
     shard : (int, int)
-        (rank, world): this reader's part of the data, as in `Order`.
+        (rank, world): this reader's part of the data, as in `Sampler`.
     drop_last : bool
         Leave out what does not fill a batch on every rank.
     workers : int, optional
@@ -124,7 +124,7 @@ class ArrayReader(OrderedSource):
         self._arrays = {name: self._array(name, value) for name, value in given.items()}
         # What the labels become.
         self._label = None if labels is None else self._label_dtype(self._arrays["labels"])
-        self._windows = Windows()
+        self._windows = FusedWindows()
         size = len(self._arrays["images"])
         for name, array in self._arrays.items():
             if len(array) != size:
@@ -136,7 +136,7 @@ class ArrayReader(OrderedSource):
         self._keys = self._checked_keys(keys, size)
         # What is no name of a field is told now.
         Batch(self._rows(np.zeros(0, np.int64)))
-        self.order = Order(
+        self.order = Sampler(
             size,
             batch_size,
             shuffle=shuffle,
@@ -161,7 +161,7 @@ class ArrayReader(OrderedSource):
         shapes = [repr((name, array.dtype.str, array.shape)) for name, array in self._arrays.items()]
         return b"ArrayReader", [shape.encode() for shape in shapes]
 
-    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+    def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
         """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
 
         Returns
@@ -172,7 +172,7 @@ class ArrayReader(OrderedSource):
         # Rows that are not in one piece are copied first.
         shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
         rows = {name: array.shape[1:] for name, array in self._arrays.items()}
-        self._windows = Windows.behind(steps, seed, rows, shape)
+        self._windows = FusedWindows.behind(steps, seed, rows, shape)
         return self._windows.count
 
     def load(self, task: Task) -> Batch:

@@ -1,4 +1,4 @@
-"""Losses: the samples that a source could not read, what takes their places, and when there are too many."""
+"""BadSamples: the samples that a source could not read, what takes their places, and when there are too many."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from highway.arguments import number, whole
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError, TooManyErrors
 from highway.sampling.rng import REPLACEMENT_POSITION, SampleRandom
-from highway.sampling.sampler import Order
+from highway.sampling.sampler import Sampler
 
-__all__ = ["Losses"]
+__all__ = ["BadSamples"]
 
 _RANDOM_REPLACEMENTS = 8
 """Replacements that are drawn for a bad sample before those behind it are tried in turn."""
 
 
-class Losses:
+class BadSamples:
     """What becomes of bad samples, for all threads of a source.
 
     Parameters
     ----------
     owner : str
         Whose they are, for the errors.
-    order : Order
+    order : Sampler
     on_error : {"raise", "skip", "replace"}
     max_errors : int, float or None
         Most bad samples, as a number or as a part of all; None for any number.
@@ -42,7 +42,7 @@ class Losses:
     def __init__(
         self,
         owner: str,
-        order: Order,
+        order: Sampler,
         on_error: str,
         max_errors: int | float | None,
         noun: str,

@@ -1,4 +1,4 @@
-"""Objects: the boxes of all samples of a reader, and what is known of each of them."""
+"""BoxTable: the boxes of all samples of a reader, and what is known of each of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import HighwayError
-from highway.modules.readers.picture_mapping import Shown
+from highway.modules.readers.picture_mapping import PictureMapping
 
-__all__ = ["Objects"]
+__all__ = ["BoxTable"]
 
 
-class Objects:
+class BoxTable:
     """Boxes of N samples, in one array, and further arrays that have a row for each box.
 
     Parameters
@@ -70,13 +70,13 @@ class Objects:
         """Number of boxes."""
         return len(self.boxes)
 
-    def of(self, indices: NDArray[np.int64]) -> Objects:
+    def of(self, indices: NDArray[np.int64]) -> BoxTable:
         """Those of some samples: sample i of the result is ``indices[i]``."""
         counts = self.counts[indices]
         before = np.cumsum(counts) - counts
         rows = np.arange(counts.sum()) + np.repeat(self._first[indices] - before, counts)
         listed = indices.tolist()
-        return Objects(
+        return BoxTable(
             counts,
             self.boxes[rows],
             None if self.labels is None else self.labels[rows],
@@ -141,13 +141,13 @@ class Objects:
         return swapped
 
     def shown(
-        self, shown: Shown, shape: tuple[int, int], min_visible: float
+        self, shown: PictureMapping, shape: tuple[int, int], min_visible: float
     ) -> tuple[NDArray[np.float32], NDArray[Any] | None, dict[str, NDArray[Any]], NDArray[np.int64]]:
         """What of the boxes the images show.
 
         Parameters
         ----------
-        shown : Shown
+        shown : PictureMapping
             Of the N samples.
         shape : (int, int)
             Height and width of the images.

@@ -13,12 +13,12 @@ from highway._core.jpeg import codec as jpeg
 from highway.arguments.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.batch import Batch
 from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
-from highway.modules.readers.box_table import Objects
-from highway.modules.readers.image_reader import ImageReader, Made
+from highway.modules.readers.box_table import BoxTable
+from highway.modules.readers.image_reader import DecodedBatch, ImageReader
 from highway.modules.readers.masks import Masks
-from highway.modules.readers.picture_mapping import Shown
+from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.other_picture import pillow
-from highway.modules.readers.samples import Files, Part, Samples
+from highway.modules.readers.samples import Files, SampleReader, Samples
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
 from highway.storage.files import LARGEST_FILE, read_once, status_of
@@ -114,14 +114,14 @@ class Encoded(ImageReader):
     def making(self) -> Sequence[object]:
         return self.encoding, *super().making()
 
-    def finish_with(self, steps: Sequence[Any], seed: int) -> int:
+    def fuse(self, steps: Sequence[Any], seed: int) -> int:
         """Nothing: transforms do not take encoded pictures."""
         return 0
 
-    def _batch(self, task: Task, part: Part, indices: NDArray[np.int64], made: Made) -> Batch:
+    def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
         assert made.shown is not None
         targets = made.shown.targets[:, 2:].tolist()
-        if isinstance(part, _OriginalPart):
+        if isinstance(part, _OriginalFiles):
             files = [part.contents[index] for index in indices.tolist()]
             masks = [part.pngs[index] for index in indices.tolist()] if part.masks is not None else None
             # Boxes stay where they are in the upright picture.
@@ -140,7 +140,7 @@ class Encoded(ImageReader):
         made.masks = None
         batch = super()._batch(task, part, indices, made)
         batch = batch.replace(images=_array(files))
-        if not isinstance(part, _OriginalPart):
+        if not isinstance(part, _OriginalFiles):
             # For the way back to the picture that is not stored.
             batch.extras["picture_sizes"] = made.shown.sizes.copy()
         return batch if masks is None else batch.replace(masks=_array(masks))
@@ -191,17 +191,17 @@ class _Originals(Samples):
         sizes = [_size_of(self._files.path(index)) for index in some]
         return max(1, sum(sizes) // len(sizes))
 
-    def begin(self) -> Part:
-        return _OriginalPart(self._files, self._owner)
+    def begin(self) -> SampleReader:
+        return _OriginalFiles(self._files, self._owner)
 
-    def told(self, index: int) -> str:
-        return self._files.told(index)
+    def describe(self, index: int) -> str:
+        return self._files.describe(index)
 
     def name(self, index: int) -> str:
         return self._files.name(index)
 
 
-class _OriginalPart(Part):
+class _OriginalFiles(SampleReader):
     def __init__(self, files: Files, owner: str) -> None:
         self._files, self._owner = files, owner
         self.contents: dict[int, bytes] = {}
@@ -218,13 +218,13 @@ class _OriginalPart(Part):
         for row, index in enumerate(indices.tolist()):
             if away:
                 # A server that is gone may take a minute to say so for each file.
-                told = self._files.told(index)
+                told = self._files.describe(index)
                 wrong[row] = StorageError(f"{self._owner}: {told} was not tried after another")
                 continue
             try:
                 found[row] = self.contents[index] = read_once(self._files.path(index), LARGEST_FILE)
             except (ReadError, StorageError) as error:
-                wrong[row] = type(error)(f"{self._owner}: {self._files.told(index)} {error}")
+                wrong[row] = type(error)(f"{self._owner}: {self._files.describe(index)} {error}")
                 away = isinstance(error, StorageError)
         return decoder.read_contents(found, oriented, turn), wrong
 
@@ -234,7 +234,7 @@ class _OriginalPart(Part):
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
         return self._files.labels(indices)
 
-    def objects(self, indices: NDArray[np.int64]) -> Objects | None:
+    def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         return self._files.objects(indices)
 
     @property
@@ -254,7 +254,7 @@ class _MasksToPNG(Masks):
     def show(
         self,
         indices: NDArray[np.int64],
-        shown: Shown,
+        shown: PictureMapping,
         orientations: NDArray[np.int64],
         out: NDArray[np.uint8],
         slots: NDArray[np.int64],

@@ -21,9 +21,9 @@ from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import Warp
 
-__all__ = ["Finish", "Windows"]
+__all__ = ["FusedTransforms", "FusedWindows"]
 
-# By what a flip makes of a view: the column of `Finish.mirrored`.
+# By what a flip makes of a view: the column of `FusedTransforms.mirrored`.
 _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
 
 
@@ -107,7 +107,7 @@ class _First:
         return self.values is None or self.values.channels in (1, channels)
 
 
-class Finish:
+class FusedTransforms:
     """The first transforms of the Augmentations behind a reader, done while its images are written.
 
     Images are then written once, as they leave the Augmentations; they have the same bits as without.
@@ -176,7 +176,7 @@ class Finish:
         return view.copied(images)
 
 
-class Windows:
+class FusedWindows:
     """The first transforms of the Augmentations behind a source whose images lie in memory, done as they are copied.
 
     Images are then written once, as they leave the Augmentations; they have the same bits as without.
@@ -184,7 +184,7 @@ class Windows:
     Parameters
     ----------
     steps, seed
-        As `Finish` says.
+        As `FusedTransforms` says.
     shape : (int, int, int)
         H, W and C of the images.
 
@@ -211,13 +211,13 @@ class Windows:
         seed: int,
         rows: Mapping[str, tuple[int, ...]],
         shape: tuple[int, int, int] | None,
-    ) -> Windows:
+    ) -> FusedWindows:
         """Those that a source of images of `shape` takes over; none where it cannot, as with a shape of None.
 
         Parameters
         ----------
         steps, seed
-            As `Windows` says.
+            As `FusedWindows` says.
         rows : mapping of str to tuple of int
             What its batches have, and of which shape for one sample: what belongs to the images would have to go with
             them.

@@ -23,22 +23,22 @@ from highway.errors import (
     ReadError,
     StorageError,
 )
-from highway.modules.readers.bad_samples import Losses
-from highway.modules.readers.box_table import Objects
-from highway.modules.readers.fused_transforms import Finish
+from highway.modules.readers.bad_samples import BadSamples
+from highway.modules.readers.box_table import BoxTable
+from highway.modules.readers.fused_transforms import FusedTransforms
 from highway.modules.readers.ordered import OrderedSource
-from highway.modules.readers.picture_mapping import Shown
+from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.other_picture import OtherPicture
-from highway.modules.readers.samples import Part, Samples
+from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Order, Task
+from highway.sampling.sampler import Sampler, Task
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
 
-__all__ = ["MAX_PIXELS", "ImageReader", "Made"]
+__all__ = ["MAX_PIXELS", "DecodedBatch", "ImageReader"]
 
 MAX_PIXELS = 2 * 89_478_485
 """Where PIL alone refuses to open a picture."""
@@ -48,26 +48,29 @@ MAX_PIXELS = 2 * 89_478_485
 _KEPT_BYTES = 1 << 20
 
 
-class Made:
+class DecodedBatch:
     """What there is of a batch in the making.
 
     Attributes
     ----------
     images : ndarray
         As finished.
-    shown : Shown or None
+    shown : PictureMapping or None
         How they show the pictures, where boxes or masks need to know.
     masks : uint8 (N, H, W) or None
     """
 
     def __init__(
-        self, images: NDArray[Any], shown: Shown | None = None, masks: NDArray[np.uint8] | None = None
+        self,
+        images: NDArray[Any],
+        shown: PictureMapping | None = None,
+        masks: NDArray[np.uint8] | None = None,
     ) -> None:
         self.images = images
         self.shown = shown
         self.masks = masks
 
-    def note(self, shown: Shown, slots: NDArray[np.int64] | None) -> None:
+    def note(self, shown: PictureMapping, slots: NDArray[np.int64] | None) -> None:
         """How all pictures are shown, or those in some slots."""
         if slots is None or self.shown is None:
             self.shown = shown
@@ -80,13 +83,13 @@ class Made:
             self.masks = empty((len(self.images), *shape))
         return self.masks
 
-    def take(self, rows: NDArray[np.int64]) -> Made:
+    def take(self, rows: NDArray[np.int64]) -> DecodedBatch:
         """Those rows alone."""
 
         def taken(array: NDArray[Any]) -> NDArray[Any]:
             return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
 
-        return Made(
+        return DecodedBatch(
             taken(self.images),
             None if self.shown is None else self.shown.take(rows),
             None if self.masks is None else taken(self.masks),
@@ -165,7 +168,7 @@ class ImageReader(OrderedSource):
         self.placed = samples.placement
         self._min_visible = max(samples.min_visible, fit.min_visible)
         self.max_errors = max_errors
-        self.order = Order(
+        self.order = Sampler(
             samples.size,
             batch_size,
             shuffle=shuffle,
@@ -177,11 +180,11 @@ class ImageReader(OrderedSource):
         )
         self._size = (*self.shape, 1 if self._gray else 3)
         self.image_shape = self._size
-        self._finish = Finish()
+        self._finish = FusedTransforms()
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
-        self._losses = Losses(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
+        self._losses = BadSamples(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
 
     @property
     def size(self) -> int:
@@ -201,7 +204,7 @@ class ImageReader(OrderedSource):
 
     # What the engine calls
 
-    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+    def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
         """Take over the flips, and the Normalize behind them, that the Augmentations behind begin with.
 
         Returns
@@ -209,8 +212,8 @@ class ImageReader(OrderedSource):
         int
             How many of the steps are done here.
         """
-        finish = Finish(steps, seed)
-        self._finish = finish if finish.takes(self._size[2]) else Finish()
+        finish = FusedTransforms(steps, seed)
+        self._finish = finish if finish.takes(self._size[2]) else FusedTransforms()
         return self._finish.count
 
     def open(self) -> None:
@@ -249,7 +252,7 @@ class ImageReader(OrderedSource):
             return None
         return self._batch(task, part, indices, made)
 
-    def _batch(self, task: Task, part: Part, indices: NDArray[np.int64], made: Made) -> Batch:
+    def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
         fields: dict[str, NDArray[Any]] = {"images": made.images}
         extras: dict[str, NDArray[Any]] = {}
         offsets = None
@@ -290,18 +293,18 @@ class ImageReader(OrderedSource):
 
     def _read(
         self,
-        part: Part,
+        part: SampleReader,
         epoch: int,
         indices: NDArray[np.int64],
         turn: int,
-        made: Made | None = None,
+        made: DecodedBatch | None = None,
         slots: NDArray[np.int64] | None = None,
-    ) -> tuple[Made, dict[int, HighwayError]]:
+    ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
         """Read samples into new images, or into the given slots of `made`; waits while the storage fails.
 
         Returns
         -------
-        made : Made
+        made : DecodedBatch
         failures : dict of int to HighwayError
             What is wrong with row k of `indices`, under k.
 
@@ -323,13 +326,13 @@ class ImageReader(OrderedSource):
 
     def _read_once(
         self,
-        part: Part,
+        part: SampleReader,
         epoch: int,
         indices: NDArray[np.int64],
         turn: int,
-        made: Made | None,
+        made: DecodedBatch | None,
         slots: NDArray[np.int64] | None,
-    ) -> tuple[Made, dict[int, HighwayError]]:
+    ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
         """As `_read`, but what the storage failed at is among the failures: as StorageError."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
@@ -382,7 +385,7 @@ class ImageReader(OrderedSource):
                 # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
                 while not waiting(nbytes) and decoder.ahead():
                     pass
-                made = Made(self._finish.room((len(indices), *self._size)))
+                made = DecodedBatch(self._finish.room((len(indices), *self._size)))
             images = made.images
             places = everything if slots is None else slots
             if not covered:
@@ -405,12 +408,12 @@ class ImageReader(OrderedSource):
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
-                raise named(error, self.name, self.samples.told(indices[row])) from error
+                raise named(error, self.name, self.samples.describe(indices[row])) from error
             except ValueError:
                 self.fit.refuse(placement, heights, widths, self.shape)
                 raise
         if self.keeps_shown or self.placed or objects is not None or masks is not None:
-            shown = Shown(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
+            shown = PictureMapping(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
             made.note(shown, slots)
             if masks is not None:
                 room = made.masks_for(self.shape)
@@ -427,7 +430,7 @@ class ImageReader(OrderedSource):
 
     def _refused_objects(
         self,
-        objects: Objects,
+        objects: BoxTable,
         indices: NDArray[np.int64],
         heads: NDArray[np.int64],
         orientations: NDArray[np.int64],
@@ -446,7 +449,7 @@ class ImageReader(OrderedSource):
                 if self.other_sizes is None or unsure[row]:
                     refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
                 elif row not in objects.bad:
-                    accepted[int(indices[row])] = f"{self.samples.told(indices[row])} {text}"
+                    accepted[int(indices[row])] = f"{self.samples.describe(indices[row])} {text}"
             if self.other_sizes is not None:
                 self.other_sizes.note(accepted)
         for row in objects.bad:
@@ -472,7 +475,7 @@ class ImageReader(OrderedSource):
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
         except MissingPackageError as error:
-            raise named(error, self.name, self.samples.told(index)) from error
+            raise named(error, self.name, self.samples.describe(index)) from error
         if len(contents) > _KEPT_BYTES and not again:
             picture.release()
         return picture
@@ -506,8 +509,8 @@ class ImageReader(OrderedSource):
 
     def _replace(
         self,
-        part: Part,
-        made: Made,
+        part: SampleReader,
+        made: DecodedBatch,
         slots: list[int],
         epoch: int,
         indices: NDArray[np.int64],
@@ -530,7 +533,7 @@ class ImageReader(OrderedSource):
     # Bad samples
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
-        text = f"{self.name}: {self.samples.told(index)} {message}"
+        text = f"{self.name}: {self.samples.describe(index)} {message}"
         # What is wrong with the machine, and not with the file, is nothing to skip.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)

@@ -20,11 +20,11 @@ from highway.errors import (
     EmptyDatasetError,
     PipelineStateError,
 )
-from highway.modules.readers.bad_samples import Losses
-from highway.modules.readers.fused_transforms import Windows
+from highway.modules.readers.bad_samples import BadSamples
+from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.ordered import OrderedSource
-from highway.sampling.sampler import Order, Task
+from highway.sampling.sampler import Sampler, Task
 from highway.store.reading import StoreReader
 from highway.store.records import Records, Slots
 from highway.store.sharing import SharedStore
@@ -210,7 +210,7 @@ class LevelDBSource(OrderedSource):
     epochs : int, optional
         None for no end.
     shard : (int, int)
-        (rank, world): this source's part of the data, as in `Order`.
+        (rank, world): this source's part of the data, as in `Sampler`.
     drop_last : bool
         Leave out what does not fill a batch.
     on_error : {"raise", "skip", "replace"}
@@ -280,7 +280,7 @@ class LevelDBSource(OrderedSource):
                 raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
             self.classes = stored_classes(self.name, self._store.path, self._store.mark.classes, classes)
             self._fields = self._chosen(fields)
-            self.order = Order(
+            self.order = Sampler(
                 len(self._store),
                 batch_size,
                 shuffle=shuffle,
@@ -290,7 +290,7 @@ class LevelDBSource(OrderedSource):
                 drop_last=drop_last,
                 owner=self.name,
             )
-            self._losses = Losses(
+            self._losses = BadSamples(
                 self.name, self.order, on_error, max_errors, "record", f"in {self._store.path!r}"
             )
         except BaseException:
@@ -298,7 +298,7 @@ class LevelDBSource(OrderedSource):
             raise
         self.path = self._store.path
         self._column, self.image_shape = self._images()
-        self._windows = Windows()
+        self._windows = FusedWindows()
 
     def __repr__(self) -> str:
         return f"LevelDBSource({self.path!r}, {self.order.batch_size}{self._drawn()})"
@@ -416,7 +416,7 @@ class LevelDBSource(OrderedSource):
             )
         return frozenset(fields)
 
-    def finish_with(self, steps: Sequence[Transform | None], seed: int) -> int:
+    def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
         """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
 
         Returns
@@ -428,5 +428,5 @@ class LevelDBSource(OrderedSource):
         rows = {
             column.name: column.shape for column in columns if column.name in (self._fields or {column.name})
         }
-        self._windows = Windows.behind(steps, seed, rows, self.image_shape)
+        self._windows = FusedWindows.behind(steps, seed, rows, self.image_shape)
         return self._windows.count

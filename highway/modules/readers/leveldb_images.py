@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from highway._core.jpeg import codec as jpeg
 from highway.arguments import flag, number
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
-from highway.modules.readers.box_table import Objects
+from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.masks import Masks
-from highway.modules.readers.samples import Part, Samples
+from highway.modules.readers.samples import SampleReader, Samples
 from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
@@ -198,17 +198,17 @@ class _Records(Samples):
         self.boxed = boxes is not None
         self._owner, self._mask_fill, self._max_pixels = owner, mask_fill, max_pixels
 
-    def begin(self) -> Part:
+    def begin(self) -> SampleReader:
         return _RecordPart(self, self._owner, self._mask_fill, self._max_pixels)
 
-    def told(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         return f"record {index} of {self.store.path!r}"
 
     def name(self, index: int) -> str:
         return str(index)
 
 
-class _RecordPart(Part):
+class _RecordPart(SampleReader):
     """Records of a batch."""
 
     def __init__(self, samples: _Records, owner: str, mask_fill: int, max_pixels: int) -> None:
@@ -221,9 +221,9 @@ class _RecordPart(Part):
         self._place = {column.name: place for place, column in enumerate(self._schema.columns)}
         self._masks = _StoredMasks(self, mask_fill, max_pixels, owner) if samples.masked else None
 
-    def told(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """What errors call a sample."""
-        return self._samples.told(index)
+        return self._samples.describe(index)
 
     def mask(self, index: int) -> bytes:
         """The file of a mask."""
@@ -263,7 +263,7 @@ class _RecordPart(Part):
         sizes: NDArray[np.int64] = np.maximum(self._column(indices, place), 1)
         return sizes
 
-    def objects(self, indices: NDArray[np.int64]) -> Objects | None:
+    def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         if not self._samples.boxed:
             return None
         # Of a damaged record nothing is known.
@@ -277,7 +277,7 @@ class _RecordPart(Part):
             if column.ragged
         }
         boxes = columns.pop("boxes")
-        return Objects(counts, boxes, columns.pop("labels", None), columns, upright=True)
+        return BoxTable(counts, boxes, columns.pop("labels", None), columns, upright=True)
 
     def _column(self, indices: NDArray[np.int64], place: int) -> NDArray[Any]:
         """Rows of a column, of one sample after the other."""
@@ -306,8 +306,8 @@ class _StoredMasks(Masks):
     def contents(self, index: int) -> bytes:
         return self._part.mask(index)
 
-    def told(self, index: int) -> str:
-        return f"of {self._part.told(index)}"
+    def describe(self, index: int) -> str:
+        return f"of {self._part.describe(index)}"
 
     def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
         return super().whole(index, size, 1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import class_names, expanded, flag, number
 from highway.errors import ArgumentError, EmptyDatasetError
-from highway.modules.readers.box_table import Objects
+from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
@@ -275,7 +275,7 @@ def _check_numbers(labels: NDArray[Any], classes: list[str] | None) -> None:
             )
 
 
-def _objects(boxes: Sequence[Any], labels: Any, count: int, classes: list[str] | None) -> Objects:
+def _objects(boxes: Sequence[Any], labels: Any, count: int, classes: list[str] | None) -> BoxTable:
     if len(boxes) != count:
         raise ArgumentError(f"ListReader: boxes of {len(boxes)} pictures for {count} paths; expected as many")
     tables = [_box_table(number_, one) for number_, one in enumerate(boxes)]
@@ -296,7 +296,7 @@ def _objects(boxes: Sequence[Any], labels: Any, count: int, classes: list[str] |
         filled = [row for row in rows if len(row)]
         flat = _table("labels", np.concatenate(filled) if filled else [])
         _check_numbers(flat, classes)
-    return Objects(counts, np.concatenate(tables), flat)
+    return BoxTable(counts, np.concatenate(tables), flat)
 
 
 def _box_table(number_: int, boxes: Any) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from highway.errors import (
     ReadError,
     StorageError,
 )
-from highway.modules.readers.picture_mapping import Shown
+from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.orientation import mirrored, stated_orientation, upright
 from highway.modules.readers.pictures.other_picture import named_errors, opened, pillow
@@ -72,7 +72,7 @@ class Masks:
         """
         raise NotImplementedError
 
-    def told(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """What errors call a mask."""
         raise NotImplementedError
 
@@ -98,14 +98,14 @@ class Masks:
             mask, own = _pixels(self.contents(index), self._max_pixels, self._owner)
             return np.ascontiguousarray(_fitting(mask, own if self._oriented else 1, *size, orientation))
         except (DecodeError, ReadError, StorageError) as error:
-            raise type(error)(f"{self._owner}: mask {self.told(index)} {error}") from error
+            raise type(error)(f"{self._owner}: mask {self.describe(index)} {error}") from error
         except MissingPackageError as error:
-            raise named(error, self._owner, f"mask {self.told(index)}") from error
+            raise named(error, self._owner, f"mask {self.describe(index)}") from error
 
     def show(
         self,
         indices: NDArray[np.int64],
-        shown: Shown,
+        shown: PictureMapping,
         orientations: NDArray[np.int64],
         out: NDArray[np.uint8],
         slots: NDArray[np.int64],
@@ -116,7 +116,7 @@ class Masks:
         Parameters
         ----------
         indices : int64 (N,)
-        shown : Shown
+        shown : PictureMapping
             Of as many.
         orientations : int64 (N,)
             EXIF, 1 to 8, by which the pictures were turned upright.
@@ -145,7 +145,7 @@ class Masks:
     def _wholes(
         self,
         indices: NDArray[np.int64],
-        shown: Shown,
+        shown: PictureMapping,
         orientations: NDArray[np.int64],
         skipped: Container[int],
         failures: dict[int, HighwayError],
@@ -158,7 +158,7 @@ class Masks:
             if away:
                 # A server that is gone may take a minute to say so for each file.
                 failures[row] = StorageError(
-                    f"{self._owner}: mask {self.told(index)} was not tried after another"
+                    f"{self._owner}: mask {self.describe(index)} was not tried after another"
                 )
                 continue
             height, width = shown.sizes[row].tolist()
@@ -188,7 +188,7 @@ class MaskFiles(Masks):
     def contents(self, index: int) -> bytes:
         return read_once(self._paths[index], LARGEST_FILE)
 
-    def told(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         return os.fsdecode(self._paths[index])
 
 

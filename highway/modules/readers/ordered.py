@@ -1,4 +1,4 @@
-"""OrderedSource: samples that an Order brings into batches; it can go on at any place of it."""
+"""OrderedSource: samples that a Sampler brings into batches; it can go on at any place of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from highway.engine import Module, Source
 from highway.engine.stats import PipelineStats
 from highway.errors import StateMismatchError
-from highway.sampling.sampler import FRONT, Order, Place, Task, digest
+from highway.sampling.sampler import FRONT, Position, Sampler, Task, digest
 
 __all__ = ["OrderedSource"]
 
@@ -18,7 +18,7 @@ VERSION = 1
 
 
 class OrderedSource(Source):
-    """A source of samples that an `Order` brings into batches; base of the readers.
+    """A source of samples that an `Sampler` brings into batches; base of the readers.
 
     Where a pipeline is in the data is told by a small token, which another one goes on from: with another batch size,
     number of threads, or `shard` of another world too.
@@ -28,12 +28,12 @@ class OrderedSource(Source):
 
     Attributes
     ----------
-    order : Order
+    order : Sampler
     """
 
     seekable = True
 
-    order: Order
+    order: Sampler
     _begun = FRONT
     # Rarely taken: by who replaces bad samples.
     _counting: ClassVar[threading.Lock] = threading.Lock()
@@ -132,7 +132,7 @@ class OrderedSource(Source):
             "fingerprint": self._digest,
         }
 
-    def find(self, state: Mapping[str, Any]) -> Place:
+    def find(self, state: Mapping[str, Any]) -> Position:
         """The place that a state tells of.
 
         Raises
@@ -154,9 +154,9 @@ class OrderedSource(Source):
         epoch = self._whole(state, "epoch", last)
         # Behind the last epoch there is nothing.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
-        return Place(epoch, position)
+        return Position(epoch, position)
 
-    def begin_at(self, place: Place) -> int:
+    def begin_at(self, place: Position) -> int:
         start = self.order.number_after(place)
         self._begun = place
         self._forget(start)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from highway.modules.readers.pictures.orientation import MIRRORS, SWAPS
 
-__all__ = ["Shown"]
+__all__ = ["PictureMapping"]
 
 
-class Shown(NamedTuple):
+class PictureMapping(NamedTuple):
     """How N pictures are shown by N images.
 
     Attributes
@@ -35,11 +35,11 @@ class Shown(NamedTuple):
     targets: NDArray[np.int32]
     mirrored: NDArray[np.bool_]
 
-    def take(self, rows: NDArray[np.int64]) -> Shown:
+    def take(self, rows: NDArray[np.int64]) -> PictureMapping:
         """Those of some of the pictures."""
-        return Shown(*(array[rows] for array in self))  # type: ignore[arg-type]
+        return PictureMapping(*(array[rows] for array in self))  # type: ignore[arg-type]
 
-    def put(self, slots: NDArray[np.int64], others: Shown) -> None:
+    def put(self, slots: NDArray[np.int64], others: PictureMapping) -> None:
         """Let others take the place of the pictures in these slots."""
         mine: Any
         for mine, theirs in zip(self, others, strict=True):

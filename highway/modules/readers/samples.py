@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.errors import HighwayError
-from highway.modules.readers.box_table import Objects
+from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles, Masks
 
-__all__ = ["Files", "Part", "Samples"]
+__all__ = ["Files", "SampleReader", "Samples"]
 
 
-class Part(Protocol):
+class SampleReader(Protocol):
     """Samples as far as one batch needs them. Methods take indices that `read` was given before."""
 
     def read(
@@ -39,7 +39,7 @@ class Part(Protocol):
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
         """The field `labels`, an array of N rows; None where there is none, or it is of the objects."""
 
-    def objects(self, indices: NDArray[np.int64]) -> Objects | None:
+    def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         """Boxes, and what comes with them; sample i of them is ``indices[i]``."""
 
     def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -74,21 +74,21 @@ class Samples(Protocol):
     min_visible: float
     placement: bool
 
-    def begin(self) -> Part:
+    def begin(self) -> SampleReader:
         """What the samples of a batch are read through."""
 
     def known_keys(self) -> Iterable[str] | None:
         """Keys of all samples; None where they are known only once they are read."""
         return None
 
-    def told(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """What errors call a sample."""
 
     def name(self, index: int) -> str:
         """What the list of errors calls a sample."""
 
 
-class Files(Samples, Part):
+class Files(Samples, SampleReader):
     """Pictures that are files.
 
     Parameters
@@ -100,7 +100,7 @@ class Files(Samples, Part):
     where : str
     labels : callable, optional
         Gives the field `labels` for indices (N,), an array of N rows.
-    objects : Objects, optional
+    objects : BoxTable, optional
         Boxes of every sample, and what comes with them; then `labels` are theirs.
     masks : MaskFiles, optional
     min_visible : float
@@ -116,7 +116,7 @@ class Files(Samples, Part):
         where: str,
         *,
         labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None = None,
-        objects: Objects | None = None,
+        objects: BoxTable | None = None,
         masks: MaskFiles | None = None,
         min_visible: float = 0.0,
         placement: bool = False,
@@ -138,7 +138,7 @@ class Files(Samples, Part):
         """Of a picture."""
         return self._root + self._names[index]
 
-    def told(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         return os.fsdecode(self.path(index))
 
     def name(self, index: int) -> str:
@@ -155,7 +155,7 @@ class Files(Samples, Part):
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
         return None if self._labels is None else self._labels(indices)
 
-    def objects(self, indices: NDArray[np.int64]) -> Objects | None:
+    def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         return None if self._objects is None else self._objects.of(indices)
 
     @property

@@ -10,7 +10,7 @@ from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Order, Task
+from highway.sampling.sampler import Sampler, Task
 
 __all__ = ["Noise"]
 
@@ -39,7 +39,7 @@ class Noise(OrderedSource):
     epochs : int, optional
         None for no end.
     shard : (int, int)
-        (rank, world): this source's part of the data, as in `Order`.
+        (rank, world): this source's part of the data, as in `Sampler`.
     drop_last : bool
         Leave out what does not fill a batch.
     workers : int, optional
@@ -80,7 +80,7 @@ class Noise(OrderedSource):
         super().__init__(workers=workers, queue_size=queue_size)
         self.shape = self.image_shape = _shape(shape)
         self.classes = whole("Noise", "classes", classes, 1, 2**32)
-        self.order = Order(
+        self.order = Sampler(
             size,
             batch_size,
             shuffle=shuffle,

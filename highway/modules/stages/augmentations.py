@@ -12,8 +12,8 @@ from highway.engine import Module, Stage
 from highway.errors import ArgumentError, FieldError
 from highway.transforms.along import GO_ALONG, Along
 from highway.transforms.compose import checked
-from highway.transforms.runs import Steps
-from highway.transforms.transform import Finishing, Transform, looks_planar
+from highway.transforms.runs import TransformChain
+from highway.transforms.transform import Fusing, Transform, looks_planar
 
 __all__ = ["Augmentations"]
 
@@ -93,7 +93,7 @@ class Augmentations(Stage):
         self._row = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
-        self._steps = Steps(self._row, "Augmentations")
+        self._steps = TransformChain(self._row, "Augmentations")
         # How many of the steps the module in front has done already.
         self._done_before = 0
 
@@ -114,9 +114,9 @@ class Augmentations(Stage):
         super().follow(before)
         reader: object = before
         # Fields are moved here, by what is drawn for the images here.
-        if isinstance(reader, Finishing) and not self.fields:
-            self._done_before = reader.finish_with(self._row, self.seed)
-            self._steps = Steps(self._row, "Augmentations", self._done_before)
+        if isinstance(reader, Fusing) and not self.fields:
+            self._done_before = reader.fuse(self._row, self.seed)
+            self._steps = TransformChain(self._row, "Augmentations", self._done_before)
         shape = None if before is None else before.image_shape
         self.image_shape = None if shape is None else self._steps.out_shape(shape)
 

@@ -11,7 +11,7 @@ from highway.network.zmq.addresses import Address
 from highway.network.zmq.security import Security
 from highway.network.zmq.sockets import Socket, bind, connect
 
-__all__ = ["End", "Peer", "Place"]
+__all__ = ["End", "Endpoint", "Peer"]
 
 # A plain number, as zmq's flags take long to be compared.
 READABLE = int(zmq.POLLIN)
@@ -24,7 +24,7 @@ class Peer(NamedTuple):
     id: bytes
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     """Where an end of the machine is: bound, or connected to one address or more."""
 
     addresses: tuple[Address, ...]
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 class End:
     """One socket."""
 
-    def __init__(self, number: int, address: Address, place: Place, above: bool) -> None:
+    def __init__(self, number: int, address: Address, place: Endpoint, above: bool) -> None:
         self.number = number
         self.address = address
         self.place = place

@@ -26,11 +26,11 @@ from highway.network.protocol.link import TIMING
 from highway.network.protocol.messages import Bye, Data, Message, Refusal
 from highway.network.protocol.producer import Producer
 from highway.network.protocol.wire import decode, encode
-from highway.network.zmq.ends import End, Peer, Place
+from highway.network.zmq.ends import End, Endpoint, Peer
 from highway.network.zmq.security import quoted
 from highway.network.zmq.sockets import close_context, open_context
 
-__all__ = ["Driver", "Role", "Signal"]
+__all__ = ["Role", "Signal", "SocketThread"]
 
 # Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -121,7 +121,7 @@ class Signal:
             self.awaited = False
 
 
-class Driver:
+class SocketThread:
     """Sockets, their thread, and the lock that guards the role.
 
     Parameters
@@ -131,7 +131,7 @@ class Driver:
     role : Role
     consumer, producer : optional
         The ends of links of the role: their outboxes are emptied.
-    above, below : Place, optional
+    above, below : Endpoint, optional
         Where producers are, and where consumers are.
 
     Attributes
@@ -156,8 +156,8 @@ class Driver:
         *,
         consumer: Consumer | None = None,
         producer: Producer | None = None,
-        above: Place | None = None,
-        below: Place | None = None,
+        above: Endpoint | None = None,
+        below: Endpoint | None = None,
     ) -> None:
         self.role = role
         self.consumer = consumer
@@ -187,11 +187,11 @@ class Driver:
         self._outboxes = [box.outbox for box in (consumer, producer) if box is not None]
         self._poller = select.poll()
         self._context = open_context()
-        self._bell, self._ear = plain.socketpair()
-        self._ear_number = self._ear.fileno()
+        self._wake_send, self._wake_recv = plain.socketpair()
+        self._ear_number = self._wake_recv.fileno()
         try:
-            self._bell.setblocking(False)
-            self._ear.setblocking(False)
+            self._wake_send.setblocking(False)
+            self._wake_recv.setblocking(False)
             self._poller.register(self._ear_number, select.POLLIN)
             for end in self._ends:
                 self._open(end)
@@ -213,7 +213,7 @@ class Driver:
         if not self._awake:
             self._awake = True
             with suppress(OSError):
-                self._bell.send(b"\0")
+                self._wake_send.send(b"\0")
 
     def push(self) -> None:
         """Send what was handed in: here and now, if nobody is at the sockets, or have the thread do so."""
@@ -307,7 +307,7 @@ class Driver:
         ready = dict(self._poller.poll(math.ceil((until - now) * 1000)))
         if self._ear_number in ready:
             with suppress(BlockingIOError):
-                self._ear.recv(4096)
+                self._wake_recv.recv(4096)
         self._awake = False
         with self._at_sockets:
             self._work(ready, until)
@@ -548,15 +548,15 @@ class Driver:
             # Descriptors tell nothing of what was left unread.
             wait = 0 if any(end.news for end in self._ends) else math.ceil(left * 1000)
             if told and self._ear_number in dict(self._poller.poll(wait)):
-                self._ear.recv(4096)
+                self._wake_recv.recv(4096)
 
     def _close(self) -> None:
         for end in self._ends:
             if end.socket is not None:
                 end.socket.close(linger=int(LAST_WORDS * 1000))
                 end.socket = None
-        self._bell.close()
-        self._ear.close()
+        self._wake_send.close()
+        self._wake_recv.close()
         close_context(self._context)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import class_names, flag, number, whole
 from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
-from highway.modules.readers.box_table import Objects
+from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
 from highway.modules.readers.listing.class_names import log_classes, shown_names, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
@@ -343,7 +343,7 @@ def _objects(
     difficult: bool,
     one_based: bool,
     drop: bool,
-) -> Objects:
+) -> BoxTable:
     """All annotations in arrays; objects without a class are dropped with `drop`."""
     numbers = {name: number for number, name in enumerate(classes)}
     bad: dict[int, tuple[type[HighwayError], str]] = {}
@@ -382,7 +382,7 @@ def _objects(
     if not difficult:
         kept &= ~np.array(hard, np.bool_)
     owners = np.repeat(np.arange(len(samples)), counts)
-    return Objects(
+    return BoxTable(
         np.bincount(owners[kept], minlength=len(samples)).astype(np.int64),
         table[kept].astype(np.float32),
         np.array(labels, np.int64)[kept],
