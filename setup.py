@@ -2,7 +2,7 @@
 
 Switches (environment variables, each "1" to turn on, "0" or nothing for off):
 
-HIGHWAY_DEBUG     bounds checks in Cython, assertions and symbols in C, no optimisation
+HIGHWAY_DEBUG     bounds checks in Cython, assertions and symbols in C, no optimization
 HIGHWAY_COVERAGE  line tracing in Cython for coverage measurements, except in nogil functions (tox run -e coverage)
 HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks and assertions
                   (run with libasan preloaded: tools/sanitized.sh)
@@ -142,9 +142,9 @@ def extensions():
         extension("pool"),
         extension("philox"),
         extension(
-            "pixels/colour",
+            "pixels/color",
             "pixels/pointwise.c",
-            "pixels/colour_kernels.c",
+            "pixels/color_kernels.c",
             "pixels/filters.c",
             "pixels/noise.c",
         ),

@@ -17,8 +17,8 @@
  * decoded ends the run with exit code 1 and its name. libjpeg's warnings are not errors here: they are in the
  * "warnings" count.
  *
- * `bare_decode grid HEIGHT WIDTH` prints for each file, in order, a line of 4x5x3 numbers: the mean colours
- * of a grid over the largest centred window of that aspect ratio. That is what the participants' images are
+ * `bare_decode grid HEIGHT WIDTH` prints for each file, in order, a line of 4x5x3 numbers: the mean colors
+ * of a grid over the largest centered window of that aspect ratio. That is what the participants' images are
  * compared with.
  *
  * Build: cc -O2 -o bare_decode bare_decode.c $(pkg-config --cflags --libs libjpeg) -lm -pthread
@@ -125,7 +125,7 @@ static double draw(worker *w) {
     return (w->random * 0x2545F4914F6CDD1DULL >> 11) * 0x1p-53;
 }
 
-/* The window of a RandomResizedCrop: ten tries, then the largest centred window of an allowed ratio. */
+/* The window of a RandomResizedCrop: ten tries, then the largest centered window of an allowed ratio. */
 static void draw_window(worker *w, long width, long height, long *x, long *y, long *w_out, long *h_out) {
     for (int attempt = 0; attempt < 10; attempt++) {
         double area = (0.08 + 0.92 * draw(w)) * width * height;
@@ -238,7 +238,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Mean colour of each cell of a grid over the centred window of the ratio of target_height to target_width.
+/* Mean color of each cell of a grid over the centered window of the ratio of target_height to target_width.
  */
 static void print_grid(worker *w, const char *path, long target_height, long target_width) {
     decode(w, path);

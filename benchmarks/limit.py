@@ -74,6 +74,6 @@ class Limit:
         return json.loads(run([str(self.executable), mode, str(threads), "once"], given, timeout=3600))
 
     def write_grids(self, target: Path, height: int, width: int) -> None:
-        """Write the mean colours of a 4x5 grid over every file's centred window, one file a line."""
+        """Write the mean colors of a 4x5 grid over every file's centered window, one file a line."""
         command = [str(self.executable), "grid", str(height), str(width)]
         target.write_bytes(run(command, self.input, timeout=3600))

@@ -1,7 +1,7 @@
 """Measures how fast photographs become batches, against the JPEG library alone and other loaders.
 
 Jobs, each over a folder of class folders of JPEGs:
-  fit   centre crop to 3:4, antialiased resize to 240x320, flip with p=0.5; uint8 NHWC batches of 16
+  fit   center crop to 3:4, antialiased resize to 240x320, flip with p=0.5; uint8 NHWC batches of 16
   rrc   RandomResizedCrop to 224, flip with p=0.5, normalize; float32 NCHW batches of 64
 
 Limits (bare_decode.c, threads in C that decode with libjpeg-turbo and do nothing else): for fit the whole
@@ -13,7 +13,7 @@ labels, pixels that vary, and, for fit, that they are the files. Where there are
 participant the fastest is found in a run of its own first. Ways that are faster because they give up quality
 (a resize without antialiasing, fast decoding) have rows of their own, marked *. Then rounds, in which all
 take turns, in another order each time. Ratios are medians of the rounds' ratios, so a machine that slows down
-for a while does not favour anybody. On a busy machine, where rates depend on how many threads wait for the
+for a while does not favor anybody. On a busy machine, where rates depend on how many threads wait for the
 cores, CPU time for an image is the steadier figure. What is missing or fails is listed with its reason.
 
 A run of both jobs with all participants writes peers.json, peers.md (tables) and peers.png (plot) into the

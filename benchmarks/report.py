@@ -10,7 +10,7 @@ from pathlib import Path
 from participants.registry import HIGHWAY, PARTICIPANTS
 
 BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
-# Okabe and Ito's blue, a grey of the same family for everybody else, and ink
+# Okabe and Ito's blue, a gray of the same family for everybody else, and ink
 BLUE, GREY, INK, FAINT = "#0072B2", "#A9B4BC", "#22292F", "#6B7680"
 FEW_CORES = 0.1
 
@@ -231,9 +231,9 @@ def draw_job(axes, job: Job) -> None:
     below = [line.rate - min(line.rates) for line in lines]
     above = [max(line.rates) - line.rate for line in lines]
     places = range(len(lines))
-    colours = [BLUE if line is job.highway else GREY for line in lines]
+    colors = [BLUE if line is job.highway else GREY for line in lines]
     whiskers = {"ecolor": INK, "elinewidth": 1, "capsize": 2.5}
-    axes.barh(places, middles, height=0.68, color=colours, xerr=[below, above], error_kw=whiskers)
+    axes.barh(places, middles, height=0.68, color=colors, xerr=[below, above], error_kw=whiskers)
     most = max([*(max(line.rates) for line in lines), limit.rate if limit else 0.0])
     for place, line in enumerate(lines):
         own = line is job.highway

@@ -7,7 +7,7 @@ A model, not a measurement. For N cores the rate is the lowest of three bounds:
   GIL        1 / (time that the GIL is held for an image)
 
 What it takes for granted:
-- All cores are as fast as those here are together, and have as much cache: clocks and hyper-threads are not modelled.
+- All cores are as fast as those here are together, and have as much cache: clocks and hyper-threads are not modeled.
 - Every core has the bandwidth that each had here when all usable cores copied large arrays (a copy counts as one read
   and one write), and all together have no more than --bandwidth, which is that of eight channels of DDR4-3200.
 - Bytes that move: a file three times (copied out of the page cache, then read), what a stage writes twice (its lines

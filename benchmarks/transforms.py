@@ -8,7 +8,7 @@ core, with one thread, and gives a batch of results that is in one piece; memory
 pictures. What is random is drawn for each picture, in the time that is measured. Before that, results are compared
 with Highway's: on average they are a few levels apart at most (0 for what moves whole pixels). Who defines a
 transform in another way has to change the pictures at least half as much. Then all are measured in turns, and the
-median of the rounds counts. Chains of colours and their parts take turns batch by batch.
+median of the rounds counts. Chains of colors and their parts take turns batch by batch.
 
 highway         Augmentations([transform]).process(batch)
 opencv          cv2's functions image by image, or NumPy where that is all it takes; numbers drawn by NumPy
@@ -316,7 +316,7 @@ def summary(lines: list[Line]) -> list[str]:
 
 
 def chain_lines(times: Times) -> list[str]:
-    """Chains of colours against their parts."""
+    """Chains of colors against their parts."""
     told = []
     chains: dict[str, list[float]] = {}
     for (name, _, _), found in times.items():
@@ -326,7 +326,7 @@ def chain_lines(times: Times) -> list[str]:
     for chain, parts in chains.items():
         whole = statistics.median(times[chain, "highway", "highway"]) * 1e3
         told.append(
-            f"Colours in a row, {chain}: {whole:.2f} ms; the dearest alone {max(parts):.2f} "
+            f"Colors in a row, {chain}: {whole:.2f} ms; the dearest alone {max(parts):.2f} "
             f"({whole / max(parts):.2f} times), one on average {statistics.fmean(parts):.2f} "
             f"({whole / statistics.fmean(parts):.2f} times), all one by one {sum(parts):.2f}."
         )

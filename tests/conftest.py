@@ -21,7 +21,7 @@ settings.load_profile("highway")
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    colour crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
+    color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
     resample simd tables values warp warps
     """,
     "machines": """

@@ -150,7 +150,7 @@ def webp_with(exif=b"", xmp=b"", picture=None):
 
 
 def tiff_with(type_=None, values=(6,), order="<", at=8, xmp=None, picture=None):
-    """An uncompressed TIFF; its pixels are RGB, or grey where `picture` is."""
+    """An uncompressed TIFF; its pixels are RGB, or gray where `picture` is."""
     picture = corner() if picture is None else picture
     channels, pixels = len(picture.getbands()), picture.tobytes()
 

@@ -244,7 +244,7 @@ def test_max_pixels_is_an_argument(folder):
         assert {key for key, _ in pipeline.errors} == {"class0/large.png", "class1/large.jpg"}
 
 
-def test_one_bad_file_does_not_touch_its_neighbours(folder):
+def test_one_bad_file_does_not_touch_its_neighbors(folder):
     def images(**options):
         with Pipeline([ImageFileReader(folder, 100, (8, 8), shuffle=False, epochs=1, **options)]) as pipeline:
             batch = pipeline.dequeue()

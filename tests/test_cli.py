@@ -23,7 +23,7 @@ from highway.errors import ArgumentError, EndOfData
 from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
 from highway.modules.readers.encoded import _size_and_quality
 from highway.modules.readers.image_reader import MAX_PIXELS
-from highway.viz.drawing import class_colour
+from highway.viz.drawing import class_color
 
 COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]
 
@@ -168,8 +168,8 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
         (["store", "verfy", "x"], "'verfy' (did you mean verify?); choose from info, verify, repair, export"),
         (["train"], "'train'; choose from demo, info,"),
         (
-            ["bench", "x", "--fit", "centre"],
-            "'centre' (did you mean center?); choose from center, random,",
+            ["bench", "x", "--fit", "centr"],
+            "'centr' (did you mean center?); choose from center, random,",
         ),
         (["pack", "a", "b", "--on-error", "replace"], "--on-error: 'replace'; choose from raise, skip"),
         (["serve", "x", "--to", "a", "--seed", "random"], "'random' would be another one on each machine"),
@@ -499,8 +499,8 @@ def test_preview_of_a_voc_set(capsys, voc):
     output, pixels = shown()
     assert output == f"{path}: 2 of 2 files in 2 classes\n"
     # The lines below, where no names are.
-    assert (pixels[89, 16 + 10 : 16 + 100] == class_colour(dog)).all()
-    assert (pixels[89, 152 + 10 : 152 + 100] == class_colour(person)).all()
+    assert (pixels[89, 16 + 10 : 16 + 100] == class_color(dog)).all()
+    assert (pixels[89, 152 + 10 : 152 + 100] == class_color(person)).all()
     output, pixels = shown("--split", "some", "--masks")
     assert output == f"{path}: 1 of 1 file in 2 classes\n"
     assert (pixels[41:59, 16 + 31 : 16 + 59] == [100, 68, 68]).all()

@@ -30,7 +30,7 @@ STAGES = """
 import os
 from highway.engine import Stage
 from highway.transforms import FlipX, Normalize
-from neighbour import LOG
+from neighbor import LOG
 
 class Log(Stage):
     '''Writes down who works on which batch.'''
@@ -54,11 +54,11 @@ def photos(tmp_path):
 
 @pytest.fixture
 def stages(tmp_path):
-    (tmp_path / "neighbour.py").write_text(f"LOG = {str(tmp_path / 'log')!r}\n")
+    (tmp_path / "neighbor.py").write_text(f"LOG = {str(tmp_path / 'log')!r}\n")
     path = tmp_path / "stages.py"
     path.write_text(STAGES)
     yield path
-    sys.modules.pop("neighbour", None)
+    sys.modules.pop("neighbor", None)
 
 
 @pytest.fixture

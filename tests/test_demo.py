@@ -35,7 +35,7 @@ def test_demo_runs_tells_and_writes_a_sheet(skimage, tmp_path, capsys):
     assert errors == ""
     assert "48 files in 3 classes" in said
     assert "cameraman, cat, coffee" in said
-    assert "32 JPEG, colour; 16 JPEG, grey" in said
+    assert "32 JPEG, color; 16 JPEG, gray" in said
     assert re.search(r"sizes +106 × 106 to 100 × 125 pixels", said)
     assert re.search(r"bytes +\d+\.\d MB", said)
     assert len(re.findall(r"[\d,]+ images/s: 96 images", said)) == 2

@@ -260,7 +260,7 @@ def test_table_of_passes_tells_what_goes_together():
     assert passes(flip, Rotate(9), crop, Zoom(), Pad(3), normalize) == [5, 1]
     assert passes(Rotate(9), Zoom(fill=1)) == passes(Rotate(9), Zoom(interpolation="nearest")) == [1, 1]
     assert passes(Rotate(9), Stretch(9)) == [1, 1]
-    colours = (
+    colors = (
         ColorJitter(0.4),
         Gamma(),
         Grayscale(),
@@ -270,7 +270,7 @@ def test_table_of_passes_tells_what_goes_together():
         AutoContrast(),
         Equalize(),
     )
-    assert passes(*colours) == [8]
+    assert passes(*colors) == [8]
     assert passes(Gamma(), Sharpness(), Gamma()) == [1, 1, 1]
 
 

@@ -138,11 +138,11 @@ def test_places_of_windows_that_are_resized():
 
 
 def test_centres_of_cutmix():
-    # With nearly nothing left of its own an image is replaced on both sides of the centre, to the edges.
+    # With nearly nothing left of its own an image is replaced on both sides of the center, to the edges.
     boxes = drawn(CutMix(1000.0, num_classes=2), 201, 301).boxes
     across = boxes[:, [0, 2]].sum(axis=1) // 2
     inside = (boxes[:, 0] > 0) & (boxes[:, 2] < 301)
-    # Half of an area is a side of 0.71: whole ones have their centre from 107 to 194.
+    # Half of an area is a side of 0.71: whole ones have their center from 107 to 194.
     middle = across[inside & (across >= 120) & (across < 180)]
     assert_equally_likely(middle, range(120, 180))
 
@@ -161,7 +161,7 @@ def test_choices_of_compositions():
     assert_equally_likely(SomeOf(three, (0, 3)).choose(rng()).sum(axis=1), range(4))
 
 
-def test_orders_of_colours():
+def test_orders_of_colors():
     jitter = ColorJitter(0.1, 0.1, 0.1, 0.1)
     ops = jitter.program(rng(), COUNT, 3)[0]
     orders = list(itertools.permutations(sorted({*ops[0].tolist()})))

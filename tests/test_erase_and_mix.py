@@ -93,7 +93,7 @@ def test_wrong_arguments_of_erasing(arguments, message):
         RandomErasing(**arguments)
 
 
-def test_colours_that_do_not_fit():
+def test_colors_that_do_not_fit():
     with pytest.raises(ArgumentError, match="for images with 3 channels"):
         Augmentations([RandomErasing(p=1, value=(1, 2))]).process(batch_of(1))
 

@@ -64,13 +64,13 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def colours(tmp_path):
+def colors(tmp_path):
     """Two classes that a linear model can tell apart: reddish and bluish noise."""
     rng = np.random.default_rng(0)
-    for label, colour in (("blue", (60, 90, 170)), ("red", (170, 90, 60))):
+    for label, color in (("blue", (60, 90, 170)), ("red", (170, 90, 60))):
         (tmp_path / label).mkdir()
         for number in range(20):
-            pixels = rng.integers(-60, 61, (40, 50, 3)) + colour
+            pixels = rng.integers(-60, 61, (40, 50, 3)) + color
             picture = Image.fromarray(pixels.astype(np.uint8))
             (tmp_path / label / f"{number}.jpg").write_bytes(jpeg_bytes(picture))
     return tmp_path
@@ -80,8 +80,8 @@ def test_every_example_is_tested():
     assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == TESTED
 
 
-def test_training_learns(colours):
-    answer = run("train_softmax.py", colours, "--epochs", 4)
+def test_training_learns(colors):
+    answer = run("train_softmax.py", colors, "--epochs", 4)
     assert (answer.returncode, answer.stderr) == (0, "")
     losses = [float(loss) for loss in re.findall(r"epoch +\d+: loss ([\d.]+)", answer.stdout)]
     assert len(losses) == 4
@@ -135,12 +135,12 @@ def address_in(line):
 
 
 def test_three_machines_train_on_every_picture_once_an_epoch_whatever_is_killed(
-    colours, start, tmp_path_factory
+    colors, start, tmp_path_factory
 ):
     epochs, batch_size, batches = 6, 4, 10
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     data, line = start(
-        *("data_machine.py", colours, "--listen", "tcp://127.0.0.1:*"),
+        *("data_machine.py", colors, "--listen", "tcp://127.0.0.1:*"),
         *("--epochs", epochs, "--batch-size", batch_size),
     )
     assert line.startswith("40 pictures, listening at tcp://127.0.0.1:")

@@ -141,7 +141,7 @@ def test_a_field_that_is_an_image_goes_as_images_do(transform, dtype):
     assert np.array_equal(out.gray, out.images[..., 1])
 
 
-def test_an_image_keeps_its_colours():
+def test_an_image_keeps_its_colors():
     images = batch_of().images
     out = moved(
         [ColorJitter(0.5), FlipX(1), RandAugment(1, magnitude=0), Normalize()],
@@ -205,7 +205,7 @@ def test_a_new_size_without_a_word_of_where_pixels_go_is_refused():
 
 
 class HalfTurn(Transform):
-    """Of a user: colours and places."""
+    """Of a user: colors and places."""
 
     def apply_images(self, images, params):
         return 255 - images[:, ::-1, ::-1]

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 
 from highway import transforms
 from highway._core import philox, simd
-from highway._core.pixels import colour
+from highway._core.pixels import color
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
@@ -44,12 +44,12 @@ def guarded(images, kernel):
 
 def sharpen(images, *factors):
     values = np.resize(np.array(factors, np.float32), len(images))
-    return guarded(images, lambda out: colour.sharpen(images, values, out))
+    return guarded(images, lambda out: color.sharpen(images, values, out))
 
 
 def blur(images, sigma, rows, columns):
     values = np.resize(np.array(sigma, np.float32), len(images))
-    return guarded(images, lambda out: colour.blur(images, values, rows, columns, out))
+    return guarded(images, lambda out: color.blur(images, values, rows, columns, out))
 
 
 def smooth(images):
@@ -227,7 +227,7 @@ def noise(images, offset, scale, low=-np.inf, high=np.inf, seed=7, epoch=2, posi
     indices = np.arange(10, 10 + count, dtype=np.uint32) if indices is None else np.array(indices, np.uint32)
     out = np.empty_like(images)
     offsets, scales = (np.resize(np.array(each, np.float32), count) for each in (offset, scale))
-    colour.add_noise(images, seed, epoch, position, indices, offsets, scales, low, high, out)
+    color.add_noise(images, seed, epoch, position, indices, offsets, scales, low, high, out)
     return out
 
 
@@ -268,7 +268,7 @@ class TestNoise:
             expected = noise(images, 1, 9)
             indices = np.arange(10, 13, dtype=np.uint32)
             one, nine = np.ones(3, np.float32), np.full(3, 9, np.float32)
-            colour.add_noise(images, 7, 2, 3, indices, one, nine, -np.inf, np.inf, images)
+            color.add_noise(images, 7, 2, 3, indices, one, nine, -np.inf, np.inf, images)
             assert np.array_equal(images, expected)
 
 
@@ -332,19 +332,19 @@ def test_entries_refuse_what_does_not_fit():
     images = np.zeros((2, 4, 5, 3), np.uint8)
     out, ones = np.zeros_like(images), np.ones(2, np.float32)
     wrong = [
-        (lambda: colour.sharpen(images, ones, out[:1].copy()), "expected one shape"),
-        (lambda: colour.sharpen(images, ones[:1], out), "1 factors for 2 images"),
-        (lambda: colour.sharpen(images, -ones, out), r"factors\[0\] is -1"),
-        (lambda: colour.sharpen(images, np.nan * ones, out), r"factors\[0\] is nan"),
-        (lambda: colour.sharpen(images, 101 * ones, out), r"factors\[0\] is 101"),
-        (lambda: colour.sharpen(out, ones, out), "share memory"),
-        (lambda: colour.sharpen(images[:, :, ::-1], ones, out), "packed rows"),
-        (lambda: colour.blur(images, ones[:1], 3, 3, out), "1 sigmas for 2 images"),
-        (lambda: colour.blur(images, -ones, 3, 3, out), r"sigmas\[0\] is -1"),
-        (lambda: colour.blur(images, ones, 4, 3, out), "kernel of 4 rows and 3 columns"),
-        (lambda: colour.blur(images, ones, 3, 203, out), "kernel of 3 rows and 203 columns"),
-        (lambda: colour.blur(images, ones, -1, 3, out), "kernel of -1 rows"),
-        (lambda: colour.blur(out, ones, 3, 3, out), "share memory"),
+        (lambda: color.sharpen(images, ones, out[:1].copy()), "expected one shape"),
+        (lambda: color.sharpen(images, ones[:1], out), "1 factors for 2 images"),
+        (lambda: color.sharpen(images, -ones, out), r"factors\[0\] is -1"),
+        (lambda: color.sharpen(images, np.nan * ones, out), r"factors\[0\] is nan"),
+        (lambda: color.sharpen(images, 101 * ones, out), r"factors\[0\] is 101"),
+        (lambda: color.sharpen(out, ones, out), "share memory"),
+        (lambda: color.sharpen(images[:, :, ::-1], ones, out), "packed rows"),
+        (lambda: color.blur(images, ones[:1], 3, 3, out), "1 sigmas for 2 images"),
+        (lambda: color.blur(images, -ones, 3, 3, out), r"sigmas\[0\] is -1"),
+        (lambda: color.blur(images, ones, 4, 3, out), "kernel of 4 rows and 3 columns"),
+        (lambda: color.blur(images, ones, 3, 203, out), "kernel of 3 rows and 203 columns"),
+        (lambda: color.blur(images, ones, -1, 3, out), "kernel of -1 rows"),
+        (lambda: color.blur(out, ones, 3, 3, out), "share memory"),
     ]
     for call, message in wrong:
         with pytest.raises(ValueError, match=message):
@@ -377,9 +377,9 @@ def test_entries_refuse_what_does_not_fit():
     ]
     for arguments, message in wrong:
         with pytest.raises(ValueError, match=message):
-            colour.add_noise(*arguments)
+            color.add_noise(*arguments)
     with pytest.raises((TypeError, ValueError)):
-        colour.add_noise(rows, 0, 0, 0, indices, ones, ones, 0, 1, other.astype(np.uint8))
+        color.add_noise(rows, 0, 0, 0, indices, ones, ones, 0, 1, other.astype(np.uint8))
 
 
 # The transforms

@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         name = folder / "class0" / f"turned{orientation}.jpg"
         name.write_bytes(jpeg_bytes(picture, orientation=orientation, subsampling=orientation % 3))
     photograph(40, 90, 3).save(folder / "class1" / "other.png")
-    photograph(90, 40, 4).convert("L").save(folder / "class1" / "grey.bmp")
+    photograph(90, 40, 4).convert("L").save(folder / "class1" / "gray.bmp")
     return folder
 
 

@@ -105,7 +105,7 @@ def test_random_resized_crop_draws_what_it_promises():
     assert abs(free.mean() - 0.5) < 0.01 and free.min() == 0 and free.max() == 1
 
 
-def test_random_resized_crop_falls_back_to_the_centre():
+def test_random_resized_crop_falls_back_to_the_center():
     windows = place(
         RandomResizedCrop(), (224, 224), np.array([10, 1000, 40]), np.array([1000, 10, 50])
     ).windows

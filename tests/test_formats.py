@@ -69,8 +69,8 @@ def test_alpha_is_dropped():
     picture = PICTURE.copy()
     picture.putalpha(Image.linear_gradient("L").resize(PICTURE.size))
     np.testing.assert_array_equal(decode(saved(picture, "PNG")), RGB)
-    grey = picture.convert("LA")
-    np.testing.assert_array_equal(decode(saved(grey, "PNG"), gray=True)[:, :, 0], np.asarray(grey)[:, :, 0])
+    gray = picture.convert("LA")
+    np.testing.assert_array_equal(decode(saved(gray, "PNG"), gray=True)[:, :, 0], np.asarray(gray)[:, :, 0])
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF"])

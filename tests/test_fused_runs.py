@@ -233,19 +233,19 @@ def test_which_go_together_depends_on_nothing_that_is_drawn():
         assert np.array_equal(alone.boxes, out.boxes_of(n))
 
 
-COLOURS = [ColorJitter(0.4, 0.4, 0.4, 0.1), Invert(), Gamma(), Solarize(100), Posterize(5)]
+COLORS = [ColorJitter(0.4, 0.4, 0.4, 0.1), Invert(), Gamma(), Solarize(100), Posterize(5)]
 
 
-def test_colours_in_a_row_have_the_same_bits_as_one_by_one():
-    for chain in (COLOURS, COLOURS[::-1], [*COLOURS, *COLOURS]):
+def test_colors_in_a_row_have_the_same_bits_as_one_by_one():
+    for chain in (COLORS, COLORS[::-1], [*COLORS, *COLORS]):
         batch = smooth()
         assert np.array_equal(together(chain, batch).images, apart(chain, batch).images)
 
 
-def test_colours_in_a_row_leave_their_input_alone_unless_it_is_theirs():
+def test_colors_in_a_row_leave_their_input_alone_unless_it_is_theirs():
     batch = smooth()
     before = batch.images.copy()
-    stage = Augmentations(COLOURS)
+    stage = Augmentations(COLORS)
     out = stage.process(batch)
     assert np.array_equal(batch.images, before)
     stage.input_handed_over = True
@@ -255,7 +255,7 @@ def test_colours_in_a_row_leave_their_input_alone_unless_it_is_theirs():
 
 @pytest.mark.usefixtures("simd_variant")
 def test_variants_give_the_same_bits():
-    chain = [RandomResizedCrop((60, 61)), FlipX(), *COLOURS, Rotate(30), RandomCrop(48), FlipY()]
+    chain = [RandomResizedCrop((60, 61)), FlipX(), *COLORS, Rotate(30), RandomCrop(48), FlipY()]
     from highway._core import simd
 
     ours = together(chain, smooth()).images

@@ -253,7 +253,7 @@ def test_entries_refuse_what_does_not_fit():
         geometry.flip_x(None, flags, out)
 
 
-def test_neighbours_in_one_array_do_not_share_memory():
+def test_neighbors_in_one_array_do_not_share_memory():
     images = random((4, 3, 5, 3))
     expected = images[:2, :, ::-1].copy()
     geometry.flip_x(images[:2], np.ones(2, np.uint8), images[2:])

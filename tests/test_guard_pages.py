@@ -12,7 +12,7 @@ import numpy as np
 
 import highway
 from highway._core import philox, simd
-from highway._core.pixels import colour, geometry, resample, values, warp
+from highway._core.pixels import color, geometry, resample, values, warp
 
 PAGE = mmap.PAGESIZE
 ROOM = 4 * PAGE
@@ -36,12 +36,10 @@ class Guarded:
         return np.frombuffer(self.memory, np.uint8)[start : start + size].view(dtype).reshape(shape)
 
 
-def touch_with_colours(inputs, outputs):
+def touch_with_colors(inputs, outputs):
     """Every operation, and a row of those that share a pass, over blocks of pixels and what is left."""
-    programs = [[(code, 0.25 if code == colour.HUE else 2)] for code in range(colour.POSTERIZE + 1)]
-    programs += [
-        [(colour.BRIGHTNESS, 0.7), (colour.SATURATION, 1.5), (colour.GAMMA, 1.5), (colour.INVERT, 0)]
-    ]
+    programs = [[(code, 0.25 if code == color.HUE else 2)] for code in range(color.POSTERIZE + 1)]
+    programs += [[(color.BRIGHTNESS, 0.7), (color.SATURATION, 1.5), (color.GAMMA, 1.5), (color.INVERT, 0)]]
     for variant, end in itertools.product(simd.VARIANTS, (False, True)):
         simd.use(variant)
         for width, size in itertools.product((1, 2, 5, 15, 31, 32, 33, 63, 65, 641), (1, 3)):
@@ -51,13 +49,13 @@ def touch_with_colours(inputs, outputs):
             for program in programs:
                 codes = np.array([[code for code, _ in program]], np.int32)
                 arguments = np.array([[[value, 1] for _, value in program]], np.float32)
-                colour.run(images, codes, arguments, out)
-                colour.run(out, codes, arguments, out)
+                color.run(images, codes, arguments, out)
+                color.run(out, codes, arguments, out)
 
 
 def touch_everything():
     inputs, outputs = Guarded(), Guarded()
-    touch_with_colours(inputs, outputs)
+    touch_with_colors(inputs, outputs)
     flags = np.ones(1, np.uint8)
     for variant, end in itertools.product(simd.VARIANTS, (False, True)):
         simd.use(variant)

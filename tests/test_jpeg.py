@@ -159,7 +159,7 @@ def test_damaged_exif_is_no_orientation(decoder, tmp_path):
             assert status == jpeg.OK and image.shape in ((96, 128, 3), (128, 96, 3))
 
 
-@pytest.mark.parametrize("kind", ["baseline", "progressive", "restart markers", "CMYK", "grey"])
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "restart markers", "CMYK", "gray"])
 def test_cut_at_any_byte_is_an_error(decoder, tmp_path, kind):
     contents = KINDS[kind]
     path = tmp_path / "cut.jpg"
@@ -225,7 +225,7 @@ def test_wrong_size_within_the_limit_is_an_error(decoder, tmp_path):
 
 
 def progressive(scans):
-    """A progressive 8 x 8 grey picture of nothing but zeros, with these (Ss, Se, Ah, Al) as its scans."""
+    """A progressive 8 x 8 gray picture of nothing but zeros, with these (Ss, Se, Ah, Al) as its scans."""
 
     def part(marker, payload):
         return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + bytes(payload)
@@ -337,7 +337,7 @@ def test_limits_are_arguments(tmp_path, folder):
 
 
 def test_a_batch_lands_in_its_slots(decoder, folder):
-    names = ["baseline", "grey", "EXIF 8", "progressive"]
+    names = ["baseline", "gray", "EXIF 8", "progressive"]
     found = decoder.read([os.fsencode(folder / name) for name in names])
     windows_ = np.array([[0, 0, w, h] for _, h, w in found], float)
     targets = np.array([[2, 1, 22, 18]] * 4, np.int32)

@@ -16,7 +16,7 @@ from highway._core.jpeg import codec as jpeg
 from highway._core.pixels import resample
 
 NEAREST = resample.FILTERS.index("nearest")
-SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "grey")
+SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "gray")
 
 
 @pytest.fixture(params=simd.VARIANTS)
@@ -42,7 +42,7 @@ def place(tmp_path_factory):
 
 
 def encoded(picture, sampling, **options):
-    if sampling == "grey":
+    if sampling == "gray":
         return jpeg_bytes(picture.convert("L"), **options)
     return jpeg_bytes(picture, subsampling=sampling, **options)
 
@@ -101,7 +101,7 @@ def test_other_pictures_are_left_to_libjpeg(decoder, place):
         "progressive": jpeg_bytes(picture, progressive=True),
         "CMYK": jpeg_bytes(picture.convert("CMYK")),
         "RGB": jpeg_bytes(picture, keep_rgb=True),
-        "two columns of colour": jpeg_bytes(photograph(9, 4), subsampling="4:2:0"),
+        "two columns of color": jpeg_bytes(photograph(9, 4), subsampling="4:2:0"),
         "junk": left_to_libjpeg(jpeg_bytes(picture)),
     }
     for count, (kind, contents) in enumerate(others.items(), start=1):
@@ -144,13 +144,13 @@ def test_single_pixels_everywhere(variant, decoder, place, sampling):
     assert decoder.by_library == 0
 
 
-def test_luma_alone_needs_no_colour(variant, decoder, place):
+def test_luma_alone_needs_no_color(variant, decoder, place):
     picture = photograph(33, 47)
-    grey = picture.convert("YCbCr").getchannel(0)
+    gray = picture.convert("YCbCr").getchannel(0)
     for sampling in ("4:4:4", "4:2:2", "4:2:0"):
         status, found = decode(decoder, place, encoded(picture, sampling, quality=98), channels=1)
         assert status == jpeg.OK
-        assert np.abs(found[:, :, 0].astype(int) - np.asarray(grey)).mean() < 1
+        assert np.abs(found[:, :, 0].astype(int) - np.asarray(gray)).mean() < 1
     assert decoder.by_library == 0
 
 
@@ -207,8 +207,8 @@ def test_damage_is_judged_as_libjpeg_does(variant, place, sampling, options):
     library.close()
 
 
-def grey_blocks(dc, step, count=4):
-    """A grey JPEG of `count` blocks side by side: the first has this DC value and step, all others are like it."""
+def gray_blocks(dc, step, count=4):
+    """A gray JPEG of `count` blocks side by side: the first has this DC value and step, all others are like it."""
     size = abs(dc).bit_length()
     code = f"{size:04b}" + (f"{dc if dc > 0 else dc + (1 << size) - 1:0{size}b}" if size else "") + "0"
     bits = code + "00000" * (count - 1)
@@ -232,7 +232,7 @@ def grey_blocks(dc, step, count=4):
 @pytest.mark.parametrize("dc", [0, 1, -1, 127, -512, 511, 512, 513, -600, 1023, -2047])
 @pytest.mark.parametrize("step", [1, 8, 16, 255])
 def test_values_that_no_picture_has(variant, decoder, place, dc, step):
-    contents = grey_blocks(dc, step)
+    contents = gray_blocks(dc, step)
     status, found = decode(decoder, place, contents)
     assert status == jpeg.OK, found
     assert decoder.by_library == (abs(dc * step) > 8191)
@@ -242,7 +242,7 @@ def test_values_that_no_picture_has(variant, decoder, place, dc, step):
 
 
 def test_sides_that_libjpeg_refuses_are_refused(decoder, place):
-    contents = encoded(photograph(40, 16), "grey")
+    contents = encoded(photograph(40, 16), "gray")
     start = segment(contents, 0xC0)
     for height in (65501, 65535):
         tall = bytearray(contents)

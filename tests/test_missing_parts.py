@@ -80,7 +80,7 @@ def test_a_missing_part_is_an_error_under_any_policy(tmp_path, lacking, policy, 
 
 
 def test_a_module_that_is_missed_when_it_is_used(tmp_path, lacking):
-    """PIL's colour management is imported when a picture in Lab needs it, and says what is missing even later."""
+    """PIL's color management is imported when a picture in Lab needs it, and says what is missing even later."""
     lacking("_imagingcms")
     from PIL import ImageCms
 

@@ -144,7 +144,7 @@ def test_a_place_costs_nothing_that_grows_with_the_data():
 
 def test_another_process_gives_the_same():
     code = (
-        "from highway.sampling.sampler import Order; o = Order(1000, 64, seed=3, shard=(1, 3));"
+        "from highway.sampling.sampler import Sampler; o = Sampler(1000, 64, seed=3, shard=(1, 3));"
         "print([o.indices(5, s).tolist() for s in range(len(o))])"
     )
     answers = {

@@ -242,7 +242,7 @@ def test_odd_and_even_orders_come_up_alike(size):
     assert abs(odd - trials / 2) < 4.5 * math.sqrt(trials) / 2
 
 
-def test_neighbours_do_not_stay_neighbours():
+def test_neighbors_do_not_stay_neighbors():
     order = permutation(0, 0, 100_000)
     apart = np.abs(np.diff(order))
     # The mean distance of two random places is a third of the size.

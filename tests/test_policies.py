@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_annotations_follow import burnt, one_each
 
-from highway._core.pixels import colour
+from highway._core.pixels import color
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError
@@ -59,7 +59,7 @@ def changed(drawn):
     """How many things a round changes, for each sample."""
     return (
         (drawn.matrices != np.eye(3)).any(axis=(1, 2)).astype(int)
-        + (drawn.ops[:, 0] != colour.NONE)
+        + (drawn.ops[:, 0] != color.NONE)
         + (drawn.sharpness != 1)
     )
 
@@ -72,7 +72,7 @@ def test_every_round_has_one_operation_and_all_are_equally_likely():
         assert set(count) == {0, 1}
         # One of 14 does nothing.
         assert abs((count == 0).mean() - 1 / 14) < 0.02
-        for code in (colour.POSTERIZE, colour.EQUALIZE, colour.SATURATION):
+        for code in (color.POSTERIZE, color.EQUALIZE, color.SATURATION):
             assert abs((drawn.ops == code).mean() - 1 / 14) < 0.02
         assert abs((drawn.matrices[:, 0, 1] == -drawn.matrices[:, 1, 0]).mean() - 12 / 14) < 0.03
 
@@ -84,12 +84,12 @@ def test_strength_is_that_of_the_bin():
     assert 0.4 < (shear > 0).mean() < 0.6
     moves = drawn.matrices[(drawn.matrices[:, 0, 2] != 0) & (drawn.matrices[:, 0, 0] == 1), 0, 2]
     assert set(np.abs(moves)) == {int(150 / 331 * 128 * 9 / 30)}
-    factors = drawn.arguments[drawn.ops[:, 0] == colour.BRIGHTNESS, 0, 0]
+    factors = drawn.arguments[drawn.ops[:, 0] == color.BRIGHTNESS, 0, 0]
     assert set(np.round(factors, 6)) == {np.float32(0.73), np.float32(1.27)}
     turned = drawn.matrices[drawn.matrices[:, 0, 0] != 1]
     assert set(np.round(turned[:, 0, 0], 9)) == {round(np.cos(np.radians(9)), 9)}
     wide = draw(TrivialAugmentWide())[0]
-    factors = wide.arguments[wide.ops[:, 0] == colour.CONTRAST, 0, 0]
+    factors = wide.arguments[wide.ops[:, 0] == color.CONTRAST, 0, 0]
     assert len(set(factors)) > 40
     assert factors.min() >= 0.0099
     assert factors.max() <= 1.9901
@@ -187,6 +187,6 @@ def test_what_one_round_pushes_out_the_next_does_not_bring_back():
         both = (first != np.eye(3)).any() and (second != np.eye(3)).any()
         there_and_back += both
         if both:
-            # Where the mask shows nothing, the image does not either; colours were not changed.
+            # Where the mask shows nothing, the image does not either; colors were not changed.
             assert np.array_equal(out.masks[i] == 0, (out.images[i] == 0).all(axis=2))
     assert there_and_back > 20

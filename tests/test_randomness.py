@@ -151,7 +151,7 @@ def test_normal_moments():
     assert abs((np.abs(values - 3) < 2).mean() - 0.6827) < 0.0115
 
 
-def test_positions_and_neighbours_are_independent():
+def test_positions_and_neighbors_are_independent():
     columns = np.stack([many(position).uniform() for position in (0, 1, 2)] + [many(0).uniform(size=2)[:, 1]])
     correlation = np.corrcoef(np.concatenate([columns, columns[:, ::-1], np.roll(columns, 1, axis=1)]))
     assert np.abs(correlation - np.eye(12)).max() < 4.8 / np.sqrt(MANY)

@@ -217,7 +217,7 @@ def test_variants_give_the_same_bits_for_any_case(case, seed):
     same_bits(image, window, size, filter_)
 
 
-# Centred windows
+# Centered windows
 
 
 @pytest.mark.parametrize("size", [(240, 320), (1, 1), (224, 224), (1, 65536), (7, 3)])

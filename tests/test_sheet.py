@@ -11,21 +11,21 @@ from highway.errors import ArgumentError, MissingPackageError
 from highway.modules import PadBoxes
 from highway.transforms import Normalize
 from highway.viz.contact_sheet import contact_sheet, save_contact_sheet
-from highway.viz.drawing import class_colour, overlay_mask, voc_palette
+from highway.viz.drawing import class_color, overlay_mask, voc_palette
 
 
-def plain(colours, height=100, width=120, **more):
-    """A batch of images of one colour each."""
-    images = np.zeros((len(colours), height, width, 3), np.uint8) + np.array(colours, np.uint8)[:, None, None]
+def plain(colors, height=100, width=120, **more):
+    """A batch of images of one color each."""
+    images = np.zeros((len(colors), height, width, 3), np.uint8) + np.array(colors, np.uint8)[:, None, None]
     return Batch({"images": images, **more})
 
 
-COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
+COLORS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 
-def places(sheet, colour):
-    """Rows and columns between which pixels of a colour lie, and how many there are."""
-    found = np.argwhere((np.asarray(sheet) == colour).all(axis=2))
+def places(sheet, color):
+    """Rows and columns between which pixels of a color lie, and how many there are."""
+    found = np.argwhere((np.asarray(sheet) == color).all(axis=2))
     (top, left), (bottom, right) = found.min(axis=0), found.max(axis=0)
     return top, left, bottom + 1 - top, right + 1 - left, len(found)
 
@@ -41,10 +41,10 @@ def test_classes_are_names(classes):
 
 
 def test_every_image_is_shown_whole_and_in_reading_order():
-    sheet = contact_sheet(plain(COLOURS), columns=2)
+    sheet = contact_sheet(plain(COLORS), columns=2)
     corners = []
-    for colour in COLOURS:
-        top, left, height, width, count = places(sheet, colour)
+    for color in COLORS:
+        top, left, height, width, count = places(sheet, color)
         assert (height, width, count) == (100, 120, 100 * 120)
         corners.append((top, left))
     assert corners == sorted(corners)
@@ -77,14 +77,14 @@ def test_labels_and_keys_stand_below_the_images():
     ],
 )
 def test_caption_is_the_name_of_the_class_or_else_its_number(labels, classes, same_as):
-    sheet = contact_sheet(plain(COLOURS[:1], labels=labels), classes)
-    assert sheet.tobytes() == contact_sheet(plain(COLOURS[:1], labels=np.array([0])), same_as).tobytes()
+    sheet = contact_sheet(plain(COLORS[:1], labels=labels), classes)
+    assert sheet.tobytes() == contact_sheet(plain(COLORS[:1], labels=np.array([0])), same_as).tobytes()
 
 
 def test_large_images_are_reduced_and_small_ones_enlarged_by_whole_factors():
-    wide = contact_sheet(plain(COLOURS[:1], height=300, width=1200))
-    assert places(wide, COLOURS[0])[2:4] == (80, 320)
-    small = plain(COLOURS[:1], height=20, width=32)
+    wide = contact_sheet(plain(COLORS[:1], height=300, width=1200))
+    assert places(wide, COLORS[0])[2:4] == (80, 320)
+    small = plain(COLORS[:1], height=20, width=32)
     small.images[0, 3, 5] = (255, 0, 255)
     sheet = contact_sheet(small)
     assert sheet.width >= 5 * 32
@@ -126,7 +126,7 @@ def test_pil_without_freetype_writes_with_its_small_font(monkeypatch, name):
 
 def test_sheet_is_written_and_read_back(tmp_path):
     path = tmp_path / "sheet.png"
-    batch = plain(COLOURS)
+    batch = plain(COLORS)
     save_contact_sheet(path, batch, columns=5)
     with Image.open(path) as back:
         assert back.format == "PNG"
@@ -136,7 +136,7 @@ def test_sheet_is_written_and_read_back(tmp_path):
 @pytest.mark.parametrize("name", ["sheet", "sheet.xyz"])
 def test_name_of_the_file_must_say_its_format(tmp_path, name):
     with pytest.raises(ArgumentError, match=r"sheet.*use \.png"):
-        save_contact_sheet(tmp_path / name, plain(COLOURS))
+        save_contact_sheet(tmp_path / name, plain(COLORS))
     assert not list(tmp_path.iterdir())
 
 
@@ -162,13 +162,13 @@ def test_what_is_no_image_is_refused(images):
 
 def test_columns_must_be_a_number_of_images():
     with pytest.raises(ArgumentError, match="columns is 0"):
-        contact_sheet(plain(COLOURS), columns=0)
+        contact_sheet(plain(COLORS), columns=0)
 
 
 def test_missing_pil_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingPackageError, match="pip install Pillow-SIMD"):
-        contact_sheet(plain(COLOURS))
+        contact_sheet(plain(COLORS))
 
 
 # Images of real numbers
@@ -231,7 +231,7 @@ def tile_of(sheet, height, width, nth=0):
 
 def lines(tile, label):
     """First and last row and column, in which lines of a class are longest; names are narrower."""
-    found = (tile == class_colour(label)).all(axis=2)
+    found = (tile == class_color(label)).all(axis=2)
     rows = np.flatnonzero(found.sum(axis=1) > 0.8 * found.sum(axis=1).max())
     columns = np.flatnonzero(found.sum(axis=0) > 0.8 * found.sum(axis=0).max())
     return rows[0], rows[-1], columns[0], columns[-1]
@@ -254,13 +254,13 @@ def test_boxes_go_with_the_image_when_it_is_reduced_or_enlarged(size, drawn):
 
 def test_a_box_is_drawn_within_the_pixels_that_it_covers():
     tile = tile_of(contact_sheet(detection([(20, 30, 100, 90)], [0])), 100, 120)
-    colour = class_colour(0)
+    color = class_color(0)
     for row in (30, 31, 88, 89):
-        assert (tile[row, 20:100] == colour).all()
+        assert (tile[row, 20:100] == color).all()
     for column in (20, 21, 98, 99):
-        assert (tile[30:90, column] == colour).all()
+        assert (tile[30:90, column] == color).all()
     assert (tile[33:87, 23:97] == 7).all()
-    # A light line on both sides tells it from a ground of its colour.
+    # A light line on both sides tells it from a ground of its color.
     assert (tile[90, 19:101] > 100).all()
     assert (tile[87, 22:98] > 100).all()
 
@@ -283,7 +283,7 @@ def test_the_name_of_a_box_stays_inside_of_the_image():
 def test_names_that_would_cover_each_other_are_left_out():
     one = contact_sheet(detection([(10, 20, 60, 50)], [0]), ["person"])
     many = contact_sheet(detection([(10, 20, 60, 50)] * 20, [0] * 20), ["person"])
-    badges = [(tile_of(sheet, 100, 120) == class_colour(0)).all(axis=2).sum() for sheet in (one, many)]
+    badges = [(tile_of(sheet, 100, 120) == class_color(0)).all(axis=2).sum() for sheet in (one, many)]
     # There is room for a few beside the box, and no more.
     assert badges[0] < badges[1] < 4 * badges[0]
 
@@ -292,8 +292,7 @@ def test_difficult_boxes_are_dashed():
     boxes = [(10, 20, 110, 90)]
     solid, dashed = (
         (
-            tile_of(contact_sheet(detection(boxes, [0], difficult=[value]), [""]), 100, 120)
-            == class_colour(0)
+            tile_of(contact_sheet(detection(boxes, [0], difficult=[value]), [""]), 100, 120) == class_color(0)
         ).all(axis=2)[20, 10:110]
         for value in (False, True)
     )
@@ -331,8 +330,8 @@ def test_caption_counts_what_the_boxes_hold(labels, counts, captions):
 
 
 def test_soft_labels_are_told_in_parts():
-    soft = plain(COLOURS[:1], width=300, labels=np.array([[0.3, 0, 0.7]], np.float32))
-    hard = plain(COLOURS[:1], width=300, labels=np.array([0]))
+    soft = plain(COLORS[:1], width=300, labels=np.array([[0.3, 0, 0.7]], np.float32))
+    hard = plain(COLORS[:1], width=300, labels=np.array([0]))
     assert contact_sheet(soft, ["a", "b", "c"]).tobytes() == contact_sheet(hard, ["70% c, 30% a"]).tobytes()
 
 
@@ -365,7 +364,7 @@ def definition_of_the_voc_palette(index):
 
 def test_palette_is_that_of_voc():
     palette = voc_palette()
-    assert [tuple(colour) for colour in palette.tolist()] == [
+    assert [tuple(color) for color in palette.tolist()] == [
         definition_of_the_voc_palette(index) for index in range(256)
     ]
     # What every picture of VOC's classes shows: background, aeroplane, person, tv monitor, void.
@@ -388,9 +387,9 @@ def test_masks_are_half_transparent_and_background_is_the_image():
 def test_void_is_hatched():
     image = Image.new("RGB", (40, 40), (0, 0, 0))
     drawn = np.asarray(overlay_mask(image, np.full((40, 40), 255, np.uint8)))
-    grey = (drawn == 159).all(axis=2)
-    assert grey.mean() == 0.25
-    assert (drawn[~grey] == 0).all()
+    gray = (drawn == 159).all(axis=2)
+    assert gray.mean() == 0.25
+    assert (drawn[~gray] == 0).all()
 
 
 def test_masks_go_with_the_image_when_it_is_reduced_or_enlarged():
@@ -411,10 +410,10 @@ def test_keypoints_are_crosses_at_their_places():
     batch = Batch({"images": np.full((1, 100, 120, 3), 7, np.uint8), "keypoints": points})
     tile = tile_of(contact_sheet(batch), 100, 120)
     for k, (x, y) in enumerate([(30, 40), (90, 70)]):
-        cross = np.argwhere((tile == class_colour(k)).all(axis=2))
+        cross = np.argwhere((tile == class_color(k)).all(axis=2))
         assert cross.mean(axis=0).tolist() == [y, x]
         assert len(cross) == 13
-    assert not (tile == class_colour(2)).all(axis=2).any()
+    assert not (tile == class_color(2)).all(axis=2).any()
 
 
 def test_keypoints_of_objects_go_with_the_image():
@@ -427,10 +426,10 @@ def test_keypoints_of_objects_go_with_the_image():
     sheet = contact_sheet(batch, columns=2)
     for nth, expected in enumerate([[(60, 80), (180, 140)], [(20, 20)]]):
         tile = tile_of(sheet, 240, 320, nth)
-        colour = (tile == class_colour(0)).all(axis=2)
+        color = (tile == class_color(0)).all(axis=2)
         for x, y in expected:
-            assert colour[y, x - 3 : x + 4].all()
-        assert colour.sum() == 13 * len(expected)
+            assert color[y, x - 3 : x + 4].all()
+        assert color.sum() == 13 * len(expected)
 
 
 @pytest.mark.parametrize(
@@ -444,20 +443,20 @@ def test_keypoints_of_objects_go_with_the_image():
 )
 def test_what_does_not_belong_to_the_images_is_refused(field, array):
     with pytest.raises(ArgumentError, match=f"contact sheet: {field} "):
-        contact_sheet(plain(COLOURS[:1], **{field: array}))
+        contact_sheet(plain(COLORS[:1], **{field: array}))
 
 
 # The original beside it
 
 
 def test_originals_are_drawn_to_the_left_of_what_became_of_them():
-    batch = Batch({"images": plain(COLOURS).images}, keys=list("abcde"))
+    batch = Batch({"images": plain(COLORS).images}, keys=list("abcde"))
     original = batch.replace(images=np.full((5, 200, 300, 3), 250, np.uint8) - batch.images[:, :1, :1])
     sheet = contact_sheet(batch, original=original, columns=2)
-    for colour in COLOURS:
-        top, left, height, width, _ = places(sheet, colour)
+    for color in COLORS:
+        top, left, height, width, _ = places(sheet, color)
         assert (height, width) == (100, 120)
-        before = places(sheet, tuple(250 - value for value in colour))
+        before = places(sheet, tuple(250 - value for value in color))
         assert before[:4] == (top, left - 304, 200, 300)
 
 
@@ -480,7 +479,7 @@ def test_originals_may_be_bytes_where_the_batch_is_normalized():
 
 @pytest.mark.parametrize("more", [{"keys": ["a", "c"]}, {"indices": [0, 2]}])
 def test_originals_of_other_samples_are_refused(more):
-    images = plain(COLOURS[:2]).images
+    images = plain(COLORS[:2]).images
     batch = Batch({"images": images}, keys=["a", "b"] if "keys" in more else None)
     with pytest.raises(ArgumentError, match="original has other samples"):
         contact_sheet(batch, original=Batch({"images": images}, **more))
@@ -490,7 +489,7 @@ def test_originals_of_other_samples_are_refused(more):
 
 
 def test_a_batch_draws_itself(tmp_path):
-    batch = plain(COLOURS, labels=np.arange(5))
+    batch = plain(COLORS, labels=np.arange(5))
     expected = contact_sheet(batch, list("abcde"), columns=3, title="Five")
     assert batch.sheet(classes=list("abcde"), columns=3, title="Five").tobytes() == expected.tobytes()
     path = tmp_path / "sheet.png"

@@ -151,8 +151,8 @@ class Darken(Transform):
 
 
 class Foreign:
-    def __init__(self, *, workers=None, queue_size=4, colour=None):
-        self.colour = colour
+    def __init__(self, *, workers=None, queue_size=4, color=None):
+        self.color = color
 
 
 def test_classes_of_users_are_named_too():

@@ -153,9 +153,9 @@ def test_crops_reach_into_their_padding(padding, fill):
         y, x = windows.tops[n] + top, windows.lefts[n] + left
         assert np.array_equal(out[n], canvas[n, y : y + 5, x : x + 6])
     y, x = round((canvas.shape[1] - 5) / 2), round((canvas.shape[2] - 6) / 2)
-    centre = canvas[:, y : y + 5, x : x + 6]
-    assert np.array_equal(apply(CenterCrop((5, 6), padding, fill), images), centre)
-    assert np.array_equal(apply(crop.deterministic(), images), centre)
+    center = canvas[:, y : y + 5, x : x + 6]
+    assert np.array_equal(apply(CenterCrop((5, 6), padding, fill), images), center)
+    assert np.array_equal(apply(crop.deterministic(), images), center)
 
 
 def centre_cropped(images, size, fill):

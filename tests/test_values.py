@@ -193,7 +193,7 @@ def inside(array, shape):
     return memory[memory.size - int(np.prod(shape)) :].reshape(shape)
 
 
-def test_neighbours_in_one_array_do_not_share_memory():
+def test_neighbors_in_one_array_do_not_share_memory():
     images = random((2, 4, 5, 3))
     memory = np.zeros(2 * images.size + 5 * images.size, np.uint8)
     for first in (0, 6 * images.size):

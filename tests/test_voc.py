@@ -111,17 +111,17 @@ def test_a_real_set():
     assert len({*keys}) == len(keys) > 50
 
 
-# A picture of plain rectangles: what is inside of a box has its colour, wherever it went.
+# A picture of plain rectangles: what is inside of a box has its color, wherever it went.
 
 
-COLOURS = {"red": (250, 10, 10), "green": (10, 240, 10), "blue": (10, 10, 250)}
+COLORS = {"red": (250, 10, 10), "green": (10, 240, 10), "blue": (10, 10, 250)}
 RECTANGLES = {"red": (4, 4, 36, 28), "green": (60, 8, 108, 40), "blue": (20, 48, 92, 88)}
 
 
 def drawn(height=96, width=128):
     picture = np.full((height, width, 3), 120, np.uint8)
     for name, (x0, y0, x1, y1) in RECTANGLES.items():
-        picture[y0:y1, x0:x1] = COLOURS[name]
+        picture[y0:y1, x0:x1] = COLORS[name]
     return Image.fromarray(picture)
 
 
@@ -134,11 +134,11 @@ def rectangles_folder(tmp_path, size=(96, 128), boxes=RECTANGLES, ending="jpg", 
 
 
 def assert_around(batch, classes, most_off=1.5):
-    """Every box is the extent of its colour in the image."""
+    """Every box is the extent of its color in the image."""
     assert len(batch.boxes)
     for i, image in enumerate(batch.images):
         for label, box in zip(batch.rows_of("labels", i), batch.boxes_of(i), strict=True):
-            near = (np.abs(image.astype(int) - COLOURS[classes[label]]) < 90).all(axis=2)
+            near = (np.abs(image.astype(int) - COLORS[classes[label]]) < 90).all(axis=2)
             rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
             extent = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
             np.testing.assert_allclose(box, extent, atol=most_off)

@@ -49,17 +49,17 @@ def sample(images, matrices, interpolation, shape=None, bounds=None, fill=None):
 def sources(matrices, shape):
     """Source points, float64 (N, H', W', 2), and their third coordinates."""
     rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
-    centres = np.stack((columns, rows, np.ones(shape)), axis=-1)
-    x, y, z = np.moveaxis(np.einsum("nij,hwj->nhwi", matrices, centres), -1, 0)
+    centers = np.stack((columns, rows, np.ones(shape)), axis=-1)
+    x, y, z = np.moveaxis(np.einsum("nij,hwj->nhwi", matrices, centers), -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.stack((x / z, y / z), axis=-1), z, centres
+        return np.stack((x / z, y / z), axis=-1), z, centers
 
 
 def reference(images, matrices, interpolation, shape=None, bounds=None):
     """The definition in float64; and where rounding alone decides, which is where nothing is checked."""
     count, height, width, _ = images.shape
     shape = shape or (height, width)
-    points, z, centres = sources(matrices, shape)
+    points, z, centers = sources(matrices, shape)
     x, y = points[..., 0], points[..., 1]
     with np.errstate(invalid="ignore"):
         visible = (z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -68,7 +68,7 @@ def reference(images, matrices, interpolation, shape=None, bounds=None):
         if interpolation == warp.NEAREST:
             unsure |= (np.abs(points - np.rint(points)) < 1e-7).any(axis=3)
     if bounds is not None:
-        inside = np.einsum("nkj,hwj->nkhw", bounds, centres)
+        inside = np.einsum("nkj,hwj->nkhw", bounds, centers)
         visible &= (inside >= 0).all(axis=1)
         unsure |= (np.abs(inside) < 1e-9).any(axis=1)
     x, y = np.where(visible, x, 0.5), np.where(visible, y, 0.5)

@@ -70,13 +70,13 @@ def test_keypoints_boxes_and_masks_follow_the_image(step):
         y, x = np.nonzero(weights)
         assert x.min() >= low[0] - 1 and x.max() + 1 <= high[0] + 1
         assert y.min() >= low[1] - 1 and y.max() + 1 <= high[1] + 1
-        centre = np.average(np.stack((x, y), axis=1) + 0.5, axis=0, weights=weights[y, x])
-        assert np.abs(centre - points[i]).max() < 0.6
+        center = np.average(np.stack((x, y), axis=1) + 0.5, axis=0, weights=weights[y, x])
+        assert np.abs(center - points[i]).max() < 0.6
         inside = weights > 100
         # Only along the rim.
         assert (out_masks[i].astype(bool) ^ inside).sum() <= 0.25 * inside.sum()
-        mask_centre = np.argwhere(out_masks[i]).mean(axis=0)[::-1] + 0.5
-        assert np.abs(mask_centre - points[i]).max() < 0.4
+        mask_center = np.argwhere(out_masks[i]).mean(axis=0)[::-1] + 0.5
+        assert np.abs(mask_center - points[i]).max() < 0.4
     assert seen > count / 2
 
 
@@ -108,7 +108,7 @@ def test_affine_composes_as_torchvision_does():
 
 
 def test_signs_are_what_the_documents_say():
-    """Of a point right of the centre and one above it: as torchvision 0.29; albumentations turns the other way."""
+    """Of a point right of the center and one above it: as torchvision 0.29; albumentations turns the other way."""
     right, above = (100.0, 50.5), (70.5, 20.0)
 
     def ends(step):
@@ -172,7 +172,7 @@ def test_shift_moves_whole_pixels_by_parts_of_the_size():
         assert np.array_equal(out[i], expected)
 
 
-def test_zoom_keeps_the_centre():
+def test_zoom_keeps_the_center():
     matrices = drawn(Zoom((0.5, 2)), 400, 60, 100)
     assert np.allclose(matrices @ (50, 30, 1), (50, 30, 1))
     factors = matrices[:, 0, 0]
@@ -352,8 +352,8 @@ def test_a_course_of_moves_and_one_warp_is_what_its_steps_are():
         out = course.sampled(images, warp.NEAREST, fill)
         expected = step_by_step(images, steps, fill)
         rows, columns = np.mgrid[:30, :20] + 0.5
-        centres = np.stack((columns, rows, np.ones((30, 20))), axis=-1).reshape(-1, 3)
-        points = centres @ inverse(course.matrices).transpose(0, 2, 1)
+        centers = np.stack((columns, rows, np.ones((30, 20))), axis=-1).reshape(-1, 3)
+        points = centers @ inverse(course.matrices).transpose(0, 2, 1)
         points = (points[..., :2] / points[..., 2:]).reshape(6, 30, 20, 2)
         between = (np.abs(points - np.rint(points)) < 1e-9).any(axis=3)
         assert between.mean() < 0.01

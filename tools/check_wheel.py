@@ -56,7 +56,7 @@ def check_sdist(sdist):
 
 
 def check_wheel(wheel):
-    """The repaired wheel has all extensions, their stubs, libjpeg and the licences, and no sources."""
+    """The repaired wheel has all extensions, their stubs, libjpeg and the licenses, and no sources."""
     names = zipfile.ZipFile(wheel).namelist()
     core = ROOT / "highway" / "_core"
     stems = {path.with_suffix("") for kind in ("*.pyx", "*.pyi") for path in core.rglob(kind)}
@@ -70,10 +70,10 @@ def check_wheel(wheel):
         "libjpeg is missing": []
         if any("libs/libjpeg" in name for name in names)
         else ["highway_loader.libs/libjpeg*"],
-        "licences are missing": [
-            licence
-            for licence in ("LICENSE", "LICENSE.libjpeg-turbo")
-            if not any(name.endswith(f"licenses/{licence}") for name in names)
+        "licenses are missing": [
+            license
+            for license in ("LICENSE", "LICENSE.libjpeg-turbo")
+            if not any(name.endswith(f"licenses/{license}") for name in names)
         ],
         "is not for manylinux": [] if "manylinux" in wheel.name else [wheel.name],
     }

@@ -187,12 +187,12 @@ def landscape(seed: int) -> Image.Image:
     picture.paste((255, 240, 190), mask=sun.filter(ImageFilter.GaussianBlur(18)))
     picture.paste((255, 250, 225), mask=sun.filter(ImageFilter.GaussianBlur(2)))
     shade = 0.55 if evening else 1.0
-    for base, rough, colour in (
+    for base, rough, color in (
         (0.50, 0.16, (118, 138, 168)),
         (0.57, 0.10, (84, 118, 110)),
         (0.66, 0.06, (88, 136, 70)),
     ):
-        ground(picture, rng, base, rough, tuple(round(part * shade) for part in colour))
+        ground(picture, rng, base, rough, tuple(round(part * shade) for part in color))
     draw = ImageDraw.Draw(picture)
     lake = np.array(
         [(0.40, 0.80), (0.55, 0.745), (0.80, 0.735), (1.0, 0.76), (1.0, 0.90), (0.70, 0.93), (0.48, 0.88)]
@@ -221,7 +221,7 @@ def noise(rng: np.random.Generator, height: int, width: int, wavelength: int) ->
 
 
 def ground(
-    picture: Image.Image, rng: np.random.Generator, base: float, rough: float, colour: tuple[int, ...]
+    picture: Image.Image, rng: np.random.Generator, base: float, rough: float, color: tuple[int, ...]
 ) -> None:
     """Everything below a ridge."""
     width, height = picture.size
@@ -231,14 +231,14 @@ def ground(
     below = rows > ridge
     texture = 0.8 + 0.4 * noise(rng, height, width, 60)
     pixels = np.array(picture)
-    lit = np.array(colour) * texture[:, :, None] * (1.12 - 0.25 * (rows - base))[:, :, None]
+    lit = np.array(color) * texture[:, :, None] * (1.12 - 0.25 * (rows - base))[:, :, None]
     pixels[below] = lit.clip(0, 255).astype(np.uint8)[below]
     picture.paste(Image.fromarray(pixels))
 
 
 def house(draw: ImageDraw.ImageDraw, evening: bool, shade: float) -> None:
-    def dim(*colour: int) -> tuple[int, ...]:
-        return tuple(round(part * shade) for part in colour)
+    def dim(*color: int) -> tuple[int, ...]:
+        return tuple(round(part * shade) for part in color)
 
     window = (255, 214, 120) if evening else (70, 90, 110)
     draw.polygon(scaled([(0.17, 0.62), (0.34, 0.62), (0.34, 0.82), (0.17, 0.82)]), fill=dim(232, 222, 200))
@@ -268,8 +268,8 @@ def tree(
         )
         # Lit from the side of the sun.
         light = shade * (0.75 + 0.5 * (at_x - x + 0.16 * tall) / (0.32 * tall)) * rng.uniform(0.85, 1.1)
-        colour = tuple(min(255, round(part * light)) for part in (58, 104, 44))
-        draw.ellipse(box(at_x, at_y, 0.06 * tall), fill=colour)
+        color = tuple(min(255, round(part * light)) for part in (58, 104, 44))
+        draw.ellipse(box(at_x, at_y, 0.06 * tall), fill=color)
 
 
 def scaled(points: object) -> list[tuple[float, float]]:

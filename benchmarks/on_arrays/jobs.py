@@ -168,7 +168,7 @@ def mixed_rectangles(rng: np.random.Generator, count: int, sizes: Sizes) -> Draw
 def matrices(name: str, columns: list[NDArray[Any]], size: int) -> NDArray[np.float64]:
     """Of what was drawn for Shift, Rotate, Zoom, Affine or Perspective: where pixels go, float64 (N, 3, 3).
 
-    The corner of the first pixel is (0, 0), and its centre (0.5, 0.5).
+    The corner of the first pixel is (0, 0), and its center (0.5, 0.5).
     """
     found = np.zeros((len(columns[0]), 3, 3))
     found[:, 2, 2] = 1

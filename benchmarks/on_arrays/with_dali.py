@@ -98,7 +98,7 @@ def ways(size: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, (graph, arranged) in graphs.items():
         way = _run(graph, arranged)
-        # Its colours have one order, and mean gray is the middle one.
+        # Its colors have one order, and mean gray is the middle one.
         found[name] = {"dali": Own(way) if name in ("GaussianNoise", "ColorJitter") else way}
     return found
 

@@ -11,7 +11,7 @@ from on_arrays import jobs
 from on_arrays.jobs import Drawn, Own, Sizes
 
 from highway import transforms
-from highway._core.pixels import colour
+from highway._core.pixels import color
 from highway._core.pool import BufferPool
 from highway.batch import Batch
 from highway.modules import Augmentations
@@ -76,7 +76,7 @@ def transform_of(name: str, sizes: Sizes) -> Transform:
 
 
 def chains() -> dict[str, list[Transform]]:
-    """Five colours in a row: of single values, one of whole pixels among them, and such that need the whole image."""
+    """Five colors in a row: of single values, one of whole pixels among them, and such that need the whole image."""
     return {
         "five of single values": [
             transforms.ColorJitter(brightness=0.4),
@@ -177,7 +177,7 @@ def _placement(columns: list[NDArray[Any]], sizes: Sizes) -> Placement:
 
 
 def _jitter(columns: list[NDArray[Any]], sizes: Sizes) -> Any:
-    codes = np.array([colour.BRIGHTNESS, colour.CONTRAST, colour.SATURATION, colour.HUE], np.int32)
+    codes = np.array([color.BRIGHTNESS, color.CONTRAST, color.SATURATION, color.HUE], np.int32)
     order = columns[4]
     arguments = np.zeros((*order.shape, 2), np.float32)
     arguments[..., 0] = np.take_along_axis(np.stack(columns[:4], axis=1), order, axis=1)
@@ -219,7 +219,7 @@ _PARAMETERS: dict[str, Callable[[list[NDArray[Any]], Sizes], Any]] = {
     "RandomResizedCrop": _placement,
     **{name: _matrices(name) for name in ("Shift", "Rotate", "Zoom", "Affine", "Perspective")},
     "ColorJitter": _jitter,
-    "Gamma": _program(colour.GAMMA),
+    "Gamma": _program(color.GAMMA),
     "GaussianBlur": lambda columns, sizes: columns[0].astype(np.float32),
     "RandomErasing": _erased,
     "Mixup": lambda columns, sizes: Mixed(columns[0], None),

@@ -83,7 +83,7 @@ def ways(size: int) -> dict[str, dict[str, Any]]:
         "Transpose": {"cv2": _each(lambda image, out: cv2.transpose(image, dst=out), same)},
         "Pad": {"cv2": _each(padded, (size + 2 * margin, size + 2 * margin))},
         "RandomCrop": {"numpy": _each(cut, crops)},
-        "CenterCrop": {"numpy": _each(lambda image, out: cut(image, out, *_centre(sizes)), crops)},
+        "CenterCrop": {"numpy": _each(lambda image, out: cut(image, out, *_center(sizes)), crops)},
         "PadCrop": {"numpy": _each(padded_cut, same)},
         "Slice": {"numpy": _each(lambda image, out: cut(image, out, margin, margin), crops)},
         "RandomResizedCrop": {"cv2": _each(window, same)},
@@ -164,7 +164,7 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def _centre(sizes: Sizes) -> tuple[int, int]:
+def _center(sizes: Sizes) -> tuple[int, int]:
     first = (sizes.size - sizes.crop) // 2
     return first, first
 
@@ -180,8 +180,8 @@ def _moved(image: Any, out: Any, x: int, y: int) -> None:
     out[top:bottom, left:right] = image[top - y : bottom - y, left - x : right - x]
 
 
-def _centred(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For the centres of pixels at whole numbers."""
+def _centered(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For the centers of pixels at whole numbers."""
     to, back = np.eye(3), np.eye(3)
     to[:2, 2], back[:2, 2] = 0.5, -0.5
     return np.asarray(back @ matrices @ to)
@@ -191,7 +191,7 @@ def _affine(name: str, size: int) -> Callable[..., Any]:
     def make(images: NDArray[np.uint8], drawn: Drawn) -> Any:
         out = _kept(images.shape)
         columns = [np.array(column) for column in zip(*drawn, strict=True)]
-        matrices = _centred(jobs.matrices(name, columns, size))[:, :2]
+        matrices = _centered(jobs.matrices(name, columns, size))[:, :2]
         for image, matrix, target in zip(images, matrices, out, strict=True):
             cv2.warpAffine(image, matrix, (size, size), dst=target, flags=cv2.INTER_LINEAR)
         return out
@@ -202,7 +202,7 @@ def _affine(name: str, size: int) -> Callable[..., Any]:
 def _perspective(size: int) -> Callable[..., Any]:
     def make(images: NDArray[np.uint8], drawn: Drawn) -> Any:
         out = _kept(images.shape)
-        matrices = _centred(jobs.matrices("Perspective", [np.array([ends for (ends,) in drawn])], size))
+        matrices = _centered(jobs.matrices("Perspective", [np.array([ends for (ends,) in drawn])], size))
         for image, matrix, target in zip(images, matrices, out, strict=True):
             cv2.warpPerspective(image, matrix, (size, size), dst=target, flags=cv2.INTER_LINEAR)
         return out

@@ -5,7 +5,7 @@ from jobs import Job
 
 # while measuring, one value in so many is read: enough to see an empty batch, too few to cost anything
 STRIDE = 1009
-# levels that the mean colours of an image may be away from its file's; other filters and decoders stay within
+# levels that the mean colors of an image may be away from its file's; other filters and decoders stay within
 # 3
 SAME = 6.0
 
@@ -20,7 +20,7 @@ class Proof:
     file_labels : list of int
         Label of every file.
     grids : ndarray or None
-        float (files, 4, 5, 3): mean colours of a grid over every file's centred window, in the order of
+        float (files, 4, 5, 3): mean colors of a grid over every file's centered window, in the order of
         `file_labels`. With them, each image of the job "fit" that is looked at must be one of the files,
         under its label, upright or mirrored.
     """
@@ -65,7 +65,7 @@ class Proof:
         """Read every pixel: no sample is constant, samples differ, they are the files they should be."""
         flat = images.reshape(len(images), -1)
         if np.any(flat.min(axis=1) == flat.max(axis=1)):
-            raise ValueError("an image is of one colour; expected photographs")
+            raise ValueError("an image is of one color; expected photographs")
         self.distinct.update(np.round(flat.mean(axis=1, dtype=np.float64), 4).tolist())
         self.looked_at += len(images)
         if self.grids is not None:

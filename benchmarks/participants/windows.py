@@ -7,7 +7,7 @@ Window = tuple[int, int, int, int]
 
 
 def centre_window(height: int, width: int, target_height: int, target_width: int) -> Window:
-    """Largest centred window of the target's aspect ratio, as (top, left, height, width) in pixels."""
+    """Largest centered window of the target's aspect ratio, as (top, left, height, width) in pixels."""
     window_height = min(height, round(width * target_height / target_width))
     window_width = min(width, round(height * target_width / target_height))
     return (height - window_height) // 2, (width - window_width) // 2, window_height, window_width

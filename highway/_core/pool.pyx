@@ -104,7 +104,7 @@ cdef class Slot:
 
 @cython.final
 cdef class BufferPool:
-    """Hands out uninitialised arrays, and takes their memory back when the last view of them has died.
+    """Hands out uninitialized arrays, and takes their memory back when the last view of them has died.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ cdef class BufferPool:
         self.free_bytes += block.capacity
 
     def empty(self, shape, dtype="uint8"):
-        """An uninitialised, C-ordered, writable array whose memory is aligned to 64 bytes.
+        """An uninitialized, C-ordered, writable array whose memory is aligned to 64 bytes.
 
         Parameters
         ----------
@@ -291,7 +291,7 @@ def waiting(size_t nbytes):
 
 
 def empty(shape, dtype="uint8"):
-    """An uninitialised array from the pool of the calling thread, or from numpy where the thread has none."""
+    """An uninitialized array from the pool of the calling thread, or from numpy where the thread has none."""
     pool = getattr(current, "pool", None)
     if pool is None:
         return np.empty(shape, dtype)

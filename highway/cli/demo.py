@@ -117,7 +117,7 @@ def _describe_pictures(paths: Sequence[Path]) -> list[tuple[str, str]]:
     sizes: list[tuple[int, int]] = []
     for path in paths:
         with Image.open(path) as image:
-            formats[f"{image.format}, {'grey' if image.mode == 'L' else 'colour'}"] += 1
+            formats[f"{image.format}, {'gray' if image.mode == 'L' else 'color'}"] += 1
             sizes.append((image.height, image.width))
     smallest, largest = min(sizes, key=_area), max(sizes, key=_area)
     return [

@@ -216,7 +216,7 @@ def _executed(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_loader(path.stem, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    # It may import its neighbours, as a script may.
+    # It may import its neighbors, as a script may.
     sys.path.insert(0, str(path.resolve().parent))
     try:
         loader.exec_module(module)

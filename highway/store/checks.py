@@ -97,7 +97,7 @@ def verify(
     ----------
     path : path
     bad : callable
-        Called with the numbers of the first and the last of neighbouring damaged records, and what is wrong with them.
+        Called with the numbers of the first and the last of neighboring damaged records, and what is wrong with them.
     progress : callable
         As `highway.cli.terminal.progress`.
 

@@ -131,7 +131,7 @@ class Identities(NamedTuple):
 
 
 class Seen:
-    """A set of samples, a bit for each: pages of neighbouring indices."""
+    """A set of samples, a bit for each: pages of neighboring indices."""
 
     def __init__(self) -> None:
         self._pages: dict[tuple[int, int], bytearray] = {}

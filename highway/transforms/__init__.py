@@ -1,6 +1,6 @@
 """Transforms: what happens to images, boxes, masks and keypoints between reading and training."""
 
-from highway.transforms.colour import (
+from highway.transforms.color import (
     AutoContrast,
     ColorJitter,
     Equalize,

@@ -1,4 +1,4 @@
-"""Crops: windows of images, at random places or in the centre, over a padded border if wanted."""
+"""Crops: windows of images, at random places or in the center, over a padded border if wanted."""
 
 from __future__ import annotations
 
@@ -147,12 +147,12 @@ class RandomCrop(_Crop):
         return Windows(rng.integers(0, rows + 1) - top, rng.integers(0, columns + 1) - left, *self.size)
 
     def deterministic(self) -> CenterCrop:
-        """The window in the centre."""
+        """The window in the center."""
         return CenterCrop(self.size, self.padding, self.fill, self.min_visible)
 
 
 class CenterCrop(_Crop):
-    """The window in the centre, as torchvision's ``v2.CenterCrop``.
+    """The window in the center, as torchvision's ``v2.CenterCrop``.
 
     Top and left margins are half of what is cut off; a half pixel is rounded to the even number, so of 1, 3, 5 and 7
     rows 0, 2, 2 and 4 are cut off at the top. Smaller images get a border of `fill`, whose odd pixel is at the right
@@ -181,8 +181,8 @@ class CenterCrop(_Crop):
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
         """Places of the windows; nothing about them is random."""
         left, top, right, bottom = self._margins
-        first_row = _centred(shape[1] + top + bottom, self.size[0]) - top
-        first_column = _centred(shape[2] + left + right, self.size[1]) - left
+        first_row = _centered(shape[1] + top + bottom, self.size[0]) - top
+        first_column = _centered(shape[2] + left + right, self.size[1]) - left
         return Windows(np.full(shape[0], first_row), np.full(shape[0], first_column), *self.size)
 
     def reaches_out(self, height: int, width: int) -> bool:
@@ -264,8 +264,8 @@ class Slice(_Window):
         return self
 
 
-def _centred(length: int, size: int) -> int:
-    """Where a window in the centre begins; below 0 where it is longer than the image."""
+def _centered(length: int, size: int) -> int:
+    """Where a window in the center begins; below 0 where it is longer than the image."""
     room = length - size
     return round(room / 2) if room >= 0 else -(-room // 2)
 

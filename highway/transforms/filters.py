@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.pixels import colour
+from highway._core.pixels import color
 from highway.arguments import flag, number, size, span
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.colour import Range, check_bytes, check_channels, chosen, delivered, drawn, room
+from highway.transforms.color import Range, check_bytes, check_channels, chosen, delivered, drawn, room
 from highway.transforms.transform import Transform, pixels
 
 __all__ = ["GaussianBlur", "GaussianNoise", "Noise", "Sharpness"]
@@ -43,7 +43,7 @@ class Sharpness(Transform):
     takes = "bytes"
 
     def __init__(self, factor: float | Range = 2.0, p: float = 0.5) -> None:
-        self._range = span("Sharpness", "factor", factor, 0, colour.MOST_FACTOR)
+        self._range = span("Sharpness", "factor", factor, 0, color.MOST_FACTOR)
         self.factor = self._range if isinstance(factor, (tuple, list)) else self._range[0]
         self.p = number("Sharpness", "p", p, 0, 1)
 
@@ -72,7 +72,7 @@ class Sharpness(Transform):
         """
         check_bytes(self, images)
         result = empty(images.shape, np.uint8)
-        colour.sharpen(pixels(images, self), np.ascontiguousarray(params, np.float32), result)
+        color.sharpen(pixels(images, self), np.ascontiguousarray(params, np.float32), result)
         return result
 
     def deterministic(self) -> Transform | None:
@@ -109,9 +109,9 @@ class GaussianBlur(Transform):
         self, kernel_size: int | tuple[int, int], sigma: float | Range = (0.1, 2.0), p: float = 1.0
     ) -> None:
         self.kernel_size = size("GaussianBlur", "kernel_size", kernel_size)
-        if any(side % 2 == 0 or side > colour.MOST_KERNEL for side in self.kernel_size):
+        if any(side % 2 == 0 or side > color.MOST_KERNEL for side in self.kernel_size):
             raise ArgumentError(
-                f"GaussianBlur: kernel_size is {kernel_size!r}; expected odd numbers from 1 to {colour.MOST_KERNEL}"
+                f"GaussianBlur: kernel_size is {kernel_size!r}; expected odd numbers from 1 to {color.MOST_KERNEL}"
             )
         self._range = span("GaussianBlur", "sigma", sigma, 0, 1e6)
         if self._range[0] == 0:
@@ -144,7 +144,7 @@ class GaussianBlur(Transform):
         """
         check_bytes(self, images)
         result = empty(images.shape, np.uint8)
-        colour.blur(pixels(images, self), np.ascontiguousarray(params, np.float32), *self.kernel_size, result)
+        color.blur(pixels(images, self), np.ascontiguousarray(params, np.float32), *self.kernel_size, result)
         return result
 
     def deterministic(self) -> Transform | None:
@@ -248,7 +248,7 @@ class GaussianNoise(Transform):
         unit = np.float32(255 if images.dtype == np.uint8 else 1)
         low, high = (0.0, 1.0) if self.clip else (-np.inf, np.inf)
         length = int(np.prod(images.shape[1:]))
-        colour.add_noise(
+        color.add_noise(
             np.ascontiguousarray(images).reshape(len(images), length),
             params.seed,
             params.epoch,

@@ -21,7 +21,7 @@ from highway.transforms.transform import Transform
 __all__ = ["CenterFit", "Fit", "Letterbox", "Placement", "RandomResizedCrop", "Resize", "Stretch"]
 
 _ATTEMPTS = 10
-"""Windows that RandomResizedCrop draws before it falls back to the centre, as torchvision does."""
+"""Windows that RandomResizedCrop draws before it falls back to the center, as torchvision does."""
 
 
 class Placement(NamedTuple):
@@ -202,7 +202,7 @@ class Fit(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape of what images of this shape become."""
-        self.colour(shape[2])
+        self.color(shape[2])
         return (*self.output_size(*shape[:2]), shape[2])
 
     def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[Any]:
@@ -232,7 +232,7 @@ class Fit(Transform):
         out = empty((count, *size, channels), images.dtype)
         uncovered = self.uncovered(placement.targets, size)
         if uncovered.any():
-            out[uncovered] = self.colour(channels)
+            out[uncovered] = self.color(channels)
         filter_ = resample.FILTERS.index(self.interpolation)
         flags = np.ascontiguousarray(mirrored, np.bool_).view(np.uint8)
         try:
@@ -255,18 +255,18 @@ class Fit(Transform):
             matrices[:, axis, 2] = targets[:, axis] - windows[:, axis] * scale
         return Geometry(matrices, *self.output_size(*shape[1:]), None if self.covers else targets)
 
-    def colour(self, channels: int) -> NDArray[np.uint8]:
+    def color(self, channels: int) -> NDArray[np.uint8]:
         """`fill` for images of so many channels; ArgumentError where it does not fit them."""
-        colour = np.asarray(self.fill, dtype=np.uint8)
-        if colour.ndim and len(colour) not in (1, channels):
+        color = np.asarray(self.fill, dtype=np.uint8)
+        if color.ndim and len(color) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: fill has {len(colour)} values for images of {channels} channels; expected one or all"
+                f"{self._name}: fill has {len(color)} values for images of {channels} channels; expected one or all"
             )
-        return colour
+        return color
 
 
 class CenterFit(Fit):
-    """The largest centred window of the output's aspect ratio, resized: ``PIL.ImageOps.fit``.
+    """The largest centered window of the output's aspect ratio, resized: ``PIL.ImageOps.fit``.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ class CenterFit(Fit):
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """Centred windows; nothing is drawn."""
+        """Centered windows; nothing is drawn."""
         windows = np.empty((len(heights), 4))
         resample.center_windows(heights, widths, *size, windows)
         return Placement(windows, _whole_targets(len(heights), size))
@@ -381,7 +381,7 @@ class Resize(Stretch):
 
 
 class Letterbox(Fit):
-    """The whole picture at its own aspect ratio, as large as fits, centred on a filled output.
+    """The whole picture at its own aspect ratio, as large as fits, centered on a filled output.
 
     Of odd margins the one at the left or top is a pixel smaller, as in ultralytics' ``LetterBox`` and
     ``PIL.ImageOps.pad``.
@@ -402,8 +402,8 @@ class Letterbox(Fit):
         interpolation: str = "bilinear",
     ) -> None:
         super().__init__(size, interpolation)
-        for colour in fill if isinstance(fill, (tuple, list)) else (fill,):
-            whole(self._name, "fill", colour, 0, 255)
+        for color in fill if isinstance(fill, (tuple, list)) else (fill,):
+            whole(self._name, "fill", color, 0, 255)
         self.fill = fill
 
     def __repr__(self) -> str:
@@ -445,7 +445,7 @@ class RandomResizedCrop(Fit):
 
     Notes
     -----
-    As torchvision's ``v2.RandomResizedCrop``: whole pixels; ten attempts, then the largest centred window whose aspect
+    As torchvision's ``v2.RandomResizedCrop``: whole pixels; ten attempts, then the largest centered window whose aspect
     ratio is allowed. C. Szegedy et al., "Going deeper with convolutions", CVPR 2015. The filter sees the pixels around
     the window, so a border is not repeated into the output.
     """
@@ -502,7 +502,7 @@ class RandomResizedCrop(Fit):
         return Placement(windows, _whole_targets(count, size))
 
     def deterministic(self) -> CenterFit:
-        """The largest centred window."""
+        """The largest centered window."""
         return CenterFit(self.size, self.interpolation, self.min_visible)
 
 

@@ -97,7 +97,7 @@ class Geometry(NamedTuple):
         return found, kept
 
     def masks(self, masks: NDArray[Any], fill: int) -> NDArray[Any]:
-        """Masks, moved: each pixel is that of the image whose area its centre comes from, or `fill`.
+        """Masks, moved: each pixel is that of the image whose area its center comes from, or `fill`.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Pad: a border of one colour around images."""
+"""Pad: a border of one color around images."""
 
 from __future__ import annotations
 

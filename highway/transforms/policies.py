@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.pixels import colour as kernels
+from highway._core.pixels import color as kernels
 from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms import colour
+from highway.transforms import color
 from highway.transforms.crop import Fill, filling, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
     matrices : float64 (N, 3, 3)
         Where pixels go.
     ops, arguments : int32 (N, 1), float32 (N, 1, 2)
-        Program of colours.
+        Program of colors.
     sharpness : float32 (N,)
         Factors; 1 leaves an image as it is.
     """
@@ -140,7 +140,7 @@ class Policy(Transform):
                 fill = filling(self, self.fill, channels, images.dtype)
                 images, may_overwrite = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
             if drawn.ops.any():
-                images = colour.run(images, [(drawn.ops, drawn.arguments)], images if may_overwrite else None)
+                images = color.run(images, [(drawn.ops, drawn.arguments)], images if may_overwrite else None)
                 may_overwrite = True
             rows = np.flatnonzero(drawn.sharpness != 1)
             if len(rows):
@@ -173,7 +173,7 @@ class Policy(Transform):
         return masks
 
     def apply_pictures(self, pictures: NDArray[Any], params: list[Drawn]) -> NDArray[Any]:
-        """Round by round: moved as the images, their colours as they are."""
+        """Round by round: moved as the images, their colors as they are."""
         fill = filling(self, self.fill, pictures.shape[3], pictures.dtype)
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
@@ -363,7 +363,7 @@ def _drawn(
         elif name == "TranslateY":
             matrices[rows, 1, 2] = np.trunc(strength)
         elif name == "Rotate":
-            # Counter-clockwise about the centre; y points down.
+            # Counter-clockwise about the center; y points down.
             cos, sin = np.cos(np.radians(strength)), np.sin(np.radians(strength))
             x, y = width / 2, height / 2
             matrices[rows, 0, 0] = matrices[rows, 1, 1] = cos

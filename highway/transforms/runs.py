@@ -1,8 +1,8 @@
-"""Runs: which neighbouring transforms touch the pixels once, and how a whole batch goes through them.
+"""Runs: which neighboring transforms touch the pixels once, and how a whole batch goes through them.
 
 What moves pixels in whole steps (flips, crops, pads) is a `View`, with a `Normalize` behind it if there is one. A fit
 takes in the flips and crops around it. Rotations and the like, with the flips, crops and pads around them, are one
-sampling. Neighbouring point-wise changes of colour are one program. Which transforms go together depends on them alone,
+sampling. Neighboring point-wise changes of color are one program. Which transforms go together depends on them alone,
 never on what is drawn: so the bits do not either.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from highway.batch import Batch
 from highway.errors import ArgumentError, ContractError
 from highway.sampling.rng import SampleRandom
-from highway.transforms import colour
+from highway.transforms import color
 from highway.transforms.along import Along
 from highway.transforms.crop import filling
 from highway.transforms.fit import Fit, Placement
@@ -416,8 +416,8 @@ class _Warping(_FusedGroup):
         return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 
-class _Colours(_FusedGroup):
-    """Point-wise changes of colour: one program."""
+class _Colors(_FusedGroup):
+    """Point-wise changes of color: one program."""
 
     def takes(self, step: Step) -> bool:
         return _is_pointwise(step.transform)
@@ -428,12 +428,12 @@ class _Colours(_FusedGroup):
         drawn: Drawn = []
         for step in self.steps:
             with naming(step.number):
-                assert isinstance(step.transform, colour.Pointwise), step
+                assert isinstance(step.transform, color.Pointwise), step
                 step.transform.out_shape(images.shape[1:])
                 params = step.transform.program(draws(step.position), len(images), images.shape[3])
                 drawn.append((step, params, images.shape))
         programs = [params for _, params, _ in drawn]
-        return drawn, colour.run(images, programs, images if may_overwrite else None)
+        return drawn, color.run(images, programs, images if may_overwrite else None)
 
 
 def _is_values(transform: Transform) -> bool:
@@ -449,7 +449,7 @@ def _is_warp(transform: Transform) -> bool:
 
 
 def _is_pointwise(transform: Transform) -> bool:
-    return isinstance(transform, colour.Pointwise) and unchanged(transform, colour.Pointwise)
+    return isinstance(transform, color.Pointwise) and unchanged(transform, color.Pointwise)
 
 
 def _is_sampled(images: NDArray[Any]) -> bool:
@@ -520,7 +520,7 @@ def _begun(step: Step) -> _FusedGroup:
     if _is_warp(transform):
         return _Warping([step])
     if _is_pointwise(transform):
-        return _Colours(step)
+        return _Colors(step)
     return _FusedGroup(step)
 
 

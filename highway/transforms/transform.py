@@ -206,7 +206,7 @@ class Transform:
         Parameters
         ----------
         points : float32 (M, ..., 2)
-            x and y in pixels; the centre of the first pixel is (0.5, 0.5).
+            x and y in pixels; the center of the first pixel is (0.5, 0.5).
         owners, params, shape
             As for `apply_boxes`.
 
@@ -293,7 +293,7 @@ def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
     if images.dtype == np.uint8:
         return images
     if images.strides[3] != itemsize:
-        # A single channel may have any stride; as bytes it has neighbours.
+        # A single channel may have any stride; as bytes it has neighbors.
         images = np.lib.stride_tricks.as_strided(images, strides=(*images.strides[:3], itemsize))
     return images.view(np.uint8)
 

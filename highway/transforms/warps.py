@@ -171,7 +171,7 @@ class Warp(Transform):
 class Course:
     """Several maps in a row, sampled at once.
 
-    A pixel of the output is sampled where its centre comes from in the first image, if that lies in it and
+    A pixel of the output is sampled where its center comes from in the first image, if that lies in it and
     in every image between: what one step has cut off, no later one brings back.
 
     Parameters
@@ -262,7 +262,7 @@ class Course:
 
 
 class Rotate(Warp):
-    """Turn about the centre, counter-clockwise, by a random angle, all angles equally likely.
+    """Turn about the center, counter-clockwise, by a random angle, all angles equally likely.
 
     Deterministic form: nothing.
 
@@ -300,11 +300,11 @@ class Rotate(Warp):
         """Turns."""
         angles = rng.uniform(*self._degrees)
         zeros = np.zeros(len(angles))
-        return _about_centre(-angles, zeros, zeros, np.ones(len(angles)), zeros, zeros, height, width)
+        return _about_center(-angles, zeros, zeros, np.ones(len(angles)), zeros, zeros, height, width)
 
 
 class Affine(Warp):
-    """Shear, zoom and turn about the centre, then move: what ``torchvision.transforms.v2.RandomAffine`` does.
+    """Shear, zoom and turn about the center, then move: what ``torchvision.transforms.v2.RandomAffine`` does.
 
     Deterministic form: nothing.
 
@@ -319,7 +319,7 @@ class Affine(Warp):
         Range of the factors, above 0.
     shear : float, (float, float) or (float, float, float, float), optional
         Ranges of the angles in degrees, -89 to 89: along x, a number s being (-s, s), and then along y. Above 0,
-        along x what is above the centre goes to the right, along y what is right of it goes up.
+        along x what is above the center goes to the right, along y what is right of it goes up.
     p : float
         0 to 1: the probability that a sample is transformed, each on its own.
     interpolation : {"bilinear", "nearest"}
@@ -362,7 +362,7 @@ class Affine(Warp):
         moves_x, moves_y = _whole_moves(rng, -x, x), _whole_moves(rng, -y, y)
         scales = rng.uniform(*self._scale)
         shears_x, shears_y = rng.uniform(*self._shear_x), rng.uniform(*self._shear_y)
-        return _about_centre(angles, moves_x, moves_y, scales, shears_x, shears_y, height, width)
+        return _about_center(angles, moves_x, moves_y, scales, shears_x, shears_y, height, width)
 
 
 class Perspective(Warp):
@@ -463,7 +463,7 @@ class Shift(Warp):
 
 
 class Zoom(Warp):
-    """Enlarge or shrink about the centre by a random factor, all factors equally likely.
+    """Enlarge or shrink about the center by a random factor, all factors equally likely.
 
     Deterministic form: nothing.
 
@@ -501,7 +501,7 @@ class Zoom(Warp):
         """Zooms."""
         scales = rng.uniform(*self._scale)
         zeros = np.zeros(len(scales))
-        return _about_centre(zeros, zeros, zeros, scales, zeros, zeros, height, width)
+        return _about_center(zeros, zeros, zeros, scales, zeros, zeros, height, width)
 
 
 class Transpose(Transform):
@@ -613,7 +613,7 @@ def _whole_moves(rng: SampleRandom, low: float, high: float) -> NDArray[np.float
     return rng.integers(least, most + 1).astype(np.float64)
 
 
-def _about_centre(
+def _about_center(
     angles: NDArray[np.float64],
     moves_x: NDArray[np.float64],
     moves_y: NDArray[np.float64],
@@ -623,7 +623,7 @@ def _about_centre(
     height: int,
     width: int,
 ) -> NDArray[np.float64]:
-    """Shear, zoom and turn (clockwise, in degrees) about the centre, then move: float64 (N, 3, 3)."""
+    """Shear, zoom and turn (clockwise, in degrees) about the center, then move: float64 (N, 3, 3)."""
     turns, slants_x, slants_y = np.deg2rad(angles), np.deg2rad(shears_x), np.deg2rad(shears_y)
     cosines, sines = np.cos(turns - slants_y) / np.cos(slants_y), np.sin(turns - slants_y) / np.cos(slants_y)
     matrices = np.zeros((len(angles), 3, 3))

@@ -83,8 +83,8 @@ def contact_sheet(
     """Draw every image of a batch, what is known about it over it, and its label and its key below.
 
     Images of more than 320 pixels are reduced; small ones are enlarged by a whole factor, so that every pixel can be
-    seen. Boxes have a colour for each class, and dashed lines where the batch calls them `difficult`; masks have the
-    colours of PASCAL VOC, nothing where they are 0 and a hatching where they are 255; keypoints are crosses.
+    seen. Boxes have a color for each class, and dashed lines where the batch calls them `difficult`; masks have the
+    colors of PASCAL VOC, nothing where they are 0 and a hatching where they are 255; keypoints are crosses.
 
     Parameters
     ----------

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["VOID", "draw_boxes", "draw_points", "overlay_mask", "voc_palette", "write"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
 VOID = 255
 """Index of the pixels of a mask that belong to no class and are left out of losses."""
 
-# White is legible on each of these, and they tell neighbours apart.
-_CLASS_COLOURS: tuple[Colour, ...] = (
+# White is legible on each of these, and they tell neighbors apart.
+_CLASS_COLORS: tuple[Color, ...] = (
     *((37, 99, 235), (220, 38, 38), (22, 130, 62), (147, 51, 234)),
     *((194, 65, 12), (13, 124, 116), (219, 39, 119), (133, 96, 6)),
     *((3, 105, 161), (77, 110, 15), (162, 28, 175), (71, 85, 105)),
 )
 _WHITE = (255, 255, 255)
-# On both sides of every line, so that it shows on a ground of its own colour.
+# On both sides of every line, so that it shows on a ground of its own color.
 _HALO = (255, 255, 255, 150)
 # Pixels.
 _DASH, _SPACE = 5, 4
@@ -39,13 +39,13 @@ _NAME_SIZE, _NAME_HEIGHT, _NAME_MARGIN = 11, 14, 4
 _ARM = 3
 
 
-def class_colour(number: int) -> Colour:
+def class_color(number: int) -> Color:
     """Of the boxes of a class; there are 12, again and again."""
-    return _CLASS_COLOURS[number % len(_CLASS_COLOURS)]
+    return _CLASS_COLORS[number % len(_CLASS_COLORS)]
 
 
 def voc_palette() -> NDArray[np.uint8]:
-    """The colours of indices, as PASCAL VOC defines them, uint8 (256, 3).
+    """The colors of indices, as PASCAL VOC defines them, uint8 (256, 3).
 
     Bits 0, 1 and 2 of the index are the highest bits of red, green and blue, bits 3, 4 and 5 the next ones, and so on.
     """
@@ -59,14 +59,14 @@ def voc_palette() -> NDArray[np.uint8]:
 
 
 def overlay_mask(tile: Image, mask: NDArray[np.uint8]) -> Image:
-    """An image under the colours of a mask.
+    """An image under the colors of a mask.
 
     Parameters
     ----------
     tile : Image
         RGB.
     mask : uint8 (H, W)
-        Of any size; 0 shows nothing, 255 (void) a grey hatching, the others half the colour of `voc_palette` and all
+        Of any size; 0 shows nothing, 255 (void) a gray hatching, the others half the color of `voc_palette` and all
         of it where they end.
 
     Returns
@@ -79,11 +79,11 @@ def overlay_mask(tile: Image, mask: NDArray[np.uint8]) -> Image:
     nearest = Image.Resampling.NEAREST
     index = np.asarray(Image.fromarray(np.ascontiguousarray(mask)).resize(tile.size, nearest))
     pixels = np.array(tile, np.uint16)
-    colours = voc_palette().astype(np.uint16)[index]
+    colors = voc_palette().astype(np.uint16)[index]
     shown = (index != 0) & (index != VOID)
-    pixels[shown] = (pixels[shown] + colours[shown] + 1) // 2
+    pixels[shown] = (pixels[shown] + colors[shown] + 1) // 2
     ends = shown & _ends(index)
-    pixels[ends] = colours[ends]
+    pixels[ends] = colors[ends]
     y, x = np.indices(index.shape)
     hatched = (index == VOID) & ((x + y) % 4 == 0)
     pixels[hatched] = (pixels[hatched] + 3 * 212) // 4
@@ -108,7 +108,7 @@ def draw_boxes(
     names: Sequence[str],
     dashed: Sequence[bool] | NDArray[np.bool_],
 ) -> None:
-    """Draw boxes in the colours of their classes, each with a name that stays inside of the image.
+    """Draw boxes in the colors of their classes, each with a name that stays inside of the image.
 
     Where names would cover each other, those of classes that are named already are left out.
 
@@ -135,12 +135,12 @@ def draw_boxes(
     whole = (0, 0, tile.width - 1, tile.height - 1)
     order = [i for i in order if _overlap(places[i], whole)]
     for i in order:
-        _draw_box(draw, places[i], class_colour(labels[i]), dashed=bool(dashed[i]))
+        _draw_box(draw, places[i], class_color(labels[i]), dashed=bool(dashed[i]))
     taken: list[Rectangle] = []
     named: set[str] = set()
     for i in order:
         if names[i]:
-            _draw_name(draw, tile.size, places[i], names[i], class_colour(labels[i]), taken, named)
+            _draw_name(draw, tile.size, places[i], names[i], class_color(labels[i]), taken, named)
 
 
 def _whole_pixels(box: NDArray[Any]) -> Rectangle:
@@ -149,22 +149,22 @@ def _whole_pixels(box: NDArray[Any]) -> Rectangle:
     return left, top, max(right - 1, left), max(bottom - 1, top)
 
 
-def _draw_box(draw: ImageDraw, place: Rectangle, colour: Colour, *, dashed: bool) -> None:
+def _draw_box(draw: ImageDraw, place: Rectangle, color: Color, *, dashed: bool) -> None:
     left, top, right, bottom = place
     thick = 2 if min(right - left, bottom - top) > 8 else 1
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_HALO)
     if min(right - left, bottom - top) > 2 * thick:
         draw.rectangle((left + thick, top + thick, right - thick, bottom - thick), outline=_HALO)
     if not dashed:
-        draw.rectangle(place, outline=colour, width=thick)
+        draw.rectangle(place, outline=color, width=thick)
         return
     inset = thick - 1
     for first, last in _dashes(left, right):
-        draw.rectangle((first, top, last, top + inset), fill=colour)
-        draw.rectangle((first, bottom - inset, last, bottom), fill=colour)
+        draw.rectangle((first, top, last, top + inset), fill=color)
+        draw.rectangle((first, bottom - inset, last, bottom), fill=color)
     for first, last in _dashes(top, bottom):
-        draw.rectangle((left, first, left + inset, last), fill=colour)
-        draw.rectangle((right - inset, first, right, last), fill=colour)
+        draw.rectangle((left, first, left + inset, last), fill=color)
+        draw.rectangle((right - inset, first, right, last), fill=color)
 
 
 def _dashes(first: int, last: int) -> Iterator[tuple[int, int]]:
@@ -177,7 +177,7 @@ def _draw_name(
     size: tuple[int, int],
     place: Rectangle,
     name: str,
-    colour: Colour,
+    color: Color,
     taken: list[Rectangle],
     named: set[str],
 ) -> None:
@@ -205,7 +205,7 @@ def _draw_name(
         spot = _spot(left, inside, long, width)
     taken.append(spot)
     named.add(name)
-    draw.rectangle(spot, fill=colour)
+    draw.rectangle(spot, fill=color)
     draw.text((spot[0] + _NAME_MARGIN, spot[1]), text, fill=_WHITE, font=font(_NAME_SIZE))
 
 
@@ -219,7 +219,7 @@ def _overlap(one: Rectangle, other: Rectangle) -> bool:
 
 
 def draw_points(tile: Image, points: NDArray[Any]) -> None:
-    """Draw keypoints as small crosses, the k-th of every object in the same colour.
+    """Draw keypoints as small crosses, the k-th of every object in the same color.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def draw_points(tile: Image, points: NDArray[Any]) -> None:
                 for place in (across, upright):
                     draw.rectangle(_wider(place), fill=_HALO)
                 for place in (across, upright):
-                    draw.rectangle(place, fill=class_colour(k))
+                    draw.rectangle(place, fill=class_color(k))
 
 
 def _wider(place: Rectangle) -> Rectangle:
@@ -253,7 +253,7 @@ def write(
     text: str,
     width: int,
     size: int,
-    colour: Colour,
+    color: Color,
     *,
     keep_end: bool = False,
 ) -> None:
@@ -268,11 +268,11 @@ def write(
         Anything, whether the font has it or not.
     width, size : int
         Most pixels that it may be long, and how high its letters are.
-    colour : (int, int, int)
+    color : (int, int, int)
     keep_end : bool
         Shorten it at its beginning.
     """
-    draw.text(at, shortened(draw, text, width, size, keep_end=keep_end), fill=colour, font=font(size))
+    draw.text(at, shortened(draw, text, width, size, keep_end=keep_end), fill=color, font=font(size))
 
 
 def shortened(draw: ImageDraw, text: str, width: int, size: int, *, keep_end: bool = False) -> str:

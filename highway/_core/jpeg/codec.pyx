@@ -189,7 +189,7 @@ def encode(const uint8_t[:, :, :] pixels not None, int quality):
     Parameters
     ----------
     pixels : uint8 (H, W, C), rows packed
-        C is 3 (RGB; the file has colours of half the height and width) or 1 (grey). Sides are 1 to 65500.
+        C is 3 (RGB; the file has colors of half the height and width) or 1 (gray). Sides are 1 to 65500.
     quality : int
         1 to 100, as libjpeg scales its tables.
 
@@ -240,7 +240,7 @@ cdef class Images:
     ----------
     images : ndarray
         C-contiguous. uint8 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, (N, C,
-        H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (grey).
+        H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
     scale, bias : float32 (C,), optional
         A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
     planar : bool
@@ -278,7 +278,7 @@ cdef class Images:
         self.first.width = <int> self.view.shape[w]
         self.first.channels = <int> self.view.shape[c]
         if self.first.channels != 1 and self.first.channels != 3:
-            raise ValueError(f"Images: {self.first.channels} channels; expected 1 (grey) or 3 (RGB)")
+            raise ValueError(f"Images: {self.first.channels} channels; expected 1 (gray) or 3 (RGB)")
         if scale is not None:
             if bias is None or scale.shape[0] != self.first.channels or bias.shape[0] != self.first.channels:
                 raise ValueError(f"Images: scale and bias need a number for each of {self.first.channels} channels")
@@ -556,7 +556,7 @@ cdef class BatchDecoder:
         exact : bool
             Never decode at a reduced scale.
         size : (int, int, int)
-            Height, width and channels of the images: 3 (RGB) or 1 (grey).
+            Height, width and channels of the images: 3 (RGB) or 1 (gray).
         nbytes : int
             Bytes of the whole batch: fewer large ones than small ones are made at once.
 
@@ -593,7 +593,7 @@ cdef class BatchDecoder:
                 f"{mirrors.shape[1]} mirrors, not 2"
             )
         if channels != 1 and channels != 3:
-            raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (grey) or 3 (RGB)")
+            raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (gray) or 3 (RGB)")
         if not 0 <= filter < HW_FILTERS:
             raise ValueError(f"BatchDecoder: filter {filter}; expected 0..{HW_FILTERS - 1}")
         for i in range(self.count):

@@ -24,7 +24,7 @@
 /* Rows that are asked for at once; libjpeg hands out one iMCU row at the most. */
 #define ROWS_AT_ONCE 16
 
-/* Columns around a window whose upsampled colour libjpeg makes from neighbours that the window does not have.
+/* Columns around a window whose upsampled color libjpeg makes from neighbors that the window does not have.
  */
 #define CROP_MARGIN 2
 

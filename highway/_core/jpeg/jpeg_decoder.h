@@ -20,7 +20,7 @@ typedef struct hw_jpeg hw_jpeg;
 /* An image of a batch, or of a place where one waits for its batch. */
 typedef struct {
     void *data;
-    int height, width, channels; /* 1 (grey) or 3 (RGB) */
+    int height, width, channels; /* 1 (gray) or 3 (RGB) */
     const hw_numbers *numbers;   /* what becomes of bytes; NULL: they stay bytes, interleaved */
 } hw_image;
 

@@ -8,7 +8,7 @@
 
 #include "files.h"
 
-/* Encodes height x width pixels of 3 (RGB, its colours halved both ways) or 1 (grey) channels, rows packed
+/* Encodes height x width pixels of 3 (RGB, its colors halved both ways) or 1 (gray) channels, rows packed
  * and `stride` bytes apart, in a quality of 1 to 100. The file is `*size` bytes at `*file`, to be freed, on
  * HW_OK; otherwise there is none, and the message says why. */
 int hw_jpeg_encode(const uint8_t *pixels, ptrdiff_t stride, int height, int width, int channels, int quality,

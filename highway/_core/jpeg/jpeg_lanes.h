@@ -1,4 +1,4 @@
-/* Inverse DCT and colours in lanes of 128 bits; included once for each number of lanes, with LANES, TARGET,
+/* Inverse DCT and colors in lanes of 128 bits; included once for each number of lanes, with LANES, TARGET,
  * V, OP, and what loads rows of lanes defined. See jpeg_samples.c. */
 
 /* ---- inverse DCT: a block in each lane ---- */
@@ -94,7 +94,7 @@ LANES(transform)(const int16_t *block, const uint16_t quant[64], V rows[4]) {
     rows[3] = OP(unpackhi_epi32)(bottom, bottom4);
 }
 
-/* ---- colours: sixteen pixels in each lane ---- */
+/* ---- colors: sixteen pixels in each lane ---- */
 
 /* Half of them: what is added to Y. 1.402 = 1 + 0.402 and 1.772 = 2 - 0.228, to have constants of 16 bits;
  * the products are of twice the value, so that halving them again rounds. */
@@ -114,7 +114,7 @@ TARGET static inline void LANES(differences)(V blue, V red, V *to_red, V *to_gre
 }
 
 /* out[0], out[1] and out[2] of a lane stand behind each other. */
-TARGET static inline void LANES(colours)(V y, V cb, V cr, V out[3]) {
+TARGET static inline void LANES(colors)(V y, V cb, V cr, V out[3]) {
     const V zero = OP(set1_epi8)(0), middle = OP(set1_epi16)(128);
     V r[2], g[2], b[2];
     LANES(differences)(OP(sub_epi16)(OP(unpacklo_epi8)(cb, zero), middle),

@@ -292,7 +292,7 @@ void hw_upsample_2x2(int simd, const uint8_t *near, const uint8_t *far, int from
     upsample_2x2_plain(near, far, from, to, out);
 }
 
-/* ---- colours ----
+/* ---- colors ----
  *
  * ITU-T T.871: R = Y + 1.402 Cr, G = Y - 0.34414 Cb - 0.71414 Cr, B = Y + 1.772 Cb, with Cb and Cr less 128
  * and constants of 16 bits; what is added to Y is rounded. */
@@ -316,7 +316,7 @@ SSE4 static void ycc_to_rgb_sse4(const uint8_t *y, const uint8_t *cb, const uint
                                  uint8_t *out) {
     for (int i = 0; i < n; i += 16, out += 48) {
         __m128i rgb[3];
-        colours_sse4(LOAD_128(y + i), LOAD_128(cb + i), LOAD_128(cr + i), rgb);
+        colors_sse4(LOAD_128(y + i), LOAD_128(cb + i), LOAD_128(cr + i), rgb);
         for (int k = 0; k < 3; k++) _mm_storeu_si128((__m128i *)(out + 16 * k), rgb[k]);
     }
 }
@@ -325,7 +325,7 @@ AVX2 static void ycc_to_rgb_avx2(const uint8_t *y, const uint8_t *cb, const uint
                                  uint8_t *out) {
     for (int i = 0; i < n; i += 32, out += 96) {
         __m256i rgb[3];
-        colours_avx2(LOAD_256(y + i), LOAD_256(cb + i), LOAD_256(cr + i), rgb);
+        colors_avx2(LOAD_256(y + i), LOAD_256(cb + i), LOAD_256(cr + i), rgb);
         _mm256_storeu_si256((__m256i *)out, _mm256_permute2x128_si256(rgb[0], rgb[1], 0x20));
         _mm256_storeu_si256((__m256i *)(out + 32), _mm256_blend_epi32(rgb[2], rgb[0], 0xF0));
         _mm256_storeu_si256((__m256i *)(out + 64), _mm256_permute2x128_si256(rgb[1], rgb[2], 0x31));

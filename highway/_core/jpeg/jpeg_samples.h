@@ -1,4 +1,4 @@
-/* From coefficients to pixels: inverse DCT, upsampling and colours of JPEG, to the bit as libjpeg-turbo's
+/* From coefficients to pixels: inverse DCT, upsampling and colors of JPEG, to the bit as libjpeg-turbo's
  * defaults ("islow", "fancy" upsampling) do it.
  *
  * `simd` is a variant of simd.h that this CPU can run.
@@ -30,7 +30,7 @@ void hw_quantisation_complete(hw_quantisation *quant);
 int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantisation *quant,
                    uint8_t *out, ptrdiff_t stride);
 
-/* Twice as many samples in a row: samples [from, to) in, with one neighbour at each side, 2 * (to - from)
+/* Twice as many samples in a row: samples [from, to) in, with one neighbor at each side, 2 * (to - from)
  * out. */
 void hw_upsample_2x1(int simd, const uint8_t *in, int from, int to, uint8_t *out);
 

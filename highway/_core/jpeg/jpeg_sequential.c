@@ -7,13 +7,13 @@
 #include "jpeg_entropy.h"
 #include "jpeg_samples.h"
 
-/* Rows of MCUs whose samples are kept: the colour of a row may come from the next. */
+/* Rows of MCUs whose samples are kept: the color of a row may come from the next. */
 enum { KEPT_ROWS = 2 };
 
 /* What libjpeg refuses is for libjpeg to refuse. */
 enum { LONGEST_SIDE = 65500 };
 
-/* Samples in front of each row, so that it has a left neighbour. */
+/* Samples in front of each row, so that it has a left neighbor. */
 enum { MARGIN = 32 };
 
 typedef struct {
@@ -65,7 +65,7 @@ typedef struct {
     size_t size;
 } segment;
 
-enum { NO_COLOUR, JFIF_COLOUR, ADOBE_RGB, ADOBE_YCC };
+enum { NO_COLOR, JFIF_COLOR, ADOBE_RGB, ADOBE_YCC };
 
 static int read_quantisation(hw_sequential *decoder, segment s) {
     static const uint8_t natural[64] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
@@ -130,14 +130,14 @@ static int read_frame(hw_sequential *decoder, segment s, int width, int height) 
         p->width = (width * p->across + decoder->across - 1) / decoder->across;
         p->height = (height * p->down + decoder->down - 1) / decoder->down;
     }
-    /* libjpeg repeats the colours of narrower ones instead of mixing them. */
+    /* libjpeg repeats the colors of narrower ones instead of mixing them. */
     return decoder->across == 2 && decoder->component[1].width <= 2 ? HW_SEQUENTIAL_OTHER : HW_SEQUENTIAL_OK;
 }
 
-static int has_ycc(const hw_sequential *decoder, int colour) {
+static int has_ycc(const hw_sequential *decoder, int color) {
     const component *p = decoder->component;
-    if (decoder->components == 1 || colour == JFIF_COLOUR || colour == ADOBE_YCC) return 1;
-    return colour != ADOBE_RGB && !(p[0].id == 'R' && p[1].id == 'G' && p[2].id == 'B');
+    if (decoder->components == 1 || color == JFIF_COLOR || color == ADOBE_YCC) return 1;
+    return color != ADOBE_RGB && !(p[0].id == 'R' && p[1].id == 'G' && p[2].id == 'B');
 }
 
 static int read_scan(hw_sequential *decoder, segment s) {
@@ -160,7 +160,7 @@ static int read_scan(hw_sequential *decoder, segment s) {
 }
 
 int hw_sequential_open(hw_sequential *decoder, const uint8_t *bytes, size_t size, int width, int height) {
-    int colour = NO_COLOUR;
+    int color = NO_COLOR;
     decoder->components = 0;
     decoder->quants = decoder->dcs = decoder->acs = 0;
     decoder->scan.restart_interval = 0;
@@ -188,17 +188,17 @@ int hw_sequential_open(hw_sequential *decoder, const uint8_t *bytes, size_t size
             break;
         case 0xDA:
             status = read_scan(decoder, s);
-            if (status != HW_SEQUENTIAL_OK || !has_ycc(decoder, colour)) return HW_SEQUENTIAL_OTHER;
+            if (status != HW_SEQUENTIAL_OK || !has_ycc(decoder, color)) return HW_SEQUENTIAL_OTHER;
             decoder->data = bytes + at;
             decoder->end = bytes + size;
             return HW_SEQUENTIAL_OK;
         case 0xE0:
-            if (s.size >= 14 && !memcmp(s.at, "JFIF", 5)) colour = JFIF_COLOUR;
+            if (s.size >= 14 && !memcmp(s.at, "JFIF", 5)) color = JFIF_COLOR;
             break;
         case 0xEE:
-            if (s.size >= 12 && !memcmp(s.at, "Adobe", 5) && colour != JFIF_COLOUR) {
+            if (s.size >= 12 && !memcmp(s.at, "Adobe", 5) && color != JFIF_COLOR) {
                 if (s.at[11] > 1) return HW_SEQUENTIAL_OTHER;
-                colour = s.at[11] ? ADOBE_YCC : ADOBE_RGB;
+                color = s.at[11] ? ADOBE_YCC : ADOBE_RGB;
             }
             break;
         default:
@@ -226,7 +226,7 @@ static int smaller(int a, int b) {
 
 int hw_sequential_begin(hw_sequential *decoder, int simd, int channels, int left, int right, int top) {
     const int mcu_width = 8 * decoder->across, mcu_height = 8 * decoder->down;
-    /* Mixed colours need a neighbour at each side, and the row above. */
+    /* Mixed colors need a neighbor at each side, and the row above. */
     const int spare = decoder->across == 2 && channels == 3 ? 2 : 0;
     const int spare_rows = decoder->down == 2 && channels == 3 ? 1 : 0;
     decoder->simd = simd;
@@ -267,7 +267,7 @@ int hw_sequential_begin(hw_sequential *decoder, int simd, int channels, int left
     return HW_SEQUENTIAL_OK;
 }
 
-/* Repeats the outermost samples of the picture, so that they have neighbours. */
+/* Repeats the outermost samples of the picture, so that they have neighbors. */
 static void close_edges(const hw_sequential *decoder, const component *p, uint8_t *row) {
     const int begin = decoder->first * 8 * p->across;
     if (begin == 0) row[-1] = row[0];
@@ -305,8 +305,8 @@ static int decode_mcus(hw_sequential *decoder) {
     return HW_SEQUENTIAL_OK;
 }
 
-/* A row of colour as wide as the luma of columns [left, right), or its samples themselves. */
-static const uint8_t *colour_row(hw_sequential *decoder, const component *p, int row, uint8_t *out) {
+/* A row of color as wide as the luma of columns [left, right), or its samples themselves. */
+static const uint8_t *color_row(hw_sequential *decoder, const component *p, int row, uint8_t *out) {
     if (decoder->across == 1) return row_of(decoder, p, row) + decoder->left - decoder->first * 8;
     const int begin = decoder->first * 8;
     const int from = decoder->left / 2 - begin, to = (decoder->right + 1) / 2 - begin;
@@ -322,8 +322,8 @@ static const uint8_t *colour_row(hw_sequential *decoder, const component *p, int
 
 int hw_sequential_read(hw_sequential *decoder, uint8_t *row) {
     const int here = decoder->next++;
-    const int colours = decoder->channels == 3 && decoder->components == 3;
-    const int below = colours && decoder->down == 2 ? smaller(here + 1, decoder->height - 1) : here;
+    const int colors = decoder->channels == 3 && decoder->components == 3;
+    const int below = colors && decoder->down == 2 ? smaller(here + 1, decoder->height - 1) : here;
     while (decoder->decoded <= below / (8 * decoder->down)) {
         const int status = decode_mcus(decoder);
         if (status != HW_SEQUENTIAL_OK) return status;
@@ -337,8 +337,8 @@ int hw_sequential_read(hw_sequential *decoder, uint8_t *row) {
         hw_grey_to_rgb(luma, n, row);
     else {
         uint8_t *upsampled = decoder->upsampled.bytes;
-        const uint8_t *blue = colour_row(decoder, &p[1], here, upsampled);
-        const uint8_t *red = colour_row(decoder, &p[2], here, upsampled + (size_t)n + 2 + HW_SAMPLES_SLACK);
+        const uint8_t *blue = color_row(decoder, &p[1], here, upsampled);
+        const uint8_t *red = color_row(decoder, &p[2], here, upsampled + (size_t)n + 2 + HW_SAMPLES_SLACK);
         hw_ycc_to_rgb(decoder->simd, luma, blue, red, n, row);
     }
     return HW_SEQUENTIAL_OK;

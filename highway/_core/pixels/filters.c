@@ -181,7 +181,7 @@ ALWAYS_INLINE void blur_rows(const uint8_t *const *rows, const int16_t *weights,
     }
 }
 
-/* The same of neighbours in a row, and back to bytes. */
+/* The same of neighbors in a row, and back to bytes. */
 ALWAYS_INLINE void blur_columns(const int16_t *row, const int16_t *weights, ptrdiff_t reach, ptrdiff_t first,
                                 ptrdiff_t length, ptrdiff_t channels, uint8_t *out) {
     for (ptrdiff_t i = first; i < length; i++) {

@@ -1,4 +1,4 @@
-/* Filters of small neighbourhoods on uint8 images without gaps: sharpening and Gaussian blur. */
+/* Filters of small neighborhoods on uint8 images without gaps: sharpening and Gaussian blur. */
 
 #ifndef HIGHWAY_FILTERS_H
 #define HIGHWAY_FILTERS_H

@@ -159,7 +159,7 @@ def paint(
     const uint8_t[::1] pixel not None,
     uint8_t[:, :, :, ::1] out not None,
 ):
-    """Copies images, with a rectangle of each in one colour.
+    """Copies images, with a rectangle of each in one color.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "colour_kernels.h"
+#include "color_kernels.h"
 #include "fixed.h"
 
 enum {
@@ -61,7 +61,7 @@ static uint8_t rounded(double value) {
 }
 
 /* 255 * gain * (value / 255) ** gamma. pow is asked only where it might make another byte. */
-static void gamma_table(const hw_colour_kernels *run, double gamma, double gain, workspace *work,
+static void gamma_table(const hw_color_kernels *run, double gamma, double gain, workspace *work,
                         uint8_t *table) {
     double found[256];
     if (!work->has_logarithms) {
@@ -114,7 +114,7 @@ static void equalize_table(uint32_t histogram[4][256], uint8_t *table) {
 /* The program of one image */
 
 typedef struct {
-    const hw_colour_kernels *run;
+    const hw_color_kernels *run;
     hw_pixels source;
     uint8_t *out;
     workspace *work;
@@ -126,7 +126,7 @@ static ptrdiff_t groups(ptrdiff_t pixels) {
 }
 
 /* Steps that need no planes. */
-static int is_flat(const hw_colour_kernels *run, const step *one) {
+static int is_flat(const hw_color_kernels *run, const step *one) {
     switch (one->kind) {
     case TABLE: return one->same;
     case GRAY: return run->gray_pixels != NULL;
@@ -136,7 +136,7 @@ static int is_flat(const hw_colour_kernels *run, const step *one) {
     }
 }
 
-static void apply_flat(const hw_colour_kernels *run, const step *one, const uint8_t *in, uint8_t *out,
+static void apply_flat(const hw_color_kernels *run, const step *one, const uint8_t *in, uint8_t *out,
                        ptrdiff_t count) {
     switch (one->kind) {
     case TABLE: run->table(in, out, count, one->table[0], one->changes[0]); break;
@@ -150,7 +150,7 @@ static void apply_flat(const hw_colour_kernels *run, const step *one, const uint
     }
 }
 
-static void apply_planes(const hw_colour_kernels *run, const step *one, uint8_t (*planes)[BLOCK],
+static void apply_planes(const hw_color_kernels *run, const step *one, uint8_t (*planes)[BLOCK],
                          ptrdiff_t pixels) {
     /* Whole vectors: what is behind the last pixel is never used. */
     ptrdiff_t count = groups(pixels);
@@ -177,7 +177,7 @@ static void apply_planes(const hw_colour_kernels *run, const step *one, uint8_t 
     }
 }
 
-/* Four histograms, so that neighbours that are equal do not wait for each other. */
+/* Four histograms, so that neighbors that are equal do not wait for each other. */
 static void count_bytes(const uint8_t *in, ptrdiff_t count, uint32_t histogram[4][256]) {
     ptrdiff_t i = 0;
     for (; i + 4 <= count; i += 4)
@@ -194,7 +194,7 @@ static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram
 }
 
 /* Of a plane. */
-static void measure(const hw_colour_kernels *run, int wanted, int channel, const uint8_t *plane,
+static void measure(const hw_color_kernels *run, int wanted, int channel, const uint8_t *plane,
                     ptrdiff_t count, statistics *found) {
     if (wanted == SUMS) {
         uint64_t sums[3] = {0, 0, 0};
@@ -208,7 +208,7 @@ static void measure(const hw_colour_kernels *run, int wanted, int channel, const
 }
 
 /* Of pixels of three channels. */
-static void measure_pixels(const hw_colour_kernels *run, int wanted, const uint8_t *in, ptrdiff_t pixels,
+static void measure_pixels(const hw_color_kernels *run, int wanted, const uint8_t *in, ptrdiff_t pixels,
                            statistics *found) {
     if (wanted == SUMS)
         run->sums(in, 3 * pixels, found->sum);
@@ -237,7 +237,7 @@ static void ask(ahead *next, ptrdiff_t bytes) {
 
 static void run_planes(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels,
                        ptrdiff_t more) {
-    const hw_colour_kernels *run = image->run;
+    const hw_color_kernels *run = image->run;
     workspace *work = image->work;
     ahead next = {in + 3 * pixels, out + 3 * pixels, 0, 3 * more};
     const ptrdiff_t part = next.bytes / (image->steps + 1) + CACHE_LINE;
@@ -254,7 +254,7 @@ static void run_planes(image_run *image, int wanted, const uint8_t *in, uint8_t 
 
 static void run_flat(image_run *image, int wanted, const uint8_t *in, uint8_t *out, ptrdiff_t pixels,
                      ptrdiff_t more) {
-    const hw_colour_kernels *run = image->run;
+    const hw_color_kernels *run = image->run;
     workspace *work = image->work;
     const ptrdiff_t channels = image->source.size;
     ahead next = {in + pixels * channels, out + pixels * channels, 0, more * channels};
@@ -299,7 +299,7 @@ static void pass(image_run *image, int wanted) {
 }
 
 /* What a step that is no table makes of every byte. */
-static void tabulate(const hw_colour_kernels *run, const step *light, int channel, uint8_t *table) {
+static void tabulate(const hw_color_kernels *run, const step *light, int channel, uint8_t *table) {
     for (int value = 0; value < 256; value++) table[value] = (uint8_t)value;
     if (light->kind == STRETCH)
         run->stretch(table, table, 256, &light->spread[channel]);
@@ -487,7 +487,7 @@ size_t hw_pointwise_work(ptrdiff_t length) {
 
 void hw_pointwise_run(int simd, const hw_pixels *picture, const int32_t *operations, const float *arguments,
                       ptrdiff_t length, void *work, uint8_t *out) {
-    image_run image = {hw_colour_kernels_of(simd), *picture, out, work, 0};
+    image_run image = {hw_color_kernels_of(simd), *picture, out, work, 0};
     hw_pixels *source = &image.source;
     if (source->row_stride == source->width * source->size) {
         source->width *= source->height;

@@ -1,4 +1,4 @@
-/* Point-wise colour operations on uint8 images of 1 or 3 channels: a program of several touches memory once.
+/* Point-wise color operations on uint8 images of 1 or 3 channels: a program of several touches memory once.
  */
 
 #ifndef HIGHWAY_POINTWISE_H

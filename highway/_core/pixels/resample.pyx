@@ -40,7 +40,7 @@ def center_windows(
     double width,
     double[:, ::1] windows not None,
 ):
-    """The largest centred windows of one aspect ratio.
+    """The largest centered windows of one aspect ratio.
 
     Parameters
     ----------

@@ -105,15 +105,15 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
     int taps = 1, lowest = in_size, highest = 0;
     double nearest = begin + 0.5 * scale;
     for (int i = 0; i < out_size; i++) {
-        double centre = begin + (i + 0.5) * scale;
+        double center = begin + (i + 0.5) * scale;
         int first, last;
         if (filter == HW_NEAREST) { /* summed up as Pillow does, so that halves round the same way */
             first = (int)nearest;
             last = first + 1;
             nearest += scale;
         } else {
-            first = (int)(centre - support + 0.5);
-            last = (int)(centre + support + 0.5);
+            first = (int)(center - support + 0.5);
+            last = (int)(center + support + 0.5);
         }
         clamp_span(&first, &last, in_size);
         axis->first[reversed ? out_size - 1 - i : i] = first;
@@ -135,7 +135,7 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
 
     for (int i = 0; i < out_size; i++) {
         const int place = reversed ? out_size - 1 - i : i;
-        const double centre = begin + (i + 0.5) * scale;
+        const double center = begin + (i + 0.5) * scale;
         int first = axis->first[place];
         int16_t *weights = axis->weights + (size_t)place * (size_t)stride;
         if (first > highest - taps) { /* so that no output reads beyond the highest input */
@@ -145,14 +145,14 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
         if (filter == HW_NEAREST) {
             weights[0] = WEIGHT_ONE;
         } else {
-            int last = (int)(centre + support + 0.5);
+            int last = (int)(center + support + 0.5);
             clamp_span(&first, &last, in_size);
             double sum = 0.0;
             for (int k = 0; k < last - first; k++) {
-                axis->scratch[k] = FILTERS[filter].weigh((first + k - centre + 0.5) / stretch);
+                axis->scratch[k] = FILTERS[filter].weigh((first + k - center + 0.5) / stretch);
                 sum += axis->scratch[k];
             }
-            if (sum == 0.0) sum = axis->scratch[0] = 1.0; /* a box that falls between two centres */
+            if (sum == 0.0) sum = axis->scratch[0] = 1.0; /* a box that falls between two centers */
             quantise(axis->scratch, sum, weights, last - first);
         }
     }

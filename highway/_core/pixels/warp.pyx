@@ -1,7 +1,7 @@
 """Images through affine and projective maps: rotated, sheared, zoomed, seen from the side.
 
 Coordinates are continuous: the pixel in column x and row y covers x to x + 1 and y to y + 1. A pixel of the
-output is sampled where its centre comes from. Bilinear values of bytes are within one level of real
+output is sampled where its center comes from. Bilinear values of bytes are within one level of real
 arithmetic; the same bits for every variant.
 """
 
@@ -52,7 +52,7 @@ def sample(
     int interpolation,
     value[:, :, :, ::1] out not None,
 ):
-    """Each pixel of `out` from where its centre is in the image.
+    """Each pixel of `out` from where its center is in the image.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def sample(
         A pixel: where Z is not positive, the source point lies outside of the image, or
         ``a * x + b * y + c`` is negative for one of the half planes.
     interpolation : int
-        NEAREST takes the pixel that contains the source point, BILINEAR what lies between the four centres
+        NEAREST takes the pixel that contains the source point, BILINEAR what lies between the four centers
         around it, those at the edge repeated.
     out : as images, (N, H', W', C), C order
         Shares no memory with what is read.

@@ -19,7 +19,7 @@
    unchanged, and the weights fit the instructions that multiply bytes and 16 bit numbers in pairs. */
 enum { DOWN = 255, ACROSS = 16448, SHIFT = 22, FRACTION = 16 };
 
-/* Of a row of the output: where its pixels come from, as functions of the column's centre. */
+/* Of a row of the output: where its pixels come from, as functions of the column's center. */
 typedef struct {
     double x_step, x_start, y_step, y_start, w_step, w_start;
     int affine; /* w is 1 */
@@ -62,11 +62,11 @@ static void cut(double step, double start, int strict, ptrdiff_t *first, ptrdiff
 
 /* The source point of a column; `width` and `height` also for what rounding put beyond them. */
 static void point(const line *row, ptrdiff_t column, double width, double height, double *x, double *y) {
-    const double centre = (double)column + 0.5;
-    double across = row->x_step * centre + row->x_start;
-    double down = row->y_step * centre + row->y_start;
+    const double center = (double)column + 0.5;
+    double across = row->x_step * center + row->x_start;
+    double down = row->y_step * center + row->y_start;
     if (!row->affine) {
-        const double part = 1 / (row->w_step * centre + row->w_start);
+        const double part = 1 / (row->w_step * center + row->w_start);
         across *= part;
         down *= part;
     }
@@ -88,10 +88,10 @@ static void nearest_row(const hw_image *image, const line *row, ptrdiff_t first,
     }
 }
 
-/* The left or upper neighbour and, in 1/65536, how far the point is from its centre. What is nearer to the
-   edge than its pixels' centres is taken at their centres, which is to have the neighbours at the edge twice.
+/* The left or upper neighbor and, in 1/65536, how far the point is from its center. What is nearer to the
+   edge than its pixels' centers is taken at their centers, which is to have the neighbors at the edge twice.
  */
-static ptrdiff_t neighbour(double position, ptrdiff_t size, int32_t *fraction) {
+static ptrdiff_t neighbor(double position, ptrdiff_t size, int32_t *fraction) {
     /* The sum has no room for bits below 1/65536: they are rounded. */
     const double magic = 6755399441055744.0 / (1 << FRACTION);
     const double sum = (position - 0.5) + magic;
@@ -116,8 +116,8 @@ ALWAYS_INLINE void bilinear_columns(const hw_image *image, const line *row, ptrd
         double x, y;
         int32_t across, down;
         point(row, column, (double)image->width, (double)image->height, &x, &y);
-        ptrdiff_t at = neighbour(x, image->width, &across) * channels;
-        at += neighbour(y, image->height, &down) * stride;
+        ptrdiff_t at = neighbor(x, image->width, &across) * channels;
+        at += neighbor(y, image->height, &down) * stride;
         if (real) {
             const float *in = (const float *)image->data + at;
             float *pixel = (float *)out + column * channels;
@@ -180,8 +180,8 @@ SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t
         double x, y;
         int32_t across, down;
         point(row, column, (double)image->width, (double)image->height, &x, &y);
-        ptrdiff_t at = neighbour(x, image->width, &across) * channels;
-        at += neighbour(y, image->height, &down) * stride;
+        ptrdiff_t at = neighbor(x, image->width, &across) * channels;
+        at += neighbor(y, image->height, &down) * stride;
         if (at > (image->height - 1) * stride - 8) {
             bilinear_row(image, row, column, column + 1, out);
             continue;
@@ -203,26 +203,26 @@ SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t
     }
 }
 
-/* Eight columns at once. Positions are those of `point` and `neighbour`, as 16.16 bits: sizes are 2 to 32767,
+/* Eight columns at once. Positions are those of `point` and `neighbor`, as 16.16 bits: sizes are 2 to 32767,
    and what has no position in the image, since it is not visible, still gets one that is inside. */
 typedef struct {
     __m256i offsets;      /* of the upper left tap, in values */
-    __m256i across, down; /* how far from its centre, in 1/65536 */
+    __m256i across, down; /* how far from its center, in 1/65536 */
 } taps;
 
 /* Source points of columns 0, 1, 4, 5 and 2, 3, 6, 7 from `column` on. */
 AVX2 ALWAYS_INLINE void points_avx2(const line *row, ptrdiff_t column, __m256d width, __m256d height,
                                     __m256d x[2], __m256d y[2]) {
     const __m256d first = _mm256_set1_pd((double)column + 0.5);
-    const __m256d centres[2] = {_mm256_add_pd(first, _mm256_setr_pd(0, 1, 4, 5)),
+    const __m256d centers[2] = {_mm256_add_pd(first, _mm256_setr_pd(0, 1, 4, 5)),
                                 _mm256_add_pd(first, _mm256_setr_pd(2, 3, 6, 7))};
     for (int i = 0; i < 2; i++) {
-        x[i] = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->x_step), centres[i]),
+        x[i] = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->x_step), centers[i]),
                              _mm256_set1_pd(row->x_start));
-        y[i] = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->y_step), centres[i]),
+        y[i] = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->y_step), centers[i]),
                              _mm256_set1_pd(row->y_start));
         if (!row->affine) {
-            const __m256d w = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->w_step), centres[i]),
+            const __m256d w = _mm256_add_pd(_mm256_mul_pd(_mm256_set1_pd(row->w_step), centers[i]),
                                             _mm256_set1_pd(row->w_start));
             const __m256d part = _mm256_div_pd(_mm256_set1_pd(1), w);
             x[i] = _mm256_mul_pd(x[i], part);
@@ -233,7 +233,7 @@ AVX2 ALWAYS_INLINE void points_avx2(const line *row, ptrdiff_t column, __m256d w
     }
 }
 
-AVX2 ALWAYS_INLINE __m256i neighbours_avx2(const __m256d positions[2], __m256i last, __m256i *fractions) {
+AVX2 ALWAYS_INLINE __m256i neighbors_avx2(const __m256d positions[2], __m256i last, __m256i *fractions) {
     const __m256d magic = _mm256_set1_pd(6755399441055744.0 / (1 << FRACTION)), half = _mm256_set1_pd(0.5);
     const __m256d low = _mm256_add_pd(_mm256_sub_pd(positions[0], half), magic);
     const __m256d high = _mm256_add_pd(_mm256_sub_pd(positions[1], half), magic);
@@ -254,8 +254,8 @@ AVX2 ALWAYS_INLINE taps taps_avx2(const line *row, ptrdiff_t column, const hw_im
     __m256d x[2], y[2];
     taps found;
     points_avx2(row, column, width, height, x, y);
-    const __m256i left = neighbours_avx2(x, _mm256_set1_epi32((int)image->width - 1), &found.across);
-    const __m256i upper = neighbours_avx2(y, _mm256_set1_epi32((int)image->height - 1), &found.down);
+    const __m256i left = neighbors_avx2(x, _mm256_set1_epi32((int)image->width - 1), &found.across);
+    const __m256i upper = neighbors_avx2(y, _mm256_set1_epi32((int)image->height - 1), &found.down);
     const __m256i rows = _mm256_mullo_epi32(upper, _mm256_set1_epi32((int)image->width));
     found.offsets = _mm256_mullo_epi32(_mm256_add_epi32(rows, left), _mm256_set1_epi32((int)image->channels));
     return found;

@@ -91,7 +91,7 @@ class ImageFileReader(ImageReader):
         file, one picture at a time (docs/formats.md). PIL's own limit does not count.
     masks_dir : path, optional
         Folder with a mask for every picture, under the same relative name but for the ending, ``.png``: numbers of
-        classes as a palette's indices, 8 bits of grey or 1 bit. The batches then end with `masks`, uint8 (N, H, W),
+        classes as a palette's indices, 8 bits of gray or 1 bit. The batches then end with `masks`, uint8 (N, H, W),
         where each pixel is the nearest one of its mask. A mask that is missing, or has another size than its picture,
         makes the sample a bad one.
     mask_fill : int

@@ -162,7 +162,7 @@ class ImageReader(OrderedSource):
         self.exact = flag(self.name, "exact", exact)
         self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
         self._gray = color == "gray"
-        self.fit.colour(1 if self._gray else 3)
+        self.fit.color(1 if self._gray else 3)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
         self.placed = samples.placement
@@ -458,8 +458,8 @@ class ImageReader(OrderedSource):
 
     def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
         """Fill those of the slots that their targets do not cover."""
-        colour = np.broadcast_to(self.fit.colour(self._size[2]), (1, 1, 1, self._size[2]))
-        pixel = self._finish.done(np.ascontiguousarray(colour), np.zeros((1, 2), np.bool_))
+        color = np.broadcast_to(self.fit.color(self._size[2]), (1, 1, 1, self._size[2]))
+        pixel = self._finish.done(np.ascontiguousarray(color), np.zeros((1, 2), np.bool_))
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
@@ -501,7 +501,7 @@ class ImageReader(OrderedSource):
         whole = empty((1, *self._size))
         windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
         if self.fit.uncovered(targets, self.shape)[0]:
-            whole[0] = self.fit.colour(self._size[2])
+            whole[0] = self.fit.color(self._size[2])
         upright = np.zeros((1, 2), np.uint8)
         resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
         image: NDArray[Any] = self._finish.done(whole, mirrored[row : row + 1])[0]

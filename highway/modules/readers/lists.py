@@ -52,7 +52,7 @@ class ListReader(ImageReader):
         to 1. They go with the picture through its orientation, fit and mirroring, and are clipped to what is shown:
         float32 (total, 4) in pixels of the images.
     masks : sequence of path, optional
-        For each picture a file of numbers of classes: a palette's indices, 8 bits of grey or 1 bit, in a format that
+        For each picture a file of numbers of classes: a palette's indices, 8 bits of gray or 1 bit, in a format that
         keeps every number (PNG, BMP, GIF, TIFF). Each has the size of its picture as stored, and turns with it, or that
         of the upright picture. The field is uint8 (N, H, W), each pixel the nearest one of its mask.
     min_visible : float

@@ -50,7 +50,7 @@ class ImageSaver(Stage):
     quality : int, optional
         1 to 100, of "jpeg" (95 by default) and "webp" (90).
     masks_dir : path, optional
-        Another folder, for the masks of the batches: PNGs in 8 bits of grey, numbers of classes, under the names of
+        Another folder, for the masks of the batches: PNGs in 8 bits of gray, numbers of classes, under the names of
         their images. ``ImageFileReader(folder, ..., masks_dir=masks_dir)`` reads both.
     workers : int, optional
         Threads; by default as many as help, up to one for each core that the process may use.

@@ -29,9 +29,9 @@ class Augmentations(Stage):
     number of transforms that the batch has been through before. So any number of workers gives the same
     bits, and so does a chain that is spread over several Augmentations with the same seed.
 
-    Neighbours that can touch the pixels once do: crops, pads and flips, and a `Normalize` right behind them, with the
+    Neighbors that can touch the pixels once do: crops, pads and flips, and a `Normalize` right behind them, with the
     same result as one by one; a resizing with the flips and crops around it; rotations and the like with all of
-    these, which are then resampled once instead of again and again; and point-wise changes of colour, with the same
+    these, which are then resampled once instead of again and again; and point-wise changes of color, with the same
     result as one by one. Right behind a reader of pictures, the first flips and the `Normalize` behind them are done by
     its workers, while they write the images; right behind an `ArrayReader` or a `LevelDBSource`, crops without padding
     are too. Where nothing is left then, the pipeline does without the module.

@@ -1,4 +1,4 @@
-"""Colours of uint8 images: programs of point-wise operations, sharpening, blur and noise.
+"""Colors of uint8 images: programs of point-wise operations, sharpening, blur and noise.
 
 Every variant gives the same bits. Where an operation has a result that is no whole number it is rounded to the
 nearest (halves up), and clamped to 0 to 255.
@@ -101,16 +101,16 @@ cdef int check(
         or out.shape[3] != channels
     ):
         raise ValueError(
-            f"colour.{what}: images are ({images.shape[0]}, {images.shape[1]}, {width}, {channels}) and out is "
+            f"color.{what}: images are ({images.shape[0]}, {images.shape[1]}, {width}, {channels}) and out is "
             f"({out.shape[0]}, {out.shape[1]}, {out.shape[2]}, {out.shape[3]}); expected one shape"
         )
     if channels != 1 and channels != 3:
-        raise ValueError(f"colour.{what}: images have {channels} channels; expected 1 or 3")
+        raise ValueError(f"color.{what}: images have {channels} channels; expected 1 or 3")
     if images.shape[0] == 0 or images.shape[1] == 0 or width == 0:
         return 0
     if (channels > 1 and images.strides[3] != 1) or (width > 1 and images.strides[2] != channels):
         raise ValueError(
-            f"colour.{what}: strides {images.strides[2]} and {images.strides[3]} in a row of {channels} "
+            f"color.{what}: strides {images.strides[2]} and {images.strides[3]} in a row of {channels} "
             "channels; expected packed rows, copy the array first"
         )
     samples = (images.shape[0] - 1) * images.strides[0]
@@ -127,7 +127,7 @@ cdef int check(
     if same and in_place:
         return 0
     if first < place + <uintptr_t>(out.shape[0] * out.strides[0]) and place < last:
-        raise ValueError(f"colour.{what}: images and out share memory; expected another array")
+        raise ValueError(f"color.{what}: images and out share memory; expected another array")
     return 0
 
 
@@ -142,7 +142,7 @@ cdef int check_program(const int32_t[:, ::1] operations, const float[:, :, ::1] 
         or arguments.shape[1] != operations.shape[1] or arguments.shape[2] != 2
     ):
         raise ValueError(
-            f"colour.run: operations are ({operations.shape[0]}, {operations.shape[1]}) and arguments are "
+            f"color.run: operations are ({operations.shape[0]}, {operations.shape[1]}) and arguments are "
             f"({arguments.shape[0]}, {arguments.shape[1]}, {arguments.shape[2]}) for {count} images; "
             f"expected ({count}, K) and ({count}, K, 2)"
         )
@@ -153,7 +153,7 @@ cdef int check_program(const int32_t[:, ::1] operations, const float[:, :, ::1] 
             second = arguments[sample, k, 1]
             if code < 0 or code >= HW_OPERATIONS:
                 raise ValueError(
-                    f"colour.run: operation {k} of image {sample} is {code}; expected 0 to {HW_OPERATIONS - 1}"
+                    f"color.run: operation {k} of image {sample} is {code}; expected 0 to {HW_OPERATIONS - 1}"
                 )
             fits = True
             if code == HW_BRIGHTNESS or code == HW_CONTRAST or code == HW_SATURATION:
@@ -168,7 +168,7 @@ cdef int check_program(const int32_t[:, ::1] operations, const float[:, :, ::1] 
                 fits = 0.0 <= first <= most_factor and 0.0 <= second <= most_factor
             if not fits:
                 raise ValueError(
-                    f"colour.run: arguments of operation {k} of image {sample} are {first} and {second}, "
+                    f"color.run: arguments of operation {k} of image {sample} are {first} and {second}, "
                     f"out of the range of operation {code}"
                 )
     return 0
@@ -339,7 +339,7 @@ def blur(
     check_numbers("blur", "sigmas", sigmas, images.shape[0], 0, 1e9)
     if not (rows % 2 == 1 and columns % 2 == 1 and 1 <= rows <= MOST_KERNEL and 1 <= columns <= MOST_KERNEL):
         raise ValueError(
-            f"colour.blur: kernel of {rows} rows and {columns} columns; expected odd numbers from 1 to {MOST_KERNEL}"
+            f"color.blur: kernel of {rows} rows and {columns} columns; expected odd numbers from 1 to {MOST_KERNEL}"
         )
     if images.shape[0] == 0 or images.shape[1] == 0 or images.shape[2] == 0:
         return
@@ -370,11 +370,11 @@ cdef int check_numbers(
     """ValueError unless there is one for each image, in range."""
     cdef Py_ssize_t sample
     if numbers.shape[0] != count:
-        raise ValueError(f"colour.{what}: {numbers.shape[0]} {name} for {count} images; expected one for each")
+        raise ValueError(f"color.{what}: {numbers.shape[0]} {name} for {count} images; expected one for each")
     for sample in range(count):
         if not low <= numbers[sample] <= high:
             raise ValueError(
-                f"colour.{what}: {name}[{sample}] is {numbers[sample]}; expected {low:g} to {high:g}"
+                f"color.{what}: {name}[{sample}] is {numbers[sample]}; expected {low:g} to {high:g}"
             )
     return 0
 
@@ -424,14 +424,14 @@ def add_noise(
     cdef hw_stream stream
     if out.shape[0] != images.shape[0] or out.shape[1] != length:
         raise ValueError(
-            f"colour.add_noise: images are ({images.shape[0]}, {length}) and out is "
+            f"color.add_noise: images are ({images.shape[0]}, {length}) and out is "
             f"({out.shape[0]}, {out.shape[1]}); expected one shape"
         )
     if <uint64_t>length >= <uint64_t>1 << 32:
-        raise ValueError(f"colour.add_noise: images of {length} values; expected fewer than 2**32")
+        raise ValueError(f"color.add_noise: images of {length} values; expected fewer than 2**32")
     if indices.shape[0] != images.shape[0]:
         raise ValueError(
-            f"colour.add_noise: {indices.shape[0]} indices for {images.shape[0]} images; expected one for each"
+            f"color.add_noise: {indices.shape[0]} indices for {images.shape[0]} images; expected one for each"
         )
     check_numbers("add_noise", "offsets", offsets, images.shape[0], -1e9, 1e9)
     check_numbers("add_noise", "scales", scales, images.shape[0], 0, 1e9)
@@ -440,7 +440,7 @@ def add_noise(
     start = <uintptr_t>&images[0, 0]
     place = <uintptr_t>&out[0, 0]
     if start != place and start < place + nbytes and place < start + nbytes:
-        raise ValueError("colour.add_noise: images and out share memory; expected another array")
+        raise ValueError("color.add_noise: images and out share memory; expected another array")
     stream.seed = seed
     stream.epoch = epoch
     stream.position = position

@@ -1,4 +1,4 @@
-"""Colour transforms: what changes pixels one by one, each sample in its own way."""
+"""Color transforms: what changes pixels one by one, each sample in its own way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.pixels import colour
+from highway._core.pixels import color
 from highway.arguments import number, span, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Program = tuple[NDArray[np.int32], NDArray[np.float32]]
-"""Operations (N, K) of `highway._core.pixels.colour` and their arguments (N, K, 2), for each sample by itself."""
+"""Operations (N, K) of `highway._core.pixels.color` and their arguments (N, K, 2), for each sample by itself."""
 
 Range = tuple[float, float]
 
@@ -62,7 +62,7 @@ class Pointwise(Transform, abc.ABC):
         Returns
         -------
         operations : int32 (count, K)
-            Codes of `highway._core.pixels.colour`; NONE for nothing.
+            Codes of `highway._core.pixels.color`; NONE for nothing.
         arguments : float32 (count, K, 2)
         """
 
@@ -146,7 +146,7 @@ def run(
     arguments = np.ascontiguousarray(arguments, np.float32)
     result = room(owner, images, out)
     source = images if result is images else pixels(images, owner or _ANY)
-    colour.run(source, operations, arguments, result)
+    color.run(source, operations, arguments, result)
     return delivered(result, out)
 
 
@@ -227,7 +227,7 @@ class _Single(Pointwise):
         return 0.0, 0.0
 
     def program(self, rng: SampleRandom, count: int, channels: int) -> Program:
-        operations = np.where(chosen(rng, self.p), self._operation, colour.NONE).astype(np.int32)
+        operations = np.where(chosen(rng, self.p), self._operation, color.NONE).astype(np.int32)
         arguments = np.zeros((count, 1, 2), np.float32)
         arguments[:, 0, 0], arguments[:, 0, 1] = self._arguments(rng)
         return operations.reshape(count, 1), arguments
@@ -244,7 +244,7 @@ class ColorJitter(Pointwise):
     """Change brightness, contrast, saturation and hue at random, in an order that is random for every sample.
 
     As torchvision.transforms.v2.ColorJitter: brightness multiplies; contrast goes away from the mean of gray,
-    saturation from the pixel's own gray, by a factor; hue is turned on the circle of colours. Results are
+    saturation from the pixel's own gray, by a factor; hue is turned on the circle of colors. Results are
     rounded to the nearest, where torchvision truncates. Images with one channel have no saturation and no hue.
 
     Deterministic form: nothing.
@@ -283,10 +283,10 @@ class ColorJitter(Pointwise):
         self.hue, turned = _jitter("hue", hue)
         self.p = number("ColorJitter", "p", p, 0, 1)
         each = (
-            (colour.BRIGHTNESS, bright, 1.0),
-            (colour.CONTRAST, contrasting, 1.0),
-            (colour.SATURATION, saturated, 1.0),
-            (colour.HUE, turned, 0.0),
+            (color.BRIGHTNESS, bright, 1.0),
+            (color.CONTRAST, contrasting, 1.0),
+            (color.SATURATION, saturated, 1.0),
+            (color.HUE, turned, 0.0),
         )
         # Without those that change nothing.
         self._parts = [(code, limits) for code, limits, neutral in each if limits != (neutral, neutral)]
@@ -302,7 +302,7 @@ class ColorJitter(Pointwise):
             order = np.argsort(rng.uniform(size=length), axis=1, kind="stable")
             places = [(samples, order[:, part]) for part in range(length)]
         for place, (code, limits) in zip(places, self._parts, strict=True):
-            operations[place] = np.where(changed, code, colour.NONE)
+            operations[place] = np.where(changed, code, color.NONE)
             arguments[(*place, 0)] = drawn(rng, limits)
         return operations, arguments
 
@@ -312,7 +312,7 @@ class ColorJitter(Pointwise):
 
 def _jitter(name: str, value: object) -> tuple[Any, Range]:
     """The argument, checked, and the range to draw from."""
-    middle, lowest, highest = (0.0, -0.5, 0.5) if name == "hue" else (1.0, 0.0, colour.MOST_FACTOR)
+    middle, lowest, highest = (0.0, -0.5, 0.5) if name == "hue" else (1.0, 0.0, color.MOST_FACTOR)
     if isinstance(value, (tuple, list)):
         limits = span("ColorJitter", name, value, lowest, highest)
         return limits, limits
@@ -338,7 +338,7 @@ class Grayscale(_Single):
         `p` is outside of 0 to 1.
     """
 
-    _operation = colour.GRAYSCALE
+    _operation = color.GRAYSCALE
 
     def __init__(self, p: float = 1.0) -> None:
         self.p = number("Grayscale", "p", p, 0, 1)
@@ -360,7 +360,7 @@ class Invert(_Single):
         `p` is outside of 0 to 1.
     """
 
-    _operation = colour.INVERT
+    _operation = color.INVERT
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("Invert", "p", p, 0, 1)
@@ -384,7 +384,7 @@ class Solarize(_Single):
         An argument is out of range.
     """
 
-    _operation = colour.SOLARIZE
+    _operation = color.SOLARIZE
 
     def __init__(self, threshold: float = 128, p: float = 0.5) -> None:
         self.threshold = number("Solarize", "threshold", threshold, 0, 256)
@@ -412,7 +412,7 @@ class Posterize(_Single):
         An argument is out of range.
     """
 
-    _operation = colour.POSTERIZE
+    _operation = color.POSTERIZE
 
     def __init__(self, bits: int = 4, p: float = 0.5) -> None:
         self.bits = whole("Posterize", "bits", bits, 0, 8)
@@ -440,7 +440,7 @@ class AutoContrast(_Single):
         `p` is outside of 0 to 1.
     """
 
-    _operation = colour.AUTOCONTRAST
+    _operation = color.AUTOCONTRAST
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("AutoContrast", "p", p, 0, 1)
@@ -462,7 +462,7 @@ class Equalize(_Single):
         `p` is outside of 0 to 1.
     """
 
-    _operation = colour.EQUALIZE
+    _operation = color.EQUALIZE
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("Equalize", "p", p, 0, 1)
@@ -490,12 +490,12 @@ class Gamma(_Single):
         An argument is out of range.
     """
 
-    _operation = colour.GAMMA
+    _operation = color.GAMMA
 
     def __init__(self, gamma: float | Range = (0.8, 1.25), gain: float = 1, p: float = 1.0) -> None:
-        self._range = span("Gamma", "gamma", gamma, 0, colour.MOST_FACTOR)
+        self._range = span("Gamma", "gamma", gamma, 0, color.MOST_FACTOR)
         self.gamma = self._range if isinstance(gamma, (tuple, list)) else self._range[0]
-        self.gain = number("Gamma", "gain", gain, 0, colour.MOST_FACTOR)
+        self.gain = number("Gamma", "gain", gain, 0, color.MOST_FACTOR)
         self.p = number("Gamma", "p", p, 0, 1)
 
     def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:

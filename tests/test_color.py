@@ -1,4 +1,4 @@
-"""Point-wise colour operations: against NumPy and PIL, alone and in programs, and as transforms."""
+"""Point-wise color operations: against NumPy and PIL, alone and in programs, and as transforms."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,25 +10,25 @@ from PIL import Image, ImageOps
 
 from highway import transforms
 from highway._core import simd
-from highway._core.pixels import colour
+from highway._core.pixels import color
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.colour import Pointwise
-from highway.transforms.colour import run as run_programs
+from highway.transforms.color import Pointwise
+from highway.transforms.color import run as run_programs
 
 CODES = [
-    colour.BRIGHTNESS,
-    colour.CONTRAST,
-    colour.SATURATION,
-    colour.HUE,
-    colour.GRAYSCALE,
-    colour.INVERT,
-    colour.SOLARIZE,
-    colour.POSTERIZE,
-    colour.AUTOCONTRAST,
-    colour.EQUALIZE,
-    colour.GAMMA,
+    color.BRIGHTNESS,
+    color.CONTRAST,
+    color.SATURATION,
+    color.HUE,
+    color.GRAYSCALE,
+    color.INVERT,
+    color.SOLARIZE,
+    color.POSTERIZE,
+    color.AUTOCONTRAST,
+    color.EQUALIZE,
+    color.GAMMA,
 ]
 
 
@@ -54,7 +54,7 @@ def run(images, *operations):
     """Run a program; nothing around the result is touched."""
     memory = np.full(images.size + 128, 77, np.uint8)
     out = memory[64 : 64 + images.size].reshape(images.shape)
-    colour.run(images, *program(*operations, count=len(images)), out)
+    color.run(images, *program(*operations, count=len(images)), out)
     assert (memory[:64] == 77).all()
     assert (memory[64 + images.size :] == 77).all()
     return out
@@ -164,20 +164,20 @@ def images(request):
 class TestOperations:
     @pytest.mark.parametrize("factor", [0, 0.3, 0.5, 0.99999, 1, 1.7, 2, 3.9999, 4, 100])
     def test_brightness(self, images, factor):
-        result = run(images, (colour.BRIGHTNESS, factor))
+        result = run(images, (color.BRIGHTNESS, factor))
         assert np.array_equal(result, on_line(images, factor))
         assert np.abs(result - np.clip(images * float(factor), 0, 255)).max(initial=0) < 0.55
 
     def test_brightness_of_every_byte(self):
         images = np.resize(np.arange(256, dtype=np.uint8), (1, 61, 67, 3))
         for factor in np.linspace(0, 4.2, 200):
-            result = run(images, (colour.BRIGHTNESS, factor))
+            result = run(images, (color.BRIGHTNESS, factor))
             assert np.array_equal(result, on_line(images, factor))
             assert np.abs(result - np.clip(images * float(factor), 0, 255)).max() < 0.55
 
     @pytest.mark.parametrize("factor", [0, 0.3, 0.99999, 1, 1.7, 2, 3.9999, 4, 100])
     def test_contrast(self, images, factor):
-        result = run(images, (colour.CONTRAST, factor))
+        result = run(images, (color.CONTRAST, factor))
         if len(images):
             assert np.array_equal(result, contrasted(images, factor))
             wide = float(np.float32(factor))
@@ -189,13 +189,13 @@ class TestOperations:
     def test_contrast_at_the_ends_of_its_fixed_point(self, value, factor):
         images = np.full((1, 20, 20, 3), value, np.uint8)
         # Weights of gray have a sum of 0.9999.
-        assert np.abs(run(images, (colour.CONTRAST, factor)) - images.astype(int)).max() <= (factor > 4) * 3
+        assert np.abs(run(images, (color.CONTRAST, factor)) - images.astype(int)).max() <= (factor > 4) * 3
         images[0, 0, 0] = 255 - value
-        assert np.array_equal(run(images, (colour.CONTRAST, factor)), contrasted(images, factor))
+        assert np.array_equal(run(images, (color.CONTRAST, factor)), contrasted(images, factor))
 
     @pytest.mark.parametrize("factor", [0, 0.3, 0.9999, 1, 1.7, 2, 3, 50, 100])
     def test_saturation(self, images, factor):
-        result = run(images, (colour.SATURATION, factor))
+        result = run(images, (color.SATURATION, factor))
         if images.shape[-1] == 1:
             assert np.array_equal(result, images)
             return
@@ -208,22 +208,22 @@ class TestOperations:
         images[0, :5, :256] = np.arange(256, dtype=np.uint8)[:, None] * np.array([1, 0, 0], np.uint8)
         for factor in (0.1, 1.5, 7.3):
             assert np.array_equal(
-                run(images, (colour.SATURATION, factor)), saturated(images, np.float32(factor))
+                run(images, (color.SATURATION, factor)), saturated(images, np.float32(factor))
             )
 
     @pytest.mark.parametrize("turns", [-0.5, -0.21, -1 / 6, 0, 0.05, 1 / 3, 0.5])
     def test_hue(self, images, turns):
-        result = run(images, (colour.HUE, turns))
+        result = run(images, (color.HUE, turns))
         if images.shape[-1] == 1 or turns == 0:
             assert np.array_equal(result, images)
             return
         assert np.abs(result - turned(images, turns)).max(initial=0) < 0.565
 
-    def test_hue_of_many_colours(self):
+    def test_hue_of_many_colors(self):
         images = random((1, 256, 256, 3))
         images[0, :64] //= 32
         for turns in (-0.4, 0.017, 0.25):
-            result = run(images, (colour.HUE, turns))
+            result = run(images, (color.HUE, turns))
             assert np.abs(result - turned(images, turns)).max() < 0.565
             # Value and the least channel stay.
             assert np.array_equal(result.max(-1), images.max(-1))
@@ -231,31 +231,31 @@ class TestOperations:
 
     def test_hue_by_thirds_moves_channels(self):
         images = random((1, 40, 40, 3))
-        assert np.array_equal(run(images, (colour.HUE, np.float32(1 / 3))), np.roll(images, 1, axis=-1))
+        assert np.array_equal(run(images, (color.HUE, np.float32(1 / 3))), np.roll(images, 1, axis=-1))
 
     def test_grayscale(self, images):
         expected = images if images.shape[-1] == 1 else np.repeat(gray(images), 3, -1)
-        result = run(images, (colour.GRAYSCALE,))
+        result = run(images, (color.GRAYSCALE,))
         assert np.array_equal(result, expected)
         if images.shape[-1] == 3:
             exact = images @ np.array([0.2989, 0.587, 0.114])
             assert np.abs(result[..., 0] - exact).max(initial=0) < 0.51
 
     def test_invert(self, images):
-        assert np.array_equal(run(images, (colour.INVERT,)), 255 - images)
+        assert np.array_equal(run(images, (color.INVERT,)), 255 - images)
 
     @pytest.mark.parametrize("threshold", [-3, 0, 0.5, 1, 99.5, 128, 255, 256, 1000])
     def test_solarize(self, images, threshold):
         expected = np.where(images >= threshold, 255 - images, images)
-        assert np.array_equal(run(images, (colour.SOLARIZE, threshold)), expected)
+        assert np.array_equal(run(images, (color.SOLARIZE, threshold)), expected)
 
     @pytest.mark.parametrize("bits", range(9))
     def test_posterize(self, images, bits):
         expected = images & (0xFF & ~(2 ** (8 - bits) - 1))
-        assert np.array_equal(run(images, (colour.POSTERIZE, bits)), expected)
+        assert np.array_equal(run(images, (color.POSTERIZE, bits)), expected)
 
     def test_autocontrast(self, images):
-        result = run(images, (colour.AUTOCONTRAST,))
+        result = run(images, (color.AUTOCONTRAST,))
         if not len(images):
             return
         assert np.array_equal(result, stretched(images))
@@ -266,7 +266,7 @@ class TestOperations:
     def test_autocontrast_of_one_value(self):
         images = np.full((1, 9, 9, 3), 80, np.uint8)
         images[0, 0, 0, 1] = 81
-        result = run(images, (colour.AUTOCONTRAST,))
+        result = run(images, (color.AUTOCONTRAST,))
         assert np.array_equal(result[..., 0], images[..., 0])
         assert result[0, 0, 0, 1] == 255
         assert result[0, 1, 1, 1] == 0
@@ -274,32 +274,32 @@ class TestOperations:
     def test_autocontrast_of_every_lowest_and_highest_value(self):
         low, high = (ends.astype(np.uint8)[:, None] for ends in np.triu_indices(256))
         images = np.clip(np.arange(256, dtype=np.uint8), low, high)[:, None, :, None]
-        assert np.array_equal(run(images, (colour.AUTOCONTRAST,)), stretched(images))
+        assert np.array_equal(run(images, (color.AUTOCONTRAST,)), stretched(images))
         # Other ends in each channel, as pixels lie and as planes.
         images = np.concatenate([np.roll(images[::7], 1001 * k, axis=0) for k in range(3)], axis=3)
-        assert np.array_equal(run(images, (colour.AUTOCONTRAST,)), stretched(images))
-        result = run(images, (colour.AUTOCONTRAST,), (colour.SATURATION, 1.5))
+        assert np.array_equal(run(images, (color.AUTOCONTRAST,)), stretched(images))
+        result = run(images, (color.AUTOCONTRAST,), (color.SATURATION, 1.5))
         assert np.array_equal(result, saturated(stretched(images), 1.5))
 
     @pytest.mark.parametrize("place", [0, 1, 95, 96, 5758, 5760, 11998, 11999])
-    @pytest.mark.parametrize("before", [(), ((colour.HUE, 1 / 3),)], ids=["alone", "behind hue"])
+    @pytest.mark.parametrize("before", [(), ((color.HUE, 1 / 3),)], ids=["alone", "behind hue"])
     def test_autocontrast_finds_its_ends_wherever_they_are(self, place, before):
         for value in (3, 250):
             images = np.random.default_rng(place).integers(100, 110, (1, 40, 100, 3), dtype=np.uint8)
             images.reshape(-1)[place] = value
             assert np.array_equal(
-                run(images, *before, (colour.AUTOCONTRAST,)),
+                run(images, *before, (color.AUTOCONTRAST,)),
                 stretched(np.roll(images, len(before), axis=-1)),
             )
 
     def test_equalize(self, images):
         if len(images):
-            assert np.array_equal(run(images, (colour.EQUALIZE,)), through_pil(images, ImageOps.equalize))
+            assert np.array_equal(run(images, (color.EQUALIZE,)), through_pil(images, ImageOps.equalize))
 
     def test_equalize_where_pil_clamps_or_gives_up(self):
         for seed in range(20):
             images = (random((2, 17, 31, 3), seed) >> (seed % 8)).astype(np.uint8)
-            assert np.array_equal(run(images, (colour.EQUALIZE,)), through_pil(images, ImageOps.equalize))
+            assert np.array_equal(run(images, (color.EQUALIZE,)), through_pil(images, ImageOps.equalize))
 
     @pytest.mark.parametrize(
         ("gamma", "gain"), [(1, 1), (0.5, 1), (2.2, 1), (0, 1), (0.8, 1.7), (100, 1), (1, 0)]
@@ -307,13 +307,13 @@ class TestOperations:
     def test_gamma(self, images, gamma, gain):
         wide = (np.float64(np.float32(gamma)), np.float64(np.float32(gain)))
         expected = rounded(255 * wide[1] * (images / 255) ** wide[0])
-        assert np.array_equal(run(images, (colour.GAMMA, gamma, gain)), expected)
+        assert np.array_equal(run(images, (color.GAMMA, gamma, gain)), expected)
 
     def test_every_byte_through_any_table(self):
         images = np.resize(np.arange(256, dtype=np.uint8), (1, 61, 67, 3))
         for gamma in np.linspace(0.1, 4, 30, dtype=np.float32):
             expected = rounded(255 * (images / 255) ** np.float64(gamma))
-            assert np.array_equal(run(images, (colour.GAMMA, gamma, 1)), expected)
+            assert np.array_equal(run(images, (color.GAMMA, gamma, 1)), expected)
 
     def test_gamma_where_results_lie_in_the_middle(self):
         images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
@@ -321,28 +321,28 @@ class TestOperations:
             for gain in (0, 0.125, 0.5, 1.5, 100):
                 wide = np.float64(np.float32(gamma))
                 expected = rounded(255 * gain * (images / 255) ** wide)
-                assert np.array_equal(run(images, (colour.GAMMA, gamma, gain)), expected)
+                assert np.array_equal(run(images, (color.GAMMA, gamma, gain)), expected)
 
     def test_none_copies(self, images):
-        assert np.array_equal(run(images, (colour.NONE,), (colour.NONE, 7, 7)), images)
+        assert np.array_equal(run(images, (color.NONE,), (color.NONE, 7, 7)), images)
         assert np.array_equal(run(images), images)
 
 
 def operations():
     def arguments(code):
         first = st.floats(0, 3, width=32)
-        if code == colour.HUE:
+        if code == color.HUE:
             first = st.floats(-0.5, 0.5, width=32)
-        elif code in (colour.BRIGHTNESS, colour.CONTRAST, colour.SATURATION):
+        elif code in (color.BRIGHTNESS, color.CONTRAST, color.SATURATION):
             # Most where there is fixed point, some beyond it.
             first = st.one_of(st.floats(0, 3, width=32), st.floats(0, 100, width=32))
-        elif code == colour.SOLARIZE:
+        elif code == color.SOLARIZE:
             first = st.integers(0, 256)
-        elif code == colour.POSTERIZE:
+        elif code == color.POSTERIZE:
             first = st.integers(0, 8)
         return st.tuples(st.just(code), first, st.floats(0, 2, width=32))
 
-    return st.sampled_from([colour.NONE, *CODES]).flatmap(arguments)
+    return st.sampled_from([color.NONE, *CODES]).flatmap(arguments)
 
 
 @settings(max_examples=150)
@@ -367,12 +367,12 @@ def test_programs_are_their_operations_one_by_one_in_every_variant(programs, siz
         for variant in sorted(simd.VARIANTS):
             simd.use(variant)
             together = np.empty_like(images)
-            colour.run(images, codes, arguments, together)
+            color.run(images, codes, arguments, together)
             single = images.copy()
             for k in range(codes.shape[1]):
-                colour.run(single, codes[:, k : k + 1].copy(), arguments[:, k : k + 1].copy(), single)
+                color.run(single, codes[:, k : k + 1].copy(), arguments[:, k : k + 1].copy(), single)
             in_place = images.copy()
-            colour.run(in_place, codes, arguments, in_place)
+            color.run(in_place, codes, arguments, in_place)
             assert np.array_equal(together, single)
             assert np.array_equal(together, in_place)
             results.append(together)
@@ -384,15 +384,15 @@ def test_programs_are_their_operations_one_by_one_in_every_variant(programs, siz
 @pytest.mark.parametrize(
     "step",
     [
-        (colour.GRAYSCALE,),
-        (colour.SATURATION, 0.6),
-        (colour.SATURATION, 70),
-        (colour.HUE, 0.117),
-        (colour.HUE, -0.29),
+        (color.GRAYSCALE,),
+        (color.SATURATION, 0.6),
+        (color.SATURATION, 70),
+        (color.HUE, 0.117),
+        (color.HUE, -0.29),
     ],
     ids=str,
 )
-def test_every_colour_has_the_same_bits_in_every_variant(step):
+def test_every_color_has_the_same_bits_in_every_variant(step):
     green, blue = np.divmod(np.arange(1 << 16), 256)
     before = simd.in_use()
     try:
@@ -411,7 +411,7 @@ def test_every_colour_has_the_same_bits_in_every_variant(step):
 @pytest.mark.usefixtures("simd_variant")
 def test_a_big_image_is_not_cut_at_its_blocks():
     images = random((1, 500, 701, 3))
-    steps = [(colour.BRIGHTNESS, 0.9), (colour.CONTRAST, 1.5), (colour.SATURATION, 1.2), (colour.EQUALIZE,)]
+    steps = [(color.BRIGHTNESS, 0.9), (color.CONTRAST, 1.5), (color.SATURATION, 1.2), (color.EQUALIZE,)]
     expected = saturated(contrasted(on_line(images, 0.9), 1.5), np.float32(1.2))
     expected = through_pil(expected, ImageOps.equalize)
     assert np.array_equal(run(images, *steps), expected)
@@ -421,17 +421,17 @@ def test_a_big_image_is_not_cut_at_its_blocks():
 def test_rows_wherever_they_lie():
     base = dull((6, 12, 40, 3))
     base.setflags(write=False)
-    steps = [(colour.CONTRAST, 1.5), (colour.HUE, 0.2), (colour.AUTOCONTRAST,), (colour.EQUALIZE,)]
+    steps = [(color.CONTRAST, 1.5), (color.HUE, 0.2), (color.AUTOCONTRAST,), (color.EQUALIZE,)]
     for images in (base[::2], base[::-2], base[1:4, ::-1], base[:3, 2:9, 5:30], base[:3, ::3, 1:2]):
         assert np.array_equal(run(images, *steps), run(np.ascontiguousarray(images), *steps))
         assert np.array_equal(run(images), images)
     single = dull((2, 3, 1, 5))[..., :1]
-    assert np.array_equal(run(single, (colour.INVERT,)), 255 - single)
+    assert np.array_equal(run(single, (color.INVERT,)), 255 - single)
 
 
 def test_threads_and_batches_give_equal_bits():
     images = dull((16, 33, 41, 3))
-    steps = [(colour.CONTRAST, 1.5), (colour.SATURATION, 0.4), (colour.EQUALIZE,)]
+    steps = [(color.CONTRAST, 1.5), (color.SATURATION, 0.4), (color.EQUALIZE,)]
     expected = run(images, *steps)
     for threads in (1, 2, 8):
         with ThreadPoolExecutor(threads) as pool:
@@ -442,7 +442,7 @@ def test_threads_and_batches_give_equal_bits():
 def test_entry_refuses_what_does_not_fit():
     images = np.zeros((2, 4, 5, 3), np.uint8)
     out = np.zeros_like(images)
-    codes, arguments = program((colour.BRIGHTNESS, 1), count=2)
+    codes, arguments = program((color.BRIGHTNESS, 1), count=2)
     wrong = [
         ((images, codes, arguments, out[:1].copy()), "expected one shape"),
         (
@@ -462,23 +462,23 @@ def test_entry_refuses_what_does_not_fit():
     ]
     for given_arguments, message in wrong:
         with pytest.raises(ValueError, match=message):
-            colour.run(*given_arguments)
+            color.run(*given_arguments)
     for step in [
-        (colour.BRIGHTNESS, -1),
-        (colour.BRIGHTNESS, np.nan),
-        (colour.CONTRAST, 101),
-        (colour.SATURATION, np.inf),
-        (colour.HUE, 0.51),
-        (colour.SOLARIZE, np.nan),
-        (colour.POSTERIZE, 9),
-        (colour.GAMMA, -0.1, 1),
-        (colour.GAMMA, 1, np.nan),
+        (color.BRIGHTNESS, -1),
+        (color.BRIGHTNESS, np.nan),
+        (color.CONTRAST, 101),
+        (color.SATURATION, np.inf),
+        (color.HUE, 0.51),
+        (color.SOLARIZE, np.nan),
+        (color.POSTERIZE, 9),
+        (color.GAMMA, -0.1, 1),
+        (color.GAMMA, 1, np.nan),
     ]:
         with pytest.raises(ValueError, match="out of the range"):
-            colour.run(images, *program(step, count=2), out)
+            color.run(images, *program(step, count=2), out)
     overlapping = np.zeros(images.size + 3, np.uint8)
     with pytest.raises(ValueError, match="share memory"):
-        colour.run(
+        color.run(
             overlapping[: images.size].reshape(images.shape),
             codes,
             arguments,
@@ -553,7 +553,7 @@ def test_transforms_in_place_and_elsewhere(transform):
         applied(transform, images, out=np.empty(images.shape, np.int8))
 
 
-def test_programs_of_neighbours_run_in_one_go():
+def test_programs_of_neighbors_run_in_one_go():
     images = dull((8, 13, 9, 3))
     batch = batch_of(images)
     params = [
@@ -598,10 +598,10 @@ def test_jitter_draws_factors_in_range_and_every_order():
     jitter = transforms.ColorJitter(0.4, (0.2, 0.3), 2, hue=(-0.1, 0.3))
     operations, arguments = jitter.program(SampleRandom(1, 0, np.arange(2400), 4), 2400, 3)
     ranges = {
-        colour.BRIGHTNESS: (0.6, 1.4),
-        colour.CONTRAST: (0.2, 0.3),
-        colour.SATURATION: (0, 3),
-        colour.HUE: (-0.1, 0.3),
+        color.BRIGHTNESS: (0.6, 1.4),
+        color.CONTRAST: (0.2, 0.3),
+        color.SATURATION: (0, 3),
+        color.HUE: (-0.1, 0.3),
     }
     assert {tuple(sorted(row)) for row in operations.tolist()} == {tuple(sorted(ranges))}
     orders, counts = np.unique(operations, axis=0, return_counts=True)
@@ -616,7 +616,7 @@ def test_jitter_draws_factors_in_range_and_every_order():
 
 def test_parts_that_change_nothing_are_left_out():
     operations, arguments = transforms.ColorJitter(contrast=0.5).program(SampleRandom(1, 0, [3, 4], 0), 2, 3)
-    assert operations.tolist() == [[colour.CONTRAST], [colour.CONTRAST]]
+    assert operations.tolist() == [[color.CONTRAST], [color.CONTRAST]]
     assert arguments.shape == (2, 1, 2)
     assert transforms.ColorJitter().program(SampleRandom(1, 0, [3], 0), 1, 3)[0].shape == (1, 0)
 
@@ -699,7 +699,7 @@ def test_images_that_are_none_are_refused():
 def test_a_program_of_ones_own():
     class Negative(Pointwise):
         def program(self, rng, count, channels):
-            return np.full((count, 1), colour.INVERT, np.int64), np.zeros((count, 1, 2))
+            return np.full((count, 1), color.INVERT, np.int64), np.zeros((count, 1, 2))
 
     images = dull((2, 5, 5, 3))
     assert np.array_equal(applied(Negative(), images), 255 - images)

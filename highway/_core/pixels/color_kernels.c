@@ -1,4 +1,4 @@
-#include "colour_kernels.h"
+#include "color_kernels.h"
 
 #include <string.h>
 
@@ -47,7 +47,7 @@ ALWAYS_INLINE int distance(int from, int to) {
 }
 
 /* Hue in HSV, in 1 / 4096 sextants; as a channel goes straight from least to most of the three in a sextant,
- * colours are made from hue, least and range. */
+ * colors are made from hue, least and range. */
 ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                         ptrdiff_t count, uint16_t turn) {
     /* Hues begin a sextant below that of red, so that none is negative. */
@@ -970,7 +970,7 @@ VARIANTS(void, powers, (const double *logarithms, double exponent, double factor
      extremes_##variant,                                                                                     \
      powers_##variant}
 
-static const hw_colour_kernels variants[] = {
+static const hw_color_kernels variants[] = {
     KERNELS(table_plain, gray_pixels_plain, saturate_pixels_plain, plain),
 #if HW_X86
     /* Shuffles of 16 bytes take longer than the table itself. */
@@ -981,6 +981,6 @@ static const hw_colour_kernels variants[] = {
 #endif
 };
 
-const hw_colour_kernels *hw_colour_kernels_of(int simd) {
+const hw_color_kernels *hw_color_kernels_of(int simd) {
     return &variants[HW_X86 ? simd : 0];
 }

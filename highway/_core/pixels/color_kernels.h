@@ -1,7 +1,7 @@
-/* What is done to the pixels of a colour program, in every variant of simd.h: each gives the same bits. */
+/* What is done to the pixels of a color program, in every variant of simd.h: each gives the same bits. */
 
-#ifndef HIGHWAY_COLOUR_KERNELS_H
-#define HIGHWAY_COLOUR_KERNELS_H
+#ifndef HIGHWAY_COLOR_KERNELS_H
+#define HIGHWAY_COLOR_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -58,9 +58,9 @@ typedef struct {
     void (*extremes)(const uint8_t *in, ptrdiff_t count, uint8_t *low, uint8_t *high);
     /* Of 256: factor times 2 to the power of logarithms * exponent. */
     void (*powers)(const double *logarithms, double exponent, double factor, double *out);
-} hw_colour_kernels;
+} hw_color_kernels;
 
 /* Those of a variant that this CPU can run. */
-const hw_colour_kernels *hw_colour_kernels_of(int simd);
+const hw_color_kernels *hw_color_kernels_of(int simd);
 
 #endif
