@@ -227,7 +227,7 @@ def test_threads_that_are_not_to_be_had(make, which, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("place", ["make_stations", "Tuning", "Control"])
+@pytest.mark.parametrize("place", ["make_runners", "Tuning", "Control"])
 def test_what_the_engine_itself_raises(place, error, monkeypatch):
     modules = fresh()
     with monkeypatch.context() as patch:
@@ -235,7 +235,7 @@ def test_what_the_engine_itself_raises(place, error, monkeypatch):
         def fail(*arguments):
             raise error
 
-        patch.setattr(f"highway.engine.{place}", fail)
+        patch.setattr(f"highway.engine.pipeline.{place}", fail)
         with pytest.raises(error):
             Pipeline(modules)
     with Pipeline(modules) as pipeline:

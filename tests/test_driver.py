@@ -16,7 +16,7 @@ from highway.network.protocol.producer import Producer
 from highway.network.protocol.wire import decode, encode
 from highway.network.zmq import socket_thread as driver
 from highway.network.zmq.addresses import parse
-from highway.network.zmq.ends import Peer, Place
+from highway.network.zmq.ends import Endpoint, Peer
 from highway.network.zmq.security import Security
 from highway.network.zmq.socket_thread import SocketThread
 
@@ -61,7 +61,7 @@ def made(address):
     drivers = []
 
     def make(role, **options):
-        place = Place((parse("Test", address, bind=True),), True, OPEN, 4)
+        place = Endpoint((parse("Test", address, bind=True),), True, OPEN, 4)
         drivers.append(SocketThread("test", role, below=place, **options))
         return drivers[-1]
 

@@ -1,4 +1,4 @@
-"""Order: every sample once an epoch, on any number of ranks, the same everywhere."""
+"""Sampler: every sample once an epoch, on any number of ranks, the same everywhere."""
 
 import itertools
 import subprocess
@@ -229,7 +229,7 @@ def test_errors_name_what_the_user_made(arguments, named, tmp_path):
         ImageFileReader(tmp_path, shape=(2, 2), **arguments)
     with pytest.raises(ArgumentError, match=f"^Noise: {named}"):
         Noise(shape=(2, 2), size=3, **arguments)
-    with pytest.raises(ArgumentError, match=f"^Order: {named}"):
+    with pytest.raises(ArgumentError, match=f"^Sampler: {named}"):
         Sampler(3, **arguments)
 
 

@@ -18,8 +18,7 @@ from concurrency import LIMIT, Task, eventually, pretend_cores, within
 from workbench import Call, Collect, Drop, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
 from highway.batch import Batch
-from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores
-from highway.engine import workers as stations
+from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores, workers
 from highway.errors import (
     ArgumentError,
     ContractError,
@@ -109,7 +108,7 @@ def test_unordered_queues_of_different_sizes_do_not_lock_up():
     source = LateFirst(100, workers=2, queue_size=16)
     with Pipeline([source, Pass(queue_size=1)], ordered=False) as pipeline:
         found = numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(7))
-        eventually(lambda: pipeline._stations[0].output.measures()["reserving"])
+        eventually(lambda: pipeline._runners[0].output.measures()["reserving"])
         gate.set()
         while len(found) < 100:
             found += numbers_of([pipeline.dequeue(timeout=LIMIT)])
@@ -211,9 +210,9 @@ def test_large_batches_pass_a_small_bound():
 def test_bound_below_a_byte_for_each_queue_is_still_a_bound():
     modules = [Numbers(1000, workers=1, queue_size=100), Pass(queue_size=100)]
     with Pipeline(modules, max_bytes=1) as pipeline:
-        for station in pipeline._stations:
+        for runner in pipeline._runners:
 
-            def settled(queue=station.output):
+            def settled(queue=runner.output):
                 measures = queue.measures()
                 return measures["reserving"] == measures["held"] == 1
 
@@ -915,7 +914,7 @@ def test_end_of_the_data_waits_for_the_last_worker_to_close():
     with Pipeline([Numbers(0), Watched(workers=2)]) as pipeline:
         assert first.wait(LIMIT)
         assert second.wait(LIMIT)
-        eventually(lambda: len(pipeline._stations[1].present) == 1)
+        eventually(lambda: len(pipeline._runners[1].present) == 1)
         with pytest.raises(WaitTimeout):
             pipeline.dequeue(timeout=0.02)
         gate.set()
@@ -1189,8 +1188,8 @@ def test_thread_that_is_not_to_be_had_is_done_without(monkeypatch):
 
         monkeypatch.setattr(threading.Thread, "start", limited)
         give(pipeline, 8, 5)
-        station = pipeline._stations[1]
-        assert (station.active, station.most, len(station.workers)) == (2, 2, 2)
+        runner = pipeline._runners[1]
+        assert (runner.active, runner.most, len(runner.workers)) == (2, 2, 2)
         assert pipeline._tuning.reading(0).modules[1].allowed == 2
         assert numbers_of(pipeline) == list(range(100))
 
@@ -1325,7 +1324,7 @@ def test_figures_are_looked_at_by_one_at_a_time_now_and_then_and_not_after_the_e
     gate, seen = Gate(), []
     with Pipeline([Numbers(2), gate]) as pipeline:
         assert gate.entered.wait(LIMIT)
-        eventually(lambda: not pipeline._stations[0].present)
+        eventually(lambda: not pipeline._runners[0].present)
         tuning = pipeline._tuning
         tuning.tuner.observe = seen.append
         for _ in range(2):
@@ -1363,7 +1362,7 @@ def test_a_worker_tells_how_long_its_thread_waited_for_a_processor():
         with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as figures:
             return int(figures.read().split()[1]) / 1e9
 
-    worker = stations.Worker(0)
+    worker = workers.WorkerThread(0)
     worker.thread = threading.get_native_id()
     before = told()
     assert before <= worker.delay() <= told()

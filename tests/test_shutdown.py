@@ -69,7 +69,7 @@ def test_stop_while_workers_wait_for_batches(workers):
     pipeline = Pipeline([Numbers(10), gate, Pass(workers=workers), Collect(workers=workers)])
     threads = threads_of(pipeline)
     assert gate.entered.wait(LIMIT)
-    eventually(lambda: pipeline._stations[-1].input.measures()["getting"] == workers)
+    eventually(lambda: pipeline._runners[-1].input.measures()["getting"] == workers)
     stop_in_time(pipeline)
     assert not any(thread.is_alive() for thread in threads)
 

@@ -21,7 +21,7 @@ from workbench import Call, Collect, Numbers, Pass, rest_of
 from highway.engine import Pipeline, Source
 from highway.errors import DecodeError, EndOfData, PipelineStateError, StateMismatchError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, ListReader, Noise, VOCReader
-from highway.sampling.sampler import Place, Sampler
+from highway.sampling.sampler import Position, Sampler
 from highway.transforms import FlipX, RandomCrop
 
 SIZE = 11
@@ -430,7 +430,7 @@ def test_only_what_is_in_the_making_is_waited_for():
     with Pipeline([noise(size=40, queue_size=8), Call(hold), Pass()]) as pipeline:
         eventually(lambda: begun and pipeline.stats().modules[0].batches >= 8)
         loading = Task(pipeline.load_state_dict, state)
-        eventually(lambda: all(station.dropping for station in pipeline._stations))
+        eventually(lambda: all(runner.dropping for runner in pipeline._runners))
         gate.set()
         loading.result()
         assert pipeline.dequeue(timeout=LIMIT).seq == 5
@@ -700,11 +700,11 @@ WRONG = [
 @pytest.mark.parametrize(("state", "named"), WRONG, ids=[named[:40] for _, named in WRONG])
 def test_what_is_no_state_of_this_is_refused_and_changes_nothing(state, named):
     with Pipeline([noise(), Pass()]) as pipeline:
-        stations, before = pipeline._stations, pipeline.state_dict()
+        runners, before = pipeline._runners, pipeline.state_dict()
         with pytest.raises(StateMismatchError, match=f"^Noise: the state {named}") as caught:
             pipeline.load_state_dict(state)
         assert len(str(caught.value)) < 300
-        assert pipeline._stations is stations
+        assert pipeline._runners is runners
         assert pipeline.state_dict() == before
         assert [identity(batch)[:2] for batch in pipeline] == [(e, n) for e in range(2) for n in range(4)]
 
@@ -734,5 +734,5 @@ def test_other_samples_are_refused(tmp_path):
 
 def test_places_behind_the_end_are_behind_it():
     order = Sampler(10, 4, epochs=2)
-    assert order.place_at(6) == Place(2, 0)
-    assert list(order.tasks_after(Place(2, 0))) == []
+    assert order.place_at(6) == Position(2, 0)
+    assert list(order.tasks_after(Position(2, 0))) == []

@@ -36,7 +36,7 @@ class OneMask(Masks):
     def contents(self, index):
         return self._contents
 
-    def told(self, index):
+    def describe(self, index):
         return "here"
 
 

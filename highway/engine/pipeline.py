@@ -139,11 +139,11 @@ class Pipeline:
         self._start()
 
     def _set_up(self, start: int) -> None:
-        """Make stations whose first ticket is `start`, and whatever belongs to their threads; nothing is started."""
-        self._stations = make_runners(
+        """Make runners whose first ticket is `start`, and whatever belongs to their threads; nothing is started."""
+        self._runners = make_runners(
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
-        self._last = self._stations[-1].output
+        self._last = self._runners[-1].output
         self._first_ticket = start
         self._epochs_done = 0
         # Epoch of the batch that was handed out last; and how many the source took back instead.
@@ -152,14 +152,14 @@ class Pipeline:
         # The end of an epoch that turned out to have only holes left, and the number of batches until then.
         self._over: tuple[int, int] | None = None
         self._outcome = Outcome()
-        queues = [station.output for station in self._stations]
+        queues = [runner.output for runner in self._runners]
         self._control = Control(self._modules, queues, self._bound)
-        self._tuning = Tuning(self._stations, self._control, self._outcome, self._bound)
+        self._tuning = Tuning(self._runners, self._control, self._outcome, self._bound)
         self._finalizer = weakref.finalize(self, self._control.shutdown)
 
     def _start(self) -> None:
-        for station in self._stations:
-            station.start(self._control, self._outcome, self._tuning)
+        for runner in self._runners:
+            runner.start(self._control, self._outcome, self._tuning)
 
     def dequeue(self, block: bool = True, timeout: float | None = None) -> Batch:
         """Take the next batch. Any thread may call this, and several at once.
@@ -329,7 +329,7 @@ class Pipeline:
         """
         self._refuse("drain()", sink=True)
         _check_timeout("drain", timeout)
-        first = self._stations[0]
+        first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
         self.wait(timeout)
@@ -392,11 +392,11 @@ class Pipeline:
     def _begin_at(self, place: Any) -> None:
         """Drop what was made so far, and begin at a place that the source has found."""
         before, outcome = self._control, self._outcome
-        first = self._stations[0]
+        first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
-        for station in self._stations:
-            station.dropping = True
+        for runner in self._runners:
+            runner.dropping = True
         try:
             while True:
                 self._last.get()
@@ -421,9 +421,9 @@ class Pipeline:
             The pipeline belongs to the process this one was forked from.
         """
         self._refuse("stats()", sink=self._has_sink)
-        stations = self._stations
+        runners = self._runners
         seconds = self._control.seconds()
-        modules = tuple(station.stats(self._control, seconds) for station in stations)
+        modules = tuple(runner.stats(self._control, seconds) for runner in runners)
         tuning, settled = self._tuning.report()
         if self._has_sink:
             return PipelineStats(
@@ -482,7 +482,7 @@ class Pipeline:
 
     def __repr__(self) -> str:
         state = "failed" if self._outcome.failures else "stopped" if self._control.closing else "running"
-        return f"<Pipeline {' -> '.join(station.name for station in self._stations)}, {state}>"
+        return f"<Pipeline {' -> '.join(runner.name for runner in self._runners)}, {state}>"
 
     def _refuse(self, what: str, *, sink: bool) -> None:
         if self._control.forked:
@@ -496,14 +496,14 @@ class Pipeline:
             )
         if not sink and self._has_sink:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline ends in {self._stations[-1].name}, which takes all batches; "
+                f"Pipeline.{what}: this pipeline ends in {self._runners[-1].name}, which takes all batches; "
                 "wait for its end with wait()"
             )
 
     def _refuse_state(self, what: str) -> None:
         if self._has_sink:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline ends in {self._stations[-1].name}, which takes all batches; only one "
+                f"Pipeline.{what}: this pipeline ends in {self._runners[-1].name}, which takes all batches; only one "
                 "whose batches are taken with dequeue() has a state"
             )
 
@@ -568,7 +568,7 @@ class Pipeline:
     def _end(self, what: str) -> EndOfData:
         """What to raise where nothing is left."""
         total, first, taken = self._last.last_total or 0, self._first_ticket, self._taken()
-        skipped = sum(worker.skipped_batches for station in self._stations for worker in station.workers)
+        skipped = sum(worker.skipped_batches for runner in self._runners for worker in runner.workers)
         begin, last = 0, self._last_epoch or 0
         if self._length:
             begin, last = first // self._length, max(first, total - 1) // self._length

@@ -651,18 +651,18 @@ class Tuning:
     """
 
     def __init__(
-        self, stations: Sequence[ModuleRunner], control: Control, outcome: Outcome, max_bytes: int
+        self, runners: Sequence[ModuleRunner], control: Control, outcome: Outcome, max_bytes: int
     ) -> None:
-        self.stations = stations
+        self.runners = runners
         self.max_bytes = max_bytes
         self.control = control
         self.outcome = outcome
         self.tuner = Tuner(
-            [station.name for station in stations],
-            [station.most if station.tuned else None for station in stations],
+            [runner.name for runner in runners],
+            [runner.most if runner.tuned else None for runner in runners],
             usable_cores(),
         )
-        self.tunes = any(station.tuned for station in stations)
+        self.tunes = any(runner.tuned for runner in runners)
         # When to look again, by `clock`.
         self.due = control.started if self.tunes else math.inf
         self._lock = threading.Lock()
@@ -684,9 +684,9 @@ class Tuning:
 
     def give(self, counts: Sequence[int]) -> None:
         """Have so many workers at work in each module."""
-        for station, count in zip(self.stations, counts, strict=True):
-            if count != station.active:
-                station.employ(count, self.control, self.outcome, self)
+        for runner, count in zip(self.runners, counts, strict=True):
+            if count != runner.active:
+                runner.employ(count, self.control, self.outcome, self)
 
     def report(self) -> tuple[str, bool]:
         """What was tried, and whether that is all; nothing where all numbers are fixed."""
@@ -694,63 +694,63 @@ class Tuning:
 
     def reading(self, now: float) -> Reading:
         """The figures of now, by `clock`."""
-        last = self.stations[-1]
+        last = self.runners[-1]
         # Nothing comes out of a sink: what goes in counts.
         sink = last.input if last.kind == "sink" else None
         measures = (sink or last.output).measures()
         # What one module's share of the bytes has no use for may be another's.
-        used = [station.most_bytes() for station in self.stations[: -1 if sink else None]]
+        used = [runner.most_bytes() for runner in self.runners[: -1 if sink else None]]
         rooms = [self.max_bytes - sum(used) + bytes_ for bytes_ in [*used, 0]]
         return Reading(
             seconds=now - self.control.started,
             delivered=int(measures["batches"] + measures["holes"]),
             cpu=time.process_time(),
             consumer_waited=None if sink else measures["waited_items"],
-            modules=tuple(map(ModuleRunner.reading, self.stations, rooms)),
+            modules=tuple(map(ModuleRunner.reading, self.runners, rooms)),
             delayed=self._delay() if self.tuner.asks_for_delay and TELLS_DELAY else None,
         )
 
     def _delay(self) -> float:
-        return sum(worker.delay() for station in self.stations for worker in station.workers)
+        return sum(worker.delay() for runner in self.runners for worker in runner.workers)
 
 
 def _work(
-    station: ModuleRunner, worker: WorkerThread, control: Control, outcome: Outcome, tuning: Tuning
+    runner: ModuleRunner, worker: WorkerThread, control: Control, outcome: Outcome, tuning: Tuning
 ) -> None:
     """Life of a worker thread."""
-    module = station.module
+    module = runner.module
     opened = False
     try:
         worker.thread = threading.get_native_id()
         control.pool.use()
         module.open()
         opened = True
-        station.work(worker, control, tuning)
-        station.end()
+        runner.work(worker, control, tuning)
+        runner.end()
     except BaseException as error:
-        _report(error, station, control, outcome)
+        _report(error, runner, control, outcome)
     if opened:
         try:
             module.close()
         except BaseException as error:
             if control.closing and not outcome.failures:
-                control.troubles.append(f"{station.name}.close() raised {error!r}")
-            _report(error, station, control, outcome)
+                control.troubles.append(f"{runner.name}.close() raised {error!r}")
+            _report(error, runner, control, outcome)
     # Last, so that the end of the data is not announced before every worker has closed without an error.
-    if station.leave(worker) and not control.closing:
-        if station.output is control.queues[-1]:
+    if runner.leave(worker) and not control.closing:
+        if runner.output is control.queues[-1]:
             control.ended = clock()
         with suppress(QueueClosed):
-            station.output.finish(station.total())
+            runner.output.finish(runner.total())
 
 
-def _report(error: BaseException, station: ModuleRunner, control: Control, outcome: Outcome) -> None:
+def _report(error: BaseException, runner: ModuleRunner, control: Control, outcome: Outcome) -> None:
     """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
     if control.closing:
         return
-    error = _distinct(error, station)
+    error = _distinct(error, runner)
     try:
-        outcome.fail(error, f"Raised in module {station.name}, thread {threading.current_thread().name!r}.")
+        outcome.fail(error, f"Raised in module {runner.name}, thread {threading.current_thread().name!r}.")
     finally:
         control.close()
 
@@ -784,7 +784,7 @@ def make_runners(
     outlet = modules[-1] if isinstance(modules[-1], Outlet) else None
     # 0 would be no bound.
     share = max(1, max_bytes // (len(modules) - sink))
-    stations: list[ModuleRunner] = []
+    runners: list[ModuleRunner] = []
     output: BatchQueue | None = None
     for place, (module, name) in enumerate(zip(modules, names, strict=True)):
         source = output
@@ -802,17 +802,17 @@ def make_runners(
             largest=largest[place],
         )
         if isinstance(module, Source):
-            stations.append(SourceRunner(module, name, output, share, length, outlet, start))
+            runners.append(SourceRunner(module, name, output, share, length, outlet, start))
             continue
         assert source is not None
         if isinstance(module, Stage):
-            stations.append(StageRunner(module, name, source, output, share, outlet))
+            runners.append(StageRunner(module, name, source, output, share, outlet))
         elif isinstance(module, Outlet):
-            stations.append(OutletStation(module, name, source, output, share))
+            runners.append(OutletStation(module, name, source, output, share))
         else:
             assert isinstance(module, Sink)
-            stations.append(SinkRunner(module, name, source, output, share, follower))
-    return stations
+            runners.append(SinkRunner(module, name, source, output, share, follower))
+    return runners
 
 
 def _names(modules: Sequence[Module]) -> list[str]:
@@ -850,12 +850,12 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _distinct(error: BaseException, station: ModuleRunner) -> BaseException:
+def _distinct(error: BaseException, runner: ModuleRunner) -> BaseException:
     """The error, or another where it is one that callers do not take for a failure."""
     if not isinstance(error, (EndOfData, EmptyEpochError, WaitTimeout, StopIteration)):
         return error
     other = ContractError(
-        f"{station.name} raised {type(error).__name__} ({error}), as a pipeline or an iterator within it does at its "
+        f"{runner.name} raised {type(error).__name__} ({error}), as a pipeline or an iterator within it does at its "
         "end; expected another error: callers would take it for one of the outer pipeline, and go on"
     )
     other.__cause__ = error
