@@ -7,7 +7,7 @@ from pathlib import Path
 from highway.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*|\{[\w-]+\})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Document:
@@ -24,7 +24,9 @@ class Document:
 
     def strange_blocks(self):
         """Languages of blocks that no test looks at, and fences without a partner."""
-        strange = sorted({kind for kind, _ in self._blocks} - {"python", "sh", "text"})
+        strange = sorted(
+            {kind for kind, _ in self._blocks} - {"python", "sh", "text", "{eval-rst}", "{toctree}"}
+        )
         return strange + ["unpaired"] * (self.text.count("```") - 2 * len(self._blocks))
 
     def run(self, blocks, shown):

@@ -205,7 +205,7 @@ def test_every_rule_is_there_and_the_code_refers_to_it():
     there = [int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)]
     assert there == list(range(1, 14))
     sources = (
-        ROOT / "highway" / "transport" / f"{name}.py"
+        ROOT / "highway" / "network" / "protocol" / f"{name}.py"
         for name in ("producer", "consumer", "delivery", "roles")
     )
     named = re.findall(r"# Rules? (\d+)(?: and (\d+))?\.", "".join(path.read_text() for path in sources))
@@ -216,11 +216,10 @@ def test_every_error_of_the_network_is_in_the_table():
     section = DISTRIBUTED.text.split("## Errors")[1].split("\n## ")[0]
     shown = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     used = set()
-    for folder in ("transport", "modules/network"):
-        for path in (ROOT / "highway" / folder).glob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and node.module == "highway.errors":
-                    used |= {alias.name for alias in node.names}
+    for path in (ROOT / "highway" / "network").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "highway.errors":
+                used |= {alias.name for alias in node.names}
     others = {"ArgumentError", "ContractError", "HighwayError", "InsecureWarning", "PipelineStateError"}
     # What another machine raised is a RemoteError here.
     others |= {"MissingPackageError", "StorageError"}

@@ -117,5 +117,5 @@ def test_what_others_may_make_again_needs_a_number(make, text):
 def test_other_seeds_are_refused(seed):
     with pytest.raises(ArgumentError, match=r"Augmentations: seed is .*; expected a whole number from 0 to"):
         Augmentations([], seed=seed)
-    with pytest.raises(ArgumentError, match="Order: seed is "):
+    with pytest.raises(ArgumentError, match="Sampler: seed is "):
         Sampler(3, 1, seed=seed)
