@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from PIL import Image, TiffImagePlugin
+import functools
+from typing import Any
 
-__all__ = ["Tiff"]
+__all__ = ["tiff_plugin"]
 
 
-class Tiff(TiffImagePlugin.TiffImageFile):
-    """A TIFF of any size: whoever opens it has looked at its header."""
+@functools.cache
+def tiff_plugin() -> Any:
+    """A class that opens a TIFF of any size, as PIL's own does: whoever opens it has looked at its header."""
+    # Late: PIL is optional.
+    from PIL import Image, TiffImagePlugin
 
-    def load_prepare(self) -> None:
-        # PIL checks the size when it makes the image; one that is there already it takes.
-        if self._im is None:
-            self.im = Image.new(self.mode, self._tile_size).im
-        super().load_prepare()
+    class Tiff(TiffImagePlugin.TiffImageFile):
+        def load_prepare(self) -> None:
+            # PIL checks the size when it makes the image; one that is there already it takes.
+            if self._im is None:
+                self.im = Image.new(self.mode, self._tile_size).im
+            super().load_prepare()
+
+    return Tiff

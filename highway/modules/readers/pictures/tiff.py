@@ -7,6 +7,7 @@ import struct
 from typing import Any, NamedTuple
 
 from highway.errors import DecodeError
+from highway.modules.readers.pictures.plugins import tiff_plugin
 from highway.modules.readers.pictures.still import Still
 
 __all__ = ["is_tiff", "read"]
@@ -273,9 +274,7 @@ def read(contents: bytes) -> Still:
     _refuse(page)
 
     def decode() -> Any:
-        from highway.modules.readers.pictures.plugins import Tiff
-
-        return Tiff(io.BytesIO(page.alone()))
+        return tiff_plugin()(io.BytesIO(page.alone()))
 
     gray = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
     bits = page.bits[0]
