@@ -24,14 +24,14 @@ class Sharpness(Transform):
     Smooth is the mean of 3 by 3 pixels with the middle one five times; pixels at the border stay as they are.
     The result is rounded to the nearest, where torchvision truncates.
 
-    Deterministic form: itself where `p` is 1 and `factor` is one number, nothing otherwise.
+    Deterministic form: itself if `p` is 1 and `factor` is one number, otherwise None.
 
     Parameters
     ----------
     factor : float or (float, float)
-        0 to 100: 0 is smooth, 1 as it is, 2 sharp. Of a range each sample draws its own.
+        0 to 100: 0 is smooth, 1 as it is, 2 sharp. With a range, each sample draws its own value.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
@@ -48,7 +48,7 @@ class Sharpness(Transform):
         self.p = number("Sharpness", "p", p, 0, 1)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
         check_channels(self, shape[2])
         return shape
 
@@ -76,7 +76,7 @@ class Sharpness(Transform):
         return result
 
     def deterministic(self) -> Transform | None:
-        """Itself where nothing is random; nothing otherwise."""
+        """Return the transform itself if nothing is random, otherwise None."""
         return self if self.p == 1.0 and self._range[0] == self._range[1] else None
 
 
@@ -85,16 +85,16 @@ class GaussianBlur(Transform):
 
     Within 1 of exact arithmetic, and nearly always the same.
 
-    Deterministic form: itself where `p` is 1 and `sigma` is one number, nothing otherwise.
+    Deterministic form: itself if `p` is 1 and `sigma` is one number, otherwise None.
 
     Parameters
     ----------
     kernel_size : int or (int, int)
         Odd, 1 to 201: one number for a square, or (height, width).
     sigma : float or (float, float)
-        Standard deviation in pixels, above 0 to 1e6. Of a range each sample draws its own.
+        Standard deviation in pixels, above 0 to 1e6. With a range, each sample draws its own value.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
@@ -120,7 +120,7 @@ class GaussianBlur(Transform):
         self.p = number("GaussianBlur", "p", p, 0, 1)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
         check_channels(self, shape[2])
         return shape
 
@@ -148,7 +148,7 @@ class GaussianBlur(Transform):
         return result
 
     def deterministic(self) -> Transform | None:
-        """Itself where nothing is random; nothing otherwise."""
+        """Return the transform itself if nothing is random, otherwise None."""
         return self if self.p == 1.0 and self._range[0] == self._range[1] else None
 
 
@@ -178,14 +178,14 @@ class GaussianNoise(Transform):
     The noise of a sample is a function of seed, epoch, index and place. The result of uint8 is rounded to the
     nearest, and clamped.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     mean, sigma : float
         In units of 0 to 1; mean from -100 to 100, sigma from 0 to 100.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
     clip : bool
         Clamp float32 to 0 to 1; False for images that are normalized.
 
@@ -205,7 +205,7 @@ class GaussianNoise(Transform):
         self.clip = flag("GaussianNoise", "clip", clip)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape."""
+        """Return the shape unchanged."""
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Noise:
@@ -263,4 +263,4 @@ class GaussianNoise(Transform):
         return delivered(result, out)
 
     def deterministic(self) -> None:
-        """No noise."""
+        """Return None: images stay as they are."""

@@ -50,7 +50,7 @@ class Fit(Transform):
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
         Filters as Pillow defines them: antialiased (they widen when a picture shrinks), except nearest.
     min_visible : float
-        Boxes with less than this part of their area inside the window are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area in the window, 0 to 1.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class Fit(Transform):
         return self.size
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Shape of what images of this shape become."""
+        """Return the output shape (H, W, C) for images of this shape (H, W, C)."""
         self.color(shape[2])
         return (*self.output_size(*shape[:2]), shape[2])
 
@@ -271,10 +271,10 @@ class CenterFit(Fit):
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
     """
 
     covers = True
@@ -288,7 +288,7 @@ class CenterFit(Fit):
         return Placement(windows, _whole_targets(len(heights), size))
 
     def deterministic(self) -> CenterFit:
-        """The transform itself: nothing is random."""
+        """Return the transform itself: nothing is random."""
         return self
 
 
@@ -298,10 +298,10 @@ class Stretch(Fit):
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
     """
 
     covers = True
@@ -316,7 +316,7 @@ class Stretch(Fit):
         )
 
     def deterministic(self) -> Stretch:
-        """The transform itself: nothing is random."""
+        """Return the transform itself: nothing is random."""
         return self
 
 
@@ -389,7 +389,7 @@ class Letterbox(Fit):
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     fill : int or sequence of int
         0 to 255, one for all channels or one each.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
@@ -424,7 +424,7 @@ class Letterbox(Fit):
         )
 
     def deterministic(self) -> Letterbox:
-        """The transform itself: nothing is random."""
+        """Return the transform itself: nothing is random."""
         return self
 
 
@@ -434,14 +434,14 @@ class RandomResizedCrop(Fit):
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     scale : (float, float)
         Smallest and largest area of the window, as parts of the picture's area, above 0 and up to 1.
     ratio : (float, float)
         Smallest and largest aspect ratio (width / height) of the window; its logarithm is drawn evenly.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Notes
     -----

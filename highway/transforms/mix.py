@@ -93,7 +93,7 @@ class Mixing(Transform):
         raise NotImplementedError
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         return shape
 
     def apply_labels(self, labels: NDArray[Any], params: Mixed) -> NDArray[Any]:
@@ -147,13 +147,13 @@ class Mixing(Transform):
         return found
 
     def deterministic(self) -> None:
-        """Nothing is mixed."""
+        """Return None: images stay as they are."""
 
 
 class Mixup(Mixing):
     """The weighted mean of each image and the next one of its batch, and of their labels.
 
-    Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
+    Deterministic form: None. Runs with the same seed mix the same samples.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class Mixup(Mixing):
 class CutMix(Mixing):
     """A rectangle of each image is replaced by that of the next one of its batch, and their labels by the areas.
 
-    Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
+    Deterministic form: None. Runs with the same seed mix the same samples.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ class Policy(Transform):
         raise NotImplementedError
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         filling(self, self.fill, shape[2], np.dtype(np.uint8))
         self._check(shape[2])
         return shape
@@ -189,13 +189,13 @@ class Policy(Transform):
         return Geometry(matrices, shape[1], shape[2])
 
     def deterministic(self) -> None:
-        """Nothing is changed."""
+        """Return None: images stay as they are."""
 
 
 class RandAugment(Policy):
     """Some operations for each image, all equally likely, and of one strength.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
@@ -208,9 +208,9 @@ class RandAugment(Policy):
     interpolation : {"nearest", "bilinear"}
         Of what moves pixels.
     fill : float or tuple of float
-        What is seen beyond the image, 0 to 255: one number, or one for each channel.
+        Value of pixels outside the image, 0 to 255: one number, or one per channel.
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
@@ -258,7 +258,7 @@ class RandAugment(Policy):
 class TrivialAugmentWide(Policy):
     """One operation of random strength for each image, all equally likely.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
@@ -267,9 +267,9 @@ class TrivialAugmentWide(Policy):
     interpolation : {"nearest", "bilinear"}
         Of what moves pixels.
     fill : float or tuple of float
-        What is seen beyond the image, 0 to 255: one number, or one for each channel.
+        Value of pixels outside the image, 0 to 255: one number, or one per channel.
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------

@@ -30,9 +30,9 @@ class Values(Transform):
     scale, bias : float64 (C,) or (1,)
         For each channel, or for all.
     layout : {"NCHW", "NHWC"}
-        Of the result.
+        Layout of the result.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
     """
 
     hands_over = True
@@ -142,7 +142,7 @@ class Normalize(Values):
     layout : {"NCHW", "NHWC"}
         Of the result. What moves pixels (flips, crops) comes before "NCHW".
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
 
     Raises
     ------
@@ -195,9 +195,9 @@ class Rescale(Values):
     scale, offset : float or sequence of float
         One number or one for each channel. ``Rescale(2 / 255, -1)`` gives -1 to 1.
     layout : {"NCHW", "NHWC"}
-        Of the result.
+        Layout of the result.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
 
     Raises
     ------
@@ -238,9 +238,9 @@ class ToFloat(Rescale):
     Parameters
     ----------
     layout : {"NCHW", "NHWC"}
-        Of the result.
+        Layout of the result.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
     """
 
     def __init__(self, layout: str = "NCHW", dtype: DTypeLike = "float32") -> None:

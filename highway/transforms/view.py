@@ -172,7 +172,7 @@ class Moving(Transform):
         raise NotImplementedError
 
     def geometry(self, params: Any, shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go."""
+        """Return the matrix of each sample, from image to output coordinates."""
         view = self.moved(View.whole((*shape, 1)), params)
         assert view is not None, "a whole image has all windows"
         return Geometry(view.matrices, view.height, view.width)
@@ -191,7 +191,7 @@ class Moving(Transform):
         return self.apply_images(pictures, params)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Shape of what images of this shape become."""
+        """Return the output shape (H, W, C) for images of this shape (H, W, C)."""
         if not unchanged(self, next(kind for kind in type(self).__mro__ if "look" in vars(kind))):
             return None
         view = View.whole((1, *shape))

@@ -40,24 +40,24 @@ class Warp(Transform):
 
     One of your own overrides `matrices`, and calls ``super().__init__``.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     p : float
-        0 to 1: the probability that a sample is transformed, each on its own.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
         Between the four pixels around where a pixel comes from, or the one that it comes from. Masks are
         always "nearest".
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     hands_over = True
@@ -120,12 +120,12 @@ class Warp(Transform):
         return self.choose(rng, images.shape)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         filling(self, self.fill, shape[2], np.dtype(np.uint8))
         return shape
 
     def geometry(self, params: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go."""
+        """Return the matrix of each sample, from image to output coordinates."""
         return Geometry(params, shape[1], shape[2])
 
     def apply_images(self, images: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
@@ -157,7 +157,7 @@ class Warp(Transform):
         return Warp.apply_images(self, pictures, params)
 
     def deterministic(self) -> None:
-        """Everything stays."""
+        """Return None: images stay as they are."""
 
     def _check(self, images: NDArray[Any]) -> None:
         pixels(images, self)
@@ -264,24 +264,24 @@ class Course:
 class Rotate(Warp):
     """Turn about the center, counter-clockwise, by a random angle, all angles equally likely.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     degrees : float or (float, float)
         Range of the angles; a number d is (-d, d).
     p : float
-        0 to 1: the probability that a sample is turned, each on its own.
+        Probability that a sample is rotated, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class Rotate(Warp):
 class Affine(Warp):
     """Shear, zoom and turn about the center, then move: what ``torchvision.transforms.v2.RandomAffine`` does.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
@@ -321,17 +321,17 @@ class Affine(Warp):
         Ranges of the angles in degrees, -89 to 89: along x, a number s being (-s, s), and then along y. Above 0,
         along x what is above the center goes to the right, along y what is right of it goes up.
     p : float
-        0 to 1: the probability that a sample is transformed, each on its own.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -372,24 +372,24 @@ class Perspective(Warp):
     then along y. Corners that are no longer those of a convex quadrilateral, which happens above two thirds, move half
     as far.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     distortion_scale : float
         0 to 1: corners move at most by this part of half the width and half the height.
     p : float
-        0 to 1: the probability that a sample is transformed, each on its own.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -420,7 +420,7 @@ class Perspective(Warp):
 class Shift(Warp):
     """Move by a random number of whole pixels, all equally likely; nothing is interpolated.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
@@ -428,16 +428,16 @@ class Shift(Warp):
         Ranges of the moves to the right and down, in parts of width and height, -1 to 1; a number a is
         (-a, a). Both ends are in the range; where it has no whole number of pixels, it is the nearest to its middle.
     p : float
-        0 to 1: the probability that a sample is moved, each on its own.
+        Probability that a sample is shifted, 0 to 1; drawn independently for each sample.
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -465,24 +465,24 @@ class Shift(Warp):
 class Zoom(Warp):
     """Enlarge or shrink about the center by a random factor, all factors equally likely.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     scale : (float, float)
         Range of the factors, above 0; above 1 the image is enlarged.
     p : float
-        0 to 1: the probability that a sample is zoomed, each on its own.
+        Probability that a sample is zoomed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -509,7 +509,7 @@ class Transpose(Transform):
 
     Images that are not square change their shape, so either all of them do or none.
 
-    Deterministic form: nothing; itself if `p` is 1.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
@@ -576,7 +576,7 @@ class Transpose(Transform):
         return out
 
     def geometry(self, params: NDArray[np.bool_], shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go."""
+        """Return the matrix of each sample, from image to output coordinates."""
         matrices = _identities(len(params))
         matrices[params] = np.eye(3)[[1, 0, 2]]
         height, width = (shape[2], shape[1]) if params.any() else shape[1:]

@@ -124,7 +124,7 @@ class Albumentations(_Wrapper):
 
     It runs in Python, one sample after the other. Images are (H, W, C); boxes and masks go with them.
 
-    Deterministic form: there is none.
+    Deterministic form: not available; `deterministic` raises ArgumentError.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class TorchVision(_Wrapper):
     process; its state is put back. Images are given as tensors uint8 (C, H, W), boxes and masks as tv_tensors. Boxes of
     which nothing is left are dropped.
 
-    Deterministic form: there is none.
+    Deterministic form: not available; `deterministic` raises ArgumentError.
 
     Parameters
     ----------
