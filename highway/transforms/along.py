@@ -1,4 +1,4 @@
-"""What belongs to the images of a batch - boxes, masks, keypoints, further fields - goes where their pixels go."""
+"""Annotations: transforms boxes, masks, keypoints and additional fields together with their images."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from highway.transforms.values import Values
 __all__ = ["GO_ALONG", "Along", "is_spatial"]
 
 GO_ALONG = ("boxes", "masks", "keypoints", "placement")
-"""What a batch may have that goes with its images wherever transforms move them."""
+"""Names of the arrays that always move with the images."""
 
 _METHODS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints")
-"""A transform that overrides one of these moves pixels."""
+"""A transform that overrides one of these methods moves pixels."""
 
 
 @dataclass(frozen=True)
 class Along:
-    """How what belongs to the images goes with them.
+    """Settings for the arrays that move with the images.
 
     Attributes
     ----------
     mask_fill : int
-        What masks show where there is nothing of an image.
+        Value of masks outside the image.
     kinds : mapping of str to {"image", "mask", None}
-        How further fields go along; None for those that stay.
+        How additional fields move with the images; None for fields that stay unchanged.
     """
 
     mask_fill: int = 0
     kinds: Mapping[str, str | None] = field(default_factory=dict)
 
     def annotated(self, batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> Batch:
-        """The batch with all that belongs to its images transformed as they are.
+        """Return the batch with its annotations transformed like its images.
 
         Parameters
         ----------
         batch : Batch
         transform : Transform
         params : object
-            What it drew.
+            Result of `Transform.draw`.
         shape : tuple of int
-            Of the images before.
+            Shape of the input images.
 
         Raises
         ------
         ContractError
-            Something does not have the form that its name stands for, or cannot go with the images.
+            An array does not have the form that its name requires, or cannot move with the images.
         """
         further = self._further(batch)
         if (
@@ -100,7 +100,7 @@ class Along:
         return batch.replace(offsets=offsets, **changed) if changed else batch
 
     def tied(self, batch: Batch, sides: tuple[int, ...]) -> list[str]:
-        """Further fields that have something for each pixel of images of (H, W), and are not said to stay."""
+        """Return the additional per-pixel fields for images of (H, W), except those that stay unchanged."""
         return [
             name
             for name in self._further(batch)
@@ -108,12 +108,12 @@ class Along:
         ]
 
     def refuse_new_size(self, batch: Batch, transform: Transform, after: NDArray[Any]) -> None:
-        """A transform that does not say where pixels go keeps the size of images that have something along.
+        """Raise if a transform changes the image size but does not transform the annotations.
 
         Raises
         ------
         ContractError
-            It has made images of another size.
+            The image size changes, and an annotation is not transformed.
         """
         before = batch["images"]
         if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
@@ -151,7 +151,7 @@ class Along:
     def _moved(
         self, batch: Batch, name: str, transform: Transform, params: Any, size: tuple[int, int, int]
     ) -> NDArray[Any]:
-        """A further field, moved with the images where it is one that goes with them."""
+        """Return an additional field, moved with the images if its kind requires that."""
         array, sides = batch[name], size[1:]
         if name in self.kinds and self.kinds[name] is None:
             return array
@@ -189,7 +189,7 @@ class Along:
         return moved if last else np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
 
     def _further(self, batch: Batch) -> list[str]:
-        """Names of what may have something for each pixel, and no name that says what it is."""
+        """Return the names of arrays that may be per-pixel but have no standard name."""
         return [
             name
             for arrays in (batch.fields, batch.extras)
@@ -210,26 +210,26 @@ class Along:
 
 
 def is_spatial(shape: tuple[int, ...], sides: tuple[int, ...]) -> bool:
-    """Whether what one sample has, of this shape, has something for each pixel of images of (H, W).
+    """Whether an array of one sample is per-pixel for images of (H, W).
 
-    That is (H, W), (H, W, ...) or (C, H, W).
+    Per-pixel shapes are (H, W), (H, W, ...) and (C, H, W).
     """
     return len(shape) > 1 and (shape[:2] == sides or (len(shape) == 3 and shape[1:] == sides))
 
 
 def check_kinds(batch: Batch, shape: tuple[int, ...]) -> None:
-    """What has a name that means something has the form that goes with it.
+    """Check that arrays with standard names have the required form.
 
     Parameters
     ----------
     batch : Batch
     shape : tuple of int
-        Of the images.
+        Shape of the images.
 
     Raises
     ------
     ContractError
-        Something has another.
+        An array has another dtype or shape.
     """
     if "boxes" in batch.ragged:
         _check_boxes(batch)
@@ -272,7 +272,7 @@ def _check_boxes(batch: Batch) -> None:
             f"boxes are {_told(boxes)}; expected float32 (total, 4): x0, y0, x1, y1 alone, other numbers in a field of "
             "another name"
         )
-    # Nothing is true of a comparison with nan.
+    # Comparisons with NaN are false.
     wrong = ~(boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -300,7 +300,7 @@ def _told(array: NDArray[Any]) -> str:
 
 
 def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]) -> Geometry | None:
-    """Where a transform says that pixels go; ContractError where it moves boxes or the like without saying so."""
+    """Return the geometry of a transform; ContractError if it moves annotations but defines no geometry."""
     methods = ("apply_boxes", "apply_masks", "apply_keypoints")
     if type(transform).geometry is Transform.geometry:
         for method in methods:
@@ -313,7 +313,7 @@ def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]
 
 
 def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
-    """Boxes that are padded, or of no sample that is known, cannot go with the images."""
+    """Raise if boxes without offsets, such as padded ones, would have to move with the images."""
     if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
         raise ContractError(
             f"{transform!r} moves pixels, and the boxes, of shape {batch['boxes'].shape}, have no offsets that say "
