@@ -125,8 +125,8 @@ class Along:
                 methods = ["geometry"]
             if all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
                 raise ContractError(
-                    f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what "
-                    f"becomes of the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
+                    f"{transform!r} changed the images from shape {before.shape} to {after.shape}, but does not "
+                    f"transform the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
                 )
 
     def _masks(self, masks: NDArray[Any], transform: Transform, params: Any) -> NDArray[Any]:
@@ -135,17 +135,16 @@ class Along:
             return made
         found = _told(made) if isinstance(made, np.ndarray) else f"a {type(made).__name__}"
         raise ContractError(
-            f"{transform!r}: apply_masks returned {found} for {len(masks)} masks; expected a numpy array of as many, "
-            "uint8 (N, H, W)"
+            f"{transform!r}: apply_masks returned {found} for {len(masks)} masks; expected a numpy array of the same "
+            "length, uint8 (N, H, W)"
         )
 
     def _refuse_mixture(self, batch: Batch, transform: Transform) -> None:
         if transform.mixes:
             for name in self.tied(batch, _sides(batch["images"])):
                 raise ContractError(
-                    f"{transform!r}: the field {name!r}, {_told(batch[name])}, has something for each pixel, of which "
-                    "there is no mixture; expected images with one label each, or "
-                    f'Augmentations(fields={{"{name}": None}}) where it stays'
+                    f"{transform!r}: cannot mix the per-pixel field {name!r}, {_told(batch[name])}; expected images "
+                    f'with one label each, or Augmentations(fields={{"{name}": None}}) to keep the field unchanged'
                 )
 
     def _moved(
@@ -158,17 +157,17 @@ class Along:
         if name not in self.kinds:
             if is_spatial(array.shape[1:], sides):
                 raise ContractError(
-                    f"{transform!r} moves pixels, and how the field {name!r}, {_told(array)}, goes with them is not "
-                    f'known; expected Augmentations(fields={{"{name}": "mask"}}) (each pixel from the nearest one), '
-                    '"image" (resampled as the images), or None (it stays)'
+                    f"{transform!r} moves pixels, but the per-pixel field {name!r}, {_told(array)}, has no kind; "
+                    f'expected Augmentations(fields={{"{name}": "mask"}}) (nearest pixel), "image" (resampled like '
+                    "the images), or None (unchanged)"
                 )
             return array
         kind = self.kinds[name]
         if name in batch.ragged or len(array) != size[0] or not is_spatial(array.shape[1:], sides):
             raise ContractError(
-                f"fields says that {name!r} is of the kind {kind!r}, but it is {_told(array)}, for images of {size[0]} "
-                f"x {sides[0]} x {sides[1]} pixels; expected (N, H, W), (N, H, W, C) or (N, C, H, W) of that size, one "
-                "for each sample"
+                f"fields has the kind {kind!r} for {name!r}, but the field is {_told(array)}, with {size[0]} images of "
+                f"{sides[0]} x {sides[1]} pixels; expected (N, H, W), (N, H, W, C) or (N, C, H, W) of that size, one "
+                "per sample"
             )
         last = array.shape[1:3] == sides
         pictures = array if last else array.transpose(0, 2, 3, 1)
@@ -181,8 +180,8 @@ class Along:
                 pictures.dtype == np.float32 and pictures.shape[3] > 4
             ):
                 raise ContractError(
-                    f"fields says that {name!r} is an image, but it is {_told(array)}; expected uint8, or float32 with "
-                    'at most 4 channels: "mask" takes any'
+                    f"fields has the kind 'image' for {name!r}, but the field is {_told(array)}; expected uint8, or "
+                    'float32 with at most 4 channels; the kind "mask" takes any dtype'
                 )
             moved = transform.apply_pictures(pictures, params)
         moved = moved.reshape(*moved.shape[:3], *rest)
@@ -203,8 +202,8 @@ class Along:
             and not 0 <= self.mask_fill <= (1 if dtype.kind == "b" else np.iinfo(dtype).max)
         ):
             raise ContractError(
-                f"mask_fill is {self.mask_fill}, which the field {name!r}, of {dtype}, cannot hold; expected numbers, "
-                "and a mask_fill that is one of them"
+                f"mask_fill is {self.mask_fill}, which the field {name!r} of {dtype} cannot hold; expected a numeric "
+                "field, and a mask_fill within the range of its dtype"
             )
         return self.mask_fill
 
@@ -239,25 +238,25 @@ def check_kinds(batch: Batch, shape: tuple[int, ...]) -> None:
             raise ContractError(f"masks are {_told(masks)}; expected uint8 (N, H, W)")
         if "masks" in batch.ragged:
             raise ContractError(
-                f"masks are ragged, {_told(masks)}, one for each box; expected uint8 (N, H, W), one for each sample: "
-                "make one mask of those of a sample, or leave them out before the Augmentations"
+                f"masks are ragged, {_told(masks)}, one per box; expected uint8 (N, H, W), one per sample: merge the "
+                "masks of each sample into one, or remove them before the Augmentations"
             )
         if len(shape) == 4 and masks.shape != shape[:3]:
             raise ContractError(
-                f"masks are {_told(masks)}, for images of shape {shape}; expected a mask for each image, as high and "
-                f"as wide: {shape[:3]}"
+                f"masks are {_told(masks)}, for images of shape {shape}; expected one mask per image, of the same "
+                f"height and width: {shape[:3]}"
             )
     if "keypoints" in batch:
         points = batch["keypoints"]
         if points.dtype.kind != "f" or points.shape[-1:] != (2,):
             raise ContractError(
-                f"keypoints are {_told(points)}; expected float32 (N, ..., 2): x and y alone, other numbers in a field "
-                "of another name"
+                f"keypoints are {_told(points)}; expected float32 (N, ..., 2): only x and y; put other values into "
+                "another field"
             )
         if "keypoints" not in batch.ragged and len(points) != batch.size:
             raise ContractError(
-                f"keypoints are {_told(points)}, for {batch.size} samples; expected a row for each, or offsets and "
-                "ragged"
+                f"keypoints are {_told(points)}, for {batch.size} samples; expected one row per sample, or "
+                "offsets and ragged"
             )
     if "placement" in batch and (
         batch["placement"].dtype != np.float64 or batch["placement"].shape != (batch.size, 3, 3)
@@ -269,8 +268,8 @@ def _check_boxes(batch: Batch) -> None:
     boxes = batch["boxes"]
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ContractError(
-            f"boxes are {_told(boxes)}; expected float32 (total, 4): x0, y0, x1, y1 alone, other numbers in a field of "
-            "another name"
+            f"boxes are {_told(boxes)}; expected float32 (total, 4): only x0, y0, x1, y1; put other values into "
+            "another field"
         )
     # Comparisons with NaN are false.
     wrong = ~(boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
@@ -280,10 +279,10 @@ def _check_boxes(batch: Batch) -> None:
         sample = int(np.searchsorted(batch.offsets, row, side="right")) - 1
         box = f"box {row - batch.offsets[sample]} of sample {sample}, {boxes[row].tolist()}"
         if np.isnan(boxes[row]).any():
-            raise ContractError(f"{box}, has what is no number; expected x0, y0, x1, y1 in pixels")
+            raise ContractError(f"{box}, contains NaN; expected x0, y0, x1, y1 in pixels")
         raise ContractError(
-            f"{box}, ends before it begins, as {int(wrong.sum())} of {len(boxes)} do; expected x0, y0, x1, y1 in "
-            "pixels; these look like x, y, width, height: add the first two to the last two"
+            f"{box}, has x1 < x0 or y1 < y0, like {int(wrong.sum())} of {len(boxes)} boxes; expected x0, y0, x1, y1 "
+            "in pixels; for boxes of x, y, width, height, add the first two to the last two"
         )
 
 
@@ -306,8 +305,8 @@ def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]
         for method in methods:
             if getattr(type(transform), method) is not getattr(Transform, method):
                 raise ContractError(
-                    f"{transform!r} overrides {method}, and does not say where pixels go, as the batch's placement "
-                    f"needs; override {type(transform).__name__}.geometry, or use a reader without placement"
+                    f"{transform!r} overrides {method} but not geometry, which the placement of the batch needs; "
+                    f"override {type(transform).__name__}.geometry, or use a reader without placement"
                 )
     return transform.geometry(params, size)
 
@@ -316,8 +315,8 @@ def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: 
     """Raise if boxes without offsets, such as padded ones, would have to move with the images."""
     if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
         raise ContractError(
-            f"{transform!r} moves pixels, and the boxes, of shape {batch['boxes'].shape}, have no offsets that say "
-            "which image each belongs to; put PadBoxes behind the Augmentations, or give the Batch offsets and ragged"
+            f"{transform!r} moves pixels, but the boxes, of shape {batch['boxes'].shape}, have no offsets that assign "
+            "them to images; put PadBoxes after the Augmentations, or give the Batch offsets and ragged"
         )
 
 

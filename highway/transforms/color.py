@@ -183,7 +183,7 @@ def room(
     if out.shape != images.shape or out.dtype != images.dtype:
         raise ArgumentError(
             f"{type(owner or _ANY).__name__}: out is {out.dtype} of shape {out.shape}; "
-            f"expected {images.dtype} of shape {images.shape}, as images"
+            f"expected {images.dtype} of shape {images.shape}, like images"
         )
     if out.flags.c_contiguous and ((in_place and out is images) or not np.may_share_memory(images, out)):
         return out

@@ -71,8 +71,8 @@ class _Composed(Several):
         if len(found) > 1:
             shapes = " and ".join(str(one) for one in sorted(one for one in found if one is not None))
             raise ArgumentError(
-                f"{self!r}: images of {shape} become {shapes}, depending on what is chosen; expected one shape, "
-                "so that they fit into a batch"
+                f"{self!r}: images of {shape} become {shapes}, depending on the chosen branch; expected one shape, "
+                "since a batch needs equal shapes"
             )
         return found.pop() if found else None
 
@@ -163,8 +163,8 @@ class _Composed(Several):
             if len(found) > 1:
                 shown = " and ".join(f"{dtype} of shape {shape}" for shape, dtype in sorted(found, key=str))
                 raise ContractError(
-                    f"{self!r}: {name} are {shown}, depending on what is chosen; expected the same for all samples, "
-                    "so that they fit into a batch"
+                    f"{self!r}: {name} are {shown}, depending on the chosen branch; expected the same dtype and shape "
+                    "for all samples of a batch"
                 )
             whole_array = empty((batch.size, *arrays[0].shape[1:]), arrays[0].dtype)
             for (rows, _), array in zip(parts, arrays, strict=True):
@@ -254,8 +254,8 @@ class OneOf(_Composed):
         self.weights = None if weights is None else numbers("OneOf", "weights", weights, 0)
         if self.weights is not None and (len(self.weights) != len(self.transforms) or not sum(self.weights)):
             raise ArgumentError(
-                f"OneOf: weights is {weights!r} for {len(self.transforms)} transforms; expected a number of 0 or more "
-                "for each, and one above 0"
+                f"OneOf: weights is {weights!r} for {len(self.transforms)} transforms; expected one number per "
+                "transform, all 0 or more and at least one above 0"
             )
         chances = np.ones(len(self.transforms)) if self.weights is None else np.array(self.weights)
         self._limits = np.cumsum(chances / chances.sum())
@@ -321,8 +321,8 @@ def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None
     for transform in itertools.chain.from_iterable(branches):
         if isinstance(transform, Values):
             raise ArgumentError(
-                f"{owner}: {transform!r} changes the dtype of images, and would do so for some of the samples; "
-                "expected it outside, for all"
+                f"{owner}: {transform!r} changes the dtype of images, but {owner} applies it to only some samples; "
+                f"put it outside of {owner}"
             )
         if isinstance(transform, _Composed):
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]
@@ -345,8 +345,8 @@ def _check_classes(owner: str, mixing: Sequence[Mixing]) -> None:
     counts = {transform.num_classes for transform in mixing} - {None}
     if len(counts) > 1:
         raise ArgumentError(
-            f"{owner}: num_classes of {' and '.join(map(repr, mixing))} differ; expected the same, since all samples "
-            "of a batch have labels of one length"
+            f"{owner}: num_classes of {' and '.join(map(repr, mixing))} differ; expected equal values, since "
+            "all labels of a batch have the same length"
         )
 
 
@@ -359,8 +359,8 @@ def _nothing(owner: str, transforms: Sequence[Transform]) -> None:
     for transform in transforms:
         if transform.deterministic() is not None:
             raise ArgumentError(
-                f"{owner} has no deterministic form, since it may choose {transform!r}, which has one; "
-                "give the Augmentations for validation a list of their own"
+                f"{owner} has no deterministic form, since {transform!r}, which it chooses at random, has one; "
+                "use a separate list of transforms for validation"
             )
 
 
@@ -389,7 +389,7 @@ def checked(owner: str, transforms: object) -> tuple[Transform, ...]:
             and all(getattr(type(transform), name) is getattr(Transform, name) for name in _WORK)
         ):
             raise ArgumentError(
-                f"{owner}: transforms[{place}], {transform!r}, overrides nothing that is called, and would do nothing; "
+                f"{owner}: transforms[{place}], {transform!r}, overrides no method that does work; "
                 "expected a method apply_images(self, images, params)"
             )
         if not isinstance(transform, Transform):

@@ -98,8 +98,8 @@ class _Crop(_Window):
         left, top, right, bottom = self._margins
         if max(left, right) >= self.size[1] or max(top, bottom) >= self.size[0]:
             raise ArgumentError(
-                f"{name}: padding is {padding!r} and size is {self.size}: a window would fit into the border alone; "
-                f"expected less padding, or for a height and a width {name}((height, width))"
+                f"{name}: padding is {padding!r} and size is {self.size}: the window would fit inside the border; "
+                f"expected less padding, or {name}((height, width)) for a height and a width"
             )
 
     def _room(self, height: int, width: int) -> tuple[int, int]:
@@ -112,7 +112,7 @@ class _Crop(_Window):
             raise ArgumentError(
                 f"{type(self).__name__}: size is {self.size}, but the images are "
                 f"({height + top + bottom}, {width + left + right}){padded}; "
-                "expected a size that fits into them, or padding"
+                "expected a size that fits into the images, or padding"
             )
         return rows, columns
 
@@ -254,8 +254,8 @@ class Slice(_Window):
         """Return the same window for all samples."""
         if self.top + self.height > shape[1] or self.left + self.width > shape[2]:
             raise ArgumentError(
-                f"{self!r}: rows {self.top} to {self.top + self.height} and columns {self.left} to "
-                f"{self.left + self.width} are not all in images of {shape[1]} x {shape[2]} pixels"
+                f"{self!r}: the window of rows {self.top} to {self.top + self.height} and columns {self.left} to "
+                f"{self.left + self.width} does not fit into images of {shape[1]} x {shape[2]} pixels"
             )
         count = shape[0]
         return Windows(np.full(count, self.top), np.full(count, self.left), self.height, self.width)
@@ -321,7 +321,7 @@ def filling(
     if len(values) not in (1, channels):
         raise ArgumentError(
             f"{type(owner).__name__}: {name} is {fill!r}, for images with {channels} channels; "
-            "expected one number, or one for each channel"
+            "expected one number, or one per channel"
         )
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

@@ -179,7 +179,7 @@ class Fit(Transform):
         ):
             raise ArgumentError(
                 f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C), or "
-                "float32 with at most 4 channels - put it before Normalize"
+                "float32 with at most 4 channels; put it before Normalize"
             )
         count, height, width = images.shape[:3]
         return self.choose(
@@ -196,7 +196,7 @@ class Fit(Transform):
         """
         if self.size is None:
             raise ArgumentError(
-                f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))"
+                f"{self._name}: size is missing; arrays require it: {self._name}(size=(height, width))"
             )
         return self.size
 
@@ -260,7 +260,8 @@ class Fit(Transform):
         color = np.asarray(self.fill, dtype=np.uint8)
         if color.ndim and len(color) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: fill has {len(color)} values for images of {channels} channels; expected one or all"
+                f"{self._name}: fill has {len(color)} values for images of {channels} channels; expected one, or one "
+                "per channel"
             )
         return color
 
@@ -362,8 +363,8 @@ class Resize(Stretch):
             raise ArgumentError("Resize: size and max_size are None; expected one of them, or both")
         if None not in (self._shorter, self.max_size) and self.max_size <= self._shorter:  # type: ignore[operator]
             raise ArgumentError(
-                f"Resize: max_size is {max_size!r}; expected more than size, {size!r}, the shorter side: "
-                "for a height and a width write Resize((height, width))"
+                f"Resize: max_size is {max_size!r}; expected more than size, the shorter side, which is {size!r}; "
+                "for a height and a width, use Resize((height, width))"
             )
 
     def __repr__(self) -> str:

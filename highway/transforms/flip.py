@@ -65,7 +65,7 @@ class _Flip(Moving):
         if out is not None and (out.shape != images.shape or out.dtype != images.dtype):
             raise ArgumentError(
                 f"{type(self).__name__}: out is {out.dtype} of shape {out.shape}; "
-                f"expected {images.dtype} of shape {images.shape}, as images"
+                f"expected {images.dtype} of shape {images.shape}, like images"
             )
         source = pixels(images, self)
         flags = np.ascontiguousarray(params, dtype=np.bool_).view(np.uint8)

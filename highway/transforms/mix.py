@@ -76,17 +76,17 @@ class Mixing(Transform):
         for field in ("masks", "boxes", "keypoints"):
             if field in batch:
                 raise ArgumentError(
-                    f"{name}: the batch has {field}, of which there is no mixture; expected images with one label each"
+                    f"{name}: the batch has {field}, which cannot be mixed; expected images with one label each"
                 )
         if labels.ndim not in (1, 2) or labels.dtype.kind not in ("iu" if labels.ndim == 1 else "f"):
             raise ArgumentError(
-                f"{name}: labels are {labels.dtype} of shape {labels.shape}; expected whole numbers (N,), or one-hot "
+                f"{name}: labels are {labels.dtype} of shape {labels.shape}; expected integers (N,), or one-hot "
                 "floats (N, classes)"
             )
         if labels.ndim == 1 and self.num_classes is None:
             raise ArgumentError(
-                f"{name}: labels are numbers of classes; expected num_classes, to make parts of them, or a reader "
-                "with labels='one_hot'"
+                f"{name}: labels are class numbers; expected num_classes to convert them, or a reader with "
+                "labels='one_hot'"
             )
 
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:

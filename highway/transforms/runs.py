@@ -109,8 +109,8 @@ class TransformChain:
                 continue
             if transform.takes == "bytes" or (transform.takes == "pixels" and values.layout == "NCHW"):
                 raise ArgumentError(
-                    f"{transform!r} stands behind {values!r}, which makes {values.dtype} in the layout "
-                    f"{values.layout}; expected uint8 (N, H, W, C): put it before"
+                    f"{transform!r} comes after {values!r}, which returns {values.dtype} in the layout "
+                    f"{values.layout}; expected uint8 (N, H, W, C): put it before {type(values).__name__}"
                 )
 
     def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
@@ -205,7 +205,7 @@ class TransformChain:
             found = f"an array of shape {result.shape}"
         raise ContractError(
             f"{self._owner}: {self._place(number)}, returned {found} for {count} images; "
-            f"expected a numpy array of as many, from apply_images or the function of a Lambda"
+            f"expected a numpy array of the same length from apply_images, or from the function of a Lambda"
         )
 
     def _place(self, number: int) -> str:

@@ -237,7 +237,7 @@ class Transform:
         if type(self).draw is not Transform.draw:
             raise ArgumentError(
                 f"{self!r} draws random numbers and has no deterministic form; "
-                f"override {type(self).__name__}.deterministic to return a transform without them, or None"
+                f"override {type(self).__name__}.deterministic to return a transform that draws none, or None"
             )
         return self
 
@@ -304,7 +304,7 @@ def looks_planar(shape: tuple[int, ...]) -> bool:
 
 def way_to_pixels(images: NDArray[Any]) -> str:
     """Return the advice for images that are not uint8 (N, H, W, C)."""
-    return "images[..., None] have a channel" if images.ndim == 3 else "put it before Normalize"
+    return "images[..., None] adds a channel axis" if images.ndim == 3 else "put it before Normalize"
 
 
 def is_planar(images: NDArray[Any]) -> bool:

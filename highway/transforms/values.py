@@ -112,8 +112,8 @@ class Values(Transform):
         """Return scale and bias of each channel."""
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: {self._told()}, for images with {channels} channels; expected one number, or one for "
-                "each channel"
+                f"{self._name}: {self._told()}, for images with {channels} channels; expected one number, or one per "
+                "channel"
             )
         if len(self._scale) == channels:
             return self._scale, self._bias
@@ -163,13 +163,14 @@ class Normalize(Values):
         for name, given, found in (("mean", mean, means), ("std", std, stds)):
             if max(found) > 1:
                 raise ArgumentError(
-                    f"Normalize: {name} is {given!r}; expected 0 to 1: {name} is of values from 0 to 1; divide by 255"
+                    f"Normalize: {name} is {given!r}; expected 0 to 1, in units of values from 0 to 1; divide by 255"
                 )
         if not all(stds):
             raise ArgumentError(f"Normalize: std is {std!r}; expected numbers above 0")
         if len(means) != len(stds) and 1 not in (len(means), len(stds)):
             raise ArgumentError(
-                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected as many, or one"
+                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected equal lengths, or one "
+                "number"
             )
         self.mean = means
         self.std = stds
@@ -216,8 +217,8 @@ class Rescale(Values):
         self.offset = numbers(self._name, "offset", offset)
         if len(self.scale) != len(self.offset) and 1 not in (len(self.scale), len(self.offset)):
             raise ArgumentError(
-                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected as many, "
-                "or one"
+                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected equal "
+                "lengths, or one number"
             )
         factors, offsets = np.broadcast_arrays(np.array(self.scale), np.array(self.offset))
         super().__init__(factors, offsets, layout, dtype)

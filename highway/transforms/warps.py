@@ -592,7 +592,7 @@ class Transpose(Transform):
         if height != width and self.p not in (0, 1):
             raise ArgumentError(
                 f"Transpose: p is {self.p}, for images of height {height} and width {width}; expected 0 or 1 "
-                "where they are not square, since a batch has images of one shape"
+                "for images that are not square, since all images of a batch have the same shape"
             )
 
 
@@ -683,7 +683,9 @@ def _range(owner: str, name: str, value: object, most: float = math.inf) -> tupl
         return -end, end
     if len(found) != 2 or not -most <= found[0] <= found[1] <= most:
         limits = "" if math.isinf(most) else f" from {-most} to {most}"
-        raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or two that ascend{limits}")
+        raise ArgumentError(
+            f"{owner}: {name} is {value!r}; expected a number, or two in ascending order{limits}"
+        )
     return found[0], found[1]
 
 

@@ -33,7 +33,7 @@ class _Wrapper(Several):
 
     def __init__(self, transform: Any) -> None:
         if not callable(transform):
-            raise ArgumentError(f"{type(self).__name__}: transform is {transform!r}; expected one to call")
+            raise ArgumentError(f"{type(self).__name__}: transform is {transform!r}; expected a callable")
         self.transform = transform
 
     def transformed(self, sample: _Sample, seed: int) -> _Sample:
@@ -46,28 +46,27 @@ class _Wrapper(Several):
         images = batch["images"]
         if images.ndim != 4 or images.shape[3] > 4:
             raise ArgumentError(
-                f"{name}: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C), of at most 4 "
-                "channels: put it before Normalize"
+                f"{name}: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C) with at most "
+                "4 channels: put it before Normalize"
             )
         if "boxes" in batch and "boxes" not in batch.ragged:
             raise ContractError(
-                f"{name}: the boxes, of shape {batch['boxes'].shape}, have no offsets that say which image each "
-                "belongs to; put PadBoxes behind the Augmentations"
+                f"{name}: the boxes, of shape {batch['boxes'].shape}, have no offsets that assign them to "
+                "images; put PadBoxes after the Augmentations"
             )
         if "keypoints" in batch:
             raise ArgumentError(
-                f"{name}: the batch has keypoints, which it does not pass on; use our own transforms"
+                f"{name}: the batch has keypoints, which are not supported here; use the transforms of Highway"
             )
         if "placement" in batch:
             raise ArgumentError(
-                f"{name}: the batch has a placement, and where this moves pixels is not known; use our own transforms, "
-                "or a reader without placement"
+                f"{name}: the batch has a placement, which cannot be updated here; use the transforms of Highway, or a "
+                "reader without placement"
             )
         for field in along.tied(batch, images.shape[1:3]):
             raise ArgumentError(
-                f"{name}: the field {field!r}, of shape {batch[field].shape}, has something for each pixel, and is not "
-                f'passed on; use our own transforms, or Augmentations(fields={{"{field}": None}}) '
-                "where it stays"
+                f"{name}: the per-pixel field {field!r}, of shape {batch[field].shape}, is not supported here; use the "
+                f'transforms of Highway, or Augmentations(fields={{"{field}": None}}) to keep the field unchanged'
             )
         check_kinds(batch, images.shape)
         if not len(images):
@@ -100,9 +99,7 @@ class _Wrapper(Several):
         shapes = sorted({(np.shape(array), str(np.asarray(array).dtype)) for array in arrays}, key=str)
         if len(shapes) > 1:
             shown = " and ".join(f"{dtype} of shape {shape}" for shape, dtype in shapes)
-            raise ContractError(
-                f"{self!r}: it makes {shown}; expected the same for all samples, so that they fit into a batch"
-            )
+            raise ContractError(f"{self!r}: returned {shown}; expected the same for all samples of a batch")
         return np.stack(arrays)
 
     def deterministic(self) -> None:
@@ -114,8 +111,8 @@ class _Wrapper(Several):
             Always.
         """
         raise ArgumentError(
-            f"{type(self).__name__} has no deterministic form; give the Augmentations for validation a list of "
-            "their own"
+            f"{type(self).__name__} has no deterministic form; use a separate list of transforms for "
+            "validation"
         )
 
 
@@ -192,7 +189,7 @@ class Albumentations(_Wrapper):
                 "none" if params is None else f"{layout!r}" + (f" of type {kind!r}" if kind != "hbb" else "")
             )
             raise ArgumentError(
-                f"Albumentations: the batch has boxes, and the Compose takes {told}; expected Compose([...], "
+                f"Albumentations: the batch has boxes, but the Compose takes {told}; expected Compose([...], "
                 'bbox_params=A.BboxParams("pascal_voc"))'
             )
         return params.label_fields or ()
@@ -266,11 +263,11 @@ class TorchVision(_Wrapper):
                 torch.random.set_rng_state(before)
         if not isinstance(found.get("image"), torch.Tensor) or found["image"].ndim != 3:
             raise ContractError(
-                f"{self!r}: it made {type(found.get('image')).__name__} of the image; expected a tensor (C, H, W)"
+                f"{self!r}: returned {type(found.get('image')).__name__} for the image; expected a tensor (C, H, W)"
             )
         if sample.boxes is not None and found["boxes"].format != tv_tensors.BoundingBoxFormat.XYXY:
             raise ContractError(
-                f"{self!r}: it made boxes of format {found['boxes'].format}; expected XYXY, as they came"
+                f"{self!r}: returned boxes of format {found['boxes'].format}; expected XYXY, as in the input"
             )
         image = found["image"].numpy()
         boxes, rows = None, sample.rows
