@@ -245,8 +245,8 @@ class ColorJitter(Pointwise):
 
     Matches torchvision.transforms.v2.ColorJitter: brightness multiplies all values by a factor; contrast scales
     the difference from the mean gray value, saturation the difference from the gray value of the pixel; hue
-    rotates on the color wheel. Results are rounded to nearest; torchvision truncates. Images with one channel
-    keep their saturation and hue.
+    rotates on the color wheel. Results are rounded to nearest; torchvision truncates. Saturation
+    and hue do not apply to images with one channel.
 
     Deterministic form: None (the transform is skipped).
 

@@ -196,7 +196,7 @@ class CenterCrop(_Crop):
 
 
 class PadCrop(RandomCrop):
-    """Pad all sides, then crop a random window: `RandomCrop` with the usual defaults for CIFAR.
+    """Pad all sides, then crop a random window: `RandomCrop` with the usual padding for CIFAR.
 
     Deterministic form: `CenterCrop` of the same size, padding and fill.
 

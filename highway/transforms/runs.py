@@ -171,7 +171,7 @@ class TransformChain:
         transform, images = step.transform, batch["images"]
         if isinstance(transform, Several):
             result = transform.apply(batch, seed, first + step.position, may_overwrite, along)
-            # If no branch was chosen, the images are the input and keep its owner.
+            # If no branch was chosen, the images are the input, and `may_overwrite` stays as it was.
             return result, transform.hands_over and (may_overwrite or result["images"] is not images)
         params = None
         if type(transform).draw is not Transform.draw:

@@ -314,7 +314,7 @@ def is_planar(images: NDArray[Any]) -> bool:
 
 @runtime_checkable
 class Fusing(Protocol):
-    """A source that can run the first transforms after it itself."""
+    """A source that can fuse the first transforms after it."""
 
     def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
         """Fuse as many of the first steps as possible into the source; return how many."""

@@ -424,7 +424,8 @@ class Shift(Warp):
     ----------
     x, y : float or (float, float)
         Ranges of the shifts to the right and down, as fractions of width and height, -1 to 1; a number a means
-        (-a, a). Both ends are included. If the range has no whole pixel, the shift is the one nearest to its middle.
+        (-a, a). Both ends are included. If the range contains no whole number of pixels, the shift is the
+        whole number nearest to its middle.
     p : float
         Probability that a sample is shifted, 0 to 1; drawn independently for each sample.
     fill : float or tuple of float
@@ -581,7 +582,7 @@ class Transpose(Transform):
         return Geometry(matrices, height, width)
 
     def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.bool_]) -> NDArray[Any]:
-        """Transpose pictures as images."""
+        """Transpose pictures like images."""
         return Transpose.apply_images(self, pictures, params)
 
     def deterministic(self) -> Transpose | None:
