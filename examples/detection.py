@@ -1,8 +1,8 @@
-"""Boxes through a pipeline: a folder in the format of Pascal VOC, augmented.
+"""Augment boxes: reads a folder in Pascal VOC format and augments pictures and boxes.
 
     python examples/detection.py VOCdevkit/VOC2012 -o detection.png
 
-Prints what one batch holds, and writes a sheet of it with the pictures as they were beside.
+Prints the contents of one batch and writes a sheet that shows it next to the original pictures.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from highway.transforms import ColorJitter, FlipX, Letterbox, Normalize, RandomR
 SHAPE = (512, 512)
 NORMALIZE = Normalize()
 TRANSFORMS = [
-    # Of a box, a quarter has to be left.
+    # Drop boxes with less than a quarter of their area visible.
     RandomResizedCrop(SHAPE, scale=(0.3, 1), min_visible=0.25),
     FlipX(),
     ColorJitter(0.4, 0.4, 0.4, 0.1),
@@ -27,7 +27,7 @@ TRANSFORMS = [
 
 
 def reader_of(options):
-    """The same samples in the same order, as often as it is called."""
+    """Return a new reader; every reader yields the same samples in the same order."""
     return VOCReader(
         options.root,
         options.batch_size,
@@ -44,9 +44,9 @@ def first_batch(*modules):
 
 
 def show(batch, classes):
-    """Every array of a batch; then, sample for sample, what is in it."""
+    """Print the arrays of a batch, then the objects in each sample."""
     for name, array in {**batch.fields, **batch.extras}.items():
-        rows = "a row for each box" if name in batch.ragged else "one for each sample"
+        rows = "one row per box" if name in batch.ragged else "one per sample"
         print(f"{name}: {array.dtype}{array.shape}, {rows}")
     for i in range(batch.size):
         counts = np.bincount(batch.rows_of("labels", i), minlength=len(classes))
@@ -58,7 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", help="folder with JPEGImages, Annotations and ImageSets")
     parser.add_argument(
-        "--split", help="list of names, such as train; without it everything with an annotation"
+        "--split", help="list of names, such as train; default: all pictures with an annotation"
     )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -73,9 +73,9 @@ def main():
             reader.classes,
             normalize=NORMALIZE,
             original=first_batch(reader_of(options)),
-            title="Left as read, right as the network gets it",
+            title="Left: as read, right: network input",
         )
-        print(f"{options.output} shows them")
+        print(f"wrote {options.output}")
     except (HighwayError, OSError) as error:
         sys.exit(f"detection: {error}")
 

@@ -1,9 +1,9 @@
-"""A transform, a stage and a source of your own, in plain Python.
+"""Write your own transform, stage and source in plain Python.
 
     python examples/own_parts.py
 
-They hold Python's lock while they run (NumPy lets go of it in its larger operations), so they cost more than the
-compiled ones; `pipeline.stats()` says how much.
+They hold the GIL while they run (NumPy releases it in larger operations), so they cost more than compiled modules;
+`pipeline.stats()` shows how much.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from highway.transforms import FlipX, Transform
 
 
 class Checkerboards(Source):
-    """A source: `tasks` lists what there is to load, `load` does it in any worker thread."""
+    """A source: `tasks` yields what to load, `load` loads it in a worker thread."""
 
     def __init__(self, batches, batch_size, side, **options):
         super().__init__(**options)
@@ -28,7 +28,7 @@ class Checkerboards(Source):
         return iter(range(self.batches))
 
     def load(self, task):
-        # The label is the width of a field, 1 to 4 pixels.
+        # The label is the width of a square, 1 to 4 pixels.
         labels = (task * self.batch_size + np.arange(self.batch_size)) % 4 + 1
         places = np.arange(self.side) // labels[:, None]
         fields = (places[:, :, None] + places[:, None, :]) % 2
@@ -37,10 +37,9 @@ class Checkerboards(Source):
 
 
 class Brightness(Transform):
-    """A transform: `draw` chooses for every sample, `apply_images` does it.
+    """A transform: `draw` draws a value per sample, `apply_images` applies it.
 
-    What is drawn belongs to the sample: it does not depend on the number of threads, nor on the other samples of the
-    batch.
+    The drawn values do not depend on the number of threads or on the other samples of the batch.
     """
 
     def __init__(self, most=50):
@@ -58,7 +57,7 @@ class Brightness(Transform):
 
 
 class WithMeans(Stage):
-    """A stage: here it adds a field to the batch. Return None to leave a batch out."""
+    """A stage: adds a field to the batch. Return None to drop a batch."""
 
     def process(self, batch):
         return batch.replace(means=batch.images.mean(axis=(1, 2, 3)))

@@ -1,9 +1,9 @@
-"""The shortest complete training loop: softmax regression in NumPy on a folder of class folders.
+"""Train softmax regression in NumPy on a folder of class folders: the shortest complete training loop.
 
     python examples/train_softmax.py demo-output/photos
 
-The accuracy is that on the pictures it was trained on, upright and uncropped: this shows how to feed a model, not how
-well this one generalizes.
+The accuracy is measured on the training pictures, without augmentation: the example shows how to feed a model, not how
+well this model generalizes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SHAPE = (24, 32)
 
 
 class SoftmaxRegression:
-    """Scores are linear in the pixels; trained by gradient descent with momentum."""
+    """A linear classifier on pixels, trained by gradient descent with momentum."""
 
     def __init__(self, inputs, classes):
         self.weights = np.zeros((inputs + 1, classes), np.float32)
@@ -31,7 +31,7 @@ class SoftmaxRegression:
         return flat @ self.weights[:-1] + self.weights[-1]
 
     def step(self, images, labels, rate=0.002, momentum=0.9):
-        """One step; returns the mean loss of the batch."""
+        """Take one training step; return the mean loss of the batch."""
         scores = self.scores(images)
         scores -= scores.max(axis=1, keepdims=True)
         chances = np.exp(scores)
@@ -59,7 +59,7 @@ def train(data_dir, epochs, batch_size):
 
 
 def accuracy(model, data_dir):
-    """Share of the pictures that get the right class; every picture once, nothing random."""
+    """Return the fraction of correctly classified pictures; reads every picture once, nothing is random."""
     reader = ImageFileReader(data_dir, 64, SHAPE, epochs=1, shuffle=False)
     right = 0
     with Pipeline([reader, Augmentations([Normalize()])]) as pipeline:
@@ -70,13 +70,13 @@ def accuracy(model, data_dir):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_dir", help="folder with one sub-folder of pictures for each class")
+    parser.add_argument("data_dir", help="folder with one sub-folder of pictures per class")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     try:
         model = train(options.data_dir, options.epochs, options.batch_size)
-        print(f"right: {accuracy(model, options.data_dir):.0%}")
+        print(f"accuracy: {accuracy(model, options.data_dir):.0%}")
     except (HighwayError, OSError) as error:
         sys.exit(f"train_softmax: {error}")
 

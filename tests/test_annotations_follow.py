@@ -258,7 +258,7 @@ def test_ten_thousand_boxes_and_none():
 
 def test_padded_boxes_cannot_follow():
     padded = PadBoxes(3).process(one_each(4))
-    with pytest.raises(ContractError, match="put PadBoxes behind the Augmentations"):
+    with pytest.raises(ContractError, match="put PadBoxes after the Augmentations"):
         Augmentations([FlipX()]).process(padded)
     # What moves nothing does no harm.
     assert Augmentations([RandomErasing()]).process(padded).boxes is padded.boxes
@@ -285,7 +285,7 @@ class Mistaken(Transform):
 
 
 def test_a_transform_that_would_do_nothing_is_refused():
-    with pytest.raises(ArgumentError, match=r"Mistaken\(\), overrides nothing that is called"):
+    with pytest.raises(ArgumentError, match=r"Mistaken\(\), overrides no method that does work"):
         Augmentations([Mistaken()])
 
 

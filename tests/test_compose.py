@@ -138,7 +138,7 @@ def test_sizes_that_differ_are_refused_when_the_pipeline_is_built():
 
 def test_what_differs_is_refused_where_nothing_is_known_before():
     half = RandomApply([Lambda(lambda images: images[:, :2])])
-    with pytest.raises(ContractError, match="depending on what is chosen"):
+    with pytest.raises(ContractError, match="depending on the chosen branch"):
         Augmentations([half]).process(zeros())
     with pytest.raises(ContractError, match="float64"):
         Augmentations([RandomApply([Lambda(lambda images: images / 2)])]).process(zeros())
@@ -268,7 +268,7 @@ def test_what_cannot_be_mixed_is_refused_whatever_is_drawn():
         Augmentations([never]).process(one_each(2))
     with pytest.raises(ArgumentError, match="labels run from 0 to 9; expected 0 to 4"):
         Augmentations([RandomApply([Mixup(num_classes=5)], 1e-9)]).process(pictures())
-    with pytest.raises(ArgumentError, match="CutMix: labels are numbers of classes; expected num_classes"):
+    with pytest.raises(ArgumentError, match="CutMix: labels are class numbers; expected num_classes"):
         Augmentations([OneOf([CutMix(), FlipX()], [0, 1])]).process(pictures())
     for make in (
         lambda: OneOf([Mixup(num_classes=3), CutMix(num_classes=4)]),
@@ -399,7 +399,7 @@ def test_what_a_batch_holds_is_never_written_into():
     ids=repr,
 )
 def test_what_stands_behind_numbers_is_refused_when_the_pipeline_is_built(chain, what):
-    with pytest.raises(ArgumentError, match=rf"{what}.* stands behind .*put it before"):
+    with pytest.raises(ArgumentError, match=rf"{what}.* comes after .*put it before"):
         Pipeline([Noise(8, (6, 6)), Augmentations(chain)])
 
 

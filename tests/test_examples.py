@@ -86,7 +86,7 @@ def test_training_learns(colors):
     losses = [float(loss) for loss in re.findall(r"epoch +\d+: loss ([\d.]+)", answer.stdout)]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
-    assert answer.stdout.splitlines()[-1] == "right: 100%"
+    assert answer.stdout.splitlines()[-1] == "accuracy: 100%"
 
 
 def test_training_on_a_wrong_folder_says_so(tmp_path):
@@ -109,9 +109,9 @@ def test_detection_tells_about_a_batch_and_draws_it(tmp_path):
     sheet = tmp_path / "sheet.png"
     answer = run("detection.py", root, "--split", "train", "--batch-size", 4, "-o", sheet)
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert "images: float32(4, 3, 512, 512), one for each sample" in answer.stdout
+    assert "images: float32(4, 3, 512, 512), one per sample" in answer.stdout
     boxes, flags = (
-        re.search(rf"^{name}: (\w+)\((\d+),.*\), a row for each box$", answer.stdout, re.MULTILINE)
+        re.search(rf"^{name}: (\w+)\((\d+),.*\), one row per box$", answer.stdout, re.MULTILINE)
         for name in ("boxes", "difficult")
     )
     assert (boxes[1], flags[1], boxes[2]) == ("float32", "bool", flags[2])
@@ -161,9 +161,9 @@ def test_three_machines_train_on_every_picture_once_an_epoch_whatever_is_killed(
     output, errors = train.communicate(timeout=LIMIT)
     assert (train.returncode, errors) == (0, "")
     last = output.splitlines()[-1]
-    assert last == f"{epochs * batches} steps, pictures of each class: [{20 * epochs}, {20 * epochs}]"
+    assert last == f"{epochs * batches} steps, pictures per class: [{20 * epochs}, {20 * epochs}]"
     assert re.search(r"^worker \S+: [\d.]+ batches/s, [\d.]+ cores$", output, re.MULTILINE)
-    for process, says in ((data, "everything was handed out\n"), (worker, "the data machines have ended\n")):
+    for process, says in ((data, "all batches sent\n"), (worker, "the data machines have ended\n")):
         output, errors = process.communicate(timeout=LIMIT)
         assert (process.returncode, output, errors) == (0, says, "")
 

@@ -165,7 +165,7 @@ def test_fields_with_something_for_each_pixel_keep_the_source_from_moving_images
         found, done_before = made(name, array, kinds)
         assert done_before == done
         assert_equal(found, made(name, array, kinds, Apart())[0])
-    with pytest.raises(ContractError, match="how the field 'flow'"):
+    with pytest.raises(ContractError, match="the per-pixel field 'flow'"):
         made("flow", depth[:, None], None)
 
 

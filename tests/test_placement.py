@@ -271,8 +271,12 @@ class Foreign(_Wrapper):
 @pytest.mark.parametrize(
     ("transform", "error", "says"),
     [
-        (Sideways(), ContractError, "Sideways.* overrides apply_boxes, .*override Sideways.geometry"),
-        (Lambda(lambda images: images[:, ::2]), ContractError, r"what becomes of the (boxes|placement)"),
+        (
+            Sideways(),
+            ContractError,
+            "Sideways.* overrides apply_boxes but not geometry, .*override Sideways.geometry",
+        ),
+        (Lambda(lambda images: images[:, ::2]), ContractError, "does not transform the (boxes|placement)"),
         (Foreign(abs), ArgumentError, "Foreign: the batch has a placement"),
     ],
 )

@@ -413,7 +413,7 @@ def test_wrong_arguments_are_named(build, named):
         (
             FlipX(),
             np.zeros((2, 3, 4), np.uint8),
-            r"FlipX: images are uint8 of shape \(2, 3, 4\); expected .*; images\[..., None\] have a channel",
+            r"FlipX: images are uint8 of shape \(2, 3, 4\); expected .*; images\[..., None\] adds a channel",
         ),
         (
             FlipX(),

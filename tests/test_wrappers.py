@@ -142,7 +142,7 @@ def test_boxes_of_other_layouts_are_refused(albumentations):
 def test_fields_that_would_stay_behind_are_refused(make):
     batch = one_each(3)
     batch = batch.replace(depth=np.zeros(batch.images.shape[:3], np.float32))
-    with pytest.raises(ArgumentError, match=r"the field 'depth', of shape .* is not passed on"):
+    with pytest.raises(ArgumentError, match=r"the per-pixel field 'depth', of shape .* is not supported"):
         Augmentations([make()], fields={"depth": "mask"}).process(batch)
     out = Augmentations([make()], fields={"depth": None}).process(batch)
     assert np.array_equal(out.depth, batch.depth)

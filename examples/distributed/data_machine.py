@@ -1,8 +1,8 @@
-"""A data machine: reads and decodes pictures, and hands the batches to whoever asks for them.
+"""A data machine: reads and decodes pictures, and sends batches to the workers that request them.
 
     python examples/distributed/data_machine.py demo-output/photos --listen tcp://127.0.0.1:5555
 
-With several, each reads a part of the data: --shard 0 2 on the first, --shard 1 2 on the second.
+With several data machines, each reads one shard: --shard 0 2 on the first, --shard 1 2 on the second.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from highway.modules import ImageFileReader, ZMQSink
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_dir", help="folder with one sub-folder of pictures for each class")
+    parser.add_argument("data_dir", help="folder with one sub-folder of pictures per class")
     parser.add_argument("--listen", default="tcp://127.0.0.1:5555", metavar="ADDR")
     parser.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("RANK", "WORLD"))
     parser.add_argument("--batch-size", type=int, default=16)
@@ -35,7 +35,7 @@ def main():
             pipeline.wait()
     except (HighwayError, OSError) as error:
         sys.exit(f"data_machine: {error}")
-    print("everything was handed out")
+    print("all batches sent")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A training machine: takes the batches, and goes on after its last checkpoint when it is started again.
+"""A training machine: trains on received batches and resumes from its last checkpoint after a restart.
 
     python examples/distributed/training_machine.py --listen tcp://127.0.0.1:5556 --checkpoints checkpoints
 
-The model is as small as can be: the mean picture of every class. It counts its pictures, so that one can see that each
-of them came once an epoch, however often anything was killed on the way.
+The model is minimal: the mean picture of each class. It counts its pictures, so you can check that each one arrives
+once per epoch, however often you kill a process.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class MeanPictures:
 
 
 def save(folder, step, model, state):
-    """Write model and state into a folder that gets its name when both are complete."""
+    """Write model and state into a temporary folder, then rename it when both are complete."""
     new = folder / "new"
     new.mkdir(parents=True, exist_ok=True)
     np.savez(new / "model.npz", counts=model.counts, sums=model.sums)
@@ -41,7 +41,7 @@ def save(folder, step, model, state):
 
 
 def load(folder, model):
-    """The last checkpoint: number of the step, and the state of the data; (0, None) if there is none."""
+    """Load the last checkpoint; return the step and the state of the data, (0, None) if there is none."""
     found = sorted(folder.glob("step-*"))
     if not found:
         return 0, None
@@ -69,18 +69,18 @@ def main():
                 model.step(images, labels)
                 step += 1
                 if step % options.every == 0:
-                    # Here every batch that was handed out is in the model, and no other.
+                    # At this point the model contains exactly the batches that the pipeline has returned.
                     save(options.checkpoints, step, model, pipeline.state_dict())
                     print(f"step {step}", flush=True)
             if step % options.every:
-                # The last steps too: the data machines have ended, and would not make their batches again.
+                # Also save the last steps: the data machines have ended and do not send their batches again.
                 save(options.checkpoints, step, model, pipeline.state_dict())
             machines = pipeline.stats().machines
     except (HighwayError, OSError) as error:
         sys.exit(f"training_machine: {error}")
     for machine in machines:
         print(f"{machine.role} {machine.name}: {machine.rate:.1f} batches/s, {machine.cpu:.1f} cores")
-    print(f"{step} steps, pictures of each class: {model.counts.tolist()}")
+    print(f"{step} steps, pictures per class: {model.counts.tolist()}")
 
 
 if __name__ == "__main__":

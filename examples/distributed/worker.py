@@ -1,8 +1,8 @@
-"""A worker: takes batches from data machines, augments them, and sends them on. Start as many as help.
+"""A worker: receives batches from data machines, augments them and sends them downstream. Start as many as needed.
 
     python examples/distributed/worker.py --data tcp://127.0.0.1:5555 --train tcp://127.0.0.1:5556
 
-It may be killed at any time: the others do its part.
+You can kill a worker at any time: the other workers take over its batches.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["tcp://127.0.0.1:5555"], metavar="ADDR")
     parser.add_argument("--train", default="tcp://127.0.0.1:5556", metavar="ADDR")
-    parser.add_argument("--timeout", type=float, help="end when no data machine is there for so many seconds")
+    parser.add_argument("--timeout", type=float, help="end after this many seconds without a data machine")
     options = parser.parse_args()
     try:
         modules = [

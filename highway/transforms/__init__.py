@@ -1,4 +1,4 @@
-"""Transforms: what happens to images, boxes, masks and keypoints between reading and training."""
+"""Transforms: augment and normalize images, with their boxes, masks and keypoints."""
 
 from highway.transforms.color import (
     AutoContrast,

@@ -1,4 +1,4 @@
-"""What belongs to the images of a batch - boxes, masks, keypoints, further fields - goes where their pixels go."""
+"""Annotations: transforms boxes, masks, keypoints and additional fields together with their images."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from highway.transforms.values import Values
 __all__ = ["GO_ALONG", "Along", "is_spatial"]
 
 GO_ALONG = ("boxes", "masks", "keypoints", "placement")
-"""What a batch may have that goes with its images wherever transforms move them."""
+"""Names of the arrays that always move with the images."""
 
 _METHODS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints")
-"""A transform that overrides one of these moves pixels."""
+"""A transform that overrides one of these methods moves pixels."""
 
 
 @dataclass(frozen=True)
 class Along:
-    """How what belongs to the images goes with them.
+    """Settings for the arrays that move with the images.
 
     Attributes
     ----------
     mask_fill : int
-        What masks show where there is nothing of an image.
+        Value of masks outside the image.
     kinds : mapping of str to {"image", "mask", None}
-        How further fields go along; None for those that stay.
+        How additional fields move with the images; None for fields that stay unchanged.
     """
 
     mask_fill: int = 0
     kinds: Mapping[str, str | None] = field(default_factory=dict)
 
     def annotated(self, batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> Batch:
-        """The batch with all that belongs to its images transformed as they are.
+        """Return the batch with its annotations transformed like its images.
 
         Parameters
         ----------
         batch : Batch
         transform : Transform
         params : object
-            What it drew.
+            Result of `Transform.draw`.
         shape : tuple of int
-            Of the images before.
+            Shape of the input images.
 
         Raises
         ------
         ContractError
-            Something does not have the form that its name stands for, or cannot go with the images.
+            An array does not have the form that its name requires, or cannot move with the images.
         """
         further = self._further(batch)
         if (
@@ -100,7 +100,7 @@ class Along:
         return batch.replace(offsets=offsets, **changed) if changed else batch
 
     def tied(self, batch: Batch, sides: tuple[int, ...]) -> list[str]:
-        """Further fields that have something for each pixel of images of (H, W), and are not said to stay."""
+        """Return the additional per-pixel fields for images of (H, W), except those that stay unchanged."""
         return [
             name
             for name in self._further(batch)
@@ -108,12 +108,12 @@ class Along:
         ]
 
     def refuse_new_size(self, batch: Batch, transform: Transform, after: NDArray[Any]) -> None:
-        """A transform that does not say where pixels go keeps the size of images that have something along.
+        """Raise if a transform changes the image size but does not transform the annotations.
 
         Raises
         ------
         ContractError
-            It has made images of another size.
+            The image size changes, and an annotation is not transformed.
         """
         before = batch["images"]
         if after.shape[1:3] == before.shape[1:3] or isinstance(transform, Values):
@@ -125,8 +125,8 @@ class Along:
                 methods = ["geometry"]
             if all(getattr(type(transform), one) is getattr(Transform, one) for one in methods):
                 raise ContractError(
-                    f"{transform!r} made images of shape {after.shape} of {before.shape}, and does not say what "
-                    f"becomes of the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
+                    f"{transform!r} changed the images from shape {before.shape} to {after.shape}, but does not "
+                    f"transform the {name}; override {type(transform).__name__}.{', or '.join(methods)}"
                 )
 
     def _masks(self, masks: NDArray[Any], transform: Transform, params: Any) -> NDArray[Any]:
@@ -135,40 +135,39 @@ class Along:
             return made
         found = _told(made) if isinstance(made, np.ndarray) else f"a {type(made).__name__}"
         raise ContractError(
-            f"{transform!r}: apply_masks returned {found} for {len(masks)} masks; expected a numpy array of as many, "
-            "uint8 (N, H, W)"
+            f"{transform!r}: apply_masks returned {found} for {len(masks)} masks; expected a numpy array of the same "
+            "length, uint8 (N, H, W)"
         )
 
     def _refuse_mixture(self, batch: Batch, transform: Transform) -> None:
         if transform.mixes:
             for name in self.tied(batch, _sides(batch["images"])):
                 raise ContractError(
-                    f"{transform!r}: the field {name!r}, {_told(batch[name])}, has something for each pixel, of which "
-                    "there is no mixture; expected images with one label each, or "
-                    f'Augmentations(fields={{"{name}": None}}) where it stays'
+                    f"{transform!r}: cannot mix the per-pixel field {name!r}, {_told(batch[name])}; expected images "
+                    f'with one label each, or Augmentations(fields={{"{name}": None}}) to keep the field unchanged'
                 )
 
     def _moved(
         self, batch: Batch, name: str, transform: Transform, params: Any, size: tuple[int, int, int]
     ) -> NDArray[Any]:
-        """A further field, moved with the images where it is one that goes with them."""
+        """Return an additional field, moved with the images if its kind requires that."""
         array, sides = batch[name], size[1:]
         if name in self.kinds and self.kinds[name] is None:
             return array
         if name not in self.kinds:
             if is_spatial(array.shape[1:], sides):
                 raise ContractError(
-                    f"{transform!r} moves pixels, and how the field {name!r}, {_told(array)}, goes with them is not "
-                    f'known; expected Augmentations(fields={{"{name}": "mask"}}) (each pixel from the nearest one), '
-                    '"image" (resampled as the images), or None (it stays)'
+                    f"{transform!r} moves pixels, but the per-pixel field {name!r}, {_told(array)}, has no kind; "
+                    f'expected Augmentations(fields={{"{name}": "mask"}}) (nearest pixel), "image" (resampled like '
+                    "the images), or None (unchanged)"
                 )
             return array
         kind = self.kinds[name]
         if name in batch.ragged or len(array) != size[0] or not is_spatial(array.shape[1:], sides):
             raise ContractError(
-                f"fields says that {name!r} is of the kind {kind!r}, but it is {_told(array)}, for images of {size[0]} "
-                f"x {sides[0]} x {sides[1]} pixels; expected (N, H, W), (N, H, W, C) or (N, C, H, W) of that size, one "
-                "for each sample"
+                f"fields has the kind {kind!r} for {name!r}, but the field is {_told(array)}, with {size[0]} images of "
+                f"{sides[0]} x {sides[1]} pixels; expected (N, H, W), (N, H, W, C) or (N, C, H, W) of that size, one "
+                "per sample"
             )
         last = array.shape[1:3] == sides
         pictures = array if last else array.transpose(0, 2, 3, 1)
@@ -181,15 +180,15 @@ class Along:
                 pictures.dtype == np.float32 and pictures.shape[3] > 4
             ):
                 raise ContractError(
-                    f"fields says that {name!r} is an image, but it is {_told(array)}; expected uint8, or float32 with "
-                    'at most 4 channels: "mask" takes any'
+                    f"fields has the kind 'image' for {name!r}, but the field is {_told(array)}; expected uint8, or "
+                    'float32 with at most 4 channels; the kind "mask" takes any dtype'
                 )
             moved = transform.apply_pictures(pictures, params)
         moved = moved.reshape(*moved.shape[:3], *rest)
         return moved if last else np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
 
     def _further(self, batch: Batch) -> list[str]:
-        """Names of what may have something for each pixel, and no name that says what it is."""
+        """Return the names of arrays that may be per-pixel but have no standard name."""
         return [
             name
             for arrays in (batch.fields, batch.extras)
@@ -203,33 +202,33 @@ class Along:
             and not 0 <= self.mask_fill <= (1 if dtype.kind == "b" else np.iinfo(dtype).max)
         ):
             raise ContractError(
-                f"mask_fill is {self.mask_fill}, which the field {name!r}, of {dtype}, cannot hold; expected numbers, "
-                "and a mask_fill that is one of them"
+                f"mask_fill is {self.mask_fill}, which the field {name!r} of {dtype} cannot hold; expected a numeric "
+                "field, and a mask_fill within the range of its dtype"
             )
         return self.mask_fill
 
 
 def is_spatial(shape: tuple[int, ...], sides: tuple[int, ...]) -> bool:
-    """Whether what one sample has, of this shape, has something for each pixel of images of (H, W).
+    """Whether an array of one sample is per-pixel for images of (H, W).
 
-    That is (H, W), (H, W, ...) or (C, H, W).
+    Per-pixel shapes are (H, W), (H, W, ...) and (C, H, W).
     """
     return len(shape) > 1 and (shape[:2] == sides or (len(shape) == 3 and shape[1:] == sides))
 
 
 def check_kinds(batch: Batch, shape: tuple[int, ...]) -> None:
-    """What has a name that means something has the form that goes with it.
+    """Check that arrays with standard names have the required form.
 
     Parameters
     ----------
     batch : Batch
     shape : tuple of int
-        Of the images.
+        Shape of the images.
 
     Raises
     ------
     ContractError
-        Something has another.
+        An array has another dtype or shape.
     """
     if "boxes" in batch.ragged:
         _check_boxes(batch)
@@ -239,25 +238,25 @@ def check_kinds(batch: Batch, shape: tuple[int, ...]) -> None:
             raise ContractError(f"masks are {_told(masks)}; expected uint8 (N, H, W)")
         if "masks" in batch.ragged:
             raise ContractError(
-                f"masks are ragged, {_told(masks)}, one for each box; expected uint8 (N, H, W), one for each sample: "
-                "make one mask of those of a sample, or leave them out before the Augmentations"
+                f"masks are ragged, {_told(masks)}, one per box; expected uint8 (N, H, W), one per sample: merge the "
+                "masks of each sample into one, or remove them before the Augmentations"
             )
         if len(shape) == 4 and masks.shape != shape[:3]:
             raise ContractError(
-                f"masks are {_told(masks)}, for images of shape {shape}; expected a mask for each image, as high and "
-                f"as wide: {shape[:3]}"
+                f"masks are {_told(masks)}, for images of shape {shape}; expected one mask per image, of the same "
+                f"height and width: {shape[:3]}"
             )
     if "keypoints" in batch:
         points = batch["keypoints"]
         if points.dtype.kind != "f" or points.shape[-1:] != (2,):
             raise ContractError(
-                f"keypoints are {_told(points)}; expected float32 (N, ..., 2): x and y alone, other numbers in a field "
-                "of another name"
+                f"keypoints are {_told(points)}; expected float32 (N, ..., 2): only x and y; put other values into "
+                "another field"
             )
         if "keypoints" not in batch.ragged and len(points) != batch.size:
             raise ContractError(
-                f"keypoints are {_told(points)}, for {batch.size} samples; expected a row for each, or offsets and "
-                "ragged"
+                f"keypoints are {_told(points)}, for {batch.size} samples; expected one row per sample, or "
+                "offsets and ragged"
             )
     if "placement" in batch and (
         batch["placement"].dtype != np.float64 or batch["placement"].shape != (batch.size, 3, 3)
@@ -269,10 +268,10 @@ def _check_boxes(batch: Batch) -> None:
     boxes = batch["boxes"]
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ContractError(
-            f"boxes are {_told(boxes)}; expected float32 (total, 4): x0, y0, x1, y1 alone, other numbers in a field of "
-            "another name"
+            f"boxes are {_told(boxes)}; expected float32 (total, 4): only x0, y0, x1, y1; put other values into "
+            "another field"
         )
-    # Nothing is true of a comparison with nan.
+    # Comparisons with NaN are false.
     wrong = ~(boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -280,10 +279,10 @@ def _check_boxes(batch: Batch) -> None:
         sample = int(np.searchsorted(batch.offsets, row, side="right")) - 1
         box = f"box {row - batch.offsets[sample]} of sample {sample}, {boxes[row].tolist()}"
         if np.isnan(boxes[row]).any():
-            raise ContractError(f"{box}, has what is no number; expected x0, y0, x1, y1 in pixels")
+            raise ContractError(f"{box}, contains NaN; expected x0, y0, x1, y1 in pixels")
         raise ContractError(
-            f"{box}, ends before it begins, as {int(wrong.sum())} of {len(boxes)} do; expected x0, y0, x1, y1 in "
-            "pixels; these look like x, y, width, height: add the first two to the last two"
+            f"{box}, has x1 < x0 or y1 < y0, like {int(wrong.sum())} of {len(boxes)} boxes; expected x0, y0, x1, y1 "
+            "in pixels; for boxes of x, y, width, height, add the first two to the last two"
         )
 
 
@@ -300,24 +299,24 @@ def _told(array: NDArray[Any]) -> str:
 
 
 def _told_geometry(transform: Transform, params: Any, size: tuple[int, int, int]) -> Geometry | None:
-    """Where a transform says that pixels go; ContractError where it moves boxes or the like without saying so."""
+    """Return the geometry of a transform; ContractError if it moves annotations but defines no geometry."""
     methods = ("apply_boxes", "apply_masks", "apply_keypoints")
     if type(transform).geometry is Transform.geometry:
         for method in methods:
             if getattr(type(transform), method) is not getattr(Transform, method):
                 raise ContractError(
-                    f"{transform!r} overrides {method}, and does not say where pixels go, as the batch's placement "
-                    f"needs; override {type(transform).__name__}.geometry, or use a reader without placement"
+                    f"{transform!r} overrides {method} but not geometry, which the placement of the batch needs; "
+                    f"override {type(transform).__name__}.geometry, or use a reader without placement"
                 )
     return transform.geometry(params, size)
 
 
 def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: tuple[int, ...]) -> None:
-    """Boxes that are padded, or of no sample that is known, cannot go with the images."""
+    """Raise if boxes without offsets, such as padded ones, would have to move with the images."""
     if transform.geometry(params, (shape[0], shape[1], shape[2])) is not None:
         raise ContractError(
-            f"{transform!r} moves pixels, and the boxes, of shape {batch['boxes'].shape}, have no offsets that say "
-            "which image each belongs to; put PadBoxes behind the Augmentations, or give the Batch offsets and ragged"
+            f"{transform!r} moves pixels, but the boxes, of shape {batch['boxes'].shape}, have no offsets that assign "
+            "them to images; put PadBoxes after the Augmentations, or give the Batch offsets and ragged"
         )
 
 

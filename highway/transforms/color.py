@@ -1,4 +1,4 @@
-"""Color transforms: what changes pixels one by one, each sample in its own way."""
+"""Color transforms: change each pixel value; parameters are drawn per sample."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ __all__ = [
 ]
 
 Program = tuple[NDArray[np.int32], NDArray[np.float32]]
-"""Operations (N, K) of `highway._core.pixels.color` and their arguments (N, K, 2), for each sample by itself."""
+"""Operations (N, K) of `highway._core.pixels.color` and their arguments (N, K, 2), one row per sample."""
 
 Range = tuple[float, float]
 
 
 class Pointwise(Transform, abc.ABC):
-    """A transform that is a short program of point-wise operations for every sample.
+    """Base of point-wise transforms: runs a short program of operations on each sample.
 
-    A transform of this kind overrides `program`. Images are uint8 with 1 or 3 channels (gray or RGB).
+    Subclasses override `program`. Images are uint8 with 1 or 3 channels (gray or RGB).
     """
 
     in_place = True
@@ -55,24 +55,24 @@ class Pointwise(Transform, abc.ABC):
         ----------
         rng : SampleRandom
         count : int
-            Samples.
+            Number of samples.
         channels : int
             1 or 3.
 
         Returns
         -------
         operations : int32 (count, K)
-            Codes of `highway._core.pixels.color`; NONE for nothing.
+            Codes of `highway._core.pixels.color`; NONE leaves the sample unchanged.
         arguments : float32 (count, K, 2)
         """
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
         check_channels(self, shape[2])
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Program:
-        """The program of every sample, as `program` chooses it."""
+        """Return the program of each sample, from `program`."""
         images = batch["images"]
         check_bytes(self, images)
         return self.program(rng, len(images), images.shape[3])
@@ -88,8 +88,8 @@ class Pointwise(Transform, abc.ABC):
             C is 1 or 3.
         params : (int32 (N, K), float32 (N, K, 2))
         out : uint8 (N, H, W, C), optional
-            Where the result goes: `images` itself to work in place, or another array of the same shape. Costs a
-            copy where it is not C-contiguous or overlaps `images`.
+            Output array: `images` itself to work in place, or another array of the same shape. If it is not
+            C-contiguous or overlaps `images`, the result is copied into it.
 
         Returns
         -------
@@ -110,23 +110,23 @@ def run(
     out: NDArray[Any] | None = None,
     owner: Transform | None = None,
 ) -> NDArray[Any]:
-    """Run the programs of several transforms, one after the other, in one go.
+    """Run the programs of several transforms in one pass, in order.
 
     Parameters
     ----------
     images : uint8 (N, H, W, C)
         C is 1 or 3.
     programs : sequence of (int32 (N, K), float32 (N, K, 2))
-        What `Pointwise.draw` returned.
+        Results of `Pointwise.draw`.
     out : uint8 (N, H, W, C), optional
         As for `Pointwise.apply_images`.
     owner : Transform, optional
-        Whose errors they are.
+        Transform that error messages name.
 
     Returns
     -------
     uint8 (N, H, W, C)
-        `out`, or a new array: the same as of the programs one by one.
+        `out`, or a new array. Equals running the programs one by one.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def run(
 
 
 def check_bytes(owner: Transform | None, images: NDArray[Any]) -> None:
-    """ArgumentError unless the images are uint8 (N, H, W, C), with 1 or 3 channels."""
+    """Raise ArgumentError unless the images are uint8 (N, H, W, C), with 1 or 3 channels."""
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ArgumentError(
             f"{type(owner or _ANY).__name__}: images are {images.dtype} of shape {images.shape}; "
@@ -161,7 +161,7 @@ def check_bytes(owner: Transform | None, images: NDArray[Any]) -> None:
 
 
 def check_channels(owner: Transform | None, channels: int) -> None:
-    """ArgumentError unless there are 1 or 3."""
+    """Raise ArgumentError unless there are 1 or 3 channels."""
     if channels not in (1, 3):
         raise ArgumentError(
             f"{type(owner or _ANY).__name__}: images have {channels} channels; expected 1 (gray) or 3 (RGB)"
@@ -171,7 +171,7 @@ def check_channels(owner: Transform | None, channels: int) -> None:
 def room(
     owner: Transform | None, images: NDArray[Any], out: NDArray[Any] | None, in_place: bool = True
 ) -> NDArray[Any]:
-    """Where a kernel may write: `out` where it can, a new array otherwise.
+    """Return the array that a kernel writes to: `out` if possible, otherwise a new array.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def room(
     if out.shape != images.shape or out.dtype != images.dtype:
         raise ArgumentError(
             f"{type(owner or _ANY).__name__}: out is {out.dtype} of shape {out.shape}; "
-            f"expected {images.dtype} of shape {images.shape}, as images"
+            f"expected {images.dtype} of shape {images.shape}, like images"
         )
     if out.flags.c_contiguous and ((in_place and out is images) or not np.may_share_memory(images, out)):
         return out
@@ -191,7 +191,7 @@ def room(
 
 
 def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
-    """The result, in `out` where that was given."""
+    """Return the result, copied into `out` if that is given."""
     if out is None or result is out:
         return result
     out[...] = result
@@ -199,31 +199,31 @@ def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def drawn(rng: SampleRandom, limits: Range) -> NDArray[np.float32]:
-    """A number of the range for each sample; nothing is drawn where there is only one."""
+    """Draw a number in the range for each sample; a range of one number draws nothing."""
     low, high = limits
     if low == high:
         return np.full(len(rng), low, np.float32)
-    # Two calls that take half of the time of `clip`.
+    # These two calls take half the time of `clip`.
     values = rng.uniform(low, high).astype(np.float32)
     return np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
 
 
 def chosen(rng: SampleRandom, p: float) -> NDArray[np.bool_]:
-    """Which samples are changed; nothing is drawn where all or none are."""
+    """Draw which samples are changed; a probability of 0 or 1 draws nothing."""
     if p in (0.0, 1.0):
         return np.full(len(rng), p == 1.0)
     return rng.bernoulli(p)
 
 
 class _Single(Pointwise):
-    """One operation, for samples that are chosen."""
+    """Apply one operation to randomly chosen samples."""
 
     _operation: ClassVar[int]
 
     p: float
 
     def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
-        """Both arguments, numbers or one for each sample."""
+        """Return both arguments, each a number or one per sample."""
         return 0.0, 0.0
 
     def program(self, rng: SampleRandom, count: int, channels: int) -> Program:
@@ -236,27 +236,30 @@ class _Single(Pointwise):
         return self.p == 1.0
 
     def deterministic(self) -> Transform | None:
-        """Itself where nothing is random; nothing otherwise."""
+        """Return the transform itself if nothing is random, otherwise None."""
         return self if self._fixed() else None
 
 
 class ColorJitter(Pointwise):
-    """Change brightness, contrast, saturation and hue at random, in an order that is random for every sample.
+    """Change brightness, contrast, saturation and hue by random amounts, in a random order per sample.
 
-    As torchvision.transforms.v2.ColorJitter: brightness multiplies; contrast goes away from the mean of gray,
-    saturation from the pixel's own gray, by a factor; hue is turned on the circle of colors. Results are
-    rounded to the nearest, where torchvision truncates. Images with one channel have no saturation and no hue.
+    Matches torchvision.transforms.v2.ColorJitter: brightness multiplies all values by a factor; contrast scales
+    the difference from the mean gray value, saturation the difference from the gray value of the pixel; hue
+    rotates on the color wheel. Results are rounded to nearest; torchvision truncates. Saturation
+    and hue do not apply to images with one channel.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     brightness, contrast, saturation : float or (float, float)
-        Factors are drawn from 1 - x (0 at least) to 1 + x, or from the range given, 0 to 100. 0 changes nothing.
+        Factors are drawn from max(0, 1 - x) to 1 + x, or from the given range, within 0 to 100. The number 0
+        changes nothing.
     hue : float or (float, float)
-        Turns are drawn from -x to x, x up to 0.5, or from the range given, -0.5 to 0.5.
+        Shifts are drawn from -x to x, where x is at most 0.5, or from the given range, within -0.5 to 0.5.
+        1 is a full turn of the color wheel.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
@@ -288,7 +291,7 @@ class ColorJitter(Pointwise):
             (color.SATURATION, saturated, 1.0),
             (color.HUE, turned, 0.0),
         )
-        # Without those that change nothing.
+        # Skip operations that change nothing.
         self._parts = [(code, limits) for code, limits, neutral in each if limits != (neutral, neutral)]
 
     def program(self, rng: SampleRandom, count: int, channels: int) -> Program:
@@ -307,11 +310,11 @@ class ColorJitter(Pointwise):
         return operations, arguments
 
     def deterministic(self) -> None:
-        """Nothing is changed."""
+        """Return None: images stay as they are."""
 
 
 def _jitter(name: str, value: object) -> tuple[Any, Range]:
-    """The argument, checked, and the range to draw from."""
+    """Check the argument; return it and the range to draw from."""
     middle, lowest, highest = (0.0, -0.5, 0.5) if name == "hue" else (1.0, 0.0, color.MOST_FACTOR)
     if isinstance(value, (tuple, list)):
         limits = span("ColorJitter", name, value, lowest, highest)
@@ -321,21 +324,21 @@ def _jitter(name: str, value: object) -> tuple[Any, Range]:
 
 
 class Grayscale(_Single):
-    """Gray in all channels: 0.2989 R + 0.587 G + 0.114 B, rounded. The number of channels stays.
+    """Convert to gray: 0.2989 R + 0.587 G + 0.114 B, rounded, in all channels. Keeps the number of channels.
 
-    torchvision's Grayscale and RandomGrayscale. Images with one channel stay as they are.
+    Matches torchvision's Grayscale and RandomGrayscale. Images with one channel stay unchanged.
 
-    Deterministic form: itself where `p` is 1, nothing otherwise.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1.
+        `p` is outside 0 to 1.
     """
 
     _operation = color.GRAYSCALE
@@ -345,19 +348,19 @@ class Grayscale(_Single):
 
 
 class Invert(_Single):
-    """255 - value.
+    """Invert each value to 255 - value.
 
-    Deterministic form: itself where `p` is 1, nothing otherwise.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1.
+        `p` is outside 0 to 1.
     """
 
     _operation = color.INVERT
@@ -367,16 +370,16 @@ class Invert(_Single):
 
 
 class Solarize(_Single):
-    """Invert what is `threshold` or brighter.
+    """Invert values of `threshold` or more.
 
-    Deterministic form: itself where `p` is 1, nothing otherwise.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     threshold : float
         0 to 256: 0 inverts all values, 256 none.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
@@ -395,16 +398,16 @@ class Solarize(_Single):
 
 
 class Posterize(_Single):
-    """Keep the upper bits of every value only.
+    """Keep only the upper bits of each value.
 
-    Deterministic form: itself where `p` is 1, nothing otherwise.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     bits : int
-        0 to 8, how many stay.
+        Number of bits to keep, 0 to 8.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
@@ -423,21 +426,21 @@ class Posterize(_Single):
 
 
 class AutoContrast(_Single):
-    """Stretch each channel of each image, so that its lowest value is 0 and its highest 255.
+    """Stretch each channel of each image so that its lowest value becomes 0 and its highest 255.
 
-    torchvision's autocontrast, but rounded to the nearest. A channel with one value only stays as it is.
+    Matches torchvision's autocontrast, but rounds to nearest. A channel with a single value stays unchanged.
 
-    Deterministic form: itself where `p` is 1, nothing otherwise.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1.
+        `p` is outside 0 to 1.
     """
 
     _operation = color.AUTOCONTRAST
@@ -449,17 +452,17 @@ class AutoContrast(_Single):
 class Equalize(_Single):
     """Equalize the histogram of each channel of each image, as PIL.ImageOps.equalize and torchvision do.
 
-    Deterministic form: itself where `p` is 1, nothing otherwise.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1.
+        `p` is outside 0 to 1.
     """
 
     _operation = color.EQUALIZE
@@ -469,20 +472,20 @@ class Equalize(_Single):
 
 
 class Gamma(_Single):
-    """``255 * gain * (value / 255) ** gamma``: below 1 shadows get lighter, above 1 darker.
+    """Apply gamma correction: ``255 * gain * (value / 255) ** gamma``.
 
-    torchvision's adjust_gamma, but rounded to the nearest.
+    A gamma below 1 lightens shadows, above 1 darkens them. Matches torchvision's adjust_gamma, but rounds to nearest.
 
-    Deterministic form: itself where `p` is 1 and `gamma` is one number, nothing otherwise.
+    Deterministic form: itself if `p` is 1 and `gamma` is one number, otherwise None.
 
     Parameters
     ----------
     gamma : float or (float, float)
-        0 to 100; of a range each sample draws its own.
+        0 to 100. With a range, each sample draws its own value.
     gain : float
         0 to 100.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
@@ -505,5 +508,5 @@ class Gamma(_Single):
         return self.p == 1.0 and self._range[0] == self._range[1]
 
 
-# Names the errors of programs that are run without their transform.
+# Named in errors when a program runs without its transform.
 _ANY = Grayscale()

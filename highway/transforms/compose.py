@@ -1,4 +1,4 @@
-"""Composition: transforms of transforms, chosen for each sample on its own."""
+"""Composition: transforms that apply other transforms, chosen per sample."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from highway.transforms.values import Values
 __all__ = ["OneOf", "RandomApply", "Sequential", "SomeOf", "checked"]
 
 
-# What a transform does something by.
+# A transform overrides at least one of these.
 _WORK = ("apply_images", "apply_boxes", "apply_masks", "apply_keypoints", "apply_labels")
 
 
 class _Composed(Several):
-    """Branches of transforms in a row, and for each of them the samples that go through it.
+    """Base of compositions: branches, each a sequence of transforms that some samples go through.
 
-    A branch that mixes takes the whole batch, of which the samples are kept that are to go through it: so what each
-    is mixed with is the next one of the batch, whichever branch that goes through.
+    A branch that mixes runs on the whole batch and keeps only its own samples: each sample is mixed with the next
+    one of the batch, whichever branch that one goes through.
     """
 
-    # Whether no sample goes through more than one branch, and whether all go through all.
+    # Whether each sample goes through at most one branch, and whether all samples go through all branches.
     _at_most_one: ClassVar[bool] = True
     _all_through: ClassVar[bool] = False
 
@@ -50,47 +50,47 @@ class _Composed(Several):
 
     @property
     def hands_over(self) -> bool:  # type: ignore[override]
-        """Whether all that is inside does so."""
+        """Whether all inner transforms have `hands_over`."""
         return all(branch.hands_over for branch in self._branches)
 
     @property
     def positions(self) -> int:
-        """Its own, and those of all that is inside."""
+        """Number of random positions: its own and those of all inner transforms."""
         return int(self._firsts[-1])
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Shape of what images of this shape become, whichever branch they take.
+        """Return the output shape for images of this shape, the same for every branch.
 
         Raises
         ------
         ArgumentError
-            The branches make different shapes of them, or one cannot take them.
+            The branches return different shapes, or one does not take such images.
         """
         found = {self._passed(shape), *(branch.out_shape(shape) for branch in self._branches)}
         found.discard(None)
         if len(found) > 1:
             shapes = " and ".join(str(one) for one in sorted(one for one in found if one is not None))
             raise ArgumentError(
-                f"{self!r}: images of {shape} become {shapes}, depending on what is chosen; expected one shape, "
-                "so that they fit into a batch"
+                f"{self!r}: images of {shape} become {shapes}, depending on the chosen branch; expected one shape, "
+                "since a batch needs equal shapes"
             )
         return found.pop() if found else None
 
     def _passed(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Shape of images that no branch takes; None where there are none of those."""
+        """Return the shape of images that no branch takes; None if there are no such images."""
         return shape
 
     def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
-        """Which samples go through which branch, in order, bool (N, branches)."""
+        """Choose which samples go through which branch, in order, bool (N, branches)."""
         raise NotImplementedError
 
     @property
     def mixes(self) -> bool:  # type: ignore[override]
-        """Whether a transform inside does so."""
+        """Whether an inner transform mixes samples."""
         return any(self._mixes)
 
     def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
-        """Take each sample through its branches, one branch after the other."""
+        """Apply its branches to each sample, one branch after the other."""
         if self._mixing:
             batch = self._with_parts(batch)
         chosen = self.choose(SampleRandom(seed, batch.epoch, batch.indices, first))
@@ -113,7 +113,7 @@ class _Composed(Several):
         may_overwrite: bool,
         along: Along,
     ) -> Batch:
-        """Take each sample through the one branch that is chosen for it, if there is one."""
+        """Apply to each sample its one chosen branch, if any."""
         parts = []
         rest = ~chosen.any(axis=1)
         for branch, position, mixes, taken in zip(
@@ -136,15 +136,15 @@ class _Composed(Several):
         return self._joined(batch, parts)
 
     def _with_parts(self, batch: Batch) -> Batch:
-        """Labels that are parts of classes, float32 (N, classes), of all samples, whatever they go through."""
+        """Convert the labels of all samples to class weights, float32 (N, classes), whichever branch they take."""
         for transform in self._mixing:
             transform.check(batch)
-        # All make the same of them.
+        # All mixing transforms give the same result.
         labels = self._mixing[0].parts(batch["labels"]).astype(np.float32, copy=False)
         return batch.replace(labels=labels)
 
     def _joined(self, batch: Batch, parts: list[tuple[NDArray[np.intp], Batch]]) -> Batch:
-        """The parts of a batch, with their rows in it, as one batch again."""
+        """Join the parts of a batch, given with their rows, into one batch."""
         order = np.concatenate([rows for rows, _ in parts])
         counts = None
         if batch.offsets is not None:
@@ -163,8 +163,8 @@ class _Composed(Several):
             if len(found) > 1:
                 shown = " and ".join(f"{dtype} of shape {shape}" for shape, dtype in sorted(found, key=str))
                 raise ContractError(
-                    f"{self!r}: {name} are {shown}, depending on what is chosen; expected the same for all samples, "
-                    "so that they fit into a batch"
+                    f"{self!r}: {name} are {shown}, depending on the chosen branch; expected the same dtype and shape "
+                    "for all samples of a batch"
                 )
             whole_array = empty((batch.size, *arrays[0].shape[1:]), arrays[0].dtype)
             for (rows, _), array in zip(parts, arrays, strict=True):
@@ -175,9 +175,9 @@ class _Composed(Several):
 
 
 class Sequential(_Composed):
-    """Transforms in a row, as one.
+    """Apply several transforms in order, as one transform.
 
-    Deterministic form: that of each, in a row.
+    Deterministic form: a `Sequential` of the deterministic forms, without those that are None.
 
     Parameters
     ----------
@@ -191,28 +191,28 @@ class Sequential(_Composed):
         super().__init__([self.transforms], always=True)
 
     def _passed(self, shape: tuple[int, int, int]) -> None:
-        """All samples go through."""
+        """Return None: all samples go through."""
 
     def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
-        """All of them."""
+        """Choose all samples."""
         return np.ones((len(rng), 1), np.bool_)
 
     def deterministic(self) -> Sequential | None:
-        """What is left of them without anything random."""
+        """Return a `Sequential` of the deterministic forms; None if there are none."""
         return _left(self.transforms)
 
 
 class RandomApply(_Composed):
-    """Transforms in a row, for each sample with probability `p`: all of them or none.
+    """Apply all transforms in order with probability `p`, otherwise none; drawn per sample.
 
-    Deterministic form: nothing, or that of the transforms where `p` is 1.
+    Deterministic form: None; if `p` is 1, as for `Sequential`.
 
     Parameters
     ----------
     transforms : sequence of Transform
-        They keep the size of images, unless `p` is 0 or 1.
+        They must keep the image size, unless `p` is 0 or 1.
     p : float
-        0 to 1.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     """
 
     def __init__(self, transforms: Sequence[Transform], p: float = 0.5) -> None:
@@ -224,29 +224,29 @@ class RandomApply(_Composed):
         return None if self.p == 1 else shape
 
     def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
-        """Each sample on its own."""
+        """Draw for each sample whether it is transformed."""
         return rng.bernoulli(self.p)[:, None]
 
     def deterministic(self) -> Sequential | None:
-        """Nothing, unless it is always applied."""
+        """Return the deterministic forms if `p` is 1, otherwise None."""
         return _left(self.transforms) if self.p == 1 else None
 
 
 class OneOf(_Composed):
-    """One of several transforms, for each sample its own.
+    """Apply one of several transforms, drawn per sample.
 
-    Also of `Mixup` and `CutMix`: a sample is mixed with the next one of its batch, whatever that goes through, and the
-    labels of all samples become float32 (N, classes), one-hot where nothing is mixed. So it is in `RandomApply` and
-    `SomeOf` too.
+    `Mixup` and `CutMix` may be among them: a sample is mixed with the next one of its batch, whichever transform that
+    one gets, and the labels of all samples become float32 (N, classes), one-hot for samples that are not mixed. The
+    same holds for `RandomApply` and `SomeOf`.
 
-    Deterministic form: nothing, where that is so for each of them; else there is none.
+    Deterministic form: None if that of every transform is None; otherwise `deterministic` raises ArgumentError.
 
     Parameters
     ----------
     transforms : sequence of Transform
-        What is to be several in a row goes into a `Sequential`.
+        To apply several in order, put them into a `Sequential`.
     weights : sequence of float, optional
-        How likely each of them is, in any unit; by default all are equally likely.
+        Relative probabilities, one per transform; by default all are equally likely.
     """
 
     def __init__(self, transforms: Sequence[Transform], weights: Sequence[float] | None = None) -> None:
@@ -254,44 +254,44 @@ class OneOf(_Composed):
         self.weights = None if weights is None else numbers("OneOf", "weights", weights, 0)
         if self.weights is not None and (len(self.weights) != len(self.transforms) or not sum(self.weights)):
             raise ArgumentError(
-                f"OneOf: weights is {weights!r} for {len(self.transforms)} transforms; expected a number of 0 or more "
-                "for each, and one above 0"
+                f"OneOf: weights is {weights!r} for {len(self.transforms)} transforms; expected one number per "
+                "transform, all 0 or more and at least one above 0"
             )
         chances = np.ones(len(self.transforms)) if self.weights is None else np.array(self.weights)
         self._limits = np.cumsum(chances / chances.sum())
         super().__init__([[transform] for transform in self.transforms])
 
     def _passed(self, shape: tuple[int, int, int]) -> None:
-        """All samples go through one."""
+        """Return None: every sample goes through a branch."""
 
     def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
-        """One for each sample."""
+        """Draw one transform for each sample."""
         found = np.searchsorted(self._limits[:-1], rng.uniform(), side="right")
         chosen: NDArray[np.bool_] = found[:, None] == np.arange(len(self.transforms))
         return chosen
 
     def deterministic(self) -> None:
-        """Nothing.
+        """Return None.
 
         Raises
         ------
         ArgumentError
-            One of the transforms has something that takes its place: which to take would be random.
+            One of the transforms has a deterministic form other than None: which one applies is random.
         """
         _nothing("OneOf", self.transforms)
 
 
 class SomeOf(_Composed):
-    """Some of several transforms, for each sample its own, applied in the order of the list.
+    """Apply a random subset of several transforms, drawn per sample, in the order of the list.
 
-    Deterministic form: nothing, where that is so for each of them; else there is none.
+    Deterministic form: None if that of every transform is None; otherwise `deterministic` raises ArgumentError.
 
     Parameters
     ----------
     transforms : sequence of Transform
-        They keep the size of images.
+        They must keep the image size.
     n : int or (int, int)
-        How many; of a pair, from the first to the second, all equally likely.
+        Number of transforms to apply. With a pair, it is drawn from the first to the second, both included, uniformly.
     """
 
     _at_most_one = False
@@ -305,31 +305,31 @@ class SomeOf(_Composed):
         super().__init__([[transform] for transform in self.transforms])
 
     def choose(self, rng: SampleRandom) -> NDArray[np.bool_]:
-        """Some for each sample."""
+        """Draw a subset of the transforms for each sample."""
         count = rng.integers(self._least, self._most + 1)
         ranks = np.argsort(np.argsort(rng.uniform(size=len(self.transforms)), axis=1), axis=1)
         chosen: NDArray[np.bool_] = ranks < count[:, None]
         return chosen
 
     def deterministic(self) -> None:
-        """Nothing; see `OneOf.deterministic`."""
+        """Return None; see `OneOf.deterministic`."""
         _nothing("SomeOf", self.transforms)
 
 
 def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None:
-    """ArgumentError where a transform would make real numbers of only some of the images."""
+    """Raise ArgumentError if a transform would convert only some of the images to floats."""
     for transform in itertools.chain.from_iterable(branches):
         if isinstance(transform, Values):
             raise ArgumentError(
-                f"{owner}: {transform!r} changes the dtype of images, and would do so for some of the samples; "
-                "expected it outside, for all"
+                f"{owner}: {transform!r} changes the dtype of images, but {owner} applies it to only some samples; "
+                f"put it outside of {owner}"
             )
         if isinstance(transform, _Composed):
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]
 
 
 def _mixing(transforms: Sequence[Transform | None]) -> list[Mixing]:
-    """Those that mix samples, also inside of others."""
+    """Return the transforms that mix samples, including nested ones."""
     found = []
     for transform in transforms:
         if isinstance(transform, Mixing):
@@ -341,12 +341,12 @@ def _mixing(transforms: Sequence[Transform | None]) -> list[Mixing]:
 
 
 def _check_classes(owner: str, mixing: Sequence[Mixing]) -> None:
-    """ArgumentError where transforms would make labels of different lengths."""
+    """Raise ArgumentError if the transforms return labels of different lengths."""
     counts = {transform.num_classes for transform in mixing} - {None}
     if len(counts) > 1:
         raise ArgumentError(
-            f"{owner}: num_classes of {' and '.join(map(repr, mixing))} differ; expected the same, since all samples "
-            "of a batch have labels of one length"
+            f"{owner}: num_classes of {' and '.join(map(repr, mixing))} differ; expected equal values, since "
+            "all labels of a batch have the same length"
         )
 
 
@@ -359,8 +359,8 @@ def _nothing(owner: str, transforms: Sequence[Transform]) -> None:
     for transform in transforms:
         if transform.deterministic() is not None:
             raise ArgumentError(
-                f"{owner} has no deterministic form, since it may choose {transform!r}, which has one; "
-                "give the Augmentations for validation a list of their own"
+                f"{owner} has no deterministic form, since {transform!r}, which it chooses at random, has one; "
+                "use a separate list of transforms for validation"
             )
 
 
@@ -372,7 +372,7 @@ def _some(owner: str, transforms: object) -> tuple[Transform, ...]:
 
 
 def checked(owner: str, transforms: object) -> tuple[Transform, ...]:
-    """Transforms in a row; ArgumentError, in the name of `owner`, where one of them is something else."""
+    """Check a list of transforms and return it as a tuple; the ArgumentError names `owner`."""
     if not isinstance(transforms, Sequence) or isinstance(transforms, str):
         raise ArgumentError(
             f"{owner}: transforms is {transforms!r}; expected a list of transforms, as in [FlipX()]"
@@ -389,7 +389,7 @@ def checked(owner: str, transforms: object) -> tuple[Transform, ...]:
             and all(getattr(type(transform), name) is getattr(Transform, name) for name in _WORK)
         ):
             raise ArgumentError(
-                f"{owner}: transforms[{place}], {transform!r}, overrides nothing that is called, and would do nothing; "
+                f"{owner}: transforms[{place}], {transform!r}, overrides no method that does work; "
                 "expected a method apply_images(self, images, params)"
             )
         if not isinstance(transform, Transform):

@@ -1,4 +1,4 @@
-"""Crops: windows of images, at random places or in the center, over a padded border if wanted."""
+"""Crops: random, centered or fixed windows of images, with optional padding."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Fill = float | tuple[float, ...]
 
 
 class Windows(NamedTuple):
-    """A window of each image, in pixels; it may reach beyond the image.
+    """One window per image, in pixels; a window may reach beyond its image.
 
     Attributes
     ----------
     tops, lefts : int64 (N,)
-        Row and column of the image where the window begins.
+        First row and column of the window in the image.
     height, width : int
     """
 
@@ -37,7 +37,7 @@ class Windows(NamedTuple):
 
 
 class _Window(Moving):
-    """What crops and pads share: a window, the border around the image, and what the border holds."""
+    """Base of crops and pads: a window, the border around the image and the fill of the border."""
 
     hands_over = True
 
@@ -61,26 +61,26 @@ class _Window(Moving):
         ndarray (N, params.height, params.width, C)
         """
         source = pixels(images, self)
-        # As bytes, whatever the dtype.
+        # Any dtype is copied as bytes.
         view = View.whole(source.shape).window(*params, self._pixel(images.shape[3], images.dtype))
         assert view is not None, "a whole image has all windows"
         return view.copied(source, self).view(images.dtype)
 
     @property
     def stays_inside(self) -> bool:
-        """Without a border a window is within the image."""
+        """Whether the window stays within the image: true without a border."""
         return not any(self._margins)
 
     def look(self, view: View, params: Windows) -> View | None:
-        """The windows of what is seen."""
+        """Return the windows of the view."""
         return view.window(*params, self._pixel(view.shape[3], np.dtype(np.uint8)))
 
     def moved(self, view: View, params: Windows) -> View | None:
-        """The windows of what is seen, whatever the border holds."""
+        """Return the windows of the view; the border has any content."""
         return view.window(*params, np.zeros(view.shape[3], np.uint8))
 
     def _pixel(self, channels: int, dtype: np.dtype[Any]) -> NDArray[np.uint8]:
-        """The fill as the bytes of one pixel."""
+        """Return the fill as the bytes of one pixel."""
         return filling(self, self.fill, channels, dtype).view(np.uint8)
 
 
@@ -98,12 +98,12 @@ class _Crop(_Window):
         left, top, right, bottom = self._margins
         if max(left, right) >= self.size[1] or max(top, bottom) >= self.size[0]:
             raise ArgumentError(
-                f"{name}: padding is {padding!r} and size is {self.size}: a window would fit into the border alone; "
-                f"expected less padding, or for a height and a width {name}((height, width))"
+                f"{name}: padding is {padding!r} and size is {self.size}: the window would fit inside the border; "
+                f"expected less padding, or {name}((height, width)) for a height and a width"
             )
 
     def _room(self, height: int, width: int) -> tuple[int, int]:
-        """How many rows and columns of images of this size the window can move over."""
+        """Return how many rows and columns the window can move in images of this size."""
         left, top, right, bottom = self._margins
         rows = height + top + bottom - self.size[0]
         columns = width + left + right - self.size[1]
@@ -112,51 +112,51 @@ class _Crop(_Window):
             raise ArgumentError(
                 f"{type(self).__name__}: size is {self.size}, but the images are "
                 f"({height + top + bottom}, {width + left + right}){padded}; "
-                "expected a size that fits into them, or padding"
+                "expected a size that fits into the images, or padding"
             )
         return rows, columns
 
 
 class RandomCrop(_Crop):
-    """A window at a random place, for each sample its own, all places equally likely.
+    """Crop a window at a random position, uniform and drawn per sample.
 
     Deterministic form: `CenterCrop` of the same size, padding and fill.
 
     Parameters
     ----------
     size : int or (int, int)
-        Height and width in pixels; one number for a square. Images with their padding are at least as large.
+        Height and width in pixels; one number for a square. Images with their padding must be at least this size.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
-        and bottom); or (left, top, right, bottom). Less than the width or height of the window.
+        and bottom); or (left, top, right, bottom). Must be less than the width or height of the window.
     fill : float or tuple of float
-        What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of border pixels: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        Boxes with less than this part of their area in the window are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area in the window, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
-        """Places of the windows."""
+        """Draw the positions of the windows."""
         rows, columns = self._room(shape[1], shape[2])
         left, top = self._margins[:2]
         return Windows(rng.integers(0, rows + 1) - top, rng.integers(0, columns + 1) - left, *self.size)
 
     def deterministic(self) -> CenterCrop:
-        """The window in the center."""
+        """Return the `CenterCrop` of the same size, padding and fill."""
         return CenterCrop(self.size, self.padding, self.fill, self.min_visible)
 
 
 class CenterCrop(_Crop):
-    """The window in the center, as torchvision's ``v2.CenterCrop``.
+    """Crop the center window, as torchvision's ``v2.CenterCrop``.
 
-    Top and left margins are half of what is cut off; a half pixel is rounded to the even number, so of 1, 3, 5 and 7
-    rows 0, 2, 2 and 4 are cut off at the top. Smaller images get a border of `fill`, whose odd pixel is at the right
-    and below.
+    The top and left margins are half of the removed rows and columns; a half is rounded to the even number, so of 1,
+    3, 5 and 7 removed rows 0, 2, 2 and 4 are at the top. Smaller images get a border of `fill`; its odd pixel is at
+    the right and bottom.
 
     Deterministic form: itself.
 
@@ -166,20 +166,20 @@ class CenterCrop(_Crop):
         Height and width in pixels; one number for a square.
     padding : int, (int, int) or (int, int, int, int)
         Border around the image that the window may reach into, in pixels: all sides; (left and right, top
-        and bottom); or (left, top, right, bottom). Less than the width or height of the window.
+        and bottom); or (left, top, right, bottom). Must be less than the width or height of the window.
     fill : float or tuple of float
-        What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of border pixels: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        Boxes with less than this part of their area in the window are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area in the window, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
-        """Places of the windows; nothing about them is random."""
+        """Return the positions of the windows; nothing is random."""
         left, top, right, bottom = self._margins
         first_row = _centered(shape[1] + top + bottom, self.size[0]) - top
         first_column = _centered(shape[2] + left + right, self.size[1]) - left
@@ -191,12 +191,12 @@ class CenterCrop(_Crop):
         return height + top + bottom < self.size[0] or width + left + right < self.size[1]
 
     def deterministic(self) -> CenterCrop:
-        """The transform itself."""
+        """Return the transform itself."""
         return self
 
 
 class PadCrop(RandomCrop):
-    """A border on all sides, then a window at a random place: `RandomCrop` as networks for CIFAR are trained with.
+    """Pad all sides, then crop a random window: `RandomCrop` with the usual padding for CIFAR.
 
     Deterministic form: `CenterCrop` of the same size, padding and fill.
 
@@ -223,23 +223,24 @@ class PadCrop(RandomCrop):
 
 
 class Slice(_Window):
-    """The window at a given place, the same for every image.
+    """Crop the same fixed window from every image.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     top, left : int
-        Row and column where it begins.
+        First row and column of the window.
     height, width : int
-        In pixels; the window lies within the images.
+        Size in pixels; the window must lie within the images.
     min_visible : float
-        Boxes with less than this part of their area in the window are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area in the window, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, or the pipeline, if the window does not fit the images.
+        An argument is out of range. A window that does not fit the images raises when the pipeline is built or at
+        the first batch.
     """
 
     def __init__(self, top: int, left: int, height: int, width: int, min_visible: float = 0.0) -> None:
@@ -250,28 +251,28 @@ class Slice(_Window):
         self.width = whole("Slice", "width", width, 1, 65536)
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
-        """The same window for all."""
+        """Return the same window for all samples."""
         if self.top + self.height > shape[1] or self.left + self.width > shape[2]:
             raise ArgumentError(
-                f"{self!r}: rows {self.top} to {self.top + self.height} and columns {self.left} to "
-                f"{self.left + self.width} are not all in images of {shape[1]} x {shape[2]} pixels"
+                f"{self!r}: the window of rows {self.top} to {self.top + self.height} and columns {self.left} to "
+                f"{self.left + self.width} does not fit into images of {shape[1]} x {shape[2]} pixels"
             )
         count = shape[0]
         return Windows(np.full(count, self.top), np.full(count, self.left), self.height, self.width)
 
     def deterministic(self) -> Slice:
-        """The transform itself."""
+        """Return the transform itself."""
         return self
 
 
 def _centered(length: int, size: int) -> int:
-    """Where a window in the center begins; below 0 where it is longer than the image."""
+    """Return the start of a centered window; negative if it is longer than the image."""
     room = length - size
     return round(room / 2) if room >= 0 else -(-room // 2)
 
 
 def _margins(owner: str, padding: object) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom."""
+    """Return the margins left, top, right and bottom."""
     if not isinstance(padding, (tuple, list)):
         side = whole(owner, "padding", padding, 0, 65536)
         return side, side, side, side
@@ -287,7 +288,7 @@ def _margins(owner: str, padding: object) -> tuple[int, int, int, int]:
 
 
 def plain_fill(owner: str, fill: object) -> Fill:
-    """One number, or a tuple of them: nobody can change them later, and `repr` shows them."""
+    """Return the fill as one number or a tuple: immutable, and plain in `repr`."""
     found = tuple(int(value) if value.is_integer() else value for value in numbers(owner, "fill", fill))
     return found[0] if np.shape(np.asarray(fill)) == () else found
 
@@ -295,17 +296,17 @@ def plain_fill(owner: str, fill: object) -> Fill:
 def filling(
     owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any], name: str = "fill"
 ) -> NDArray[Any]:
-    """One pixel of what a transform shows where there is no image.
+    """Return one pixel of the value that a transform shows outside the image.
 
     Parameters
     ----------
     owner : Transform
-        Whose error it is.
+        Transform that error messages name.
     fill : float or tuple of float
     channels : int
     dtype : dtype
     name : str
-        What the transform calls it.
+        Name of the argument in error messages.
 
     Returns
     -------
@@ -314,13 +315,13 @@ def filling(
     Raises
     ------
     ArgumentError
-        Such images cannot hold it.
+        Images of this dtype and number of channels cannot hold `fill`.
     """
     values = numbers(type(owner).__name__, name, fill)
     if len(values) not in (1, channels):
         raise ArgumentError(
             f"{type(owner).__name__}: {name} is {fill!r}, for images with {channels} channels; "
-            "expected one number, or one for each channel"
+            "expected one number, or one per channel"
         )
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

@@ -1,4 +1,4 @@
-"""RandomErasing: a rectangle of an image is painted over."""
+"""RandomErasing: fills a random rectangle of an image."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from highway.transforms.transform import Transform, is_planar, pixels
 __all__ = ["RandomErasing"]
 
 _ATTEMPTS = 10
-"""Rectangles that are drawn before an image is left as it is, as torchvision does."""
+"""Rectangles drawn before the image is left unchanged, as in torchvision."""
 
 
 class Erased(NamedTuple):
-    """Rectangles to be painted over.
+    """Rectangles to fill.
 
     Attributes
     ----------
     boxes : int64 (N, 4)
-        x0, y0, x1, y1 in pixels; empty where nothing is erased.
+        x0, y0, x1, y1 in pixels; empty for images that stay unchanged.
     rng : SampleRandom
-        Of what they are filled with, where that is random.
+        Source of the noise, for a random fill.
     """
 
     boxes: NDArray[np.int64]
@@ -39,21 +39,23 @@ class Erased(NamedTuple):
 
 
 class RandomErasing(Transform):
-    """Paint over a rectangle of random area, aspect ratio and place, with probability `p` for each sample on its own.
+    """Fill a rectangle of random area, aspect ratio and position, drawn per sample.
 
-    Boxes, masks and keypoints stay. Deterministic form: nothing.
+    Boxes, masks and keypoints stay unchanged.
+
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     p : float
-        0 to 1.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
     scale : (float, float)
-        Smallest and largest area, as parts of the image's, above 0 and up to 1.
+        Smallest and largest area, as fractions of the image area, above 0 and up to 1.
     ratio : (float, float)
-        Smallest and largest aspect ratio (height / width); its logarithm is drawn evenly.
+        Smallest and largest aspect ratio (height / width); its logarithm is drawn uniformly.
     value : float, sequence of float or "random"
-        What is painted, one number or one for each channel, in units of the images; or noise for each pixel: all bytes
-        equally likely for uint8 images, else normally distributed around 0 with standard deviation 1.
+        Fill value: one number or one per channel, in units of the images. "random" fills each value with noise:
+        uniform bytes for uint8 images, otherwise normal with mean 0 and standard deviation 1.
 
     Raises
     ------
@@ -62,8 +64,8 @@ class RandomErasing(Transform):
 
     Notes
     -----
-    As torchvision's ``v2.RandomErasing``, on uint8 (N, H, W, C) and on floats (N, H, W, C) or (N, C, H, W) with at
-    most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
+    Matches torchvision's ``v2.RandomErasing``. Takes uint8 (N, H, W, C) and floats (N, H, W, C) or (N, C, H, W) with
+    at most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
     """
 
     in_place = True
@@ -86,17 +88,17 @@ class RandomErasing(Transform):
 
     @property
     def positions(self) -> int:
-        """One, and one more for noise."""
+        """Number of random positions: 1, or 2 with noise."""
         return 2 if self._values is None else 1
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         if self._values is not None:
             filling(self, self._values, shape[2], np.dtype(np.uint8), "value")
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Erased:
-        """Choose the rectangles."""
+        """Draw the rectangles."""
         images = batch["images"]
         height, width = _sides(images)
         areas = rng.uniform(*self.scale, size=_ATTEMPTS) * (height * width)
@@ -116,14 +118,14 @@ class RandomErasing(Transform):
     def apply_images(
         self, images: NDArray[Any], params: Erased, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Paint.
+        """Fill the rectangles.
 
         Parameters
         ----------
         images : ndarray (N, H, W, C) or (N, C, H, W)
         params : Erased
         out : ndarray, optional
-            `images` itself, to paint in it.
+            Output array: `images` itself to work in place.
 
         Returns
         -------
@@ -161,7 +163,7 @@ class RandomErasing(Transform):
         return sample.normal(size=count).reshape(shape).astype(dtype)
 
     def deterministic(self) -> None:
-        """Nothing is erased."""
+        """Return None: images stay as they are."""
 
 
 def _sides(images: NDArray[Any]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Filters: sharpness, blur and noise, each sample in its own way."""
+"""Filters: sharpness, blur and noise, drawn per sample."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["GaussianBlur", "GaussianNoise", "Noise", "Sharpness"]
 
 
 class Sharpness(Transform):
-    """Sharpen or smooth: away from the smoothed image by a factor, as torchvision and PIL do.
+    """Sharpen or smooth: scale the difference from the smoothed image by a factor, as in torchvision and PIL.
 
-    Smooth is the mean of 3 by 3 pixels with the middle one five times; pixels at the border stay as they are.
-    The result is rounded to the nearest, where torchvision truncates.
+    The smoothed image is the mean of 3 by 3 pixels, with a weight of 5 for the center; pixels at the border stay
+    unchanged. Results are rounded to nearest; torchvision truncates.
 
-    Deterministic form: itself where `p` is 1 and `factor` is one number, nothing otherwise.
+    Deterministic form: itself if `p` is 1 and `factor` is one number, otherwise None.
 
     Parameters
     ----------
     factor : float or (float, float)
-        0 to 100: 0 is smooth, 1 as it is, 2 sharp. Of a range each sample draws its own.
+        0 to 100: 0 smooths, 1 changes nothing, 2 sharpens. With a range, each sample draws its own value.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if the images are not uint8 with 1 or 3 channels.
+        An argument is out of range. Images other than uint8 with 1 or 3 channels raise at the first batch.
     """
 
     hands_over = True
@@ -48,12 +48,12 @@ class Sharpness(Transform):
         self.p = number("Sharpness", "p", p, 0, 1)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
         check_channels(self, shape[2])
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
-        """A factor for each sample; 1 for those that stay."""
+        """Draw a factor for each sample; 1 for unchanged samples."""
         changed = chosen(rng, self.p)
         return np.where(changed, drawn(rng, self._range), np.float32(1))
 
@@ -76,30 +76,30 @@ class Sharpness(Transform):
         return result
 
     def deterministic(self) -> Transform | None:
-        """Itself where nothing is random; nothing otherwise."""
+        """Return the transform itself if nothing is random, otherwise None."""
         return self if self.p == 1.0 and self._range[0] == self._range[1] else None
 
 
 class GaussianBlur(Transform):
-    """Blur with a Gaussian, as torchvision's gaussian_blur: the image is mirrored at its borders.
+    """Blur with a Gaussian, as torchvision's gaussian_blur: borders are reflected.
 
-    Within 1 of exact arithmetic, and nearly always the same.
+    Results are within 1 of exact arithmetic, and nearly always equal.
 
-    Deterministic form: itself where `p` is 1 and `sigma` is one number, nothing otherwise.
+    Deterministic form: itself if `p` is 1 and `sigma` is one number, otherwise None.
 
     Parameters
     ----------
     kernel_size : int or (int, int)
         Odd, 1 to 201: one number for a square, or (height, width).
     sigma : float or (float, float)
-        Standard deviation in pixels, above 0 to 1e6. Of a range each sample draws its own.
+        Standard deviation in pixels, above 0 to 1e6. With a range, each sample draws its own value.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if the images are not uint8 with 1 or 3 channels.
+        An argument is out of range. Images other than uint8 with 1 or 3 channels raise at the first batch.
     """
 
     hands_over = True
@@ -120,12 +120,12 @@ class GaussianBlur(Transform):
         self.p = number("GaussianBlur", "p", p, 0, 1)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape; ArgumentError unless there are 1 or 3 channels."""
+        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
         check_channels(self, shape[2])
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
-        """A standard deviation for each sample; 0 for those that stay."""
+        """Draw a standard deviation for each sample; 0 for unchanged samples."""
         changed = chosen(rng, self.p)
         return np.where(changed, drawn(rng, self._range), np.float32(0))
 
@@ -148,20 +148,20 @@ class GaussianBlur(Transform):
         return result
 
     def deterministic(self) -> Transform | None:
-        """Itself where nothing is random; nothing otherwise."""
+        """Return the transform itself if nothing is random, otherwise None."""
         return self if self.p == 1.0 and self._range[0] == self._range[1] else None
 
 
 class Noise(NamedTuple):
-    """What noise the samples get.
+    """Noise parameters of N samples.
 
     Attributes
     ----------
     seed, epoch, position : int
     indices : uint32 (N,)
-        Whose noise it is.
+        Indices of the samples.
     means, sigmas : float32 (N,)
-        In units of 0 to 1; both 0 for samples that stay.
+        In units of 0 to 1; both 0 for unchanged samples.
     """
 
     seed: int
@@ -173,26 +173,26 @@ class Noise(NamedTuple):
 
 
 class GaussianNoise(Transform):
-    """Add normally distributed noise, its own to every value, as torchvision's gaussian_noise.
+    """Add normally distributed noise to every value, as torchvision's gaussian_noise.
 
-    The noise of a sample is a function of seed, epoch, index and place. The result of uint8 is rounded to the
-    nearest, and clamped.
+    The noise of a sample depends only on the seed, the epoch, the sample's index and the position of the transform.
+    uint8 results are rounded to nearest and clamped.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     mean, sigma : float
         In units of 0 to 1; mean from -100 to 100, sigma from 0 to 100.
     p : float
-        Probability, 0 to 1, for each sample on its own.
+        Probability that a sample is changed, 0 to 1; drawn independently for each sample.
     clip : bool
-        Clamp float32 to 0 to 1; False for images that are normalized.
+        Clamp float32 images to 0 to 1. Use False for normalized images.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if the images are not uint8 or float32.
+        An argument is out of range. Images other than uint8 or float32 raise at the first batch.
     """
 
     in_place = True
@@ -205,11 +205,11 @@ class GaussianNoise(Transform):
         self.clip = flag("GaussianNoise", "clip", clip)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same shape."""
+        """Return the shape unchanged."""
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Noise:
-        """Whose noise it is, and how much."""
+        """Draw the noise parameters of each sample."""
         changed = chosen(rng, self.p)
         means = np.where(changed, self.mean, 0).astype(np.float32)
         sigmas = np.where(changed, self.sigma, 0).astype(np.float32)
@@ -223,11 +223,11 @@ class GaussianNoise(Transform):
         Parameters
         ----------
         images : uint8 or float32 (N, ...)
-            Any layout: which number a value gets depends on its place in it.
+            Any layout; the noise of a value depends on its place in the array.
         params : Noise
         out : as images, optional
-            Where the result goes: `images` itself to work in place, or another array of the same shape and
-            dtype. Costs a copy where it is not C-contiguous or overlaps `images`.
+            Output array: `images` itself to work in place, or another array of the same shape and dtype. If it
+            is not C-contiguous or overlaps `images`, the result is copied into it.
 
         Returns
         -------
@@ -263,4 +263,4 @@ class GaussianNoise(Transform):
         return delivered(result, out)
 
     def deterministic(self) -> None:
-        """No noise."""
+        """Return None: images stay as they are."""

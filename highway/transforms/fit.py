@@ -1,4 +1,4 @@
-"""Fits: which window of a picture becomes which part of the output; on arrays and, before decoding, in a reader."""
+"""Fits: resize a window of each picture to the output; on arrays, or in a reader before decoding."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from highway.transforms.transform import Transform
 __all__ = ["CenterFit", "Fit", "Letterbox", "Placement", "RandomResizedCrop", "Resize", "Stretch"]
 
 _ATTEMPTS = 10
-"""Windows that RandomResizedCrop draws before it falls back to the center, as torchvision does."""
+"""Windows that RandomResizedCrop draws before it falls back to the center, as in torchvision."""
 
 
 class Placement(NamedTuple):
-    """Where the pixels of N pictures come from and go to.
+    """Source windows and output targets of N pictures.
 
     Attributes
     ----------
     windows : float64 (N, 4)
-        x0, y0, x1, y1 in pixels of the upright picture, within it; need not be whole numbers.
+        x0, y0, x1, y1 in pixels of the upright picture, within it; may be fractional.
     targets : int32 (N, 4)
         x0, y0, x1, y1 in pixels of the output.
     """
@@ -40,24 +40,24 @@ class Placement(NamedTuple):
 
 
 class Fit(Transform):
-    """Base of the fits. A fit of your own overrides `place`.
+    """Base of the fits: resizes a window of each picture to the output. Override `place` in your own fit.
 
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width of the output in pixels; one number for a square. Needed on arrays; a reader fits to its own
-        shape instead.
+        Height and width of the output in pixels; one number for a square. Required on arrays; a reader uses its own
+        `shape` instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
-        Filters as Pillow defines them: antialiased (they widen when a picture shrinks), except nearest.
+        Filters as in Pillow: antialiased (wider when a picture shrinks), except nearest.
     min_visible : float
-        Boxes with less than this part of their area inside the window are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area in the window, 0 to 1.
 
     Attributes
     ----------
     covers : bool
         Whether every target is the whole output.
     fill : int or sequence of int
-        0 to 255, one for all channels or one each, for output that no part of the picture covers.
+        Value of output pixels that the picture does not cover, 0 to 255: one number, or one per channel.
     """
 
     hands_over = True
@@ -102,7 +102,7 @@ class Fit(Transform):
         Parameters
         ----------
         rng : SampleRandom
-            Draws of these N samples.
+            Random numbers of these N samples.
         heights, widths : int64 (N,)
             Sizes of the upright pictures in pixels.
         size : (int, int)
@@ -117,12 +117,12 @@ class Fit(Transform):
     def choose(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """What `place` says, as the kernels take it. They look whether rectangles are inside; see `refuse`.
+        """Return the result of `place` in the form that the kernels take. They check the bounds; see `refuse`.
 
         Raises
         ------
         ContractError
-            `place` returned something else than windows and targets for these pictures.
+            `place` does not return windows and targets for these pictures.
         """
         placement = self.place(rng, heights, widths, size)
         count = len(heights)
@@ -142,7 +142,7 @@ class Fit(Transform):
         widths: NDArray[np.int64],
         size: tuple[int, int],
     ) -> None:
-        """What is to be called where a kernel did not take a placement.
+        """Raise the error for a placement that a kernel rejected.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Fit(Transform):
             Some of the windows or targets are empty or lie outside.
         """
         windows, targets = placement
-        # Put so that a NaN is outside.
+        # Written so that NaN counts as outside.
         inside = (windows[:, :2] >= 0).all(axis=1) & (
             windows[:, 2:] <= np.stack((widths, heights), axis=1)
         ).all(axis=1)
@@ -167,19 +167,19 @@ class Fit(Transform):
             )
 
     def uncovered(self, targets: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Of which outputs the targets (N, 4) leave something to be filled, bool (N,)."""
+        """Return which outputs the targets (N, 4) do not cover completely, bool (N,)."""
         uncovered: NDArray[np.bool_] = (targets != (0, 0, size[1], size[0])).any(axis=1)
         return uncovered
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Placement:
-        """Windows for images of shape (N, H, W, C)."""
+        """Draw windows for images of shape (N, H, W, C)."""
         images = batch["images"]
         if images.ndim != 4 or not (
             images.dtype == np.uint8 or (images.dtype == np.float32 and images.shape[3] <= 4)
         ):
             raise ArgumentError(
                 f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C), or "
-                "float32 with at most 4 channels - put it before Normalize"
+                "float32 with at most 4 channels; put it before Normalize"
             )
         count, height, width = images.shape[:3]
         return self.choose(
@@ -187,21 +187,21 @@ class Fit(Transform):
         )
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what images of one size become.
+        """Return height and width of the output for images of this size.
 
         Raises
         ------
         ArgumentError
-            There is no `size`.
+            `size` is None.
         """
         if self.size is None:
             raise ArgumentError(
-                f"{self._name}: size is missing; on arrays it is needed: {self._name}(size=(height, width))"
+                f"{self._name}: size is missing; arrays require it: {self._name}(size=(height, width))"
             )
         return self.size
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Shape of what images of this shape become."""
+        """Return the output shape (H, W, C) for images of this shape (H, W, C)."""
         self.color(shape[2])
         return (*self.output_size(*shape[:2]), shape[2])
 
@@ -210,7 +210,7 @@ class Fit(Transform):
         return self.resampled(images, params, np.zeros((len(images), 2), np.bool_))
 
     def apply_pictures(self, pictures: NDArray[Any], params: Placement) -> NDArray[Any]:
-        """Resample the windows, as of images."""
+        """Resample the windows as for images."""
         return self.resampled(pictures, params, np.zeros((len(pictures), 2), np.bool_))
 
     def resampled(
@@ -220,12 +220,12 @@ class Fit(Transform):
         mirrored: NDArray[np.bool_],
         size: tuple[int, int] | None = None,
     ) -> NDArray[Any]:
-        """Resample windows, those that are `mirrored` (bool (N, 2)) left to right and top to bottom.
+        """Resample windows and mirror the results: `mirrored`, bool (N, 2), is left to right and top to bottom.
 
         Returns
         -------
         as images, (N, *size, C)
-            By default of the output's own size.
+            `size` defaults to `output_size`.
         """
         count, height, width, channels = images.shape
         size = self.output_size(height, width) if size is None else size
@@ -245,7 +245,7 @@ class Fit(Transform):
         return out
 
     def geometry(self, params: Placement, shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go: windows to targets."""
+        """Return the matrices that map windows to targets."""
         windows, targets = params.windows, params.targets.astype(np.float64)
         matrices = np.zeros((len(windows), 3, 3))
         matrices[:, 2, 2] = 1
@@ -256,25 +256,28 @@ class Fit(Transform):
         return Geometry(matrices, *self.output_size(*shape[1:]), None if self.covers else targets)
 
     def color(self, channels: int) -> NDArray[np.uint8]:
-        """`fill` for images of so many channels; ArgumentError where it does not fit them."""
+        """Return `fill` for this number of channels; ArgumentError if it does not match."""
         color = np.asarray(self.fill, dtype=np.uint8)
         if color.ndim and len(color) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: fill has {len(color)} values for images of {channels} channels; expected one or all"
+                f"{self._name}: fill has {len(color)} values for images of {channels} channels; expected one, or one "
+                "per channel"
             )
         return color
 
 
 class CenterFit(Fit):
-    """The largest centered window of the output's aspect ratio, resized: ``PIL.ImageOps.fit``.
+    """Resize the largest centered window with the aspect ratio of the output, as ``PIL.ImageOps.fit``.
+
+    Deterministic form: itself.
 
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
     """
 
     covers = True
@@ -282,26 +285,28 @@ class CenterFit(Fit):
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """Centered windows; nothing is drawn."""
+        """Return centered windows; nothing is random."""
         windows = np.empty((len(heights), 4))
         resample.center_windows(heights, widths, *size, windows)
         return Placement(windows, _whole_targets(len(heights), size))
 
     def deterministic(self) -> CenterFit:
-        """The transform itself: nothing is random."""
+        """Return the transform itself: nothing is random."""
         return self
 
 
 class Stretch(Fit):
-    """The whole picture, resized to the output whatever its aspect ratio.
+    """Resize the whole picture to the output, without keeping its aspect ratio.
+
+    Deterministic form: itself.
 
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
     """
 
     covers = True
@@ -309,27 +314,29 @@ class Stretch(Fit):
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """Whole pictures; nothing is drawn."""
+        """Return whole pictures; nothing is random."""
         zeros = np.zeros(len(heights))
         return Placement(
             np.stack((zeros, zeros, widths, heights), axis=1), _whole_targets(len(heights), size)
         )
 
     def deterministic(self) -> Stretch:
-        """The transform itself: nothing is random."""
+        """Return the transform itself: nothing is random."""
         return self
 
 
 class Resize(Stretch):
-    """Images resized, by both sides or by one with the aspect ratio kept, as torchvision's ``v2.Resize``.
+    """Resize images to a height and width, or one side with the aspect ratio kept, as torchvision's ``v2.Resize``.
+
+    Deterministic form: itself.
 
     Parameters
     ----------
     size : (int, int) or int, optional
         Height and width in pixels; or the length of the shorter side.
     max_size : int, optional
-        With a shorter side: the longest that the other may become, more than `size`; then it is that, and the shorter
-        less. Without `size`: the length of the longer side.
+        With a shorter side: limit of the longer side, more than `size`; where it applies, the shorter side becomes
+        less than `size`. Without `size`: length of the longer side.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
 
     Raises
@@ -356,8 +363,8 @@ class Resize(Stretch):
             raise ArgumentError("Resize: size and max_size are None; expected one of them, or both")
         if None not in (self._shorter, self.max_size) and self.max_size <= self._shorter:  # type: ignore[operator]
             raise ArgumentError(
-                f"Resize: max_size is {max_size!r}; expected more than size, {size!r}, the shorter side: "
-                "for a height and a width write Resize((height, width))"
+                f"Resize: max_size is {max_size!r}; expected more than size, the shorter side, which is {size!r}; "
+                "for a height and a width, use Resize((height, width))"
             )
 
     def __repr__(self) -> str:
@@ -365,7 +372,7 @@ class Resize(Stretch):
         return f"Resize({size}, max_size={self.max_size}, interpolation={self.interpolation!r})"
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what images of one size become; sides are cut to whole pixels."""
+        """Return height and width of the output for images of this size, truncated to whole pixels."""
         if self.size is not None:
             return self.size
         short, long = min(height, width), max(height, width)
@@ -381,17 +388,19 @@ class Resize(Stretch):
 
 
 class Letterbox(Fit):
-    """The whole picture at its own aspect ratio, as large as fits, centered on a filled output.
+    """Resize the whole picture to fit at its own aspect ratio, centered on a filled output.
 
-    Of odd margins the one at the left or top is a pixel smaller, as in ultralytics' ``LetterBox`` and
+    If the margins differ, the left or top one is a pixel smaller, as in ultralytics' ``LetterBox`` and
     ``PIL.ImageOps.pad``.
+
+    Deterministic form: itself.
 
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     fill : int or sequence of int
-        0 to 255, one for all channels or one each.
+        Value of the margins, 0 to 255: one number, or one per channel.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     """
 
@@ -412,7 +421,7 @@ class Letterbox(Fit):
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """Whole pictures; nothing is drawn. Sides are rounded; odd margins are one larger at right and below."""
+        """Return whole pictures with rounded sides; the right or bottom margin is larger by an odd pixel."""
         scale = np.minimum(size[0] / heights, size[1] / widths)
         out_heights = np.clip(np.rint(heights * scale), 1, size[0]).astype(np.int64)
         out_widths = np.clip(np.rint(widths * scale), 1, size[1]).astype(np.int64)
@@ -424,30 +433,32 @@ class Letterbox(Fit):
         )
 
     def deterministic(self) -> Letterbox:
-        """The transform itself: nothing is random."""
+        """Return the transform itself: nothing is random."""
         return self
 
 
 class RandomResizedCrop(Fit):
-    """A window of random area, aspect ratio and place, resized: the training crop of Inception and ResNet.
+    """Resize a window of random area, aspect ratio and position: the training crop of Inception and ResNet.
+
+    Deterministic form: `CenterFit` of the same size.
 
     Parameters
     ----------
     size : int or (int, int), optional
-        Height and width in pixels; needed on arrays, a reader's shape takes its place.
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     scale : (float, float)
-        Smallest and largest area of the window, as parts of the picture's area, above 0 and up to 1.
+        Smallest and largest area of the window, as fractions of the picture area, above 0 and up to 1.
     ratio : (float, float)
-        Smallest and largest aspect ratio (width / height) of the window; its logarithm is drawn evenly.
+        Smallest and largest aspect ratio (width / height) of the window; its logarithm is drawn uniformly.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Notes
     -----
-    As torchvision's ``v2.RandomResizedCrop``: whole pixels; ten attempts, then the largest centered window whose aspect
-    ratio is allowed. C. Szegedy et al., "Going deeper with convolutions", CVPR 2015. The filter sees the pixels around
-    the window, so a border is not repeated into the output.
+    Matches torchvision's ``v2.RandomResizedCrop``: windows of whole pixels; ten attempts, then the largest centered
+    window with an allowed aspect ratio. C. Szegedy et al., "Going deeper with convolutions", CVPR 2015. The filter also
+    reads the pixels around the window, so the edge of the window is not repeated.
     """
 
     covers = True
@@ -470,7 +481,7 @@ class RandomResizedCrop(Fit):
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
     ) -> Placement:
-        """Random windows of whole pixels."""
+        """Draw windows of whole pixels."""
         count = len(heights)
         areas = rng.uniform(*self.scale, size=_ATTEMPTS) * (heights * widths)[:, None]
         ratios = np.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), size=_ATTEMPTS))
@@ -484,7 +495,7 @@ class RandomResizedCrop(Fit):
         )
         rows, first = np.arange(count), np.argmax(fits, axis=1)
         found = fits[rows, first]
-        # Where none fits: the whole picture, cut to the nearest ratio that is allowed.
+        # If none fits: the whole picture, cut to the nearest allowed ratio.
         shape = widths / heights
         fallback_widths = np.where(shape > self.ratio[1], np.rint(heights * self.ratio[1]), widths).astype(
             np.int64
@@ -502,7 +513,7 @@ class RandomResizedCrop(Fit):
         return Placement(windows, _whole_targets(count, size))
 
     def deterministic(self) -> CenterFit:
-        """The largest centered window."""
+        """Return the `CenterFit` of the same size."""
         return CenterFit(self.size, self.interpolation, self.min_visible)
 
 

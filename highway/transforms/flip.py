@@ -1,4 +1,4 @@
-"""Flips: mirror images at random, each for itself."""
+"""Flips: mirror images at random, drawn per sample."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class _Flip(Moving):
 
     @property
     def stays_inside(self) -> bool:
-        """A mirror image has no border."""
+        """True: a mirrored image has no border."""
         return True
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Which samples are mirrored, bool (N,)."""
+        """Draw which samples are mirrored, bool (N,)."""
         return rng.bernoulli(self.p)
 
     def apply_images(
@@ -48,9 +48,9 @@ class _Flip(Moving):
         images : ndarray (N, H, W, C)
         params : bool (N,)
         out : ndarray (N, H, W, C), optional
-            Where the result goes: `images` itself to work in place, or another array of the same shape and
-            dtype. Costs a copy where `images` itself has no packed rows, or another is not C-contiguous or
-            overlaps it.
+            Output array: `images` itself to work in place, or another array of the same shape and dtype. The
+            result is copied if `images` has no packed rows, or if another array is not C-contiguous or
+            overlaps `images`.
 
         Returns
         -------
@@ -65,7 +65,7 @@ class _Flip(Moving):
         if out is not None and (out.shape != images.shape or out.dtype != images.dtype):
             raise ArgumentError(
                 f"{type(self).__name__}: out is {out.dtype} of shape {out.shape}; "
-                f"expected {images.dtype} of shape {images.shape}, as images"
+                f"expected {images.dtype} of shape {images.shape}, like images"
             )
         source = pixels(images, self)
         flags = np.ascontiguousarray(params, dtype=np.bool_).view(np.uint8)
@@ -82,52 +82,52 @@ class _Flip(Moving):
         return out
 
     def deterministic(self) -> None:
-        """Nothing is mirrored."""
+        """Return None: images stay as they are."""
 
 
 class FlipX(_Flip):
-    """Mirror left to right, with probability `p` for each sample on its own.
+    """Mirror images left to right at random.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     p : float
-        0 to 1.
+        Probability that a sample is mirrored, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1.
+        `p` is outside 0 to 1.
     """
 
     _copying = geometry.flip_x
     _in_place = geometry.flip_x_in_place
 
     def look(self, view: View, params: NDArray[np.bool_]) -> View:
-        """What is seen, mirrored left to right."""
+        """Return the view mirrored left to right."""
         return view.mirrored(x=params)
 
 
 class FlipY(_Flip):
-    """Mirror top to bottom, with probability `p` for each sample on its own.
+    """Mirror images top to bottom at random.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     p : float
-        0 to 1.
+        Probability that a sample is mirrored, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1.
+        `p` is outside 0 to 1.
     """
 
     _copying = geometry.flip_y
     _in_place = geometry.flip_y_in_place
 
     def look(self, view: View, params: NDArray[np.bool_]) -> View:
-        """What is seen, mirrored top to bottom."""
+        """Return the view mirrored top to bottom."""
         return view.mirrored(y=params)

@@ -1,4 +1,4 @@
-"""Lambda: a function of the user's own as a transform."""
+"""Lambda: a function as a transform."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["Lambda"]
 
 
 class Lambda(Transform):
-    """A function of the images of a whole batch.
+    """Apply a function to the images of a whole batch.
 
-    Deterministic form: itself. A function that draws random numbers belongs into a `Transform` of your own
-    instead, where they come from the seed.
+    Deterministic form: itself. If your function draws random numbers, write a `Transform` instead; its random
+    numbers come from the seed.
 
     Parameters
     ----------
     fn : callable
-        Takes the images, uint8 (N, H, W, C) unless a transform before changed that, and returns an array of
-        as many, in the same order. It does not write into what it is given. It may run in several threads at
+        Takes the images, uint8 (N, H, W, C) unless an earlier transform changes that, and returns an array of
+        the same length, in the same order. It must not write into its input. It may run in several threads at
         once, unless the Augmentations have ``workers=1``.
 
     Raises
     ------
     ArgumentError
-        `fn` cannot be called.
+        `fn` is not callable.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Lambda(Transform):
         self.fn = fn
 
     def apply_images(self, images: NDArray[Any], params: None) -> NDArray[Any]:
-        """What the function returns."""
+        """Return the result of the function."""
         return self.fn(images)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Geometry: where pixels go, and with them boxes, masks and keypoints."""
+"""Geometry: maps pixels of images to the output, and transforms boxes, masks and keypoints accordingly."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Geometry", "as_bytes", "inside", "inverse", "product"]
 
 
 class Geometry(NamedTuple):
-    """Where the pixels of N images go.
+    """Maps pixels of N images to the output.
 
     Coordinates are continuous: the pixel in column x and row y covers x to x + 1 and y to y + 1.
 
     Attributes
     ----------
     matrices : float64 (N, 3, 3)
-        Take homogeneous coordinates (x, y, 1) of the image to those of the output.
+        Map homogeneous coordinates (x, y, 1) of the image to those of the output.
     height, width : int
-        Of the output.
+        Size of the output.
     targets : float64 (N, 4), optional
-        x0, y0, x1, y1: outside of it the output shows nothing of the image; by default it is the whole output.
+        x0, y0, x1, y1 of the output area that shows the image; by default the whole output.
     """
 
     matrices: NDArray[np.float64]
@@ -35,14 +35,14 @@ class Geometry(NamedTuple):
     targets: NDArray[np.float64] | None = None
 
     def points(self, points: NDArray[Any], owners: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Points, moved, wherever that is.
+        """Move points; they may end outside the output.
 
         Parameters
         ----------
         points : (M, ..., 2)
             x and y.
         owners : int64 (M,)
-            Which image each row belongs to.
+            Index of the image of each row.
 
         Returns
         -------
@@ -50,7 +50,7 @@ class Geometry(NamedTuple):
         """
         matrices = self.matrices[owners].reshape(len(points), *[1] * (points.ndim - 2), 3, 3)
         x, y = points[..., 0].astype(np.float64), points[..., 1].astype(np.float64)
-        # Written out: the same bits on every CPU.
+        # Written out so that every CPU gives the same bits.
         right, down, scale = (
             matrices[..., row, 0] * x + matrices[..., row, 1] * y + matrices[..., row, 2] for row in range(3)
         )
@@ -60,22 +60,22 @@ class Geometry(NamedTuple):
     def boxes(
         self, boxes: NDArray[np.float32], owners: NDArray[np.int64], min_visible: float
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The smallest upright boxes around moved ones, clipped to what the output shows.
+        """Return the smallest axis-aligned boxes around the moved boxes, clipped to the visible output.
 
         Parameters
         ----------
         boxes : float32 (M, 4)
             x0, y0, x1, y1.
         owners : int64 (M,)
-            Which image each belongs to.
+            Index of the image of each box.
         min_visible : float
-            0 to 1.
+            Smallest visible fraction of the area of a box that is kept, 0 to 1.
 
         Returns
         -------
         boxes : float32 (M, 4)
         kept : bool (M,)
-            False for those with less than this part of their area, or nothing, left after clipping.
+            False for boxes with less than `min_visible` of their area, or no area, after clipping.
         """
         corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
         moved = self.points(corners, owners)
@@ -90,21 +90,21 @@ class Geometry(NamedTuple):
         clipped_high = np.clip(high, low_end, high_end)
         area, left = (high - low).prod(axis=1), (clipped_high - clipped_low).prod(axis=1)
         found = np.concatenate((clipped_low, clipped_high), axis=1).astype(np.float32)
-        # Of what is returned: rounded to float32, thin boxes may be nothing.
+        # Checked on the float32 result: rounding may make thin boxes empty.
         there = (found[:, 2:] > found[:, :2]).all(axis=1)
-        # A part of 1 is met by what is shown whole, however its corners were rounded.
+        # With min_visible=1, fully visible boxes pass despite rounded corners.
         kept: NDArray[np.bool_] = there & (left >= min_visible * area * (1 - 1e-9))
         return found, kept
 
     def masks(self, masks: NDArray[Any], fill: int) -> NDArray[Any]:
-        """Masks, moved: each pixel is that of the image whose area its center comes from, or `fill`.
+        """Move masks: each output pixel takes the nearest source pixel, or `fill` outside the image.
 
         Parameters
         ----------
         masks : (N, H, W) or (N, H, W, C)
-            Of any dtype that can hold `fill`.
+            Any dtype that can hold `fill`.
         fill : int
-            Where there is nothing of the image.
+            Value outside the image.
 
         Returns
         -------
@@ -117,7 +117,7 @@ class Geometry(NamedTuple):
     def pictures(
         self, pictures: NDArray[Any], interpolation: int = warp.BILINEAR, fill: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Pictures, moved.
+        """Move pictures.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class Geometry(NamedTuple):
         interpolation : int
             `warp.NEAREST` or `warp.BILINEAR`.
         fill : as pictures, (C,), optional
-            Where there is nothing of the picture; by default 0.
+            Value outside the picture; by default 0.
 
         Returns
         -------
@@ -143,7 +143,7 @@ class Geometry(NamedTuple):
 
 
 def as_bytes(masks: NDArray[Any], fill: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Masks of any dtype as the kernels take pixels that they only move.
+    """View masks of any dtype as bytes, for kernels that only move pixels.
 
     Parameters
     ----------
@@ -153,9 +153,9 @@ def as_bytes(masks: NDArray[Any], fill: int) -> tuple[NDArray[np.uint8], NDArray
     Returns
     -------
     source : uint8 (N, H, W, B)
-        B bytes a pixel.
+        B bytes per pixel.
     pixel : uint8 (B,)
-        One that is filled.
+        Fill pixel.
     """
     channels = math.prod(masks.shape[3:])
     source = np.ascontiguousarray(masks).reshape(*masks.shape[:3], channels)
@@ -163,7 +163,7 @@ def as_bytes(masks: NDArray[Any], fill: int) -> tuple[NDArray[np.uint8], NDArray
 
 
 def inside(rectangles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Half planes whose intersection is a rectangle.
+    """Return half planes whose intersection is a rectangle.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def inside(rectangles: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     float64 (N, 4, 3)
-        a, b and c of each: a point is inside where ``a * x + b * y + c >= 0``.
+        a, b and c of each half plane: a point is inside where ``a * x + b * y + c >= 0``.
     """
     planes = np.zeros((len(rectangles), 4, 3))
     planes[:, 0, 0] = planes[:, 1, 1] = 1
@@ -184,7 +184,7 @@ def inside(rectangles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def product(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Product of each pair of matrices: the same bits on every CPU, which a library for matrices does not give.
+    """Multiply each pair of matrices, with the same bits on every CPU, unlike BLAS.
 
     Parameters
     ----------
@@ -201,12 +201,12 @@ def product(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
 
 
 def inverse(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverse of each matrix, in closed form: exact for moves by whole pixels, the same bits on every CPU.
+    """Invert each matrix in closed form: exact for shifts by whole pixels, same bits on every CPU.
 
     Parameters
     ----------
     matrices : float64 (N, 3, 3)
-        None of them singular.
+        Not singular.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each image with a part of the next one of its batch, and labels that say how much."""
+"""Mixup and CutMix: mix each image and its label with the next one of the batch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from highway.transforms.transform import Transform, is_planar, pixels
 __all__ = ["CutMix", "Mixing", "Mixup"]
 
 _STEPS = 4096
-"""Of the table by which the Beta distribution is inverted."""
+"""Steps of the table that inverts the Beta distribution."""
 
 
 class Mixed(NamedTuple):
-    """How each image is mixed with the next one of the batch, the last with the first.
+    """Mixing parameters; each image is mixed with the next one of the batch, the last with the first.
 
     Attributes
     ----------
     own : float64 (N,)
-        The part that is its own.
+        Weight of each sample's own image, 0 to 1.
     boxes : int64 (N, 4) or None
-        x0, y0, x1, y1 of what is replaced; None where everything is mixed.
+        x0, y0, x1, y1 of the replaced rectangles; None if whole images are mixed.
     """
 
     own: NDArray[np.float64]
@@ -37,7 +37,7 @@ class Mixed(NamedTuple):
 
 
 class Mixing(Transform):
-    """Each image is mixed with the next one of its batch, the last with the first, and so are their labels."""
+    """Base of the mixing transforms: mixes each image and label with the next one, the last with the first."""
 
     hands_over = True
     mixes = True
@@ -50,7 +50,7 @@ class Mixing(Transform):
         self._half = _half_of_beta(self.alpha)
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Mixed:
-        """Choose the parts."""
+        """Draw the weights."""
         images = batch["images"]
         self.check(batch)
         uniform = rng.uniform()
@@ -60,12 +60,12 @@ class Mixing(Transform):
         return self._placed(rng, own, images)
 
     def check(self, batch: Batch) -> None:
-        """Raise where the samples of a batch cannot be mixed.
+        """Raise if the samples of a batch cannot be mixed.
 
         Raises
         ------
         ArgumentError
-            There is more than images with one label each, or labels are no parts of classes and cannot be made so.
+            The batch has boxes, masks or keypoints, or its labels are not class weights and cannot be converted.
         """
         name = type(self).__name__
         images, labels = batch["images"], batch["labels"]
@@ -76,28 +76,28 @@ class Mixing(Transform):
         for field in ("masks", "boxes", "keypoints"):
             if field in batch:
                 raise ArgumentError(
-                    f"{name}: the batch has {field}, of which there is no mixture; expected images with one label each"
+                    f"{name}: the batch has {field}, which cannot be mixed; expected images with one label each"
                 )
         if labels.ndim not in (1, 2) or labels.dtype.kind not in ("iu" if labels.ndim == 1 else "f"):
             raise ArgumentError(
-                f"{name}: labels are {labels.dtype} of shape {labels.shape}; expected whole numbers (N,), or one-hot "
+                f"{name}: labels are {labels.dtype} of shape {labels.shape}; expected integers (N,), or one-hot "
                 "floats (N, classes)"
             )
         if labels.ndim == 1 and self.num_classes is None:
             raise ArgumentError(
-                f"{name}: labels are numbers of classes; expected num_classes, to make parts of them, or a reader "
-                "with labels='one_hot'"
+                f"{name}: labels are class numbers; expected num_classes to convert them, or a reader with "
+                "labels='one_hot'"
             )
 
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
         raise NotImplementedError
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         return shape
 
     def apply_labels(self, labels: NDArray[Any], params: Mixed) -> NDArray[Any]:
-        """Parts of classes.
+        """Mix the labels.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Mixing(Transform):
         Raises
         ------
         ArgumentError
-            A label is none of `num_classes`.
+            A label is outside 0 to `num_classes` - 1.
         """
         labels = self.parts(labels)
         own = params.own.astype(np.float32)[:, None]
@@ -119,7 +119,7 @@ class Mixing(Transform):
         return mixed.astype(np.float32, copy=False)
 
     def parts(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Labels of images that are not mixed: numbers of classes as one-hot float32, others as they are.
+        """Convert class numbers to one-hot float32 labels; return class weights unchanged.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class Mixing(Transform):
         Raises
         ------
         ArgumentError
-            A label is none of `num_classes`.
+            A label is outside 0 to `num_classes` - 1.
         """
         if labels.ndim != 1:
             return labels
@@ -147,33 +147,34 @@ class Mixing(Transform):
         return found
 
     def deterministic(self) -> None:
-        """Nothing is mixed."""
+        """Return None: images stay as they are."""
 
 
 class Mixup(Mixing):
-    """The weighted mean of each image and the next one of its batch, and of their labels.
+    """Replace each image and label by its weighted mean with the next one of the batch.
 
-    Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
+    Deterministic form: None. Runs with the same seed mix the same samples.
 
     Parameters
     ----------
     alpha : float
-        0.01 to 1000: the part that is an image's own is drawn from Beta(alpha, alpha), for each sample.
+        0.01 to 1000. The weight of a sample's own image is drawn from Beta(alpha, alpha), per sample.
     num_classes : int, optional
-        Needed where labels are numbers: they become float32 (N, num_classes).
+        Required if labels are class numbers; they become float32 (N, num_classes).
     p : float
-        0 to 1: how likely an image is mixed at all.
+        Probability that a sample is mixed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it has no labels that can be mixed.
+        An argument is out of range. Labels that cannot be mixed raise at the first batch.
 
     Notes
     -----
-    As torchvision's ``v2.MixUp``, where the whole batch has one part. H. Zhang et al., "mixup: beyond empirical risk
-    minimization", ICLR 2018. Batches with boxes, masks or keypoints are refused.
-    ``OneOf([CutMix(...), Mixup(...)])`` is torchvision's ``RandomChoice`` of them, where each sample chooses.
+    Like torchvision's ``v2.MixUp``, which draws one weight for the whole batch. Batches with boxes, masks or keypoints
+    raise ArgumentError. H. Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018.
+
+    ``OneOf([CutMix(...), Mixup(...)])`` is torchvision's ``RandomChoice``, but chooses per sample.
     """
 
     def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
@@ -183,7 +184,7 @@ class Mixup(Mixing):
         return Mixed(own, None)
 
     def apply_images(self, images: NDArray[Any], params: Mixed) -> NDArray[Any]:
-        """Mix: uint8 rounded to nearest, or float."""
+        """Mix the images; uint8 results are rounded to nearest."""
         out = empty(images.shape, images.dtype)
         count = len(images)
         if images.dtype in (np.uint8, np.float32):
@@ -203,29 +204,29 @@ class Mixup(Mixing):
 
 
 class CutMix(Mixing):
-    """A rectangle of each image is replaced by that of the next one of its batch, and their labels by the areas.
+    """Replace a rectangle of each image by that of the next one of the batch; labels are mixed by area.
 
-    Deterministic form: nothing. The batches of a run with one seed are the same, so what is mixed is too.
+    Deterministic form: None. Runs with the same seed mix the same samples.
 
     Parameters
     ----------
     alpha : float
-        0.01 to 1000: the area that remains is drawn from Beta(alpha, alpha), for each sample.
+        0.01 to 1000. The fraction of the area that remains is drawn from Beta(alpha, alpha), per sample.
     num_classes : int, optional
-        Needed where labels are numbers: they become float32 (N, num_classes).
+        Required if labels are class numbers; they become float32 (N, num_classes).
     p : float
-        0 to 1: how likely an image is mixed at all.
+        Probability that a sample is mixed, 0 to 1; drawn independently for each sample.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it has no labels that can be mixed.
+        An argument is out of range. Labels that cannot be mixed raise at the first batch.
 
     Notes
     -----
-    As torchvision's ``v2.CutMix``, where the whole batch has one rectangle. S. Yun et al., "CutMix: regularization
-    strategy to train strong classifiers with localizable features", ICCV 2019. Batches with boxes,
-    masks or keypoints are refused.
+    Like torchvision's ``v2.CutMix``, which draws one rectangle for the whole batch. Batches with boxes, masks or
+    keypoints raise ArgumentError. S. Yun et al., "CutMix: regularization strategy to train strong classifiers with
+    localizable features", ICCV 2019.
     """
 
     def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
@@ -249,7 +250,7 @@ class CutMix(Mixing):
         return Mixed(1 - area / (width * height), boxes)
 
     def apply_images(self, images: NDArray[Any], params: Mixed) -> NDArray[Any]:
-        """Copy the images, and the rectangles of the next ones over them."""
+        """Copy the images, then paste the rectangles of the next ones over them."""
         assert params.boxes is not None
         out = empty(images.shape, images.dtype)
         if not is_planar(images):
@@ -264,9 +265,9 @@ class CutMix(Mixing):
 
 
 def _half_of_beta(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lower half of Beta(alpha, alpha): its distribution function, 0 to 1, at places from 0 to 1/2.
+    """Return the distribution function of the lower half of Beta(alpha, alpha), 0 to 1, at places from 0 to 1/2.
 
-    Below 1 the density has no limit at 0; over t = x**alpha it is (1 - x)**(alpha - 1) / alpha, which is smooth.
+    For alpha < 1 the density diverges at 0; over t = x**alpha it is (1 - x)**(alpha - 1) / alpha, which is smooth.
     """
     if alpha < 1:
         x = np.linspace(0.0, 0.5**alpha, _STEPS + 1) ** (1 / alpha)

@@ -1,4 +1,4 @@
-"""Pad: a border of one color around images."""
+"""Pad: adds a border of one color around images."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ __all__ = ["Pad"]
 
 
 class Pad(_Window):
-    """A border around every image.
+    """Add a border around every image.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     padding : int, (int, int) or (int, int, int, int)
-        Pixels: at all sides; (left and right, top and bottom); or (left, top, right, bottom).
+        Width in pixels: all sides; (left and right, top and bottom); or (left, top, right, bottom).
     fill : float or tuple of float
-        What the border holds: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of border pixels: one number, or one per channel; 0 to 255 for uint8 images.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(self, padding: Margins, fill: Fill = 0) -> None:
         super().__init__(padding, fill, 0.0)
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
-        """Windows that are larger than the images; nothing about them is random."""
+        """Return windows that are larger than the images; nothing is random."""
         count, height, width = shape[:3]
         left, top, right, bottom = self._margins
         return Windows(
@@ -40,5 +40,5 @@ class Pad(_Window):
         )
 
     def deterministic(self) -> Pad:
-        """The transform itself."""
+        """Return the transform itself."""
         return self

@@ -1,4 +1,4 @@
-"""Policies: a few operations for each sample, chosen at random from a published list."""
+"""Policies: random operations from a published list, drawn per sample."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Operation(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What one round does to N images; each has one of these changed, and the others neutral.
+    """Parameters of one round for N images; each image has one operation, the other parameters are neutral.
 
     Attributes
     ----------
     matrices : float64 (N, 3, 3)
-        Where pixels go.
+        From image to output coordinates.
     ops, arguments : int32 (N, 1), float32 (N, 1, 2)
-        Program of colors.
+        Color program.
     sharpness : float32 (N,)
-        Factors; 1 leaves an image as it is.
+        Factors; 1 leaves an image unchanged.
     """
 
     matrices: NDArray[np.float64]
@@ -66,12 +66,12 @@ _CODES = {
     "AutoContrast": kernels.AUTOCONTRAST,
     "Equalize": kernels.EQUALIZE,
 }
-# Their factors are 1 and the magnitude.
+# Their factor is 1 plus the magnitude.
 _FACTORS = ("Brightness", "Color", "Contrast")
 
 
 class Policy(Transform):
-    """Rounds of one operation each, drawn for every sample on its own.
+    """Base of the policies: rounds of one operation each, drawn per sample.
 
     Attributes
     ----------
@@ -94,15 +94,15 @@ class Policy(Transform):
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
     def operations(self, height: int, width: int) -> list[Operation]:
-        """What there is to choose from, for images of this size."""
+        """Return the available operations for images of this size."""
         raise NotImplementedError
 
     def bins(self, rng: SampleRandom) -> NDArray[np.int64]:
-        """Which magnitude each sample gets, int64 (N,)."""
+        """Return the index of the magnitude of each sample, int64 (N,)."""
         raise NotImplementedError
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         filling(self, self.fill, shape[2], np.dtype(np.uint8))
         self._check(shape[2])
         return shape
@@ -112,7 +112,7 @@ class Policy(Transform):
             raise ArgumentError(f"{self!r}: images have {channels} channels; expected 1 or 3")
 
     def draw(self, rng: SampleRandom, batch: Batch) -> list[Drawn]:
-        """Choose operations and magnitudes."""
+        """Draw operations and magnitudes."""
         images = batch["images"]
         pixels(images, self)
         if images.dtype != np.uint8:
@@ -130,7 +130,7 @@ class Policy(Transform):
         return rounds
 
     def apply_images(self, images: NDArray[np.uint8], params: list[Drawn]) -> NDArray[np.uint8]:
-        """Apply the rounds: uint8 (N, H, W, C) to the same."""
+        """Apply the rounds: uint8 (N, H, W, C) to uint8 (N, H, W, C)."""
         count, height, width, channels = images.shape
         may_overwrite = False
         for drawn in params:
@@ -158,7 +158,7 @@ class Policy(Transform):
         params: list[Drawn],
         shape: tuple[int, int, int],
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-        """Round by round: what one has pushed out, the next does not bring back."""
+        """Move boxes round by round: a later round does not restore what an earlier one moves out."""
         kept = np.ones(len(boxes), np.bool_)
         for drawn in params:
             boxes, remain = Geometry(drawn.matrices, *shape[1:]).boxes(boxes, owners, self.min_visible)
@@ -166,14 +166,14 @@ class Policy(Transform):
         return boxes, kept
 
     def apply_masks(self, masks: NDArray[Any], params: list[Drawn], fill: int) -> NDArray[Any]:
-        """Round by round."""
+        """Move masks round by round."""
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
                 masks = Geometry(drawn.matrices, *masks.shape[1:3]).masks(masks, fill)
         return masks
 
     def apply_pictures(self, pictures: NDArray[Any], params: list[Drawn]) -> NDArray[Any]:
-        """Round by round: moved as the images, their colors as they are."""
+        """Move pictures round by round like the images; their colors stay unchanged."""
         fill = filling(self, self.fill, pictures.shape[3], pictures.dtype)
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
@@ -182,45 +182,45 @@ class Policy(Transform):
         return pictures
 
     def geometry(self, params: list[Drawn], shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go, through all rounds; what was pushed out in between is not told."""
+        """Return the matrices of all rounds together, without the areas that a round moves out."""
         matrices = params[0].matrices
         for drawn in params[1:]:
             matrices = product(drawn.matrices, matrices)
         return Geometry(matrices, shape[1], shape[2])
 
     def deterministic(self) -> None:
-        """Nothing is changed."""
+        """Return None: images stay as they are."""
 
 
 class RandAugment(Policy):
-    """Some operations for each image, all equally likely, and of one strength.
+    """Apply random operations of one fixed strength to each image; all are equally likely.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     num_ops : int
-        How many in a row.
+        Number of operations per image.
     magnitude : int
-        Their strength, 0 to `num_magnitude_bins` - 1.
+        Strength of the operations, 0 to `num_magnitude_bins` - 1.
     num_magnitude_bins : int
-        How many strengths there are.
+        Number of strength levels.
     interpolation : {"nearest", "bilinear"}
-        Of what moves pixels.
+        Interpolation of operations that move pixels.
     fill : float or tuple of float
-        What is seen beyond the image, 0 to 255: one number, or one for each channel.
+        Value of pixels outside the image, 0 to 255: one number, or one per channel.
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, or the pipeline, if the images are not uint8 (N, H, W, 1)
-        or (N, H, W, 3).
+        An argument is out of range. Images other than uint8 (N, H, W, 1) or (N, H, W, 3) raise when the pipeline is
+        built or at the first batch.
 
     Notes
     -----
-    Operations and strengths are those of torchvision's ``v2.RandAugment``. E. Cubuk et al., "RandAugment: practical
+    Operations and strengths match torchvision's ``v2.RandAugment``. E. Cubuk et al., "RandAugment: practical
     automated data augmentation with a reduced search space", CVPR 2020.
     """
 
@@ -238,7 +238,7 @@ class RandAugment(Policy):
         self.magnitude = whole("RandAugment", "magnitude", magnitude, 0, self.num_magnitude_bins - 1)
 
     def operations(self, height: int, width: int) -> list[Operation]:
-        """The 14 operations."""
+        """Return the 14 operations."""
         bins = self.num_magnitude_bins
         return _operations(
             bins,
@@ -251,35 +251,35 @@ class RandAugment(Policy):
         )
 
     def bins(self, rng: SampleRandom) -> NDArray[np.int64]:
-        """The same for all."""
+        """Return the same magnitude for all samples."""
         return np.full(len(rng), self.magnitude)
 
 
 class TrivialAugmentWide(Policy):
-    """One operation of random strength for each image, all equally likely.
+    """Apply one random operation of random strength to each image; all are equally likely.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     num_magnitude_bins : int
-        How many strengths there are.
+        Number of strength levels.
     interpolation : {"nearest", "bilinear"}
-        Of what moves pixels.
+        Interpolation of operations that move pixels.
     fill : float or tuple of float
-        What is seen beyond the image, 0 to 255: one number, or one for each channel.
+        Value of pixels outside the image, 0 to 255: one number, or one per channel.
     min_visible : float
-        Boxes with less than this part of their area left are dropped, 0 to 1.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, or the pipeline, if the images are not uint8 (N, H, W, 1)
-        or (N, H, W, 3).
+        An argument is out of range. Images other than uint8 (N, H, W, 1) or (N, H, W, 3) raise when the pipeline is
+        built or at the first batch.
 
     Notes
     -----
-    Operations and strengths are those of torchvision's ``v2.TrivialAugmentWide``. S. Müller and F. Hutter,
+    Operations and strengths match torchvision's ``v2.TrivialAugmentWide``. S. Müller and F. Hutter,
     "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021.
     """
 
@@ -293,12 +293,12 @@ class TrivialAugmentWide(Policy):
         super().__init__(num_magnitude_bins, interpolation, fill, min_visible)
 
     def operations(self, height: int, width: int) -> list[Operation]:
-        """The 14 operations."""
+        """Return the 14 operations."""
         bins = self.num_magnitude_bins
         return _operations(bins, 0.99, 32.0, 32.0, 135.0, 0.99, 8 - np.rint(np.arange(bins) * 6 / (bins - 1)))
 
     def bins(self, rng: SampleRandom) -> NDArray[np.int64]:
-        """Any, all equally likely."""
+        """Draw a magnitude per sample, uniformly."""
         return rng.integers(0, self.num_magnitude_bins)
 
 
@@ -311,7 +311,7 @@ def _operations(
     factor: float,
     bits: NDArray[np.float64],
 ) -> list[Operation]:
-    """The operations that both policies have, up to the given strengths."""
+    """Return the operations of both policies, up to the given strengths."""
 
     def upto(most: float) -> NDArray[np.float64]:
         return np.linspace(0, most, bins)

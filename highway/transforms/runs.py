@@ -1,9 +1,9 @@
-"""Runs: which neighboring transforms touch the pixels once, and how a whole batch goes through them.
+"""Runs: fuse neighboring transforms into single passes over the pixels, and apply them to whole batches.
 
-What moves pixels in whole steps (flips, crops, pads) is a `View`, with a `Normalize` behind it if there is one. A fit
-takes in the flips and crops around it. Rotations and the like, with the flips, crops and pads around them, are one
-sampling. Neighboring point-wise changes of color are one program. Which transforms go together depends on them alone,
-never on what is drawn: so the bits do not either.
+Transforms that move whole pixels (flips, crops, pads) become one `View`, together with a `Normalize` after them. A fit
+is fused with the flips and crops around it. Warps, with the flips, crops and pads around them, become one sampling.
+Neighboring point-wise color transforms become one program. Fusion depends only on the transforms, never on their random
+parameters, so results do not depend on them either.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ __all__ = ["Step", "TransformChain"]
 
 @dataclass(frozen=True)
 class Step:
-    """A transform in its row.
+    """A transform with its place in a chain.
 
     Attributes
     ----------
     number : int
-        Its place in the row.
+        Index in the chain.
     position : int
-        Where it draws, counted from where the row begins.
+        Random position, counted from the start of the chain.
     transform : Transform
     """
 
@@ -56,16 +56,16 @@ Naming = Callable[[int], Any]
 
 
 class TransformChain:
-    """Transforms in a row, as whole batches go through them.
+    """Applies transforms in order to whole batches.
 
     Parameters
     ----------
     transforms : sequence of Transform or None
-        None where there is nothing to be done.
+        None for a step without a transform.
     owner : str
-        Who has them: errors say it.
+        Name of the owner in error messages.
     done : int
-        How many of the first are done already.
+        Number of first transforms that are already done.
     """
 
     def __init__(self, transforms: Sequence[Transform | None], owner: str, done: int = 0) -> None:
@@ -85,11 +85,11 @@ class TransformChain:
 
     @property
     def hands_over(self) -> bool:
-        """Whether what comes out may be written into, if that was so for what went in."""
+        """Whether later code may write into the result, if it may write into the input."""
         return all(step is None or step.hands_over for step in self.transforms)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """What images of shape (H, W, C) become, as far as that is known; see `Transform.out_shape`."""
+        """Return the output shape for images of shape (H, W, C), or None; see `Transform.out_shape`."""
         found: tuple[int, int, int] | None = shape
         for number, transform in enumerate(self.transforms):
             if found is None:
@@ -103,42 +103,42 @@ class TransformChain:
         return found
 
     def _check_behind(self, values: Values, rest: Sequence[Transform | None]) -> None:
-        """Raise where something behind cannot take what `values` makes."""
+        """Raise if a later transform cannot take the result of `values`."""
         for transform in rest:
             if transform is None:
                 continue
             if transform.takes == "bytes" or (transform.takes == "pixels" and values.layout == "NCHW"):
                 raise ArgumentError(
-                    f"{transform!r} stands behind {values!r}, which makes {values.dtype} in the layout "
-                    f"{values.layout}; expected uint8 (N, H, W, C): put it before"
+                    f"{transform!r} comes after {values!r}, which returns {values.dtype} in the layout "
+                    f"{values.layout}; expected uint8 (N, H, W, C): put it before {type(values).__name__}"
                 )
 
     def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
-        """Take a batch through all of them.
+        """Apply all transforms to a batch.
 
         Parameters
         ----------
         batch : Batch
         seed, first : int
-            Of the random numbers, and the position of the first transform.
-        ours : bool
+            Seed of the random numbers, and random position of the first transform.
+        may_overwrite : bool
             Whether the arrays of the batch may be written into.
         along : Along
-            How what belongs to the images goes with them.
+            How annotations move with the images.
 
         Returns
         -------
         Batch
-            ``applied`` is as before.
+            With ``applied`` unchanged.
 
         Raises
         ------
         FieldError
             The batch has no images.
         ContractError
-            A transform returned something else than as many images.
+            A transform does not return the same number of images.
         """
-        # Made when first needed; no transform changes which samples they are.
+        # Created on first use; no transform changes the samples of a batch.
         of_samples: SampleRandom | None = None
 
         def draws(position: int) -> SampleRandom:
@@ -171,7 +171,7 @@ class TransformChain:
         transform, images = step.transform, batch["images"]
         if isinstance(transform, Several):
             result = transform.apply(batch, seed, first + step.position, may_overwrite, along)
-            # Nothing may have been chosen: then the images are what they were, and whose they were.
+            # If no branch was chosen, the images are the input, and `may_overwrite` stays as it was.
             return result, transform.hands_over and (may_overwrite or result["images"] is not images)
         params = None
         if type(transform).draw is not Transform.draw:
@@ -182,14 +182,14 @@ class TransformChain:
             made = transform.apply_images(images, params)
         self._check(step.number, made, len(images))
         along.refuse_new_size(batch, transform, made)
-        # A step that returns its input may have kept it.
+        # A step that returns its input may keep a reference to it.
         may_overwrite = transform.hands_over and (may_overwrite or made is not images)
         batch = along.annotated(batch, transform, params, images.shape)
         return batch if made is images else batch.replace(images=made), may_overwrite
 
     @contextmanager
     def _naming(self, number: int) -> Iterator[None]:
-        """Errors tell in which transform they were raised."""
+        """Add the transform to errors raised inside."""
         try:
             yield
         except Exception as error:
@@ -205,7 +205,7 @@ class TransformChain:
             found = f"an array of shape {result.shape}"
         raise ContractError(
             f"{self._owner}: {self._place(number)}, returned {found} for {count} images; "
-            f"expected a numpy array of as many, from apply_images or the function of a Lambda"
+            f"expected a numpy array of the same length from apply_images, or from the function of a Lambda"
         )
 
     def _place(self, number: int) -> str:
@@ -213,7 +213,7 @@ class TransformChain:
 
 
 class Several(Transform):
-    """A transform with others inside, that takes whole batches through them."""
+    """Base of transforms that apply inner transforms to whole batches."""
 
     def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
         """As `TransformChain.apply`; `first` is the position of this transform."""
@@ -222,39 +222,39 @@ class Several(Transform):
 
 @lru_cache(maxsize=256)
 def _takes_out(apply_images: Callable[..., Any]) -> bool:
-    """Whether a method has ``out``: one of a subclass's own may not."""
+    """Whether a method has the parameter ``out``; an override may lack it."""
     return "out" in inspect.signature(apply_images).parameters
 
 
-# Which steps go together
+# Fusion of steps
 
-# A step with what it drew and the shape of the images before it.
+# Each step with its parameters and the shape of its input images.
 Drawn = list[tuple[Step, Any, tuple[int, ...]]]
 
 
 class _FusedGroup:
-    """Steps that touch the pixels once; one alone is applied by itself."""
+    """Steps fused into one pass over the pixels; a single step runs alone."""
 
     def __init__(self, first: Step) -> None:
         self.steps = [first]
 
     def takes(self, step: Step) -> bool:
-        """Whether the step can be added."""
+        """Whether the step can join the group."""
         return False
 
     def fits(self, images: NDArray[Any]) -> bool:
-        """Whether all can be applied to such images together; it depends on shape and dtype alone."""
+        """Whether the group can run fused on these images; depends only on shape and dtype."""
         return images.dtype == np.uint8 and images.ndim == 4
 
     def together(
         self, images: NDArray[np.uint8], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
-        """Apply all of several steps."""
+        """Apply all steps in one pass."""
         raise NotImplementedError
 
 
 class _Views(_FusedGroup):
-    """Flips, crops and pads, and a `Normalize` that is the last."""
+    """Flips, crops and pads, and optionally a `Normalize` as the last step."""
 
     def takes(self, step: Step) -> bool:
         last = self.steps[-1].transform
@@ -276,7 +276,7 @@ class _Views(_FusedGroup):
                 drawn.append((step, params, view.shape))
                 seen = transform.look(view, params)
                 if seen is None:
-                    # A border around what was cut out before.
+                    # The step adds a border around an earlier crop.
                     images = view.copied(images, transform)
                     view = View.whole(images.shape)
                     seen = transform.look(view, params)
@@ -296,7 +296,7 @@ class _Fitting(_FusedGroup):
         return fit.covers and _stays_inside(step.transform)
 
     def fits(self, images: NDArray[Any]) -> bool:
-        """Bytes, or float32 that are no planes; no window reaches beyond them."""
+        """Accept uint8 or channels-last float32, if no window reaches beyond the images."""
         return _is_sampled(images) and _all_inside(self.steps, images.shape)
 
     def together(
@@ -319,7 +319,7 @@ class _Fitting(_FusedGroup):
                     windows = _uncovered(view, placement.windows)
                     targets = placement.targets
                     mirrored = np.stack((view.mirrored_x, view.mirrored_y), axis=1)
-                    # From here on what is seen of the fit's output.
+                    # From here on the view is of the output of the fit.
                     view = View.whole((count, *size, channels))
                     continue
                 assert isinstance(transform, Moving), transform
@@ -339,7 +339,7 @@ class _Fitting(_FusedGroup):
 
 
 def _uncovered(view: View, windows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Windows of what a view shows as windows of the images; the view stays inside."""
+    """Convert windows of a view to windows of the images; the view stays inside."""
     found = np.empty_like(windows)
     for axis, mirrored, begin, length in (
         (0, view.mirrored_x, view.lefts, view.width),
@@ -358,7 +358,7 @@ def _cut(
     view: View,
     size: tuple[int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Windows and targets of that part of whole outputs that a view shows."""
+    """Cut windows and targets of whole outputs to the part that a view shows."""
     cut, ends = windows.copy(), np.zeros_like(targets)
     ends[:, 2], ends[:, 3] = view.width, view.height
     for axis, begin, length, whole in (
@@ -374,7 +374,7 @@ def _cut(
 
 
 class _Warping(_FusedGroup):
-    """Rotations and the like, and the flips, crops and pads around them: sampled once."""
+    """Warps, and the flips, crops and pads around them: sampled once."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
@@ -387,7 +387,7 @@ class _Warping(_FusedGroup):
         return _goes_with(self._warp, step.transform)
 
     def fits(self, images: NDArray[Any]) -> bool:
-        """Bytes, or float32 that are no planes; no window of another fill reaches beyond them."""
+        """Accept uint8 or channels-last float32, if no window with another fill reaches beyond the images."""
         others = [step for step in self.steps if getattr(step.transform, "fill", None) != self._warp.fill]
         return _is_sampled(images) and (
             not any(_may_reach_out(step.transform) for step in others)
@@ -417,7 +417,7 @@ class _Warping(_FusedGroup):
 
 
 class _Colors(_FusedGroup):
-    """Point-wise changes of color: one program."""
+    """Point-wise color transforms: one program."""
 
     def takes(self, step: Step) -> bool:
         return _is_pointwise(step.transform)
@@ -453,19 +453,19 @@ def _is_pointwise(transform: Transform) -> bool:
 
 
 def _is_sampled(images: NDArray[Any]) -> bool:
-    """Whether fits and warps take such images: with more than 4 channels, floats are planes."""
+    """Whether fits and warps take such images; floats with a last axis of more than 4 are planar."""
     return images.ndim == 4 and (
         images.dtype == np.uint8 or (images.dtype == np.float32 and images.shape[3] <= 4)
     )
 
 
 def _may_reach_out(transform: Transform) -> bool:
-    """Whether it depends on the size of images whether a transform shows more than there is of them."""
+    """Whether a transform may reach beyond the images, depending on their size."""
     return type(transform).reaches_out is not Moving.reaches_out if isinstance(transform, Moving) else False
 
 
 def _all_inside(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
-    """Whether no window reaches beyond what there is of images of shape (N, H, W, C)."""
+    """Whether no window reaches beyond images of shape (N, H, W, C)."""
     if not any(_may_reach_out(step.transform) for step in steps):
         return True
     sides: tuple[int, int, int] | None = (shape[1], shape[2], shape[3])
@@ -477,7 +477,7 @@ def _all_inside(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
         try:
             sides = step.transform.out_shape(sides)
         except ArgumentError:
-            # It is raised where the step is applied.
+            # Applying the step raises the error.
             return False
     return True
 
@@ -487,7 +487,7 @@ def _stays_inside(transform: Transform) -> bool:
 
 
 def _goes_with(warp: Warp, transform: Transform) -> bool:
-    """Whether both can be one sampling: where neither shows an image, both show the same."""
+    """Whether both can be one sampling: outside the image both show the same fill."""
     if _is_warp(transform):
         assert isinstance(transform, Warp)
         return (transform.interpolation, transform.fill) == (warp.interpolation, warp.fill)
@@ -497,7 +497,7 @@ def _goes_with(warp: Warp, transform: Transform) -> bool:
 
 
 def _runs(steps: Sequence[Step]) -> Iterator[_FusedGroup]:
-    """The steps in order, those that take one pass together."""
+    """Yield the steps in order, grouped into passes."""
     run: _FusedGroup | None = None
     for step in steps:
         if run is not None:
@@ -525,7 +525,7 @@ def _begun(step: Step) -> _FusedGroup:
 
 
 def _joined(run: _FusedGroup, step: Step) -> _FusedGroup | None:
-    """The run with one more step; None where that is none."""
+    """Return the run with one more step; None if they cannot be fused."""
     if run.takes(step):
         run.steps.append(step)
         return run
@@ -542,7 +542,7 @@ def _joined(run: _FusedGroup, step: Step) -> _FusedGroup | None:
 
 
 def _settled(run: _FusedGroup) -> Iterator[_FusedGroup]:
-    """The run; moving steps with nothing behind them that can be done in place need no pass to copy."""
+    """Yield the run; steps that all work in place run one by one, without a copy."""
     if type(run) is _Views and all(step.transform.in_place for step in run.steps):
         for step in run.steps:
             yield _FusedGroup(step)

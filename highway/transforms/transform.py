@@ -1,4 +1,4 @@
-"""Transform: one random choice for a batch, then the same choice for its images, boxes, masks and keypoints."""
+"""Transform: draws random parameters once, then applies them to images, boxes, masks and keypoints."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ __all__ = ["Fusing", "Transform", "is_planar", "keeps", "looks_planar", "pixels"
 
 
 class Transform:
-    """What `Augmentations` does to a batch.
+    """Base of the transforms that `Augmentations` applies to a batch.
 
-    A transform of your own overrides `apply_images`, `draw` if anything about it is random, and `geometry` if it
-    moves pixels: boxes, masks and keypoints then go with them. Plain NumPy is fine. One transform object serves all
-    worker threads at once, so it keeps nothing between calls.
+    Your own transform overrides `apply_images`; also `draw` if it is random, and `geometry` if it moves pixels, so that
+    boxes, masks and keypoints move with the images. Plain NumPy is fine. All worker threads share one transform
+    object, so keep no state between calls.
 
     Attributes
     ----------
     takes : {"any", "pixels", "bytes"}
-        Which images: any; uint8 or others (N, H, W, C); or uint8 alone. A pipeline looks when it is built.
+        Accepted images: any; (N, H, W, C) of any dtype; or uint8 only. Checked when the pipeline is built.
     min_visible : float
-        Boxes are dropped that have less than this part of their area left, 0 to 1, after this transform; those with
-        nothing left in any case.
+        Drop boxes with less than this fraction of their area visible after the transform, 0 to 1. Boxes without a
+        visible area are always dropped.
     in_place : bool
-        `apply_images` takes ``out=``, which may be `images` itself.
+        Whether `apply_images` takes ``out=``, which may be `images` itself.
     hands_over : bool
-        What `apply_images` returns is what it was given or `out`, or else new and not kept by it, so that
-        others may write into it.
+        Whether later transforms may write into the result of `apply_images`: it is the input, `out`, or a new
+        array to which the transform keeps no reference.
     mixes : bool
-        Samples get something of others of their batch.
+        Whether the transform mixes samples of a batch.
 
     Examples
     --------
@@ -70,33 +70,33 @@ class Transform:
 
     @property
     def positions(self) -> int:
-        """How many positions of random numbers the transform takes; more than one where it has others inside."""
+        """Number of random positions that the transform uses; more than one if it contains other transforms."""
         return 1
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Shape (H, W, C) of what uint8 images of this shape become; None where that is not known.
+        """Return the output shape (H, W, C) for uint8 images of this shape; None if unknown.
 
         Raises
         ------
         ArgumentError
-            The transform cannot take such images. A pipeline says so when it is built.
+            The transform does not accept such images. Raised when the pipeline is built.
         """
         return None
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Any:
-        """Choose what is random, for every sample of the batch.
+        """Draw the random parameters of every sample of the batch.
 
         Parameters
         ----------
         rng : SampleRandom
-            Draws of these samples, for this place in the life of the batch.
+            Random numbers of these samples, for this position in the pipeline.
         batch : Batch
-            As the transforms before have left it.
+            The batch after the earlier transforms.
 
         Returns
         -------
         object
-            What `apply_images` gets as `params`; None where nothing is random.
+            The `params` of `apply_images`; None if nothing is random.
         """
         return None
 
@@ -106,24 +106,24 @@ class Transform:
         Parameters
         ----------
         images : ndarray (N, ...)
-            uint8 (N, H, W, C) unless a transform before changed that. Not to be written into.
+            uint8 (N, H, W, C) unless an earlier transform changes that. Do not write into it.
         params : object
-            What `draw` returned.
+            Result of `draw`.
 
         Returns
         -------
         ndarray (N, ...)
-            As many images, in the same order.
+            The same number of images, in the same order.
         """
         return images
 
     def geometry(self, params: Any, shape: tuple[int, int, int]) -> Geometry | None:
-        """Where the pixels go; None where all stay.
+        """Return where the pixels move; None if all stay in place.
 
         Parameters
         ----------
         params : object
-            What `draw` returned.
+            Result of `draw`.
         shape : (int, int, int)
             N, H and W of the images.
         """
@@ -136,24 +136,24 @@ class Transform:
         params: Any,
         shape: tuple[int, int, int],
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-        """Transform boxes as the images: by default as `geometry` says.
+        """Transform boxes like the images, by default with `geometry`.
 
         Parameters
         ----------
         boxes : float32 (M, 4)
-            x0, y0, x1, y1 in pixels, of all samples.
+            x0, y0, x1, y1 in pixels; the boxes of all samples.
         owners : int64 (M,)
-            Number of the sample in the batch that each belongs to.
+            Index in the batch of the sample of each box.
         params : object
-            What `draw` returned.
+            Result of `draw`.
         shape : (int, int, int)
-            N, H and W of the images before.
+            N, H and W of the input images.
 
         Returns
         -------
         boxes : float32 (M, 4)
         kept : bool (M,) or None
-            Which remain; None for all.
+            Which boxes are kept; None for all.
         """
         geometry = self.geometry(params, shape)
         if geometry is None:
@@ -161,16 +161,16 @@ class Transform:
         return geometry.boxes(boxes, owners, self.min_visible)
 
     def apply_masks(self, masks: NDArray[Any], params: Any, fill: int) -> NDArray[Any]:
-        """Transform masks as the images: by default as `geometry` says, each pixel from the nearest one.
+        """Transform masks like the images, by default with `geometry` and nearest-neighbor sampling.
 
         Parameters
         ----------
         masks : uint8 (N, H, W)
-            Or a further field of the kind "mask": of any dtype, (N, H, W, C).
+            Or an additional field of the kind "mask": any dtype, (N, H, W, C).
         params : object
-            What `draw` returned.
+            Result of `draw`.
         fill : int
-            For what no part of the image covers.
+            Value outside the image.
 
         Returns
         -------
@@ -181,14 +181,14 @@ class Transform:
         return masks if geometry is None else geometry.masks(masks, fill)
 
     def apply_pictures(self, pictures: NDArray[Any], params: Any) -> NDArray[Any]:
-        """Transform a further field of the kind "image": by default as `geometry` says, bilinear, 0 beyond it.
+        """Transform an additional field of the kind "image", by default with `geometry`, bilinear, 0 outside.
 
         Parameters
         ----------
         pictures : uint8 or float32 (N, H, W, C)
-            As high and wide as the images.
+            The same height and width as the images.
         params : object
-            What `draw` returned.
+            Result of `draw`.
 
         Returns
         -------
@@ -201,7 +201,7 @@ class Transform:
     def apply_keypoints(
         self, points: NDArray[Any], owners: NDArray[np.int64], params: Any, shape: tuple[int, int, int]
     ) -> NDArray[Any]:
-        """Transform keypoints as the images: by default as `geometry` says; none is clipped or dropped.
+        """Transform keypoints like the images, by default with `geometry`; keypoints are never clipped or dropped.
 
         Parameters
         ----------
@@ -218,32 +218,31 @@ class Transform:
         return points if geometry is None else geometry.points(points, owners).astype(points.dtype)
 
     def apply_labels(self, labels: NDArray[Any], params: Any) -> NDArray[Any]:
-        """Transform the labels, one for each sample; by default they stay. Not called for those of boxes."""
+        """Transform the labels, one per sample; by default unchanged. Not called for labels of boxes."""
         return labels
 
     def deterministic(self) -> Transform | None:
-        """What takes the place of this transform under ``Augmentations(..., deterministic=True)``.
+        """Return the replacement of this transform under ``Augmentations(..., deterministic=True)``.
 
         Returns
         -------
         Transform or None
-            A transform without anything random, the transform itself if it is one, or None for nothing at
-            all.
+            A transform without random parameters, which may be the transform itself; None to skip the transform.
 
         Raises
         ------
         ArgumentError
-            The transform draws, and does not say what takes its place: override this method.
+            The transform overrides `draw` but not this method.
         """
         if type(self).draw is not Transform.draw:
             raise ArgumentError(
                 f"{self!r} draws random numbers and has no deterministic form; "
-                f"override {type(self).__name__}.deterministic to return a transform without them, or None"
+                f"override {type(self).__name__}.deterministic to return a transform that draws none, or None"
             )
         return self
 
     def __repr__(self) -> str:
-        """How to build it again, as far as the attributes tell that have the names of parameters."""
+        """Return the constructor call, with those parameters that are also attributes."""
         parts = []
         for parameter in inspect.signature(type(self)).parameters.values():
             if hasattr(self, parameter.name) and parameter.kind is not parameter.VAR_KEYWORD:
@@ -254,30 +253,30 @@ class Transform:
 
 
 def keeps(step: Transform, family: type[Transform], *methods: str) -> bool:
-    """Whether a transform has these methods of its family, and no subclass or object replaces them."""
+    """Whether a transform uses these methods of its family: no subclass and no instance overrides them."""
     its = vars(step)
     return all(getattr(type(step), name) is getattr(family, name) and name not in its for name in methods)
 
 
 def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
-    """Images as bytes with packed rows, for the kernels that move whole pixels.
+    """View images as bytes with packed rows, for kernels that move whole pixels.
 
     Parameters
     ----------
     images : ndarray (N, H, W, C)
-        Any dtype. With more than 4 channels uint8 only: a float array (N, C, H, W) would be taken for one.
+        Any dtype with at most 4 channels; only uint8 with more, since a float array may be (N, C, H, W).
     owner : Transform
-        Whose error it is.
+        Transform that error messages name.
 
     Returns
     -------
     uint8 (N, H, W, C * itemsize)
-        A view, unless the rows were not packed.
+        A view, or a copy if the rows are not packed.
 
     Raises
     ------
     ArgumentError
-        The array is no batch of images in this layout.
+        The array is not a batch of images in this layout.
     """
     if images.ndim != 4 or images.dtype.hasobject or (images.dtype != np.uint8 and images.shape[3] > 4):
         raise ArgumentError(
@@ -293,29 +292,29 @@ def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
     if images.dtype == np.uint8:
         return images
     if images.strides[3] != itemsize:
-        # A single channel may have any stride; as bytes it has neighbors.
+        # A single channel may have any stride, but its bytes are adjacent.
         images = np.lib.stride_tricks.as_strided(images, strides=(*images.strides[:3], itemsize))
     return images.view(np.uint8)
 
 
 def looks_planar(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape, three extents, are rather (C, H, W) than (H, W, C), by their many channels."""
+    """Whether images of this shape, three sizes, are probably (C, H, W) instead of (H, W, C)."""
     return shape[0] in (1, 3) and min(shape[1:]) >= 28
 
 
 def way_to_pixels(images: NDArray[Any]) -> str:
-    """What to do about images that are not uint8 (N, H, W, C)."""
-    return "images[..., None] have a channel" if images.ndim == 3 else "put it before Normalize"
+    """Return the advice for images that are not uint8 (N, H, W, C)."""
+    return "images[..., None] adds a channel axis" if images.ndim == 3 else "put it before Normalize"
 
 
 def is_planar(images: NDArray[Any]) -> bool:
-    """Whether images are (N, C, H, W), as `Normalize` makes them: more than 4 of anything but bytes are no channels."""
+    """Whether images are (N, C, H, W), as from `Normalize`: not uint8, and a last axis of more than 4."""
     return images.dtype != np.uint8 and images.ndim == 4 and images.shape[3] > 4
 
 
 @runtime_checkable
 class Fusing(Protocol):
-    """A source that can do the first of the transforms behind it itself."""
+    """A source that can fuse the first transforms after it."""
 
     def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
-        """Take over as many of the first steps as it can; says how many."""
+        """Fuse as many of the first steps as possible into the source; return how many."""

@@ -1,4 +1,4 @@
-"""Values: from bytes to the real numbers that networks want."""
+"""Values: convert bytes to normalized floats in the layout of the network."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["Normalize", "Rescale", "ToFloat", "Values"]
 
 
 class Values(Transform):
-    """Base of what makes real numbers of bytes: ``image * scale + bias``, in the layout of the network, in one pass.
+    """Base of the conversions to floats: ``image * scale + bias``, in the layout of the network, in one pass.
 
-    To the bit: float32, both operations rounded. float16 is that, rounded once more. Every CPU gives the same.
+    Computed in float32, both operations rounded; float16 results are rounded once more. Bits are equal on every CPU.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     scale, bias : float64 (C,) or (1,)
-        For each channel, or for all.
+        One per channel, or one for all.
     layout : {"NCHW", "NHWC"}
-        Of the result.
+        Layout of the result.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
     """
 
     hands_over = True
@@ -54,15 +54,15 @@ class Values(Transform):
         return type(self).__name__
 
     def _told(self) -> str:
-        """What the numbers are, as part of an error."""
+        """Return the parameters for an error message."""
         raise NotImplementedError
 
     def out_shape(self, shape: tuple[int, int, int]) -> None:
-        """What comes after takes numbers."""
+        """Check the number of channels; return None: the result is not uint8."""
         self.factors(shape[2])
 
     def apply_images(self, images: NDArray[Any], params: None) -> NDArray[Any]:
-        """Make numbers of the images.
+        """Convert the images.
 
         Parameters
         ----------
@@ -84,18 +84,18 @@ class Values(Transform):
         return result
 
     def apply_view(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
-        """Make numbers of what a view shows of images.
+        """Convert what a view shows of images.
 
         Parameters
         ----------
         images : uint8 (N, H, W, C)
         view : View
-            Of such images.
+            A view of these images.
 
         Returns
         -------
         float32 or float16 (N, C, h, w) or (N, h, w, C)
-            What `apply_images` makes of ``view.copied(images)``.
+            Equals ``apply_images(view.copied(images))``.
         """
         scale, bias = self.factors(view.shape[3])
         result = self.room(view.shape)
@@ -105,50 +105,50 @@ class Values(Transform):
 
     @property
     def channels(self) -> int:
-        """Channels that images must have; 1 stands for any number."""
+        """Number of channels that images must have; 1 means any number."""
         return len(self._scale)
 
     def factors(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scale and bias of each channel."""
+        """Return scale and bias of each channel."""
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
-                f"{self._name}: {self._told()}, for images with {channels} channels; expected one number, or one for "
-                "each channel"
+                f"{self._name}: {self._told()}, for images with {channels} channels; expected one number, or one per "
+                "channel"
             )
         if len(self._scale) == channels:
             return self._scale, self._bias
         return np.full(channels, self._scale[0]), np.full(channels, self._bias[0])
 
     def room(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """For the result of images of this shape."""
+        """Return an empty result array for images of this shape."""
         count, height, width, channels = shape
         return empty((count, channels, height, width) if self.layout == "NCHW" else shape, self.dtype)
 
 
 class Normalize(Values):
-    """``(image / 255 - mean) / std``, and the layout that the network wants, in one pass.
+    """Normalize images to ``(image / 255 - mean) / std``, in the layout of the network, in one pass.
 
-    To the bit: ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
-    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 is that, rounded once more.
-    Every CPU gives the same.
+    Computed as ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
+    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 results are rounded once more.
+    Bits are equal on every CPU.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     mean, std : float or sequence of float
-        Of values from 0 to 1, not of bytes: both are 0 to 1 themselves, `std` above 0. One number or one for each
-        channel; by default those of ImageNet. `Rescale` takes any numbers.
+        In units of 0 to 1, not of bytes: both are within 0 to 1, `std` above 0. One number or one per channel; by
+        default those of ImageNet. `Rescale` takes any numbers.
     layout : {"NCHW", "NHWC"}
-        Of the result. What moves pixels (flips, crops) comes before "NCHW".
+        Layout of the result. With "NCHW", put transforms that move pixels (flips, crops) before it.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if the images are not uint8 (N, H, W, C) or have
-        another number of channels.
+        An argument is out of range. Images other than uint8 (N, H, W, C), or with another number of channels, raise
+        at the first batch.
     """
 
     def __init__(
@@ -163,13 +163,14 @@ class Normalize(Values):
         for name, given, found in (("mean", mean, means), ("std", std, stds)):
             if max(found) > 1:
                 raise ArgumentError(
-                    f"Normalize: {name} is {given!r}; expected 0 to 1: {name} is of values from 0 to 1; divide by 255"
+                    f"Normalize: {name} is {given!r}; expected 0 to 1, in units of values from 0 to 1; divide by 255"
                 )
         if not all(stds):
             raise ArgumentError(f"Normalize: std is {std!r}; expected numbers above 0")
         if len(means) != len(stds) and 1 not in (len(means), len(stds)):
             raise ArgumentError(
-                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected as many, or one"
+                f"Normalize: mean has {len(means)} numbers and std has {len(stds)}; expected equal lengths, or one "
+                "number"
             )
         self.mean = means
         self.std = stds
@@ -186,23 +187,23 @@ class Normalize(Values):
 
 
 class Rescale(Values):
-    """``image * scale + offset``, in units of the bytes, 0 to 255.
+    """Rescale images to ``image * scale + offset``, where `image` is 0 to 255.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     scale, offset : float or sequence of float
-        One number or one for each channel. ``Rescale(2 / 255, -1)`` gives -1 to 1.
+        One number or one per channel. ``Rescale(2 / 255, -1)`` maps to -1 to 1.
     layout : {"NCHW", "NHWC"}
-        Of the result.
+        Layout of the result.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, or the pipeline, if it does not go with the images.
+        An argument is out of range. Images that do not match raise when the pipeline is built or at the first batch.
     """
 
     def __init__(
@@ -216,8 +217,8 @@ class Rescale(Values):
         self.offset = numbers(self._name, "offset", offset)
         if len(self.scale) != len(self.offset) and 1 not in (len(self.scale), len(self.offset)):
             raise ArgumentError(
-                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected as many, "
-                "or one"
+                f"Rescale: scale has {len(self.scale)} numbers and offset has {len(self.offset)}; expected equal "
+                "lengths, or one number"
             )
         factors, offsets = np.broadcast_arrays(np.array(self.scale), np.array(self.offset))
         super().__init__(factors, offsets, layout, dtype)
@@ -231,16 +232,16 @@ class Rescale(Values):
 
 
 class ToFloat(Rescale):
-    """``image / 255``: numbers from 0 to 1.
+    """Convert images to floats from 0 to 1: ``image / 255``.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     layout : {"NCHW", "NHWC"}
-        Of the result.
+        Layout of the result.
     dtype : {"float32", "float16"}
-        Of the result.
+        Type of the result.
     """
 
     def __init__(self, layout: str = "NCHW", dtype: DTypeLike = "float32") -> None:
@@ -251,7 +252,7 @@ class ToFloat(Rescale):
 
 
 def _bits(result: NDArray[Any]) -> NDArray[Any]:
-    """As the kernels take it: float16 as its bits."""
+    """Return the array as the kernels take it: float16 as uint16 bits."""
     return result.view(np.uint16) if result.itemsize == 2 else result
 
 

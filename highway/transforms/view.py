@@ -1,4 +1,4 @@
-"""Views: which pixels of a batch of images are wanted, so that several transforms in a row touch them once."""
+"""Views: describe the needed pixels of a batch, so that several transforms in a row copy them once."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["Moving", "View", "is_moving", "unchanged"]
 
 @dataclass(frozen=True)
 class View:
-    """A window of each image, mirrored or not; it may reach beyond the image, where it shows `fill`.
+    """One window per image, optionally mirrored; beyond the image it shows `fill`.
 
     Attributes
     ----------
     images : (int, int, int, int)
         Shape (N, H, W, C) of the images.
     tops, lefts : int64 (N,)
-        Row and column of the image where the window begins.
+        First row and column of the window in the image.
     height, width : int
-        Of the window.
+        Size of the window.
     mirrored_x, mirrored_y : bool (N,)
-        Whether what is in the window is mirrored left to right, and top to bottom.
+        Whether the window is mirrored left to right, and top to bottom.
     fill : uint8 (C,) or None
-        A pixel; None where no window reaches beyond its image.
+        Fill pixel; None if no window reaches beyond its image.
     """
 
     images: tuple[int, int, int, int]
@@ -46,18 +46,18 @@ class View:
 
     @classmethod
     def whole(cls, images: tuple[int, int, int, int]) -> View:
-        """The images as they are."""
+        """Return a view of the whole images."""
         count, height, width, _ = images
         zeros, no = np.zeros(count, np.int64), np.zeros(count, np.bool_)
         return cls(images, zeros, zeros, height, width, no, no)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape (N, h, w, C) of what is seen."""
+        """Shape (N, h, w, C) of the view."""
         return self.images[0], self.height, self.width, self.images[3]
 
     def mirrored(self, x: NDArray[np.bool_] | None = None, y: NDArray[np.bool_] | None = None) -> View:
-        """The same, and of the samples that `x` or `y` (bool (N,)) tells, mirrored."""
+        """Return the view with the samples in `x` or `y`, bool (N,), mirrored along that axis."""
         return replace(
             self,
             mirrored_x=self.mirrored_x if x is None else self.mirrored_x ^ x,
@@ -72,13 +72,13 @@ class View:
         width: int,
         fill: NDArray[np.uint8],
     ) -> View | None:
-        """A window of what is seen, which shows `fill` where it reaches beyond.
+        """Return a window of the view, which shows `fill` beyond it.
 
         Returns
         -------
         View or None
-            None where no single view is that: the window reaches beyond what was only a part of the image,
-            or shows a border already.
+            None if one view cannot express it: the window reaches beyond a view that is only a part of the
+            image, or that already shows a border.
         """
         reaches_out = bool(
             (tops < 0).any()
@@ -99,7 +99,7 @@ class View:
 
     @property
     def matrices(self) -> NDArray[np.float64]:
-        """Where the pixels of the images go, float64 (N, 3, 3), as in `Geometry`."""
+        """Matrices from image to output coordinates, float64 (N, 3, 3), as in `Geometry`."""
         count = self.images[0]
         matrices = np.zeros((count, 3, 3))
         matrices[:, 2, 2] = 1
@@ -112,27 +112,27 @@ class View:
         return matrices
 
     def places(self) -> NDArray[np.int64]:
-        """What the kernels take: top, left, mirrored in x and in y of each sample, int64 (N, 4)."""
+        """Return the kernel argument: top, left, mirrored in x and in y of each sample, int64 (N, 4)."""
         columns = self.tops, self.lefts, self.mirrored_x, self.mirrored_y
         return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
 
     def filling(self) -> NDArray[np.uint8]:
-        """What the kernels take: a pixel, uint8 (C,)."""
+        """Return the kernel argument: the fill pixel, uint8 (C,)."""
         return np.zeros(self.images[3], np.uint8) if self.fill is None else self.fill
 
     def copied(self, images: NDArray[np.uint8], owner: Transform | None = None) -> NDArray[np.uint8]:
-        """What is seen of the images.
+        """Copy the view of the images.
 
         Parameters
         ----------
         images : uint8 (N, H, W, C)
         owner : Transform, optional
-            Whose error it is where the images are not in this layout; without one they are.
+            Transform that error messages name. Without it, the layout is not checked.
 
         Returns
         -------
         uint8 (N, h, w, C)
-            New.
+            A new array.
         """
         result = empty(self.shape)
         source = images if owner is None else pixels(images, owner)
@@ -141,16 +141,16 @@ class View:
 
 
 class Moving(Transform):
-    """A transform that moves whole pixels: what it makes of an image is a view of it.
+    """Base of transforms that move whole pixels: their result is a view of the image.
 
-    Several of them in a row, and a `Normalize` behind them, are one view and touch the pixels once;
-    `apply_images` gives the same, and is used where one stands alone.
+    Several of them in a row, and a `Normalize` after them, are one view and copy the pixels once. `apply_images`
+    gives the same result, and runs if the transform stands alone.
     """
 
     takes = "pixels"
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Any:
-        """Choose what is random, for every sample of the batch.
+        """Draw the random parameters of every sample of the batch.
 
         Raises
         ------
@@ -162,7 +162,7 @@ class Moving(Transform):
         return self.choose(rng, images.shape)
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Any:
-        """What `draw` returns for images of this shape, (N, H, W, C).
+        """Draw the parameters for images of this shape, (N, H, W, C).
 
         Raises
         ------
@@ -172,13 +172,13 @@ class Moving(Transform):
         raise NotImplementedError
 
     def geometry(self, params: Any, shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go."""
+        """Return the matrix of each sample, from image to output coordinates."""
         view = self.moved(View.whole((*shape, 1)), params)
         assert view is not None, "a whole image has all windows"
         return Geometry(view.matrices, view.height, view.width)
 
     def apply_masks(self, masks: NDArray[Any], params: Any, fill: int) -> NDArray[Any]:
-        """What is seen of the masks, (N, h, w) or (N, h, w, C)."""
+        """Return the view of the masks, (N, h, w) or (N, h, w, C)."""
         source, pixel = as_bytes(masks, fill)
         view = self.moved(View.whole(source.shape), params)
         assert view is not None, "a whole image has all windows"
@@ -187,11 +187,11 @@ class Moving(Transform):
         return view.copied(source).view(masks.dtype).reshape(*view.shape[:3], *masks.shape[3:])
 
     def apply_pictures(self, pictures: NDArray[Any], params: Any) -> NDArray[Any]:
-        """What is seen of the pictures."""
+        """Return the view of the pictures."""
         return self.apply_images(pictures, params)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Shape of what images of this shape become."""
+        """Return the output shape (H, W, C) for images of this shape (H, W, C)."""
         if not unchanged(self, next(kind for kind in type(self).__mro__ if "look" in vars(kind))):
             return None
         view = View.whole((1, *shape))
@@ -201,37 +201,37 @@ class Moving(Transform):
 
     @property
     def stays_inside(self) -> bool:
-        """Whether nothing but pixels of the image is shown, whatever is drawn, unless `reaches_out` says so."""
+        """Whether the result shows only pixels of the image, for all parameters, unless `reaches_out` is true."""
         raise NotImplementedError
 
     def reaches_out(self, height: int, width: int) -> bool:
-        """Whether a transform that stays inside otherwise shows more than there is of images of this size."""
+        """Whether a transform with `stays_inside` still reaches beyond images of this size."""
         return False
 
     def look(self, view: View, params: Any) -> View | None:
-        """What this transform makes of what is seen; None where no single view is that.
+        """Apply the transform to a view; None if one view cannot express the result.
 
         Parameters
         ----------
         view : View
-            Of uint8 images.
+            A view of uint8 images.
         params : object
-            What `choose` returned for ``view.shape``.
+            Result of `choose` for ``view.shape``.
         """
         raise NotImplementedError
 
     def moved(self, view: View, params: Any) -> View | None:
-        """As `look`, where only the places of pixels are wanted: the border may hold anything."""
+        """As `look`, for the positions of pixels only: the border may have any content."""
         return self.look(view, params)
 
 
 def is_moving(step: Transform) -> bool:
-    """Whether `look` tells all that a transform does: a subclass may have replaced what it draws or applies."""
+    """Whether `look` describes the transform completely: no subclass overrides `draw` or `apply_images`."""
     if not isinstance(step, Moving):
         return False
     return unchanged(step, next(kind for kind in type(step).__mro__ if "look" in vars(kind)))
 
 
 def unchanged(step: Transform, family: type[Transform]) -> bool:
-    """Whether a transform draws and applies what its family does."""
+    """Whether a transform uses `draw` and `apply_images` of its family."""
     return keeps(step, family, "draw", "apply_images")

@@ -1,4 +1,4 @@
-"""Warps: images rotated, sheared, zoomed, moved or seen from the side, each for itself."""
+"""Warps: rotate, shear, zoom, shift or distort images, drawn per sample."""
 
 from __future__ import annotations
 
@@ -36,28 +36,27 @@ INTERPOLATIONS = {"bilinear": warp.BILINEAR, "nearest": warp.NEAREST}
 
 
 class Warp(Transform):
-    """A transform that is a matrix for each sample; images keep their size.
+    """Base of the warps: applies one matrix per sample; images keep their size.
 
-    One of your own overrides `matrices`, and calls ``super().__init__``.
+    Your own warp overrides `matrices` and calls ``super().__init__``.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     p : float
-        0 to 1: the probability that a sample is transformed, each on its own.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
-        Between the four pixels around where a pixel comes from, or the one that it comes from. Masks are
-        always "nearest".
+        From the four pixels around the source position, or from the nearest one. Masks always use "nearest".
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     hands_over = True
@@ -77,24 +76,24 @@ class Warp(Transform):
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
-        """Choose where the pixels go, as if every sample were transformed.
+        """Draw the matrices, as if every sample were transformed.
 
         Parameters
         ----------
         rng : SampleRandom
         height, width : int
-            Of the images, 1 or more.
+            Size of the images, at least 1.
 
         Returns
         -------
         float64 (N, 3, 3)
-            From homogeneous coordinates (x, y, 1) of the image, in pixels, to those of the output; not
+            From homogeneous coordinates (x, y, 1) of the image, in pixels, to those of the output. Must not be
             singular.
         """
         raise NotImplementedError
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """What `draw` returns for images of this shape, (N, H, W, C)."""
+        """Draw the matrices for images of this shape, (N, H, W, C)."""
         chosen = rng.bernoulli(self.p)
         if not chosen.any() or 0 in shape:
             return _identities(shape[0])
@@ -103,12 +102,12 @@ class Warp(Transform):
         return matrices
 
     def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float64]:
-        """Choose where the pixels of each sample go.
+        """Draw the matrix of each sample.
 
         Returns
         -------
         float64 (N, 3, 3)
-            From coordinates of the image to those of the output; identity for samples that stay.
+            From coordinates of the image to those of the output; identity for unchanged samples.
 
         Raises
         ------
@@ -120,12 +119,12 @@ class Warp(Transform):
         return self.choose(rng, images.shape)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The same."""
+        """Return the shape unchanged."""
         filling(self, self.fill, shape[2], np.dtype(np.uint8))
         return shape
 
     def geometry(self, params: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go."""
+        """Return the matrix of each sample, from image to output coordinates."""
         return Geometry(params, shape[1], shape[2])
 
     def apply_images(self, images: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
@@ -139,7 +138,7 @@ class Warp(Transform):
         Returns
         -------
         as images, (N, H, W, C)
-            `images` itself where all samples stay.
+            `images` itself if all samples stay unchanged.
         """
         self._check(images)
         if (params == np.eye(3)).all():
@@ -153,11 +152,11 @@ class Warp(Transform):
         )
 
     def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
-        """Transform pictures as images."""
+        """Transform pictures like images."""
         return Warp.apply_images(self, pictures, params)
 
     def deterministic(self) -> None:
-        """Everything stays."""
+        """Return None: images stay as they are."""
 
     def _check(self, images: NDArray[Any]) -> None:
         pixels(images, self)
@@ -169,25 +168,25 @@ class Warp(Transform):
 
 
 class Course:
-    """Several maps in a row, sampled at once.
+    """Combine several maps in a row into one sampling.
 
-    A pixel of the output is sampled where its center comes from in the first image, if that lies in it and
-    in every image between: what one step has cut off, no later one brings back.
+    An output pixel is sampled at the source of its center in the first image, if that point lies inside the first
+    and every intermediate image: a later step does not restore what an earlier one cuts off.
 
     Parameters
     ----------
     count, height, width : int
-        Of the first images.
+        Number and size of the first images.
 
     Attributes
     ----------
     matrices : float64 (N, 3, 3)
         From coordinates of the first image to those of the last.
     bounds : float64 (N, K, 3)
-        Half planes in coordinates of the last image, for the edges of those between: a, b and c, where
+        Half planes for the edges of the intermediate images, in coordinates of the last image: a, b and c, where
         ``a * x + b * y + c`` is at least 0.
     height, width : int
-        Of the last image.
+        Size of the last image.
     """
 
     def __init__(self, count: int, height: int, width: int) -> None:
@@ -205,21 +204,21 @@ class Course:
         matrices : float64 (N, 3, 3)
             From coordinates before the step to those after it.
         height, width : int
-            After it.
+            Size after the step.
         """
-        # The first image's own edges need no half planes.
+        # The edges of the first image need no half planes.
         if not self._first:
             edges = np.broadcast_to((0.0, 0.0, self.width, self.height), (len(matrices), 4))
             self.bounds = product(np.concatenate((self.bounds, inside(edges)), axis=1), inverse(matrices))
         if (matrices[:, 2, :2] != 0).any():
-            # What is behind the eye is not seen; two steps of that kind would take it to the front again.
+            # Points behind the camera are invisible; a second perspective step would make them visible again.
             self.bounds = np.concatenate((self.bounds, inverse(matrices)[:, 2:]), axis=1)
         self.matrices = matrices if self._first else product(matrices, self.matrices)
         self.height, self.width = height, width
         self._first = False
 
     def sampled(self, images: NDArray[Any], interpolation: int, fill: NDArray[Any]) -> NDArray[Any]:
-        """The last images.
+        """Sample the last images from the first ones.
 
         Parameters
         ----------
@@ -228,7 +227,7 @@ class Course:
         interpolation : int
             `warp.NEAREST` or `warp.BILINEAR`.
         fill : as images, (C,)
-            What is seen where there is nothing of the image.
+            Value outside the image.
 
         Returns
         -------
@@ -246,7 +245,7 @@ class Course:
         return out
 
     def _moves(self) -> NDArray[np.float64] | None:
-        """How far each sample moves to the right and down (N, 2), if by whole pixels and nothing else; else None."""
+        """Return the shift of each sample, right and down (N, 2), if all are whole pixels; otherwise None."""
         moves = self.matrices[:, :2, 2]
         if (self.matrices[:, :, :2] != np.eye(3)[:, :2]).any() or (self.matrices[:, 2, 2] != 1).any():
             return None
@@ -255,33 +254,33 @@ class Course:
         return moves
 
     def _needed(self) -> NDArray[np.float64]:
-        """The half planes that do not hold the whole output."""
+        """Return the half planes that do not contain the whole output."""
         corners = np.array([[x, y, 1.0] for x in (0, self.width) for y in (0, self.height)])
         lowest = (self.bounds[:, :, None] * corners).sum(axis=3).min(axis=2)
         return np.ascontiguousarray(self.bounds[:, (lowest < 0).any(axis=0)])
 
 
 class Rotate(Warp):
-    """Turn about the center, counter-clockwise, by a random angle, all angles equally likely.
+    """Rotate images about the center, counter-clockwise, by a random angle, drawn uniformly.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     degrees : float or (float, float)
-        Range of the angles; a number d is (-d, d).
+        Range of the angles; a number d means (-d, d).
     p : float
-        0 to 1: the probability that a sample is turned, each on its own.
+        Probability that a sample is rotated, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -297,41 +296,41 @@ class Rotate(Warp):
         self._degrees = _range("Rotate", "degrees", degrees)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
-        """Turns."""
+        """Draw rotations."""
         angles = rng.uniform(*self._degrees)
         zeros = np.zeros(len(angles))
         return _about_center(-angles, zeros, zeros, np.ones(len(angles)), zeros, zeros, height, width)
 
 
 class Affine(Warp):
-    """Shear, zoom and turn about the center, then move: what ``torchvision.transforms.v2.RandomAffine`` does.
+    """Shear, zoom and rotate about the center, then shift, as ``torchvision.transforms.v2.RandomAffine``.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     degrees : float or (float, float)
-        Range of the angles, clockwise; a number d is (-d, d).
+        Range of the angles, clockwise; a number d means (-d, d).
     translate : (float, float), optional
-        Moves along x and y, at most by these parts of width and height, 0 to 1, in whole pixels, all equally likely:
-        torchvision halves the chance of the two at the ends.
+        Largest shifts along x and y, as fractions of width and height, 0 to 1. Drawn uniformly in whole pixels;
+        torchvision halves the probability of the two extremes.
     scale : (float, float), optional
         Range of the factors, above 0.
     shear : float, (float, float) or (float, float, float, float), optional
-        Ranges of the angles in degrees, -89 to 89: along x, a number s being (-s, s), and then along y. Above 0,
-        along x what is above the center goes to the right, along y what is right of it goes up.
+        Ranges of the angles in degrees, -89 to 89: along x, where a number s means (-s, s), then along y. A positive
+        angle along x moves pixels above the center to the right; along y it moves pixels right of it up.
     p : float
-        0 to 1: the probability that a sample is transformed, each on its own.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -356,7 +355,7 @@ class Affine(Warp):
         self._shear_x, self._shear_y = _shears(shear)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
-        """Shears, zooms, turns and moves."""
+        """Draw shears, zooms, rotations and shifts."""
         angles = rng.uniform(*self._degrees)
         x, y = self._translate[0] * width, self._translate[1] * height
         moves_x, moves_y = _whole_moves(rng, -x, x), _whole_moves(rng, -y, y)
@@ -366,30 +365,29 @@ class Affine(Warp):
 
 
 class Perspective(Warp):
-    """Move each corner inwards, by random numbers of whole pixels along x and y, all equally likely.
+    """Move each corner inwards by random whole pixels along x and y, drawn uniformly: a perspective distortion.
 
-    They are drawn for the top left, top right, bottom right and bottom left corner of the image, for each along x and
-    then along y. Corners that are no longer those of a convex quadrilateral, which happens above two thirds, move half
-    as far.
+    Offsets are drawn for the top left, top right, bottom right and bottom left corner, along x and then along y. If
+    the corners do not form a convex quadrilateral, possible with `distortion_scale` above 2/3, they move half as far.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     distortion_scale : float
-        0 to 1: corners move at most by this part of half the width and half the height.
+        Largest offset of a corner, as a fraction of half the width and half the height, 0 to 1.
     p : float
-        0 to 1: the probability that a sample is transformed, each on its own.
+        Probability that a sample is transformed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -404,7 +402,7 @@ class Perspective(Warp):
         self.distortion_scale = number("Perspective", "distortion_scale", distortion_scale, 0, 1)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
-        """Maps of the image's corners to others."""
+        """Draw maps from the corners of the image to the moved ones."""
         room_x = int(self.distortion_scale * (width // 2)) + 1
         room_y = int(self.distortion_scale * (height // 2)) + 1
         steps = [(rng.integers(0, room_x), rng.integers(0, room_y)) for _ in range(4)]
@@ -418,26 +416,27 @@ class Perspective(Warp):
 
 
 class Shift(Warp):
-    """Move by a random number of whole pixels, all equally likely; nothing is interpolated.
+    """Shift images by random whole pixels, drawn uniformly, without interpolation.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     x, y : float or (float, float)
-        Ranges of the moves to the right and down, in parts of width and height, -1 to 1; a number a is
-        (-a, a). Both ends are in the range; where it has no whole number of pixels, it is the nearest to its middle.
+        Ranges of the shifts to the right and down, as fractions of width and height, -1 to 1; a number a means
+        (-a, a). Both ends are included. If the range contains no whole number of pixels, the shift is the
+        whole number nearest to its middle.
     p : float
-        0 to 1: the probability that a sample is moved, each on its own.
+        Probability that a sample is shifted, 0 to 1; drawn independently for each sample.
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -455,7 +454,7 @@ class Shift(Warp):
         self._y = _range("Shift", "y", y, 1)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
-        """Moves."""
+        """Draw shifts."""
         matrices = _identities(len(rng))
         matrices[:, 0, 2] = _whole_moves(rng, self._x[0] * width, self._x[1] * width)
         matrices[:, 1, 2] = _whole_moves(rng, self._y[0] * height, self._y[1] * height)
@@ -463,26 +462,26 @@ class Shift(Warp):
 
 
 class Zoom(Warp):
-    """Enlarge or shrink about the center by a random factor, all factors equally likely.
+    """Enlarge or shrink images about the center by a random factor, drawn uniformly.
 
-    Deterministic form: nothing.
+    Deterministic form: None (the transform is skipped).
 
     Parameters
     ----------
     scale : (float, float)
-        Range of the factors, above 0; above 1 the image is enlarged.
+        Range of the factors, above 0; a factor above 1 enlarges.
     p : float
-        0 to 1: the probability that a sample is zoomed, each on its own.
+        Probability that a sample is zoomed, 0 to 1; drawn independently for each sample.
     interpolation : {"bilinear", "nearest"}
     fill : float or tuple of float
-        What is seen beyond the image: one number, or one for each channel. For uint8 images 0 to 255.
+        Value of pixels outside the image: one number, or one per channel; 0 to 255 for uint8 images.
     min_visible : float
-        0 to 1: boxes are dropped that have less than this part of their area left.
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range; with the first batch, if it is about the images.
+        An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
     def __init__(
@@ -498,28 +497,28 @@ class Zoom(Warp):
         self._scale = positive_range("Zoom", "scale", scale)
 
     def matrices(self, rng: SampleRandom, height: int, width: int) -> NDArray[np.float64]:
-        """Zooms."""
+        """Draw zooms."""
         scales = rng.uniform(*self._scale)
         zeros = np.zeros(len(scales))
         return _about_center(zeros, zeros, zeros, scales, zeros, zeros, height, width)
 
 
 class Transpose(Transform):
-    """Turn rows into columns, with probability `p` for each sample on its own.
+    """Swap rows and columns of images at random.
 
-    Images that are not square change their shape, so either all of them do or none.
+    Images that are not square change their shape, so `p` must be 0 or 1 for them.
 
-    Deterministic form: nothing; itself if `p` is 1.
+    Deterministic form: itself if `p` is 1, otherwise None.
 
     Parameters
     ----------
     p : float
-        0 to 1; 0 or 1 for images that are not square.
+        Probability that a sample is transposed, 0 to 1; must be 0 or 1 for images that are not square.
 
     Raises
     ------
     ArgumentError
-        `p` is outside of 0 to 1; with the first batch, if it is not possible for the images.
+        `p` is outside 0 to 1. Images that are not square raise at the first batch if `p` is not 0 or 1.
     """
 
     hands_over = True
@@ -529,17 +528,17 @@ class Transpose(Transform):
         self.p = number("Transpose", "p", p, 0, 1)
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The shape with height and width exchanged, if `p` is not 0."""
+        """Return the shape, with height and width swapped unless `p` is 0."""
         self._check(shape[0], shape[1])
         return (shape[1], shape[0], shape[2]) if self.p else shape
 
     def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Which samples of images of this shape, (N, H, W, C), are transposed: bool (N,)."""
+        """Draw which samples are transposed, bool (N,), for images of this shape, (N, H, W, C)."""
         self._check(shape[1], shape[2])
         return rng.bernoulli(self.p)
 
     def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.bool_]:
-        """Choose the samples that are transposed.
+        """Draw which samples are transposed.
 
         Returns
         -------
@@ -576,25 +575,25 @@ class Transpose(Transform):
         return out
 
     def geometry(self, params: NDArray[np.bool_], shape: tuple[int, int, int]) -> Geometry:
-        """Where the pixels go."""
+        """Return the matrix of each sample, from image to output coordinates."""
         matrices = _identities(len(params))
         matrices[params] = np.eye(3)[[1, 0, 2]]
         height, width = (shape[2], shape[1]) if params.any() else shape[1:]
         return Geometry(matrices, height, width)
 
     def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.bool_]) -> NDArray[Any]:
-        """Transpose pictures as images."""
+        """Transpose pictures like images."""
         return Transpose.apply_images(self, pictures, params)
 
     def deterministic(self) -> Transpose | None:
-        """The transform itself if nothing about it is random, or else nothing."""
+        """Return the transform itself if `p` is 1, otherwise None."""
         return self if self.p == 1 else None
 
     def _check(self, height: int, width: int) -> None:
         if height != width and self.p not in (0, 1):
             raise ArgumentError(
                 f"Transpose: p is {self.p}, for images of height {height} and width {width}; expected 0 or 1 "
-                "where they are not square, since a batch has images of one shape"
+                "for images that are not square, since all images of a batch have the same shape"
             )
 
 
@@ -603,9 +602,9 @@ def _identities(count: int) -> NDArray[np.float64]:
 
 
 def _whole_moves(rng: SampleRandom, low: float, high: float) -> NDArray[np.float64]:
-    """Whole numbers from `low` to `high`, all equally likely; where there is none, the nearest to their middle.
+    """Draw whole numbers from `low` to `high`, uniformly; if there is none, take the nearest to their middle.
 
-    A part of a side is rounded: 0.29 * 100 is a little below 29, and means 29.
+    Limits are rounded slightly outwards: 0.29 * 100 is a little below 29 and counts as 29.
     """
     least, most = math.ceil(low - 1e-6), math.floor(high + 1e-6)
     if least > most:
@@ -623,7 +622,7 @@ def _about_center(
     height: int,
     width: int,
 ) -> NDArray[np.float64]:
-    """Shear, zoom and turn (clockwise, in degrees) about the center, then move: float64 (N, 3, 3)."""
+    """Return the matrices that shear, zoom and rotate (clockwise, in degrees), then shift: float64 (N, 3, 3)."""
     turns, slants_x, slants_y = np.deg2rad(angles), np.deg2rad(shears_x), np.deg2rad(shears_y)
     cosines, sines = np.cos(turns - slants_y) / np.cos(slants_y), np.sin(turns - slants_y) / np.cos(slants_y)
     matrices = np.zeros((len(angles), 3, 3))
@@ -647,7 +646,7 @@ def _convex(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _from_square(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Maps that take (0, 0), (1, 0), (1, 1) and (0, 1) to the corners of convex quadrilaterals.
+    """Return maps from (0, 0), (1, 0), (1, 1) and (0, 1) to the corners of convex quadrilaterals.
 
     Parameters
     ----------
@@ -678,14 +677,16 @@ def _from_square(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _range(owner: str, name: str, value: object, most: float = math.inf) -> tuple[float, float]:
-    """Lowest and highest: of a number the range around 0."""
+    """Return the lowest and highest value; a number means the range around 0."""
     found = numbers(owner, name, value)
     if len(found) == 1 and not isinstance(value, (tuple, list)):
         end = number(owner, name, value, 0, most)
         return -end, end
     if len(found) != 2 or not -most <= found[0] <= found[1] <= most:
         limits = "" if math.isinf(most) else f" from {-most} to {most}"
-        raise ArgumentError(f"{owner}: {name} is {value!r}; expected a number or two that ascend{limits}")
+        raise ArgumentError(
+            f"{owner}: {name} is {value!r}; expected a number, or two in ascending order{limits}"
+        )
     return found[0], found[1]
 
 

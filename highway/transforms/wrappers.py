@@ -1,4 +1,4 @@
-"""Wrappers: transforms of albumentations and torchvision among our own, with equal bits all the same."""
+"""Wrappers: run transforms of albumentations and torchvision, reproducible for any number of threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Albumentations", "TorchVision"]
 
 
 class _Sample(NamedTuple):
-    """What one sample has: an image (H, W, C), boxes (n, 4) with their rows, and a mask (H, W)."""
+    """The arrays of one sample: an image (H, W, C), boxes (n, 4) with their rows, and a mask (H, W)."""
 
     image: NDArray[Any]
     boxes: NDArray[np.float32] | None
@@ -29,45 +29,44 @@ class _Sample(NamedTuple):
 
 
 class _Wrapper(Several):
-    """Takes each sample through a foreign transform that was seeded for it."""
+    """Base of the wrappers: runs a third-party transform on each sample, seeded per sample."""
 
     def __init__(self, transform: Any) -> None:
         if not callable(transform):
-            raise ArgumentError(f"{type(self).__name__}: transform is {transform!r}; expected one to call")
+            raise ArgumentError(f"{type(self).__name__}: transform is {transform!r}; expected a callable")
         self.transform = transform
 
     def transformed(self, sample: _Sample, seed: int) -> _Sample:
-        """One sample, seeded by 32 bits."""
+        """Transform one sample with a 32-bit seed."""
         raise NotImplementedError
 
     def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
-        """Take the samples through, one by one."""
+        """Transform the samples one by one."""
         name = type(self).__name__
         images = batch["images"]
         if images.ndim != 4 or images.shape[3] > 4:
             raise ArgumentError(
-                f"{name}: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C), of at most 4 "
-                "channels: put it before Normalize"
+                f"{name}: images are {images.dtype} of shape {images.shape}; expected (N, H, W, C) with at most "
+                "4 channels: put it before Normalize"
             )
         if "boxes" in batch and "boxes" not in batch.ragged:
             raise ContractError(
-                f"{name}: the boxes, of shape {batch['boxes'].shape}, have no offsets that say which image each "
-                "belongs to; put PadBoxes behind the Augmentations"
+                f"{name}: the boxes, of shape {batch['boxes'].shape}, have no offsets that assign them to "
+                "images; put PadBoxes after the Augmentations"
             )
         if "keypoints" in batch:
             raise ArgumentError(
-                f"{name}: the batch has keypoints, which it does not pass on; use our own transforms"
+                f"{name}: the batch has keypoints, which are not supported here; use the transforms of Highway"
             )
         if "placement" in batch:
             raise ArgumentError(
-                f"{name}: the batch has a placement, and where this moves pixels is not known; use our own transforms, "
-                "or a reader without placement"
+                f"{name}: the batch has a placement, which cannot be updated here; use the transforms of Highway, or a "
+                "reader without placement"
             )
         for field in along.tied(batch, images.shape[1:3]):
             raise ArgumentError(
-                f"{name}: the field {field!r}, of shape {batch[field].shape}, has something for each pixel, and is not "
-                f'passed on; use our own transforms, or Augmentations(fields={{"{field}": None}}) '
-                "where it stays"
+                f"{name}: the per-pixel field {field!r}, of shape {batch[field].shape}, is not supported here; use the "
+                f'transforms of Highway, or Augmentations(fields={{"{field}": None}}) to keep the field unchanged'
             )
         check_kinds(batch, images.shape)
         if not len(images):
@@ -100,13 +99,11 @@ class _Wrapper(Several):
         shapes = sorted({(np.shape(array), str(np.asarray(array).dtype)) for array in arrays}, key=str)
         if len(shapes) > 1:
             shown = " and ".join(f"{dtype} of shape {shape}" for shape, dtype in shapes)
-            raise ContractError(
-                f"{self!r}: it makes {shown}; expected the same for all samples, so that they fit into a batch"
-            )
+            raise ContractError(f"{self!r}: returned {shown}; expected the same for all samples of a batch")
         return np.stack(arrays)
 
     def deterministic(self) -> None:
-        """Whether something of it is random is not known.
+        """Raise: a third-party transform may be random.
 
         Raises
         ------
@@ -114,30 +111,30 @@ class _Wrapper(Several):
             Always.
         """
         raise ArgumentError(
-            f"{type(self).__name__} has no deterministic form; give the Augmentations for validation a list of "
-            "their own"
+            f"{type(self).__name__} has no deterministic form; use a separate list of transforms for "
+            "validation"
         )
 
 
 class Albumentations(_Wrapper):
-    """A transform of albumentations, seeded for each sample: the same bits for any number of threads.
+    """Run a transform of albumentations, seeded per sample: same bits for any number of threads.
 
-    It runs in Python, one sample after the other. Images are (H, W, C); boxes and masks go with them.
+    It runs in Python, one sample at a time. Images are passed as (H, W, C), with their boxes and masks.
 
-    Deterministic form: there is none.
+    Deterministic form: not available; `deterministic` raises ArgumentError.
 
     Parameters
     ----------
     transform : albumentations.Compose
-        Of albumentations or albumentationsx. For boxes with ``bbox_params=A.BboxParams("pascal_voc")``; `label_fields`
-        are not needed, since whatever belongs to a box follows it.
+        From albumentations or albumentationsx. Boxes need ``bbox_params=A.BboxParams("pascal_voc")``; `label_fields`
+        are not needed: fields with one row per box follow the boxes.
 
     Raises
     ------
     MissingPackageError
         albumentations is not installed, or cannot be imported.
     ArgumentError
-        The transform is no Compose; with the first batch, if there are boxes, and it is not made for boxes.
+        The transform is not a Compose. Batches with boxes raise if the Compose has no matching `bbox_params`.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -150,11 +147,11 @@ class Albumentations(_Wrapper):
                 f"Albumentations: transform is {transform!r}; expected albumentations.Compose([...])"
             )
         super().__init__(transform)
-        # Its generator belongs to one thread.
+        # Its random generator is not thread-safe: each thread has its own copy.
         self._local = threading.local()
 
     def transformed(self, sample: _Sample, seed: int) -> _Sample:
-        """One sample, seeded by 32 bits."""
+        """Transform one sample with a 32-bit seed."""
         compose = getattr(self._local, "compose", None)
         if compose is None:
             compose = self._local.compose = copy.deepcopy(self.transform)
@@ -164,7 +161,7 @@ class Albumentations(_Wrapper):
             arguments["mask"] = np.ascontiguousarray(sample.mask)
         if sample.boxes is not None:
             numbers = np.arange(len(sample.boxes), dtype=np.float32)
-            # What drops a box drops its number; where labels are asked for, numbers do as well.
+            # Each box carries its number, so dropped boxes are known; required labels are filled with the numbers.
             arguments["bboxes"] = np.concatenate((sample.boxes, numbers[:, None]), axis=1)
             arguments |= dict.fromkeys(self._label_fields(compose), numbers)
         found = compose(**arguments)
@@ -175,12 +172,12 @@ class Albumentations(_Wrapper):
         return _Sample(found["image"], boxes, rows, found.get("mask"))
 
     def _label_fields(self, compose: Any) -> Sequence[str]:
-        """Names of labels that the transform wants along with boxes.
+        """Return the label fields that the transform requires with boxes.
 
         Raises
         ------
         ArgumentError
-            It takes no boxes, or others than x0, y0, x1, y1 in pixels.
+            The transform takes no boxes, or boxes in another format than x0, y0, x1, y1 in pixels.
         """
         boxes_of = compose.processors.get("bboxes")
         params = None if boxes_of is None else boxes_of.params
@@ -192,7 +189,7 @@ class Albumentations(_Wrapper):
                 "none" if params is None else f"{layout!r}" + (f" of type {kind!r}" if kind != "hbb" else "")
             )
             raise ArgumentError(
-                f"Albumentations: the batch has boxes, and the Compose takes {told}; expected Compose([...], "
+                f"Albumentations: the batch has boxes, but the Compose takes {told}; expected Compose([...], "
                 'bbox_params=A.BboxParams("pascal_voc"))'
             )
         return params.label_fields or ()
@@ -201,27 +198,27 @@ class Albumentations(_Wrapper):
 def _missing(owner: str, package: str, error: ImportError) -> MissingPackageError:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package:
         return MissingPackageError(f"{owner}: {package} is not installed: pip install {package}")
-    # Something that it needs is missing.
+    # One of its dependencies is missing.
     return MissingPackageError(f"{owner}: {package} cannot be imported: {' '.join(str(error).split())}")
 
 
-# Its random numbers are those of the whole process.
+# torch has one random generator per process.
 _torch_lock = threading.Lock()
 
 
 class TorchVision(_Wrapper):
-    """A transform of torchvision (v2), seeded for each sample: the same bits for any number of threads.
+    """Run a transform of torchvision (v2), seeded per sample: same bits for any number of threads.
 
-    It runs one sample after the other, and those of all threads in turn, since torch has one generator for the
-    process; its state is put back. Images are given as tensors uint8 (C, H, W), boxes and masks as tv_tensors. Boxes of
-    which nothing is left are dropped.
+    It runs one sample at a time across all threads, since torch has one random generator per process; its state is
+    restored afterwards. Images are passed as uint8 tensors (C, H, W), boxes and masks as tv_tensors. Empty boxes are
+    dropped.
 
-    Deterministic form: there is none.
+    Deterministic form: not available; `deterministic` raises ArgumentError.
 
     Parameters
     ----------
     transform : callable
-        Of torchvision.transforms.v2; it returns tensors.
+        From torchvision.transforms.v2; it must return tensors.
 
     Raises
     ------
@@ -241,7 +238,7 @@ class TorchVision(_Wrapper):
             )
 
     def transformed(self, sample: _Sample, seed: int) -> _Sample:
-        """One sample, seeded by 32 bits."""
+        """Transform one sample with a 32-bit seed."""
         import torch
         from torchvision import tv_tensors
 
@@ -255,7 +252,7 @@ class TorchVision(_Wrapper):
             given["boxes"] = tv_tensors.BoundingBoxes(
                 torch.from_numpy(sample.boxes.copy()), format="XYXY", canvas_size=(height, width)
             )
-            # Labels, to torchvision: they are dropped together with their boxes.
+            # torchvision drops labels together with their boxes.
             given["labels"] = torch.arange(len(sample.boxes))
         with _torch_lock:
             before = torch.random.get_rng_state()
@@ -266,11 +263,11 @@ class TorchVision(_Wrapper):
                 torch.random.set_rng_state(before)
         if not isinstance(found.get("image"), torch.Tensor) or found["image"].ndim != 3:
             raise ContractError(
-                f"{self!r}: it made {type(found.get('image')).__name__} of the image; expected a tensor (C, H, W)"
+                f"{self!r}: returned {type(found.get('image')).__name__} for the image; expected a tensor (C, H, W)"
             )
         if sample.boxes is not None and found["boxes"].format != tv_tensors.BoundingBoxFormat.XYXY:
             raise ContractError(
-                f"{self!r}: it made boxes of format {found['boxes'].format}; expected XYXY, as they came"
+                f"{self!r}: returned boxes of format {found['boxes'].format}; expected XYXY, as in the input"
             )
         image = found["image"].numpy()
         boxes, rows = None, sample.rows
