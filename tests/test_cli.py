@@ -333,7 +333,7 @@ def test_bench_tells_the_rate_and_what_limits(capsys, photos):
     assert re.search(r"RandomResizedCrop\(.*FlipX\(.*Normalize\(", output)
     assert re.search(r"[\d,]+ images/s: 30 images in 8 batches", output)
     assert re.search(r"^ImageFileReader +\d+(?: \(auto\))? +8 +30 ", output, re.MULTILINE)
-    assert "Augmentations: all of it is done by the module in front.\n" in output
+    assert "Augmentations: fused into the reader.\n" in output
     assert re.search(r"limits", output.splitlines()[-1])
 
 

@@ -309,7 +309,7 @@ class Tuner:
             return None
         if block.consumer_limits:
             self._window = _Window()
-            self._standing = "the consumer limits, so nothing is tried"
+            self._standing = "the consumer is the bottleneck, so nothing is tried"
             return None
         self._window.add(block)
         blocks = len(self._window)
