@@ -368,7 +368,7 @@ def test_a_module_that_makes_the_counts_of_a_batch_disagree():
         batch.fields["labels"] = np.zeros(3)
         return batch
 
-    disagreement = "returned a batch that is not valid: .*'labels' has 3 rows, and field 'numbers' has 4"
+    disagreement = "returned an invalid batch: .*'labels' has 3 rows, and field 'numbers' has 4"
 
     class Cuts(Numbers):
         def load(self, task):
@@ -390,7 +390,7 @@ def test_a_module_that_writes_what_is_no_array(name, value):
         batch.fields[name] = value
         return batch
 
-    message = f"^Call.process returned a batch that is not valid: .*{name!r} must be a numpy array, but is"
+    message = f"^Call.process returned an invalid batch: .*{name!r} must be a numpy array, but is"
     with Pipeline([Numbers(3), Call(spoil)]) as pipeline, pytest.raises(ContractError, match=message):
         list(pipeline)
 
