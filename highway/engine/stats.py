@@ -38,8 +38,8 @@ class ModuleStats:
     tuned : bool
         Whether the number of workers is tuned while the pipeline runs; if not, it is fixed.
     worker_seconds : float, optional
-        Time that its workers were active (busy or waiting), summed; by default `workers` times `seconds`, which is
-        wrong where their number changes.
+        Time that its workers were active (busy or waiting), summed over all workers. By default `workers` times
+        `seconds`, for a constant number of workers.
     skipped_batches : int
         Batches that its workers skipped: `load` or `process` returned None.
     skipped_samples : int
@@ -69,7 +69,7 @@ class ModuleStats:
 
     @property
     def skips(self) -> str:
-        """One sentence on what was skipped and replaced; empty where nothing was."""
+        """One sentence with the numbers of skipped and replaced samples; empty if there are none."""
         parts = []
         if self.skipped_samples or self.skipped_batches:
             whole = f" ({_count(self.skipped_batches, 'whole batch', 'es')})" if self.skipped_batches else ""
