@@ -1,6 +1,6 @@
-"""Highway feeds neural networks: samples are decoded and augmented in compiled threads, a batch at a time."""
+"""Highway feeds neural networks: compiled threads decode and augment samples, one batch at a time."""
 
-from highway._core import built  # noqa: F401  # before anything that needs what it looks for
+from highway._core import built  # noqa: F401  # first: checks that the compiled modules are built
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage
 from highway.errors import EndOfData, HighwayError
@@ -22,7 +22,7 @@ __version__: str
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        # Asked for late: importlib.metadata takes longer to import than the rest of this package.
+        # Late: importlib.metadata takes longer to import than the rest of this package.
         from highway.cli.environment import version
 
         return version()

@@ -1,4 +1,4 @@
-"""Batch: named arrays in order, those of its boxes among them, and the identity of the samples in them."""
+"""Batch: named arrays in order (also ragged ones, such as boxes) and the identity of their samples."""
 
 from __future__ import annotations
 
@@ -23,41 +23,40 @@ __all__ = ["Batch", "empty", "is_field_name"]
 
 
 class Batch:
-    """Arrays of a batch by name, and which samples they are.
+    """Named arrays of a batch and the identity of its samples.
 
-    Iterating a batch, or unpacking it, gives the arrays in order: ``images, labels = batch``.
+    Iterating or unpacking a batch yields the fields in order: ``images, labels = batch``.
 
     Parameters
     ----------
     fields : mapping of str to ndarray
-        In order. A name is an identifier, without a leading underscore, that is no attribute of Batch.
+        In order. A name is an identifier without a leading underscore, and not an attribute of Batch.
     epoch : int
-        Pass over the data that the samples belong to, from 0.
+        Epoch of the samples, from 0.
     seq : int, optional
-        Number of the batch in its epoch, from 0. Without it, the engine numbers the batch when it leaves
-        its source.
+        Number of the batch in its epoch, from 0. By default the engine sets it when the source returns the batch.
     indices : int64 array of shape (N,), optional
-        Number of every sample in the data set: with the epoch, the identity of the sample. Without it,
-        ``seq * N + arange(N)``, which is right where every batch of an epoch has N samples. Batches of 4, 4
-        and 2 would be 0 to 3, 4 to 7, and 4 and 5 again, and two samples that have the same number draw the
-        same random numbers: give `indices` where batches differ in size.
+        Number of every sample in the data set: with the epoch, the identity of the sample. By default
+        ``seq * N + arange(N)``, which is right if every batch of an epoch has N samples. Batches of 4, 4
+        and 2 samples would be 0 to 3, 4 to 7, and 4 and 5 again, and two samples with the same number draw the
+        same random numbers: set `indices` if batches differ in size.
     keys : sequence of str, optional
-        What every sample is called where it comes from (a file name, a key of a store).
+        Name of every sample in its source (a file name, a key of a store).
     applied : int
-        How many transforms the batch has been through; the next one draws at this position.
+        Number of transforms applied to the batch; the next one draws at this position.
     extras : mapping of str to ndarray, optional
-        Further arrays, that have names as fields do and that unpacking leaves out.
+        Further named arrays; unpacking skips them.
     offsets : int64 array of shape (N + 1,), optional
-        Where samples have different numbers of rows, as of boxes: those of sample i are ``offsets[i]`` up to
-        ``offsets[i + 1]``, from 0 to the last.
+        For samples with different numbers of rows, such as boxes: sample i has the rows from ``offsets[i]`` to
+        ``offsets[i + 1]`` (exclusive). The first offset is 0.
     ragged : sequence of str, optional
-        Which of the fields and extras have ``offsets[-1]`` rows, instead of one for each sample.
+        Fields and extras with ``offsets[-1]`` rows instead of one per sample.
 
     Raises
     ------
     ArgumentError
-        A field that is no ndarray, a name that cannot be used, or counts that disagree: every field and extra has a
-        row for each sample, unless it is ragged or has no dimensions; so have `indices` and `keys`.
+        A field is not an ndarray, a name is not allowed, or counts disagree: every field and extra has one
+        row per sample, unless it is ragged or has no dimensions; so have `indices` and `keys`.
 
     Attributes
     ----------
@@ -72,7 +71,7 @@ class Batch:
     >>> batch.size, batch.indices.tolist()
     (2, [6, 7])
 
-    Three boxes, of which the second sample has two:
+    Three boxes, two of them in the second sample:
 
     >>> boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [1, 1, 4, 4]], np.float32)
     >>> batch = batch.replace(labels=np.array([5, 6, 7]), boxes=boxes, offsets=[0, 1, 3], ragged=("labels", "boxes"))
@@ -115,15 +114,16 @@ class Batch:
         for name, arrays in (("fields", fields), ("extras", extras or {})):
             if not isinstance(arrays, Mapping):
                 raise ArgumentError(
-                    f"Batch: {name} is a {type(arrays).__name__}; expected arrays by name, as {{'images': images}}"
+                    f"Batch: {name} is a {type(arrays).__name__}; expected arrays by name, such as "
+                    "{'images': images}"
                 )
         self.fields = dict(fields)
         self.extras = {} if extras is None else dict(extras)
         for name in (*self.fields, *self.extras):
             if not is_field_name(name):
                 raise ArgumentError(
-                    f"Batch: {name!r} cannot name a field; a name is an identifier that does not begin with "
-                    f"an underscore, is no keyword and none of {', '.join(sorted(_TAKEN))}"
+                    f"Batch: {name!r} cannot name a field; expected an identifier that does not begin with "
+                    f"an underscore, and is not a keyword or one of {', '.join(sorted(_TAKEN))}"
                 )
         self._check_arrays()
         self.epoch = epoch
@@ -140,7 +140,7 @@ class Batch:
         self._check_counts()
 
     def _check(self) -> None:
-        """Refuse what the constructor would: the engine asks again, since a module may have written into the fields."""
+        """Check like the constructor; the engine repeats it, since a module may have written into the fields."""
         self._check_arrays()
         self._check_counts()
 
@@ -158,7 +158,7 @@ class Batch:
         for arrays in (self.fields, self.extras):
             for name, array in arrays.items():
                 shape = array.shape
-                # An array without rows, as of a loss, is the whole batch's.
+                # An array without rows, such as a loss, belongs to the whole batch.
                 if shape and shape[0] != size and name not in ragged:
                     raise self._disagreement(name, shape[0])
         if self.keys is not None and len(self.keys) != size:
@@ -167,18 +167,18 @@ class Batch:
             self._check_ragged()
 
     def _disagreement(self, name: str, rows: int) -> ArgumentError:
-        """What to raise for a field of so many rows."""
+        """Return the error for a field with a wrong number of rows."""
         kind = "field" if name in self.fields else "extra"
         if self._indices is not None:
             other = f"there are {len(self._indices)} indices"
         elif self.offsets is not None:
-            other = f"the offsets are those of {len(self.offsets) - 1} samples"
+            other = f"the offsets are for {len(self.offsets) - 1} samples"
         else:
             first = next(other for other, array in self._with_rows() if other not in self.ragged)
             other = f"{'field' if first in self.fields else 'extra'} {first!r} has {self.size}"
         return ArgumentError(
-            f"Batch: {kind} {name!r} has {rows} rows, and {other}; expected a row for each sample (where samples have "
-            "different numbers of rows, as of boxes, give offsets= and ragged=)"
+            f"Batch: {kind} {name!r} has {rows} rows, and {other}; expected one row per sample (if samples have "
+            "different numbers of rows, such as boxes, set offsets= and ragged=)"
         )
 
     def _with_rows(self) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -189,7 +189,7 @@ class Batch:
 
     def _check_ragged(self) -> None:
         if self.offsets is None:
-            raise ArgumentError(f"Batch: {', '.join(sorted(self.ragged))} ragged, and there are no offsets")
+            raise ArgumentError(f"Batch: {', '.join(sorted(self.ragged))} ragged, but there are no offsets")
         if len(self.offsets) != self.size + 1:
             raise ArgumentError(
                 f"Batch: {len(self.offsets)} offsets for {self.size} samples; expected one more than samples"
@@ -216,7 +216,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of samples: as many as indices, or else offsets tell, or rows in the first field that has some."""
+        """Number of samples: by the indices, else the offsets, else the rows of the first field that has rows."""
         if self._indices is not None:
             return len(self._indices)
         if self.offsets is not None:
@@ -228,7 +228,7 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all fields and extras, and of the files in them that are objects of bytes."""
+        """Bytes of all fields and extras, including the contents of `bytes` objects in them."""
         total = 0
         for arrays in (self.fields, self.extras):
             for array in arrays.values():
@@ -238,7 +238,7 @@ class Batch:
         return total
 
     def rows_of(self, name: str, i: int) -> NDArray[Any]:
-        """What sample `i` has of a field: its rows of a ragged one, else its element.
+        """Return the part of a field that belongs to sample `i`: its rows of a ragged field, else its element.
 
         Parameters
         ----------
@@ -255,13 +255,13 @@ class Batch:
         """
         array = self[name]
         size = self.size
-        # Of NumPy it may be of a type that cannot hold the number of samples.
+        # A NumPy integer may have a type that cannot hold the number of samples.
         i = index(i)
         if not -size <= i < size:
             raise SampleIndexError(
                 f"Batch: there is no sample {i}; expected a number from {-size} to {size - 1}, of {size} samples"
                 if size
-                else f"Batch: there is no sample {i}; the batch has none"
+                else f"Batch: there is no sample {i}; the batch is empty"
             )
         if name not in self.ragged:
             return array[i]  # type: ignore[no-any-return]
@@ -270,7 +270,7 @@ class Batch:
         return array[self.offsets[i] : self.offsets[i + 1]]
 
     def boxes_of(self, i: int) -> NDArray[np.float32]:
-        """Boxes of sample `i`, float32 (n, 4): x0, y0, x1, y1 in pixels.
+        """Return the boxes of sample `i`, float32 (n, 4): x0, y0, x1, y1 in pixels.
 
         Raises
         ------
@@ -282,7 +282,7 @@ class Batch:
         return self.rows_of("boxes", i)
 
     def boxes_in_picture(self, i: int, boxes: NDArray[Any] | None = None) -> NDArray[np.float32]:
-        """Boxes of sample `i`, in pixels of the picture that it was read from: the way back from what a network finds.
+        """Map boxes of sample `i` to pixels of the original picture, such as boxes that a network predicts.
 
         Parameters
         ----------
@@ -293,14 +293,14 @@ class Batch:
         Returns
         -------
         float32 (n, 4)
-            As many, in pixels of the picture, upright as its orientation says (unless it was read with
-            ``exif=False``), and clipped to it. Where the image was rotated or sheared, the smallest upright boxes
-            around those.
+            The same number of boxes, in pixels of the picture, upright by its EXIF orientation (unless it was read
+            with ``exif=False``), and clipped to it. If the image was rotated or sheared, the smallest upright boxes
+            around them.
 
         Raises
         ------
         ArgumentError
-            `boxes` are of another shape.
+            `boxes` have another shape.
         FieldError
             The batch has no placement: its reader needs ``placement=True``.
         SampleIndexError
@@ -308,15 +308,15 @@ class Batch:
         """
         if "placement" not in self or "picture_sizes" not in self:
             raise FieldError(
-                f"{self!r} does not know its pictures; expected extras placement and picture_sizes, of a reader with "
-                "placement=True"
+                f"{self!r} does not know its pictures; expected the extras placement and picture_sizes: set "
+                "placement=True in the reader"
             )
         table = np.asarray(self.boxes_of(i) if boxes is None else boxes, np.float64)
         if not table.size:
             table = table.reshape(0, 4)
         if table.ndim != 2 or table.shape[1] != 4:
-            raise ArgumentError(f"Batch: boxes are of shape {table.shape}; expected (n, 4)")
-        # Of (x, y, 1), or a multiple of it where the image is a perspective of the picture.
+            raise ArgumentError(f"Batch: boxes have shape {table.shape}; expected (n, 4)")
+        # Homogeneous coordinates (x, y, 1), scaled if the image is a perspective view of the picture.
         corners = np.ones((len(table), 4, 3))
         corners[:, :, :2] = table[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
         found = corners @ np.linalg.inv(self.rows_of("placement", i)).T
@@ -336,19 +336,19 @@ class Batch:
         ragged: Iterable[str] | None = None,
         **fields: NDArray[Any],
     ) -> Batch:
-        """A batch with other arrays and the same identity.
+        """Return a batch with other arrays and the same identity.
 
         Parameters
         ----------
         indices, keys : optional
-            Given together where samples were left out: those that remain.
+            Of the remaining samples, if samples were dropped; set both together.
         applied : int, optional
-            How many transforms the new batch has been through.
+            Number of transforms applied to the new batch.
         offsets, ragged : optional
-            Where the numbers of rows have changed, and which arrays have them.
+            New offsets and ragged arrays, if the numbers of rows have changed.
         **fields : ndarray
-            Arrays that take the place of the fields and extras of the same name; others are fields and come
-            after them.
+            Arrays that replace the fields and extras of the same name; arrays with new names become fields, after
+            the existing ones.
 
         Returns
         -------
@@ -357,7 +357,7 @@ class Batch:
         Raises
         ------
         ArgumentError
-            Counts disagree, as with those of what is kept.
+            Counts disagree, also with those of kept arrays.
         """
         kept_indices = self._indices if indices is None else indices
         kept_keys = self.keys if keys is None and indices is None else keys
@@ -375,7 +375,7 @@ class Batch:
         )
 
     def take(self, rows: NDArray[np.intp] | Sequence[int]) -> Batch:
-        """A batch of some of the samples, with copies of what they have.
+        """Return a batch of some of the samples, with copies of their data.
 
         Parameters
         ----------
@@ -392,8 +392,8 @@ class Batch:
         for name in (*self.fields, *self.extras):
             if name not in self.ragged and self[name].shape[:1] != (self.size,):
                 raise ArgumentError(
-                    f"Batch: field {name!r} has shape {self[name].shape}, for {self.size} samples; expected a row for "
-                    "each, to take some of them"
+                    f"Batch: field {name!r} has shape {self[name].shape}, for {self.size} samples; expected one row "
+                    "per sample, to take some of them"
                 )
 
         def taken(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -420,16 +420,16 @@ class Batch:
         classes: Sequence[str] | None = None,
         **options: Any,
     ) -> Image:
-        """Draw the images with their labels, boxes, masks and keypoints, to see what the network gets.
+        """Draw the images with their labels, boxes, masks and keypoints.
 
         Parameters
         ----------
         path : path, optional
-            File to write as well, in the format that its name ends in (.png).
+            File to write too, in the format of its extension (.png).
         classes : sequence of str, optional
             Names of the labels, as ``reader.classes``.
         **options
-            Those of `highway.viz.contact_sheet.contact_sheet`.
+            Options of `highway.viz.contact_sheet.contact_sheet`.
 
         Returns
         -------
@@ -439,13 +439,13 @@ class Batch:
         Raises
         ------
         ArgumentError
-            The images cannot be drawn, or `path` does not end in a format that PIL writes.
+            The images cannot be drawn, or PIL does not write the format of `path`.
         MissingPackageError
             PIL is not installed.
         OSError
             The file cannot be written.
         """
-        # Late: what draws knows batches, and few programs draw.
+        # Late: few programs draw.
         from highway.viz.contact_sheet import contact_sheet, save_sheet
 
         sheet = contact_sheet(self, classes, **options)
@@ -454,7 +454,7 @@ class Batch:
         return sheet
 
     def adopt(self, other: Batch) -> None:
-        """Take the identity of `other`: what the engine does with a batch that a stage made without one."""
+        """Take the identity of `other`; the engine does so for a batch that a stage made without one."""
         self.epoch = other.epoch
         self.seq = other.seq
         self.applied = max(self.applied, other.applied)
@@ -485,8 +485,7 @@ class Batch:
         return name in self.fields or name in self.extras
 
     def __getattr__(self, name: str) -> NDArray[Any]:
-        # Only names that are no attributes come here; private ones are asked for by copy and pickle before
-        # `fields` is.
+        # Runs only for names that are not attributes; copy and pickle look up private ones before `fields` is set.
         if name[0] != "_" and name not in _TAKEN and name in self:
             return self[name]
         known = (
@@ -505,7 +504,7 @@ _TAKEN = frozenset(name for name in dir(Batch) if not name.startswith("_"))
 
 @lru_cache(maxsize=256)
 def is_field_name(name: object) -> bool:
-    """Whether a field of a batch can be called so."""
+    """Whether `name` can name a field of a batch."""
     if not isinstance(name, str) or name in _TAKEN:
         return False
     return name.isidentifier() and name[0] != "_" and not iskeyword(name)
@@ -515,7 +514,7 @@ def _rows(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
     if array.dtype.hasobject or not array.ndim:
         return array[rows]
     out = empty((len(rows), *array.shape[1:]), array.dtype)
-    # Clipping does not buffer; every row is there.
+    # mode="clip" avoids a buffer; every row exists.
     return np.take(array, rows, axis=0, out=out, mode="clip")
 
 

@@ -1,6 +1,6 @@
-"""Every exception of Highway: each derives from `HighwayError` and from the builtin a reader would expect.
+"""The exceptions of Highway: each derives from `HighwayError` and from the builtin exception that you would expect.
 
-Warnings derive from the builtin warning alone.
+Warnings derive only from a builtin warning.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ class HighwayError(Exception):
 
 
 class ArgumentError(HighwayError, ValueError):
-    """An argument is outside of what is allowed; the message names it, its value and what is allowed."""
+    """An argument is not allowed; the message gives its name, its value and what is allowed."""
 
 
 class SignatureError(ArgumentError, TypeError):
-    """A call names an argument that there is not, gives too many, or leaves out one that has no default."""
+    """A call has an unknown argument, too many arguments, or lacks a required one."""
 
 
 class SettingError(ArgumentError, ImportError):
-    """An environment variable holds what it cannot mean; the message names it, its value and what is allowed."""
+    """An environment variable is not valid; the message gives its name, its value and what is allowed."""
 
 
 class ContractError(HighwayError, TypeError):
-    """A module returned what the engine cannot pass on; the message names it and what is allowed."""
+    """A module returned an invalid result; the message names the module and what is allowed."""
 
 
 class DecodeError(HighwayError, ValueError):
@@ -71,47 +71,47 @@ class DecodeError(HighwayError, ValueError):
 
 
 class ReadError(HighwayError, OSError):
-    """A file cannot be opened or read, or is no regular file."""
+    """A file cannot be opened or read, or is not a regular file."""
 
 
 class StorageError(HighwayError, OSError):
-    """What files lie on, a disk or a server, failed for longer than a reader waits; no file is to blame for it."""
+    """The storage (a disk or a file server) failed for longer than a reader waits; no file is counted as bad."""
 
 
 class WriteError(HighwayError, OSError):
-    """A file cannot be written; the message says which, and why."""
+    """A file cannot be written; the message says which one and why."""
 
 
 class DatasetError(HighwayError, OSError):
-    """A folder of samples is none, cannot be listed, or has two pictures for one mask."""
+    """A data folder is not a folder, cannot be listed, or has two pictures for one mask."""
 
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):
-    """A folder has no classes, no pictures, or no picture that can be decoded."""
+    """A folder has no classes, no pictures, or no decodable picture."""
 
 
 class StoreError(HighwayError, OSError):
-    """A store cannot be opened, read or written; the message says which, and why."""
+    """A store cannot be opened, read or written; the message says which one and why."""
 
 
 class StoreLockedError(StoreError):
-    """Somebody, here or in another process, has the store open in a way that allows no other."""
+    """The store is locked, by this process or another one."""
 
 
 class CorruptStoreError(StoreError):
-    """A store, or a record of it, is damaged: bytes differ from those that were written, or are gone."""
+    """A store or one of its records is damaged: bytes are missing or differ from those that were written."""
 
 
 class IncompleteStoreError(StoreError):
-    """The writing of a store has not come to its end."""
+    """The store was not written to its end."""
 
 
 class StateMismatchError(HighwayError, ValueError):
-    """A saved state, or a batch, belongs to other data than what is here."""
+    """A saved state or a batch belongs to other data."""
 
 
 class SupersededError(HighwayError, RuntimeError):
-    """A training machine that began later gets the batches now."""
+    """Another training machine, which started later, receives the batches now."""
 
 
 class TooManyErrors(HighwayError, RuntimeError):
@@ -119,7 +119,7 @@ class TooManyErrors(HighwayError, RuntimeError):
 
 
 class EndOfData(HighwayError, EOFError):
-    """All epochs were handed out; there are no more batches. The message says which epochs, and how to get more."""
+    """All epochs are over; there are no more batches. The message says which epochs, and how to get more."""
 
 
 class EmptyEpochError(HighwayError, RuntimeError):
@@ -127,22 +127,22 @@ class EmptyEpochError(HighwayError, RuntimeError):
 
 
 class FieldError(HighwayError, AttributeError, KeyError):
-    """A batch has no field of this name; the message lists those that it has."""
+    """A batch has no field of this name; the message lists its fields."""
 
-    # KeyError would show the message quoted.
+    # KeyError would quote the message.
     __str__ = Exception.__str__
 
 
 class SampleIndexError(HighwayError, IndexError):
-    """A batch has no sample of this number; the message says how many it has."""
+    """A batch has no sample of this number; the message says how many samples it has."""
 
 
 class MissingPackageError(HighwayError, ImportError):
-    """What was asked for needs a package that is not installed; the message says which, and how to install it."""
+    """A feature needs a package that is not installed; the message says which one and how to install it."""
 
 
 class PipelineStateError(HighwayError, RuntimeError):
-    """The pipeline cannot do this now: it was stopped, or it has no such end."""
+    """The pipeline cannot do this: it was stopped, or its kind (such as one that ends in a sink) does not allow it."""
 
 
 class UndeliveredError(HighwayError, RuntimeError):
@@ -150,48 +150,48 @@ class UndeliveredError(HighwayError, RuntimeError):
 
 
 class ProtocolError(HighwayError, ValueError):
-    """A peer sent what is no message, or one that is damaged or over a limit; the message says what is wrong."""
+    """A peer sent an invalid, damaged or oversized message; the error says what is wrong."""
 
 
 class MessageTooLargeError(HighwayError, ValueError):
-    """A message is larger than peers take; the message says how large it is, and what to do."""
+    """A message is larger than peers accept; the error says how large it is and what to do."""
 
 
 class UnknownLengthError(HighwayError, TypeError):
-    """The source does not know how many batches an epoch has."""
+    """The source does not know the number of batches in an epoch."""
 
 
 class PeerLostError(HighwayError, ConnectionError):
-    """Another machine is gone for longer than `timeout`; the message says what is missing."""
+    """Another machine was unreachable for longer than `timeout`; the message says what is missing."""
 
 
 class PoisonItemError(HighwayError, RuntimeError):
-    """A batch was given up, since every machine that had it fell silent."""
+    """A batch was abandoned: every machine that processed it was lost."""
 
 
 class RemoteError(HighwayError, RuntimeError):
-    """A batch could not be made on another machine; the message holds the error and the traceback from there."""
+    """Another machine failed to make a batch; the message has its error and traceback."""
 
 
 class QueueClosed(HighwayError, RuntimeError):
-    """The queue was closed while, or before, somebody waited at it."""
+    """The queue is closed, or was closed during the wait."""
 
 
 class AddressError(HighwayError, OSError):
-    """An address cannot be used here: no such host, or no such interface, folder or permission on this machine."""
+    """An address cannot be used: the host, interface or folder does not exist, or this machine does not permit it."""
 
 
 class AddressInUseError(AddressError):
-    """Somebody else listens at this address."""
+    """The address is already in use."""
 
 
 class SecurityError(HighwayError, PermissionError):
-    """What was asked for would let strangers in; the message says what to do instead."""
+    """A setting would be insecure; the message says what to do instead."""
 
 
 class InsecureWarning(UserWarning):
-    """Data goes over the network without a secret, because `insecure=True` says so."""
+    """Data goes over the network without a secret, because of `insecure=True`."""
 
 
 class WaitTimeout(HighwayError, TimeoutError):
-    """Nothing arrived within the time that the caller gave."""
+    """Nothing arrived before the timeout."""

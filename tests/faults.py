@@ -46,7 +46,7 @@ class Log(logging.Handler):
 
     def emit(self, record):
         self.lines.append(record.getMessage())
-        if "wait, and are tried again" in self.lines[-1]:
+        if "file(s) wait; retrying" in self.lines[-1]:
             self.at_first()
         if "is back after" in self.lines[-1]:
             self.at_last()

@@ -30,7 +30,7 @@ def batch():
 @pytest.mark.parametrize("fields", [5, [1], np.zeros(3), None, "ab", [("images", np.zeros(1))]])
 def test_fields_are_named_arrays(fields):
     with pytest.raises(
-        ArgumentError, match=r"Batch: fields is a \w+; expected arrays by name, as {'images': images}"
+        ArgumentError, match=r"Batch: fields is a \w+; expected arrays by name, such as {'images': images}"
     ):
         Batch(fields)
 
@@ -163,10 +163,10 @@ THREE = np.zeros(3)
         ),
         ({"fields": {}, "extras": {"a": LABELS, "b": THREE}}, "extra 'b' has 3 rows, and extra 'a' has 2"),
         ({"fields": {"boxes": BOXES}, "indices": [1, 2]}, "'boxes' has 5 rows, and there are 2 indices"),
-        ({"fields": {"images": IMAGES, "boxes": BOXES}}, "'boxes' has 5 rows.*give offsets= and ragged="),
+        ({"fields": {"images": IMAGES, "boxes": BOXES}}, "'boxes' has 5 rows.*set offsets= and ragged="),
         (
             {"fields": {"images": IMAGES, "boxes": BOXES}, "offsets": [0, 5], "ragged": ["boxes"]},
-            "'images' has 2 rows, and the offsets are those of 1 samples",
+            "'images' has 2 rows, and the offsets are for 1 samples",
         ),
         (
             {"fields": {"boxes": BOXES}, "indices": [1], "offsets": [0, 2, 5], "ragged": ["boxes"]},
@@ -185,7 +185,7 @@ THREE = np.zeros(3)
             },
             r"'hard' has shape \(3,\), and the offsets end with 5",
         ),
-        ({"fields": {"boxes": BOXES}, "ragged": ["boxes"]}, "boxes ragged, and there are no offsets"),
+        ({"fields": {"boxes": BOXES}, "ragged": ["boxes"]}, "boxes ragged, but there are no offsets"),
         ({"fields": {"images": IMAGES}, "keys": ["a"]}, "1 keys for 2 samples"),
         ({"fields": {"images": IMAGES}, "keys": []}, "0 keys for 2 samples"),
     ],
@@ -202,7 +202,7 @@ def test_replace_refuses_counts_that_disagree(batch):
         ({"indices": [1]}, "field 'images' has 2 rows, and there are 1 indices"),
         ({"keys": ["a"]}, "1 keys for 2 samples"),
         ({"images": IMAGES[:1], "labels": LABELS[:1]}, "'images' has 1 rows, and there are 2 indices"),
-        ({"boxes": BOXES}, "give offsets= and ragged="),
+        ({"boxes": BOXES}, "set offsets= and ragged="),
         ({"offsets": [0, 5]}, "2 offsets for 2 samples"),
     ):
         with pytest.raises(ArgumentError, match=named):
@@ -299,7 +299,7 @@ def test_samples_by_number():
     for wrong in (1.0, "1", None):
         with pytest.raises(TypeError, match="interpreted as an integer"):
             batch.boxes_of(wrong)
-    with pytest.raises(IndexError, match="no sample 0; the batch has none"):
+    with pytest.raises(IndexError, match="no sample 0; the batch is empty"):
         Batch({"boxes": BOXES[:0]}, offsets=[0], ragged=["boxes"]).boxes_of(0)
     assert issubclass(SampleIndexError, HighwayError)
 

@@ -313,7 +313,7 @@ def test_info_without_pil_says_what_follows(monkeypatch):
 # bench
 
 
-def test_bench_tells_the_rate_and_what_limits(capsys, photos):
+def test_bench_tells_the_rate_and_the_bottleneck(capsys, photos):
     code, output, errors = run(
         capsys,
         "bench",
@@ -333,8 +333,8 @@ def test_bench_tells_the_rate_and_what_limits(capsys, photos):
     assert re.search(r"RandomResizedCrop\(.*FlipX\(.*Normalize\(", output)
     assert re.search(r"[\d,]+ images/s: 30 images in 8 batches", output)
     assert re.search(r"^ImageFileReader +\d+(?: \(auto\))? +8 +30 ", output, re.MULTILINE)
-    assert "Augmentations: all of it is done by the module in front.\n" in output
-    assert re.search(r"limits", output.splitlines()[-1])
+    assert "Augmentations: fused into the reader.\n" in output
+    assert re.search(r"bottleneck", output.splitlines()[-1])
 
 
 def test_bench_of_reading_alone_for_a_time(capsys, photos):

@@ -71,7 +71,7 @@ def test_a_finished_pipeline_raises(take, again, ordered):
     with Pipeline([SizedNumbers(3, epochs=2), Pass(workers=2)], ordered=ordered) as pipeline:
         take(pipeline)
         for _ in range(2):
-            with pytest.raises(EndOfData, match="all batches were handed out, 6 of epochs 0 to 1") as caught:
+            with pytest.raises(EndOfData, match="all batches were delivered, 6 of epochs 0 to 1") as caught:
                 again(pipeline)
         for word in ("epochs=None", "larger epochs=", "load_state_dict()"):
             assert word in str(caught.value)
@@ -84,7 +84,7 @@ def test_so_does_one_whose_batches_were_all_dequeued(source, again):
     with Pipeline([source(3, epochs=2)]) as pipeline:
         dequeue_exactly(pipeline)
         for _ in range(2):
-            with pytest.raises(EndOfData, match="all batches were handed out, 6 of "):
+            with pytest.raises(EndOfData, match="all batches were delivered, 6 of "):
                 again(pipeline)
 
 
@@ -96,7 +96,7 @@ def test_the_call_itself_raises_once_somebody_has_seen_the_end(end, ordered):
             end(pipeline)
             for call in (iter, Pipeline.epoch):
                 if call is iter or ordered or isinstance(source, SizedNumbers):
-                    with pytest.raises(EndOfData, match="all batches were handed out"):
+                    with pytest.raises(EndOfData, match="all batches were delivered"):
                         call(pipeline)
 
 
@@ -137,7 +137,7 @@ def test_batches_that_the_source_takes_back_do_not_count(kept):
                 assert len(take(pipeline)) == kept
             for _ in range(2):
                 with pytest.raises(
-                    EndOfData, match=f"all batches were handed out, {kept}" if kept else "no batches"
+                    EndOfData, match=f"all batches were delivered, {kept}" if kept else "no batches"
                 ):
                     take(pipeline)
 
@@ -208,7 +208,7 @@ def test_every_source_tells_its_end(make, tmp_path):
         state = pipeline.state_dict()
         assert len(list(pipeline)) == 4
         for again in AGAIN.values():
-            with pytest.raises(EndOfData, match="all batches were handed out, 4 of epochs 0 to 1"):
+            with pytest.raises(EndOfData, match="all batches were delivered, 4 of epochs 0 to 1"):
                 again(pipeline)
         end = pipeline.state_dict()
     with Pipeline([make(tmp_path / "again", epochs=2)]) as pipeline:
@@ -368,7 +368,7 @@ def test_a_module_that_makes_the_counts_of_a_batch_disagree():
         batch.fields["labels"] = np.zeros(3)
         return batch
 
-    disagreement = "returned a batch that is not valid: .*'labels' has 3 rows, and field 'numbers' has 4"
+    disagreement = "returned an invalid batch: .*'labels' has 3 rows, and field 'numbers' has 4"
 
     class Cuts(Numbers):
         def load(self, task):
@@ -390,7 +390,7 @@ def test_a_module_that_writes_what_is_no_array(name, value):
         batch.fields[name] = value
         return batch
 
-    message = f"^Call.process returned a batch that is not valid: .*{name!r} must be a numpy array, but is"
+    message = f"^Call.process returned an invalid batch: .*{name!r} must be a numpy array, but is"
     with Pipeline([Numbers(3), Call(spoil)]) as pipeline, pytest.raises(ContractError, match=message):
         list(pipeline)
 

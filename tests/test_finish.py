@@ -184,7 +184,7 @@ def test_a_module_that_has_nothing_left_is_left_out(folder):
     assert [batch.applied for batch in batches] == [3] * len(batches)
     assert [module.name for module in stats.modules] == ["ImageFileReader"]
     assert stats.left_out == ("Augmentations",)
-    assert "Augmentations: all of it is done by the module in front." in str(stats)
+    assert "Augmentations: fused into the reader." in str(stats)
 
 
 def test_what_is_behind_a_module_that_is_left_out_may_write(folder):

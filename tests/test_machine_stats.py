@@ -52,11 +52,11 @@ def test_busiest_machine_limits():
     found = stats(data, worker)
     assert found.slowest_machine is worker
     assert found.verdict == (
-        "a:1 limits, a worker: its Augmentations was busy 97% of the time. More workers help: start another one, "
-        "anywhere."
+        "The worker a:1 is the bottleneck: its Augmentations was busy 97% of the time. Start another worker, on any "
+        "machine."
     )
     found = stats(MachineStats("b:2", "data", busy=0.99, limiter="ImageFileReader"), worker)
-    assert found.verdict.startswith("b:2 limits, a data machine: its ImageFileReader")
+    assert found.verdict.startswith("The data machine b:2 is the bottleneck: its ImageFileReader")
     assert "shard=" in found.verdict
 
 
@@ -68,12 +68,12 @@ def test_nobody_limits_where_nobody_is_busy():
 
 def test_nothing_is_said_before_there_are_figures():
     found = stats(MachineStats("a:1", "worker", busy=0.9, limiter="Augmentations"))
-    assert "too early" in found.verdict
+    assert "Too early" in found.verdict
 
 
 def test_slow_consumer_limits_whatever_the_machines_do():
     found = stats(MachineStats("a:1", "worker", busy=0.97, limiter="Augmentations"), waited=0.1)
-    assert found.verdict.startswith("The consumer limits")
+    assert found.verdict.startswith("The consumer is the bottleneck")
 
 
 def test_table_has_a_line_for_every_machine():

@@ -215,7 +215,7 @@ def test_epochs(machines, expected):
     assert_once([batch for epoch in found for batch in epoch], expected)
     for call in (list, lambda pipeline: list(pipeline.epoch()), Pipeline.dequeue):
         with pytest.raises(
-            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1. For"
+            EndOfData, match=f"all batches were delivered, {EPOCHS * BATCHES} of epochs 0 to 1. For"
         ):
             call(pipeline)
     assert pipeline.stats().skipped_batches == 0
@@ -398,7 +398,9 @@ def test_batches_that_another_machine_skips_are_not_said_to_be_none(machines):
     sink = machines.data(Numbers(2))
     pipeline, source = machines.trainer()
     worker = machines.worker(sink, source, Drop(lambda ticket: True))
-    with pytest.raises(EndOfData, match="no batches came: there are none, or what sends them skipped all"):
+    with pytest.raises(
+        EndOfData, match="no batches arrived: there are none, or the data machine skipped all"
+    ):
         list(pipeline)
     worker.wait(LIMIT)
     assert worker.stats().skipped_batches == 2
@@ -529,7 +531,7 @@ def test_state_of_all_epochs_is_their_end(machines):
     machines.worker(sink, source)
     pipeline.load_state_dict(state)
     for _ in range(2):
-        with pytest.raises(EndOfData, match="no batches came: there are none"):
+        with pytest.raises(EndOfData, match="no batches arrived: there are none"):
             list(pipeline)
 
 
@@ -868,7 +870,7 @@ def test_at_most_once_loses_nothing_while_nothing_breaks(machines, expected):
     assert_once(found, expected)
     for call in (list, lambda pipeline: list(pipeline.epoch()), Pipeline.dequeue):
         with pytest.raises(
-            EndOfData, match=f"all batches were handed out, {EPOCHS * BATCHES} of epochs 0 to 1. For"
+            EndOfData, match=f"all batches were delivered, {EPOCHS * BATCHES} of epochs 0 to 1. For"
         ):
             call(pipeline)
     data.wait(LIMIT)

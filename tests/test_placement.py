@@ -198,7 +198,7 @@ def test_boxes_that_a_network_found_are_clipped_to_the_picture(paths):
     assert found.dtype == np.float32
     assert found.tolist() == [[10, 10, 20, 20], [0, 0, 80, 1]]
     assert batch.boxes_in_picture(0, []).shape == batch.boxes_in_picture(-1, np.zeros((0, 4))).shape == (0, 4)
-    with pytest.raises(ArgumentError, match=r"boxes are of shape \(4,\); expected \(n, 4\)"):
+    with pytest.raises(ArgumentError, match=r"boxes have shape \(4,\); expected \(n, 4\)"):
         batch.boxes_in_picture(0, [1, 2, 3, 4])
     with pytest.raises(FieldError, match="no field 'boxes'"):
         batch.boxes_in_picture(0)

@@ -195,10 +195,10 @@ def test_arguments_of_draws_out_of_range():
         (lambda: rng.bernoulli(1.5), "p is 1.5"),
         (lambda: rng.bernoulli([0, 1, -0.1]), "p is"),
         (lambda: rng.bernoulli(float("nan")), "p is nan"),
-        (lambda: rng.uniform([1, 2]), r"low is of shape \(2,\)"),
+        (lambda: rng.uniform([1, 2]), r"low has shape \(2,\)"),
         (lambda: rng.uniform(size=-1), "size is -1"),
         (lambda: rng.normal(size=(2, 0.5)), "size is 0.5"),
-        (lambda: rng.normal(scale=np.ones((3, 1))), "scale is of shape"),
+        (lambda: rng.normal(scale=np.ones((3, 1))), "scale has shape"),
     ]
     before = rng.uniform()
     for call, named in wrong:
@@ -210,7 +210,7 @@ def test_arguments_of_draws_out_of_range():
 def test_draws_run_out_instead_of_repeating():
     rng = SampleRandom(0, 0, np.array([], dtype=np.int64), 1)
     rng.uniform(size=2**33)
-    with pytest.raises(ArgumentError, match="8589934593 draws for each sample"):
+    with pytest.raises(ArgumentError, match="8589934593 draws per sample"):
         rng.uniform()
 
 

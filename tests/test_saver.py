@@ -188,7 +188,7 @@ def test_the_next_may_write_into_the_arrays_if_this_one_might(tmp_path):
 @pytest.mark.parametrize("key", ["../a.jpg", "a/../../b.jpg", "/..", "a/..", "..", "", "a/", ".", "a\0b"])
 def test_keys_that_lead_out_of_the_folder_are_refused(tmp_path, key):
     folder = tmp_path / "out"
-    with pytest.raises(ArgumentError, match="names no file inside") as refused:
+    with pytest.raises(ArgumentError, match="is not a file inside") as refused:
         ImageSaver(folder).process(some(2, keys=["fine.jpg", key]))
     assert repr(key) in str(refused.value)
     # Nothing of the batch is written.

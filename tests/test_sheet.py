@@ -33,7 +33,7 @@ def places(sheet, color):
 @pytest.mark.parametrize("classes", [3, "ab", {"cat": 0}])
 def test_classes_are_names(classes):
     with pytest.raises(
-        ArgumentError, match=r"contact sheet: classes is .*; expected names, as reader.classes"
+        ArgumentError, match=r"contact sheet: classes is .*; expected names, such as reader.classes"
     ):
         Batch({"images": np.zeros((1, 8, 8, 3), np.uint8), "labels": np.zeros(1, np.int64)}).sheet(
             classes=classes
@@ -192,7 +192,7 @@ def test_normalize_is_undone(layout, mean):
     batch = Batch({"images": normalize.apply_images(images, None)})
     expected = contact_sheet(Batch({"images": images})).tobytes()
     assert contact_sheet(batch, normalize=normalize).tobytes() == expected
-    with pytest.raises(ArgumentError, match="give normalize="):
+    with pytest.raises(ArgumentError, match="set normalize="):
         contact_sheet(batch)
     # Bytes have not been through it.
     assert contact_sheet(Batch({"images": images}), normalize=normalize).tobytes() == expected

@@ -195,7 +195,7 @@ def test_source_counts_waiting_for_its_tasks():
         stats = running.stats()
     assert stats.modules[0].waited_input >= 0.03
     assert stats.limiter == "Slow"
-    assert "What gives out its tasks is slow" in stats.verdict
+    assert "Its tasks come slowly" in stats.verdict
 
 
 def test_time_ends_with_the_data_and_with_the_stop():
@@ -266,7 +266,8 @@ def test_busiest_module_limits_and_more_workers_help():
     stats = pipeline(module("Reader", "source", 2, busy=6.0), module("Augment", busy=9.5))
     assert stats.limiter == "Augment"
     assert (
-        stats.verdict == "Augment limits: its worker was busy 95% of the time. More workers help: workers=2."
+        stats.verdict
+        == "Augment is the bottleneck: its worker was busy 95% of the time. More workers help: workers=2."
     )
 
 
@@ -274,16 +275,18 @@ def test_advice_does_not_go_beyond_the_cores():
     stats = pipeline(module("Reader", "source", 3, busy=27.0))
     assert stats.verdict.endswith("More workers help: workers=4.")
     stats = pipeline(module("Reader", "source", 4, busy=28.0))
-    assert stats.verdict.endswith("It has a worker for each of the 4 cores: only a cheaper Reader helps.")
+    assert stats.verdict.endswith("It has a worker for each of the 4 cores: make Reader cheaper.")
 
 
 def test_cores_that_are_all_in_use_are_named():
     stats = pipeline(module("Reader", "source", 3, busy=29.0), module("Augment", busy=9.0))
     assert stats.limiter == "Reader"
     assert (
-        "As many are busy as there are cores, 4: only a cheaper Reader, or more cores, help; "
+        "All 4 cores are busy: make Reader cheaper or add cores. If it waits more than it computes, "
         in stats.verdict
     )
+    stats = pipeline(module("Reader", "source", 1, busy=9.9), cores=1)
+    assert "The only core is busy: make Reader cheaper" in stats.verdict
 
 
 def test_verdict_and_tuner_agree_on_when_the_cores_are_full():
@@ -291,19 +294,19 @@ def test_verdict_and_tuner_agree_on_when_the_cores_are_full():
         assert vars(stats)[name] is vars(tuning)[name]
     for busy, full in ((tuning.CORES_FULL - 0.01, False), (tuning.CORES_FULL + 0.01, True)):
         found = pipeline(module("Reader", "source", 3, busy=busy * 40))
-        assert ("As many are busy as there are cores" in found.verdict) == full
+        assert ("All 4 cores are busy" in found.verdict) == full
 
 
 def test_verdict_on_a_module_that_is_tuned():
     limiting = module("Augment", busy=9.5, tuned=True)
     reader = module("Reader", "source", 2, busy=6.0, tuned=True)
     assert pipeline(reader, limiting, settled=False).verdict == (
-        "Augment limits: its worker was busy 95% of the time. "
-        "How many workers it deserves is still being found out."
+        "Augment is the bottleneck: its worker was busy 95% of the time. "
+        "Tuning still looks for the best number of workers."
     )
     assert pipeline(reader, limiting).verdict == (
-        "Augment limits: its worker was busy 95% of the time. "
-        "More of them did not help, or have no room in max_bytes: only a cheaper Augment helps."
+        "Augment is the bottleneck: its worker was busy 95% of the time. "
+        "More workers did not help, or max_bytes has no room for them: make Augment cheaper."
     )
     everywhere = module("Augment", workers=4, busy=28.0, tuned=True)
     assert "a worker for each of the 4 cores" in pipeline(everywhere).verdict
@@ -334,7 +337,7 @@ def test_nothing_stands_out():
 def test_no_verdict_before_anything_came_out():
     stats = pipeline(module("Reader", "source", busy=9.0), delivered=0)
     assert stats.limiter is None
-    assert stats.verdict == "Nothing was handed out yet."
+    assert stats.verdict == "No batch was delivered yet."
 
 
 def test_sink_can_limit():
@@ -354,7 +357,7 @@ def test_table():
         "Reader        2      100     1600  5.0   30%        0%      20%  1.5/4",
         "Send          1      100     1600  5.0   95%        5%       0%      -",
         "100 batches in 10.0 s, 160 samples/s",
-        "Send limits: its worker was busy 95% of the time. More workers help: workers=2.",
+        "Send is the bottleneck: its worker was busy 95% of the time. More workers help: workers=2.",
     ]
 
 

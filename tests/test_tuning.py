@@ -206,7 +206,7 @@ def test_sink_may_limit():
 def test_consumer_that_limits_changes_nothing():
     played = Played([Part(cpu=0.001, workers=4, ceiling=4), Part(cpu=0.02, ceiling=4)], consumer=0.1).play()
     assert played.changes == []
-    assert "the consumer limits" in played.tuner.report
+    assert "the consumer is the bottleneck" in played.tuner.report
 
 
 def test_growth_ends_where_the_consumer_limits():

@@ -1,4 +1,4 @@
-"""Arguments of calls: what passes is returned as a plain Python value, what does not is an ArgumentError."""
+"""Checks of arguments: each returns a valid value as a plain Python object, and raises ArgumentError otherwise."""
 
 from highway.arguments.checks import (
     chosen_seed,

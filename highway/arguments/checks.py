@@ -1,4 +1,4 @@
-"""Checks of arguments: what passes is returned as a plain Python value, what does not is an ArgumentError."""
+"""Checks of arguments: each returns a valid value as a plain Python object, and raises ArgumentError otherwise."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ logger = logging.getLogger("highway.modules")
 
 
 def class_names(owner: str, classes: object, *, repeated: bool = False) -> list[str]:
-    """Names of classes in the order of their labels.
+    """Return names of classes in the order of their labels.
 
     Parameters
     ----------
     owner : str
-        What has the argument `classes`: the error says it.
+        Name of the object with the argument `classes`, for the error.
     classes : object
     repeated : bool
-        Whether a name may be there twice.
+        Whether names may repeat.
 
     Raises
     ------
     ArgumentError
-        It is no sequence of names, is empty, or has a name twice.
+        It is not a sequence of names, is empty, or has a name twice.
     """
     if isinstance(classes, (Sequence, np.ndarray)) and not isinstance(classes, (str, bytes)):
         names = [str(name) if isinstance(name, str) else name for name in classes]
@@ -55,7 +55,7 @@ def class_names(owner: str, classes: object, *, repeated: bool = False) -> list[
             twice = Counter(names).most_common(1)[0][0]
             raise ArgumentError(f"{owner}: classes has {twice!r} more than once; expected each name once")
     raise ArgumentError(
-        f"{owner}: classes is {classes!r}; expected names, one or more, in a list, such as classes of another reader"
+        f"{owner}: classes is {classes!r}; expected names, one or more, in a list, such as those of another reader"
     )
 
 
@@ -65,7 +65,7 @@ def flag(owner: str, name: str, value: object) -> bool:
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
@@ -75,23 +75,23 @@ def flag(owner: str, name: str, value: object) -> bool:
     """
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    # Not its value, which may be a secret in the wrong place.
+    # Without its value, which may be a secret in the wrong place.
     raise ArgumentError(f"{owner}: {name} is of type {type(value).__name__}; expected True or False")
 
 
 def whole(owner: str, name: str, value: object, lowest: int, highest: int | None = None) -> int:
-    """A whole number from `lowest` to `highest` (None: no limit).
+    """Return a whole number from `lowest` to `highest` (None: no limit).
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
     ------
     ArgumentError
-        It is something else; bool is too.
+        It is something else; a bool is too.
     """
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         found = int(value)
@@ -104,22 +104,22 @@ def whole(owner: str, name: str, value: object, lowest: int, highest: int | None
 def number(
     owner: str, name: str, value: object, lowest: float = -math.inf, highest: float = math.inf
 ) -> float:
-    """A finite number from `lowest` to `highest`.
+    """Return a finite number from `lowest` to `highest`.
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
     ------
     ArgumentError
-        It is something else; bool is too.
+        It is something else; a bool is too.
     """
     found = value.item() if isinstance(value, (np.integer, np.floating)) else value
     if isinstance(found, (int, float)) and not isinstance(found, bool):
-        # Compared before it is converted: a whole number can be too large for a float.
+        # Compare before the conversion: a whole number can be too large for a float.
         low, high = max(lowest, -_LARGEST), min(highest, _LARGEST)
         if low <= found <= high:
             return float(found)
@@ -134,12 +134,12 @@ def number(
 
 
 def numbers(owner: str, name: str, value: object, lowest: float = -math.inf) -> tuple[float, ...]:
-    """One or more finite numbers of `lowest` or more: a tuple, also of a number alone.
+    """Return one or more finite numbers of `lowest` or more, as a tuple; a single number is allowed.
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
@@ -157,12 +157,12 @@ def numbers(owner: str, name: str, value: object, lowest: float = -math.inf) -> 
 
 
 def positive_range(owner: str, name: str, value: object, most: float = math.inf) -> tuple[float, float]:
-    """Two numbers, ``0 < low <= high <= most``.
+    """Return two numbers, ``0 < low <= high <= most``.
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
@@ -178,12 +178,12 @@ def positive_range(owner: str, name: str, value: object, most: float = math.inf)
 
 
 def span(owner: str, name: str, value: object, lowest: float, highest: float) -> tuple[float, float]:
-    """Where to draw from: ``lowest <= low <= high <= highest``; of a number alone both are that.
+    """Return a range to draw from, ``lowest <= low <= high <= highest``; a single number is both ends.
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
@@ -204,12 +204,12 @@ def span(owner: str, name: str, value: object, lowest: float, highest: float) ->
 
 
 def size(owner: str, name: str, value: object) -> tuple[int, int]:
-    """Height and width in pixels, 1 to 65536 each: a pair, also of one number for a square.
+    """Return height and width in pixels, 1 to 65536 each; a single number is a square.
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
 
     Raises
@@ -231,19 +231,19 @@ def size(owner: str, name: str, value: object) -> tuple[int, int]:
 
 
 def expanded(owner: str, name: str, value: object) -> str:
-    """The path of a file or a folder, with a leading ``~`` or ``~user`` replaced by that home, as a shell does.
+    """Return the path of a file or folder, with a leading ``~`` or ``~user`` expanded as in a shell.
 
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The object with the argument and the name of the argument, for the error.
     value : object
         str, bytes or path.
 
     Returns
     -------
     str
-        Bytes that are no UTF-8 are in it as `os.fsdecode` writes them.
+        Bytes that are not UTF-8 are decoded as by `os.fsdecode`.
 
     Raises
     ------
@@ -258,20 +258,20 @@ def expanded(owner: str, name: str, value: object) -> str:
 
 
 def chosen_seed(owner: str, value: object, world: int = 1) -> int:
-    """A seed, 0 to 2**64 - 1; for None one is drawn, and the log of "highway.modules" tells which.
+    """Return a seed, 0 to 2**64 - 1; None draws one and logs it to "highway.modules".
 
     Parameters
     ----------
     owner : str
-        What has the argument: the error says it.
+        Name of the object with the argument, for the error.
     value : object
     world : int
-        How many machines or processes need the same.
+        Number of machines or processes that need the same seed.
 
     Raises
     ------
     ArgumentError
-        It is something else; or it is None where several need the same.
+        It is something else; or it is None and `world` is larger than 1.
     """
     if value is not None:
         return whole(owner, "seed", value, 0, 2**64 - 1)

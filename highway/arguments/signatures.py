@@ -1,4 +1,4 @@
-"""Calls with arguments that there are not: the error names the class that was called, and the nearest argument."""
+"""Errors for calls with wrong arguments: they name the class and the most similar argument."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from highway.errors import SignatureError
 
 __all__ = ["explain_init", "explained", "meant", "nearest"]
 
-# Words that libraries have for the same argument, in lower case and without underscores.
+# Names of the same argument in different libraries, in lower case and without underscores.
 _SAME = (
     ("workers", "numworkers", "numthreads"),
     ("queuesize", "prefetch", "prefetchfactor"),
@@ -27,7 +27,7 @@ _SAME = (
     ("addr", "address", "url", "endpoint"),
 )
 
-# What other libraries give to a dataset, and Highway to another module.
+# Arguments that other libraries pass to a dataset, and Highway to another module.
 _ELSEWHERE = dict.fromkeys(
     ("transform", "transforms", "augmentations"), "transforms go into Augmentations([...]), the next module"
 )
@@ -36,15 +36,15 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def meant(word: str, words: Collection[str]) -> str | None:
-    """The one of `words` that is another name for `word`, or else the nearest; None where none is like it."""
+    """Return the one of `words` that is a synonym of `word`, or else the most similar; None if none is similar."""
     plain = {_plain(other): other for other in words}
     names = (name for same in _SAME if _plain(word) in same for name in same if name in plain)
     return next((plain[name] for name in names), None) or nearest(word, words)
 
 
 def nearest(word: str, words: Collection[str]) -> str | None:
-    """The one of `words` that somebody probably meant who wrote `word`; None where none is like it."""
-    # Late: nobody needs it until something is wrong.
+    """Return the one of `words` that is most similar to `word`; None if none is similar."""
+    # Late: needed only for errors.
     from difflib import get_close_matches
 
     plain = {_plain(other): other for other in words}
@@ -57,14 +57,14 @@ def _plain(word: str) -> str:
 
 
 def explained(name: str | None = None) -> Callable[[_Function], _Function]:
-    """Decorator of a function: a call that its signature does not fit raises a `SignatureError`.
+    """Decorate a function: a call that does not fit its signature raises `SignatureError`.
 
-    A call that fits is passed on, and that is all; the signature is looked at after a TypeError.
+    A valid call is only passed through: the signature is inspected after a TypeError.
 
     Parameters
     ----------
     name : str, optional
-        What the error calls the function; by default it is a method, and the error names the class of its object.
+        Name of the function in the error; by default it is a method, and the error names the class of its object.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -78,7 +78,7 @@ def explained(name: str | None = None) -> Callable[[_Function], _Function]:
                     raise
             raise SignatureError(wrong)
 
-        # `wraps` leaves these out, and tools look for them.
+        # `wraps` does not copy these, and tools read them.
         call.__kwdefaults__ = getattr(function, "__kwdefaults__", None)  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
@@ -86,7 +86,7 @@ def explained(name: str | None = None) -> Callable[[_Function], _Function]:
 
 
 def explain_init(cls: type) -> None:
-    """Have the `__init__` that a class defines, if it does, name the class of the object, which may be derived."""
+    """Decorate the `__init__` that a class defines; errors name the class of the object, which may be derived."""
     init = vars(cls).get("__init__")
     if inspect.isfunction(init):
         type.__setattr__(cls, "__init__", explained()(init))
@@ -95,7 +95,7 @@ def explain_init(cls: type) -> None:
 def _misfit(
     function: Callable[..., Any], name: str | None, arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> str | None:
-    """What is wrong with a call, in words; None where the arguments fit the signature."""
+    """Return a description of the mistake in a call; None if the arguments fit the signature."""
     signature = inspect.signature(function)
     try:
         signature.bind(*arguments, **keywords)
@@ -106,7 +106,7 @@ def _misfit(
     parameters = list(signature.parameters.values())
     if name is None:
         if not arguments:
-            # Of no object at all.
+            # Called without an object.
             return None
         name, arguments, parameters = type(arguments[0]).__name__, arguments[1:], parameters[1:]
     kinds = inspect.Parameter
@@ -120,13 +120,13 @@ def _misfit(
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
         misnamed = [word for word in keywords if word in nameless]
         unknown = [word for word in keywords if word not in named and word not in nameless]
-    wrong += [f"{word!r} is given by its name; expected by its place" for word in misnamed]
+    wrong += [f"{word!r} is positional-only, but was passed by name" for word in misnamed]
     for word in unknown:
         other = meant(word, free)
         way = f"did you mean {other!r}?" if other else _ELSEWHERE.get(word)
-        wrong.append(f"there is no argument {word!r}" + (f": {way}" if way else ""))
+        wrong.append(f"unknown argument {word!r}" + (f": {way}" if way else ""))
     wrong += [
-        f"{word!r} is given twice, by its place and by its name"
+        f"{word!r} is passed twice, by position and by name"
         for word in keywords
         if word in by_place and word in named
     ]
@@ -135,12 +135,12 @@ def _misfit(
         if len(places) == 1 and str(parameters[0].annotation).startswith("Sequence["):
             most, instead = "one list", f": {name}([...])"
         else:
-            instead = f", and the others by name, as {free[0]}=" if free else ""
-        wrong.append(f"{len(arguments)} arguments are given by their place; expected {most}{instead}")
+            instead = f", and the others by name, such as {free[0]}=" if free else ""
+        wrong.append(f"{len(arguments)} positional arguments; expected {most}{instead}")
     required = [one.name for one in parameters if one.default is one.empty and one.name in {*places, *named}]
     given = {*by_place, *misnamed, *(word for word in keywords if word in named)}
     missing = [repr(word) for word in required if word not in given]
-    # Where one is misspelt it is missing too, which says nothing new.
+    # A misspelled argument is missing too: report it once.
     if missing and not unknown:
         wrong.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     plain = inspect.Signature([one.replace(annotation=one.empty) for one in parameters])

@@ -1,4 +1,4 @@
-"""The engine: pipelines, the modules that they are made of, and the threads that run them."""
+"""The engine: pipelines, their modules, and the threads that run them."""
 
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.engine.pipeline import Pipeline

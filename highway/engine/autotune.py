@@ -1,15 +1,13 @@
-"""How many workers each module of a pipeline deserves, found while it runs.
+"""Tunes the number of workers of each module while the pipeline runs.
 
-Figures go in, numbers of workers come out: nothing here knows threads, queues or a clock, so that a test can
-play any pipeline.
+Maps figures to numbers of workers, without threads, queues or a clock, so that a test can simulate any pipeline.
 
-The way is hill climbing in few, measured steps. Figures are cut into blocks of enough batches; a few blocks
-in a row are a window. A window in which the modules limit, not the consumer, suggests one change: one worker
-more for the module that limits, while the process leaves processors idle; fewer for a module whose workers
-mostly wait, or get less done than they seem to, since they wait for a lock or a processor in the midst of
-their work. The change is kept if the rate of delivered batches rose by it (or, for fewer workers, did not
-fall), and undone otherwise; what was found is remembered. So it settles, and begins anew only when the rate
-has changed markedly.
+The method is hill climbing in few, measured steps. Figures are cut into blocks of enough batches; a few
+consecutive blocks are a window. A window in which a module is the bottleneck, not the consumer, suggests one
+change: more workers for the bottleneck, while the process leaves cores idle; fewer for a module whose workers
+mostly wait, or seem busy but wait for a lock or a core in the middle of their work. The change is kept if the
+rate of delivered batches rises (or, for fewer workers, does not fall), and undone otherwise; the result is
+remembered. So tuning settles, and starts again only when the rate has changed markedly.
 """
 
 from __future__ import annotations
@@ -21,54 +19,54 @@ from dataclasses import dataclass, field
 
 __all__ = ["ModuleReading", "Reading", "Trial", "Tuner"]
 
-# A block ends when it has lasted so many seconds and has so many batches, or two for each worker that was busy:
-# they may all finish at about the same time.
+# A block lasts at least this many seconds and has at least this many batches, or two for each busy worker:
+# workers may all finish at about the same time.
 BLOCK_SECONDS = 0.25
 BLOCK_BATCHES = 8
-# Blocks that make a judgement, and most that are waited for when the difference is within their noise.
+# Blocks for a judgment, and the most to wait for while the difference is within their noise.
 BLOCKS = 3
 MOST_BLOCKS = 8
-# More workers must raise the rate by this share; fewer may lower it by that one.
+# More workers must raise the rate by at least GAIN; fewer may lower it by at most LOSS.
 GAIN = 0.05
 LOSS = 0.03
-# A relative standard error up to which a rate is known well enough to compare with.
+# Largest relative standard error of a rate that is good enough for comparison.
 LEAST_DOUBT = 0.01
-# A trial that loses so much is ended at once: it costs its user time. With fewer workers a little is enough,
-# since it is never wrong to leave all as it was.
+# A trial that loses this share of the rate ends at once: it costs time. For fewer workers LITTLE is enough,
+# since keeping the numbers is always safe.
 MUCH = 1 / 3
 LITTLE = 0.1
-# A rate that has changed by this share calls for new trials.
+# A change of the rate by this share starts new trials.
 MARKED = 1 / 3
 # A consumer that waits less than this share of the time is slower than the pipeline.
 CONSUMER_LIMITS = 0.1
-# Below this share of busy time no module is what the others wait for.
+# With a lower busy share than this, no module is the bottleneck.
 HARDLY_BUSY = 0.5
-# Processors count as taken from this share of them on, or where less than that part of one is left. `stats.py` compares
-# busy workers with the same share, though not all of them need be on a processor: with a lower one its verdict would
-# call more workers useless while the tuner still adds some.
+# Cores count as full from this share of them on, or with less than SPARE of one left. `stats.py` compares busy workers
+# with the same share, although not all of them need be on a core: with a lower share its verdict would call more
+# workers useless while the tuner still adds some.
 CORES_FULL = 0.95
 SPARE = 0.2
-# What remains of its workers when fewer are tried must be busy at most this share of the time.
+# When fewer workers are tried, the remaining ones must be busy at most this share of the time.
 BUSY_ENOUGH = 0.8
-# Workers that are busy but on no processor, as a number and as a share of the busy ones, to call it a fight.
+# Workers that are busy but not on a core, as a number and as a share of the busy ones: from here on it is contention.
 FIGHT = 0.5
 FIGHT_SHARE = 0.2
-# Seconds before trials begin anew; twice as many after every time.
+# Seconds before trials start again; doubled every time.
 PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class ModuleReading:
-    """What a module has done since the pipeline started.
+    """Figures of a module since the pipeline started.
 
     Attributes
     ----------
     workers : int
-        Number at work now.
+        Number of active workers.
     allowed : int
-        Most that memory allows.
+        Most workers that memory allows.
     busy : float
-        Seconds at work, of all workers together.
+        Seconds at work, summed over all workers.
     waited_tasks : float
         Seconds that the workers of a source waited for its tasks.
     """
@@ -81,22 +79,22 @@ class ModuleReading:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a pipeline has done since it started.
+    """Figures of a pipeline since it started.
 
     Attributes
     ----------
     seconds : float
         Time since the start.
     delivered : int
-        Batches that were handed out, those that were left out included.
+        Batches that were delivered or skipped.
     cpu : float
-        Processor time of the process, in seconds, from any point in time on.
+        CPU time of the process in seconds; only differences count.
     consumer_waited : float or None
         Seconds that the consumer waited; None where a sink consumes.
     modules : tuple of ModuleReading
     delayed : float or None
-        Seconds that workers could have run but were given no processor; None where the system does not tell, or
-        where it is not asked for (`Tuner.asks_for_delay`).
+        Seconds that workers were ready to run but waited for a core; None if the system does not report it, or
+        if it was not requested (`Tuner.asks_for_delay`).
     """
 
     seconds: float
@@ -109,18 +107,18 @@ class Reading:
 
 @dataclass
 class Trial:
-    """A change of the number of workers of one module, or of several together, and what came of it.
+    """A change of the number of workers of one module, or of several together, and its result.
 
     Attributes
     ----------
     rate, doubt : float
-        Batches a second before the change, and its relative standard error.
+        Batches per second before the change, and its relative standard error.
     before, after : dict of int to int
         Place of every changed module, with its number of workers.
     gain : float
-        By what share the rate rose.
+        Relative rise of the rate.
     kept : bool or None
-        None while the trial goes on.
+        None while the trial runs.
     """
 
     rate: float
@@ -139,7 +137,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Block:
-    """What happened between two readings."""
+    """Differences between two readings."""
 
     seconds: float
     delivered: int
@@ -168,7 +166,7 @@ class _Block:
 
     @property
     def least(self) -> float:
-        """Batches that it must have."""
+        """Number of batches that the block needs."""
         return max(BLOCK_BATCHES, 2 * max(self.busy) / self.seconds)
 
     @property
@@ -178,7 +176,7 @@ class _Block:
 
 @dataclass
 class _Window:
-    """Blocks in a row, with the same numbers of workers."""
+    """Consecutive blocks with the same numbers of workers."""
 
     blocks: list[_Block] = field(default_factory=list)
 
@@ -195,12 +193,12 @@ class _Window:
 
     @property
     def rate(self) -> float:
-        """Batches a second."""
+        """Batches per second."""
         return sum(block.delivered for block in self.blocks) / self.seconds
 
     @property
     def doubt(self) -> float:
-        """Relative standard error of the rate, as far as the differences between the blocks tell."""
+        """Relative standard error of the rate, estimated from the differences between the blocks."""
         count, mean = len(self.blocks), self.rate
         if count < 2 or mean <= 0:
             return 0.0
@@ -209,26 +207,26 @@ class _Window:
 
     @property
     def cpu(self) -> float:
-        """Processors in use, on average."""
+        """Average number of cores in use."""
         return sum(block.cpu for block in self.blocks) / self.seconds
 
     @property
     def delayed(self) -> float | None:
-        """Workers that waited for a processor, on average; None where that is not known."""
+        """Average number of workers that waited for a core; None if unknown."""
         known = [block.delayed for block in self.blocks if block.delayed is not None]
         return sum(known) / self.seconds if len(known) == len(self.blocks) else None
 
     def busy(self, place: int) -> float:
-        """Workers of a module that were at work, on average."""
+        """Average number of busy workers of a module."""
         return sum(block.busy[place] for block in self.blocks) / self.seconds
 
     def waiting_for_tasks(self, place: int) -> float:
-        """Workers of a source that waited for its tasks, on average."""
+        """Average number of workers of a source that waited for its tasks."""
         return sum(block.waited_tasks[place] for block in self.blocks) / self.seconds
 
 
 class Tuner:
-    """Decides how many workers the modules get.
+    """Decides how many workers each module has.
 
     Parameters
     ----------
@@ -237,7 +235,7 @@ class Tuner:
     ceilings : sequence of (int or None)
         Most workers of each; None for a module whose number is fixed.
     cores : int
-        Processors that the process may use.
+        Cores that the process may use.
     """
 
     def __init__(self, names: Sequence[str], ceilings: Sequence[int | None], cores: int) -> None:
@@ -251,17 +249,17 @@ class Tuner:
         self._trial: Trial | None = None
         self._trials: deque[Trial] = deque(maxlen=32)
         self._standing = "measuring"
-        # Reading how long threads waited for processors is dear: it is asked for where it decides, and once.
+        # Reading how long threads waited for cores is expensive: requested only where it decides, and once.
         self.asks_for_delay = False
         self._asked = False
-        # Trials that are left, and what they found: numbers of workers outside of these bounds are no use.
+        # Remaining trials, and their results: numbers of workers outside of these bounds do not help.
         self._left = 0
         self._least: list[int] = []
         self._most: list[int] = []
         self._forget()
-        # Name of the module that memory keeps from growing.
+        # Name of the module that has no memory for another worker.
         self._barred = ""
-        # The last trial of more workers that was undone, until it is known whether that was right.
+        # The last undone trial of more workers, until it is known whether undoing was right.
         self._undone: Trial | None = None
         self._settled_rate: float | None = None
         self._patience = PATIENCE
@@ -269,17 +267,17 @@ class Tuner:
 
     @property
     def settled(self) -> bool:
-        """Whether everything that promised something was tried."""
+        """Whether every promising change was tried."""
         return self._settled_rate is not None
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """The last trials that came to an end, 32 at most."""
+        """The last finished trials, 32 at most."""
         return tuple(self._trials)
 
     @property
     def report(self) -> str:
-        """One sentence: what was tried lately, and how it stands."""
+        """One sentence: the last trials and the state of tuning."""
         tried = [
             f"{self._changes(trial)} ({round(100 * trial.gain):+d}%{'' if trial.kept else ', undone'})"
             for trial in self.trials[-4:]
@@ -287,12 +285,12 @@ class Tuner:
         return f"Tuning: {'; '.join([*tried, self._standing])}."
 
     def observe(self, reading: Reading) -> tuple[int, ...] | None:
-        """Look at new figures; at best several times a second.
+        """Take new figures; call it several times a second.
 
         Returns
         -------
         tuple of int or None
-            Number of workers of every module from now on; None to leave it at that.
+            New number of workers of every module; None for no change.
         """
         mark = self._mark
         if mark is None:
@@ -309,7 +307,7 @@ class Tuner:
             return None
         if block.consumer_limits:
             self._window = _Window()
-            self._standing = "the consumer limits, so nothing is tried"
+            self._standing = "the consumer is the bottleneck, so nothing is tried"
             return None
         self._window.add(block)
         blocks = len(self._window)
@@ -332,7 +330,7 @@ class Tuner:
     # What to try
 
     def _suggestion(self, reading: Reading) -> tuple[int, int] | None:
-        """Place of a module and the number of workers to try there."""
+        """Return the place of a module and the number of workers to try; None for no change."""
         if self._left <= 0:
             return None
         window, modules = self._window, reading.modules
@@ -348,16 +346,16 @@ class Tuner:
             enough = max(1, math.ceil(window.busy(place) / BUSY_ENOUGH))
             if self._least[place] <= enough < modules[place].workers:
                 return place, enough
-        # The one that limits first: its workers are the ones that are always busy.
+        # The bottleneck first: its workers are always busy.
         places.sort(key=lambda place: (place != limiter, -window.busy(place)))
         halves = [(place, (modules[place].workers + 1) // 2) for place in places]
         halves = [(place, half) for place, half in halves if half >= self._least[place]]
         return halves[0] if halves and self._fight() else None
 
     def _fight(self) -> bool:
-        """Whether busy workers wait for each other, not for processors that other processes have taken.
+        """Whether busy workers wait for each other, not for cores that other processes use.
 
-        Those are given back some time, and the workers that were taken away would be missed then.
+        Other processes free their cores sooner or later, and the removed workers would then be missing.
         """
         window = self._window
         asked, self.asks_for_delay = self.asks_for_delay, False
@@ -372,7 +370,7 @@ class Tuner:
         return False
 
     def _limiter(self, reading: Reading) -> int:
-        """Place of the module whose workers have the least time to spare."""
+        """Return the place of the module whose workers are idle least."""
         window = self._window
         return max(
             range(len(reading.modules)),
@@ -382,14 +380,14 @@ class Tuner:
         )
 
     def _more(self, place: int, reading: Reading) -> int | None:
-        """More workers for the module, if they may help and it may have them.
+        """Return a larger number of workers for the module, if it may help and is allowed; else None.
 
-        A step is a quarter of what is there: one in thirty could not be told from noise.
+        A step adds a quarter: the effect of one worker in thirty would be lost in noise.
         """
         window, module, ceiling = self._window, reading.modules[place], self._ceilings[place]
         if (
             ceiling is None
-            # A source that waits for its tasks is not busy either: more workers would only wait for them too.
+            # A source that waits for its tasks is not busy: more workers would only wait too.
             or window.busy(place) < HARDLY_BUSY * module.workers
             or window.cpu > min(CORES_FULL * self._cores, self._cores - SPARE)
         ):
@@ -426,7 +424,7 @@ class Tuner:
             self._skip = False
             return None
         if block.consumer_limits and block.rate < trial.rate:
-            # The consumer paused, or the change made it slower: if that stays so, it is no good.
+            # The consumer paused, or the change made it slower: undo the change if this persists.
             trial.discarded += 1
             return self._end(trial, False, reading) if trial.discarded >= MOST_BLOCKS else None
         self._window.add(block)
@@ -444,7 +442,7 @@ class Tuner:
         if trial.gain >= needed:
             return self._end(trial, True, reading)
         if trial.grows:
-            # Two modules may limit by turns: then only more workers for both are of use.
+            # Two modules may be the bottleneck in turn: then only more workers for both help.
             limiter = self._limiter(reading)
             more = None if limiter in trial.after else self._more(limiter, reading)
             if more is not None:
@@ -465,7 +463,7 @@ class Tuner:
                 self._most[place] = min(self._most[place], count - 1)
         if kept:
             if grows:
-                # What did not help the others then may help them now.
+                # More workers may help the other modules now.
                 for place, ceiling in enumerate(self._ceilings):
                     if place not in trial.after:
                         self._most[place] = ceiling or 0
@@ -475,14 +473,14 @@ class Tuner:
         self._skip = True
         return tuple(trial.before.get(place, module.workers) for place, module in enumerate(reading.modules))
 
-    # What was found, and for how long it holds
+    # Results of trials, and how long they are valid
 
     def _review(self, reading: Reading) -> None:
-        """Forget what no longer holds."""
+        """Forget results that are no longer valid."""
         rate = self._window.rate
         undone, self._undone = self._undone, None
         if undone is not None and rate * (1 + GAIN) < undone.rate * (1 + undone.gain):
-            # Everything has become slower meanwhile: the trial was compared with what is no longer so.
+            # Everything has become slower since: the trial was compared with an outdated rate.
             for place in undone.after:
                 self._most[place] = self._ceilings[place] or 0
         settled = self._settled_rate
@@ -510,7 +508,7 @@ def _difference(first: float | None, last: float | None) -> float | None:
 
 
 def _steps(ceiling: int) -> int:
-    """Steps from one worker to the ceiling."""
+    """Return the number of steps from one worker to the ceiling."""
     count = steps = 0
     while count < ceiling:
         count += max(1, count // 4)

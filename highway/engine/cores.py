@@ -1,4 +1,4 @@
-"""How many processors this process may use: by its affinity, and by the quotas of its control groups."""
+"""Number of cores that this process may use, by its CPU affinity and the quotas of its control groups."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ __all__ = ["cpu_quota", "usable_cores"]
 
 
 def usable_cores() -> int:
-    """Number of processors that this process may use.
+    """Number of cores that this process may use.
 
-    Those of its affinity, and no more than the quota of a control group (a container's ``--cpus``) is worth. A part of
-    a processor counts as a whole one: two threads that share 1.5 get more done than one.
+    The cores of its CPU affinity, limited by the quota of its control groups (a container's ``--cpus``). A fraction of
+    a core counts as a whole one: two threads that share 1.5 cores are faster than one thread.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cpu_quota())))
 
 
 def cpu_quota(process: str = "/proc/self") -> float:
-    """Processors that the control groups of a process allow it, the smallest number of all groups that it is in.
+    """Cores that the control groups of a process allow: the smallest quota of all of its groups.
 
     Parameters
     ----------
     process : str
-        Its folder below ``/proc``: the files ``cgroup`` and ``mountinfo`` say which groups it is in, and where these
-        are.
+        Its folder in ``/proc``: the files ``cgroup`` and ``mountinfo`` say which groups it is in, and where their
+        files are.
 
     Returns
     -------
     float
-        More than 0; infinity where there is no quota, or none that can be read.
+        More than 0; infinity without a readable quota.
 
     Notes
     -----
@@ -55,7 +55,7 @@ def _text(path: str) -> str:
 
 
 def _groups(text: str) -> Iterator[tuple[str, str]]:
-    """Version, as the type of its file system, and path of the groups that limit processors."""
+    """Yield the version (as the type of its file system) and path of each group with the cpu controller."""
     for line in text.splitlines():
         number, controllers, path = (*line.split(":", 2), "", "")[:3]
         if number == "0" and not controllers:
@@ -65,7 +65,7 @@ def _groups(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _mounts(text: str) -> Iterator[tuple[str, str, str]]:
-    """Version, the group that is shown, and where, of the mounted trees of groups that limit processors."""
+    """Yield version, root group and mount point of each mounted tree with the cpu controller."""
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         mounted, kinds = before.split(" "), after.split(" ")
@@ -82,9 +82,9 @@ def _unescaped(path: str) -> str:
 
 
 def _folders(group: str, root: str, mount: str) -> Iterator[str]:
-    """Folder of a group, and of all groups that it is in, as far as they are shown below `mount`."""
+    """Yield the folder of a group and of its parent groups, as far as they are visible in `mount`."""
     inside = os.path.relpath(group or os.sep, root or os.sep)
-    # Of a group outside of what is shown, as in a container without a namespace, that is all there is to see.
+    # A group outside of the mounted tree, as in a container without a namespace: only the root of the mount is visible.
     parts = [] if inside == "." or inside.split(os.sep)[0] == ".." else inside.split(os.sep)
     for count in range(len(parts), -1, -1):
         yield os.path.join(mount, *parts[:count])
@@ -102,7 +102,7 @@ def _first_quota(folder: str) -> float:
 
 
 def _ratio(quota: str, period: str) -> float:
-    """Infinity for "max", -1, and what is no number."""
+    """Return quota / period; infinity for "max", -1 and other values that are not positive numbers."""
     if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
         return int(quota) / int(period)
     return math.inf

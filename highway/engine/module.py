@@ -1,4 +1,4 @@
-"""What a pipeline is made of: sources, stages and sinks, and what the pipeline asks of them."""
+"""Base classes of the modules of a pipeline: sources, stages and sinks."""
 
 from __future__ import annotations
 
@@ -18,21 +18,19 @@ __all__ = ["Failure", "Module", "Outlet", "Sink", "Source", "Stage", "usable_cor
 
 
 class Module:
-    """What a pipeline is made of; a Source, a Stage or a Sink.
+    """Base class of sources, stages and sinks.
 
-    A module is used by all of its workers at once. What belongs to one worker (a connection, a decoder) is
-    made in `open`, kept in a `threading.local`, and given back in `close`. A module that is written in
-    Python holds Python's lock while it works; only what releases it (NumPy, compiled code, waiting) runs
-    beside the other threads.
+    All workers of a module use it at once. Make what belongs to one worker (a connection, a decoder) in `open`,
+    keep it in a `threading.local`, and release it in `close`. A module written in Python holds the GIL while it
+    works; only code that releases it (NumPy, compiled code, waiting) runs in parallel.
 
     Parameters
     ----------
     workers : int, optional
-        Number of threads, 1 to 1024. By default it is found while the pipeline runs: it begins with
-        `default_workers()` and goes up to `most_workers()`. A module that cannot work in several threads at
-        once needs ``workers=1``.
+        Number of threads, 1 to 1024. By default it is tuned while the pipeline runs: it starts at
+        `default_workers()` and grows up to `most_workers()`. A module that is not thread-safe needs ``workers=1``.
     queue_size : int
-        Most batches that may be outstanding behind the module, finished or in the making, 1 to 65536. Two
+        Most batches that may be outstanding after the module, finished or in progress, 1 to 65536. Two
         for each worker are always allowed.
 
     Raises
@@ -43,18 +41,17 @@ class Module:
     Attributes
     ----------
     name : str
-        What errors and statistics call the module: the name of its class.
+        Name of the module in errors and statistics: that of its class.
     hands_over : bool
-        True where the arrays that the module returns are new and not kept by it, so that the next may write
-        into them.
+        Whether the module returns new arrays and does not keep them, so that the next module may write into them.
     input_handed_over : bool
-        Set by the pipeline: whether the module in front hands its arrays over.
+        Set by the pipeline: `hands_over` of the module before.
     seed_drawn : bool
-        Whether its seed was drawn, since the user gave None: nobody else has the same.
+        Whether its seed was drawn, since the user gave None: no other module or process has the same seed.
     image_shape : (int, int, int) or None
-        Known after `follow`: shape (H, W, C) of the uint8 images that it hands out, where all have the same.
+        Known after `follow`: shape (H, W, C) of the uint8 images that it returns, where all have the same shape.
     left_out : bool
-        Known after `follow`: whether the pipeline does without the module, since the one in front does all of it.
+        Known after `follow`: whether the module is fused into the one before, so that the pipeline does not run it.
     """
 
     name: str = "Module"
@@ -80,74 +77,74 @@ class Module:
         self.queue_size = whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)
 
     def default_workers(self) -> int:
-        """Number of threads to begin with, where the user gives none."""
+        """Number of threads at the start, where the user gives no number."""
         return 1
 
     def most_workers(self) -> int:
-        """Most threads that the module is given, where the user gives no number: one a usable core."""
+        """Largest number of threads, where the user gives no number: one per usable core."""
         return usable_cores()
 
     def follow(self, before: Module | None) -> None:
-        """Called once, before any worker starts, with the module in front; None for a source.
+        """Connect to the module before, or None for a source. Runs once, before any worker starts.
 
-        Modules are called in order, so that the one in front has been called already.
+        Runs in the order of the modules: `follow` of the module before has run.
         """
         self.input_handed_over = before is not None and before.hands_over
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        """Called once, after `follow` and before any worker starts.
+        """Start what the module needs in its pipeline. Runs once, after `follow` and before any worker starts.
 
-        What is begun here ends with `interrupt`, which is called even if another module raises. The attributes of
-        the module are then those that it had before `follow`.
+        `interrupt` ends what starts here; it runs even if another module raises. The module then has the attributes
+        that it had before `follow`.
 
         Parameters
         ----------
         modules : sequence of Module
-            All that the user gave.
+            All modules that the user gave.
         stats : callable
-            Gives the statistics of the pipeline while there is one. Not to be called by `enter`.
+            Returns the statistics of the pipeline, or None once it is gone. Do not call it in `enter`.
         """
 
     def open(self) -> None:
-        """Called in every worker thread before its first batch; in new threads again where a state is loaded."""
+        """Prepare a worker thread. Runs in each before its first batch; again in new threads if a state is loaded."""
 
     def close(self) -> None:
-        """Called in every worker thread after its last batch, if `open` succeeded there."""
+        """Clean up a worker thread. Runs in each one after its last batch, if its `open` succeeded."""
 
     def interrupt(self) -> None:
-        """Called once when the pipeline stops or fails, while workers may still work, from another thread.
+        """Wake the workers. Runs once when the pipeline stops or fails, in another thread; workers may still work.
 
-        A module that can wait for long (for a peer, a disk) overrides it to wake its workers; what they
-        raise after this is dropped. It sets a flag, closes a socket, releases a `threading.Lock` that they
-        wait for, and returns: it must not wait, since `stop` goes on only when it has returned. Where a
-        pipeline is dropped the garbage collector calls it, in any thread, in the middle of anything: also for
-        a lock that is held for a moment only, as that of a `threading.Event`, it would wait for ever.
+        Override it in a module that can wait for long (for a peer, a disk); what its workers raise after this is
+        dropped. Set a flag, close a socket or release a `threading.Lock` that they wait for, and return: do not
+        wait, since `stop` continues only after the return. If a pipeline is dropped without `stop`, the garbage
+        collector calls this in any thread, in the middle of any code: it would deadlock even on a lock that is held
+        only for a moment, such as that of a `threading.Event`.
         """
 
 
 class Source(Module):
-    """Where batches begin: `tasks` says what there is to load, `load` does it in any worker.
+    """Makes batches: `tasks` yields what to load, and `load` makes the batch of a task, in any worker.
 
-    A source that knows how many batches an epoch has defines ``__len__``. Its tasks then come epoch by
-    epoch, that many each. A source that leaves samples out has an attribute or a property `errors`: those
+    A source that knows the number of batches in an epoch defines ``__len__``. Its tasks then come epoch by
+    epoch, that many each. A source that skips samples has an attribute or a property `errors`: the samples skipped
     so far, as (key, reason).
 
-    A source whose batches differ in size, also if only the last one does, gives its batches their
-    `indices`: what the `Batch` makes up assumes equal sizes, and what is drawn at random depends on them.
+    A source whose batches differ in size, even if only the last one does, sets the `indices` of its batches:
+    the default of `Batch` assumes equal sizes, and random draws depend on the indices.
 
-    A source that is given the same arguments again must give the same tasks again, where batches are sent to
-    other machines: what is lost there is made anew.
+    Where batches go to other machines, a source with the same arguments must yield the same tasks: lost batches are
+    made again.
 
     Attributes
     ----------
     follows_delivery : bool
-        Whether `delivered` is to be called; its state is then the source's own: `state_dict`, `load_state_dict`.
+        Whether the pipeline calls `delivered`; the source then keeps its own state: `state_dict`, `load_state_dict`.
     seekable : bool
-        Whether it can begin at a place that it is told: it has `state_at`, `find` and `begin_at`.
+        Whether it can start anywhere in the data: it has `state_at`, `find` and `begin_at`.
     shard : (int, int)
-        (rank, world): which part of the data it reads, of how many.
+        (rank, world): the part of the data that it reads, and the number of parts.
     replaced : int
-        Samples so far that it put into the places of bad ones; for the statistics.
+        Bad samples that it has replaced so far; for the statistics.
     """
 
     follows_delivery: ClassVar[bool] = False
@@ -162,139 +159,138 @@ class Source(Module):
         return usable_cores()
 
     def known_keys(self) -> Iterable[str] | None:
-        """The keys of all samples, of all shards; None where they are known only once samples are read."""
+        """The keys of all samples of all shards; None if they are known only after reading."""
         return None
 
     def tasks_from(self, start: int) -> Iterator[Any]:
-        """Iterator over the tasks from number `start` on, counted from 0.
+        """Iterate over the tasks from number `start` on, counted from 0.
 
-        Here all tasks before it are made and dropped; a source that finds the place faster overrides it.
+        By default this makes and drops all tasks before it; override it where seeking is faster.
         """
         return itertools.islice(self.tasks(), start, None)
 
     def fingerprint(self) -> str:
-        """What tells the data, its order and its batches from others, the rank left out.
+        """Identify the data, its order and its batches; the same for all ranks.
 
-        Sources that must not be confused give different ones: a saved state is refused by data with another. Here
-        it is the name and the length.
+        A saved state fits only data with the same fingerprint. By default it is made of the name and the length.
         """
         return f"{self.name}/{len(self) if isinstance(self, Sized) else 0}"
 
     def samples_fingerprint(self) -> str:
-        """What tells the samples from others, in whatever batches they come.
+        """Identify the samples, independent of their batches.
 
-        A store is gone on with from a source that has the same. Here it is `fingerprint`.
+        A source continues an unfinished store only if it has the same one. By default it is `fingerprint`.
         """
         return self.fingerprint()
 
     def end_tasks(self) -> None:
-        """Let `tasks` end, if it waits: no more are wanted. From another thread; must not wait."""
+        """End `tasks`, if it waits: no more tasks are needed. Runs in another thread; must not wait."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What was delivered, as JSON can hold it."""
-        raise PipelineStateError(f"{self.name} has no state to be saved")
+        """What was delivered, as JSON-serializable data."""
+        raise PipelineStateError(f"{self.name} has no state to save")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after what `state` counts; before anything was delivered."""
-        raise PipelineStateError(f"{self.name} has no state to be loaded")
+        """Continue after the batches that `state` counts. Call it before anything is delivered."""
+        raise PipelineStateError(f"{self.name} has no state to load")
 
     def state_at(self, ticket: int) -> dict[str, Any]:
-        """Where to go on when all tasks below `ticket` were handed out, as JSON can hold it."""
+        """The state after all tasks below `ticket` were delivered, as JSON-serializable data."""
         raise NotImplementedError(f"{self.name} must define state_at(ticket)")
 
     def find(self, state: Mapping[str, Any]) -> Any:
-        """The place that a state tells of, for `begin_at`. Changes nothing.
+        """Return the place of a state, for `begin_at`. Changes nothing.
 
         Raises
         ------
         StateMismatchError
-            The state is none, or of other data.
+            The state is not valid, or belongs to other data.
         """
         raise NotImplementedError(f"{self.name} must define find(state)")
 
     def begin_at(self, place: Any) -> int:
-        """Have `tasks` begin there the next time it is called, and forget what was loaded so far.
+        """Make the next call of `tasks` start at a place, and forget what was loaded so far.
 
-        Called while the source has no workers.
+        Runs while the source has no workers.
 
         Returns
         -------
         int
             Ticket of the first task. Where the source knows its length, epoch n ends before ticket
-            ``(n + 1) * length``, also if it is not begun at its front.
+            ``(n + 1) * length``, even if `place` is in the middle of an epoch.
         """
         raise NotImplementedError(f"{self.name} must define begin_at(place)")
 
     def machines(self) -> tuple[MachineStats, ...]:
-        """The other machines that the batches come from, as far as they have told of themselves."""
+        """The other machines upstream that have reported figures."""
         return ()
 
     def delivered(self, ticket: int) -> bool:
-        """Told of every task whose batch was handed out, was consumed by a sink, or was left out on the way.
+        """Note a task as done: its batch was returned to the user, consumed by a sink, or skipped.
 
         Parameters
         ----------
         ticket : int
-            Number of the task, counted from the first that `tasks` gave.
+            Number of the task, counted from the first one that `tasks` yielded.
 
         Returns
         -------
         bool
-            False to have the batch dropped.
+            False to drop the batch.
         """
         return True
 
     def tasks(self) -> Iterator[Any]:
-        """Iterator over the tasks, in the order of their batches; advanced by one worker at a time."""
+        """Iterate over the tasks, in the order of their batches; one worker at a time advances it."""
         raise NotImplementedError(f"{self.name} must define tasks()")
 
     def samples_in(self, task: Any) -> int | None:
-        """How many samples the batch of a task has if none is skipped; None where nobody knows.
+        """Number of samples in the batch of a task if none is skipped; None if unknown.
 
-        What `load` returns less of counts as skipped in the statistics. 0 is a task that stands for no batch.
+        Samples that `load` does not return count as skipped in the statistics. 0 is a task without a batch.
         """
         return None
 
     def load(self, task: Any) -> Batch | None:
-        """Make the batch of a task; None skips it. Runs in several workers at once."""
+        """Return the batch of a task, or None to skip it. Runs in several workers at once."""
         raise NotImplementedError(f"{self.name} must define load(task)")
 
 
 class Stage(Module):
-    """What happens to batches on their way."""
+    """Transforms batches between a source and the end of the pipeline."""
 
     def process(self, batch: Batch) -> Batch | None:
-        """Make one batch of another; None skips it. Runs in several workers at once.
+        """Return the transformed batch, or None to skip it. Runs in several workers at once.
 
-        A result without a number of its own (a new Batch) takes the identity of the batch it was made of. One with
-        another number of samples has the `indices` of those, as `Batch.take` gives it.
+        A result without a `seq` (a new Batch) takes the identity of `batch`. A result with another number of samples
+        needs the `indices` of its samples, which `Batch.take` sets.
         """
         raise NotImplementedError(f"{self.name} must define process(batch)")
 
 
 class Sink(Module):
-    """Where batches end, if not in `Pipeline.dequeue`.
+    """Consumes batches at the end of a pipeline, instead of `Pipeline.dequeue`.
 
-    Has one worker unless the user gives a number, since several would take the batches out of their order.
-    One that does not care overrides `most_workers`.
+    Has one worker unless the user gives a number, since several would not keep the order of the batches.
+    Override `most_workers` if the order does not matter.
     """
 
     def most_workers(self) -> int:
         return 1
 
     def consume(self, batch: Batch) -> None:
-        """Do away with a batch. Batches arrive in order, but with several workers several at once."""
+        """Consume one batch. Batches arrive in order; several workers consume several at once."""
         raise NotImplementedError(f"{self.name} must define consume(batch)")
 
 
 class Failure(NamedTuple):
-    """What becomes of a batch in a pipeline with an `Outlet` where a module raised an exception.
+    """Takes the place of a batch for which a module raised, in a pipeline with an `Outlet`.
 
     Attributes
     ----------
     error : Exception
     module : str
-        Which module raised it.
+        Name of the module that raised it.
     """
 
     error: Exception
@@ -302,34 +298,34 @@ class Failure(NamedTuple):
 
 
 class Outlet(Sink):
-    """A sink through which batches leave the process: it says what the source makes, and learns of everything.
+    """A sink that sends batches to another process: it chooses the tasks and receives every outcome.
 
-    What a module raises does not end the pipeline, but takes the place of the batch.
+    An exception of a module does not end the pipeline; a `Failure` takes the place of the batch.
     """
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        """Tasks of the source, in the order in which they are wanted; advanced by one worker at a time.
+        """Iterate over tasks of the source, in the order in which to make them; one worker at a time advances it.
 
-        Task n of them has ticket n. May wait, until `interrupt` is called.
+        Task n of them has ticket n. It may wait until `interrupt` is called.
 
         Parameters
         ----------
         source : Source
         length : int or None
-            Tasks in an epoch, where the source knows.
+            Tasks in an epoch; None if the source does not know.
         """
         raise NotImplementedError(f"{self.name} must define tasks_of(source, length)")
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        """Epoch and number in it of a batch whose source gave it none."""
+        """Return epoch and number in the epoch of a batch whose source set none."""
         raise NotImplementedError(f"{self.name} must define identity(ticket)")
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Take what became of a task: a batch, a failure, or None for one that was left out."""
+        """Take the outcome of a task: a batch, a failure, or None if it was skipped."""
         raise NotImplementedError(f"{self.name} must define carry(ticket, outcome)")
 
     def end_tasks(self) -> None:
-        """Let `tasks_of` end, if it waits: no more are wanted. From another thread; must not wait."""
+        """End `tasks_of`, if it waits: no more tasks are needed. Runs in another thread; must not wait."""
 
     def drain(self) -> None:
-        """Wait, after the last task, until everything is where it was sent."""
+        """Wait, after the last task, until everything sent has arrived."""

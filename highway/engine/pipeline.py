@@ -1,6 +1,6 @@
-"""Pipeline: modules in a row, at work from the moment it is made, and what their user does with it.
+"""Pipeline: connects modules, runs them, and returns their batches.
 
-`highway.engine.module` says what modules are; `highway.engine.workers` has the threads.
+`highway.engine.module` has the base classes of modules; `highway.engine.workers` has the threads.
 """
 
 from __future__ import annotations
@@ -33,42 +33,41 @@ from highway.errors import (
 
 __all__ = ["Failure", "Module", "Outlet", "Pipeline", "Sink", "Source", "Stage", "usable_cores"]
 
-# Bytes that wait in the queues of a pipeline, or are in the making, unless its user says otherwise.
+# Bytes of batches that wait in the queues of a pipeline or are in progress.
 DEFAULT_MAX_BYTES = 128 << 20
-# More is a mistake.
+# A larger value is a mistake.
 MOST_BYTES = 2**62
 
 
 class Pipeline:
-    """Modules in a row, at work from the moment the pipeline is made.
+    """Connects modules and runs them; starts when it is made.
 
     Parameters
     ----------
     modules : sequence of Module
-        A Source, then Stages, and possibly a Sink at the end. A module belongs to one pipeline for its life.
+        A Source, then Stages, and optionally a Sink at the end. A module belongs to one pipeline only.
     ordered : bool
-        Hand batches out in the order of their tasks. If not, whatever is ready is handed out, but every
+        Return batches in the order of their tasks. If False, return whichever batch is ready, but every
         batch of an epoch before any of the next (where the source knows its length).
     max_bytes : int, optional
-        Most bytes of batches that wait in the queues or are in the making, 1 to 2**62, 128 MiB by default;
-        divided evenly among the queues. One batch for every worker is always allowed, however large; but a
-        module whose number of workers is found gets more of them only where there is room for their batches.
+        Most bytes of batches that wait in the queues or are in progress, 1 to 2**62, 128 MiB by default;
+        divided evenly among the queues. One batch per worker is always allowed, however large; but a
+        module whose number of workers is tuned gets more workers only if there is room for their batches.
 
     Raises
     ------
     ArgumentError
-        No modules, one in a place where it cannot be, or one that is used twice; `max_bytes` is out of its
-        range.
+        There are no modules, or one is in the wrong place or used twice; `max_bytes` is out of range.
 
     Notes
     -----
-    A Pipeline that cannot be made, whatever raises, leaves its modules as they were: they can be used again.
+    If the constructor raises, the modules are unchanged and you can use them again.
 
-    What a module raises, in any of its threads, ends the pipeline, and every call of `dequeue` or `wait`
-    raises that very exception from then on; but a ContractError of an EndOfData, EmptyEpochError, WaitTimeout or
-    StopIteration, which callers would take for the end of this pipeline, or for no failure.
+    An exception of a module, in any of its threads, ends the pipeline, and every later call of `dequeue` or `wait`
+    raises the same exception; but a ContractError instead of an EndOfData, EmptyEpochError, WaitTimeout or
+    StopIteration, which callers would mistake for the end of this pipeline.
 
-    Threads do not survive a fork: in the child a pipeline of the parent can be neither used nor stopped.
+    Threads do not survive a fork: a child process can neither use nor stop a pipeline of its parent.
     Make pipelines after forking.
 
     Examples
@@ -101,7 +100,7 @@ class Pipeline:
                 if hasattr(self, "_finalizer"):
                     self.stop()
             finally:
-                # What failed may be tried again, with the same modules.
+                # You may try again with the same modules.
                 for module, attributes in zip(modules, before, strict=True):
                     vars(module).clear()
                     vars(module).update(attributes)
@@ -128,28 +127,28 @@ class Pipeline:
         self._left_out = tuple(module.name for module in modules if module.left_out)
         entered = tuple(modules)
         self._modules = [module for module in modules if not module.left_out]
-        # Held while a state is loaded; whether anybody has asked for a batch.
+        # Held while a state is loaded; whether a batch was requested.
         self._loading = threading.Lock()
         self._begun = False
         self._set_up(0)
         self._complete = True
         for module in entered:
-            # What they ask for the figures must not keep the pipeline alive.
+            # A weak reference: the callable must not keep the pipeline alive.
             module.enter(entered, partial(_figures, weakref.ref(self)))
         self._start()
 
     def _set_up(self, start: int) -> None:
-        """Make runners whose first ticket is `start`, and whatever belongs to their threads; nothing is started."""
+        """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
         self._runners = make_runners(
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
         self._last = self._runners[-1].output
         self._first_ticket = start
         self._epochs_done = 0
-        # Epoch of the batch that was handed out last; and how many the source took back instead.
+        # Epoch of the last batch that was returned; number of batches that the source dropped at the end.
         self._last_epoch: int | None = None
         self._rejected = 0
-        # The end of an epoch that turned out to have only holes left, and the number of batches until then.
+        # End of an epoch whose remaining batches were all skipped, and the number of batches returned until then.
         self._over: tuple[int, int] | None = None
         self._outcome = Outcome()
         queues = [runner.output for runner in self._runners]
@@ -162,12 +161,12 @@ class Pipeline:
             runner.start(self._control, self._outcome, self._tuning)
 
     def dequeue(self, block: bool = True, timeout: float | None = None) -> Batch:
-        """Take the next batch. Any thread may call this, and several at once.
+        """Return the next batch. Thread-safe.
 
         Parameters
         ----------
         block : bool
-            Wait until there is one.
+            Wait for a batch.
         timeout : float, optional
             Longest wait in seconds.
 
@@ -178,18 +177,17 @@ class Pipeline:
         Raises
         ------
         EndOfData
-            All batches were handed out; the message says of which epochs.
+            There are no more batches; the message says which epochs are over.
         WaitTimeout
-            None came in time.
+            No batch arrived in time.
         PipelineStateError
-            The pipeline was stopped, ends in a sink (see `wait`), or belongs to the process this one was
-            forked from.
+            The pipeline was stopped, ends in a sink (see `wait`), or belongs to the parent process of a fork.
         Exception
             Whatever a module raised.
         """
         self._refuse("dequeue()", sink=False)
         if not isinstance(block, (bool, np.bool_)):
-            # A number in its place was meant to be the timeout.
+            # A number here was meant as the timeout.
             raise ArgumentError(
                 f"Pipeline.dequeue: block is {block!r}; expected True or False; timeout= is for seconds"
             )
@@ -207,13 +205,13 @@ class Pipeline:
         raise self._outcome.error("dequeue()")
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over all batches to the end of the data.
+        """Iterate over all remaining batches.
 
         Raises
         ------
         EndOfData
-            There is none: all were handed out before, or skipped. An iteration ends without an error only if some
-            batch was handed out since it was begun, by it or to another thread.
+            No batches remain: all were returned before, or skipped. An iteration ends without an error only if some
+            batch was returned since its start, by it or to another thread.
         Exception
             As `dequeue`.
         """
@@ -223,22 +221,21 @@ class Pipeline:
         return self._batches(None, False, self._taken())
 
     def epoch(self) -> Iterator[Batch]:
-        """Iterate over the batches that are left of the current epoch: the one that the next belongs to.
+        """Iterate over the remaining batches of the current epoch, the epoch of the next batch.
 
-        Ends without waiting for the next epoch where the source knows its length; otherwise when the first
-        batch of the next epoch is there, which stays where it is.
+        Ends without waiting for the next epoch if the source knows its length; otherwise when the first
+        batch of the next epoch is ready, which stays in the queue.
 
-        An epoch that was begun, and of which nothing is left but what was skipped, is over: the batches are those
-        of the next.
+        If all remaining batches of an epoch that has started were skipped, iterates over the next epoch.
 
         Raises
         ------
         EndOfData
-            There is no epoch any more: all batches were handed out before.
+            No epochs remain: all batches were returned before.
         EmptyEpochError
             All batches of the epoch were skipped, where its length is known; the next call begins the next epoch.
         PipelineStateError
-            As `dequeue`; or the pipeline is unordered and its source does not know its length.
+            As for `dequeue`; or the pipeline is unordered and its source does not know its length.
         """
         self._refuse("epoch()", sink=False)
         self._begin()
@@ -254,8 +251,8 @@ class Pipeline:
                 raise self._end("epoch()")
             return self._batches_of_one_epoch(self._taken())
         raise PipelineStateError(
-            f"Pipeline.epoch: {self._source.name} does not know how many batches an epoch has, so an "
-            "unordered pipeline cannot tell where one ends; use ordered=True, or give the source a __len__"
+            f"Pipeline.epoch: {self._source.name} does not know the number of batches in an epoch, so an "
+            "unordered pipeline cannot tell where an epoch ends; use ordered=True, or define __len__ in the source"
         )
 
     def wait(self, timeout: float | None = None) -> None:
@@ -269,10 +266,9 @@ class Pipeline:
         Raises
         ------
         WaitTimeout
-            The pipeline still works.
+            The pipeline is not done.
         PipelineStateError
-            The pipeline was stopped before its end, has no sink, or belongs to the process this one was
-            forked from.
+            The pipeline was stopped before its end, has no sink, or belongs to the parent process of a fork.
         Exception
             Whatever a module raised.
         """
@@ -293,16 +289,16 @@ class Pipeline:
         raise self._outcome.error("wait()")
 
     def stop(self) -> None:
-        """Stop all threads and drop what waits in the queues; batches that were handed out stay as they are.
+        """Stop all threads and drop the batches in the queues; batches that you have stay valid.
 
         Takes less than 2 s, whatever the threads do, as long as no module's `interrupt` waits: a thread
-        that does not end by then is left behind, with a RuntimeWarning that names its module. May be called
+        that does not end by then keeps running, and a RuntimeWarning names its module. You may call it
         again, from any thread; called by a module, it does not wait.
         """
         if self._control.forked:
             return
         stopped = None
-        # A thread that loads a state may put another in its place.
+        # A thread that loads a state may replace it.
         while stopped is not self._control:
             stopped, finalizer = self._control, self._finalizer
             try:
@@ -311,7 +307,7 @@ class Pipeline:
                 finalizer.detach()
 
     def drain(self, timeout: float | None = None) -> None:
-        """Begin nothing new, finish what was begun, and stop; for a pipeline that ends in a sink.
+        """Start no new tasks, finish those in progress, and stop; for a pipeline that ends in a sink.
 
         Parameters
         ----------
@@ -321,9 +317,9 @@ class Pipeline:
         Raises
         ------
         WaitTimeout
-            Something is still under way; the pipeline works on it.
+            Batches are still in progress; the pipeline continues with them.
         PipelineStateError
-            The pipeline ends in no sink, or was stopped.
+            The pipeline does not end in a sink, or was stopped.
         Exception
             Whatever a module raised.
         """
@@ -336,10 +332,10 @@ class Pipeline:
         self.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `dequeue` has handed out, to go on from there in another process: small, and JSON can hold it.
+        """Return the position in the data, to continue from it in another process: small, JSON-serializable.
 
-        The batch that `dequeue`, or iteration, returned last counts; what was made ahead does not. Samples that were
-        left out on the way count as handed out. After `stop`, or a failure, it is what was handed out until then.
+        The position is after the last batch that `dequeue` or iteration returned; prefetched batches do not count.
+        Skipped samples count as returned. After `stop` or a failure, it is the position at that time.
 
         Raises
         ------
@@ -352,25 +348,25 @@ class Pipeline:
         self._refuse_state("state_dict()")
         if not self._ordered:
             raise PipelineStateError(
-                "Pipeline.state_dict: an unordered pipeline hands out whatever is ready, so what was handed out is no "
-                "place in the order of the data; use ordered=True"
+                "Pipeline.state_dict: an unordered pipeline returns whichever batch is ready, so it has no position "
+                "in the order of the data; use ordered=True"
             )
         return self._source.state_at(self._last.next_ticket)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after what a pipeline had handed out when its `state_dict` was taken.
+        """Continue from a position that `state_dict` returned.
 
-        Call it before the first `dequeue`. What was made ahead until now is dropped, after a wait for what is in the
-        making; statistics and `errors` begin anew.
+        Call it before the first `dequeue`. It waits for the batches in progress and drops all prefetched ones;
+        statistics and `errors` start again.
 
         Raises
         ------
         StateMismatchError
-            The state is none, or of other data. Nothing was loaded.
+            The state is not valid, or belongs to other data. Nothing was loaded.
         PipelineStateError
-            The source has no state, batches were asked for already, or the pipeline ends in a sink.
+            The source has no state, batches were already requested, or the pipeline ends in a sink.
         Exception
-            Whatever a module raised until now.
+            Whatever a module has raised so far.
         """
         self._refuse("load_state_dict()", sink=self._has_sink)
         if not self._source.seekable:
@@ -380,7 +376,7 @@ class Pipeline:
         with self._loading:
             if self._begun:
                 raise PipelineStateError(
-                    "Pipeline.load_state_dict: batches were asked for already; load a state before the first dequeue()"
+                    "Pipeline.load_state_dict: batches were already requested; load a state before the first dequeue()"
                 )
             place = self._source.find(state)
             try:
@@ -390,7 +386,7 @@ class Pipeline:
                 raise
 
     def _begin_at(self, place: Any) -> None:
-        """Drop what was made so far, and begin at a place that the source has found."""
+        """Drop all batches made so far, and start at a place that the source has found."""
         before, outcome = self._control, self._outcome
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
@@ -413,12 +409,12 @@ class Pipeline:
         self._start()
 
     def stats(self) -> PipelineStats:
-        """What every module did so far, and which of them limits; also after `stop`.
+        """Return the statistics of every module and the bottleneck; works after `stop` too.
 
         Raises
         ------
         PipelineStateError
-            The pipeline belongs to the process this one was forked from.
+            The pipeline belongs to the parent process of a fork.
         """
         self._refuse("stats()", sink=self._has_sink)
         runners = self._runners
@@ -452,7 +448,7 @@ class Pipeline:
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """Samples that the source skipped or replaced so far, as (key, reason), once each; `stats` counts all times."""
+        """Bad samples that the source has skipped or replaced: (key, reason), once each; `stats` counts every time."""
         return list(getattr(self._source, "errors", ()))
 
     def __len__(self) -> int:
@@ -461,11 +457,11 @@ class Pipeline:
         Raises
         ------
         UnknownLengthError
-            The source does not know.
+            The source does not know it.
         """
         if self._length is None:
             raise UnknownLengthError(
-                f"Pipeline: {self._source.name} does not know how many batches an epoch has"
+                f"Pipeline: {self._source.name} does not know the number of batches in an epoch"
             )
         return self._length
 
@@ -487,35 +483,35 @@ class Pipeline:
     def _refuse(self, what: str, *, sink: bool) -> None:
         if self._control.forked:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline belongs to the process that this one was forked from, where "
-                "its threads are; make a pipeline after forking"
+                f"Pipeline.{what}: this pipeline and its threads belong to the parent process; make a pipeline after "
+                "forking"
             )
         if sink and not self._has_sink:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline ends in no sink; take its batches with dequeue()"
+                f"Pipeline.{what}: this pipeline does not end in a sink; take its batches with dequeue()"
             )
         if not sink and self._has_sink:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline ends in {self._runners[-1].name}, which takes all batches; "
+                f"Pipeline.{what}: this pipeline ends in {self._runners[-1].name}, which consumes all batches; "
                 "wait for its end with wait()"
             )
 
     def _refuse_state(self, what: str) -> None:
         if self._has_sink:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline ends in {self._runners[-1].name}, which takes all batches; only one "
-                "whose batches are taken with dequeue() has a state"
+                f"Pipeline.{what}: this pipeline ends in {self._runners[-1].name}, which consumes all batches; only a "
+                "pipeline without a sink, used with dequeue(), has a state"
             )
 
     def _begin(self) -> None:
-        """Somebody asks for batches: from now on no state can be loaded."""
+        """Note that batches are requested: from now on no state can be loaded."""
         with self._loading:
             self._begun = True
 
     def _current_epoch(self, length: int) -> tuple[int, bool]:
-        """Epoch of the next batch, as far as is known, and whether some of its batches were taken.
+        """Return the epoch of the next batch, as far as known, and whether some of its batches were taken.
 
-        One that ends in holes is over when somebody has iterated to its end.
+        An epoch that ends in skipped batches is over once an iteration has reached its end.
         """
         reached = self._last.reached
         if self._ordered or reached == 0:
@@ -527,7 +523,7 @@ class Pipeline:
         return epoch, reached > epoch * length
 
     def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
-        """The next batch to be handed out, of those with tickets below `before`."""
+        """Return the next batch of those with tickets below `before`."""
         if not self._begun:
             self._begin()
         batch: Batch | None
@@ -544,7 +540,7 @@ class Pipeline:
                 return cast(Batch, batch)
 
     def _hands_out(self, ticket: int, batch: Batch | None) -> bool:
-        """Whether a batch that was taken is for the user; tells the source of it, if it wants to know."""
+        """Return whether a taken batch is for the user; notifies a source that follows the delivery."""
         wanted = self._follower is None or self._follower.delivered(ticket)
         if batch is None:
             return False
@@ -556,17 +552,17 @@ class Pipeline:
         return wanted
 
     def _taken(self) -> int:
-        """Number of batches that were handed out."""
+        """Return the number of batches that were returned to the user."""
         return int(self._last.measures()["batches"]) - self._rejected
 
     @property
     def _is_over(self) -> bool:
-        """Whether the data has ended and everything was handed out, in a pipeline that was not stopped since."""
+        """Whether the data has ended and every batch was returned, in a pipeline that was not stopped since."""
         total = self._last.last_total
         return total is not None and self._last.next_ticket >= total and not self._control.closing
 
     def _end(self, what: str) -> EndOfData:
-        """What to raise where nothing is left."""
+        """Return the error to raise where no batches remain."""
         total, first, taken = self._last.last_total or 0, self._first_ticket, self._taken()
         skipped = sum(worker.skipped_batches for runner in self._runners for worker in runner.workers)
         begin, last = 0, self._last_epoch or 0
@@ -574,26 +570,26 @@ class Pipeline:
             begin, last = first // self._length, max(first, total - 1) // self._length
         of = f"epoch {begin}" if begin == last else f"epochs {begin} to {last}"
         if taken:
-            found = f"all batches were handed out, {taken} of {of}"
+            found = f"all batches were delivered, {taken} of {of}"
             found += f"; {skipped} more were skipped, see stats()" if skipped else ""
         elif skipped:
             found = f"all {skipped} batches of {of} were skipped, see errors and stats()"
         elif self._length:
             found = f"there are no batches from epoch {begin} on"
         elif self._source.follows_delivery:
-            found = "no batches came: there are none, or what sends them skipped all, see stats() there"
+            found = "no batches arrived: there are none, or the data machine skipped all, see stats() there"
         else:
             found = "there are no batches"
         return EndOfData(
             f"Pipeline.{what}: {found}. For more, make a new pipeline, with a larger epochs= of its source or "
-            "epochs=None for data without end; load_state_dict() has it begin elsewhere"
+            "epochs=None for endless data; load_state_dict() starts it elsewhere"
         )
 
     def _batches(self, before: int | None, begun: bool, taken: int) -> Iterator[Batch]:
-        """Batches with tickets below `before`; an error where there is none.
+        """Iterate over batches with tickets below `before`; raises if there are none.
 
-        Where the epoch that ends there was begun, those of the next epoch if none of this one came after `taken` were
-        handed out: the rest of it were holes.
+        If the epoch that ends there had started, and no batch of it follows the `taken` ones that were returned (the
+        rest was skipped), iterates over the next epoch.
         """
         while True:
             try:
@@ -614,7 +610,7 @@ class Pipeline:
                     if total is not None and before - self._length >= total:
                         raise self._end("epoch()") from None
                     raise self._empty(before // self._length - 1) from None
-                # Another thread may have found the same, and have taken a batch of the next epoch since.
+                # Another thread may have reached the same end, and have taken a batch of the next epoch since.
                 if untouched:
                     self._over = (before, taken)
                 if self._over != (before, taken):
@@ -629,8 +625,8 @@ class Pipeline:
 
     def _empty(self, epoch: int) -> EmptyEpochError:
         return EmptyEpochError(
-            f"Pipeline.epoch(): all {self._length} batches of epoch {epoch} were skipped; expected one or more. See "
-            "errors and stats() for what was skipped; the next epoch() begins the next epoch"
+            f"Pipeline.epoch(): all {self._length} batches of epoch {epoch} were skipped; expected one or more. "
+            "errors and stats() list what was skipped; the next epoch() starts the next epoch"
         )
 
     def _batches_of_one_epoch(self, taken: int) -> Iterator[Batch]:
@@ -685,19 +681,19 @@ def _checked(modules: Sequence[Module]) -> list[Module]:
             )
         if place > 0 and not isinstance(module, (Stage, Sink) if place == last else Stage):
             allowed = "a Stage or a Sink" if place == last else "a Stage"
-            way = "; a Sink is the last of all" if isinstance(module, Sink) else ""
+            way = "; a Sink is the last module" if isinstance(module, Sink) else ""
             raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}{way}")
         if module._taken or any(module is other for other in modules[:place]):
             raise ArgumentError(
                 f"Pipeline: modules[{place}] ({module.name}) is used twice; a module belongs to one "
-                "pipeline, make another"
+                "pipeline, make another one"
             )
     _check_seeds(modules)
     return list(modules)
 
 
 def _check_seeds(modules: Sequence[Module]) -> None:
-    """Refuse a seed that nobody else has where others need the same."""
+    """Raise for a drawn seed where other ranks or machines need the same seed."""
     source, sink = modules[0], modules[-1]
     assert isinstance(source, Source)
     for module in modules:
@@ -706,16 +702,17 @@ def _check_seeds(modules: Sequence[Module]) -> None:
         if source.shard[1] > 1:
             why = f"each of the {source.shard[1]} ranks would draw another"
         elif isinstance(sink, Outlet):
-            why = f"what leaves through {sink.name} may be made again, elsewhere or later, with another"
+            why = f"lost batches of {sink.name} may be made again, elsewhere or later, with another seed"
         else:
             continue
         raise ArgumentError(
-            f"{module.name}: seed is None, and {why}; expected a number, the same for all: secrets.randbits(64) once"
+            f"{module.name}: seed is None, and {why}; expected a number, the same for all, such as "
+            "secrets.randbits(64), drawn once"
         )
 
 
 def _check_timeout(method: str, timeout: object) -> None:
-    # Not below 0 alone: no comparison with nan is true.
+    # `not >= 0` instead of `< 0`: no comparison with nan is true.
     if timeout is not None and not (isinstance(timeout, Real) and float(timeout) >= 0):
         raise ArgumentError(
             f"Pipeline.{method}: timeout is {timeout!r}; expected seconds, 0 or more, or None"
@@ -723,7 +720,7 @@ def _check_timeout(method: str, timeout: object) -> None:
 
 
 def _figures(reference: weakref.ref[Pipeline]) -> PipelineStats | None:
-    """Statistics of a pipeline that is still there, and complete."""
+    """Return the statistics of a pipeline that is alive and complete; else None."""
     pipeline = reference()
     return pipeline.stats() if pipeline is not None and pipeline._complete else None
 

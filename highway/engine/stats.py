@@ -1,4 +1,4 @@
-"""What the modules of a pipeline did with their time, and which of them limits it."""
+"""Statistics of a pipeline: how its modules spent their time, and which one is the bottleneck."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ class ModuleStats:
     kind : str
         "source", "stage" or "sink".
     workers : int
-        Number at work now.
+        Number of active workers now.
     batches, samples, nbytes : int
-        What its workers have finished; what they skipped does not count.
+        What its workers have finished, without what they skipped.
     busy : float
-        Seconds in `load`, `process` or `consume`, of all workers together.
+        Seconds in `load`, `process` or `consume`, summed over all workers.
     waited_input : float
-        Seconds that its workers waited for batches; a source's, for its tasks.
+        Seconds that its workers waited for batches; of a source, for its tasks.
     waited_room : float
-        Seconds that its workers waited for room in the queue behind the module.
+        Seconds that its workers waited for room in the queue after the module.
     occupancy : float
-        Batches that waited in the queue behind it, on average over time; 0 behind a sink.
+        Batches that waited in the queue after it, averaged over time; 0 for a sink.
     capacity : int
-        Most batches that may be outstanding in the queue behind it; 0 behind a sink.
+        Most batches that may be outstanding in the queue after it; 0 for a sink.
     seconds : float
         Time the pipeline ran.
     tuned : bool
-        Whether the number of workers is found while the pipeline runs; if not, it is fixed.
+        Whether the number of workers is tuned while the pipeline runs; if not, it is fixed.
     worker_seconds : float, optional
-        Time that its workers were at work or waited, of all together; where their number changes, not
-        `workers` times `seconds`, which it is by default.
+        Time that its workers were active (busy or waiting), summed over all workers. By default `workers` times
+        `seconds`, for a constant number of workers.
     skipped_batches : int
-        Batches of which its workers made nothing: `load` or `process` returned None.
+        Batches that its workers skipped: `load` or `process` returned None.
     skipped_samples : int
-        Samples that are missing in what came out, with those of skipped batches as far as their number is known: bad
-        samples of a reader with ``on_error="skip"``, or what a stage takes out. Each counts in every epoch.
+        Samples missing from the output, those of skipped batches included as far as their number is known: bad
+        samples of a reader with ``on_error="skip"``, or samples that a stage removes. Each counts in every epoch.
     replaced_samples : int
-        Samples of a source that are in the places of bad ones (``on_error="replace"``).
+        Samples of a source that replace bad ones (``on_error="replace"``).
     """
 
     name: str
@@ -69,7 +69,7 @@ class ModuleStats:
 
     @property
     def skips(self) -> str:
-        """One sentence on what was skipped and replaced; empty where nothing was."""
+        """One sentence with the numbers of skipped and replaced samples; empty if there are none."""
         parts = []
         if self.skipped_samples or self.skipped_batches:
             whole = f" ({_count(self.skipped_batches, 'whole batch', 'es')})" if self.skipped_batches else ""
@@ -80,23 +80,23 @@ class ModuleStats:
 
     @property
     def busy_share(self) -> float:
-        """Share of its workers' time that was work, 0 to 1."""
+        """Share of its workers' time that they were busy, 0 to 1."""
         return self.share(self.busy)
 
     @property
     def engaged(self) -> float:
-        """Busy share; of a source, waiting for tasks counts too, since nobody in the pipeline causes it."""
+        """Busy share; of a source, waiting for tasks counts too, since no module of the pipeline causes it."""
         return self.share(self.busy + self.waited_input) if self.kind == "source" else self.busy_share
 
     def share(self, seconds: float) -> float:
-        """What share of its workers' time so many seconds are, 0 to 1."""
+        """Seconds as a share of its workers' time, 0 to 1."""
         total = self.workers * self.seconds if self.worker_seconds is None else self.worker_seconds
         return min(1.0, seconds / total) if total > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class MachineStats:
-    """Figures of another machine on the way of the batches, as it last told them.
+    """Figures of another machine that the batches pass through, as it last reported them.
 
     Attributes
     ----------
@@ -105,27 +105,27 @@ class MachineStats:
     role : str
         "data" or "worker".
     batches : int
-        Sent on, and received by the next machine.
+        Batches sent, and received by the next machine.
     rate : float
-        Batches a second, lately.
+        Batches per second, recently.
     wire : float
-        Bytes a second that it sends, lately.
+        Bytes per second that it sends, recently.
     cpu : float
-        Cores that its process uses, lately.
+        Cores that its process uses, recently.
     queue : int
-        Batches that it has, and that are not done.
+        Unfinished batches that it has.
     room : int
-        Batches that may be under way to it from one machine; 0 for a data machine.
+        Batches that may be in flight to it from one machine; 0 for a data machine.
     busy : float
-        Share of the time that its busiest module works, 0 to 1.
+        Busy share of its busiest module, 0 to 1.
     limiter : str
         Name of that module.
     duplicates, resent, deaths : int
-        Batches that came to it twice; that it sent again; peers of it that fell silent.
+        Batches that it received twice; batches that it sent again; peers that it lost.
     skipped, replaced : int
-        Samples that its modules skipped, and those that are in the places of bad ones.
+        Samples that its modules skipped, and samples that replace bad ones.
     age : float
-        Seconds since it told this.
+        Seconds since it reported this.
     """
 
     name: str
@@ -148,28 +148,28 @@ class MachineStats:
 
 @dataclass(frozen=True)
 class PipelineStats:
-    """Figures of a pipeline; `str` gives a table with the verdict.
+    """Figures of a pipeline; `str` returns a table with the verdict.
 
     Attributes
     ----------
     modules : tuple of ModuleStats
-        In order, from the source on.
+        In order; the source is first.
     seconds : float
-        Time the pipeline ran, until now or until it stopped.
+        Time that the pipeline ran, until now or until it stopped.
     delivered : int
         Batches that the consumer, or the sink, took.
     consumer_waited : float or None
         Seconds that callers of `dequeue` waited for a batch; None for a pipeline that ends in a sink.
     cores : int
-        Processors that this process may use.
+        Cores that this process may use.
     tuning : str
-        One sentence: what was tried to find the numbers of workers; empty where all are fixed.
+        One sentence: the changes that tuning tried; empty where all numbers of workers are fixed.
     settled : bool
-        Whether nothing is left to try.
+        Whether tuning has nothing more to try.
     left_out : tuple of str
-        Names of the modules that the pipeline does without, since the module in front does all of their work.
+        Names of the fused modules: the reader does all of their work.
     machines : tuple of MachineStats
-        The other machines that the batches come from, data machines first.
+        The other machines upstream, data machines first.
     """
 
     modules: tuple[ModuleStats, ...]
@@ -184,22 +184,22 @@ class PipelineStats:
 
     @property
     def skipped_batches(self) -> int:
-        """Batches that some module skipped."""
+        """Batches that the modules skipped."""
         return sum(module.skipped_batches for module in self.modules)
 
     @property
     def skipped_samples(self) -> int:
-        """Samples that some module skipped; not on other machines, which tell of themselves."""
+        """Samples that the modules skipped; other machines count theirs themselves (`machines`)."""
         return sum(module.skipped_samples for module in self.modules)
 
     @property
     def replaced_samples(self) -> int:
-        """Samples that are in the places of bad ones."""
+        """Samples that replace bad ones."""
         return sum(module.replaced_samples for module in self.modules)
 
     @property
     def limiter(self) -> str | None:
-        """Name of the module that limits the pipeline, "consumer", or None where nothing stands out."""
+        """The bottleneck: the name of a module, "consumer", or None where there is none."""
         if self.delivered == 0 or self.seconds <= 0:
             return None
         if self.consumer_waited is not None and self.consumer_waited < CONSUMER_LIMITS * self.seconds:
@@ -209,45 +209,45 @@ class PipelineStats:
 
     @property
     def verdict(self) -> str:
-        """One sentence: what limits the pipeline, and what to turn."""
+        """One sentence: the bottleneck, and what to do about it."""
         if self.delivered == 0 or self.seconds <= 0:
-            return "Nothing was handed out yet."
+            return "No batch was delivered yet."
         name = self.limiter
         if name == "consumer":
             share = (self.consumer_waited or 0.0) / self.seconds
             return (
-                f"The consumer limits: it waited for batches {share:.0%} of the time, the modules wait for "
-                "it. Nothing to turn here; fewer workers would do."
+                f"The consumer is the bottleneck: it waited for batches {share:.0%} of the time. "
+                "The pipeline is fast enough; fewer workers suffice."
             )
         if name is None:
             return (
-                "No module limits: all of them wait for each other most of the time. "
-                "Larger batches, a larger queue_size or a larger max_bytes of the pipeline help."
+                "No bottleneck: the modules wait for each other most of the time. "
+                "Try larger batches, a larger queue_size or a larger max_bytes of the pipeline."
             )
         module = next(module for module in self.modules if module.name == name)
         if self.machines and module.kind == "source":
             return self._verdict_on_machines
         if module.kind == "source" and module.waited_input > module.busy:
             return (
-                f"{name} limits: its workers waited for tasks {module.engaged - module.busy_share:.0%} of "
-                "the time. What gives out its tasks is slow; more workers do not help."
+                f"{name} is the bottleneck: its workers waited for tasks "
+                f"{module.engaged - module.busy_share:.0%} of the time. Its tasks come slowly; "
+                "more workers do not help."
             )
-        found = f"{name} limits: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
+        found = f"{name} is the bottleneck: its {_workers(module.workers)} busy {module.busy_share:.0%} of the time. "
         if sum(each.busy for each in self.modules) >= CORES_FULL * self.cores * self.seconds:
             return found + (
-                f"As many are busy as there are cores, {self.cores}: only a cheaper {name}, or more cores, help; "
-                "where it waits and does not compute, a number of workers that you give does too."
+                f"{_all_cores(self.cores)} busy: make {name} cheaper or add cores. "
+                "If it waits more than it computes, set its workers= higher."
             )
         if module.tuned and not self.settled:
-            return found + "How many workers it deserves is still being found out."
+            return found + "Tuning still looks for the best number of workers."
         if module.tuned and module.workers < self.cores:
             return (
-                found
-                + f"More of them did not help, or have no room in max_bytes: only a cheaper {name} helps."
+                found + f"More workers did not help, or max_bytes has no room for them: make {name} cheaper."
             )
         if module.workers < self.cores:
             return found + f"More workers help: workers={min(2 * module.workers, self.cores)}."
-        return found + f"It has a worker for each of the {self.cores} cores: only a cheaper {name} helps."
+        return found + f"It has a worker for each of the {self.cores} cores: make {name} cheaper."
 
     @property
     def slowest_machine(self) -> MachineStats | None:
@@ -259,25 +259,23 @@ class PipelineStats:
     def _verdict_on_machines(self) -> str:
         machine = self.slowest_machine
         if not any(machine.rate for machine in self.machines):
-            return (
-                "The other machines tell their figures every second: too early to say which of them limits."
-            )
+            return "Too early to name the bottleneck: the other machines report their figures every second."
         if machine is None:
             return (
-                "No machine limits: all of them wait, for each other or for the network. Larger batches, or a larger "
-                "window, help."
+                "No bottleneck: the machines wait for each other or for the network. Try larger batches or a larger "
+                "window."
             )
         found = (
-            f"{machine.name} limits, a {'data machine' if machine.role == 'data' else machine.role}: its "
+            f"The {'data machine' if machine.role == 'data' else machine.role} {machine.name} is the bottleneck: its "
             f"{machine.limiter} was busy {machine.busy:.0%} of the time. "
         )
         if machine.role == "data":
-            return found + "A second data machine helps, each with its shard=; or more cores there."
-        return found + "More workers help: start another one, anywhere."
+            return found + "Add a data machine, each with its own shard=, or add cores to it."
+        return found + "Start another worker, on any machine."
 
     @property
     def machine_table(self) -> str:
-        """The figures of the other machines, a line each below their names; empty where there are none."""
+        """The figures of the other machines, one line each under a header; empty where there are none."""
         rows = [
             (
                 "machine",
@@ -317,7 +315,7 @@ class PipelineStats:
 
     @property
     def table(self) -> str:
-        """The figures of every module, a line each below their names, and what was skipped."""
+        """The figures of every module, one line each under a header, and what was fused or skipped."""
         rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
         for module in self.modules:
             rows.append(
@@ -334,7 +332,7 @@ class PipelineStats:
                 )
             )
         lines = [_aligned(rows)]
-        lines += [f"{name}: all of it is done by the module in front." for name in self.left_out]
+        lines += [f"{name}: fused into the reader." for name in self.left_out]
         lines += [module.skips for module in self.modules if module.skips]
         return "\n".join(lines)
 
@@ -355,6 +353,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def _count(number: int, noun: str, ending: str) -> str:
     return f"{number} {noun}{'' if number == 1 else ending}"
+
+
+def _all_cores(count: int) -> str:
+    return "The only core is" if count == 1 else f"All {count} cores are"
 
 
 def _workers(count: int) -> str:

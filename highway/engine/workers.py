@@ -1,14 +1,14 @@
-"""The threads of a pipeline: modules in their places, their workers, and how they start, are tuned and end.
+"""The threads of a pipeline: runners of the modules, their workers, and how these start, are tuned and end.
 
-A `BatchQueue` stands behind every module. The source numbers its tasks with tickets; a worker takes a batch from the
-queue in front, reserves the batch's ticket in the queue behind, works, and puts the result there. So what is in the
-making is bounded, order is kept whichever worker is faster, and nothing locks up.
+Every module has a `BatchQueue` after it. The source numbers its tasks with tickets; a worker takes a batch from its
+input queue, reserves the batch's ticket in the output queue, works, and puts the result there. This bounds the
+batches in progress, keeps their order whichever worker is faster, and cannot deadlock.
 
-The threads know the queues, never the Pipeline: a Pipeline that is dropped is collected, and its finalizer ends them.
+The threads refer to the queues, never to the Pipeline: a dropped Pipeline is collected, and its finalizer ends them.
 
-Where the user gives no number of workers, one is found while the pipeline runs: a worker that has put a batch down
-looks, now and then, at the figures of all modules (`highway.engine.autotune` decides). A worker that is not needed is
-parked before it takes the next batch or task, with nothing in its hands; one that was never needed has no thread.
+Where the user gives no number of workers, it is tuned while the pipeline runs: now and then, a worker that has put
+a batch into its output reads the figures of all modules (`highway.engine.autotune` decides). A worker that is not
+needed is parked before it takes the next batch or task and holds none; a worker that was never needed has no thread.
 """
 
 from __future__ import annotations
@@ -43,12 +43,11 @@ from highway.errors import (
 
 __all__ = ["Control", "Outcome", "SourceRunner", "Tuning", "clock", "make_runners"]
 
-# Longest that stop() waits for the threads to end, in seconds; with what comes around it, stop() takes less
-# than 2 s.
+# Longest time that stop() waits for the threads to end, in seconds; stop() as a whole takes less than 2 s.
 STOP_LIMIT = 1.5
-# Seconds between two looks at the figures, where numbers of workers are to be found.
+# Seconds between two readings of the figures, where numbers of workers are tuned.
 LOOK_INTERVAL = 0.25
-# Where Linux tells how long threads could have run but waited for a processor.
+# Whether Linux reports how long threads were ready to run but waited for a core.
 TELLS_DELAY = os.path.exists("/proc/self/schedstat")
 
 _END = object()
@@ -56,16 +55,16 @@ clock = time.perf_counter
 
 
 class Outcome:
-    """How the pipeline failed, if it did.
+    """The failures of a pipeline.
 
-    Apart from `Control`, which the finalizer holds: an exception holds frames, and through them the
+    Separate from `Control`, which the finalizer refers to: an exception refers to frames, and through them to the
     Pipeline.
     """
 
     __slots__ = ("failures",)
 
     def __init__(self) -> None:
-        # Appending is atomic: the first one counts.
+        # Appending is atomic: the first failure counts.
         self.failures: list[tuple[BaseException, TracebackType | None]] = []
 
     def fail(self, error: BaseException, note: str) -> None:
@@ -78,19 +77,19 @@ class Outcome:
             self.failures.append((error, error.__traceback__))
 
     def error(self, what: str) -> BaseException:
-        """What a caller who found the queues closed is to raise."""
+        """Return the exception to raise where the queues are closed."""
         if not self.failures:
             return PipelineStateError(f"Pipeline.{what}: the pipeline was stopped; make a new one")
         error, traceback = self.failures[0]
-        # Without what earlier raises added to it.
+        # Without the frames that earlier raises added.
         return error.with_traceback(traceback)
 
 
 class Control:
-    """What it takes to end the threads: held by them, by the Pipeline and by its finalizer.
+    """Ends the threads: shared by them, the Pipeline and its finalizer.
 
-    The finalizer may run wherever the garbage collector does, in the middle of any code of any thread:
-    nothing here may take a lock that Python code holds.
+    The garbage collector may run the finalizer in the middle of any code of any thread: nothing here may take a
+    lock that Python code holds.
     """
 
     def __init__(self, modules: Sequence[Module], queues: Sequence[BatchQueue], max_bytes: int) -> None:
@@ -107,15 +106,15 @@ class Control:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a child of the process that made the pipeline."""
+        """Whether this process was forked from the one that made the pipeline."""
         return self._generation != _generation
 
     def seconds(self) -> float:
-        """Time from the start to the end of the data, or to the stop, or to now."""
+        """Return the seconds from the start to the end of the data, to the stop, or to now."""
         return (clock() if self.ended is None else self.ended) - self.started
 
     def close(self) -> None:
-        """Wake every thread and let it end."""
+        """Wake every thread, so that it ends."""
         self.closing = True
         if self.ended is None:
             self.ended = clock()
@@ -134,7 +133,7 @@ class Control:
                 self.troubles.append(f"{module.name}.interrupt() raised {error!r}")
 
     def retire(self) -> None:
-        """Wait for threads that the end of the data ends, and give their memory back; the modules go on elsewhere."""
+        """Join the threads at the end of the data and free their memory; new threads then use the modules."""
         for thread, _ in self.threads:
             if thread.ident is not None:
                 thread.join()
@@ -142,17 +141,17 @@ class Control:
         self.pool.close()
 
     def shutdown(self) -> None:
-        """End all threads, as far as they end in time."""
+        """End all threads, and warn of those that do not end in time."""
         if self.forked:
             return
         self.close()
-        # A module may stop its own pipeline, and the collector may run in a worker: its thread cannot wait
-        # for itself.
+        # A module may stop its own pipeline, and the garbage collector may run in a worker: a thread cannot join
+        # itself.
         if any(thread is threading.current_thread() for thread, _ in self.threads):
             return
         deadline = time.monotonic() + STOP_LIMIT
         for thread, _ in self.threads:
-            # One that could not be started has no end.
+            # A thread that failed to start cannot be joined.
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         self.pool.close()
@@ -161,15 +160,15 @@ class Control:
         for name in dict.fromkeys(name for _, name in hung):
             count = sum(each == name for _, each in hung)
             self.troubles.append(
-                f"{name} did not end within {STOP_LIMIT} s of stop(): {count} of its threads were left "
-                "behind, and end when what they are in returns. Give the module an interrupt() that wakes it"
+                f"{name} did not end within {STOP_LIMIT} s of stop(): {count} of its threads still run, and end "
+                "when their current call returns. Give the module an interrupt() that wakes it"
             )
         while self.troubles:
             warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
 
 
 class WorkerThread:
-    """A worker: its figures, which nobody else writes, and where it is parked while it is not needed."""
+    """State of one worker: its figures, which only it writes, and the gate that parks it while it is not needed."""
 
     __slots__ = (
         *("batches", "busy", "delayed", "gate", "nbytes", "number"),
@@ -178,7 +177,7 @@ class WorkerThread:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        # Number that the system gave its thread, once it runs.
+        # Id that the system gives to its thread, once it runs.
         self.thread = 0
         self.delayed = 0.0
         self.batches = 0
@@ -188,8 +187,8 @@ class WorkerThread:
         self.skipped_samples = 0
         self.busy = 0.0
         self.waited = 0.0
-        # Locked, and released by whoever wakes the worker. A condition has a lock that Python code holds for
-        # a moment, and `Control.close` must not take such a lock.
+        # Locked; released to wake the worker. Not a condition: Python code holds its lock for a moment, and
+        # `Control.close` must not take such a lock.
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -199,27 +198,27 @@ class WorkerThread:
         self.nbytes += nbytes
 
     def skip(self, samples: int) -> None:
-        """Count a batch that is skipped, with so many samples."""
+        """Count a skipped batch and its number of samples."""
         self.skipped_batches += 1
         self.skipped_samples += samples
 
     def delay(self) -> float:
-        """Seconds that it could have run but waited for a processor."""
-        # A thread that has ended has no such file any more.
+        """Return the seconds that it was ready to run but waited for a core."""
+        # The file of a thread that has ended is gone.
         with suppress(OSError), open(f"/proc/self/task/{self.thread}/schedstat", "rb") as figures:
             self.delayed = int(figures.read().split()[1]) / 1e9
         return self.delayed
 
     def wake(self) -> None:
-        """Let it look whether it is needed; also if it has not got as far as to wait."""
+        """Unpark the worker; safe to call before it parks."""
         with suppress(RuntimeError):
             self.gate.release()
 
 
 class ModuleRunner:
-    """A module in its place: with the queue in front, the queue behind, and the figures of its workers.
+    """Runs a module: has its input queue, its output queue, and the figures of its workers.
 
-    The queue behind a sink stays empty: that it has ended says that the sink is done.
+    The output queue of a sink stays empty; its end signals that the sink is done.
     """
 
     kind = ""
@@ -229,31 +228,31 @@ class ModuleRunner:
         self.module = module
         self.name = name
         self.output = output
-        # Bytes that the queue behind it may hold.
+        # Bytes that the output queue may hold.
         self.share = share
         self.most = _most_workers_of(module)
         self.tuned = module.workers is None and self.most > 1
-        # Workers with a lower number than this are at work, the others are parked.
+        # Workers with lower numbers than this are active; the others are parked.
         self.active = _workers_of(module)
         self.workers: list[WorkerThread] = []
-        # Those that have not left; `over` says that no more may come.
+        # Workers that have not ended; `over`: no more may start.
         self.present: list[WorkerThread] = []
         self.over = False
-        # Whether what it is given is to be dropped, and not worked on.
+        # Whether to drop the input instead of processing it.
         self.dropping = False
-        # Guards these four, and the time that the workers were at work until they last became more or fewer.
+        # Guards these four, and the active time of the workers until their number last changed.
         self.workers_lock = threading.Lock()
         self._worked = 0.0
         self._since = 0.0
 
     def start(self, control: Control, outcome: Outcome, tuning: Tuning) -> None:
-        """Start the workers that the module begins with."""
+        """Start the initial workers."""
         self._since = control.started
         with self.workers_lock:
             self._start(self.active, control, outcome, tuning)
 
     def employ(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
-        """Have so many workers at work from now on; fewer if the system gives no more threads."""
+        """Set the number of active workers; fewer if the system has no threads left."""
         with self.workers_lock:
             if self.over or control.closing:
                 return
@@ -286,13 +285,13 @@ class ModuleRunner:
             try:
                 thread.start()
             except RuntimeError:
-                # The system has no thread left. After Ctrl-C in here there may well be one.
+                # The system has no thread left. After Ctrl-C in here, the thread may exist.
                 self.workers.remove(worker)
                 self.present.remove(worker)
                 raise
 
     def needs(self, worker: WorkerThread, control: Control) -> bool:
-        """Park the worker until it is needed; False where it is to end."""
+        """Park the worker until it is needed; return False if it should end."""
         while worker.number >= self.active:
             if self.over or control.closing:
                 return False
@@ -300,14 +299,14 @@ class ModuleRunner:
         return True
 
     def end(self) -> None:
-        """The data has ended: let the parked workers go."""
+        """The data has ended: wake the parked workers, so that they end."""
         with self.workers_lock:
             self.over = True
         for worker in self.workers:
             worker.wake()
 
     def leave(self, worker: WorkerThread) -> bool:
-        """Take a worker off the list; True for the last one."""
+        """Remove a worker that ends; return True for the last one."""
         with self.workers_lock:
             self.present.remove(worker)
             return not self.present
@@ -317,22 +316,20 @@ class ModuleRunner:
         raise NotImplementedError
 
     def total(self) -> int:
-        """One past the last ticket, once the data has ended."""
+        """Return the last ticket plus one, after the end of the data."""
         raise NotImplementedError
 
     def check(self, batch: Batch, method: str) -> None:
-        """Refuse what is no batch, or no valid one: a module may write into the fields of one."""
+        """Raise ContractError unless the result is a valid batch: a module may have written into its fields."""
         if not isinstance(batch, Batch):
             raise ContractError(
                 f"{self.name}.{method} returned {type(batch).__name__}; it must return a Batch, "
-                "or None to leave the batch out"
+                "or None to skip the batch"
             )
         try:
             batch._check()
         except ArgumentError as error:
-            raise ContractError(
-                f"{self.name}.{method} returned a batch that is not valid: {error}"
-            ) from error
+            raise ContractError(f"{self.name}.{method} returned an invalid batch: {error}") from error
 
     def busy(self) -> float:
         return sum(worker.busy for worker in self.workers)
@@ -342,21 +339,21 @@ class ModuleRunner:
         return self.input.measures()["waited_items"]
 
     def replaced(self) -> int:
-        """Samples that are in the place of others."""
+        """Return the number of samples that replace bad ones."""
         return 0
 
     def batch_bytes(self) -> int:
-        """Size of its batches, on average; 0 before the first."""
+        """Return the average size of its batches in bytes; 0 before the first."""
         batches = sum(worker.batches for worker in self.workers)
         return sum(worker.nbytes for worker in self.workers) // max(1, batches)
 
     def most_bytes(self) -> int:
-        """Most bytes that may be outstanding behind it, with the workers that it has."""
+        """Return the most bytes that may be outstanding after it, with its current workers."""
         capacity, nbytes = _capacity(self.module, self.active), self.batch_bytes()
         return max(min(self.share, capacity * nbytes), self.active * nbytes)
 
     def reading(self, room: int) -> ModuleReading:
-        """The figures that say how many workers the module should have, with so many bytes for its batches."""
+        """Return the figures for the tuner, with `room` bytes for the batches of the module."""
         nbytes = self.batch_bytes()
         return ModuleReading(
             workers=self.active,
@@ -392,7 +389,7 @@ class ModuleRunner:
 
 
 class SourceRunner(ModuleRunner):
-    """A source in its place: it numbers the tasks."""
+    """Runs a source and numbers its tasks."""
 
     kind = "source"
 
@@ -427,7 +424,7 @@ class SourceRunner(ModuleRunner):
         return self.source.replaced
 
     def identify(self, batch: Batch, ticket: int) -> None:
-        """Number a batch whose source gave it no number."""
+        """Set the epoch and number of a batch whose source set none."""
         if self.outlet is not None:
             batch.epoch, batch.seq = self.outlet.identity(ticket)
         elif self.length:
@@ -436,14 +433,14 @@ class SourceRunner(ModuleRunner):
             batch.seq = ticket
 
     def end_tasks(self) -> None:
-        """Have no more tasks begin."""
+        """Start no more tasks."""
         self.exhausted = True
         self.source.end_tasks()
         if self.outlet is not None:
             self.outlet.end_tasks()
 
     def next_task(self) -> tuple[int, Any]:
-        """The next ticket and its task; the task is `_END` where there is none."""
+        """Return the next ticket and its task; the task is `_END` at the end of the data."""
         with self.lock:
             if self.tasks is None:
                 self.tasks = iter(self.first_tasks())
@@ -491,7 +488,7 @@ class SourceRunner(ModuleRunner):
             nbytes = batch.nbytes
             worker.add(batch, nbytes)
             put(ticket, batch, nbytes)
-            # Waiting for the next one must not keep this one alive.
+            # Do not keep this batch alive during the wait for the next one.
             del batch, task
             if ended >= tuning.due:
                 tuning.look()
@@ -520,10 +517,10 @@ class StageRunner(ModuleRunner):
         return total
 
     def nameless(self, result: Batch, size: int) -> ContractError:
-        """What to raise for a result of another size: nobody knows which samples are in it."""
+        """Return the error for a result of another size: which samples it has is unknown."""
         return ContractError(
             f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
-            "expected as many, or batch.take(rows), or a batch with the indices= of those that it has"
+            "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
         )
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
@@ -645,9 +642,9 @@ class OutletStation(ModuleRunner):
 
 
 class Tuning:
-    """Looks at the figures of all modules now and then, and gives the modules the workers that are decided on.
+    """Reads the figures of all modules now and then, and sets the numbers of workers that the tuner decides.
 
-    Has no thread of its own: a worker that has put its batch down looks, if it is time to.
+    Has no thread of its own: a worker that has put a batch into its output calls `look` when it is due.
     """
 
     def __init__(
@@ -663,12 +660,12 @@ class Tuning:
             usable_cores(),
         )
         self.tunes = any(runner.tuned for runner in runners)
-        # When to look again, by `clock`.
+        # Time of the next reading, by `clock`.
         self.due = control.started if self.tunes else math.inf
         self._lock = threading.Lock()
 
     def look(self) -> None:
-        """Look, unless another worker does so or has just done so."""
+        """Read the figures and adjust, unless another worker does so or has just done so."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -683,22 +680,22 @@ class Tuning:
             self._lock.release()
 
     def give(self, counts: Sequence[int]) -> None:
-        """Have so many workers at work in each module."""
+        """Set the number of active workers of each module."""
         for runner, count in zip(self.runners, counts, strict=True):
             if count != runner.active:
                 runner.employ(count, self.control, self.outcome, self)
 
     def report(self) -> tuple[str, bool]:
-        """What was tried, and whether that is all; nothing where all numbers are fixed."""
+        """Return what was tried, and whether tuning is done; "" and True where all numbers are fixed."""
         return (self.tuner.report, self.tuner.settled) if self.tunes else ("", True)
 
     def reading(self, now: float) -> Reading:
-        """The figures of now, by `clock`."""
+        """Return the current figures; `now` is the time by `clock`."""
         last = self.runners[-1]
-        # Nothing comes out of a sink: what goes in counts.
+        # A sink has no output: its input counts.
         sink = last.input if last.kind == "sink" else None
         measures = (sink or last.output).measures()
-        # What one module's share of the bytes has no use for may be another's.
+        # Bytes that one module does not use of its share are available to another.
         used = [runner.most_bytes() for runner in self.runners[: -1 if sink else None]]
         rooms = [self.max_bytes - sum(used) + bytes_ for bytes_ in [*used, 0]]
         return Reading(
@@ -717,7 +714,7 @@ class Tuning:
 def _work(
     runner: ModuleRunner, worker: WorkerThread, control: Control, outcome: Outcome, tuning: Tuning
 ) -> None:
-    """Life of a worker thread."""
+    """Run a worker thread from start to end."""
     module = runner.module
     opened = False
     try:
@@ -736,7 +733,7 @@ def _work(
             if control.closing and not outcome.failures:
                 control.troubles.append(f"{runner.name}.close() raised {error!r}")
             _report(error, runner, control, outcome)
-    # Last, so that the end of the data is not announced before every worker has closed without an error.
+    # Last, so that the data ends only after every worker has closed without an error.
     if runner.leave(worker) and not control.closing:
         if runner.output is control.queues[-1]:
             control.ended = clock()
@@ -745,7 +742,7 @@ def _work(
 
 
 def _report(error: BaseException, runner: ModuleRunner, control: Control, outcome: Outcome) -> None:
-    """Let the first failure end the pipeline; what comes after it, or after a stop, is a consequence."""
+    """End the pipeline at the first failure; later ones, or those after a stop, are its consequences and ignored."""
     if control.closing:
         return
     error = _distinct(error, runner)
@@ -763,7 +760,7 @@ def make_runners(
     follower: Source | None,
     start: int = 0,
 ) -> list[ModuleRunner]:
-    """The modules in their places, joined by queues; nothing is started.
+    """Make the runners of the modules, connected by queues; starts nothing.
 
     Parameters
     ----------
@@ -774,7 +771,7 @@ def make_runners(
     length : int or None
         Batches in an epoch.
     follower : Source or None
-        To be told of what was delivered.
+        A source whose `delivered` to call.
     start : int
         The first ticket.
     """
@@ -816,7 +813,7 @@ def make_runners(
 
 
 def _names(modules: Sequence[Module]) -> list[str]:
-    """Names of the modules; those that occur more than once are numbered."""
+    """Return the names of the modules, numbered where they occur more than once."""
     names = [module.name for module in modules]
     return [
         f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
@@ -825,7 +822,7 @@ def _names(modules: Sequence[Module]) -> list[str]:
 
 
 def _workers_of(module: Module) -> int:
-    """Number of workers that the module begins with."""
+    """Return the initial number of workers."""
     return module.workers or module.default_workers()
 
 
@@ -834,11 +831,11 @@ def _most_workers_of(module: Module) -> int:
 
 
 def _capacity(module: Module, workers: int) -> int:
-    """Batches that may be outstanding behind a module with so many workers."""
+    """Return the number of batches that may be outstanding after a module with `workers` workers."""
     return max(module.queue_size, 2 * workers)
 
 
-# Number of forks between the start of Python and this process.
+# Number of forks from the start of Python to this process.
 _generation = 0
 
 
@@ -851,12 +848,12 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _distinct(error: BaseException, runner: ModuleRunner) -> BaseException:
-    """The error, or another where it is one that callers do not take for a failure."""
+    """Return the error, or a ContractError instead of one that callers would not treat as a failure."""
     if not isinstance(error, (EndOfData, EmptyEpochError, WaitTimeout, StopIteration)):
         return error
     other = ContractError(
-        f"{runner.name} raised {type(error).__name__} ({error}), as a pipeline or an iterator within it does at its "
-        "end; expected another error: callers would take it for one of the outer pipeline, and go on"
+        f"{runner.name} raised {type(error).__name__} ({error}), perhaps from a pipeline or iterator inside of it; "
+        "expected another error: callers would mistake it for the end of the outer pipeline"
     )
     other.__cause__ = error
     return other

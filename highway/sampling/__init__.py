@@ -1,1 +1,1 @@
-"""Which sample comes when, and the random numbers that belong to it."""
+"""The order of the samples, and their random numbers."""

@@ -1,7 +1,7 @@
-"""Random draws that belong to samples: the same for any number of threads, machines and batches.
+"""Random draws per sample: the same for any number of threads, machines and batches.
 
-Every draw is a function of (seed, epoch, index of the sample, position of the transform, number of the
-draw) and of nothing else: Philox4x32-10 with the seed as key and the rest as counter (J. Salmon et al.,
+Every draw depends only on (seed, epoch, index of the sample, position of the transform, number of the
+draw): Philox4x32-10 with the seed as key and the rest as counter (J. Salmon et al.,
 "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
@@ -19,17 +19,17 @@ from highway.errors import ArgumentError
 __all__ = ["ORDER_POSITION", "REPLACEMENT_POSITION", "SampleRandom"]
 
 ORDER_POSITION = 2**32 - 1
-"""The position that the order of the data draws from; no transform has it."""
+"""Position of the draws for the order of the data; no transform has it."""
 
 REPLACEMENT_POSITION = 2**32 - 2
-"""The position that the choice of replacements for bad samples draws from; no transform has it."""
+"""Position of the draws for replacements of bad samples; no transform has it."""
 
 
 class SampleRandom:
     """Random draws for every sample of a batch.
 
-    Each call takes the next draws of every sample, the same number for all of them, so what a sample gets
-    does not depend on which others are in its batch.
+    Each call takes the next draws of every sample, the same number for all of them, so the draws of a sample
+    do not depend on the other samples of its batch.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ class SampleRandom:
     indices : array_like of int, (N,)
         Index of each sample in the data, 0 to 2**32 - 1.
     position : int
-        Number of the transform in the life of the batch, 0 to 2**32 - 1: the reader's fit is 0, what comes
-        after it counts on. The two highest are taken (`ORDER_POSITION`, `REPLACEMENT_POSITION`).
+        Number of the transform in the pipeline, 0 to 2**32 - 1: the reader's fit is 0, later transforms count
+        on from there. The two highest are reserved (`ORDER_POSITION`, `REPLACEMENT_POSITION`).
 
     Raises
     ------
     ArgumentError
-        A number is out of range, or `indices` is not one row of integers.
+        A number is out of range, or `indices` is not a 1-D array of integers.
 
     Examples
     --------
@@ -64,22 +64,22 @@ class SampleRandom:
         found = np.asarray(indices)
         if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
             raise ArgumentError(
-                f"SampleRandom: indices is of shape {found.shape} and dtype {found.dtype}; "
-                "expected integers, one for each sample"
+                f"SampleRandom: indices has shape {found.shape} and dtype {found.dtype}; "
+                "expected integers, one per sample"
             )
-        # Negative if one of them is, and as large as the largest at least.
+        # The bitwise or is negative if an index is, and at least as large as the largest index.
         if found.size and not 0 <= int(np.bitwise_or.reduce(found)) < 2**32:
             raise ArgumentError(
                 f"SampleRandom: indices run from {found.min()} to {found.max()}; "
                 "expected numbers from 0 to 2**32 - 1"
             )
-        # Shared by all who draw for these samples.
+        # Shared by all objects that draw for these samples.
         self._indices: NDArray[np.uint32] = np.array(found, dtype=np.uint32)
         self._indices.flags.writeable = False
         self._taken = 0
 
     def at(self, position: int, seed: int | None = None) -> SampleRandom:
-        """The draws of the same samples at another position, and by another seed where one is given."""
+        """Return the draws of the same samples at another position, and optionally with another seed."""
         other = SampleRandom.__new__(SampleRandom)
         other.seed = self.seed if seed is None else whole("SampleRandom", "seed", seed, 0, 2**64 - 1)
         other.epoch = self.epoch
@@ -94,16 +94,16 @@ class SampleRandom:
         return self._indices
 
     def of(self, rows: ArrayLike) -> SampleRandom:
-        """The draws of some of the samples, by their numbers here, from the first on."""
+        """Return the draws of some of the samples, by their rows here, starting with the first draw."""
         other = self.at(self.position)
         other._indices = self._indices[np.asarray(rows)].reshape(-1)
         other._indices.flags.writeable = False
         return other
 
     def bytes(self, count: int) -> NDArray[np.uint8]:
-        """Random bytes, uint8 (N, count): the same whenever they are asked for; others than the first two draws.
+        """Return random bytes, uint8 (N, count): the same in every call, and independent of the first two draws.
 
-        A position that gives bytes gives no more than two draws.
+        Take no more than two draws at a position that you take bytes from.
         """
         found = np.empty((len(self), count), np.uint8)
         philox.noise(self.seed, self.epoch, self.position, self._indices, found)
@@ -122,14 +122,14 @@ class SampleRandom:
     def uniform(
         self, low: ArrayLike = 0.0, high: ArrayLike = 1.0, size: int | tuple[int, ...] | None = None
     ) -> NDArray[np.float64]:
-        """Numbers between `low` and `high`, all equally likely, with 53 random bits.
+        """Return uniformly distributed numbers between `low` and `high`, with 53 random bits.
 
         Parameters
         ----------
         low, high : float or array_like of float, (N,)
-            `low` can come up; `high` only by rounding.
+            `low` can occur; `high` only by rounding.
         size : int or tuple of int, optional
-            How many for each sample. Without it one, and the result has no second axis.
+            Numbers per sample. By default one, and the result has no second axis.
 
         Returns
         -------
@@ -146,12 +146,12 @@ class SampleRandom:
         return lows + (highs - lows) * unit
 
     def integers(self, low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
-        """Whole numbers from `low` to `high` - 1, all equally likely (to within their count / 2**64).
+        """Return uniformly distributed integers from `low` to `high` - 1 (to within their count / 2**64).
 
         Parameters
         ----------
         low, high : int or array_like of int, (N,)
-            `high` is above `low` for every sample.
+            `high` is larger than `low` for every sample.
 
         Returns
         -------
@@ -160,7 +160,7 @@ class SampleRandom:
         Raises
         ------
         ArgumentError
-            A bound is not a whole number, or a sample has nothing to choose from.
+            A bound is not a whole number, or the range of a sample is empty.
         """
         least: object = low
         end: object = high
@@ -176,14 +176,14 @@ class SampleRandom:
                 f"SampleRandom.integers: low {lows[row]} and high {highs[row]} (sample {row} of the batch); "
                 "expected low < high"
             )
-        # Modulo 2**64, where spans of more than 2**63 fit too.
+        # Modulo 2**64: spans of more than 2**63 fit too.
         spans = highs.astype(np.uint64) - lows.astype(np.uint64)
         values = self._draw(None)
         philox.scale(values, spans, values)
         return (lows.astype(np.uint64) + values).astype(np.int64)
 
     def bernoulli(self, p: ArrayLike = 0.5) -> NDArray[np.bool_]:
-        """True with probability `p`, for each sample on its own.
+        """Return True with probability `p`, independently for each sample.
 
         Parameters
         ----------
@@ -210,9 +210,9 @@ class SampleRandom:
     def normal(
         self, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0, size: int | tuple[int, ...] | None = None
     ) -> NDArray[np.float64]:
-        """Normally distributed numbers.
+        """Return normally distributed numbers.
 
-        By inversion (Algorithm AS 241) out of exactly rounded operations, so the bits do not depend on the C
+        Uses inversion (Algorithm AS 241) with exactly rounded operations, so the bits do not depend on the C
         library.
 
         Parameters
@@ -220,7 +220,7 @@ class SampleRandom:
         loc, scale : float or array_like of float, (N,)
             Mean and standard deviation.
         size : int or tuple of int, optional
-            How many for each sample. Without it one, and the result has no second axis.
+            Numbers per sample. By default one, and the result has no second axis.
 
         Returns
         -------
@@ -236,7 +236,7 @@ class SampleRandom:
         count = math.prod(whole("SampleRandom", "size", length, 0) for length in shape)
         if self._taken + count > 2**33:
             raise ArgumentError(
-                f"SampleRandom: {self._taken + count} draws for each sample; there are 2**33 at one position"
+                f"SampleRandom: {self._taken + count} draws per sample; expected at most 2**33 at one position"
             )
         values = np.empty((len(self), count), dtype=np.uint64)
         philox.draws(self.seed, self.epoch, self.position, self._indices, self._taken, values)
@@ -244,11 +244,11 @@ class SampleRandom:
         return values.reshape(len(self), *shape)
 
     def _each(self, name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:
-        """`value` as an array that goes with results of `ndim` axes, sample by sample."""
+        """Return `value` as an array that broadcasts with results of `ndim` axes, per sample."""
         values = np.asarray(value, dtype=np.float64)
         if values.ndim and values.shape != (len(self),):
             raise ArgumentError(
-                f"SampleRandom: {name} is of shape {values.shape}; "
+                f"SampleRandom: {name} has shape {values.shape}; "
                 f"expected a number, or one for each of the {len(self)} samples"
             )
         return values.reshape(-1, *[1] * (ndim - 1)) if values.ndim else values

@@ -1,4 +1,4 @@
-"""The order in which the samples of a data set come: epochs, shuffling, shards, batches."""
+"""The order of the samples of a data set: epochs, shuffling, shards, batches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from highway.sampling.rng import ORDER_POSITION
 
 __all__ = ["FRONT", "Position", "Sampler", "Task", "digest"]
 
-# Samples whose places are found at once.
+# Number of samples whose places are computed at once.
 BLOCK = 1024
 
 
 class Task(NamedTuple):
-    """One batch to be made.
+    """One batch to make.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Task(NamedTuple):
     seq : int
         Number of the batch within its epoch, on this rank.
     indices : int64 (n,)
-        Which samples it holds.
+        The samples of the batch.
     """
 
     epoch: int
@@ -38,13 +38,13 @@ class Task(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far the data has been handed out.
+    """A position in the data.
 
     Attributes
     ----------
     epoch : int
     position : int
-        How many places of the epoch's permutation are behind, on all ranks together.
+        Number of places of the epoch's permutation that are done, on all ranks together.
     """
 
     epoch: int
@@ -55,8 +55,8 @@ FRONT = Position(0, 0)
 
 
 def digest(*parts: bytes | Iterable[bytes]) -> str:
-    """32 hex digits that tell these parts, and where one ends and the next begins, from others."""
-    # Only now: it brings OpenSSL into memory, 5 MB that most have no use for.
+    """Return a hash of the parts and their boundaries, 32 hex digits."""
+    # Late: it loads OpenSSL, 5 MB that most programs do not need.
     from hashlib import blake2b
 
     hashed = blake2b(digest_size=16)
@@ -69,44 +69,43 @@ def digest(*parts: bytes | Iterable[bytes]) -> str:
 
 
 class Sampler:
-    """Which samples come when.
+    """Determines the order of the samples.
 
-    An epoch is a permutation of all samples, computed where it is needed by a keyed permutation (a Feistel
-    network over Philox): any place of any epoch is found at once, nothing is stored, and it is the same on
-    every machine. Rank r of `world` takes the places r, r + world, r + 2 * world, ... of it and cuts them
-    into batches.
+    An epoch is a permutation of all samples, computed on demand by a keyed permutation (a Feistel
+    network over Philox): any place of any epoch is computed directly, nothing is stored, and it is the same on
+    every machine. Rank r of `world` takes the places r, r + world, r + 2 * world, ... and cuts them into batches.
 
-    Every rank has the same number of samples and of batches. Where `world` does not divide `size`, the last
-    places start over at the front of the epoch's permutation, so at most world - 1 samples come twice in an
+    Every rank has the same number of samples and of batches. If `world` does not divide `size`, the last
+    places wrap around to the start of the epoch's permutation, so at most world - 1 samples come twice in an
     epoch (with fewer samples than ranks, some come more often). With `drop_last` up to world - 1 samples
-    are left out instead, and so is, on every rank, a last batch that is not full.
+    are dropped instead, and so is, on every rank, an incomplete last batch.
 
-    What is left of an epoch from a `Position` on is handed out in the same way: rank r takes the places position + r,
-    position + r + world, ..., and every rank has as many. Its batches have the last numbers of the epoch. So where
-    batch size and world are those with which the place was reached, the batches are the ones that would have come.
+    The rest of an epoch from a `Position` on is divided in the same way: rank r takes the places position + r,
+    position + r + world, ..., and every rank has the same number. Its batches have the last numbers of the epoch. So
+    with an unchanged batch size and world, the batches are the same as without the interruption.
 
     Parameters
     ----------
     size : int
         Number of samples, 1 to 2**32.
     batch_size : int
-        Samples in a batch, 1 or more; the last batch of an epoch may have fewer.
+        Samples per batch, 1 or more; the last batch of an epoch may have fewer.
     shuffle : bool
         False: every epoch is 0, 1, 2, ...
     seed : int or None
-        0 to 2**64 - 1. All ranks need the same. With None one is drawn, where the world is 1.
+        0 to 2**64 - 1, the same for all ranks. None draws one, if the world is 1.
     epochs : int, optional
-        How many, 0 to 2**32; None for no end.
+        Number of epochs, 0 to 2**32; None for endless.
     shard : (int, int)
         (rank, world), 0 <= rank < world.
     drop_last : bool
     owner : str
-        Whose arguments these are, for the errors.
+        Name of the object with these arguments, for the errors.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range, or `drop_last` leaves no batch at all.
+        An argument is out of range, or `drop_last` leaves no batch.
 
     Examples
     --------
@@ -143,11 +142,11 @@ class Sampler:
         self.drop_last = flag(owner, "drop_last", drop_last)
         samples, self._batches = self._left(0)
         self.samples = samples
-        """Samples of one epoch on each rank, before an incomplete last batch is left out."""
+        """Samples of one epoch on each rank, before an incomplete last batch is dropped."""
         if not self._batches:
             raise ArgumentError(
                 f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
-                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller one or no drop_last"
+                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller batch_size or drop_last=False"
             )
 
     def __len__(self) -> int:
@@ -164,35 +163,35 @@ class Sampler:
         )
 
     def fingerprint(self, *parts: bytes | Iterable[bytes]) -> str:
-        """32 hex digits that tell this order from others, and the data that `parts` stand for.
+        """Return a hash of this order and of the data that `parts` identify, 32 hex digits.
 
-        All ranks of any world have the same, and any number of epochs.
+        It is the same for all ranks of any world, and for any number of epochs.
         """
         order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
         return digest(repr(order).encode(), *parts)
 
     def tasks(self, start: int = 0) -> Iterator[Task]:
-        """The batches from number `start` on, counted from the beginning of the first epoch.
+        """Iterate over the batches from number `start` on, counted from the start of the first epoch.
 
         Raises
         ------
         ArgumentError
-            `start` is below 0.
+            `start` is negative.
         """
         first_epoch, first_seq = divmod(whole("Sampler", "start", start, 0, 2**63), len(self))
         return self._tasks(first_epoch, first_seq, 0)
 
     def tasks_after(self, place: Position) -> Iterator[Task]:
-        """The batches that are left after `place`; the first has number `number_after(place)`."""
+        """Iterate over the batches after `place`; the first has number `number_after(place)`."""
         first_epoch, first_seq = divmod(self.number_after(place), len(self))
         return self._tasks(first_epoch, first_seq, place.position if first_epoch == place.epoch else 0)
 
     def number_after(self, place: Position) -> int:
-        """Number of the first batch after `place`, counted from the beginning of the first epoch."""
+        """Return the number of the first batch after `place`, counted from the start of the first epoch."""
         return (place.epoch + 1) * len(self) - self._left(place.position)[1]
 
     def place_at(self, number: int, begun: Position = FRONT) -> Position:
-        """Where the data is when all batches below `number` were handed out, of those that are left after `begun`."""
+        """Return the position after all batches below `number`, in an order that starts at `begun`."""
         epoch, seq = divmod(number, len(self))
         position = 0
         if epoch == begun.epoch:
@@ -201,7 +200,7 @@ class Sampler:
         return Position(epoch, position + seq * self.batch_size * self.world)
 
     def _left(self, position: int) -> tuple[int, int]:
-        """Samples, and batches, that each rank has from a position of an epoch on."""
+        """Return the samples and batches of each rank from a position of an epoch on."""
         left, world, size = self.size - position, self.world, self.batch_size
         if self.drop_last:
             return left // world, left // world // size
@@ -210,7 +209,7 @@ class Sampler:
 
     def _tasks(self, first_epoch: int, first_seq: int, position: int) -> Iterator[Task]:
         epochs = itertools.count(first_epoch) if self.epochs is None else range(first_epoch, self.epochs)
-        # Those of some batches are found at once: for few, the calls cost more than the places.
+        # Computes the places of several batches at once: for few places, the call is the main cost.
         block = max(1, BLOCK // self.batch_size)
         for epoch in epochs:
             for first in range(first_seq, len(self), block):
@@ -222,7 +221,7 @@ class Sampler:
             first_seq = position = 0
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
-        """Which samples batch `seq` of an epoch holds, on this rank.
+        """Return the samples of batch `seq` of an epoch, on this rank.
 
         Parameters
         ----------
@@ -234,7 +233,7 @@ class Sampler:
         Returns
         -------
         int64 (n,)
-            n is `batch_size`, or less in the last batch.
+            n is `batch_size`, or fewer in the last batch.
 
         Raises
         ------
@@ -247,7 +246,7 @@ class Sampler:
         return self._indices(epoch, seq, seq + 1)
 
     def _indices(self, epoch: int, first: int, last: int, position: int = 0) -> NDArray[np.int64]:
-        """Of the batches from number `first` on, up to, but without, number `last`, of what is left at a position."""
+        """Return the samples of batches `first` to `last` (exclusive) of the rest of an epoch from a position on."""
         samples, batches = self._left(position)
         first, last = (seq - len(self) + batches for seq in (first, last))
         places = np.arange(first * self.batch_size, min(last * self.batch_size, samples), dtype=np.int64)

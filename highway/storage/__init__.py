@@ -1,1 +1,1 @@
-"""Where bytes come from: files and folders, storage that fails for a while, locks."""
+"""Files and folders, storage outages, file locks."""

@@ -1,4 +1,4 @@
-"""Names of picture files: their endings, and the names of those that are written for samples, no two alike."""
+"""Names of picture files: their extensions, and unique names of files that are written for samples."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ __all__ = ["EXTENSIONS", "Claims", "FoldingFolder", "alike", "folded", "name_of"
 EXTENSIONS = frozenset(
     (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif", b".tif", b".tiff")
 )
-"""Endings of the names that count as pictures, in any case. What a file holds is decided by its first bytes."""
+"""Extensions of picture files, in any case. The first bytes of a file decide its format."""
 
-# Longer paths than systems have.
+# Systems do not allow longer paths.
 _LONGEST_KEY = 4096
 
 _unique = itertools.count()
 
 
 def folded(name: str) -> str:
-    """What names have in common that a file system may take for one: case and Unicode normalization do not count."""
+    """Return the name without differences of case and Unicode normalization, which a file system may ignore."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name.casefold())
 
 
 def name_of(key: str, owner: str) -> tuple[str, str]:
-    """Where a sample is written to, below a folder, by its key.
+    """Return the path of the file of a sample, relative to a folder, by its key.
 
     Returns
     -------
     stem, ending : str
-        One stem for all ways to write a path. The ending is that of a picture, or empty.
+        The stem of the normalized path. The ending is an extension of pictures, or empty.
 
     Raises
     ------
     ArgumentError
-        The key would lead out of the folder.
+        The key leads out of the folder.
     """
-    # Of a list of absolute paths: below the folder as well.
+    # Keys may be absolute paths: make them relative.
     relative = key.lstrip("/")
     parts = relative.split("/")
     if len(relative) > _LONGEST_KEY or not relative or parts[-1] in ("", ".") or ".." in parts or "\0" in key:
         raise ArgumentError(
-            f"{owner}: key {key!r} names no file inside of the folder; expected a path without '..' "
-            "(os.path.abspath, where it is from a list of yours)"
+            f"{owner}: key {key!r} is not a file inside of the folder; expected a path without '..' "
+            "(use os.path.abspath in your list of files)"
         )
     relative = posixpath.normpath(relative)
     stem, ending = os.path.splitext(relative)
@@ -57,13 +57,13 @@ def name_of(key: str, owner: str) -> tuple[str, str]:
 
 
 def alike(keys: Iterable[str]) -> frozenset[str]:
-    """The stems, as `name_of` gives them, of keys that differ in the ending alone."""
+    """Return the stems (see `name_of`) of keys that differ only in the ending."""
     found = set()
     endings: dict[int, str] = {}
     for key in keys:
         try:
             stem, ending = name_of(key, "")
-        except ArgumentError:  # told when it is to be written
+        except ArgumentError:  # raised again when the file is written
             continue
         if endings.setdefault(hash(stem), sys.intern(ending)) != ending:
             found.add(stem)
@@ -71,14 +71,14 @@ def alike(keys: Iterable[str]) -> frozenset[str]:
 
 
 class FoldingFolder:
-    """A folder that is written to, and whether its file system takes names of other case or normalization for one.
+    """A folder for output, and whether its file system ignores case or Unicode normalization in names.
 
     Parameters
     ----------
     folder : str
-        Made if need be, when it is asked first.
+        Created at the first call of `name`, if needed.
     owner : str
-        Who writes, for errors.
+        Name of the writer, for errors.
     """
 
     def __init__(self, folder: str, owner: str) -> None:
@@ -86,7 +86,7 @@ class FoldingFolder:
         self._folds: bool | None = None
 
     def name(self, name: str) -> str:
-        """The name, or where the file system takes several for one, what is the same for those.
+        """Return the name, folded if the file system treats several names as the same.
 
         Raises
         ------
@@ -108,22 +108,22 @@ class FoldingFolder:
 
 
 class Claims:
-    """Which sample each file was written for, so that no other sample is written over it."""
+    """Remembers the sample of each written file, so that no other sample overwrites it."""
 
     def __init__(self) -> None:
-        # Numbers alone, about 200 bytes a file: there may be millions.
+        # Only hashes, about 200 bytes per file: there may be millions of files.
         self._keys: dict[int, int] = {}
         self._indices: dict[int, tuple[int, int]] = {}
 
     def claim(self, name: str, key: str, epoch: int, index: int | None) -> bool:
-        """Note a file, which is written in every epoch; False where it is another sample's.
+        """Claim a file for a sample, once per epoch; return False if it belongs to another sample.
 
         Parameters
         ----------
         name, key : str
         epoch : int
         index : int or None
-            Of the sample; two samples of one epoch may have one key. None where that is not known.
+            Index of the sample; two samples of an epoch may have the same key. None if unknown.
         """
         number = hash(name)
         if self._keys.setdefault(number, hash(key)) != hash(key):

@@ -1,4 +1,4 @@
-"""Folders below folders: links are followed, loops are not, and storage that fails is waited for."""
+"""Walks folders recursively: follows links but not loops, and waits during storage outages."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def walk(
     left: Callable[[bytes, os.DirEntry[bytes]], bool],
     is_file: Callable[[os.DirEntry[bytes]], bool],
 ) -> Iterator[tuple[bytes, os.DirEntry[bytes], bool]]:
-    """Yield all that is below a folder, in no order.
+    """Yield all files and folders in a folder, recursively, in no particular order.
 
     Parameters
     ----------
     root : bytes
-        With a separator at its end.
+        Ends with a separator.
     folder : bytes
         Relative to `root`; empty for `root` itself.
     owner : str
-        Who asks, for errors.
+        Name of the reader, for errors.
     left : callable
-        Whether a folder, by its name relative to `root` and its entry, is yielded but not entered.
+        Whether to yield a folder (its name relative to `root`, its entry) without entering it.
     is_file : callable
-        Whether a link counts as one to a file by its name; others are followed, which takes as long as opening them.
+        Whether a link counts as a link to a file by its name; other links are followed, which is as slow as opening.
 
     Yields
     ------
@@ -44,17 +44,17 @@ def walk(
     Raises
     ------
     StorageError
-        The storage failed for as long as is waited.
+        The storage failed for longer than the reader waits.
     OSError
     """
-    # Each folder with the identities of those it lies in: a link back to one of them would be a loop.
+    # Each folder with the identities of its parents: a link back to one of them is a loop.
     waiting = [(folder, frozenset({_identity(root, owner), _identity(root + folder, owner)}))]
     while waiting:
         here, above = waiting.pop()
         inside = here + b"/" if here else here
         for entry in scanned(root + here, owner):
             name = inside + entry.name
-            # The system has told of most already.
+            # For most entries the system has already reported the type.
             if _is_plain(entry) or (entry.is_symlink() and is_file(entry)) or not is_folder(entry, owner):
                 yield name, entry, False
             elif left(name, entry):
@@ -67,17 +67,17 @@ def walk(
 
 
 def is_folder(entry: os.DirEntry[bytes], owner: str) -> bool:
-    """Whether an entry is a folder or a link to one.
+    """Return whether an entry is a folder or a link to one.
 
     Raises
     ------
     StorageError, OSError
-        As `walk`.
+        As for `walk`.
     """
     try:
         return ask(owner, entry.path, entry.is_dir)
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere
+        if error.errno == errno.ELOOP:  # a link to itself
             return False
         raise
 
@@ -85,7 +85,7 @@ def is_folder(entry: os.DirEntry[bytes], owner: str) -> bool:
 def _is_plain(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_file(follow_symlinks=False)
-    except OSError:  # of a system that has not told; `is_folder` waits for the storage
+    except OSError:  # the type was not reported yet; `is_folder` waits for the storage
         return False
 
 

@@ -1,4 +1,4 @@
-"""Whole files, read or written by Python."""
+"""Reads and writes whole files."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from highway.storage.outages import Outages, ask
 __all__ = ["LARGEST_FILE", "first_bytes", "read_once", "read_whole", "scanned", "status_of", "write_whole"]
 
 LARGEST_FILE = 1 << 30
-"""Bytes of a picture or a mask; a larger one is none."""
+"""Largest picture or mask in bytes."""
 
 _unique = itertools.count()
 
 
 def read_whole(path: bytes, most: int, owner: str) -> bytes:
-    """The contents of a regular file of up to `most` bytes; waits while the storage fails.
+    """Return the contents of a regular file of up to `most` bytes; waits during storage outages.
 
-    For what is read before there is a pipeline: nobody but Ctrl-C can end the wait. `owner` is who reads, for errors.
+    For reads before the pipeline starts: only Ctrl-C can interrupt the wait. `owner` is the name of the reader, for
+    errors.
 
     Raises
     ------
     ReadError
-        Text that follows the name of the file.
+        Its text follows the name of the file.
     StorageError
-        The storage failed for as long as is waited.
+        The storage failed for longer than the reader waits.
     OSError
         The machine has no memory or file handles left.
     """
@@ -46,12 +47,12 @@ def read_whole(path: bytes, most: int, owner: str) -> bytes:
 
 
 def read_once(path: bytes, most: int) -> bytes:
-    """The contents of a regular file of up to `most` bytes.
+    """Return the contents of a regular file of up to `most` bytes.
 
     Raises
     ------
     ReadError, StorageError
-        Text that follows the name of the file; with a StorageError it may be tried again.
+        Its text follows the name of the file; after a StorageError the caller may try again.
     OSError
         The machine has no memory or file handles left.
     """
@@ -71,7 +72,7 @@ def read_once(path: bytes, most: int) -> bytes:
 
 
 def first_bytes(path: bytes, count: int) -> bytes:
-    """So many bytes of a file from its beginning; none of what is no regular file, or cannot be read."""
+    """Return the first `count` bytes of a file; b"" if it is not a regular file or cannot be read."""
     try:
         with _opened(path) as (file, _):
             return os.read(file, count)
@@ -81,8 +82,8 @@ def first_bytes(path: bytes, count: int) -> bytes:
 
 @contextmanager
 def _opened(path: bytes) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a regular file; ReadError where it is none, OSError where the system says so."""
-    # A pipe is opened at once, and refused, instead of waiting for who writes into it.
+    """Yield descriptor and size of a regular file; raises ReadError if it is not regular, and OSError."""
+    # Opening a pipe must not wait for a writer; it is refused below.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(file)
@@ -94,7 +95,7 @@ def _opened(path: bytes) -> Iterator[tuple[int, int]]:
 
 
 def scanned(path: bytes, owner: str) -> list[os.DirEntry[bytes]]:
-    """What `os.scandir` yields, but waits while the storage fails; raises what that raises, and StorageError."""
+    """Return what `os.scandir` yields; waits during storage outages; raises OSError and StorageError."""
 
     def whole() -> list[os.DirEntry[bytes]]:
         with os.scandir(path) as entries:
@@ -104,7 +105,7 @@ def scanned(path: bytes, owner: str) -> list[os.DirEntry[bytes]]:
 
 
 def status_of(path: bytes, owner: str) -> os.stat_result | None:
-    """As `os.stat`, but waits while the storage fails; None where nothing can be reached there.
+    """Return `os.stat` of a path; waits during storage outages; None if the path cannot be reached.
 
     Raises
     ------
@@ -129,23 +130,23 @@ def _contents(file: int, size: int) -> bytes:
 
 
 def write_whole(path: str, write: Callable[[BinaryIO], object], owner: str) -> None:
-    """Have a file written, and the folders that it is in: it is there whole or not at all.
+    """Write a file atomically, and create its folders: the file is complete or does not exist.
 
     Parameters
     ----------
     path : str
-        What is there is replaced.
+        An existing file is replaced.
     write : callable
-        Writes to the file that it is given.
+        Writes to the open file that it gets.
     owner : str
-        Who writes, for errors.
+        Name of the writer, for errors.
 
     Raises
     ------
     WriteError
     """
     folder = os.path.dirname(path)
-    # Short, since the name of the file may be as long as the disk allows; other processes may write here too.
+    # A short name: the file name may have the maximal length. Unique: other processes may write here too.
     beside = os.path.join(folder, f".highway-{os.getpid()}-{next(_unique)}")
     try:
         os.makedirs(folder, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Locks of files by `flock`, and file systems that have none."""
+"""Locks files by `flock`, if the file system supports it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import logging
 
 __all__ = ["flock"]
 
-# What systems say where the file system has no such locks, or nobody who keeps them.
+# Errors of file systems without locks, or without a lock service.
 _NONE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
-# Paths that were told of.
+# Paths with a logged warning.
 _told: set[str] = set()
 
 
 def flock(file: int, operation: int, path: str, logger: logging.Logger, owner: str) -> bool:
-    """Lock an open file, or do without where its file system has no such locks; then the log says so, once for a path.
+    """Lock an open file; if its file system has no locks, log a warning once per path and continue.
 
     Parameters
     ----------
     file, operation : int
-        As `fcntl.flock`.
+        As for `fcntl.flock`.
     path : str
-        What is locked by it.
+        Path that the lock protects.
     logger : logging.Logger
     owner : str
-        Who locks.
+        Name of the owner of the lock.
 
     Returns
     -------
     bool
-        Whether it is locked.
+        Whether the file is locked.
 
     Raises
     ------
     OSError
-        Somebody else has it, or anything else that `fcntl.flock` raises.
+        The file is locked already, or `fcntl.flock` failed otherwise.
     """
     try:
         fcntl.flock(file, operation)
@@ -46,8 +46,8 @@ def flock(file: int, operation: int, path: str, logger: logging.Logger, owner: s
         if path not in _told:
             _told.add(path)
             logger.warning(
-                "%s: %s is not locked, since its file system has no locks (flock: %s): take care that nobody else uses "
-                "it while it is written",
+                "%s: %s is not locked, since its file system has no locks (flock: %s): make sure that no other process "
+                "uses it while it is written",
                 owner,
                 path,
                 error.strerror,

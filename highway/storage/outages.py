@@ -1,8 +1,8 @@
-"""Storage that fails for a while: what cannot be read now is tried again, for a time.
+"""Storage outages: failed reads are retried for a limited time.
 
-A disk that is unplugged, a server of files that restarts or a network that is down says nothing about a file. So these
-errors make no sample a bad one: everything that failed is read again, and where the storage does not come back in time
-the reader ends with a `StorageError`, whatever its policy for bad samples.
+An unplugged disk, a file server that restarts or a broken network says nothing about a file. So these errors do not
+count as bad samples: every failed read is retried, and if the storage does not recover in time, the reader raises
+`StorageError`, whatever its policy for bad samples.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["LIMIT", "Outages", "ask", "may_pass"]
 logger = logging.getLogger("highway.modules")
 
 LIMIT = 30.0
-"""Seconds from the first failure to the last try: a server that restarts is back by then."""
+"""Seconds from the first failure to the last retry: enough for the restart of a server."""
 
-# Seconds between two tries: twice as long each time.
+# Seconds between two retries; doubled each time.
 _SHORTEST = 0.02
 _LONGEST = 1.0
 
@@ -36,47 +36,47 @@ Answer = TypeVar("Answer")
 
 
 def may_pass(number: int | None) -> bool:
-    """Whether an error of the system, an errno, says that the storage failed, and nothing about the file."""
+    """Return whether an errno means that the storage failed, rather than the file."""
     return number is not None and jpeg.failure(number) == jpeg.STORAGE
 
 
 class Outages:
-    """What the threads of a reader do while the storage fails.
+    """Retries the reads of a reader's threads during storage outages.
 
-    A try is one for everything that waits in a thread, so that an outage lasts as long for a batch as for a file.
-    The first thread that waits logs a warning, and the last one that the storage is back.
+    One retry covers everything that waits in a thread, so an outage takes the same time for a batch as for a file.
+    The first thread that waits logs the start of the outage, the last one its end.
 
     Parameters
     ----------
     owner : str
-        Who reads, for errors and the log.
+        Name of the reader, for errors and the log.
     """
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        # Free once it is over. A finalizer may set that, in a thread that is in the middle of anything: it may not
-        # take a lock, and `threading.Event` has one.
+        # Released by `interrupt`. A finalizer may call it in the middle of any code: it must not take a lock, and
+        # `threading.Event` has one.
         self._gate = threading.Lock()
         self._gate.acquire()
-        # Of the files that wait in all threads: how many there are, and were at most; and since when.
+        # Files that wait in all threads: current and largest number, and the start of the outage.
         self._lock = threading.Lock()
         self._waiting = self._most = 0
         self._since = 0.0
 
     def interrupt(self) -> None:
-        """Wake the threads that wait, now and from now on: they raise PipelineStateError. Takes no lock."""
+        """Wake all waiting threads, now and later: they raise PipelineStateError. Takes no lock."""
         with suppress(RuntimeError):
             self._gate.release()
 
     def patiently(self, read: Callable[[], Answer]) -> Answer:
-        """What `read` returns, called again while it raises StorageError.
+        """Return the result of `read`, which is called again while it raises StorageError.
 
         Raises
         ------
         StorageError
-            It did so for `LIMIT` seconds.
+            The storage failed for `LIMIT` seconds.
         PipelineStateError
-            Somebody called `interrupt`.
+            `interrupt` was called.
         """
         try:
             return read()
@@ -95,24 +95,24 @@ class Outages:
         failures: Mapping[int, HighwayError],
         again: Callable[[NDArray[np.int64]], Mapping[int, HighwayError]],
     ) -> dict[int, HighwayError]:
-        """Read again the rows of a batch that the storage failed at.
+        """Retry the rows of a batch for which the storage failed.
 
         Parameters
         ----------
         failures : mapping of int to HighwayError
-            What went wrong with a row.
+            Error of each failed row.
         again : callable
-            Reads the rows that it is given, int64 (K,), once more, and returns what went wrong with them.
+            Reads the given rows, int64 (K,), again, and returns their errors.
 
         Returns
         -------
         dict of int to HighwayError
-            `failures` without any StorageError: what is wrong with rows themselves.
+            Errors of the rows themselves, without any StorageError.
 
         Raises
         ------
         StorageError, PipelineStateError
-            As `patiently`.
+            As for `patiently`.
         """
         wrong, away = _parted(failures)
         if not away:
@@ -126,7 +126,7 @@ class Outages:
 
     @contextmanager
     def _outage(self, files: int, error: StorageError) -> Iterator[_Wait]:
-        """Count files that wait, and log the begin and the end of the outage."""
+        """Count waiting files, and log the start and end of the outage."""
         with self._lock:
             first = not self._waiting
             self._waiting += files
@@ -135,7 +135,7 @@ class Outages:
                 self._since = time.monotonic()
         if first:
             logger.warning(
-                "%s; the storage failed: %d file(s) wait, and are tried again for up to %g s",
+                "%s; the storage failed: %d file(s) wait; retrying for up to %g s",
                 error,
                 files,
                 LIMIT,
@@ -155,7 +155,7 @@ class Outages:
 
 
 class _Wait:
-    """The tries of one thread."""
+    """The retries of one thread."""
 
     def __init__(self, owner: str, gate: threading.Lock) -> None:
         self._owner, self._gate = owner, gate
@@ -164,18 +164,17 @@ class _Wait:
         self._delay = _SHORTEST
 
     def pause(self, error: StorageError, files: int) -> None:
-        """Wait until it is time for the next try."""
+        """Wait until the next retry is due."""
         self._tries += 1
         seconds = time.monotonic() - self._began
         if seconds >= LIMIT:
             others = f", and {files - 1} more file(s) wait" if files > 1 else ""
             raise StorageError(
                 f"{error}; the storage failed: {self._tries} tries in {seconds:.1f} s{others}. Check the disk, or the "
-                "server and the network that the files come over, and begin again when they work; no sample was "
-                "counted as a bad one for this"
+                "file server and the network, and start again when they work; no sample was counted as bad"
             ) from error
         if self._gate.acquire(timeout=min(self._delay, LIMIT - seconds)):
-            # For the others.
+            # Pass it on to the other threads.
             with suppress(RuntimeError):
                 self._gate.release()
             raise PipelineStateError(f"{self._owner}: the pipeline was stopped while the storage failed")
@@ -185,22 +184,22 @@ class _Wait:
 def _parted(
     failures: Mapping[int, HighwayError],
 ) -> tuple[dict[int, HighwayError], dict[int, StorageError]]:
-    """What is wrong with rows themselves, and what may pass."""
+    """Split errors into those of the rows themselves and storage failures."""
     away = {row: error for row, error in failures.items() if isinstance(error, StorageError)}
     return {row: error for row, error in failures.items() if row not in away}, away
 
 
 def ask(owner: str, path: str | bytes, call: Callable[[], Answer]) -> Answer:
-    """What the system answers about a file or folder, asked again while the storage fails.
+    """Return the result of a system call on a file or folder; retries it during storage outages.
 
-    For what is done before there is a pipeline: nobody but Ctrl-C can end the wait.
+    For calls before the pipeline starts: only Ctrl-C can interrupt the wait.
 
     Parameters
     ----------
     owner, path : str
-        Who asks for what, for errors.
+        Name of the reader and path of the file, for errors.
     call : callable
-        Raises OSError; may be called again.
+        The system call; raises OSError; may be called again.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Text of strangers, such as names of files and classes, for a line on a terminal or in a log."""
+"""Makes untrusted text, such as names of files and classes, safe for one line of a terminal or log."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["printable"]
 
 
 def printable(text: str | bytes) -> str:
-    """Text, or the name of a file, on one line: what is no UTF-8, and what does not print, as Python writes it."""
+    """Return text or a file name on one line; bytes that are not UTF-8 and unprintable characters are escaped."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in os.fsdecode(text))

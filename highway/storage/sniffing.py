@@ -1,4 +1,4 @@
-"""What the first bytes of a file say that it is."""
+"""Detects the format of a file from its first bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 __all__ = ["FIRST_BYTES", "READ", "sniff", "unknown"]
 
 FIRST_BYTES = 1024
-"""How many `sniff` wants, of a file that has so many."""
+"""Number of bytes that `sniff` needs, if the file has as many."""
 
 READ = frozenset(("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF"))
-"""Those formats of `sniff` that Highway reads."""
+"""Formats of `sniff` that Highway reads."""
 
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8", "JPEG"),
@@ -73,18 +73,18 @@ _BRANDS = {
 }
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _RIFF = {b"WEBP": "WebP", b"AVI ": "AVI video", b"WAVE": "WAV sound"}
-# The sizes of the headers that there are of BMP: two letters alone also begin texts.
+# Sizes of BMP headers: the two letters alone may also start a text.
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _PNM = re.compile(rb"P([1-7][\s#]|[Ff]\n)")
 
 
 def sniff(first: bytes) -> str | None:
-    """What a file is that begins so: the name of its format, or None where it is not known.
+    """Return the name of the format of a file; None if unknown.
 
     Parameters
     ----------
     first : bytes
-        `FIRST_BYTES` of it, or more, or all.
+        The first `FIRST_BYTES` bytes of the file or more, or all.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def sniff(first: bytes) -> str | None:
 
 
 def unknown(contents: bytes, formats: str) -> str:
-    """What is said of a file in none of these formats, after its name."""
+    """Return the error text, after the file name, for a file in none of these formats."""
     found = sniff(contents[:FIRST_BYTES])
     if found is not None and found not in READ:
         return f"is {found}, which Highway does not read; convert it to one of {formats}"
@@ -123,7 +123,7 @@ def unknown(contents: bytes, formats: str) -> str:
 
 
 def _media(first: bytes) -> str:
-    """Of a file that begins with the box `ftyp`: by its brands, the first of which may be a general one."""
+    """Return the format of a file with the box `ftyp`, by its brands; the first may be a general one."""
     end = min(int.from_bytes(first[:4], "big"), len(first))
     brands = [first[8:12], *(first[k : k + 4] for k in range(16, end - 3, 4))]
     for brand in brands:

@@ -1,1 +1,1 @@
-"""Contact sheets: batches drawn for people to look at."""
+"""Contact sheets: pictures of batches."""

@@ -1,4 +1,4 @@
-"""Contact sheet: the images of a batch in a grid with their labels, so that a person sees what the network gets."""
+"""Contact sheet: the images of a batch in a grid with their labels, to see the input of the network."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _SMALLEST = 96
 _GAP, _PAIR_GAP = 16, 4
 _TITLE, _LABEL, _KEY = 18, 15, 12
 _PAPER, _INK, _FAINT, _FRAME = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
-# Width : height that a sheet comes near to.
+# Approximate width : height of a sheet.
 _ASPECT = 4 / 3
 
 
 class Samples(Protocol):
-    """What is drawn of a batch: its arrays by name, and which samples it holds."""
+    """A batch to draw: its arrays by name, and the identity of its samples."""
 
     keys: list[str] | None
     ragged: frozenset[str]
@@ -44,26 +44,26 @@ class Samples(Protocol):
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """Of each sample in the data, int64 (N,)."""
+        """Number of each sample in the data, int64 (N,)."""
 
     def __getitem__(self, name: str) -> NDArray[Any]: ...
 
     def __contains__(self, name: object) -> bool: ...
 
     def rows_of(self, name: str, i: int) -> NDArray[Any]:
-        """What sample `i` has of an array."""
+        """Return the part of an array that belongs to sample `i`."""
 
 
 class Numbers(Protocol):
-    """What `Normalize` tells of what it has done."""
+    """The parameters of a `Normalize`."""
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel, or of all, in units of 0 to 1."""
+        """Mean of each channel, or of all, in units of 0 to 1."""
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of each channel, or of all."""
+        """Standard deviation of each channel, or of all."""
 
     @property
     def layout(self) -> str:
@@ -80,50 +80,50 @@ def contact_sheet(
     normalize: Numbers | None = None,
     original: Samples | None = None,
 ) -> Image:
-    """Draw every image of a batch, what is known about it over it, and its label and its key below.
+    """Draw every image of a batch with its annotations, and its label and key below.
 
-    Images of more than 320 pixels are reduced; small ones are enlarged by a whole factor, so that every pixel can be
-    seen. Boxes have a color for each class, and dashed lines where the batch calls them `difficult`; masks have the
-    colors of PASCAL VOC, nothing where they are 0 and a hatching where they are 255; keypoints are crosses.
+    Images of more than 320 pixels are reduced; small ones are enlarged by a whole factor, so that every pixel is
+    visible. Boxes have a color for each class, and dashed lines if the batch marks them as `difficult`; masks have the
+    colors of PASCAL VOC, nothing for 0 and hatching for 255; keypoints are crosses.
 
     Parameters
     ----------
     batch : Samples
-        With `images`, uint8 (N, H, W, C), or float32 or float16 (N, H, W, C) or (N, C, H, W) from 0 to 1, where C is 3
-        or 1. Drawn too if they are there: `labels`, numbers (N,) or one-hot (N, K) or one for each box; `boxes`, float
+        Has `images`, uint8 (N, H, W, C), or float32 or float16 (N, H, W, C) or (N, C, H, W) from 0 to 1, where C is 3
+        or 1. Optional, drawn too: `labels`, numbers (N,) or one-hot (N, K) or one per box; `boxes`, float
         (total, 4), x0, y0, x1, y1 in pixels; `masks`, uint8 (N, H, W); `keypoints`, float (N, K, 2) or (total, K, 2).
     classes : sequence of str, optional
-        Names of the labels; without them their numbers are shown. A reader has them in ``reader.classes``.
+        Names of the labels, such as ``reader.classes``; by default the numbers are shown.
     columns : int, optional
-        Images, or pairs, in a row; by default as many as make the sheet about 4 : 3.
+        Images, or pairs, per row; by default the sheet is about 4 : 3.
     title : str, optional
         A line at the top.
     normalize : Normalize, optional
-        What made the images real numbers: it is undone.
+        The `Normalize` of the pipeline, to undo it.
     original : Samples, optional
-        The same samples before they were augmented: each is drawn to the left of what became of it.
+        The same samples before augmentation: each is drawn to the left of its augmented image.
 
     Returns
     -------
     PIL.Image.Image
-        RGB. It has ``save(path)``, and a notebook shows it.
+        RGB; use its ``save(path)``, or show it in a notebook.
 
     Raises
     ------
     ArgumentError
-        The images are not of that kind, or there are none; or `original` has other samples.
+        The images are of another kind, or there are none; or `original` has other samples.
     MissingPackageError
         PIL is not installed.
     """
     given: object = classes
     if given is not None and (isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray))):
-        raise ArgumentError(f"contact sheet: classes is {classes!r}; expected names, as reader.classes")
+        raise ArgumentError(f"contact sheet: classes is {classes!r}; expected names, such as reader.classes")
     try:
         from PIL import Image, ImageDraw
     except ImportError:
         raise MissingPackageError(
-            "contact sheet: PIL is not installed, which draws it: pip install Pillow-SIMD (or Pillow, beside packages "
-            "that need it)"
+            "contact sheet: needs PIL, which is not installed: pip install Pillow-SIMD (or Pillow, if other packages "
+            "need it)"
         ) from None
     if columns is not None and columns < 1:
         raise ArgumentError(f"contact sheet: columns is {columns!r}; expected a whole number of 1 or more")
@@ -154,7 +154,7 @@ def contact_sheet(
             at += panel.width + _PAIR_GAP
         label, key = _captions(batch, i, classes)
         write(draw, (x, y + tiles_height + 5), label, caption_width, _LABEL, _INK)
-        # The end of a path says more than its beginning.
+        # The end of a path is more specific than its start.
         write(draw, (x, y + tiles_height + 5 + _LABEL + 4), key, caption_width, _KEY, _FAINT, keep_end=True)
     return sheet
 
@@ -165,12 +165,12 @@ def save_contact_sheet(
     classes: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
-    """Write `contact_sheet`, which takes the same options, to a file, in the format that its name ends in (.png).
+    """Draw a `contact_sheet` with the same options, and write it in the format of the file extension (.png).
 
     Raises
     ------
     ArgumentError
-        As `contact_sheet`; or the name does not end in a format that PIL writes.
+        As for `contact_sheet`; or PIL does not write the format of the extension.
     OSError
         The file cannot be written.
     """
@@ -178,18 +178,18 @@ def save_contact_sheet(
 
 
 def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
-    """Write a sheet to a file, in the format that its name ends in (.png)."""
+    """Write a sheet to a file, in the format of its extension (.png)."""
     name = expanded("contact sheet", "path", path)
     try:
         sheet.save(name)
     except ValueError:
         raise ArgumentError(
-            f"contact sheet: {name!r} does not end in the name of an image format; use .png"
+            f"contact sheet: {name!r} does not have the extension of an image format; use .png"
         ) from None
 
 
 class _Panel(NamedTuple):
-    """A batch, its images as they are shown, uint8 (N, H, W, C), and the size that each is drawn in."""
+    """A batch, its images for display, uint8 (N, H, W, C), and the size of each drawn image."""
 
     batch: Samples
     images: NDArray[np.uint8]
@@ -205,7 +205,7 @@ def _panel(batch: Samples, normalize: Numbers | None) -> _Panel:
     ):
         raise ArgumentError(
             f"contact sheet: masks are {batch['masks'].dtype} of shape {batch['masks'].shape}; expected uint8 "
-            f"({count}, {height}, {width}), as the images are"
+            f"({count}, {height}, {width}), like the images"
         )
     for name, last in (("boxes", 4), ("keypoints", 2)):
         if name in batch and batch[name].shape[-1:] != (last,):
@@ -216,9 +216,9 @@ def _panel(batch: Samples, normalize: Numbers | None) -> _Panel:
 
 
 def _shown(images: NDArray[Any], normalize: Numbers | None) -> NDArray[np.uint8]:
-    """Images as bytes (N, H, W, C)."""
+    """Return the images as uint8 (N, H, W, C)."""
     if not images.size:
-        raise ArgumentError(f"contact sheet: images of shape {images.shape} have nothing to show")
+        raise ArgumentError(f"contact sheet: images of shape {images.shape} are empty")
     if images.ndim == 4 and images.dtype == np.uint8 and images.shape[3] in (1, 3):
         return images
     if images.ndim == 4 and images.dtype in (np.float32, np.float16):
@@ -229,8 +229,8 @@ def _shown(images: NDArray[Any], normalize: Numbers | None) -> NDArray[np.uint8]
                 real = _undone(real, normalize)
             elif not (real.min() >= 0 and real.max() <= 1):
                 raise ArgumentError(
-                    f"contact sheet: images are {images.dtype} from {real.min():g} to {real.max():g}; expected 0 to 1 "
-                    "- give normalize=, the Normalize that made them"
+                    f"contact sheet: images are {images.dtype} from {real.min():g} to {real.max():g}; expected 0 to 1; "
+                    "set normalize= to the Normalize that made them"
                 )
             shown: NDArray[np.uint8] = np.rint(real.clip(0, 1) * 255).astype(np.uint8)
             return shown
@@ -301,19 +301,19 @@ def _tile(panel: _Panel, i: int, classes: Sequence[str] | None) -> Image:
 
 
 def _box_labels(batch: Samples, i: int) -> list[int] | None:
-    """Class of each box of a sample, where the labels are those of boxes."""
+    """Return the class of each box of a sample; None if the labels do not belong to boxes."""
     if "labels" not in batch.ragged and not _is_padded(batch):
         return None
     return [int(label) for label in _rows(batch, "labels", i)]
 
 
 def _is_padded(batch: Samples) -> bool:
-    """Whether there are as many rows of boxes for every sample, and how many of them count."""
+    """Return whether the boxes are padded to the same number per sample, with `counts` of valid ones."""
     return "counts" in batch and "boxes" in batch and batch["boxes"].ndim == 3
 
 
 def _rows(batch: Samples, name: str, i: int) -> NDArray[Any]:
-    """What belongs to the boxes of a sample, ragged or padded."""
+    """Return the rows of the boxes of a sample, ragged or padded."""
     rows = batch.rows_of(name, i)
     return rows[: int(batch["counts"][i])] if _is_padded(batch) else rows
 

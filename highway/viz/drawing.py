@@ -1,4 +1,4 @@
-"""What is drawn over an image: boxes with the names of their classes, masks, keypoints; and lines of text.
+"""Draws annotations over an image: boxes with the names of their classes, masks, keypoints; and lines of text.
 
 Coordinates are continuous, as everywhere: the pixel in column x and row y covers x to x + 1 and y to y + 1.
 """
@@ -22,16 +22,16 @@ Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
 VOID = 255
-"""Index of the pixels of a mask that belong to no class and are left out of losses."""
+"""Index of mask pixels without a class, which loss functions ignore."""
 
-# White is legible on each of these, and they tell neighbors apart.
+# White text is legible on each of these, and adjacent colors are distinct.
 _CLASS_COLORS: tuple[Color, ...] = (
     *((37, 99, 235), (220, 38, 38), (22, 130, 62), (147, 51, 234)),
     *((194, 65, 12), (13, 124, 116), (219, 39, 119), (133, 96, 6)),
     *((3, 105, 161), (77, 110, 15), (162, 28, 175), (71, 85, 105)),
 )
 _WHITE = (255, 255, 255)
-# On both sides of every line, so that it shows on a ground of its own color.
+# On both sides of every line, so that it is visible on a background of its own color.
 _HALO = (255, 255, 255, 150)
 # Pixels.
 _DASH, _SPACE = 5, 4
@@ -40,12 +40,12 @@ _ARM = 3
 
 
 def class_color(number: int) -> Color:
-    """Of the boxes of a class; there are 12, again and again."""
+    """Return the color of the boxes of a class; 12 colors repeat."""
     return _CLASS_COLORS[number % len(_CLASS_COLORS)]
 
 
 def voc_palette() -> NDArray[np.uint8]:
-    """The colors of indices, as PASCAL VOC defines them, uint8 (256, 3).
+    """Return the colors of mask indices, as PASCAL VOC defines them, uint8 (256, 3).
 
     Bits 0, 1 and 2 of the index are the highest bits of red, green and blue, bits 3, 4 and 5 the next ones, and so on.
     """
@@ -59,15 +59,15 @@ def voc_palette() -> NDArray[np.uint8]:
 
 
 def overlay_mask(tile: Image, mask: NDArray[np.uint8]) -> Image:
-    """An image under the colors of a mask.
+    """Return an image with the colors of a mask over it.
 
     Parameters
     ----------
     tile : Image
         RGB.
     mask : uint8 (H, W)
-        Of any size; 0 shows nothing, 255 (void) a gray hatching, the others half the color of `voc_palette` and all
-        of it where they end.
+        Of any size; 0 is transparent, 255 (void) is hatched in gray, other indices have the color of `voc_palette` at
+        half opacity, and opaque at their edges.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def overlay_mask(tile: Image, mask: NDArray[np.uint8]) -> Image:
 
 
 def _ends(index: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that have another index beside them, to the left, right, above or below."""
+    """Return which pixels have a neighbor with another index to the left, right, above or below."""
     ends = np.zeros(index.shape, np.bool_)
     rows, columns = index[1:] != index[:-1], index[:, 1:] != index[:, :-1]
     ends[1:] |= rows
@@ -108,20 +108,20 @@ def draw_boxes(
     names: Sequence[str],
     dashed: Sequence[bool] | NDArray[np.bool_],
 ) -> None:
-    """Draw boxes in the colors of their classes, each with a name that stays inside of the image.
+    """Draw boxes in the colors of their classes, each with a name inside of the image.
 
-    Where names would cover each other, those of classes that are named already are left out.
+    If names would overlap, names of classes that are already shown are skipped.
 
     Parameters
     ----------
     tile : Image
         RGB; drawn into.
     boxes : (n, 4)
-        x0, y0, x1, y1 in pixels of `tile`. Those outside of it, or with a number that is not finite, are left out.
+        x0, y0, x1, y1 in pixels of `tile`. Boxes outside of it, or with a number that is not finite, are skipped.
     labels : sequence of int
         Class of each box.
     names : sequence of str
-        Of each box; "" for none.
+        Name of each box; "" for none.
     dashed : sequence of bool
         Which boxes have dashed lines.
     """
@@ -129,7 +129,7 @@ def draw_boxes(
 
     draw = ImageDraw.Draw(tile, "RGBA")
     sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    # Large ones first, so that they cover nothing.
+    # Large boxes first, so that they do not cover others.
     order = [int(i) for i in np.argsort(-sizes, kind="stable") if np.isfinite(boxes[i]).all()]
     places = {i: _whole_pixels(boxes[i]) for i in order}
     whole = (0, 0, tile.width - 1, tile.height - 1)
@@ -144,7 +144,7 @@ def draw_boxes(
 
 
 def _whole_pixels(box: NDArray[Any]) -> Rectangle:
-    """The first and last column and row that a box covers, at least one of each."""
+    """Return the first and last column and row of a box, at least one of each."""
     left, top, right, bottom = (math.floor(value + 0.5) for value in box.tolist())
     return left, top, max(right - 1, left), max(bottom - 1, top)
 
@@ -181,7 +181,7 @@ def _draw_name(
     taken: list[Rectangle],
     named: set[str],
 ) -> None:
-    """Above the box, in it, or below, wherever there is room."""
+    """Draw the name above, in, or below the box, where there is room."""
     width, height = size
     text = shortened(draw, name, width - 2 * _NAME_MARGIN, _NAME_SIZE)
     long = math.ceil(draw.textlength(text, font=font(_NAME_SIZE))) + 2 * _NAME_MARGIN
@@ -226,7 +226,7 @@ def draw_points(tile: Image, points: NDArray[Any]) -> None:
     tile : Image
         RGB; drawn into.
     points : (n, K, 2)
-        x and y in pixels of `tile`. Those with a number that is not finite are left out.
+        x and y in pixels of `tile`. Points with a number that is not finite are skipped.
     """
     from PIL import ImageDraw
 
@@ -257,28 +257,28 @@ def write(
     *,
     keep_end: bool = False,
 ) -> None:
-    """Write one line, shortened to what fits.
+    """Write one line of text, shortened to fit.
 
     Parameters
     ----------
     draw : ImageDraw
     at : (int, int)
-        Its upper left corner.
+        Upper left corner of the text.
     text : str
-        Anything, whether the font has it or not.
+        Any text, also with characters that the font lacks.
     width, size : int
-        Most pixels that it may be long, and how high its letters are.
+        Maximal length and font size in pixels.
     color : (int, int, int)
     keep_end : bool
-        Shorten it at its beginning.
+        Shorten the text at its start.
     """
     draw.text(at, shortened(draw, text, width, size, keep_end=keep_end), fill=color, font=font(size))
 
 
 def shortened(draw: ImageDraw, text: str, width: int, size: int, *, keep_end: bool = False) -> str:
-    """What of a text fits, in one line."""
+    """Return a text as one line, shortened to fit."""
     letters = font(size)
-    # Names that are not UTF-8 come with lone surrogates, and PIL's small font knows Latin-1 only.
+    # Names that are not UTF-8 contain lone surrogates, and PIL's small font supports Latin-1 only.
     encoding = "utf-8" if hasattr(letters, "path") else "latin-1"
     text = " ".join(text.split()).encode(encoding, "replace").decode(encoding)
     shown = text
@@ -289,7 +289,7 @@ def shortened(draw: ImageDraw, text: str, width: int, size: int, *, keep_end: bo
 
 
 def font(size: int) -> Any:
-    """PIL's own font; a small one in one size where it has no other."""
+    """Return PIL's default font; a small one of fixed size if it has no other."""
     from PIL import ImageFont
 
     try:
