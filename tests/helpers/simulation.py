@@ -19,7 +19,9 @@ import numpy as np
 
 from highway.network.protocol.messages import Cursor, Item, Key, Kind
 
-MODULES = tuple(f"highway.network.{name}" for name in ("link", "producer", "consumer", "delivery", "roles"))
+MODULES = tuple(
+    f"highway.network.protocol.{name}" for name in ("link", "producer", "consumer", "delivery", "roles")
+)
 
 
 def roles_with(*changes: tuple[str, str, str]) -> ModuleType:
