@@ -29,8 +29,8 @@ MARKED = {
     security
     """,
     "once": """
-    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose concurrency cores demo
-    detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels
+    addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency cores
+    demo detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels
     paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc wrappers
     """,
     "python": """
