@@ -29,9 +29,10 @@ MARKED = {
     security
     """,
     "once": """
-    addresses annotations annotations_follow arrays_benchmark benchmarks boxes compose concurrency cores demo
-    detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages packaging parcels
-    paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc wrappers
+    addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
+    cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages
+    packaging parcels paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc
+    wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 folder="$1"
 shift
 # What the tracer keeps grows with every pipeline, so the test of memory is left out.
-[ "$#" -gt 0 ] || set -- tests --deselect tests/test_shutdown.py::test_hundred_pipelines_leave_nothing
+[ "$#" -gt 0 ] || set -- tests --deselect tests/engine/test_shutdown.py::test_hundred_pipelines_leave_nothing
 
 rm -rf "$folder"
 mkdir -p "$folder"

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 import weakref
-from pathlib import Path
 
 import pytest
 from concurrency import LIMIT, Task, eventually
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from repository import HELPERS
 
 from highway._core.queue import BatchQueue
 from highway.errors import ArgumentError, EndOfData, QueueClosed, WaitTimeout
@@ -707,7 +707,7 @@ def test_control_c_ends_the_wait_in_a_child_that_another_thread_forked():
         text=True,
         timeout=LIMIT,
         stdin=subprocess.DEVNULL,
-        cwd=Path(__file__).parent,
+        cwd=HELPERS,
     )
     assert (done.stdout, done.stderr) == ("[7]\n", "")
 

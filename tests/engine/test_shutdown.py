@@ -14,7 +14,7 @@ import weakref
 
 import pytest
 from concurrency import LIMIT, Task, eventually, pretend_cores, within
-from workbench import Call, Collect, Gate, Numbers, Pass, SizedNumbers, numbers_of
+from small_modules import Call, Collect, Gate, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Pipeline, Stage
 from highway.errors import EndOfData, PipelineStateError
@@ -520,8 +520,8 @@ def test_hundred_pipelines_leave_nothing():
 
 
 def run(code, *, send=None, limit=LIMIT):
-    """Run a script that has the workbench at hand; returns the ended process."""
-    script = "from workbench import *\nfrom test_shutdown import *\n" + textwrap.dedent(code)
+    """Run a script with the small modules; returns the ended process."""
+    script = "from small_modules import *\nfrom test_shutdown import *\n" + textwrap.dedent(code)
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-X", "faulthandler", "-c", script],
         cwd=os.getcwd(),

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from pictures import jpeg_bytes
 from PIL import Image
+from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
 import highway
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 TESTED = {
     "detection.py",
     "train_softmax.py",

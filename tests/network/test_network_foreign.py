@@ -8,7 +8,7 @@ import pytest
 import zmq
 from concurrency import LIMIT, eventually
 from machines import Machines, noise, nothing_left
-from workbench import Call, Numbers
+from small_modules import Call, Numbers
 
 from highway.batch import Batch
 from highway.engine import Pipeline

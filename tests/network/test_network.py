@@ -28,7 +28,7 @@ from machines import (
     undisturbed,
 )
 from pictures import class_folders
-from workbench import Call, Drop, Gate, Numbers, Pass, SizedNumbers, rest_of
+from small_modules import Call, Drop, Gate, Numbers, Pass, SizedNumbers, rest_of
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Source

@@ -15,8 +15,8 @@ from concurrency import LIMIT, Task, eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import class_folders
+from small_modules import Call, Collect, Numbers, Pass, rest_of
 from voc_folders import annotation, thing, voc_folder
-from workbench import Call, Collect, Numbers, Pass, rest_of
 
 from highway.engine import Pipeline, Source
 from highway.errors import DecodeError, EndOfData, PipelineStateError, StateMismatchError

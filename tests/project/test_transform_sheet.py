@@ -2,18 +2,17 @@
 
 import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
 
 import highway.transforms
 
 # About the documentation, not about the interpreter.
 pytestmark = pytest.mark.once
 
-ROOT = Path(__file__).resolve().parents[1]
 # Bases, what applies others, a function of the user's, and what makes no picture.
 NOT_SHOWN = {
     *("Fit", "Transform", "Warp"),

@@ -15,7 +15,17 @@ import weakref
 import numpy as np
 import pytest
 from concurrency import LIMIT, Task, eventually, pretend_cores, within
-from workbench import Call, Collect, Drop, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
+from small_modules import (
+    Call,
+    Collect,
+    Drop,
+    Gate,
+    Numbers,
+    NumbersWithEpochs,
+    Pass,
+    SizedNumbers,
+    numbers_of,
+)
 
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores, workers

@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from documents import ROOT, Document
+from documents import Document
 from pictures import class_folders
+from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
 from highway.cli.commands import _parser

@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from pathlib import Path
+
+from repository import ROOT
 
 from highway.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(\w*|\{[\w-]+\})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

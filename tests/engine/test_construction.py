@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from concurrency import LIMIT, Task
 from pictures import class_folders
-from workbench import Collect, Numbers, Pass, SizedNumbers, numbers_of
+from small_modules import Collect, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Module, Pipeline, Sink, Stage
 from highway.engine.workers import ModuleRunner

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pictures import class_folders, jpeg_bytes, jpeg_kinds, opened, photograph
 from PIL import Image, ImageOps
+from repository import HELPERS
 
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, EmptyDatasetError, EndOfData
@@ -85,7 +86,7 @@ def test_equal_bits_for_any_number_of_threads(folder, fit):
 
 def test_equal_bits_in_another_process(folder):
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from test_reader import digest, epochs_of\n"
         "from highway.modules import Augmentations\n"
         "from highway.transforms import FlipX, RandomResizedCrop\n"
@@ -93,7 +94,7 @@ def test_equal_bits_in_another_process(folder):
     )
     runs = {
         subprocess.run(
-            [sys.executable, "-c", script, str(folder), os.path.dirname(__file__)],
+            [sys.executable, "-c", script, str(folder), os.path.dirname(__file__), HELPERS],
             capture_output=True,
             text=True,
             check=True,

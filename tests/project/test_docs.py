@@ -14,8 +14,9 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from documents import ROOT, Document
+from documents import Document
 from pictures import class_folders
+from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
 import highway

@@ -5,11 +5,11 @@ import graphlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-PACKAGE = Path(__file__).resolve().parents[1] / "highway"
+PACKAGE = ROOT / "highway"
 
 # What each part of the package may import of the others; a part is a file or a folder of highway/, and a file belongs
 # to the innermost folder that has a row.

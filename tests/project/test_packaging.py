@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 import highway
 
-ROOT = Path(__file__).resolve().parents[1]
 NEEDS_HEADERS = "Highway needs the headers of libjpeg-turbo and pkg-config to build: apt-get install "
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from concurrency import LIMIT, eventually
 from pictures import class_folders
-from workbench import Call
+from small_modules import Call
 
 from highway.engine import Pipeline, Stage
 from highway.engine.stats import MachineStats, ModuleStats, PipelineStats

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 import highway
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 SMALL = ("--batch", 3, "--size", 20, "--crop", 13, "--rounds", 2, "--seconds", 0.01)
 
 

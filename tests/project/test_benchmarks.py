@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import jpeg_bytes, photograph
+from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
 import highway
@@ -24,7 +25,6 @@ import highway
 # Long, and not about the interpreter.
 pytestmark = pytest.mark.once
 
-ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
 PARTICIPANTS = BENCHMARKS / "participants"

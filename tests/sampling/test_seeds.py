@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from concurrency import LIMIT
 from pictures import class_folders
+from small_modules import Numbers
 from voc_folders import annotation, thing, voc_folder
-from workbench import Numbers
 
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, StateMismatchError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from concurrency import LIMIT, Task, eventually
 from pictures import class_folders
-from workbench import Call, Collect, Drop, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
+from small_modules import Call, Collect, Drop, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Sink

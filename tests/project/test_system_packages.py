@@ -4,11 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "system_packages.sh"
+SCRIPT = ROOT / "tools" / "system_packages.sh"
 LIBRARIES = ["libjpeg-dev", "zlib1g-dev", "libwebp-dev", "libtiff-dev"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from concurrency import LIMIT, eventually, pretend_cores
 from pictures import class_folders
-from workbench import Call, Collect, Drop, Gate, Numbers, Pass, numbers_of
+from small_modules import Call, Collect, Drop, Gate, Numbers, Pass, numbers_of
 
 from highway.engine import Pipeline, stats
 from highway.engine import autotune as tuning
