@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,43 @@ class DecodedBatch:
             None if self.shown is None else self.shown.take(rows),
             None if self.masks is None else taken(self.masks),
         )
+
+
+class _Heads(NamedTuple):
+    """Headers of the pictures of a batch.
+
+    Attributes
+    ----------
+    table : int64 (N, 3)
+        Status, height and width, as `BatchDecoder.read` says.
+    good : bool
+        Whether the decoder decodes every row.
+    rows : int64 (K,)
+        The rows that the decoder decodes.
+    others : dict of int to OtherPicture
+        The rows that PIL decodes.
+    orientations : int64 (N,)
+        EXIF orientation by which each picture is turned upright.
+    turns : int64 (N,)
+        The same for its boxes.
+    boxed : bool
+        Whether there are boxes.
+    """
+
+    table: NDArray[np.int64]
+    good: bool
+    rows: NDArray[np.int64]
+    others: dict[int, OtherPicture]
+    orientations: NDArray[np.int64]
+    turns: NDArray[np.int64]
+    boxed: bool
+
+
+class _Plan(NamedTuple):
+    """Where the pictures of a batch go: windows and targets, and which images are mirrored, bool (N, 2)."""
+
+    placement: Placement
+    mirrored: NDArray[np.bool_]
 
 
 class ImageReader(OrderedSource):
@@ -333,92 +370,161 @@ class ImageReader(OrderedSource):
         made: DecodedBatch | None,
         slots: NDArray[np.int64] | None,
     ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
-        """As `_read`, but what the storage failed at is among the failures: as StorageError."""
+        """Read samples once, as `_read` does; where the storage failed, the failure of a sample is a StorageError."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
-        others: dict[int, OtherPicture] = {}
-        masks = part.masks
+        places = np.arange(len(indices)) if slots is None else slots
         try:
-            heads, wrong = part.read(decoder, indices, self.exif, turn)
-            statuses, heights, widths = heads.T
-            good = decoder.sound
-            if not good:
-                np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
-                for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):
-                    found_one = wrong.get(row) or self._other(row, indices[row])
-                    if isinstance(found_one, OtherPicture):
-                        others[row] = found_one
-                        heights[row], widths[row] = found_one.height, found_one.width
-                    else:
-                        failures[row] = found_one
-            turns = orientations = self._orientations(others)
-            objects = part.objects(indices)
-            if objects is not None:
-                turns, refused = self._refused_objects(objects, indices, heads, orientations)
-                for row, error in refused.items():
-                    failures.setdefault(row, error)
-                    others.pop(row, None)
-                    statuses[row] = jpeg.BAD_FILE
-                good = good and not refused
-            rng = SampleRandom(self.seed, epoch, indices, 0)
-            placement = self.fit.choose(rng, heights, widths, self.shape)
-            mirrored = self._finish.mirrored(1, rng, self._size)
-            everything = np.arange(len(indices))
-            rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
-            nbytes = len(indices) * math.prod(self._size) * self._finish.itemsize
-            windows, targets = placement
-            try:
-                covered = decoder.begin(
-                    rows,
-                    windows if good else windows[rows],
-                    targets if good else targets[rows],
-                    mirrored if good else mirrored[rows],
-                    self._filter,
-                    self.exact,
-                    self._size,
-                    nbytes,
-                )
-            except ValueError:
-                self.fit.refuse(placement, heights, widths, self.shape)
-                raise
-            if made is None:
-                # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
-                while not waiting(nbytes) and decoder.ahead():
-                    pass
-                made = DecodedBatch(self._finish.room((len(indices), *self._size)))
-            images = made.images
-            places = everything if slots is None else slots
-            if not covered:
-                self._paint(images, places[rows], targets[rows])
-            found = decoder.finish(places[rows], self._finish.images(images))
+            heads = self._read_heads(part, indices, turn, failures)
+            plan = self._place(heads, epoch, indices)
+            made, results = self._decode(heads, plan, made, places)
         finally:
             decoder.leave()
-        if any(found):
-            result = dict(zip(rows.tolist(), found, strict=True))
-            for row in _tried_first(result, result):
-                if result[row] != jpeg.OK:
-                    failures[row] = self._error(indices[row], result[row], decoder.message(row))
-        for row in list(others):
-            found_one = self._with_file(others.pop(row), row, indices[row])
-            if isinstance(found_one, HighwayError):
-                failures[row] = found_one
+        self._note_results(heads, results, indices, failures)
+        self._decode_others(heads, plan, made.images, places, indices, failures)
+        self._annotate(part, heads, plan, made, slots, indices, failures)
+        return made, failures
+
+    def _read_heads(
+        self,
+        part: SampleReader,
+        indices: NDArray[np.int64],
+        turn: int,
+        failures: dict[int, HighwayError],
+    ) -> _Heads:
+        """Read the headers of the pictures, and their boxes; adds what is wrong with row k to `failures`."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        others: dict[int, OtherPicture] = {}
+        heads, wrong = part.read(decoder, indices, self.exif, turn)
+        statuses, heights, widths = heads.T
+        good = decoder.sound
+        if not good:
+            np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
+            for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):
+                found = wrong.get(row) or self._other(row, indices[row])
+                if isinstance(found, OtherPicture):
+                    others[row] = found
+                    heights[row], widths[row] = found.height, found.width
+                else:
+                    failures[row] = found
+        turns = orientations = self._orientations(others)
+        objects = part.objects(indices)
+        if objects is not None:
+            turns, refused = self._refused_objects(objects, indices, heads, orientations)
+            for row, error in refused.items():
+                failures.setdefault(row, error)
+                others.pop(row, None)
+                statuses[row] = jpeg.BAD_FILE
+            good = good and not refused
+        rows = np.arange(len(indices)) if good else np.flatnonzero(statuses == jpeg.OK)
+        return _Heads(heads, good, rows, others, orientations, turns, objects is not None)
+
+    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> _Plan:
+        """Choose the window of each picture, its target in the image, and which images are mirrored."""
+        rng = SampleRandom(self.seed, epoch, indices, 0)
+        _, heights, widths = heads.table.T
+        placement = self.fit.choose(rng, heights, widths, self.shape)
+        return _Plan(placement, self._finish.mirrored(1, rng, self._size))
+
+    def _decode(
+        self, heads: _Heads, plan: _Plan, made: DecodedBatch | None, places: NDArray[np.int64]
+    ) -> tuple[DecodedBatch, Sequence[int]]:
+        """Decode the JPEGs into new images, or into `places` of `made`; also returns a status for each JPEG."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        rows, good = heads.rows, heads.good
+        windows, targets = plan.placement
+        count = len(heads.table)
+        nbytes = count * math.prod(self._size) * self._finish.itemsize
+        try:
+            covered = decoder.begin(
+                rows,
+                windows if good else windows[rows],
+                targets if good else targets[rows],
+                plan.mirrored if good else plan.mirrored[rows],
+                self._filter,
+                self.exact,
+                self._size,
+                nbytes,
+            )
+        except ValueError:
+            self._refuse(heads, plan)
+            raise
+        if made is None:
+            # The pool is about to get back the memory of the batch before the last: waiting for it saves a buffer.
+            while not waiting(nbytes) and decoder.ahead():
+                pass
+            made = DecodedBatch(self._finish.room((count, *self._size)))
+        if not covered:
+            self._paint(made.images, places[rows], targets[rows])
+        return made, decoder.finish(places[rows], self._finish.images(made.images))
+
+    def _note_results(
+        self,
+        heads: _Heads,
+        results: Sequence[int],
+        indices: NDArray[np.int64],
+        failures: dict[int, HighwayError],
+    ) -> None:
+        """Add the JPEGs that could not be decoded to `failures`."""
+        if not any(results):
+            return
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        found = dict(zip(heads.rows.tolist(), results, strict=True))
+        for row in _tried_first(found, found):
+            if found[row] != jpeg.OK:
+                failures[row] = self._error(indices[row], found[row], decoder.message(row))
+
+    def _decode_others(
+        self,
+        heads: _Heads,
+        plan: _Plan,
+        images: NDArray[Any],
+        places: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        failures: dict[int, HighwayError],
+    ) -> None:
+        """Decode the pictures of other formats into `places` of `images`, and free each one."""
+        for row in list(heads.others):
+            found = self._with_file(heads.others.pop(row), row, indices[row])
+            if isinstance(found, HighwayError):
+                failures[row] = found
                 continue
             try:
-                images[places[row]] = self._finished(found_one, placement, mirrored, row)
+                images[places[row]] = self._finished(found, plan.placement, plan.mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
                 raise named(error, self.name, self.samples.describe(indices[row])) from error
             except ValueError:
-                self.fit.refuse(placement, heights, widths, self.shape)
+                self._refuse(heads, plan)
                 raise
-        if self.keeps_shown or self.placed or objects is not None or masks is not None:
-            shown = PictureMapping(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
-            made.note(shown, slots)
-            if masks is not None:
-                room = made.masks_for(self.shape)
-                failures |= masks.show(indices, shown, orientations, room, places, failures)
-        return made, failures
+
+    def _annotate(
+        self,
+        part: SampleReader,
+        heads: _Heads,
+        plan: _Plan,
+        made: DecodedBatch,
+        slots: NDArray[np.int64] | None,
+        indices: NDArray[np.int64],
+        failures: dict[int, HighwayError],
+    ) -> None:
+        """Note how the images show the pictures, where boxes, masks or `placement` need that, and read the masks."""
+        masks = part.masks
+        if not (self.keeps_shown or self.placed or heads.boxed or masks is not None):
+            return
+        windows, targets = plan.placement
+        shown = PictureMapping(heads.table[:, 1:], heads.turns, windows.copy(), targets.copy(), plan.mirrored)
+        made.note(shown, slots)
+        if masks is not None:
+            places = np.arange(len(indices)) if slots is None else slots
+            room = made.masks_for(self.shape)
+            failures |= masks.show(indices, shown, heads.orientations, room, places, failures)
+
+    def _refuse(self, heads: _Heads, plan: _Plan) -> None:
+        """Raise where the fit chose windows or targets that are not allowed."""
+        _, heights, widths = heads.table.T
+        self.fit.refuse(plan.placement, heights, widths, self.shape)
 
     def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
         """By which EXIF orientation each picture of the last read is turned upright."""
