@@ -170,7 +170,7 @@ def _checked_fields(fields: object) -> dict[str, str | None]:
         if not is_field_name(name) or name in ("images", *GO_ALONG):
             raise ArgumentError(
                 f"Augmentations: fields has {name!r}; expected names of fields other than images, "
-                f"{', '.join(GO_ALONG)}, which say what they are"
+                f"{', '.join(GO_ALONG)}, whose kinds are fixed"
             )
         if kind not in ("image", "mask", None):
             raise ArgumentError(

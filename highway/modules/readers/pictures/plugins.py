@@ -1,4 +1,4 @@
-"""PIL's reader of TIFF without the limit that PIL puts on pictures."""
+"""PIL's TIFF reader without PIL's size limit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["Tiff"]
 
 
 class Tiff(TiffImagePlugin.TiffImageFile):
-    """A TIFF of any size: whoever opens it has looked at its header."""
+    """A TIFF of any size; the caller has checked its header."""
 
     def load_prepare(self) -> None:
-        # PIL checks the size when it makes the image; one that is there already it takes.
+        # PIL checks the size when it makes the image, but not of an existing one.
         if self._im is None:
             self.im = Image.new(self.mode, self._tile_size).im
         super().load_prepare()
