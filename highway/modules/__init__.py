@@ -1,4 +1,4 @@
-"""Modules: what a pipeline is made of."""
+"""Modules: readers, stages and sinks, the parts of a pipeline."""
 
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in ("ZMQSink", "ZMQSource"):
-        # Asked for late: importing zmq takes as long as all the rest.
+        # Imported on first use: zmq takes as long to import as everything else.
         from highway import network
 
         return getattr(network, name)

@@ -84,7 +84,7 @@ def test_what_is_wrong(capsys, voc, tmp_path):
     assert (code, output) == (1, "") and "does not exist" in errors
     (voc / "Annotations/c.xml").write_text("<annotation>")
     code, output, errors = run(capsys, "classes", voc)
-    assert (code, output) == (1, "") and "c.xml is no XML" in errors
+    assert (code, output) == (1, "") and "c.xml is not XML" in errors
 
 
 def test_names_that_are_no_line(capsys, tmp_path):

@@ -685,7 +685,7 @@ WRONG = [
     ({**STATE, "shuffle": False}, "has shuffle False; expected True"),
     ({**STATE, "shuffle": 1}, "has shuffle 1; expected True"),
     ({**STATE, "seed": 1}, "has seed 1; expected 0"),
-    ({**STATE, "fingerprint": "0" * 32}, "has fingerprint '0+'; expected .*the samples are others"),
+    ({**STATE, "fingerprint": "0" * 32}, "has fingerprint '0+'; expected .*the samples are not the same"),
     ({**STATE, "epoch": -1}, "has epoch -1; expected a whole number from 0 to 2"),
     ({**STATE, "epoch": 3}, "has epoch 3"),
     ({**STATE, "epoch": False}, "has epoch False"),

@@ -65,25 +65,25 @@ BAD = {
     "size is huge": (annotation(thing(), size=(60, "9" * 5000)), "<size>, <width> is '999"),
     "size is between": (annotation(thing(), size=(60.5, 80)), "<size>, <height> is '60.5'"),
     "size is empty": (GOOD.replace("<width>80</width>", ""), "<size>, <width> is ''"),
-    "nothing": ("", "is no XML"),
-    "cut": (GOOD[:100], "is no XML"),
-    "text": ("no xml", "is no XML"),
-    "other tags": (GOOD.replace("</name>", "</nome>"), "is no XML"),
+    "nothing": ("", "is not XML"),
+    "cut": (GOOD[:100], "is not XML"),
+    "text": ("no xml", "is not XML"),
+    "other tags": (GOOD.replace("</name>", "</nome>"), "is not XML"),
     "other root": ("<html></html>", "holds <html>; expected <annotation>"),
     "wrong encoding": (
         b'<?xml version="1.0" encoding="utf-8"?>' + annotation(thing("caf\xe9")).encode("latin-1"),
-        "is no XML in the encoding that it declares",
+        "is not XML in the encoding that it declares",
     ),
-    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?>' + GOOD, "is no XML in the encoding"),
+    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?>' + GOOD, "is not XML in the encoding"),
     "not in its encoding of several bytes": (
         b'<?xml version="1.0" encoding="gbk"?>' + annotation(thing("\xff\xff")).encode("latin-1"),
-        "is no XML in the encoding",
+        "is not XML in the encoding",
     ),
     "no encoding of files": ('<?xml version="1.0" encoding="rot13"?>' + GOOD, "'rot13': no such encoding"),
     "slow encoding": ('<?xml version="1.0" encoding="punycode"?>' + GOOD, "'punycode': no such encoding"),
     "surrogates": (
         b"\xff\xfe" + annotation(thing("\ud800")).encode("utf-16-le", "surrogatepass"),
-        "is no XML in the encoding",
+        "is not XML in the encoding",
     ),
     "entity bomb": (BOMB, "declares a document type"),
     "entity bomb in UTF-16": (
@@ -102,7 +102,7 @@ BAD = {
         "document type",
     ),
     "DTD": ('<!DOCTYPE annotation SYSTEM "http://127.0.0.1/a.dtd"><annotation/>', "document type"),
-    "unknown entity": (annotation(thing("dog").replace("dog", "&dog;")), "is no XML"),
+    "unknown entity": (annotation(thing("dog").replace("dog", "&dog;")), "is not XML"),
     "large file": (b"<annotation>" + b" " * LARGEST_FILE + b"</annotation>", "allowed are 8388608"),
 }
 

@@ -213,7 +213,7 @@ def test_files_that_cannot_be_mapped(tmp_path):
     ("arguments", "named"),
     [
         ({"images": np.array([{}], object)}, "images is an array of object; expected numbers, not objects"),
-        ({"images": [[1], [1, 2]]}, "images is no array; its rows differ"),
+        ({"images": [[1], [1, 2]]}, "images is not an array; its rows differ"),
         ({"images": 3}, "images is 3; expected an array of rows"),
         ({"images": np.zeros(2, [("a", "i4"), ("b", object)])}, "expected numbers, not objects"),
         ({"labels": range(N - 1)}, "labels has 10 rows, images 11; expected as many"),
@@ -225,7 +225,7 @@ def test_files_that_cannot_be_mapped(tmp_path):
         ({"fields": {"more": np.zeros(3)}}, "more has 3 rows, images 11"),
         ({"fields": {"more": None}}, "more is an array of object"),
         ({"fields": [np.zeros(N)]}, "fields is a list; expected arrays by their names"),
-        ({"fields": {"images": np.zeros(N)}}, "fields has 'images', which is an argument of its own"),
+        ({"fields": {"images": np.zeros(N)}}, "fields has 'images', which is a separate argument"),
         ({"keys": ["a"]}, "keys is a list with 1 names; expected 11"),
         ({"keys": "abcdefghijk"}, "keys is a str"),
         ({"keys": range(N)}, "keys is a range"),

@@ -1,4 +1,4 @@
-"""Pictures that are no JPEGs."""
+"""Pictures that are not JPEGs."""
 
 import io
 import struct

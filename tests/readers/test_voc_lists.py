@@ -300,7 +300,7 @@ def test_what_is_skipped_is_told(tmp_path, caplog):
         "1 with the ending .heic (JPEGImages/x.heic)",
         "1 without an annotation (JPEGImages/c.jpg)",
         "1 without a picture (Annotations/d.xml)",
-        "1 with the name of another but for the ending (JPEGImages/a.png)",
+        "1 with the name of another except for the ending (JPEGImages/a.png)",
         "1 hidden (JPEGImages/.hidden.jpg)",
         "1 of the system (JPEGImages/Thumbs.db)",
         "and 1 folder: 1 of the system (JPEGImages/@eaDir)",

@@ -538,7 +538,7 @@ def test_full_disk_is_told_and_keeps_what_was_written(tmp_path):
 
 def test_reader_that_never_ends_is_refused(tmp_path):
     with pytest.raises(
-        ArgumentError, match="Noise goes on for ever, and would fill the disk; expected one with epochs=1"
+        ArgumentError, match="Noise has no end, and would fill the disk; expected one with epochs=1"
     ):
         Pipeline([noise(epochs=None), LevelDBSink(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

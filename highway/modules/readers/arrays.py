@@ -1,4 +1,4 @@
-"""ArrayReader: the rows of arrays in memory, or of .npy files, in batches."""
+"""ArrayReader: reads the rows of arrays in memory, or of .npy files."""
 
 from __future__ import annotations
 
@@ -22,65 +22,64 @@ from highway.transforms.transform import Transform
 
 __all__ = ["ArrayReader"]
 
-# As behind a reader of pictures, whose fit draws at position 0.
+# As after a reader of pictures, whose fit draws at position 0.
 _APPLIED = 1
 
 
 class ArrayReader(OrderedSource):
-    """Hands out rows of arrays that have one for each sample: batches ``images, labels``, and further fields.
+    """Reads arrays with one row for each sample and yields batches ``images, labels``, and further fields.
 
-    The rows of a batch are copied into new memory without the GIL; images as the flips and crops leave them that stand
-    right behind, and a `Normalize` behind those. Nothing may write into the arrays, or shorten the
-    files, while the reader is in use. Files are mapped: where the storage fails while rows are read, or a file was
-    shortened, the system ends the process (SIGBUS), which no program can turn into an error.
+    The rows of a batch are copied into new memory without the GIL. Flips and crops right after the reader, and a
+    `Normalize` after those, are fused into this copy. Do not write into the arrays, or shorten the files, while the
+    reader is in use. Files are memory-mapped: if the storage fails while rows are read, or a file was shortened, the
+    operating system ends the process (SIGBUS), which no program can turn into an error.
 
     Parameters
     ----------
     images : array (N, ...) or path
-        Of any dtype but object; or a ``.npy`` file, which is mapped, so that only what is read need fit into memory.
-        Arrays whose rows do not lie one behind the other are read several times slower.
+        Of any dtype but object; or a ``.npy`` file, which is memory-mapped, so that it may be larger than the memory.
+        Arrays whose rows are not contiguous are read several times slower.
     labels : array_like (N,) or (N, K), or path, or None
         Whole numbers, which become int64, or floats, which become float32; None for no labels.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     fields : mapping of str to array (N, ...) or path, optional
-        What else the batches hold, in this order, behind `images` and `labels`; handed out as it is. `Augmentations`
-        have an argument `fields` too, which says how those with something for each pixel go with the images.
+        Further fields of the batches, in this order, after `images` and `labels`; their values are not changed. Fields
+        with a value for each pixel can follow the images through `Augmentations`: see its argument `fields`.
     keys : sequence of str, optional
-        What every sample is called.
+        Key of every sample.
     shuffle : bool
         A new order each epoch, or 0, 1, 2, ...
     seed : int or None
-        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
-        and the log tells it.
+        0 to 2**64 - 1. None draws a seed, if no other machine needs the same one; the attribute `seed` has it, and it
+        is logged.
     epochs : int, optional
-        None for no end.
+        Number of epochs; None for no limit.
     shard : (int, int)
         (rank, world): this reader's part of the data, as in `Sampler`.
     drop_last : bool
-        Leave out what does not fill a batch on every rank.
+        Drop the samples that do not fill a batch on every rank.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Most batches that may be outstanding behind this module.
+        Most batches that may wait after this module.
 
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed, holds objects, or has another number of rows than `images`.
+        An argument is out of range, holds objects, or its number of rows is not that of `images`.
     EmptyDatasetError
         There are no rows.
     ReadError
         A file cannot be opened.
     StorageError
-        The storage failed for as long as is waited, when a file was to be opened.
+        The storage failed for more than 30 s while a file was opened.
     DecodeError
-        A file is no ``.npy`` file, or shorter than it says.
+        A file is not a ``.npy`` file, or shorter than its header says.
 
     Notes
     -----
-    The fingerprint, by which a state knows its data, is that of names, shapes and dtypes; the contents are not looked
-    at.
+    The fingerprint, which ties a saved state to its data, covers names, shapes and dtypes, but not the contents.
 
     Examples
     --------
@@ -118,11 +117,11 @@ class ArrayReader(OrderedSource):
         given = {"images": images, "labels": labels, **(fields or {})}
         for name in ("images", "labels"):
             if fields and name in fields:
-                raise ArgumentError(f"{self.name}: fields has {name!r}, which is an argument of its own")
+                raise ArgumentError(f"{self.name}: fields has {name!r}, which is a separate argument")
         if labels is None:
             del given["labels"]
         self._arrays = {name: self._array(name, value) for name, value in given.items()}
-        # What the labels become.
+        # The dtype of the labels in batches.
         self._label = None if labels is None else self._label_dtype(self._arrays["labels"])
         self._windows = FusedWindows()
         size = len(self._arrays["images"])
@@ -134,7 +133,7 @@ class ArrayReader(OrderedSource):
         if not size:
             raise EmptyDatasetError(f"{self.name}: images has no rows; expected one or more")
         self._keys = self._checked_keys(keys, size)
-        # What is no name of a field is told now.
+        # Raises now if a name is not allowed for a field.
         Batch(self._rows(np.zeros(0, np.int64)))
         self.order = Sampler(
             size,
@@ -162,21 +161,21 @@ class ArrayReader(OrderedSource):
         return b"ArrayReader", [shape.encode() for shape in shapes]
 
     def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
-        """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
+        """Fuse the first flips and crops of the Augmentations after this reader, and a Normalize after those.
 
         Returns
         -------
         int
-            How many of the steps are done here.
+            Number of fused steps.
         """
-        # Rows that are not in one piece are copied first.
+        # Arrays that are not contiguous need a copy first.
         shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
         rows = {name: array.shape[1:] for name, array in self._arrays.items()}
         self._windows = FusedWindows.behind(steps, seed, rows, shape)
         return self._windows.count
 
     def load(self, task: Task) -> Batch:
-        """The rows of a batch, in memory of their own."""
+        """Copy the rows of a batch."""
         keys = self._keys
         return Batch(
             self._finished(task) | self._rows(task.indices),
@@ -188,7 +187,7 @@ class ArrayReader(OrderedSource):
         )
 
     def _finished(self, task: Task) -> dict[str, NDArray[Any]]:
-        """The images as the first transforms leave them, where these are done here."""
+        """The images after the fused transforms; nothing if none are fused."""
         if not self._windows.count:
             return {}
         images, count, shape = self._arrays["images"], len(task.indices), self.image_shape
@@ -217,7 +216,7 @@ class ArrayReader(OrderedSource):
         try:
             array = np.asarray(value)
         except ValueError:
-            raise ArgumentError(f"{self.name}: {name} is no array; its rows differ in shape") from None
+            raise ArgumentError(f"{self.name}: {name} is not an array; its rows differ in shape") from None
         if array.dtype.hasobject:
             raise ArgumentError(
                 f"{self.name}: {name} is an array of {array.dtype}; expected numbers, not objects"
@@ -235,7 +234,7 @@ class ArrayReader(OrderedSource):
         except OSError as error:
             raise ReadError(f"{self.name}: {where} cannot be read: {error.strerror or error}") from error
         except ValueError as error:
-            # Objects in a file are no rows that can be mapped; the words are NumPy's.
+            # Files of objects cannot be mapped; NumPy's message says so.
             raise DecodeError(f"{self.name}: {where} cannot be mapped as a .npy file: {error}") from error
 
     def _label_dtype(self, labels: NDArray[Any]) -> type[np.int64 | np.float32]:
@@ -268,10 +267,10 @@ def _opened(where: str) -> NDArray[Any]:
 
 
 def _taken(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
-    """Rows of an array, in memory of the pool."""
+    """Copy rows of an array into memory from the pool."""
     out = empty((len(indices), *array.shape[1:]), array.dtype)
     if array.flags.c_contiguous and array.flags.aligned:
-        # Clipping does not buffer; every row is there. Whatever is not contiguous would be copied as a whole.
+        # "clip" avoids a buffer, and no index needs clipping. An array that is not contiguous would be copied whole.
         return np.take(array, indices, axis=0, out=out, mode="clip")
     if array.ndim == 1:
         out[:] = array[indices]

@@ -1,4 +1,4 @@
-"""BadSamples: the samples that a source could not read, what takes their places, and when there are too many."""
+"""BadSamples: records the samples that a source could not read, and chooses replacements or raises."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from highway.sampling.sampler import Sampler
 __all__ = ["BadSamples"]
 
 _RANDOM_REPLACEMENTS = 8
-"""Replacements that are drawn for a bad sample before those behind it are tried in turn."""
+"""Random replacements for a bad sample before the samples after the last one are tried in turn."""
 
 
 class BadSamples:
-    """What becomes of bad samples, for all threads of a source.
+    """Applies the policy for bad samples, for all threads of a source.
 
     Parameters
     ----------
     owner : str
-        Whose they are, for the errors.
+        Name of the source, for errors.
     order : Sampler
     on_error : {"raise", "skip", "replace"}
     max_errors : int, float or None
-        Most bad samples, as a number or as a part of all; None for any number.
+        Most bad samples, as a count or as a fraction of all; None for no limit.
     noun, where : str
-        What a sample is called, "file" or "record", and where it is looked for, "in FOLDER".
+        Noun and place of samples in errors: "file" or "record", and "in FOLDER".
 
     Raises
     ------
@@ -57,27 +57,27 @@ class BadSamples:
         self._most = _most(owner, on_error, max_errors, order.size)
         self._noun, self._where = noun, where
         self._lock = threading.Lock()
-        # All bad samples so far; those of them that were not read since; what came of the batches so far.
+        # All bad samples so far; those that were not read successfully since; counts of the batches so far.
         self._bad: dict[int, HighwayError] = {}
         self._lost: set[int] = set()
         self._batches = 0
         self._any_good = False
 
     def forget(self, start: int) -> None:
-        """Count anew, from batch number `start` on."""
+        """Reset all counts, to begin at batch number `start`."""
         with self._lock:
             self._bad, self._lost = {}, set()
             self._batches = start
-            # There was some sample before, as far as is known.
+            # Assume that an earlier batch had a good sample.
             self._any_good = start > 0
 
     def errors(self) -> dict[int, HighwayError]:
-        """What is wrong with each sample that was found bad so far."""
+        """Errors of all bad samples so far, by index."""
         with self._lock:
             return dict(self._bad)
 
     def note(self, bad: Mapping[int, HighwayError]) -> None:
-        """Note samples, by index, that could not be read; raises where they, or so many, are not allowed."""
+        """Record bad samples, by index; raises if the policy or `max_errors` does not allow them."""
         with self._lock:
             for index, error in bad.items():
                 self._bad.setdefault(index, error)
@@ -95,7 +95,7 @@ class BadSamples:
             self.refuse_all(error)
 
     def count(self, indices: NDArray[np.int64]) -> None:
-        """Note a batch of these samples; raises when it was the last of all and there was no sample in any."""
+        """Count a batch of these samples; raises if it is the last one and no batch had a sample."""
         order = self._order
         with self._lock:
             self._lost.difference_update(indices.tolist() if self._lost else ())
@@ -107,7 +107,7 @@ class BadSamples:
             self.refuse_all(error)
 
     def replacements(self, epoch: int, indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Samples to try instead of these: some at random, then all in turn."""
+        """Yield samples to try instead of these: some at random, then all in turn."""
         draws = SampleRandom(self._order.seed, epoch, indices, REPLACEMENT_POSITION)
         tried = indices
         for _ in range(_RANDOM_REPLACEMENTS):
@@ -119,7 +119,7 @@ class BadSamples:
 
     @property
     def _reachable(self) -> int:
-        """How many samples the source comes across sooner or later."""
+        """Number of samples that the source may read in all epochs."""
         order = self._order
         if order.shuffle or self._on_error == "replace":
             return order.size
@@ -137,7 +137,7 @@ class BadSamples:
 
 
 def _most(owner: str, on_error: str, value: object, size: int) -> float:
-    """How many bad samples are still allowed."""
+    """Most bad samples that are allowed."""
     if value is None:
         return float("inf")
     if on_error == "raise":

@@ -1,4 +1,4 @@
-"""BoxTable: the boxes of all samples of a reader, and what is known of each of them."""
+"""BoxTable: the boxes of all samples of a reader, with their labels and extras."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["BoxTable"]
 
 
 class BoxTable:
-    """Boxes of N samples, in one array, and further arrays that have a row for each box.
+    """Boxes of N samples in one array, and further arrays with a row for each box.
 
     Parameters
     ----------
     counts : int64 (N,)
-        How many boxes each sample has.
+        Number of boxes of each sample.
     boxes : float32 (M, 4)
         x0, y0, x1, y1 in pixels of the picture, sample after sample; coordinates are continuous: the first pixel
         covers 0 to 1.
@@ -30,18 +30,18 @@ class BoxTable:
     extras : mapping of str to ndarray (M, ...)
         Extras of the batches.
     sizes : int64 (N, 2), optional
-        Height and width of the picture that the boxes were made for; 0 where that is not known.
+        Height and width of the picture that the boxes were made for; 0 if unknown.
     upright : bool
-        The boxes were made for the upright pictures, and nothing else is known; without `sizes`.
+        Whether all boxes are in pixels of the upright pictures; excludes `sizes`.
     files : sequence of bytes
-        Where the boxes of each sample stand, for errors; needed with `sizes`.
+        File of the boxes of each sample, for errors; needed with `sizes`.
     bad : mapping of int to (type, str)
-        Samples whose boxes could not be read, and with which error.
+        Samples whose boxes could not be read, with the type and text of the error.
 
     Notes
     -----
-    Boxes are made for the picture as it is stored, unless they are `upright`, or its stated size is that of the
-    picture turned upright.
+    Boxes are in pixels of the picture as it is stored, unless they are `upright`, or the stated size is that of the
+    upright picture.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class BoxTable:
         return len(self.boxes)
 
     def of(self, indices: NDArray[np.int64]) -> BoxTable:
-        """Those of some samples: sample i of the result is ``indices[i]``."""
+        """Boxes of some samples: sample i of the result is ``indices[i]``."""
         counts = self.counts[indices]
         before = np.cumsum(counts) - counts
         rows = np.arange(counts.sum()) + np.repeat(self._first[indices] - before, counts)
@@ -88,29 +88,29 @@ class BoxTable:
         )
 
     def error(self, index: int, owner: str) -> HighwayError:
-        """What is wrong with a bad sample; `owner` is who reads."""
+        """Error of a bad sample; `owner` is the name of the reader."""
         kind, text = self.bad[index]
         return kind(f"{owner}: {text}")
 
     def turns(
         self, sizes: NDArray[np.int64], orientations: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], dict[int, str]]:
-        """How the boxes are to be turned, and what is wrong with the sizes that they were made for.
+        """Find how to turn the boxes, and check the sizes of the pictures that they were made for.
 
         Parameters
         ----------
         sizes : int64 (N, 2)
             Height and width of the upright pictures.
         orientations : int64 (N,)
-            1 to 8, as EXIF numbers them, by which the pictures were turned upright.
+            EXIF orientations, 1 to 8, by which the pictures were turned upright.
 
         Returns
         -------
         turns : int64 (N,)
-            Orientation that the boxes still need. Where the size is wrong, they are taken to belong to that of the
-            stored and the upright picture whose size is nearer.
+            Orientation still to be applied to the boxes. If the size is wrong, the boxes are taken to belong to the
+            stored or the upright picture, whichever size is nearer.
         wrong : dict of int to str
-            What is wrong with row k, under k.
+            Texts of errors, by row.
         """
         if self._upright:
             return np.ones_like(orientations), {}
@@ -134,7 +134,7 @@ class BoxTable:
         return turns, wrong
 
     def swapped(self, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether height and width that the boxes were made for, (N,), are width and height of the pictures."""
+        """Whether the boxes were made for a picture with height and width swapped: bool (N,)."""
         if self._sizes is None:
             return np.zeros(len(sizes), np.bool_)
         swapped: NDArray[np.bool_] = (self._sizes == sizes[:, ::-1]).all(axis=1)
@@ -143,16 +143,16 @@ class BoxTable:
     def shown(
         self, shown: PictureMapping, shape: tuple[int, int], min_visible: float
     ) -> tuple[NDArray[np.float32], NDArray[Any] | None, dict[str, NDArray[Any]], NDArray[np.int64]]:
-        """What of the boxes the images show.
+        """Map the boxes to the images, and drop those that are not shown.
 
         Parameters
         ----------
         shown : PictureMapping
-            Of the N samples.
+            Mapping of the N samples.
         shape : (int, int)
             Height and width of the images.
         min_visible : float
-            Boxes of which less than this part, 0 to 1, or nothing is shown are left out.
+            Boxes are dropped if less than this fraction of their area, 0 to 1, or nothing is shown.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Encoded: the samples of a reader as files, JPEG above all, instead of arrays; for a store."""
+"""Encoded: reads the samples of a reader as encoded files, mostly JPEG, instead of arrays; for a store."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ __all__ = ["Encoded"]
 
 _BATCH_BYTES = 4 << 20
 _MOST_SAMPLES = 64
-# Whether a file is sound is seen at any size; the smaller, the faster.
+# A bad file is found at any size; a small one is fastest.
 _LOOKED_AT = 32
 
 
 class Encoded(ImageReader):
-    """The samples of a reader with encoded pictures: what `LevelDBSink` packs, for a `LevelDBImageReader`.
+    """Yields the samples of a reader with encoded pictures, which `LevelDBSink` packs for a `LevelDBImageReader`.
 
-    `images` are an array of objects, of bytes, (N,): the files as they are, or JPEGs made of them; `masks` too, PNGs
-    of the numbers of classes. Boxes are in pixels of these pictures, upright. Every picture is decoded once, so that
-    those that are bad are found now.
+    `images` is an object array (N,) of bytes: the original files, or JPEGs made from them. `masks` is an object array
+    (N,) of bytes too: PNGs of class numbers. Boxes are in pixels of these pictures, upright. Every picture is decoded
+    once, so that bad pictures are found now.
 
     Parameters
     ----------
     reader : ImageFileReader, VOCReader or ListReader
-        What is read, in which order, and what is done about bad samples. Its batch size, shape and fit do not matter.
+        Determines the samples, their order and the policy for bad samples. Its batch size, shape and fit are not used.
     encoding : str
-        "original": the bytes of the files, nothing lost, with the orientation that they state; or "jpeg:SIDE" or
-        "jpeg:SIDE:QUALITY": upright, shrunk so that neither side is longer than SIDE pixels, 1 to 8192, never
-        enlarged, in quality 1 to 100 (90). The extra `picture_sizes`, int64 (N, 2), is height and width of the upright
-        pictures before.
+        "original": the bytes of the files, without loss, with the orientation that they state; or "jpeg:SIDE" or
+        "jpeg:SIDE:QUALITY": upright JPEGs, shrunk so that neither side is longer than SIDE pixels, 1 to 8192, never
+        enlarged, in quality 1 to 100 (default 90). The extra `picture_sizes`, int64 (N, 2), is then height and width of
+        the upright pictures before they were shrunk.
 
     Raises
     ------
     ArgumentError
-        The encoding is none of these, or the reader is another one, or does not turn pictures upright.
+        The encoding is not one of these, or the reader is of another type, or does not turn pictures upright.
     MissingPackageError
-        The reader has masks, and PIL, which writes them, is not installed.
+        The reader has masks, and PIL, which encodes them, is not installed.
     """
 
     keeps_shown = True
@@ -100,7 +100,7 @@ class Encoded(ImageReader):
             queue_size=2,
         )
         self.image_shape = None
-        # That of what is stored is found when it is read.
+        # The placement in stored pictures is computed when they are read.
         self.placed = False
         self.annotated = reader.annotated
         self.classes = getattr(reader, "classes", None)
@@ -115,7 +115,7 @@ class Encoded(ImageReader):
         return self.encoding, *super().making()
 
     def fuse(self, steps: Sequence[Any], seed: int) -> int:
-        """Nothing: transforms do not take encoded pictures."""
+        """Fuse nothing: transforms do not work on encoded pictures."""
         return 0
 
     def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
@@ -141,13 +141,13 @@ class Encoded(ImageReader):
         batch = super()._batch(task, part, indices, made)
         batch = batch.replace(images=_array(files))
         if not isinstance(part, _OriginalFiles):
-            # For the way back to the picture that is not stored.
+            # The store has no other record of the original size.
             batch.extras["picture_sizes"] = made.shown.sizes.copy()
         return batch if masks is None else batch.replace(masks=_array(masks))
 
 
 def _size_and_quality(encoding: object) -> tuple[int, int] | None:
-    """Longest side and quality; None for files as they are."""
+    """Longest side and quality; None for original files."""
     if encoding == "original":
         return None
     found = side_and_quality(encoding) if isinstance(encoding, str) else None
@@ -160,7 +160,7 @@ def _size_and_quality(encoding: object) -> tuple[int, int] | None:
 
 
 class _Whole(Fit):
-    """All of a picture from the upper left corner on, shrunk where it is larger than the image."""
+    """Puts the whole picture into the upper left corner, shrunk if it is larger than the image."""
 
     def place(
         self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
@@ -176,7 +176,7 @@ class _Whole(Fit):
 
 
 class _Originals(Samples):
-    """Files that are read whole."""
+    """The samples of `Files`, read as whole files."""
 
     def __init__(self, files: Files, owner: str) -> None:
         self._files, self._owner = files, owner
@@ -186,7 +186,7 @@ class _Originals(Samples):
 
     @property
     def nbytes(self) -> int:
-        """Of a file, on average of some."""
+        """Mean size of a file, estimated from some of them."""
         some = range(0, self.size, max(1, self.size // _MOST_SAMPLES))
         sizes = [_size_of(self._files.path(index)) for index in some]
         return max(1, sum(sizes) // len(sizes))
@@ -217,7 +217,7 @@ class _OriginalFiles(SampleReader):
         away = False
         for row, index in enumerate(indices.tolist()):
             if away:
-                # A server that is gone may take a minute to say so for each file.
+                # Every attempt on a dead server may take a minute to fail.
                 told = self._files.describe(index)
                 wrong[row] = StorageError(f"{self._owner}: {told} was not tried after another")
                 continue
@@ -243,7 +243,7 @@ class _OriginalFiles(SampleReader):
 
 
 class _MasksToPNG(Masks):
-    """Masks as PNGs of the size of their upright pictures, put under their numbers into `pngs`."""
+    """Encodes masks as PNGs with the size of their upright pictures, and stores them by index in `pngs`."""
 
     def __init__(self, masks: Masks, pngs: dict[int, bytes]) -> None:
         self._of, self._pngs = masks, pngs
@@ -263,7 +263,7 @@ class _MasksToPNG(Masks):
         failures: dict[int, HighwayError] = {}
         for _, index, mask in self._wholes(indices, shown, orientations, skipped, failures):
             self._pngs[index] = _png(mask)
-            # Before the next one is decoded.
+            # Free it before the next one is decoded.
             del mask
         return failures
 
@@ -282,5 +282,5 @@ def _array(files: Sequence[bytes]) -> NDArray[Any]:
 
 def _size_of(path: bytes) -> int:
     found = status_of(path, Encoded.name)
-    # What is wrong is told of when it is to be read.
+    # Errors are raised when the file is read.
     return 0 if found is None else found.st_size

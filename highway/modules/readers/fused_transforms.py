@@ -1,4 +1,4 @@
-"""What a source does with its images on their way into the batch: the first of the transforms behind it."""
+"""Transforms that are fused into a source: it applies the first transforms after it while it writes the images."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from highway.transforms.warps import Warp
 
 __all__ = ["FusedTransforms", "FusedWindows"]
 
-# By what a flip makes of a view: the column of `FusedTransforms.mirrored`.
+# By the `look` of a flip: the column of `FusedTransforms.mirrored`.
 _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
 
 
-# What a reader does to boxes and masks itself.
+# Methods whose work on boxes and masks the reader does itself.
 _ANNOTATIONS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints", "apply_labels")
 
 
 def _plain(step: Transform, family: type[Transform]) -> bool:
-    """Whether it does to what belongs to the images what its family does: a subclass may swap labels, say."""
+    """Whether it changes annotations exactly as its family does; a subclass may, for example, swap labels."""
     return keeps(step, family, *_ANNOTATIONS)
 
 
@@ -41,12 +41,12 @@ def _is_flip(step: Transform) -> bool:
 
 
 def _is_window(step: Transform) -> bool:
-    """Whether it shows a window of each image, all of it inside."""
+    """Whether it shows a window of each image, which lies inside the image."""
     return isinstance(step, Moving) and is_moving(step) and step.stays_inside and step.positions == 1
 
 
 def _window_within(shape: tuple[int, int, int]) -> Callable[[Transform], bool]:
-    """What tells of steps in a row whether they show windows that are inside of images of shape (H, W, C)."""
+    """Return a predicate for consecutive steps: whether they show windows inside of images of shape (H, W, C)."""
     seen: tuple[int, int, int] | None = shape
 
     def takes(step: Transform) -> bool:
@@ -56,7 +56,7 @@ def _window_within(shape: tuple[int, int, int]) -> Callable[[Transform], bool]:
         try:
             seen = step.out_shape(seen)
         except ArgumentError:
-            # What does not fit is left to raise where it stands.
+            # Not fused, so that the step itself raises.
             return False
         return True
 
@@ -64,20 +64,20 @@ def _window_within(shape: tuple[int, int, int]) -> Callable[[Transform], bool]:
 
 
 def _is_resampled(steps: Sequence[Transform | None]) -> bool:
-    """Whether a fit or a warp takes in what moves pixels in front of it: it sees beyond a crop, and rounds once."""
+    """Whether a fit or a warp follows the first steps that move pixels: it absorbs them, to resample and round once."""
     behind = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
     return isinstance(behind, (Fit, Warp))
 
 
 class _First:
-    """The first transforms of the Augmentations behind a source: some that move pixels, and a Normalize behind them.
+    """The first transforms of the Augmentations after a source: some that move pixels, and a Normalize after them.
 
     Attributes
     ----------
     count : int
-        How many of the steps they are.
+        Number of these steps.
     moving : list of (int, Moving)
-        With their numbers.
+        Numbers of the steps that move pixels, and the steps.
     values : Values or None
     """
 
@@ -103,26 +103,26 @@ class _First:
             self.count += 1
 
     def fits(self, channels: int) -> bool:
-        """Whether images of so many channels can be normalized: what cannot is left to raise where it stands."""
+        """Whether images of so many channels can be normalized; if not, nothing is fused and the step raises."""
         return self.values is None or self.values.channels in (1, channels)
 
 
 class FusedTransforms:
-    """The first transforms of the Augmentations behind a reader, done while its images are written.
+    """Fuses the first transforms of the Augmentations after a reader into the writing of its images.
 
-    Images are then written once, as they leave the Augmentations; they have the same bits as without.
+    Images are written once, in their final form, with the same bits as without fusion.
 
     Parameters
     ----------
     steps : sequence of Transform or None
-        All transforms of the Augmentations, None for what does nothing.
+        All transforms of the Augmentations; None for steps that do nothing.
     seed : int
-        Of the Augmentations.
+        Seed of the Augmentations.
 
     Attributes
     ----------
     count : int
-        How many of the steps are done here: flips from the first step on, and a Normalize behind them.
+        Number of fused steps: flips from the first step on, and a Normalize after them.
     """
 
     def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
@@ -134,14 +134,14 @@ class FusedTransforms:
         self._normalize = first.values
 
     def mirrored(self, position: int, rng: SampleRandom, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-        """Which samples are mirrored left to right, and top to bottom, bool (N, 2).
+        """Choose which samples are mirrored left to right, and top to bottom: bool (N, 2).
 
         Parameters
         ----------
         position : int
-            Of the first step.
+            Position of the first step.
         rng : SampleRandom
-            Of the samples, at any position.
+            Random numbers of the samples, at any position.
         shape : (int, int, int)
             H, W and C of the images.
         """
@@ -157,11 +157,11 @@ class FusedTransforms:
         return 1 if self._normalize is None else np.dtype(self._normalize.dtype).itemsize
 
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
-        """For the finished images of shape (N, H, W, C)."""
+        """Allocate the finished images, from images of shape (N, H, W, C)."""
         return empty(shape) if self._normalize is None else self._normalize.room(shape)
 
     def images(self, room: NDArray[Any]) -> jpeg.Images:
-        """What the decoder takes for `room`."""
+        """Describe `room` for the decoder."""
         if self._normalize is None:
             return jpeg.Images(room)
         planar = self._normalize.layout == "NCHW"
@@ -169,7 +169,7 @@ class FusedTransforms:
         return jpeg.Images(room.view(np.uint16) if room.itemsize == 2 else room, scale, bias, planar)
 
     def done(self, images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[Any]:
-        """Finished images of (N, H, W, C) that are whole; `mirrored` as `mirrored` says."""
+        """Apply the fused steps to complete images (N, H, W, C); see `mirrored` for the argument `mirrored`."""
         view = View.whole(images.shape).mirrored(mirrored[:, 0], mirrored[:, 1])
         if self._normalize is not None:
             return self._normalize.apply_view(images, view)
@@ -177,21 +177,21 @@ class FusedTransforms:
 
 
 class FusedWindows:
-    """The first transforms of the Augmentations behind a source whose images lie in memory, done as they are copied.
+    """Fuses the first transforms of the Augmentations after a source with images in memory into the copy of its images.
 
-    Images are then written once, as they leave the Augmentations; they have the same bits as without.
+    Images are written once, in their final form, with the same bits as without fusion.
 
     Parameters
     ----------
     steps, seed
-        As `FusedTransforms` says.
+        See `FusedTransforms`.
     shape : (int, int, int)
         H, W and C of the images.
 
     Attributes
     ----------
     count : int
-        How many of the steps are done here: flips and crops from the first step on, and a Normalize behind them.
+        Number of fused steps: flips and crops from the first step on, and a Normalize after them.
     """
 
     def __init__(
@@ -212,19 +212,19 @@ class FusedWindows:
         rows: Mapping[str, tuple[int, ...]],
         shape: tuple[int, int, int] | None,
     ) -> FusedWindows:
-        """Those that a source of images of `shape` takes over; none where it cannot, as with a shape of None.
+        """Fuse the steps that a source with images of `shape` can do; no steps if it cannot, as with a shape of None.
 
         Parameters
         ----------
         steps, seed
-            As `FusedWindows` says.
+            See `FusedWindows`.
         rows : mapping of str to tuple of int
-            What its batches have, and of which shape for one sample: what belongs to the images would have to go with
-            them.
+            Names of the fields and extras of its batches, and their shapes for one sample. Nothing is fused if some of
+            them would have to follow the images.
         shape : (int, int, int) or None
             H, W and C of the images.
         """
-        # What looks wrong is left to raise where it stands.
+        # Images that look wrong are not fused, so that the step itself raises.
         if (
             shape is None
             or looks_planar(shape)
@@ -238,14 +238,14 @@ class FusedWindows:
     def view(
         self, epoch: int, indices: NDArray[np.int64], position: int, shape: tuple[int, int, int]
     ) -> View:
-        """What of the images of some samples is wanted.
+        """Choose the view of the images of some samples.
 
         Parameters
         ----------
         epoch, indices
-            Of the samples.
+            Identity of the samples.
         position : int
-            Of the first step.
+            Position of the first step.
         shape : (int, int, int)
             H, W and C of the images.
         """
@@ -258,7 +258,7 @@ class FusedWindows:
         return view
 
     def room(self, count: int, shape: tuple[int, int, int]) -> NDArray[Any]:
-        """For the finished images of `count` samples, of shape (H, W, C) before."""
+        """Allocate the finished images of `count` samples, from images of shape (H, W, C)."""
         height, width = self.view(0, np.zeros(1, np.int64), 0, shape).shape[1:3]
         room = (count, height, width, shape[2])
         return empty(room) if self._values is None else self._values.room(room)
@@ -271,18 +271,18 @@ class FusedWindows:
         spans: Spans,
         places: NDArray[np.int64],
     ) -> None:
-        """Write what `view` shows of images into these rows of `images`.
+        """Write `view` of stored images into these rows of `images`.
 
         Parameters
         ----------
         images : ndarray
-            As `room` makes it.
+            From `room`.
         rows : int64 (N,)
         view : View
-            Of N images.
+            View of N images.
         spans : Spans of N
         places : int64 (N,)
-            Where in its span each image begins.
+            Offset of each image in its span.
         """
         shape, wanted, fill = view.images[1:], view.places(), view.filling()
         if self._values is None:

@@ -1,4 +1,4 @@
-"""ImageFileReader: a folder of class folders of pictures, in batches."""
+"""ImageFileReader: reads a folder with one sub-folder of pictures per class."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ __all__ = ["ImageFileReader"]
 
 
 class ImageFileReader(ImageReader):
-    """Reads ``data_dir/CLASS/.../picture`` and hands out batches ``images, labels``.
+    """Reads ``data_dir/CLASS/.../picture`` and yields batches ``images, labels``.
 
-    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
-    times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
-    our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
-    not sound. Every other format goes through PIL. Links are followed.
-    The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
-    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
-    the images are written.
-    The classes are the sorted names of the sub-folders, or those of `classes`: give these wherever two folders are to
-    have the same labels. What is skipped in `data_dir` is counted: names that begin with a dot, what systems leave
-    behind, such as ``@eaDir``, files with the ending of no picture, pictures beside the class folders. ``repr(reader)``
-    tells it, and the logger ``highway.modules`` does so once, with a warning where you may miss something.
+    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
+    least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
+    sequential JPEGs at full scale and gives the same bits as libjpeg-turbo; libjpeg-turbo decodes all other JPEGs and
+    checks the damaged ones. PIL decodes all other formats. Links are followed.
+    Workers share batches that are large in pictures or in bytes; each small batch is made by one worker. The first
+    flips of the Augmentations after the reader, and a `Normalize`, `Rescale` or `ToFloat` after those flips, are fused
+    into the reader.
+    The classes are the sorted names of the sub-folders, or `classes`: give `classes` wherever two folders need the
+    same labels. Skipped files and folders in `data_dir` are counted: names that begin with a dot, files that systems
+    create, such as ``@eaDir``, files without the ending of a picture, pictures outside of the class folders.
+    ``repr(reader)`` shows the counts, and the logger ``highway.modules`` logs them once, as a warning if you may miss
+    some of the files.
 
     Parameters
     ----------
@@ -43,24 +44,25 @@ class ImageFileReader(ImageReader):
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
     classes : sequence of str, optional
-        Names of the sub-folders in the order of their labels, each once. Some of them may be missing or without
-        pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. A
-        sub-folder that is none of them is an error.
+        Names of the sub-folders in the order of their labels, each once. Some of them may be missing or have no
+        pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. Any other
+        sub-folder raises an ArgumentError.
     fit : Fit
-        Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or one
-        of your own.
+        Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or a
+        `Fit` of your own.
     shuffle : bool
         A new order each epoch, or the sorted order.
     seed : int or None
-        0 to 2**64 - 1; of the order, the windows and the replacements. None draws one, once, where no other
-        machine needs the same; `seed` is that, and the log tells it.
+        0 to 2**64 - 1; for the order, the windows and the replacements. None draws a seed, if no other machine needs
+        the same one; the attribute `seed` has it, and it is logged.
     epochs : int, optional
-        None for no end.
+        Number of epochs; None for no limit.
     shard : (int, int)
-        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; where the
-        count does not divide, at most world - 1 samples come twice, or are left out with `drop_last`.
+        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; if the
+        world does not divide the number of samples, at most world - 1 samples come twice, or are dropped with
+        `drop_last`.
     drop_last : bool
-        Leave out what does not fill a batch on every rank.
+        Drop the samples that do not fill a batch on every rank.
     labels : {"index", "one_hot"}
         int64 (N,), or float32 (N, number of classes).
     color : {"rgb", "gray"}
@@ -69,55 +71,55 @@ class ImageFileReader(ImageReader):
         Turn pictures upright by their orientation; False reads every picture as it is stored. The rule is that of PIL's
         ``ImageOps.exif_transpose``, the same for JPEG, PNG, WebP and TIFF: the orientation entry of the EXIF data,
         wherever the file has it, as a number of any type; without such an entry ``tiff:Orientation`` of the XMP data.
-        Of several EXIF segments in a JPEG the first counts. Any other value than 2 to 8, and EXIF data that is damaged,
-        turn nothing. Boxes and masks of the stored picture turn with it; a mask that states an orientation of its own,
-        other than 1, is turned by that.
+        Of several EXIF segments in a JPEG the first counts. Values other than 2 to 8, and damaged EXIF data, turn
+        nothing. Boxes and masks of the stored picture turn with it; a mask that states its own orientation, other than
+        1, is turned by that.
     on_error : {"raise", "skip", "replace"}
-        What to do with a sample that cannot be read: end with its error; leave it out, so that the batch is smaller, or
-        missing if nothing is left of it; or take another sample of the data instead, chosen by the seed, so that
-        batches stay full and every rank has as many. Where the machine has no memory or file handles left, or PIL or a
-        part of it is missing, that is an error under any policy. Where the storage fails (an I/O error, a stale file
-        handle, a network that is down), what was not read is tried again for up to 30 s, and no sample is a bad one for
-        it; after that it is a StorageError under any policy.
+        Policy for a sample that cannot be read. "raise" raises its error. "skip" drops the sample, so that the batch is
+        smaller, or missing if it has no sample left. "replace" reads another sample instead, chosen by the seed, so
+        that batches stay full and every rank has the same number of them. If the machine has no memory or file handles
+        left, or PIL or a part of it is missing, the reader raises under any policy. If the storage fails (an I/O error,
+        a stale file handle, a network that is down), reading is retried for up to 30 s, and no sample counts as bad;
+        after that the reader raises StorageError under any policy.
     max_errors : int or float, optional
-        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as part of the data.
-        Each rank counts those that it came across.
+        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as a fraction of the
+        data. Each rank counts the bad files that it read.
     exact : bool
-        Never decode at a reduced scale: more work where pictures are much larger than the images, which then differ
+        Never decode at a reduced scale: slower for pictures that are much larger than the images, which then differ
         from Pillow's by rounding only.
     max_pixels : int
-        Larger pictures are bad files: their header is believed, and nothing decoded. A progressive JPEG takes up to 6
+        Pictures with more pixels in their header are bad files and are not decoded. A progressive JPEG takes up to 6
         bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
-        file, one picture at a time (docs/formats.md). PIL's own limit does not count.
+        file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
     masks_dir : path, optional
-        Folder with a mask for every picture, under the same relative name but for the ending, ``.png``: numbers of
-        classes as a palette's indices, 8 bits of gray or 1 bit. The batches then end with `masks`, uint8 (N, H, W),
-        where each pixel is the nearest one of its mask. A mask that is missing, or has another size than its picture,
-        makes the sample a bad one.
+        Folder with a mask for every picture, under the same relative name with the ending ``.png``: class numbers as
+        palette indices, 8 bits of gray or 1 bit. The batches then end with `masks`, uint8 (N, H, W), sampled from the
+        nearest pixel of the mask. A mask that is missing, or whose size is not that of its picture, makes the sample a
+        bad one.
     mask_fill : int
         0 to 255, for what the fit leaves uncovered of a mask.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Batches that are in the making or wait to be taken, at most; two for each worker are always allowed.
+        Most batches that are being made or wait for the next module; two for each worker are always allowed.
 
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed; a folder is not in `classes`.
+        An argument is out of range; a folder is not in `classes`.
     DatasetError
-        `data_dir` or `masks_dir` is no folder, a folder may not be read, or two pictures have one mask.
+        `data_dir` or `masks_dir` is not a folder, a folder cannot be read, or two pictures have the same mask.
     EmptyDatasetError
-        There are no class folders, or one has no pictures though `classes` is not given.
+        There are no class folders, or one has no pictures and `classes` is not given.
     StorageError
-        The storage failed for longer than is waited; here while the folders are listed, otherwise with a batch.
+        The storage failed for more than 30 s: here while the folders are listed, later with a batch.
 
     Attributes
     ----------
     classes : list of str
         Names of the classes, in the order of their labels.
     skipped : SkippedFiles
-        What the folder has and the reader does not read; ``str()`` says it in a line.
+        Files and folders in `data_dir` that the reader does not read; ``str()`` sums them up in one line.
     """
 
     def __init__(
@@ -185,11 +187,11 @@ class ImageFileReader(ImageReader):
         )
 
     def class_counts(self) -> NDArray[np.int64]:
-        """How many pictures each class has: int64 (number of classes,)."""
+        """Number of pictures in each class: int64 (number of classes,)."""
         return np.bincount(self._folders.labels, minlength=len(self.classes)).astype(np.int64)
 
     def _known(self) -> str:
-        """How many classes there are, and who says so."""
+        """Number of classes, and where they come from, as text."""
         count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
         if not self._given:
             return f"{count} from the folders"
@@ -204,7 +206,7 @@ class ImageFileReader(ImageReader):
         self.skipped.log(self.name, where)
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
-        # Not where the folder is, and not what becomes of the pictures: that may be changed on the way.
+        # Neither the path of the folder nor the fit and the like: a resumed run may change them.
         return b"ImageFileReader", self._folders.identity()
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[Any]:

@@ -1,11 +1,11 @@
-"""ImageReader: pictures in batches, each bad file accounted for; what all readers of pictures share."""
+"""ImageReader: reads pictures into batches and handles bad files; the base of all readers of pictures."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,22 +41,22 @@ from highway.transforms.transform import Transform
 __all__ = ["MAX_PIXELS", "DecodedBatch", "ImageReader"]
 
 MAX_PIXELS = 2 * 89_478_485
-"""Where PIL alone refuses to open a picture."""
+"""The limit at which PIL refuses to open a picture."""
 
-# Larger files of other formats are not kept until their turn comes, but read once more: uncompressed, they are as large
-# as their pixels.
+# Larger files of other formats are not kept in memory until they are decoded, but read again: uncompressed files are as
+# large as their pixels.
 _KEPT_BYTES = 1 << 20
 
 
 class DecodedBatch:
-    """What there is of a batch in the making.
+    """The decoded images and masks of a batch that is being made.
 
     Attributes
     ----------
     images : ndarray
-        As finished.
+        Finished images.
     shown : PictureMapping or None
-        How they show the pictures, where boxes or masks need to know.
+        How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
     """
 
@@ -71,20 +71,20 @@ class DecodedBatch:
         self.masks = masks
 
     def note(self, shown: PictureMapping, slots: NDArray[np.int64] | None) -> None:
-        """How all pictures are shown, or those in some slots."""
+        """Set how all pictures are shown, or the pictures in `slots`."""
         if slots is None or self.shown is None:
             self.shown = shown
         else:
             self.shown.put(slots, shown)
 
     def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
-        """Room for the masks, of height and width `shape`."""
+        """The array of the masks, of height and width `shape`; allocated on the first call."""
         if self.masks is None:
             self.masks = empty((len(self.images), *shape))
         return self.masks
 
     def take(self, rows: NDArray[np.int64]) -> DecodedBatch:
-        """Those rows alone."""
+        """Copy some rows."""
 
         def taken(array: NDArray[Any]) -> NDArray[Any]:
             return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
@@ -96,32 +96,69 @@ class DecodedBatch:
         )
 
 
-class ImageReader(OrderedSource):
-    r"""Reads pictures, and what comes with them; base of the readers, which say what there is to read.
+class _Heads(NamedTuple):
+    """Headers of the pictures of a batch.
 
-    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where it is at least four
-    times as large as the image, resampled row by row into the batch. Sequential ones at full scale have a decoder of
-    our own, which gives what libjpeg-turbo gives, to the bit; libjpeg-turbo decodes the others, and judges whatever is
-    not sound. Every other format goes through PIL.
-    The workers make batches together that are large in pictures or in bytes, and small ones each for itself. The flips
-    that the Augmentations behind begin with, and the `Normalize`, `Rescale` or `ToFloat` behind those, are done while
-    the images are written.
+    Attributes
+    ----------
+    table : int64 (N, 3)
+        Status, height and width, as `BatchDecoder.read` says.
+    good : bool
+        Whether the decoder decodes every row.
+    rows : int64 (K,)
+        The rows that the decoder decodes.
+    others : dict of int to OtherPicture
+        The rows that PIL decodes.
+    orientations : int64 (N,)
+        EXIF orientation by which each picture is turned upright.
+    turns : int64 (N,)
+        The same for its boxes.
+    boxed : bool
+        Whether there are boxes.
+    """
+
+    table: NDArray[np.int64]
+    good: bool
+    rows: NDArray[np.int64]
+    others: dict[int, OtherPicture]
+    orientations: NDArray[np.int64]
+    turns: NDArray[np.int64]
+    boxed: bool
+
+
+class _Plan(NamedTuple):
+    """Where the pictures of a batch go: windows and targets, and which images are mirrored, bool (N, 2)."""
+
+    placement: Placement
+    mirrored: NDArray[np.bool_]
+
+
+class ImageReader(OrderedSource):
+    r"""Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
+
+    JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
+    least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
+    sequential JPEGs at full scale and gives the same bits as libjpeg-turbo; libjpeg-turbo decodes all other JPEGs and
+    checks the damaged ones. PIL decodes all other formats.
+    Workers share batches that are large in pictures or in bytes; each small batch is made by one worker. The first
+    flips of the Augmentations after the reader, and a `Normalize`, `Rescale` or `ToFloat` after those flips, are fused
+    into the reader.
 
     Parameters
     ----------
     samples : Samples
     batch_size, shape, fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, \
     max_pixels, workers, queue_size
-        As `ImageFileReader` says.
+        See `ImageFileReader`.
     """
 
     hands_over = True
     keeps_shown: ClassVar[bool] = False
-    """Whether `_batch` needs to know how the images show the pictures."""
+    """Whether `_batch` always needs the mapping from pictures to images."""
     annotated: tuple[object, ...] = ()
-    """What decides, beside the files, which boxes a picture has."""
+    """Arguments, besides the files, that determine the boxes of a picture."""
     other_sizes: OtherSizes | None = None
-    """Counts the pictures that have another size than their boxes were made for; None: they are bad samples."""
+    """Counts the pictures whose size is not the one that their boxes were made for; None: they are bad samples."""
 
     def __init__(
         self,
@@ -147,7 +184,7 @@ class ImageReader(OrderedSource):
         super().__init__(workers=workers, queue_size=queue_size)
         self.shape = size(self.name, "shape", shape)
         given: object = fit
-        # One of the sides of `Resize` may depend on the picture.
+        # `Resize` is refused: the height or width of its output may depend on the picture.
         if not isinstance(given, Fit) or isinstance(given, Resize):
             raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
@@ -193,7 +230,7 @@ class ImageReader(OrderedSource):
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """(key, reason) of every file that could not be read so far, once each."""
+        """(key, reason) of every bad sample found so far, once each."""
         return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
 
     def known_keys(self) -> Iterable[str] | None:
@@ -202,15 +239,15 @@ class ImageReader(OrderedSource):
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
 
-    # What the engine calls
+    # Calls from the engine
 
     def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
-        """Take over the flips, and the Normalize behind them, that the Augmentations behind begin with.
+        """Fuse the first flips of the Augmentations after this reader, and a Normalize after those.
 
         Returns
         -------
         int
-            How many of the steps are done here.
+            Number of fused steps.
         """
         finish = FusedTransforms(steps, seed)
         self._finish = finish if finish.takes(self._size[2]) else FusedTransforms()
@@ -227,13 +264,13 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def forget(self, start: int) -> None:
-        # The old ones may be closed, and interrupted.
+        # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._losses.forget(start)
 
     def load(self, task: Task) -> Batch | None:
-        """One batch; None when every sample of it was left out."""
+        """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
         turn = task.epoch * len(self.order) + task.seq
         part = self.samples.begin()
@@ -300,18 +337,18 @@ class ImageReader(OrderedSource):
         made: DecodedBatch | None = None,
         slots: NDArray[np.int64] | None = None,
     ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
-        """Read samples into new images, or into the given slots of `made`; waits while the storage fails.
+        """Read samples into new images, or into the given slots of `made`; retries while the storage fails.
 
         Returns
         -------
         made : DecodedBatch
         failures : dict of int to HighwayError
-            What is wrong with row k of `indices`, under k.
+            Errors, by row of `indices`.
 
         Raises
         ------
         StorageError
-            The storage failed for as long as is waited.
+            The storage failed for more than 30 s.
         """
         made, failures = self._read_once(part, epoch, indices, turn, made, slots)
         if not failures:
@@ -333,95 +370,164 @@ class ImageReader(OrderedSource):
         made: DecodedBatch | None,
         slots: NDArray[np.int64] | None,
     ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
-        """As `_read`, but what the storage failed at is among the failures: as StorageError."""
+        """Read samples once, as `_read` does; where the storage failed, the failure of a sample is a StorageError."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
-        others: dict[int, OtherPicture] = {}
-        masks = part.masks
+        places = np.arange(len(indices)) if slots is None else slots
         try:
-            heads, wrong = part.read(decoder, indices, self.exif, turn)
-            statuses, heights, widths = heads.T
-            good = decoder.sound
-            if not good:
-                np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
-                for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):
-                    found_one = wrong.get(row) or self._other(row, indices[row])
-                    if isinstance(found_one, OtherPicture):
-                        others[row] = found_one
-                        heights[row], widths[row] = found_one.height, found_one.width
-                    else:
-                        failures[row] = found_one
-            turns = orientations = self._orientations(others)
-            objects = part.objects(indices)
-            if objects is not None:
-                turns, refused = self._refused_objects(objects, indices, heads, orientations)
-                for row, error in refused.items():
-                    failures.setdefault(row, error)
-                    others.pop(row, None)
-                    statuses[row] = jpeg.BAD_FILE
-                good = good and not refused
-            rng = SampleRandom(self.seed, epoch, indices, 0)
-            placement = self.fit.choose(rng, heights, widths, self.shape)
-            mirrored = self._finish.mirrored(1, rng, self._size)
-            everything = np.arange(len(indices))
-            rows = everything if good else np.flatnonzero(statuses == jpeg.OK)
-            nbytes = len(indices) * math.prod(self._size) * self._finish.itemsize
-            windows, targets = placement
-            try:
-                covered = decoder.begin(
-                    rows,
-                    windows if good else windows[rows],
-                    targets if good else targets[rows],
-                    mirrored if good else mirrored[rows],
-                    self._filter,
-                    self.exact,
-                    self._size,
-                    nbytes,
-                )
-            except ValueError:
-                self.fit.refuse(placement, heights, widths, self.shape)
-                raise
-            if made is None:
-                # The memory of the batch before the last is about to come back: fewer are needed if it is waited for.
-                while not waiting(nbytes) and decoder.ahead():
-                    pass
-                made = DecodedBatch(self._finish.room((len(indices), *self._size)))
-            images = made.images
-            places = everything if slots is None else slots
-            if not covered:
-                self._paint(images, places[rows], targets[rows])
-            found = decoder.finish(places[rows], self._finish.images(images))
+            heads = self._read_heads(part, indices, turn, failures)
+            plan = self._place(heads, epoch, indices)
+            made, results = self._decode(heads, plan, made, places)
         finally:
             decoder.leave()
-        if any(found):
-            result = dict(zip(rows.tolist(), found, strict=True))
-            for row in _tried_first(result, result):
-                if result[row] != jpeg.OK:
-                    failures[row] = self._error(indices[row], result[row], decoder.message(row))
-        for row in list(others):
-            found_one = self._with_file(others.pop(row), row, indices[row])
-            if isinstance(found_one, HighwayError):
-                failures[row] = found_one
+        self._note_results(heads, results, indices, failures)
+        self._decode_others(heads, plan, made.images, places, indices, failures)
+        self._annotate(part, heads, plan, made, slots, indices, failures)
+        return made, failures
+
+    def _read_heads(
+        self,
+        part: SampleReader,
+        indices: NDArray[np.int64],
+        turn: int,
+        failures: dict[int, HighwayError],
+    ) -> _Heads:
+        """Read the headers of the pictures and check their boxes; adds the errors of rows to `failures`."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        others: dict[int, OtherPicture] = {}
+        heads, wrong = part.read(decoder, indices, self.exif, turn)
+        statuses, heights, widths = heads.T
+        good = decoder.sound
+        if not good:
+            np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
+            for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):
+                found = wrong.get(row) or self._other(row, indices[row])
+                if isinstance(found, OtherPicture):
+                    others[row] = found
+                    heights[row], widths[row] = found.height, found.width
+                else:
+                    failures[row] = found
+        turns = orientations = self._orientations(others)
+        objects = part.objects(indices)
+        if objects is not None:
+            turns, refused = self._refused_objects(objects, indices, heads, orientations)
+            for row, error in refused.items():
+                failures.setdefault(row, error)
+                others.pop(row, None)
+                statuses[row] = jpeg.BAD_FILE
+            good = good and not refused
+        rows = np.arange(len(indices)) if good else np.flatnonzero(statuses == jpeg.OK)
+        return _Heads(heads, good, rows, others, orientations, turns, objects is not None)
+
+    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> _Plan:
+        """Choose the window of each picture, its target in the image, and which images are mirrored."""
+        rng = SampleRandom(self.seed, epoch, indices, 0)
+        _, heights, widths = heads.table.T
+        placement = self.fit.choose(rng, heights, widths, self.shape)
+        return _Plan(placement, self._finish.mirrored(1, rng, self._size))
+
+    def _decode(
+        self, heads: _Heads, plan: _Plan, made: DecodedBatch | None, places: NDArray[np.int64]
+    ) -> tuple[DecodedBatch, Sequence[int]]:
+        """Decode the JPEGs into new images, or into `places` of `made`; also returns a status for each JPEG."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        rows, good = heads.rows, heads.good
+        windows, targets = plan.placement
+        count = len(heads.table)
+        nbytes = count * math.prod(self._size) * self._finish.itemsize
+        try:
+            covered = decoder.begin(
+                rows,
+                windows if good else windows[rows],
+                targets if good else targets[rows],
+                plan.mirrored if good else plan.mirrored[rows],
+                self._filter,
+                self.exact,
+                self._size,
+                nbytes,
+            )
+        except ValueError:
+            self._refuse(heads, plan)
+            raise
+        if made is None:
+            # The memory of an earlier batch is about to return to the pool: waiting for it saves a buffer.
+            while not waiting(nbytes) and decoder.ahead():
+                pass
+            made = DecodedBatch(self._finish.room((count, *self._size)))
+        if not covered:
+            self._paint(made.images, places[rows], targets[rows])
+        return made, decoder.finish(places[rows], self._finish.images(made.images))
+
+    def _note_results(
+        self,
+        heads: _Heads,
+        results: Sequence[int],
+        indices: NDArray[np.int64],
+        failures: dict[int, HighwayError],
+    ) -> None:
+        """Add the JPEGs that could not be decoded to `failures`."""
+        if not any(results):
+            return
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        found = dict(zip(heads.rows.tolist(), results, strict=True))
+        for row in _tried_first(found, found):
+            if found[row] != jpeg.OK:
+                failures[row] = self._error(indices[row], found[row], decoder.message(row))
+
+    def _decode_others(
+        self,
+        heads: _Heads,
+        plan: _Plan,
+        images: NDArray[Any],
+        places: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        failures: dict[int, HighwayError],
+    ) -> None:
+        """Decode the pictures of other formats into `places` of `images`, and free each one."""
+        for row in list(heads.others):
+            found = self._with_file(heads.others.pop(row), row, indices[row])
+            if isinstance(found, HighwayError):
+                failures[row] = found
                 continue
             try:
-                images[places[row]] = self._finished(found_one, placement, mirrored, row)
+                images[places[row]] = self._finished(found, plan.placement, plan.mirrored, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
                 raise named(error, self.name, self.samples.describe(indices[row])) from error
             except ValueError:
-                self.fit.refuse(placement, heights, widths, self.shape)
+                self._refuse(heads, plan)
                 raise
-        if self.keeps_shown or self.placed or objects is not None or masks is not None:
-            shown = PictureMapping(heads[:, 1:], turns, windows.copy(), targets.copy(), mirrored)
-            made.note(shown, slots)
-            if masks is not None:
-                room = made.masks_for(self.shape)
-                failures |= masks.show(indices, shown, orientations, room, places, failures)
-        return made, failures
+
+    def _annotate(
+        self,
+        part: SampleReader,
+        heads: _Heads,
+        plan: _Plan,
+        made: DecodedBatch,
+        slots: NDArray[np.int64] | None,
+        indices: NDArray[np.int64],
+        failures: dict[int, HighwayError],
+    ) -> None:
+        """Note how the images show the pictures, where boxes, masks or `placement` need that, and read the masks."""
+        masks = part.masks
+        if not (self.keeps_shown or self.placed or heads.boxed or masks is not None):
+            return
+        windows, targets = plan.placement
+        shown = PictureMapping(heads.table[:, 1:], heads.turns, windows.copy(), targets.copy(), plan.mirrored)
+        made.note(shown, slots)
+        if masks is not None:
+            places = np.arange(len(indices)) if slots is None else slots
+            room = made.masks_for(self.shape)
+            failures |= masks.show(indices, shown, heads.orientations, room, places, failures)
+
+    def _refuse(self, heads: _Heads, plan: _Plan) -> None:
+        """Raise where the fit chose windows or targets that are not allowed."""
+        _, heights, widths = heads.table.T
+        self.fit.refuse(plan.placement, heights, widths, self.shape)
 
     def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
-        """By which EXIF orientation each picture of the last read is turned upright."""
+        """EXIF orientation by which each picture of the last read is turned upright."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         orientations = decoder.orientations()
         for row, picture in others.items():
@@ -435,15 +541,15 @@ class ImageReader(OrderedSource):
         heads: NDArray[np.int64],
         orientations: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-        """How the boxes of samples are to be turned, and which samples are bad for their boxes."""
+        """How to turn the boxes of the samples; and the errors of samples with bad boxes, by row."""
         refused: dict[int, HighwayError] = {}
         turns, wrong = objects.turns(heads[:, 1:], orientations)
         if wrong:
-            # Of a picture that is stored on its side, which is not turned upright here, the boxes may be upright.
+            # With exif=False, boxes with height and width swapped may belong to the upright picture.
             unsure = np.zeros(len(indices), np.bool_) if self.exif else objects.swapped(heads[:, 1:])
             accepted = {}
             for row, text in wrong.items():
-                # Where the picture itself is bad its size is not known.
+                # The size of a bad picture is unknown.
                 if heads[row, 0] not in (jpeg.OK, jpeg.NOT_JPEG):
                     continue
                 if self.other_sizes is None or unsure[row]:
@@ -457,13 +563,13 @@ class ImageReader(OrderedSource):
         return turns, refused
 
     def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
-        """Fill those of the slots that their targets do not cover."""
+        """Fill the images that their targets do not cover with the color of the fit."""
         color = np.broadcast_to(self.fit.color(self._size[2]), (1, 1, 1, self._size[2]))
         pixel = self._finish.done(np.ascontiguousarray(color), np.zeros((1, 2), np.bool_))
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
-        """A picture that is no JPEG, not decoded yet; or what is wrong with it. Large files are read `again`."""
+        """Open a picture that is not a JPEG, or return its error; `again` keeps the file however large it is."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
         if contents is None:
@@ -481,7 +587,7 @@ class ImageReader(OrderedSource):
         return picture
 
     def _with_file(self, picture: OtherPicture, row: int, index: int) -> OtherPicture | HighwayError:
-        """The picture with its file, which is read once more if it was not kept; or what is wrong with it now."""
+        """The picture with its file, which is read again if it was not kept; or an error."""
         if not picture.released:
             return picture
         again = self._other(row, index, again=True)
@@ -497,7 +603,7 @@ class ImageReader(OrderedSource):
     def _finished(
         self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
     ) -> NDArray[Any]:
-        """The image of row `row`, decoded by PIL."""
+        """Decode a picture with PIL and make the image of row `row`."""
         whole = empty((1, *self._size))
         windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
         if self.fit.uncovered(targets, self.shape)[0]:
@@ -516,7 +622,7 @@ class ImageReader(OrderedSource):
         indices: NDArray[np.int64],
         turn: int,
     ) -> None:
-        """Put other samples into these slots, and their numbers into `indices`."""
+        """Read other samples into these slots, and write their indices to `indices`."""
         first = indices[slots]
         open_ones = np.arange(len(slots))
         for tried in self._losses.replacements(epoch, first):
@@ -534,18 +640,18 @@ class ImageReader(OrderedSource):
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
         text = f"{self.name}: {self.samples.describe(index)} {message}"
-        # What is wrong with the machine, and not with the file, is nothing to skip.
+        # Errors of the machine are never skipped: the file may be good.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
         if status == jpeg.NO_HANDLE:
             raise ReadError(text)
-        # Nor is what may pass: `_read` waits for that.
+        # Nor are errors of the storage, which may be temporary: `_read` retries.
         if status in (jpeg.STORAGE, jpeg.UNTRIED):
             return StorageError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
-        """Note which rows of `indices` are bad; raises where the policy, or their number, does not allow them."""
+        """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
         self._losses.note({int(indices[row]): error for row, error in failures.items()})
 
     # Arguments
@@ -559,5 +665,5 @@ class ImageReader(OrderedSource):
 
 
 def _tried_first(rows: Iterable[int], statuses: Mapping[int, int] | NDArray[np.int64]) -> list[int]:
-    """The rows, those at the end that were not tried after another: the first failure is to be a real one."""
+    """Sort rows so that the untried ones come last: the first failure should be the cause of the others."""
     return sorted(rows, key=lambda row: bool(statuses[row] == jpeg.UNTRIED))

@@ -1,4 +1,4 @@
-"""LevelDBSink and LevelDBSource: batches into a store, sample by sample, and out of it in any order."""
+"""LevelDBSink and LevelDBSource: write batches to a store, sample by sample, and read them in any order."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ __all__ = ["LevelDBSink", "LevelDBSource"]
 
 
 class LevelDBSink(Outlet):
-    """Writes the samples of every batch to a store, all of their fields as they are, for a `LevelDBSource`.
+    """Writes the samples of every batch to a store, with all fields unchanged, for a `LevelDBSource`.
 
-    Samples are numbered as they arrive. They are written some MiB at once, and such a piece is on the disk or not there
-    at all, whatever happens. The store is complete when the pipeline has come to its end. Where it did not, a pipeline
-    of the same modules with ``append=True`` goes on: what is there, by epoch and index, is not read again, and is not
-    written again either. So a sample that comes twice in an epoch is stored once.
+    Samples are numbered as they arrive. They are written in atomic batches of some MiB: each one is on the disk whole
+    or not at all, even after a crash. The store is complete when the pipeline has run to its end. To complete an
+    interrupted one, run a pipeline of the same modules with ``append=True``: it neither reads nor writes samples that
+    the store already has, by epoch and index. So a sample that comes twice in an epoch is stored once.
 
     Parameters
     ----------
     path : path
-        Folder of the store; made if need be.
+        Folder of the store; created if needed.
     append : bool
-        Go on with what is there. Without it, a path where a store is is refused.
+        Complete the store at `path`. Without it, a path that already has a store raises.
     batch_bytes : int
-        How much is written at once, 1 to 1 GiB.
+        Bytes that are written at once, 1 to 1 GiB.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range. By the Pipeline: the source goes on for ever.
+        An argument is out of range. In the Pipeline: the source has no end.
     MissingPackageError
         plyvel is not installed.
     StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError, StateMismatchError
-        By the Pipeline, which opens the store: something else is at the path, it cannot be written to, somebody has it
-        open, it is damaged, it was not finished, or its data are others. With a batch: it cannot be written, or differs
-        from those before it in fields, dtypes or shapes.
+        In the Pipeline, which opens the store: the path has something else, cannot be written to, is open elsewhere, is
+        damaged, was not finished, or has samples of other data. With a batch: it cannot be written, or differs from
+        earlier batches in fields, dtypes or shapes.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class LevelDBSink(Outlet):
         self._source: Source | None = None
         self._length: int | None = None
         self._exhausted = False
-        # Numbers of the tasks that are under way, by ticket.
+        # Numbers of the running tasks, by ticket.
         self._numbers: dict[int, int] = {}
-        # Who takes it closes the writer: the worker, or an interrupt before there is one. A finalizer may interrupt, so
-        # nobody may wait for it.
+        # Whoever acquires it closes the writer: the worker, or an interrupt before there is a worker. It is never
+        # waited for, because a finalizer may interrupt.
         self._closer = threading.Lock()
 
     def __repr__(self) -> str:
@@ -92,11 +92,11 @@ class LevelDBSink(Outlet):
         assert isinstance(source, Source)
         if isinstance(source, OrderedSource) and source.order.epochs is None:
             raise ArgumentError(
-                f"{self.name}: {source.name} goes on for ever, and would fill the disk; expected one with epochs=1"
+                f"{self.name}: {source.name} has no end, and would fill the disk; expected one with epochs=1"
             )
         self._source = source
         self._numbers = {}
-        # A pipeline that could not be started has interrupted.
+        # A pipeline that failed to start has interrupted this module, and so acquired the lock.
         self._closer = threading.Lock()
         classes = getattr(source, "classes", None)
         self._writer = StoreWriter(
@@ -112,12 +112,12 @@ class LevelDBSink(Outlet):
 
     @property
     def stored(self) -> int:
-        """Number of samples that are in the store, or wait to be written; 0 before the pipeline is made."""
+        """Number of samples that are in the store or wait to be written; 0 before the pipeline is made."""
         return 0 if self._writer is None else self._writer.count
 
     @property
     def begun_with(self) -> int:
-        """Number of samples that were in the store before."""
+        """Number of samples that the store had when the pipeline was made."""
         return 0 if self._writer is None else self._writer.before
 
     @property
@@ -148,7 +148,7 @@ class LevelDBSink(Outlet):
         del self._numbers[ticket]
         if isinstance(outcome, Failure):
             if sys.version_info >= (3, 11):
-                outcome.error.add_note(f"In module {outcome.module}, in front of this one:")
+                outcome.error.add_note(f"In module {outcome.module}, upstream of this one:")
             raise outcome.error
         source = self._source
         assert source is not None
@@ -158,7 +158,7 @@ class LevelDBSink(Outlet):
             self._open_writer.add(outcome)
 
     def drain(self) -> None:
-        # Where `Pipeline.drain` ended the tasks, what is there is not all.
+        # If `Pipeline.drain` ended the tasks early, the store is not complete.
         if self._exhausted:
             self._open_writer.finish()
 
@@ -175,12 +175,12 @@ class LevelDBSink(Outlet):
 
 
 class _Found(NamedTuple):
-    """Records that were read and are sound.
+    """Records that were read without error.
 
     Attributes
     ----------
     rows : int64 (K,)
-        Their places in the batch.
+        Their rows in the batch.
     records : Records of K
     """
 
@@ -189,12 +189,12 @@ class _Found(NamedTuple):
 
 
 class LevelDBSource(OrderedSource):
-    """Reads the samples of a store that `LevelDBSink` wrote, or the first Highway, in any order.
+    """Reads the samples of a store that `LevelDBSink` or the first Highway wrote, in any order.
 
-    A batch has the fields, extras, keys and boxes that it would have straight from the reader; its `indices` are the
-    numbers of the samples in the store, and transforms draw as they would behind that reader. Every record is compared
-    with its checksum. Any number of sources, in any number of processes, may read a store; nobody can write to it
-    meanwhile. Reading needs no right to write there.
+    Batches have the same fields, extras, keys and boxes as the batches that were packed; `indices` are the numbers of
+    the samples in the store, and transforms draw the same random numbers as after the packed reader. The checksum of
+    every record is verified. Any number of sources, in any number of processes, may read a store at the same time; a
+    store that is being read cannot be written. Reading needs no write permission.
 
     Parameters
     ----------
@@ -205,30 +205,30 @@ class LevelDBSource(OrderedSource):
     shuffle : bool
         A new order each epoch, or the order of the store.
     seed : int or None
-        0 to 2**64 - 1; of the order and the replacements. None draws one, once, where no other machine needs
-        the same; `seed` is that, and the log tells it.
+        0 to 2**64 - 1; for the order and the replacements. None draws a seed, if no other machine needs the same one;
+        the attribute `seed` has it, and it is logged.
     epochs : int, optional
-        None for no end.
+        Number of epochs; None for no limit.
     shard : (int, int)
         (rank, world): this source's part of the data, as in `Sampler`.
     drop_last : bool
-        Leave out what does not fill a batch.
+        Drop the samples that do not fill a batch.
     on_error : {"raise", "skip", "replace"}
-        What to do about a record that is damaged: end, leave it out, or take another at random. Storage that fails is
-        waited for, for up to 30 s, and then a StorageError under any policy.
+        Policy for a damaged record: raise, skip it, or replace it by a random other one. If the storage fails, reading
+        is retried for up to 30 s; after that the source raises StorageError under any policy.
     max_errors : int or float, optional
-        With "skip" and "replace": most damaged records, as a number or as a part (0.0 to 1.0) of the store.
+        With "skip" and "replace": most damaged records, as a count or as a fraction (0.0 to 1.0) of the store.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Most batches that may be outstanding behind this module.
+        Most batches that may wait after this module.
     fields : sequence of str, optional
-        Fields and extras to hand out; all by default.
+        Fields and extras to read; all by default.
     classes : sequence of str, optional
-        Names of the classes that the labels are expected to be numbers of, such as those of the training set: where the
-        store has others, or another order, that is an error.
+        Expected class names in the order of their labels, such as those of the training set: a store with other classes
+        or another order raises an ArgumentError.
     allow_incomplete : bool
-        Read what there is of a store whose writing was interrupted.
+        Also read a store whose writing was interrupted: the samples that were written.
 
     Raises
     ------
@@ -237,18 +237,18 @@ class LevelDBSource(OrderedSource):
     StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError
         There is no store, it is being written, is damaged, or was not finished.
     EmptyDatasetError
-        It has no samples. With a batch: no record could be read.
+        The store has no samples. With a batch: no record could be read.
     CorruptStoreError, TooManyErrors
-        With a batch.
+        With a batch: a record is damaged, or too many are.
     StorageError
-        The storage failed for longer than is waited.
+        The storage failed for more than 30 s.
     MissingPackageError
         plyvel is not installed.
 
     Attributes
     ----------
     classes : list of str, int or None
-        As the reader had them that the store was written from.
+        The `classes` of the reader that the store was written from.
     """
 
     hands_over = True
@@ -314,7 +314,7 @@ class LevelDBSource(OrderedSource):
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """(number, reason) of every record that was found damaged so far, once each."""
+        """(number, reason) of every damaged record found so far, once each."""
         return [(str(index), str(error)) for index, error in self._losses.errors().items()]
 
     def contents(self) -> Iterator[bytes]:
@@ -337,7 +337,7 @@ class LevelDBSource(OrderedSource):
         self._shared.interrupt()
 
     def load(self, task: Task) -> Batch | None:
-        """One batch; None when every sample of it was left out."""
+        """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
         with self._store:
             first, bad = self._read(np.arange(len(indices)), indices)
@@ -352,7 +352,7 @@ class LevelDBSource(OrderedSource):
             return self._batch(task, indices, found) if len(indices) else None
 
     def _read(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
-        """Records for these places of a batch; the places whose records are damaged."""
+        """Read records for these rows of a batch; also returns the rows whose records are damaged."""
         records = self._store.read(numbers)
         if records.errors:
             self._losses.note({int(numbers[row]): error for row, error in records.errors.items()})
@@ -361,7 +361,7 @@ class LevelDBSource(OrderedSource):
     def _replacements(
         self, bad: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
     ) -> Iterator[_Found]:
-        """Other records for the bad places; puts their numbers into `indices`."""
+        """Read other records for the bad rows; writes their numbers to `indices`."""
         first, places = bad, np.arange(len(bad))
         for tried in self._losses.replacements(epoch, indices[first]):
             indices[bad] = tried[places]
@@ -373,7 +373,7 @@ class LevelDBSource(OrderedSource):
         self._losses.refuse_all(next(iter(self._losses.errors().values())))
 
     def _batch(self, task: Task, indices: NDArray[np.int64], found: Sequence[_Found]) -> Batch:
-        """That of these records. There is room for it: it is as large as they are."""
+        """Make a batch from these records; it is as large as they are, so their size bounds its memory."""
         schema = self._store.schema
         names = self._fields or frozenset(column.name for column in schema.columns)
         windows, apart = self._windows, {}
@@ -392,7 +392,7 @@ class LevelDBSource(OrderedSource):
         return batch.replace(applied=batch.applied + windows.count) if windows.count else batch
 
     def _images(self) -> tuple[int, tuple[int, int, int] | None]:
-        """Number of the column of images, and their shape; None where they are none of bytes."""
+        """Column of the images and their shape; -1 and None if the store has no uint8 images (H, W, C)."""
         for number, (name, dtype, _, ragged, shape, encoded) in enumerate(self._store.schema.columns):
             wanted = name == "images" and (self._fields is None or name in self._fields)
             if wanted and dtype == np.uint8 and len(shape) == 3 and not (ragged or encoded):
@@ -406,7 +406,7 @@ class LevelDBSource(OrderedSource):
             if encoded:
                 raise ArgumentError(
                     f"{self.name}: in {self._store.path!r} {' and '.join(encoded)} are encoded; "
-                    "LevelDBImageReader(path, batch_size, shape) decodes them (fields=[...] gives them as they are)"
+                    "LevelDBImageReader(path, batch_size, shape) decodes them (fields=[...] reads them as bytes)"
                 )
             return None
         known = [column.name for column in columns]
@@ -417,12 +417,12 @@ class LevelDBSource(OrderedSource):
         return frozenset(fields)
 
     def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
-        """Take over the flips, the crops, and the Normalize behind them, that the Augmentations behind begin with.
+        """Fuse the first flips and crops of the Augmentations after this source, and a Normalize after those.
 
         Returns
         -------
         int
-            How many of the steps are done here.
+            Number of fused steps.
         """
         columns = self._store.schema.columns
         rows = {

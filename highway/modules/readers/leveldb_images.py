@@ -1,4 +1,4 @@
-"""LevelDBImageReader: encoded pictures out of a store, decoded as those in files are."""
+"""LevelDBImageReader: reads encoded pictures from a store and decodes them as those in files."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 __all__ = ["LevelDBImageReader"]
 
-# As `Encoded` makes it.
+# The column that `Encoded` adds.
 _SIZES = Column("picture_sizes", np.dtype(np.int64), True, False, (2,))
 
 
 class LevelDBImageReader(ImageReader):
     """Reads the encoded pictures of a store that `highway pack` made, or `Encoded` and `LevelDBSink`.
 
-    Batches are those of the reader that was packed, with any shape and fit: ``images, labels``, with `boxes` and
-    `masks` where the store has them, and their extras. Of original files they are equal to the bit to those straight
-    from the files, boxes of pictures that are turned up to the rounding of float32. Pictures are decoded as
-    `ImageFileReader` decodes them. Every record is compared with its checksum. A sample without a key has the number of
-    its record as key.
+    Batches are those of the packed reader, with any shape and fit: ``images, labels``, with `boxes` and `masks` if the
+    store has them, and their extras. With the encoding "original" they have the same bits as batches read from the
+    files; boxes of turned pictures are equal up to the rounding of float32. Pictures are decoded as by
+    `ImageFileReader`. The checksum of every record is verified. The key of a sample without a key is the number of its
+    record.
 
     Parameters
     ----------
@@ -45,38 +45,38 @@ class LevelDBImageReader(ImageReader):
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
     fit : Fit, optional
-        Which window of a picture becomes the image; by default ``CenterFit()``, where there are boxes ``Letterbox()``.
+        Which window of a picture becomes the image; by default ``CenterFit()``, with boxes ``Letterbox()``.
     shuffle, seed, epochs, shard, drop_last, color, on_error, max_errors, exact, max_pixels, workers, queue_size
-        As `ImageFileReader` says. A damaged record is a bad sample.
+        See `ImageFileReader`. A damaged record is a bad sample.
     min_visible : float
-        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
-        case.
+        0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
+        dropped.
     mask_fill : int
-        0 to 255, for what the fit leaves uncovered of a mask.
+        0 to 255: value of mask pixels that the fit leaves uncovered.
     placement : bool
-        Whether batches have the extras `placement` and `picture_sizes`, as `VOCReader` says: of the pictures that were
-        packed, upright, also where smaller ones are stored.
+        Adds the extras `placement` and `picture_sizes` (see `VOCReader`). They refer to the upright pictures that were
+        packed, even if the store has smaller ones.
     classes : sequence of str, optional
-        Names of the classes that the labels are expected to be numbers of, such as those of the training set: where the
-        store has others, or another order, that is an error.
+        Expected class names in the order of their labels, such as those of the training set: a store with other classes
+        or another order raises an ArgumentError.
     allow_incomplete : bool
-        Read what there is of a store whose writing was interrupted.
+        Also read a store whose writing was interrupted: the samples that were written.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range, or the pictures of the store are arrays, which `LevelDBSource` reads.
+        An argument is out of range, or the store has images as arrays, which `LevelDBSource` reads.
     StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError
         There is no store, it is being written, is damaged, or was not finished.
     EmptyDatasetError
-        It has no samples.
+        The store has no samples.
     MissingPackageError
         plyvel is not installed.
 
     Attributes
     ----------
     classes : list of str, int or None
-        As the reader had them that the store was written from.
+        The `classes` of the reader that the store was written from.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class _Records(Samples):
         boxes = columns.get("boxes")
         if boxes is not None and (not boxes.ragged or boxes.dtype != np.float32 or boxes.shape != (4,)):
             raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected boxes of float32 (rows, 4)")
-        # A mask that is an array belongs to pictures of one size; here each has its own.
+        # Masks that are arrays belong to pictures of one size; encoded pictures differ in size.
         self.masked = "masks" in columns and columns["masks"].encoded
         self.boxed = boxes is not None
         self._owner, self._mask_fill, self._max_pixels = owner, mask_fill, max_pixels
@@ -209,12 +209,12 @@ class _Records(Samples):
 
 
 class _RecordPart(SampleReader):
-    """Records of a batch."""
+    """The records of a batch."""
 
     def __init__(self, samples: _Records, owner: str, mask_fill: int, max_pixels: int) -> None:
         self._samples = samples
         self._schema: Schema = samples.store.reader.schema
-        # By number: the records that were read with it, and which of them it is.
+        # By index: the records that were read together, and the place of this one among them.
         self._found: dict[int, tuple[Records, int]] = {}
         self._readings: list[Records] = []
         self._mask_files: dict[int, memoryview] = {}
@@ -222,11 +222,11 @@ class _RecordPart(SampleReader):
         self._masks = _StoredMasks(self, mask_fill, max_pixels, owner) if samples.masked else None
 
     def describe(self, index: int) -> str:
-        """What errors call a sample."""
+        """Name of a sample in errors."""
         return self._samples.describe(index)
 
     def mask(self, index: int) -> bytes:
-        """The file of a mask."""
+        """Encoded mask of a sample."""
         return bytes(self._mask_files[index])
 
     def read(
@@ -245,7 +245,7 @@ class _RecordPart(SampleReader):
         return decoder.read_contents(files, oriented, turn), {**records.errors}
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
-        # Each reading of records has its keys at once.
+        # The keys of records that were read together are decoded together.
         keys = {id(records): records.keys() for records in self._readings}
         found = [(index, *self._found[index]) for index in indices.tolist()]
         return [keys[id(records)][place] or str(index) for index, records, place in found]
@@ -266,7 +266,7 @@ class _RecordPart(SampleReader):
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         if not self._samples.boxed:
             return None
-        # Of a damaged record nothing is known.
+        # Damaged records have no boxes.
         known = np.array([index in self._found for index in indices.tolist()], np.bool_)
         counts = np.zeros(len(indices), np.int64)
         found = [self._found[index] for index in indices[known].tolist()]
@@ -280,7 +280,7 @@ class _RecordPart(SampleReader):
         return BoxTable(counts, boxes, columns.pop("labels", None), columns, upright=True)
 
     def _column(self, indices: NDArray[np.int64], place: int) -> NDArray[Any]:
-        """Rows of a column, of one sample after the other."""
+        """Rows of a column, sample after sample."""
         column = self._schema.columns[place]
         if not column.ragged:
             whole = {id(records): records.rows_of(place) for records in self._readings}
@@ -297,7 +297,7 @@ class _RecordPart(SampleReader):
 
 
 class _StoredMasks(Masks):
-    """Masks of the records of a batch; upright as they are."""
+    """Masks of the records of a batch, stored upright."""
 
     def __init__(self, part: _RecordPart, fill: int, max_pixels: int, owner: str) -> None:
         super().__init__(fill, max_pixels, owner, False)

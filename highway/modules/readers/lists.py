@@ -1,4 +1,4 @@
-"""ListReader: pictures of a list, with labels, boxes or masks that are arrays or lists too."""
+"""ListReader: reads a list of pictures, with labels, boxes and masks from arrays or lists."""
 
 from __future__ import annotations
 
@@ -27,62 +27,61 @@ Path = str | bytes | os.PathLike[str]
 
 
 class ListReader(ImageReader):
-    r"""Reads the pictures of a list and hands out batches ``images, labels``.
+    r"""Reads the pictures of a list and yields batches ``images, labels``.
 
-    The fields are `images`; `labels`, if they are given; `boxes`, if they are given; and `masks`, if they are given.
-    With boxes, `labels` and `boxes` are ragged: ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` give those of
-    sample i. Pictures are read as `ImageFileReader` reads them; the paths are the keys.
+    The fields are `images` and, as far as they are given, `labels`, `boxes` and `masks`, in this order.
+    With boxes, `labels` and `boxes` are ragged: ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` return the
+    rows of sample i. Pictures are read as by `ImageFileReader`; the paths are the keys.
 
     Parameters
     ----------
     paths : sequence of path
     labels : array_like or None
         One for each picture: whole numbers (N,) or (N, K), which become int64; floats of these shapes, which become
-        float32; or names of classes (N,), str, which become the numbers of those, int64. With `boxes`: for each picture
-        one for each of its boxes.
+        float32; or class names (N,), str, which become class numbers, int64. With `boxes`: for each picture, one label
+        for each of its boxes.
     batch_size : int
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
     classes : sequence of str, optional
-        Names of the classes, in the order of their numbers; labels are checked to be numbers or names of them. Where
-        labels are names, the default is those that are found, sorted: give `classes`, each once, where several lists
-        are to have the same numbers.
+        Class names in the order of their numbers; every label must be one of these numbers or names. If labels are
+        names, the default is the sorted names in `labels`: give `classes`, each once, if several lists need the same
+        numbers.
     boxes : sequence of array_like (n, 4), optional
         For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
-        to 1. They go with the picture through its orientation, fit and mirroring, and are clipped to what is shown:
-        float32 (total, 4) in pixels of the images.
+        to 1. They follow the picture through its orientation, fit and mirroring, and are clipped to the window: float32
+        (total, 4) in pixels of the images.
     masks : sequence of path, optional
-        For each picture a file of numbers of classes: a palette's indices, 8 bits of gray or 1 bit, in a format that
-        keeps every number (PNG, BMP, GIF, TIFF). Each has the size of its picture as stored, and turns with it, or that
-        of the upright picture. The field is uint8 (N, H, W), each pixel the nearest one of its mask.
+        For each picture a file of class numbers: palette indices, 8 bits of gray or 1 bit, in a format that keeps every
+        number (PNG, BMP, GIF, TIFF). Each mask has the size of its picture as stored, and turns with it, or that of the
+        upright picture. The field is uint8 (N, H, W), sampled from the nearest pixel of the mask.
     min_visible : float
-        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
-        case. Only with `boxes`.
+        0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
+        dropped. Only with `boxes`.
     mask_fill : int
-        0 to 255, for what the fit leaves uncovered of a mask. Only with `masks`.
+        0 to 255: value of mask pixels that the fit leaves uncovered. Only with `masks`.
     placement : bool
-        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
-        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
-        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
-        `Batch.boxes_in_picture`.
+        Adds two extras, which map what a network finds back to the picture: `placement`, float64 (N, 3, 3), maps
+        (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up to date;
+        `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
     fit : Fit, optional
-        Which window of a picture becomes the image; by default ``Letterbox()`` where there are `boxes`, which shows all
-        of them, else ``CenterFit()``.
+        Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, which shows all of them,
+        otherwise ``CenterFit()``.
     shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
-        As `ImageFileReader` says.
+        See `ImageFileReader`.
 
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed, or counts disagree; a label is a name that is none of `classes`, or
-        some labels are names and others numbers; `min_visible` is given without boxes, or `mask_fill` without masks.
+        An argument is out of range, or lengths differ; a label is a name that is not in `classes`, or some labels are
+        names and others numbers; `min_visible` is given without boxes, or `mask_fill` without masks.
     EmptyDatasetError
         The list is empty.
 
     Attributes
     ----------
     classes : list of str or None
-        As given, or as found where labels are names.
+        As given; or the sorted names in `labels`, if these are names.
     """
 
     def __init__(
@@ -202,7 +201,7 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
 
 
 def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any, list[str] | None]:
-    """Labels with numbers in the place of names, and the classes; both as they are where there are no names."""
+    """Labels with names replaced by numbers, and the classes; both unchanged if no label is a name."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind not in "UO":
         return labels, classes
     rows = [_listed(row) for row in _listed(labels)] if boxed else [_listed(labels)]
@@ -243,7 +242,7 @@ def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any,
 
 
 def _listed(labels: Any) -> list[Any]:
-    """What there is in labels; nothing where they are no list, which is refused elsewhere."""
+    """Labels as a list; an empty one if they are not a list, which the caller's checks refuse."""
     if isinstance(labels, (str, bytes)):
         return []
     try:
@@ -253,7 +252,7 @@ def _listed(labels: Any) -> list[Any]:
 
 
 def _table(name: str, values: Any) -> NDArray[Any]:
-    """An array of whole numbers or floats with a row for each sample, or box."""
+    """Labels as an int64 or float32 array with a row for each sample, or box."""
     try:
         table = np.asarray(values)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Masks: a picture of class numbers for each picture, shown as its image is."""
+"""Masks: reads a mask of class numbers for each picture and maps it as its image."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from highway.storage.files import LARGEST_FILE, read_once, status_of
 
 __all__ = ["MaskFiles", "Masks", "masks_beside"]
 
-# Formats that keep every number; JPEG and WebP may not.
+# Lossless formats; JPEG and WebP may change numbers.
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
 _EXPECTED = "numbers of classes: a palette (P), 8 bits of gray (L) or 1 bit"
 _NEAREST = resample.FILTERS.index("nearest")
 
 
 class Masks:
-    """Masks, one for each sample; base of those that are files.
+    """Masks, one for each sample; a subclass reads their files.
 
     Parameters
     ----------
     fill : int
-        0 to 255, for what no part of the picture covers.
+        0 to 255: value of mask pixels that the picture does not cover.
     max_pixels : int
-        Larger ones are refused.
+        Larger masks are bad files.
     owner : str
-        Whose errors these are.
+        Name of the reader, for errors.
     oriented : bool
-        Whether the orientation that a mask states itself counts.
+        Whether to apply the orientation that a mask itself states.
 
     Notes
     -----
-    A mask that states an orientation other than 1 is turned upright by that, as any picture is. One that states none is
-    turned as its picture is, unless its size is that of the upright picture alone. Either must then have the size of
+    A mask that states an orientation other than 1 is turned upright by that, as any picture. A mask that states none is
+    turned as its picture, unless its size is that of the upright picture alone. The turned mask must have the size of
     the upright picture.
     """
 
@@ -63,21 +63,21 @@ class Masks:
         self._oriented = oriented
 
     def contents(self, index: int) -> bytes:
-        """The file of a mask.
+        """Contents of the file of a mask.
 
         Raises
         ------
         ReadError, StorageError
-            Text that follows `told`.
+            The text continues `describe`.
         """
         raise NotImplementedError
 
     def describe(self, index: int) -> str:
-        """What errors call a mask."""
+        """Name of a mask in errors."""
         raise NotImplementedError
 
     def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
-        """A mask, all of it, upright.
+        """Read a mask at full size, upright.
 
         Parameters
         ----------
@@ -85,12 +85,12 @@ class Masks:
         size : (int, int)
             Height and width of the upright picture.
         orientation : int
-            EXIF, 1 to 8, by which that was turned upright.
+            EXIF orientation, 1 to 8, by which the picture was turned upright.
 
         Raises
         ------
         DecodeError, ReadError, StorageError
-            It cannot be read, or has another size.
+            The mask cannot be read, or its size is not that of the picture.
         MissingPackageError
             PIL, or a part of it, is not installed.
         """
@@ -117,18 +117,18 @@ class Masks:
         ----------
         indices : int64 (N,)
         shown : PictureMapping
-            Of as many.
+            Mapping of the N samples.
         orientations : int64 (N,)
-            EXIF, 1 to 8, by which the pictures were turned upright.
+            EXIF orientations, 1 to 8, by which the pictures were turned upright.
         out : uint8 (B, H, W)
         slots : int64 (N,)
         skipped : container of int
-            Rows that are not wanted.
+            Rows to skip.
 
         Returns
         -------
         dict of int to HighwayError
-            What went wrong with row k, under k.
+            Errors, by row.
         """
         failures: dict[int, HighwayError] = {}
         for row, _, mask in self._wholes(indices, shown, orientations, skipped, failures):
@@ -138,7 +138,7 @@ class Masks:
             source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
             out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
-            # Before the next one is decoded.
+            # Free them before the next one is decoded.
             del mask, source
         return failures
 
@@ -150,13 +150,13 @@ class Masks:
         skipped: Container[int],
         failures: dict[int, HighwayError],
     ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """Row, index and mask of the samples that `show` is told of; what goes wrong is put into `failures`."""
+        """Yield row, index and mask of each sample; adds errors to `failures`."""
         away = False
         for row, index in enumerate(indices.tolist()):
             if row in skipped:
                 continue
             if away:
-                # A server that is gone may take a minute to say so for each file.
+                # Every attempt on a dead server may take a minute to fail.
                 failures[row] = StorageError(
                     f"{self._owner}: mask {self.describe(index)} was not tried after another"
                 )
@@ -170,13 +170,13 @@ class Masks:
 
 
 class MaskFiles(Masks):
-    """Files of masks.
+    """Masks that are files.
 
     Parameters
     ----------
     paths : sequence of bytes
     fill, max_pixels, owner, oriented
-        As `Masks` says.
+        See `Masks`.
     """
 
     def __init__(
@@ -200,12 +200,12 @@ def masks_beside(
     owner: str,
     oriented: bool,
 ) -> MaskFiles:
-    """A mask for every picture, under its name with the ending ``.png``, in a folder of masks.
+    """Find the mask of every picture in a folder of masks: the name of the picture with the ending ``.png``.
 
     Raises
     ------
     DatasetError
-        There is no such folder, or two pictures have one mask.
+        There is no such folder, or two pictures have the same mask.
     """
     root = os.path.join(os.fsencode(expanded(owner, "masks_dir", masks_dir)), b"")
     found = status_of(root, owner)
@@ -217,7 +217,7 @@ def masks_beside(
 
 
 def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> None:
-    """Refuse two pictures whose masks are one file: they differ in the ending, or in what the disk takes for one."""
+    """Raise if two pictures have the same mask file: their names differ in the ending, or not for the file system."""
     first: dict[str, int] = {}
     for number, path in enumerate(paths):
         other = first.setdefault(folded(os.fsdecode(path)), number)
@@ -231,12 +231,12 @@ def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> 
 def _same_file(one: bytes, other: bytes) -> bool:
     try:
         return os.path.samefile(one, other)
-    except OSError:  # missing ones are told when they are read
+    except OSError:  # a missing mask raises when it is read
         return False
 
 
 def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.uint8], int]:
-    """Indices of a palette, or gray values, uint8 (height, width), as stored; and the orientation that they state."""
+    """Palette indices or gray values as stored, uint8 (height, width), and the orientation that the mask states."""
     pillow(owner)
     still = opened(contents, max_pixels, _FORMATS, "PNG, BMP, GIF or TIFF, which keep every number")
     if still.numbers:
@@ -251,7 +251,7 @@ def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.ui
 def _fitting(
     mask: NDArray[np.uint8], own: int, height: int, width: int, orientation: int
 ) -> NDArray[np.uint8]:
-    """The mask, upright as its picture of this size; DecodeError where it has another."""
+    """Turn a mask upright as its picture of this size; raises DecodeError if its size is another."""
     if own not in (1, orientation):
         mask = upright(mask, own)
         if mask.shape == (height, width):

@@ -1,4 +1,4 @@
-"""OrderedSource: samples that a Sampler brings into batches; it can go on at any place of it."""
+"""OrderedSource: a source whose samples a Sampler orders; it can resume at any position."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ VERSION = 1
 
 
 class OrderedSource(Source):
-    """A source of samples that an `Sampler` brings into batches; base of the readers.
+    """A source whose samples a `Sampler` orders and batches; base of the readers.
 
-    Where a pipeline is in the data is told by a small token, which another one goes on from: with another batch size,
-    number of threads, or `shard` of another world too.
+    A small state describes the position of a pipeline in the data. Another pipeline can resume from it, also with
+    another batch size, number of threads, or `shard` of another world.
 
-    A subclass sets `order` when it is made, defines `contents` and `load`, and overrides `forget` if it keeps count of
-    what it has loaded.
+    A subclass sets `order` in `__init__`, defines `contents` and `load`, and overrides `forget` if it counts loaded
+    samples.
 
     Attributes
     ----------
@@ -35,18 +35,18 @@ class OrderedSource(Source):
 
     order: Sampler
     _begun = FRONT
-    # Rarely taken: by who replaces bad samples.
+    # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
-        """What tells the data from others, not its order or its batches; for `digest`."""
+        """Parts that identify the data, for `digest`; without its order and batches."""
         raise NotImplementedError(f"{self.name} must define contents()")
 
     def forget(self, start: int) -> None:
-        """Count anew what is loaded, from batch number `start` on. Called while there are no workers."""
+        """Reset the counts of loaded samples, to begin at batch number `start`. Called while there are no workers."""
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        # A pipeline that could not be started may have loaded something.
+        # A pipeline that failed to start may have loaded samples.
         self._forget(self.order.number_after(self._begun))
 
     def _forget(self, start: int) -> None:
@@ -54,7 +54,7 @@ class OrderedSource(Source):
         self.forget(start)
 
     def count_replaced(self, samples: int) -> None:
-        """Count so many samples that are in the places of bad ones."""
+        """Add to the number of replaced samples."""
         with self._counting:
             self.replaced += samples
 
@@ -62,7 +62,7 @@ class OrderedSource(Source):
         return len(task.indices)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return len(self.order)
 
     @property
@@ -71,7 +71,7 @@ class OrderedSource(Source):
 
     @property
     def seed(self) -> int:
-        """The seed of the order, and of whatever else the source draws: the one that was given, or drawn for None."""
+        """Seed of the order and of all other random numbers of the source: as given, or drawn for None."""
         return self.order.seed
 
     @property
@@ -79,14 +79,14 @@ class OrderedSource(Source):
         return self.order.seed_drawn
 
     def _drawn(self) -> str:
-        """What a repr says of a seed that the user did not give."""
+        """Text for the repr: the seed, if the user did not give it."""
         return f", seed={self.seed}" if self.seed_drawn else ""
 
     def fingerprint(self) -> str:
         return self.order.fingerprint(*self.contents())
 
     def making(self) -> Sequence[object]:
-        """What decides, beside the data, how a sample comes out: values whose repr tells them from others."""
+        """Values that determine, besides the data, how a sample is made; their repr identifies them."""
         return ()
 
     def samples_fingerprint(self) -> str:
@@ -101,22 +101,22 @@ class OrderedSource(Source):
     def tasks_from(self, start: int) -> Iterator[Task]:
         return self.order.tasks(start)
 
-    # Places
+    # State
 
     @cached_property
     def _digest(self) -> str:
-        # Once: a list of a million names takes most of a second.
+        # Cached: a million names take most of a second.
         return digest(*self.contents())
 
     def state_at(self, ticket: int) -> dict[str, Any]:
-        """Where to go on when all batches below number `ticket` were handed out.
+        """State to resume from after all batches before number `ticket` were delivered.
 
         Returns
         -------
         dict
             "version", "kind" (name of the source), "size" (number of samples), "shuffle", "seed", "fingerprint" (of the
-            list of samples), "epoch", and "position": how many places of that epoch's order are behind, on all ranks
-            together.
+            list of samples), "epoch", and "position": number of places of that epoch's order that all ranks together
+            have delivered.
         """
         epoch, position = self.order.place_at(ticket, self._begun)
         return {**self._identity(), "epoch": epoch, "position": position}
@@ -133,26 +133,26 @@ class OrderedSource(Source):
         }
 
     def find(self, state: Mapping[str, Any]) -> Position:
-        """The place that a state tells of.
+        """Position of a state.
 
         Raises
         ------
         StateMismatchError
-            It is no state, or one of other samples or another order.
+            It is not a state, or a state of other samples or another order.
         """
         if not isinstance(state, Mapping):
-            raise self._mismatch(f"is of type {type(state).__name__}", "what state_dict() gave")
+            raise self._mismatch(f"is of type {type(state).__name__}", "the result of state_dict()")
         mine = self._identity()
         for name in (*mine, "epoch", "position"):
             if name not in state:
-                raise self._mismatch(f"has no {name!r}", "what state_dict() gave")
+                raise self._mismatch(f"has no {name!r}", "the result of state_dict()")
         for name, expected in mine.items():
             found = state[name]
             if type(found) is not type(expected) or found != expected:
                 raise self._mismatch(f"has {name} {_shown(found)}", repr(expected) + _HINTS.get(name, ""))
         last = 2**32 - 1 if self.order.epochs is None else self.order.epochs
         epoch = self._whole(state, "epoch", last)
-        # Behind the last epoch there is nothing.
+        # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
         return Position(epoch, position)
 
@@ -174,13 +174,13 @@ class OrderedSource(Source):
 
 _HINTS = {
     "version": "; it was made by another version of Highway",
-    "kind": "; it is of another kind of source",
+    "kind": "; it is from another kind of source",
     "size": ", the number of samples here",
-    "fingerprint": "; the samples are others, or in another order",
+    "fingerprint": "; the samples are not the same, or in another order",
 }
 
 
 def _shown(value: object) -> str:
-    """A value that may be anything, on a line."""
+    """Repr of any value, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""How pictures come to lie in images: turned upright, cut, scaled, mirrored; for their boxes and masks."""
+"""PictureMapping: maps pictures to images (EXIF orientation, crop, scale, mirror), for boxes and masks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["PictureMapping"]
 
 
 class PictureMapping(NamedTuple):
-    """How N pictures are shown by N images.
+    """Maps N pictures to N images: EXIF, crop, scale, mirror.
 
     Attributes
     ----------
     sizes : int64 (N, 2)
         Height and width of the upright pictures.
     turns : int64 (N,)
-        EXIF orientation, 1 to 8, that coordinates of the picture still need.
+        EXIF orientation, 1 to 8, still to be applied to coordinates of the picture.
     windows : float64 (N, 4)
-        x0, y0, x1, y1 in pixels of the upright picture: what is shown.
+        x0, y0, x1, y1 of the crop window, in pixels of the upright picture.
     targets : int32 (N, 4)
-        x0, y0, x1, y1 in pixels of the image: where it is shown, before the image is mirrored.
+        x0, y0, x1, y1 of the window in the image, in pixels, before the image is mirrored.
     mirrored : bool (N, 2)
         Whether the image is mirrored left to right, and top to bottom.
     """
@@ -36,11 +36,11 @@ class PictureMapping(NamedTuple):
     mirrored: NDArray[np.bool_]
 
     def take(self, rows: NDArray[np.int64]) -> PictureMapping:
-        """Those of some of the pictures."""
+        """The mapping of some of the pictures."""
         return PictureMapping(*(array[rows] for array in self))  # type: ignore[arg-type]
 
     def put(self, slots: NDArray[np.int64], others: PictureMapping) -> None:
-        """Let others take the place of the pictures in these slots."""
+        """Replace the pictures in these slots by others."""
         mine: Any
         for mine, theirs in zip(self, others, strict=True):
             mine[slots] = theirs
@@ -56,7 +56,7 @@ class PictureMapping(NamedTuple):
         Returns
         -------
         float64 (N, 3, 3)
-            They take homogeneous coordinates (x, y, 1).
+            For homogeneous coordinates (x, y, 1).
         """
         matrices = np.zeros((len(self.windows), 3, 3))
         matrices[:, 2, 2] = 1
@@ -77,14 +77,14 @@ class PictureMapping(NamedTuple):
         shape: tuple[int, int],
         min_visible: float,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Boxes of the pictures in the images, clipped to what is shown.
+        """Map boxes of the pictures to the images, clipped to the windows.
 
         Parameters
         ----------
         boxes : float32 (M, 4)
-            x0, y0, x1, y1 in pixels of the pictures; clipped to them first.
+            x0, y0, x1, y1 in pixels of the pictures; clipped to the pictures first.
         owners : int64 (M,)
-            Which picture each belongs to.
+            Picture of each box.
         shape : (int, int)
             Height and width of the images.
         min_visible : float
@@ -112,18 +112,18 @@ class PictureMapping(NamedTuple):
         ends += targets[:, :1][owners]
         shown = np.clip(ends, targets[:, :1][owners], targets[:, 1:][owners])
         found = shown.astype(np.float32)
-        # Of what is returned: rounded to float32, thin boxes may be nothing.
+        # Sides of the returned boxes: thin ones may round to zero in float32.
         sides = found[:, 1] - found[:, 0]
         area, left = (ends[:, 1] - ends[:, 0]).prod(axis=1), (shown[:, 1] - shown[:, 0]).prod(axis=1)
-        # A part of 1 is met by what is shown whole, however its corners were rounded.
+        # With min_visible=1, a box that is shown whole is kept, however its corners were rounded.
         kept: NDArray[np.bool_] = (sides > 0).all(axis=1) & (left >= min_visible * area * (1 - 1e-9))
         if self.mirrored.any():
-            # Rounded before, as boxes are that transforms mirror: the same bits.
+            # Mirrored after rounding, as in the transforms, for the same bits.
             size = np.array((shape[1], shape[0]), np.float64)
             found = _mirrored(found.astype(np.float64), self.mirrored[owners], size).astype(np.float32)
         return found.reshape(-1, 4), kept
 
 
 def _mirrored(ends: NDArray[np.float64], axes: NDArray[np.bool_], sizes: NDArray[Any]) -> NDArray[np.float64]:
-    """Ends of boxes (M, 2, 2) mirrored along the axes (M, 2) that say so."""
+    """Mirror ends of boxes (M, 2, 2) along the axes (M, 2) that are True."""
     return np.where(axes[:, None], sizes - ends[:, ::-1], ends)

@@ -1,4 +1,4 @@
-"""What a reader of pictures reads: the pictures, and what comes with each of them."""
+"""Samples of a reader of pictures: the pictures with their keys, labels, boxes and masks."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ __all__ = ["Files", "SampleReader", "Samples"]
 
 
 class SampleReader(Protocol):
-    """Samples as far as one batch needs them. Methods take indices that `read` was given before."""
+    """Reads the samples of one batch. The other methods accept only indices that `read` got before."""
 
     def read(
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-        """Have the decoder read the headers of the pictures.
+        """Read the headers of the pictures with the decoder.
 
         Returns
         -------
         heads : int64 (N, 3)
-            As `BatchDecoder.read` says.
+            See `BatchDecoder.read`.
         wrong : dict of int to HighwayError
-            What is wrong with row k, where that is known without the decoder.
+            Errors by row, where they are known without the decoder.
         """
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
         """Key of each sample."""
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
-        """The field `labels`, an array of N rows; None where there is none, or it is of the objects."""
+        """The field `labels`, an array of N rows; None without labels, or if each box has its own."""
 
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
-        """Boxes, and what comes with them; sample i of them is ``indices[i]``."""
+        """Boxes with their labels and extras; sample i of the table is ``indices[i]``. None without boxes."""
 
     def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Height and width, int64 (N, 2), of the upright pictures that these were made of; None where they were not."""
+        """Height and width, int64 (N, 2), of the upright pictures before they were shrunk; None if they were not."""
         return None
 
     @property
@@ -51,17 +51,17 @@ class SampleReader(Protocol):
 
 
 class Samples(Protocol):
-    """Pictures, and what comes with them.
+    """All samples of a reader of pictures.
 
     Attributes
     ----------
     size : int
     noun, where : str
-        What a sample is called, and where they are, for errors: ``"file"`` and ``"in '/data/'"``.
+        Noun and place of samples in errors: ``"file"`` and ``"in '/data/'"``.
     boxed, masked : bool
-        Whether they have boxes, and masks.
+        Whether the samples have boxes, and masks.
     min_visible : float
-        Of the boxes: least part of their area, 0 to 1, that is to be seen.
+        Boxes are dropped if less than this fraction of their area, 0 to 1, is shown.
     placement : bool
         Whether batches have the extras `placement` and `picture_sizes`.
     """
@@ -75,33 +75,33 @@ class Samples(Protocol):
     placement: bool
 
     def begin(self) -> SampleReader:
-        """What the samples of a batch are read through."""
+        """Make a reader for the samples of one batch."""
 
     def known_keys(self) -> Iterable[str] | None:
-        """Keys of all samples; None where they are known only once they are read."""
+        """Keys of all samples; None if they are known only after reading."""
         return None
 
     def describe(self, index: int) -> str:
-        """What errors call a sample."""
+        """Name of a sample in errors."""
 
     def name(self, index: int) -> str:
-        """What the list of errors calls a sample."""
+        """Name of a sample in `errors` of the reader."""
 
 
 class Files(Samples, SampleReader):
-    """Pictures that are files.
+    """Samples that are files.
 
     Parameters
     ----------
     root : bytes
-        What stands in front of every name to make it a path.
+        Prefix that makes a path of every name.
     names : sequence of bytes
-        The samples: file names behind `root`; they are the keys too.
+        File names of the samples without `root`; also their keys.
     where : str
     labels : callable, optional
-        Gives the field `labels` for indices (N,), an array of N rows.
+        Returns the field `labels` for indices (N,), an array of N rows.
     objects : BoxTable, optional
-        Boxes of every sample, and what comes with them; then `labels` are theirs.
+        Boxes of every sample with their labels and extras; the field `labels` is then that of the boxes.
     masks : MaskFiles, optional
     min_visible : float
     placement : bool
@@ -135,7 +135,7 @@ class Files(Samples, SampleReader):
         return map(os.fsdecode, self._names)
 
     def path(self, index: int) -> bytes:
-        """Of a picture."""
+        """Path of a picture."""
         return self._root + self._names[index]
 
     def describe(self, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Noise: random images out of nothing, to see how fast a pipeline is without a disk."""
+"""Noise: generates random images, to measure a pipeline without a disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Noise"]
 
 
 class Noise(OrderedSource):
-    """A made-up data set: batches ``images, labels`` of random bytes and random classes.
+    """Generates batches ``images, labels`` of random bytes and random classes.
 
-    Sample i has the same image and the same label in every epoch, whatever the batch and the number of
-    workers; they depend on the seed alone.
+    Sample i has the same image and the same label in every epoch, in any batch and with any number of workers; they
+    depend on the seed alone.
 
     Parameters
     ----------
@@ -34,18 +34,18 @@ class Noise(OrderedSource):
     shuffle : bool
         A new order each epoch, or 0, 1, 2, ...
     seed : int or None
-        0 to 2**64 - 1; of the images, the labels and the order. None draws one, once, where no other machine
-        needs the same; `seed` is that, and the log tells it.
+        0 to 2**64 - 1; for the images, the labels and the order. None draws a seed, if no other machine needs the same
+        one; the attribute `seed` has it, and it is logged.
     epochs : int, optional
-        None for no end.
+        Number of epochs; None for no limit.
     shard : (int, int)
         (rank, world): this source's part of the data, as in `Sampler`.
     drop_last : bool
-        Leave out what does not fill a batch.
+        Drop the samples that do not fill a batch.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Most batches that may be outstanding behind this module.
+        Most batches that may wait after this module.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class Noise(OrderedSource):
         return b"Noise", repr((self.shape, self.classes)).encode()
 
     def load(self, task: Task) -> Batch:
-        """Make a batch.
+        """Generate a batch.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class Noise(OrderedSource):
             images uint8 (n, H, W, C) and labels int64 (n,).
         """
         count = len(task.indices)
-        # Position 0, where a reader draws its fit. Labels take block 0 of a sample, its image the others.
+        # Position 0, where a reader draws its fit. Labels use block 0 of a sample, the image uses the others.
         labels = SampleRandom(self.order.seed, 0, task.indices, 0).integers(0, self.classes)
         images = empty((count, *self.shape), np.uint8)
         philox.noise(self.order.seed, 0, 0, task.indices.astype(np.uint32), images.reshape(count, -1))

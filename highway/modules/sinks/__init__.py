@@ -1,1 +1,1 @@
-"""Sinks: modules that keep batches."""
+"""Sinks: modules that write batches to files."""

@@ -1,4 +1,4 @@
-"""ImageSaver: the images that pass, and their masks, as files named by their keys."""
+"""ImageSaver: writes images and masks to files named by their keys."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ from highway.storage.files import write_whole
 
 __all__ = ["ImageSaver"]
 
-# What each format's names end in, and the quality that it is written with; None where it has none.
+# Ending and default quality of each format; None for formats without a quality.
 _FORMATS: dict[str, tuple[str, int | None]] = {
     "png": (".png", None),
     "jpeg": (".jpg", 95),
     "webp": (".webp", 90),
 }
-# How the names of later epochs end.
+# Names of files of later epochs.
 _LATER = re.compile(r"(?P<stem>.+)-e(?P<epoch>[1-9][0-9]*)", re.DOTALL)
 
 
 class ImageSaver(Stage):
-    """Writes the images of every batch to files and passes the batch on as it came, so that it can stand anywhere.
+    """Writes the images of every batch to files and returns the batch unchanged.
 
-    A sample is written to ``folder/KEY``, in the folders that its key names, those of absolute paths too, with the
-    ending of the format in the place of that of a picture; what has no key is called by its index. In epoch n above 0,
-    ``-en`` comes before the ending. Where keys of the source differ in the ending alone, each of them keeps its ending,
-    as ``cat/1.jpg.png`` beside ``cat/1.png.png``, in every epoch and on every machine. Files of an earlier run are
-    replaced, and a sample that comes again replaces its own file. Two samples that would get one file are an error:
-    their keys are equal, are one name for the file system, or differ in the ending alone and the source (one that
-    receives, or reads a store) does not know all keys beforehand. A file is there whole or not at all.
+    It can be anywhere in a pipeline. A sample is written to ``folder/KEY``, in the folders of its key (also of an
+    absolute path), with the ending of the format instead of the ending of a picture; a sample without a key is named by
+    its index. In epoch n above 0, ``-en`` comes before the ending. If keys of the source differ only in the ending,
+    each of them keeps its ending, as ``cat/1.jpg.png`` and ``cat/1.png.png``, in every epoch and on every machine.
+    Files of an earlier run are replaced, and a sample that comes again replaces its own file. Two samples with the same
+    file raise an ArgumentError: their keys are equal, are the same name for the file system, or differ only in the
+    ending and the source (one that receives, or reads a store) does not know all keys in advance. A file is written
+    whole or not at all.
 
     Parameters
     ----------
     folder : path
-        Made if need be, as the folders in it.
+        Folder of the files; it and its sub-folders are created if needed.
     format : {"png", "jpeg", "webp"}
-        "png" keeps every bit; "jpg" is "jpeg".
+        "png" is lossless; "jpg" means "jpeg".
     quality : int, optional
-        1 to 100, of "jpeg" (95 by default) and "webp" (90).
+        1 to 100, for "jpeg" (default 95) and "webp" (default 90).
     masks_dir : path, optional
-        Another folder, for the masks of the batches: PNGs in 8 bits of gray, numbers of classes, under the names of
-        their images. ``ImageFileReader(folder, ..., masks_dir=masks_dir)`` reads both.
+        Another folder, for the masks of the batches: PNGs of class numbers, 8 bits of gray, with the names of their
+        images. ``ImageFileReader(folder, ..., masks_dir=masks_dir)`` reads both.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Most batches that may be outstanding behind this module.
+        Most batches that may wait after this module.
 
     Raises
     ------
     ArgumentError
         An argument is out of range. With a batch: its images are not uint8 (N, H, W, 3) or (N, H, W, 1), its masks not
-        uint8 (N, H, W), a key would lead out of the folder, or two samples would get one file.
+        uint8 (N, H, W), a key would lead out of the folder, or two samples have the same file.
     FieldError
-        With a batch: it has no images, or no masks though there is a `masks_dir`.
+        With a batch: it has no images, or no masks although `masks_dir` is given.
     MissingPackageError
         PIL is not installed.
     WriteError
@@ -125,11 +126,11 @@ class ImageSaver(Stage):
 
     @property
     def hands_over(self) -> bool:  # type: ignore[override]
-        """Whether the next module may write into the arrays: as much as this one might."""
+        """Whether the next module may write into the arrays; they pass through, so the input decides."""
         return self.input_handed_over
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        """Find the keys of the source that differ in the ending alone."""
+        """Find the keys of the source that differ only in the ending."""
         source = modules[0]
         self._alike = alike((source.known_keys() if isinstance(source, Source) else None) or ())
 
@@ -145,7 +146,7 @@ class ImageSaver(Stage):
             raise ArgumentError(f"ImageSaver: images of shape {images.shape} have no pixels to write")
         keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
         masks = None if self.masks_dir is None else self._masks(batch)
-        # All of them first: nothing is written of a batch that is refused.
+        # Check all keys first, so that a refused batch writes nothing.
         stems = [self._stem(key) for key in keys]
         self._claim(batch, keys, stems)
         names = [f"{stem}-e{batch.epoch}" for stem in stems] if batch.epoch else stems
@@ -173,7 +174,7 @@ class ImageSaver(Stage):
         return stem + ending if stem in self._alike else stem
 
     def _claim(self, batch: Batch, keys: Sequence[str], stems: Sequence[str]) -> None:
-        """Refuse to write a file that is another sample's."""
+        """Raise if a sample would overwrite the file of another sample."""
         if batch.keys is None:
             return
         indices: Sequence[int | None] = [None] * len(keys) if batch.seq is None else batch.indices.tolist()
@@ -197,8 +198,8 @@ class ImageSaver(Stage):
                 )
                 raise ArgumentError(
                     f"ImageSaver: {os.path.join(self.folder, written)!r} would be the file of two samples, {other}; "
-                    "keys get one file that are equal, or differ in the ending alone, in what the file system does not "
-                    "tell apart, or in the number of an epoch: give each sample a key of its own"
+                    "keys share a file if they are equal, or differ only in the ending, in what the file system does "
+                    "not distinguish, or in the number of an epoch: give each sample its own key"
                 )
 
     def _write(self, path: str, pixels: NDArray[np.uint8], format: str, **options: Any) -> None:

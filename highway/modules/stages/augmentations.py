@@ -1,4 +1,4 @@
-"""Augmentations: transforms in a row, as a stage of a pipeline."""
+"""Augmentations: a stage that applies a sequence of transforms."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ __all__ = ["Augmentations"]
 class Augmentations(Stage):
     """Applies transforms to every batch, one after the other.
 
-    Boxes, masks and keypoints go with the images. Boxes are clipped to them; those of which nothing is left, or too
-    little (`min_visible` of a transform), are dropped with their labels. The extra `placement`, of readers with
-    ``placement=True``, goes on telling where the pixels of the picture are.
+    Boxes, masks and keypoints follow the images. Boxes are clipped to the images; boxes of which nothing, or too little
+    (`min_visible` of a transform), remains are dropped with their labels. The extra `placement`, of readers with
+    ``placement=True``, is kept up to date.
 
-    What a transform draws is a function of the seed, of the samples' identity (epoch and index) and of the
-    number of transforms that the batch has been through before. So any number of workers gives the same
-    bits, and so does a chain that is spread over several Augmentations with the same seed.
+    The random numbers of a transform are a function of the seed, of the samples' identity (epoch and index) and of the
+    number of transforms applied to the batch before. So any number of workers gives the same bits, and so does a chain
+    that is split into several Augmentations with the same seed.
 
-    Neighbors that can touch the pixels once do: crops, pads and flips, and a `Normalize` right behind them, with the
-    same result as one by one; a resizing with the flips and crops around it; rotations and the like with all of
-    these, which are then resampled once instead of again and again; and point-wise changes of color, with the same
-    result as one by one. Right behind a reader of pictures, the first flips and the `Normalize` behind them are done by
-    its workers, while they write the images; right behind an `ArrayReader` or a `LevelDBSource`, crops without padding
-    are too. Where nothing is left then, the pipeline does without the module.
-    `Rescale` and `ToFloat` are as `Normalize` in that.
+    Adjacent transforms are fused where one pass over the pixels is enough: crops, pads and flips, with a `Normalize`
+    after them, with the same result as one by one; a resize with the flips and crops around it; rotations and other
+    warps with all of these, resampled once instead of several times; and point-wise changes of color, with the same
+    result as one by one. Right after a reader of pictures, the first flips and a `Normalize` after them are fused into
+    the reader; right after an `ArrayReader` or a `LevelDBSource`, crops without padding are too. If all transforms are
+    fused into the reader, the pipeline skips the module.
+    `Rescale` and `ToFloat` are fused like `Normalize`.
 
     Parameters
     ----------
     transforms : sequence of Transform
     deterministic : bool
-        Nothing random, for validation: every transform is replaced by its deterministic form, or left out.
+        For validation, without randomness: every transform is replaced by its deterministic form, or skipped if it has
+        none.
     mask_fill : int
-        0 to 255: what masks show where there is nothing of an image. 255 is "void" in PASCAL VOC.
+        0 to 255: value of mask pixels outside of the image. 255 is "void" in PASCAL VOC.
     fields : mapping of str to {"image", "mask", None}, optional
-        How further fields and extras, (N, H, W), (N, H, W, C) or (N, C, H, W) with the images' height and width, go
-        with the images through transforms that move pixels. "mask": each pixel is that of the nearest one, of any
-        dtype, or `mask_fill`. "image": resampled and filled as the images, uint8 or float32; other transforms do
-        nothing to it. None: it stays. A batch that has such a field without being named here is refused by transforms
-        that move pixels.
+        How further fields and extras, (N, H, W), (N, H, W, C) or (N, C, H, W) with the images' height and width, follow
+        the images through transforms that move pixels. "mask": any dtype, resampled by nearest neighbor, filled with
+        `mask_fill`. "image": uint8 or float32, resampled and filled as the images; other transforms do not change it.
+        None: not changed. Transforms that move pixels raise if a batch has such a field that is not named here.
     seed : int or None
-        0 to 2**64 - 1. None draws one, once, where no other machine needs the same; `seed` is that,
-        and the log tells it.
+        0 to 2**64 - 1. None draws a seed, if no other machine needs the same one; the attribute `seed` has it, and it
+        is logged.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Most batches that may be outstanding behind this module.
+        Most batches that may wait after this module.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range, or something in `transforms` is no Transform.
+        An argument is out of range, or an item of `transforms` is not a Transform.
 
     Attributes
     ----------
     transforms : tuple of Transform
-        As they were given.
+        As given.
     fields : dict of str to str or None
         As given.
     """
@@ -94,7 +94,7 @@ class Augmentations(Stage):
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
         self._steps = TransformChain(self._row, "Augmentations")
-        # How many of the steps the module in front has done already.
+        # Number of steps that are fused into the reader.
         self._done_before = 0
 
     def __repr__(self) -> str:
@@ -110,10 +110,10 @@ class Augmentations(Stage):
         return self.input_handed_over and self._steps.hands_over
 
     def follow(self, before: Module | None) -> None:
-        """Leave the first steps to a reader that can do them while it writes the images."""
+        """Fuse the first steps into the reader, if it can do them while it writes the images."""
         super().follow(before)
         reader: object = before
-        # Fields are moved here, by what is drawn for the images here.
+        # Only this module can move fields, with the random numbers of the images.
         if isinstance(reader, Fusing) and not self.fields:
             self._done_before = reader.fuse(self._row, self.seed)
             self._steps = TransformChain(self._row, "Augmentations", self._done_before)
@@ -122,21 +122,21 @@ class Augmentations(Stage):
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]
-        """Whether the reader in front does all of the steps."""
+        """Whether all steps are fused into the reader."""
         return self._done_before == len(self._row) > 0
 
     def process(self, batch: Batch) -> Batch:
-        """Apply the transforms; the first draws at position `batch.applied`, and each takes `positions` of them.
+        """Apply the transforms; the first one draws at position `batch.applied`, and each uses `positions` positions.
 
         Raises
         ------
         ArgumentError
-            Images are bytes that look like (N, C, H, W).
+            Images are uint8 and look like (N, C, H, W).
         FieldError
-            The batch has no images, or none of the name of one of `fields`.
+            The batch has no images, or lacks one of `fields`.
         ContractError
-            A transform returned something else than as many images; or what belongs to the images, such as masks,
-            does not have the form that it should have, or cannot go with them.
+            A transform did not return the same number of images; or masks, boxes, keypoints or fields have a wrong
+            shape or dtype, or cannot follow the images.
         """
         for name in self.fields:
             if name not in batch:
@@ -170,7 +170,7 @@ def _checked_fields(fields: object) -> dict[str, str | None]:
         if not is_field_name(name) or name in ("images", *GO_ALONG):
             raise ArgumentError(
                 f"Augmentations: fields has {name!r}; expected names of fields other than images, "
-                f"{', '.join(GO_ALONG)}, which say what they are"
+                f"{', '.join(GO_ALONG)}, whose kinds are fixed"
             )
         if kind not in ("image", "mask", None):
             raise ArgumentError(

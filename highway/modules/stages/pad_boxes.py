@@ -1,4 +1,4 @@
-"""PadBoxes: as many rows of boxes for every sample, for what takes no ragged arrays."""
+"""PadBoxes: a stage that pads ragged boxes to the same number for every sample."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ __all__ = ["PadBoxes"]
 
 
 class PadBoxes(Stage):
-    """Gives every sample of a batch `most` boxes, where batches have ragged ones.
+    """Pads the ragged boxes of a batch to `most` boxes for every sample.
 
-    Ragged arrays (M, ...) become (N, most, ...), in the order of the batch, and the field `counts`, int64 (N,), comes
-    behind the others: what is beyond the count of a sample is 0 in `boxes`, -1 in `labels` and other whole numbers with
-    a sign, 0 in any other numbers, False in flags.
+    Ragged arrays (M, ...) become (N, most, ...), in the order of the batch, and the field `counts`, int64 (N,), is
+    added after the others. Padding is 0 in `boxes`, -1 in `labels` and other signed integers, 0 in other numbers, False
+    in flags.
 
     Parameters
     ----------
     most : int
-        1 to 2**31 - 1.
+        Number of boxes of every sample, 1 to 2**31 - 1.
     truncate : bool
-        Leave out the last boxes of samples that have more; otherwise that is an error.
+        Drop the last boxes of samples that have more than `most`; by default these samples raise.
     workers : int, optional
-        Threads; by default as many as help, up to one for each core that the process may use.
+        Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
-        Most batches that may be outstanding behind this module.
+        Most batches that may wait after this module.
 
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed; or, while the pipeline runs, a sample has more boxes than `most`.
+        An argument is out of range; or, while the pipeline runs, a sample has more boxes than `most`.
 
     Examples
     --------
@@ -59,21 +59,21 @@ class PadBoxes(Stage):
 
     @property
     def hands_over(self) -> bool:  # type: ignore[override]
-        """Whether the next module may write into the arrays: some pass through."""
+        """Whether the next module may write into the arrays; some pass through, so the input decides."""
         return self.input_handed_over
 
     def __repr__(self) -> str:
         return f"PadBoxes({self.most}, truncate={self.truncate})"
 
     def process(self, batch: Batch) -> Batch:
-        """A batch without ragged arrays.
+        """Pad the ragged arrays of a batch.
 
         Raises
         ------
         FieldError
             The batch has no ragged arrays.
         ArgumentError
-            A sample has too many boxes, or the batch has something called `counts` already.
+            A sample has too many boxes, or the batch already has a field or extra `counts`.
         """
         if batch.offsets is None or not batch.ragged:
             raise FieldError(f"PadBoxes: {batch!r} has no boxes of differing number; expected ragged fields")

@@ -1,1 +1,1 @@
-"""What a folder holds: its pictures and classes, and what is skipped."""
+"""Lists the pictures and classes of a folder, and what is skipped in it."""

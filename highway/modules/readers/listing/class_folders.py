@@ -1,4 +1,4 @@
-"""A folder of class folders of pictures: which files there are, and which class each belongs to."""
+"""Lists the pictures of a folder of class folders, with the class of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OWNER = "ImageFileReader"
 
 
 class ClassFolders(NamedTuple):
-    """What `list_class_folders` found.
+    """Result of `list_class_folders`.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class ClassFolders(NamedTuple):
     names : list of bytes
         Every picture relative to `root`, sorted within its class.
     labels : int64 (N,)
-        Number of the class of every picture.
+        Class number of every picture.
     skipped : SkippedFiles
-        What else is in the folder.
+        Everything else in the folder.
     """
 
     root: bytes
@@ -50,13 +50,13 @@ class ClassFolders(NamedTuple):
     skipped: SkippedFiles
 
     def identity(self) -> list[bytes]:
-        """What tells this data from other: the pictures, and the classes where those do not say them."""
+        """Identify the data: the pictures, and the classes if these do not follow from the pictures."""
         if self.classes == sorted(self.classes) and len(np.unique(self.labels)) == len(self.classes):
             return self.names
         return [*self.names, b"", *map(os.fsencode, self.classes)]
 
     def remarks(self, given: bool = False) -> list[str]:
-        """What a user should know of the classes, which are `given` or found: sentences without a dot."""
+        """Warnings about the classes, which are `given` or found: sentences without a full stop."""
         numbers = None if given else order_remark(self.classes)
         pictures = [name for name in self.classes if _has_ending(os.fsencode(name))]
         return [
@@ -72,10 +72,9 @@ def list_class_folders(
     """List ``data_dir/CLASS/.../picture``.
 
     Class folders are searched to any depth. Links to files and folders are followed, loops are not. Names that begin
-    with a dot are skipped, and so are files and folders that systems leave behind (`leftovers.py`), but for
-    class folders that are among `classes`. Anything else with the ending of a picture is listed, even if it turns
-    out to be no file: reading it says so. A folder is a folder whatever its name ends in; a link is a
-    picture where its name ends like that of one.
+    with a dot are skipped, and so are files and folders that systems create (`leftovers.py`), except class folders that
+    are in `classes`. Anything else with the ending of a picture is listed, even if it is not a file: reading it
+    raises. A folder is a folder whatever its ending; a link is a picture if it has the ending of one.
 
     Parameters
     ----------
@@ -86,13 +85,13 @@ def list_class_folders(
     Raises
     ------
     ArgumentError
-        `classes` has something else than names of folders, each once, or lacks one of the folders.
+        `classes` is not a list of folder names, each once, or lacks one of the folders.
     EmptyDatasetError
-        There is no such folder, no class folder in it, or, without `classes`, one without a picture.
+        There is no such folder, it has no class folder, or, without `classes`, one has no picture.
     DatasetError
-        `data_dir` is no folder, or it or a folder in it may not be read.
+        `data_dir` is not a folder, or it or a folder in it cannot be read.
     StorageError
-        The storage failed for as long as is waited.
+        The storage failed for more than 30 s.
     """
     root = os.path.join(os.fsencode(expanded(_OWNER, "data_dir", data_dir)), b"")
     wanted = None if classes is None else _wanted(classes)
@@ -165,7 +164,7 @@ def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
 
 
 def _check_known(root: bytes, folders: list[bytes], wanted: list[bytes]) -> None:
-    """Refuse folders that are no class."""
+    """Raise if a folder is not one of the classes."""
     known = frozenset(wanted)
     unknown = [folder for folder in folders if folder not in known]
     if not unknown:
@@ -176,8 +175,8 @@ def _check_known(root: bytes, folders: list[bytes], wanted: list[bytes]) -> None
     hint = f"; {twin!a} is there, and classes has {alike[looks(twin)]!a}, which looks alike" if twin else ""
     raise ArgumentError(
         f"{_OWNER}: {os.fsdecode(root)!r} has {'folders' if names[1:] else 'a folder'} that classes lacks: "
-        f"{', '.join(map(repr, names[:10]))}{', ...' if names[10:] else ''}{hint}; add what is a class to classes, and "
-        "move what is none, or begin its name with a dot, which has it skipped"
+        f"{', '.join(map(repr, names[:10]))}{', ...' if names[10:] else ''}{hint}; add classes to the list, and move "
+        "other folders, or begin their names with a dot, so that they are skipped"
     )
 
 
@@ -224,7 +223,7 @@ def _is_picture(name: bytes) -> bool:
 
 
 def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
-    """Count a file that lies beside the class folders."""
+    """Count a file outside of the class folders as skipped."""
     if _is_picture(entry.name):
         skipped.add(entry.name, "in no class folder")
     else:
@@ -239,7 +238,7 @@ def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None
 
 
 def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
-    """Names relative to `root` of the pictures below `folder`."""
+    """Names of the pictures in `folder`, at any depth, relative to `root`."""
     found = []
     named_alike = []
     for name, entry, is_inner_folder in walk(root, folder, _OWNER, _is_left, _is_picture_by_name):

@@ -1,4 +1,4 @@
-"""What is said of the classes that a reader has: how many, where they come from, and what is odd about their names."""
+"""Logs the classes of a reader, and warns of suspicious names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _logger = logging.getLogger("highway.modules")
 
 _WORD = r"(train(ing|val)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?|holdout|unlabell?ed)"
 _SPLIT = re.compile(_WORD + r"([-_ ]?(set|data|\d+))?")
-# In a longer name; folds of a cross validation have no other one.
+# As a part of a longer name; folds of a cross-validation only as the whole name.
 _INNER_WORD = re.compile(rf"(?<![a-z]){_WORD}(?![a-z])|^fold[-_ ]?\d+$")
 
 _SHOWN = 12
@@ -25,7 +25,7 @@ _LONGEST = 60
 
 
 def looks(name: str) -> str:
-    """What names have in common that look the same: case, Unicode normalization and spaces do not count."""
+    """Normalize a name so that names that look the same are equal: case, Unicode normalization and spaces."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
@@ -45,12 +45,12 @@ def log_classes(owner: str, classes: Sequence[str], origin: str) -> None:
 
 
 def warn_of_alike(owner: str, names: Iterable[str], where: str) -> None:
-    """Log a warning where names differ in upper and lower case, spaces or Unicode normalization alone.
+    """Log a warning if names differ only in case, spaces or Unicode normalization.
 
     Parameters
     ----------
     owner, where : str
-        Who reads, and where the names stand.
+        Name of the reader, and the place of the names.
     names : iterable of str
     """
     alike = _alike(sorted({*names}))
@@ -65,12 +65,12 @@ def warn_of_alike(owner: str, names: Iterable[str], where: str) -> None:
 
 
 def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list[str]:
-    """What a user should know of class folders that were found.
+    """Warnings about class folders that were found.
 
     Parameters
     ----------
     root : bytes
-        The folder that they are in.
+        The folder of the class folders.
     classes : sequence of str
     names : sequence of bytes
         The pictures, relative to `root`.
@@ -78,7 +78,7 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
     Returns
     -------
     list of str
-        Sentences without a dot.
+        Sentences without a full stop.
     """
     said = []
     for group in _alike(classes):
@@ -111,7 +111,7 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
 
 
 def _parts_of_one(classes: Sequence[str], names: Sequence[bytes]) -> list[str]:
-    """Classes without pictures of their own, but in folders, that differ in the name of a split: a_train and a_test."""
+    """Classes that have pictures only in sub-folders and differ only in the name of a split: a_train and a_test."""
     shallow = {name.partition(b"/")[0] for name in names if name.count(b"/") == 1}
     groups: dict[str, list[str]] = {}
     for name in classes:
@@ -124,12 +124,12 @@ def _parts_of_one(classes: Sequence[str], names: Sequence[bytes]) -> list[str]:
 def stored_classes(
     owner: str, path: str, stored: list[str] | int | None, wanted: object
 ) -> list[str] | int | None:
-    """Classes of a store, whose labels are numbers already; `wanted` are those that a user gave, or None.
+    """Classes of a store, whose labels are already numbers; `wanted` are the classes that the user gave, or None.
 
     Raises
     ------
     ArgumentError
-        They are not those that the store has, in its order.
+        `wanted` are not the classes of the store, in its order.
     """
     if wanted is None:
         return stored
@@ -152,7 +152,7 @@ def stored_classes(
 
 
 def _alike(names: Iterable[str]) -> list[list[str]]:
-    """Those of different names that look the same, in their order."""
+    """Groups of different names that look the same, in their order."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(looks(name), []).append(name)
@@ -160,6 +160,6 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def _shown_apart(names: Sequence[str]) -> str:
-    """Names so that one sees in what they differ."""
+    """Names in a form that shows how they differ."""
     composed = {unicodedata.normalize("NFC", name) for name in names}
     return " and ".join(map(repr if len(composed) == len(names) else ascii, names))

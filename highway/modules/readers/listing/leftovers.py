@@ -1,4 +1,4 @@
-"""Names of what systems and programs leave in folders of data: thumbnails, trash, snapshots, lists of their own."""
+"""Names of files and folders that systems and programs create in folders of data: thumbnails, trash, snapshots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 __all__ = ["is_hidden", "is_leftover", "is_skipped"]
 
-# In lower case. No names that a class may have, such as "trash" or "recycled".
+# In lower case. Names that a class may have, such as "trash" or "recycled", are not in the list.
 _NAMES = frozenset(
     (
         # Synology, QNAP, Asustor, NetApp
@@ -28,7 +28,7 @@ _NAMES = frozenset(
     b"desktop db",
     b"desktop df",
 }
-# Names that begin or end so, whatever the rest is: streams that were copied beside their files, chkdsk's folders.
+# Patterns of names: streams that were copied as files, chkdsk's folders.
 _PATTERNS = re.compile(
     rb"syno(photo|file|video)_thumb.*|synoindex_.*|found\.[0-9]{3}"
     rb"|.*@syno(eastream|resource)|.*:(zone\.identifier|com\.(apple|dropbox)\..*)",
@@ -42,17 +42,17 @@ def is_hidden(name: bytes) -> bool:
 
 
 def is_skipped(name: bytes) -> bool:
-    """Whether readers skip a file or folder for its name, without its folder: it is hidden, or a system left it."""
+    """Whether readers skip a file or folder for its base name: it is hidden, or a system created it."""
     return is_hidden(name) or is_leftover(name)
 
 
 def is_leftover(name: bytes) -> bool:
-    """Whether a file or folder of this name, in any case and without its folder, was left behind by a system.
+    """Whether a system created a file or folder with this base name, in upper or lower case.
 
-    Those that are hidden anyway are not asked for here.
+    Hidden names are not in the list.
     """
     lower = name.lower()
-    # Asked for every file of a folder: most names need no pattern.
+    # Runs for every file of a folder: most names need no pattern.
     if b":" in lower or b"@syno" in lower or lower.startswith((b"syno", b"found.")):
         return lower in _NAMES or _PATTERNS.fullmatch(lower) is not None
     return lower in _NAMES

@@ -1,4 +1,4 @@
-"""Names of classes that are numbers: as texts they have another order."""
+"""Warns of class names that are numbers: sorted as text, they have another order."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _logger = logging.getLogger("highway.modules")
 
 
 def order_remark(classes: Sequence[str]) -> str | None:
-    """What a user should know of names that were found and sorted: "10" comes before "2".
+    """Warning about numeric names that were found and sorted as text: "10" comes before "2".
 
     Parameters
     ----------
     classes : sequence of str
-        Sorted as texts.
+        Sorted as text.
 
     Returns
     -------
     str or None
-        A sentence without a dot; None where not all names are numbers, or their order is the same.
+        A sentence without a full stop; None if not all names are numbers, or both orders are the same.
     """
     if not all(name.isascii() and name.isdigit() for name in classes):
         return None

@@ -1,4 +1,4 @@
-"""The files that a reader skips: how many, why, and an example of each kind."""
+"""SkippedFiles: counts the files that a reader skips, by reason, with an example of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SkippedFiles", "logger"]
 
 logger = logging.getLogger("highway.modules")
 
-# Notes and tables beside the pictures: nobody takes them for samples.
+# Notes and tables beside the pictures, which are never samples.
 _NOTES = frozenset(
     b".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .lst .sha256 "
     b".md5".split()
@@ -37,7 +37,7 @@ class _Kind:
 class SkippedFiles:
     """Counts what a reader skips, by reason.
 
-    ``str()`` is one line, empty where nothing was skipped; files that a user may miss come first.
+    ``str()`` is one line, empty if nothing was skipped; files that you may miss come first.
 
     Examples
     --------
@@ -63,17 +63,17 @@ class SkippedFiles:
         Parameters
         ----------
         name : bytes
-            With the folders that it is in.
+            Path of the file.
         reason : str
-            Goes after a number: "hidden", "with the ending .ppm", "without an annotation".
+            Text after a number: "hidden", "with the ending .ppm", "without an annotation".
         missed : bool
-            Whether a user may miss it; then `log` warns.
+            Whether a user may miss the file; `log` then warns.
         folder : bool
         """
         _count(self._folders if folder else self._files, reason, printable(name), missed)
 
     def add_by_name(self, name: bytes, *, folder: bool = False) -> None:
-        """Count a file, or a folder, whose name says why: it is hidden, of the system, or has a certain ending."""
+        """Count a file, or a folder, with the reason found from its name: hidden, of the system, or its ending."""
         base = os.path.basename(name)
         if is_hidden(base):
             self.add(name, "hidden", missed=False, folder=folder)
@@ -90,9 +90,9 @@ class SkippedFiles:
                     names.append(name)
 
     def look(self, root: bytes) -> None:
-        """Read the first bytes of some of the files below `root` that `add_by_name` counted by their endings.
+        """Read the first bytes of some of the files in `root` that `add_by_name` counted by their endings.
 
-        ``str()`` then says which of them are pictures that Highway reads, under other names.
+        ``str()`` then shows which of them are pictures that Highway reads, under other names.
         """
         names = [name for names in self._to_look_at.values() for name in names][:_MOST_LOOKED_AT]
         self._to_look_at.clear()
@@ -102,12 +102,12 @@ class SkippedFiles:
                 _count(self._unread, found, printable(name), True)
 
     def __len__(self) -> int:
-        """How many files and folders."""
+        """Number of skipped files and folders."""
         return sum(kind.count for kind in (*self._files.values(), *self._folders.values()))
 
     @property
     def missed(self) -> bool:
-        """Whether there are some that a user may miss."""
+        """Whether a user may miss some of the files or folders."""
         return any(kind.missed for kind in (*self._files.values(), *self._folders.values()))
 
     def __str__(self) -> str:
@@ -128,14 +128,14 @@ class SkippedFiles:
         return line
 
     def log(self, owner: str, where: str) -> None:
-        """Log the line, if there is one: a warning where a user may miss something, otherwise for information.
+        """Log ``str()`` if it is not empty, as a warning if a user may miss something, otherwise as information.
 
         Parameters
         ----------
         owner : str
-            Which reader.
+            Name of the reader.
         where : str
-            What it reads: a folder.
+            Folder that it reads.
         """
         if len(self):
             logger.log(logging.WARNING if self.missed else logging.INFO, "%s: %s: %s", owner, where, self)
@@ -148,7 +148,7 @@ def _count(kinds: dict[str, _Kind], reason: str, example: str, missed: bool) -> 
     else:
         kind.count += 1
         kind.missed |= missed
-        # Folders are listed in no order.
+        # The smallest name, because folders are listed in any order.
         kind.example = min(kind.example, example)
 
 

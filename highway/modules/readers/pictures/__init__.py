@@ -1,4 +1,4 @@
-"""Picture files that are no JPEGs: what their headers say, and PIL images of their pixels."""
+"""Picture files that are not JPEGs: parses their headers, and decodes them with PIL."""
 
 from highway.modules.readers.pictures.headers import NAMES, header
 from highway.modules.readers.pictures.still import Still

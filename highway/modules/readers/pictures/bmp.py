@@ -1,4 +1,4 @@
-"""BMP: its header; and the pixels of those with a palette, packed in runs or not."""
+"""BMP: reads the header, and the pixels of files with a palette, run-length encoded or not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Header:
         start = 14 + size
         end = start + color_bytes * self.colors
         self.palette = contents[start:end], color_bytes
-        # Some writers give the place of the palette for that of the pixels, or none.
+        # Some writers store the offset of the palette, or 0, as the offset of the pixels.
         if self.offset in (0, start):
             self.offset = end
 
@@ -51,12 +51,12 @@ class _Header:
 
 
 def read(contents: bytes) -> Still:
-    """What a BMP says before its pixels.
+    """Read the header of a BMP.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     header = _Header(contents)
     if not (0 < header.height < 1 << 31 and 0 < header.width < 1 << 31):
@@ -73,9 +73,9 @@ def read(contents: bytes) -> Still:
 
 
 def _with_palette(contents: bytes, header: _Header) -> Any:
-    """A PIL image of mode P.
+    """Decode to a PIL image of mode P.
 
-    Not by PIL, which takes some palettes for gray and then reads each byte as a pixel, and loses its place in runs.
+    PIL's own decoder takes some palettes for gray and then reads each byte as a pixel, and decodes some runs wrong.
     """
     from PIL import Image
 
@@ -89,7 +89,7 @@ def _with_palette(contents: bytes, header: _Header) -> Any:
 
 
 def _indices(contents: bytes, header: _Header) -> NDArray[np.uint8]:
-    """The numbers that are stored, uint8 (height, width), upright."""
+    """The stored palette indices, uint8 (height, width), upright."""
     if (header.compression, header.bits) in ((_RLE8, 8), (_RLE4, 4)):
         rows = _from_runs(contents, header)
     elif header.compression == _RAW and header.bits in (1, 2, 4, 8):
@@ -122,9 +122,9 @@ def _from_rows(contents: bytes, header: _Header) -> NDArray[np.uint8]:
 
 
 def _from_runs(contents: bytes, header: _Header) -> NDArray[np.uint8]:
-    """Rows of RLE8 or RLE4, as they come.
+    """Decode rows of RLE8 or RLE4, in stored order.
 
-    What is skipped, by a move or by the end of a row, is 0. A run of one color may be longer than its row, and is cut.
+    Pixels that a move or the end of a row skips are 0. A run of one color that is longer than its row is cut.
     """
     height, width, four_bits = header.height, header.width, header.bits == 4
     pixels = bytearray(height * width)
@@ -160,10 +160,10 @@ def _from_runs(contents: bytes, header: _Header) -> NDArray[np.uint8]:
                 x += code
                 at += size + (size & 1)
     except IndexError:
-        # The mark of the end is missing, but not a pixel.
+        # Only the end marker is missing, and no pixel.
         if not (y >= height or (y == height - 1 and x >= width)):
             raise DecodeError(f"is cut off: its runs end in row {y + 1} of {height}") from None
-    # The last row may have its own end.
+    # The last row may end with an end-of-row marker.
     if y < height - 1 or (y == height - 1 and x == 0):
         raise DecodeError(f"is damaged: its runs end after row {y if x == 0 else y + 1} of {height}")
     return np.frombuffer(pixels, np.uint8).reshape(height, width)

@@ -1,4 +1,4 @@
-"""GIF: its screen and its first frame."""
+"""GIF: reads the screen and the first frame."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _CONTROL = 0xF9
 
 
 def read(contents: bytes) -> Still:
-    """What a GIF says before the pixels of its first frame.
+    """Read the header of a GIF, up to the pixels of its first frame.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     try:
         at = 13 + _palette_bytes(contents[10])
@@ -30,7 +30,7 @@ def read(contents: bytes) -> Still:
             if kind == 0x3B:
                 raise DecodeError("is damaged: a GIF without a frame")
             if kind != 0x21:
-                # Some writers leave bytes between blocks.
+                # Some writers put extra bytes between blocks.
                 at += 1
                 continue
             end = at + 2
@@ -49,8 +49,8 @@ def read(contents: bytes) -> Still:
     def decode() -> Any:
         from PIL import GifImagePlugin
 
-        # The screen holds the frame, and nothing is prepared for a second one: PIL would check the first against its
-        # own limit, and make another picture for the second.
+        # The screen is enlarged to the frame, and no disposal prepares a second frame: PIL would check the first frame
+        # against its own limit, and make another picture for the second.
         sides = whole_width.to_bytes(2, "little") + whole_height.to_bytes(2, "little")
         still = control and b"".join([control[:3], bytes([control[3] & ~0x1C]), control[4:]])
         needed = b"".join([head[:6], sides, head[10:], still, memoryview(contents)[at:]])

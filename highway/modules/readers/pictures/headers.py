@@ -1,4 +1,4 @@
-"""Which format a file has, and what its header says."""
+"""Finds the format of a file and reads its header."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], Still]]] = 
 
 
 def header(contents: bytes, formats: Container[str] = NAMES) -> Still | None:
-    """What a file says before its pixels, of which nothing is decoded; None for a file of no such format.
+    """Read the header of a file without decoding pixels; None if the file has none of the formats.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file: what is wrong with the header, or what is not read.
+        The header is damaged or not supported; the text continues the name of the file.
     """
     for name, (is_one, read) in _FORMATS.items():
         if name in formats and is_one(contents):

@@ -1,4 +1,4 @@
-"""Parts that a PIL may have been built or installed without: that is no fault of a picture."""
+"""Finds missing parts of PIL, so that a picture is not counted as bad for them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CODEC = re.compile(r"(?:decoder|encoder) \w+ not available")
 
 
 def missing_part(error: Exception, said: Sequence[str] = ()) -> str | None:
-    """Which part of PIL is missing where it raised this error; None where it is the picture's.
+    """Which part of PIL is missing, if that is the cause of this error; None if the picture is.
 
-    A library that was left out (zlib, libtiff) is an OSError that says so, and a module in C that is not there
-    (``_webp``, ``_imagingcms``) an ImportError. A libtiff that was built without a compression says so itself: `said`
-    are its messages.
+    PIL raises OSError with a certain text for a library that it was built without (zlib, libtiff), and ImportError for
+    a missing C module (``_webp``, ``_imagingcms``). A libtiff that was built without a compression prints a message:
+    `said` are its messages.
     """
     if isinstance(error, ImportError):
         return str(error)
@@ -29,6 +29,6 @@ def missing_part(error: Exception, said: Sequence[str] = ()) -> str | None:
 
 
 def named(error: MissingPackageError, owner: str, what: Any) -> MissingPackageError:
-    """The same with the name of who reads, and of what."""
+    """Add the name of the reader and of the file to an error."""
     text = str(error).removeprefix(f"{owner}: ")
-    return MissingPackageError(f"{owner}: {text} (it was to read {what})")
+    return MissingPackageError(f"{owner}: {text} (needed to read {what})")

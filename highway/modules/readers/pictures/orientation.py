@@ -1,6 +1,6 @@
-"""The orientation that a picture file states: one rule for every format, that of PIL's `ImageOps.exif_transpose`.
+"""Finds the orientation that a picture file states, with PIL's rule (`ImageOps.exif_transpose`) for every format.
 
-Beyond PIL, an entry of the type BYTE counts as well: PIL reads it as bytes, and turns nothing.
+Unlike PIL, it also accepts an entry of type BYTE, which PIL reads as bytes and ignores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from highway.modules.readers.pictures import Still
 
 __all__ = ["MIRRORS", "SWAPS", "mirrored", "stated_orientation", "upright"]
 
-# By EXIF orientation: whether the axes are swapped, and then what is mirrored, left to right and top to bottom.
+# By EXIF orientation: whether the axes are swapped; then whether to mirror left to right, and top to bottom.
 SWAPS = np.array([False] * 5 + [True] * 4)
 MIRRORS = np.array(
     [(0, 0), (0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (1, 1), (0, 1)],
@@ -28,21 +28,21 @@ MIRRORS = np.array(
 
 _CHUNK = re.compile(rb"\w{4}")
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
-# Of compressed text in a PNG; an orientation stands near the beginning.
+# Most bytes to decompress of a text in a PNG; the orientation is near its beginning.
 _MOST_TEXT = 16 << 20
 
 
 def stated_orientation(still: Still, contents: bytes) -> int:
     """EXIF orientation, 1 to 8, by which a picture is turned upright; found without decoding it.
 
-    EXIF data comes first: its entry counts with any type of number, of several values the first; text and untyped
-    bytes are no number. Only where it has no such entry, XMP counts (``tiff:Orientation``). Everything else is 1: no
-    entry, another value, data that is damaged.
+    EXIF data comes first: its entry may have any type of number, and the first of several values is used; text and
+    untyped bytes are not numbers. XMP (``tiff:Orientation``) is used only if EXIF has no such entry. All else is 1: no
+    entry, another value, damaged data.
 
     Parameters
     ----------
     still : Still
-        What the header says.
+        Header of the file.
     contents : bytes
         The file.
     """
@@ -52,7 +52,7 @@ def stated_orientation(still: Still, contents: bytes) -> int:
 
 
 def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
-    """EXIF and XMP data of a PNG, before its pixels or after them, as PIL has them once it has decoded it."""
+    """EXIF and XMP data of a PNG, before or after its pixels, as PIL finds them after decoding."""
     exif = raw_exif = xmp = international_xmp = None
     for kind, data in _png_chunks(contents):
         if kind == b"eXIf":
@@ -69,7 +69,7 @@ def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
             elif keyword == _RAW_EXIF and decodes:
                 raw_exif = text
             elif keyword == _XMP:
-                # PIL keeps that of iTXt as bytes too, and takes these where the text is empty.
+                # PIL also keeps the text of iTXt as bytes, and uses them if the text is empty.
                 international_xmp = text if kind == b"iTXt" else international_xmp
                 xmp = text if decodes else xmp
     if exif is None and raw_exif is not None:
@@ -78,7 +78,7 @@ def _png_metadata(contents: bytes) -> tuple[bytes | None, bytes | None]:
 
 
 def _png_chunks(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and data of each chunk that belongs to the first frame; nothing of the pixels is copied."""
+    """Yield type and data of each chunk of the first frame, without copying pixels."""
     at, frames, framed, pixels = 8, 0, False, False
     while at + 8 <= len(contents):
         length, kind = struct.unpack_from(">I4s", contents, at)
@@ -89,10 +89,10 @@ def _png_chunks(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
             pixels = True
         elif kind == b"acTL" and not pixels and length >= 8:
             (count,) = struct.unpack_from(">I", contents, at + 8)
-            # A second one, or one that is out of range, is no animation.
+            # A second acTL chunk, or one that is out of range, means no animation.
             frames = count if not frames and count <= 1 << 31 else 0
         elif kind == b"fcTL":
-            # Where the first frame is outside the animation, the next one begins here.
+            # If the first frame is not part of the animation, the next one begins here.
             if pixels and frames and frames + (not framed) > 1:
                 return
             framed = framed or not pixels
@@ -102,7 +102,7 @@ def _png_chunks(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_text(kind: bytes, rest: bytes) -> tuple[bytes | None, bool]:
-    """Text of a chunk after its keyword, None where it cannot be read; and whether its encoding is right."""
+    """Text of a chunk after its keyword, None if it cannot be read; and whether its encoding is valid."""
     if kind == b"tEXt":
         return rest, True
     if kind == b"zTXt":
@@ -130,7 +130,7 @@ def _inflated(data: bytes) -> bytes | None:
 
 
 def _from_hex(profile: bytes) -> bytes | None:
-    """Data of a profile that ImageMagick wrote: an empty line, a name, a length, and lines of hexadecimal digits."""
+    """Decode a profile of ImageMagick: an empty line, a name, a length, and lines of hexadecimal digits."""
     try:
         return bytes.fromhex("".join(profile.decode("latin-1").split("\n")[3:]))
     except ValueError:
@@ -138,7 +138,7 @@ def _from_hex(profile: bytes) -> bytes | None:
 
 
 def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """A view of a stored picture (H, W, ...) turned as its EXIF orientation says."""
+    """A view of a stored picture (H, W, ...), turned by its EXIF orientation."""
     if SWAPS[orientation]:
         picture = picture.swapaxes(0, 1)
     return mirrored(picture, MIRRORS[orientation])

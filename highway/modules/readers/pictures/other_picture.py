@@ -1,4 +1,4 @@
-"""Pictures that are no JPEGs, through PIL (Pillow-SIMD or Pillow)."""
+"""OtherPicture: decodes pictures that are not JPEGs with PIL (Pillow-SIMD or Pillow)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from highway.storage.sniffing import unknown
 __all__ = ["OtherPicture", "named_errors", "opened", "pillow"]
 
 _LONGEST_SIDE = 1 << 24
-# A picture becomes an array in bands of about so many pixels: what is between the two stays small.
+# Pictures are converted to arrays in bands of about so many pixels, which keeps the intermediate images small.
 _BAND = 1 << 20
-# Parts of libtiff that warn of pixels that they could not decode.
+# Parts of libtiff whose warnings mean that pixels could not be decoded.
 _DECODERS = re.compile("Decode|JPEGLib")
 _MOST_MESSAGES = 3
 
 
 class OtherPicture:
-    """A PNG, WebP, BMP, GIF or TIFF: its size at once, its pixels when they are asked for.
+    """A PNG, WebP, BMP, GIF or TIFF: reads its size at once, and decodes its pixels on demand.
 
-    Alpha is dropped, palettes are resolved, of 12 and 16 bits the upper 8 are kept, of several frames the first is
-    taken: docs/formats.md has a table.
+    Alpha is dropped, palettes are resolved, 12 and 16 bits are reduced to the upper 8, and only the first frame is
+    read: docs/formats.md has a table.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ class OtherPicture:
     gray : bool
         One channel (ITU-R 601 luma) instead of RGB.
     oriented : bool
-        Whether the picture is turned upright, as `stated_orientation` says; otherwise it is as stored.
+        Whether to turn the picture upright by its `stated_orientation`; otherwise it is as stored.
     max_pixels : int
-        Largest picture, checked before anything is decoded. PIL's own limit does not count.
+        Largest picture, checked before decoding. PIL's own limit does not apply.
     owner : str
-        Who reads, for errors.
+        Name of the reader, for errors.
 
     Raises
     ------
@@ -55,14 +55,14 @@ class OtherPicture:
         PIL, or a part of it, is not installed.
     MemoryError
     DecodeError
-        Text that follows the name of the file: what was found and what was expected.
+        States what was found and what was expected; the text continues the name of the file.
 
     Attributes
     ----------
     height, width : int
-        Of the upright picture; of the stored one unless `oriented`.
+        Size of the upright picture; of the stored picture unless `oriented`.
     orientation : int
-        EXIF, 1 to 8, by which it is turned upright; 1 unless `oriented`.
+        EXIF orientation, 1 to 8, by which it is turned upright; 1 unless `oriented`.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class OtherPicture:
             self.height, self.width = self.width, self.height
 
     def release(self) -> None:
-        """Keep no file; what the header says stays."""
+        """Free the file; the values of the header stay."""
         self._still = None
 
     def same(self, other: OtherPicture) -> bool:
-        """Whether the header of another file says the same."""
+        """Whether another picture has the same size and orientation."""
         return (self.height, self.width, self.orientation) == (other.height, other.width, other.orientation)
 
     @property
     def released(self) -> bool:
-        """Whether the file is not kept any more."""
+        """Whether the file was freed."""
         return self._still is None
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Decode, once: neither the file nor the picture is kept after that.
+        """Decode the picture. Call it once: it frees the file, and does not keep the pixels.
 
         Returns
         -------
@@ -100,7 +100,7 @@ class OtherPicture:
         ------
         MemoryError
         DecodeError
-            As the class.
+            See the class.
         """
         still, self._still = self._still, None
         assert still is not None
@@ -120,12 +120,12 @@ def opened(
     formats: Sequence[str] = pictures.NAMES,
     known: str = "JPEG, PNG, WebP, BMP, GIF, TIFF",
 ) -> Still:
-    """What a file says before its pixels.
+    """Read the header of a file and check the size of its picture.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file: it has none of the formats, is damaged, not read, or too large.
+        The file has none of the formats, is damaged, not supported, or too large; the text continues its name.
     """
     still = pictures.header(contents, formats)
     if still is None:
@@ -145,13 +145,13 @@ def pillow(owner: str) -> Any:
     Raises
     ------
     MissingPackageError
-        PIL is not installed; `owner` is who reads.
+        PIL is not installed; `owner` is the name of the reader.
     """
     try:
         from PIL import Image
     except ImportError:
         raise MissingPackageError(
-            f"{owner}: the data has files that are no JPEGs, and PIL, which reads the other formats, is not "
+            f"{owner}: the data has files that are not JPEGs, and PIL, which reads the other formats, is not "
             "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
         ) from None
     return Image
@@ -159,12 +159,12 @@ def pillow(owner: str) -> Any:
 
 @contextmanager
 def named_errors(layout: str = "") -> Iterator[None]:
-    """Whatever PIL raises for a bad file as DecodeError: text for behind the name of the file.
+    """Turn any error of PIL for a bad file into a DecodeError, whose text continues the name of the file.
 
-    Where a part of PIL is missing it is a MissingPackageError.
+    If a part of PIL is missing, it raises MissingPackageError.
 
-    What libtiff says meanwhile belongs to the error, instead of stderr; its errors, and what its decoders warn of, are
-    errors even where PIL goes on.
+    Messages of libtiff become part of the error instead of going to stderr. Its errors, and warnings of its decoders,
+    raise even if PIL continues.
     """
     listening = _listening()
     if listening:
@@ -197,18 +197,18 @@ def named_errors(layout: str = "") -> Iterator[None]:
 
 @functools.cache
 def _listening() -> bool:
-    """Whether the messages of PIL's libtiff can be kept: not where PIL has it, with its names hidden, inside."""
+    """Whether the messages of PIL's libtiff can be kept: not if it is linked into PIL with hidden symbols."""
     from PIL import _imaging
 
     return tiff_messages.listen(os.fsencode(str(_imaging.__file__)))
 
 
 def _to_array(image: Any, gray: bool, still: Still) -> NDArray[np.uint8]:
-    """A PIL image as uint8 (height, width, 1 or 3), band by band."""
+    """Convert a PIL image to uint8 (height, width, 1 or 3), band by band."""
     from PIL import Image
 
     image.load()
-    # Alpha is dropped: PIL need not look for a color that stands for it.
+    # Alpha is dropped, so PIL does not need to handle a transparent color.
     image.info.pop("transparency", None)
     width, height = image.size
     array = np.empty((height, width, 1 if gray else 3), np.uint8)
@@ -216,7 +216,7 @@ def _to_array(image: Any, gray: bool, still: Still) -> NDArray[np.uint8]:
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        # Pasted, not cropped: PIL has a limit on what it crops.
+        # Pasted, not cropped, because PIL has a limit for crops.
         band = image if bottom - top == height else Image.new(image.mode, (width, bottom - top))
         if band is not image:
             band.paste(image, (0, -top))
@@ -225,7 +225,7 @@ def _to_array(image: Any, gray: bool, still: Still) -> NDArray[np.uint8]:
 
 
 def _converter(image: Any, gray: bool, still: Still) -> Callable[[Any], NDArray[np.uint8]]:
-    """What makes a band of this image uint8 (rows, width, 1 or 3)."""
+    """Return the function that converts a band of this image to uint8 (rows, width, 1 or 3)."""
     mode = "L" if gray else "RGB"
     if image.mode.startswith("I;16"):
         shift = still.bits - 8
@@ -238,13 +238,13 @@ def _converter(image: Any, gray: bool, still: Still) -> Callable[[Any], NDArray[
 
 
 def _upper_bits(pixels: NDArray[Any], shift: int, negative: bool) -> NDArray[np.uint8]:
-    """The upper 8 bits of wider gray values, as PIL has them of wider colors."""
+    """The upper 8 bits of wider gray values, as PIL reduces wider colors."""
     upper = (pixels >> shift).astype(np.uint8)[:, :, None]
     return 255 - upper if negative else upper
 
 
 def _lookup(image: Any, mode: str) -> Callable[[Any], NDArray[np.uint8]]:
-    """What resolves the palette of this image."""
+    """Return the function that resolves the palette of this image."""
     from PIL import Image
 
     every = Image.frombytes("P", (256, 1), bytes(range(256)))
@@ -264,7 +264,7 @@ def _channels(band: Any, mode: str) -> NDArray[np.uint8]:
         band = band.convert("LA")
     if band.mode == "RGBX":
         band = band.convert("RGB")
-    # Gray stays one channel: who fills three from it repeats it.
+    # Gray stays one channel: assigning it to three channels repeats it.
     wanted = "L" if band.mode in ("1", "L", "LA") else mode
     pixels = np.asarray(band if band.mode == wanted else band.convert(wanted))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]

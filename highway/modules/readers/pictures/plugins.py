@@ -1,4 +1,4 @@
-"""PIL's reader of TIFF without the limit that PIL puts on pictures."""
+"""PIL's TIFF reader without PIL's size limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["tiff_plugin"]
 
 @functools.cache
 def tiff_plugin() -> Any:
-    """A class that opens a TIFF of any size, as PIL's own does: whoever opens it has looked at its header."""
+    """PIL's class of a TIFF without its limit: a TIFF of any size; the caller has checked its header."""
     # Late: PIL is optional.
     from PIL import Image, TiffImagePlugin
 

@@ -1,4 +1,4 @@
-"""PNG: its header, and the chunks that its pixels depend on."""
+"""PNG: reads the header, and keeps the chunks that the pixels depend on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16
 
 
 def read(contents: bytes) -> Still:
-    """What a PNG says before its pixels.
+    """Read the header of a PNG.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     if len(contents) < 29 or contents[12:16] != b"IHDR":
         raise DecodeError("is damaged: a PNG without a header (IHDR)")
@@ -55,10 +55,10 @@ def read(contents: bytes) -> Still:
 
 
 def _needed(contents: bytes) -> bytes:
-    """The file without what its pixels do not depend on.
+    """The file with only the chunks that its pixels depend on.
 
-    Text and color profiles: PIL would unpack them, and refuses large ones. Animation: PIL would look for its frames,
-    and the picture that counts is the one that stands for all. Transparency: alpha is dropped.
+    Dropped are text and color profiles, which PIL would unpack, and refuses if they are large; animation, whose frames
+    PIL would search, because only the default image is read; and transparency, because alpha is dropped.
     """
     whole = memoryview(contents)
     kept, start = [], 0
@@ -72,7 +72,7 @@ def _needed(contents: bytes) -> bytes:
 
 
 def _chunks(contents: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of the chunks, up to one that is cut off, or is none: that is for PIL to judge."""
+    """Yield name, start and end of the chunks, up to the first one that is cut off or invalid, which PIL handles."""
     at = len(MAGIC)
     while at + 12 <= len(contents):
         name = contents[at + 4 : at + 8]

@@ -1,4 +1,4 @@
-"""What all formats have in common: a picture as its file has it, before it becomes 8 bits of gray or RGB."""
+"""Still: the header of a picture in any format, before it is decoded to 8 bits of gray or RGB."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ __all__ = ["Still"]
 
 
 class Still(NamedTuple):
-    """The one picture of a file that is read: the first.
+    """The first picture of a file, the only one that is read.
 
     Attributes
     ----------
     format : str
-        As PIL calls it.
+        PIL's name of the format.
     height, width : int
-        As stored.
+        Size as stored.
     decode : callable
-        A PIL image, which may decode its pixels only when they are used. Nothing has been decoded before.
+        Returns a PIL image, which may decode its pixels only when they are used. Nothing is decoded before the call.
     bits : int
-        Of a gray value, where PIL has more than 8 of them.
+        Bits of a gray value, if PIL reads more than 8.
     negative : bool
-        Whether such a value has white at 0, which PIL does not turn round.
+        Whether such a value has white at 0, which PIL does not invert.
     numbers : str
-        Why the values that PIL has are not the numbers that are stored, which matters to masks; empty where they are.
+        Why PIL's values are not the stored numbers, which matters for masks; empty if they are.
     layout : str
         How the pixels are stored, for errors.
     exif, xmp : bytes, optional
-        Where the orientation may be stated; of a PNG it is looked for elsewhere.
+        Metadata that may state the orientation; that of a PNG is read by `stated_orientation`.
     tile : (int, int), optional
         Height and width of the parts that are decoded at once, which may be larger than the picture.
     """

@@ -1,4 +1,4 @@
-"""TIFF: the tags of its first picture that its pixels depend on."""
+"""TIFF: reads the tags of the first picture, and keeps those that the pixels depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from highway.modules.readers.pictures.still import Still
 __all__ = ["is_tiff", "read"]
 
 _VERSIONS = {b"\x2a\0": False, b"\0\x2a": False, b"\x2b\0": True, b"\0\x2b": True}
-# Type: code of struct; rationals and text are never numbers here.
+# Struct codes by type; rationals and text are not numbers here.
 _NUMBERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 16: "Q"}
 _TYPE_BYTES = {
     1: 1,
@@ -39,7 +39,7 @@ _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _PLANAR = 273, 274, 277, 27
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 322, 323, 324
 _PREDICTOR = 317
 _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP = 332, 338, 339, 700
-# Beside those with a name: options of fax, JPEG of old, place of YCbCr samples.
+# Besides the named ones: fax options, old-style JPEG, positions of YCbCr samples.
 _ONE_NUMBER = {
     _WIDTH,
     _HEIGHT,
@@ -51,11 +51,11 @@ _ONE_NUMBER = {
     _PLANAR,
 }
 _ONE_NUMBER |= {_TILE_WIDTH, _TILE_HEIGHT, _INK_SET, _PREDICTOR, 292, 293, 512, 513, 514, 515, 531}
-# Byte counts, palette, tables of JPEG, YCbCr, LERC.
+# Byte counts, palette, tables of JPEG, YCbCr and LERC.
 _KEPT = {_BITS, _STRIP_OFFSETS, _TILE_OFFSETS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, *_ONE_NUMBER}
 _KEPT |= {279, 320, 325, 347, 517, 518, 519, 520, 521, 529, 530, 532, 50674}
 
-# As many as a TIFF that is no BigTIFF may have.
+# The limit of a classic TIFF, also applied to BigTIFF.
 _MOST_ENTRIES = 0xFFFF
 _RAW = 1
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -118,26 +118,26 @@ class _Page:
         self.bits = self.numbers(_BITS) or [1]
         self.planes = self.samples if self.number(_PLANAR, 1) == 2 else 1
         if self.samples == 1 and _PLANAR in self.entries:
-            # Of one sample it says nothing, and PIL would take another way to unpack it.
+            # With one sample it has no meaning, but PIL would unpack it in another way.
             del self.entries[_PLANAR]
             self.rest = True
         self.fill_order = self.number(_FILL_ORDER, 1)
 
     def _unpack(self, code: str, at: int) -> tuple[Any, ...]:
-        # A place beyond what a file may have is an OverflowError.
+        # An offset beyond the largest file would raise OverflowError.
         if at > len(self.contents):
             raise struct.error
         return struct.unpack_from(self.order + code, self.contents, at)
 
     def _directory(self, at: int) -> tuple[dict[int, _Entry], bool]:
-        """Entries by tag, the first of each; and whether there is anything that is not kept."""
+        """The first entry of each tag; and whether there are entries or pictures that are not kept."""
         count_code, entry_code, next_code = self._formats
         count = self._unpack(count_code, at)[0]
         if count > _MOST_ENTRIES:
             raise DecodeError(f"is damaged: a TIFF with {count} tags; expected {_MOST_ENTRIES} or fewer")
         at += struct.calcsize(self.order + count_code)
         size = struct.calcsize(self.order + entry_code)
-        # Tags that another one hides, or that come in no order, would make PIL and libtiff talk.
+        # Repeated tags, or tags out of order, would make PIL and libtiff print warnings.
         self.stated: dict[int, _Entry] = {}
         entries: dict[int, _Entry] = {}
         last, rest = -1, False
@@ -165,7 +165,7 @@ class _Page:
         return self.contents[start : start + size]
 
     def numbers(self, tag: int) -> list[int]:
-        """The values of a tag; nothing where there is no such tag."""
+        """The values of a tag; an empty list if there is no such tag."""
         if tag not in self.entries:
             return []
         kind, count = self.entries[tag][:2]
@@ -180,7 +180,7 @@ class _Page:
         return found[0] if found else absent
 
     def check(self) -> None:
-        """Raise for values outside of the file, more of them than it can have, and many where one is allowed."""
+        """Raise for values outside of the file, more values than it can have, and several where one is allowed."""
         size = sum(len(self._data(tag)) for tag in self.entries)
         for tag in _ONE_NUMBER:
             self.number(tag, 0)
@@ -188,7 +188,7 @@ class _Page:
             raise DecodeError(f"is damaged: {size} bytes of tags in a file of {len(self.contents)}")
 
     def exif(self) -> bytes | None:
-        """The orientation as EXIF data, which is a TIFF of its own."""
+        """The orientation as EXIF data, which is a complete small TIFF."""
         data = self._stated(_ORIENTATION)
         if data is None:
             return None
@@ -207,14 +207,14 @@ class _Page:
         try:
             return self._data(tag)
         except DecodeError:
-            # Pixels do not depend on it.
+            # The pixels do not depend on it.
             return None
 
     def alone(self) -> bytes:
-        """The file with the tags of this picture that its pixels depend on, and no others.
+        """The file with only the tags of this picture that its pixels depend on.
 
-        PIL and libtiff do not complain of what is not there, and nothing but pixels is read. The directory is written
-        over the one that it stands for: put behind the file, it would be taken for the pixels that a cut file lacks.
+        PIL and libtiff then print no warnings for other tags, and read nothing but pixels. The new directory overwrites
+        the old one: appended to the file, it would be read as the missing pixels of a cut file.
         """
         if not self.rest:
             return self.contents
@@ -255,17 +255,17 @@ class _Page:
 
 
 def is_tiff(contents: bytes) -> bool:
-    """Whether a file begins as a TIFF does."""
+    """Whether a file begins like a TIFF."""
     return contents[:2] in (b"II", b"MM") and contents[2:4] in _VERSIONS
 
 
 def read(contents: bytes) -> Still:
-    """What a TIFF says of its first picture before the pixels.
+    """Read the header of the first picture of a TIFF.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     page = _Page(contents)
     if page.height <= 0 or page.width <= 0:
@@ -299,7 +299,7 @@ def read(contents: bytes) -> Still:
 
 
 def _refuse(page: _Page) -> None:
-    """Raise for what PIL reads wrong, or does not read."""
+    """Raise for pixels that PIL reads wrong, or does not read."""
     formats = set(page.numbers(_SAMPLE_FORMAT)) - {1}
     if formats:
         what = _SAMPLE_FORMATS.get(min(formats), f"of sample format {min(formats)}")
@@ -317,7 +317,7 @@ def _refuse(page: _Page) -> None:
         expected = ", ".join(map(str, depths))
         raise DecodeError(f"has {max(bits)} bits a sample; expected {expected}, the same for all ({page})")
     if page.planes > 1 and page.photometric in _ONE_SAMPLE and 0 in page.numbers(_EXTRA_SAMPLES):
-        # PIL takes such a sample for part of the color.
+        # PIL reads such a sample as part of the color.
         raise DecodeError(f"has an unspecified sample in a plane of its own, which PIL reads wrong ({page})")
     if page.number(_INK_SET, 1) != 1:
         raise DecodeError(f"has other inks than CMYK ({page})")
@@ -325,13 +325,13 @@ def _refuse(page: _Page) -> None:
 
 
 def _refuse_raw(page: _Page, bits: int) -> None:
-    """Raise for uncompressed pixels that PIL unpacks wrong, or for rows that are not there."""
+    """Raise for uncompressed pixels that PIL unpacks wrong, or for missing rows."""
     if page.compression != _RAW:
         return
     if page.photometric == _YCBCR and page.samples > 1:
         raise DecodeError(f"has YCbCr without compression, which PIL does not read ({page})")
     if page.number(_PREDICTOR, 1) != 1:
-        # Some readers apply it, PIL and libtiff do not.
+        # Some readers apply it; PIL and libtiff do not.
         raise DecodeError(f"has a predictor without compression, which can be read in two ways ({page})")
     if page.planes > 1 and (bits != 8 or page.fill_order != 1):
         raise DecodeError(f"has planes of {bits} bits without compression, which PIL does not read ({page})")

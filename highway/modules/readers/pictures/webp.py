@@ -1,4 +1,4 @@
-"""WebP: its header, and its first frame."""
+"""WebP: reads the header and the first frame."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ __all__ = ["is_webp", "read"]
 
 
 def is_webp(contents: bytes) -> bool:
-    """Whether a file begins as a WebP does."""
+    """Whether a file begins like a WebP."""
     return contents[:4] == b"RIFF" and contents[8:12] == b"WEBP"
 
 
 def read(contents: bytes) -> Still:
-    """What a WebP says before its pixels.
+    """Read the header of a WebP.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     height, width = _size(contents)
 
     def decode() -> Any:
         from PIL import Image, _webp
 
-        # Not through PIL's plugin: that has a limit of its own, and copies every pixel once more.
+        # PIL's plugin has its own limit, and copies every pixel once more.
         decoder = _webp.WebPAnimDecoder(contents)
         if decoder is None:
             raise DecodeError("is damaged: a WebP that libwebp does not open")

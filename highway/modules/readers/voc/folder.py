@@ -1,4 +1,4 @@
-"""A folder in the format of Pascal VOC: which pictures, annotations and masks belong together, and which lists name."""
+"""VOCFolder: finds the pictures, annotations, masks and lists of a folder in the format of Pascal VOC."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Path = str | bytes | os.PathLike[str]
 _LARGEST_LIST = 1 << 28
 _XML = frozenset((b".xml",))
 _MASKS = frozenset((b".png",))
-# What lines in lists of one class end with: the class is there, is not, or is there and difficult.
+# Ends of lines in lists of one class: absent, difficult, present.
 _FLAGS = (b"-1", b"0", b"1")
-# Folders of a VOC set with neither pictures nor annotations to read, where those lie in the folder itself.
+# Folders of a VOC set without pictures or annotations to read, if those are in the root itself.
 _APART = (b"ImageSets", b"SegmentationClass", b"SegmentationObject")
 _LAYOUT = (
     "expected a folder with JPEGImages, Annotations and ImageSets in it, or images= and annotations= that name other "
@@ -45,7 +45,7 @@ class VOCSample(NamedTuple):
     Attributes
     ----------
     picture, annotation : bytes
-        Where there is none, the one that is missing.
+        If the file does not exist, its expected name.
     """
 
     picture: bytes
@@ -58,7 +58,7 @@ class VOCSample(NamedTuple):
 
 
 class VOCFolder:
-    """What lies where in a folder in the format of Pascal VOC.
+    """Finds the files of a folder in the format of Pascal VOC.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ class VOCFolder:
     images, annotations : path
         Folders, relative to `root` or absolute.
     masks : path, optional
-        Another one, where masks are to be read.
+        Folder of the masks, if they are read.
 
     Attributes
     ----------
     root, images, annotations : bytes
         Each with a separator at its end.
     skipped : SkippedFiles
-        What the folders have that is neither picture nor annotation; `skip_unpaired` adds more.
+        Files that are neither picture nor annotation; `skip_unpaired` adds more.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class VOCFolder:
         hint: str = _LAYOUT,
         skipped: SkippedFiles | None = None,
     ) -> list[bytes]:
-        """Files with these endings below a folder, relative to it; what else there is, is skipped."""
+        """List files with these endings in a folder, relative to it; all others count as skipped."""
         skipped = self.skipped if skipped is None else skipped
         apart = {os.path.normpath(self.path(name)) for name in _APART}
         others = (self.images, self.annotations, self._masks)
@@ -138,7 +138,7 @@ class VOCFolder:
         return found
 
     def _set_within(self) -> str | None:
-        """The first folder below the root, at most two levels, that has annotations: VOCdevkit/VOC2012 of a root."""
+        """The first folder with annotations, at most two levels inside of the root, such as VOCdevkit/VOC2012."""
         for level in ("*", "*/*"):
             found = glob.glob(f"{level}/Annotations/", root_dir=os.fsdecode(self.root))
             if found:
@@ -146,11 +146,11 @@ class VOCFolder:
         return None
 
     def _told(self, folder: bytes, name: bytes) -> bytes:
-        """A file, as it is told of: relative to `root`, where it is below it."""
+        """Name of a file in reports: relative to `root`, if it is inside."""
         return os.path.normpath((folder + name).removeprefix(self.root))
 
     def path(self, *parts: bytes) -> bytes:
-        """A path below `root`."""
+        """A path in `root`."""
         return os.path.join(self.root, *parts)
 
     # Samples
@@ -160,14 +160,14 @@ class VOCFolder:
         return sorted(self._annotations.by_stem.values())
 
     def samples(self, split: object) -> list[VOCSample]:
-        """The samples of a list, in its order; of every annotation, sorted by name, where `split` is None.
+        """The samples of a list, in its order; if `split` is None, of every annotation, sorted by name.
 
         Raises
         ------
         ArgumentError, DatasetError
             There is no such list, or it cannot be read.
         EmptyDatasetError
-            There are none.
+            The list names no samples, or there are no annotations.
         """
         if split is None:
             where = self.annotations
@@ -220,19 +220,18 @@ class VOCFolder:
         )
 
     def _named(self, path: bytes) -> list[VOCSample]:
-        """Samples of a list."""
+        """Samples that a list names."""
         found: list[VOCSample] = []
         for line in _lines(path):
             sample = self._find(line)
-            # Names may begin with #; where no file has such a name, it is a comment.
+            # A line with # is a comment, unless a file has that name.
             if sample is not None or not (line.startswith(b"#") and line[1:2].strip() == b""):
                 found.append(sample or self._missing(line))
         seen: set[VOCSample] = set()
         twice = [sample for sample in found if sample in seen or seen.add(sample)]  # type: ignore[func-returns-value]
         if twice:
             _logger.warning(
-                "VOCReader: %s names %d samples more than once, the first is %s; they are read as often as they are "
-                "named",
+                "VOCReader: %s names %d samples more than once, the first is %s; each is read as often as it is named",
                 printable(path),
                 len({*twice}),
                 printable(twice[0].picture),
@@ -240,7 +239,7 @@ class VOCFolder:
         return found
 
     def _find(self, line: bytes) -> VOCSample | None:
-        """The sample that a line names; None where no annotation and no picture has such a name."""
+        """The sample that a line names; None if no annotation and no picture has that name."""
         for name in (line, _without_flag(line)):
             for form in self._forms(name):
                 annotation, picture = self._annotations.find(form), self._pictures.find(form)
@@ -254,7 +253,7 @@ class VOCFolder:
         return self._sample(stem if ending.lower() in EXTENSIONS | _XML else name, None, None)
 
     def _forms(self, name: bytes) -> Iterator[bytes]:
-        """A name as it is, and relative to the folder of pictures, or of annotations, where it is a path."""
+        """Yield a name as it is and, if it is a path, relative to the folder of pictures or annotations."""
         yield name
         path = posixpath.normpath(name.replace(b"\\", b"/"))
         if path != name:
@@ -264,15 +263,15 @@ class VOCFolder:
             absolute = os.path.join(os.path.abspath(folder), b"")
             if path.startswith(absolute):
                 yield path[len(absolute) :]
-            # The set may have lain elsewhere when the list was written.
+            # The list may have been written while the set was elsewhere.
             last = os.path.basename(absolute[:-1])
             if last in parts[:-1]:
                 yield b"/".join(parts[len(parts) - parts[::-1].index(last, 1) :])
 
-    # What belongs to samples
+    # Masks, and files without a partner
 
     def masks(self, samples: Sequence[VOCSample]) -> list[bytes]:
-        """Path of the mask of every sample; where there is none, the one that is missing.
+        """Path of the mask of every sample; if it does not exist, its expected path.
 
         Raises
         ------
@@ -285,7 +284,7 @@ class VOCFolder:
         return [self._masks + (files.find(sample.stem) or sample.stem + b".png") for sample in samples]
 
     def skip_unpaired(self, samples: Sequence[VOCSample]) -> None:
-        """Count as skipped what is not among the samples and has no partner, or has the name of another file."""
+        """Count as skipped all files outside of the samples that have no partner, or share the name of another file."""
         pictures = {sample.picture for sample in samples}
         annotations = {sample.annotation for sample in samples}
         paired = set()
@@ -301,18 +300,21 @@ class VOCFolder:
         for folder, files in ((self.images, self._pictures), (self.annotations, self._annotations)):
             for file in files.others:
                 if file not in pictures and file not in annotations:
-                    self.skipped.add(self._told(folder, file), "with the name of another but for the ending")
+                    self.skipped.add(
+                        self._told(folder, file), "with the name of another except for the ending"
+                    )
         self.skipped.look(self.root)
 
 
 class _NamedFiles:
-    """Files of some endings, which are found by their names without them.
+    """Finds files with certain endings by their names without the ending.
 
     Attributes
     ----------
     by_stem : dict of bytes to bytes
+        One file for each name: the one with the usual ending, otherwise the first.
     others : list of bytes
-        Files with the name of one of those: of several the one with the usual ending counts, or else the first.
+        Further files with the same names.
     """
 
     def __init__(self, files: Sequence[bytes], endings: Collection[bytes], usual: bytes) -> None:
@@ -326,10 +328,10 @@ class _NamedFiles:
         self._normal: dict[bytes, bytes | None] | None = None
 
     def find(self, name: bytes) -> bytes | None:
-        """The file of a name without ending, with its own, or with that of its partner."""
+        """The file of a name, which may have no ending, its own ending, or the ending of its partner."""
         found = self._exact(name)
         if found is None:
-            # Only one of those that normalize to the same is sought by that.
+            # Unicode normalization finds a name only if it is the only one with that normal form.
             if self._normal is None:
                 self._normal = {}
                 for stem in self.by_stem:
@@ -354,7 +356,7 @@ def _with_and_without(name: bytes) -> tuple[bytes, ...]:
 
 
 def _composed(name: bytes) -> bytes:
-    """A name in the normalization form C; macOS writes form D."""
+    """A name in Unicode normalization form C; macOS writes form D."""
     if name.isascii():
         return name
     return unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape")).encode(
@@ -363,7 +365,7 @@ def _composed(name: bytes) -> bytes:
 
 
 def _lines(path: bytes) -> list[bytes]:
-    """Lines of a list that hold something, without white space around it."""
+    """Lines of a list that are not empty, stripped."""
     try:
         contents = read_whole(path, _LARGEST_LIST, "VOCReader")
     except ReadError as error:
@@ -372,15 +374,15 @@ def _lines(path: bytes) -> list[bytes]:
         try:
             contents = contents.decode("utf-16").encode()
         except UnicodeError as error:
-            raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is no text in UTF-16: {error}") from None
+            raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is not text in UTF-16: {error}") from None
     if b"\0" in contents:
-        raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is no text in UTF-8: it has zeros in it")
+        raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} is not text in UTF-8: it has zero bytes")
     lines = contents.removeprefix(codecs.BOM_UTF8).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
 def _without_flag(line: bytes) -> bytes:
-    """A line of a list of one class without the -1, 0 or 1 at its end."""
+    """Remove the -1, 0 or 1 at the end of a line in a list of one class."""
     parts = line.split()
     if len(parts) > 1 and parts[-1] in _FLAGS:
         return line[: -len(parts[-1])].rstrip()

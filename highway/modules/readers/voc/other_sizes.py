@@ -1,4 +1,4 @@
-"""Annotations that state another size than their picture has: counted, and named in one warning."""
+"""OtherSizes: counts annotations whose stated size is not that of their picture, and warns once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _logger = logging.getLogger("highway.modules")
 
 
 class OtherSizes:
-    """Samples whose annotation states another size than the picture has, and that are read all the same.
+    """Counts the samples that are read although their annotation states another size than the picture has.
 
     Parameters
     ----------
     owner : str
-        Who reads, for the warning.
+        Name of the reader, for the warning.
     """
 
     def __init__(self, owner: str) -> None:
@@ -26,12 +26,12 @@ class OtherSizes:
         self._found: set[int] = set()
 
     def __len__(self) -> int:
-        """How many were read so far."""
+        """Number of these samples that were read so far."""
         with self._lock:
             return len(self._found)
 
     def note(self, found: Mapping[int, str]) -> None:
-        """Count samples, by index, with what is to be said of each; the first time, log a warning."""
+        """Count samples, given by index with a text about each; logs a warning the first time."""
         if not found:
             return
         with self._lock:
@@ -40,8 +40,8 @@ class OtherSizes:
         if first:
             _logger.warning(
                 "%s: <size> is not that of the picture in %d of the annotations that were read first; one of them: %s. "
-                "The size of the file counts: boxes are taken in its pixels and clipped to it. Where pictures were "
-                "scaled or turned after they were annotated, that is wrong: strict=True makes bad samples of them",
+                "The size of the picture file is used: boxes are in its pixels and clipped to it. If pictures were "
+                "scaled or turned after they were annotated, their boxes are wrong: strict=True makes them bad samples",
                 self._owner,
                 len(found),
                 next(iter(found.values())),

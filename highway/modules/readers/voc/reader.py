@@ -1,4 +1,4 @@
-"""VOCReader: pictures with boxes, and masks, from a folder in the format of Pascal VOC."""
+"""VOCReader: reads pictures with boxes and masks from a folder in the format of Pascal VOC."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VOC_CLASSES = (
     ),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-"""The classes of Pascal VOC, as its development kit sorts them."""
+"""The classes of Pascal VOC, in the order of its development kit."""
 
 _logger = logging.getLogger("highway.modules")
 
@@ -50,19 +50,19 @@ Path = str | bytes | os.PathLike[str]
 
 
 class VOCReader(ImageReader):
-    """Reads a folder in the format of Pascal VOC and hands out batches ``images, labels, boxes``.
+    """Reads a folder in the format of Pascal VOC and yields batches ``images, labels, boxes``.
 
     `labels` are int64 (total,), `boxes` float32 (total, 4): x0, y0, x1, y1 in pixels of the images, of all samples one
-    after the other; ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` give those of a sample. The extras
-    `difficult` and `truncated` are bool (total,). With `masks`, these are the last field. Pictures are read as
-    `ImageFileReader` reads them; annotations once, at the beginning.
+    after the other; ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` return the rows of sample i. The extras
+    `difficult` and `truncated` are bool (total,). With `masks=True`, `masks` is the last field. Pictures are read as by
+    `ImageFileReader`; all annotations are read when the reader is made.
 
-    The folder holds ``JPEGImages/NAME.jpg`` (or another ending of a picture), ``Annotations/NAME.xml``, lists of names
-    in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``. A NAME may be in folders of its own:
+    The folder has ``JPEGImages/NAME.jpg`` (or another ending of a picture), ``Annotations/NAME.xml``, lists of names
+    in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``. A NAME may contain folders:
     ``JPEGImages/day/1.jpg`` and ``Annotations/day/1.xml``.
 
     Coordinates are continuous: the first pixel covers 0 to 1. VOC counts from 1, and the last pixel is inside, so a box
-    is (xmin - 1, ymin - 1, xmax, ymax). Boxes go with the picture through its orientation, fit and mirroring.
+    is (xmin - 1, ymin - 1, xmax, ymax). Boxes follow the picture through its orientation, fit and mirroring.
 
     Parameters
     ----------
@@ -78,42 +78,42 @@ class VOCReader(ImageReader):
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
     classes : sequence of str, "voc" or None
-        The classes in the order of their labels. By default those of all annotations of the folder, sorted, whatever
-        the split; then an annotation that cannot be read is an error here. Of two folders, training and validation,
-        each has its own: give the second one ``classes=reader.classes`` of the first. "voc": `VOC_CLASSES`.
+        The classes in the order of their labels. By default the classes of all annotations of the folder, sorted,
+        whatever the split; an annotation that cannot be read then raises here. Folders for training and validation may
+        have different classes: give the second reader ``classes=reader.classes`` of the first. "voc": `VOC_CLASSES`.
     other_classes : {"error", "drop"}
-        What becomes of objects of a class that is not in `classes`: their samples are bad ones, or the objects are left
-        out. "drop" needs `classes`.
+        Policy for objects whose class is not in `classes`: "error" makes their samples bad ones, "drop" drops the
+        objects. "drop" needs `classes`.
     masks : bool or path
-        Whether batches end with `masks`, uint8 (N, H, W): numbers of classes as the files have them, 255 for borders in
-        VOC's own. A folder, relative to `root` or absolute, for another one than ``SegmentationClass``.
+        Whether batches end with `masks`, uint8 (N, H, W): class numbers as in the files; VOC's own masks have 255 for
+        borders. A path names the folder of the masks, relative to `root` or absolute, instead of
+        ``SegmentationClass``.
     images, annotations : path
-        The folders of pictures and annotations, relative to `root` or absolute; "." for both where they lie side by
-        side in `root`.
+        The folders of pictures and annotations, relative to `root` or absolute; "." for both if they lie side by side
+        in `root`.
     difficult : bool
-        False: leave out the objects that are marked difficult.
+        False: drop the objects that are marked difficult.
     one_based : bool
-        False: the annotations count from 0 and their ends are outside; boxes are taken as they are written.
+        False: the annotations count from 0 and their ends are outside; boxes are used as they are written.
     strict : bool
-        Whether an annotation with another ``<size>`` than that of its picture makes the sample a bad one. By default,
-        the size of the file counts, and a warning is logged.
+        Whether an annotation whose ``<size>`` is not that of its picture makes the sample a bad one. By default, the
+        size of the picture file is used, and a warning is logged.
     min_visible : float
-        0 to 1: boxes are left out of which less than this part of their area is shown. Those with nothing are in any
-        case.
+        0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
+        dropped.
     mask_fill : int
-        0 to 255, for what the fit leaves uncovered of a mask.
+        0 to 255: value of mask pixels that the fit leaves uncovered.
     placement : bool
-        Whether batches have two extras, to go back to the picture with what a network finds: `placement`, float64
-        (N, 3, 3), takes (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up
-        to date; `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See
-        `Batch.boxes_in_picture`.
+        Adds two extras, which map what a network finds back to the picture: `placement`, float64 (N, 3, 3), maps
+        (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up to date;
+        `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
     shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
-        As `ImageFileReader` says. What is wrong with the annotation or the mask of a sample is wrong with the sample.
+        See `ImageFileReader`. A bad annotation or a bad mask makes the sample a bad one.
 
     Raises
     ------
     ArgumentError
-        An argument is outside of what is allowed.
+        An argument is out of range.
     DatasetError
         The folder, one of the folders in it, or the list is missing.
     DecodeError, ReadError
@@ -121,35 +121,34 @@ class VOCReader(ImageReader):
     EmptyDatasetError
         There are no samples.
     StorageError
-        The storage failed for longer than is waited; a missing annotation would decide the classes.
+        The storage failed for more than 30 s; skipping an annotation could change the classes.
 
     Attributes
     ----------
     classes : list of str
         Names of the classes, in the order of their labels.
     classes_origin : str
-        Where they come from: "given", "of VOC", or "found in" so many annotations.
+        Where they come from: "given", "of VOC", or "found in N annotations".
     skipped : SkippedFiles
-        What the folder has and the reader does not read; ``str()`` says it in a line.
+        Files and folders in `root` that the reader does not read; ``str()`` sums them up in one line.
     other_sizes : OtherSizes or None
-        Its ``len()`` is how many samples with another ``<size>`` than that of their picture were read so far; None with
+        Its ``len()`` is the number of samples read so far whose ``<size>`` is not that of their picture; None with
         `strict`.
 
     Notes
     -----
-    A line of a list is a name: the whole line where an annotation or a picture has that name, or else what stands in
-    front of the -1, 0 or 1 at its end, which lists of one class have. Endings of pictures may follow the name, and
-    folders stand in front of it (``JPEGImages/a.jpg``, also absolute ones of another machine). Names that differ in
-    Unicode normalization alone are the same. ``<filename>`` in annotations is not looked at.
+    A line of a list is a name: the whole line if an annotation or a picture has that name, otherwise the line without
+    the -1, 0 or 1 at its end, which lists of one class have. The name may have the ending of a picture, and folders
+    before it (``JPEGImages/a.jpg``, also absolute ones of another machine). Names that differ only in Unicode
+    normalization are the same. ``<filename>`` in annotations is ignored.
 
-    Of an annotation, this is repaired: boxes are clipped to the picture; those without area are left out; where
-    ``<size>`` is missing or 0 x 0, the size of the picture is taken. This is an error that names the file and the
-    element: XML that is not well formed, or not in its declared encoding; a document type; more than 8 MiB; an object
-    without name or box; coordinates that are no numbers, or of which the smaller one does not come first; an unknown
-    class.
-    Boxes belong to the picture as it is stored; to the upright one where ``<size>`` is that of the upright one alone.
-    Where ``<size>`` is neither, they belong to the one whose size is nearer; but without `exif`, height and width in
-    each other's place make a bad sample.
+    Repaired in an annotation: boxes are clipped to the picture; boxes without area are dropped; if ``<size>`` is
+    missing or 0 x 0, the size of the picture is used. Errors, which name the file and the element: XML that is not well
+    formed, or not in its declared encoding; a document type; more than 8 MiB; an object without name or box;
+    coordinates that are not numbers, or whose smaller one does not come first; an unknown class.
+    Boxes belong to the picture as it is stored, or to the upright picture if ``<size>`` is that of the upright picture
+    alone. If ``<size>`` is neither, they belong to the one whose size is nearer; but without `exif`, swapped height and
+    width make a bad sample.
 
     M. Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 88, 2010.
     """
@@ -263,11 +262,11 @@ class VOCReader(ImageReader):
         return b"VOCReader", self._names, [name.encode("utf-8", "surrogateescape") for name in self.classes]
 
     def class_counts(self) -> NDArray[np.int64]:
-        """How many objects of each class the annotations of the samples have: int64 (number of classes,)."""
+        """Number of objects of each class in the annotations of the samples: int64 (number of classes,)."""
         return np.bincount(self._labels, minlength=len(self.classes)).astype(np.int64)
 
 
-# An annotation, or what is wrong with it.
+# An annotation, or its error.
 _Read = Annotation | tuple[type[HighwayError], str]
 
 
@@ -293,12 +292,12 @@ def _read(folder: VOCFolder, annotation: bytes) -> _Read:
 
 
 def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]:
-    """Classes of all annotations of the folder, and where they come from; `read` are those that were read already.
+    """Classes of all annotations of the folder, and where they come from; `read` has the annotations read so far.
 
     Raises
     ------
     DecodeError, ReadError
-        One of them cannot be read, so that nobody knows which classes there are.
+        An annotation cannot be read, so that the classes are unknown.
     """
     classes: set[str] = set()
     unreadable: list[HighwayError] = []
@@ -308,7 +307,7 @@ def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]
         if isinstance(found, Annotation):
             classes.update(found.names)
             continue
-        # What is wrong with a box says nothing of classes.
+        # An annotation with a bad box still has its class names.
         path = folder.annotations + annotation
         try:
             classes.update(object_names(path))
@@ -344,7 +343,7 @@ def _objects(
     one_based: bool,
     drop: bool,
 ) -> BoxTable:
-    """All annotations in arrays; objects without a class are dropped with `drop`."""
+    """Boxes of all annotations in one table; `drop` drops objects of other classes."""
     numbers = {name: number for number, name in enumerate(classes)}
     bad: dict[int, tuple[type[HighwayError], str]] = {}
     counts = np.zeros(len(samples), np.int64)

@@ -1,4 +1,4 @@
-"""Annotations of Pascal VOC: the XML file of a picture, parsed and checked."""
+"""Parses and checks annotations of Pascal VOC: one XML file for each picture."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from highway.storage.files import read_whole
 __all__ = ["LARGEST_FILE", "Annotation", "object_names", "parse_annotation", "read_annotation"]
 
 LARGEST_FILE = 8 << 20
-"""Bytes; a file of 10 000 objects has about a fifth."""
+"""Bytes; a file with 10 000 objects has about a fifth of this."""
 
-# What lies outside of this is outside of any picture, and float32 holds what is inside to less than a pixel.
+# Coordinates are clipped to this range: no picture is larger, and float32 is exact to less than a pixel inside.
 _FARTHEST = float(1 << 20)
 _LONGEST_SIDE = 1 << 24
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-# What tools write for <difficult> and <truncated>; who has not looked has not said yes.
+# Words that tools write for <difficult> and <truncated>; unknown means no.
 _WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y"), True),
     **dict.fromkeys(("", "false", "f", "no", "n", "none", "null", "unspecified", "unknown"), False),
@@ -28,18 +28,18 @@ _WORDS = {
 
 
 class Annotation(NamedTuple):
-    """What an annotation says.
+    """A parsed annotation.
 
     Attributes
     ----------
     height, width : int
-        Of the picture; 0 where the file does not say.
+        Stated size of the picture; 0 if the file has none.
     names : list of str
         Class of every object.
     boxes : list of (float, float, float, float)
-        xmin, ymin, xmax, ymax of every object as written, none above its other end.
+        xmin, ymin, xmax, ymax of every object as written, with xmin <= xmax and ymin <= ymax.
     difficult, truncated : list of bool
-        Of every object.
+        Flags of every object.
     """
 
     height: int
@@ -56,7 +56,7 @@ def read_annotation(path: bytes) -> Annotation:
     Raises
     ------
     ReadError, DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     return parse_annotation(read_whole(path, LARGEST_FILE, "VOCReader"))
 
@@ -64,13 +64,13 @@ def read_annotation(path: bytes) -> Annotation:
 def parse_annotation(contents: bytes) -> Annotation:
     """Parse the XML of an annotation, in the encoding that it declares.
 
-    Objects are all elements of that name, also those inside of other elements. Namespaces, and whether tags are upper
-    or lower case, do not matter. Parts of objects are not looked at.
+    Objects are all <object> elements at any depth. Namespaces and the case of tags are ignored, and so are <part>
+    elements of objects.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file: which element, what was found and what was expected.
+        Names the element, what was found and what was expected; the text continues the name of the file.
     """
     root = _root(contents)
     height, width = _size(root)
@@ -87,12 +87,12 @@ def parse_annotation(contents: bytes) -> Annotation:
 
 
 def object_names(path: bytes) -> list[str]:
-    """Class of every object of a file, whatever else is wrong with them.
+    """Class of every object of a file, even if other elements are bad.
 
     Raises
     ------
     ReadError, DecodeError
-        Text that follows the name of the file.
+        The text continues the name of the file.
     """
     names = []
     for number, parts in enumerate(_objects(_root(read_whole(path, LARGEST_FILE, "VOCReader"))), 1):
@@ -111,10 +111,10 @@ def _root(contents: bytes) -> ElementTree.Element:
             "annotations have none: remove it"
         )
     try:
-        # Of text the parser takes the encoding that it has, not the declared one.
+        # For text, the parser ignores the declared encoding.
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as error:
-        raise DecodeError(f"is no XML: {error}") from None
+        raise DecodeError(f"is not XML: {error}") from None
     if _tag(root) != "annotation":
         raise DecodeError(f"holds <{root.tag[:100]}>; expected <annotation>")
     return root
@@ -126,7 +126,7 @@ def _tag(element: ElementTree.Element) -> str:
 
 
 def _objects(root: ElementTree.Element) -> Iterator[dict[str, list[ElementTree.Element]]]:
-    """Parts of every object, by their tags."""
+    """Yield the child elements of every object, by tag."""
     for element in root.iter():
         if _tag(element) == "object":
             parts: dict[str, list[ElementTree.Element]] = {}
@@ -181,7 +181,7 @@ def _box(element: ElementTree.Element | None) -> tuple[float, float, float, floa
         raise DecodeError("has no <bndbox>; expected one with <xmin>, <ymin>, <xmax> and <ymax>")
     sides = {_tag(side): side.text for side in element}
     try:
-        # As nearly all are; what is to be said of the others is found below.
+        # The fast path for valid boxes; the errors of all others are found below.
         x0, y0 = float(sides["xmin"]), float(sides["ymin"])  # type: ignore[arg-type]
         x1, y1 = float(sides["xmax"]), float(sides["ymax"])  # type: ignore[arg-type]
         if -_FARTHEST < x0 <= x1 < _FARTHEST and -_FARTHEST < y0 <= y1 < _FARTHEST:
@@ -220,7 +220,7 @@ def _flag(tag: str, element: ElementTree.Element | None) -> bool:
         part = float(text)
     except ValueError:
         part = math.nan
-    # A part is how much of the object is cut off; -1 is for what nobody knows.
+    # A fraction is how much of the object is cut off; -1 means unknown.
     if part == -1 or 0 <= part <= 1:
         return part > 0
     raise DecodeError(

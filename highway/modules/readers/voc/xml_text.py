@@ -1,4 +1,4 @@
-"""Text of an XML file, in any encoding that Python knows: the parser itself knows few."""
+"""Decodes an XML file in any encoding that Python knows; the XML parser itself knows few."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from highway.errors import DecodeError
 
 __all__ = ["xml_text"]
 
-# A byte order mark says more than the declaration. That of UTF-32 begins with that of UTF-16.
+# A byte order mark overrides the declaration. The mark of UTF-32 (LE) begins with that of UTF-16, so it is first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -17,7 +17,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# How files without a mark begin: XML 1.0, appendix F. The last is EBCDIC, whose variants agree on the declaration.
+# First bytes of files without a mark: XML 1.0, appendix F. The last is EBCDIC; its variants agree on the declaration.
 _STARTS = (
     (b"<\0\0\0", "utf-32-le"),
     (b"\0\0\0<", "utf-32-be"),
@@ -27,7 +27,7 @@ _STARTS = (
 )
 _DECLARED = re.compile(r"\s*<\?xml\s[^>]*?\bencoding\s*=\s*[\"']([A-Za-z][A-Za-z0-9._-]*)[\"']")
 _DECLARATION_BYTES = 400
-# What files in these encodings often are instead: a superset, which reads everything that the encoding has.
+# Supersets that files in these encodings often really use; a superset reads all of the encoding.
 _SUPERSETS = {
     "gb2312": "gb18030",
     "gbk": "gb18030",
@@ -37,20 +37,20 @@ _SUPERSETS = {
     "big5": "cp950",
     "ascii": "utf-8",
 }
-# Codecs that are no encodings of files.
+# Codecs that are not encodings of files.
 _NO_ENCODINGS = frozenset(("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"))
 _WIDE = ("utf-16", "utf-32")
 
 
 def xml_text(contents: bytes) -> str:
-    """Text of an XML file, without byte order mark.
+    """Decode an XML file; returns its text without byte order mark.
 
-    The encoding is that of the byte order mark, or else the declared one, or else UTF-8.
+    The encoding is that of the byte order mark, otherwise the declared one, otherwise UTF-8.
 
     Raises
     ------
     DecodeError
-        Text that follows the name of the file: the encoding is unknown, or the file is not in it.
+        The encoding is unknown, or the file is not in it; the text continues the name of the file.
     """
     encoding = _encoding(contents)
     for name in (encoding, _SUPERSETS.get(encoding)):
@@ -60,7 +60,7 @@ def xml_text(contents: bytes) -> str:
             return contents.decode(name).removeprefix("\ufeff")
         except (UnicodeError, ValueError) as error:
             reason = error
-    raise DecodeError(f"is no XML in the encoding that it declares: {reason}")
+    raise DecodeError(f"is not XML in the encoding that it declares: {reason}")
 
 
 def _encoding(contents: bytes) -> str:
@@ -81,8 +81,8 @@ def _encoding(contents: bytes) -> str:
         name = ""
     if not name or name in _NO_ENCODINGS:
         raise DecodeError(
-            f"is no XML in the encoding that it declares, {found[1]!r}: no such encoding is known; expected one that "
+            f"is not XML in the encoding that it declares, {found[1]!r}: no such encoding is known; expected one that "
             "Python has, such as 'utf-8'"
         )
-    # Whoever could read the declaration as bytes has no UTF-16: programs write the name without doing so.
+    # The declaration was readable as single bytes, so the file is not UTF-16: some programs declare it wrongly.
     return "utf-8" if name.replace("_", "-").startswith(_WIDE) else name
