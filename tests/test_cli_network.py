@@ -343,7 +343,7 @@ def test_worker_ends_where_no_data_machine_is_for_as_long_as_allowed(start):
         code, _, errors = ended(work)
     assert code == 1
     assert re.fullmatch(
-        r"highway: ZMQSource: nobody is there for 0\.3 s \(timeout\), at tcp://127.*\n", errors
+        r"highway: ZMQSource: no data machine was connected for 0\.3 s \(timeout\), at tcp://127.*\n", errors
     )
 
 
