@@ -87,7 +87,7 @@ def delivered(cursor: Cursor, key: Key) -> bool:
 
 
 def trimmed(cursor: Cursor, most: int = MOST_BEYOND) -> Cursor:
-    """Return a cursor that fits into a message; one that counts fewer items is also valid, and only causes duplicates."""
+    """Return a cursor that fits into a message; one that counts fewer items is valid, but causes duplicates."""
     if sum(len(progress.beyond) for progress in cursor.streams) <= most:
         return cursor
     share = most // len(cursor.streams)
