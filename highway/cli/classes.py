@@ -1,4 +1,4 @@
-"""The classes of a data set: how many samples or objects each has, printed and read back."""
+"""The classes of a dataset: count the samples or objects of each, print them, and read a printed list."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _BATCH = 256
 
 
 def of_reader(reader: ImageFileReader | VOCReader) -> list[tuple[str, int | None]]:
-    """Name and count of every class, in the order of their labels."""
+    """Return name and count of every class, in the order of their labels."""
     return list(zip(reader.classes, reader.class_counts().tolist(), strict=True))
 
 
 def of_store(path: str | os.PathLike[str], classes: list[str] | None = None) -> list[tuple[str, int | None]]:
-    """The same of a store, whose labels are read; None for a count where they are no whole numbers.
+    """Return name and count of every class of a store; the count is None where its labels are not one integer each.
 
     Raises
     ------
     ArgumentError
-        The store has other classes than those that are given, or no labels.
+        The classes of the store differ from `classes`, or it has no labels.
     DatasetError
-        It does not know the names of its classes.
+        The store has no names of its classes.
     StoreError, CorruptStoreError
     """
     source = LevelDBSource(
@@ -39,7 +39,7 @@ def of_store(path: str | os.PathLike[str], classes: list[str] | None = None) -> 
     names = source.classes
     if not isinstance(names, list):
         source.interrupt()
-        raise DatasetError(f"classes: {os.fspath(path)!r} does not know the names of its classes")
+        raise DatasetError(f"classes: {os.fspath(path)!r} has no names of its classes")
     counts = np.zeros(len(names), np.int64)
     with Pipeline([source]) as pipeline:
         for batch in pipeline:
@@ -51,17 +51,17 @@ def of_store(path: str | os.PathLike[str], classes: list[str] | None = None) -> 
 
 
 def line(number: int, name: str, count: int | None) -> str:
-    """A class as a line: its label, its name and how many there are, with tabs between."""
+    """Format a class as a line: label, name and count, separated by tabs."""
     return f"{number}\t{printable(name)}\t{'-' if count is None else count}"
 
 
 def read_file(path: Path) -> list[str]:
-    """Names in a file: one a line, or as `line` makes them.
+    """Return the class names in a file: one per line, or in the format of `line`.
 
     Raises
     ------
     DatasetError
-        The file cannot be read, or its lines are numbered otherwise than from 0 on.
+        The file cannot be read, or its lines are not numbered from 0 on.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -74,8 +74,8 @@ def read_file(path: Path) -> list[str]:
         if len(parts) == 3:
             if parts[0] != str(len(names)):
                 raise DatasetError(
-                    f"--classes: {os.fspath(path)!r} has the label {parts[0]!r} where {len(names)} is expected: the "
-                    "lines are those of all classes, in the order of their labels"
+                    f"--classes: {os.fspath(path)!r} has the label {parts[0]!r}; expected {len(names)}: a line for "
+                    "every class, in the order of their labels"
                 )
             each = parts[1]
         if each.strip():

@@ -1,4 +1,4 @@
-"""The command ``highway``: what it does; `highway.cli.options` has its arguments."""
+"""The functions of the command ``highway``; `highway.cli.options` has its arguments."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ __all__ = ["main"]
 
 _RAW_BYTES = 4 << 20  # of a batch
 _IMAGE_SIZE = (240, 320)  # where none is given
-# What becomes of files that cannot be read.
-_DONE = {"raise": "", "skip": "left out", "replace": "replaced by others"}
+# What --on-error does to files that cannot be read.
+_DONE = {"raise": "", "skip": "skipped", "replace": "replaced by others"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 after an error, which is told in one line on stderr; 130 after Ctrl-C. What argparse refuses ends with 2.
+        0; 1 after an error, which is printed as one line to stderr; 130 after Ctrl-C. Invalid arguments exit with 2.
     """
     options = argparse.Namespace()
     try:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nInterrupted{''.join(f'; {text}' for text in interrupt.args)}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output went away, which is no error; nothing more may be written at exit.
+        # The reader of the output has closed it, which is not an error; nothing may be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (HighwayError, OSError) as error:
@@ -75,21 +75,23 @@ def _in_one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and not isinstance(error, HighwayError) and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    # Names of files may hold line ends, or bytes that are no UTF-8.
+    # File names may hold line breaks, or bytes that are not UTF-8.
     return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def _way_on(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, (DecodeError, ReadError)) and getattr(options, "on_error", None) == "raise":
-        return f" (--on-error {' or '.join(options.ways_on)} goes on without it)"
+        return f" (--on-error {' or '.join(options.ways_on)} continues without it)"
     if isinstance(error, IncompleteStoreError):
-        return " (here: highway pack with the same arguments goes on, highway store export takes out what there is)"
+        return (
+            " (here: highway pack with the same arguments resumes, highway store export saves what is there)"
+        )
     if isinstance(error, SecurityError) and getattr(options, "secret_file", error) is None:
         return " (here: --secret-file FILE, or --insecure)"
     return ""
 
 
-# The commands. What each needs is imported in it, so that --help comes at once.
+# The commands. Each imports what it needs, so that --help is fast.
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -151,7 +153,7 @@ def _bench(options: argparse.Namespace) -> int:
     print(f"\n{result}", flush=True)
     _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     if result.interrupted:
-        print("Interrupted: these are the figures until then.", file=sys.stderr)
+        print("Interrupted: the figures cover the time until then.", file=sys.stderr)
         return 130
     return 0
 
@@ -187,12 +189,12 @@ def _preview(options: argparse.Namespace) -> int:
 
 def _check_annotated(options: argparse.Namespace) -> None:
     if options.voc and options.masks_dir is not None:
-        raise ArgumentError("--masks-dir is for class folders; a VOC set has its masks in it: --masks")
+        raise ArgumentError("--masks-dir is for class folders; use --masks for the masks of a VOC set")
     names = ("masks", "split", "images", "annotations")
     given = next((f"--{name}" for name in names if getattr(options, name) not in (None, False)), None)
     if not options.voc and given is not None:
-        instead = "; class folders have masks in --masks-dir DIR" if options.masks else ""
-        raise ArgumentError(f"{given} is for a VOC set, which --voc says DIR is{instead}")
+        instead = "; for masks of class folders use --masks-dir DIR" if options.masks else ""
+        raise ArgumentError(f"{given} needs --voc: it is for a VOC set{instead}")
 
 
 def _preview_stages(options: argparse.Namespace) -> list[Stage]:
@@ -206,7 +208,7 @@ def _preview_stages(options: argparse.Namespace) -> list[Stage]:
 
 
 def _steps(stages: Sequence[Stage]) -> list[Stage | Transform]:
-    """What happens to a batch: the transforms, or the stages that have none."""
+    """Return the steps on a batch: the transforms, and the stages that have none."""
     from highway.modules import Augmentations
 
     steps: list[Stage | Transform] = []
@@ -248,7 +250,7 @@ def _work(options: argparse.Namespace) -> int:
 
     if options.listen_from and len(options.sources) > 1:
         raise ArgumentError(
-            f"--listen-from takes one --from, the address to listen at, and there are {len(options.sources)}; "
+            f"--listen-from needs exactly one --from, the address to listen at; found {len(options.sources)}; "
             "data machines connect to it with highway serve --connect"
         )
     with serve.Ending() as ending:
@@ -274,7 +276,7 @@ def _work(options: argparse.Namespace) -> int:
 
 
 def _network(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments that all ends have."""
+    """Return the arguments that sources and sinks share."""
     return {"secret": options.secret_file, "insecure": options.insecure, "window": options.window}
 
 
@@ -284,10 +286,10 @@ def _keygen(options: argparse.Namespace) -> int:
     keys = security.new_secret_file(options.file)
     path = shlex.quote(os.fspath(options.file.absolute()))
     print(
-        f"{options.file}: a new secret (fingerprint {keys.fingerprint}), readable by this user alone.\n"
-        "Copy it to every machine that takes part, with a program that encrypts and keeps its mode:\n"
+        f"{options.file}: a new secret (fingerprint {keys.fingerprint}), readable by this user only.\n"
+        "Copy it to every machine that takes part, with a program that encrypts and keeps the file mode:\n"
         f"  scp -p {path} MACHINE:\n"
-        "There and here, let Highway find it, with the path that it has on that machine:\n"
+        "On every machine, set its path in the environment:\n"
         f"  export {security.SECRET_FILE}={path}"
     )
     return 0
@@ -298,10 +300,8 @@ def _pack(options: argparse.Namespace) -> int:
 
     encoding, size = options.encoding
     if size is None and options.fit is not None:
-        raise ArgumentError(
-            f"--fit is for --encoding raw:SIZE, not for {encoding}, which keeps whole pictures"
-        )
-    # Arrays do not tell which pictures they were made of.
+        raise ArgumentError(f"--fit is for --encoding raw:SIZE; {encoding} keeps whole pictures")
+    # Raw arrays do not keep the pictures that they were made from.
     options.placement = size is not None
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)
@@ -311,12 +311,12 @@ def _pack(options: argparse.Namespace) -> int:
     try:
         before, after, errors = pack(reader, options.store, encoding)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("what was packed is there; the same command goes on") from None
+        raise KeyboardInterrupt("the packed samples are kept; run the same command to resume") from None
     seconds = time.perf_counter() - start
     done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
-    there = f", {before} were there" if before else ""
+    there = f", {before} were there already" if before else ""
     print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
-    _tell_bad_files(errors, _how_many(reader), "left out")
+    _tell_bad_files(errors, _how_many(reader), "skipped")
     return 0
 
 
@@ -326,7 +326,7 @@ def _store_export(options: argparse.Namespace) -> int:
     try:
         samples, complete = export(options.path, options.folder)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"remove {options.folder}, which is not whole") from None
+        raise KeyboardInterrupt(f"remove {options.folder}, which is incomplete") from None
     print(f"{options.folder}: {_count(samples, 'sample')} of {options.path}{_unfinished(complete)}")
     return 0
 
@@ -362,19 +362,19 @@ def _store_repair(options: argparse.Namespace) -> int:
     try:
         kept, gone, complete = checks.repair(options.path, options.target, progress)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"remove {options.target}, which is not whole") from None
-    lost = "nobody knows how many are gone" if gone is None else f"{gone or 'none'} gone"
+        raise KeyboardInterrupt(f"remove {options.target}, which is incomplete") from None
+    lost = "the number of lost records is unknown" if gone is None else f"{gone or 'none'} lost"
     unfinished = _unfinished(complete or gone is None)
     print(f"{options.target}: {_count(kept, 'record')} of {options.path}; {lost}{unfinished}")
     return 0
 
 
 def _unfinished(complete: bool) -> str:
-    return "" if complete else "; its writing was interrupted, there may have been more to come"
+    return "" if complete else "; its writing was interrupted, so samples may be missing"
 
 
 def _how_many(reader: Reader) -> str:
-    """Of what there is: files, or records of a store."""
+    """Return the number of files, or of records of a store, as text."""
     from highway.modules import LevelDBImageReader, LevelDBSource
 
     return _count(
@@ -383,7 +383,7 @@ def _how_many(reader: Reader) -> str:
 
 
 def _samples(reader: Reader) -> str:
-    """How many there are, and of how many classes."""
+    """Return the number of samples and of classes, as text."""
     classes = reader.classes if isinstance(reader.classes, int) else len(reader.classes or ())
     return f"{_how_many(reader)} in {_count(classes, 'class')}" if classes else _how_many(reader)
 
@@ -391,7 +391,7 @@ def _samples(reader: Reader) -> str:
 def _pipeline(
     options: argparse.Namespace, batch_size: int, epochs: int | None
 ) -> tuple[Reader, list[Module]]:
-    """The reader that the options describe, and all modules."""
+    """Return the reader of the options, and all modules."""
     from highway.modules import Augmentations
 
     reader = _reader(options, batch_size, epochs, _fit(options))
@@ -402,7 +402,7 @@ def _pipeline(
 
 
 def _fit(options: argparse.Namespace) -> Fit | None:
-    """The fit that is asked for; None leaves it to the reader, which knows whether there are boxes."""
+    """Return the requested fit; None for the default of the reader, which depends on boxes."""
     from highway.transforms import CenterFit, Letterbox, RandomResizedCrop, Stretch
 
     kinds: tuple[type[Fit], ...] = (CenterFit, RandomResizedCrop, Letterbox, Stretch)
@@ -419,12 +419,12 @@ def _is_store(path: str) -> bool:
         names = os.listdir(path)
     except OSError:
         return False
-    # Every LevelDB has one, and a folder of pictures may have a file of any other name.
+    # Every LevelDB has a manifest; a folder of pictures may have files of the other LevelDB names.
     return any(name.startswith("MANIFEST-") for name in names)
 
 
 def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
-    """The arguments that all readers have."""
+    """Return the arguments that all readers share."""
     return {
         "shuffle": options.shuffle,
         "seed": options.seed or 0,
@@ -437,7 +437,7 @@ def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
 
 
 def _given_classes(options: argparse.Namespace) -> dict[str, Any]:
-    """The argument `classes`, where it is given."""
+    """Return the argument `classes`, where it is given."""
     from highway.cli import classes
 
     return {} if options.classes is None else {"classes": classes.read_file(options.classes)}
@@ -447,8 +447,8 @@ def _check_no_folder(options: argparse.Namespace) -> None:
     for name in ("voc", "split", "images", "annotations", "masks", "masks_dir"):
         if getattr(options, name, None):
             raise ArgumentError(
-                f"--{name.replace('_', '-')} is for folders; {options.data_dir!r} is a store, which has its boxes and "
-                "masks in it"
+                f"--{name.replace('_', '-')} is for folders; {options.data_dir!r} is a store, which contains its boxes "
+                "and masks"
             )
 
 
@@ -471,7 +471,7 @@ def _store_reader(
     for name in ("size", "fit", "original"):
         if getattr(options, name, None):
             raise ArgumentError(
-                f"--{name} is for pictures; the store {path!r} has arrays, as they will be used"
+                f"--{name} is for pictures; the store {path!r} holds arrays, which are read unchanged"
             )
     return LevelDBSource(path, batch_size, **arguments)
 

@@ -1,4 +1,4 @@
-"""What a folder of pictures is: class folders or a VOC set; its classes, its samples and what is skipped in it."""
+"""Describe a folder of pictures: class folders or a VOC set, its classes, its samples and its skipped files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _CLASSES_SHOWN = 100
 def is_voc(
     path: str | os.PathLike[str], images: str = "JPEGImages", annotations: str = "Annotations"
 ) -> bool:
-    """Whether a folder has those that a VOC set has: of pictures, and of annotations."""
+    """Whether a folder contains the two folders of a VOC set: pictures and annotations."""
     return all(os.path.isdir(os.path.join(path, name)) for name in (images, annotations))
 
 
 def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Every fact as (what, value), in the order to be shown.
+    """Return every fact as (name, value), in display order.
 
     Raises
     ------
     HighwayError
-        As the reader of such a folder: it cannot be read, or has no samples.
+        The folder cannot be read, or has no samples.
     """
     return _voc(path) if is_voc(path) else _class_folders(path)
 
@@ -66,7 +66,7 @@ def _skipped(skipped: object) -> str:
 
 
 def _classes(classes: Sequence[str], counts: Sequence[int]) -> list[tuple[str, str]]:
-    """A line for each of the first classes."""
+    """Return a line for each of the first `_CLASSES_SHOWN` classes."""
     both = list(zip(classes, counts, strict=True))
     shown = [
         (f"class {label}", f"{printable(name)}: {count}")

@@ -1,7 +1,7 @@
-"""The demo: the main job on real photographs, so that a person sees that Highway works and how fast.
+"""The demo: runs the main job on real photographs, to show that Highway works and how fast.
 
-The photographs are those that the package scikit-image ships. They are cut into overlapping tiles, one class for each
-photograph, and read back as a user's own folder of class folders would be.
+The photographs come with the package scikit-image. The demo cuts them into overlapping tiles, one class for each
+photograph, and reads them as it would read your own class folders.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
     "tissue": "ihc.png",
 }
-"""Name of the class, and of the file in scikit-image's data."""
+"""File name in scikit-image's data, by class name."""
 
-# A photograph gives GRID x GRID tiles of TILE of its height and width, evenly spread.
+# A photograph is cut into GRID x GRID evenly spread tiles of TILE times its height and width.
 _GRID = 4
 _TILE = 5 / 8
 _JPEG_QUALITY = 90
 
 
 def find_photographs() -> dict[str, Path]:
-    """Class and file of every photograph of `PHOTOGRAPHS` that the installed scikit-image has.
+    """Return class and file of every photograph of `PHOTOGRAPHS` that the installed scikit-image has.
 
-    It is not imported: the demo installs it without the packages that it needs for that.
+    scikit-image is not imported, because the demo installs it without its dependencies.
 
     Raises
     ------
     MissingPackageError
-        It is not installed, or has fewer than two of them.
+        scikit-image is not installed, or has fewer than two of them.
     """
     found: dict[str, Path] = {}
     specification = importlib.util.find_spec("skimage")
@@ -66,9 +66,9 @@ def find_photographs() -> dict[str, Path]:
         data = Path(place) / "data"
         found.update({label: data / name for label, name in PHOTOGRAPHS.items() if (data / name).is_file()})
     if len(found) < 2:
-        state = "has none of them here" if specification else "is not installed"
+        state = "is installed without them" if specification else "is not installed"
         raise MissingPackageError(
-            f"demo: the photographs are those of scikit-image, which {state}: "
+            f"demo: the photographs come with scikit-image, which {state}: "
             f"{environment.install_command('scikit-image')}"
         )
     return found
@@ -110,7 +110,7 @@ def _tile(photograph: Image, row: int, column: int) -> Image:
 
 
 def _describe_pictures(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """Formats, sizes and bytes of picture files, from their headers, as facts."""
+    """Return formats, sizes and bytes of picture files, read from their headers, as facts."""
     from PIL import Image
 
     formats: Counter[str] = Counter()
@@ -132,16 +132,16 @@ def _area(size: tuple[int, int]) -> int:
 
 
 def run(output: Path, *, epochs: int = 20, workers: int | None = None) -> int:
-    """Run the demo and print what it does.
+    """Run the demo and print its results.
 
     Parameters
     ----------
     output : Path
-        Folder for ``photos/`` and ``contact-sheet.png``; made if need be.
+        Folder for ``photos/`` and ``contact-sheet.png``; created if it is missing.
     epochs : int
-        How often each job goes through the photographs.
+        Passes of each job over the photographs.
     workers : int, optional
-        Threads that read and decode; by default as many as help, up to one for each usable core.
+        Threads that read and decode; tuned automatically by default, up to one per usable core.
 
     Returns
     -------
@@ -196,6 +196,6 @@ def run(output: Path, *, epochs: int = 20, workers: int | None = None) -> int:
         batch = pipeline.dequeue()
     title = "One augmented batch: RandomResizedCrop to 240 x 320, then FlipX"
     save_contact_sheet(sheet, batch, reader.classes, title=title)
-    heading("Look at it")
+    heading("Contact sheet")
     print(f"{sheet}: an augmented batch with its labels", flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""What this installation consists of: versions, the JPEG library, SIMD, PIL, optional packages."""
+"""Describe this installation: versions, the JPEG library, SIMD, PIL, optional packages."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from highway.engine import usable_cores
 __all__ = ["describe", "extras", "install_command", "installed", "pil", "pil_formats", "version"]
 
 _DISTRIBUTION = "highway-loader"
-# A requirement of an extra, as wheels write it: `Pillow-SIMD; extra == "simd"`.
+# A requirement of an extra in the format of wheels: `Pillow-SIMD; extra == "simd"`.
 _EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 # Distributions that overwrite each other's files.
 _RIVALS = {"Pillow": "Pillow-SIMD", "Pillow-SIMD": "Pillow"}
-# Packages that depend on Pillow, and whose files alone are enough for Highway.
+# Packages that depend on Pillow, and which Highway uses without their dependencies.
 _BRINGING_PILLOW = frozenset({"scikit-image"})
 # Formats that PIL may have been built without, by the names of PIL.features.
 _OPTIONAL_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "compressed TIFF"}
 
 
 def version() -> str:
-    """Version of Highway, or "0+uninstalled" where it runs from a source tree."""
+    """Return the version of Highway, or "0+uninstalled" where it runs from a source tree."""
     return installed(_DISTRIBUTION) or "0+uninstalled"
 
 
 def extras() -> dict[str, dict[str, str | None]]:
-    """What every extra brings, and which version of it is installed (None: it is not).
+    """Return the packages of every extra, with the installed version (None where it is not installed).
 
-    Empty where Highway runs from a source tree, which has no metadata. The extra for Highway's own tests is left out.
+    Empty where Highway runs from a source tree, which has no metadata. Excludes the extra for Highway's own tests.
     """
     found: dict[str, dict[str, str | None]] = {}
     try:
@@ -51,13 +51,13 @@ def extras() -> dict[str, dict[str, str | None]]:
 
 
 def pil() -> str:
-    """Which PIL is active: "Pillow-SIMD 12.1.1.post0", "Pillow 12.0.0", or "none" with what follows from that."""
+    """Return the active PIL: "Pillow-SIMD 12.1.1.post0", "Pillow 12.0.0", or "none" with the consequences."""
     try:
         import PIL
     except ImportError:
         return "none: JPEG is read, other formats are not, and no contact sheet can be written"
     versions = {name: installed(name) for name in ("Pillow-SIMD", "Pillow")}
-    # Both have files of the same names: what counts is whose are there now.
+    # Both install the same file names: the version of the files decides which one is active.
     active = [name for name, its_version in versions.items() if its_version == PIL.__version__]
     name = f"{active[0] if active else 'PIL'} {PIL.__version__}"
     if all(versions.values()):
@@ -69,7 +69,7 @@ def pil() -> str:
 
 
 def pil_formats() -> list[str]:
-    """Formats that the active PIL was built with, of those that it can be built without."""
+    """Return the optional formats that the active PIL was built with."""
     try:
         from PIL import features
     except ImportError:
@@ -78,7 +78,7 @@ def pil_formats() -> list[str]:
 
 
 def describe() -> list[tuple[str, str]]:
-    """Every fact as (what, value), in the order to be shown."""
+    """Return every fact as (name, value), in display order."""
     package = os.path.dirname(os.path.abspath(__file__))
     cores, all_cores = usable_cores(), os.cpu_count() or 1
     facts = [
@@ -103,7 +103,7 @@ def describe() -> list[tuple[str, str]]:
 
 
 def _state(packages: dict[str, str | None]) -> list[str]:
-    """What is there of an extra, and how to get the rest."""
+    """Return the installed packages of an extra, and how to install the others."""
     said = []
     present = [f"{package} {its_version}" for package, its_version in packages.items() if its_version]
     if present:
@@ -112,7 +112,7 @@ def _state(packages: dict[str, str | None]) -> list[str]:
     for package in missing[:]:
         rival = _RIVALS.get(package)
         if rival and installed(rival):
-            said.append(f"not installed, and not to be: {rival} is, and they overwrite each other's files")
+            said.append(f"{package} not needed: {rival} is installed, and they overwrite each other's files")
             missing.remove(package)
     if missing:
         said.append(f"missing: {install_command(*missing)}")
@@ -120,7 +120,7 @@ def _state(packages: dict[str, str | None]) -> list[str]:
 
 
 def install_command(*packages: str) -> str:
-    """What installs these packages here: without Pillow, which one may depend on, where Pillow-SIMD is."""
+    """Return the command that installs packages here; it avoids pulling in Pillow where Pillow-SIMD is installed."""
     alone = [name for name in packages if name in _BRINGING_PILLOW and installed("Pillow-SIMD")]
     others = [name for name in packages if name not in alone]
     commands = (("pip install", others), ("pip install --no-deps", alone))
@@ -128,7 +128,7 @@ def install_command(*packages: str) -> str:
 
 
 def installed(distribution: str) -> str | None:
-    """Version of an installed distribution, or None."""
+    """Return the version of an installed distribution, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Writing the samples of a store to files."""
+"""Write the samples of a store to files."""
 
 from __future__ import annotations
 
@@ -24,51 +24,52 @@ __all__ = ["export"]
 
 _LISTED = "samples.jsonl"
 _OWNER = "export"
-# By what a file begins with: the endings that say so.
+# First bytes of a file, and its matching extensions.
 _ENDINGS = ((b"\xff\xd8", (".jpg", ".jpeg")), (b"\x89PNG", (".png",)))
 
 
 def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tuple[int, bool]:
     """Write the samples of a store to files; with a progress bar on a terminal.
 
-    Pictures go to ``images/KEY``: encoded ones as they are, bytes as PNG; masks to ``masks/KEY.png``; what else has two
-    dimensions or more for a sample, or is complex, to ``FIELD/KEY.npy``. In ``samples.jsonl`` a line for each sample
-    has its number, key, labels, boxes and the names of its files. Boxes and masks are those of the upright picture,
-    also where a file states an orientation. Where keys differ in the ending alone, so that two samples would get one
-    file, the second keeps its ending before that of the file: ``masks/cat/1.jpg.png``. Of an incomplete store, what
-    there is.
+    Pictures go to ``images/KEY``: encoded ones unchanged, pixels as PNG. Masks go to ``masks/KEY.png``. Other fields
+    with two or more dimensions per sample, or complex values, go to ``FIELD/KEY.npy``. Each line of ``samples.jsonl``
+    holds the number, key, labels, boxes and file names of a sample. Boxes and masks refer to the upright picture, also
+    where a file states an orientation. Where two keys differ only in their extension, the file of the second keeps that
+    extension before its own: ``masks/cat/1.jpg.png``. An incomplete store is exported as far as it was written.
 
     Parameters
     ----------
     path : path
         The store.
     folder : path
-        Made if need be; must not have anything in it.
+        Created if it is missing; must be empty.
 
     Returns
     -------
     samples : int
-        How many there are.
+        Number of samples.
     complete : bool
-        Whether the writing of the store came to its end.
+        Whether the writing of the store was finished.
 
     Raises
     ------
     StoreError
-        As `LevelDBSource` raises it; or the folder is not empty, or two samples have one key, or keys that the
-        file system takes for one.
+        As raised by `LevelDBSource`; or the folder is not empty, or two samples have the same key, or keys that are
+        equal for the file system.
     ArgumentError
-        A key is no name of a file.
+        A key is not a valid file name.
     MissingPackageError
         PIL, which writes PNG, is not installed.
     WriteError
     """
     target = expanded(_OWNER, "folder", folder)
     if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
-        raise StoreError(f"{_OWNER}: {target!r} is there and no empty folder; remove it, or use another path")
+        raise StoreError(
+            f"{_OWNER}: {target!r} exists and is not an empty folder; remove it, or use another path"
+        )
     reader = StoreReader(path, _OWNER, allow_incomplete=True)
     try:
-        # The list is there when everything that it names is.
+        # The list appears only after every file that it names.
         write_whole(os.path.join(target, _LISTED), lambda file: _write_all(reader, target, file), _OWNER)
         return len(reader), reader.mark.complete
     finally:
@@ -76,7 +77,7 @@ def export(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> tupl
 
 
 class _Files:
-    """The files of samples in a folder, no two of which are one.
+    """The files of samples in a folder; every name is used once.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ class _Files:
         self._keys: set[str] = set()
 
     def begin(self, key: str) -> None:
-        """Note the sample whose files come next; StoreError where another one has its key."""
+        """Begin the files of a sample; raises StoreError where another sample has its key."""
         if key in self._keys:
             raise self._several(key)
         self._keys.add(key)
@@ -102,7 +103,7 @@ class _Files:
         return os.path.join(self._target, name)
 
     def take(self, field: str, stem: str, ending: str, ending_of_key: str) -> str:
-        """A name below the folder for the file of a field."""
+        """Return an unused name within the folder for the file of a field."""
         for more in ("", ending_of_key):
             name = f"{field}/{stem}{more}{ending}"
             one = self._folder.name(name)
@@ -113,8 +114,8 @@ class _Files:
 
     def _several(self, key: str) -> StoreError:
         return StoreError(
-            f"{_OWNER}: {self._source!r} has several samples called {key!r} (of several epochs, or one name for "
-            "the file system); their files would replace each other"
+            f"{_OWNER}: {self._source!r} has several samples named {key!r} (from several epochs, or the same name for "
+            "the file system); their files would overwrite each other"
         )
 
 
@@ -136,19 +137,19 @@ def _write_all(reader: StoreReader, target: str, listed: BinaryIO) -> None:
 
 
 def _samples(reader: StoreReader) -> Iterator[Batch]:
-    """Every sample, as a batch of its own."""
+    """Yield every sample as a batch of one."""
     with reader:
         for number in range(len(reader)):
             found = reader.read([number])
             for error in found.errors.values():
-                raise CorruptStoreError(f"{error} (highway store repair saves the others)")
+                raise CorruptStoreError(f"{error} (highway store repair saves the other records)")
             slots = Slots(reader.schema, 1)
             slots.put(found.rows, found)
             yield slots.batch(epoch=0, seq=0, indices=np.array([number]))
 
 
 def _written(files: _Files, name: str, value: Any, stem: str, ending: str) -> dict[str, Any]:
-    """What is said of a field of a sample: its value, or the file that it was written to."""
+    """Write a field of a sample; return its entry in the list: its value, or the name of its file."""
     if isinstance(value, bytes):
         file = files.take(name, stem, _fitting(value, ending), ending)
         write_whole(files.path(file), lambda opened: opened.write(value), _OWNER)
@@ -164,7 +165,7 @@ def _written(files: _Files, name: str, value: Any, stem: str, ending: str) -> di
 
 
 def _named(label: Any, classes: list[str]) -> Any:
-    """The class of a label, or of each; None where there is none of that number."""
+    """Return the class name of a label, or of each label in a list; None where the label is out of range."""
     if isinstance(label, list):
         return [_named(each, classes) for each in label]
     return classes[label] if 0 <= label < len(classes) else None
@@ -184,7 +185,7 @@ def _write_picture(path: str, pixels: NDArray[np.uint8]) -> None:
 
 
 def _fitting(contents: bytes, ending: str) -> str:
-    """The ending of a file: that of its key, unless it says something else than the contents."""
+    """Return the extension of a file: that of its key, unless the contents have another format."""
     for begin, endings in _ENDINGS:
         if contents.startswith(begin):
             return ending if ending.lower() in endings else endings[0]

@@ -1,4 +1,4 @@
-"""The arguments of the command ``highway``, and what each may be."""
+"""The arguments of the command ``highway``, and their valid values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from highway.arguments.signatures import meant, nearest
 __all__ = ["FITS", "RANDOM", "parser"]
 
 RANDOM = "random"
-"""A seed that is drawn."""
+"""Value of --seed that draws a new seed on every run."""
 
 FITS = ("center", "random", "letterbox", "stretch")
 
@@ -32,13 +32,13 @@ class _Version(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the nearest of what there is, where something is misspelt."""
+    """Suggests the nearest known option or command for a misspelled one."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         words = sys.argv[1:] if args is None else list(args)
-        # First of all: where one that is required is misspelt, argparse would only say that it is missing.
+        # Before argparse: for a misspelled required option it would only report that the option is missing.
         self._refuse(word for word in self._own(words) if not self._is_known(word.partition("=")[0]))
         found, unknown = super().parse_known_args(
             words, argparse.Namespace() if namespace is None else namespace
@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def _own(self, words: Sequence[str]) -> Iterator[str]:
-        """The long options that are for this parser, and not for a command of it."""
+        """Yield the long options of this parser, without those of its commands."""
         for word in words:
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
                 return
@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(found)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        # What argparse compares with the choices that it has, commands among them.
+        # argparse calls this for every value with choices, commands included.
         if action.choices is not None and value not in action.choices:
             choices = list(map(str, action.choices))
             raise argparse.ArgumentError(
@@ -79,32 +79,32 @@ def _guessed(word: str, other: str | None) -> str:
 
 
 def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
-    """All commands and their options.
+    """Return the parser of all commands and their options.
 
     Parameters
     ----------
     runs : mapping of str to callable
-        What each command does; it is `run` among the options.
+        The function of each command; the parsed options hold it as `run`.
     """
     parser = _Parser(
         prog="highway",
         description="Feeds neural networks: folders of images to batches, in compiled threads.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     demo = _command(
         commands,
         "demo",
         runs["demo"],
-        "real photographs through Highway: rate, limiting stage, a contact sheet",
+        "run Highway on real photographs: rate, bottleneck, a contact sheet",
     )
     demo.add_argument(
         "--output",
         type=_path,
         default=Path("demo-output"),
         metavar="DIR",
-        help="where to write (demo-output)",
+        help="folder to write to (demo-output)",
     )
     demo.add_argument(
         "--epochs",
@@ -119,21 +119,21 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "info",
         runs["info"],
-        "versions, the JPEG library, SIMD, which PIL, cores, optional packages; or what a folder of data is",
+        "show versions, JPEG library, SIMD, PIL, cores and optional packages; or describe a folder of data",
     )
     info.add_argument(
         "data_dir",
         nargs="?",
         type=_expanded,
         metavar="DIR",
-        help="class folders, a VOC set or a store: its classes, its samples, and what is skipped in it",
+        help="class folders, a VOC set or a store; shows its classes, its samples and its skipped files",
     )
 
     classes = _command(
         commands,
         "classes",
         runs["classes"],
-        "the classes of a folder of class folders, a VOC set or a store: label, name, and how many there are",
+        "list the classes of class folders, a VOC set or a store: label, name, count",
     )
     _add_source(classes, ", a VOC set, or a store")
     _add_voc(classes)
@@ -147,15 +147,13 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "bench",
         runs["bench"],
-        "how fast a folder of class folders, a VOC set or a store becomes batches, and what limits",
+        "measure how fast class folders, a VOC set or a store become batches, and find the bottleneck",
     )
     _add_data(bench)
     _add_annotated(bench)
     _add_flip(bench)
     bench.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images in a batch (16)")
-    bench.add_argument(
-        "--normalize", action="store_true", help="also turn them to float32 NCHW, as networks want them"
-    )
+    bench.add_argument("--normalize", action="store_true", help="also normalize the images to float32 NCHW")
     _add_workers(bench)
     length = bench.add_mutually_exclusive_group()
     length.add_argument(
@@ -169,7 +167,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "preview",
         runs["preview"],
-        "a contact sheet of what the network would get from a folder or a store",
+        "write a contact sheet of the batches of a folder or a store",
     )
     _add_data(preview)
     _add_flip(preview)
@@ -182,25 +180,25 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         help="image to write (sheet.png)",
     )
     preview.add_argument("--count", type=_positive, default=16, metavar="N", help="how many images (16)")
-    preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (fitting)")
+    preview.add_argument("--columns", type=_positive, metavar="N", help="images in a row (automatic)")
     _add_annotated(preview)
     preview.add_argument(
         "--transforms",
         type=_place,
         metavar="FILE.py:NAME",
-        help="what to apply instead of FlipX: a list of transforms, a Stage, or a list of Stages in a Python file",
+        help="apply these instead of FlipX: a list of transforms, a Stage, or a list of Stages in a Python file",
     )
     preview.add_argument(
-        "--original", action="store_true", help="draw the whole picture beside what becomes of it"
+        "--original", action="store_true", help="also draw the whole original picture next to each image"
     )
-    # No seed, and no number of workers, may be given to Stages out of a file.
+    # Stages from a file accept neither a seed nor a number of workers.
     preview.set_defaults(workers=None, normalize=False, seed=None)
 
     serve = _command(
         commands,
         "serve",
         runs["serve"],
-        "a data machine: batches of a folder or a store to workers or to the training machine",
+        "run a data machine: send the batches of a folder or a store to workers or the training machine",
     )
     _add_data(serve, shared=True)
     serve.add_argument(
@@ -208,24 +206,27 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         type=_address,
         required=True,
         metavar="ADDR",
-        help="where to listen: tcp://HOST:PORT, tcp://*:PORT or ipc://PATH",
+        help="address to listen at: tcp://HOST:PORT, tcp://*:PORT or ipc://PATH",
     )
     serve.add_argument("--connect", action="store_true", help="connect to ADDR instead of listening there")
     serve.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images in a batch (16)")
-    serve.add_argument("--epochs", type=_positive, metavar="N", help="passes over the data (without end)")
+    serve.add_argument("--epochs", type=_positive, metavar="N", help="passes over the data (endless)")
     serve.add_argument(
         "--shard",
         type=_shard,
         default=(0, 1),
         metavar="R/W",
-        help="serve part R of W, where W machines serve, R from 0 on (0/1)",
+        help="serve part R of W, from 0 to W-1, where W machines serve (0/1)",
     )
     _add_network(serve)
     _add_workers(serve)
     serve.set_defaults(flip=False, normalize=False)
 
     work = _command(
-        commands, "work", runs["work"], "a worker: transforms between data machines and the training machine"
+        commands,
+        "work",
+        runs["work"],
+        "run a worker: apply transforms between data machines and the training machine",
     )
     work.add_argument(
         "--from",
@@ -234,13 +235,13 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         action="append",
         required=True,
         metavar="ADDR",
-        help="where data machines listen; once for each",
+        help="address of a data machine; repeat for several",
     )
     work.add_argument(
-        "--to", type=_address, required=True, metavar="ADDR", help="where the training machine listens"
+        "--to", type=_address, required=True, metavar="ADDR", help="address of the training machine"
     )
     work.add_argument(
-        "--listen-from", action="store_true", help="listen at the one --from ADDR; data machines connect"
+        "--listen-from", action="store_true", help="listen at the (single) --from ADDR; data machines connect"
     )
     work.add_argument(
         "--listen-to", action="store_true", help="listen at the --to ADDR; the training machine connects"
@@ -249,20 +250,20 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "--transforms",
         type=_place,
         metavar="FILE.py:NAME",
-        help="a list of transforms, a Stage, or a list of Stages in a Python file (a FlipX)",
+        help="a list of transforms, a Stage, or a list of Stages in a Python file (FlipX)",
     )
-    work.add_argument("--seed", type=_shared_seed, metavar="N", help="of the transforms (0)")
+    work.add_argument("--seed", type=_shared_seed, metavar="N", help="seed of the transforms (0)")
     work.add_argument(
         "--workers",
         type=_workers,
         metavar="N",
-        help="threads (as many as help, up to one for each usable core)",
+        help="threads (tuned automatically, up to one per usable core)",
     )
     work.add_argument(
         "--timeout",
         type=_seconds,
         metavar="S",
-        help="end when no data machine is there for so long, though a training machine is (never)",
+        help="end after S seconds with a training machine but without a data machine (never)",
     )
     _add_network(work)
 
@@ -270,15 +271,15 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "keygen",
         runs["keygen"],
-        "a new secret, for sending batches between machines: whoever has it takes part",
+        "make a new secret for sending batches between machines; every machine that has it can take part",
     )
-    keygen.add_argument("file", type=_path, metavar="FILE", help="file to write; must not be there yet")
+    keygen.add_argument("file", type=_path, metavar="FILE", help="file to write; must not exist yet")
 
     pack = _command(
         commands,
         "pack",
         runs["pack"],
-        "a folder of pictures into a store, or what an interrupted run left out",
+        "pack a folder of pictures into a store, or resume an interrupted run",
     )
     _add_source(pack)
     pack.add_argument("store", type=_expanded, metavar="TO", help="folder of the store")
@@ -287,60 +288,58 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         type=_encoding,
         default=("original", None),
         metavar="HOW",
-        help="original: the files as they are; jpeg:SIDE[:QUALITY]: no side longer than SIDE pixels; raw:SIZE, or "
-        "raw:HxW: bytes, of that size (original)",
+        help="original: the unchanged files; jpeg:SIDE[:QUALITY]: JPEGs with no side longer than SIDE pixels; "
+        "raw:SIZE or raw:HxW: pixels of that size (original)",
     )
     pack.add_argument(
         "--fit",
         choices=FITS,
-        help="with raw: how a picture becomes that size (letterbox with --voc, else center)",
+        help="with raw: how to fit a picture to that size (letterbox with --voc, else center)",
     )
     _add_annotated(pack)
     pack.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="skip",
-        help="what to do with a file that cannot be read: end, or leave it out and tell at the end (skip)",
+        help="for a file that cannot be read: raise an error, or skip it and report it at the end (skip)",
     )
     pack.add_argument(
-        "--max-pixels", type=_positive, metavar="N", help="the largest picture that is read (178956970)"
+        "--max-pixels", type=_positive, metavar="N", help="most pixels of a picture (178956970)"
     )
     _add_workers(pack)
     pack.set_defaults(shuffle=False, seed=0, shard=(0, 1), ways_on=("skip",))
 
     store = commands.add_parser(
         "store",
-        help="what is in a store, whether it is sound, and its samples as files",
-        description="Looks at a store of samples.",
+        help="describe, verify, repair or export a store",
+        description="Describe, verify, repair or export a store of samples.",
     )
     stores = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    told = _command(stores, "info", runs["store info"], "what a store says of itself")
+    told = _command(stores, "info", runs["store info"], "describe a store")
     verify = _command(
         stores,
         "verify",
         runs["store verify"],
-        "read every record of a store; ends with 1 where one is damaged",
+        "read every record of a store; the exit code is 1 if any is damaged",
     )
     repair = _command(
         stores,
         "repair",
         runs["store repair"],
-        "copy what is sound in a damaged store to a new one, and say how much is gone",
+        "copy the sound records of a damaged store to a new one, and report how many are lost",
     )
     export = _command(
         stores,
         "export",
         runs["store export"],
-        "write the samples of a store to files: images, masks, and samples.jsonl with all else",
+        "write the samples of a store to files: images, masks, and samples.jsonl with the other fields",
     )
     for command in (told, verify, repair, export):
         command.add_argument("path", type=_expanded, metavar="PATH", help="folder of the store")
     repair.add_argument(
-        "target", type=_expanded, metavar="TO", help="folder of the new store; must not be there yet"
+        "target", type=_expanded, metavar="TO", help="folder of the new store; must not exist yet"
     )
-    export.add_argument(
-        "folder", type=_expanded, metavar="DIR", help="folder to write to; must not have anything in it"
-    )
+    export.add_argument("folder", type=_expanded, metavar="DIR", help="folder to write to; must be empty")
     return parser
 
 
@@ -365,34 +364,34 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
         "--classes",
         type=_path,
         metavar="FILE",
-        help="the classes in the order of their labels, one a line, or what highway classes has printed (found)",
+        help="file of classes in the order of their labels, one per line, or the output of highway classes (found)",
     )
 
 
 def _add_data(command: argparse.ArgumentParser, shared: bool = False) -> None:
-    """The options of what is read; `shared` where other machines need the same seed."""
+    """Add the options of the data; `shared` where other machines need the same seed."""
     _add_source(command, ", or a store")
     command.add_argument("--size", type=_size, metavar="HxW", help="height and width of the images (240x320)")
     command.add_argument(
         "--fit",
         choices=FITS,
-        help="how a picture becomes that size (letterbox where there are boxes, else center)",
+        help="how to fit a picture to that size (letterbox where there are boxes, else center)",
     )
     command.add_argument(
         "--seed",
         type=_shared_seed if shared else _seed,
         default=0,
         metavar="N",
-        help=f"of order and augmentation (0){'' if shared else '; random: another one each time'}",
+        help=f"seed of order and augmentation (0){'' if shared else '; random: a new one each time'}",
     )
     command.add_argument(
-        "--no-shuffle", dest="shuffle", action="store_false", help="in the order of the names"
+        "--no-shuffle", dest="shuffle", action="store_false", help="keep the order of the file names"
     )
     command.add_argument(
         "--on-error",
         choices=("raise", "skip", "replace"),
         default="raise",
-        help="what to do with a file that cannot be read: end, leave it out, or take another (raise)",
+        help="for a file that cannot be read: raise an error, skip it, or replace it by another (raise)",
     )
     command.set_defaults(ways_on=("skip", "replace"))
 
@@ -402,7 +401,7 @@ def _add_voc(command: argparse.ArgumentParser) -> None:
         "--voc", action="store_true", help="DIR is a PASCAL VOC set (JPEGImages, Annotations), with boxes"
     )
     command.add_argument(
-        "--split", metavar="NAME", help="with --voc: only the pictures of this list, as train (all of them)"
+        "--split", metavar="NAME", help="with --voc: only the pictures of this list, such as train (all)"
     )
     command.add_argument(
         "--images",
@@ -431,32 +430,32 @@ def _add_annotated(command: argparse.ArgumentParser) -> None:
 
 
 def _add_flip(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--no-flip", dest="flip", action="store_false", help="without FlipX")
-    # A part of the data is for several machines.
+    command.add_argument("--no-flip", dest="flip", action="store_false", help="do not flip")
+    # Only machines that serve have a shard.
     command.set_defaults(shard=(0, 1))
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--window", type=_window, default=8, metavar="N", help="batches that may be under way to a peer (8)"
+        "--window", type=_window, default=8, metavar="N", help="most batches in flight to a peer (8)"
     )
     secret = command.add_mutually_exclusive_group()
     secret.add_argument(
         "--secret-file",
         type=_path,
         metavar="FILE",
-        help="what keygen wrote; needed where other machines can reach the address (the file that "
+        help="secret file from keygen; needed where other machines can reach the address (the file that "
         "HIGHWAY_SECRET_FILE names)",
     )
     secret.add_argument(
-        "--insecure", action="store_true", help="without a secret, on a network where everyone is trusted"
+        "--insecure", action="store_true", help="use no secret, on a network where you trust everyone"
     )
     command.add_argument(
         "--drain-timeout",
         type=_seconds,
         default=30.0,
         metavar="S",
-        help="longest time to finish what was begun, after SIGTERM (30)",
+        help="seconds to finish the batches in progress after SIGTERM (30)",
     )
 
 
@@ -465,12 +464,12 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
         "--workers",
         type=_workers,
         metavar="N",
-        help="threads that read and decode (as many as help, up to one for each usable core)",
+        help="threads that read and decode (tuned automatically, up to one per usable core)",
     )
 
 
 def _expanded(text: str) -> str:
-    """A path; of ``--option=~/x`` the shell leaves the ~."""
+    """Expand the ~ of a path; the shell does not for ``--option=~/x``."""
     return os.path.expanduser(text)
 
 
@@ -503,7 +502,7 @@ def _seed(text: str) -> int | str:
 def _shared_seed(text: str) -> int | str:
     if text == RANDOM:
         raise argparse.ArgumentTypeError(
-            f"{text!r} would be another one on each machine; expected a number, the same for all"
+            f"{text!r} would draw a different seed on each machine; expected a number, the same on all"
         )
     return _seed(text)
 
@@ -535,7 +534,9 @@ def _up_to(most: int, text: str) -> int:
 
 def _address(text: str) -> str:
     if text.startswith("inproc:"):
-        raise argparse.ArgumentTypeError(f"{text!r} is within this process, where nobody else is")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be reached from another process; use tcp:// or ipc://"
+        )
     return text
 
 
@@ -543,7 +544,7 @@ def _shard(text: str) -> tuple[int, int]:
     rank, slash, world = text.partition("/")
     pair = (_natural(rank), _positive(world)) if slash else (1, 0)
     if pair[0] >= pair[1]:
-        raise argparse.ArgumentTypeError(f"{text!r} is not R/W, as 0/2 and 1/2 for two machines")
+        raise argparse.ArgumentTypeError(f"{text!r} is not R/W, such as 0/2 and 1/2 for two machines")
     return pair
 
 
@@ -555,7 +556,7 @@ def _place(text: str) -> tuple[Path, str]:
 
 
 def _encoding(text: str) -> tuple[str, tuple[int, int] | None]:
-    """How pictures are packed, and the size of raw ones."""
+    """Return the encoding of packed pictures, and the size of raw ones."""
     kind, _, size = text.partition(":")
     if kind == "raw" and size:
         return kind, _size(size)
@@ -571,6 +572,6 @@ def _size(text: str) -> tuple[int, int]:
     sides = [int(side) for side in found.groups() if side is not None] if found else [0]
     if 0 in sides:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not HEIGHTxWIDTH, as 240x320, or one number for a square, in pixels, 1 or more"
+            f"{text!r} is not HEIGHTxWIDTH, such as 240x320, or one number for a square, in pixels, 1 or more"
         )
     return sides[0], sides[-1]

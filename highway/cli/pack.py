@@ -1,4 +1,4 @@
-"""Packing the pictures of a reader into a store."""
+"""Pack the pictures of a reader into a store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SHOWN_EACH = 0.2  # seconds
 
 
 class Packed(NamedTuple):
-    """What came of packing.
+    """The result of packing.
 
     Attributes
     ----------
     before, after : int
         Samples in the store.
     errors : list of (str, str)
-        (key, reason) of every sample that was left out.
+        (key, reason) of every skipped sample.
     """
 
     before: int
@@ -33,23 +33,23 @@ class Packed(NamedTuple):
 
 
 def pack(reader: ImageReader, path: str | os.PathLike[str], encoding: str) -> Packed:
-    """Write all samples of a reader to a store, or those that it lacks; with a progress bar on a terminal.
+    """Write all samples of a reader that a store lacks to the store; with a progress bar on a terminal.
 
     Parameters
     ----------
     reader : ImageReader
         With ``epochs=1``.
     path : path
-        The store; made if need be, or gone on with.
+        The store; created if it is missing, otherwise appended to.
     encoding : str
-        "raw": images as the reader hands them out; otherwise as `Encoded` says.
+        "raw" for the images that the reader returns, or an encoding of `Encoded`.
 
     Raises
     ------
     StateMismatchError
         The store was packed from other files, or in another way.
     HighwayError
-        As the reader, `Encoded` and `LevelDBSink` say.
+        As raised by the reader, `Encoded` and `LevelDBSink`.
     """
     source = reader if encoding == "raw" else Encoded(reader, encoding)
     sink = LevelDBSink(path, append=True)
@@ -58,7 +58,7 @@ def pack(reader: ImageReader, path: str | os.PathLike[str], encoding: str) -> Pa
     except StateMismatchError as error:
         raise StateMismatchError(
             f"pack: {sink.path!r} was packed from other files, in another encoding, or with other options; a "
-            "store has one kind of samples, use another path"
+            "store holds samples of one kind: use another path"
         ) from error
     with pipeline:
         before = shown = sink.begun_with

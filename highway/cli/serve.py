@@ -1,4 +1,4 @@
-"""The commands serve and work: a data machine and a worker that run until their work is done or somebody ends them."""
+"""The commands serve and work: run a data machine or a worker until it is done or you end it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from highway.transforms import Transform
 
 __all__ = ["Ending", "augmentations", "brief_warnings", "run", "stages_in"]
 
-# Seconds between two looks whether somebody wants an end, and between two lines of figures.
+# Seconds between two checks for SIGTERM, and between two status lines.
 LOOK = 0.25
 SPAN = 3.0
 
 
 class Ending:
-    """While it is entered, the first SIGTERM asks for an orderly end, and the second ends at once, as Ctrl-C does.
+    """Context manager for SIGTERM: the first signal requests an orderly end, the second ends at once, like Ctrl-C.
 
     Attributes
     ----------
     asked : bool
-        Whether there was one.
+        Whether a signal has arrived.
     """
 
     def __init__(self) -> None:
@@ -54,17 +54,17 @@ class Ending:
 
 
 def run(modules: Sequence[Module], title: str, ending: Ending, drain_timeout: float) -> int:
-    """Run a pipeline that ends in a `ZMQSink` until it is done or ended, and tell how it does.
+    """Run a pipeline that ends in a `ZMQSink` until it is done or ended, and print its statistics.
 
     Parameters
     ----------
     modules : sequence of Module
     title : str
-        What the line begins with that says that it is up.
+        Start of the line that reports the start.
     ending : Ending
-        Entered.
+        Already entered.
     drain_timeout : float
-        Most seconds to finish what was begun, once an end is asked for.
+        Most seconds to finish the batches in progress, once an end is requested.
 
     Returns
     -------
@@ -74,22 +74,22 @@ def run(modules: Sequence[Module], title: str, ending: Ending, drain_timeout: fl
     Raises
     ------
     UndeliveredError
-        What was begun was not received in time.
+        The batches in progress were not received in time.
     """
     began = time.perf_counter()
     interrupted = False
     with Pipeline(modules) as pipeline:
         try:
-            # Only now are ports known that were left open.
+            # Automatically chosen ports are known only now.
             print(f"{title}: {' -> '.join(map(repr, modules))}", flush=True)
             _wait(pipeline, ending)
             if ending.asked:
-                print(f"Ending: at most {drain_timeout:g} s to finish what was begun.", flush=True)
+                print(f"Ending: at most {drain_timeout:g} s to finish the batches in progress.", flush=True)
                 pipeline.drain(drain_timeout)
         except WaitTimeout:
             raise UndeliveredError(
-                f"What was begun was not received within {drain_timeout:g} s (--drain-timeout); nothing is lost "
-                "by that: a data machine makes it again, for another worker, or when it is started again"
+                f"The batches in progress were not received within {drain_timeout:g} s (--drain-timeout); nothing is "
+                "lost: a data machine makes them again, for another worker or after a restart"
             ) from None
         except KeyboardInterrupt:
             interrupted = True
@@ -98,13 +98,13 @@ def run(modules: Sequence[Module], title: str, ending: Ending, drain_timeout: fl
     print(f"\n{_Figures(stats, seconds)} in {seconds:.1f} s")
     print("\n".join(filter(None, (stats.table, stats.tuning))), flush=True)
     if interrupted:
-        print("Interrupted: what was begun is left to others.", file=sys.stderr)
+        print("Interrupted: other machines take over the batches in progress.", file=sys.stderr)
         return 130
     return 0
 
 
 def _wait(pipeline: Pipeline, ending: Ending) -> None:
-    """Wait until all is done, or an end is asked for."""
+    """Wait until the pipeline is done, or an end is requested."""
     last, then = None, time.perf_counter()
     with status_line() as show:
         while not ending.asked:
@@ -120,7 +120,7 @@ def _wait(pipeline: Pipeline, ending: Ending) -> None:
 
 
 class _Figures:
-    """What the sink of a pipeline sent: all in all, and a second, since the figures before."""
+    """What the sink of a pipeline sent: the totals, and the rates since the previous figures."""
 
     def __init__(self, stats: PipelineStats, seconds: float, before: PipelineStats | None = None) -> None:
         sink = stats.modules[-1]
@@ -138,7 +138,7 @@ class _Figures:
 
 @contextmanager
 def brief_warnings() -> Iterator[None]:
-    """Show `InsecureWarning` in one line, as errors are."""
+    """Print an `InsecureWarning` in one line, like an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InsecureWarning)
         yield
@@ -146,42 +146,42 @@ def brief_warnings() -> Iterator[None]:
         print(f"highway: {warning.message}", file=sys.stderr)
 
 
-# The stages of a worker, out of a file
+# The stages of a worker, from a file
 
 
 def augmentations(transforms: Sequence[Transform], seed: int | None, workers: int | None) -> list[Stage]:
-    """The stage of a worker that applies transforms."""
+    """Return the stage of a worker that applies transforms."""
     return [Augmentations(transforms, seed=seed or 0, workers=workers)]
 
 
 def stages_in(path: Path, name: str, seed: int | None, workers: int | None) -> list[Stage]:
-    """What a worker does: a list of transforms, a Stage, or a list of Stages, by its name in a Python file.
+    """Return the stages of a worker: a list of transforms, a Stage, or a list of Stages, by its name in a Python file.
 
     Parameters
     ----------
     path : Path
-        The file; it is run.
+        The file; it is executed.
     name : str
     seed, workers : int, optional
-        Of the `Augmentations` that transforms are put into.
+        For the `Augmentations` that applies the transforms.
 
     Raises
     ------
     ArgumentError
-        There is no such file, it fails, there is no such name in it, or it is something else.
+        The file is missing or fails, or the name is missing in it or has another type.
     """
     module = _executed(path)
     if not hasattr(module, name):
         there = [each for each, value in vars(module).items() if each[:1] != "_" and _is_usable(value)]
-        found = f"it has {', '.join(there)}" if there else "nor any other list of transforms"
-        raise ArgumentError(f"{path}: there is no {name!r} in it; {found}")
+        found = f"found {', '.join(there)}" if there else "it has no list of transforms"
+        raise ArgumentError(f"{path}: the file has no {name!r}; {found}")
     value = getattr(module, name)
     things = list(value) if isinstance(value, (list, tuple)) else [value]
     if all(isinstance(thing, Stage) for thing in things):
         if things and (seed is not None or workers is not None):
             raise ArgumentError(
-                f"{path}: {name} holds Stages, which have a seed and workers of their own; --seed and --workers are "
-                "for transforms"
+                f"{path}: {name} holds Stages, which have their own seed and workers; --seed and --workers are for "
+                "transforms"
             )
         return things
     if all(isinstance(thing, Transform) for thing in things):
@@ -209,19 +209,17 @@ def _class(kind: type) -> str:
 
 def _executed(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ArgumentError(
-            f"{path}: there is no such file; expected a Python file with the transforms in it"
-        )
+        raise ArgumentError(f"{path}: there is no such file; expected a Python file with the transforms")
     loader = SourceFileLoader(path.stem, str(path))
     spec = importlib.util.spec_from_loader(path.stem, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    # It may import its neighbors, as a script may.
+    # Like a script, it may import modules from its folder.
     sys.path.insert(0, str(path.resolve().parent))
     try:
         loader.exec_module(module)
     except Exception as error:
-        # Whatever the file does wrong is its user's to know.
+        # Every error of the user's file is reported.
         raise ArgumentError(
             f"{path}{_line(error, path)}: {type(error).__name__}: {error}; the file must run without an error"
         ) from error

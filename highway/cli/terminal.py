@@ -1,7 +1,7 @@
-"""What the commands show: facts in two columns, and a pipeline at work with its rate.
+"""Terminal output of the commands: facts in two columns, and a running pipeline with its rate.
 
-Tables are set by rich and progress bars by tqdm, where those are installed and somebody watches (the stream is a
-terminal); otherwise the same facts come as plain text.
+On a terminal, rich formats tables and tqdm draws progress bars, where they are installed; otherwise the output is plain
+text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Run", "facts", "heading", "progress", "run_pipeline", "status_line"]
 
 @dataclass(frozen=True)
 class Run:
-    """What came out of a pipeline.
+    """The result of running a pipeline.
 
     Attributes
     ----------
     images, batches : int
-        All that came.
+        Number received.
     seconds : float
         From the start of the pipeline until the last batch.
     first : float
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Images a second, the start included."""
+        """Images per second, including the start."""
         return self.images / self.seconds if self.seconds > 0 else 0.0
 
     def __str__(self) -> str:
@@ -62,9 +62,9 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
     ----------
     modules : sequence of Module
     total : int, optional
-        Images that will come, for the bar.
+        Expected number of images, for the bar.
     seconds : float, optional
-        When to end; looked at after every batch.
+        When to end; checked after every batch.
     """
     first = 0.0
     images = batches = 0
@@ -89,7 +89,7 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
 
 @contextmanager
 def progress(total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr that is advanced by numbers of images, from `done` on; nothing where nobody watches."""
+    """Show a progress bar on stderr, from `done` images on; does nothing where stderr is not a terminal."""
     if sys.stderr.isatty():
         try:
             from tqdm import tqdm
@@ -104,7 +104,7 @@ def progress(total: int | None, done: int = 0) -> Iterator[Callable[[int], objec
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], object]]:
-    """A line on stderr that is written anew with each text; a line each without tqdm, nothing where nobody watches."""
+    """Show a line on stderr that each text replaces; without tqdm one line per text, nothing without a terminal."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -139,5 +139,5 @@ def facts(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def heading(text: str) -> None:
-    """Print a line that begins a part, after an empty one; bold on a terminal."""
+    """Print a heading after an empty line; bold on a terminal."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)

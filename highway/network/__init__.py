@@ -1,4 +1,4 @@
-"""ZMQSink and ZMQSource: a pipeline that continues in another process or on another machine."""
+"""ZMQSink and ZMQSource: continue a pipeline in another process or on another machine."""
 
 from highway.network.sink import ZMQSink
 from highway.network.source import ZMQSource

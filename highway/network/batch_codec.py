@@ -1,4 +1,4 @@
-"""Batches, and what came instead of one, as items for the way; and back."""
+"""Convert batches, failures and skips to protocol items, and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from highway.network.zmq.security import quoted
 
 __all__ = ["is_of_the_machine", "item_of", "new_name", "remote_error", "to_batch"]
 
-# Longest text of an error that travels, in characters and in bytes.
+# Longest text of an error in a message, in characters and in bytes.
 MOST_TEXT = 4096
 MOST_BYTES = 12_000
 
@@ -35,18 +35,18 @@ _numbers = itertools.count(1)
 
 
 def here() -> str:
-    """What this process is called in messages: host and number."""
+    """Return the name of this process in messages: host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def new_name() -> str:
-    """What a pipeline of this process is called: several have numbers."""
+    """Return a new name for a pipeline of this process; all but the first have a number."""
     number = next(_numbers)
     return here() if number == 1 else f"{here()}/{number}"
 
 
 def item_of(outcome: Batch | Failure | None) -> Item:
-    """What travels for an outcome; None is a batch that was left out."""
+    """Return the item for an outcome; None is a skipped batch."""
     if outcome is None:
         return Item(Kind.SKIP, [], ())
     if isinstance(outcome, Failure):
@@ -67,7 +67,7 @@ def item_of(outcome: Batch | Failure | None) -> Item:
 
 
 def _packed(keys: list[str]) -> list[NDArray[np.generic]]:
-    # File names may hold bytes that are no UTF-8.
+    # File names may hold bytes that are not UTF-8.
     texts = [key.encode("utf-8", "surrogateescape") for key in keys]
     lengths = np.array([len(text) for text in texts], dtype=np.uint32)
     return [lengths, np.frombuffer(b"".join(texts), dtype=np.uint8)]
@@ -75,10 +75,10 @@ def _packed(keys: list[str]) -> list[NDArray[np.generic]]:
 
 def _unpacked(lengths: NDArray[np.uint32], texts: NDArray[np.uint8]) -> list[str]:
     if lengths.ndim != 1 or texts.ndim != 1 or lengths.dtype != np.uint32 or texts.dtype != np.uint8:
-        raise ProtocolError("a batch holds keys that are no texts")
+        raise ProtocolError("a batch holds keys that are not texts")
     whole, ends = texts.tobytes(), np.cumsum(lengths, dtype=np.int64)
     if len(whole) != (int(ends[-1]) if len(ends) else 0):
-        raise ProtocolError(f"a batch holds keys of {int(lengths.sum())} bytes, in {len(whole)} bytes")
+        raise ProtocolError(f"a batch holds {len(whole)} bytes of keys; expected {int(lengths.sum())}")
     starts = [0, *ends[:-1].tolist()]
     return [
         whole[start:end].decode("utf-8", "surrogateescape")
@@ -87,12 +87,12 @@ def _unpacked(lengths: NDArray[np.uint32], texts: NDArray[np.uint8]) -> list[str
 
 
 def to_batch(item: Item) -> Batch:
-    """The batch that came in an item.
+    """Return the batch of an item.
 
     Raises
     ------
     ProtocolError
-        The item does not describe one.
+        The item does not describe a batch.
     """
     try:
         names, epoch, seq, applied, has_indices, has_keys, *more = item.meta
@@ -100,15 +100,17 @@ def to_batch(item: Item) -> Batch:
         listed: object
         for listed in (names, extra_names, ragged):
             if not isinstance(listed, (list, tuple)) or not {*map(type, listed)} <= _TEXTS:
-                raise ProtocolError("a batch has something else where the names of its fields should be")
+                raise ProtocolError("a batch has invalid field names; expected lists of texts")
         if len({*names, *extra_names}) != len(names) + len(extra_names):
-            raise ProtocolError("a batch has several fields of one name")
+            raise ProtocolError("a batch has several fields with the same name")
         numbers = (epoch, applied) if seq is None else (epoch, applied, seq)
         if {*map(type, numbers)} != {int} or not 0 <= min(numbers) <= max(numbers) < 2**63:
-            raise ProtocolError("a batch has something else where its numbers should be")
+            raise ProtocolError(
+                "a batch has an invalid epoch, seq or applied; expected integers of 0 or more"
+            )
         count = len(names) + bool(has_indices) + 2 * bool(has_keys) + len(extra_names) + bool(has_offsets)
         if len(item.arrays) != count:
-            raise ProtocolError(f"a batch has {len(item.arrays)} arrays; expected {count}, as it says")
+            raise ProtocolError(f"a batch has {len(item.arrays)} arrays; its description lists {count}")
         arrays = iter(item.arrays)
         fields = dict(zip(names, arrays, strict=False))
         indices = next(arrays) if has_indices else None
@@ -138,29 +140,29 @@ def _described(failure: Failure) -> list[str]:
     error = failure.error
     text = "".join(traceback.format_exception(error))
     parts = [type(error).__name__, str(error)[:MOST_TEXT], text[-MOST_TEXT:], f"{failure.module} on {here()}"]
-    # They may hold names of files, whose bytes are not always UTF-8, and become longer by that.
+    # They may hold file names with bytes that are not UTF-8; the escapes make them longer.
     return [
         part.encode("utf-8", "backslashreplace")[-MOST_BYTES:].decode("utf-8", "ignore") for part in parts
     ]
 
 
 def _shown(text: str) -> str:
-    """A stranger's text for a terminal: its lines, without what is no character."""
+    """Return an untrusted text safe for a terminal, with its lines kept."""
     return "\n".join(quoted(line) for line in text.splitlines())
 
 
-# Nothing is wrong with the batch, and others fare no better.
+# These are not faults of the batch: every other batch fails on that machine too.
 _OF_THE_MACHINE = {error.__name__ for error in (MissingPackageError, StorageError)}
 
 
 def is_of_the_machine(item: Item) -> bool:
-    """Whether an ERROR item tells of a machine that cannot work, not of a batch that cannot be made."""
+    """Whether an ERROR item reports a fault of the machine, not of the batch."""
     return bool(item.meta) and item.meta[0] in _OF_THE_MACHINE
 
 
 def remote_error(item: Item) -> HighwayError:
-    """The exception that stands for an ERROR item."""
+    """Return the exception of an ERROR item."""
     kind, message, text, where = ([_shown(str(part)) for part in item.meta] + [""] * 4)[:4]
     if kind == "PoisonItemError":
         return PoisonItemError(f"ZMQSource: {message}")
-    return RemoteError(f"ZMQSource: {where} raised {kind}: {message}\n\nThere:\n{text}")
+    return RemoteError(f"ZMQSource: {where} raised {kind}: {message}\n\nRemote traceback:\n{text}")

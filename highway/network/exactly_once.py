@@ -1,7 +1,7 @@
-"""Exactly-once delivery: what the workers of a pipeline do with the role of their machine.
+"""Exactly-once delivery: connects the threads of a pipeline to the protocol role of their machine.
 
-The three ways are the three machines. Each runs a `SocketThread` for the sockets; what is called here is called by the
-threads of the pipeline.
+There is one class for each kind of machine: data machine, worker, training machine. Each runs a `SocketThread` for the
+sockets; the threads of the pipeline call the methods here.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from highway.network.zmq.socket_thread import SocketThread
 
 __all__ = ["DataWay", "TrainerWay", "WorkerWay", "new_generation"]
 
-# Batches that may wait for a link; more wait in the queues of the pipeline, where their bytes count.
+# Most batches that wait for a link; more wait in the queues of the pipeline, which count their bytes.
 AHEAD = 4
-# Bytes that may be under way on a link, but for one batch.
+# Most bytes in flight on a link; a single batch may exceed it.
 WINDOW_BYTES = 256 << 20
-# Longest wait of an engine thread before it looks at the clock, in seconds.
+# Longest wait of an engine thread before it checks the clock, in seconds.
 LOOK = 0.25
-# Seconds that the end of the data may take to arrive, once every batch was handed out.
+# Seconds to wait for the acknowledgement of the end of the data, after every batch was delivered.
 LAST_ACKS = 5.0
-# Longest wait for the thread of the sockets.
+# Longest wait for the socket thread, in seconds.
 LAST = 1.0
 
 Stats = Callable[[], PipelineStats | None]
 
-# Failures that are told in the log; more go to the training machine only.
+# Most failures in the local log; further ones are only sent to the training machine.
 TOLD = 20
 
 logger = logging.getLogger("highway.network")
@@ -51,12 +51,12 @@ _END = object()
 
 
 def new_generation() -> int:
-    """A generation that is higher than those before, as far as the clock is right."""
+    """Return a generation higher than all previous ones, provided that the clock is right."""
     return time.time_ns() // 1000
 
 
 class _Way:
-    """What the three share: the driver, and how to end it."""
+    """What the three machines share: the socket thread, and how to end it."""
 
     driver: SocketThread
 
@@ -66,13 +66,13 @@ class _Way:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be waited for; raises what ended the driver."""
+        """Whether to stop waiting; raises the error that ended the socket thread."""
         if self.driver.error is not None:
             raise self.driver.error
         return self.driver.closing or self.ending
 
     def endpoint(self, above: bool) -> str | None:
-        """Where the end above, or below, is bound, if it is."""
+        """Return the address that the upstream end (`above`) or the downstream end is bound to, or None."""
         return self.driver.endpoints.get(above)
 
     def end_tasks(self) -> None:
@@ -87,7 +87,7 @@ class _Way:
 
 
 class _Producing(_Way):
-    """A way out: where each ticket belongs, and the wait for room and for the end."""
+    """A machine that sends: keeps the key of each ticket, waits for room, and waits for the end."""
 
     _producer: Producer
 
@@ -98,30 +98,30 @@ class _Producing(_Way):
         self._failures = 0
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        """Epoch and number of the batch that a task makes."""
+        """Return epoch and number of the batch of a task."""
         key = self._keys[ticket]
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Hand over what became of a task, as soon as there is room."""
+        """Pass the outcome of a task to the producer, as soon as there is room."""
         key = self._keys.pop(ticket)
         if isinstance(outcome, Failure):
             self._tell(key, outcome)
         item = self._checked(outcome)
         driver, producer = self.driver, self._producer
         with driver.lock:
-            # In the end nothing new is begun, and `drain` does the waiting.
+            # During shutdown no new task begins, and `drain` waits instead.
             while producer.unsent >= AHEAD and not (driver.closing or self.ending):
                 driver.room.wait(LOOK)
             self._made(key, item)
         driver.push()
 
     def _tell(self, key: Key, failure: Failure) -> None:
-        """Say here as well what the training machine is told."""
+        """Log a failure here too; its item goes to the training machine."""
         self._failures += 1
         if self._failures <= TOLD:
             logger.warning(
-                "%s: stream %d, epoch %d, batch %d could not be made; the training machine is told",
+                "%s: stream %d, epoch %d, batch %d could not be made; the error goes to the training machine",
                 failure.module,
                 key.stream,
                 key.epoch,
@@ -130,7 +130,7 @@ class _Producing(_Way):
             )
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
-        """The item of an outcome; raises what keeps it from travelling, before it is sent."""
+        """Return the item of an outcome; raises before sending where it does not fit into a message."""
         item = item_of(outcome)
         check(item)
         return item
@@ -139,7 +139,7 @@ class _Producing(_Way):
         raise NotImplementedError
 
     def drain(self) -> None:
-        """Wait until everything was acknowledged, as long as somebody is there to do so."""
+        """Wait until everything is acknowledged, or `drain_timeout` passes without a connected receiver."""
         driver, producer = self.driver, self._producer
         with driver.lock:
             until = time.monotonic() + self._drain_timeout
@@ -148,8 +148,8 @@ class _Producing(_Way):
                     until = time.monotonic() + self._drain_timeout
                 elif time.monotonic() >= until:
                     raise UndeliveredError(
-                        f"{self.name}: {len(producer)} batches were not received when it ended, and nobody was there "
-                        f"for {self._drain_timeout:g} s (drain_timeout){driver.failure}"
+                        f"{self.name}: {len(producer)} batches were not received at the end, and no receiver was "
+                        f"connected for {self._drain_timeout:g} s (drain_timeout){driver.failure}"
                     )
                 driver.room.wait(LOOK)
         if driver.error is not None:
@@ -161,12 +161,12 @@ class _Producing(_Way):
 
 
 class DataWay(_Producing):
-    """Out of a data machine: its source makes what the training machine lacks.
+    """The sending side of a data machine: its source makes the batches that the training machine lacks.
 
     Parameters
     ----------
     name : str
-        Of the sink.
+        Name of the sink.
     source : Source
     length : int or None
         Batches in an epoch.
@@ -195,7 +195,7 @@ class DataWay(_Producing):
         self._producer.reports = lambda: [meter.report(self._producer, None)]
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        """Tasks of what the training machine lacks, in order; begins when it calls."""
+        """Yield the tasks of the batches that the training machine lacks, in order, once it has connected."""
         tasks: Iterator[Any] | None = None
         at = ticket = 0
         while (wanted := self._wanted()) is not None:
@@ -208,7 +208,7 @@ class DataWay(_Producing):
                 task = next(tasks, _END)
                 at += 1
             if task is _END:
-                # Asked for what is behind its end, a source does not say where that is.
+                # For a position after its end, a source does not tell where the end is.
                 behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
                     if not behind:
@@ -223,7 +223,7 @@ class DataWay(_Producing):
             yield task
 
     def _wanted(self) -> tuple[Key, int] | None:
-        """Key and position of the next batch; None at the end."""
+        """Return key and position of the next batch; None at the end."""
         role, driver = self.role, self.driver
         alone = time.monotonic()
         with driver.lock:
@@ -239,7 +239,7 @@ class DataWay(_Producing):
                 if role.producer.links or len(role.producer) or not role.feed.given_out:
                     alone = time.monotonic()
                 elif time.monotonic() - alone > self._drain_timeout:
-                    # All was received, and whoever did so went without a word.
+                    # Everything was received, and the receiver disconnected without a BYE.
                     return None
                 driver.changed.wait(LOOK)
         return None
@@ -252,24 +252,25 @@ class DataWay(_Producing):
             return True
         if not self.role.finished:
             return False
-        # What is left is the end of the data, which no cursor counts; a worker may die with it.
+        # Only the end of the data remains, which no cursor counts; a worker may die while it holds it.
         self._finished = self._finished or time.monotonic()
         return time.monotonic() - self._finished > LAST_ACKS
 
 
 class WorkerWay(_Producing):
-    """Through a worker: what comes from above, worked on, goes below.
+    """Both sides of a worker: batches from upstream pass through its stages and go downstream.
 
     Parameters
     ----------
     name : str
-        Of the sink.
+        Name of the sink.
     above, below : Endpoint
+        The upstream and the downstream end.
     threads : int
-        Of the stages in between.
+        Threads of the stages in between.
     stats : callable
     timeout : float or None
-        Longest time without anybody above.
+        Most seconds without a connected upstream machine.
     drain_timeout : float
     version : str
     """
@@ -306,7 +307,7 @@ class WorkerWay(_Producing):
         ]
 
     def tasks(self) -> Iterator[Data]:
-        """What comes from above."""
+        """Yield the items from upstream."""
         role, driver = self.role, self.driver
         ticket = 0
         heard = time.monotonic()
@@ -320,7 +321,7 @@ class WorkerWay(_Producing):
                         heard = now
                     elif self._timeout is not None and now - heard > self._timeout:
                         raise PeerLostError(
-                            f"ZMQSource: nobody is there for {self._timeout:g} s (timeout), at "
+                            f"ZMQSource: no data machine was connected for {self._timeout:g} s (timeout), at "
                             f"{driver.above}{driver.failure}"
                         )
                     driver.changed.wait(LOOK)
@@ -330,7 +331,7 @@ class WorkerWay(_Producing):
             yield data
 
     def _is_over(self) -> bool:
-        """Whether all data machines have taken leave, and nothing of theirs is here."""
+        """Whether all data machines have ended, and no item of theirs is held here."""
         consumer = self.role.consumer
         return (
             bool(consumer.links)
@@ -342,7 +343,7 @@ class WorkerWay(_Producing):
         try:
             return super()._checked(outcome)
         except (ContractError, MessageTooLargeError) as error:
-            # Another worker would make the same of it: the training machine is told.
+            # Another worker would get the same error, so the training machine gets it.
             return super()._checked(Failure(error, self.name))
 
     def _made(self, key: Key, item: Item) -> None:
@@ -350,22 +351,23 @@ class WorkerWay(_Producing):
 
 
 class TrainerWay(_Way):
-    """Into a training machine.
+    """The receiving side of a training machine.
 
     Parameters
     ----------
     above : Endpoint
+        The upstream end.
     ordered : bool
     timeout : float or None
-        Longest time without progress.
+        Most seconds without progress.
     streams : int or None
-        How many data machines there are, if that is known.
+        Expected number of data machines, where it is known.
     version : str
 
     Attributes
     ----------
     begun : bool
-        Whether anything was handed out.
+        Whether any batch was returned to the user.
     """
 
     def __init__(
@@ -390,7 +392,7 @@ class TrainerWay(_Way):
         self.driver = SocketThread(self.name, self.role, consumer=self.role.consumer, above=above)
 
     def tasks(self) -> Iterator[Data]:
-        """What may be handed out next."""
+        """Yield the items that are released for delivery."""
         role, driver = self.role, self.driver
         ticket = 0
         received = -1
@@ -408,8 +410,8 @@ class TrainerWay(_Way):
                         received, self._progress = role.received, now
                     elif self._timeout is not None and now - self._progress > self._timeout:
                         raise PeerLostError(
-                            f"ZMQSource: nothing came for {self._timeout:g} s (timeout), at {driver.above}; missing: "
-                            f"{role.delivery.missing()}{driver.failure}"
+                            f"ZMQSource: nothing arrived for {self._timeout:g} s (timeout), at {driver.above}; "
+                            f"missing: {role.delivery.missing()}{driver.failure}"
                         )
                     driver.changed.wait(LOOK)
                 data = role.delivery.released.popleft()
@@ -418,14 +420,14 @@ class TrainerWay(_Way):
             yield data
 
     def delivered(self, ticket: int) -> bool:
-        """Count a batch as handed out; False for one that was, or that came before a state was loaded."""
+        """Count a batch as delivered; False for one that was counted before, or is from before a loaded state."""
         driver = self.driver
         with driver.lock:
             delivery, key = self._keys.pop(ticket)
-            # Also where the same batch is to come again: its place may be another.
+            # Also where the same batch comes again: its position may differ.
             if delivery is not self.role.delivery:
                 return False
-            # While something is held, the driver looks again soon.
+            # While something is held, the socket thread checks again soon.
             held = bool(self.role.consumer.held)
             counted = self.role.hand_out(key, time.monotonic())
             self.begun = self.begun or counted
@@ -437,12 +439,12 @@ class TrainerWay(_Way):
         return counted
 
     def cursor(self) -> Cursor:
-        """What was handed out."""
+        """Return what was delivered to the user."""
         with self.driver.lock:
             return self.role.delivery.cursor
 
     def begin(self, cursor: Cursor) -> None:
-        """Begin anew from a cursor."""
+        """Restart from a cursor."""
         with self.driver.lock:
             generation = max(cursor.generation, self.role.delivery.generation, new_generation()) + 1
             self.role.begin(cursor._replace(generation=generation), self._ordered)
@@ -451,6 +453,6 @@ class TrainerWay(_Way):
         self.driver.wake()
 
     def reports(self) -> list[tuple[float, dict[str, Any]]]:
-        """What the machines above told, and how long ago."""
+        """Return (age in seconds, report) of the upstream machines."""
         with self.driver.lock:
             return self.role.consumer.reports(time.monotonic())

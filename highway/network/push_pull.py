@@ -1,6 +1,6 @@
-"""Plain PUSH and PULL: at-most-once delivery, and programs that know nothing of Highway.
+"""Plain PUSH and PULL: at-most-once delivery, and exchange with programs without Highway.
 
-Each end has one worker, which makes its socket, uses it and closes it.
+Each end has one worker thread, which uses its socket and closes it.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from highway.network.zmq.sockets import Socket, bind, close_context, connect, op
 
 __all__ = ["PullWay", "PushWay"]
 
-# Longest wait before a worker looks whether it is to end, in milliseconds.
+# Longest wait before a worker checks for shutdown, in milliseconds.
 LOOK = 100
-# Seconds that the last messages may take.
+# Longest time to send the last messages after close, in seconds.
 LAST_WORDS = 0.5
-# What fields are called that come without names.
+# Names of fields that arrive without names.
 NAMES = ("images", "labels")
 
-# Seconds after the end of the data in which late batches may still come.
+# Seconds to wait for late batches after the end of the data.
 GRACE = 2.0
 
 _SESSION = bytes(16)
 
 
 class _Pipe:
-    """A socket, and whether it is to be left."""
+    """The sockets of one end, and whether it is shutting down."""
 
     def __init__(self, name: str, place: Endpoint, delivery: str, kind: int) -> None:
         self.name = name
         self.place = place
         self.foreign = delivery == "msgpack-numpy"
         self.ending = self.closing = False
-        # Whoever takes it closes the sockets: the worker, or who interrupts before there is one.
+        # The holder closes the sockets: the worker, or `interrupt` where it comes before the worker.
         self._owner = threading.Lock()
         self._owned = False
         self._context = open_context()
@@ -69,14 +69,14 @@ class _Pipe:
         self._endpoint = self._sockets[0].endpoint if place.binds else None
 
     def endpoint(self, above: bool) -> str | None:
-        """Where it is bound, if it is."""
+        """Return the address that it is bound to, or None."""
         return self._endpoint
 
     def end_tasks(self) -> None:
         self.ending = True
 
     def open(self) -> None:
-        """Be the worker."""
+        """Take ownership of the sockets; called by the worker thread."""
         self._owned = self._owner.acquire(blocking=False)
 
     def interrupt(self) -> None:
@@ -102,7 +102,7 @@ class _Pipe:
 
 
 class PushWay(_Pipe):
-    """Out by PUSH: whoever pulls gets the next batch."""
+    """Sends by PUSH: each batch goes to one of the pulling receivers."""
 
     def __init__(self, name: str, place: Endpoint, delivery: str, drain_timeout: float) -> None:
         super().__init__(name, place, delivery, zmq.PUSH)
@@ -110,13 +110,13 @@ class PushWay(_Pipe):
         self._link = os.urandom(16)
         self._lsn = 0
         self._sent = False
-        # Where each ticket belongs, and what is passed on as it is.
+        # For each ticket: key, number of streams, fingerprint, and an item that is forwarded unchanged.
         self._origins: dict[int, tuple[Key, int, str, Item | None]] = {}
         self._source: Source | None = None
         self._end: tuple[Key, int, str, Item | None] | None = None
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        """The tasks of the source, each with its key."""
+        """Yield the tasks of the source, and note the key of each."""
         self._source = source
         if source.follows_delivery:
             for ticket, task in enumerate(source.tasks()):
@@ -142,12 +142,12 @@ class PushWay(_Pipe):
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Send what became of a task."""
+        """Send the outcome of a task."""
         key, world, fingerprint, passed_on = self._origins.pop(ticket)
         assert self._source is not None
         if self.foreign:
             if isinstance(outcome, Failure):
-                # Who knows nothing of Highway cannot be told.
+                # The msgpack-numpy format cannot carry an error.
                 raise outcome.error
             if outcome is not None:
                 offsets = [] if outcome.offsets is None else [outcome.offsets]
@@ -173,7 +173,7 @@ class PushWay(_Pipe):
                 socket.poll(LOOK, zmq.POLLOUT)
 
     def drain(self) -> None:
-        """Send the end, and wait until someone has taken the last message, as far as can be told."""
+        """Send the end of the data, and wait until a receiver has taken the last message, as far as PUSH can tell."""
         if not self._sockets:
             return
         if self._end is not None and not self.foreign:
@@ -185,17 +185,17 @@ class PushWay(_Pipe):
         while not self.closing and not socket.poll(LOOK, zmq.POLLOUT):
             socket.watch.read()
             if self._sent and not socket.watch.connections:
-                # Whoever was there when it was sent has gone: with the end of the data nobody waits for us.
+                # The receivers have disconnected after the end of the data: no receiver is waiting.
                 return
             if time.monotonic() > until:
                 raise UndeliveredError(
-                    f"{self.name}: nobody took the last batches for {self._drain_timeout:g} s (drain_timeout)"
+                    f"{self.name}: no receiver took the last batches for {self._drain_timeout:g} s (drain_timeout)"
                     f"{self._failure()}"
                 )
 
 
 class PullWay(_Pipe):
-    """In by PULL: what comes is handed on as it comes."""
+    """Receives by PULL: yields items in the order of their arrival."""
 
     def __init__(self, name: str, place: Endpoint, delivery: str, timeout: float | None) -> None:
         super().__init__(name, place, delivery, zmq.PULL)
@@ -208,7 +208,7 @@ class PullWay(_Pipe):
         self._malformed: list[tuple[str, str]] = []
 
     def tasks(self) -> Iterator[Data]:
-        """Whatever arrives."""
+        """Yield the items as they arrive."""
         poller = zmq.Poller()
         if not self._sockets:
             return
@@ -222,7 +222,7 @@ class PullWay(_Pipe):
                 return
             if not ready and self._timeout is not None and time.monotonic() - came > self._timeout:
                 raise PeerLostError(
-                    f"{self.name}: nothing came for {self._timeout:g} s (timeout), at "
+                    f"{self.name}: nothing arrived for {self._timeout:g} s (timeout), at "
                     f"{self._endpoint or ', '.join(map(str, self.place.addresses))}{self._failure()}"
                 )
             for socket in ready:
@@ -233,7 +233,7 @@ class PullWay(_Pipe):
                     yield data
 
     def _is_over(self, quiet: float) -> bool:
-        """Whether all data machines have ended, and everything is here, or what is missing will not come."""
+        """Whether all data machines have ended, and all batches are here or the grace period is over."""
         if not self._world or len(self._totals) < self._world:
             return False
         here = sum(map(len, self._seen.values()))
@@ -264,7 +264,7 @@ class PullWay(_Pipe):
 
     def _foreign(self, frames: list[zmq.Frame], number: int) -> Data:
         if len(frames) != 1:
-            raise ProtocolError(f"a message of {len(frames)} frames; expected one, as msgpack-numpy packs it")
+            raise ProtocolError(f"a message of {len(frames)} frames; expected one frame of msgpack-numpy")
         found = decode_msgpack_numpy(frames[0])
         names = [
             name or (NAMES[place] if place < len(NAMES) else f"field{place}")
@@ -275,10 +275,10 @@ class PullWay(_Pipe):
         return Data(_SESSION, _SESSION, number + 1, Key(0, number, 0), 1, "", item)
 
     def losses(self) -> list[tuple[str, str]]:
-        """(where, what) of messages that were malformed, came twice, or are missing between others."""
+        """Return (where, what) of malformed, duplicate and lost messages."""
         found = list(self._malformed)
         if self._twice:
-            found.append(("batches", f"{self._twice} came twice"))
+            found.append(("batches", f"{self._twice} arrived twice"))
         lacking = sum(self._totals.values()) - sum(map(len, self._seen.values()))
         if self._is_over(GRACE + 1) and lacking > 0:
             found.append(("batches", f"{lacking} of {sum(self._totals.values())} were lost"))
@@ -296,6 +296,6 @@ class PullWay(_Pipe):
 
 
 def _total(item: Item) -> int:
-    """How many batches there were, as the END of a stream says."""
+    """Return the number of batches that the END of a stream states."""
     total = item.meta[0] if item.meta else 0
     return total if isinstance(total, int) and total >= 0 else 0

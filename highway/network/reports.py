@@ -1,4 +1,4 @@
-"""What a machine tells of itself to those below, and what the training machine makes of it."""
+"""Statistics reports: each machine sends its own downstream, and the training machine collects them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from highway.network.zmq.socket_thread import SocketThread
 
 __all__ = ["Meter", "machines_of", "relayed"]
 
-# Seconds over which a rate is taken, at least.
+# Shortest interval for a rate, in seconds.
 SPAN = 0.9
-# Reports that are handed on, and characters of a name in them.
+# Most reports that a worker forwards, and most characters of a name in them.
 MOST_REPORTS = 64
 MOST_NAME = 200
-# What the figures are, but for `age`.
+# Types of the figures, except `age`.
 KINDS = {
     field.name: (str, str) if field.type == "str" else (int, float)
     for field in fields(MachineStats)
@@ -37,7 +37,7 @@ class Meter:
     role : str
         "data" or "worker".
     stats : callable
-        Gives the statistics of the pipeline.
+        Returns the statistics of the pipeline.
     driver : SocketThread
     """
 
@@ -53,14 +53,14 @@ class Meter:
         return time.monotonic(), time.process_time(), self._driver.sent_items, self._driver.sent_bytes
 
     def report(self, producer: Producer, consumer: Consumer | None) -> dict[str, Any]:
-        """Figures since the last report, or a second ago."""
+        """Return the figures since the last report; the last report again where it is younger than `SPAN`."""
         now = self._now()
         seconds = now[0] - self._last[0]
         if self._report and seconds < SPAN:
             return self._report
         seconds = max(seconds, 1e-6)
         stats = self._stats()
-        # The ends wait for other machines; what happens in between is this one's.
+        # Source and sink wait for other machines; only the modules between them measure this machine.
         modules = [module for module in stats.modules if module.kind != "sink"] if stats else []
         if consumer is not None:
             modules = modules[1:]
@@ -87,13 +87,13 @@ class Meter:
 
 
 def relayed(consumer: Consumer) -> list[dict[str, Any]]:
-    """What the machines above told, for those below: known figures only, and not of too many."""
+    """Return the reports from upstream that go on downstream: known figures only, at most `MOST_REPORTS`."""
     reports = consumer.reports(time.monotonic())
     return [_known(report) for _, report in reports[:MOST_REPORTS]]
 
 
 def _known(report: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a report that are any; its texts are a stranger's."""
+    """Return the valid figures of a report, with its untrusted texts quoted."""
     return {
         name: quoted(value)[:MOST_NAME] if isinstance(value, str) else value
         for name, value in report.items()
@@ -102,7 +102,7 @@ def _known(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def machines_of(reports: Iterable[tuple[float, dict[str, Any]]]) -> tuple[MachineStats, ...]:
-    """Figures of every machine once, the newest, data machines first; what is no figure is left out."""
+    """Return the newest figures of every machine, data machines first; invalid figures are dropped."""
     newest: dict[str, MachineStats] = {}
     for age, report in sorted(reports, key=lambda pair: -pair[0]):
         known = _known(report)

@@ -1,4 +1,4 @@
-"""ZMQSink: where batches leave for another process or machine."""
+"""ZMQSink: sends batches to another process or machine."""
 
 from __future__ import annotations
 
@@ -20,45 +20,47 @@ __all__ = ["ZMQSink"]
 
 
 class ZMQSink(Outlet):
-    """Sends every batch on to a `ZMQSource` in another process, on this machine or another.
+    """Sends every batch to a `ZMQSource` in another process, on this machine or another.
 
-    In a pipeline that begins with a reader this is a data machine: it makes the batches that the training machine
-    lacks, keeps each until it was handed out there, and makes again what was lost. Behind a `ZMQSource` it is a
-    worker: what it holds is done above only when it is done below, so it may be killed at any time.
+    A pipeline that begins with a reader and ends in a `ZMQSink` is a data machine: it makes the batches that the
+    training machine lacks, keeps each until the training machine has returned it, and makes lost batches again. A
+    pipeline from a `ZMQSource` to a `ZMQSink` is a worker: it acknowledges a batch upstream only when the batch is
+    acknowledged downstream, so you can kill it at any time.
 
     Parameters
     ----------
     addr : str
         ``tcp://HOST:PORT``, ``ipc://PATH`` or ``inproc://NAME``.
     bind : bool
-        Listen at the address (any number of sources connect), or connect to a source that listens.
+        True to listen at the address (any number of sources connect), False to connect to a source that listens.
     delivery : {"exactly-once", "at-most-once", "msgpack-numpy"}
-        What is promised; both ends need the same. "at-most-once" repairs no loss; "msgpack-numpy" speaks to programs
-        without Highway, a list of arrays a message over PUSH and PULL: the fields, and the offsets of ragged ones.
+        Delivery guarantee; both ends need the same. "at-most-once" does not resend lost batches. "msgpack-numpy" sends
+        to programs without Highway: each message over PUSH and PULL is a list of arrays, the fields and the offsets
+        of ragged ones.
     window : int
-        Batches that may be under way to a training machine, 1 to 1024; a worker asks for twice as many.
+        Most batches in flight to a training machine, 1 to 1024; a worker asks for twice as many.
     secret : bytes, str or path, optional
-        32 bytes, or the file that `highway keygen` made; by default the file that HIGHWAY_SECRET_FILE names. Needed
-        wherever another machine can reach the address.
+        32 bytes, or the file that `highway keygen` wrote; by default the file that HIGHWAY_SECRET_FILE names. Needed
+        where another machine can reach the address.
     insecure : bool
-        Do without, on a network where everyone is trusted.
+        True to send without a secret, on a network where you trust everyone.
     drain_timeout : float
-        Seconds to wait, when the pipeline drains, for someone to receive what is left, from when nobody is there.
+        Seconds that a draining pipeline waits for a receiver of the remaining batches, from when none is connected.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range, or is no address.
+        An argument is out of range, or `addr` is not an address.
     SecurityError
-        The address can be reached by others, and there is no secret.
+        Other machines can reach the address, and there is no secret.
     AddressInUseError, AddressError
         The address cannot be used; raised by the Pipeline, which opens it.
 
     Notes
     -----
-    An exception in a module of this pipeline does not end it: it travels in place of its batch, and is raised on
-    the training machine. `Pipeline.wait` returns when everything was handed out there; it raises `UndeliveredError`
-    where something is left and nobody came for it.
+    An exception in a module of this pipeline does not end the pipeline: it travels in place of its batch, and is
+    raised on the training machine. `Pipeline.wait` returns when the training machine has returned every batch. It
+    raises `UndeliveredError` when batches remain and no receiver connected.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class ZMQSink(Outlet):
 
     @property
     def address(self) -> str:
-        """Where it is; with the port that was free, once the pipeline has opened a port that was left open."""
+        """The address; with the actual port once the pipeline is open, where the port was ``*``."""
         endpoint = None if self._way is None else self._way.endpoint(above=False)
         return endpoint or str(self._place.addresses[0])
 
@@ -105,7 +107,7 @@ class ZMQSink(Outlet):
             if source.delivery != "exactly-once":
                 raise ArgumentError(
                     f"{self.name}: delivery is 'exactly-once', but the batches come from a ZMQSource with "
-                    f"delivery={source.delivery!r}, which cannot be asked again; give both the same delivery"
+                    f"delivery={source.delivery!r}, which cannot resend a batch; give both the same delivery"
                 )
             stages = [module for module in modules if isinstance(module, Stage)]
             self._way = WorkerWay(

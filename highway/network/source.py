@@ -1,4 +1,4 @@
-"""ZMQSource: where batches of another process or machine come in."""
+"""ZMQSource: receives batches from another process or machine."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def place_of(
     secret: bytes | str | os.PathLike[str] | None,
     insecure: bool,
 ) -> Endpoint:
-    """Where a module is bound or connects to; checked, not opened."""
+    """Check where a module binds or connects, without opening it."""
     bind = flag(owner, "bind", bind)
     texts = [addr] if isinstance(addr, str) else list(addr)
     if not texts or (bind and len(texts) > 1):
         raise ArgumentError(
-            f"{owner}: addr is {addr!r}; expected one address{'' if bind else ', or a list of some'}"
+            f"{owner}: addr is {addr!r}; expected one address{'' if bind else ', or a list of addresses'}"
         )
     addresses = tuple(parse(owner, text, bind=bind) for text in texts)
     if len(set(addresses)) != len(addresses):
@@ -61,7 +61,7 @@ def place_of(
 
 
 def version() -> str:
-    """Of Highway."""
+    """Return the version of Highway; "" where it is not installed."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
@@ -74,49 +74,49 @@ def version() -> str:
 class ZMQSource(Source):
     """Receives the batches that a `ZMQSink` sends from another process, on this machine or another.
 
-    At the beginning of a worker's pipeline, with a `ZMQSink` at its end, it passes them on. Otherwise this is the
-    training machine: within an epoch every batch is handed out once, whatever processes and connections end and come
-    back; or an error says what is missing.
+    A pipeline from a `ZMQSource` to a `ZMQSink` is a worker. Otherwise this is the training machine: it yields every
+    batch once in an epoch, also when processes and connections end and come back, or raises an error that lists the
+    missing batches.
 
     Parameters
     ----------
     addr : str or list of str
-        ``tcp://HOST:PORT``, ``ipc://PATH`` or ``inproc://NAME``; several where it connects to several sinks.
+        ``tcp://HOST:PORT``, ``ipc://PATH`` or ``inproc://NAME``; a list to connect to several sinks.
     bind : bool
-        Listen at the address (any number of sinks connect), or connect to sinks that listen.
+        True to listen at the address (any number of sinks connect), False to connect to sinks that listen.
     delivery : {"exactly-once", "at-most-once", "msgpack-numpy"}
-        What is promised; both ends need the same. With "at-most-once" losses and duplicates are counted in `errors`;
-        "msgpack-numpy" takes what programs without Highway push: a list of arrays (called images, labels, field2, ...)
-        or a map of them by name.
+        Delivery guarantee; both ends need the same. With "at-most-once", `errors` counts lost and duplicate batches.
+        "msgpack-numpy" receives what programs without Highway push: a list of arrays (named images, labels,
+        field2, ...) or a map from names to arrays.
     window : int
-        Batches that may be under way to here from one peer, 1 to 1024. Of a worker, the window of its sink counts.
+        Most batches in flight from one peer, 1 to 1024. In a worker, the window of its sink applies.
     ordered : bool
-        Hand out in the order of epoch, number and data machine, whatever worker is faster; otherwise as they come,
-        but no epoch before the end of the one before.
+        True to yield batches in the order of epoch, number and data machine, whichever worker is faster. False to
+        yield them as they arrive; an epoch still begins only after the end of the previous one.
     timeout : float or None
-        Seconds without progress after which a training machine raises `PeerLostError`, and a worker without anybody
-        to receive from does; None to wait for ever.
+        Seconds after which `PeerLostError` is raised: without progress on a training machine, without a connected
+        data machine on a worker. None waits forever.
     secret, insecure
         See `ZMQSink`.
     streams : int, optional
-        Number of data machines, where it is to be checked.
+        Expected number of data machines; not checked by default.
     on_error : {"raise", "skip"}
-        What to do with a batch that could not be made on another machine: raise what happened there, or skip it and
-        list it in `Pipeline.errors`. Where the storage of that machine fails, or a package is missing
-        there, that is raised in any case.
+        What to do with a batch that another machine could not make: raise the error of that machine, or skip the batch
+        and list it in `Pipeline.errors`. A failure of that machine's storage, or a package that is missing there, is
+        always raised.
 
     Raises
     ------
     ArgumentError
-        An argument is out of range, or is no address.
+        An argument is out of range, or `addr` is not an address.
     SecurityError
-        The address can be reached by others, and there is no secret.
+        Other machines can reach the address, and there is no secret.
 
     Notes
     -----
-    `Pipeline.dequeue` raises `PeerLostError`, `RemoteError` or `PoisonItemError` (a batch that could not be made
-    elsewhere), `SupersededError` (a second training machine has begun) and `StateMismatchError` (the data machine has
-    other data than the state, or than another data machine).
+    `Pipeline.dequeue` raises `PeerLostError`, `RemoteError` or `PoisonItemError` (another machine could not make a
+    batch), `SupersededError` (a second training machine has begun) and `StateMismatchError` (the data of a data
+    machine differ from the data of the state, or of another data machine).
     """
 
     hands_over = True
@@ -144,7 +144,7 @@ class ZMQSource(Source):
         self.ordered = flag(self.name, "ordered", ordered)
         if self.ordered and self.delivery != "exactly-once":
             raise ArgumentError(
-                f"{self.name}: ordered is True with delivery={delivery!r}; only 'exactly-once' can be"
+                f"{self.name}: ordered is True with delivery={delivery!r}; ordered needs delivery='exactly-once'"
             )
         self.timeout = None if timeout is None else number(self.name, "timeout", timeout, 0)
         self.streams = None if streams is None else whole(self.name, "streams", streams, 1, MOST_STREAMS)
@@ -160,13 +160,13 @@ class ZMQSource(Source):
 
     @property
     def address(self) -> str:
-        """Where it is; with the port that was free, once the pipeline has opened a port that was left open."""
+        """The address; with the actual port once the pipeline is open, where the port was ``*``."""
         endpoint = None if self._way is None else self._way.endpoint(above=True)
         return endpoint or ", ".join(map(str, self.place.addresses))
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """(batch, reason) of those that were left out."""
+        """(batch, reason) for each skipped or lost batch."""
         lost = self._way.losses() if isinstance(self._way, PullWay) else []
         return [*self._errors, *lost]
 
@@ -178,7 +178,7 @@ class ZMQSource(Source):
             self._way.driver.start()
 
     def leave_to(self, way: WorkerWay) -> None:
-        """Be the front of a worker, whose sink owns the sockets of both."""
+        """Become the source of a worker, whose sink owns the sockets of both ends."""
         self._way = way
 
     @property
@@ -193,7 +193,7 @@ class ZMQSource(Source):
         return 0 if task.item.kind is Kind.END_OF_DATA else None
 
     def load(self, task: Data) -> Batch | None:
-        """The batch of a message; None for one that was left out, or could not be made where that is to be skipped."""
+        """Return the batch of a message; None for a skipped one, or for an error with ``on_error="skip"``."""
         if task.item.kind is Kind.BATCH:
             return to_batch(task.item)
         if task.item.kind is not Kind.ERROR:
@@ -230,15 +230,15 @@ class ZMQSource(Source):
         cursor = _cursor_of(state)
         if self.streams is not None and cursor.streams and len(cursor.streams) != self.streams:
             raise StateMismatchError(
-                f"{self.name}: the state is of {len(cursor.streams)} data machines; expected {self.streams} (streams)"
+                f"{self.name}: the state has {len(cursor.streams)} data machines; expected {self.streams} (streams)"
             )
         if way.begun:
             raise PipelineStateError(
-                f"{self.name}: batches were handed out already; load a state before the first dequeue()"
+                f"{self.name}: batches were returned already; load a state before the first dequeue()"
             )
         if way.driver.closing:
             raise PipelineStateError(
-                f"{self.name}: the data has ended, or the pipeline was stopped; load a state into a new one"
+                f"{self.name}: the data has ended, or the pipeline was stopped; load a state into a new pipeline"
             )
         way.begin(cursor)
 
@@ -246,7 +246,7 @@ class ZMQSource(Source):
         if isinstance(self._way, TrainerWay):
             return self._way
         raise PipelineStateError(
-            f"{self.name}: there is no state to {what} here; a training machine with delivery='exactly-once' has one"
+            f"{self.name}: there is no state to {what}; only a training machine with delivery='exactly-once' has one"
         )
 
     def open(self) -> None:
@@ -263,11 +263,11 @@ class ZMQSource(Source):
 
 
 def _cursor_of(state: Mapping[str, Any]) -> Cursor:
-    """Check a state as a stranger's: it may come from a file."""
+    """Check a state and return its cursor; the state may come from a file and is not trusted."""
 
     def wrong(what: str) -> StateMismatchError:
         return StateMismatchError(
-            f"ZMQSource: the state {what}; expected what state_dict() of a ZMQSource gave"
+            f"ZMQSource: the state {what}; expected the return value of state_dict() of a ZMQSource"
         )
 
     if not isinstance(state, Mapping):
@@ -290,7 +290,7 @@ def _cursor_of(state: Mapping[str, Any]) -> Cursor:
         if beyond and beyond[0] <= base:
             raise wrong(f"has a stream {stream!r}")
         progress.append(Progress(base, tuple(beyond)))
-    return Cursor(generation, epoch, tuple(progress), fingerprint)  # type: ignore[arg-type]  # _count looked at them
+    return Cursor(generation, epoch, tuple(progress), fingerprint)  # type: ignore[arg-type]  # checked by _count
 
 
 def _count(value: object, end: int = 2**62) -> bool:

@@ -74,7 +74,7 @@ def test_a_store(capsys, voc, photos, tmp_path):
     assert printed(capsys, one_hot) == "0\tclass0\t-\n1\tclass1\t-\n2\tclass2\t-\n"
     unnamed = packed(tmp_path / "v", ListReader([*photos.glob("*/*.jpg")], [0] * 6, 2, (8, 8), epochs=1))
     code, output, errors = run(capsys, "classes", unnamed)
-    assert (code, output) == (1, "") and "does not know the names of its classes" in errors
+    assert (code, output) == (1, "") and "has no names of its classes" in errors
     code, _, errors = run(capsys, "classes", arrays, "--split", "val")
     assert code == 1 and "--split is for folders" in errors
 
@@ -121,7 +121,7 @@ def test_classes_of_another_set(capsys, voc, tmp_path, form):
 def test_files_of_classes_that_are_none(capsys, voc, tmp_path):
     file = tmp_path / "classes.txt"
     for contents, says in {
-        b"1\tdog\t3\n": "has the label '1' where 0 is expected",
+        b"1\tdog\t3\n": "has the label '1'; expected 0",
         b"\xff": "cannot be read",
         b"\n": r"expected names, one or more",
         b"dog\ndog": "more than once",
@@ -156,7 +156,7 @@ def test_a_store_with_other_classes_is_an_error(photos, tmp_path, kind):
             read(classes)
     # Nothing is left open: another one may be written there.
     unnamed = packed(tmp_path / "t", ListReader([*photos.glob("*/*.jpg")], [0] * 6, 2, (8, 8), epochs=1))
-    with pytest.raises(ArgumentError, match="does not know the names of its classes"):
+    with pytest.raises(ArgumentError, match="has no names of its classes"):
         LevelDBSource(unnamed, 2, classes=names)
 
 

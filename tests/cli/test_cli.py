@@ -172,10 +172,13 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
             "'centr' (did you mean center?); choose from center, random,",
         ),
         (["pack", "a", "b", "--on-error", "replace"], "--on-error: 'replace'; choose from raise, skip"),
-        (["serve", "x", "--to", "a", "--seed", "random"], "'random' would be another one on each machine"),
+        (
+            ["serve", "x", "--to", "a", "--seed", "random"],
+            "'random' would draw a different seed on each machine",
+        ),
         (
             ["work", "--from", "a", "--to", "b", "--seed", "random"],
-            "'random' would be another one on each machine",
+            "'random' would draw a different seed on each machine",
         ),
         (["bench", "x", "--seed", str(2**64)], "is not a whole number below 2**64"),
     ],
@@ -351,7 +354,7 @@ def test_bench_names_the_bad_files_it_went_on_without(capsys, photos):
     code, output, errors = run(capsys, "bench", photos, "--epochs", 2, "--on-error", "skip")
     assert code == 0
     assert "30 images" in output
-    assert errors.startswith("16 files, of which 1 could not be read; left out:\n")
+    assert errors.startswith("16 files, of which 1 could not be read; skipped:\n")
     assert "bad.jpg" in errors
 
 
@@ -548,10 +551,10 @@ def test_bench_of_a_voc_set_and_of_masks(capsys, voc, photos):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--masks"], "--masks is for a VOC set.*--masks-dir DIR"),
-        (["--split", "train"], "--split is for a VOC set"),
-        (["--images", "x"], "--images is for a VOC set"),
-        (["--annotations", "x"], "--annotations is for a VOC set"),
+        (["--masks"], "--masks needs --voc.*--masks-dir DIR"),
+        (["--split", "train"], "--split needs --voc"),
+        (["--images", "x"], "--images needs --voc"),
+        (["--annotations", "x"], "--annotations needs --voc"),
         (["--voc", "--masks-dir", "x"], "--masks-dir is for class folders.*--masks"),
     ],
 )
@@ -587,7 +590,7 @@ def test_bad_file_is_one_line_and_the_way_on(capsys, photos, command):
     (photos / "class0" / "bad.jpg").write_bytes(b"no picture")
     code, _, errors = run(capsys, command, photos)
     assert code == 1
-    assert re.fullmatch(r"highway: .*bad\.jpg.*\(--on-error skip or replace goes on without it\)\n", errors)
+    assert re.fullmatch(r"highway: .*bad\.jpg.*\(--on-error skip or replace continues without it\)\n", errors)
 
 
 def test_names_with_line_ends_or_without_encoding_stay_one_line(capsys, tmp_path):

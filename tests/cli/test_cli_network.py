@@ -194,7 +194,7 @@ def test_bad_files_are_named_at_the_end(photos, start):
         assert sum(batch.size for batch in pipeline) == FILES
     code, _, errors = ended(data)
     assert code == 0
-    assert errors.startswith(f"{FILES + 1} files, of which 1 could not be read; left out:\n")
+    assert errors.startswith(f"{FILES + 1} files, of which 1 could not be read; skipped:\n")
     assert "bad.jpg" in errors
 
 
@@ -219,7 +219,7 @@ def test_sigterm_finishes_what_a_worker_began_and_another_takes_over(photos, sta
         second, _ = start(*command)
         came += [pipeline.dequeue(timeout=LIMIT) for _ in range(5)]
         first.send_signal(signal.SIGTERM)
-        assert first.stdout.readline() == "Ending: at most 30 s to finish what was begun.\n"
+        assert first.stdout.readline() == "Ending: at most 30 s to finish the batches in progress.\n"
         # While what it began is not taken, it stays.
         with pytest.raises(subprocess.TimeoutExpired):
             first.wait(1)
@@ -279,9 +279,9 @@ def test_what_cannot_be_finished_in_time_is_one_line_and_exit_code_1(busy):
     data.send_signal(signal.SIGTERM)
     code, output, errors = ended(data)
     assert code == 1
-    assert output == "Ending: at most 0.3 s to finish what was begun.\n"
+    assert output == "Ending: at most 0.3 s to finish the batches in progress.\n"
     assert re.fullmatch(
-        r"highway: What was begun was not received within 0\.3 s \(--drain-timeout\); .*\n", errors
+        r"highway: The batches in progress were not received within 0\.3 s \(--drain-timeout\); .*\n", errors
     )
 
 
@@ -291,7 +291,7 @@ def test_second_signal_ends_at_once(busy):
     assert data.stdout.readline().startswith("Ending")
     data.send_signal(signal.SIGTERM)
     code, output, errors = ended(data)
-    assert (code, errors) == (130, "Interrupted: what was begun is left to others.\n")
+    assert (code, errors) == (130, "Interrupted: other machines take over the batches in progress.\n")
     assert "batches" in output
 
 
@@ -303,7 +303,7 @@ def test_ctrl_c_ends_at_once(photos, start, command):
         process, _ = start("work", "--from", "tcp://127.0.0.1:1", "--to", ANY, "--listen-to")
     process.send_signal(signal.SIGINT)
     code, output, errors = ended(process)
-    assert (code, errors) == (130, "Interrupted: what was begun is left to others.\n")
+    assert (code, errors) == (130, "Interrupted: other machines take over the batches in progress.\n")
     assert "\n0 batches (0 samples) sent" in output
 
 
@@ -343,7 +343,7 @@ def test_worker_ends_where_no_data_machine_is_for_as_long_as_allowed(start):
         code, _, errors = ended(work)
     assert code == 1
     assert re.fullmatch(
-        r"highway: ZMQSource: nobody is there for 0\.3 s \(timeout\), at tcp://127.*\n", errors
+        r"highway: ZMQSource: no data machine was connected for 0\.3 s \(timeout\), at tcp://127.*\n", errors
     )
 
 
@@ -370,9 +370,9 @@ def test_file_of_transforms_that_is_not_there(capsys, tmp_path):
 
 
 def test_name_that_is_not_there_and_those_that_are(capsys, stages, tmp_path):
-    assert "there is no 'trian' in it; it has train, logged\n" in work_with(capsys, stages, "trian")
+    assert "the file has no 'trian'; found train, logged\n" in work_with(capsys, stages, "trian")
     (tmp_path / "empty.py").write_text("x = 1\n")
-    assert "nor any other list" in work_with(capsys, tmp_path / "empty.py", "train")
+    assert "it has no list of transforms" in work_with(capsys, tmp_path / "empty.py", "train")
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_address_that_is_none_or_in_use(capsys, photos, start):
     with pytest.raises(SystemExit):
         run(capsys, "serve", photos, "--to", "inproc://x")
     assert "within this process" in capsys.readouterr().err
-    assert "takes one --from" in wrong(capsys, "work", *two, "--listen-from", "--to", "ipc://c")
+    assert "needs exactly one --from" in wrong(capsys, "work", *two, "--listen-from", "--to", "ipc://c")
 
 
 def test_folder_that_is_none(capsys, tmp_path):

@@ -94,7 +94,7 @@ def test_scikit_image_without_photographs_is_one_sentence(skimage, tmp_path, cap
     for path in (skimage / "data").iterdir():
         path.unlink()
     assert main(["demo", "--output", str(tmp_path / "output")]) == 1
-    assert "scikit-image, which has none of them here" in capsys.readouterr().err
+    assert "scikit-image, which is installed without them" in capsys.readouterr().err
 
 
 def test_missing_pil_is_one_sentence(skimage, tmp_path, monkeypatch, capsys):

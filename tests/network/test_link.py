@@ -506,7 +506,7 @@ def test_what_is_missing_is_said():
     assert "nothing of epoch 0" in delivery.missing()
     delivery.arrive(data(0, 0))
     delivery.hand_out(Key(0, 0, 0))
-    assert delivery.missing() == "epoch 0: stream 0: batch 1 and what follows"
+    assert delivery.missing() == "epoch 0: stream 0: batch 1 and the following ones"
     delivery.arrive(data(0, 5, kind=Kind.END_OF_EPOCH))
     delivery.arrive(data(0, 3))
     delivery.hand_out(Key(0, 3, 0))

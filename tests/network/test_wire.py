@@ -276,7 +276,7 @@ def test_header_is_bounded(value):
     with pytest.raises(MessageTooLargeError, match="more than 65536 bytes"):
         kernel.pack(value)
     for refuses in (encode, lambda message: check(message.item)):
-        with pytest.raises(MessageTooLargeError, match="send what is large as an array"):
+        with pytest.raises(MessageTooLargeError, match="send large data as an array"):
             refuses(data(meta=[value]))
 
 
@@ -291,7 +291,7 @@ def test_checked_item_has_room_for_any_key():
     largest = data(meta=[b"x" * 64_500], **extreme)
     check(largest.item)
     assert len(encode(largest)[0]) > 65_000
-    with pytest.raises(MessageTooLargeError, match="send what is large as an array"):
+    with pytest.raises(MessageTooLargeError, match="send large data as an array"):
         check(data(meta=[b"x" * 64_520]).item)
 
 

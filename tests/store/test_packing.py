@@ -534,9 +534,9 @@ def test_bench_of_a_store(tmp_path, capsys, photos, encoding, job):
 @pytest.mark.parametrize(
     ("encoding", "options", "says"),
     [
-        ("raw:24", ["--size", "32"], "--size is for pictures; the store .* has arrays"),
-        ("raw:24", ["--fit", "random"], "--fit is for pictures; the store .* has arrays"),
-        ("raw:24", ["--original"], "--original is for pictures; the store .* has arrays"),
+        ("raw:24", ["--size", "32"], "--size is for pictures; the store .* holds arrays"),
+        ("raw:24", ["--fit", "random"], "--fit is for pictures; the store .* holds arrays"),
+        ("raw:24", ["--original"], "--original is for pictures; the store .* holds arrays"),
         ("original", ["--masks"], "--masks is for folders; .* is a store"),
         ("original", ["--split", "train"], "--split is for folders; .* is a store"),
         ("original", ["--voc"], "--voc is for folders; .* is a store"),
@@ -567,7 +567,7 @@ def test_damaged_records_of_a_store_are_told(tmp_path, capsys, photos):
         db.put(struct.pack(">Q", 5), bytes(value))
     code, _, errors = run(capsys, "bench", tmp_path / "s", "--epochs", 1, "--on-error", "skip")
     assert code == 0
-    assert errors.startswith("17 records, of which 1 could not be read; left out:\n")
+    assert errors.startswith("17 records, of which 1 could not be read; skipped:\n")
 
 
 def test_export_of_voc(tmp_path, capsys, voc):
@@ -606,7 +606,7 @@ def test_export_of_labels_without_a_class_and_of_complex_numbers(tmp_path, capsy
 
 
 def test_export_raises_what_is_wrong_with_the_store(tmp_path, with_bad_record):
-    with pytest.raises(CorruptStoreError, match="highway store repair saves the others"):
+    with pytest.raises(CorruptStoreError, match="highway store repair saves the other records"):
         export(with_bad_record, tmp_path / "out")
     with pytest.raises(StoreError, match="is no store"):
         export(tmp_path, tmp_path / "other")
@@ -618,7 +618,7 @@ def test_export_refuses_what_would_be_lost(tmp_path, capsys, photos):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     code, _, errors = run(capsys, "store", "export", tmp_path / "s", tmp_path / "full")
-    assert code == 1 and "no empty folder" in errors
+    assert code == 1 and "is not an empty folder" in errors
     with Pipeline([ImageFileReader(photos, 4, (4, 5), epochs=2), LevelDBSink(tmp_path / "t")]) as pipeline:
         pipeline.wait(LIMIT)
     code, _, errors = run(capsys, "store", "export", tmp_path / "t", tmp_path / "out")
@@ -664,15 +664,15 @@ def test_other_classes_are_not_appended(tmp_path, photos):
 def test_pack_goes_on_and_never_mixes(tmp_path, capsys, photos):
     assert run(capsys, "pack", photos, tmp_path / "s")[0] == 0
     code, output, _ = run(capsys, "pack", photos, tmp_path / "s")
-    assert code == 0 and "0 samples" in output and "17 were there" in output
+    assert code == 0 and "0 samples" in output and "17 were there already" in output
     for encoding in ("jpeg:30", "raw:8"):
         code, _, errors = run(capsys, "pack", photos, tmp_path / "s", "--encoding", encoding)
         assert code == 1 and "in another encoding" in errors and "use another path" in errors
     assert run(capsys, "pack", photos, tmp_path / "t", "--encoding", "jpeg:30")[0] == 0
     code, output, _ = run(capsys, "pack", photos, tmp_path / "t", "--encoding", "jpeg:030:90")
-    assert code == 0 and "17 were there" in output
+    assert code == 0 and "17 were there already" in output
     code, _, errors = run(capsys, "pack", photos, tmp_path / "s", "--split", "train")
-    assert code == 1 and "--split is for a VOC set" in errors
+    assert code == 1 and "--split needs --voc" in errors
 
 
 def test_other_boxes_are_not_appended(tmp_path, voc):
@@ -687,9 +687,9 @@ def test_pack_tells_what_it_left_out(tmp_path, capsys, photos):
     (photos / "class0/text.jpg").write_text("no picture")
     code, output, errors = run(capsys, "pack", photos, tmp_path / "s")
     assert code == 0 and "17 samples of 18 files" in output
-    assert "1 could not be read; left out" in errors and "class0/text.jpg" in errors
+    assert "1 could not be read; skipped" in errors and "class0/text.jpg" in errors
     code, _, errors = run(capsys, "pack", photos, tmp_path / "t", "--on-error", "raise")
-    assert code == 1 and "class0/text.jpg" in errors and "(--on-error skip goes on without it)" in errors
+    assert code == 1 and "class0/text.jpg" in errors and "(--on-error skip continues without it)" in errors
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "jpeg:0", "jpeg:9:101", "raw", "raw:", "raw:4x", "png"])
@@ -746,7 +746,7 @@ def test_killed_packer_loses_nothing(tmp_path, capsys, encoding):
         assert found[: len(before)] == before and said <= len(found)
         before = found
     code, output, _ = run(capsys, "pack", photos, path, "--encoding", encoding)
-    assert code == 0 and f"{len(before)} were there; 300 samples of 300 files" in output
+    assert code == 0 and f"{len(before)} were there already; 300 samples of 300 files" in output
     assert len(stored(path)) == 300
     if encoding == "raw:30":
         found = batches_of(LevelDBSource(path, 16, epochs=1))

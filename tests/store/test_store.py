@@ -958,15 +958,15 @@ def test_commands_say_that_a_store_is_incomplete(incomplete, tmp_path, capsys):
     assert "12 samples of" in (told := capsys.readouterr().out) and "was interrupted" in told
     assert main(["store", "repair", str(incomplete), str(tmp_path / "new")]) == 0
     told = capsys.readouterr().out
-    assert "12 records of" in told and "none gone; its writing was interrupted" in told
+    assert "12 records of" in told and "none lost; its writing was interrupted" in told
     assert main(["bench", str(incomplete)]) == 1
-    assert "(here: highway pack with the same arguments goes on" in capsys.readouterr().err
+    assert "(here: highway pack with the same arguments resumes" in capsys.readouterr().err
 
 
 def test_repair_keeps_what_is_sound_and_counts_what_is_gone(with_bad_record, tmp_path, capsys):
     before = {file.name: file.read_bytes() for file in with_bad_record.iterdir()}
     assert main(["store", "repair", str(with_bad_record), str(tmp_path / "new")]) == 0
-    assert "22 records of" in (told := capsys.readouterr().out) and "; 1 gone" in told
+    assert "22 records of" in (told := capsys.readouterr().out) and "; 1 lost" in told
     assert {file.name: file.read_bytes() for file in with_bad_record.iterdir()} == before
     samples = contents(batches_of(noise()))
     source = LevelDBSource(tmp_path / "new", 4, epochs=1, shuffle=False)
@@ -993,7 +993,7 @@ def test_a_flipped_byte_costs_one_record(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "itself it is sound" in told and "its checksum is wrong" not in told
     assert main(["store", "repair", str(path), str(tmp_path / "new")]) == 0
-    assert "399 records of" in (told := capsys.readouterr().out) and "; 1 gone" in told
+    assert "399 records of" in (told := capsys.readouterr().out) and "; 1 lost" in told
 
 
 @pytest.mark.parametrize("name", ["CURRENT", "MANIFEST"])

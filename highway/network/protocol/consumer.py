@@ -1,4 +1,4 @@
-"""The receiving end of links: what has come, what is missing, and what is acknowledged."""
+"""The receiving end of links: receives items, detects missing ones, and acknowledges."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from highway.network.protocol.messages import Bye, Cursor, Data, Key, Message, P
 
 __all__ = ["Consumer"]
 
-# Acknowledgements that wait for others at most: a producer may keep to a smaller window than it is told.
+# Most acknowledgements that wait to be sent together: a producer may use a smaller window than READY requests.
 MOST_ACKS = 16
-# So many PING may be missed by a producer whose figures are shown still.
+# PINGs that a producer may miss before its statistics are no longer shown.
 RECENT = 5
-# Lsns that one message may pass over; more is no loss but nonsense.
+# Most lsns that one message may skip; a larger gap is not a loss but an invalid message.
 MOST_MISSING = 4096
 
 
@@ -30,7 +30,7 @@ class _Incoming:
     upto: int = 0
     pending: dict[int, Key] = field(default_factory=dict)
     missing: set[int] = field(default_factory=set)
-    # Acknowledgements that no STATE has told, and since when.
+    # Number of acknowledgements that are not sent yet, and the time of the first.
     acks: int = 0
     since: float = 0.0
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -43,11 +43,11 @@ class Consumer:
     Parameters
     ----------
     random : callable
-        So many random bytes.
+        Returns the given number of random bytes.
     window, window_bytes : int
-        Most items and bytes that may be under way here from one producer.
+        Most items and bytes in flight from one producer.
     version : str
-        What READY tells.
+        Sent with READY.
     timing : Timing
 
     Attributes
@@ -55,16 +55,16 @@ class Consumer:
     outbox : deque of (peer, Message)
         Control messages to be sent.
     arrivals : deque of Data
-        Items that were not here before.
+        New items.
     refusals : deque of Refusal
     cursor : Cursor or None
-        What READY tells; without one, nobody is asked for anything, and an empty STATE makes this end known.
+        Sent with READY. Without a cursor, no item is requested, and an empty STATE announces this end.
     knows : callable
-        Whether an item is not wanted again.
+        Whether an item is a duplicate.
     duplicates : int
-        Items that came again.
+        Number of items that arrived again.
     held : dict of Key to list of (peer, link, lsn)
-        Items that were received in this session and are not done, and which messages brought them.
+        Items that were received in this session and are not done, with the messages that carried them.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Consumer:
         self.duplicates = 0
         self.session = random(16)
         self.links: dict[Peer, _Incoming] = {}
-        # The cursor that was last told, and when `tick` last did so.
+        # The cursor that was last sent, and when `tick` last sent one.
         self._told: Cursor | None = None
         self._told_at = -1e9
         self._greeted: set[Peer] = set()
@@ -97,7 +97,7 @@ class Consumer:
         self._readied = -1e9
 
     def greet(self, peer: Peer, now: float) -> None:
-        """Speak to a peer that has not spoken: one that this side connects to."""
+        """Send a first READY to a peer that this side connects to."""
         self._greeted.add(peer)
         self.links.setdefault(peer, _Incoming(now))
         self._ready(peer)
@@ -116,19 +116,19 @@ class Consumer:
             self.links[peer] = _Incoming(incoming.heard, reports=incoming.reports, gone=incoming.gone)
 
     def leave(self, reason: str) -> None:
-        """Give back what was received, and ask for nothing until the next `reset`."""
+        """Say BYE, forget what was received, and request nothing until the next `reset`."""
         self.bye(reason)
         self._forget()
         self.cursor = None
 
     def ready(self) -> None:
-        """Tell everybody the cursor, at once."""
+        """Send the cursor to all peers now."""
         self._told = self.cursor
         for peer in self.links:
             self._ready(peer)
 
     def bye(self, reason: str) -> None:
-        """Take leave of everybody."""
+        """Send BYE to all peers."""
         for peer in self.links:
             self.outbox.append((peer, Bye(reason)))
 
@@ -137,11 +137,11 @@ class Consumer:
             message = Ready(self.session, self.window, self.window_bytes, trimmed(self.cursor), self._version)
             self.outbox.append((peer, message))
         else:
-            # Nothing is asked for, but who is known is told of the end.
+            # Requests nothing, but a known consumer gets the BYE.
             self.outbox.append((peer, State(NO_LINK, 0, (), ())))
 
     def receive(self, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message of a producer; what only a consumer would say is dropped."""
+        """Process a message from a producer; messages that only a consumer sends are dropped."""
         if isinstance(message, (Data, Ping)):
             incoming = self.links.get(peer)
             if incoming is None:
@@ -213,7 +213,7 @@ class Consumer:
         self.outbox.append((peer, message))
 
     def done(self, key: Key, now: float) -> bool:
-        """Acknowledge an item; False where it is none of this session."""
+        """Acknowledge an item; False where it is not of this session."""
         tokens = self.held.pop(key, ())
         for token in tokens:
             self._ack(token, now)
@@ -227,19 +227,19 @@ class Consumer:
         if not incoming.acks:
             incoming.since = now
         incoming.acks += 1
-        # While there is room for some more; mostly `tick` comes first, with a message that has come.
+        # Before the window is used up; usually `tick` sends it first, with the next received message.
         if incoming.acks >= max(1, min(MOST_ACKS, self.window * 3 // 4)):
             self._state(peer, incoming)
 
     def flush(self) -> None:
-        """Tell every acknowledgement that waits, and the cursor."""
+        """Send all waiting acknowledgements, and the cursor."""
         for peer, incoming in self.links.items():
             if incoming.acks:
                 self._state(peer, incoming)
         self.ready()
 
     def tick(self, now: float) -> None:
-        """Let time pass: READY to everybody, and acknowledgements that are many, or have waited for long enough."""
+        """Advance the time: send READY to all peers, and acknowledgements that are many or have waited long enough."""
         for peer, incoming in self.links.items():
             if incoming.acks and (
                 incoming.acks * 2 >= min(MOST_ACKS, self.window)
@@ -249,22 +249,22 @@ class Consumer:
         if self.repeats(now):
             self._readied = self._told_at = now
             for peer in self.silent(now, 2 * self._timing.death):
-                # One that comes back is made known again by its PING; who took leave is remembered for it.
+                # A peer that comes back announces itself by its PING; one that said BYE stays remembered.
                 if peer not in self._greeted and not self.links[peer].gone:
                     del self.links[peer]
             self.ready()
         elif self._told is not self.cursor and (self.tells_at <= now or self._moved_far()):
-            # Producers may go ahead of it by some windows only.
+            # Producers may be ahead of the cursor by a few windows only.
             self._told_at = now
             self.ready()
 
     @property
     def tells_at(self) -> float:
-        """When `tick` would tell a cursor that has moved a little."""
+        """Time at which `tick` sends a cursor that has moved a little."""
         return self._told_at + self._timing.cursor_delay
 
     def _moved_far(self) -> bool:
-        """Whether a window was delivered, or an epoch, since the cursor was told."""
+        """Whether a window or an epoch was delivered since the cursor was sent."""
         told, cursor = self._told, self.cursor
         if told is None or cursor is None:
             return True
@@ -276,15 +276,15 @@ class Consumer:
         return moved >= self.window
 
     def repeats(self, now: float) -> bool:
-        """Whether `tick` would say READY again."""
+        """Whether `tick` sends READY again."""
         return now - self._readied >= self._timing.repeat
 
     def anybody(self, now: float) -> bool:
-        """Whether a producer is there."""
+        """Whether a producer is alive."""
         return any(now - incoming.heard <= self._timing.death for incoming in self.links.values())
 
     def reports(self, now: float) -> list[tuple[float, dict[str, Any]]]:
-        """What the producers that are there told with their last PING, those behind them too, and seconds since."""
+        """Return (age in seconds, report) from the last PING of each live producer, and for the machines upstream."""
         return [
             (now - incoming.heard, report)
             for incoming in self.links.values()
@@ -293,11 +293,11 @@ class Consumer:
         ]
 
     def silent(self, now: float, seconds: float) -> list[Peer]:
-        """Peers that have said nothing for so long."""
+        """Return the peers that were silent for more than `seconds`."""
         return [peer for peer, incoming in self.links.items() if now - incoming.heard > seconds]
 
     def due(self) -> float | None:
-        """When `tick` should be called again for what waits to be told; None where nothing does."""
+        """Return when to call `tick` for what waits to be sent; None where nothing waits."""
         due = None if self._told is self.cursor else self.tells_at
         for incoming in self.links.values():
             if incoming.acks and (due is None or incoming.since + self._timing.ack_delay < due):

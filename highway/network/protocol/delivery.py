@@ -1,6 +1,6 @@
-"""What the two ends of a whole chain keep: where the data machine is, and what the training machine has handed out.
+"""State at the two ends of a chain: the position of the data machine, and the deliveries of the training machine.
 
-Both are pure, as the links between them are.
+Both are pure, like the links between them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["Delivery", "Feed", "Wanted"]
 
 
 class Wanted(NamedTuple):
-    """What a data machine is to produce next.
+    """The item that a data machine has to produce next.
 
     Attributes
     ----------
     key : Key
     kind : Kind
-        A batch, or one of the ends.
+        A batch, the end of an epoch, or the end of the data.
     position : int
         Number of the batch, counted from the first of the first epoch.
     """
@@ -33,20 +33,20 @@ class Wanted(NamedTuple):
 
 
 class Feed:
-    """The items of one stream in order, from what a cursor lacks.
+    """Yields the items of one stream that a cursor lacks, in order.
 
     Parameters
     ----------
     stream : int
     length : int, optional
-        Batches in an epoch. Without it, all there is counts as one epoch.
+        Batches in an epoch. Without it, all batches count as one epoch.
 
     Attributes
     ----------
     base : Key
         The first item that is not delivered.
     total : int or None
-        Number of batches of all epochs; known once the source has come to its end.
+        Number of batches of all epochs; known once the source has ended.
     """
 
     def __init__(self, stream: int, length: int | None) -> None:
@@ -58,22 +58,22 @@ class Feed:
         self.base = Key(0, 0, stream)
 
     def counted(self, cursor: Cursor) -> int:
-        """How many batches there must be, since a cursor counts the last of them, or all of its epoch before."""
+        """Return the least number of batches that the stream must have for a cursor to be valid."""
         progress = cursor.streams[self.stream] if cursor.streams else Progress()
         last = progress.beyond[-1] + 1 if progress.beyond else progress.base
         return cursor.epoch * (self._length or 0) + last
 
     def halt(self) -> None:
-        """Want nothing more until the next `seek`."""
+        """Request nothing more until the next `seek`."""
         self._next = None
 
     def seek(self, cursor: Cursor) -> None:
-        """Go back, or on, to exactly what the cursor lacks."""
+        """Move, back or forward, to the first item that the cursor lacks."""
         self._take(cursor)
         self._next = self.base
 
     def update(self, cursor: Cursor) -> None:
-        """Take in what was delivered since."""
+        """Update from a newer cursor."""
         self._take(cursor)
         if self._next is not None:
             self._next = max(self._next, self.base)
@@ -83,12 +83,12 @@ class Feed:
         self.base = Key(cursor.epoch, cursor.streams[self.stream].base if cursor.streams else 0, self.stream)
 
     def next(self, horizon: int) -> Wanted | None:
-        """The next item; None where there is none, or none within the horizon.
+        """Return the next item; None where there is none, or none within the horizon.
 
         Parameters
         ----------
         horizon : int
-            Items from the base on that may be on their way, 1 or more.
+            Most items in flight, counted from the base, 1 or more.
         """
         while self._next is not None:
             key = self._next
@@ -122,7 +122,7 @@ class Feed:
         return Wanted(key, Kind.BATCH, position)
 
     def end(self, total: int) -> None:
-        """Learn that the source ends after so many batches; the item that found it is wanted anew."""
+        """Note that the source ends after `total` batches; the item that discovered the end is requested again."""
         self.total = total
         length = self._length
         last = Key(total // length, total % length, self.stream) if length else Key(0, total, self.stream)
@@ -130,12 +130,12 @@ class Feed:
 
     @property
     def given_out(self) -> bool:
-        """Whether everything up to the end of the data was wanted."""
+        """Whether everything up to the end of the data was requested."""
         return self._next is None
 
     @property
     def finished(self) -> bool:
-        """Whether the training machine has everything, as far as it said so."""
+        """Whether the training machine has everything, by its last cursor."""
         if self.total is None:
             return False
         epochs = -(-self.total // self._length) if self._length else 1
@@ -143,30 +143,30 @@ class Feed:
 
 
 class Delivery:
-    """What a training machine has received and handed out, and what is due next.
+    """Tracks what a training machine has received and delivered, and releases what is next.
 
-    An item is released to be handed out when nothing has to come before it: in an ordered delivery every item
-    with a lower key, otherwise only the epochs before.
+    An item is released once everything before it was released: in an ordered delivery every item with a lower key,
+    otherwise only the previous epochs.
 
     Parameters
     ----------
     cursor : Cursor
-        Where to begin.
+        Starting point.
     ordered : bool
         Release in the order of keys.
     streams : int, optional
-        Number of data machines, where it is to be checked.
+        Expected number of data machines; not checked by default.
 
     Attributes
     ----------
     released : deque of Data
-        To be handed out, in order.
+        Items ready for delivery, in order.
     finished : bool
-        Whether all data was handed out.
+        Whether all data was delivered.
     world : int
         Number of streams; 0 while unknown.
     delivered : int
-        Items handed out or known to be left out, this time.
+        Items delivered or skipped since this object was made.
     """
 
     def __init__(self, cursor: Cursor, ordered: bool = False, streams: int | None = None) -> None:
@@ -181,18 +181,18 @@ class Delivery:
         self._base = [progress.base for progress in cursor.streams]
         self._beyond = [set(progress.beyond) for progress in cursor.streams]
         self.world = len(self._base)
-        # What cannot be released yet, by epoch.
+        # Items that cannot be released yet, by epoch.
         self._waiting: dict[int, dict[Key, Data]] = {}
         self._out: set[Key] = set()
         # Of the current epoch: how many batches a stream has, where that is known, and which have ended.
         self._totals: dict[int, int] = {}
         self._ended: set[int] = set()
-        # The first place that was not released, where the order is kept.
+        # In an ordered delivery, the first place that was not released.
         self._place = (0, 0)
 
     @property
     def cursor(self) -> Cursor:
-        """What was handed out."""
+        """The delivered items."""
         streams = tuple(
             Progress(base, tuple(sorted(beyond)))
             for base, beyond in zip(self._base, self._beyond, strict=True)
@@ -201,11 +201,11 @@ class Delivery:
 
     @property
     def outstanding(self) -> int:
-        """Items that were released, and not handed out."""
+        """Number of items that were released but not delivered."""
         return len(self._out)
 
     def knows(self, key: Key) -> bool:
-        """Whether the item is here, or was delivered: another one is a duplicate."""
+        """Whether the item is here or was delivered, so that another copy is a duplicate."""
         if key.epoch == self.epoch:
             if self._delivered(key) or self._totals.get(key.stream, -1) == key.seq or key in self._out:
                 return True
@@ -218,17 +218,17 @@ class Delivery:
         return stream < self.world and (key.seq < self._base[stream] or key.seq in self._beyond[stream])
 
     def arrive(self, data: Data) -> bool:
-        """Take in an item that is not known.
+        """Add an item that is not known.
 
         Returns
         -------
         bool
-            Whether it is acknowledged only when it is handed out; if not, now.
+            True to acknowledge the item when it is delivered, False to acknowledge it now.
 
         Raises
         ------
         StateMismatchError
-            It belongs to other data than those before.
+            Its data differ from the data of the previous items.
         """
         self._check(data)
         key = data.key
@@ -241,9 +241,9 @@ class Delivery:
     def _check(self, data: Data) -> None:
         if self.fingerprint and data.fingerprint != self.fingerprint:
             raise StateMismatchError(
-                f"ZMQSource: {_where(data)} comes from other data (fingerprint {data.fingerprint}) than the state, or "
-                f"the batches before (fingerprint {self.fingerprint}); every data machine needs the same samples, seed "
-                "and batch size for the whole run"
+                f"ZMQSource: {_where(data)} comes from other data (fingerprint {data.fingerprint}) than the state or "
+                f"the previous batches (fingerprint {self.fingerprint}); every data machine needs the same samples, "
+                "seed and batch size for the whole run"
             )
         if self.streams not in (None, data.world):
             raise StateMismatchError(
@@ -256,8 +256,8 @@ class Delivery:
             self._beyond = [set() for _ in range(data.world)]
         if data.world != self.world or not 0 <= data.key.stream < self.world:
             raise StateMismatchError(
-                f"ZMQSource: {_where(data)} comes from a data machine of {data.world}, but the state, or the batches "
-                f"before, are of {self.world}; every data machine needs the same shard=(rank, {self.world})"
+                f"ZMQSource: {_where(data)} comes from a data machine of {data.world}, but the state or the previous "
+                f"batches come from {self.world}; every data machine needs the same shard=(rank, {self.world})"
             )
         self.fingerprint = data.fingerprint
 
@@ -276,7 +276,7 @@ class Delivery:
             self._place = (0, 0)
 
     def _release_some(self, waiting: dict[Key, Data]) -> None:
-        """Release what may be handed out of the current epoch, and take in its ends."""
+        """Release the items of the current epoch that are next, and note the ends of its streams."""
         for key in [key for key, data in waiting.items() if data.item.kind >= Kind.END_OF_EPOCH]:
             if waiting.pop(key).item.kind is Kind.END_OF_DATA:
                 self._ended.add(key.stream)
@@ -331,12 +331,12 @@ class Delivery:
         )
 
     def hand_out(self, key: Key) -> bool:
-        """Count a released item as delivered; False for one that was counted before, or not released."""
+        """Count a released item as delivered; False for one that was counted before or not released."""
         if key not in self._out:
             return False
         self._out.discard(key)
         self._count(key)
-        # What was released before it was handed out holds up nothing but the end of its epoch.
+        # An item that is released but not delivered only delays the end of its epoch.
         if not self._out:
             self._release()
         return True
@@ -351,7 +351,7 @@ class Delivery:
         self._base[key.stream] = base
 
     def missing(self) -> str:
-        """What the current epoch waits for, in words."""
+        """Describe the items that the current epoch waits for."""
         if not self.world:
             return f"nothing of epoch {self.epoch} has arrived from any data machine"
         waiting = self._waiting.get(self.epoch, {})
@@ -365,7 +365,7 @@ class Delivery:
             while first in here:
                 first += 1
             if total is None:
-                parts.append(f"stream {stream}: batch {first} and what follows")
+                parts.append(f"stream {stream}: batch {first} and the following ones")
             elif first < total:
                 count = total - self._base[stream] - len([seq for seq in here if seq >= self._base[stream]])
                 parts.append(f"stream {stream}: {count} of {total} batches, the first is {first}")

@@ -1,10 +1,10 @@
-"""What the two ends of a link share: its times, what a cursor counts, and how they take leave.
+"""What the two ends of a link share: its times, what a cursor counts, and how they say goodbye.
 
 A link leads from a producer to a consumer (`producer.py`, `consumer.py`), and is renewed whenever one of them forgets
-the other. Neither end knows of sockets or clocks: messages and the time go in, messages come out. All control messages
-carry state that may be repeated, never events: any of them may be lost, or come twice.
+the other. Neither end uses sockets or clocks: messages and the time go in, messages come out. Control messages carry
+state, never events, so any of them may be repeated, lost or duplicated.
 
-The rules that are numbered in the comments are those of ``docs/distributed.md``.
+The numbered rules in the comments are those of ``docs/distributed.md``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 MAX_PEERS = 1024
-"""Most peers that one end speaks to; more are not answered."""
+"""Most peers of one end; further ones are ignored."""
 
 MOST_BEYOND = 4096
-"""Most numbers of batches that a READY counts one by one."""
+"""Most numbers in the `beyond` lists of a READY."""
 
 BYE = "bye"
-"""The answer to a BYE: the other one may close its socket now, and nothing that is under way is lost."""
+"""Reason in the answer to a BYE: the peer may close its socket now without losing messages in flight."""
 
 NO_LINK = bytes(16)
-"""What a STATE is about that only says that somebody is there."""
+"""Link of a STATE that only announces its sender."""
 
 Peer = Hashable
 Random = Callable[[int], bytes]
@@ -52,17 +52,17 @@ class Timing(NamedTuple):
     Attributes
     ----------
     repeat : float
-        Between two READY, and between two PING.
+        Interval between two READY, and between two PING.
     death : float
-        After which a silent peer is dead.
+        Silence after which a peer counts as dead.
     ack_delay : float
-        Longest that an acknowledgement waits for others to join.
+        Longest time that an acknowledgement waits for others, to be sent together.
     cursor_delay : float
-        Longest that a cursor that has moved waits to be told.
+        Longest time until a changed cursor is sent.
     deaths : int
-        So many times the link of an item may die.
+        Number of deaths of its link after which an item is poisoned.
     suspect : int
-        After so many deaths an item travels alone, so that those beside it are not blamed.
+        Number of deaths after which an item is sent alone, so that other items are not blamed.
     """
 
     repeat: float = 1.0
@@ -87,7 +87,7 @@ def delivered(cursor: Cursor, key: Key) -> bool:
 
 
 def trimmed(cursor: Cursor, most: int = MOST_BEYOND) -> Cursor:
-    """A cursor that fits into a message: one that counts less is true as well, and costs duplicates only."""
+    """Return a cursor that fits into a message; one that counts fewer items is valid, but causes duplicates."""
     if sum(len(progress.beyond) for progress in cursor.streams) <= most:
         return cursor
     share = most // len(cursor.streams)
@@ -96,7 +96,7 @@ def trimmed(cursor: Cursor, most: int = MOST_BEYOND) -> Cursor:
 
 
 def merged(one: Cursor, other: Cursor) -> Cursor:
-    """What either of two cursors of one generation counts."""
+    """Return the union of two cursors of one generation."""
     if one.epoch != other.epoch or not one.streams or not other.streams:
         return max(one, other, key=lambda cursor: (cursor.epoch, len(cursor.streams)))
     streams = []
@@ -108,7 +108,7 @@ def merged(one: Cursor, other: Cursor) -> Cursor:
 
 
 class CursorNews(NamedTuple):
-    """What a producer learned: a cursor, and whether a new generation has begun with it."""
+    """News for the owner of a producer: a cursor, and whether a new generation begins with it."""
 
     cursor: Cursor
     reset: bool

@@ -1,4 +1,4 @@
-"""What the two ends of a link say to each other, as plain values: no sockets, no bytes."""
+"""The messages between the two ends of a link, as plain values: no sockets, no bytes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ class Key(NamedTuple):
     Attributes
     ----------
     epoch, seq : int
-        Number of the item in its epoch of its stream, from 0. The end of an epoch is an item too, its
-        last one.
+        Number of the item within its epoch and stream, from 0. The end of an epoch is its last item.
     stream : int
-        Which data machine it comes from: its rank.
+        Rank of the data machine that made it.
     """
 
     epoch: int
@@ -50,24 +49,24 @@ class Kind(IntEnum):
 
     BATCH = 0
     SKIP = 1
-    """A batch that was left out."""
+    """A skipped batch."""
     ERROR = 2
     """A batch that could not be made; `meta` says why."""
     END_OF_EPOCH = 3
     END_OF_DATA = 4
-    """Takes the place of the first item of an epoch that is not there."""
+    """Sent in place of the first item of an epoch that does not exist."""
 
 
 class Item(NamedTuple):
-    """What travels under a key.
+    """The content that is sent under a key.
 
     Attributes
     ----------
     kind : Kind
     meta : list
-        Whatever its maker wants to say beside the arrays: None, bool, int, float, str, bytes, lists of them.
+        Additional values: None, bool, int, float, str, bytes, and lists of them.
     arrays : sequence of ndarray
-        Every one a frame of its own on the wire.
+        Each is a separate frame on the wire.
     """
 
     kind: Kind
@@ -81,7 +80,7 @@ class Item(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What was delivered of a stream in the cursor's epoch: every item before `base`, and those in `beyond`.
+    """The delivered items of a stream in the cursor's epoch: every item before `base`, and those in `beyond`.
 
     Attributes
     ----------
@@ -95,18 +94,18 @@ class Progress(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """What the training machine has handed out: all that is ever needed to go on.
+    """What the training machine has delivered: the complete state needed to resume.
 
     Attributes
     ----------
     generation : int
-        Grows with every start of a training machine.
+        Increases with every start of a training machine.
     epoch : int
-        Every item of the epochs before was delivered, and none of those after.
+        Every item of the epochs before it was delivered, and no item of the epochs after it.
     streams : tuple of Progress
-        One a stream; empty while their number is unknown, and nothing of the epoch was delivered.
+        One per stream; empty while the number of streams is unknown and no item of the epoch was delivered.
     fingerprint : str
-        Of the data, its order and its batches; empty while unknown.
+        Fingerprint of the data, its order and its batches; empty while unknown.
     """
 
     generation: int
@@ -116,17 +115,17 @@ class Cursor(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """Consumer to producer, every second and on demand: send me items.
+    """Consumer to producer, every second and on demand: requests items.
 
     Attributes
     ----------
     session : bytes
-        16 random bytes; new when the consumer forgets what it was sent.
+        16 random bytes; new when the consumer forgets what it received.
     window, window_bytes : int
-        Most items, and most bytes, that may be under way to it.
+        Most items, and most bytes, in flight to the consumer.
     cursor : Cursor
     version : str
-        Of Highway, for the logs.
+        Version of Highway, for the logs.
     """
 
     session: bytes
@@ -142,20 +141,19 @@ class Data(NamedTuple):
     Attributes
     ----------
     session : bytes
-        The consumer's, as its READY gave it.
+        Session of the consumer, from its READY.
     link : bytes
-        16 random bytes; the producer makes them each time that it accepts a READY.
+        16 random bytes; new each time that the producer starts the link.
     lsn : int
         Number of the message on this link, from 1.
     key : Key
     world : int
         Number of streams.
     fingerprint : str
-        Of the data the item belongs to.
+        Fingerprint of the data that the item belongs to.
     item : Item
     suspect : bool
-        Machines that had it fell silent: the consumer holds one such item at a time, so that those beside it are
-        not blamed.
+        Machines that held it died. A consumer holds one such item at a time, so that other items are not blamed.
     """
 
     session: bytes
@@ -169,18 +167,18 @@ class Data(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Producer to consumer, every second: what the link has carried.
+    """Producer to consumer, every second: which messages the link has carried.
 
     Attributes
     ----------
     session, link : bytes
-        Empty while the producer knows of no READY of this consumer.
+        Empty while the producer has accepted no READY of this consumer.
     high : int
         The last lsn that was sent.
     low : int
-        The lowest lsn that is not done; `high` + 1 where all are.
+        The lowest lsn that is not done; `high` + 1 where all are done.
     reports : list of dict
-        Figures of the producer's machine and of those behind it, for the statistics.
+        Statistics of the producer's machine and of the machines upstream of it.
     """
 
     session: bytes
@@ -191,15 +189,15 @@ class Ping(NamedTuple):
 
 
 class State(NamedTuple):
-    """Consumer to producer, on every PING and after acknowledging: what became of the link's messages.
+    """Consumer to producer, on every PING and as acknowledgement: the state of the link's messages.
 
     Attributes
     ----------
     link : bytes
     upto : int
-        Every lsn up to this that is in neither list is done.
+        Every lsn up to this one that is in neither list is done.
     pending : tuple of int
-        Received, and not done.
+        Received but not done.
     missing : tuple of int
         Never received.
     """
@@ -211,13 +209,13 @@ class State(NamedTuple):
 
 
 class Bye(NamedTuple):
-    """Either way: the sender goes and will not answer."""
+    """Either direction: the sender leaves and will not answer."""
 
     reason: str
 
 
 class Refusal(NamedTuple):
-    """Either way: what the other one asks for cannot be.
+    """Either direction: the request of the other end is refused.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The sending end of links: what is sent, to whom, what is done, and what is sent again."""
+"""The sending end of links: sends items to consumers, tracks which are done, and resends lost ones."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from highway.network.protocol.messages import (
 
 __all__ = ["Producer"]
 
-# As `Data(...)` does, without calling a function of Python: there is one of these a batch.
+# Like `Data(...)`, without a Python function call: it runs once per batch.
 _new = tuple.__new__
-# Seconds after which a peer may have ended since.
+# Seconds for which a peer that was just heard counts as alive.
 JUST_NOW = 0.05
-# Longest that a suspect waits, as a multiple of the time between two PING; how long is left to chance.
+# Longest time that a suspect waits, in PING intervals; the actual time is random.
 PATIENCE = 4
 
 
@@ -71,19 +71,19 @@ class _Outgoing:
     turn: int = 0
 
     def room(self, nbytes: int) -> bool:
-        """Rule 2: so many bytes may be sent now."""
+        """Whether `nbytes` more may be sent now (rule 2)."""
         if not self.in_flight:
             return True
         return len(self.in_flight) < self.window and self.nbytes + nbytes <= self.window_bytes
 
 
 class Producer:
-    """The sending end of any number of links: hands each item to one consumer, until one of them is done with it.
+    """The sending end of any number of links: sends each item to one consumer, and resends it until it is done.
 
     Parameters
     ----------
     random : callable
-        So many random bytes.
+        Returns the given number of random bytes.
     timing : Timing
 
     Attributes
@@ -91,20 +91,20 @@ class Producer:
     outbox : deque of (peer, Message)
         Control messages to be sent.
     done : deque of Key
-        Items that a consumer is done with.
+        Items that a consumer has acknowledged as done.
     news : deque of CursorNews
     cursor : Cursor or None
-        The newest that a consumer told.
+        The newest cursor from a consumer.
     admits : callable
-        Says what speaks against serving a cursor, or None.
+        Returns the refusal of a cursor, or None to serve it.
     reports : callable
-        What PINGs tell for the statistics.
+        Returns the statistics that PINGs carry.
     resent : int
-        Items that were sent again.
+        Number of items that were sent again.
     deaths : int
-        Peers that fell silent.
+        Number of peers that died.
     most_window : int
-        Most items under way on a link, whatever its consumer asks for.
+        Most items in flight on a link, even if its consumer asks for more.
     """
 
     def __init__(self, random: Random, timing: Timing = TIMING) -> None:
@@ -121,27 +121,27 @@ class Producer:
         self.most_window = 2**31
         self.links: dict[Peer, _Outgoing] = {}
         self._entries: dict[Key, _Entry] = {}
-        # Keys in order; one may be here that is not queued any more.
+        # Keys in order; may contain keys that are no longer queued.
         self._queue: list[Key] = []
         self._suspects: list[Key] = []
         self._quarantine: Peer = None
         self._strangers: dict[Peer, None] = {}
-        # Those that do not know the newest generation, or none, and are to hear of the end all the same.
+        # Peers with an older generation, or none; they get a BYE too.
         self._unaware: dict[Peer, None] = {}
         self._turn = 0
         self._pinged = -1e9
         self._now = 0.0
-        # Suspects wait until then: since another one is where they would go, and for a time that is left to chance.
+        # Suspects wait until these times: because the consumer holds another one, and for a random time.
         self._turned_away_until = 0.0
         self._waits_until = 0.0
 
     def __len__(self) -> int:
-        """Items that are not done."""
+        """Number of items that are not done."""
         return len(self._entries)
 
     @property
     def unsent(self) -> int:
-        """Items that wait to be sent, but for those that have to travel alone."""
+        """Number of items that wait to be sent, without those that are sent alone."""
         waiting = len(self._entries)
         for out in self.links.values():
             waiting -= len(out.in_flight)
@@ -155,12 +155,12 @@ class Producer:
         return bool(self._queue or self._suspects)
 
     def greet(self, peer: Peer) -> None:
-        """Speak to a peer that has not spoken: one that this side connects to."""
+        """Send a first PING to a peer that this side connects to."""
         self._strangers[peer] = None
         self._ping(peer, self.reports())
 
     def offer(self, key: Key, world: int, fingerprint: str, item: Item) -> bool:
-        """Take an item of so many streams; False for one that is held already, or that the cursor counts."""
+        """Add an item of a job with `world` streams; False if it is held already, or the cursor counts it."""
         if key in self._entries or (self.cursor is not None and delivered(self.cursor, key)):
             return False
         self._entries[key] = _Entry(world, fingerprint, item, item.nbytes)
@@ -168,7 +168,7 @@ class Producer:
         return True
 
     def holds(self, key: Key) -> bool:
-        """Whether the item is here, and not done."""
+        """Whether the item is held and not done."""
         return key in self._entries
 
     def clear(self) -> None:
@@ -180,17 +180,17 @@ class Producer:
         self._quarantine = None
 
     def refuse(self, refusal: Refusal) -> None:
-        """Tell all consumers."""
+        """Send a refusal to all consumers."""
         for peer in self.links:
             self.outbox.append((peer, refusal))
 
     def bye(self, reason: str) -> None:
-        """Take leave of everybody."""
+        """Send BYE to all peers."""
         for peer in dict.fromkeys([*self.links, *self._strangers, *self._unaware]):
             self.outbox.append((peer, Bye(reason)))
 
     def receive(self, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message of a consumer; what only a producer would say is dropped."""
+        """Process a message from a consumer; messages that only a producer sends are dropped."""
         self._now = now
         if isinstance(message, Ready):
             self._ready(peer, message, now)
@@ -237,7 +237,7 @@ class Producer:
         out.heard = now
 
     def _meet(self, peer: Peer) -> None:
-        """Remember somebody who is not served, up to a number."""
+        """Remember a peer that is not served, up to `MAX_PEERS`."""
         if len(self._unaware) < link.MAX_PEERS:
             self._unaware[peer] = None
 
@@ -257,7 +257,7 @@ class Producer:
                 self._requeue(key, died=False)
                 entry = self._entries.get(key)
                 if entry is not None and entry.deaths >= self._timing.suspect:
-                    # Turned away, since another suspect is there.
+                    # The consumer declined it because it holds another suspect.
                     self._turned_away_until = now + self._timing.repeat
             else:
                 self._finish(key)
@@ -284,7 +284,7 @@ class Producer:
         heapq.heappush(self._suspects if entry.deaths >= self._timing.suspect else self._queue, key)
 
     def _forget(self, peer: Peer, died: bool) -> None:
-        """Requeue what was in flight to the peer."""
+        """Drop the link of a peer and requeue its items in flight."""
         out = self.links.pop(peer, None)
         if out is not None:
             self.deaths += died
@@ -294,11 +294,11 @@ class Producer:
                 self._requeue(key, died)
 
     def lose(self, peer: Peer) -> None:
-        """Take a peer for dead before its time: its connection is gone, and it did not come back."""
+        """Declare a peer dead before its time: its connection is gone and did not come back."""
         self._forget(peer, died=True)
 
     def tick(self, now: float) -> None:
-        """Let time pass: bury who is dead, and PING."""
+        """Advance the time: drop dead peers and send PINGs."""
         self._now = now
         for peer in [peer for peer, out in self.links.items() if now - out.heard > self._timing.death]:
             # Rule 5.
@@ -318,14 +318,14 @@ class Producer:
             self.outbox.append((peer, Ping(out.session, out.link, out.high, low, reports)))
 
     def pick(self, blocked: Collection[Peer] = (), now: float | None = None) -> tuple[Peer, Data] | None:
-        """What to send next, and to whom; `commit` says that it was sent.
+        """Return the next message and its peer, or None; call `commit` once it was sent.
 
         Parameters
         ----------
         blocked : collection of peers
-            To whom nothing can be sent now.
+            Peers to which nothing can be sent now.
         now : float, optional
-            Without it, the time is that of the last message or `tick`.
+            The time; by default that of the last message or `tick`.
         """
         if now is not None:
             self._now = now
@@ -336,12 +336,12 @@ class Producer:
                     self.links, key=lambda peer: len(self.links[peer].in_flight), default=None
                 )
                 if self._quarantine is not None and self._entries[suspect].deaths > self._timing.suspect:
-                    # It died alone: perhaps with one of another data machine, and both would go on to meet at each
-                    # worker that comes.
+                    # Its link died although it was alone, perhaps with a suspect of another data machine: a random
+                    # delay keeps the two from meeting at every new worker.
                     self._waits_until = self._now + PATIENCE * self._timing.repeat * self._random(1)[0] / 256
             if self._quarantine is not None and self._quarantine not in blocked:
                 out = self.links[self._quarantine]
-                # To one that is heard right now: a suspect that another producer sent may just have ended it.
+                # Only to a peer that was just heard: a suspect from another producer may have ended it.
                 ready = self._now >= max(self._waits_until, self._turned_away_until)
                 if ready and not out.in_flight and self._now - out.heard <= JUST_NOW:
                     return self._quarantine, self._data(out, suspect)
@@ -379,7 +379,7 @@ class Producer:
         return _new(Data, fields)
 
     def commit(self, peer: Peer, data: Data) -> int:
-        """Count what `pick` gave as sent; its bytes."""
+        """Count the message that `pick` returned as sent, and return its bytes."""
         out, entry = self.links[peer], self._entries[data.key]
         out.high = data.lsn
         out.in_flight[data.lsn] = data.key, entry.nbytes
@@ -387,7 +387,7 @@ class Producer:
         self._turn += 1
         out.turn = self._turn
         entry.queued = False
-        # Mostly `pick` is not asked in vain then.
+        # Usually saves a vain call of `pick`.
         for heap in (self._queue, self._suspects):
             if heap and heap[0] == data.key:
                 heapq.heappop(heap)
@@ -395,7 +395,7 @@ class Producer:
 
 
 def _lowest(heap: list[Key], entries: dict[Key, _Entry]) -> Key | None:
-    """The lowest key of the heap that is queued still."""
+    """Return the lowest key of the heap that is still queued, or None."""
     while heap:
         entry = entries.get(heap[0])
         if entry is not None and entry.queued:
@@ -406,7 +406,7 @@ def _lowest(heap: list[Key], entries: dict[Key, _Entry]) -> Key | None:
 
 def _poisoned(key: Key, deaths: int) -> Item:
     text = (
-        f"batch {key.seq} of epoch {key.epoch} (stream {key.stream}) was given up: {deaths} times the machine that "
-        "had it fell silent; look at what it does with this batch"
+        f"batch {key.seq} of epoch {key.epoch} (stream {key.stream}) was given up: the machine that held it died "
+        f"{deaths} times; check what the machines do with this batch"
     )
     return Item(Kind.ERROR, ["PoisonItemError", text, "", ""], ())

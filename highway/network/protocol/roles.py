@@ -1,7 +1,7 @@
-"""The three machines of a chain: where batches are made, where they are worked on, and where they are handed out.
+"""The three roles of a chain: the data machine makes batches, workers process them, the training machine delivers them.
 
-Each joins the ends of its links with what only that machine knows. None has sockets, threads or a clock: their
-owner tells them of messages, of the time and of finished batches, and sends what they leave in their outboxes.
+Each role connects the ends of its links with its own state. None has sockets, threads or a clock: the owner passes in
+messages, the time and finished batches, and sends the messages in the outboxes.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from highway.network.protocol.producer import Producer
 
 __all__ = ["DataMachine", "Trainer", "Worker"]
 
-# Bytes of batches that a data machine may have on their way, one way or the other, as far as they can be told.
+# Most bytes of batches between a data machine and the training machine, by the average size of a batch.
 HORIZON_BYTES = 512 << 20
-# Generations are microseconds since 1970, or some more; what is far beyond is nonsense.
+# Generations are microseconds since 1970, or slightly more; far larger values are invalid.
 MOST_GENERATION = 2**61
 
 
 class DataMachine:
-    """Makes the batches that the training machine lacks, and keeps each until it was handed out.
+    """Makes the batches that the training machine lacks, and keeps each until it was delivered.
 
     Parameters
     ----------
     random : callable
-        So many random bytes.
+        Returns the given number of random bytes.
     stream, world : int
-        Which part of the data is here, and of how many.
+        Rank of this data machine, and number of data machines.
     length : int, optional
-        Batches in an epoch; without it all there is counts as one.
+        Batches in an epoch; without it, all batches count as one epoch.
     fingerprint : str
-        Of the data.
+        Fingerprint of the data.
     timing : Timing
 
     Attributes
@@ -60,22 +60,22 @@ class DataMachine:
         self._fingerprint = fingerprint
         # Average size of a batch.
         self._nbytes = 0.0
-        # The source has fewer batches than this; known once it was asked for one that is not there.
+        # The source has fewer batches than this; known once a batch after its end was requested.
         self._fewer_than: int | None = None
 
     @property
     def called(self) -> bool:
-        """Whether a training machine has asked for anything yet."""
+        """Whether a training machine has requested batches."""
         return self.producer.cursor is not None
 
     @property
     def finished(self) -> bool:
-        """Whether the training machine has handed out everything."""
+        """Whether the training machine has delivered everything."""
         return self.feed.finished
 
     @property
     def horizon(self) -> int:
-        """Items after the first that is not delivered that may be on their way (rule 3)."""
+        """Most items in flight, counted from the first one that is not delivered (rule 3)."""
         links = self.producer.links
         most = 16
         for link in links.values():
@@ -95,7 +95,7 @@ class DataMachine:
         if cursor.streams and len(cursor.streams) != self._world:
             return Refusal(
                 "mismatch",
-                f"the state is of {len(cursor.streams)} data machines, this one is {self.feed.stream} of "
+                f"the state has {len(cursor.streams)} data machines, this one is {self.feed.stream} of "
                 f"{self._world}; each needs the shard=(rank, world) that it had when the state was saved",
             )
         counted, total = self.feed.counted(cursor), self.feed.total
@@ -104,18 +104,18 @@ class DataMachine:
         ):
             return Refusal(
                 "mismatch",
-                f"the state counts {counted} batches of stream {self.feed.stream}, and there are fewer; the data "
+                f"the state counts {counted} batches of stream {self.feed.stream}, which has fewer; the data "
                 "machine needs the epochs= that it had when the state was saved, or more",
             )
         return None
 
     @property
     def counted(self) -> int:
-        """How many batches the training machine says that there are at least."""
+        """Least number of batches of this stream, by the cursor of the training machine."""
         return 0 if self.producer.cursor is None else self.feed.counted(self.producer.cursor)
 
     def fall_short(self, position: int) -> None:
-        """Learn that the source ends before a batch that the cursor counts: the state is of more epochs."""
+        """Refuse a cursor that counts a batch after the end of the source: the state is from more epochs."""
         self._fewer_than = position
         self.feed.halt()
         assert self.producer.cursor is not None
@@ -124,7 +124,7 @@ class DataMachine:
         self.producer.refuse(refusal)
 
     def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message of a consumer."""
+        """Process a message from a consumer."""
         self.producer.receive(peer, message, now)
         self.producer.done.clear()
         news = self.producer.news
@@ -136,22 +136,22 @@ class DataMachine:
                 self.feed.update(cursor)
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.producer.tick(now)
 
     def settle(self) -> None:
-        """Nothing is left to be said."""
+        """Do nothing: every message is up to date."""
 
     def due(self) -> None:
         """Nothing is due before the next beat."""
 
     @property
     def offers(self) -> bool:
-        """Whether there may be something for the threads that wait."""
+        """Whether there may be work for waiting threads."""
         return True
 
     def next(self) -> Wanted | None:
-        """The next batch to make; None while there is none. The ends are sent in passing."""
+        """Return the next batch to make; None while there is none. Ends of epochs and of the data are sent here."""
         while self.called:
             wanted = self.feed.next(self.horizon)
             if wanted is None or wanted.kind is Kind.BATCH:
@@ -160,7 +160,7 @@ class DataMachine:
         return None
 
     def made(self, key: Key, item: Item) -> None:
-        """Hand in a batch that was asked for."""
+        """Add a batch that `next` requested."""
         nbytes = item.nbytes
         if nbytes:
             self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
@@ -168,27 +168,27 @@ class DataMachine:
 
 
 class Worker:
-    """Takes batches from above, has something done with them, and hands them on.
+    """Receives batches from upstream, has them processed, and sends them downstream.
 
-    It holds nothing that matters: what it has received is done above only when it is done below.
+    It holds no state that must survive: it acknowledges an item upstream only when it is acknowledged downstream.
 
     Parameters
     ----------
     random : callable
-        So many random bytes.
+        Returns the given number of random bytes.
     window, window_bytes : int
-        Most items and bytes under way to here from one producer.
+        Most items and bytes in flight from one producer.
     version : str
     timing : Timing
 
     Attributes
     ----------
     consumer : Consumer
-        The end towards the data machine.
+        The upstream end, to the data machines.
     producer : Producer
-        The end towards the training machine.
+        The downstream end, to the training machine.
     inbox : deque of Data
-        Batches to be worked on.
+        Batches to process.
     """
 
     def __init__(
@@ -204,11 +204,11 @@ class Worker:
         self.inbox: deque[Data] = deque()
         self._origins: dict[Key, tuple[int, str]] = {}
         self._death = timing.death
-        # When anybody was last there below.
+        # When a downstream peer was last connected.
         self._served = 0.0
 
     def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message of a producer, above, or of a consumer."""
+        """Process a message from a producer (upstream, `above`) or from a consumer (downstream)."""
         if above:
             self._receive_from_above(peer, message, now)
         else:
@@ -238,7 +238,7 @@ class Worker:
             elif self.consumer.cursor is not None:
                 self.consumer.cursor = cursor
         if self.consumer.cursor is None and self.producer.links and self.producer.cursor is not None:
-            # Somebody is there again.
+            # A consumer is back.
             self.consumer.reset(self.producer.cursor)
         self._pass_on(now)
 
@@ -255,32 +255,32 @@ class Worker:
         self.producer.done.clear()
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.producer.tick(now)
         self._pass_on(now)
         if self.producer.links:
             self._served = now
         elif self.consumer.cursor is not None and now - self._served > self._death:
-            # Rule 13. What is here cannot get on, and others may do it.
+            # Rule 13. The items here cannot move on, but another worker may deliver them.
             self.producer.clear()
             self._forget()
-            self.consumer.leave("nobody below")
+            self.consumer.leave("no consumer downstream")
         self.consumer.tick(now)
 
     def settle(self) -> None:
-        """Nothing is left to be said."""
+        """Do nothing: every message is up to date."""
 
     def due(self) -> float | None:
-        """When `tick` is to be called at the latest; None where nothing is due."""
+        """Return the latest time for the next `tick`; None where nothing is due."""
         return self.consumer.due()
 
     @property
     def offers(self) -> bool:
-        """Whether there may be something for the threads that wait."""
+        """Whether there may be work for waiting threads."""
         return bool(self.inbox) or any(link.gone for link in self.consumer.links.values())
 
     def made(self, key: Key, item: Item, now: float) -> None:
-        """Hand in what became of a batch of the inbox; one that nobody waits for any more is dropped."""
+        """Add the outcome of a batch of the inbox; it is dropped where it is no longer held."""
         if key not in self.consumer.held:
             return
         world, fingerprint = self._origins[key]
@@ -291,30 +291,30 @@ class Worker:
 
 
 class Trainer:
-    """Receives every item once, whatever is sent, and counts what is handed out.
+    """Receives every item once, drops duplicates, and counts the delivered items.
 
     Parameters
     ----------
     random : callable
-        So many random bytes.
+        Returns the given number of random bytes.
     cursor : Cursor
-        Where to begin.
+        Starting point.
     ordered : bool
     window, window_bytes : int
-        Most items and bytes under way to here from one producer.
+        Most items and bytes in flight from one producer.
     version : str
     timing : Timing
     streams : int, optional
-        Number of data machines, where it is to be checked.
+        Expected number of data machines; not checked by default.
 
     Attributes
     ----------
     consumer : Consumer
     delivery : Delivery
     failure : HighwayError or None
-        Why nothing will come any more.
+        The error that ended the delivery.
     received : int
-        Items that were new.
+        Number of new items.
     """
 
     def __init__(
@@ -335,17 +335,17 @@ class Trainer:
         self.begin(cursor, ordered)
 
     def begin(self, cursor: Cursor, ordered: bool) -> None:
-        """Begin (anew) from a cursor."""
+        """Start, or restart, from a cursor."""
         self.delivery = Delivery(cursor, ordered, self._streams)
         self.consumer.knows = self.delivery.knows
         self.consumer.reset(cursor)
-        # Whether anything has come since: then this training machine was the newest once.
+        # Whether an item has arrived since: then this training machine once was the newest.
         self._accepted = False
-        # What the consumer's cursor counts: items that were handed out this time, and the epoch.
+        # What the consumer's cursor counts: items delivered since the start, and the epoch.
         self._counted, self._epoch = 0, cursor.epoch
 
     def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message of a producer."""
+        """Process a message from a producer."""
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals and self.failure is None:
             data = self.consumer.arrivals.popleft()
@@ -365,27 +365,27 @@ class Trainer:
         elif refusal.code == "superseded" and self.delivery.generation < refusal.number < MOST_GENERATION:
             if self._accepted:
                 self.failure = SupersededError(
-                    f"ZMQSource: another training machine has begun since, and gets the batches now: {refusal.text}. "
-                    "Two cannot share one data machine; end one of them"
+                    f"ZMQSource: another training machine has started and now receives the batches: {refusal.text}. "
+                    "Two training machines cannot share one data machine; end one of them"
                 )
             else:
-                # The clock was set back, or this machine's is behind.
+                # The clock was set back, or the clock of this machine is slow.
                 self.delivery.generation = refusal.number + 1
                 self.consumer.reset(self.delivery.cursor)
 
     @property
     def _untold(self) -> bool:
-        """Whether anything was handed out that the consumer's cursor does not count."""
+        """Whether an item was delivered that the consumer's cursor does not count."""
         return self.delivery.delivered != self._counted or self.delivery.epoch != self._epoch
 
     def settle(self) -> None:
-        """Have the next READY tell everything that was handed out."""
+        """Update the cursor of the next READY to all delivered items."""
         if self._untold:
             self._counted, self._epoch = self.delivery.delivered, self.delivery.epoch
             self.consumer.cursor = self.delivery.cursor
 
     def hand_out(self, key: Key, now: float) -> bool:
-        """Count an item as handed out, and acknowledge it; False for one that was before."""
+        """Count an item as delivered and acknowledge it; False for one that was counted before."""
         # Rule 11.
         if not self.delivery.hand_out(key):
             return False
@@ -396,7 +396,7 @@ class Trainer:
         return True
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         if (
             self.delivery.delivered - self._counted >= self.consumer.window
             or self.delivery.epoch != self._epoch
@@ -407,7 +407,7 @@ class Trainer:
         self.consumer.tick(now)
 
     def due(self) -> float | None:
-        """When `tick` is to be called at the latest; None where nothing is due."""
+        """Return the latest time for the next `tick`; None where nothing is due."""
         due = self.consumer.due()
         if self._untold:
             due = self.consumer.tells_at if due is None else min(due, self.consumer.tells_at)
@@ -415,5 +415,5 @@ class Trainer:
 
     @property
     def offers(self) -> bool:
-        """Whether there may be something for the threads that wait."""
+        """Whether there may be work for waiting threads."""
         return bool(self.delivery.released) or self.delivery.finished or self.failure is not None

@@ -1,4 +1,4 @@
-"""Messages as frames and back: wire format 1.
+"""Encode messages as frames and decode them: wire format 1.
 
 The first frame is `b"HWY"`, the version of the format, and one msgpack array of at most 64 KiB: the kind of the
 message and its fields. Each array of a `Data` message follows in a frame of its own.
@@ -57,14 +57,14 @@ __all__ = [
 ]
 
 MAX_FRAMES: int = wire.MAX_FRAMES
-"""Of a message, the header among them."""
+"""Most frames of a message, including the header."""
 MAX_FRAME_BYTES = 256 << 20
-"""The sockets take no larger frame."""
+"""Largest frame that the sockets accept."""
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_KEY_BYTES = 1 << 10
-"""Of a header, for what says where an item belongs."""
+"""Bytes of a header that are reserved for the key, stream and fingerprint of an item."""
 MAX_LIST: int = wire.MAX_LIST
-"""Most pending, and most missing, of a `State`; most streams; the largest window."""
+"""Most pending and most missing lsns of a `State`; most streams; the largest window."""
 
 _LARGEST: int = wire.LARGEST
 _CODES = ("superseded", "mismatch")
@@ -75,15 +75,15 @@ _new = tuple.__new__
 def encode(
     message: Message, *, limit: int = MAX_MESSAGE_BYTES, frame_limit: int = MAX_FRAME_BYTES
 ) -> list[bytes | NDArray[Any]]:
-    r"""Frames of a message, as `Socket.send_multipart` takes them.
+    r"""Return the frames of a message, for `Socket.send_multipart`.
 
     Parameters
     ----------
     message : Message
     limit : int
-        Most bytes of all frames.
+        Most bytes of all frames together.
     frame_limit : int
-        Most bytes of a frame.
+        Most bytes of one frame.
 
     Returns
     -------
@@ -94,12 +94,11 @@ def encode(
     Raises
     ------
     ArgumentError
-        A field is out of range; no peer would take it.
+        A field is out of the range that peers accept.
     ContractError
-        The item has an array of another dtype than the numbers that travel, or `meta` something that
-        msgpack does not know.
+        The item has an array of a dtype that cannot be sent, or `meta` has a value that msgpack cannot pack.
     MessageTooLargeError
-        More bytes, or more arrays, than a peer takes.
+        The message has more bytes or more arrays than a peer accepts.
 
     Examples
     --------
@@ -122,7 +121,7 @@ def encode(
 
 
 def check(item: Item) -> None:
-    """Raise what `encode` would for the message of an item, whatever its key is.
+    """Check that an item fits into a message; raises like `encode`, for any key.
 
     Raises
     ------
@@ -132,14 +131,14 @@ def check(item: Item) -> None:
     header = wire.pack_header([item.meta, table])
     if len(header) > wire.MAX_HEADER_BYTES - MAX_KEY_BYTES:
         raise MessageTooLargeError(
-            f"what a batch says beside its arrays is {len(header)} bytes; expected "
-            f"{wire.MAX_HEADER_BYTES - MAX_KEY_BYTES} or fewer, send what is large as an array"
+            f"the header of a batch (all but its arrays) has {len(header)} bytes; expected "
+            f"{wire.MAX_HEADER_BYTES - MAX_KEY_BYTES} or fewer; send large data as an array"
         )
     check_sizes([header, *frames], MAX_MESSAGE_BYTES - MAX_KEY_BYTES, MAX_FRAME_BYTES)
 
 
 def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYTES) -> Message:
-    """The message that a peer sent; nothing of it is trusted.
+    """Return the message of untrusted frames from a peer.
 
     Parameters
     ----------
@@ -157,7 +156,7 @@ def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYT
     Raises
     ------
     ProtocolError
-        Whatever is wrong with the frames.
+        The frames are not a valid message.
     """
     if not 1 <= len(frames) <= MAX_FRAMES:
         raise ProtocolError(f"a message of {len(frames)} frames; expected 1 to {MAX_FRAMES}")
@@ -198,14 +197,14 @@ def _check_ready(fields: list[Any]) -> None:
     check_whole("epoch", epoch, 0)
     for progress in check_list("streams", streams):
         if len(check_list("a stream", progress)) != 2:
-            raise Unfit(f"a stream is {wire.shown(progress)}; expected what was delivered, and what beyond")
+            raise Unfit(f"a stream is {wire.shown(progress)}; expected [base, beyond]")
         base, beyond = progress
         check_whole("base", base, 0)
         last = base
         for number in check_numbers("beyond", beyond, 0, _LARGEST):
             if number <= last:
                 raise Unfit(
-                    f"beyond has {number} after {last}; expected numbers that ascend from above the base"
+                    f"beyond has {number} after {last}; expected ascending numbers, all greater than the base"
                 )
             last = number
     check_text("fingerprint", fingerprint)
@@ -225,7 +224,7 @@ def _take_data(message: Data) -> list[Any]:
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
     session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
-    # As `Key(...)` and so on do, without calling a function of Python for each: there is one of these a batch.
+    # Like `Key(...)` and so on, without a Python function call for each: it runs once per batch.
     key, item = _new(Key, (epoch, seq, stream)), _new(Item, (_KINDS[kind], meta, arrays))
     return _new(Data, (session, link, lsn, key, world, fingerprint, item, suspect))
 
@@ -270,20 +269,20 @@ def _check_refusal(fields: list[Any]) -> None:
 
 
 class _Form(NamedTuple):
-    """How a kind of message travels.
+    """The wire form of a kind of message.
 
     Attributes
     ----------
     name, code : str, int
-        What errors call it, and its number on the wire.
+        Its name in errors, and its number on the wire.
     width : int
-        How many fields it has.
+        Number of its fields.
     take : function
-        Fields as msgpack knows them, out of the message.
+        Returns the fields of a message, as msgpack packs them.
     check : function
-        Raises Unfit where a field is not what it should be; the same for sender and receiver.
+        Raises Unfit where a field is invalid; the same for sender and receiver.
     build : function
-        The message, out of fields that were checked and the arrays.
+        Returns the message of checked fields and arrays.
     """
 
     name: str
