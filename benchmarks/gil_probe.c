@@ -1,8 +1,8 @@
 /* Measures how often the GIL is held: a thread in the observed process requests it at random times.
  *
  * It sleeps for a random time, takes the GIL and releases it. If another thread holds the GIL, it waits for
- * microseconds at least; an idle GIL takes a fraction of one. The share of requests that wait is the share of time that
- * the GIL is held (random arrivals see time averages).
+ * microseconds at least; an idle GIL takes a fraction of one. The share of requests that wait is the share of
+ * time that the GIL is held (random arrivals see time averages).
  *
  * Python's symbols are those of the process. Build: cc -O2 -shared -fPIC -o gil_probe.so gil_probe.c -pthread
  */

@@ -285,7 +285,7 @@ def test_no_handle_left_is_not_the_file_s_fault(folder):
     """In a process of its own, which may open nothing more."""
     script = (
         "import os, resource, sys\n"
-        "from highway._core import jpeg\n"
+        "from highway._core.jpeg import codec as jpeg\n"
         "decoder = jpeg.BatchDecoder()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
         "found = decoder.read([os.fsencode(sys.argv[1])]).tolist()\n"
