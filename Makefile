@@ -1,4 +1,4 @@
-# Highway from a fresh Debian or Ubuntu with Python: `make demo` and `make test` prepare what they need themselves.
+# Sets up Highway on a fresh Debian or Ubuntu with Python: `make demo` and `make test` install what they need.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -7,7 +7,7 @@
 PYTHON ?= $(shell command -v python3 || command -v python)
 ARGS ?=
 
-# The interpreters that pyenv keeps, where there is a pyenv: tox finds them by name.
+# Interpreters of pyenv, if installed: tox finds them by name.
 PYENV_PATH := $(shell root=$$(pyenv root 2>/dev/null) && printf ':%s' "$$root"/versions/3.*/bin)
 
 SOURCES := setup.py setup.cfg pyproject.toml $(shell find highway -name "*.py" -o -name "*.p??" -o -name "*.[ch]")
@@ -15,18 +15,18 @@ SOURCES := setup.py setup.cfg pyproject.toml $(shell find highway -name "*.py" -
 .PHONY: help demo test clean system system-test
 
 help:
-	@echo "make demo    feed real photographs through Highway: rate, limiting stage, a contact sheet in demo-output/"
-	@echo "make test    all tests, some with every Python from 3.10 that is here, lint, types, sanitizers, wheel, demo"
-	@echo "make clean   remove what the two have made, environments included"
+	@echo "make demo    feed real photographs through Highway: rate, bottleneck, a contact sheet in demo-output/"
+	@echo "make test    all tests, some with every installed Python from 3.10 on, lint, types, sanitizers, wheel, demo"
+	@echo "make clean   remove the output of both, including environments"
 	@echo
-	@echo "Both make their own environment in .venv, and install missing system packages where they may."
+	@echo "Both create an environment in .venv, and install missing system packages if permitted."
 	@echo "Another interpreter: make demo PYTHON=/path/to/python3.12    Some of the tests: make test ARGS='-e py311'"
 
 demo: .venv/demo-installed
 	.venv/bin/highway demo
 
 test: .venv/tox-installed system-test
-	@# Two at a time: half of an environment's time is waiting, or compiling on one core.
+	@# Two at a time: an environment spends half of its time waiting, or compiling on one core.
 	PATH="$$PATH$(PYENV_PATH)" .venv/bin/python -m tox run-parallel --parallel 2 --parallel-live $(ARGS)
 
 clean:
@@ -40,7 +40,7 @@ system-test:
 	@PATH="$$PATH$(PYENV_PATH)" sh tools/system_packages.sh "$(PYTHON)" \
 	    python3.10 python3.11 python3.12 python3.13 python3.14
 
-# The rest makes .venv, step by step; a step that fails leaves no mark and is taken anew.
+# The remaining targets create .venv step by step; a failed step runs again.
 
 .venv/made: | system
 	"$(PYTHON)" -m venv --clear .venv
@@ -48,11 +48,11 @@ system-test:
 	@touch $@
 
 .venv/demo-installed: .venv/made $(SOURCES) | system
-	@echo "Installing Highway and what its demo needs; compiling Pillow-SIMD takes a minute or two."
-	@# Editable: the checkout itself is what Python imports, wherever it is started.
+	@echo "Installing Highway and the packages of its demo; compiling Pillow-SIMD takes a minute or two."
+	@# Editable: Python imports the checkout itself from any folder.
 	.venv/bin/python -m pip install --quiet --editable ".[simd,cli]"
 	.venv/bin/python tools/check_pillow_simd.py --repair
-	@# For its photographs alone: what it depends on would bring Pillow, which overwrites Pillow-SIMD.
+	@# Only for its photographs: its dependencies include Pillow, which overwrites Pillow-SIMD.
 	.venv/bin/python -m pip install --quiet --no-deps scikit-image
 	@touch $@
 

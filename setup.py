@@ -8,7 +8,7 @@ HIGHWAY_SANITIZE  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks
                   (run with libasan preloaded: tools/sanitized.sh)
 HIGHWAY_WERROR    C warnings end the build
 
-CYTHON_CACHE_DIR, a folder, keeps the C that Cython makes for the next build that would make the same.
+CYTHON_CACHE_DIR names a folder that caches the C of Cython for later builds.
 """
 
 import copy
@@ -28,7 +28,7 @@ from setuptools.command.build_ext import build_ext
 def switch(name):
     value = os.environ.get(name, "")
     if value not in ("", "0", "1"):
-        raise SystemExit(f"The environment variable {name} is {value!r}; expected 1, for on, or 0.")
+        raise SystemExit(f"The environment variable {name} is {value!r}; expected 1 (on) or 0 (off).")
     return value == "1"
 
 
@@ -46,13 +46,13 @@ DIRECTIVES = {
     "cdivision": True,
 }
 
-# A folder for each combination of switches: neither Cython nor the compiler notices a changed flag.
+# A build folder for each combination of switches: neither Cython nor the compiler detects a changed flag.
 KIND = [name for name, on in (("debug", DEBUG), ("coverage", COVERAGE), ("sanitize", SANITIZE)) if on]
 BUILD = os.path.join("build", "-".join(KIND or ["release"]))
 
 
 def libjpeg_flags():
-    """Compiler and linker flags of libjpeg-turbo; ends the build with one sentence where it is missing."""
+    """Return the compiler and linker flags of libjpeg-turbo; end the build with one sentence if it is missing."""
     missing = (
         "Highway needs the headers of libjpeg-turbo and pkg-config to build: "
         "apt-get install libjpeg62-turbo-dev pkg-config (Debian) or libjpeg-turbo8-dev pkg-config (Ubuntu)."
@@ -71,22 +71,22 @@ def libjpeg_flags():
 
 
 def python_headers():
-    """Ends the build with one sentence where Python's own headers are missing."""
+    """End the build with one sentence if Python's own headers are missing."""
     include = sysconfig.get_path("include")
     if not os.path.exists(os.path.join(include, "Python.h")):
         version = "{}.{}".format(*sys.version_info)
         raise SystemExit(
             f"Highway needs the headers of Python {version} to build, and {include} has no Python.h: "
-            f"apt-get install python{version}-dev, or use a Python that brings them."
+            f"apt-get install python{version}-dev, or use a Python that includes them."
         )
 
 
 def extensions():
     compile_args = [
         "-std=gnu11",
-        # Never a fused multiply-add that nobody wrote: kernels give the same bits on every CPU.
+        # No implicit fused multiply-add: kernels give the same bits on every CPU.
         "-ffp-contract=off",
-        # Same results; without these, loops with square roots and comparisons of floats are no vector code.
+        # Same results; without these flags, loops with square roots and float comparisons are not vectorized.
         "-fno-math-errno",
         "-fno-trapping-math",
         "-Wall",
@@ -177,15 +177,15 @@ def extensions():
     ]
 
 
-# Cython's own code for memoryviews, once for all extensions: in each of them it is most of what is compiled.
+# Cython's own code for memoryviews, shared by all extensions: it would be most of the compiled code of each.
 MEMORYVIEWS = "highway._core.memoryviews"
 USES_LIBJPEG = {"highway._core.jpeg.codec"}
-# They count on holding the GIL from one line to the next, and a tracer may give it up at any line.
+# They rely on holding the GIL between lines, and a tracer may release it at any line.
 NEVER_TRACED = {"highway._core.pool", "highway._core.queue"}
 
 
 class BuildCore(build_ext):
-    """Looks for headers and runs Cython only when it compiles: metadata and an sdist need neither."""
+    """Checks headers and runs Cython only when compiling: metadata and an sdist need neither."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -194,7 +194,7 @@ class BuildCore(build_ext):
             self.parallel = len(os.sched_getaffinity(0)) if usable else os.cpu_count() or 1
 
     def build_extension(self, ext):
-        # Objects of its own: several extensions have sources in common, and are compiled at the same time.
+        # Separate object files: several extensions share sources and compile at the same time.
         own = copy.copy(self)
         own.build_temp = os.path.join(self.build_temp, ext.name)
         build_ext.build_extension(own, ext)
@@ -212,7 +212,7 @@ class BuildCore(build_ext):
                 [extension],
                 compiler_directives=DIRECTIVES | {"linetrace": traced},
                 shared_utility_qualified_name=MEMORYVIEWS,
-                # Cython's plugin for coverage looks for the generated C beside its source.
+                # Cython's coverage plugin expects the generated C next to its source.
                 build_dir=None if COVERAGE else os.path.join(BUILD, f"cython-{sys.implementation.cache_tag}"),
                 force=self.force,
                 quiet=self.verbose == 0,

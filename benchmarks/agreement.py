@@ -1,10 +1,10 @@
-"""How closely decoded photographs agree with Pillow: every photograph of a folder, every fit.
+"""Measures how closely decoded photographs agree with Pillow: every photograph of a folder, every fit.
 
     python benchmarks/agreement.py DIR
 
 Pillow decodes the whole photograph, turns it upright and resizes the same window with the same filter
-(`Image.resize(box=...)`, no reducing gap). Printed is the mean absolute difference in levels (0 to 255) of an image:
-its median and its maximum over the folder, apart for photographs that were decoded at full and at reduced scale.
+(`Image.resize(box=...)`, no reducing gap). Prints the mean absolute difference in levels (0 to 255) of an image: median
+and maximum over the folder, separately for photographs decoded at full and at reduced scale.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHAPE = (240, 320)
 
 
 def reference(path: Path, fit: Fit, index: int) -> tuple[np.ndarray, bool]:
-    """Pillow's image, and whether the window is large enough to be decoded at a reduced scale."""
+    """Return Pillow's image, and whether the window is large enough for decoding at a reduced scale."""
     with Image.open(path) as stored:
         picture = ImageOps.exif_transpose(stored).convert("RGB")
     rng = SampleRandom(0, 0, [index], 0)

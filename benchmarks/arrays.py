@@ -1,13 +1,14 @@
-"""How fast decoded pictures become training input: random crop, flip and normalize of uint8 batches, on one core.
+"""Measures how fast decoded pictures become training input: random crop, flip and normalize of uint8 batches, on one
+core.
 
     python benchmarks/arrays.py --python PEERS/torch/bin/python
 
-Every participant gets the same pictures, in the layout that it works on, and the same windows and flips, in a process
-of its own on the same core, and writes float32 NCHW. Before anything is measured, each result is compared with NumPy's:
-within 1e-5. Then they are measured in turns, the median of the rounds counts.
+Every participant gets the same pictures, in its own layout, and the same windows and flips, in a separate process on
+the same core, and writes float32 NCHW. First, each result must agree with NumPy's within 1e-5. Then all are measured in
+turns; the median of the rounds counts.
 
-highway      Augmentations([RandomCrop, FlipX, Normalize]); it alone also draws its windows and flips
-numpy        sample by sample, in buffers that stay in the cache and are used again
+highway      Augmentations([RandomCrop, FlipX, Normalize]); which also draws its windows and flips
+numpy        sample by sample, in reused buffers that stay in the cache
 numpy batch  windows and flips sample by sample into one array, then the whole batch
 torchvision  v2.functional on uint8 tensors: crop and horizontal_flip sample by sample, then to_dtype and normalize of
              the whole batch, one thread
@@ -39,7 +40,7 @@ Make = Callable[[], Any]
 
 
 class Work:
-    """What is to be done: pictures, a window of each, and which are mirrored."""
+    """The task: pictures, a window of each, and flags of mirrored ones."""
 
     def __init__(self, folder: Path) -> None:
         found = np.load(folder / "work.npz")
@@ -54,14 +55,14 @@ class Work:
         return len(self.images), 3, self.crop, self.crop
 
     def windows(self) -> Any:
-        """Each window as a view, mirrored where it is to be."""
+        """Return each window as a view, mirrored if flagged."""
         for image, (top, left), flag in zip(self.images, self.corners, self.flags, strict=True):
             window = image[top : top + self.crop, left : left + self.crop]
             yield window[:, ::-1] if flag else window
 
 
 def draws(images: Any, crop: int) -> tuple[Any, Any]:
-    """Corners and flips that Highway draws, which the others get."""
+    """Return the corners and flips that Highway draws, for the other participants."""
     from highway.batch import Batch
     from highway.sampling.rng import SampleRandom
     from highway.transforms import FlipX, RandomCrop
@@ -80,7 +81,7 @@ def highway(work: Work) -> Make:
     from highway.modules import Augmentations
     from highway.transforms import FlipX, Normalize, RandomCrop
 
-    # As in a worker of a pipeline: a result goes where an earlier one was.
+    # As in a worker of a pipeline: results reuse memory.
     BufferPool(max_free_bytes=1 << 32).use()
     stage = Augmentations([RandomCrop(work.crop), FlipX(), Normalize(MEAN, STD)])
     batch = Batch({"images": work.images}, seq=0)
@@ -159,7 +160,7 @@ PARTICIPANTS: dict[str, Callable[[Work], Make]] = {
 
 
 def serve(name: str, folder: Path) -> None:
-    """The process of a participant: its result into a file, then a line of seconds for each line of seconds."""
+    """Run the process of a participant: write its result to a file, then answer each line with seconds."""
     make = PARTICIPANTS[name](Work(folder))
     np.save(folder / f"{name}.npy", np.asarray(make()))
     print(json.dumps(version(name)), flush=True)
@@ -188,7 +189,7 @@ def version(name: str) -> str:
 
 
 class Participant:
-    """A process that serves."""
+    """A participant's process."""
 
     def __init__(self, name: str, python: str, folder: Path) -> None:
         self.name = name
@@ -201,7 +202,7 @@ class Participant:
         self.version: str = json.loads(self._line())
 
     def seconds(self, enough: float) -> float:
-        """Seconds of one batch, over so many seconds of batches."""
+        """Return the seconds per batch, measured over this many seconds."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{enough}\n")
         self.process.stdin.flush()
@@ -231,7 +232,7 @@ def has_torchvision(python: str) -> bool:
 
 
 def check(name: str, found: Any, expected: Any) -> None:
-    """Ends the benchmark unless a participant gave what NumPy gave."""
+    """End the benchmark unless a participant's result equals NumPy's."""
     apart = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
     if found.dtype != np.float32 or not apart <= 1e-5:
         raise SystemExit(

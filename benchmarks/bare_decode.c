@@ -1,4 +1,4 @@
-/* The limit: libjpeg-turbo and nothing else, in a loop over files, one decompressor a thread.
+/* The limit: only libjpeg-turbo, in a loop over files, one decompressor per thread.
  *
  *     find DIR -name '*.jpg' -o -name '*.JPEG' | bare_decode MODE THREADS WARMUP_SECONDS SECONDS
  *
@@ -50,7 +50,7 @@ typedef struct {
     uint8_t *pixels;
     size_t pixels_capacity;
     uint64_t random;
-    /* what was done since the warm-up ended */
+    /* work done since the warm-up */
     long images;
     long warnings;
     long bytes;
@@ -210,7 +210,7 @@ static void decode(worker *w, const char *path) {
     w->warnings += jpeg->err->num_warnings;
     jpeg_abort_decompress(jpeg); /* the window ends before the file does */
 
-    /* proof that pixels were made: the middle of some rows */
+    /* proof that pixels were decoded: the middle of some rows */
     for (long row = 0; row < rows; row += 16) {
         w->sampled += w->pixels[stride * row + stride / 2];
         w->samples++;

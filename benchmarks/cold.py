@@ -1,17 +1,15 @@
-"""Measures an epoch over files that are on the disk, and over the same files in memory (the page cache).
+"""Measures an epoch over files on disk, and over the same files in memory (the page cache).
 
-The photographs are copied to a folder on a disk, several times over, until they are --megabytes. Before a cold
-epoch their pages are put out of memory (fsync, posix_fadvise), before a warm one they are read; `mincore` says
-whether that is so. What stays in memory are the names and places of files, and whatever a virtual machine's host
-keeps of its disk.
+The photographs are copied to a folder on a disk until they have --megabytes. Before a cold epoch their pages are
+evicted from memory (fsync, posix_fadvise), before a warm one they are read; `mincore` verifies this. The names and
+locations of files stay in memory, and the disk cache of a virtual machine's host.
 
-Beside Highway, with the same number of threads and likewise in random order, a loop in C: it only reads the
-files, or reads and decodes them with the JPEG library alone. Reading with eight times as many threads shows
-what the disk gives to who asks for many files at once. All take turns, cold and warm; ratios are medians of the
-rounds' ratios.
+The baseline is a loop in C, with the same number of threads and also in random order: it only reads the files, or reads
+and decodes them with only the JPEG library. Reading with eight times as many threads shows the disk's rate for many
+requests at once. All take turns, cold and warm; ratios are medians of the rounds' ratios.
 
---other CHECKOUT measures another built checkout of Highway beside this one, in the same rounds: to see what a
-change does to cold files.
+--other CHECKOUT also measures another built checkout of Highway in the same rounds, to see the effect of a change on
+cold files.
 """
 
 import argparse
@@ -40,11 +38,11 @@ LIMIT_SECONDS = 1800
 
 
 class ColdError(RuntimeError):
-    """There is nothing cold to measure here; the message says why and what helps."""
+    """A cold epoch cannot be measured; the message says why and what helps."""
 
 
 def filesystem(folder: Path) -> str:
-    """Type of the file system that a folder is on."""
+    """Return the type of the file system of a folder."""
     place, kind = "", ""
     target = os.path.realpath(folder)
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
@@ -58,12 +56,12 @@ def filesystem(folder: Path) -> str:
 
 
 def copy_files(paths: list[str], folder: Path, megabytes: float) -> list[str]:
-    """Copy the files, in folders of the same names, until they are so many; all of them are on the disk then.
+    """Copy the files, in folders of the same names, up to the size; all copies are written to the disk.
 
     Raises
     ------
     ColdError
-        The folder is in memory, or has no room.
+        The folder is in memory, or has no space.
     """
     kind = filesystem(folder)
     if kind in IN_MEMORY:
@@ -93,7 +91,7 @@ def copy_files(paths: list[str], folder: Path, megabytes: float) -> list[str]:
 
 
 def resident_share(paths: list[str]) -> float:
-    """Part of the pages of these files that is in memory."""
+    """Return the fraction of the pages of these files that is in memory."""
     c = ctypes.CDLL(None, use_errno=True)
     c.mmap.restype = ctypes.c_void_p
     c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -120,7 +118,7 @@ def resident_share(paths: list[str]) -> float:
 
 
 def make_cold(paths: list[str]) -> None:
-    """Put the files out of memory; raises ColdError when they stay."""
+    """Evict the files from memory; raise ColdError if they stay."""
     for path in paths:
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -133,7 +131,7 @@ def make_cold(paths: list[str]) -> None:
 
 
 def make_warm(paths: list[str]) -> None:
-    """Read all files; raises ColdError when memory does not hold them."""
+    """Read all files; raise ColdError if they do not fit in memory."""
     for path in paths:
         Path(path).read_bytes()
     share = resident_share(paths)
@@ -142,7 +140,7 @@ def make_warm(paths: list[str]) -> None:
 
 
 def highway_epoch(python: str, checkout: str | None, folder: Path, job: str, threads: int, seed: int) -> dict:
-    """Figures of one epoch of Highway in a fresh interpreter; with `checkout`, of the one there."""
+    """Measure one epoch of Highway in a fresh interpreter; with `checkout`, of that checkout."""
     command = [python, str(ONE_EPOCH), HIGHWAY.module, "--job", job, "--dir", str(folder)]
     command += ["--threads", str(threads), "--seed", str(seed)]
     environment = dict(os.environ)
@@ -156,7 +154,7 @@ def highway_epoch(python: str, checkout: str | None, folder: Path, job: str, thr
 
 
 class Comparison:
-    """Everybody, in turn, cold and warm."""
+    """Measures all participants in turn, cold and warm."""
 
     def __init__(self, options: argparse.Namespace, limit: Limit, folder: Path, paths: list[str]):
         self.options = options
@@ -167,7 +165,7 @@ class Comparison:
         self.rows: dict[str, list[tuple[dict, dict]]] = {}
 
     def runs(self, number: int) -> dict:
-        """What is run in a round, by name; each a function without arguments."""
+        """Return the runs of a round by name; each a function without arguments."""
         options, threads = self.options, self.options.threads
         order = list(self.paths)
         random.Random(number).shuffle(order)
@@ -190,7 +188,7 @@ class Comparison:
         return found
 
     def measure(self) -> None:
-        """All rounds."""
+        """Run all rounds."""
         for number in range(self.options.rounds):
             runs = list(self.runs(number).items())
             shift = number % len(runs)
@@ -206,11 +204,11 @@ class Comparison:
                 )
 
     def rate(self, run: dict) -> float:
-        """Images a second of one epoch."""
+        """Return the images per second of one epoch."""
         return run["images"] / run["seconds"]
 
     def table(self) -> str:
-        """What was found, for reading."""
+        """Return the results as text."""
         width = max(map(len, self.rows))
         lines = [
             f"{'':{width}}  cold images/s   MB/s  warm images/s   MB/s  cold of warm  of only reading, cold"
@@ -240,7 +238,7 @@ def main() -> None:
     parser.add_argument(
         "--python", default=sys.executable, help="interpreter that has highway (default: this)"
     )
-    parser.add_argument("--other", metavar="CHECKOUT", help="another built checkout, to compare with")
+    parser.add_argument("--other", metavar="CHECKOUT", help="another built checkout for comparison")
     parser.add_argument("--threads", type=int, default=machine.usable_cores(), help="default: usable cores")
     parser.add_argument("--job", choices=[*JOBS, "all"], default="all", help="which job (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
@@ -251,7 +249,7 @@ def main() -> None:
         "--folder",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="where the copies go, on a disk; they are removed in the end (default: the folder of temporary files)",
+        help="folder on a disk for the copies, which are removed at the end (default: the folder of temporary files)",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all rounds to this file")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-/* How often is the GIL held? A thread that asks at random times, loaded into the process that is looked at.
+/* Measures how often the GIL is held: a thread in the observed process requests it at random times.
  *
- * It sleeps for a random time, takes the GIL and gives it back. Whoever holds the GIL makes it wait, which
- * takes microseconds at least; an idle GIL is had in a fraction of one. The part of the questions that had to
- * wait is the part of the time that the GIL was held (arrivals at random times see time averages).
+ * It sleeps for a random time, takes the GIL and releases it. If another thread holds the GIL, it waits for
+ * microseconds at least; an idle GIL takes a fraction of one. The share of requests that wait is the share of
+ * time that the GIL is held (random arrivals see time averages).
  *
  * Python's symbols are those of the process. Build: cc -O2 -shared -fPIC -o gil_probe.so gil_probe.c -pthread
  */
@@ -53,7 +53,7 @@ static void *ask(void *unused) {
     return NULL;
 }
 
-/* Begins to ask, every mean_interval seconds; a wait is what takes longer than longest_idle. 0, or an errno.
+/* Starts requests, every mean_interval seconds; a request longer than longest_idle is a wait. 0, or an errno.
  */
 int probe_start(double mean_interval, double longest_idle) {
     interval = mean_interval;
@@ -63,7 +63,7 @@ int probe_start(double mean_interval, double longest_idle) {
     return pthread_create(&thread, NULL, ask, NULL);
 }
 
-/* Ends it, to be called without the GIL; how many questions there were, and how many had to wait. */
+/* Stops the thread; call it without the GIL. Returns the number of requests, and of those that waited. */
 void probe_stop(long *questions_out, long *waits_out) {
     atomic_store(&stopping, 1);
     pthread_join(thread, NULL);

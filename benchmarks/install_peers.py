@@ -1,12 +1,12 @@
-"""Installs the loaders that Highway is compared with, each in an environment of its own under one folder.
+"""Installs the loaders that Highway is compared with, each in a separate environment under one folder.
 
     python benchmarks/install_peers.py FOLDER --only opencv,simplejpeg
     python benchmarks/peers.py DIR --peers FOLDER
 
-They do not agree on what they need (Pillow and Pillow-SIMD overwrite each other's files), hence the environments.
-Which packages at which versions is said in participants/registry.py. An environment that is there and works is left
-alone; one that was made for other versions, or that broke, is made anew. All of them take about 10 GB, torch alone 5.5:
-its package for Linux brings CUDA along.
+Their dependencies conflict (Pillow and Pillow-SIMD overwrite each other's files), hence the environments.
+participants/registry.py lists the packages and versions. A working environment is kept; one for other versions, or a
+broken one, is created again. All of them take about 10 GB, of which torch takes 5.5: its package for Linux includes
+CUDA.
 """
 
 import argparse
@@ -31,19 +31,19 @@ class InstallError(RuntimeError):
 
 
 def interpreter(environment: Path) -> Path:
-    """Path of the Python of an environment."""
+    """Return the path of the Python of an environment."""
     return environment / "bin" / "python"
 
 
 def run(command: list[str], timeout: float = PIP_SECONDS) -> subprocess.CompletedProcess[str]:
-    """Result of a command whose output is kept."""
+    """Run a command and capture its output."""
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, errors="replace"
     )
 
 
 def complaint(peer: Participant, environment: Path) -> str:
-    """Why the environment cannot run the peer; empty when it can."""
+    """Return why the environment cannot run the peer; empty if it can."""
     code = "\n".join(f"import {name}" for name in ("numpy", *peer.needs))
     done = run([str(interpreter(environment)), "-c", code], timeout=300)
     if not done.returncode:
@@ -62,14 +62,14 @@ def ready(peer: Participant, environment: Path) -> bool:
 
 
 def advice(peer: Participant) -> str:
-    """What to install by hand, as the end of a sentence."""
+    """Return what to install by hand, as the end of a sentence."""
     return (
         f"; it needs packages of the system: apt-get install {' '.join(peer.system)}" if peer.system else ""
     )
 
 
 def pip(peer: Participant, environment: Path, *arguments: str) -> None:
-    """Run pip there; raises InstallError with its last words."""
+    """Run pip of an environment; raise InstallError with its last output."""
     command = [str(interpreter(environment)), "-m", "pip", *arguments]
     try:
         done = run([*command, "--quiet", "--disable-pip-version-check"])
@@ -81,7 +81,7 @@ def pip(peer: Participant, environment: Path, *arguments: str) -> None:
 
 
 def install_one(peer: Participant, environment: Path) -> None:
-    """Make the environment of one peer from nothing."""
+    """Create the environment of one peer from scratch."""
     shutil.rmtree(environment, ignore_errors=True)
     try:
         venv.create(environment, with_pip=True, symlinks=True)
@@ -96,7 +96,7 @@ def install_one(peer: Participant, environment: Path) -> None:
     if others:
         pip(peer, environment, "install", *others)
     if simd:
-        # Last, and in Pillow's place: what was installed before may have brought that.
+        # Last, and replacing Pillow: earlier packages may have installed it.
         pip(peer, environment, "uninstall", "--yes", "pillow")
         pip(peer, environment, "install", *simd)
     reason = complaint(peer, environment)
@@ -106,19 +106,19 @@ def install_one(peer: Participant, environment: Path) -> None:
 
 
 def install(folder: Path, names: list[str]) -> dict[str, str]:
-    """Install the named peers where they are missing.
+    """Install the named peers if they are missing.
 
     Parameters
     ----------
     folder : Path
         Gets a sub-folder for each peer, named after it.
     names : list of str
-        Names of participants; those that are no peers are passed over.
+        Names of participants; those that are not peers are skipped.
 
     Returns
     -------
     dict of str to str
-        What failed, by name, with the reason; the others were installed all the same.
+        Failed peers by name, with the reason; the others are installed.
     """
     if not (3, 10) < sys.version_info[:2] < (3, 14):
         print(
@@ -133,7 +133,7 @@ def install(folder: Path, names: list[str]) -> dict[str, str]:
             continue
         environment = folder / peer.name
         if ready(peer, environment):
-            print(f"{peer.name}: is there", file=sys.stderr, flush=True)
+            print(f"{peer.name}: already installed", file=sys.stderr, flush=True)
             continue
         print(f"{peer.name}: installing {', '.join(peer.requirements)}", file=sys.stderr, flush=True)
         try:
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the environments are or will be")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of the environments")
     parser.add_argument(
         "--only",
         metavar="NAME,...",

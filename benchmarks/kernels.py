@@ -1,13 +1,13 @@
-"""How fast single kernels are: flips, crop, pad, normalize and resample of a batch, on one thread.
+"""Measures single kernels: flips, crop, pad, normalize and resample of a batch, on one thread.
 
-Beside Highway: NumPy, OpenCV (opencv-python-headless) and Pillow or Pillow-SIMD, where they are installed, each in
-the fastest way that its documentation offers. Before anything is measured, the results are compared: equal for
+Participants besides Highway: NumPy, OpenCV (opencv-python-headless) and Pillow or Pillow-SIMD, if installed, each in
+the fastest documented way. First, the results are compared: equal for
 integers, within rounding for floats, within 1 level in the mean for Pillow's resampling (OpenCV's is not antialiased
 and therefore not compared).
 
 "of copy" is the time that copying the result's bytes takes (memcpy), divided by Highway's time: 1.00 is memory speed.
-The other ratios are the other's time divided by Highway's: 2.0 is twice as fast as it. All are taken in turns, the
-median of the rounds counts.
+The other ratios are the participant's time divided by Highway's: at 2.0 Highway is twice as fast. All are measured in
+turns; the median of the rounds counts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SCALE, BIAS = (1 / (255 * STD)).astype(np.float32), (-MEAN / STD).astype(np.floa
 
 
 class Job:
-    """The batch that everything works on, and what each library makes of it beforehand."""
+    """The input batch, and its conversion for each library."""
 
     def __init__(self, count: int, side: int, crop: int) -> None:
         rng = np.random.default_rng(0)
@@ -239,14 +239,14 @@ class Job:
 
 
 def apply(transform: Any, images: NDArray[Any]) -> NDArray[Any]:
-    """One transform on a batch, with draws that do not matter."""
+    """Run one transform on a batch, with arbitrary draws."""
     batch = Batch({"images": images}, seq=0)
     rng = SampleRandom(0, 0, batch.indices, 0)
     return transform.apply_images(images, transform.draw(rng, batch))
 
 
 def check(name: str, case: Case) -> int:
-    """Bytes of the result, after all have given the same."""
+    """Check that all results agree; return the bytes of the result."""
     ours = np.array(case["highway"]())
     for who, call in case.items():
         if who == "highway" or (who == "opencv" and name.startswith("resample")):
@@ -271,13 +271,13 @@ def check(name: str, case: Case) -> int:
 
 
 def copying(size: int) -> Callable[[], None]:
-    """A copy of so many bytes, between arrays that have been touched."""
+    """Copy this many bytes between arrays in memory."""
     source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
     return lambda: np.copyto(target, source)
 
 
 def seconds(call: Callable[[], Any], calls: int) -> float:
-    """Seconds of one of `calls` calls, each of which writes where the one before has written."""
+    """Return the seconds per call of `calls` calls, all writing to the same memory."""
     call()
     began = time.perf_counter()
     for _ in range(calls):
@@ -336,7 +336,7 @@ def main() -> None:
         parser.error("--crop must not be larger than --size")
 
     variant = simd.use(arguments.simd)
-    # As in a worker of a pipeline: a result goes where an earlier one was.
+    # As in a worker of a pipeline: results reuse memory.
     BufferPool(max_free_bytes=1 << 32).use()
     job = Job(arguments.batch, arguments.size, arguments.crop)
     missing = {who for who, library in (("opencv", cv2), ("pillow", PIL)) if library is None}

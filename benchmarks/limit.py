@@ -7,17 +7,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# by job, what the bare loop does
+# mode of the bare loop by job
 MODES = {"fit": "full", "rrc": "window"}
 SOURCE = Path(__file__).resolve().with_name("bare_decode.c")
 
 
 class LimitError(RuntimeError):
-    """Something in C could not be built or failed; the message says why."""
+    """C code could not be built or failed; the message says why."""
 
 
 def run(command: list[str], given: bytes = b"", timeout: float = 120) -> bytes:
-    """Output of a command; raises LimitError with its last words."""
+    """Return the output of a command; raise LimitError with its last output."""
     name = Path(command[0]).name
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
@@ -29,7 +29,7 @@ def run(command: list[str], given: bytes = b"", timeout: float = 120) -> bytes:
 
 
 def compile_c(source: Path, target: Path, *flags: str) -> None:
-    """Compile one file; raises LimitError when there is no compiler, or with its own words."""
+    """Compile one file; raise LimitError without a compiler, or with the compiler's message."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(compiler[0]) is None:
         raise LimitError(
@@ -39,19 +39,19 @@ def compile_c(source: Path, target: Path, *flags: str) -> None:
 
 
 class Limit:
-    """The bare loop, built into a folder.
+    """Builds and runs the bare loop.
 
     Parameters
     ----------
     folder : Path
-        Where the executable goes.
+        Folder of the executable.
     paths : list of str
         The JPEGs.
 
     Raises
     ------
     LimitError
-        No compiler, no headers of libjpeg-turbo, or the compiler's own words.
+        No compiler, no headers of libjpeg-turbo, or a compile error.
     """
 
     def __init__(self, folder: Path, paths: list[str]):
@@ -63,13 +63,13 @@ class Limit:
         compile_c(SOURCE, self.executable, *shlex.split(flags), "-lm", "-pthread")
 
     def measure(self, mode: str, threads: int, warmup: float, seconds: float) -> dict:
-        """Figures of one run of any mode but "grid"."""
+        """Measure one run of any mode except "grid"."""
         command = [str(self.executable), mode, str(threads), str(warmup), str(seconds)]
         result = json.loads(run(command, self.input, warmup + seconds + 60))
         return result | {"status": "ok"}
 
     def measure_once(self, mode: str, threads: int, paths: list[str]) -> dict:
-        """Figures of one pass over these files, in this order."""
+        """Measure one pass over these files, in this order."""
         given = b"\n".join(os.fsencode(path) for path in paths)
         return json.loads(run([str(self.executable), mode, str(threads), "once"], given, timeout=3600))
 

@@ -1,11 +1,11 @@
 """Measures whether resident memory stays flat: RSS after every epoch, each job in a fresh interpreter.
 
-Printed for each job: memory before the first batch (start), its median over the epochs from the third on
-(settled: the first ones fill the pool of buffers), its highest (peak), and how much it grows an epoch: a line
-fitted through the epochs from the third on, and another through the second half of all.
+Prints for each job: memory before the first batch (start), the median over the epochs from the third on (settled: the
+first ones fill the pool of buffers), the maximum (peak), and the growth per epoch: the slope of a line fitted to the
+epochs from the third on, and of one fitted to the second half of all.
 
-With --hold N the consumer keeps the last N batches, as a training loop with a queue of its own does; with
---step SECONDS it takes its time for each, as a training step does, and the queues run full.
+With --hold N the consumer keeps the last N batches, like a training loop with its own queue; with --step SECONDS it
+pauses for each batch, like a training step, and the queues fill up.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SETTLED = 2
 
 
 def growth(megabytes: list[float]) -> float:
-    """Slope of a line through the epochs, in 10**6 bytes an epoch."""
+    """Return the slope of a line through the epochs, in 10**6 bytes per epoch."""
     return float(np.polyfit(np.arange(len(megabytes)), megabytes, 1)[0])
 
 

@@ -1,7 +1,7 @@
-"""Ends with an error unless PIL here is Pillow-SIMD with all the formats that Highway's tests and demo use.
+"""Checks that PIL is Pillow-SIMD with all the formats of Highway's tests and demo; fails otherwise.
 
-Pillow-SIMD is compiled where it is installed, and leaves a format out without a word where a header is
-missing; pip keeps that wheel and installs it again. `--repair` has pip forget such a wheel and compile another.
+Pillow-SIMD compiles on installation, and silently skips a format if its header is missing; pip caches that wheel and
+reinstalls it. `--repair` removes the wheel from the cache and compiles again.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ def installed(name):
 
 
 def lacking():
-    """Names of the missing formats, as an interpreter of its own sees them."""
+    """Return the names of the missing formats, as a separate interpreter sees them."""
     code = f"from PIL import features\nprint(*(n for n in {list(NEEDED)} if not features.check(n)))"
     return subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
@@ -33,7 +33,7 @@ def lacking():
 def main(arguments):
     simd, plain = installed("Pillow-SIMD"), installed("Pillow")
     if simd is None:
-        return "Pillow-SIMD is not installed here: pip install Pillow-SIMD"
+        return "Pillow-SIMD is not installed: pip install Pillow-SIMD"
     if plain is not None:
         return (
             f"Pillow {plain} is installed beside Pillow-SIMD {simd}, and they overwrite each other's files: "
@@ -41,8 +41,8 @@ def main(arguments):
         )
     missing = lacking()
     if missing and arguments == ["--repair"]:
-        print(f"Pillow-SIMD {simd} was built without {', '.join(missing)}: compiling it anew")
-        # Fails where pip keeps nothing, which is as good.
+        print(f"Pillow-SIMD {simd} was built without {', '.join(missing)}: compiling it again")
+        # Fails if pip has no cached wheel, which is fine.
         subprocess.run(FORGET, check=False, capture_output=True)
         subprocess.run(COMPILE, check=True)
         missing = lacking()

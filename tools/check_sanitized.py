@@ -1,4 +1,4 @@
-"""Ends with an error unless every extension of the installed core was built with HIGHWAY_SANITIZE=1."""
+"""Checks that every extension of the installed core was built with HIGHWAY_SANITIZE=1; fails otherwise."""
 
 import sys
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ def main():
     extensions = sorted(core.rglob("*.so"))
     plain = [path.name for path in extensions if b"__asan_init" not in path.read_bytes()]
     if plain or not extensions:
-        return f"{core}: without AddressSanitizer: {', '.join(plain) or 'there is no extension at all'}"
+        return f"{core}: without AddressSanitizer: {', '.join(plain) or 'no extensions found'}"
     print(f"{len(extensions)} extensions with AddressSanitizer in {core}")
     return 0
 

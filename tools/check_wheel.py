@@ -1,4 +1,4 @@
-"""Builds sdist and wheel, has auditwheel repair the wheel, and uses it where no compiler and no source is.
+"""Builds sdist and wheel, repairs the wheel with auditwheel, and uses it without compiler and source.
 
 usage: python tools/check_wheel.py FOLDER      (FOLDER receives the sdist and the repaired wheel)
 """
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class CheckError(Exception):
-    """What is wrong with the sdist or the wheel, as a sentence."""
+    """A fault of the sdist or the wheel, as a sentence."""
 
 
 def run(*command, **options):
@@ -34,7 +34,7 @@ def only(folder, pattern):
 
 
 def check_sdist(sdist):
-    """Every source that git tracks is in the sdist; nothing compiled or generated is."""
+    """Check that the sdist has every source that git tracks, and no compiled or generated file."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         c_files = [member for member in archive.getmembers() if member.name.endswith(".c")]
@@ -45,7 +45,7 @@ def check_sdist(sdist):
     if compiled:
         raise CheckError(f"{sdist.name} has compiled files: {compiled}")
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
-        print(f"{sdist.name}: {len(names)} entries (not compared with git, which is not here)")
+        print(f"{sdist.name}: {len(names)} entries (not compared with git, which is not available)")
         return
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
     tracked = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
@@ -56,7 +56,7 @@ def check_sdist(sdist):
 
 
 def check_wheel(wheel):
-    """The repaired wheel has all extensions, their stubs, libjpeg and the licenses, and no sources."""
+    """Check that the repaired wheel has all extensions, their stubs, libjpeg and the licenses, and no sources."""
     names = zipfile.ZipFile(wheel).namelist()
     core = ROOT / "highway" / "_core"
     stems = {path.with_suffix("") for kind in ("*.pyx", "*.pyi") for path in core.rglob(kind)}
@@ -93,7 +93,7 @@ def use(wheel, folder):
     }
     bare["PATH"] = str(environment / "bin")
     if any(shutil.which(tool, path=bare["PATH"]) for tool in ("gcc", "cc", "clang", "pkg-config")):
-        raise CheckError(f"{bare['PATH']} has a compiler, which was to be an empty environment")
+        raise CheckError(f"{bare['PATH']} has a compiler; expected an empty environment")
     pip = (python, "-m", "pip", "install", "--quiet")
     run(*pip, "--upgrade", "pip", env=bare, cwd=folder)
     run(*pip, "--only-binary=:all:", wheel, env=bare, cwd=folder)
@@ -105,13 +105,13 @@ def use(wheel, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where the sdist and the repaired wheel go; is made anew")
+    parser.add_argument("folder", type=Path, help="folder for the sdist and the repaired wheel; is replaced")
     folder = parser.parse_args().folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / "built"
-        # Without a choice `build` makes the wheel from the sdist, so what the sdist lacks shows here.
+        # Without options `build` builds the wheel from the sdist, so files missing in the sdist show here.
         run(sys.executable, "-m", "build", "--outdir", built, ROOT, stdout=subprocess.DEVNULL)
         sdist = Path(shutil.copy(only(built, "*.tar.gz"), folder))
         check_sdist(sdist)
@@ -119,7 +119,7 @@ def main():
         wheel = only(folder, "*.whl")
         check_wheel(wheel)
         use(wheel, Path(scratch))
-    print(f"{folder}: {sdist.name} and {wheel.name} are fit for use")
+    print(f"{folder}: {sdist.name} and {wheel.name} are usable")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Measures which lines the tests run, Cython's too, in a copy of the sources: nobody's extensions are replaced.
-# usage: tools/coverage.sh FOLDER [argument of pytest ...]      the folder is made anew
+# Measures which lines the tests run, including Cython, in a copy of the sources: it replaces no extensions.
+# usage: tools/coverage.sh FOLDER [argument of pytest ...]      the folder is replaced
 # Not traced, and counted as not run: functions without the GIL, the queue, the pool.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder="$1"
 shift
-# What the tracer keeps grows with every pipeline, so the test of memory is left out.
+# The tracer's memory grows with every pipeline, so the memory test is skipped.
 [ "$#" -gt 0 ] || set -- tests --deselect tests/engine/test_shutdown.py::test_hundred_pipelines_leave_nothing
 
 rm -rf "$folder"

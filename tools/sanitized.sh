@@ -11,8 +11,8 @@ if [ ! -e "$asan" ]; then
     exit 1
 fi
 
-# The interpreter itself is not instrumented and frees nothing at exit: leaks are the business of other tests.
-# Each allocation remembers five callers: to remember all, as is usual, takes a third more time.
+# The interpreter itself is not instrumented and frees nothing at exit: other tests check for leaks.
+# Each allocation records five callers: recording all, the default, takes a third more time.
 # libstdc++ comes first so that libasan finds the exceptions of C++ libraries that are loaded later.
 exec env \
     LD_PRELOAD="$asan $stdcxx" \

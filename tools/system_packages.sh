@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs the system packages that building Highway and Pillow-SIMD needs, or says what to type.
+# Installs the system packages that building Highway and Pillow-SIMD needs, or prints the command.
 # usage: tools/system_packages.sh PYTHON [OTHER_PYTHON ...]
-# PYTHON makes the environment; those of the others that are here need their headers.
+# PYTHON creates the environment; for the other installed Pythons only headers are needed.
 set -eu
 
 python="${1-}"
 if [ -z "$python" ] || ! "$python" -c "" 2>/dev/null; then
-    echo "There is no Python under the name '$python': make ... PYTHON=/path/to/python3 (3.10 or later)" >&2
+    echo "No Python named '$python': make ... PYTHON=/path/to/python3 (3.10 or later)" >&2
     exit 1
 fi
 if ! "$python" -c "import sys; sys.exit(sys.version_info < (3, 10))"; then
@@ -33,7 +33,7 @@ has zlib || need zlib1g-dev
 has libwebp libwebpmux libwebpdemux || need libwebp-dev
 has libtiff-4 || need libtiff-dev
 
-# The distribution keeps the headers and the venv of its Python in packages; any other Python brings both.
+# The distribution has headers and venv of its Python in packages; any other Python includes both.
 lacks='
 import importlib.util, os, sys, sysconfig
 if sys.base_prefix == "/usr":
@@ -54,8 +54,8 @@ done
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "Missing (by the names of Debian and Ubuntu):$missing." \
-        "Install what your system calls them, then run this again." >&2
+    echo "Missing (package names of Debian and Ubuntu):$missing." \
+        "Install the equivalent packages of your system, then run this again." >&2
     exit 1
 fi
 if [ "$(id -u)" -eq 0 ]; then
@@ -63,7 +63,7 @@ if [ "$(id -u)" -eq 0 ]; then
 elif command -v sudo >/dev/null 2>&1 && sudo -n true >/dev/null 2>&1; then
     as_root="sudo -n"
 else
-    echo "System packages are missing and need root to install. Type this, then run the same command again:" >&2
+    echo "System packages are missing and need root to install. Run this, then the same command again:" >&2
     echo "    sudo apt-get update && sudo apt-get install -y$missing" >&2
     exit 1
 fi
@@ -71,7 +71,7 @@ apt() {
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" </dev/null
 }
 echo "Installing system packages:$missing"
-apt update || echo "apt-get update failed; the package lists at hand may do." >&2
+apt update || echo "apt-get update failed; continuing with the existing package lists." >&2
 # One word is one package.
 # shellcheck disable=SC2086
 apt install -y --no-install-recommends $missing

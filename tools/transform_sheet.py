@@ -1,9 +1,9 @@
-"""Draws what every transform does, at several strengths, to one picture: docs/images/transforms.jpg.
+"""Draws every transform, at several strengths, on one picture: docs/images/transforms.jpg.
 
 usage: python tools/transform_sheet.py [--photograph FILE] [--output FILE]
 
-Each row of ROWS is a transform, each cell what an expression over `highway.transforms` makes of the picture. Without a
-photograph it is a landscape that is made here, with an upright, a level and a left and a right to be seen.
+Each row of ROWS is a transform, each cell the result of an expression over `highway.transforms`. Without a photograph
+it draws a landscape, with visible vertical, horizontal, left and right.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from highway.viz.drawing import write
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Of the pictures, and pixels of the sheet.
+# Sizes of the pictures and the sheet, in pixels.
 HEIGHT, WIDTH = 240, 320
 TILE_HEIGHT, TILE_WIDTH = 120, 160
 GAP, CAPTION, TITLE = 16, 11, 14
 INK, FAINT, PAPER, RULE = (24, 24, 27), (113, 113, 122), (255, 255, 255), (212, 212, 216)
-# Readers of the documentation wait for it.
+# Readers of the documentation download it.
 MOST_BYTES = 600_000
-# Of the first column; the others have the next ones. Chosen so that policies show different operations.
+# Seed of the first column; the others have the next ones. Chosen so that policies show different operations.
 SEED = 12
 
-# What mixes samples mixes the picture with a second one.
+# Transforms that mix samples mix the picture with a second one.
 ROWS: list[tuple[str, list[str]]] = [
     ("Flips", ["FlipX(p=1)", "FlipY(p=1)"]),
     ("CenterCrop", ["CenterCrop((200, 280))", "CenterCrop(160)", "CenterCrop(96)"]),
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def sheet(picture: Image.Image, other: Image.Image) -> Image.Image:
-    """The picture, and below it all rows."""
+    """Return the picture with all rows below it."""
     columns = max(len(expressions) for _, expressions in ROWS)
     left = GAP + 160
     row_height = TILE_HEIGHT + CAPTION + 6 + 2 * GAP
@@ -140,14 +140,14 @@ def sheet(picture: Image.Image, other: Image.Image) -> Image.Image:
             tile.thumbnail((TILE_WIDTH, TILE_HEIGHT), Image.Resampling.LANCZOS)
             draw.rectangle((x - 1, top - 1, x + tile.width, top + tile.height), outline=RULE)
             drawn.paste(tile, (x, top))
-            # The title says the name already.
+            # The title has the name already.
             caption = (text[len(title) + 1 : -1] or "()") if text.startswith(f"{title}(") else text
             write(draw, (x, top + TILE_HEIGHT + 6), caption, TILE_WIDTH + GAP - 4, CAPTION, FAINT)
     return drawn
 
 
 def transformed(expression: str, picture: Image.Image, other: Image.Image, seed: int) -> np.ndarray:
-    """What a transform makes of a picture, in a batch with another."""
+    """Apply a transform to a picture, in a batch with another."""
     transform = eval(expression, dict(vars(highway.transforms)))
     images = np.stack([np.asarray(picture), np.asarray(other)])
     batch = Batch({"images": images, "labels": np.eye(2, dtype=np.float32)}, indices=[0, 1])
@@ -155,13 +155,13 @@ def transformed(expression: str, picture: Image.Image, other: Image.Image, seed:
 
 
 def save(drawn: Image.Image, path: Path) -> None:
-    """In the format that the name ends in; JPEGs as large as they may be."""
+    """Write in the format of the file name; JPEGs as large as allowed."""
     for quality in (90, 80, 70, 60):
         drawn.save(path, quality=quality, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             return
     raise SystemExit(
-        f"{path} has {path.stat().st_size:,} bytes; allowed are {MOST_BYTES:,}; take JPEG, or make tiles smaller"
+        f"{path} has {path.stat().st_size:,} bytes; the limit is {MOST_BYTES:,}; use JPEG or smaller tiles"
     )
 
 
@@ -171,7 +171,7 @@ LARGER = 3
 
 
 def landscape(seed: int) -> Image.Image:
-    """Hills, a lake, a house and trees; with seed 1 in the evening, and mirrored."""
+    """Draw hills, a lake, a house and trees; with seed 1 in the evening, and mirrored."""
     rng = np.random.default_rng(seed)
     height, width = HEIGHT * LARGER, WIDTH * LARGER
     evening = seed % 2 == 1
@@ -211,7 +211,7 @@ def landscape(seed: int) -> Image.Image:
 
 
 def noise(rng: np.random.Generator, height: int, width: int, wavelength: int) -> np.ndarray:
-    """Smooth noise of this wavelength and its halves, 0 to 1."""
+    """Return smooth noise of this wavelength and its halves, 0 to 1."""
     total = np.zeros((height, width))
     for octave in range(4):
         step = max(2, wavelength >> octave)
@@ -223,7 +223,7 @@ def noise(rng: np.random.Generator, height: int, width: int, wavelength: int) ->
 def ground(
     picture: Image.Image, rng: np.random.Generator, base: float, rough: float, color: tuple[int, ...]
 ) -> None:
-    """Everything below a ridge."""
+    """Draw everything below a ridge."""
     width, height = picture.size
     ridge = noise(rng, 1, width, 260)[0]
     ridge = base + rough * (0.5 - (ridge - ridge.min()) / np.ptp(ridge))
@@ -273,13 +273,13 @@ def tree(
 
 
 def scaled(points: object) -> list[tuple[float, float]]:
-    """Points in parts of the picture, as pixels."""
+    """Convert points from parts of the picture to pixels."""
     factors = (WIDTH * LARGER, HEIGHT * LARGER)
     return [(x * factors[0], y * factors[1]) for x, y in points]  # type: ignore[attr-defined]
 
 
 def box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
-    """Around a circle; the radius is a part of the width."""
+    """Return the bounding box of a circle; the radius is a part of the width."""
     (x, y), radius = scaled([(x, y)])[0], radius * WIDTH * LARGER
     return x - radius, y - radius, x + radius, y + radius
 

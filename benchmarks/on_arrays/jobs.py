@@ -1,7 +1,7 @@
-"""What all participants of transforms.py do: jobs, sizes, and the numbers that are drawn for a batch.
+"""Jobs of all participants of transforms.py, sizes, and the random draws of a batch.
 
-A participant is a module of this folder with a function ``ways(size)``. For each job that it can do it gives the ways
-to do it by name; a way is ``make(images, drawn) -> batch``, or such a function in `Own`, where it draws for itself or
+A participant is a module of this folder with a function ``ways(size)``. It returns, for each job that it supports, its
+implementations by name: ``make(images, drawn) -> batch``, or such a function in `Own` if it draws its own numbers or
 defines the job differently.
 """
 
@@ -29,7 +29,7 @@ class Sizes:
     crop, margin, smaller, larger : int
         Sides of crops, width of borders, and sides that images are resized to.
     box : (int, int)
-        Height and width of what a letterbox fills.
+        Height and width of a letterbox.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,16 +40,16 @@ class Sizes:
 
 
 class Job(NamedTuple):
-    """A transform of Highway, and how near to it the others come.
+    """A transform of Highway, and the tolerance for the others.
 
     Attributes
     ----------
     shown : str
-        Its arguments, as the table has them.
+        Its arguments, as the table shows them.
     draw : callable
         (Generator, images, Sizes) to what every image needs.
     apart : float
-        How far the results of others may be from Highway's on average, in levels.
+        Maximum mean difference of other results from Highway's, in levels.
     """
 
     shown: str
@@ -58,13 +58,13 @@ class Job(NamedTuple):
 
 
 class Own(NamedTuple):
-    """A way that draws for itself or has another definition; its result is only looked at for how much it changes."""
+    """An implementation with its own draws or definition; only the size of its change is checked."""
 
     make: Callable[[NDArray[Any], Drawn], Any]
 
 
 def pictures(count: int, size: int) -> NDArray[np.uint8]:
-    """Waves with a little noise, uint8 (count, size, size, 3): neither all values nor equally many of them."""
+    """Return waves with a little noise, uint8 (count, size, size, 3), with an uneven histogram."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:size, 0:size] / size
     waves = rng.uniform(-2, 2, (2, count, 3))[..., None, None] * np.stack((y, x))[:, None, None]

@@ -1,4 +1,4 @@
-"""Albumentations: its classes, image by image, which draw for themselves; results are put into one batch."""
+"""Albumentations: its classes, image by image, with their own draws; results are copied into one batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA DALI, operators on the CPU, one thread: images and what NumPy drew for them come through `external_source`."""
+"""NVIDIA DALI, operators on the CPU, one thread: images and NumPy's draws come through `external_source`."""
 
 from __future__ import annotations
 

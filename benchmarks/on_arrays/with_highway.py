@@ -1,4 +1,4 @@
-"""Highway: ``Augmentations([transform]).process``, which draws for itself; and copies of as many bytes."""
+"""Highway: ``Augmentations([transform]).process``, with its own draws; and copies of as many bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from highway.transforms.mix import Mixed
 from highway.transforms.transform import Transform
 
 COPIES = ("FlipX", "FlipY", "Pad", "RandomCrop", "CenterCrop", "PadCrop", "Slice")
-"""Jobs that a plain copy of the bytes of the result is measured beside."""
+"""Jobs compared with a plain copy of the bytes of the result."""
 
 
 def version() -> str:
@@ -103,9 +103,9 @@ def chains() -> dict[str, list[Transform]]:
 
 
 def everything(sizes: Sizes) -> list[Transform]:
-    """All transforms in a row that go behind one another."""
+    """Return a chain of all transforms that can follow each other."""
     names = [name for name in jobs.jobs(sizes.size) if name not in ("Rescale", "ToFloat")]
-    # Normalize gives what no other takes.
+    # No other transform accepts the output of Normalize.
     names.append(names.pop(names.index("Normalize")))
     same = ("Pad", "RandomCrop", "CenterCrop", "PadCrop", "Slice", "Resize shorter", "Letterbox")
     return [transform_of(name, sizes) for name in names if name not in same]
@@ -118,7 +118,7 @@ def batch_of(images: NDArray[np.uint8], epoch: int = 0) -> Batch:
 
 def ways(size: int) -> dict[str, dict[str, Any]]:
     sizes = Sizes(size)
-    # As in a worker of a pipeline: a result goes where an earlier one was.
+    # As in a worker of a pipeline: results reuse memory.
     BufferPool(max_free_bytes=1 << 32).use()
     found: dict[str, dict[str, Any]] = {
         name: {"highway": _process([transform_of(name, sizes)])} for name in jobs.jobs(size)
@@ -133,7 +133,7 @@ def ways(size: int) -> dict[str, dict[str, Any]]:
 
 
 def result(name: str, images: NDArray[np.uint8], drawn: Drawn, sizes: Sizes) -> NDArray[Any]:
-    """What the transform makes of given draws, for the comparison."""
+    """Apply the transform with given draws, for the comparison."""
     transform = transform_of(name, sizes)
     if name not in _PARAMETERS:
         return Augmentations([transform]).process(batch_of(images)).images

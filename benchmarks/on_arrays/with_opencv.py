@@ -1,6 +1,6 @@
 """OpenCV: cv2's functions, image by image, into the batch of the result; NumPy draws for the whole batch.
 
-Where NumPy alone is faster on the whole batch or on views, that is a way as well.
+If NumPy alone is faster on the whole batch or on views, that is another implementation.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ _room: dict[Any, NDArray[Any]] = {}
 
 
 def _kept(shape: tuple[int, ...], dtype: Any = np.uint8) -> NDArray[Any]:
-    """Memory that is used again, as Highway's pool does."""
+    """Reused memory, as in Highway's pool."""
     if (shape, dtype) not in _room:
         _room[shape, dtype] = np.empty(shape, dtype)
     return _room[shape, dtype]

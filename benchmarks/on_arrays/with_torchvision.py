@@ -1,7 +1,7 @@
 """torchvision v2 on uint8 tensors (N, C, H, W), one thread: image by image, and a whole batch at once.
 
-With a whole batch, all images get what was drawn for the first. Only that image is compared then; the time counts
-nevertheless, though it is less than what was asked for.
+With a whole batch, all images share the draw of the first. Only that image is compared then; the time counts, although
+it is less work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BILINEAR, NEAREST = InterpolationMode.BILINEAR, InterpolationMode.NEAREST
 
 
 class First(Own):
-    """A way that gives all images what was drawn for the first."""
+    """An implementation in which all images share the draw of the first."""
 
 
 def version() -> str:

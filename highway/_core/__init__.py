@@ -1,1 +1,1 @@
-"""Compiled kernels, and the little Python that belongs to them: they import nothing of Highway but its errors."""
+"""Compiled kernels and their Python helpers; they import only the errors of Highway."""

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A buffer that is smaller is kept whatever it was used for. */
+/* Smaller buffers are always kept. */
 #define KEPT ((size_t)16 << 20)
 
 int hw_buffer_reserve(hw_buffer *buffer, size_t n) {

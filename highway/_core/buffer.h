@@ -1,4 +1,4 @@
-/* Memory of one worker that is used again and again. */
+/* Reusable memory of one worker. */
 
 #ifndef HIGHWAY_BUFFER_H
 #define HIGHWAY_BUFFER_H
@@ -12,12 +12,12 @@ typedef struct {
     size_t capacity;
 } hw_buffer;
 
-/* Makes it at least so large; it is zeroed when it grows, and what was in it is gone then. 0, or -1 when
- * there is no memory. */
+/* Grows the buffer to at least `n` bytes. Growing zeroes it and discards its contents. Returns 0, or -1
+ * without memory. */
 int hw_buffer_reserve(hw_buffer *buffer, size_t n);
 void hw_buffer_free(hw_buffer *buffer);
 
-/* Gives memory back where there is much, and far more than the `n` bytes that were needed. */
+/* Frees memory of a large buffer that is far larger than the `n` bytes that were needed. */
 void hw_buffer_trim(hw_buffer *buffer, size_t n);
 
 #endif

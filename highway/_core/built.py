@@ -1,4 +1,4 @@
-"""Ends the import with one sentence where Highway cannot work: it is not compiled, or a setting means nothing."""
+"""Ends the import with one sentence if Highway cannot work: it is not compiled, or a setting is invalid."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from highway.errors import SettingError
 
 
 def _obstacle() -> ImportError | None:
-    """What keeps Highway from working, if anything does."""
+    """Return the error that keeps Highway from working, or None."""
     if importlib.util.find_spec("highway._core.queue") is None:
         folder = str(Path(__file__).resolve().parents[2])
         return ImportError(
@@ -34,6 +34,6 @@ def _is_command() -> bool:
 _found = _obstacle()
 if _found is not None:
     if _is_command():
-        # Its users get one line, as for every other error; its own code has not begun yet.
+        # The command prints one line, as for every other error; its own code has not started yet.
         raise SystemExit(f"highway: {_found}")
     raise _found

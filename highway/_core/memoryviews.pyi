@@ -1,1 +1,1 @@
-"""Cython's own code for memoryviews, which setup.py generates: the other extensions load it, nobody calls it."""
+"""Cython's own code for memoryviews, which setup.py generates: the other extensions load it."""

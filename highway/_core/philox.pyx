@@ -1,7 +1,7 @@
-"""Random numbers that are a function of what they are for: Philox4x32-10 over whole arrays.
+"""Random numbers as a function of seed, sample, epoch and position: Philox4x32-10 over whole arrays.
 
 The key is the seed (low word first). The counter is (index of the sample, epoch, position, block); a block
-gives four words of 32 bits, which are two draws of 64 bits (low word first). Nothing here has a state: the
+gives four words of 32 bits, which are two draws of 64 bits (low word first). The functions have no state: the
 same arguments give the same bits on every machine, in every thread, in any order.
 
 Source: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -13,13 +13,13 @@ from libc.string cimport memcpy
 
 
 cdef enum:
-    # Four rounds mix a large domain; the small ones (16 elements) are what asks for more: here pairs and
+    # Four rounds mix a large domain; small domains (16 elements) need more: here pairs and
     # triples of positions are within 3e-5 of uniform in total variation (computed exactly, round by round).
     ROUNDS = 16
 
 
 def blocks(const uint32_t[:, ::1] counters not None, uint64_t key, uint32_t[:, ::1] out not None):
-    """Philox4x32-10 of every row.
+    """Compute Philox4x32-10 of every row.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def draws(
     uint64_t first,
     uint64_t[:, ::1] out not None,
 ):
-    """Draws `first`, `first` + 1, ... of each sample.
+    """Compute the draws `first`, `first` + 1, ... of each sample.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ def draws(
     Raises
     ------
     ValueError
-        The shapes disagree, or a draw past 2**33 is asked for.
+        The shapes disagree, or a draw beyond 2**33 is requested.
     """
     cdef Py_ssize_t count = out.shape[1]
     if out.shape[0] != indices.shape[0]:
         raise ValueError(f"philox.draws: {indices.shape[0]} indices, but out has {out.shape[0]} rows")
     if first > <uint64_t>1 << 33 or <uint64_t>count > (<uint64_t>1 << 33) - first:
         raise ValueError(
-            f"philox.draws: {count} draws from {first} on wanted; a sample has 2**33 at one position"
+            f"philox.draws: {count} draws from {first} on requested; a sample has 2**33 at one position"
         )
     cdef Py_ssize_t row, column
     cdef uint64_t number
@@ -98,7 +98,7 @@ def draws(
 
 
 cdef inline uint64_t high_product(uint64_t left, uint64_t right) noexcept nogil:
-    """The upper 64 of the 128 bits of left * right."""
+    """Return the upper 64 of the 128 bits of left * right."""
     cdef uint64_t left0 = left & 0xFFFFFFFFu, left1 = left >> 32
     cdef uint64_t right0 = right & 0xFFFFFFFFu, right1 = right >> 32
     cdef uint64_t middle = left1 * right0 + (left0 * right0 >> 32)
@@ -179,7 +179,7 @@ cdef inline double horner(const double *coefficients, double x) noexcept nogil:
 
 
 cdef double logarithm(double x) noexcept nogil:
-    """Natural logarithm of a positive normal number to about 1e-16, from exactly rounded operations only.
+    """Return the natural logarithm of a positive normal number to about 1e-16, exactly rounded at each step.
 
     The C library's own differs in the last bit from machine to machine.
     """
@@ -198,7 +198,7 @@ cdef double logarithm(double x) noexcept nogil:
 
 
 cdef double normal_quantile(double p) noexcept nogil:
-    """Where the standard normal distribution reaches p, 0 < p < 1.
+    """Return the quantile of the standard normal distribution at p, 0 < p < 1.
 
     Algorithm AS 241 (PPND16): M. J. Wichura, "The percentage points of the normal distribution",
     Applied Statistics 37 (1988), 477-484.
@@ -243,7 +243,7 @@ def normals(const uint64_t[::1] values not None, double[::1] out not None):
 cdef inline uint32_t feistel_word(
     uint32_t half, uint32_t epoch, uint32_t position, uint32_t turn, uint64_t seed, uint32_t bound
 ) noexcept nogil:
-    """The round function: a number in 0 .. bound - 1 (bound at most 2**16) from 48 bits of one block."""
+    """Round function: return a number in 0 .. bound - 1 (bound at most 2**16) from 48 bits of one block."""
     cdef uint32_t[4] words
     words[0] = half
     words[1] = epoch
@@ -261,12 +261,12 @@ def permute(
     const int64_t[::1] places not None,
     int64_t[::1] out not None,
 ):
-    """What stands at the given places of a random order of 0 .. size - 1.
+    """Return the elements at the given places of a random permutation of 0 .. size - 1.
 
     A Feistel network over pairs (left < a, right < b), a * b >= size, whose round function is Philox with
     the counter (half, epoch, position, round), and which is applied again while the result is not below
-    `size` (cycle walking). Addition modulo a and b instead of exclusive or: with an even `a`, odd and even
-    orders both come up.
+    `size` (cycle walking). Addition modulo a and b instead of exclusive or: with an even `a`, both odd and
+    even permutations occur.
 
     Source: J. Black, P. Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
 
@@ -295,7 +295,7 @@ def permute(
     cdef Py_ssize_t i, outside = -1
     cdef uint32_t turn, left, right
     cdef uint64_t place
-    # The sides of the domain: about the square root each, `a` even, and never so small that mixing is slow.
+    # The sides of the domain: each about the square root, `a` even, and large enough to mix quickly.
     cdef uint32_t a = <uint32_t>sqrt(<double>size)
     a = max(<uint32_t>4, (a + 1) & ~<uint32_t>1)
     cdef uint32_t b = max(<uint32_t>4, <uint32_t>((size + a - 1) // a))
@@ -360,7 +360,7 @@ def noise(
     const uint32_t[::1] indices not None,
     uint8_t[:, ::1] out not None,
 ):
-    """Random bytes for each sample: its blocks 1, 2, ..., low byte first (block 0 is left for draws).
+    """Fill rows with random bytes of samples: blocks 1, 2, ..., low byte first (block 0 is for draws).
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
-"""A pool of aligned buffers: memory comes back when the last view of an array dies, never before.
+"""A pool of aligned buffers: memory returns to the pool when the last view of an array dies, never before.
 
-Python's lock guards the pool: memory is taken and given back by Python calls and by destructors, both of
-which hold it.
+The GIL guards the pool: Python calls and destructors take and return memory, and both hold it.
 """
 
 import math
@@ -21,14 +20,14 @@ cdef extern from *:
     """
     #include <sys/mman.h>
 
-    /* tracemalloc is told of mapped memory, so that it sees a leak. A domain of our own: ids are arbitrary. */
+    /* Reports mapped memory to tracemalloc, so that it sees leaks. The domain id is arbitrary. */
     #define HIGHWAY_TRACE_DOMAIN 0x48577931u
 
     static void *highway_map(size_t size) {
         void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) return NULL;
 #ifdef MADV_HUGEPAGE
-        /* As NumPy does for its own: a batch has thousands of small pages, more than a processor remembers. */
+        /* As in NumPy: a batch has thousands of small pages, more than the TLB holds. */
         if (size >= ((size_t)4 << 20)) madvise(memory, size, MADV_HUGEPAGE);
 #endif
         PyTraceMalloc_Track(HIGHWAY_TRACE_DOMAIN, (uintptr_t)memory, size);
@@ -46,17 +45,17 @@ cdef extern from *:
 cdef enum:
     ALIGNMENT = 64  # a cache line, and the widest vector that a kernel loads
     SHELF = 64
-    # Blocks of this many bytes are mapped: what is given back goes to the system at once, where malloc would
-    # keep it as gaps between what still lives.
+    # Blocks of this size or more are mapped: freed blocks return to the system at once, where malloc would
+    # keep them as gaps between live blocks.
     MAPPED = 1 << 18
-    # A block that was not needed while this many arrays were handed out is one too many.
+    # A block that stays unused while this many arrays are allocated is freed.
     PATIENCE = 256
 
 
 cdef struct Block:
     void *memory
     size_t capacity
-    long long returned  # arrays handed out by then
+    long long returned  # arrays allocated by then
 
 
 cdef void *allocate(size_t capacity) noexcept:
@@ -71,7 +70,7 @@ cdef void release(Block block) noexcept:
 
 
 cdef size_t size_class(size_t nbytes) noexcept nogil:
-    """Smallest of eight steps per power of two that holds `nbytes`: batches of one size share it."""
+    """Round up to one of eight steps per power of two: batches of one size share a block size."""
     cdef size_t step = ALIGNMENT
     while step * 16 < nbytes:
         step *= 2
@@ -104,22 +103,22 @@ cdef class Slot:
 
 @cython.final
 cdef class BufferPool:
-    """Hands out uninitialized arrays, and takes their memory back when the last view of them has died.
+    """Allocates uninitialized arrays, and reuses their memory after their last view dies.
 
     Parameters
     ----------
     max_free_bytes : int
-        Most memory that waits for reuse; more than that is freed at once.
+        Maximum memory that waits for reuse; the pool frees the rest at once.
     max_free_per_size : int
-        Most blocks of one size that wait for reuse.
+        Maximum number of blocks of one size that wait for reuse.
 
     Notes
     -----
-    What waited while many arrays were handed out is freed too: the pool keeps what is in use at the busiest, and
-    forgets a peak.
+    The pool also frees blocks that stay unused while many arrays are allocated: memory of a past peak is
+    released.
 
-    A closed pool keeps nothing: it still hands out arrays, whose memory is freed as soon as the last view
-    dies. So a worker that outlives its pipeline, and a batch that the user holds, need no special case.
+    A closed pool still allocates arrays, but frees their memory as soon as the last view dies. So a worker
+    that outlives its pipeline, and a batch that the user holds, need no special case.
     """
 
     cdef Block[SHELF] shelf
@@ -152,7 +151,7 @@ cdef class BufferPool:
         self.free_bytes = 0
 
     cdef bint take(self, size_t capacity, Block *block) noexcept:
-        """Fill `block` with memory of `capacity` usable bytes, the last that came back if there is one."""
+        """Fill `block` with memory of `capacity` usable bytes; reuse the last returned block, if any."""
         cdef int i
         for i in range(self.shelved - 1, -1, -1):
             if self.shelf[i].capacity == capacity:
@@ -180,7 +179,7 @@ cdef class BufferPool:
         return False
 
     cdef void drop_idle(self) noexcept:
-        """Free what has waited for too long; the last one that came back is used first, so these are spare."""
+        """Free blocks that waited too long; the block returned last is reused first, so these are spare."""
         cdef int i, kept = 0
         for i in range(self.shelved):
             if self.handed_out - self.shelf[i].returned > PATIENCE:
@@ -211,7 +210,7 @@ cdef class BufferPool:
         self.free_bytes += block.capacity
 
     def empty(self, shape, dtype="uint8"):
-        """An uninitialized, C-ordered, writable array whose memory is aligned to 64 bytes.
+        """Return an uninitialized, C-ordered, writable array whose memory is aligned to 64 bytes.
 
         Parameters
         ----------
@@ -228,7 +227,7 @@ cdef class BufferPool:
         ArgumentError
             Negative shape, or a dtype that holds Python objects.
         MemoryError
-            The memory is not there.
+            There is not enough memory.
         """
         cdef Slot slot
         dtype = np.dtype(dtype)
@@ -257,12 +256,12 @@ cdef class BufferPool:
         current.pool = self
 
     def close(self):
-        """Free what waits for reuse; from now on memory is freed when its last view dies. Idempotent."""
+        """Free all waiting memory; from now on memory is freed when its last view dies. Idempotent."""
         self.closed = True
         self.clear_shelf()
 
     def stats(self):
-        """Counts of this pool.
+        """Return counts of this pool.
 
         Returns
         -------
@@ -284,14 +283,14 @@ current = threading.local()
 def waiting(size_t nbytes):
     """Whether memory for an array of so many bytes waits for reuse in the pool of the calling thread.
 
-    Also True where the thread has no pool, or the array is too small to wait for it.
+    Also True if the thread has no pool, or the array is too small for one.
     """
     pool = getattr(current, "pool", None)
     return pool is None or nbytes < MAPPED or (<BufferPool?> pool).keeps(size_class(nbytes))
 
 
 def empty(shape, dtype="uint8"):
-    """An uninitialized array from the pool of the calling thread, or from numpy where the thread has none."""
+    """Return an uninitialized array from the pool of the calling thread, or from numpy without one."""
     pool = getattr(current, "pool", None)
     if pool is None:
         return np.empty(shape, dtype)

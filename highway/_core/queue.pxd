@@ -15,7 +15,7 @@ cdef struct Cell:
     int state
 
 
-# A thread that waits for room; lives on that thread's stack while it is in the list.
+# A thread that waits for room; stored on that thread's stack while it is in the list.
 cdef struct Waiter:
     long long ticket
     pthread_cond_t woken
@@ -37,16 +37,16 @@ cdef class BatchQueue:
     cdef long long floor
     cdef long long max_bytes
     cdef long long group
-    # Lowest ticket that was not handed out yet, one past the highest that was, one past the last to come.
+    # Lowest ticket not yet delivered, one past the highest delivered, one past the last ticket of all.
     cdef long long base
     cdef long long highest
     cdef long long total
-    # What the cells hold.
+    # Contents of the cells.
     cdef long long reserved
     cdef long long ready
     cdef long long held_bytes
     cdef long long last_nbytes
-    # Measures; the sums grow with time, `clock` says up to when they do.
+    # Statistics; the sums grow with time and are up to date as of `clock`.
     cdef long long batches
     cdef long long holes
     cdef long long waiting_items

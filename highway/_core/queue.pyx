@@ -1,12 +1,11 @@
-"""A bounded queue addressed by ticket: what the stages of a pipeline hand their batches through.
+"""A bounded queue addressed by ticket: it passes batches between the stages of a pipeline.
 
-Every batch has a ticket, given out once, in order, where the batch begins. A worker reserves the ticket's
-cell *before* it makes the batch, so the bounds hold for what is in the making too. Nothing can lock up: the
-ticket that is due next is always admitted, and every ticket before a worker's own is in the hands of
-somebody who may go on.
+Every batch has a ticket, assigned once, in order, at the source. A worker reserves the ticket's cell *before*
+it makes the batch, so the bounds include batches in progress. The queue cannot deadlock: the ticket that is
+due next is always admitted, and every earlier ticket belongs to a worker that can proceed.
 
-A pthread mutex guards the state. It is held for a few instructions, never while Python's lock is waited for
-and never while Python code runs; waiting happens without Python's lock.
+A pthread mutex guards the state. A thread holds it for a few instructions, never while it waits for the GIL
+or runs Python code; threads wait without the GIL.
 """
 
 import math
@@ -34,7 +33,7 @@ cdef extern from *:
         return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
     }
 
-    /* Waits are measured by the monotonic clock: a changed wall clock neither ends nor prolongs them. */
+    /* Waits use the monotonic clock: a change of the wall clock neither ends nor prolongs them. */
     static int highway_cond_init(pthread_cond_t *cond) {
     #ifdef __APPLE__
         return pthread_cond_init(cond, NULL);
@@ -50,7 +49,7 @@ cdef extern from *:
     #endif
     }
 
-    /* Waits until `until` (seconds of highway_now, or negative for ever); returns 0 when the time is over. */
+    /* Waits until `until` (seconds of highway_now; negative: no limit); returns 0 on timeout. */
     static int highway_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, double until) {
         if (until < 0) {
             pthread_cond_wait(cond, mutex);
@@ -85,7 +84,7 @@ cdef extern from "pthread.h" nogil:
     int pthread_cond_broadcast(pthread_cond_t *cond)
 
 
-# States of a cell. A gone one was handed out before the tickets in front of it (unordered).
+# States of a cell. GONE: delivered before lower tickets (unordered).
 cdef enum:
     FREE = 0
     RESERVED
@@ -93,7 +92,7 @@ cdef enum:
     HOLE
     GONE
 
-# What a wait ends with.
+# Outcomes of a wait.
 cdef enum:
     DONE = 0
     TIMED_OUT
@@ -105,10 +104,9 @@ cdef enum:
 
 cdef long long NEVER = 0x7fffffffffffffff
 cdef double FOREVER = -1
-# Longest time the main thread waits before it looks for signals (Ctrl-C), in seconds.
+# Longest time the main thread waits before it checks for signals (Ctrl-C), in seconds.
 cdef double SLICE = 0.05
-# A time-out beyond this many seconds is for ever: it keeps the arithmetic of time specifications within
-# range.
+# A longer timeout, in seconds, means no limit: time specifications stay within range.
 cdef double LONGEST = 1e9
 
 
@@ -133,29 +131,28 @@ cdef class BatchQueue:
     Parameters
     ----------
     capacity : int
-        Most batches that are reserved or waiting at a time, 1 or more.
+        Maximum number of batches reserved or waiting at a time, 1 or more.
     max_bytes : int
-        Most bytes of batches that are waiting or, judged by the size of the last one, in the making; 0 for
-        no bound. Never refuses the ticket that is due next, nor any while fewer than `floor` batches are
-        there.
+        Maximum bytes of batches that wait or are in progress (estimated by the size of the last batch); 0 for
+        no bound. The ticket that is due next is always admitted, and so is any ticket while the queue has
+        fewer than `floor` batches.
     floor : int
         See `max_bytes`.
     ordered : bool
-        Hand out in order of tickets. If not, whatever is there is handed out, the lowest ticket first.
+        Deliver in order of tickets. If False, deliver whatever is ready, the lowest ticket first.
     start : int
         The first ticket.
     group : int
-        Unordered: tickets of one group (`ticket // group`) are handed out before any of the next; 0 for no
+        Unordered: tickets of one group (`ticket // group`) are delivered before any of the next; 0 for no
         groups.
     window : int
-        Unordered: a ticket is admitted while it is less than this far from the lowest one that was not
-        handed out; at least `capacity` and `largest`, 0 for four times that. Queues in a row need the same
-        window, else a batch that is let through here could wait behind one that is not let through there.
+        Unordered: a ticket is admitted while it is less than this far from the lowest undelivered one; at
+        least `capacity` and `largest`, 0 for four times that. Consecutive queues need the same window;
+        otherwise a batch admitted here could wait for one that is not admitted there.
     hand_out_holes : bool
-        `get` gives a hole as ``(ticket, None)`` instead of passing over it: for a getter that passes holes
-        on.
+        `get` returns a hole as ``(ticket, None)`` instead of skipping it, for a getter that forwards holes.
     largest : int
-        Most that `resize` may make of the capacity, 0 for what it is.
+        Maximum capacity for `resize`; 0 for the given capacity.
 
     Raises
     ------
@@ -164,8 +161,8 @@ cdef class BatchQueue:
 
     Notes
     -----
-    Every method may be called from any thread. Waits in the main thread end for signals: Ctrl-C raises
-    KeyboardInterrupt, and no batch is lost by it. A queue holds references that the garbage collector does
+    Every method may be called from any thread. Signals end waits in the main thread: Ctrl-C raises
+    KeyboardInterrupt, without losing a batch. A queue holds references that the garbage collector does
     not follow; `close` drops them.
     """
 
@@ -217,13 +214,13 @@ cdef class BatchQueue:
         pthread_cond_destroy(&self.items)
         pthread_mutex_destroy(&self.mutex)
 
-    # What follows, up to `wait_room`, is called with the mutex held.
+    # The methods from here to `wait_room` are called with the mutex held.
 
     cdef Cell *cell(self, long long ticket) noexcept nogil:
         return &self.cells[ticket % self.window]
 
     cdef void tick(self) noexcept nogil:
-        """Bring the measures up to now: before any count changes that they sum up. They end with the data."""
+        """Update the statistics before a count that they sum changes. They stop at the end of the data."""
         if self.base >= self.total:
             return
         cdef double now = highway_now()
@@ -254,7 +251,7 @@ cdef class BatchQueue:
         return True
 
     cdef bint available(self, long long limit, long long *ticket) noexcept nogil:
-        """Find the ticket below `limit` that is handed out next."""
+        """Find the ticket below `limit` that is delivered next."""
         cdef long long t, end = min(limit, self.base + (1 if self.ordered else self.window))
         cdef int state
         if self.group and not self.ordered:
@@ -270,7 +267,7 @@ cdef class BatchQueue:
         return self.base >= limit or self.base >= self.total
 
     cdef void advance(self) noexcept nogil:
-        """Move on over what was handed out and over holes."""
+        """Advance past delivered tickets and holes."""
         cdef Cell *cell = self.cell(self.base)
         while cell.state == GONE or (cell.state == HOLE and not self.hand_out_holes):
             cell.state = FREE
@@ -278,7 +275,7 @@ cdef class BatchQueue:
             cell = self.cell(self.base)
 
     cdef void notify_items(self) noexcept nogil:
-        """Wake who can go on. Who leaves a wait calls this too: a wake-up is handed on and never lost."""
+        """Wake threads that can proceed. A thread that ends its wait calls this too: no wake-up is lost."""
         cdef long long ticket
         if self.waiting_items == 0:
             return
@@ -288,7 +285,7 @@ cdef class BatchQueue:
             pthread_cond_signal(&self.items)
 
     cdef void notify_room(self) noexcept nogil:
-        """Wake the lowest ticket that waits for room if it has some; leaving its wait, it wakes the next."""
+        """Wake the lowest ticket that waits for room, if there is room; it then wakes the next."""
         cdef Waiter *waiter = self.waiters
         cdef Waiter *lowest = waiter
         if waiter == NULL:
@@ -318,7 +315,7 @@ cdef class BatchQueue:
 
     cdef int wait_item(self, long long limit, double until, bint take, long long *ticket,
                        PyObject **item) noexcept nogil:
-        """Wait until there is something to get, and take it if asked to."""
+        """Wait until an item is ready, and take it if requested."""
         cdef int status
         cdef bint limited = limit != NEVER
         cdef bint more = True
@@ -397,7 +394,7 @@ cdef class BatchQueue:
 
     cdef int next_item(self, long long limit, double until, bint take, long long *ticket,
                        PyObject **item) except -1:
-        """`wait_item` as Python sees it: the main thread looks for signals between slices of the wait."""
+        """Call `wait_item` for Python: the main thread checks for signals between slices of the wait."""
         cdef int status = self.wait_item(limit, 0, take, ticket, item)
         cdef double step
         cdef bint main
@@ -456,7 +453,7 @@ cdef class BatchQueue:
         Parameters
         ----------
         ticket : int
-            Neither reserved nor handed out yet, and below what `finish` was told.
+            Not yet reserved or delivered, and below the total given to `finish`.
         block : bool
             Wait until there is room.
         timeout : float, optional
@@ -465,10 +462,10 @@ cdef class BatchQueue:
         Raises
         ------
         WaitTimeout
-            There was no room in time.
+            No room within the timeout.
         QueueClosed
         ArgumentError
-            The ticket was used before, or there is to be no such ticket.
+            The ticket was used before, or is beyond the total.
         """
         cdef long long t = ticket
         cdef double until = deadline(block, timeout)
@@ -493,7 +490,7 @@ cdef class BatchQueue:
             )
         if status == BEYOND:
             raise ArgumentError(
-                f"BatchQueue.reserve: there is no ticket {t}; finish was told {self.last_total}"
+                f"BatchQueue.reserve: there is no ticket {t}; finish set the total to {self.last_total}"
             )
         if status == NO_MEMORY:
             raise MemoryError("BatchQueue.reserve: the system has no condition variable left")
@@ -501,7 +498,7 @@ cdef class BatchQueue:
             refuse(status, "reserve", timeout)
 
     def put(self, ticket, item, nbytes):
-        """Hand in the item of a reserved ticket; never waits.
+        """Put the item of a reserved ticket; never waits.
 
         Parameters
         ----------
@@ -527,7 +524,7 @@ cdef class BatchQueue:
             raise
 
     def skip(self, ticket):
-        """Leave a hole at a reserved ticket: nothing comes there, and the ring moves on; never waits.
+        """Skip a reserved ticket: its cell becomes a hole without an item; never waits.
 
         Raises
         ------
@@ -538,13 +535,13 @@ cdef class BatchQueue:
         self.settle(ticket, HOLE, NULL, 0)
 
     def finish(self, total):
-        """Say that no ticket from `total` on will come: the end is where all before it were handed out.
+        """Set the total: the data ends when all tickets below `total` are delivered.
 
         Raises
         ------
         QueueClosed
         ArgumentError
-            A ticket from there on was used, or another total was said before.
+            A ticket from `total` on was used, or another total was set before.
         """
         cdef long long end = total
         cdef long long t
@@ -569,11 +566,11 @@ cdef class BatchQueue:
         if wrong:
             raise ArgumentError(
                 f"BatchQueue.finish: {end} cannot be the total; tickets from there on were used, or "
-                "another was said"
+                "another total was set"
             )
 
     def get(self, block=True, timeout=None, before=None):
-        """Take the next item.
+        """Return the next item.
 
         Parameters
         ----------
@@ -582,20 +579,20 @@ cdef class BatchQueue:
         timeout : float, optional
             Longest wait in seconds.
         before : int, optional
-            Take only tickets below this; the end is reached once all below it were handed out.
+            Take only tickets below this; the end is reached when all of them are delivered.
 
         Returns
         -------
         ticket : int
         item : object
-            None for a hole, which only a queue that hands out holes gives.
+            None for a hole, only with `hand_out_holes`.
 
         Raises
         ------
         EndOfData
-            Everything (below `before`) was handed out.
+            Everything (below `before`) is delivered.
         WaitTimeout
-            Nothing came in time.
+            Nothing arrived within the timeout.
         QueueClosed
         """
         cdef PyObject *item = NULL
@@ -612,7 +609,7 @@ cdef class BatchQueue:
         return ticket, found
 
     def peek(self, block=True, timeout=None):
-        """As `get`, but leave the item where it is: `take` gets it if nobody else does before."""
+        """As `get`, but leave the item in the queue; `take` then takes it unless another thread is faster."""
         cdef PyObject *item = NULL
         cdef long long ticket = 0
         cdef int status
@@ -621,8 +618,8 @@ cdef class BatchQueue:
             status = self.next_item(NEVER, until, False, &ticket, &item)
             if status != DONE:
                 refuse(status, "peek", timeout)
-            # The reference is taken with both locks held: without Python's, another thread could drop the
-            # item first.
+            # Takes the reference with both locks held: without the GIL, another thread could drop the item
+            # first.
             pthread_mutex_lock(&self.mutex)
             if not self.closed and self.available(NEVER, &ticket):
                 item = self.cell(ticket).item
@@ -632,7 +629,7 @@ cdef class BatchQueue:
             pthread_mutex_unlock(&self.mutex)
 
     def take(self, ticket):
-        """Take the item of the ticket that `peek` gave, if it is still the next.
+        """Take the item of the ticket that `peek` returned, if it is still the next.
 
         Returns
         -------
@@ -661,7 +658,7 @@ cdef class BatchQueue:
         return found
 
     def resize(self, capacity, floor):
-        """Change the bounds; what is there already stays, also where it is more than is allowed from now on.
+        """Change the bounds; items already in the queue stay, even if they exceed the new bounds.
 
         Parameters
         ----------
@@ -696,7 +693,7 @@ cdef class BatchQueue:
             refuse_closed("resize")
 
     def close(self):
-        """Drop all items and wake everybody with QueueClosed; may be called again."""
+        """Drop all items and wake all threads with QueueClosed; may be called again."""
         cdef Waiter *waiter
         cdef PyObject *item
         cdef long long i
@@ -717,8 +714,8 @@ cdef class BatchQueue:
         pthread_mutex_unlock(&self.mutex)
         if not first:
             return
-        # Nobody looks at the cells of a closed queue, so they need no mutex; destructors that run here may
-        # call in.
+        # No thread reads the cells of a closed queue, so they need no mutex; destructors that run here may
+        # call its methods.
         for i in range(self.window):
             item = self.cells[i].item
             self.cells[i].item = NULL
@@ -726,19 +723,20 @@ cdef class BatchQueue:
                 Py_DECREF(<object> item)
 
     def measures(self):
-        """What happened here so far; also after `close`.
+        """Return the statistics of the queue; also after `close`.
 
         Returns
         -------
         dict
             `seconds` from when the queue was made to the end of the data, or to now; `waited_room` and
             `waited_items`, seconds that threads waited to reserve and to get (of all threads together);
-            `occupancy`, batches that waited on average over time; `batches` handed out; `holes`; `held`
+            `occupancy`, batches that waited on average over time; `batches` delivered; `holes`; `held`
             and `reserved`, batches now; `held_bytes`; `reserving` and `getting`, threads that wait now.
         """
         cdef double seconds, room, items, ready
         cdef long long batches, holes, held, reserved, held_bytes, waiting_room, waiting_items
-        # Copied first: making Python objects may run the collector, and with it code that calls in here.
+        # Copied first: creating Python objects may run the garbage collector, and with it code that calls
+        # this queue.
         pthread_mutex_lock(&self.mutex)
         if not self.closed:
             self.tick()
@@ -764,7 +762,7 @@ cdef class BatchQueue:
 
     @property
     def next_ticket(self):
-        """Lowest ticket that was not handed out yet, and is not known to be a hole."""
+        """Lowest ticket that is not delivered yet and not known to be a hole."""
         cdef long long base
         pthread_mutex_lock(&self.mutex)
         base = self.base
@@ -773,7 +771,7 @@ cdef class BatchQueue:
 
     @property
     def reached(self):
-        """One past the highest ticket that was handed out; the first ticket while none was."""
+        """One past the highest delivered ticket; the first ticket while none is delivered."""
         cdef long long highest
         pthread_mutex_lock(&self.mutex)
         highest = self.highest
@@ -782,7 +780,7 @@ cdef class BatchQueue:
 
     @property
     def last_total(self):
-        """What `finish` was told, or None."""
+        """The total given to `finish`, or None."""
         cdef long long total
         pthread_mutex_lock(&self.mutex)
         total = self.total
@@ -795,13 +793,13 @@ cdef class BatchQueue:
 
 
 cdef double slice_of(double until) noexcept:
-    """End of the next slice of a wait until then."""
+    """Return the end of the next slice of a wait."""
     cdef double end = highway_now() + SLICE
     return end if until < 0 else min(end, until)
 
 
 cdef double deadline(block, timeout) except? -2:
-    """Point in time up to which a call may wait: 0 for not at all, -1 for ever."""
+    """Return the time until which a call may wait: 0 for no wait, -1 for no limit."""
     cdef double seconds
     if not block:
         return 0
@@ -820,9 +818,9 @@ cdef int refuse_closed(what) except -1:
 
 
 cdef int refuse(int status, what, timeout) except -1:
-    """Raise what belongs to the outcome of a wait."""
+    """Raise the error for the outcome of a wait."""
     if status == CLOSED:
         refuse_closed(what)
     if status == ENDED:
-        raise EndOfData(f"BatchQueue.{what}: everything was handed out")
+        raise EndOfData(f"BatchQueue.{what}: everything was delivered")
     raise WaitTimeout(f"BatchQueue.{what}: nothing arrived within {timeout or 0:g} s")

@@ -1,2 +1,2 @@
-# The variant that kernels are to run, HW_PLAIN to HW_AVX512; read it before the GIL is released.
+# The variant of the kernels, HW_PLAIN to HW_AVX512; read it before releasing the GIL.
 cdef int level

@@ -18,15 +18,15 @@ VARIANTS = {"plain": HW_PLAIN, "sse4": HW_SSE4, "avx2": HW_AVX2, "avx512": HW_AV
 
 
 def use(str name not None):
-    """Choose the code that runs from now on in this process: "plain", "sse4", "avx2" or "avx512".
+    """Choose the variant that this process runs from now on: "plain", "sse4", "avx2" or "avx512".
 
-    Every variant gives the same bits; tests compare them. At import it is what HIGHWAY_SIMD says, or the
-    best; a `SettingError` if it says something else.
+    Every variant gives the same bits; tests compare them. At import it is the value of HIGHWAY_SIMD, or the
+    best variant; any other value raises `SettingError`.
 
     Returns
     -------
     str
-        What is in use: the best that this CPU has, when that is less.
+        The variant in use: the best of this CPU if that is less than `name`.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def use(str name not None):
 
 
 def in_use():
-    """Name of the variant that runs."""
+    """Return the name of the variant in use."""
     return list(VARIANTS)[level]
 
 
@@ -50,7 +50,7 @@ def _wanted():
     if name not in VARIANTS:
         raise SettingError(
             f"the environment variable HIGHWAY_SIMD is {name!r}; expected one of {', '.join(VARIANTS)}, "
-            "or no such variable, for the best that this CPU has"
+            "or unset it for the best that this CPU has"
         )
     return name
 

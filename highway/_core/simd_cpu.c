@@ -9,7 +9,7 @@ int hw_simd_best(void) {
     unsigned int a, b, c = 0, d;
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("sse4.1")) return HW_PLAIN;
-    /* Older compilers cannot ask for f16c by name. */
+    /* Older compilers cannot test for f16c by name. */
     if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)))
         return HW_SSE4;

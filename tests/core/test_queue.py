@@ -345,7 +345,7 @@ def test_no_ticket_beyond_the_end():
     eventually(lambda: queue.measures()["reserving"] == 1)
     assert queue.last_total is None
     queue.finish(1)
-    with pytest.raises(ArgumentError, match="finish was told 1"):
+    with pytest.raises(ArgumentError, match="finish set the total to 1"):
         waiting.result()
     with pytest.raises(ArgumentError, match="no ticket 5"):
         queue.reserve(5)

@@ -141,7 +141,7 @@ def test_machine_without_apt_is_told_the_names(machine):
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("exit 1", "There is no Python under the name"),
+        ("exit 1", "No Python named"),
         (
             'case "$*" in --version) echo Python 3.9.0 ;; *version_info*) exit 1 ;; esac',
             "is Python 3.9.0, and",

@@ -1,4 +1,4 @@
-"""Files to pixels: reads the files of a batch and decodes windows of its JPEGs into images; without the GIL."""
+"""Reads the files of a batch and decodes windows of its JPEGs into images, without the GIL."""
 
 cimport cython
 from cpython.buffer cimport (
@@ -126,8 +126,8 @@ cdef extern from "crew.h" nogil:
 
 cdef enum:
     LONGEST_SIDE = 1 << 16  # of an image
-    LONGEST_JPEG = 65500  # as libjpeg has it
-    UNUSED = -1  # slot of a sample that nobody wants
+    LONGEST_JPEG = 65500  # limit of libjpeg
+    UNUSED = -1  # slot of an unused sample
 
 cdef uint8_t NOTHING = 0
 
@@ -142,20 +142,20 @@ NO_MEMORY = HW_NO_MEMORY
 
 
 def library_version():
-    """Version of libjpeg-turbo that the core was compiled with, as text: ``"2.1.5"``."""
+    """Return the version of libjpeg-turbo that the core was compiled with, as text: ``"2.1.5"``."""
     cdef int version = hw_jpeg_library_version()
     return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
 
 
 def orientation(bytes exif, bytes xmp):
-    """EXIF orientation, 1 to 8, that the metadata of a picture states; 1 where it states none. Without the GIL.
+    """Return the EXIF orientation, 1 to 8, in the metadata of a picture; 1 if it has none. Without the GIL.
 
     Parameters
     ----------
     exif : bytes or None
-        A TIFF file, as the EXIF data of any format is, with or without ``Exif\\0\\0`` before it.
+        EXIF data of any format: a TIFF file, with or without ``Exif\\0\\0`` before it.
     xmp : bytes or None
-        Counts where `exif` has no such entry.
+        Used if `exif` has no orientation.
     """
     cdef hw_metadata metadata
     cdef int found
@@ -172,19 +172,19 @@ def orientation(bytes exif, bytes xmp):
 
 
 def failure(int number):
-    """What an error of the system says of the file that was to be read, by its `errno`.
+    """Classify a system error of reading a file by its `errno`.
 
     Returns
     -------
     int
-        `STORAGE`: what the file lies on does not answer as it should, and may do so again. `NO_HANDLE`: the machine has
-        no file handles or memory left. `NO_FILE`: the file cannot be read, however often it is tried.
+        `STORAGE`: the storage fails, perhaps temporarily. `NO_HANDLE`: the machine has no file handles or memory left.
+        `NO_FILE`: the file cannot be read; a retry does not help.
     """
     return hw_file_failure(number)
 
 
 def encode(const uint8_t[:, :, :] pixels not None, int quality):
-    """A JPEG file of a picture; without the GIL.
+    """Encode a picture as a JPEG file, without the GIL.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def encode(const uint8_t[:, :, :] pixels not None, int quality):
     Raises
     ------
     ValueError
-        The picture or the quality is none of these.
+        The picture or the quality is out of range.
     MemoryError
     """
     cdef Py_ssize_t height = pixels.shape[0], width = pixels.shape[1], channels = pixels.shape[2]
@@ -234,7 +234,7 @@ def encode(const uint8_t[:, :, :] pixels not None, int quality):
 
 
 cdef class Images:
-    """Where decoded pictures go: the images of a batch, as bytes or as numbers that are made of them.
+    """The images of a batch as targets of decoding: bytes, or numbers computed from bytes.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ cdef class Images:
     Raises
     ------
     ValueError
-        The array is none of these.
+        The array has another type or shape.
     """
 
     cdef Py_buffer view
@@ -294,7 +294,7 @@ cdef class Images:
 
 
 cdef class Crew:
-    """The decoders of one reader, which work on the same batches together; see `BatchDecoder`."""
+    """The decoders of one reader, which share the work on batches; see `BatchDecoder`."""
 
     cdef hw_crew *crew
 
@@ -311,14 +311,14 @@ cdef class Crew:
         hw_crew_close(self.crew)
 
 
-# Cleared by the garbage collector, it could not leave its crew any more.
+# If the garbage collector cleared it, it could no longer leave its crew.
 @cython.no_gc_clear
 cdef class BatchDecoder:
-    """Reads the files of one batch after the other and decodes those that are JPEGs.
+    """Reads the files of batches, one batch after the other, and decodes the JPEGs.
 
-    One belongs to one thread. Decoders of one crew decode their batches together, in the order of their turns: each
-    helps with the batches that are due before its own. For every batch `read`, then `begin`, then `finish`; a batch
-    that was read holds up those behind it until it is finished or left.
+    Each thread has its own decoder. Decoders of one crew share their batches in the order of their turns: each helps
+    with the batches that are due before its own. Call `read`, `begin` and `finish` for every batch; after `read`, a
+    batch blocks later batches until it is finished or left.
 
     Parameters
     ----------
@@ -326,7 +326,7 @@ cdef class BatchDecoder:
     max_bytes : int
         Largest file in bytes.
     max_pixels : int
-        Largest picture, checked after the header and before any memory is taken for it.
+        Maximum pixels of a picture, checked after reading the header, before allocating memory.
     """
 
     cdef Crew crew
@@ -334,7 +334,7 @@ cdef class BatchDecoder:
     cdef hw_job job
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity
-    cdef list files  # paths, or contents: the samples point to them
+    cdef list files  # paths or contents; the samples point to them
     cdef readonly bint sound  # every file of the last read is a JPEG
     cdef const int64_t[::1] chosen
 
@@ -382,18 +382,18 @@ cdef class BatchDecoder:
 
     @property
     def by_library(self):
-        """How many pictures were left to libjpeg: those at a reduced scale, and all but sound sequential ones."""
+        """Number of pictures decoded by libjpeg: those at a reduced scale, and all but sound sequential ones."""
         self._check()
         return hw_jpeg_by_library(self.worker.jpeg)
 
     def read(self, list paths not None, bint oriented=True, int64_t turn=0):
-        """Read the headers of files, and tell the system that the files will be read.
+        """Read the headers of files, and prefetch the files.
 
         Parameters
         ----------
         paths : list of bytes
         oriented : bool
-            Whether the orientation that a picture states counts.
+            Apply the orientation in the metadata of a picture.
         turn : int
             The batch is due before those of the crew with higher numbers.
 
@@ -401,8 +401,8 @@ cdef class BatchDecoder:
         -------
         int64 (N, 3)
             Status, height and width. Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see
-            `contents`; otherwise see `message`. Sizes are 0 where they are not known. `STORAGE`: it may be read later.
-            The files after that are not tried: their status is `UNTRIED`.
+            `contents`; otherwise see `message`. Sizes are 0 where they are not known. `STORAGE`: a later read may
+            succeed. The files after it are not tried: their status is `UNTRIED`.
 
         Raises
         ------
@@ -417,12 +417,12 @@ cdef class BatchDecoder:
         return self._read_heads(len(paths), oriented, turn)
 
     def read_contents(self, list contents not None, bint oriented=True, int64_t turn=0):
-        """Read the headers of files that are in memory; what `read` does for those on a disk.
+        """Read the headers of files in memory, as `read` does for files on disk.
 
         Parameters
         ----------
         contents : list of bytes, read-only memoryview of uint8, or None
-            None stands for a file that is not wanted: its status is `NO_FILE`.
+            None skips the file: its status is `NO_FILE`.
         oriented, turn
             As `read` says.
 
@@ -449,7 +449,7 @@ cdef class BatchDecoder:
             if self.files[i] is not None:
                 view = self.files[i]
                 sample.size = view.shape[0]
-                # Empty ones have no first byte.
+                # Empty files have no first byte.
                 sample.bytes = &view[0] if sample.size else <const uint8_t *> &NOTHING
         return self._read_heads(len(contents), oriented, turn)
 
@@ -490,7 +490,7 @@ cdef class BatchDecoder:
         return found
 
     def contents(self, Py_ssize_t i):
-        """The bytes of file `i` of the last `read`; None where they cannot be had, see `status` and `message`."""
+        """Return the bytes of file `i` of the last `read`, or None on failure; see `status` and `message`."""
         self._check(i, True)
         cdef hw_sample *sample = &self.job.samples[i]
         cdef size_t size
@@ -505,9 +505,9 @@ cdef class BatchDecoder:
         return PyBytes_FromStringAndSize(<const char *> self.worker.file.bytes, <Py_ssize_t> size)
 
     def orientations(self):
-        """EXIF orientation, 1 to 8, that turns each picture of the last `read` upright: int64 (N,).
+        """Return the EXIF orientation, 1 to 8, that turns each picture of the last `read` upright: int64 (N,).
 
-        1 where it does not count, or the file is no JPEG.
+        1 if orientation is ignored, or the file is not a JPEG.
         """
         self._check()
         cdef Py_ssize_t i
@@ -519,12 +519,12 @@ cdef class BatchDecoder:
         return found
 
     def status(self, Py_ssize_t i):
-        """What came of file `i` so far."""
+        """Return the current status of file `i`."""
         self._check(i, True)
         return self.job.samples[i].status
 
     def message(self, Py_ssize_t i):
-        """What is wrong with file `i`: what was found and what was expected."""
+        """Return what is wrong with file `i`: what was found and what was expected."""
         self._check(i, True)
         return self.job.samples[i].message.decode("utf-8", "replace")
 
@@ -539,7 +539,7 @@ cdef class BatchDecoder:
         tuple size not None,
         size_t nbytes=0,
     ):
-        """Say what is wanted of the JPEGs of the last `read`, and wait for the batch's turn; help meanwhile.
+        """Set the windows of the JPEGs of the last `read`, and help other batches until this batch's turn.
 
         Parameters
         ----------
@@ -548,7 +548,7 @@ cdef class BatchDecoder:
         windows : float64 (K, 4)
             x0, y0, x1, y1 in pixels of the upright picture, within it; need not be whole numbers.
         targets : int32 (K, 4)
-            x0, y0, x1, y1 in pixels of the image. What is outside of them is left as it is.
+            x0, y0, x1, y1 in pixels of the image. Pixels outside of them are unchanged.
         mirrored : bool (K, 2)
             Whether the image, its target with it, is mirrored left to right, and top to bottom.
         filter : int
@@ -558,7 +558,7 @@ cdef class BatchDecoder:
         size : (int, int, int)
             Height, width and channels of the images: 3 (RGB) or 1 (gray).
         nbytes : int
-            Bytes of the whole batch: fewer large ones than small ones are made at once.
+            Bytes of the whole batch: the crew works on fewer large batches than small ones at once.
 
         Returns
         -------
@@ -568,7 +568,7 @@ cdef class BatchDecoder:
         Raises
         ------
         ValueError
-            Where shapes disagree or a rectangle is empty or outside of its picture.
+            Shapes disagree, or a rectangle is empty or outside of its picture.
         QueueClosed
             The crew was closed.
         """
@@ -631,7 +631,7 @@ cdef class BatchDecoder:
         self.job.images.height = height
         self.job.images.width = width
         self.job.images.channels = channels
-        self.chosen = np.array(samples)  # nobody else's, since pointers follow from it
+        self.chosen = np.array(samples)  # a private copy: pointers depend on it
         self.job.chosen = &self.chosen[0] if n else NULL
         self.job.count = <int> n
         self.job.bytes = nbytes
@@ -645,12 +645,12 @@ cdef class BatchDecoder:
         return covered
 
     def ahead(self):
-        """Decode one more picture between `begin` and `finish`, while there are no images to decode into.
+        """Decode one more picture between `begin` and `finish`, before the images exist.
 
         Returns
         -------
         bool
-            False where nothing was decoded: there is no place for more, or others make batches of their own meanwhile.
+            False if nothing was decoded: there is no space for more, or other workers make their own batches.
         """
         self._check()
         cdef int refused
@@ -661,27 +661,27 @@ cdef class BatchDecoder:
         return not refused
 
     def finish(self, const int64_t[::1] slots not None, Images images not None):
-        """Decode what `begin` was told, together with the rest of the crew.
+        """Decode the windows given to `begin`, together with the rest of the crew.
 
         Parameters
         ----------
         slots : int64 (K,)
-            Which images the samples become.
+            Index of the image for each sample.
         images : Images
 
         Returns
         -------
         list of int
-            Status of each sample; where it is not `OK`, see `message`, and the target's pixels mean nothing.
+            Status of each sample; if it is not `OK`, see `message`, and the target's pixels are undefined.
 
         Raises
         ------
         ValueError
-            Where shapes disagree.
+            Shapes disagree.
         QueueClosed
-            The crew was closed before all was decoded.
+            The crew was closed before the batch was complete.
 
-        Whether it raises or not, the batch has left the crew then.
+        The batch leaves the crew whether this raises or not.
         """
         self._check()
         cdef Py_ssize_t n = self.job.count, i
@@ -713,7 +713,7 @@ cdef class BatchDecoder:
         return [self.job.samples[self.chosen[i]].status for i in range(n)]
 
     def leave(self):
-        """Give up a batch that was read and not finished, so that nobody waits for it."""
+        """Abandon a batch that was read and not finished, so that no worker waits for it."""
         self._check()
         self.job.count = 0
         hw_crew_leave(self.crew.crew, &self.job)

@@ -6,19 +6,19 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Enough of a file for its header, as a rule. */
+/* Bytes that usually contain the header. */
 #define HEAD_BYTES ((size_t)4096)
 
-/* Files that are open at a time while headers are read: as many requests a disk can work on at once. */
+/* Files open at a time while headers are read: concurrent requests for the disk. */
 enum { OPEN_FILES = 16 };
 
-/* Memory for batches that are under way at once, unless one needs more. */
+/* Maximum memory for batches in progress, unless one batch needs more. */
 #define TOGETHER_BYTES ((size_t)64 << 20)
 
-/* Memory for pictures that have no image yet. */
+/* Maximum memory for pictures decoded before their images exist. */
 #define AHEAD_BYTES ((size_t)8 << 20)
 
-/* Pictures that a worker should have of a job, on average. */
+/* Pictures of a job per worker, on average. */
 enum { PICTURES_EACH = 16 };
 
 struct hw_crew {
@@ -64,7 +64,7 @@ void hw_crew_close(hw_crew *crew) {
     pthread_mutex_unlock(&crew->lock);
 }
 
-/* ---- the list of jobs; all of this under the lock ---- */
+/* ---- list of jobs, guarded by the lock ---- */
 
 static void insert(hw_crew *crew, hw_job *job) {
     hw_job *before = crew->newest;
@@ -84,8 +84,8 @@ static void take_out(hw_crew *crew, hw_job *job) {
     pthread_cond_broadcast(&crew->changed);
 }
 
-/* Jobs that may be under way at once, so that each worker has PICTURES_EACH of this one, or one job each; and
- * no more than fit into TOGETHER_BYTES. */
+/* Maximum number of jobs in progress: each worker has PICTURES_EACH pictures of this job, or a job of its
+ * own; at most as many as fit into TOGETHER_BYTES. */
 static int lanes(const hw_crew *crew, const hw_job *job) {
     int wanted = (crew->workers * PICTURES_EACH + job->count - 1) / job->count;
     if (wanted > crew->workers) wanted = crew->workers;
@@ -94,7 +94,7 @@ static int lanes(const hw_crew *crew, const hw_job *job) {
     return wanted < 1 ? 1 : wanted;
 }
 
-/* Number of older jobs of which something is left to begin, or just to be finished. */
+/* Number of older jobs with pictures to begin, or just to finish. */
 static int ahead_of(const hw_job *job, int unfinished) {
     int count = 0;
     for (const hw_job *other = job->older; other; other = other->older)
@@ -102,7 +102,7 @@ static int ahead_of(const hw_job *job, int unfinished) {
     return count;
 }
 
-/* The oldest job that has pictures for everybody. */
+/* The oldest job that has pictures to decode. */
 static hw_job *to_help(const hw_crew *crew) {
     for (hw_job *job = crew->oldest; job; job = job->newer)
         if (job->open && job->next < job->count) return job;
@@ -116,7 +116,7 @@ static int read_head(const hw_job *job, hw_sample *sample, int file, size_t file
     for (;;) {
         int status = hw_file_take(file, wanted, &worker->file, &got, sample->message);
         if (status != HW_OK) return status;
-        /* What has become shorter meanwhile is as large as it is now. */
+        /* A file that was shortened meanwhile counts with its current size. */
         status = hw_jpeg_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
                                  job->max_pixels, &sample->picture, sample->message);
         if (status != HW_MORE) return status;
@@ -149,7 +149,7 @@ static int is_closed(hw_crew *crew) {
     return closed;
 }
 
-/* A server that is gone may take a minute to say so for each file: after the first, others are not tried. */
+/* A lost server may take a minute to fail for each file: after one failure, others are not tried. */
 static void leave_untried(hw_sample *sample) {
     snprintf(sample->message, HW_MESSAGE_SIZE, "was not tried: the storage failed at another file");
     sample->status = HW_UNTRIED;
@@ -174,7 +174,7 @@ static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int c
             }
             sample->status =
                 hw_file_open(sample->path, job->max_bytes, 1, &files[n], &sizes[n], sample->message);
-            /* Once more when those that are open are closed. */
+            /* Retry after closing the open files. */
             if (sample->status == HW_NO_HANDLE && n > 0) break;
             away = sample->status == HW_STORAGE;
         }
@@ -229,11 +229,11 @@ static hw_image image_of(const hw_job *job, const hw_sample *sample) {
     return image;
 }
 
-/* Decodes the next picture of a job; called with the lock, and returns with it. */
+/* Decodes the next picture of a job; the caller holds the lock. */
 static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
     hw_sample *sample = &job->samples[job->chosen[job->next++]];
     const int away = job->away && sample->path;
-    /* Whose turn it is may depend on whether something is left. */
+    /* Which job is due may depend on whether this one has pictures to begin. */
     if (job->next == job->count) pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
     if (away) {
@@ -247,7 +247,7 @@ static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
     if (++job->done == job->count) pthread_cond_broadcast(&crew->changed);
 }
 
-/* ---- what a worker does with its job ---- */
+/* ---- work on a job ---- */
 
 int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
     pthread_mutex_lock(&crew->lock);
@@ -256,7 +256,7 @@ int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
     return read_heads(crew, job, worker, count);
 }
 
-/* Decodes the next of the chosen into a place of its own; -1 where there is none. */
+/* Decodes the next chosen picture into its own buffer; -1 if there is none. */
 static int decode_ahead(hw_job *job, hw_worker *worker) {
     if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count || job->away) return -1;
     hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
@@ -268,7 +268,7 @@ static int decode_ahead(hw_job *job, hw_worker *worker) {
     sample->target.left = sample->target.top = 0;
     decode(job, sample, worker, &image);
     sample->target = target;
-    /* Nobody else looks at it before the job is open. */
+    /* No other worker reads it before the job is open. */
     job->away = sample->status == HW_STORAGE;
     job->ahead_count++;
     return 0;
@@ -302,7 +302,7 @@ int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
     if (closed) return -1;
     for (int waiting = together; waiting;) {
         pthread_mutex_lock(&crew->lock);
-        /* One more after the last of the older ones is finished. */
+        /* Check once more after the last older job is finished. */
         waiting = ahead_of(job, 1) >= lanes(crew, job);
         pthread_mutex_unlock(&crew->lock);
         if (decode_ahead(job, worker)) break;
@@ -328,7 +328,7 @@ int hw_crew_finish(hw_crew *crew, hw_job *job, hw_worker *worker) {
     job->done += job->ahead_count;
     while (job->next < job->count && !crew->closed) decode_next(crew, job, worker);
     const int whole = job->next == job->count;
-    job->count = job->next; /* nobody begins what is left */
+    job->count = job->next; /* the remaining pictures are not begun */
     while (job->done < job->count) pthread_cond_wait(&crew->changed, &crew->lock);
     take_out(crew, job);
     pthread_mutex_unlock(&crew->lock);

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Calls that a signal interrupts are repeated so many times at once. */
+/* Maximum number of immediate retries of calls that a signal interrupts. */
 enum { INTERRUPTED = 100 };
 
 int hw_file_failure(int number) {
@@ -15,7 +15,7 @@ int hw_file_failure(int number) {
     case EMFILE:
     case ENFILE:
     case ENOMEM: return HW_NO_HANDLE;
-    /* The disk, or the server of the files. */
+    /* Errors of the disk or the file server. */
     case EIO:
     case ESTALE:
     case EBUSY:
@@ -25,7 +25,7 @@ int hw_file_failure(int number) {
     case EREMOTEIO:
     case EKEYEXPIRED:
 #endif
-    /* The way to it. */
+    /* Errors of the network path to it. */
     case ETIMEDOUT:
     case ETIME:
     case ENETDOWN:
@@ -50,7 +50,7 @@ int hw_file_failure(int number) {
     }
 }
 
-/* Puts down what failed, and why; `number` is errno. */
+/* Writes what failed and why to `message`; `number` is errno. */
 static int failed(int number, const char *what, char *message) {
     snprintf(message, HW_MESSAGE_SIZE, "cannot be %s: %s", what, strerror(number));
     return hw_file_failure(number);
@@ -100,7 +100,7 @@ int hw_file_open(const char *path, size_t max_bytes, int soon, int *file, size_t
 
 int hw_file_take(int file, size_t wanted, hw_buffer *buffer, size_t *got, char *message) {
     if (hw_buffer_reserve(buffer, wanted)) {
-        snprintf(message, HW_MESSAGE_SIZE, "needs %zu bytes of memory, which are not there", wanted);
+        snprintf(message, HW_MESSAGE_SIZE, "needs %zu bytes of memory, more than the system has", wanted);
         return HW_NO_MEMORY;
     }
     *got = 0;

@@ -1,4 +1,4 @@
-/* Files into memory, whole or their beginning; and what can be wrong with them. */
+/* Reads files, or their beginning, into memory; status codes of files. */
 
 #ifndef HIGHWAY_FILES_H
 #define HIGHWAY_FILES_H
@@ -10,11 +10,11 @@
 
 enum hw_status {
     HW_OK = 0,
-    HW_NOT_JPEG,  /* some other format, or no picture at all */
-    HW_NO_FILE,   /* the file could not be read, and will not be */
+    HW_NOT_JPEG,  /* another format, or not a picture */
+    HW_NO_FILE,   /* the file cannot be read; a retry does not help */
     HW_NO_HANDLE, /* the system has no file handle or memory to open it */
-    HW_STORAGE,   /* what the file lies on does not answer as it should: it may do so again */
-    HW_UNTRIED,   /* nor was the file tried, after another one of the same batch */
+    HW_STORAGE,   /* the storage failed; a retry may succeed */
+    HW_UNTRIED,   /* the storage failed at another file of the batch; this one was not tried */
     HW_BAD_FILE,  /* damaged, unsupported, or over a limit */
     HW_NO_MEMORY,
 };
@@ -22,15 +22,14 @@ enum hw_status {
 /* On anything but HW_OK, `message` says what was found and what was expected. */
 enum { HW_MESSAGE_SIZE = 256 };
 
-/* What an error of open, fstat or read says of a file: HW_NO_FILE, HW_NO_HANDLE or HW_STORAGE. */
+/* The status for an error of open, fstat or read: HW_NO_FILE, HW_NO_HANDLE or HW_STORAGE. */
 int hw_file_failure(int number);
 
-/* Opens a regular file of 1 to `max_bytes` bytes; `soon` tells the system that all of it will be read before
- * long. The caller closes `file`. */
+/* Opens a regular file of 1 to `max_bytes` bytes; `soon` prefetches all of it. The caller closes `file`. */
 int hw_file_open(const char *path, size_t max_bytes, int soon, int *file, size_t *size, char *message);
 
-/* The first `wanted` bytes of an open file, into a buffer that grows; `got` are fewer where it has become
- * shorter. */
+/* The first `wanted` bytes of an open file, into a buffer that grows; `got` is smaller if the file was
+ * shortened. */
 int hw_file_take(int file, size_t wanted, hw_buffer *buffer, size_t *got, char *message);
 
 /* A whole file, as hw_file_open and hw_file_take. */

@@ -14,14 +14,13 @@
 #include "jpeg_sequential.h"
 #include "resampler.h"
 
-/* A picture with more scans than this costs far more time than its size lets expect; encoders write about
- * ten. */
+/* A picture with more scans takes far more time than its size suggests; encoders write about ten. */
 #define MAX_SCANS 100
 
-/* Coefficients of progressive pictures are held in memory by libjpeg: two bytes a sample. */
+/* libjpeg holds the coefficients of progressive pictures in memory: two bytes per sample. */
 #define MAX_LIBJPEG_MEMORY (1024L * 1024 * 1024)
 
-/* Rows that are asked for at once; libjpeg hands out one iMCU row at the most. */
+/* Rows requested at once; libjpeg returns at most one iMCU row. */
 #define ROWS_AT_ONCE 16
 
 /* Columns around a window whose upsampled color libjpeg makes from neighbors that the window does not have.
@@ -29,12 +28,12 @@
 #define CROP_MARGIN 2
 
 struct hw_jpeg {
-    struct jpeg_decompress_struct cinfo; /* first, so that callbacks find the rest */
+    struct jpeg_decompress_struct cinfo; /* first, so that callbacks can reach the rest */
     struct jpeg_error_mgr errors;
     struct jpeg_progress_mgr progress;
     jmp_buf escape;
     char *message;
-    int failure;              /* status to return when libjpeg gives up */
+    int failure;              /* status to return if libjpeg fails */
     unsigned components_seen; /* bit c: a scan of component c has begun */
     hw_sequential *sequential;
     int64_t by_library; /* pictures that libjpeg decoded */
@@ -42,7 +41,7 @@ struct hw_jpeg {
     hw_buffer line;     /* one row of the target */
     hw_buffer ring;     /* decoded rows, reused in turn */
     hw_buffer combined; /* one row after the vertical pass */
-    hw_buffer upright;  /* a picture that still has to be transposed */
+    hw_buffer upright;  /* a picture before it is transposed */
 };
 
 /* ---- callbacks of libjpeg ---- */
@@ -58,7 +57,7 @@ static void on_error(j_common_ptr cinfo) {
 
 static void on_message(j_common_ptr cinfo, int level) {
     if (level >= 0) return;
-    switch (cinfo->err->msg_code) { /* what does not touch a pixel */
+    switch (cinfo->err->msg_code) { /* warnings that do not affect pixels */
     case JWRN_EXTRANEOUS_DATA:
     case JWRN_NOT_SEQUENTIAL:
     case JWRN_ADOBE_XFORM:
@@ -80,7 +79,7 @@ static void on_progress(j_common_ptr cinfo) {
     }
 }
 
-/* ---- life ---- */
+/* ---- construction ---- */
 
 hw_jpeg *hw_jpeg_new(void) {
     hw_jpeg *decoder = calloc(1, sizeof *decoder);
@@ -210,9 +209,9 @@ static stored_window to_stored(const hw_picture *picture, const hw_target *targe
 }
 
 /* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window at
- * least twice as large as the output. A scale that just covers it would leave the filter nothing to smooth,
- * and the image would differ from one that was filtered at full size by up to 12 levels on average; so it is
- * about 3 at the most. Filters that do not smooth decode exactly. */
+ * least twice as large as the output. With a scale that just covers the output, the filter could not smooth,
+ * and the image would differ from one filtered at full size by up to 12 levels on average; here it is at most
+ * about 3. Filters that do not smooth decode exactly. */
 static int choose_eighths(const stored_window *w, const hw_target *target) {
     int eighths = 8;
     if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
@@ -227,8 +226,8 @@ static int out_of_memory(hw_jpeg *decoder) {
     return HW_NO_MEMORY;
 }
 
-/* Whether a picture of several scans has all it needs: every component, and in progressive ones no
- * coefficient that was begun and not refined to the end. */
+/* Whether a picture of several scans is complete: it has every component, and in progressive pictures every
+ * coefficient that was begun is fully refined. */
 static int is_complete(const hw_jpeg *decoder) {
     const struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
     for (int c = 0; c < cinfo->num_components; c++) {
@@ -241,20 +240,20 @@ static int is_complete(const hw_jpeg *decoder) {
     return 1;
 }
 
-/* Where rows of the picture come from: the columns from `left` on, from row `next` on. */
+/* Source of decoded rows: the columns from `left` on, from row `next` on. */
 typedef struct {
     int left, next;
     size_t row_bytes;
-    /* Writes up to `wanted` rows; how many there were, 0 where the picture ends, -1 where it is not sound. */
+    /* Writes up to `wanted` rows; returns their number, 0 at the end of the picture, -1 if it is damaged. */
     int (*read)(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted);
 } row_source;
 
-/* Rows to the target, resampled; `x` and `y` of the decoder are built. Returns a hw_status, or -1 where the
- * source found that the picture is not sound. */
+/* Resamples rows into the target; `x` and `y` of the decoder are built. Returns a hw_status, or -1 if the
+ * source finds the picture damaged. */
 static int resample_rows(hw_jpeg *decoder, const stored_window *window, const hw_target *target,
                          const hw_image *image, const row_source *source) {
     const hw_axis *x = &decoder->x, *y = &decoder->y;
-    /* A ring that holds what one output row needs and what the source hands out at once. */
+    /* A ring that holds the input of one output row and the rows that the source returns at once. */
     const size_t row_stride = (source->row_bytes + HW_SAMPLES_SLACK + 63) & ~(size_t)63;
     const int ring_rows = y->taps + ROWS_AT_ONCE;
     const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
@@ -321,7 +320,7 @@ static int read_sequential(hw_jpeg *decoder, const hw_target *target, uint8_t **
     return wanted;
 }
 
-/* A hw_status, or -1 where the picture is one for libjpeg. */
+/* Returns a hw_status, or -1 if libjpeg must decode the picture. */
 static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                              const hw_target *target, const hw_image *image, const stored_window *window) {
     const int swapped = picture->orientation >= 5;
@@ -351,15 +350,15 @@ static int read_library(hw_jpeg *decoder, const hw_target *target, uint8_t **lin
     return got > 0 ? got : 0;
 }
 
-/* Everything after setjmp: libjpeg leaves through decoder->escape when it fails. */
+/* The part after setjmp: libjpeg jumps to decoder->escape on failure. */
 static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                           const hw_target *target, const hw_image *image, const stored_window *window,
                           int eighths) {
     struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
     const hw_axis *x = &decoder->x, *y = &decoder->y;
 
-    /* Made anew for every picture: libjpeg keeps tables from one to the next, and a damaged file that lacks
-     * its own would come out as whatever was decoded before it has it. */
+    /* Created for every picture: libjpeg keeps tables between pictures, and a damaged file without tables
+     * would be decoded with those of the previous picture. */
     jpeg_create_decompress(cinfo);
     cinfo->progress = &decoder->progress;
     cinfo->mem->max_memory_to_use = MAX_LIBJPEG_MEMORY;
@@ -377,7 +376,7 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
     cinfo->dct_method = JDCT_ISLOW;
     cinfo->scale_num = (unsigned)eighths;
     cinfo->scale_denom = 8;
-    jpeg_start_decompress(cinfo); /* reads all scans of a picture that has several */
+    jpeg_start_decompress(cinfo); /* reads all scans of a multi-scan picture */
     if (jpeg_has_multiple_scans(cinfo) && !is_complete(decoder)) {
         snprintf(decoder->message, HW_MESSAGE_SIZE,
                  "is truncated: some of its scans are missing after the %d that are there",
@@ -423,7 +422,7 @@ static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t
         status = decoder->failure;
     else
         status = decode_library(decoder, bytes, size, picture, target, image, window, eighths);
-    /* Also when only a part was needed: what follows the last row of the window is not decoded. */
+    /* Also if only a part was needed: rows after the window are not decoded. */
     jpeg_destroy_decompress(&decoder->cinfo);
     return status;
 }

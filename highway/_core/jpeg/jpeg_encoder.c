@@ -9,11 +9,11 @@
 #include <jerror.h>
 
 typedef struct {
-    struct jpeg_compress_struct cinfo; /* first, so that callbacks find the rest */
+    struct jpeg_compress_struct cinfo; /* first, so that callbacks can reach the rest */
     struct jpeg_error_mgr errors;
     jmp_buf escape;
     char *message;
-    unsigned char *room; /* ours, as large as a file becomes, so that libjpeg needs none of its own */
+    unsigned char *room; /* large enough for the file, so that libjpeg allocates none */
     unsigned char *file;
     unsigned long bytes;
 } encoder;
@@ -30,7 +30,7 @@ static void on_message(j_common_ptr cinfo, int level) {}
 
 static void on_output(j_common_ptr cinfo) {}
 
-/* Everything after setjmp: libjpeg leaves through self->escape when it fails. */
+/* The part after setjmp: libjpeg jumps to self->escape on failure. */
 static void encode(encoder *self, const uint8_t *pixels, ptrdiff_t stride, int height, int width,
                    int channels, int quality) {
     struct jpeg_compress_struct *cinfo = &self->cinfo;
@@ -66,7 +66,8 @@ static int encode_guarded(encoder *self, const uint8_t *pixels, ptrdiff_t stride
 int hw_jpeg_encode(const uint8_t *pixels, ptrdiff_t stride, int height, int width, int channels, int quality,
                    uint8_t **file, size_t *size, char *message) {
     const size_t most = 2048 + ((size_t)height + 15) * ((size_t)width + 15) * 6;
-    /* Not automatic: what of that changes after setjmp is undefined after longjmp (C11 7.13.2.1). */
+    /* Not automatic: automatic variables that change after setjmp are undefined after longjmp (C11
+     * 7.13.2.1). */
     encoder *self = calloc(1, sizeof *self);
     if (!self) return HW_NO_MEMORY;
     self->room = malloc(most);

@@ -11,11 +11,11 @@
 /* Largest sizes of values in 8-bit pictures (T.81, tables F.1 and F.2). */
 enum { DC_SIZE = 11, AC_SIZE = 10 };
 
-/* No block has more bytes: a DC and 63 AC values with the longest codes. That much may be read beyond the end
- * before it is noticed. */
+/* Maximum bytes of a block: a DC and 63 AC values with the longest codes. The decoder may read this far
+ * beyond the end before it notices. */
 enum { BLOCK_BYTES = (16 + DC_SIZE + 63 * (16 + AC_SIZE)) / 8 + 1, SPARE_BYTES = BLOCK_BYTES + 24 };
 
-/* Places of the values in a block, in the order in which they are coded; a damaged block may run over. */
+/* Positions of the values in a block, in coding order; a damaged block may run over. */
 static const uint8_t NATURAL[HW_BLOCK + 16] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33,
     40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
@@ -24,9 +24,9 @@ static const uint8_t NATURAL[HW_BLOCK + 16] = {
 
 /* ---- tables ----
  *
- * A symbol is a code and the value behind it: bits of both in bits 0 to 5 of the entry, bits of the code in 8
- * to 13, of the value in 16 to 21, and from 24 on the zeros in front of the value. A shift by such a number
- * can be had without masking it, since shifts of 64 bits look at six bits. */
+ * A symbol is a code and the value after it: bits of both in bits 0 to 5 of the entry, bits of the code in 8
+ * to 13, of the value in 16 to 21, and from 24 on the zeros before the value. Shifts by these numbers need no
+ * mask, since 64-bit shifts use only six bits. */
 
 enum { CODE_AT = 8, SIZE_AT = 16, RUN_AT = 24 };
 
@@ -65,7 +65,7 @@ int hw_huffman_build(hw_huffman *table, const uint8_t counts[16], const uint8_t 
     return 0;
 }
 
-/* A code that is longer than the table looks; 0 where there is none. */
+/* Finds a code that is longer than the table's lookup; 0 if there is none. */
 static __attribute__((noinline)) uint32_t search(const hw_huffman *table, uint64_t bits, int is_ac) {
     const uint32_t next = (uint32_t)(bits >> 48);
     for (int length = HW_HUFFMAN_LOOK + 1; length <= 16; length++)
@@ -77,8 +77,8 @@ static __attribute__((noinline)) uint32_t search(const hw_huffman *table, uint64
 
 /* ---- intervals ---- */
 
-/* Takes the stuffed zeros out of what comes up to the next marker (T.81, F.1.2.3), so that bits can be read
- * eight bytes at a time. Zeros follow it. */
+/* Removes the stuffed zeros from the data up to the next marker (T.81, F.1.2.3), so that bits can be read
+ * eight bytes at a time. Zeros follow the data. */
 static void begin_interval(hw_scan *scan) {
     uint8_t *out = scan->interval.bytes;
     const uint8_t *at = scan->file, *const end = scan->file_end;
@@ -111,7 +111,7 @@ int hw_scan_begin(hw_scan *scan, int rows, const uint8_t *bytes, size_t size) {
     for (int c = 0; c < scan->components; c++)
         blocks += (size_t)(scan->component[c].across * scan->component[c].down);
     blocks *= (size_t)scan->columns * (size_t)rows;
-    /* What stands behind the longest that the blocks can be is not looked at. */
+    /* Bytes after the maximum length of the blocks are ignored. */
     scan->room = blocks < size / BLOCK_BYTES ? blocks * BLOCK_BYTES : size;
     hw_buffer_trim(&scan->interval, scan->room + SPARE_BYTES);
     if (hw_buffer_reserve(&scan->interval, scan->room + SPARE_BYTES)) return -1;
@@ -138,10 +138,11 @@ static int restart(hw_scan *scan) {
 typedef struct {
     const uint8_t *at;
     uint64_t bits;
-    unsigned used; /* bits from the top that were used since the last refill; what is above bit 5 is noise */
+    unsigned used; /* bits from the top used since the last refill; above bit 5 is noise */
 } reader;
 
-/* At least 56 bits. Bits that are not accounted for in `at` may be there already: they come next anyway. */
+/* Refills to at least 56 bits. Bits not yet counted in `at` may be present already: they are the next ones
+ * anyway. */
 ALWAYS_INLINE void refill(reader *r, unsigned *count) {
     uint64_t next;
     memcpy(&next, r->at, 8);
@@ -160,7 +161,7 @@ ALWAYS_INLINE uint32_t next_symbol(const reader *r, const hw_huffman *table, int
     return LIKELY(symbol) ? symbol : search(table, r->bits, is_ac);
 }
 
-/* The value behind a code: its bits or, where the first of them is 0, those less 2^size - 1. */
+/* The value after a code: its bits or, if the first bit is 0, the bits minus (2^size - 1). */
 ALWAYS_INLINE int value_of(const reader *r, uint32_t symbol) {
     const uint64_t from = r->bits << (symbol >> CODE_AT & 63);
     const unsigned size = symbol >> SIZE_AT; /* not 0 */
@@ -176,7 +177,7 @@ ALWAYS_INLINE void consume(reader *r, uint32_t symbol) {
 
 /* ---- blocks ---- */
 
-/* One AC symbol; leaves the block where it ends. */
+/* Decodes one AC symbol; exits at the end of the block. */
 #define AC_SYMBOL()                                                                                          \
     symbol = next_symbol(&r, ac, 1);                                                                         \
     if (UNLIKELY(!symbol)) return -1;                                                                        \
@@ -192,7 +193,7 @@ ALWAYS_INLINE void consume(reader *r, uint32_t symbol) {
     }                                                                                                        \
     if (k >= HW_BLOCK) goto done
 
-/* One block, which is passed over unless `kept`. -1 where the data are not sound. */
+/* Decodes one block, or skips it unless `kept`. -1 if the data are damaged. */
 ALWAYS_INLINE int decode_block(reader *state, unsigned *count, hw_scan_component *component, const int kept,
                                int16_t *block, uint8_t *only_dc) {
     const hw_huffman *const ac = component->ac;
@@ -204,7 +205,7 @@ ALWAYS_INLINE int decode_block(reader *state, unsigned *count, hw_scan_component
     component->predicted += symbol & 15u << SIZE_AT ? (uint32_t)value_of(&r, symbol) : 0u;
     if (kept) block[0] = (int16_t)component->predicted;
     consume(&r, symbol);
-    /* A refill is enough for the DC value and one more, and then for two. */
+    /* One refill suffices for the DC value and one more, then for two. */
     for (;;) {
         AC_SYMBOL();
         refill(&r, count);
@@ -216,12 +217,12 @@ done:
     return k > HW_BLOCK ? -1 : 0;
 }
 
-/* Bits of the interval that were not used, less than 0 where more were. */
+/* Unused bits of the interval; negative if more were used than it has. */
 ALWAYS_INLINE ptrdiff_t bits_left(const hw_scan *scan, const reader *r, unsigned count) {
     return (scan->end - r->at) * 8 + (ptrdiff_t)(count - (r->used & 63));
 }
 
-/* MCUs [from, to) of a row, which are passed over unless `kept`. */
+/* Decodes MCUs [from, to) of a row, or skips them unless `kept`. */
 ALWAYS_INLINE int decode_mcus(hw_scan *scan, reader *state, unsigned *count, int from, int to, const int kept,
                               int16_t *const blocks[3], uint8_t *const only_dc[3]) {
     reader r = *state;
@@ -267,7 +268,7 @@ ALWAYS_INLINE int decode_row(hw_scan *scan, int first, int last, int16_t *const 
 }
 
 #if HW_X86
-/* Shifts by a number in any register. */
+/* BMI2 shifts take the number from any register. */
 __attribute__((target("bmi,bmi2"))) static int
 decode_row_bmi2(hw_scan *scan, int first, int last, int16_t *const blocks[3], uint8_t *const only_dc[3]) {
     return decode_row(scan, first, last, blocks, only_dc);

@@ -10,10 +10,10 @@ static unsigned big16(const uint8_t *p) {
     return (unsigned)p[0] << 8 | p[1];
 }
 
-/* What an APP1 segment holds. As in PIL, EXIF data is the segments one after another, XMP data the last of
+/* Reads an APP1 segment. As in PIL, EXIF data is the segments one after another, XMP data the last of
  * them. */
 static void note_app1(hw_metadata *metadata, const uint8_t *segment, size_t n) {
-    static const char xmp[] = "http://ns.adobe.com/xap/1.0/"; /* with the zero at its end */
+    static const char xmp[] = "http://ns.adobe.com/xap/1.0/"; /* with its terminating zero */
     if (n >= 6 && !memcmp(segment, "Exif\0\0", 6)) {
         if (metadata->exif_parts < HW_EXIF_PARTS)
             metadata->exif[metadata->exif_parts++] = (hw_part){segment + 6, n - 6};
@@ -22,7 +22,7 @@ static void note_app1(hw_metadata *metadata, const uint8_t *segment, size_t n) {
     }
 }
 
-/* Looked for from the end, where it is in a whole file. */
+/* Searched from the end, where a complete file has it. */
 int hw_jpeg_has_end(const uint8_t *bytes, size_t from, size_t size) {
     for (size_t i = size; i >= from + 2; i--)
         if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return 1;
@@ -42,8 +42,7 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
     metadata.xmp = (hw_part){NULL, 0};
     size_t at = 2;
     for (;;) {
-        while (at < size && bytes[at] != 0xFF)
-            at++; /* as libjpeg does: junk before a marker is passed over */
+        while (at < size && bytes[at] != 0xFF) at++; /* as libjpeg: junk before a marker is skipped */
         while (at < size && bytes[at] == 0xFF) at++;
         if (at + 3 > size) {
             if (size < file_size) return HW_MORE;

@@ -1,5 +1,5 @@
-/* Inverse DCT and colors in lanes of 128 bits; included once for each number of lanes, with LANES, TARGET,
- * V, OP, and what loads rows of lanes defined. See jpeg_samples.c. */
+/* Inverse DCT and colors in lanes of 128 bits; included once for each number of lanes, with LANES, TARGET, V,
+ * OP, and the loads of rows of lanes defined. See jpeg_samples.c. */
 
 /* ---- inverse DCT: a block in each lane ---- */
 
@@ -26,7 +26,7 @@ TARGET static inline V LANES(narrow)(LANES(wide) a, const int shift) {
     return OP(packs_epi32)(OP(srai_epi32)(a.low, shift), OP(srai_epi32)(a.high, shift));
 }
 
-/* One value of 16 bits times 2^13, and what rounds it. */
+/* A 16-bit value times 2^13, plus the rounding term. */
 TARGET static inline LANES(wide) LANES(scale)(V a, const int shift) {
     const V zero = OP(set1_epi32)(0), round = OP(set1_epi32)(1 << (shift - 1));
     return (LANES(wide)){
@@ -96,7 +96,7 @@ LANES(transform)(const int16_t *block, const uint16_t quant[64], V rows[4]) {
 
 /* ---- colors: sixteen pixels in each lane ---- */
 
-/* Half of them: what is added to Y. 1.402 = 1 + 0.402 and 1.772 = 2 - 0.228, to have constants of 16 bits;
+/* Half of them: the terms added to Y. 1.402 = 1 + 0.402 and 1.772 = 2 - 0.228, to have constants of 16 bits;
  * the products are of twice the value, so that halving them again rounds. */
 TARGET static inline void LANES(differences)(V blue, V red, V *to_red, V *to_green, V *to_blue) {
     const V one = OP(set1_epi16)(1), round = OP(set1_epi32)(32768);
@@ -113,7 +113,7 @@ TARGET static inline void LANES(differences)(V blue, V red, V *to_red, V *to_gre
                               red);
 }
 
-/* out[0], out[1] and out[2] of a lane stand behind each other. */
+/* out[0], out[1] and out[2] of a lane are adjacent. */
 TARGET static inline void LANES(colors)(V y, V cb, V cr, V out[3]) {
     const V zero = OP(set1_epi8)(0), middle = OP(set1_epi16)(128);
     V r[2], g[2], b[2];

@@ -37,7 +37,7 @@ enum {
 
 #if HW_X86
 
-/* Where bytes of red, green and blue come from in each third of 16 interleaved pixels. */
+/* Sources of the red, green and blue bytes in each third of 16 interleaved pixels. */
 static const int8_t INTERLEAVE[3][3][16] = {
     {{0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5},
      {-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1},
@@ -146,7 +146,7 @@ SSE4 static void inverse_dct_sse4(const int16_t *block, const uint16_t quant[64]
     }
 }
 
-/* Two blocks side by side. */
+/* Two adjacent blocks. */
 AVX2 static void inverse_dct_avx2(const int16_t *blocks, const uint16_t quant[64], uint8_t *out,
                                   ptrdiff_t stride) {
     __m256i rows[4];
@@ -160,7 +160,7 @@ AVX2 static void inverse_dct_avx2(const int16_t *blocks, const uint16_t quant[64
 
 #endif
 
-/* Beyond this, libjpeg-turbo's vector code wraps where only the first row of a block is not zero. */
+/* Above this, libjpeg-turbo's vector code wraps if only the first row of a block is not zero. */
 enum { MOST = 8191 };
 
 void hw_quantisation_complete(hw_quantisation *quant) {
@@ -295,7 +295,7 @@ void hw_upsample_2x2(int simd, const uint8_t *near, const uint8_t *far, int from
 /* ---- colors ----
  *
  * ITU-T T.871: R = Y + 1.402 Cr, G = Y - 0.34414 Cb - 0.71414 Cr, B = Y + 1.772 Cb, with Cb and Cr less 128
- * and constants of 16 bits; what is added to Y is rounded. */
+ * and constants of 16 bits; the terms added to Y are rounded. */
 
 static uint8_t to_byte(int value) {
     return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);

@@ -7,22 +7,22 @@
 #include "jpeg_entropy.h"
 #include "jpeg_samples.h"
 
-/* Rows of MCUs whose samples are kept: the color of a row may come from the next. */
+/* Rows of MCUs whose samples are kept: the color of a row may need the next. */
 enum { KEPT_ROWS = 2 };
 
-/* What libjpeg refuses is for libjpeg to refuse. */
+/* Larger pictures go to libjpeg, which refuses them. */
 enum { LONGEST_SIDE = 65500 };
 
-/* Samples in front of each row, so that it has a left neighbor. */
+/* Samples before each row, so that it has a left neighbor. */
 enum { MARGIN = 32 };
 
 typedef struct {
     int id, across, down;   /* blocks in an MCU */
-    int quant, dc, ac;      /* numbers of its tables */
+    int quant, dc, ac;      /* indices of its tables */
     int width, height;      /* in samples */
     ptrdiff_t stride;       /* of its rows of samples */
     size_t samples;         /* where they begin in decoder->samples */
-    size_t blocks, only_dc; /* where its coefficients of one row of MCUs begin, and what is known of them */
+    size_t blocks, only_dc; /* offsets of its coefficients of one row of MCUs, and of their only-DC flags */
 } component;
 
 struct hw_sequential {
@@ -37,9 +37,9 @@ struct hw_sequential {
     const uint8_t *data, *end;
     /* the window */
     int simd, channels, left, right;
-    int next;        /* row to be read next */
+    int next;        /* next row to read */
     int first, last; /* MCUs of a row that are decoded */
-    int decoded;     /* rows of MCUs that were decoded or passed over */
+    int decoded;     /* rows of MCUs decoded or skipped */
     int kept_from;   /* the first of them that was decoded */
     hw_buffer samples, blocks, only_dc, upsampled;
 };
@@ -118,7 +118,7 @@ static int read_frame(hw_sequential *decoder, segment s, int width, int height) 
         for (int before = 0; before < c; before++)
             if (decoder->component[before].id == p->id) return HW_SEQUENTIAL_OTHER;
     }
-    if (decoder->components == 1) /* a scan of one component has one block in an MCU, whatever it says */
+    if (decoder->components == 1) /* a scan of one component always has one block per MCU */
         decoder->component[0].across = decoder->component[0].down = 1;
     decoder->across = decoder->component[0].across;
     decoder->down = decoder->component[0].down;
@@ -130,7 +130,7 @@ static int read_frame(hw_sequential *decoder, segment s, int width, int height) 
         p->width = (width * p->across + decoder->across - 1) / decoder->across;
         p->height = (height * p->down + decoder->down - 1) / decoder->down;
     }
-    /* libjpeg repeats the colors of narrower ones instead of mixing them. */
+    /* libjpeg repeats the colors of narrower pictures instead of interpolating them. */
     return decoder->across == 2 && decoder->component[1].width <= 2 ? HW_SEQUENTIAL_OTHER : HW_SEQUENTIAL_OK;
 }
 
@@ -164,11 +164,11 @@ int hw_sequential_open(hw_sequential *decoder, const uint8_t *bytes, size_t size
     decoder->components = 0;
     decoder->quants = decoder->dcs = decoder->acs = 0;
     decoder->scan.restart_interval = 0;
-    size_t at = 2; /* behind the start-of-image marker */
+    size_t at = 2; /* after the start-of-image marker */
     for (;;) {
         if (at + 4 > size || bytes[at] != 0xFF) return HW_SEQUENTIAL_OTHER;
         const int marker = bytes[at + 1];
-        if (marker == 0xFF) { /* filling */
+        if (marker == 0xFF) { /* fill byte */
             at++;
             continue;
         }
@@ -226,7 +226,7 @@ static int smaller(int a, int b) {
 
 int hw_sequential_begin(hw_sequential *decoder, int simd, int channels, int left, int right, int top) {
     const int mcu_width = 8 * decoder->across, mcu_height = 8 * decoder->down;
-    /* Mixed colors need a neighbor at each side, and the row above. */
+    /* Interpolated colors need a neighbor at each side, and the row above. */
     const int spare = decoder->across == 2 && channels == 3 ? 2 : 0;
     const int spare_rows = decoder->down == 2 && channels == 3 ? 1 : 0;
     decoder->simd = simd;
@@ -257,7 +257,7 @@ int hw_sequential_begin(hw_sequential *decoder, int simd, int channels, int left
         hw_buffer_reserve(&decoder->blocks, blocks) || hw_buffer_reserve(&decoder->only_dc, flags) ||
         hw_buffer_reserve(&decoder->upsampled, 2 * row))
         return HW_SEQUENTIAL_NO_MEMORY;
-    memset(decoder->blocks.bytes, 0, blocks); /* also of a picture that was given up half-way */
+    memset(decoder->blocks.bytes, 0, blocks); /* also after a picture that was abandoned half-way */
 
     if (hw_scan_begin(&decoder->scan, (decoder->height + mcu_height - 1) / mcu_height, decoder->data,
                       (size_t)(decoder->end - decoder->data)))
@@ -274,7 +274,7 @@ static void close_edges(const hw_sequential *decoder, const component *p, uint8_
     if (decoder->last == decoder->scan.columns) row[p->width - begin] = row[p->width - begin - 1];
 }
 
-/* The samples of the next row of MCUs. */
+/* Decodes the samples of the next row of MCUs. */
 static int decode_mcus(hw_sequential *decoder) {
     int16_t *blocks[3];
     uint8_t *only_dc[3];
@@ -305,7 +305,7 @@ static int decode_mcus(hw_sequential *decoder) {
     return HW_SEQUENTIAL_OK;
 }
 
-/* A row of color as wide as the luma of columns [left, right), or its samples themselves. */
+/* Returns a row of color as wide as the luma of columns [left, right), or its samples themselves. */
 static const uint8_t *color_row(hw_sequential *decoder, const component *p, int row, uint8_t *out) {
     if (decoder->across == 1) return row_of(decoder, p, row) + decoder->left - decoder->first * 8;
     const int begin = decoder->first * 8;

@@ -1,8 +1,8 @@
-/* Sequential 8-bit Huffman JPEGs, which photographs are, as rows of pixels: our own decoder.
+/* Decoder of sequential 8-bit Huffman JPEGs, the usual format of photographs, by rows of pixels.
  *
- * It takes gray and YCbCr pictures of one scan, with color at full size, at half the width, or at half the
- * width and height, and gives to the bit what libjpeg-turbo gives with its defaults. Everything else, and
- * whatever is not entirely sound, it leaves to libjpeg, which decides what is still a picture.
+ * It decodes gray and YCbCr pictures of one scan, with color at full size, at half the width, or at half the
+ * width and height, bit-identical to libjpeg-turbo with its defaults. Everything else, including damaged
+ * files, goes to libjpeg, which decides.
  */
 #ifndef HIGHWAY_JPEG_SEQUENTIAL_H
 #define HIGHWAY_JPEG_SEQUENTIAL_H
@@ -21,11 +21,11 @@ enum hw_sequential_status {
 hw_sequential *hw_sequential_new(void);
 void hw_sequential_free(hw_sequential *decoder);
 
-/* Reads the header; `width` and `height` are what the caller knows of it already. */
+/* Reads the header; `width` and `height` are those that the caller read. */
 int hw_sequential_open(hw_sequential *decoder, const uint8_t *bytes, size_t size, int width, int height);
 
 /* Rows from `top` on, columns [left, right), of `channels` 1 (gray) or 3 (RGB) will be read. `simd` is a
- * variant of simd.h that this CPU can run. Passes over what is above. */
+ * variant of simd.h that this CPU can run. Skips the rows before `top`. */
 int hw_sequential_begin(hw_sequential *decoder, int simd, int channels, int left, int right, int top);
 
 /* Writes the next row, and up to HW_SAMPLES_SLACK bytes beyond it. */

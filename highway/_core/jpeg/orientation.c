@@ -20,7 +20,7 @@ enum {
     TYPES
 };
 
-/* Bytes of one value of each type; 0 where there is no such type. */
+/* Bytes of one value of each type; 0 if the type does not exist. */
 static const uint8_t type_sizes[TYPES] = {0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8};
 
 static uint64_t number(const uint8_t *p, size_t n, int little) {
@@ -44,7 +44,7 @@ static int from_fraction(int64_t numerator, int64_t denominator) {
     return from_integer((uint64_t)(numerator / denominator));
 }
 
-/* The first value of an entry. Text and untyped bytes are no number. */
+/* The first value of an entry. Text and untyped bytes are not numbers. */
 static int from_value(unsigned type, const uint8_t *p, int little) {
     const uint64_t value = number(p, type_sizes[type], little);
     switch (type) {
@@ -75,7 +75,7 @@ static int from_value(unsigned type, const uint8_t *p, int little) {
     }
 }
 
-/* Copies n bytes of the EXIF data; 0 where it is shorter. */
+/* Copies n bytes of the EXIF data; 0 if it is shorter. */
 static int copy(const hw_metadata *metadata, uint64_t at, uint8_t *out, size_t n) {
     for (int i = 0; i < metadata->exif_parts && n; i++) {
         const hw_part *part = &metadata->exif[i];
@@ -92,7 +92,7 @@ static int copy(const hw_metadata *metadata, uint64_t at, uint8_t *out, size_t n
     return n == 0;
 }
 
-/* NONE where no entry states it. */
+/* NONE if no entry has it. */
 static int exif_orientation(const hw_metadata *metadata) {
     uint8_t head[8], entry[12], value[8];
     uint64_t size = 0, begin = 0;
@@ -124,7 +124,7 @@ static int exif_orientation(const hw_metadata *metadata) {
     return NONE;
 }
 
-/* As the regular expression tiff:Orientation(="|>)([0-9]) finds it first. */
+/* The first match of the regular expression tiff:Orientation(="|>)([0-9]). */
 static int xmp_orientation(const hw_part *xmp) {
     static const char name[] = "tiff:Orientation";
     enum { NAME = sizeof name - 1, CAPITAL = 5 };

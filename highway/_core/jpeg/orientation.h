@@ -1,4 +1,4 @@
-/* The orientation that the metadata of a picture states (Exif 2.32; TIFF 6.0, section 2; XMP, part 2). */
+/* The orientation in the metadata of a picture (Exif 2.32; TIFF 6.0, section 2; XMP, part 2). */
 
 #ifndef HIGHWAY_ORIENTATION_H
 #define HIGHWAY_ORIENTATION_H
@@ -14,18 +14,17 @@ typedef struct {
     size_t size;
 } hw_part;
 
-/* EXIF data, which is all parts one after another, and XMP data. */
+/* EXIF data (the concatenation of its parts) and XMP data. */
 typedef struct {
     hw_part exif[HW_EXIF_PARTS];
     int exif_parts;
     hw_part xmp;
 } hw_metadata;
 
-/*
- * EXIF orientation, 1 to 8, as PIL's ImageOps.exif_transpose finds it; 1 where there is none.
+/* Returns the EXIF orientation, 1 to 8, as PIL's ImageOps.exif_transpose finds it; 1 if there is none.
  *
- * XMP counts where the EXIF data has no orientation entry. Where the EXIF data does not begin like a TIFF
- * file, neither counts. Reads nothing outside the parts and allocates nothing.
+ * XMP counts if the EXIF data has no orientation entry. If the EXIF data does not begin like a TIFF file,
+ * neither counts. Reads only within the parts and allocates nothing.
  */
 int hw_orientation(const hw_metadata *metadata);
 

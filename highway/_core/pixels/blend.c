@@ -23,8 +23,7 @@ ALWAYS_INLINE void reals(const float *restrict left, const float *restrict right
 
 #if HW_X86
 
-/* right + (left - right) * weight: rounding that product is rounding the sum of both, since `right` is whole.
- */
+/* right + (left - right) * weight: `right` is whole, so rounding the product rounds the sum. */
 
 SSE4 static void bytes_sse4(const uint8_t *left, const uint8_t *right, ptrdiff_t count, int weight,
                             uint8_t *out) {
@@ -69,7 +68,7 @@ AVX2 static void reals_avx2(const float *left, const float *right, ptrdiff_t cou
 
 void hw_blend_bytes(int simd, const uint8_t *left, const uint8_t *right, ptrdiff_t count, int weight,
                     uint8_t *out) {
-    /* These two are exact, and 32768 is no factor of the vector code. */
+    /* These two weights are exact, and the vector code has no factor 32768. */
     if (weight == 32768 || weight == 0) {
         memcpy(out, weight ? left : right, (size_t)count);
         return;

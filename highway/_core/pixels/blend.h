@@ -8,8 +8,8 @@
 
 #include "simd.h"
 
-/* `simd` is a variant of simd.h that this CPU can run; out is apart from what is read, and every variant
- * gives the same bits. */
+/* `simd` is a variant of simd.h that this CPU can run; `out` does not overlap the inputs; every variant gives
+ * the same bits. */
 
 /* (left * weight + right * (32768 - weight)) / 32768, rounded to the nearest, halves up; weight is 0 to
  * 32768. */

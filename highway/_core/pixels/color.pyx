@@ -1,7 +1,7 @@
 """Colors of uint8 images: programs of point-wise operations, sharpening, blur and noise.
 
-Every variant gives the same bits. Where an operation has a result that is no whole number it is rounded to the
-nearest (halves up), and clamped to 0 to 255.
+Every variant gives the same bits. Results are rounded to the nearest whole number (halves up), and clamped to
+0 to 255.
 """
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
@@ -91,7 +91,8 @@ ctypedef fused sample_type:
 cdef int check(
     str what, const uint8_t[:, :, :, :] images, uint8_t[:, :, :, ::1] out, bint in_place
 ) except -1:
-    """ValueError unless rows are packed, out has the shape of images and lies apart or, if allowed, is images."""
+    """Raise ValueError unless rows are packed, and out has the shape of images and its own memory (or is
+    images, if allowed)."""
     cdef Py_ssize_t channels = images.shape[3], width = images.shape[2]
     cdef uintptr_t start, first, last, place
     cdef Py_ssize_t samples, rows
@@ -132,7 +133,7 @@ cdef int check(
 
 
 cdef int check_program(const int32_t[:, ::1] operations, const float[:, :, ::1] arguments, Py_ssize_t count) except -1:
-    """ValueError unless there is a program for each image, with arguments in range."""
+    """Raise ValueError unless there is a program for each image, with arguments in range."""
     cdef Py_ssize_t sample, k
     cdef int32_t code
     cdef float first, second
@@ -182,35 +183,36 @@ def run(
 ):
     """Run a program of point-wise operations over every image.
 
-    Each operation has the result that it has alone, rounded to bytes, but memory is read and written once, and
-    once more for each operation that has to know the whole image (contrast, autocontrast, equalize): an image
-    of usual size is in the cache then.
+    Each operation gives the same result as alone, rounded to bytes, but the program reads and writes memory
+    once, plus once for each operation that needs the whole image (contrast, autocontrast, equalize), when an
+    image of usual size is in the cache.
 
     Operations are those of torchvision.transforms.v2.functional for uint8, except that results are rounded to
-    the nearest where those are truncated. Of images with one channel SATURATION, HUE and GRAYSCALE leave all as
-    it is. To the bit:
+    the nearest instead of truncated. SATURATION, HUE and GRAYSCALE do not change images with one channel.
+    Exact definitions:
 
-    - NONE. Arguments are ignored, as all that are not named here.
+    - NONE. Arguments not named here are ignored.
     - BRIGHTNESS (factor, 0 to 100): value * factor.
     - CONTRAST (factor, 0 to 100): value * factor + mean * (1 - factor). Mean is that of gray, which is
       0.2989 R + 0.587 G + 0.114 B, not rounded. Here and for BRIGHTNESS, factors below 4 are in fixed point:
-      before it is rounded, the result is within 0.05 of what exact numbers give.
+      before rounding, the result is within 0.05 of exact arithmetic.
     - SATURATION (factor, 0 to 100): gray + factor * (value - gray), with the factor in 15 significant bits.
-    - HUE (turns, -0.5 to 0.5): hue in HSV is turned, while saturation and value stay; hues are whole multiples
+    - HUE (turns, -0.5 to 0.5): hue in HSV is turned, saturation and value are kept; hues are whole multiples
       of 1 / 24576 turn.
     - GRAYSCALE: (9794 R + 19235 G + 3736 B) / 32768 in all channels.
     - INVERT: 255 - value.
     - SOLARIZE (threshold): 255 - value where value is threshold or more.
-    - POSTERIZE (bits, 0 to 8): so many upper bits stay.
-    - AUTOCONTRAST: lowest value of each channel to 0, highest to 255; a channel of one value stays.
-    - EQUALIZE: as PIL.ImageOps.equalize, each channel by itself.
+    - POSTERIZE (bits, 0 to 8): keeps that many upper bits.
+    - AUTOCONTRAST: lowest value of each channel to 0, highest to 255; a channel with a single value is
+    unchanged.
+    - EQUALIZE: as PIL.ImageOps.equalize, each channel separately.
     - GAMMA (gamma and gain, 0 to 100): 255 * gain * (value / 255) ** gamma, in float64.
 
     Parameters
     ----------
     images : uint8 (N, H, W, C), rows packed, C 1 or 3
     operations : int32 (N, K)
-        For each image by itself.
+        A program for each image.
     arguments : float32 (N, K, 2)
     out : uint8 (N, H, W, C), C order
         May be `images` itself.
@@ -221,7 +223,7 @@ def run(
         Shapes disagree, rows are not packed, there is no such operation, an argument is out of range, or out
         shares memory with images without being the same.
     MemoryError
-        None for a program.
+        No memory for a program.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample, length = operations.shape[1]
@@ -259,8 +261,8 @@ def sharpen(
 ):
     """Sharpen or smooth every image: smooth + factor * (value - smooth).
 
-    Smooth is the mean of 3 by 3 pixels, the middle one five times, rounded; the border stays as it is, and so
-    does an image of less than 3 rows or columns. torchvision's adjust_sharpness, but rounded at the end.
+    Smooth is the mean of 3 by 3 pixels, with weight 5 for the center, rounded; the border is unchanged, and
+    so is an image of less than 3 rows or columns. torchvision's adjust_sharpness, but rounded at the end.
 
     Parameters
     ----------
@@ -274,7 +276,7 @@ def sharpen(
     ValueError
         Shapes disagree, rows are not packed, a factor is out of range, or out shares memory with images.
     MemoryError
-        None for a row.
+        No memory for a row.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample
@@ -310,8 +312,8 @@ def blur(
 ):
     """Blur every image with a Gaussian, sigma by sigma, mirrored at the borders without repeating them.
 
-    torchvision's gaussian_blur. Rows first, then columns; weights in 1 / 32768, sums between in 1 / 64, each
-    product rounded: the result is within 1 of what exact numbers give, and nearly always the same.
+    torchvision's gaussian_blur. Rows first, then columns; weights in 1 / 32768, intermediate sums in 1 / 64,
+    each product rounded: the result is within 1 of exact arithmetic, and nearly always equal.
 
     Parameters
     ----------
@@ -327,7 +329,7 @@ def blur(
     ValueError
         Shapes disagree, rows are not packed, a number is out of range, or out shares memory with images.
     MemoryError
-        None for a row.
+        No memory for a row.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample
@@ -367,7 +369,7 @@ def blur(
 cdef int check_numbers(
     str what, str name, const float[::1] numbers, Py_ssize_t count, float low, float high
 ) except -1:
-    """ValueError unless there is one for each image, in range."""
+    """Raise ValueError unless there is a number for each image, in range."""
     cdef Py_ssize_t sample
     if numbers.shape[0] != count:
         raise ValueError(f"color.{what}: {numbers.shape[0]} {name} for {count} images; expected one for each")
@@ -393,9 +395,9 @@ def add_noise(
 ):
     """Add normally distributed numbers: scale * number + offset, in float32.
 
-    The numbers of a sample come from its blocks 1, 2, ... of Philox4x32-10 (block 0 is left for draws): a
-    function of seed, epoch, position, index and place in the image. Each pair of them takes 32 bits, by the
-    method of Box and Muller with 2**20 radii and 4096 angles: mean 0 and variance 1 to 1e-5, none beyond
+    The numbers of a sample come from its blocks 1, 2, ... of Philox4x32-10 (block 0 is reserved for draws): a
+    function of seed, epoch, position, index and place in the image. Each pair of numbers takes 32 bits, by
+    the method of Box and Muller with 2**20 radii and 4096 angles: mean 0 and variance 1 to 1e-5, none beyond
     5.4; the distribution function is right to 1e-4.
 
     Parameters
@@ -407,7 +409,7 @@ def add_noise(
     offsets, scales : float32 (N,)
         In units of the images, finite, scales 0 or more. Where both are 0 the image is copied.
     low, high : float
-        What the result of float32 is clamped to; that of uint8 is rounded and clamped to 0 to 255.
+        Range of float32 results; uint8 results are rounded and clamped to 0 to 255.
     out : as images
         May be `images` itself.
 

@@ -19,7 +19,7 @@ enum { RED = 9794, GREEN = 19235, BLUE = 3736, HALF = 16384 };
 ALWAYS_INLINE void fold(const uint8_t *in, uint8_t *out, ptrdiff_t count, int threshold, uint8_t mask) {
     /* In bytes only: nothing is below a threshold of 0, and nothing above one of 256. */
     uint8_t least = (uint8_t)(threshold > 255 ? 255 : threshold), change = threshold > 255 ? 0 : 255;
-    /* In place too: each byte depends on itself only. */
+    /* Also in place: each byte depends only on itself. */
 #pragma GCC ivdep
     for (ptrdiff_t i = 0; i < count; i++) {
         uint8_t flip = in[i] >= least ? change : 0;
@@ -46,11 +46,11 @@ ALWAYS_INLINE int distance(int from, int to) {
     return from < to ? to - from : from - to;
 }
 
-/* Hue in HSV, in 1 / 4096 sextants; as a channel goes straight from least to most of the three in a sextant,
- * colors are made from hue, least and range. */
+/* Hue in HSV, in 1 / 4096 sextants; in a sextant a channel goes linearly from the least to the most of the
+ * three, so hue, least and range define a color. */
 ALWAYS_INLINE void turn(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                         ptrdiff_t count, uint16_t turn) {
-    /* Hues begin a sextant below that of red, so that none is negative. */
+    /* Hues start one sextant below red, so that none is negative. */
     int more = turn < HW_SEXTANT ? turn + HW_CIRCLE - HW_SEXTANT : turn - HW_SEXTANT;
     for (ptrdiff_t i = 0; i < count; i++) {
         int r = red[i], g = green[i], b = blue[i];
@@ -94,7 +94,7 @@ static void sums_plain(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) {
     for (int part = 0; i + part < count; part++) sum[part] += in[i + part];
 }
 
-/* The extremes at every place of a period. */
+/* Minimum and maximum at every position of a period. */
 static void extremes_plain(const uint8_t *in, ptrdiff_t count, uint8_t *restrict low,
                            uint8_t *restrict high) {
     ptrdiff_t first = 0;
@@ -110,10 +110,11 @@ static void extremes_plain(const uint8_t *in, ptrdiff_t count, uint8_t *restrict
     }
 }
 
-/* factor times 2 to the power of logarithms * exponent, which are 0 to -1000, right to 1e-9 of it. */
+/* factor times 2 to the power of logarithms * exponent, which are 0 to -1000, with a relative error of
+ * 1e-9. */
 ALWAYS_INLINE void powers(const double *logarithms, double exponent, double factor, double *out) {
     for (int i = 0; i < 256; i++) {
-        /* This rounds to a whole number, which is in the lowest bits of the sum then. */
+        /* Rounds to a whole number in the lowest bits of the sum. */
         const double power = logarithms[i] * exponent, sum = power + 0x1.8p52;
         const double rest = (power - (sum - 0x1.8p52)) * 0x1.62e42fefa39efp-1;
         double series = 1.0 + rest * (1.0 / 8);
@@ -202,11 +203,11 @@ static void saturate_pixels_plain(const uint8_t *in, uint8_t *out, ptrdiff_t pix
 
 #if HW_X86
 
-/* The compiler takes a value for another one, so that it neither begins sooner with what comes behind nor
- * needs more registers than there are. */
+/* Makes a value opaque to the compiler, so that it does not reorder the code after it and run out of
+ * registers. */
 #define SETTLED(value) __asm__("" : "+x"(value))
 
-/* What a quarter of a table has for two vectors of indices, less 0, 16, 32 and 48. */
+/* Looks up two vectors of indices in a quarter of a table, less 0, 16, 32 and 48. */
 AVX2 ALWAYS_INLINE void quarter_of(const uint8_t *changes, __m256i index[2][4], __m256i found[2]) {
     for (int part = 0; part < 4; part++) {
         const __m256i change =
@@ -221,8 +222,8 @@ AVX2 ALWAYS_INLINE void quarter_of(const uint8_t *changes, __m256i index[2][4], 
 
 /* Table of 256 by sixteen shuffles of 16 each. A shuffle takes the low four bits of an index below 128, and
    gives 0 for others. With 16 subtracted again and again an index below 64 passes through as many of four
-   shuffles as it has sixteens, so the parts of a quarter of the table hold what changes from one part to the
-   next. The other quarters are the same again, and the top two bits tell which of them counts. */
+   shuffles as it has sixteens, so the parts of a quarter of the table hold the changes from one part to the
+   next. The other quarters work the same way, and the top two bits select one of them. */
 AVX2 static void table_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t count, const uint8_t *table,
                             const uint8_t *changes) {
     ptrdiff_t i = 0;
@@ -329,21 +330,21 @@ SSE4 static void join_sse4(const uint8_t *red, const uint8_t *green, const uint8
     join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
 }
 
-/* Where the place of a byte has this remainder by three. */
+/* Mask of bytes whose position has this remainder modulo three. */
 AVX2 ALWAYS_INLINE __m256i each_third(int remainder, int period) {
     int8_t mask[32];
     for (int i = 0; i < 32; i++) mask[i] = (int8_t)(i % period % 3 == remainder ? -1 : 0);
     return _mm256_loadu_si256((const __m256i *)mask);
 }
 
-/* From `parts`, in turns from byte to byte, beginning with part `first`. */
+/* Cycles through `parts` from byte to byte, beginning with part `first`. */
 AVX2 ALWAYS_INLINE __m256i in_turns(const __m256i parts[3], int first, int step, __m256i second,
                                     __m256i third) {
     const __m256i two = _mm256_blendv_epi8(parts[first % 3], parts[(first + step) % 3], second);
     return _mm256_blendv_epi8(two, parts[(first + 2 * step) % 3], third);
 }
 
-/* 32 pixels as they lie: the first 16 in the lower halves, the others in the upper ones. */
+/* 32 interleaved pixels: the first 16 in the lower halves, the others in the upper ones. */
 AVX2 ALWAYS_INLINE void load_pixels(const uint8_t *in, __m256i thirds[3]) {
     for (int part = 0; part < 3; part++)
         thirds[part] = _mm256_inserti128_si256(
@@ -356,8 +357,8 @@ AVX2 ALWAYS_INLINE void store_third(uint8_t *out, int part, __m256i third) {
     _mm_storeu_si128((__m128i *)(out + 48 + 16 * part), _mm256_extracti128_si256(third, 1));
 }
 
-/* The 16 bytes of a channel lie at 16 different places of the thirds: blends bring them together, one shuffle
- * puts them in order. */
+/* The 16 bytes of a channel have 16 different positions in the thirds: blends collect them, one shuffle
+ * orders them. */
 AVX2 static void split_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *red, uint8_t *green, uint8_t *blue) {
     uint8_t *planes[3] = {red, green, blue};
     const __m256i second = each_third(1, 16), third = each_third(2, 16);
@@ -450,7 +451,7 @@ AVX2 static void sums_avx2(const uint8_t *in, ptrdiff_t count, uint64_t sum[3]) 
     sums_plain(in + i, count - i, sum);
 }
 
-/* The next ones do whole groups of pixels: planes have room for them. */
+/* The next functions process whole groups of pixels: planes have room for them. */
 
 SSE4 ALWAYS_INLINE __m128i gray_eight(__m128i red, __m128i green, __m128i blue) {
     const __m128i one = _mm_set1_epi16(1);
@@ -470,7 +471,7 @@ AVX2 ALWAYS_INLINE __m256i two_bytes(int first, int second) {
     return _mm256_set1_epi16((short)((first & 255) | second * 256));
 }
 
-/* Of 16 pixels: carrying from the lower sums to the upper ones leaves out only what the shift would. */
+/* For 16 pixels: the carry from the lower to the upper sums drops only bits that the shift drops. */
 AVX2 ALWAYS_INLINE __m256i gray_sixteen(__m256i red_green, __m256i blue_zero) {
     const __m256i upper =
         _mm256_add_epi16(_mm256_maddubs_epi16(red_green, two_bytes(UPPER(RED), UPPER(GREEN))),
@@ -520,7 +521,7 @@ AVX2 static void gray_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8
     }
 }
 
-/* Away from gray, or towards it: `words` are the gray of lower and of upper bytes. */
+/* Moves away from gray, or towards it: `words` are the gray of lower and upper bytes. */
 AVX2 ALWAYS_INLINE __m256i away_thirtytwo(__m256i values, __m256i gray, const __m256i words[2], __m256i scale,
                                           __m256i part) {
     const __m256i low = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(values, gray), scale);
@@ -546,7 +547,7 @@ SSE4 static void saturate_sse4(uint8_t *restrict red, uint8_t *restrict green, u
 AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                                ptrdiff_t count, hw_factor factor) {
     if (factor.scale > 127) {
-        /* No signed byte. */
+        /* Not a signed byte. */
         saturate_plain(red, green, blue, count, factor);
         return;
     }
@@ -564,8 +565,8 @@ AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, u
     }
 }
 
-/* Masks that gather bytes of eight pixels, two from each, out of a third of 16 pixels. Constants, as a block
- * of pixels takes little longer than to make them. NO_BYTE is in no third, whatever the pixel. */
+/* Masks that gather bytes of eight pixels, two from each, out of a third of 16 pixels. Constants: computing
+ * them would take about as long as a block of pixels. NO_BYTE is in no third, whatever the pixel. */
 #define IN_THIRD(place) ((place) >= 0 && (place) < 16 ? (place) : -1)
 #define OF_PIXEL(third, pixel, first, second)                                                                \
     IN_THIRD(3 * (pixel) + (first) - 16 * (third)), IN_THIRD(3 * (pixel) + (second) - 16 * (third))
@@ -576,15 +577,15 @@ AVX2 static void saturate_avx2(uint8_t *restrict red, uint8_t *restrict green, u
      OF_PIXEL(third, (pixel) + 6, first, second), OF_PIXEL(third, (pixel) + 7, first, second)}
 #define NO_BYTE (-64)
 
-/* Red and green, then blue and 0, of the first eight pixels and of the others, which lie in two thirds each.
- */
+/* Red and green, then blue and 0, of the first eight pixels and of the others, each spread over two
+ * thirds. */
 static const int8_t pair_masks[2][2][2][16] = {
     {{OF_EIGHT(0, 0, 0, 1), OF_EIGHT(1, 0, 0, 1)}, {OF_EIGHT(1, 8, 0, 1), OF_EIGHT(2, 8, 0, 1)}},
     {{OF_EIGHT(0, 0, 2, NO_BYTE), OF_EIGHT(1, 0, 2, NO_BYTE)},
      {OF_EIGHT(1, 8, 2, NO_BYTE), OF_EIGHT(2, 8, 2, NO_BYTE)}},
 };
 
-/* Masks that say what is one for a pixel three times, in each third. */
+/* Masks that repeat a value of a pixel three times, in each third. */
 static const int8_t thrice_masks[3][16] = {
     {0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5},
     {5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10},
@@ -595,7 +596,7 @@ AVX2 ALWAYS_INLINE __m256i both_halves(const int8_t *mask) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)mask));
 }
 
-/* Gray three times, as the bytes of the pixels lie. */
+/* Gray three times, in the order of the pixels' bytes. */
 AVX2 ALWAYS_INLINE void gray_pixels_of(const __m256i thirds[3], __m256i gray[3]) {
     __m256i found[2];
     for (int half = 0; half < 2; half++) {
@@ -622,7 +623,7 @@ AVX2 static void gray_pixels_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t pix
     gray_pixels_plain(in + 3 * i, out + 3 * i, pixels - i);
 }
 
-/* A line for vectors: the offset is without the half, and multiplying by `unit` shifts and rounds. */
+/* A line for vectors: the offset excludes the half; multiplying by `unit` shifts and rounds. */
 typedef struct {
     __m256i factor, offset, unit;
 } vector_line;
@@ -684,7 +685,8 @@ AVX2 ALWAYS_INLINE ptrdiff_t saturate_groups(const uint8_t *in, uint8_t *out, pt
 AVX2 static void saturate_pixels_avx2(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, hw_factor factor,
                                       const hw_line *first) {
     ptrdiff_t i = 0;
-    /* A scale above is no signed byte. What differs is constant, so that each is compiled by itself. */
+    /* Larger scales are not signed bytes. The differences are constants, so that each variant is compiled
+     * separately. */
     if (factor.scale <= 127) {
         if (!first)
             i = saturate_groups(in, out, pixels, factor, NULL, 0);
@@ -776,8 +778,8 @@ SSE4 static void extremes_sse4(const uint8_t *in, ptrdiff_t count, uint8_t *low,
         most[v] = _mm_loadu_si128((const __m128i *)(high + 16 * v));
     }
     for (ptrdiff_t i = 0; i < count; i += HW_PERIOD) {
-        /* Some twice, at places that are as good: pixels have three bytes, and on a plane all places are
-         * alike. */
+        /* Counts some twice, at equivalent positions: pixels have three bytes, and on a plane all positions
+         * are equal. */
         const uint8_t *place = in + (i + HW_PERIOD <= count ? i : count - HW_PERIOD);
         for (int v = 0; v < 6; v++) {
             const __m128i values = _mm_loadu_si128((const __m128i *)(place + 16 * v));
@@ -802,8 +804,8 @@ AVX2 static void extremes_avx2(const uint8_t *in, ptrdiff_t count, uint8_t *low,
         most[v] = _mm256_loadu_si256((const __m256i *)(high + 32 * v));
     }
     for (ptrdiff_t i = 0; i < count; i += HW_PERIOD) {
-        /* Some twice, at places that are as good: pixels have three bytes, and on a plane all places are
-         * alike. */
+        /* Counts some twice, at equivalent positions: pixels have three bytes, and on a plane all positions
+         * are equal. */
         const uint8_t *place = in + (i + HW_PERIOD <= count ? i : count - HW_PERIOD);
         for (int v = 0; v < 3; v++) {
             const __m256i values = _mm256_loadu_si256((const __m256i *)(place + 32 * v));
@@ -848,7 +850,7 @@ SSE4 static void turn_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8
             _mm_packs_epi32(quotient_four(_mm_unpacklo_epi16(side, zero), _mm_unpacklo_epi16(divisor, zero)),
                             quotient_four(_mm_unpackhi_epi16(side, zero), _mm_unpackhi_epi16(divisor, zero)));
         __m128i hue = _mm_add_epi16(_mm_add_epi16(part, start), _mm_set1_epi16((short)more));
-        /* Below a circle, the difference is the larger as it is taken for a number without sign. */
+        /* Below a circle, the difference is larger as an unsigned number. */
         hue = _mm_min_epu16(hue, _mm_sub_epi16(hue, _mm_set1_epi16(HW_CIRCLE)));
         const __m128i from_cyan = _mm_abs_epi16(_mm_sub_epi16(hue, _mm_set1_epi16(3 * HW_SEXTANT)));
         const __m128i from_green = _mm_abs_epi16(_mm_sub_epi16(hue, _mm_set1_epi16(2 * HW_SEXTANT)));
@@ -860,7 +862,7 @@ SSE4 static void turn_sse4(uint8_t *restrict red, uint8_t *restrict green, uint8
     }
 }
 
-/* Of 16 hues `range` times the part that a channel has of it, by its hues' distance from `middle`. */
+/* For 16 hues: `range` times the part of a channel, by the distance of the hues from `middle`. */
 AVX2 ALWAYS_INLINE __m256i near_sixteen(__m256i range, __m256i hue, int middle) {
     const __m256i away = _mm256_abs_epi16(_mm256_sub_epi16(hue, _mm256_set1_epi16((short)middle)));
     const __m256i part = _mm256_subs_epu16(_mm256_set1_epi16(2 * HW_SEXTANT), away);
@@ -873,14 +875,14 @@ AVX2 ALWAYS_INLINE __m256i far_sixteen(__m256i range, __m256i hue, int middle) {
     return _mm256_mulhrs_epi16(range, _mm256_min_epi16(part, _mm256_set1_epi16(HW_SEXTANT)));
 }
 
-/* To the nearest: as divisors are below 2 * HW_SEXTANT, none lies in the middle. */
+/* Rounds to the nearest: as divisors are below 2 * HW_SEXTANT, there are no ties. */
 AVX2 ALWAYS_INLINE __m256i quotient_eight(__m256i above, __m256i below) {
     return _mm256_cvtps_epi32(_mm256_div_ps(_mm256_cvtepi32_ps(above), _mm256_cvtepi32_ps(below)));
 }
 
 AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
                            ptrdiff_t count, uint16_t turn) {
-    /* Sides are from -1 to 1 here, where they are from 0 to 2 in `turn`. */
+    /* Sides are -1 to 1 here, and 0 to 2 in `turn`. */
     const int more = turn < HW_SEXTANT ? turn + HW_CIRCLE : turn;
     const __m256i zero = _mm256_setzero_si256(), eight = _mm256_set1_epi16(8);
     /* As starts are multiples of 256, only the upper bytes of their sums with `more` differ. */
@@ -913,7 +915,7 @@ AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8
                 quotient_eight(_mm256_unpackhi_epi16(zero, side), _mm256_unpackhi_epi16(divisor, zero)));
             __m256i hue = half ? _mm256_unpackhi_epi8(rest, start) : _mm256_unpacklo_epi8(rest, start);
             hue = _mm256_add_epi16(hue, part);
-            /* Below a circle, the difference is the larger as it is taken for a number without sign. */
+            /* Below a circle, the difference is larger as an unsigned number. */
             hue = _mm256_min_epu16(hue, _mm256_sub_epi16(hue, _mm256_set1_epi16(HW_CIRCLE)));
             reds[half] = far_sixteen(eightfold, hue, 3 * HW_SEXTANT);
             greens[half] = near_sixteen(eightfold, hue, 2 * HW_SEXTANT);
@@ -928,7 +930,7 @@ AVX2 static void turn_avx2(uint8_t *restrict red, uint8_t *restrict green, uint8
     }
 }
 
-/* Plain C for each instruction set: the compiler makes vector code of it. */
+/* Plain C for each instruction set: the compiler vectorizes it. */
 #define VARIANTS(result, name, parameters, arguments)                                                        \
     static result name##_plain parameters {                                                                  \
         return name arguments;                                                                               \
@@ -973,10 +975,10 @@ VARIANTS(void, powers, (const double *logarithms, double exponent, double factor
 static const hw_color_kernels variants[] = {
     KERNELS(table_plain, gray_pixels_plain, saturate_pixels_plain, plain),
 #if HW_X86
-    /* Shuffles of 16 bytes take longer than the table itself. */
+    /* Shuffles of 16 bytes are slower than plain table lookups. */
     KERNELS(table_plain, NULL, NULL, sse4),
     KERNELS(table_avx2, gray_pixels_avx2, saturate_pixels_avx2, avx2),
-    /* A table of 256 in four registers; all else is that of AVX2. */
+    /* A table of 256 in four registers; the rest is the AVX2 code. */
     KERNELS(table_avx512, gray_pixels_avx2, saturate_pixels_avx2, avx2),
 #endif
 };

@@ -16,7 +16,7 @@
 /* Between rows in a workspace, so that vectors may write beyond the end. */
 enum { ROOM = 64 };
 
-/* Where row or column `place` of `size` is, mirrored at the borders: the border itself is not repeated. */
+/* Maps row or column `place` into `size`, mirrored at the borders without repeating the border. */
 static ptrdiff_t reflected(ptrdiff_t place, ptrdiff_t size) {
     ptrdiff_t period = 2 * (size - 1);
     if (size == 1) return 0;
@@ -165,7 +165,7 @@ void hw_gaussian(double sigma, ptrdiff_t length, int16_t *weights) {
         weights[i] = (int16_t)(32768.0 * exp(-0.5 * (double)(i * i) / (sigma * sigma)) / sum + 0.5);
         rest -= 2 * weights[i];
     }
-    /* 1 itself has no place in 16 bits; as it is rounded, the nearest below it does the same. */
+    /* 1 does not fit 16 bits; after rounding, the nearest value below gives the same. */
     weights[0] = (int16_t)(rest > 32767 ? 32767 : rest);
 }
 
@@ -181,7 +181,7 @@ ALWAYS_INLINE void blur_rows(const uint8_t *const *rows, const int16_t *weights,
     }
 }
 
-/* The same of neighbors in a row, and back to bytes. */
+/* The same for neighbors in a row, and back to bytes. */
 ALWAYS_INLINE void blur_columns(const int16_t *row, const int16_t *weights, ptrdiff_t reach, ptrdiff_t first,
                                 ptrdiff_t length, ptrdiff_t channels, uint8_t *out) {
     for (ptrdiff_t i = first; i < length; i++) {

@@ -14,13 +14,13 @@ enum { HW_MOST_REACH = 100 };
 
 /* `simd` is a variant of simd.h that this CPU can run; out has no gaps and is another image. */
 
-/* Bytes that the filters need at `work` for rows of `length` bytes, and a kernel of so many columns. */
+/* Bytes of workspace for rows of `length` bytes and a kernel of so many columns. */
 size_t hw_filter_work(ptrdiff_t length, ptrdiff_t channels, ptrdiff_t columns);
 
-/* Away from the smoothed image by a factor of 0 (smoothed) over 1 (as it is) to below 128. */
+/* Sharpens by a factor from 0 (smoothed) through 1 (unchanged) to below 128. */
 void hw_sharpen(int simd, const hw_pixels *image, float factor, void *work, uint8_t *out);
 
-/* The weights of a Gaussian of odd length from its middle on, in 1 / 32768: all of them together are 1. */
+/* The weights of a Gaussian of odd length from its middle on, in 1 / 32768: the whole kernel sums to 1. */
 void hw_gaussian(double sigma, ptrdiff_t length, int16_t *weights);
 
 /* Weighted sums of columns and rows; weights are those from the middle on, `reach_y` + 1 and

@@ -1,5 +1,4 @@
-/* A factor in fixed point, for differences of bytes: what mulhrs instructions do, also where there are none.
- */
+/* A fixed-point factor for differences of bytes: the arithmetic of mulhrs instructions, also in plain C. */
 
 #ifndef HIGHWAY_FIXED_H
 #define HIGHWAY_FIXED_H
@@ -11,7 +10,7 @@ typedef struct {
     int16_t scale, factor;
 } hw_factor;
 
-/* Of a value from 0 to below 128. */
+/* For a value from 0 to below 128. */
 static inline hw_factor hw_factor_of(float value) {
     hw_factor found;
     int32_t scale = 1;

@@ -1,7 +1,7 @@
 """Flips, transposes and windows of image batches, for pixels of any number of bytes.
 
 Input is uint8 (N, H, W, C) whose rows are packed (the strides of a pixel and of a byte are C and 1);
-samples and rows may lie anywhere. Arrays of other dtypes come as bytes, C being the bytes of a pixel.
+samples and rows may have any stride. Pass arrays of other dtypes as bytes, with C the bytes of a pixel.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
@@ -40,11 +40,11 @@ cdef struct Images:
     Py_ssize_t size  # bytes of a pixel
     Py_ssize_t sample_stride
     Py_ssize_t row_stride
-    uint8_t *data  # NULL when there is not a single byte
+    uint8_t *data  # NULL if there are no bytes
 
 
 cdef int describe(const uint8_t[:, :, :, :] array, str what, Images *images) except -1:
-    """Fills in `images`; ValueError when rows are not packed."""
+    """Fill in `images`; raise ValueError if rows are not packed."""
     images.count = array.shape[0]
     images.height = array.shape[1]
     images.width = array.shape[2]
@@ -64,7 +64,7 @@ cdef int describe(const uint8_t[:, :, :, :] array, str what, Images *images) exc
 
 
 cdef bint share_memory(const Images *left, const Images *right) noexcept nogil:
-    """Whether the ranges of addresses that two batches lie in have anything in common."""
+    """Whether the address ranges of two batches overlap."""
     cdef uintptr_t left_first, left_last, right_first, right_last
     if left.data == NULL or right.data == NULL:
         return False
@@ -128,7 +128,7 @@ def flip_x(
     const uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None, uint8_t[:, :, :, ::1] out
     not None
 ):
-    """Copies images, those with a flag mirrored left to right.
+    """Copy images, those with a flag mirrored left to right.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def flip_x(
 
 
 def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None):
-    """Mirrors the images that have a flag left to right.
+    """Mirror the images that have a flag left to right.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def flip_y(
     const uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None, uint8_t[:, :, :, ::1] out
     not None
 ):
-    """Copies images, those with a flag mirrored top to bottom.
+    """Copy images, those with a flag mirrored top to bottom.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def flip_y(
 
 
 def flip_y_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None):
-    """Mirrors the images that have a flag top to bottom.
+    """Mirror the images that have a flag top to bottom.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def transpose(
     const uint8_t[:, :, :, :] images not None, const uint8_t[::1] flags not None, uint8_t[:, :, :, ::1] out
     not None
 ):
-    """Copies images, those with a flag with rows and columns exchanged.
+    """Copy images, those with a flag with rows and columns exchanged.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def windows(
     const uint8_t[::1] fill not None,
     uint8_t[:, :, :, ::1] out not None,
 ):
-    """Copies a window of each image, mirrored or not; what of it lies outside of the image is filled.
+    """Copy a window of each image, mirrored or not; parts outside of the image are filled.
 
     Parameters
     ----------

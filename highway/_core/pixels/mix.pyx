@@ -1,6 +1,6 @@
-"""Images with a part of the next one of their batch, and rectangles of images replaced.
+"""Mixes images with the next image of their batch, and replaces rectangles of images.
 
-After the last image comes the first. Every variant gives the same bits.
+The image after the last one is the first. Every variant gives the same bits.
 """
 
 from libc.math cimport rint
@@ -72,7 +72,7 @@ def blend(const value[:, ::1] images not None, const double[::1] own not None, v
                     variant, &images[sample, 0], next_one, length, <int>rint(own[sample] * 32768), &out[sample, 0]
                 )
             elif own[sample] == 1.0:
-                # Whatever the other one holds: 0 * inf is no number.
+                # Ignores the other image: 0 * inf is nan.
                 memcpy(&out[sample, 0], &images[sample, 0], <size_t>length * sizeof(value))
             else:
                 hw_blend_reals(
@@ -84,7 +84,8 @@ def blend(const value[:, ::1] images not None, const double[::1] own not None, v
 cdef int check_boxes(
     str what, const uint8_t[:, :, :, ::1] images, const int64_t[:, ::1] boxes, uint8_t[:, :, :, ::1] out, bint in_place
 ) except -1:
-    """ValueError unless a box is in each image, and out has their shape and lies apart or, if allowed, is them."""
+    """Raise ValueError unless each image contains its box, and out has their shape and its own memory (or is them, if
+    allowed)."""
     cdef Py_ssize_t sample
     cdef uintptr_t start, place
     for sample in range(4):
@@ -122,7 +123,7 @@ def paste(
     const int64_t[:, ::1] boxes not None,
     uint8_t[:, :, :, ::1] out not None,
 ):
-    """Copies images, with a rectangle of each from the next one.
+    """Copy images, with a rectangle of each from the next one.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def paint(
     const uint8_t[::1] pixel not None,
     uint8_t[:, :, :, ::1] out not None,
 ):
-    """Copies images, with a rectangle of each in one color.
+    """Copy images, with a rectangle of each in one color.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum {
-    /* Blocks of Philox that are made together; each gives four words, and a word gives two numbers. */
+    /* Blocks of Philox computed together; each gives four words, and a word gives two numbers. */
     LANES = 32,
     NUMBERS = 8 * LANES,
 };
@@ -45,8 +45,8 @@ static void words_plain(const hw_stream *stream, uint32_t first, uint32_t words[
 
 #if HW_X86
 
-/* Eight blocks at once: words are the lower halves of 64 bits, as they are multiplied; above them is
- * anything. */
+/* Eight blocks at once: words are the lower halves of 64 bits, for multiplication; the upper halves are
+ * undefined. */
 AVX2 static void words_avx2(const hw_stream *stream, uint32_t first, uint32_t words[4][LANES]) {
     const __m256i factor0 = _mm256_set1_epi64x(0xD2511F53), factor1 = _mm256_set1_epi64x(0xCD9E8D57);
     for (int lane = 0; lane < LANES; lane += 8) {
@@ -100,8 +100,9 @@ ALWAYS_INLINE uint32_t bits_of(float value) {
  *
  * Source: G. Box, M. Muller, "A note on the generation of random normal deviates", Annals of Mathematical
  * Statistics 29 (1958), 610-611. The radius is sqrt(-2 log u), u the middle of one of 2**20 equal parts of 0
- * to 1; the angle is the middle of one of 4096 parts of the circle: 512 of an eighth of it, which two signs
- * and an exchange carry to the others. */
+ * to 1; the angle is the middle of one of 4096 parts of the circle: 512 in an eighth of it, mapped to the
+ * others by two signs and an exchange.
+ */
 ALWAYS_INLINE void normal_pair(uint32_t word, float *first, float *second) {
     /* u * 2**20 = mantissa * 2**exponent, mantissa from sqrt(1/2) to sqrt(2). */
     uint32_t shifted = bits_of((float)(int32_t)(word >> 12) + 0.5f) - 0x3F3504F3u;
@@ -132,7 +133,7 @@ ALWAYS_INLINE void normal_pair(uint32_t word, float *first, float *second) {
 }
 
 /* Numbers NUMBERS * group and on: of each word the first of all blocks, then the second. Block 0 of the
- * stream is left for draws. */
+ * stream is reserved for draws. */
 ALWAYS_INLINE void normals(words_kernel *make_words, const hw_stream *stream, ptrdiff_t group,
                            float numbers[NUMBERS]) {
     uint32_t words[4][LANES];

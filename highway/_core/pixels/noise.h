@@ -1,5 +1,4 @@
-/* Normally distributed noise that is a function of what it is for: seed, epoch, position, sample and place.
- */
+/* Normally distributed noise as a function of seed, epoch, position, sample and place. */
 
 #ifndef HIGHWAY_NOISE_H
 #define HIGHWAY_NOISE_H
@@ -9,7 +8,8 @@
 
 #include "simd.h"
 
-/* Of one sample at one position: the key and the first three words of a counter of Philox4x32-10. */
+/* The stream of one sample at one position: the key and the first three words of a counter of
+ * Philox4x32-10. */
 typedef struct {
     uint64_t seed;
     uint32_t index, epoch, position;

@@ -41,7 +41,7 @@ ALWAYS_INLINE void exchange_pixels(uint8_t *row, ptrdiff_t first, ptrdiff_t pixe
     }
 }
 
-/* Reverse in place, when the first and last `first` pixels are already done. */
+/* Reverse in place; the first and last `first` pixels are reversed already. */
 static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrdiff_t size) {
     switch (size) {
     case 1: exchange_pixels(row, first, pixels, 1); break;
@@ -53,7 +53,7 @@ static void exchange_plain(uint8_t *row, ptrdiff_t first, ptrdiff_t pixels, ptrd
 
 /* Transpose */
 
-/* A block of rows of `in` becomes columns of `out`, so that the lines of both stay in the cache meanwhile. */
+/* A block of rows of `in` becomes columns of `out`, so that the cache lines of both stay in the cache. */
 ALWAYS_INLINE void transpose_pixels(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
                                     ptrdiff_t columns, ptrdiff_t size) {
     enum { BLOCK = 16 };
@@ -85,11 +85,10 @@ static void transpose_plain(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out
 #if HW_X86
 
 /* Squares of four by four pixels of 3 or 4 bytes, from the top left, as far as registers of 16 bytes stay in
-   their rows. What one writes too much is written again by the square that comes next. */
+   their rows. The next square overwrites the excess bytes of the previous one. */
 SSE4 ALWAYS_INLINE void transpose_squares(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out,
                                           ptrdiff_t rows, ptrdiff_t size, ptrdiff_t high, ptrdiff_t wide) {
-    /* The loads go down the rows, the stores along them: what is read is brought near in its own order
-     * before. */
+    /* Loads go down the rows, stores along them: the input is prefetched in its own order. */
     enum { BLOCK = 256, LINE = 64 };
     const __m128i spread = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
     const __m128i packed = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
@@ -125,7 +124,7 @@ SSE4 ALWAYS_INLINE void transpose_squares(const uint8_t *in, ptrdiff_t in_stride
 
 SSE4 static void transpose_sse4(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
                                 ptrdiff_t columns, ptrdiff_t size) {
-    /* Two pixels of 3 bytes have to be there behind a square. */
+    /* Two pixels of 3 bytes must follow a square. */
     const ptrdiff_t spare = size == 3 ? 2 : 0;
     const ptrdiff_t high = rows < spare ? 0 : (rows - spare) & ~3,
                     wide = columns < spare ? 0 : (columns - spare) & ~3;
@@ -154,11 +153,11 @@ void hw_transpose(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out
 
 #if HW_X86
 
-/* Bytes that are reversed at once: a whole number of pixels of 1, 2, 3, 4, 6, 8, 12 or 16 bytes. */
+/* Bytes reversed at once: a whole number of pixels of 1, 2, 3, 4, 6, 8, 12 or 16 bytes. */
 enum { GROUP = 48 };
 
-/* Shuffles that take out of each third of a group what goes into each third of its reverse. No pixel of these
-   sizes goes from the first third to the first, or from the last to the last. */
+/* Shuffles that move bytes from each third of a group to each third of its reverse. No pixel of these sizes
+   moves from the first third to the first, or from the last to the last. */
 typedef struct {
     __m128i middle_to_first, last_to_first;
     __m128i first_to_middle, middle_to_middle, last_to_middle;
@@ -220,14 +219,13 @@ SSE4 static void reverse_sse4(const uint8_t *in, ptrdiff_t in_stride, uint8_t *o
     ptrdiff_t total = pixels * size;
     for (ptrdiff_t row = 0; row < rows; row++, in += in_stride, out += out_stride) {
         ptrdiff_t done = 0;
-        /* Rows are read from their end, which no CPU foresees: the next one is brought near in its own order.
-         */
+        /* Rows are read from their end, which CPUs do not predict: the next row is prefetched in its own
+         * order. */
         for (ptrdiff_t byte = 0; row + 1 < rows && byte < total; byte += LINE)
             (void)((const volatile uint8_t *)in)[in_stride + byte];
         for (; done + GROUP <= total; done += GROUP)
             store_group(out + done, load_reversed(in + total - done - GROUP, &masks));
-        if (total >= GROUP)
-            /* What is left is the end of one more group, which writes some bytes a second time. */
+        if (total >= GROUP) /* The rest is the end of one more group, which writes some bytes twice. */
             store_group(out + total - GROUP, load_reversed(in, &masks));
         else
             reverse_plain(in, out, pixels, size);
@@ -310,7 +308,8 @@ ALWAYS_INLINE uint16_t half_bits(float value) {
     if (magnitude >= 0x47800000u) {
         result = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
     } else if (magnitude < 0x38800000u) {
-        /* Below the smallest normal half: one half plus it has its last bit where the result has. */
+        /* Below the smallest normal half: 0.5 plus the value has its last bit at the last bit of the
+         * result. */
         float shifted;
         memcpy(&shifted, &magnitude, 4);
         shifted += 0.5f;
@@ -322,8 +321,8 @@ ALWAYS_INLINE uint16_t half_bits(float value) {
     return (uint16_t)((bits >> 16 & 0x8000u) | result);
 }
 
-/* A pattern of scales and biases that is `period` long, over and over; with `period` a constant this is
- * vector code. */
+/* A pattern of scales and biases that is `period` long, over and over; with a constant `period` the compiler
+ * vectorizes it. */
 ALWAYS_INLINE void apply_pattern(const uint8_t *restrict in, float *restrict out, ptrdiff_t total,
                                  ptrdiff_t period, const float *restrict scale, const float *restrict bias) {
     ptrdiff_t start = 0;
@@ -352,7 +351,8 @@ ALWAYS_INLINE void normalize_interleaved(const uint8_t *in, ptrdiff_t pixels, pt
     }
 }
 
-/* Pixels from `first` on of one channel; with `channels` a constant this is vector code where the CPU can. */
+/* Pixels from `first` on of one channel; with constant `channels` the compiler vectorizes it if the CPU
+ * can. */
 ALWAYS_INLINE void normalize_channel(const uint8_t *restrict in, ptrdiff_t first, ptrdiff_t pixels,
                                      ptrdiff_t channels, float scale, float bias, float *restrict out) {
     for (ptrdiff_t i = first; i < pixels; i++) out[i] = (float)in[i * channels] * scale + bias;
@@ -373,10 +373,10 @@ ALWAYS_INLINE void normalize_channels(const uint8_t *in, ptrdiff_t first, ptrdif
 
 #if HW_X86
 
-/* The vector code does whole groups of pixels, the last of which is moved back to end with the row: it writes
-   some numbers a second time. Rows shorter than a group are left to the plain code. */
+/* The vector code processes whole groups of pixels; the last group is moved back to end with the row and
+   writes some numbers twice. The plain code does rows shorter than a group. */
 
-/* What half_bits does, four at once, in the low half. */
+/* half_bits for four values, in the low half. */
 SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
     const __m128i bits = _mm_castps_si128(values);
     const __m128i magnitude = _mm_and_si128(bits, _mm_set1_epi32(0x7FFFFFFF));
@@ -394,11 +394,11 @@ SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
     return _mm_packus_epi32(_mm_or_si128(sign, result), _mm_setzero_si128());
 }
 
-/* What numbers become. */
-enum { FLOATS, HALVES, STREAMED /* floats, past the caches, to places that are aligned */ };
-enum { PIECE = 512 }; /* numbers of a plane that are written in a row */
+/* Output types. */
+enum { FLOATS, HALVES, STREAMED /* floats, past the caches, to aligned addresses */ };
+enum { PIECE = 512 }; /* numbers of a plane written in a row */
 
-/* Four values to place `at` of an array of float, or of half precision. */
+/* Writes four values at index `at` of an array of float, or of half precision. */
 SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int kind) {
     if (kind == HALVES)
         _mm_storel_epi64((__m128i *)((uint16_t *)out + at), half_bits_sse4(values));
@@ -418,7 +418,7 @@ AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int ki
         _mm256_storeu_ps((float *)out + at, values);
 }
 
-/* Interleaved, four pixels at a time; how many pixels are done. */
+/* Interleaved, four pixels at a time; returns the number of pixels done. */
 SSE4 ALWAYS_INLINE ptrdiff_t interleaved_sse4(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                               const float *scale, const float *bias, void *out, int kind) {
     float pattern[16];
@@ -463,8 +463,8 @@ AVX2 ALWAYS_INLINE ptrdiff_t interleaved_avx2(const uint8_t *in, ptrdiff_t pixel
     return pixels;
 }
 
-/* The bytes that one shuffle takes out of a load of pixels 0 to 3, and out of one that ends with pixel 7, by
-   the number of channels and the channel: already as wide as an integer. */
+/* Shuffles for a load of pixels 0 to 3, and one that ends with pixel 7, by number of channels and channel:
+   they widen bytes to integers. */
 #define FOUR_BYTES(first, step)                                                                              \
     first, -1, -1, -1, (first) + (step), -1, -1, -1, (first) + 2 * (step), -1, -1, -1, (first) + 3 * (step), \
         -1, -1, -1
@@ -475,15 +475,15 @@ static const int8_t channel_masks[5][4][32] = {
     [4] = {MASKS(4, 0), MASKS(4, 1), MASKS(4, 2), MASKS(4, 3)},
 };
 
-/* Planar, two to four channels, eight pixels at a time; how many pixels are done. Eight pixels are at least
-   sixteen bytes: both loads stay inside of them. */
+/* Planar, two to four channels, eight pixels at a time; returns the number of pixels done. Eight pixels are
+ * at least sixteen bytes: both loads stay inside of them. */
 SSE4 ALWAYS_INLINE ptrdiff_t planar_sse4(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                          const float *scale, const float *bias, void *out, ptrdiff_t plane,
                                          int kind) {
     __m128i low_masks[4], high_masks[4];
     __m128 scales[4], biases[4];
     if (pixels < 8) return 0;
-    /* Planes in turn are no gain past the caches; see planar_avx2. */
+    /* Alternating planes does not help past the caches; see planar_avx2. */
     if (kind == STREAMED) kind = FLOATS;
     for (ptrdiff_t c = 0; c < channels; c++) {
         low_masks[c] = _mm_loadu_si128((const __m128i *)channel_masks[channels][c]);
@@ -531,7 +531,7 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
     }
     ptrdiff_t i = 0;
     if (kind == STREAMED) {
-        /* Memory takes many lines in a row much faster than single ones of each plane in turn. */
+        /* Memory accepts many consecutive lines much faster than single lines of alternating planes. */
         float pieces[4][PIECE] __attribute__((aligned(64)));
         while (i <= pixels - 8) {
             const ptrdiff_t left = (pixels - i) / 8 * 8, size = left < PIECE ? left : PIECE;
@@ -556,8 +556,8 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
     return pixels;
 }
 
-/* Each number of channels, layout and type compiled on its own, so that its tables stay in registers; 0
-   pixels of any other number of channels. A plane of one channel is interleaved. */
+/* Compiled separately for each number of channels, layout and type, so that its tables stay in registers; 0
+   pixels for any other number of channels. A plane of one channel is interleaved. */
 #define VECTOR_CODE(NAME, INTERLEAVED, PLANAR)                                                               \
     static ptrdiff_t NAME(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,       \
                           const float *bias, void *out, ptrdiff_t plane, int planar, int kind) {             \
@@ -592,7 +592,7 @@ AVX2 VECTOR_CODE(normalize_avx2, interleaved_avx2, planar_avx2)
 
 #endif
 
-    /* Pixels that the CPU has vector code for, and does. */
+    /* Pixels done by vector code. */
     static ptrdiff_t
     normalize_vectors(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,
                       const float *bias, void *out, ptrdiff_t plane, int planar, int kind) {
@@ -603,7 +603,7 @@ AVX2 VECTOR_CODE(normalize_avx2, interleaved_avx2, planar_avx2)
     return 0;
 }
 
-/* Whether every store of eight floats in a plane goes to a place that is a multiple of their size. */
+/* Whether every store of eight floats in a plane is aligned to their size. */
 static int is_aligned(const void *out, ptrdiff_t plane) {
     const uintptr_t bytes = 8 * sizeof(float);
     return (uintptr_t)out % bytes == 0 && (uintptr_t)plane % 8 == 0;

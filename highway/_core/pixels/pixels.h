@@ -21,7 +21,7 @@ void hw_reverse(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, 
 void hw_reverse_in_place(int simd, uint8_t *image, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t pixels,
                          ptrdiff_t size);
 
-/* Rows become columns; `out` is packed and apart from `in`. */
+/* Rows become columns; `out` is packed and does not overlap `in`. */
 void hw_transpose(int simd, const uint8_t *in, ptrdiff_t in_stride, uint8_t *out, ptrdiff_t rows,
                   ptrdiff_t columns, ptrdiff_t size);
 
@@ -31,23 +31,23 @@ void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);
 /* Write one pixel `pixels` times. */
 void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t size);
 
-/* What bytes become: byte * scale + bias in float, both rounded, with a scale and bias for each channel. */
+/* Conversion of bytes: byte * scale + bias in float, both rounded, with a scale and bias for each channel. */
 typedef struct {
     const float *scale, *bias;
     int half;     /* rounded once more to IEEE half precision (to nearest, ties to even) */
-    int planar;   /* channel c of an image begins c planes behind its beginning */
-    int streamed; /* past the caches, where that can be; hw_numbers_are_there has to be called then */
+    int planar;   /* channel c of an image starts c planes after its beginning */
+    int streamed; /* past the caches if possible; then call hw_numbers_are_there */
 } hw_numbers;
 
-/* Images together larger than this are out of the caches before anybody reads them. */
+/* Batches larger than this leave the caches before they are read. */
 #define HW_STREAMED_BYTES ((size_t)16 << 20)
 
-/* Makes numbers of pixels, the first of which is number `at` of an image of `plane` pixels that begins at
- * `image`. Finite factors: what else a NaN holds, in half precision, is not the same for all variants. */
+/* Converts pixels to numbers; the first is number `at` of an image of `plane` pixels that begins at `image`.
+ * Factors are finite: the payload of a NaN in half precision differs between variants. */
 void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                    const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane);
 
-/* Has everybody see the numbers that this thread made. */
+/* Makes the numbers written by this thread visible to all threads. */
 void hw_numbers_are_there(const hw_numbers *numbers);
 
 #endif

@@ -7,47 +7,46 @@
 #include "fixed.h"
 
 enum {
-    /* Pixels that are worked on together: they stay in the first-level cache, with their planes and the next.
-     */
+    /* Pixels processed together: they fit in the first-level cache, with their planes and the next block. */
     BLOCK = 640,
     CACHE_LINE = 64,
 };
 
-/* One of these over all pixels; adjacent tables are one. */
+/* A step over all pixels; adjacent tables are merged. */
 enum { TABLE, FOLD, LINE, STRETCH, GRAY, SATURATE, TURN };
 
 typedef struct {
     int kind;
-    /* TABLE: one for each channel, or the first for all. FOLD: what is at least `threshold` is inverted, then
-     * the bits of `mask` stay. SATURATE: the factor, behind a line in front of it. TURN: sextants, 0 to below
-     * 6, in 1 / 4096. */
+    /* TABLE: one for each channel, or the first for all. FOLD: values of at least `threshold` are inverted,
+     * then masked by `mask`. SATURATE: the factor, after an optional line. TURN: sextants, 0 to below 6, in 1
+     * / 4096. */
     int same;
     int threshold;
     uint8_t mask;
     hw_line line;
     int begins_with_line;
-    /* STRETCH: of each channel by itself, and of pixels as they lie. */
+    /* STRETCH: for each channel, and for interleaved pixels. */
     hw_spread spread[4];
     hw_factor factor;
     uint16_t turn;
     uint8_t table[3][256];
-    /* Of the tables, as the kernel wants them. */
+    /* The tables in the layout of the kernel. */
     uint8_t changes[3][256];
 } step;
 
-/* What an operation wants to know of the pixels before its table is made. */
+/* Statistics of the pixels that an operation needs to build its table. */
 enum { NOTHING, SUMS, RANGE, HISTOGRAM };
 
 typedef struct {
     uint64_t sum[3];
-    /* Lowest and highest values of a period, of planes and of pixels as they lie. */
+    /* Minimum and maximum of a period, for planes and for interleaved pixels. */
     uint8_t low[4][HW_PERIOD], high[4][HW_PERIOD];
     uint32_t histogram[3][4][256];
 } statistics;
 
 typedef struct {
     statistics found;
-    /* Of value / 255 to the base of 2, from the first gamma on. */
+    /* log2(value / 255), computed at the first gamma. */
     int has_logarithms;
     double logarithms[256];
     uint8_t planes[3][BLOCK];
@@ -60,7 +59,7 @@ static uint8_t rounded(double value) {
     return (uint8_t)(value <= 0 ? 0 : value >= 255 ? 255 : (int)(value + 0.5));
 }
 
-/* 255 * gain * (value / 255) ** gamma. pow is asked only where it might make another byte. */
+/* 255 * gain * (value / 255) ** gamma. pow is called only where it could change the byte. */
 static void gamma_table(const hw_color_kernels *run, double gamma, double gain, workspace *work,
                         uint8_t *table) {
     double found[256];
@@ -80,7 +79,7 @@ static void gamma_table(const hw_color_kernels *run, double gamma, double gain, 
     }
 }
 
-/* What takes low to 0 and high to 255; where they are the same, all stays. */
+/* Maps low to 0 and high to 255; unchanged if they are equal. */
 static void spread_of(int low, int high, hw_spread *by, int first, int step) {
     const uint32_t range = (uint32_t)(high > low ? high - low : 255);
     const uint32_t quotient = (255 * 65536 + range - 1) / range;
@@ -92,7 +91,7 @@ static void spread_of(int low, int high, hw_spread *by, int first, int step) {
     }
 }
 
-/* What ImageOps.equalize of PIL does. */
+/* The algorithm of PIL's ImageOps.equalize. */
 static void equalize_table(uint32_t histogram[4][256], uint8_t *table) {
     uint64_t counts[256], sum = 0;
     int last = 0;
@@ -152,7 +151,7 @@ static void apply_flat(const hw_color_kernels *run, const step *one, const uint8
 
 static void apply_planes(const hw_color_kernels *run, const step *one, uint8_t (*planes)[BLOCK],
                          ptrdiff_t pixels) {
-    /* Whole vectors: what is behind the last pixel is never used. */
+    /* Whole vectors: values after the last pixel are never used. */
     ptrdiff_t count = groups(pixels);
     switch (one->kind) {
     case GRAY: run->gray(planes[0], planes[1], planes[2], count); break;
@@ -177,7 +176,7 @@ static void apply_planes(const hw_color_kernels *run, const step *one, uint8_t (
     }
 }
 
-/* Four histograms, so that neighbors that are equal do not wait for each other. */
+/* Four histograms, so that equal neighbors do not wait for each other. */
 static void count_bytes(const uint8_t *in, ptrdiff_t count, uint32_t histogram[4][256]) {
     ptrdiff_t i = 0;
     for (; i + 4 <= count; i += 4)
@@ -193,7 +192,7 @@ static void count_pixels(const uint8_t *in, ptrdiff_t pixels, uint32_t histogram
         for (int channel = 0; channel < 3; channel++) histogram[channel][0][in[3 * i + channel]]++;
 }
 
-/* Of a plane. */
+/* For a plane. */
 static void measure(const hw_color_kernels *run, int wanted, int channel, const uint8_t *plane,
                     ptrdiff_t count, statistics *found) {
     if (wanted == SUMS) {
@@ -207,7 +206,7 @@ static void measure(const hw_color_kernels *run, int wanted, int channel, const 
     }
 }
 
-/* Of pixels of three channels. */
+/* For pixels of three channels. */
 static void measure_pixels(const hw_color_kernels *run, int wanted, const uint8_t *in, ptrdiff_t pixels,
                            statistics *found) {
     if (wanted == SUMS)
@@ -218,15 +217,15 @@ static void measure_pixels(const hw_color_kernels *run, int wanted, const uint8_
         count_pixels(in, pixels, found->histogram);
 }
 
-/* Where the next block comes from and goes to, and how much of it was asked for. Made in the function that
- * uses it: passed by value it would be read back behind all stores that are under way. */
+/* Source and target of the next block, and how much of it was prefetched. Created in the function that uses
+ * it: passed by value, it would be read back after all pending stores. */
 typedef struct {
     const uint8_t *in, *out;
     ptrdiff_t asked, bytes;
 } ahead;
 
-/* Asks for memory of the next block, which comes while this one is computed: the processor by itself looks
- * ahead only while memory is read. Many lines at a time would hold it up until the first are there. */
+/* Prefetches the next block while this one is computed: hardware prefetching works only while memory is read.
+ * Many lines at once would stall until the first arrive. */
 static void ask(ahead *next, ptrdiff_t bytes) {
     const ptrdiff_t end = next->bytes - next->asked < bytes ? next->bytes : next->asked + bytes;
     for (; next->asked < end; next->asked += CACHE_LINE) {
@@ -258,7 +257,7 @@ static void run_flat(image_run *image, int wanted, const uint8_t *in, uint8_t *o
     workspace *work = image->work;
     const ptrdiff_t channels = image->source.size;
     ahead next = {in + pixels * channels, out + pixels * channels, 0, more * channels};
-    /* One step alone reads all the time, and the processor looks ahead by itself. */
+    /* A single step reads continuously, so hardware prefetching suffices. */
     const ptrdiff_t part = image->steps > 1 ? next.bytes / image->steps + CACHE_LINE : 0;
     for (ptrdiff_t i = 0; i < image->steps; i++) {
         ask(&next, part);
@@ -271,7 +270,7 @@ static void run_flat(image_run *image, int wanted, const uint8_t *in, uint8_t *o
         measure_pixels(run, wanted, in, pixels, &work->found);
 }
 
-/* The steps so far, over all pixels, with what is wanted to be known of the result. */
+/* Runs the steps so far over all pixels, and collects the requested statistics of the result. */
 static void pass(image_run *image, int wanted) {
     const hw_pixels *source = &image->source;
     const ptrdiff_t size = source->size, length = source->width * size;
@@ -298,7 +297,7 @@ static void pass(image_run *image, int wanted) {
     }
 }
 
-/* What a step that is no table makes of every byte. */
+/* The table with the same effect as a step of another kind. */
 static void tabulate(const hw_color_kernels *run, const step *light, int channel, uint8_t *table) {
     for (int value = 0; value < 256; value++) table[value] = (uint8_t)value;
     if (light->kind == STRETCH)
@@ -307,7 +306,7 @@ static void tabulate(const hw_color_kernels *run, const step *light, int channel
         apply_flat(run, light, table, table, 256);
 }
 
-/* What `table_avx2` wants: the first 16 bytes of each quarter, then what changes from 16 to 16. */
+/* Layout for `table_avx2`: the first 16 bytes of each quarter, then the changes from 16 to 16. */
 static void changes_of(const uint8_t *restrict table, uint8_t *restrict changes) {
     for (int quarter = 0; quarter < 256; quarter += 64) {
         memcpy(changes + quarter, table + quarter, 16);
@@ -315,7 +314,7 @@ static void changes_of(const uint8_t *restrict table, uint8_t *restrict changes)
     }
 }
 
-/* Tables behind the steps so far: one table with what can be one in front of it. */
+/* Adds tables after the steps so far: merged with a step before that can be a table. */
 static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
     step *steps = image->work->steps;
     while (image->steps) {
@@ -350,8 +349,7 @@ static void add_tables(image_run *image, uint8_t tables[3][256], int same) {
     }
 }
 
-/* A fold or a line; behind a table it becomes part of it, while alone or in a row it takes less time than
- * one. */
+/* Adds a fold or a line; after a table it is merged into it; alone or repeated it is faster than a table. */
 static void add_light(image_run *image, const step *light) {
     step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
     if (last && last->kind == TABLE) {
@@ -390,7 +388,7 @@ static void add_line(image_run *image, float factor, double offset) {
     }
 }
 
-/* A line in front of it becomes part of it. */
+/* A line before it is merged into it. */
 static void add_saturation(image_run *image, float factor) {
     step *last = image->steps ? &image->work->steps[image->steps - 1] : NULL;
     const int begins_with_line = last && last->kind == LINE;

@@ -1,4 +1,4 @@
-"""Windows of pictures, and antialiased resampling of those of images that are in memory already."""
+"""Windows of pictures, and antialiased resampling of windows of images in memory."""
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
@@ -40,7 +40,7 @@ def center_windows(
     double width,
     double[:, ::1] windows not None,
 ):
-    """The largest centered windows of one aspect ratio.
+    """Compute the largest centered windows of one aspect ratio.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def center_windows(
     Raises
     ------
     ValueError
-        Where shapes disagree.
+        Shapes disagree.
     """
     cdef Py_ssize_t n = heights.shape[0], i
     cdef double ratio = width / height, inverse = 1 / ratio, side
@@ -143,9 +143,9 @@ def resize_batch(
     windows : float64 (N, 4)
         x0, y0, x1, y1 in pixels of the image, within it; need not be whole numbers.
     targets : int32 (N, 4)
-        x0, y0, x1, y1 in pixels of `out`. What is outside of them is left as it is.
+        x0, y0, x1, y1 in pixels of `out`. Pixels outside of them are unchanged.
     mirrored : uint8 (N, 2)
-        Not 0: what goes into the target is mirrored left to right, and top to bottom.
+        Not 0: mirrored left to right, and top to bottom.
     filter : int
         Index into `FILTERS`.
     out : (N, H', W', C), as images
@@ -153,13 +153,13 @@ def resize_batch(
     Raises
     ------
     ValueError
-        Where shapes disagree or a rectangle is empty or outside of its picture.
+        Shapes disagree, or a rectangle is empty or outside of its picture.
     MemoryError
 
     Notes
     -----
     Same definition as Pillow's ``Image.resize(size, filter, box=window)``: the filter widens with the scale and
-    sees the pixels around the window. Weights have 14 bits; results differ from Pillow's by rounding.
+    includes pixels around the window. Weights have 14 bits; results differ from Pillow's by rounding.
     """
     cdef Py_ssize_t n = images.shape[0], i
     cdef int variant = simd.level

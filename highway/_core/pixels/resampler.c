@@ -61,8 +61,8 @@ static int grow(void **block, size_t *capacity, size_t n, size_t item) {
     return 0;
 }
 
-/* Rounds the sums of the weights up to each, so that all of them sum to exactly one, however many and small
- * they are: an even area keeps its value. */
+/* Rounds cumulative sums of the weights, so that they sum to exactly one, however many and small they are: a
+ * constant area keeps its value. */
 static void quantise(const double *exact, double sum, int16_t *weights, int count) {
     double reached = 0.0;
     long before = 0;
@@ -101,13 +101,13 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
         if (!axis->first) return -1;
     }
 
-    /* The spans first, since the stride of the weights follows from the longest. */
+    /* The spans first: the longest determines the stride of the weights. */
     int taps = 1, lowest = in_size, highest = 0;
     double nearest = begin + 0.5 * scale;
     for (int i = 0; i < out_size; i++) {
         double center = begin + (i + 0.5) * scale;
         int first, last;
-        if (filter == HW_NEAREST) { /* summed up as Pillow does, so that halves round the same way */
+        if (filter == HW_NEAREST) { /* added as in Pillow, so that halves round the same way */
             first = (int)nearest;
             last = first + 1;
             nearest += scale;
@@ -138,7 +138,7 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
         const double center = begin + (i + 0.5) * scale;
         int first = axis->first[place];
         int16_t *weights = axis->weights + (size_t)place * (size_t)stride;
-        if (first > highest - taps) { /* so that no output reads beyond the highest input */
+        if (first > highest - taps) { /* no output reads beyond the highest input */
             axis->first[place] = highest - taps;
             weights += first - (highest - taps);
         }
@@ -235,7 +235,7 @@ SSE4 ALWAYS_INLINE void combine_block_sse4(const uint8_t *const *rows, const int
     for (int k = 0; k < count; k += 2) {
         const __m128i a = _mm_loadu_si128((const __m128i *)(rows[k] + at));
         const __m128i b = k + 1 < count ? _mm_loadu_si128((const __m128i *)(rows[k + 1] + at)) : zero;
-        int32_t both; /* this weight and the next, which meets zeros where there is no such row */
+        int32_t both; /* this weight and the next, which multiplies zeros if there is no such row */
         memcpy(&both, weights + k, sizeof both);
         const __m128i w = _mm_set1_epi32(both);
         const __m128i low = _mm_unpacklo_epi8(a, b), high = _mm_unpackhi_epi8(a, b);
@@ -338,7 +338,7 @@ SSE4 ALWAYS_INLINE void resample1_sse4(const hw_axis *x, const uint8_t *row, int
     resample_span(x, row, origin, 1, out, i, x->out_size);
 }
 
-/* Constants let the compiler unroll the usual cases. */
+/* With constants, the compiler unrolls the usual cases. */
 #define BY_GROUPS(NAME, CODE)                                                                                \
     static void NAME(const hw_axis *x, const uint8_t *row, int origin, uint8_t *out) {                       \
         switch (x->stride / 4) {                                                                             \
@@ -361,7 +361,7 @@ AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t 
     for (int k = 0; k < count; k += 2) {
         const __m256i a = _mm256_loadu_si256((const __m256i *)(rows[k] + at));
         const __m256i b = k + 1 < count ? _mm256_loadu_si256((const __m256i *)(rows[k + 1] + at)) : zero;
-        int32_t both; /* this weight and the next, which meets zeros where there is no such row */
+        int32_t both; /* this weight and the next, which multiplies zeros if there is no such row */
         memcpy(&both, weights + k, sizeof both);
         const __m256i w = _mm256_set1_epi32(both);
         const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
@@ -387,7 +387,7 @@ AVX2 static void combine_avx2(const uint8_t *const *rows, const int16_t *weights
     if (n % 32) combine_block(rows, weights, count, out, n - 32);
 }
 
-/* Sum over the taps of one output pixel: lanes (R G B 0) of taps 0 1 4 5 .., then (R G B 0) of taps 2 3 6 7
+/* Sums over the taps of one output pixel: lanes (R G B 0) of taps 0 1 4 5 .., then (R G B 0) of taps 2 3 6 7
  * .. */
 AVX2 static inline __m256i pixel3(const uint8_t *in, const int16_t *weights, int groups) {
     const __m256i pairs = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, 6, -1, 9,
@@ -472,7 +472,7 @@ AVX2 BY_GROUPS(gray_avx2, resample1_avx2)
 
 #endif
 
-    /* ---- what runs ---- */
+    /* ---- dispatch ---- */
 
     void hw_combine_rows(int simd, const uint8_t *const *rows, const int16_t *weights, int count,
                          uint8_t *out, size_t n) {
@@ -537,7 +537,7 @@ static void combine_floats(const float *const *rows, const int16_t *weights, int
     for (int k = 0; k < count; k++) {
         const float weight = (float)weights[k] * scale;
         const float *row = rows[k];
-        if (weights[k] == 0) continue; /* what has no weight may be no number */
+        if (weights[k] == 0) continue; /* an input without weight may be nan */
         for (ptrdiff_t i = 0; i < n; i++) out[i] += row[i] * weight;
     }
 }

@@ -1,9 +1,9 @@
 /* Separable antialiased resampling of 8-bit rows, one output row at a time.
  *
- * An axis holds, for every output position, the first input position and the fixed-point weights of the
- * inputs that it is made of. The filters and their support are Pillow's: Image.resize(box=...) without
- * reducing_gap. Rows are combined vertically first, since that pass runs over whole rows at full vector
- * width; the horizontal pass then has to work on no more rows than the output has.
+ * An axis holds, for every output position, the first input position and the fixed-point weights of its
+ * inputs. The filters and their support are Pillow's: Image.resize(box=...) without reducing_gap. Rows are
+ * combined vertically first, since that pass runs over whole rows at full vector width; the horizontal pass
+ * then processes only as many rows as the output has.
  */
 #ifndef HIGHWAY_RESAMPLER_H
 #define HIGHWAY_RESAMPLER_H
@@ -24,7 +24,7 @@ typedef struct {
     int filter, in_size, out_size, reversed;
     double begin, end;
     /* output i is the sum over k < stride of weights[i * stride + k] * input[first[i] + k] */
-    int taps;   /* the largest number of inputs that an output is made of */
+    int taps;   /* the largest number of inputs of an output */
     int stride; /* taps rounded up to a multiple of 4; the weights beyond are 0 */
     int lowest; /* no input outside of [lowest, highest) is used */
     int highest;
@@ -37,8 +37,8 @@ typedef struct {
 } hw_axis;
 
 /* Makes the axis that takes [begin, end) of in_size inputs to out_size outputs, in reverse order if
- * `reversed`. An axis starts zeroed and is kept as it is when it was built for the same before. 0, or -1 when
- * there is no memory. */
+ * `reversed`. An axis starts zeroed, and is reused if its arguments are unchanged. 0, or -1 without
+ * memory. */
 int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size,
                   int reversed);
 void hw_axis_free(hw_axis *axis);
@@ -58,7 +58,7 @@ int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_
                       ptrdiff_t row_stride, int channels, uint8_t *out, ptrdiff_t out_stride,
                       hw_buffer *work);
 
-/* The same of floats; strides are in floats. In float, each sum in the order of the inputs. */
+/* The same for floats; strides are in floats. Sums in float, in the order of the inputs. */
 int hw_resample_floats(const hw_axis *x, const hw_axis *y, const float *image, ptrdiff_t row_stride,
                        int channels, float *out, ptrdiff_t out_stride, hw_buffer *work);
 

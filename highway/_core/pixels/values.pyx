@@ -1,4 +1,4 @@
-"""From bytes to real numbers: normalize uint8 images to float32 or float16, in either layout, in one pass.
+"""Normalizes uint8 images to float32 or float16, in either layout, in one pass.
 
 Defined to the bit: value = float32(float32(x) * scale) + bias in float32, each operation rounded to
 nearest, ties to even, never fused (the build forbids contraction); float16 is that value rounded once more.
@@ -23,7 +23,7 @@ from highway._core.pixels.windows cimport (
 )
 
 
-# float16 comes as its bits.
+# float16 is passed as its bits.
 ctypedef fused real:
     float
     uint16_t
@@ -39,7 +39,7 @@ cdef int check(
     Py_ssize_t width,
     Py_ssize_t channels,
 ) except -1:
-    """ValueError unless rows are packed and everything has the given size."""
+    """Raise ValueError unless rows are packed and all shapes match."""
     if (
         images.shape[0] != count or images.shape[1] != height or images.shape[2] != width
         or images.shape[3] != channels
@@ -54,7 +54,7 @@ cdef int check(
 cdef int check_values(
     str what, const uint8_t[:, :, :, :] images, const float[::1] scale, const float[::1] bias
 ) except -1:
-    """ValueError unless rows are packed and there is a scale and a bias for each channel."""
+    """Raise ValueError unless rows are packed, with a scale and a bias for each channel."""
     cdef Py_ssize_t channels = images.shape[3], width = images.shape[2]
     if scale.shape[0] != channels or bias.shape[0] != channels:
         raise ValueError(
@@ -79,7 +79,7 @@ cdef int check_apart(
     uintptr_t out,
     size_t nbytes,
 ) except -1:
-    """ValueError where out, of `nbytes`, lies where what is read does; out is not empty."""
+    """Raise ValueError if out, of `nbytes`, overlaps an input; out is not empty."""
     cdef Py_ssize_t samples = (images.shape[0] - 1) * images.strides[0]
     cdef Py_ssize_t rows = (images.shape[1] - 1) * images.strides[1]
     cdef size_t factors = <size_t>scale.shape[0] * sizeof(float)
@@ -116,7 +116,7 @@ def normalize(
     Raises
     ------
     ValueError
-        Shapes disagree, rows are not packed, or out shares memory with what is read.
+        Shapes disagree, rows are not packed, or out shares memory with an input.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
@@ -160,7 +160,7 @@ def normalize_planar(
     Raises
     ------
     ValueError
-        Shapes disagree, rows are not packed, or out shares memory with what is read.
+        Shapes disagree, rows are not packed, or out shares memory with an input.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
@@ -195,7 +195,7 @@ def normalize_windows(
     const float[::1] bias not None,
     real[:, :, :, ::1] out not None,
 ):
-    """What `normalize` makes of the windows that `geometry.windows` copies, in one pass.
+    """Apply `normalize` to the windows of `geometry.windows`, in one pass.
 
     Parameters
     ----------
@@ -211,9 +211,9 @@ def normalize_windows(
     Raises
     ------
     ValueError
-        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with what is read.
+        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with an input.
     MemoryError
-        None for a row of a window.
+        No memory for a row of a window.
     """
     cdef hw_numbers numbers
     if out.shape[0] != images.shape[0] or out.shape[3] != images.shape[3]:
@@ -242,7 +242,7 @@ def normalize_windows_planar(
     const float[::1] bias not None,
     real[:, :, :, ::1] out not None,
 ):
-    """What `normalize_planar` makes of the windows that `geometry.windows` copies, in one pass.
+    """Apply `normalize_planar` to the windows of `geometry.windows`, in one pass.
 
     Parameters
     ----------
@@ -258,9 +258,9 @@ def normalize_windows_planar(
     Raises
     ------
     ValueError
-        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with what is read.
+        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with an input.
     MemoryError
-        None for a row of a window.
+        No memory for a row of a window.
     """
     cdef hw_numbers numbers
     if out.shape[0] != images.shape[0] or out.shape[1] != images.shape[3]:
@@ -306,7 +306,7 @@ cdef int run_windows(
     void *out,
     Py_ssize_t out_stride,
 ) except -1:
-    """Everything is checked, and no window is empty."""
+    """Arguments are checked, and no window is empty."""
     cdef int variant = simd.level
     cdef hw_pixels picture
     cdef hw_window window
@@ -321,7 +321,7 @@ cdef int run_windows(
     picture.size = images.shape[3]
     with nogil:
         for sample in range(images.shape[0]):
-            # Of an image without pixels nothing is read.
+            # An image without pixels is never read.
             picture.data = &images[sample, 0, 0, 0] if some else NULL
             window = window_at(&places[sample, 0], height, width, &fill[0])
             hw_window_normalize(

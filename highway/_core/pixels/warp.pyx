@@ -1,8 +1,8 @@
-"""Images through affine and projective maps: rotated, sheared, zoomed, seen from the side.
+"""Warps images by affine and projective maps: rotation, shear, zoom, perspective.
 
 Coordinates are continuous: the pixel in column x and row y covers x to x + 1 and y to y + 1. A pixel of the
-output is sampled where its center comes from. Bilinear values of bytes are within one level of real
-arithmetic; the same bits for every variant.
+output is sampled at the source point of its center. Bilinear values of bytes are within one level of real
+arithmetic; every variant gives the same bits.
 """
 
 from libc.math cimport isfinite
@@ -52,7 +52,7 @@ def sample(
     int interpolation,
     value[:, :, :, ::1] out not None,
 ):
-    """Each pixel of `out` from where its center is in the image.
+    """Sample each pixel of `out` at the source point of its center.
 
     Parameters
     ----------
@@ -66,10 +66,10 @@ def sample(
         A pixel: where Z is not positive, the source point lies outside of the image, or
         ``a * x + b * y + c`` is negative for one of the half planes.
     interpolation : int
-        NEAREST takes the pixel that contains the source point, BILINEAR what lies between the four centers
-        around it, those at the edge repeated.
+        NEAREST takes the pixel that contains the source point, BILINEAR interpolates between the four centers
+        around it, repeating those at the edge.
     out : as images, (N, H', W', C), C order
-        Shares no memory with what is read.
+        Shares no memory with the inputs.
 
     Raises
     ------

@@ -14,12 +14,12 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Positions are float64, each operation rounded. For bilinear sampling they are rounded to 1/65536 pixel;
-   bytes are then weighted with whole numbers: upper and lower ones with DOWN - qy and qy, what is left and
-   right with ACROSS - qx and qx. DOWN * ACROSS is as near to 2**SHIFT as makes every constant image come out
-   unchanged, and the weights fit the instructions that multiply bytes and 16 bit numbers in pairs. */
+   bytes are then weighted with whole numbers: upper and lower ones with DOWN - qy and qy, left and right ones
+   with ACROSS - qx and qx. DOWN * ACROSS is close enough to 2**SHIFT to keep constant images unchanged, and
+   the weights fit the instructions that multiply bytes and 16 bit numbers in pairs. */
 enum { DOWN = 255, ACROSS = 16448, SHIFT = 22, FRACTION = 16 };
 
-/* Of a row of the output: where its pixels come from, as functions of the column's center. */
+/* Source points of a row of the output, as functions of the column's center. */
 typedef struct {
     double x_step, x_start, y_step, y_start, w_step, w_start;
     int affine; /* w is 1 */
@@ -31,8 +31,8 @@ static int seen(double step, double start, int strict, ptrdiff_t column) {
     return strict ? value > 0 : value >= 0;
 }
 
-/* Cut off from columns `first` to `last` what is not visible. Rounded products and sums still ascend or
-   descend all along, so there is one place at most where the answer changes. */
+/* Removes invisible columns from `first` to `last`. Rounded products and sums are still monotonic, so
+   visibility changes at most once. */
 static void cut(double step, double start, int strict, ptrdiff_t *first, ptrdiff_t *last) {
     if (*first >= *last) return;
     const int left = seen(step, start, strict, *first), right = seen(step, start, strict, *last - 1);
@@ -60,7 +60,7 @@ static void cut(double step, double start, int strict, ptrdiff_t *first, ptrdiff
         *first = high;
 }
 
-/* The source point of a column; `width` and `height` also for what rounding put beyond them. */
+/* The source point of a column; clamped to `width` and `height` if rounding exceeds them. */
 static void point(const line *row, ptrdiff_t column, double width, double height, double *x, double *y) {
     const double center = (double)column + 0.5;
     double across = row->x_step * center + row->x_start;
@@ -88,9 +88,8 @@ static void nearest_row(const hw_image *image, const line *row, ptrdiff_t first,
     }
 }
 
-/* The left or upper neighbor and, in 1/65536, how far the point is from its center. What is nearer to the
-   edge than its pixels' centers is taken at their centers, which is to have the neighbors at the edge twice.
- */
+/* The left or upper neighbor and, in 1/65536, how far the point is from its center. Points beyond the
+   outermost centers are moved to those centers, which repeats the neighbors at the edge. */
 static ptrdiff_t neighbor(double position, ptrdiff_t size, int32_t *fraction) {
     /* The sum has no room for bits below 1/65536: they are rounded. */
     const double magic = 6755399441055744.0 / (1 << FRACTION);
@@ -158,7 +157,7 @@ static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first
 #if HW_X86
 
 /* Shuffle that takes bytes of up to four channels, eight from above and eight from below, to groups of four
-   for each channel: above, below, to the right above and to the right below. */
+   for each channel: above, below, right above and right below. */
 SSE4 ALWAYS_INLINE __m128i by_channels(int channels) {
     int8_t order[16];
     for (int i = 0; i < 16; i++) {
@@ -174,7 +173,7 @@ SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t
     const uint8_t *data = image->data;
     const ptrdiff_t channels = image->channels, stride = image->width * channels;
     const __m128i order = by_channels((int)channels);
-    /* What `between_avx2` explains. */
+    /* See `between_avx2`. */
     const __m128i more = _mm_set1_epi32(128 * DOWN * ACROSS + (1 << (SHIFT - 1)));
     for (ptrdiff_t column = first; column < last; column++) {
         double x, y;
@@ -197,14 +196,14 @@ SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t
         value = _mm_srai_epi32(_mm_add_epi32(value, more), SHIFT);
         value = _mm_packs_epi32(value, value);
         const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(value, value));
-        /* What is too much is written again by the column that comes next. */
+        /* The next column overwrites the excess bytes. */
         const int whole = column + 1 < last && channels > 2;
         memcpy(out + column * channels, &bytes, whole ? sizeof bytes : (size_t)channels);
     }
 }
 
 /* Eight columns at once. Positions are those of `point` and `neighbor`, as 16.16 bits: sizes are 2 to 32767,
-   and what has no position in the image, since it is not visible, still gets one that is inside. */
+   and invisible pixels still get a position inside the image. */
 typedef struct {
     __m256i offsets;      /* of the upper left tap, in values */
     __m256i across, down; /* how far from its center, in 1/65536 */
@@ -276,9 +275,9 @@ AVX2 ALWAYS_INLINE __m256i down_avx2(__m256i fractions) {
     return _mm256_or_si256(q, _mm256_slli_epi32(q, 16));
 }
 
-/* Of bytes above, below, to the right above and to the right below: what lies between them, as 32 bits. */
+/* Interpolates bytes above, below, right above and right below, as 32 bits. */
 AVX2 ALWAYS_INLINE __m256i between_avx2(__m256i bytes, __m256i down, __m256i across) {
-    /* One factor has to be signed: bytes become less by 128, and the sum is made up for that. */
+    /* One factor must be signed: 128 is subtracted from bytes, and the sum corrected. */
     const int less = 128 * DOWN * ACROSS;
     bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
     const __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(down, bytes), across);
@@ -297,7 +296,7 @@ AVX2 ALWAYS_INLINE __m256i pair_avx2(const uint8_t *data, const int32_t *offsets
     return between_avx2(_mm256_shuffle_epi8(both, order), down, across);
 }
 
-/* Columns of bytes, up to four channels; those that are left to do are few, and read 8 bytes at each tap. */
+/* Columns of bytes, up to four channels; for the few remaining columns; reads 8 bytes at each tap. */
 AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
                                       uint8_t *out, int channels) {
     const uint8_t *data = image->data;
@@ -315,7 +314,7 @@ AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, pt
         taps at = taps_avx2(row, column, image);
         const ptrdiff_t count = last - column < 8 ? last - column : 8;
         if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(at.offsets, limit))) {
-            /* At the end of the image: the registers would read beyond. */
+            /* At the end of the image: loads would read beyond it. */
             bilinear_row(image, row, column, column + count, out);
             continue;
         }
@@ -356,7 +355,7 @@ AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, pt
         bytes = _mm256_shuffle_epi8(bytes, packing);
         const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
         if ((last - column) * channels >= 4 * channels + 16) {
-            /* Behind the eight are columns that come next. */
+            /* More columns follow the eight. */
             _mm_storeu_si128((__m128i *)pixels, low);
             _mm_storeu_si128((__m128i *)(pixels + (ptrdiff_t)4 * channels), high);
         } else {
@@ -407,7 +406,7 @@ AVX2 ALWAYS_INLINE void bilinear_floats_avx2(const hw_image *image, const line *
             const __m128 value = _mm_add_ps(top, _mm_mul_ps(_mm_set1_ps(down[i]), _mm_sub_ps(bottom, top)));
             float *pixel = out + (column + i) * channels;
             if (channels == 4 || column + i + 1 < last) {
-                /* The fourth of three is written again by the column that comes next. */
+                /* The next column overwrites the fourth of three values. */
                 _mm_storeu_ps(pixel, value);
             } else {
                 float all[4];
@@ -467,7 +466,7 @@ AVX2 static void nearest_pixels_avx2(const hw_image *image, const line *row, ptr
 
 #endif
 
-/* A row with the best variant that can do it. */
+/* Samples a row with the best variant for it. */
 static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
                        int interpolation, void *out) {
     const ptrdiff_t size = image->channels * (image->real ? (ptrdiff_t)sizeof(float) : 1);
@@ -500,8 +499,8 @@ static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff
         bilinear_row(image, row, first, last, out);
 }
 
-/* Bring a part of the next image nearer: its pixels are wanted in an order that the CPU does not foresee.
-   Loads and not prefetches, since these go on ahead of loads in a row by themselves. */
+/* Loads a part of the next image into the cache: its pixels are read in an order that the CPU does not
+   predict. Loads instead of prefetches, since consecutive loads trigger hardware prefetching. */
 static void fetch(const hw_image *image, ptrdiff_t size, ptrdiff_t row, ptrdiff_t rows) {
     enum { LINE = 64, MOST = 1 << 20 };
     const ptrdiff_t bytes = image->height * image->width * size;
@@ -538,7 +537,7 @@ void hw_warp_image(int simd, const hw_image *image, const hw_warp *warp, void *o
         hw_fill(out, height * width, warp->fill, size);
         return;
     }
-    /* The edges of the image as half planes; those on the right and below do not belong to it. */
+    /* The edges of the image as half planes; the right and lower edges do not belong to it. */
     const double edges[5][3] = {{m[0], m[1], m[2]},
                                 {m[3], m[4], m[5]},
                                 {columns * m[6] - m[0], columns * m[7] - m[1], columns * m[8] - m[2]},

@@ -1,4 +1,4 @@
-/* Images seen through affine and projective maps: every pixel of the output is sampled at its source point.
+/* Warps images by affine and projective maps: every pixel of the output is sampled at its source point.
 
    Coordinates are continuous: the pixel in column x and row y covers x to x + 1 and y to y + 1. Nothing here
    allocates or fails; every variant gives the same bits. */
@@ -18,7 +18,7 @@ typedef struct {
     const void *data;
     ptrdiff_t height, width, channels;
     int real;         /* float, else uint8_t */
-    const void *next; /* an image like this one that is sampled after it, or NULL: fetched meanwhile */
+    const void *next; /* an image of the same size that is sampled next, or NULL: prefetched */
 } hw_image;
 
 typedef struct {
@@ -30,8 +30,8 @@ typedef struct {
     int interpolation; /* HW_NEAREST or HW_BILINEAR */
 } hw_warp;
 
-/* Fill `out`, `height` rows of `width` pixels, packed; it lies apart from the image. Sizes are below 2**30.
- */
+/* Fill `out`, `height` rows of `width` pixels, packed; it does not overlap the image. Sizes are below
+ * 2**30. */
 void hw_warp_image(int simd, const hw_image *image, const hw_warp *warp, void *out, ptrdiff_t height,
                    ptrdiff_t width);
 

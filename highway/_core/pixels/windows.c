@@ -2,17 +2,17 @@
 
 #include <string.h>
 
-/* What is rearranged before it is normalized stays in the first level of cache. */
+/* Bytes rearranged before normalization: they stay in the first-level cache. */
 enum { WORK_BYTES = 8192 };
-/* How far ahead of rows that are read backwards memory is asked for: processors guess well forwards only. */
+/* Prefetch distance for rows that are read backwards: hardware prefetching works well only forwards. */
 enum { AHEAD_BYTES = 4096, LINE_BYTES = 64 };
 
 static ptrdiff_t clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
-/* The part [begin, end) of a window of `length` at `start` that lies inside of a picture of `size`, in the
- * window's own coordinates after it was mirrored or not. */
+/* The part [begin, end) of a window of `length` at `start` that lies inside a picture of `size`, in the
+ * window's own coordinates after mirroring. */
 static void inside(ptrdiff_t start, ptrdiff_t length, ptrdiff_t size, int mirrored, ptrdiff_t *begin,
                    ptrdiff_t *end) {
     const ptrdiff_t low = clamp(-start, 0, length), high = clamp(size - start, low, length);
@@ -38,7 +38,7 @@ void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window,
             (window->top + (window->mirror_y ? window->height - 1 - begin : begin)) * picture->row_stride +
             (window->left + (window->mirror_x ? width - right : left)) * size;
         const size_t before = (size_t)(left * size), after = (size_t)(length - right * size);
-        /* The borders of the first row, which are those of all. */
+        /* The borders of the first row; all rows have the same. */
         hw_fill(out, left, window->fill, size);
         hw_fill(out + right * size, width - right, window->fill, size);
         if (!window->mirror_x && step == length && bytes == length) {
@@ -58,8 +58,8 @@ void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window,
     hw_fill(out, (first + rows - end) * width, window->fill, size);
 }
 
-/* Asks for what a row of the window shows, if there is such a row. Inlined: GCC takes a function that only
- * asks for one without effects, and leaves its calls out. */
+/* Prefetches the visible part of a row of the window, if the row exists. Inlined: GCC removes calls of a
+ * function that only prefetches. */
 static inline __attribute__((always_inline)) void ask_for(const hw_pixels *picture, const hw_window *window,
                                                           ptrdiff_t row) {
     const ptrdiff_t from = window->top + (window->mirror_y ? window->height - 1 - row : row);

@@ -1,4 +1,4 @@
-# Windows of pictures: what the kernels for uint8 and for real numbers share.
+# Windows of pictures: shared by the kernels for uint8 and for real numbers.
 
 from libc.stdint cimport int64_t, uint8_t
 
@@ -51,7 +51,7 @@ cdef extern from "windows.h" nogil:
 cdef inline hw_numbers numbers_of(
     const float[::1] scale, const float[::1] bias, bint half, bint planar, size_t nbytes
 ):
-    """For images of `nbytes` together; there is a channel."""
+    """For images of `nbytes` in all, with at least one channel."""
     cdef hw_numbers numbers
     numbers.scale = &scale[0]
     numbers.bias = &bias[0]
@@ -64,7 +64,7 @@ cdef inline hw_numbers numbers_of(
 cdef inline int check_places(
     str what, const int64_t[:, ::1] places, const uint8_t[::1] fill, Py_ssize_t count, Py_ssize_t size
 ) except -1:
-    """ValueError unless there is a place for each image, in range, and a pixel to fill with."""
+    """Raise ValueError unless there is a place for each image, in range, and a fill pixel."""
     cdef Py_ssize_t sample
     cdef int64_t limit = <int64_t>1 << 31
     if places.shape[0] != count or places.shape[1] != 4:

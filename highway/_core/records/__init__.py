@@ -1,1 +1,1 @@
-"""Records of stores: spans, tables, checksums."""
+"""Kernels for records of stores: spans, tables, checksums."""

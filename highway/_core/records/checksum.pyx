@@ -14,13 +14,13 @@ hw_crc32c_begin()
 
 
 def crc32c(const uint8_t[::1] data not None, uint32_t before):
-    """Checksum of bytes (Castagnoli, RFC 3720).
+    """Return the checksum of bytes (Castagnoli, RFC 3720).
 
     Parameters
     ----------
     data : bytes-like of uint8
     before : int
-        Checksum of what comes before them; 0 where nothing does.
+        Checksum of the preceding bytes; 0 if there are none.
 
     Returns
     -------

@@ -1,8 +1,7 @@
 /* CRC-32C by tables of eight bytes, or by the instruction of SSE4.2 in three lanes at once.
  *
- * The instruction gives a result a clock, but each takes three: three stretches of the bytes are summed side
- * by side, and joined by what so many zero bytes behind a sum make of it, which is linear and stands in
- * tables.
+ * The instruction has a throughput of one per clock and a latency of three: three stretches of the bytes are
+ * summed in parallel, and joined by shifting a sum over as many zero bytes, a linear operation from tables.
  */
 
 #include "crc32c.h"
@@ -76,8 +75,7 @@ __attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t start,
     while (size >= 3 * LANE) {
         uint64_t second = 0, third = 0;
         for (size_t line = 0; line < LANE; line += LINE) {
-            /* No CPU foresees three places that all jump on: what comes next is asked for. Behind the end
-             * that does nothing. */
+            /* CPUs do not predict three streams that jump: prefetch the next data. No effect past the end. */
             for (size_t lane = 3; lane < 6; lane++) __builtin_prefetch(bytes + lane * LANE + line);
             for (size_t i = line; i < line + LINE; i += 8) {
                 first = _mm_crc32_u64(first, word(bytes + i));
@@ -102,7 +100,7 @@ __attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t start,
 
 uint32_t hw_crc32c(int simd, uint32_t crc, const uint8_t *bytes, size_t size) {
 #if HW_X86
-    /* SSE4 here stands for SSE4.1, which lacks it. */
+    /* SSE4 here means SSE4.1, which lacks the instruction. */
     if (simd >= HW_AVX2) return ~by_instruction(~crc, bytes, size);
 #endif
     return ~by_tables(~crc, bytes, size);

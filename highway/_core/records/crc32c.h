@@ -1,4 +1,4 @@
-/* CRC-32C (Castagnoli), as iSCSI (RFC 3720) and LevelDB have it, without LevelDB's mask. */
+/* CRC-32C (Castagnoli), as in iSCSI (RFC 3720) and LevelDB, without LevelDB's mask. */
 
 #ifndef HIGHWAY_CRC32C_H
 #define HIGHWAY_CRC32C_H
@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Makes the tables; call it once, before the others. */
+/* Builds the tables; call it once, before the other functions. */
 void hw_crc32c_begin(void);
 
-/* The checksum of bytes that follow those whose checksum is `crc` (0 for none). */
+/* Returns the checksum of bytes that follow bytes with checksum `crc` (0 for none). */
 uint32_t hw_crc32c(int simd, uint32_t crc, const uint8_t *bytes, size_t size);
 
 #endif

@@ -6,9 +6,9 @@
 
 enum {
     FOOTER = 48,
-    HANDLES = 40, /* bytes of the footer in front of the magic number */
-    TRAILER = 5,  /* behind a block: how it is packed, and its checksum */
-    TAIL = 8,     /* of a key: the sequence, and whether it was deleted */
+    HANDLES = 40, /* bytes of the footer before the magic number */
+    TRAILER = 5,  /* after a block: its compression and checksum */
+    TAIL = 8,     /* of a key: sequence number and deletion flag */
     NUMBER = 8,
     MOST_KEY = 64,
     IS_VALUE = 1,
@@ -22,7 +22,7 @@ static uint64_t long_word(const uint8_t *bytes) {
     return (uint64_t)word(bytes) | (uint64_t)word(bytes + 4) << 32;
 }
 
-/* A number of seven bits a byte, the lowest first; -1 where it does not end. */
+/* Reads a varint: seven bits per byte, lowest first; -1 if it does not end. */
 static int number_at(const uint8_t *data, size_t end, size_t *at, uint64_t *number) {
     *number = 0;
     for (int shift = 0; shift < 64 && *at < end; shift += 7) {
@@ -33,7 +33,7 @@ static int number_at(const uint8_t *data, size_t end, size_t *at, uint64_t *numb
     return -1;
 }
 
-/* The block that a handle at `at` leads to. */
+/* Finds the block of the handle at `at`. */
 static int block_at(const hw_table *table, const uint8_t *data, size_t end, size_t *at, hw_block *block,
                     size_t *size) {
     uint64_t offset, length;
@@ -41,7 +41,7 @@ static int block_at(const hw_table *table, const uint8_t *data, size_t end, size
     const size_t room = table->size - FOOTER;
     if (length < 4 || length > room || room - length < TRAILER || offset > room - length - TRAILER) return -1;
     block->data = table->data + offset;
-    if (block->data[length]) return -1; /* packed */
+    if (block->data[length]) return -1; /* compressed */
     block->restarts = word(block->data + length - 4);
     if (!block->restarts || block->restarts > (length - 4) / 4) return -1;
     block->end = length - 4 - 4 * (size_t)block->restarts;
@@ -50,14 +50,14 @@ static int block_at(const hw_table *table, const uint8_t *data, size_t end, size
 }
 
 typedef struct {
-    size_t at; /* of the next one */
+    size_t at; /* of the next entry */
     uint8_t key[MOST_KEY];
-    size_t key_size; /* 0 before the first one */
+    size_t key_size; /* 0 before the first entry */
     const uint8_t *value;
     size_t value_size;
 } entry;
 
-/* The next entry of a block; -1 behind the last one too. */
+/* Reads the next entry of a block; -1 also after the last entry. */
 static int next(const hw_block *block, entry *entry) {
     uint64_t shared, rest, size;
     if (number_at(block->data, block->end, &entry->at, &shared) ||
@@ -75,21 +75,21 @@ static int next(const hw_block *block, entry *entry) {
     return 0;
 }
 
-/* Goes to an entry with a whole key. */
+/* Moves to an entry with a complete key (a restart point). */
 static int restart(const hw_block *block, uint32_t number, entry *entry) {
     entry->at = word(block->data + block->end + 4 * (size_t)number);
     entry->key_size = 0;
     return entry->at > block->end ? -1 : 0;
 }
 
-/* Below 0, 0 or above: the order of the key of an entry, without its tail, and a number's. */
+/* Compares the key of an entry, without its tail, with a number's key: below 0, 0 or above. */
 static int order(const entry *entry, const uint8_t *number) {
     const size_t size = entry->key_size - TAIL;
     const int found = memcmp(entry->key, number, size < NUMBER ? size : NUMBER);
     return found ? found : size < NUMBER ? -1 : size > NUMBER;
 }
 
-/* The first entry whose key is not before a number's: 1; 0 where there is none. */
+/* Finds the first entry whose key is not before a number's: 1, or 0 if there is none. */
 static int seek(const hw_block *block, const uint8_t *number, entry *entry) {
     uint32_t low = 0, high = block->restarts - 1;
     while (low < high) {
@@ -108,7 +108,7 @@ static int seek(const hw_block *block, const uint8_t *number, entry *entry) {
     return 0;
 }
 
-/* The number that a key begins with; what it lacks is `filled`. */
+/* Returns the number at the beginning of a key; missing bytes are `filled`. */
 static uint64_t number_in(const entry *entry, uint8_t filled) {
     uint64_t number = 0;
     for (size_t i = 0; i < NUMBER; i++)
@@ -129,7 +129,7 @@ int hw_table_open(int simd, hw_table *table, const uint8_t *data, size_t size) {
         return -1;
     const uint8_t *trailer = table->index.data + index_size;
     const uint32_t crc = hw_crc32c(simd, 0, table->index.data, index_size + 1);
-    /* LevelDB turns the checksums that it stores, so that sums over sums are as good. */
+    /* LevelDB masks the checksums that it stores, so that checksums over checksums stay strong. */
     if (word(trailer + 1) != (crc >> 15 | crc << 17) + 0xa282ead8u) return -1;
     entry entry;
     hw_block first;
@@ -142,7 +142,7 @@ int hw_table_open(int simd, hw_table *table, const uint8_t *data, size_t size) {
     do {
         if (next(&table->index, &entry)) return -1;
     } while (entry.at < table->index.end);
-    /* The last key of the index may be any that is higher than all in the table. */
+    /* The last key of the index may be any key above all keys of the table. */
     hw_block last;
     size_t last_size;
     at = 0;

@@ -1,8 +1,9 @@
-/* Tables of LevelDB that lie in memory: where in them the value of a record is.
+/* Finds the values of records in LevelDB tables in memory.
  *
- * Their format is that of LevelDB's doc/table_format.md. Nothing that a table says is believed: every place
- * is compared with the size of the table before it is read. Tables with packed blocks, and whatever else is
- * not plain, are for LevelDB itself. */
+ * Format: LevelDB's doc/table_format.md. Tables are not trusted: every offset is checked against the size of
+ * the table before it is read. LevelDB itself reads tables with compressed blocks, and all others that are
+ * not plain.
+ */
 
 #ifndef HIGHWAY_SORTED_TABLE_H
 #define HIGHWAY_SORTED_TABLE_H
@@ -10,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Entries, and behind them the places of some that have whole keys, four bytes each, up to the number of
- * these. */
+/* Entries, followed by the offsets of entries with complete keys (restart points), four bytes each, and their
+ * count. */
 typedef struct {
     const uint8_t *data;
     size_t end; /* of the entries */
@@ -22,23 +23,23 @@ typedef struct {
     const uint8_t *data;
     size_t size;
     hw_block index;
-    /* No record has a lower number, or a higher one. */
+    /* Lowest and highest number of all records. */
     uint64_t low, high;
 } hw_table;
 
 typedef struct {
     const uint8_t *data; /* NULL: not found */
     size_t size;
-    uint64_t sequence; /* the highest is the newest */
+    uint64_t sequence; /* higher is newer */
 } hw_value;
 
-/* `simd` is a variant of simd.h that this CPU can run. Functions give 0, or -1 where a table is damaged or is
- * not plain: whether it has the record is not known then. */
+/* `simd` is a variant of simd.h that this CPU can run. Functions return 0, or -1 if a table is damaged or not
+ * plain: it is then unknown whether it has the record. */
 
-/* The table that is all of `size` bytes; its index is compared with its checksum. */
+/* Opens the table of `size` bytes; verifies the checksum of its index. */
 int hw_table_open(int simd, hw_table *table, const uint8_t *data, size_t size);
 
-/* The newest value under a number, 8 bytes, big-endian. */
+/* Finds the newest value of a number (key: 8 bytes, big-endian). */
 int hw_table_find(const hw_table *table, uint64_t number, hw_value *value);
 
 #endif

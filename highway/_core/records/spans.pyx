@@ -1,4 +1,4 @@
-"""Bytes that lie anywhere, many at a time: records checked, and put into the rows of arrays, without the GIL."""
+"""Spans of bytes anywhere in memory: checks records and copies them into the rows of arrays, without the GIL."""
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -30,28 +30,28 @@ cdef extern from "crc32c.h" nogil:
 
 hw_crc32c_begin()
 
-# float16 comes as its bits.
+# float16 is passed as its bits.
 ctypedef fused real:
     float
     uint16_t
 
 cdef enum:
-    # Of a record, as highway/store/records.py describes it.
+    # Layout of a record, see highway/store/records.py.
     HEAD = 32
-    UNCHECKED = 8  # bytes in front of what the checksum is of
+    UNCHECKED = 8  # bytes before those that the checksum covers
     ALIGNED = 16
-    LENGTH = 8  # in front of a file
+    LENGTH = 8  # before a file
     IS_PLAIN = 0
     IS_RAGGED = 1
     IS_FILE = 2
-    # What `check_records` says of one.
+    # Results of `check_records`.
     IS_SOUND = 0
     HAS_NO_MAGIC = 1
     HAS_WRONG_CHECKSUM = 2
     HAS_WRONG_NUMBER = 3
     HAS_WRONG_COLUMNS = 4
     HAS_WRONG_SIZE = 5
-    # Columns of what it says.
+    # Columns of its output.
     STATUS = 0
     KEY = 1
     KEY_BYTES = 2
@@ -71,7 +71,7 @@ CHECKED = COLUMNS
 
 
 cdef class Span:
-    """Some bytes, and who keeps them."""
+    """A span of bytes and its owner."""
 
     cdef const uint8_t *data
     cdef Py_ssize_t size
@@ -82,17 +82,17 @@ cdef class Span:
 
 
 cdef class Spans:
-    """Bytes that lie anywhere, which are not copied.
+    """A sequence of spans of bytes anywhere in memory, without copies.
 
     Parameters
     ----------
     values : sequence of bytes-like or None
-        Read-only; None for nothing.
+        Read-only; None: missing.
 
     Raises
     ------
     ValueError
-        One can be written to.
+        A value is writable.
     """
 
     def __cinit__(self, values=()):
@@ -111,7 +111,7 @@ cdef class Spans:
         return self.count
 
     def __getitem__(self, Py_ssize_t number):
-        """One of them, as a read-only memoryview that keeps it; None where there is none."""
+        """Return one span as a read-only memoryview that keeps its owner alive, or None if it is missing."""
         cdef Span span
         if not 0 <= number < self.count:
             raise IndexError(f"spans.Spans: number {number} of {self.count}")
@@ -122,7 +122,7 @@ cdef class Spans:
         return memoryview(span)
 
     def put(self, Py_ssize_t number, value):
-        """Put bytes where there are none yet."""
+        """Set a span that is missing."""
         if not 0 <= number < self.count or self.data[number] != NULL:
             raise ValueError(f"spans.Spans: number {number} of {self.count} is not free")
         view = memoryview(value).cast("B")
@@ -130,16 +130,16 @@ cdef class Spans:
         if not buffer.readonly or not view.c_contiguous:
             raise ValueError("spans.Spans: bytes that can be written to; expected read-only ones")
         self.owners.append(view)
-        # Of no bytes there need be no place.
+        # A span of 0 bytes may have no address.
         self.data[number] = <const uint8_t *> buffer.buf if buffer.len else <const uint8_t *> b""
         self.sizes[number] = <size_t> buffer.len
 
     def missing(self):
-        """Numbers of those that are not there."""
+        """Return the indices of the missing spans."""
         return [i for i in range(self.count) if self.data[i] == NULL]
 
     def take(self, const int64_t[::1] numbers not None):
-        """Some of them, as Spans."""
+        """Return the selected spans."""
         cdef Py_ssize_t i
         cdef Spans taken = new_spans(numbers.shape[0])
         taken.owners.append(self)
@@ -151,12 +151,13 @@ cdef class Spans:
         return taken
 
     def parts(self, const int64_t[::1] at not None, const int64_t[::1] sizes not None):
-        """The ``sizes[i]`` bytes of each from number ``at[i]`` on, as read-only memoryviews that keep them.
+        """Return ``sizes[i]`` bytes of each span from offset ``at[i]`` on, as read-only memoryviews that keep their
+        owner alive.
 
         Raises
         ------
         ValueError
-            They are not all there.
+            Bytes are missing.
         """
         cdef Py_ssize_t i
         cdef Span span
@@ -171,12 +172,12 @@ cdef class Spans:
         return found
 
     def texts(self, const int64_t[::1] at not None, const int64_t[::1] sizes not None):
-        """A copy of ``sizes[i]`` bytes of each, from number ``at[i]`` on.
+        """Return a copy of ``sizes[i]`` bytes of each span from offset ``at[i]`` on.
 
         Raises
         ------
         ValueError
-            They are not all there.
+            Bytes are missing.
         """
         cdef Py_ssize_t i
         if at.shape[0] != self.count or sizes.shape[0] != self.count:
@@ -204,7 +205,7 @@ cdef int make_room(Spans spans, Py_ssize_t count) except -1:
 
 
 cdef int check_inside(str what, Spans spans, Py_ssize_t number, int64_t at, int64_t size) except -1:
-    """ValueError unless a span is there, and has `size` bytes from number `at` on."""
+    """Raise ValueError unless a span exists and has `size` bytes from offset `at` on."""
     cdef int64_t whole = <int64_t> spans.sizes[number]
     if spans.data[number] == NULL or at < 0 or size < 0 or at > whole or size > whole - at:
         raise ValueError(f"spans.{what}: {size} bytes from {at} of {whole} of span {number}; expected what is there")
@@ -212,12 +213,12 @@ cdef int check_inside(str what, Spans spans, Py_ssize_t number, int64_t at, int6
 
 
 def rows_of(const uint8_t[:, ::1] array not None, const int64_t[::1] indices not None):
-    """Rows of an array.
+    """Return rows of an array as spans.
 
     Parameters
     ----------
     array : uint8 (M, K)
-        Nobody writes into it.
+        Must not change.
     indices : int64 (N,)
 
     Returns
@@ -248,27 +249,27 @@ def check_records(
     const uint8_t[::1] kinds not None,
     int64_t[:, ::1] out not None,
 ):
-    """Whether bytes are sound records, and where in them their columns are.
+    """Check records, and find the offsets of their columns.
 
     Parameters
     ----------
     spans : Spans of N
     numbers : int64 (N,)
     description : bytes or None
-        That of all records; None where it is not known: then what comes behind it is not looked at.
+        The description of all records; None if unknown: then the bytes after it are not checked.
     sizes : int64 (C,)
-        Bytes of each column, 0 or more: of a row, where it is ragged.
+        Bytes of each column, 0 or more; for a ragged column, of a row.
     kinds : uint8 (C,)
-        PLAIN, RAGGED, or FILE: eight bytes of a length, and as many bytes, whatever `sizes` says.
+        PLAIN, RAGGED, or FILE: a length of eight bytes, then that many bytes (`sizes` is ignored).
     out : int64 (N, 4 + C)
-        SOUND, or what is wrong; where the key begins, and how many bytes it has, -1 for none; the rows of the ragged
-        columns; where each column begins. With WRONG_NUMBER the number that it has instead of the rows, and with
-        WRONG_SIZE the size that it should have; else nothing of what is not sound.
+        SOUND or the fault; offset and size of the key, -1 for none; the rows of the ragged columns; the offset of each
+        column. With WRONG_NUMBER the record's number instead of the rows, with WRONG_SIZE the expected size; otherwise
+        unset for a bad record.
 
     Raises
     ------
     ValueError
-        Shapes disagree, or a span is not there.
+        Shapes disagree, or a span is missing.
     """
     cdef int variant = simd.level
     cdef Py_ssize_t i, columns = sizes.shape[0]
@@ -348,7 +349,7 @@ cdef int check_record(
             at += <int64_t> length
             continue
         times = rows if kinds[column] == IS_RAGGED else 1
-        # Where it is far beyond the end it is not added up any further.
+        # Stops adding up far beyond the end.
         if times and sizes[column] > ((<int64_t> 1 << 62) - at) // times:
             out[ROWS] = <int64_t> 1 << 62
             return HAS_WRONG_SIZE
@@ -366,7 +367,7 @@ cdef inline uint32_t word(const uint8_t *data) noexcept nogil:
 cdef int check_rows(
     str what, Spans spans, const int64_t[::1] at, int64_t size, const int64_t[::1] rows, Py_ssize_t room
 ) except -1:
-    """ValueError unless each span has `size` bytes from its place on, and a row."""
+    """Raise ValueError unless each span has `size` bytes from its offset on, and a row."""
     cdef Py_ssize_t i
     if at.shape[0] != spans.count or rows.shape[0] != spans.count:
         raise ValueError(f"spans.{what}: {spans.count} spans, {at.shape[0]} beginnings, {rows.shape[0]} rows")
@@ -383,7 +384,7 @@ def place(
     uint8_t[:, ::1] out not None,
     const int64_t[::1] rows not None,
 ):
-    """Copy bytes into rows of an array: as many as a row has, from span i, from number ``at[i]`` on, into ``rows[i]``.
+    """Copy bytes into rows of an array: the bytes of a row from span i, offset ``at[i]`` on, into ``rows[i]``.
 
     Parameters
     ----------
@@ -394,7 +395,7 @@ def place(
     Raises
     ------
     ValueError
-        They are not all there, or the rows are not; nothing was copied.
+        Bytes or rows are missing; nothing was copied.
     """
     cdef Py_ssize_t i
     cdef size_t size = out.shape[1]
@@ -420,7 +421,7 @@ cdef int describe(
     Py_ssize_t channels,
     hw_pixels *picture,
 ) except -1:
-    """Fills in `picture`, all but its data; ValueError where something does not fit."""
+    """Fill in `picture`, except its data; raise ValueError if an argument does not fit."""
     cdef Py_ssize_t limit = <Py_ssize_t> 1 << 31
     picture.height, picture.width, picture.size = shape
     check_sizes(f"spans.{what}", picture.height, picture.width, height, width)
@@ -442,13 +443,13 @@ def place_windows(
     uint8_t[:, :, :, ::1] out not None,
     const int64_t[::1] rows not None,
 ):
-    """Copies a window of each image, as `geometry.windows` does.
+    """Copy a window of each image, as `geometry.windows` does.
 
     Parameters
     ----------
     spans : Spans of N
     at : int64 (N,)
-        Where in its span each image begins.
+        Offset of each image in its span.
     shape : (int, int, int)
         H, W and C of the images, which are uint8, C order.
     places : int64 (N, 4)
@@ -456,12 +457,12 @@ def place_windows(
         As for `geometry.windows`.
     out : uint8 (M, h, w, C), C order
     rows : int64 (N,)
-        Where each goes.
+        Target row of each image.
 
     Raises
     ------
     ValueError
-        Shapes disagree, or something is not there.
+        Shapes disagree, or bytes are missing.
     """
     cdef int variant = simd.level
     cdef hw_pixels picture
@@ -491,7 +492,7 @@ def normalize_windows(
     real[:, :, :, ::1] out not None,
     const int64_t[::1] rows not None,
 ):
-    """What `values.normalize_windows` makes of images, or, planar, `values.normalize_windows_planar`.
+    """Normalize a window of each image, as `values.normalize_windows` or, planar, `values.normalize_windows_planar`.
 
     Parameters
     ----------
@@ -504,9 +505,9 @@ def normalize_windows(
     Raises
     ------
     ValueError
-        Shapes disagree, or something is not there.
+        Shapes disagree, or bytes are missing.
     MemoryError
-        None for a row of a window.
+        No memory for a row of a window.
     """
     cdef int variant = simd.level
     cdef hw_pixels picture

@@ -1,4 +1,4 @@
-"""Tables of a LevelDB, mapped into memory: where the values of records are, without a copy and without the GIL."""
+"""Memory-mapped tables of a LevelDB: finds the values of records without a copy and without the GIL."""
 
 import os
 
@@ -44,7 +44,7 @@ cdef int by_low(const void *left, const void *right) noexcept nogil:
 
 
 cdef class Tables:
-    """All tables of a LevelDB that nobody writes to; mapped for as long as this, or any value in them, is used.
+    """All tables of a LevelDB that no process writes; mapped as long as this object or any value in them lives.
 
     Parameters
     ----------
@@ -55,10 +55,10 @@ cdef class Tables:
     OSError
         A table cannot be mapped.
     ValueError
-        A table is damaged, or is packed.
+        A table is damaged or compressed.
     """
 
-    cdef hw_table *tables  # by their lowest numbers
+    cdef hw_table *tables  # sorted by lowest number
     cdef uint64_t *highest  # of a table and all before it
     cdef Py_ssize_t count
 
@@ -76,7 +76,7 @@ cdef class Tables:
             with nogil:
                 opened = hw_table_open(variant, &self.tables[i], self.tables[i].data, self.tables[i].size)
             if opened:
-                raise ValueError(f"its table {named(paths[i])} is damaged, or packed")
+                raise ValueError(f"its table {named(paths[i])} is damaged or compressed")
         qsort(self.tables, count, sizeof(hw_table), by_low)
         for i in range(count):
             self.highest[i] = max(self.tables[i].high, self.highest[i - 1] if i else 0)
@@ -89,7 +89,7 @@ cdef class Tables:
         PyMem_RawFree(self.highest)
 
     def find(self, const int64_t[::1] numbers not None):
-        """Values of records.
+        """Return the values of records.
 
         Parameters
         ----------
@@ -99,8 +99,8 @@ cdef class Tables:
         Returns
         -------
         Spans
-            Nothing where there is no such record, it was deleted, or a table that may have it is damaged there: LevelDB
-            knows.
+            Missing if the record does not exist or was deleted, or if a table that may have it is damaged there: ask
+            LevelDB.
         """
         cdef Py_ssize_t i, count = numbers.shape[0]
         cdef Spans spans = new_spans(count)
@@ -146,7 +146,7 @@ cdef failed(int number, bytes name, str what):
 
 
 cdef int map_file(path, hw_table *table) except -1:
-    """Maps a file that is not empty; OSError or ValueError where that cannot be."""
+    """Map a file that is not empty; raise OSError or ValueError on failure."""
     cdef bytes name = path
     cdef struct_stat found
     cdef void *data = MAP_FAILED

@@ -21,7 +21,7 @@ static void keep(char kind, const char *part, const char *format, va_list argume
     size_t end = used + (size_t)length;
     room = sizeof kept - end;
     length = vsnprintf(kept + end, room, format, arguments);
-    /* Of a text that is too long its beginning is enough. */
+    /* A text that is too long is cut. */
     if (length < 0) goto full;
     size_t text = (size_t)length < room - 2 ? (size_t)length : room - 2;
     for (size_t i = end; i < end + text; i++)
@@ -49,7 +49,7 @@ static void on_warning(const char *part, const char *format, va_list arguments) 
 int hw_tiff_listen(const char *library) {
     void *handle = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
     if (handle == NULL) return -1;
-    /* Looked for in the library, and in what it depends on. */
+    /* Searched in the library and its dependencies. */
     setter set_errors = (setter)dlsym(handle, "TIFFSetErrorHandler");
     setter set_warnings = (setter)dlsym(handle, "TIFFSetWarningHandler");
     if (set_errors == NULL || set_warnings == NULL) {

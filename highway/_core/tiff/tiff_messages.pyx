@@ -1,4 +1,5 @@
-"""Messages of the libtiff that PIL is linked with: kept for the thread that decodes, instead of printed."""
+"""Messages of the libtiff that PIL is linked with: collected for the thread that decodes, instead of
+printed."""
 
 cdef extern from "libtiff.h" nogil:
     int hw_tiff_listen(const char *library)
@@ -7,9 +8,10 @@ cdef extern from "libtiff.h" nogil:
 
 
 def listen(bytes library not None):
-    """Whether the messages of the libtiff that a loaded library depends on can be kept from now on.
+    """Install the collection of messages of the libtiff that a loaded library depends on; return whether it
+    works.
 
-    Threads that keep nothing are not concerned: what they make libtiff say goes where it went before.
+    Threads that do not call `keep` are not affected: their messages go where they went before.
 
     Parameters
     ----------
@@ -21,18 +23,18 @@ def listen(bytes library not None):
 
 
 def keep():
-    """Keep what libtiff says in this thread from now on, up to 2 KB."""
+    """Collect the messages of this thread from now on, up to 2 KB."""
     hw_tiff_keep()
 
 
 def kept():
-    """Stop keeping.
+    """Stop collecting, and return the messages.
 
     Returns
     -------
     list of (bool, str, str)
-        What was said since `keep`, in this thread: whether it is an error (or a warning), which part of libtiff
-        said so, and the text.
+        Messages of this thread since `keep`: whether it is an error (otherwise a warning), the part of
+        libtiff, and the text.
     """
     found = []
     for line in hw_tiff_kept().decode("utf-8", "replace").split("\n"):

@@ -1,7 +1,7 @@
-"""Frames to Python values and back: headers in msgpack, and arrays over the frames that they came in.
+"""Encodes and decodes frames: headers in msgpack, and arrays over their received frames.
 
-A buffer is checked whole in C before anything is built of it, and the table of arrays before numpy sees a
-frame. Whatever a peer sends, the only error is `ProtocolError`.
+C code checks a whole buffer before any object is built, and the table of arrays before numpy uses a frame. For any
+message of a peer, the only error is `ProtocolError`.
 """
 
 import numpy as np
@@ -70,7 +70,7 @@ cdef enum:
     TEXT = 1 << 14
     DIMENSIONS = 32
     ZMQ_SHARED = 3
-    SHOWN = 100  # characters of what a peer sent that an error repeats
+    SHOWN = 100  # maximum characters of a peer's data in an error
     LIST = 1 << 16
     FRAMES = 1025
 
@@ -97,13 +97,13 @@ REASONS = (
     "has too many objects",
 )
 
-# What a header may hold. Its size bounds the rest; a text has a bound of its own.
+# Limits of a header. Its size bounds the rest; a text has its own limit.
 cdef hw_msgpack_limits STRICT
 STRICT.array = STRICT.map = STRICT.bin = STRICT.objects = HEADER
 STRICT.str = TEXT
 STRICT.raw = False
 
-# What a whole message of the msgpack-numpy package may hold: the data of its arrays are texts of any size.
+# Limits of a whole message of the msgpack-numpy package: the data of its arrays are texts of any size.
 cdef hw_msgpack_limits FOREIGN
 FOREIGN.array = FOREIGN.map = FOREIGN.objects = HEADER
 FOREIGN.str = FOREIGN.bin = <size_t> -1
@@ -133,7 +133,7 @@ fill_tables()
 
 
 def shown(value):
-    """What a peer sent, for an error: ASCII, and not too much of it, however much it is."""
+    """Return a peer's data for an error message: ASCII, cut to `SHOWN` characters."""
     if isinstance(value, (str, bytes)) and len(value) > SHOWN:
         return ascii(value[:SHOWN])[:SHOWN] + "..."
     if isinstance(value, int) and value.bit_length() > SHOWN:
@@ -142,7 +142,7 @@ def shown(value):
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-# Fields of a message. Types are exact: True is no number.
+# Fields of a message. Types are exact: True is not a number.
 
 MAX_LIST = LIST
 LARGEST = 1 << 62
@@ -150,7 +150,7 @@ MAX_FRAMES = FRAMES
 
 
 class Unfit(Exception):
-    """What is wrong with a field; whoever sends it made a mistake, whoever receives it has a strange peer."""
+    """A field is invalid: a mistake of the caller when sending, of the peer when receiving."""
 
 
 def check_whole(str name, value, lowest, highest=LARGEST):
@@ -160,7 +160,7 @@ def check_whole(str name, value, lowest, highest=LARGEST):
 
 
 def check_text(str name, value):
-    """Raise `Unfit` unless a value is a str; how long it may be is the business of msgpack, in bytes."""
+    """Raise `Unfit` unless a value is a str; msgpack limits its length in bytes."""
     if type(value) is not str:
         raise Unfit(f"{name} is {shown(value)}; expected a text")
 
@@ -172,14 +172,14 @@ def check_token(str name, value):
 
 
 def check_list(str name, value):
-    """The value; raise `Unfit` unless it is a list that is not too long."""
+    """Return the value; raise `Unfit` unless it is a list within the length limit."""
     if type(value) is not list or len(value) > LIST:
         raise Unfit(f"{name} is {shown(value)}; expected a list of {LIST} or fewer")
     return value
 
 
 def check_numbers(str name, value, lowest, highest):
-    """The value; raise `Unfit` unless it is a list of int within limits, and not too long."""
+    """Return the value; raise `Unfit` unless it is a list of int within the limits of value and length."""
     for number in check_list(name, value):
         check_whole(f"a number in {name}", number, lowest, highest)
     return value
@@ -203,7 +203,7 @@ def check_data(list fields not None, int kinds):
 
 
 cdef int put(hw_msgpack_room *room, value, int depth) except -1:
-    """Append a value that stands inside `depth` arrays and maps."""
+    """Append a value nested in `depth` arrays and maps."""
     cdef int full, overflow = 0
     cdef long long number
     cdef Py_ssize_t size
@@ -225,7 +225,7 @@ cdef int put(hw_msgpack_room *room, value, int depth) except -1:
             text = PyUnicode_AsUTF8AndSize(value, &size)
         except UnicodeEncodeError:
             raise ContractError(
-                f"cannot send the text {shown(value)}: it has a lone surrogate; expected what UTF-8 can say"
+                f"cannot send the text {shown(value)}: it has a lone surrogate; expected text that UTF-8 can encode"
             ) from None
         if size > TEXT:
             raise MessageTooLargeError(
@@ -287,7 +287,7 @@ PREFIX_BYTES = MAGIC + bytes([VERSION])
 
 
 def pack(value):
-    """A value as msgpack.
+    """Return a value as msgpack.
 
     Parameters
     ----------
@@ -310,12 +310,12 @@ def pack(value):
 
 
 def pack_header(list fields not None):
-    """Frame 0 of a message: `MAGIC`, `VERSION` and the fields as msgpack; raises as `pack` does."""
+    """Return frame 0 of a message: `MAGIC`, `VERSION` and the fields as msgpack; raises as `pack` does."""
     return packed(fields, PREFIX_BYTES)
 
 
 cdef object build(const uint8_t **at, const uint8_t *begin, const uint8_t *end, view):
-    """The object at `at[0]` of a buffer that was checked.
+    """Return the object at `at[0]` of a checked buffer.
 
     With a `view` of the buffer, texts and bytes are parts of it, and keys are bytes.
     """
@@ -323,7 +323,7 @@ cdef object build(const uint8_t **at, const uint8_t *begin, const uint8_t *end, 
     cdef size_t _i, start
     cdef list items
     cdef dict pairs
-    # It cannot fail in what was checked; should the memory change meanwhile, nothing is read outside of it.
+    # It cannot fail in a checked buffer; if the memory changes meanwhile, reads still stay inside it.
     if hw_msgpack_next(at, end, &token) != HW_MSGPACK_OK:
         raise ProtocolError("the message changed while it was read")
     if token.kind == HW_MSGPACK_UINT:
@@ -369,7 +369,7 @@ cdef object unpacked(const uint8_t *memory, size_t size, const hw_msgpack_limits
 
 
 def unpack(frame):
-    """The value that `pack` made bytes of; tuples have become lists.
+    """Return the value of a frame of `pack`; tuples become lists.
 
     Parameters
     ----------
@@ -378,13 +378,13 @@ def unpack(frame):
     Raises
     ------
     ProtocolError
-        It is none, is damaged, or is over a limit.
+        The frame is not msgpack, is damaged, or exceeds a limit.
     """
     return read(frame, False)
 
 
 def unpack_header(frame):
-    """The fields that `pack_header` made a frame of.
+    """Return the fields of a frame of `pack_header`.
 
     Parameters
     ----------
@@ -397,7 +397,7 @@ def unpack_header(frame):
     Raises
     ------
     ProtocolError
-        It is none, is of another version, is damaged, or is over a limit.
+        The frame is not a header, has another version, is damaged, or exceeds a limit.
     """
     fields = read(frame, True)
     if not isinstance(fields, list):
@@ -437,7 +437,7 @@ cdef int check_prefix(const uint8_t *memory, Py_ssize_t size) except -1:
 
 
 def unpack_foreign(frame):
-    """A value that the msgpack package made bytes of, with texts of any size that are not looked into.
+    """Return a value packed by the msgpack package; texts may have any size and are not decoded.
 
     Parameters
     ----------
@@ -451,7 +451,7 @@ def unpack_foreign(frame):
     Raises
     ------
     ProtocolError
-        It is none, is damaged, has an extension, or is nested too deep or of too many objects.
+        The frame is not msgpack, is damaged, has an extension, is nested too deep, or has too many objects.
     """
     cdef Py_buffer view
     PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
@@ -462,28 +462,28 @@ def unpack_foreign(frame):
 
 
 def own(frame):
-    """A frame that was received; a copy where its sender holds the memory too, and writing would change it there.
+    """Return a received frame, copied if it shares memory with its sender.
 
-    So it is between threads of a process (inproc) where the sender did not copy either.
+    Threads of a process share memory (inproc) if the sender did not copy: writing would change its array.
     """
-    # bytes have no properties, and a zmq.Frame tells that it is shared.
+    # bytes have no properties; a zmq.Frame says whether it is shared.
     get = getattr(frame, "get", None)
     return bytearray(frame) if get is not None and get(ZMQ_SHARED) else frame
 
 
 def check_array(Py_ssize_t number, array):
-    """Code of the dtype of an array that is to be sent.
+    """Return the code of the dtype of an array to send.
 
     Parameters
     ----------
     number : int
-        Which field of the batch it is, for the error.
+        Index of the field in the batch, for the error.
     array : ndarray
 
     Raises
     ------
     ContractError
-        It is no array, or of a dtype or a number of dimensions that does not travel.
+        It is not an array, or its dtype or number of dimensions cannot be sent.
     """
     return sendable(number, array)[0]
 
@@ -500,7 +500,7 @@ cdef tuple sendable(Py_ssize_t number, array):
 
 
 def describe(arrays):
-    """What the header says of arrays, and the frames that carry them.
+    """Return the header entries of arrays, and the frames that carry them.
 
     Parameters
     ----------
@@ -509,16 +509,16 @@ def describe(arrays):
     Returns
     -------
     table : list of list
-        Of each array the code of its dtype and its shape: `["<f4", 2, 3]`.
+        For each array the code of its dtype and its shape: `["<f4", 2, 3]`.
     frames : list of ndarray
-        C-contiguous and little-endian: the arrays themselves where they are that, else copies.
+        C-contiguous and little-endian: the arrays themselves if they already are, otherwise copies.
 
     Raises
     ------
     ContractError
         As `check_array` does.
     MessageTooLargeError
-        They are more than fit into a message.
+        Too many arrays for a message.
     """
     cdef list table = [], frames = []
     if len(arrays) >= FRAMES:
@@ -535,7 +535,7 @@ def describe(arrays):
 
 
 def check_sizes(list frames not None, size_t limit, size_t frame_limit):
-    """Raise `MessageTooLargeError` where a frame, or all of them together, have more bytes than a peer takes."""
+    """Raise `MessageTooLargeError` if a frame, or all frames together, exceed the limits of a peer."""
     cdef size_t size, total = 0
     cdef Py_ssize_t number
     for number in range(len(frames)):
@@ -554,7 +554,7 @@ def check_sizes(list frames not None, size_t limit, size_t frame_limit):
 
 
 cdef size_t product(Py_ssize_t number, list entry, size_t itemsize) except? 0:
-    """Bytes of an array of this shape; ProtocolError where it is no shape, or numpy could not say its size."""
+    """Return the bytes of an array; raise ProtocolError for an invalid shape or a size that numpy cannot hold."""
     cdef size_t most = PY_SSIZE_T_MAX, nbytes = itemsize
     cdef bint empty = False
     cdef Py_ssize_t i
@@ -578,7 +578,7 @@ cdef size_t product(Py_ssize_t number, list entry, size_t itemsize) except? 0:
 
 
 cdef class Plan:
-    """What a frame becomes; everything in it was checked."""
+    """Return the array over a checked frame."""
 
     cdef object frame
     cdef object dtype
@@ -606,7 +606,7 @@ cdef Plan checked(Py_ssize_t number, entry, frame, size_t *left):
     nbytes = product(number, entry, plan.dtype.itemsize)
     PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
     size = view.len
-    # Memory that may not be written to is somebody else's.
+    # Read-only memory has another owner.
     plan.copied = (
         view.readonly or plan.dtype is not plan.native or <uintptr_t> view.buf % <size_t> plan.native.alignment
     )
@@ -628,12 +628,12 @@ def arrays_over(table, frames, size_t limit):
     Parameters
     ----------
     table : list of list
-        As `describe` returns it; nothing in it is trusted. Codes of big-endian dtypes are understood as well.
+        As `describe` returns it; its contents are not trusted. Codes of big-endian dtypes are valid too.
     frames : sequence of bytes-like
-        One for each array. What is writable, aligned and native, and not shared with its sender, is not copied, and
+        One for each array. A frame that is writable, aligned, native and not shared with its sender is not copied, and
         lives as long as the array over it.
     limit : int
-        Most bytes of all.
+        Maximum bytes of all frames.
 
     Returns
     -------
@@ -642,7 +642,7 @@ def arrays_over(table, frames, size_t limit):
     Raises
     ------
     ProtocolError
-        The table is none, or does not describe the frames.
+        The table is invalid, or does not describe the frames.
     """
     cdef list plans = [], arrays = []
     cdef Plan plan
@@ -655,7 +655,7 @@ def arrays_over(table, frames, size_t limit):
         if plan.empty:
             arrays.append(np.empty(plan.shape, plan.native))
             continue
-        # frombuffer holds the buffer for as long as the array lives; ndarray(buffer=...) would let it go.
+        # frombuffer holds the buffer as long as the array lives; ndarray(buffer=...) would release it.
         array = np.frombuffer(plan.frame, plan.dtype).reshape(plan.shape)
         arrays.append(array.astype(plan.native) if plan.copied else array)
     return arrays

@@ -19,7 +19,7 @@ static void negative(hw_msgpack_token *token, int64_t value) {
     token->negative = value;
 }
 
-/* The bytes of a text, whose length was read. */
+/* Reads the bytes of a text after its length. */
 static int text(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token) {
     if ((size_t)(end - *at) < token->length) return HW_MSGPACK_SHORT;
     token->data = *at;
@@ -27,7 +27,7 @@ static int text(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token)
     return HW_MSGPACK_OK;
 }
 
-/* What each lead byte from 0xC0 to 0xDF begins, and how many bytes of number or length follow it. */
+/* For each lead byte from 0xC0 to 0xDF: its type, and the bytes of number or length after it. */
 enum { FALSE_ = HW_MSGPACK_MAP + 1, TRUE_, SIGNED, FLOAT32, EXT, UNUSED };
 static const struct {
     uint8_t what, bytes;
@@ -115,7 +115,7 @@ int hw_msgpack_next(const uint8_t **at, const uint8_t *end, hw_msgpack_token *to
     }
 }
 
-/* Whether it is UTF-8 as Unicode defines it: shortest form, no surrogates, nothing above U+10FFFF. */
+/* Whether the bytes are valid UTF-8: shortest form, no surrogates, nothing above U+10FFFF. */
 static int is_utf8(const uint8_t *bytes, size_t size) {
     const uint8_t *end = bytes + size;
     while (bytes < end) {
@@ -124,7 +124,8 @@ static int is_utf8(const uint8_t *bytes, size_t size) {
         if (lead < 0xC2 || lead > 0xF4) return 0;
         const int more = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
         if (end - bytes < more) return 0;
-        /* The second byte excludes long forms, surrogates and what is too large (Unicode 15, table 3-7). */
+        /* The second byte excludes long forms, surrogates and values that are too large (Unicode 15, table
+         * 3-7). */
         const uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
         const uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
         if (bytes[0] < low || bytes[0] > high) return 0;
@@ -135,7 +136,7 @@ static int is_utf8(const uint8_t *bytes, size_t size) {
     return 1;
 }
 
-/* What is wrong with one token by itself. */
+/* Checks a single token. */
 static int check_token(const hw_msgpack_token *token, const hw_msgpack_limits *limits) {
     switch (token->kind) {
     case HW_MSGPACK_STR:
@@ -150,7 +151,7 @@ static int check_token(const hw_msgpack_token *token, const hw_msgpack_limits *l
 
 int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits *limits, size_t *where) {
     const uint8_t *at = bytes, *end = bytes + size;
-    /* Of each array and map that is open: objects to come, and whether it is a map. */
+    /* For each open array and map: remaining objects, and whether it is a map. */
     size_t open[HW_MSGPACK_DEPTH];
     int is_map[HW_MSGPACK_DEPTH];
     int depth = 0;
@@ -162,7 +163,7 @@ int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits 
         int status = hw_msgpack_next(&at, end, &token);
         if (status == HW_MSGPACK_OK) status = check_token(&token, limits);
         if (status != HW_MSGPACK_OK) return status;
-        /* An even number to come in a map: a key is due. */
+        /* An even number remains in a map: a key is next. */
         if (depth && is_map[depth - 1] && open[depth - 1] % 2 == 0 && token.kind != HW_MSGPACK_STR &&
             !(limits->raw && token.kind == HW_MSGPACK_BIN))
             return HW_MSGPACK_KEY;
@@ -179,7 +180,7 @@ int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits 
     return at == end ? HW_MSGPACK_OK : HW_MSGPACK_TRAILING;
 }
 
-/* A lead byte and the last `n` bytes of a number behind it. */
+/* Writes a lead byte and the last `n` bytes of a number. */
 static int put(hw_msgpack_room *room, uint8_t lead, uint64_t number, size_t n) {
     if ((size_t)(room->end - room->at) < n + 1) return -1;
     *room->at++ = lead;

@@ -1,5 +1,5 @@
-/* The part of msgpack that Highway speaks: no extensions, no timestamps, no float32.
- * Format: https://github.com/msgpack/msgpack/blob/master/spec.md */
+/* The subset of msgpack that Highway uses: no extensions, no timestamps, no float32. Format:
+ * https://github.com/msgpack/msgpack/blob/master/spec.md */
 
 #ifndef HIGHWAY_MSGPACK_H
 #define HIGHWAY_MSGPACK_H
@@ -7,17 +7,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Deepest nesting of arrays and maps; one that stands alone is 1. */
+/* Deepest nesting of arrays and maps; a single one is 1. */
 enum { HW_MSGPACK_DEPTH = 8 };
 
 enum hw_msgpack_status {
     HW_MSGPACK_OK = 0,
     HW_MSGPACK_SHORT,    /* ends in the middle of an object */
-    HW_MSGPACK_TRAILING, /* bytes behind the object */
+    HW_MSGPACK_TRAILING, /* bytes after the object */
     HW_MSGPACK_EXT,      /* an extension or a timestamp */
     HW_MSGPACK_FLOAT32,
-    HW_MSGPACK_UNUSED, /* a byte that begins nothing */
-    HW_MSGPACK_KEY,    /* a key of a map that is no str */
+    HW_MSGPACK_UNUSED, /* an unused lead byte */
+    HW_MSGPACK_KEY,    /* a map key that is not a str */
     HW_MSGPACK_UTF8,
     HW_MSGPACK_DEEP,
     HW_MSGPACK_LONG_ARRAY,
@@ -50,18 +50,18 @@ typedef struct {
 } hw_msgpack_token;
 
 typedef struct {
-    size_t array, map, str, bin; /* most items, pairs, bytes, bytes */
-    size_t objects;              /* most in all; keys count, and so does what holds others */
-    int raw;                     /* str may be any bytes, and bin may be a key, as in msgpack of old */
+    size_t array, map, str, bin; /* maximum items, pairs, bytes, bytes */
+    size_t objects;              /* maximum in all, including keys, arrays and maps */
+    int raw;                     /* str may be any bytes, and bin may be a key, as in old msgpack */
 } hw_msgpack_limits;
 
-/* Reads the token at `*at` and moves `*at` behind it; never looks at `end` or beyond. */
+/* Reads the token at `*at` and moves `*at` past it; never reads at `end` or beyond. */
 int hw_msgpack_next(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token);
 
-/* Whether `size` bytes are one object within the limits; `*where` is the offset of what is wrong. */
+/* Checks that `size` bytes are one object within the limits; `*where` is the offset of a fault. */
 int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits *limits, size_t *where);
 
-/* Where the writers write; each takes the shortest form, and returns 0, or -1 where there is no room. */
+/* Target of the writers; each writes the shortest form, and returns 0, or -1 if there is no room. */
 typedef struct {
     uint8_t *at, *end;
 } hw_msgpack_room;

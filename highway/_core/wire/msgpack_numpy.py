@@ -1,8 +1,8 @@
-"""The one-frame encoding of the msgpack-numpy package, for peers that know nothing of Highway.
+"""The one-frame encoding of the msgpack-numpy package, for peers without Highway.
 
-The package itself is never imported: what it receives it hands to pickle and to `numpy.dtype`, so that a peer
-may run what it likes. Here object and structured arrays, and every dtype that Highway does not send itself,
-are refused. Written for version 0.4.8 of the package, with msgpack 1.x.
+Highway never imports the package itself: it passes received data to pickle and to `numpy.dtype`, so that a peer can run
+arbitrary code. This module refuses object and structured arrays, and every dtype that Highway does not send. Written
+for version 0.4.8 of the package, with msgpack 1.x.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def _array_head(items: int) -> bytes:
 
 
 def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 256 << 20) -> list[bytes]:
-    """A list of arrays as `msgpack.packb(list(arrays), default=msgpack_numpy.encode)` would give it.
+    """Encode a list of arrays as `msgpack.packb(list(arrays), default=msgpack_numpy.encode)` does.
 
     Parameters
     ----------
     arrays : sequence of ndarray
     frame_limit : int
-        Most bytes of the frame.
+        Maximum bytes of the frame.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
     Raises
     ------
     ContractError
-        A dtype or a number of dimensions that does not travel; names the field by its number.
+        A dtype or a number of dimensions that cannot be sent; the error has the index of the field.
     MessageTooLargeError
 
     Examples
@@ -74,7 +74,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
         nbytes += array.nbytes
         if nbytes > frame_limit:
             break
-        # Byte order stays as it is; order="C" copies where it must, and keeps arrays without dimensions.
+        # Byte order is unchanged; order="C" copies only if necessary, and keeps arrays without dimensions.
         array = np.asarray(array, order="C")
         pieces += [_TYPE, wire.pack(array.dtype.str), _SHAPE, wire.pack(array.shape), _DATA]
         pieces += [_bin_head(array.nbytes), array]
@@ -89,7 +89,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
 def decode_msgpack_numpy(
     frame: Buffer | zmq.Frame, *, limit: int = 1 << 30
 ) -> list[tuple[str | None, NDArray[Any]]]:
-    """Arrays of a frame that a peer with the msgpack-numpy package made.
+    """Decode the arrays of a frame from a peer with the msgpack-numpy package.
 
     Parameters
     ----------
@@ -97,18 +97,18 @@ def decode_msgpack_numpy(
         A list of arrays, one array, or a map of names to arrays. A numpy scalar counts as an array without
         dimensions. Keys and texts may be str as well as bin.
     limit : int
-        Most bytes of the frame.
+        Maximum bytes of the frame.
 
     Returns
     -------
     list of (name, ndarray)
-        The name is None except in a map. Writable and native; a copy only where the frame is read-only, or
-        an array in it is misaligned or big-endian, or where the frame is shared with its sender (inproc).
+        The name is None except in a map. Writable and native; copied only if the frame is read-only or shared with its
+        sender (inproc), or the array is misaligned or big-endian.
 
     Raises
     ------
     ProtocolError
-        Something else, object and structured arrays among them.
+        Any other content, including object and structured arrays.
     """
     memory = memoryview(wire.own(frame))
     size = memory.nbytes
@@ -128,7 +128,7 @@ def decode_msgpack_numpy(
 
 
 def _is_array(value: object) -> bool:
-    """Whether it is the map of an array or of a scalar: a map of names may have a field `nd` too."""
+    """Whether a map is an array or a scalar: a map of names may have a field `nd` too."""
     return isinstance(value, dict) and isinstance(value.get(b"nd"), bool)
 
 
@@ -144,7 +144,7 @@ def _name(key: bytes) -> str:
 
 
 def _described(number: int, value: Any) -> tuple[list[Any], memoryview]:
-    """Entry of the table of arrays, and the data."""
+    """Return an entry of the table of arrays, and the data."""
     if not _is_array(value):
         raise ProtocolError(
             f"field {number} is no array in the encoding of msgpack-numpy; expected only those"
