@@ -391,7 +391,7 @@ def test_no_such_folder(tmp_path):
         with pytest.raises(EmptyDatasetError, match="names no samples"):
             VOCReader(folder, 1, (20, 20), split=split)
     (folder / "ImageSets/Main/train.txt").write_bytes(b"a\0b\n")
-    with pytest.raises(DatasetError, match="no text"):
+    with pytest.raises(DatasetError, match="is not text"):
         VOCReader(folder, 1, (20, 20))
 
 
