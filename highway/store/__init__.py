@@ -1,1 +1,1 @@
-"""Stores: samples in LevelDB, each with a checksum, written so that none is lost and none is doubled."""
+"""Stores: samples in LevelDB, each with a checksum, written without losing or duplicating any."""

@@ -1,4 +1,4 @@
-"""What is in a store, whether it is sound, and what is left of one that is not."""
+"""Describe, verify and repair a store."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from highway.store.writing import StoreWriter
 __all__ = ["Repaired", "Verified", "describe", "repair", "verify"]
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], object]]]
-"""Of a number of records: something to be told of those that are done."""
+"""Takes a number of records, and returns a context manager of a function to report finished ones."""
 
 _OWNER = "store"
-# Characters of a text out of a store that are shown.
+# Most shown characters of a text from a store.
 _LONGEST = 1000
 
 
 def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """What a store says of itself, as (name, text); raises as `StoreReader` does, but not for an incomplete one."""
+    """Describe a store as (name, text) pairs; raises like `StoreReader`, but accepts an incomplete store."""
     reader = StoreReader(path, _OWNER, allow_incomplete=True)
     try:
         mark = reader.mark
@@ -62,7 +62,7 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         ]
         if mark.schema is not None:
             facts += [("field", str(column)) for column in mark.schema.columns]
-            facts.append(("transforms", f"{mark.schema.applied} applied, the fit of a reader among them"))
+            facts.append(("transforms", f"{mark.schema.applied} applied, including the fit of a reader"))
         if mark.origin:
             facts.append(("written from", printable(mark.origin[:_LONGEST])))
         if mark.fingerprint:
@@ -73,14 +73,14 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
 
 
 class Verified(NamedTuple):
-    """What came of reading every record.
+    """The result of reading every record.
 
     Attributes
     ----------
     damaged, size : int
-        How many records are damaged, of how many.
+        Number of damaged records, and of all records.
     complete : bool
-        Whether the writing came to its end.
+        Whether the writing was finished.
     """
 
     damaged: int
@@ -97,14 +97,14 @@ def verify(
     ----------
     path : path
     bad : callable
-        Called with the numbers of the first and the last of neighboring damaged records, and what is wrong with them.
+        Called for each run of damaged records, with the first number, the last number, and the reason.
     progress : callable
-        As `highway.cli.terminal.progress`.
+        Like `highway.cli.terminal.progress`.
 
     Raises
     ------
     StoreError
-        As `StoreReader` does: the store as a whole cannot be read.
+        The store as a whole cannot be read; see `StoreReader`.
     """
     reader = StoreReader(path, _OWNER, short=True, allow_incomplete=True)
     try:
@@ -126,16 +126,16 @@ def verify(
 
 
 class Repaired(NamedTuple):
-    """What came of repairing a store.
+    """The result of repairing a store.
 
     Attributes
     ----------
     kept : int
-        Records that are in the new store.
+        Number of records in the new store.
     gone : int or None
-        Records that are not; None where nothing says how many there were.
+        Number of lost records; None where the original number is unknown.
     complete : bool
-        Whether the writing of the damaged store came to its end.
+        Whether the writing of the damaged store was finished.
     """
 
     kept: int
@@ -144,39 +144,38 @@ class Repaired(NamedTuple):
 
 
 def repair(path: str | os.PathLike[str], target: str | os.PathLike[str], progress: Progress) -> Repaired:
-    """Copy all sound records of a store to a new one, which is complete; the damaged store stays as it is.
+    """Copy all sound records of a store to a new, complete store; the damaged store is not changed.
 
-    Records are numbered anew, in their order. To the new store nothing can be appended.
+    Records are renumbered in their order. Nothing can be appended to the new store.
 
     Parameters
     ----------
     path, target : path
-        The damaged store, and the new one, where there must be nothing yet.
+        The damaged store, and the new one, which must not exist yet.
     progress : callable
-        As `highway.cli.terminal.progress`.
+        Like `highway.cli.terminal.progress`.
 
     Raises
     ------
     StoreError
-        There is no store, or one of another version, or something is at `target`, or nothing can be written there.
+        `path` has no store, or one of another version; or `target` exists or cannot be written to.
     StoreLockedError
-        It is being written.
+        The store is being written.
     CorruptStoreError
         There is no sound record.
     StorageError
-        The storage failed: what cannot be read now may be sound.
+        The storage failed: records that cannot be read now may be sound.
     """
     name, target = expanded(_OWNER, "path", path), expanded(_OWNER, "target", target)
     plyvel = plyvel_for(_OWNER)
     names_in(name, _OWNER)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise StoreError(
-            f"{_OWNER}: {target!r} is there; what is saved goes into a new store: remove it, or use another "
-            "path"
+            f"{_OWNER}: {target!r} exists; the records go into a new store: remove it, or use another path"
         )
     lock = Lock(name, shared=True, owner=_OWNER)
     try:
-        # LevelDB repairs in a folder of its own, where it moves links away instead of files.
+        # LevelDB repairs a private folder: it moves links away there, not the files of the store.
         view = private_view(name, _OWNER)
         try:
             try:
@@ -211,7 +210,7 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
             for number in range(count):
                 advance(1)
                 try:
-                    # The checksums of LevelDB are of many records together; each has its own.
+                    # A checksum of LevelDB covers many records; each record also has its own.
                     value = db.get(key_of(number), fill_cache=False)
                     if value is None:
                         continue
@@ -231,10 +230,10 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
                         append=False,
                         batch_bytes=4 << 20,
                         classes=known.classes,
-                        # That of no source: what is gone cannot be told from what is new.
+                        # Matches no source, since lost and new samples could not be told apart.
                         fingerprint=f"{known.fingerprint} repaired",
                         shard=known.shard,
-                        origin=f"{known.origin or 'what is not known'}, repaired",
+                        origin=f"{known.origin or 'unknown'}, repaired",
                     )
                 writer.add(slots.batch(epoch=0, seq=0, indices=np.array([number])))
         if writer is None:
@@ -247,7 +246,7 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
 
 
 def _refuse_outage(error: Exception, name: str) -> None:
-    """Raises StorageError where the storage failed: what cannot be read now may be sound."""
+    """Raise StorageError where the storage failed: a record that cannot be read now may be sound."""
     if storage_failed(error):
         raise read_error(_OWNER, name, error) from None
 
@@ -264,7 +263,7 @@ def _mark_left(db: Any, plyvel: Any, name: str) -> Mark | None:
 
 
 def _last(db: Any, plyvel: Any, name: str) -> int:
-    """The highest number that a key has; -1 where there is none."""
+    """Return the highest number of a key; -1 where there is none."""
     highest = -1
     try:
         with db.iterator(include_value=False, start=key_of(0)) as keys:
@@ -272,6 +271,6 @@ def _last(db: Any, plyvel: Any, name: str) -> int:
                 if len(key) == 8:
                     highest = max(highest, number_of(key))
     except plyvel.Error as error:
-        # What lies behind is lost with the index that leads there, unless it may come back.
+        # The keys after it are lost with their index, except in an outage.
         _refuse_outage(error, name)
     return highest

@@ -1,4 +1,4 @@
-"""Stores of the first Highway: values packed by msgpack-numpy under keys of n zero bytes, or the number n as text."""
+"""Read stores of the first Highway: msgpack-numpy values under keys of n zero bytes, or the number n as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMES = ("images", "labels")
 class FormerRecords:
     """The records of such a store, in the order of their numbers.
 
-    A value is a list of arrays, which are `images`, `labels`, `field2` and so on, or a map of names to arrays.
+    A value is a list of arrays, named `images`, `labels`, `field2` and so on, or a map from names to arrays.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ class FormerRecords:
     Raises
     ------
     StoreError
-        It has keys of another kind: it is somebody else's.
+        It has other keys: Highway did not write it.
     CorruptStoreError
-        It is a store of this Highway whose mark is gone, or is damaged.
+        It is damaged, or a store of this Highway without its metadata.
     IncompleteStoreError
-        Nothing was written.
+        It has no records.
     StorageError
         The storage failed.
     """
@@ -52,7 +52,7 @@ class FormerRecords:
                 numbers = _numbers(keys)
             if numbers is None:
                 raise StoreError(
-                    f"{owner}: {path!r} is a LevelDB that Highway did not write: its keys are no numbers"
+                    f"{owner}: {path!r} is a LevelDB that Highway did not write: its keys are not numbers"
                 )
             if not numbers:
                 raise IncompleteStoreError(
@@ -64,17 +64,17 @@ class FormerRecords:
         except plyvel.Error as error:
             raise read_error(owner, path, error) from None
         if value.startswith(MAGIC):
-            raise CorruptStoreError(f"{owner}: {path!r} is damaged: what it says of itself is gone")
+            raise CorruptStoreError(f"{owner}: {path!r} is damaged: its metadata is gone")
         try:
             schema = Schema.of(_batch(value, self._texts[0]), owner)
         except CorruptStoreError as error:
             raise StoreError(
-                f"{owner}: {path!r} is a LevelDB that Highway did not write, or holds what it does not read: {error}"
+                f"{owner}: {path!r} is a LevelDB that Highway did not write, or its values are not supported: {error}"
             ) from None
         self.mark = Mark(len(self._keys), True, schema, None, "", (0, 1))
 
     def read(self, number: int) -> bytes:
-        """A record as this Highway writes it; raises CorruptStoreError, or what plyvel raises."""
+        """Return a record in the format of this Highway; raises CorruptStoreError, or an error of plyvel."""
         value = self._db.get(self._keys[number], verify_checksums=True, fill_cache=False)
         if value is None:
             raise CorruptStoreError("it is gone")
@@ -87,7 +87,7 @@ class FormerRecords:
 
 
 def _numbers(keys: Iterable[bytes]) -> list[tuple[int, bytes]] | None:
-    """Number and key of each; None where a key is of another kind."""
+    """Return number and key of each; None where keys are of another kind, or of both kinds."""
     found = []
     kinds = set()
     for key in keys:
@@ -103,7 +103,7 @@ def _numbers(keys: Iterable[bytes]) -> list[tuple[int, bytes]] | None:
 
 
 def _batch(value: bytes, key: str) -> Batch:
-    """The sample in a value, alone in a batch."""
+    """Return the sample of a value as a batch of one."""
     try:
         arrays = decode_msgpack_numpy(value)
         fields = {}
@@ -111,7 +111,7 @@ def _batch(value: bytes, key: str) -> Batch:
             known = _NAMES[number] if number < len(_NAMES) else f"field{number}"
             fields[name or known] = array[None]
         if len(fields) < max(1, len(arrays)):
-            raise CorruptStoreError("it has no arrays, or several of one name")
+            raise CorruptStoreError("it has no arrays, or several with the same name")
         return Batch(fields, keys=[key], applied=1)
     except ProtocolError as error:
         raise CorruptStoreError(str(error)) from None

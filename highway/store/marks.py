@@ -1,8 +1,8 @@
-r"""What a store holds beside its records: what is known of it, and which samples they are.
+r"""Metadata of a store beside its records: its mark, and the identities of its samples.
 
-Under the key ``b"\0"``, before all numbers: ``b"HWS\x01"``, CRC-32C of the rest, and the rest as JSON.
-Under a number and ``b"i"``, for the records from that number on that were written at once: ``b"HWI\x01"``, CRC-32C of
-the rest, and of each its epoch and its index in the data it came from, int64, little-endian.
+The mark is under the key ``b"\0"``, before all numbers: ``b"HWS\x01"``, CRC-32C of the rest, and the rest as JSON.
+The identities of the records of one write are under the first of their numbers followed by ``b"i"``: ``b"HWI\x01"``,
+CRC-32C of the rest, then all epochs and all indices in the source data, int64, little-endian.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ _PAGE = 4096
 
 
 class Mark(NamedTuple):
-    """What is known of a store as a whole.
+    """Metadata of a store as a whole.
 
     Attributes
     ----------
     samples : int
-        Number of records; right where it is complete.
+        Number of records; valid only for a complete store.
     complete : bool
-        The writing has come to its end.
+        Whether the writing was finished.
     schema : Schema or None
         None where nothing was written.
     classes : list of str, int or None
-        As the source has them.
+        Classes of the source.
     fingerprint : str
-        Of the source.
+        Fingerprint of the source.
     shard : (int, int)
-        Of the source: (rank, world).
+        Shard of the source: (rank, world).
     origin : str
-        The source as it shows itself, to be read by people.
+        The repr of the source, for people.
     """
 
     samples: int
@@ -63,25 +63,25 @@ class Mark(NamedTuple):
 
     @classmethod
     def unpacked(cls, value: bytes) -> Mark | None:
-        """The one that was packed; None where the value is somebody else's.
+        """Return the mark of a packed value; None where the value is not a mark of Highway.
 
         Raises
         ------
         CorruptStoreError
-            It is damaged.
+            The value is damaged.
         StoreError
-            It is of another version.
+            It has another version.
         """
         if value[:3] != _MAGIC:
             return None
         if value[3:4] != bytes([VERSION]):
             raise StoreError(
-                f"it has version {value[3] if len(value) > 3 else 'none'} of the format of stores; this Highway knows "
-                f"version {VERSION}, install a newer one"
+                f"it has version {value[3] if len(value) > 3 else 'none'} of the store format; this Highway reads "
+                f"version {VERSION}: install a newer Highway"
             )
         body = value[8:]
         if crc32c(body, 0).to_bytes(4, "little") != value[4:8]:
-            raise CorruptStoreError("what it says of itself is damaged: the checksum is wrong")
+            raise CorruptStoreError("its metadata is damaged: the checksum is wrong")
         try:
             found: dict[str, Any] = json.loads(body)
             packed = found["schema"]
@@ -97,16 +97,16 @@ class Mark(NamedTuple):
                 str(found.get("origin", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptStoreError(f"what it says of itself is damaged: {error!r}") from None
+            raise CorruptStoreError(f"its metadata is damaged: {error!r}") from None
 
 
 def identities_key(first: int) -> bytes:
-    """Key of the identities of the records from number `first` on."""
+    """Return the key of the identities of the records from number `first` on."""
     return key_of(first) + b"i"
 
 
 class Identities(NamedTuple):
-    """Which samples some records are.
+    """The samples that some records hold.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Identities(NamedTuple):
 
     @classmethod
     def unpacked(cls, value: bytes) -> Identities:
-        """Those that were packed; raises CorruptStoreError where they are damaged."""
+        """Return the identities of a packed value; raises CorruptStoreError where it is damaged."""
         body = value[8:]
         if value[:4] != _IDENTITIES or len(body) % 16 or crc32c(body, 0).to_bytes(4, "little") != value[4:8]:
             raise CorruptStoreError("the list of which samples were written is damaged")
@@ -131,13 +131,13 @@ class Identities(NamedTuple):
 
 
 class Seen:
-    """A set of samples, a bit for each: pages of neighboring indices."""
+    """A set of samples, stored as one bit each in pages of neighboring indices."""
 
     def __init__(self) -> None:
         self._pages: dict[tuple[int, int], bytearray] = {}
 
     def add(self, epoch: int, index: int) -> bool:
-        """Whether it is new."""
+        """Add a sample; return whether it is new."""
         page = self._pages.setdefault((epoch, index // _PAGE), bytearray(_PAGE // 8))
         byte, bit = divmod(index % _PAGE, 8)
         new = not page[byte] >> bit & 1

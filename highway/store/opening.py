@@ -1,9 +1,9 @@
-"""LevelDB, opened for one writer or for any number of readers.
+"""Open LevelDB for one writer or for any number of readers.
 
-LevelDB lets one process open a store, and its lock is lost when that process tries twice. Here a writer holds a lock of
-our own, and readers share it. Each reader opens a folder of its own, with links to the tables, which are never written
-to again, and copies of the few small files that LevelDB changes whenever it opens: so stores can be read by several
-processes at once, and from where nothing may be written.
+LevelDB allows one process to open a store, and its lock is lost when that process tries twice. So Highway has its own
+lock, which a writer holds alone and readers share. Each reader opens a private folder, with links to the tables, which
+never change, and copies of the few small files that LevelDB changes on every open. So several processes can read a
+store at once, also from a read-only file system.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ logger = logging.getLogger("highway.store")
 LOCK_NAME = "highway.lock"
 _CHANGED = ("CURRENT", "MANIFEST-")
 _LEFT = ("LOCK", "LOG", LOCK_NAME)
-# A table that is open is mapped, and needs no descriptor.
+# An open table is mapped and needs no file descriptor.
 _MOST_TABLES = 16384
 
-# LevelDB passes on what the system says, not its numbers.
+# LevelDB reports the error texts of the system, not the error numbers.
 _PASSING = tuple(f": {os.strerror(number)}" for number in errno.errorcode if may_pass(number))
 _NO_LOCKS = tuple(
     f"/LOCK: {os.strerror(number)}" for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -57,35 +57,35 @@ _NO_LOCKS = tuple(
 
 
 def plyvel_for(owner: str) -> Any:
-    """The package plyvel.
+    """Import the package plyvel.
 
     Raises
     ------
     MissingPackageError
-        It is not installed.
+        plyvel is not installed.
     """
     try:
         import plyvel
     except ImportError:
         raise MissingPackageError(
             f"{owner}: the package plyvel is not installed: pip install plyvel (it has wheels for "
-            "Python 3.12 and older; others need LevelDB's headers)"
+            "Python 3.12 and older; newer versions need LevelDB's headers)"
         ) from None
     return plyvel
 
 
 def error_text(error: Exception) -> str:
-    """What LevelDB says, in one line."""
+    """Return the text of an error of LevelDB, in one line."""
     return " ".join(str(error).replace("b'", "'").split()) or type(error).__name__
 
 
 def storage_failed(error: Exception) -> bool:
-    """Whether LevelDB raised this because the storage failed; it says nothing about the store then."""
+    """Whether LevelDB raised this because the storage failed; the store itself may be sound."""
     return error_text(error).rstrip("'\"").endswith(_PASSING)
 
 
 def read_error(owner: str, name: str, error: Exception, text: str | None = None) -> HighwayError:
-    """What LevelDB raised while it read, as StorageError or CorruptStoreError; `text` is what it said."""
+    """Convert a read error of LevelDB to StorageError or CorruptStoreError; `text` replaces its text."""
     text = error_text(error) if text is None else text
     if storage_failed(error):
         return StorageError(f"{owner}: {name!r} cannot be read: {text}")
@@ -93,30 +93,30 @@ def read_error(owner: str, name: str, error: Exception, text: str | None = None)
 
 
 def _refused(owner: str, path: str, what: str, error: OSError, hint: str = "") -> HighwayError:
-    """What the system raised, as StorageError or StoreError."""
+    """Convert an error of the system to StorageError or StoreError."""
     kind = StorageError if may_pass(error.errno) else StoreError
     return kind(f"{owner}: {path!r} cannot be {what}: {error.strerror}{hint}")
 
 
 class Lock:
-    """A lock on a store, for as long as it is not released; threads and processes alike respect it.
+    """A lock on a store until it is released, respected by threads and processes.
 
-    On a file system without `flock` there is none, and the log says so.
+    On a file system without `flock` there is no lock, and a warning is logged.
 
     Parameters
     ----------
     path : str
         Folder of the store.
     shared : bool
-        With others who share it; else alone.
+        True for a shared lock, False for an exclusive one.
     owner : str
 
     Raises
     ------
     StoreLockedError
-        Somebody has it.
+        The lock is held by another user.
     StoreError
-        The folder cannot be written to, and it is not shared.
+        The folder cannot be written to, and the lock is exclusive.
     StorageError
         The storage failed.
     """
@@ -134,10 +134,10 @@ class Lock:
             except OSError as refused:
                 if may_pass(refused.errno):
                     raise _refused(owner, path, "locked", refused) from None
-                # Nobody can write there who respects the lock.
+                # No process that respects the lock can write there.
                 return
         try:
-            # Belongs to this opening of the file, not to the process: a second one here finds it taken.
+            # The lock belongs to this open file, not to the process: a second open in this process conflicts.
             operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
             if not flock(file, operation, path, logger, owner):
                 os.close(file)
@@ -148,7 +148,7 @@ class Lock:
                 raise _refused(owner, path, "locked", error) from None
             who = "is being written" if shared else "is being read or written"
             raise StoreLockedError(
-                f"{owner}: {path!r} {who}, here or by another process; wait until that is done"
+                f"{owner}: {path!r} {who}, by this or another process; wait until it is done"
             ) from None
         self._file = file
         self._finalizer = weakref.finalize(self, _unlock, file, os.getpid())
@@ -160,7 +160,7 @@ class Lock:
 
 
 def _unlock(file: int, process: int) -> None:
-    # A child that was forked has the file too: it must not end the lock of its parent, nor hold it any longer.
+    # A forked child inherits the file: it must neither release the lock of its parent nor keep it.
     if os.getpid() == process:
         fcntl.flock(file, fcntl.LOCK_UN)
     os.close(file)
@@ -172,7 +172,7 @@ def _remove(folder: str, process: int) -> None:
 
 
 class StoreView:
-    """A folder of one's own that shows a store; see `private_view`."""
+    """A private folder with the contents of a store; see `private_view`."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -183,12 +183,12 @@ class StoreView:
 
 
 def names_in(path: str, owner: str) -> list[str]:
-    """Names of the files of a LevelDB.
+    """Return the names of the files of a LevelDB.
 
     Raises
     ------
     StoreError
-        The path is no folder with one, or cannot be read.
+        The path is not a folder with a LevelDB, or cannot be read.
     StorageError
         The storage failed.
     """
@@ -198,19 +198,17 @@ def names_in(path: str, owner: str) -> list[str]:
         hint = "; a store is a folder" if error.errno == errno.ENOTDIR else ""
         raise _refused(owner, path, "opened", error, hint) from None
     if not any(name == "CURRENT" or name.startswith("MANIFEST-") for name in names):
-        raise StoreError(
-            f"{owner}: {path!r} is no store: it has no LevelDB in it; `highway pack` makes a store"
-        )
+        raise StoreError(f"{owner}: {path!r} is not a store: it has no LevelDB; `highway pack` makes a store")
     return names
 
 
 def private_view(path: str, owner: str) -> StoreView:
-    """A new folder in which LevelDB may do as it likes, with the contents of a store that is locked.
+    """Make a temporary folder that LevelDB may change, with the contents of a locked store.
 
     Raises
     ------
     StoreError
-        As `names_in`; or there is no room for it.
+        As raised by `names_in`; or the folder cannot be made.
     StorageError
         The storage failed.
     """
@@ -237,21 +235,21 @@ def private_view(path: str, owner: str) -> StoreView:
 
 
 def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: bool = False) -> Any:
-    """A `plyvel.DB` that looks at every checksum of what it reads on its own behalf.
+    """Open a `plyvel.DB` with paranoid checks: LevelDB verifies the checksums of its own reads.
 
     Parameters
     ----------
     path : str
     owner : str
     shown : str, optional
-        What errors call it.
+        Path for errors; `path` by default.
     create : bool
 
     Raises
     ------
     StoreLockedError, CorruptStoreError
     StoreError
-        It cannot be made, or written to where its file system has no locks.
+        It cannot be created, or its file system has no locks.
     StorageError
         The storage failed.
     """
@@ -261,11 +259,11 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
             path,
             create_if_missing=create,
             paranoid_checks=True,
-            # Tables as large as the memory is that they are written from.
+            # Tables have the size of the write buffer.
             write_buffer_size=32 << 20,
             max_file_size=32 << 20,
             max_open_files=_MOST_TABLES,
-            # Pictures do not become smaller, and what is not packed is read where it lies.
+            # Pictures do not compress further, and uncompressed tables are read in place.
             compression=None,
         )
     except plyvel.Error as error:
@@ -273,8 +271,8 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
         text = error_text(error).replace(path, name)
         if text.rstrip("'\"").endswith(_NO_LOCKS):
             raise StoreError(
-                f"{owner}: {name!r} cannot be opened: its file system has no locks (fcntl), without which LevelDB "
-                f"writes nothing: use a path on another one, and copy the finished store: {text}"
+                f"{owner}: {name!r} cannot be opened: its file system has no locks (fcntl), which LevelDB needs to "
+                f"write: use a path on another file system, and copy the finished store: {text}"
             ) from None
         if "/LOCK: " in text:
             raise StoreLockedError(f"{owner}: {name!r} is open in another program: {text}") from None
@@ -282,6 +280,6 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
             raise StorageError(f"{owner}: {name!r} cannot be opened: {text}") from None
         if not create or isinstance(error, plyvel.CorruptionError):
             raise CorruptStoreError(
-                f"{owner}: {name!r} is damaged: {text} (highway store repair saves what is left)"
+                f"{owner}: {name!r} is damaged: {text} (highway store repair saves the sound records)"
             ) from None
         raise StoreError(f"{owner}: {name!r} cannot be opened: {text}") from None

@@ -1,4 +1,4 @@
-"""A store that is read: any record at once, by its number."""
+"""Read a store: random access to records by number."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
 __all__ = ["StoreReader"]
 
-# Linux gives a process 65530 mappings, for everything. Tables have 32 MB.
+# Linux allows a process 65530 mappings in total. Tables have 32 MB.
 _MOST_MAPPED = 16384
 
 
 class StoreReader:
-    """A store, as it is when it is opened, for any number of threads.
+    """Reads a store, as it was when opened, from any number of threads.
 
     Parameters
     ----------
     path : path
     owner : str
-        Who reads, for the errors.
+        Name of the reading module, for errors.
     allow_incomplete : bool
-        Read what there is of one whose writing has not come to its end.
+        True to open an incomplete store, and read the records that were written.
     short : bool
-        Open one that lacks its last records as well.
+        True to open a store whose last records are missing.
 
     Raises
     ------
     StoreError
         There is no store, or one of another version.
     StoreLockedError
-        It is being written.
+        The store is being written.
     CorruptStoreError
-        It is damaged.
+        The store is damaged.
     IncompleteStoreError
-        Its writing has not come to its end.
+        The writing of the store was not finished.
     StorageError
-        The storage failed for as long as is waited.
+        The storage failed for longer than the waiting time.
     MissingPackageError
         plyvel is not installed.
 
@@ -69,11 +69,11 @@ class StoreReader:
     ----------
     path : str
     mark : Mark
-        What is known of it; its `samples` are right.
+        Metadata of the store, with the actual number of `samples`.
     former : bool
-        Whether it has the layout that the first Highway wrote.
+        Whether the store has the layout of the first Highway.
     slow : str or None
-        Why its records are not read where they lie, but by LevelDB, which takes several times as long.
+        Why records are read by LevelDB, several times slower, instead of in place; None where they are read in place.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class StoreReader:
         self._owner = owner
         self._short = short
         self._plyvel = plyvel_for(owner)
-        # One for each thread that reads. A finalizer may close the reader in a thread that is in the middle of
-        # anything, so there is no lock: who finds it closed and unused, and has the gate, ends it.
+        # One entry for each reading thread. A finalizer may close the reader at any point of any thread, so there is no
+        # lock: the thread that finds it closed and unused, and gets the gate, ends it.
         self._users: list[None] = []
         self._closed = False
         self._gate = threading.Lock()
@@ -107,12 +107,12 @@ class StoreReader:
 
     @property
     def schema(self) -> Schema:
-        """That of its records; there are some."""
+        """The schema of the records; the store must not be empty."""
         assert self.mark.schema is not None
         return self.mark.schema
 
     def _open(self, allow_incomplete: bool) -> Mark:
-        # Before the lock, which is a file that nobody wants in some other folder.
+        # Before the lock, so that no lock file is created in a folder that is not a store.
         names_in(self.path, self._owner)
         self._lock = Lock(self.path, shared=True, owner=self._owner)
         try:
@@ -146,7 +146,7 @@ class StoreReader:
             if not allow_incomplete:
                 raise IncompleteStoreError(
                     f"{self._owner}: {self.path!r} is incomplete: its writing was interrupted after {found} samples; "
-                    "LevelDBSink(..., append=True) goes on, allow_incomplete=True reads what there is"
+                    "LevelDBSink(..., append=True) resumes, allow_incomplete=True reads the written samples"
                 )
             schema = mark.schema
             if found and schema is None:
@@ -157,13 +157,13 @@ class StoreReader:
             return mark._replace(samples=found, schema=schema)
         if found != mark.samples:
             raise CorruptStoreError(
-                f"{self._owner}: {self.path!r} has {found} records, and {mark.samples} were written (highway store "
-                "verify tells which are gone)"
+                f"{self._owner}: {self.path!r} has {found} records, but {mark.samples} were written (highway store "
+                "verify lists the missing ones)"
             )
         return mark
 
     def _count(self) -> int:
-        """One past the last number."""
+        """Return the last number plus 1."""
         with self._db.iterator(reverse=True, include_value=False, start=key_of(0)) as keys:
             try:
                 for key in keys:
@@ -180,8 +180,8 @@ class StoreReader:
             raise read_error(self._owner, self.path, error, self._told(error)) from None
 
     def __enter__(self) -> StoreReader:
-        """Keep it open for as long as this thread reads."""
-        # In this order: who closes it either finds the user, or is seen here.
+        """Keep the reader open while this thread reads."""
+        # In this order, either `close` sees this user, or this thread sees that it was closed.
         self._users.append(None)
         if self._closed:
             self.__exit__()
@@ -193,14 +193,14 @@ class StoreReader:
         self._end_if_unused()
 
     def _told(self, error: Exception) -> str:
-        """What LevelDB says, of the store instead of the view of it."""
+        """Return the error text of LevelDB, with the path of the store instead of its view."""
         assert self._view is not None
         return error_text(error).replace(self._view.folder, self.path)
 
     def read(self, numbers: Sequence[int] | NDArray[np.int64]) -> Records:
-        """Records, as they were written; only inside of ``with reader``, but what comes stays.
+        """Return records by number; call it within ``with reader``. The records stay valid afterwards.
 
-        They lie in the tables, which are mapped, and are not copied. What is not found there comes from LevelDB.
+        Records are views of the mapped tables, not copies. Records that are not found there are read by LevelDB.
 
         Parameters
         ----------
@@ -209,7 +209,7 @@ class StoreReader:
         Raises
         ------
         StorageError
-            The storage failed for as long as is waited.
+            The storage failed for longer than the waiting time.
         PipelineStateError
             The reader was closed while it waited.
         """
@@ -222,7 +222,13 @@ class StoreReader:
         return found
 
     def damage(self, number: int) -> str | None:
-        """What is wrong with a record, by all checksums, those of LevelDB too; only inside of ``with reader``."""
+        """Check a record with all checksums, including those of LevelDB; call it within ``with reader``.
+
+        Returns
+        -------
+        str or None
+            What is wrong with the record; None where it is sound.
+        """
         errors = self._read(np.array([number]), checked=True).errors
         if not errors:
             return None
@@ -241,12 +247,12 @@ class StoreReader:
             except (self._plyvel.Error, CorruptStoreError) as error:
                 errors[row] = CorruptStoreError(self._told(error))
         found = self.schema.check(spans, wanted)
-        # What LevelDB says of a record tells more than that it is gone.
+        # An error of LevelDB says more than "it is gone".
         found.errors |= errors
         return found
 
     def _record(self, number: int, checked: bool) -> bytes | None:
-        """A record out of LevelDB; StorageError where that may pass."""
+        """Read a record by LevelDB; raises StorageError for a temporary failure."""
         try:
             if self._former is not None:
                 return self._former.read(number)
@@ -265,7 +271,7 @@ class StoreReader:
         return self._closed
 
     def close(self) -> None:
-        """End; threads that read are let finish what they are in, and wait for no storage any more. Takes no lock."""
+        """Close the reader without a lock; threads finish their current read, but no longer wait for storage."""
         self._closed = True
         self._outages.interrupt()
         self._end_if_unused()
@@ -279,13 +285,13 @@ class StoreReader:
             self._db.close()
         if self._view is not None:
             self._view.remove()
-        # What was read keeps the tables that it lies in.
+        # Records that were read keep their tables alive.
         self._tables = None
         self._lock.release()
 
 
 def _mapped(folder: str) -> Tables:
-    """The tables of a LevelDB; OSError or ValueError where one is damaged or unusual, or there are too many."""
+    """Map the tables of a LevelDB; raises OSError or ValueError where one is damaged or unusual, or for too many."""
     names = [name for name in os.listdir(folder) if name.endswith((".ldb", ".sst"))]
     if len(names) > _MOST_MAPPED:
         raise ValueError(f"it has {len(names)} tables, more than {_MOST_MAPPED}")

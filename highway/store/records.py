@@ -1,6 +1,6 @@
-r"""Samples as records and back: format 1 of a store.
+r"""Convert samples to records and back: format 1 of a store.
 
-A record lies under its number, 8 bytes, big-endian. It is, little-endian::
+The key of a record is its number, 8 bytes, big-endian. The record is, little-endian::
 
      0  b"HWR\x01"
      4  uint32  CRC-32C of all that follows
@@ -14,7 +14,7 @@ A record lies under its number, 8 bytes, big-endian. It is, little-endian::
         the columns, C order, each from a multiple of 16 on
 
 `kind` is the sum of 1 for an extra, 2 for a ragged column, and 4 for encoded files: their column is a uint64, the
-number of bytes, and those. All records of a store have the same description.
+number of bytes, followed by the bytes. All records of a store have the same description.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _HEAD = struct.Struct("<4sIQIIII")
 _CHECKED = struct.Struct("<QIIII")
 _NONE = 2**32 - 1
 _EXTRA, _RAGGED, _ENCODED = 1, 2, 4
-_LENGTH = 8  # bytes in front of an encoded file
+_LENGTH = 8  # bytes before an encoded file
 _ALIGNED = 16
 # A value of LevelDB is shorter; an array of NumPy 1 has one dimension more, that of the samples.
 _LARGEST = 2**32 - 1
 _DIMENSIONS = 31
 _PADDING = bytes(_ALIGNED)
-# By name: a dtype out of a file is never given to numpy.
+# A lookup by name: a dtype from a file is never passed to numpy.
 _DTYPES = {
     np.dtype(name).newbyteorder("<").str: np.dtype(name)
     for name in (
@@ -58,12 +58,12 @@ _DTYPES = {
 
 
 def key_of(number: int) -> bytes:
-    """Key of a record."""
+    """Return the key of a record."""
     return number.to_bytes(8, "big")
 
 
 def number_of(key: bytes) -> int:
-    """Number of the record under a key."""
+    """Return the number of the record under a key."""
     return int.from_bytes(key[:8], "big")
 
 
@@ -74,12 +74,12 @@ class Column(NamedTuple):
     ----------
     name : str
     dtype : dtype
-        Native.
+        In native byte order.
     extra, ragged : bool
     shape : tuple of int
-        Of what a sample has, or of a row where it is ragged.
+        Shape of a sample, or of a row of a ragged column.
     encoded : bool
-        A sample has a whole file, JPEG say, in bytes; in a batch they are an array of objects.
+        Whether a sample is a whole file, such as a JPEG, as bytes; a batch holds them as an array of objects.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Column(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a sample, or of a row."""
+        """Bytes of a sample, or of a row of a ragged column."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ class Schema:
     columns : sequence of Column
         In order, fields before extras.
     applied : int
-        How many transforms they have been through.
+        Number of transforms that were applied.
     keyed, offset : bool
         Whether they have keys, and whether their batches had offsets.
     """
@@ -149,7 +149,7 @@ class Schema:
 
     @classmethod
     def of(cls, batch: Batch, owner: str) -> Schema:
-        """That of a batch.
+        """Return the schema of a batch.
 
         Raises
         ------
@@ -186,12 +186,12 @@ class Schema:
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Schema:
-        """The one that was packed.
+        """Return the schema of a packed description.
 
         Raises
         ------
         CorruptStoreError
-            It is none.
+            The description is invalid.
         """
         try:
             applied, keyed, offset, table = wire.unpack(packed)
@@ -208,7 +208,7 @@ class Schema:
                     raise ValueError(f"column {name!r} has shape {shape}, offsets {offset!r}")
                 columns.append(column)
             if len({column.name for column in columns}) < len(columns):
-                raise ValueError("two columns have one name")
+                raise ValueError("two columns have the same name")
             if type(applied) is not int or applied < 0:
                 raise ValueError(f"{applied!r} transforms were applied")
             return cls(columns, applied, keyed is True, offset is True)
@@ -216,7 +216,7 @@ class Schema:
             raise CorruptStoreError(f"a description of columns is damaged: {error}") from None
 
     def records(self, batch: Batch, first: int, rows: Sequence[int]) -> list[bytes]:
-        """Records of some samples of a batch, numbered from `first` on."""
+        """Return the records of some samples of a batch, numbered from `first` on."""
         arrays = [(column, _as_stored(batch[column.name], column)) for column in self.columns]
         return [self._record(batch, arrays, first + i, row) for i, row in enumerate(rows)]
 
@@ -250,12 +250,12 @@ class Schema:
         return b"".join([MAGIC, crc.to_bytes(4, "little"), *pieces])
 
     def check(self, spans: Spans, numbers: NDArray[np.int64]) -> Records:
-        """Records, as they lie in memory, compared with what was written.
+        """Check records in memory: header, number, columns, size and checksum.
 
         Parameters
         ----------
         spans : Spans of N
-            Where there is nothing, the record is gone.
+            An empty span is a missing record.
         numbers : int64 (N,)
         """
         errors = {row: CorruptStoreError("it is gone") for row in spans.missing()}
@@ -274,7 +274,7 @@ class Schema:
 
 
 def _told(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
-    """What is wrong with a record that `check_records` refused."""
+    """Return the error of a record that `check_records` refused."""
     assert value is not None
     status, _, _, detail = found[:4].tolist()
     if status == spans_.NO_MAGIC:
@@ -289,7 +289,7 @@ def _told(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreErr
 
 
 def schema_in(value: bytes, number: int) -> Schema:
-    """What a record says of its columns; raises CorruptStoreError where it is damaged."""
+    """Return the schema in a record; raises CorruptStoreError where the record is damaged."""
     found = np.empty((1, spans_.CHECKED), np.int64)
     nothing = np.empty(0, np.int64)
     check_records(Spans([value]), np.array([number]), None, nothing, nothing.astype(np.uint8), found)
@@ -299,14 +299,14 @@ def schema_in(value: bytes, number: int) -> Schema:
 
 
 class Records:
-    """Records that were checked, where they lie.
+    """Checked records, in place.
 
     Attributes
     ----------
     rows : int64 (K,)
-        Which of the numbers that were asked for are sound.
+        Positions of the sound records among the requested numbers.
     errors : dict of int to CorruptStoreError
-        What is wrong with each of the others, in their order.
+        The error of each other position, in ascending order.
     spans : Spans of K
     """
 
@@ -325,11 +325,11 @@ class Records:
         self._table = table
 
     def counts(self) -> NDArray[np.int64]:
-        """Rows of the ragged columns of each, int64 (K,)."""
+        """Return the number of rows in the ragged columns of each record, int64 (K,)."""
         return self._table[:, 3]
 
     def keys(self) -> list[str | None]:
-        """Of each."""
+        """Return the key of each record; None where it has none."""
         if not self._schema.keyed:
             return [None] * len(self.rows)
         sizes = self._table[:, 2]
@@ -340,11 +340,11 @@ class Records:
         ]
 
     def places(self, column: int) -> NDArray[np.int64]:
-        """Where each begins to hold a column, int64 (K,)."""
+        """Return the byte offset of a column in each record, int64 (K,)."""
         return np.ascontiguousarray(self._table[:, spans_.CHECKED + column])
 
     def view(self, record: int, column: int) -> NDArray[Any]:
-        """A column of a record, read-only, as the bytes lie: its rows where it is ragged, or else one."""
+        """Return a read-only view of a column of a record: its rows where it is ragged, else one row."""
         found = self._schema.columns[column]
         count = int(self._table[record, 3]) if found.ragged else 1
         place = int(self._table[record, spans_.CHECKED + column])
@@ -353,14 +353,14 @@ class Records:
         return flat.reshape(shape)
 
     def files(self, column: int) -> list[memoryview]:
-        """The encoded files in a column, of each."""
+        """Return the encoded file in a column of each record."""
         begins = self.places(column)
         lengths = np.empty((len(begins), _LENGTH), np.uint8)
         place(self.spans, begins, lengths, np.arange(len(begins)))
         return self.spans.parts(begins + _LENGTH, lengths.view("<i8")[:, 0].astype(np.int64))
 
     def rows_of(self, column: int) -> NDArray[Any]:
-        """A column that is neither ragged nor encoded, of each: an array of K rows."""
+        """Return a column that is neither ragged nor encoded, as an array of K rows."""
         found = self._schema.columns[column]
         rows = np.empty((len(self.rows), *found.shape), _stored(found.dtype))
         flat = rows.reshape(-1).view(np.uint8).reshape(len(rows), found.nbytes)
@@ -374,7 +374,7 @@ class Records:
 
 
 class Slots:
-    """Room for a batch, filled record by record, in any order.
+    """The buffers of a batch, filled record by record in any order.
 
     Parameters
     ----------
@@ -382,7 +382,7 @@ class Slots:
     size : int
         Number of samples.
     names : collection of str, optional
-        Columns that are wanted; all of them by default.
+        Columns to read; all of them by default.
     """
 
     def __init__(self, schema: Schema, size: int, names: frozenset[str] | None = None) -> None:
@@ -406,7 +406,7 @@ class Slots:
                 self._whole.append((place_, column, array, flat))
 
     def put(self, rows: NDArray[np.int64], records: Records) -> None:
-        """Copy records into these rows, one for each."""
+        """Copy records into rows of the batch, one record per row."""
         self._counts[rows] = records.counts()
         listed = rows.tolist()
         for row, key in zip(listed, records.keys(), strict=True):
@@ -421,14 +421,14 @@ class Slots:
                 parts[row] = records.view(record, number)
 
     def batch(self, apart: Mapping[str, NDArray[Any]] | None = None, **identity: Any) -> Batch:
-        """The batch.
+        """Return the batch.
 
         Parameters
         ----------
         apart : mapping of str to ndarray, optional
             Columns that were filled elsewhere.
         **identity
-            Its epoch, seq and indices.
+            Epoch, seq and indices of the batch.
         """
         found: dict[str, NDArray[Any]] = {column.name: array for _, column, array, _ in self._whole}
         found |= apart or {}

@@ -1,4 +1,4 @@
-"""A store that the workers of a source read together: closed when the last of them ends, opened anew for the next."""
+"""A store shared by the workers of a source: closed when the last worker ends, and reopened for the next run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SharedStore:
     path : path
     owner : str
     allow_incomplete : bool
-        As `StoreReader` says.
+        See `StoreReader`.
 
     Attributes
     ----------
@@ -46,19 +46,19 @@ class SharedStore:
         self._at_work = 0
 
     def contents(self) -> Iterable[bytes]:
-        """What tells its samples from others."""
+        """Yield what identifies its samples, for a fingerprint."""
         mark = self.reader.mark
         yield mark.fingerprint.encode()
         yield self.reader.schema.packed
         yield repr(mark.classes).encode("utf-8", "backslashreplace")
 
     def open(self) -> None:
-        """A worker begins."""
+        """Register a worker."""
         with self._lock:
             self._at_work += 1
 
     def close(self) -> None:
-        """A worker has ended."""
+        """Unregister a worker; the last one closes the reader."""
         with self._lock:
             self._at_work -= 1
             last = not self._at_work
@@ -66,16 +66,16 @@ class SharedStore:
             self.reader.close()
 
     def interrupt(self) -> None:
-        """Let the workers end; does not wait for them."""
+        """Close the reader so that the workers end; does not wait for them."""
         self.reader.close()
 
     def reopen(self) -> None:
-        """Once more from the beginning, where the last of the workers, or `interrupt`, has closed it.
+        """Open the reader again, where the last worker or `interrupt` has closed it.
 
         Raises
         ------
         CorruptStoreError
-            Another store is there now.
+            The path now has another store.
         """
         if not self.reader.closed:
             return
@@ -83,6 +83,6 @@ class SharedStore:
         if (reader.mark, len(reader)) != (self.reader.mark, len(self.reader)):
             reader.close()
             raise CorruptStoreError(
-                f"{self._owner}: {self.path!r} was written anew meanwhile; make a new source"
+                f"{self._owner}: {self.path!r} was rewritten in the meantime; make a new source"
             )
         self.reader = reader

@@ -1,4 +1,4 @@
-"""A store that is written: batches of records at once, each batch on the disk or not there at all."""
+"""Write a store: batches of records, each batch atomically."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ __all__ = ["StoreWriter"]
 
 
 class StoreWriter:
-    """The only one that writes to a store; for one thread.
+    """Writes a store, exclusively and from one thread.
 
     Parameters
     ----------
     path : path
-        Folder; made if need be, in a folder that is there.
+        Folder; created if it is missing. Its parent must exist.
     owner : str
-        Who writes, for the errors.
+        Name of the writing module, for errors.
     append : bool
-        Go on with what is there.
+        True to append to an existing store.
     batch_bytes : int
-        Records are written when they are so many bytes together.
+        Records are written once they have this many bytes together.
     classes : list of str, int or None
-        Of the source.
+        Classes of the source.
     fingerprint : str
-        Of the source. What is there must be from the same.
+        Fingerprint of the source. An existing store must have the same.
     shard : (int, int)
-        Of the source.
+        Shard of the source.
     origin : str
-        The source as it shows itself.
+        The repr of the source.
 
     Raises
     ------
     StoreError
-        The path cannot be written to, or there is something else, or a store and no `append`.
+        The path cannot be written to or has other contents, or it has a store and `append` is False.
     StateMismatchError
         The store has other data.
     StoreLockedError
-        Somebody reads it, or writes.
+        The store is being read or written.
     CorruptStoreError
-        It is damaged.
+        The store is damaged.
     StorageError
         The storage failed.
     MissingPackageError
@@ -78,7 +78,7 @@ class StoreWriter:
         self._identities: list[tuple[int, int]] = []
         self._failed = False
         _make_folder(self.path, owner)
-        # Before the lock, which is a file that nobody wants in some other folder; and when nobody changes it any more.
+        # Before the lock, so that no lock file is created in another folder; and again with the lock.
         _refuse_others(self.path, owner)
         self._lock = Lock(self.path, shared=False, owner=owner)
         try:
@@ -86,22 +86,22 @@ class StoreWriter:
             self._db = open_leveldb(self.path, owner, create=True)
             before = self._before()
             self.count = 0 if before is None else self._stored()
-            """Number of records, with those that wait to be written."""
+            """Number of records, including those that wait to be written."""
             self.before = self.count
-            """Number of records that were there."""
+            """Number of records before this writer."""
             self._mark = Mark(self.count, False, None, classes, fingerprint, shard, origin)
             if before is not None and (self.count or before.complete):
                 self._go_on(before, append)
-            # An incomplete store without a record says what it is of once more: that may be something else now.
+            # An incomplete store without records gets a new mark, since its source may differ now.
             self._begun = before is not None and not before.complete and self.count > 0
         except BaseException:
             self._end()
             raise
 
-    # What is there already
+    # The existing store
 
     def _stored(self) -> int:
-        """Number of records that are there, all of them known."""
+        """Return the number of existing records, and note their identities."""
         try:
             with self._db.iterator(reverse=True, include_value=False, start=key_of(0)) as keys:
                 last = next(keys, None)
@@ -118,7 +118,7 @@ class StoreWriter:
                     self._seen.add(epoch, index)
                 number += len(found.indices)
             if number > count:
-                raise CorruptStoreError(f"it has {count} records, and {number} were written")
+                raise CorruptStoreError(f"it has {count} records, but {number} were written")
             return count
         except CorruptStoreError as error:
             raise CorruptStoreError(f"{self._owner}: {self.path!r} is damaged: {error}") from None
@@ -126,7 +126,7 @@ class StoreWriter:
             raise read_error(self._owner, self.path, error) from None
 
     def _before(self) -> Mark | None:
-        """What the store says of itself; None where it is new."""
+        """Return the mark of the store; None where it is new."""
         try:
             value = self._db.get(MARK_KEY, verify_checksums=True)
             mark = None if value is None else Mark.unpacked(value)
@@ -144,22 +144,22 @@ class StoreWriter:
         if not append:
             if before.complete:
                 raise StoreError(
-                    f"{self._owner}: {self.path!r} is a store of {self.count} samples; nothing is overwritten, use "
-                    "another path, or append=True to add what it lacks"
+                    f"{self._owner}: {self.path!r} is a store of {self.count} samples and is not overwritten; use "
+                    "another path, or append=True to add missing samples"
                 )
             raise IncompleteStoreError(
                 f"{self._owner}: {self.path!r} is incomplete: its writing was interrupted after {self.count} samples; "
-                "append=True goes on"
+                "append=True resumes"
             )
         if before.complete and before.samples != self.count:
             raise CorruptStoreError(
-                f"{self._owner}: {self.path!r} has {self.count} records, and {before.samples} were written"
+                f"{self._owner}: {self.path!r} has {self.count} records, but {before.samples} were written"
             )
         for name in ("fingerprint", "classes"):
             was, now = getattr(before, name), getattr(self._mark, name)
             if was != now:
                 raise StateMismatchError(
-                    f"{self._owner}: {self.path!r} was begun with other data: its {name} was {was!r}, and is {now!r}; "
+                    f"{self._owner}: {self.path!r} was begun with other data: its {name} is {was!r}, not {now!r}; "
                     "append=True needs the same reader with the same arguments"
                 )
         self._mark = self._mark._replace(schema=before.schema, origin=before.origin)
@@ -167,23 +167,23 @@ class StoreWriter:
     # Writing
 
     def has(self, epoch: int, index: int) -> bool:
-        """Whether a sample is there, or waits to be written."""
+        """Whether a sample is stored, or waits to be written."""
         return self._seen.has(epoch, index)
 
     def add(self, batch: Batch) -> None:
-        """Write those samples of a batch that are not there; they may wait for others.
+        """Add the samples of a batch that are not stored yet; they may wait for others before they are written.
 
         Raises
         ------
         StoreError
-            The batch has other fields than those before it, or it cannot be written.
+            The fields of the batch differ from the previous batches, or it cannot be written.
         """
         schema = Schema.of(batch, self._owner)
         if self._mark.schema is None:
             self._mark = self._mark._replace(schema=schema)
         elif self._mark.schema != schema:
             raise StoreError(
-                f"{self._owner}: a batch has {schema} (after {schema.applied} transforms), and those before it have "
+                f"{self._owner}: a batch has {schema} (after {schema.applied} transforms), but the previous ones have "
                 f"{self._mark.schema} (after {self._mark.schema.applied}); expected the same in every batch"
             )
         epoch = batch.epoch
@@ -198,7 +198,7 @@ class StoreWriter:
                 self.flush()
 
     def flush(self) -> None:
-        """Have everything on the disk."""
+        """Write all waiting records to the disk."""
         if not self._waiting:
             return
         if not self._begun:
@@ -216,9 +216,9 @@ class StoreWriter:
         self._waiting_bytes = 0
 
     def finish(self) -> None:
-        """The last of all was added: the store is complete."""
+        """Write the remaining records and mark the store as complete."""
         self.flush()
-        # Records are in tables before the mark is: it would lie in one with them that is looked into for every key.
+        # Records go to tables before the mark: a table with both would be searched for every key.
         self._to_tables()
         self._put_mark(self._mark._replace(samples=self.count, complete=True))
 
@@ -235,12 +235,12 @@ class StoreWriter:
         except self._plyvel.Error as error:
             self._failed = True
             raise StoreError(
-                f"{self._owner}: {self.path!r} cannot be written to: {error_text(error)}; what was written before is "
-                "there, and append=True goes on"
+                f"{self._owner}: {self.path!r} cannot be written to: {error_text(error)}; the records written before "
+                "are kept, and append=True resumes"
             ) from None
 
     def close(self) -> None:
-        """End, with what was added on the disk, complete or not."""
+        """Write the added records to the disk and close; the store may be incomplete."""
         if self._db is None:
             return
         try:
@@ -267,15 +267,15 @@ def _make_folder(path: str, owner: str) -> None:
 
 
 def _refuse_others(path: str, owner: str) -> None:
-    """Raises StoreError where a folder has something else in it."""
+    """Raise StoreError where a folder has other contents than a store."""
     try:
         names = set(os.listdir(path)) - {LOCK_NAME}
     except OSError as error:
         raise StoreError(f"{owner}: {path!r} cannot be read: {error.strerror}") from None
     if names and "CURRENT" not in names and not all(name in ("LOCK", "LOG", "LOG.old") for name in names):
         if any(name.startswith("MANIFEST-") for name in names):
-            # Killed while it was made, or damaged: of the first, LevelDB makes it anew.
+            # Either killed while it was created, which LevelDB repairs by itself, or damaged.
             if not any(name.endswith((".ldb", ".sst", ".log")) for name in names):
                 return
             raise CorruptStoreError(f"{owner}: {path!r} is damaged: its file CURRENT is gone")
-        raise StoreError(f"{owner}: {path!r} is a folder with other things in it; use another path")
+        raise StoreError(f"{owner}: {path!r} is a folder with other contents; use another path")

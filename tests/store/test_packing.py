@@ -608,7 +608,7 @@ def test_export_of_labels_without_a_class_and_of_complex_numbers(tmp_path, capsy
 def test_export_raises_what_is_wrong_with_the_store(tmp_path, with_bad_record):
     with pytest.raises(CorruptStoreError, match="highway store repair saves the other records"):
         export(with_bad_record, tmp_path / "out")
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         export(tmp_path, tmp_path / "other")
     assert not (tmp_path / "out/samples.jsonl").exists()
 

@@ -426,7 +426,7 @@ def test_other_fields_than_before_are_refused(tmp_path):
 
 def test_complete_store_is_not_overwritten(tmp_path):
     written(tmp_path / "s")
-    with pytest.raises(StoreError, match="nothing is overwritten"):
+    with pytest.raises(StoreError, match="is not overwritten"):
         Pipeline([noise(), LevelDBSink(tmp_path / "s")])
     assert LevelDBSource(tmp_path / "s", 4).size == 23
 
@@ -435,10 +435,10 @@ def test_paths_that_are_none(tmp_path):
     (tmp_path / "file").write_text("hello")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "picture.jpg").write_text("hello")
-    for name, said in (("file", "is a file"), ("full", "other things"), ("none/s", "cannot be made")):
+    for name, said in (("file", "is a file"), ("full", "other contents"), ("none/s", "cannot be made")):
         with pytest.raises(StoreError, match=said):
             Pipeline([noise(), LevelDBSink(tmp_path / name)])
-    for name, said in (("file", "Not a directory"), ("full", "no store"), ("none", "No such file")):
+    for name, said in (("file", "Not a directory"), ("full", "is not a store"), ("none", "No such file")):
         with pytest.raises(StoreError, match=said):
             LevelDBSource(tmp_path / name, 4)
     assert os.listdir(tmp_path / "full") == ["picture.jpg"]
@@ -482,7 +482,7 @@ def test_version_of_the_future(tmp_path):
         lambda: LevelDBSource(tmp_path / "s", 4),
         lambda: Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)]),
     ):
-        with pytest.raises(StoreError, match=r"version 2 .* install a newer one"):
+        with pytest.raises(StoreError, match=r"version 2 .* install a newer Highway"):
             begin()
 
 
@@ -655,7 +655,7 @@ def test_second_writer_and_readers_are_refused_while_one_writes(tmp_path):
         try:
             # The second one here must not take the lock away from the others there.
             for _ in range(2):
-                with pytest.raises(StoreLockedError, match="here or by another process"):
+                with pytest.raises(StoreLockedError, match="by this or another process"):
                     Pipeline([noise(), LevelDBSink(tmp_path / "s", append=True)])
                 with pytest.raises(StoreLockedError, match="is being written"):
                     LevelDBSource(tmp_path / "s", 4)
@@ -902,7 +902,7 @@ def test_info_of_a_store(tmp_path, capsys):
     ):
         assert text in told
     assert main(["store", "info", str(tmp_path / "data")]) == 1
-    assert "is no store" in capsys.readouterr().err
+    assert "is not a store" in capsys.readouterr().err
 
 
 def test_verify_reports_bad_records_by_number(with_bad_record, capsys):
@@ -920,7 +920,7 @@ def test_verify_finds_what_is_gone_at_the_end(tmp_path, capsys):
         for number in (20, 21, 22):
             db.delete(struct.pack(">Q", number))
         db.delete(struct.pack(">Q", 0) + b"i")
-    with pytest.raises(CorruptStoreError, match="20 records, and 23 were written"):
+    with pytest.raises(CorruptStoreError, match="20 records, but 23 were written"):
         LevelDBSource(tmp_path / "s", 4)
     assert main(["store", "verify", str(tmp_path / "s")]) == 1
     told = capsys.readouterr().out
