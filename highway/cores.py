@@ -47,11 +47,17 @@ def cpu_quota(process: str = "/proc/self") -> float:
 
 
 def _text(path: str) -> str:
+    # Not a file object: Ctrl-C may come before somebody closes it, and Python would warn of that.
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return b"".join(iter(lambda: os.read(file, 1 << 16), b"")).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
 
 
 def _groups(text: str) -> Iterator[tuple[str, str]]:
