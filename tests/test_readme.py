@@ -26,7 +26,10 @@ def test_it_is_short():
 
 
 def test_it_leads_to_every_page():
-    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {"docs/guide.md", "docs/index.md"}
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {
+        "docs/guide.md",
+        "docs/index.md",
+    }
     assert pages <= set(re.findall(r"\]\(([^)#]+)", README.text))
 
 
