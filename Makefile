@@ -12,14 +12,15 @@ PYENV_PATH := $(shell root=$$(pyenv root 2>/dev/null) && printf ':%s' "$$root"/v
 
 SOURCES := setup.py setup.cfg pyproject.toml $(shell find highway -name "*.py" -o -name "*.p??" -o -name "*.[ch]")
 
-.PHONY: help demo test clean system system-test
+.PHONY: help demo test docs clean system system-test
 
 help:
 	@echo "make demo    feed real photographs through Highway: rate, bottleneck, a contact sheet in demo-output/"
 	@echo "make test    all tests, some with every installed Python from 3.10 on, lint, types, sanitizers, wheel, demo"
-	@echo "make clean   remove the output of both, including environments"
+	@echo "make docs    the documentation as a site, in build/docs/index.html"
+	@echo "make clean   remove the output of these, including environments"
 	@echo
-	@echo "Both create an environment in .venv, and install missing system packages if permitted."
+	@echo "All create environments in .venv and .tox, and install missing system packages if permitted."
 	@echo "Another interpreter: make demo PYTHON=/path/to/python3.12    Some of the tests: make test ARGS='-e py311'"
 
 demo: .venv/demo-installed
@@ -28,6 +29,9 @@ demo: .venv/demo-installed
 test: .venv/tox-installed system-test
 	@# Two at a time: an environment spends half of its time waiting, or compiling on one core.
 	PATH="$$PATH$(PYENV_PATH)" .venv/bin/python -m tox run-parallel --parallel 2 --parallel-live $(ARGS)
+
+docs: .venv/tox-installed
+	PATH="$$PATH$(PYENV_PATH)" .venv/bin/python -m tox run -e docs
 
 clean:
 	rm -rf .venv .tox build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -386,7 +386,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="measure nothing: write tables and plot of this file beside it, or where --results says",
     )
     parser.add_argument(
-        "--readme",
+        "--page",
         metavar="FILE",
         type=Path,
         help=f"put the tables between {report.BEGIN} and {report.END} of this file",
@@ -416,8 +416,8 @@ def write(record: dict, options: argparse.Namespace) -> None:
     """Whatever the options ask for."""
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
-        report.update_readme(record, options.readme)
+    if options.page:
+        report.update_page(record, options.page)
     if options.results:
         report.write_results(record, options.results)
         print(f"\nwritten: peers.json, peers.md and peers.png in {options.results}")

@@ -287,19 +287,19 @@ def write_results(record: dict, folder: Path) -> None:
     draw(record, folder / "peers.png")
 
 
-def update_readme(record: dict, readme: Path) -> None:
-    """Put the tables between the two marks of a README.
+def update_page(record: dict, page: Path) -> None:
+    """Put the tables between the two marks of a page.
 
     Raises
     ------
     ReportError
         The marks are not there, once each and in order.
     """
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     pattern = re.compile(f"{BEGIN}\n.*?{END}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise ReportError(f"{readme}: expected one passage between lines {BEGIN} and {END}")
-    readme.write_text(pattern.sub(lambda _: f"{BEGIN}\n{markdown(record)}{END}", text), encoding="utf-8")
+        raise ReportError(f"{page}: expected one passage between lines {BEGIN} and {END}")
+    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{markdown(record)}{END}", text), encoding="utf-8")
 
 
 def without_paths(text: str) -> str:

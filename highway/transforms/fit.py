@@ -206,7 +206,7 @@ class Fit(Transform):
         return (*self.output_size(*shape[:2]), shape[2])
 
     def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[Any]:
-        """Resample the windows: uint8 or float32 (N, H, W, C) to (N, *size, C)."""
+        """Resample the windows: uint8 or float32 (N, H, W, C) to (N, height, width, C)."""
         return self.resampled(images, params, np.zeros((len(images), 2), np.bool_))
 
     def apply_pictures(self, pictures: NDArray[Any], params: Placement) -> NDArray[Any]:

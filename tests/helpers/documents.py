@@ -7,7 +7,7 @@ from repository import ROOT
 
 from highway.cli import main
 
-BLOCK = re.compile(r"^```(\w*|\{[\w-]+\})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*|\{[\w-]+\})(?: [^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Document:
@@ -25,7 +25,8 @@ class Document:
     def strange_blocks(self):
         """Languages of blocks that no test looks at, and fences without a partner."""
         strange = sorted(
-            {kind for kind, _ in self._blocks} - {"python", "sh", "text", "{eval-rst}", "{toctree}"}
+            {kind for kind, _ in self._blocks}
+            - {"python", "sh", "text", "{eval-rst}", "{include}", "{toctree}"}
         )
         return strange + ["unpaired"] * (self.text.count("```") - 2 * len(self._blocks))
 
@@ -56,8 +57,13 @@ class Document:
         missing = [name for name in linked if not (self.path.parent / name).exists()]
         return sorted({*missing, *(name for name in named if not (ROOT / name).exists())})
 
-    def broken_anchors(self):
-        """Links within it that lead to no heading."""
+    def anchors(self):
+        """What links to its headings end in, as GitHub and Sphinx make them."""
         headings = re.findall(r"^#+ (.*)$", self.text, re.MULTILINE)
-        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        return sorted(set(re.findall(r"\]\(#([^)]+)\)", self.text)) - anchors)
+        return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    def broken_anchors(self):
+        """Links to headings that are not there, in this document or in another."""
+        links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", self.text)
+        pages = {name: Document(self.path.parent / name) if name else self for name, _ in links}
+        return sorted(f"{name}#{anchor}" for name, anchor in links if anchor not in pages[name].anchors())

@@ -231,17 +231,17 @@ def test_report_shows_medians_and_ratios_of_rounds(benchmarks):
     )
 
 
-def test_report_goes_into_a_readme_between_its_marks(benchmarks, tmp_path):
+def test_report_goes_into_a_page_between_its_marks(benchmarks, tmp_path):
     report = benchmarks("report")
     record = record_of_two_peers()
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.update_readme(record, readme)
-    report.update_readme(record, readme)
-    assert readme.read_text() == f"before\n{report.BEGIN}\n{report.markdown(record)}{report.END}\nafter\n"
-    readme.write_text("no marks\n")
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.update_page(record, page)
+    report.update_page(record, page)
+    assert page.read_text() == f"before\n{report.BEGIN}\n{report.markdown(record)}{report.END}\nafter\n"
+    page.write_text("no marks\n")
     with pytest.raises(report.ReportError, match="expected one passage between"):
-        report.update_readme(record, readme)
+        report.update_page(record, page)
 
 
 @pytest.mark.parametrize(
@@ -279,15 +279,16 @@ def png_texts(path):
     return texts
 
 
-def test_results_agree_with_each_other_and_with_the_readme(benchmarks):
-    """Tables, plot and README are of the one run that peers.json is of."""
+def test_results_agree_with_each_other_and_with_the_documentation(benchmarks):
+    """Tables, plot and page are of the one run that peers.json is of."""
     report = benchmarks("report")
     record = report.read_record(RESULTS / "peers.json")
     tables = report.markdown(record)
     assert (RESULTS / "peers.md").read_text(encoding="utf-8") == tables
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{report.BEGIN}\n{tables}{report.END}" in readme
-    assert "](benchmarks/results/peers.png)" in readme
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert f"{report.BEGIN}\n{tables}{report.END}" in page
+    assert "](../benchmarks/results/peers.png)" in page
+    assert "](benchmarks/results/peers.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert png_texts(RESULTS / "peers.png")["Description"] == report.digest(record)
     names = ["peers.json", "peers.md", "peers.png", "store.md", "store_plain_memory.md", "transforms.md"]
     assert sorted(path.name for path in RESULTS.iterdir()) == names

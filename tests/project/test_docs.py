@@ -67,6 +67,24 @@ PROGRAMS = {PROGRAM.match(text)[1]: text for text in DISTRIBUTED.blocks("python"
 
 def test_documents_are_looked_at():
     assert {DISTRIBUTED.name, TRANSFORMS.name} <= {*NAMES}
+    assert len(Document("docs/get_started.md").blocks("python")) > 3
+
+
+@pytest.mark.parametrize("module", [highway.engine, highway.modules, highway.transforms, highway.errors])
+def test_every_public_name_is_in_the_api_reference(module):
+    pages = [Document(f"docs/api/{path.name}") for path in (ROOT / "docs" / "api").glob("*.md")]
+    entries = "".join(block for page in pages for block in page.blocks("{eval-rst}"))
+    documented = re.findall(r"^\.\. auto(?:class|exception|function):: ([\w.]+)$", entries, re.MULTILINE)
+    assert len(documented) == len({*documented})
+    assert {f"{module.__name__}.{name}" for name in module.__all__} <= {*documented}
+    assert "highway.batch.Batch" in documented
+
+
+def test_every_page_is_in_a_table_of_contents():
+    shown = [
+        line for name in NAMES for block in Document(name).blocks("{toctree}") for line in block.splitlines()
+    ]
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= {*shown}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +256,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
     bases = {"Fit", "Transform", "Warp"}
     elsewhere = {"Albumentations", "Lambda", "TorchVision"}
     assert shown.keys() == set(highway.transforms.__all__) - bases - elsewhere
-    assert f"These are a few of {len(shown) + len(elsewhere)};" in Document("README.md").text
+    assert f"These are a few of {len(shown) + len(elsewhere)};" in Document("docs/modules.md").text
     for name, parameters in shown.items():
         signature = inspect.signature(getattr(highway.transforms, name)).parameters
         assert [parameter for parameter, _ in parameters] == list(signature), name
