@@ -1,24 +1,23 @@
-"""Measures how fast photographs become batches, against the JPEG library alone and other loaders.
+"""Measures how fast photographs become batches, compared with the bare JPEG library and other loaders.
 
 Jobs, each over a folder of class folders of JPEGs:
   fit   center crop to 3:4, antialiased resize to 240x320, flip with p=0.5; uint8 NHWC batches of 16
   rrc   RandomResizedCrop to 224, flip with p=0.5, normalize; float32 NCHW batches of 64
 
-Limits (bare_decode.c, threads in C that decode with libjpeg-turbo and do nothing else): for fit the whole
-photograph, for rrc just the drawn window at the smallest sufficient scale.
+Limits (bare_decode.c, C threads that only decode with libjpeg-turbo): for fit the whole
+photograph, for rrc only the drawn window at the smallest sufficient scale.
 
-Every participant is written as its own documentation advises, runs in a fresh interpreter with the same
-number of threads or worker processes, and proves that it returns the images it is counted for: shape, dtype,
-labels, pixels that vary, and, for fit, that they are the files. Where there are several ways to write a
-participant the fastest is found in a run of its own first. Ways that are faster because they give up quality
-(a resize without antialiasing, fast decoding) have rows of their own, marked *. Then rounds, in which all
-take turns, in another order each time. Ratios are medians of the rounds' ratios, so a machine that slows down
-for a while does not favor anybody. On a busy machine, where rates depend on how many threads wait for the
-cores, CPU time for an image is the steadier figure. What is missing or fails is listed with its reason.
+Every participant follows its own documentation, runs in a fresh interpreter with the same number of threads or worker
+processes, and must return correct images: shape, dtype, labels, varying pixels, and, for fit, the pixels of the files.
+If a participant has several variants, a separate run first finds the fastest. Variants that trade quality for speed (a
+resize without antialiasing, fast decoding) have separate rows, marked *. Then all participants take turns in rounds, in
+a different order each time. Ratios are medians of the rounds' ratios, so a temporary slowdown of the machine favors no
+participant. On a busy machine, where rates depend on the number of waiting threads, CPU time per image is more stable.
+Missing and failed participants are listed with the reason.
 
 A run of both jobs with all participants writes peers.json, peers.md (tables) and peers.png (plot) into the
-folder results/ beside this script; a shortened one does so only with --results. `--report peers.json` draws
-tables and plot again without measuring.
+folder results/ next to this script; a shortened run only with --results. `--report peers.json` redraws tables and plot
+without measuring.
 """
 
 import argparse
@@ -41,7 +40,7 @@ from participants.registry import HIGHWAY, PARTICIPANTS, PEERS, Participant
 RESULTS = Path(__file__).resolve().parent / "results"
 DATA = "HIGHWAY_BENCH_DATA"
 
-# means that two participants may differ by: in levels, and in normalized units for random windows
+# maximum difference of the means of two participants: in levels, and in normalized units for random windows
 SAME_MEAN = {"fit": 5.0, "rrc": 0.15}
 
 
@@ -60,11 +59,11 @@ class Row:
     results: list[dict] = field(default_factory=list)
 
     def fail(self, status: str, reason: str) -> None:
-        """Take no further part."""
+        """Exclude this row from further rounds."""
         self.status, self.reason = status, reason
 
     def median(self, key: str) -> float:
-        """Median over the rounds of a figure."""
+        """Return the median of a figure over the rounds."""
         return statistics.median(result[key] for result in self.results)
 
     def rates(self) -> list[float]:
@@ -143,7 +142,7 @@ class Contest:
         )
 
     def try_variants(self) -> None:
-        """Settle which way each participant is written."""
+        """Choose the fastest variant of each participant."""
         for row in self.active():
             if len(row.variants) == 1:
                 row.variant = row.variants[0]
@@ -162,11 +161,11 @@ class Contest:
                 row.fail("failed", "; ".join(reasons))
 
     def active(self) -> list[Row]:
-        """Rows that still take part."""
+        """Rows still in the contest."""
         return [row for row in self.rows if row.status == "ok"]
 
     def measure(self) -> None:
-        """All rounds, then the comparison of what was returned."""
+        """Run all rounds, then compare the returned images."""
         self.try_variants()
         for number in range(self.options.rounds):
             rows = self.active()
@@ -186,7 +185,7 @@ class Contest:
         self.compare_means()
 
     def compare_means(self) -> None:
-        """Fail who returns other pixels than most; the windows of two runs differ, their means hardly."""
+        """Fail participants whose mean pixel differs from most; random windows hardly change the mean."""
         rows = self.active()[1:] if self.rows[0].status == "ok" else self.active()
         if len(rows) < 3:
             return
@@ -204,7 +203,7 @@ class Contest:
         return max(peers, key=lambda row: row.median("images_per_second"), default=None)
 
     def table(self) -> str:
-        """What was found, for reading."""
+        """Return the results as text."""
         limit = self.rows[0] if self.rows[0].status == "ok" else None
         best, fastest = self.best_peer(reduced=False), self.best_peer(reduced=True)
         header = (
@@ -267,7 +266,7 @@ class Contest:
         return "\n".join(text)
 
     def record(self) -> dict:
-        """Everything that was found, for --json."""
+        """Return all results, for --json."""
         limit = self.rows[0] if self.rows[0].status == "ok" else None
         best, fastest = self.best_peer(reduced=False), self.best_peer(reduced=True)
         rows = []
@@ -329,12 +328,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME,...",
         default=list(PARTICIPANTS),
         type=lambda text: text.split(","),
-        help=f"participants beside the limit, of: {', '.join(PARTICIPANTS)} (default: all)",
+        help=f"participants besides the limit, of: {', '.join(PARTICIPANTS)} (default: all)",
     )
     parser.add_argument(
         "--full-quality",
         action="store_true",
-        help="leave out the rows marked *, which give up quality for speed",
+        help="skip the rows marked *, which trade quality for speed",
     )
     parser.add_argument(
         "--threads",
@@ -373,9 +372,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="first install the peers that are missing in the folder of --peers (see install_peers.py)",
     )
-    parser.add_argument(
-        "--json", metavar="FILE", type=Path, help="write everything that was measured to this file"
-    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all measurements to this file")
     parser.add_argument(
         "--results", metavar="FOLDER", type=Path, help="write JSON, tables and plot into this folder"
     )
@@ -407,13 +404,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def photographs(paths: list[str]) -> dict[str, float]:
-    """What is said of the data: how many files, and their mean size."""
+    """Describe the data: number of files and their mean size."""
     sizes = [os.path.getsize(path) for path in paths]
     return {"files": len(paths), "mean_kilobytes": round(statistics.mean(sizes) / 1e3, 1)}
 
 
 def write(record: dict, options: argparse.Namespace) -> None:
-    """Whatever the options ask for."""
+    """Run the requested action."""
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if options.page:

@@ -1,7 +1,7 @@
-"""Shows by a profile what part of either job's processor time is Python's, and what the rest is spent on.
+"""Profiles Python's share of the processor time of either job, and the rest by category.
 
-Highway takes the job's batches and looks at none, while `perf` (event cpu-clock, so also in virtual machines)
-notes many times a second where each of its threads is. Every sample belongs to one place:
+Highway runs the job and discards the batches, while `perf` (event cpu-clock, which also works in virtual machines)
+samples its threads. Every sample belongs to one place:
 
   libjpeg        the JPEG library
   kernels        Highway's compiled code
@@ -10,12 +10,12 @@ notes many times a second where each of its threads is. Every sample belongs to 
   other system   page faults, interrupts, changes of threads
 and, together Python's share:
   interpreter    Python itself and its extension modules
-  NumPy          all of it, also where it has let go of the GIL
+  NumPy          all of it, also without the GIL
   wrappers       Cython's entry functions, which hold the GIL
   allocation     malloc, locks and clocks of the C library, whoever calls them
   waiting        the operating system making threads wait and waking them: the GIL, queues
 
-So the share is rather too large than too small. scaling.py measures by other means how long the GIL is held.
+So the share is an upper estimate. scaling.py measures the time that the GIL is held in another way.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def profile(steady: Steady, seconds: float) -> collections.Counter:
     Raises
     ------
     ProfileError
-        perf is missing, may not look, or saw nothing.
+        perf is missing, not permitted, or recorded nothing.
     """
     perf = shutil.which("perf")
     if perf is None:

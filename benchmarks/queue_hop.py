@@ -1,10 +1,10 @@
-"""What a batch costs on its way through one more module, in microseconds.
+"""Measures the cost of one more module per batch, in microseconds.
 
-Stages that hand every batch on as it is, a thread each. The cost of a stage is the slope of the time per batch over the
-number of stages, once with the queues always full (what a stage takes from the rate) and once with a single batch under
-way (what a stage adds to the delay: a thread has to be woken for each). Below it, the queue by itself: an item put and
-taken by one thread, and handed from one thread to another. Everything is also built from `queue.Queue` and measured
-in turns with it, in the same run; the ratio is Highway's time to that.
+Stages forward every batch unchanged, with one thread each. The cost of a stage is the slope of the time per batch over
+the number of stages, once with full queues (effect on the rate) and once with a single batch in the pipeline (added
+latency: each batch wakes a thread). Also measured is the bare queue: put and get by one thread, and transfer from one
+thread to another. The baseline is the same with `queue.Queue`, measured in turns in the same run; the ratio is
+Highway's time to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Table and plot of what `peers.py` measured: from its JSON alone, so that they can be drawn again anywhere."""
+"""Draws the tables and the plot of `peers.py` from its JSON alone, so anywhere."""
 
 import hashlib
 import json

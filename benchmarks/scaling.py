@@ -1,15 +1,14 @@
-"""Measures how Highway's rate grows with threads, and models where that ends on machines with more cores.
+"""Measures how Highway's rate grows with threads, and models the limit on machines with more cores.
 
-First it and the bare JPEG loop are measured with 1 thread to the usable cores. Rounds are interleaved over all
-numbers of threads; ratios are medians of the rounds' ratios. The bare loop shows what the machine itself
-gives: cores that share caches or are borrowed from others do not scale perfectly.
+First it measures Highway and the bare JPEG loop with 1 thread up to the usable cores. Rounds are interleaved over all
+numbers of threads; ratios are medians of the rounds' ratios. The bare loop shows the scaling of the machine itself:
+cores that share caches or belong to a virtual machine do not scale perfectly.
 
-Then the cost of an image is measured stage by stage with the highest number of threads: the bare loop, told
-to read files only, to undo the entropy coding only, or to decode; Highway's whole processor time; how long
-the GIL is held, by a thread that asks for it at random times (gil_probe.c); the bandwidth of the memory, by
-copying.
+Then the cost of an image is measured stage by stage with the highest number of threads: the bare loop for reading only,
+entropy decoding only, and full decoding; Highway's total processor time; the time that the GIL is held, by a thread
+that requests it at random times (gil_probe.c); the memory bandwidth, by copying.
 
-At the end of --help stands what the model makes of that.
+The end of --help describes the model.
 """
 
 import argparse

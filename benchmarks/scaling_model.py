@@ -1,26 +1,25 @@
-"""What an image costs at each stage, and what that says of machines with more cores.
+"""Predicts the rate on machines with more cores from the cost of an image at each stage.
 
 A model, not a measurement. For N cores the rate is the lowest of three bounds:
 
-  decoding   N / (processor time of an image): every core works on images of its own
+  decoding   N / (processor time of an image): every core works on its own images
   memory     (bandwidth of N cores) / (bytes that an image moves)
   GIL        1 / (time that the GIL is held for an image)
 
-What it takes for granted:
+Assumptions:
 - All cores are as fast as those here are together, and have as much cache: clocks and hyper-threads are not modeled.
 - Every core has the bandwidth that each had here when all usable cores copied large arrays (a copy counts as one read
   and one write), and all together have no more than --bandwidth, which is that of eight channels of DDR4-3200.
 - Bytes that move: a file three times (copied out of the page cache, then read), what a stage writes twice (its lines
   are fetched and written back), what it reads once; half of the images are flipped, in place or on the way through
-  Normalize; the consumer reads what it gets once. Nothing is found in a cache. That is rather too much: then the
-  memory bound is rather too low.
+  Normalize; the consumer reads what it gets once. No cache hits. This overestimates the bytes, so the memory bound is a
+  low estimate.
 - The time that the GIL is held for a batch does not grow with threads, and the consumer holds it no more than a loop
-  that takes batches does. Close to the bound, threads wait for each other before it is reached.
-- Files are in the page cache (cold.py looks at disks).
+  that takes batches does. Near the bound, threads wait for each other before reaching it.
+- Files are in the page cache (cold.py measures disks).
 
-On a busy machine who holds the GIL may have to wait for a core, as everybody does: the part of the time that it is held
-stays much the same, and is taken of the time that the work would have taken with the cores to itself. Memory seems
-slower there.
+On a busy machine the thread that holds the GIL may wait for a core, like all threads: the share of time that the GIL is
+held stays about the same, and is applied to the time that the work takes on idle cores. Memory appears slower there.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""Whether the memory of every machine of a chain stays flat, at full speed, with a consumer that pauses.
+"""Measures whether the memory of every process of a chain stays flat, at full speed, with a consumer that pauses.
 
-A source, two workers and a sink in processes of their own, batches of 2.8 MB. The sink takes batches as fast as they
-come for some time, then nothing for a tenth of it, again and again. Prints the resident memory of each process over
-time, and how much it grew in the second half, by a line fitted to it.
+A source, two workers and a sink in separate processes, batches of 2.8 MB. The sink repeatedly takes batches at full
+speed, then pauses for a tenth of that time. Prints the resident memory of each process over time, and its growth in the
+second half, from a fitted line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measures how long `import highway` and the first batch take, each time in a fresh interpreter.
 
 The first batch is counted from the end of the import: it includes the import of the modules that are used
-(and of NumPy, if `import highway` left that to them), listing the folder, starting the threads, and the
-batch. `import numpy` alone is there for comparison.
+(and of NumPy, if `import highway` does not import it), listing the folder, starting the threads, and the batch. `import
+numpy` alone is the comparison.
 """
 
 import argparse

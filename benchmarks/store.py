@@ -1,27 +1,27 @@
-r"""How fast records come out of a store as training input, and get into one, against plyvel, LMDB and torch.
+r"""Measures reading records from a store as training input, and writing them, against plyvel, LMDB and torch.
 
     python benchmarks/store.py photos --python PEERS/lmdb/bin/python --python PEERS/torch/bin/python \
         --markdown benchmarks/results/store.md
 
-Records are pictures of 256 x 256 x 3 bytes with a label. What is measured:
+Records are pictures of 256 x 256 x 3 bytes with a label. Measurements:
 
 stored   batches of 64 in random order, RandomCrop(224), FlipX, Normalize to float32 NCHW, on two cores, out of a store
-  highway  LevelDBSource and Augmentations, which take as many threads as they like
+  highway  LevelDBSource and Augmentations, with automatic numbers of threads
   plyvel   two threads that read the same records in random order with verify_checksums, and do nothing else
-  lmdb     two threads: the values of LMDB where they lie, OpenCV, straight into the batch
+  lmdb     two threads: values of LMDB in place, OpenCV, directly into the batch
   torch    DataLoader with two worker processes over a mapped .npy file
-memory   the same out of an array in memory, on one core
+memory   the same from an array in memory, on one core
   highway  ArrayReader and Augmentations
   memcpy   a copy of the bytes of the batch
   torch    DataLoader over the same array, without or with a worker process
-writing  LevelDBSink behind ArrayReader, against plyvel with the same options, the same bytes in a synced write
+writing  LevelDBSink after ArrayReader, against plyvel with the same options, the same bytes in a synced write
 states   state_dict() of a running pipeline of each reader
-photos   with DIR, a folder of class folders of JPEGs: packing them, and reading them out of a store against the files
+photos   with DIR, a folder of class folders of JPEGs: packing them, and reading them from a store against the files
 
-Everybody runs in a process of its own and proves that each image is a window of the record that its label names, equal
-up to rounding, half of them mirrored. Of several ways to write a peer the fastest is found first. Then all take turns.
-Ratios are medians of the rounds' ratios. Files are in the page cache. Memory that is freed is used again in all
-processes, which the C library is told, unless --plain-memory is given; Highway does that by itself.
+Each participant runs in a separate process and is checked: each image is a window of the record of its label, equal up
+to rounding, half of them mirrored. The fastest variant of each peer is found first. Then all take turns.
+Ratios are medians of the rounds' ratios. Files are in the page cache. The C library keeps freed memory for reuse in all
+processes, unless --plain-memory is given; Highway does so by itself.
 """
 
 from __future__ import annotations

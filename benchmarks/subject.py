@@ -1,4 +1,4 @@
-"""Runs a participant in an interpreter of its own."""
+"""Runs a participant in a separate interpreter."""
 
 import json
 import os

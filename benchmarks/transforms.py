@@ -1,26 +1,26 @@
-r"""How fast each transform is on batches of decoded pictures, on one core, against OpenCV, torchvision and others.
+r"""Measures each transform on batches of decoded pictures, on one core, against OpenCV, torchvision and others.
 
     python benchmarks/transforms.py --python PEERS/albumentations/bin/python --python PEERS/torch/bin/python \
         --markdown benchmarks/results/transforms.md
 
-Every participant gets the same uint8 pictures, in the layout that it works on, in a process of its own on the same
-core, with one thread, and gives a batch of results that is in one piece; memory is used again. Nobody writes into the
-pictures. What is random is drawn for each picture, in the time that is measured. Before that, results are compared
-with Highway's: on average they are a few levels apart at most (0 for what moves whole pixels). Who defines a
-transform in another way has to change the pictures at least half as much. Then all are measured in turns, and the
-median of the rounds counts. Chains of colors and their parts take turns batch by batch.
+Every participant gets the same uint8 pictures, in its own layout, in a separate process on the same core, with one
+thread, and returns a contiguous batch; memory is reused. The pictures are never written to. Random numbers are drawn
+for each picture, within the measured time. First, results are compared with Highway's: they differ by a few levels on
+average at most (0 for moves of whole pixels). A participant that defines a transform differently must change the
+pictures at least half as much. Then all are measured in turns, and the median of the rounds counts. Chains of colors
+and their parts take turns batch by batch.
 
 highway         Augmentations([transform]).process(batch)
-opencv          cv2's functions image by image, or NumPy where that is all it takes; numbers drawn by NumPy
+opencv          cv2's functions image by image, or NumPy if that suffices; numbers drawn by NumPy
 albumentations  its class, image by image
 torchvision     v2.functional on uint8 tensors (C, H, W) image by image, and on the whole batch, where all images get
                 the same random numbers (policies, where they would get the same operation, only image by image)
 dali            NVIDIA DALI's operators on the CPU, through external_source
-memcpy          a copy of the bytes of the result, for what moves whole pixels
+memcpy          a copy of the bytes of the result, for moves of whole pixels
 
-Of several ways of a participant the fastest counts. "times as fast" is the time of the fastest peer divided by
+The fastest implementation of a participant counts. "times as fast" is the time of the fastest peer divided by
 Highway's.
---memory and --detection measure something else, and nothing of the above.
+--memory and --detection run other measurements instead.
 """
 
 from __future__ import annotations

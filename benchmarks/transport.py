@@ -1,12 +1,12 @@
-"""What a chain of processes carries: source, worker and sink over ZMQ, against bare pyzmq with the same frames.
+"""Measures a chain of processes, source, worker and sink over ZMQ, against bare pyzmq with the same frames.
 
-Each participant runs as three processes on this machine (two without a worker). The batches are the same arrays again
-and again, so nothing but the transport is measured; the sink counts. "bare" is PUSH and PULL of pyzmq with the frames
-of a batch, that neither looks at them nor repeats what is lost. "msgpack-numpy" packs and unpacks each batch into one
-message, as the first Highway did, where that package is installed. All take turns in every round; medians, and medians
+Each participant runs as three processes on this machine (two without a worker). The batches repeat the same arrays, so
+only the transport is measured; the sink counts. "bare" is PUSH and PULL of pyzmq with the frames
+of a batch, without inspecting them or resending lost ones. "msgpack-numpy" packs and unpacks each batch into one
+message, as the first Highway did, if that package is installed. All take turns in every round; medians, and medians
 of the rounds' ratios.
 
-Then what it costs that one of three workers is killed at full speed.
+Then it measures the cost of killing one of three workers at full speed.
 
 With DIR, also the processor time of a training job that is spread over four processes (decode in one, augment in two,
 receive in one) and of the same work in one process.
