@@ -201,8 +201,8 @@ def test_file_without_a_secret_is_refused(tmp_path, content):
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe", 0o600)
     for name, reason in (
-        ("pipe", "no regular file"),
-        (".", "no regular file"),
+        ("pipe", "not a regular file"),
+        (".", "not a regular file"),
         ("none", "No such file"),
         ("\0", "path"),
     ):
