@@ -453,7 +453,7 @@ def test_address_that_is_none_or_in_use(capsys, photos, start):
     two = ("--from", "ipc://a", "--from", "ipc://b")
     with pytest.raises(SystemExit):
         run(capsys, "serve", photos, "--to", "inproc://x")
-    assert "within this process" in capsys.readouterr().err
+    assert "cannot be reached from another process" in capsys.readouterr().err
     assert "needs exactly one --from" in wrong(capsys, "work", *two, "--listen-from", "--to", "ipc://c")
 
 

@@ -201,8 +201,8 @@ def test_file_without_a_secret_is_refused(tmp_path, content):
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe", 0o600)
     for name, reason in (
-        ("pipe", "no regular file"),
-        (".", "no regular file"),
+        ("pipe", "not a regular file"),
+        (".", "not a regular file"),
         ("none", "No such file"),
         ("\0", "path"),
     ):
@@ -410,11 +410,11 @@ def test_dead_authenticator_lets_nobody_in(context, monkeypatch, quiet_death):
         for use in (guarded(), Random()):
             with peer_of(context, hub, use) as peer:
                 # The same failure is often told twice, the second time without its cause.
-                while "the authenticator of this process is dead" not in outcome(hub):
+                while "the authenticator of this process has ended" not in outcome(hub):
                     pass
                 eventually(lambda peer=peer: peer.watch.read() and peer.watch.failure)
                 assert not peer.poll(0, zmq.POLLOUT)
-            assert "the authenticator of this process is dead" in hub.watch.failure
+            assert "the authenticator of this process has ended" in hub.watch.failure
         assert not hub.poll(0)
         # Who was let in before stays.
         talk(hub, friend)
@@ -429,7 +429,7 @@ def test_that_the_authenticator_is_dead_is_told_until_the_end(context):
     with hub_at(context, "inproc://hub") as hub:
         for number in (14, 11):
             hub.watch._event(int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL), number, "tcp://hub")
-        assert "the authenticator of this process is dead" in hub.watch.failure
+        assert "the authenticator of this process has ended" in hub.watch.failure
 
 
 def test_authenticator_that_lets_everyone_in_is_found(context, monkeypatch):
@@ -686,7 +686,7 @@ def test_keygen_overwrites_nothing(capsys, tmp_path):
     for name in (path, tmp_path / "link", tmp_path):
         code, out, err = run(capsys, "keygen", name)
         assert (code, out) == (1, "")
-        assert "is there already, and a secret is never overwritten" in err
+        assert "exists, and a secret is never overwritten" in err
     assert path.read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
 

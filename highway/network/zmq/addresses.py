@@ -1,4 +1,4 @@
-"""Addresses: what is allowed, and who can reach them."""
+"""Addresses: which are valid, and which other machines can reach."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from highway.network.zmq.security import quoted
 
 __all__ = ["Address", "ip_of", "parse"]
 
-# Bytes of a path that fit into sockaddr_un, of which one ends it.
+# Longest path that fits into sockaddr_un, in bytes, without the final zero byte.
 _PATH_ROOM = 107
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
-# Such as 127.1 or 0x7f000001: resolvers take them for IPv4 addresses, and we would take them for names.
+# Such as 127.1 or 0x7f000001: resolvers read them as IPv4 addresses, Highway would read them as names.
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Address(NamedTuple):
-    """Where a socket is bound or connected to, as `parse` found it.
+    """A parsed address that a socket is bound or connected to; made by `parse`.
 
     Attributes
     ----------
     scheme : str
         "tcp", "ipc" or "inproc".
     name : str
-        Of the host, without brackets, or "*" for every address of this machine; the path; the name.
+        The host without brackets, or "*" for every address of this machine; the path of ipc; the name of inproc.
     port : int
-        0 except for tcp; and there when any free one will do.
+        Port of tcp, 0 for any free one; 0 for ipc and inproc.
     """
 
     scheme: str
@@ -44,16 +44,16 @@ class Address(NamedTuple):
 
     @property
     def endpoint(self) -> str:
-        """As libzmq takes it."""
+        """The address in the format of libzmq."""
         if self.scheme != "tcp":
             return f"{self.scheme}://{self.name}"
-        # No resolver may say that localhost is somebody else.
+        # A resolver must not map localhost to another machine.
         name = "127.0.0.1" if self.name == "localhost" else self.name
         return f"tcp://{f'[{name}]' if ':' in name else name}:{self.port or '*'}"
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it; no name but localhost is looked up, or counts."""
+        """Whether only this machine can reach it; names other than localhost count as remote, without a lookup."""
         if self.scheme != "tcp" or self.name == "localhost":
             return True
         ip = ip_of(self.name)
@@ -73,18 +73,18 @@ def parse(owner: str, text: str, *, bind: bool, name: str = "addr") -> Address:
     Parameters
     ----------
     owner, name : str
-        What has the argument, and what it is called: the error says both.
+        The module with the argument, and the name of the argument, for errors.
     text : str
         tcp://HOST:PORT, ipc://PATH, ipc://@NAME (abstract: without a file) or inproc://NAME (in this process).
         HOST is a name or an address, IPv6 in brackets.
     bind : bool
-        Whether it is to be bound: then HOST may be * or 0.0.0.0 or [::] (everywhere on this machine), and PORT
-        0 or * (a free one).
+        Whether a socket will bind to it: then HOST may be * or 0.0.0.0 or [::] (every address of this machine), and
+        PORT may be 0 or * (any free port).
 
     Raises
     ------
     ArgumentError
-        It is something else.
+        The address is invalid.
     """
 
     def wrong(what: str) -> ArgumentError:
@@ -124,7 +124,7 @@ def _host_and_port(rest: str, bind: bool, wrong: Callable[[str], ArgumentError])
     else:
         host, colon, port = rest.rpartition(":")
         if ":" in host:
-            raise wrong("an IPv6 address goes in brackets: tcp://[::1]:5555")
+            raise wrong("expected the IPv6 address in brackets: tcp://[::1]:5555")
     if colon != ":" or not port:
         raise wrong("it has no port; expected tcp://HOST:PORT, such as tcp://10.0.0.5:5555")
     if not host:
@@ -136,18 +136,16 @@ def _checked_host(host: str, bind: bool, wrong: Callable[[str], ArgumentError]) 
     ip = ip_of(host)
     if host == "*" or (ip is not None and ip.is_unspecified):
         if not bind:
-            raise wrong(
-                f"{host} means every address of this machine, which is for bind=True; expected a host"
-            )
+            raise wrong(f"{host} means every address of this machine, which needs bind=True; expected a host")
         return host
     if ip is not None:
         if isinstance(ip, ipaddress.IPv6Address) and ip.scope_id and not _ZONE.fullmatch(ip.scope_id):
-            raise wrong(f"{ip.scope_id!r} is no name of a network interface")
+            raise wrong(f"{ip.scope_id!r} is not a name of a network interface")
         return str(ip)
     if ":" in host or _NUMERIC.fullmatch(host):
-        raise wrong(f"{host!r} is no IP address")
+        raise wrong(f"{host!r} is not an IP address")
     if not _NAME.fullmatch(host):
-        raise wrong(f"{host!r} is no name of a host: letters, digits, '-' and '.'")
+        raise wrong(f"{host!r} is not a host name; expected letters, digits, '-' and '.'")
     return "localhost" if host.lower() in ("localhost", "localhost.") else host
 
 
@@ -157,11 +155,13 @@ def _checked_port(port: str, bind: bool, wrong: Callable[[str], ArgumentError]) 
     # The length first: int() has a limit of its own.
     if port.isascii() and port.isdigit() and len(port) <= 5 and (0 if bind else 1) <= int(port) <= 65535:
         return int(port)
-    raise wrong(f"{quoted(port)!r} is no port; expected 1 to 65535{', or * for a free one' if bind else ''}")
+    raise wrong(
+        f"{quoted(port)!r} is not a port; expected 1 to 65535{', or * for a free one' if bind else ''}"
+    )
 
 
 def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a text is, if it is one."""
+    """Parse an IP address; return None for other texts."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where a machine meets others: its places, one socket for each address, and who is at the other end."""
+"""The endpoints of a machine: its addresses, one socket for each, and the peers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ READABLE = int(zmq.POLLIN)
 
 
 class Peer(NamedTuple):
-    """Who is at the other end: the number of our socket and, where we are bound, the routing id."""
+    """A peer: the number of the local socket and, where that is bound, the routing id."""
 
     end: int
     id: bytes
 
 
 class Endpoint(NamedTuple):
-    """Where an end of the machine is: bound, or connected to one address or more."""
+    """Where one side of a machine is: bound to an address, or connected to one or more addresses."""
 
     addresses: tuple[Address, ...]
     binds: bool
@@ -34,7 +34,7 @@ class Endpoint(NamedTuple):
 
 
 class End:
-    """One socket."""
+    """One socket, and the state of its use."""
 
     def __init__(self, number: int, address: Address, place: Endpoint, above: bool) -> None:
         self.number = number
@@ -42,23 +42,23 @@ class End:
         self.place = place
         self.above = above
         self.binds = place.binds
-        # Who is there, where we connect; a socket that is bound tells with each message.
+        # The peer of a connecting socket; a bound socket gets it with each message.
         self.peer = Peer(number, b"")
         self.socket: Socket | None = None
-        # Descriptors of the socket, and of what tells of its connections.
+        # File descriptors of the socket, and of its monitor.
         self.descriptor = self.watch = -1
-        # Whether something was sent since the socket was last asked for news, and whether there are some.
+        # Whether the socket was used since its events were last checked, and whether it may have messages.
         self.used = self.news = False
-        # Frames received since nothing was found, and those of the longest message.
+        # Frames received since the socket was last empty, and frames of the longest message.
         self.frames = self.longest = 0
-        # Whether a message was left half sent: what followed would be taken for its rest.
+        # Whether a message was only sent in part: the next frames would be taken for its rest.
         self.cut = False
-        # When to make the socket anew, and what was last wrong.
+        # When to recreate the socket, and the last failure.
         self.anew = 0.0
         self.failure: str | None = None
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
-        """Make the socket, bound or connected."""
+        """Make the socket, and bind or connect it."""
         make = bind if self.binds else connect
         self.socket = make(
             context,
@@ -68,12 +68,12 @@ class End:
             receives=self.above,
         )
         self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
-        # Nothing is told of what comes before it was read once.
+        # The descriptor reports nothing until the socket was read once.
         self.news, self.used, self.cut, self.frames = True, False, False, 0
         return self.socket
 
     def is_readable(self) -> bool:
         """Whether there is a message."""
         assert self.socket is not None
-        # Not by the option EVENTS: pyzmq looks up in Python what kind an option is of.
+        # Not by the option EVENTS: pyzmq looks up the type of an option in Python, which is slow.
         return bool(zmq_poll([(self.socket, READABLE)], 0))

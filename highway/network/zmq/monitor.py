@@ -1,4 +1,4 @@
-"""What happens to the connections of a socket: opened, closed, and why a handshake failed."""
+"""Monitor the connections of a socket: opened, closed, and why a handshake failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Event", "Monitor"]
 
 
 class Event(NamedTuple):
-    """Something that happened to a connection.
+    """An event of a connection.
 
     Attributes
     ----------
@@ -24,9 +24,9 @@ class Event(NamedTuple):
         zmq.EVENT_CONNECTED, EVENT_ACCEPTED, EVENT_ACCEPT_FAILED, EVENT_DISCONNECTED, EVENT_HANDSHAKE_SUCCEEDED, or
         EVENT_HANDSHAKE_FAILED_NO_DETAIL, _PROTOCOL or _AUTH.
     endpoint : str
-        Of the connection, escaped.
+        Endpoint of the connection, escaped.
     text : str
-        What to say about it.
+        Description of the event.
     """
 
     kind: int
@@ -47,22 +47,22 @@ _TEXTS = {
     int(zmq.EVENT_HANDSHAKE_SUCCEEDED): "handshake succeeded",
 }
 _WATCHED = sum(_TEXTS) | sum(int(event) for event in _FAILURES)
-_NO_AUTHENTICATOR = "the authenticator of this process is dead, so nobody is let in"
+_NO_AUTHENTICATOR = "the authenticator of this process has ended, so every connection is refused"
 
 
 class Monitor:
-    """What happens to the connections of a socket, without waiting. Made by `bind` and `connect`.
+    """Reads the connection events of a socket without blocking; made by `bind` and `connect`.
 
     Attributes
     ----------
     socket : zmq.Socket
-        To be polled for POLLIN, together with others.
+        Poll it for POLLIN to wait for events.
     connections : int
-        Open now, as far as `read` has come; those that are still shaking hands count too.
+        Number of open connections at the last `read`, including those in their handshake.
     failure : str or None
-        The last handshake that failed, as a sentence without its full stop.
+        The last failed handshake, as a sentence without its full stop.
     gave_up : bool
-        libzmq will not connect again, because the other end is none that it could ever talk to; a new socket would.
+        Whether libzmq has stopped reconnecting because the other end is incompatible; a new socket connects again.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], *, connects: bool) -> None:
@@ -75,17 +75,17 @@ class Monitor:
         socket.monitor(name, _WATCHED)
         self.socket = socket.context.socket(zmq.PAIR)
         self.socket.linger = 0
-        # libzmq's thread waits where there is no room: strangers who knock could stop everybody else's data.
+        # No limit: libzmq's thread blocks on a full queue, so unknown peers could stop the data of all others.
         self.socket.rcvhwm = 0
         self.socket.connect(name)
 
     @property
     def connections(self) -> int:
-        """How many are open now."""
+        """Number of open connections."""
         return len(self._open)
 
     def read(self) -> list[Event]:
-        """Everything since the last call, oldest first."""
+        """Return the events since the last call, oldest first."""
         events: list[Event] = []
         while True:
             try:
@@ -113,7 +113,7 @@ class Monitor:
         text = _why(kind, value)
         if kind != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self.gave_up = self._connects
-        # The same failed handshake is told again without its cause.
+        # libzmq reports the same failed handshake again without its cause.
         if self.failure is None or _NO_AUTHENTICATOR not in self.failure:
             self.failure = f"handshake at {endpoint} failed: {text}"
         return Event(kind, endpoint, text)

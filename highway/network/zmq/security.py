@@ -1,7 +1,7 @@
-"""Who may take part: the shared secret, the keys that follow from it, and the thread that asks for them.
+"""Access control: the shared secret, the keys derived from it, and the authenticator thread.
 
-Everyone who takes part holds the same 32 bytes. Two CURVE key pairs are derived from them: one for whoever binds,
-one for whoever connects. So each end knows the other's public key beforehand, and nobody else has either private key.
+All machines of a job hold the same 32 bytes. Two CURVE key pairs are derived from them: one for the end that binds, one
+for the end that connects. So each end knows the public key of the other beforehand, and no outsider has a private key.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ __all__ = [
 SECRET_BYTES = 32
 # The environment variable that names the file of the secret.
 SECRET_FILE = "HIGHWAY_SECRET_FILE"
-# Most bytes of a peer's text that get into an error or a log.
+# Most bytes of a peer's text in an error or a log.
 MOST_QUOTED = 1024
-# More than any form of a secret has.
+# Larger than any form of a secret.
 _MOST_FILE_BYTES = 256
 # Seconds that the two handshakes of the self-test may take; they take some milliseconds.
 _SELF_TEST_LIMIT = 5.0
@@ -54,7 +54,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
 
 
 class Keys:
-    """Both key pairs that follow from a secret; the private ones never leave the object.
+    """Both key pairs that are derived from a secret; the private keys never leave the object.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Keys:
 
     @property
     def domain(self) -> bytes:
-        """Name of those who have this secret, for the authenticator."""
+        """ZAP domain of the holders of this secret."""
         return b"highway " + self._server_public
 
     @property
@@ -98,24 +98,24 @@ class Keys:
         return z85.decode(self._client_public)
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
-        """Let only holders of the secret in at a socket that will bind.
+        """Restrict a socket that will bind to holders of the secret.
 
-        It refuses everybody until an `Authenticator` in the same context admits these keys.
+        It refuses all connections until an `Authenticator` in the same context admits these keys.
         """
-        # Without a domain, or without enforcing it, a socket whose authenticator is dead lets everyone in.
+        # Without an enforced domain, a socket accepts everyone when its authenticator has ended.
         socket.setsockopt(zmq.ZAP_DOMAIN, self.domain)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._server)
 
     def identify(self, socket: zmq.Socket[bytes]) -> None:
-        """Show these keys from a socket that will connect, and talk only to a hub that has the same secret."""
+        """Use these keys on a socket that will connect; it connects only to a hub with the same secret."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._client)
 
     def identify_as_stranger(self, socket: zmq.Socket[bytes]) -> None:
-        """Connect with a key that nobody has admitted, to a hub of this secret: for the self-test."""
+        """Use a random key that is not admitted, for the self-test with a hub of this secret."""
         public, private = zmq.curve_keypair()
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
@@ -131,19 +131,19 @@ def _pair(secret: bytes, person: bytes) -> tuple[bytes, bytes]:
 
 
 def find_keys(owner: str, secret: object = None) -> Keys | None:
-    """The keys of the secret that was given, else of the file that the environment names, else None.
+    """Return the keys of the given secret, else of the file that the environment names, else None.
 
     Parameters
     ----------
     owner : str
-        Who has the argument: the error says it.
+        The module with the argument, for errors.
     secret : bytes, str or path, optional
         32 bytes; a text of 64 hex digits or of base64; or a `pathlib.Path` to a file with any of the three.
 
     Raises
     ------
     ArgumentError
-        It is something else; the message does not show what.
+        The secret is invalid; the message does not show it.
     SecurityError
         The file cannot be read, or others can read it.
     """
@@ -170,7 +170,7 @@ def find_keys(owner: str, secret: object = None) -> Keys | None:
 
 
 def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
-    """The keys of the secret in a file: 32 bytes, or hex or base64 text.
+    """Return the keys of the secret in a file: 32 bytes, or hex or base64 text.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
     Raises
     ------
     SecurityError
-        The file is missing, is no regular file, belongs to somebody else, can be read by others, or has no secret.
+        The file is missing, is not a regular file, belongs to another user, is accessible to others, or has no secret.
     """
     name = os.fsdecode(path)
     if "\0" not in name:
@@ -189,16 +189,16 @@ def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
     where = f"Secret file {name!r}{note}"
     make = f"`highway keygen {shlex.quote(name)}` makes one"
     try:
-        # A named pipe must not keep us waiting.
+        # Do not block on a named pipe.
         file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no valid path"
         raise SecurityError(f"{where}: cannot be read: {reason}; {make}") from None
     try:
-        # Of what was opened, not of what the name means by now.
+        # Checks the opened file; the name may refer to another file by now.
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise SecurityError(f"{where} is no regular file; {make}")
+            raise SecurityError(f"{where} is not a regular file; {make}")
         if status.st_uid not in (os.geteuid(), 0):
             raise SecurityError(
                 f"{where} belongs to user {status.st_uid}; expected this user ({os.geteuid()}) or root: "
@@ -206,7 +206,7 @@ def read_secret_file(path: str | os.PathLike[str], note: str = "") -> Keys:
             )
         if status.st_mode & 0o077:
             raise SecurityError(
-                f"{where} has mode {stat.S_IMODE(status.st_mode):04o}, so others can get at it; "
+                f"{where} has mode {stat.S_IMODE(status.st_mode):04o}, so others can access it; "
                 f"expected 0600: chmod 600 {shlex.quote(name)}"
             )
         content = os.read(file, _MOST_FILE_BYTES)
@@ -235,12 +235,12 @@ def _decoded(text: str) -> bytes | None:
 
 
 def new_secret_file(path: str | os.PathLike[str]) -> Keys:
-    """Write a new random secret as hex, readable by this user alone.
+    """Write a new random secret as hex, readable by this user only.
 
     Raises
     ------
     SecurityError
-        There is something at the path: a secret is never overwritten.
+        The path exists: a secret is never overwritten.
     OSError
         The file cannot be written.
     """
@@ -249,7 +249,7 @@ def new_secret_file(path: str | os.PathLike[str]) -> Keys:
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise SecurityError(
-            f"{name!r} is there already, and a secret is never overwritten: remove it first, or take another name"
+            f"{name!r} exists, and a secret is never overwritten: remove it first, or use another name"
         ) from None
     secret = secrets.token_bytes(SECRET_BYTES)
     try:
@@ -264,17 +264,16 @@ def new_secret_file(path: str | os.PathLike[str]) -> Keys:
 
 
 class Security:
-    """What an end does about strangers, from its arguments and the environment.
+    """The security settings of an end, from its arguments and the environment.
 
     Parameters
     ----------
     owner : str
-        Who has the arguments: errors and the warning say it.
+        The module with the arguments, for errors and the warning.
     secret : bytes, str or path, optional
         See `find_keys`.
     insecure : bool
-        Whether an address that others can reach may be used without a secret. What `HIGHWAY_SECRET_FILE` names is
-        then left alone.
+        True to allow an address that others can reach without a secret. `HIGHWAY_SECRET_FILE` is then ignored.
 
     Raises
     ------
@@ -297,35 +296,35 @@ class Security:
         return f"Security({self.owner!r}, {self._keys!r}, insecure={self.insecure})"
 
     def keys_for(self, endpoint: str, *, local: bool) -> Keys | None:
-        """The keys to use at an address, or None for none.
+        """Return the keys to use at an address, or None.
 
-        A secret is used at a local address too: what is bound to one may be the end of a tunnel, and who binds to
-        every address is reached by this machine's own as well.
+        A secret is used at a local address too: a local address may be the end of a tunnel, and a socket that is bound
+        to every address is also reached at local ones.
 
         Parameters
         ----------
         endpoint : str
-            For the message.
+            The address, for the message.
         local : bool
             Whether only this machine can reach it.
 
         Raises
         ------
         SecurityError
-            Others can reach it, and there is no secret.
+            Others can reach the address, and there is no secret.
 
         Warns
         -----
         InsecureWarning
-            Others can reach it, and `insecure` says that this is meant; once.
+            Others can reach the address, and `insecure` is True; warns once.
         """
         if local or self._keys is not None:
             return self._keys
         if not self.insecure:
             raise SecurityError(
                 f"{self.owner}: {endpoint} can be reached from other machines, and there is no secret. "
-                f"`highway keygen FILE` makes one: copy the file to every machine, and give secret=pathlib.Path(FILE), "
-                f"or set {SECRET_FILE}=FILE; insecure=True goes without, where everyone on the network is trusted"
+                f"`highway keygen FILE` makes one: copy the file to every machine, and pass secret=pathlib.Path(FILE), "
+                f"or set {SECRET_FILE}=FILE; insecure=True uses no secret, on a network where you trust everyone"
             )
         if not self._warned:
             self._warned = True
@@ -337,19 +336,19 @@ class Security:
         return None
 
 
-# Who is asked
+# The authenticator
 
 
 class Authenticator:
-    """A thread that answers libzmq's question, whether a peer's key may enter: the ZAP handler of a context.
+    """The ZAP handler of a context: a thread that decides for libzmq whether the key of a peer is admitted.
 
-    It runs until the context is terminated. Once it has ended, for whatever reason, sockets that `Keys.guard`
-    protects refuse everybody.
+    It runs until the context is terminated. Once it has ended, for any reason, sockets that `Keys.guard` protects
+    refuse all connections.
 
     Parameters
     ----------
     context : zmq.Context
-        Must have no other.
+        A context without another ZAP handler.
     """
 
     # https://rfc.zeromq.org/spec/27/
@@ -361,7 +360,7 @@ class Authenticator:
         try:
             self._requests.linger = 0
             self._requests.bind(self.ENDPOINT)
-            # A daemon: it must not keep a program from ending that forgets to close.
+            # A daemon thread, so that a program that forgets to close can end.
             self._thread = threading.Thread(target=self._serve, name="highway zap", daemon=True)
             self._thread.start()
         except BaseException:
@@ -369,7 +368,7 @@ class Authenticator:
             raise
 
     def admit(self, keys: Keys) -> None:
-        """Let holders of these keys in, where `keys.guard` stands."""
+        """Admit holders of these keys to sockets that `keys.guard` protects."""
         self._admitted[keys.domain] = keys.admitted
 
     def join(self) -> None:
@@ -377,13 +376,13 @@ class Authenticator:
         self._thread.join()
 
     def _serve(self) -> None:
-        # Who asks finds nobody once the socket is closed, and refuses.
+        # Once this socket is closed, libzmq refuses all connections.
         with self._requests as requests, contextlib.suppress(zmq.ContextTerminated):
             while True:
                 requests.send_multipart(self._answer(requests.recv_multipart()))
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
-        """The reply to one request, in the frames of ZAP 1.0."""
+        """Return the reply to one request, as frames of ZAP 1.0."""
         version, number, domain, _address, _identity, mechanism, *credentials = request
         if self._is_admitted(domain, mechanism, credentials):
             return [version, number, b"200", b"OK", b"", b""]
@@ -395,14 +394,14 @@ class Authenticator:
 
 
 def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
-    """Prove that a random key is refused and the right one let in, at a socket of this context.
+    """Check that a socket of this context refuses a random key and admits the right one.
 
-    Takes some milliseconds. The socket is a temporary one that is guarded in the same way, at an abstract name.
+    Takes a few milliseconds. The socket is temporary, guarded in the same way, and bound to an abstract name.
 
     Raises
     ------
     SecurityError
-        It is not so.
+        The check failed.
     """
     verdicts = {"right": "", "stranger": ""}
     with contextlib.ExitStack() as stack:
@@ -429,7 +428,7 @@ def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None
                 break
             for monitor, _ in ready:
                 event, _ = struct.unpack("=Hi", monitor.recv_multipart()[0])
-                # The first word counts: whoever was refused may try again.
+                # The first event counts: a refused peer may try again.
                 verdicts[names[monitor]] = verdicts[names[monitor]] or _VERDICTS.get(event, "is refused")
     expected = {"right": "is let in", "stranger": "is refused"}
     if verdicts != expected:
@@ -451,11 +450,11 @@ _HANDSHAKES = (
 _VERDICTS = {int(zmq.EVENT_HANDSHAKE_SUCCEEDED): "is let in"}
 
 
-# What strangers say
+# Untrusted texts
 
 
 def quoted(text: str | bytes) -> str:
-    r"""A peer's text for an error or a log: nothing in it can act on a terminal, and it is at most 1 KiB long.
+    r"""Escape a peer's text for an error or a log: safe for a terminal, and at most 1 KiB long.
 
     Parameters
     ----------
@@ -465,14 +464,14 @@ def quoted(text: str | bytes) -> str:
     Returns
     -------
     str
-        What cannot be printed is escaped, and the backslash is doubled; "..." stands for what was cut off.
+        Unprintable characters are escaped, backslashes are doubled, and a truncated text ends in "...".
 
     Examples
     --------
     >>> print(quoted(b"all well\r\n\x1b[2Jroot: \xff"))
     all well\r\n\x1b[2Jroot: \xff
     """
-    # A character has at least one byte: what lies behind is cut off in any case.
+    # A character has at least one byte, so later characters are always cut off.
     beginning = text[: MOST_QUOTED + 1]
     if isinstance(beginning, bytes):
         beginning = beginning.decode("utf-8", "surrogateescape")
@@ -495,6 +494,6 @@ def _escaped(character: str) -> str:
     if character != "\\" and character.isprintable():
         return character
     if "\udc80" <= character <= "\udcff":
-        # A byte that is no UTF-8, as surrogateescape leaves it.
+        # A byte that is not UTF-8, in the form of surrogateescape.
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
