@@ -40,7 +40,12 @@ html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 # Pages without pages below them have nothing to show at the left.
-html_sidebars: dict[str, list[str]] = {"index": [], "get_started": [], "performance": []}
+html_sidebars: dict[str, list[str]] = {
+    "index": [],
+    "get_started": [],
+    "performance": [],
+    "architecture": [],
+}
 html_title = f"Highway {version}"
 html_copy_source = False
 html_show_sourcelink = False
