@@ -276,7 +276,7 @@ def test_header_is_bounded(value):
     with pytest.raises(MessageTooLargeError, match="more than 65536 bytes"):
         kernel.pack(value)
     for refuses in (encode, lambda message: check(message.item)):
-        with pytest.raises(MessageTooLargeError, match="send large data as an array"):
+        with pytest.raises(MessageTooLargeError, match="send what is large as an array"):
             refuses(data(meta=[value]))
 
 
