@@ -559,7 +559,7 @@ def test_new_data_machine_and_new_trainer_go_on_from_the_state(expected):
         ({"batch_size": 5}, "fingerprint"),
         ({"shuffle": False}, "fingerprint"),
         ({"shape": (6, 6)}, "fingerprint"),
-        ({"shard": (0, 2)}, "of 1 data machines, this one is 0 of 2"),
+        ({"shard": (0, 2)}, "has 1 data machines, this one is 0 of 2"),
     ],
 )
 def test_state_of_other_data_is_refused(machines, other, named):
@@ -672,7 +672,7 @@ def test_state_is_loaded_although_batches_have_come_already(machines, expected):
         (lambda: ZMQSource(["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], bind=True), "expected one address"),
         (lambda: ZMQSource("http://127.0.0.1:1"), "expected tcp://HOST:PORT"),
         (lambda: ZMQSource("tcp://127.0.0.1"), "no port"),
-        (lambda: ZMQSource("tcp://*:1"), "for bind=True"),
+        (lambda: ZMQSource("tcp://*:1"), "which needs bind=True"),
         (lambda: ZMQSource("tcp://127.0.0.1:1", timeout=-1), "timeout is -1"),
         (lambda: ZMQSource("tcp://127.0.0.1:1", streams=0), "streams is 0"),
         (lambda: ZMQSource("tcp://127.0.0.1:1", on_error="panic"), "on_error is 'panic'"),

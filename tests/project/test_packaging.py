@@ -166,5 +166,5 @@ def test_metadata_needs_no_headers(source_tree):
 def test_switch_of_the_build_that_means_nothing_ends_it(source_tree, name):
     answer = setup_py(source_tree, "build_ext", CC="false", **{f"HIGHWAY_{name}": "yes"})
     assert answer.returncode == 1
-    text = f"The environment variable HIGHWAY_{name} is 'yes'; expected 1, for on, or 0."
+    text = f"The environment variable HIGHWAY_{name} is 'yes'; expected 1 (on) or 0 (off)."
     assert answer.stderr.splitlines()[-1] == text
