@@ -102,7 +102,10 @@ def _misfit(
     except TypeError:
         pass
     else:
-        return None
+        # Python 3.13.0 binds a positional-only argument that is given by its name to `**more`.
+        needed = [one for one in signature.parameters.values() if one.default is one.empty]
+        if len(arguments) >= sum(one.kind is one.POSITIONAL_ONLY for one in needed):
+            return None
     parameters = list(signature.parameters.values())
     if name is None:
         if not arguments:

@@ -75,6 +75,7 @@ def pictures(path):
 
 
 def stored(path):
+    pytest.importorskip("plyvel", reason="plyvel is not installed: it has no wheels for this Python")
     with Pipeline([ArrayReader(images(), range(20), 4, epochs=1), LevelDBSink(path)]) as pipeline:
         pipeline.wait(LIMIT)
     return LevelDBSource(path, 4, epochs=1)
@@ -315,6 +316,7 @@ def test_a_reader_that_was_interrupted_waits_for_the_storage_again(tmp_path, mon
 
 
 def test_a_sink_of_a_store_is_tried_again(tmp_path):
+    pytest.importorskip("plyvel", reason="plyvel is not installed: it has no wheels for this Python")
     source, sink, faulty = (
         Noise(4, (8, 8), size=20, epochs=1),
         LevelDBSink(tmp_path / "s", append=True),

@@ -178,6 +178,7 @@ def test_waiting_for_a_sink_twice_is_no_error():
 
 
 def written(path, **options):
+    pytest.importorskip("plyvel", reason="plyvel is not installed: it has no wheels for this Python")
     with Pipeline([Noise(4, (4, 4), size=6, epochs=1), LevelDBSink(path)]) as pipeline:
         pipeline.wait(LIMIT)
     return LevelDBSource(path, 4, **options)
