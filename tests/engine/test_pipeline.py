@@ -183,8 +183,9 @@ def test_nobody_keeps_a_batch_that_its_user_dropped():
 @ORDER
 def test_several_threads_share_the_batches(ordered):
     with Pipeline([SizedNumbers(200, workers=2), Pass()], ordered=ordered) as pipeline:
-        # Who begins when the others have taken everything is told so.
-        found = [task.result() for task in [Task(numbers_of, iter(pipeline)) for _ in range(4)]]
+        # All begin before any takes: an iteration that begins after the last batch raises EndOfData.
+        iterators = [iter(pipeline) for _ in range(4)]
+        found = [task.result() for task in [Task(numbers_of, each) for each in iterators]]
     assert sorted(itertools.chain(*found)) == list(range(200))
     if ordered:
         assert all(mine == sorted(mine) for mine in found)
