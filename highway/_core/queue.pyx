@@ -692,6 +692,45 @@ cdef class BatchQueue:
         if closed:
             refuse_closed("resize")
 
+    def restart(self, start):
+        """Continue with other tickets, where everything was delivered; the statistics go on.
+
+        The time between the end of the data and the restart does not count.
+
+        Parameters
+        ----------
+        start : int
+            The first ticket.
+
+        Raises
+        ------
+        QueueClosed
+        ArgumentError
+            `start` is negative, `finish` was not called, or a ticket is still reserved or waits.
+        """
+        cdef long long first = start
+        cdef long long i
+        cdef bint closed, over
+        cdef double now
+        pthread_mutex_lock(&self.mutex)
+        closed = self.closed
+        over = first >= 0 and self.base >= self.total and self.reserved == 0 and self.waiters == NULL
+        if not closed and over:
+            for i in range(self.window):
+                self.cells[i].state = FREE
+            now = highway_now()
+            self.started += now - self.clock
+            self.clock = now
+            self.base = self.highest = first
+            self.total = NEVER
+        pthread_mutex_unlock(&self.mutex)
+        if closed:
+            refuse_closed("restart")
+        if not over:
+            raise ArgumentError(
+                f"BatchQueue.restart: {start} cannot be the first ticket now; expected 0 or more, after the end of the data"
+            )
+
     def close(self):
         """Drop all items and wake all threads with QueueClosed; may be called again."""
         cdef Waiter *waiter

@@ -7,9 +7,11 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explained", "meant", "nearest"]
+__all__ = ["explain_init", "explained", "given", "meant", "nearest", "remade", "same"]
 
 # Names of the same argument in different libraries, in lower case and without underscores.
 _SAME = (
@@ -86,10 +88,64 @@ def explained(name: str | None = None) -> Callable[[_Function], _Function]:
 
 
 def explain_init(cls: type) -> None:
-    """Decorate the `__init__` that a class defines; errors name the class of the object, which may be derived."""
+    """Decorate the `__init__` that a class defines: it records its arguments for `given`.
+
+    Errors name the class of the object, which may be derived.
+    """
     init = vars(cls).get("__init__")
     if inspect.isfunction(init):
-        type.__setattr__(cls, "__init__", explained()(init))
+        type.__setattr__(cls, "__init__", _recording(explained()(init)))
+
+
+def _recording(init: _Function) -> _Function:
+    """Decorate an `__init__`: the outermost call records its arguments in the object."""
+
+    @functools.wraps(init)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> None:
+        attributes = vars(self)
+        if _GIVEN not in attributes:
+            attributes[_GIVEN] = (
+                tuple(map(_kept, arguments)),
+                {name: _kept(value) for name, value in keywords.items()},
+            )
+        init(self, *arguments, **keywords)
+
+    call.__kwdefaults__ = getattr(init, "__kwdefaults__", None)  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+_GIVEN = "_given_arguments"
+
+
+def _kept(value: Any) -> Any:
+    """Copy a list or dict, which the caller may change later."""
+    return value.copy() if type(value) in (list, dict) else value
+
+
+def given(made: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that an object was made with: by position, and by name."""
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = vars(made).get(_GIVEN, ((), {}))
+    return arguments
+
+
+def remade(cls: type, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """Make an object of the class with these arguments."""
+    return cls(*arguments, **keywords)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two arguments are equal; arrays are, if their dtypes and values are."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    return bool(one == other)
 
 
 def _misfit(

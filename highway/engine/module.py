@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from highway.arguments import whole
 from highway.arguments.limits import MOST_QUEUE_SIZE, MOST_WORKERS
-from highway.arguments.signatures import explain_init, explained
+from highway.arguments.signatures import explain_init, given, remade, same
 from highway.batch import Batch
 from highway.engine.cores import usable_cores
 from highway.engine.stats import MachineStats, PipelineStats
 from highway.errors import PipelineStateError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Failure", "Module", "Outlet", "Sink", "Source", "Stage", "usable_cores"]
 
 
 class Module:
     """Base class of sources, stages and sinks.
+
+    A module is a specification: you may give it to any number of pipelines. It pickles and copies as its class and
+    arguments, and equals a module of the same class with equal arguments. Before a pipeline runs it, `for_run` returns
+    the object that it runs.
 
     All workers of a module use it at once. Make what belongs to one worker (a connection, a decoder) in `open`,
     keep it in a `threading.local`, and release it in `close`. A module written in Python holds the GIL while it
@@ -46,6 +53,8 @@ class Module:
         Whether the module returns new arrays and does not keep them, so that the next module may write into them.
     input_handed_over : bool
         Set by the pipeline: `hands_over` of the module before.
+    starts_at_once : bool
+        Whether its pipeline starts when it is made, not with the first batch that is requested.
     seed_drawn : bool
         Whether its seed was drawn, since the user gave None: no other module or process has the same seed.
     image_shape : (int, int, int) or None
@@ -58,12 +67,11 @@ class Module:
     hands_over: ClassVar[bool] = False
     input_handed_over: bool = False
     left_out: bool = False
+    starts_at_once: ClassVar[bool] = False
     seed_drawn: bool = False
     image_shape: tuple[int, int, int] | None = None
     workers: int | None = None
     queue_size: int = 4
-
-    _taken: bool = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -71,7 +79,6 @@ class Module:
             cls.name = cls.__name__
         explain_init(cls)
 
-    @explained()
     def __init__(self, *, workers: int | None = None, queue_size: int = 4) -> None:
         self.workers = None if workers is None else whole(self.name, "workers", workers, 1, MOST_WORKERS)
         self.queue_size = whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)
@@ -84,18 +91,49 @@ class Module:
         """Largest number of threads, where the user gives no number: one per usable core."""
         return usable_cores()
 
+    def for_run(self) -> Module:
+        """Return the module that one pipeline runs; called when the pipeline is made.
+
+        By default the module itself: several pipelines then share it, as they share a function. A module that keeps
+        anything about a run returns `copied`.
+        """
+        return self
+
+    def copied(self) -> Self:
+        """Return a shallow copy: what it changes in its own attributes does not change this module."""
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self))
+        return copy
+
+    @property
+    def seed_argument(self) -> int | None:
+        """The seed with which to make an equal module where None drew one; None where that did not happen."""
+        return getattr(self, "seed", None) if self.seed_drawn else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments, keywords = given(self)
+        drawn = self.seed_argument
+        return remade, (type(self), arguments, keywords if drawn is None else {**keywords, "seed": drawn})
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(self) is type(other) and same(given(self), given(other)))
+
+    def __hash__(self) -> int:
+        return hash((type(self), len(given(self)[0])))
+
     def follow(self, before: Module | None) -> None:
-        """Connect to the module before, or None for a source. Runs once, before any worker starts.
+        """Connect to the module before, or None for a source. Runs once for a pipeline, when it is made.
 
         Runs in the order of the modules: `follow` of the module before has run.
         """
-        self.input_handed_over = before is not None and before.hands_over
+        handed_over = before is not None and before.hands_over
+        # Where several pipelines share the module, only what holds in all of them.
+        self.input_handed_over = handed_over and vars(self).get("input_handed_over", True)
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         """Start what the module needs in its pipeline. Runs once, after `follow` and before any worker starts.
 
-        `interrupt` ends what starts here; it runs even if another module raises. The module then has the attributes
-        that it had before `follow`.
+        `interrupt` ends what starts here; it runs even if another module raises.
 
         Parameters
         ----------
@@ -122,6 +160,9 @@ class Module:
         """
 
 
+explain_init(Module)
+
+
 class Source(Module):
     """Makes batches: `tasks` yields what to load, and `load` makes the batch of a task, in any worker.
 
@@ -140,7 +181,9 @@ class Source(Module):
     follows_delivery : bool
         Whether the pipeline calls `delivered`; the source then keeps its own state: `state_dict`, `load_state_dict`.
     seekable : bool
-        Whether it can start anywhere in the data: it has `state_at`, `find` and `begin_at`.
+        Whether it can start anywhere in the data: it has `state_at`, `find`, `front`, `begin_at` and `seek`.
+    epochs : int or None
+        Number of epochs, where it is known; None if there is no end.
     shard : (int, int)
         (rank, world): the part of the data that it reads, and the number of parts.
     replaced : int
@@ -149,6 +192,7 @@ class Source(Module):
 
     follows_delivery: ClassVar[bool] = False
     seekable: ClassVar[bool] = False
+    epochs: int | None = None
     replaced: int = 0
 
     @property
@@ -221,6 +265,14 @@ class Source(Module):
         """
         raise NotImplementedError(f"{self.name} must define begin_at(place)")
 
+    def front(self, epoch: int) -> Any:
+        """Return the place of the first batch of an epoch, for `begin_at` and `seek`. Changes nothing."""
+        raise NotImplementedError(f"{self.name} must define front(epoch)")
+
+    def seek(self, place: Any) -> int:
+        """As `begin_at`, but keep the counts of what was loaded so far."""
+        raise NotImplementedError(f"{self.name} must define seek(place)")
+
     def machines(self) -> tuple[MachineStats, ...]:
         """The other machines upstream that have reported figures."""
         return ()
@@ -271,9 +323,12 @@ class Stage(Module):
 class Sink(Module):
     """Consumes batches at the end of a pipeline, instead of `Pipeline.dequeue`.
 
-    Has one worker unless the user gives a number, since several would not keep the order of the batches.
+    A pipeline with a sink starts when it is made. A sink has one worker unless the user gives a number, since several
+    would not keep the order of the batches.
     Override `most_workers` if the order does not matter.
     """
+
+    starts_at_once = True
 
     def most_workers(self) -> int:
         return 1

@@ -18,6 +18,7 @@ import numpy as np
 from highway.arguments import flag, whole
 from highway.arguments.signatures import explained
 from highway.batch import Batch
+from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.engine.stats import PipelineStats
 from highway.engine.workers import Control, Outcome, SourceRunner, Tuning, clock, make_runners
@@ -40,12 +41,16 @@ MOST_BYTES = 2**62
 
 
 class Pipeline:
-    """Connects modules and runs them; starts when it is made.
+    """Connects modules and runs them.
+
+    ``for batch in pipeline`` is one epoch, the next one. The threads start with the first batch that is requested, in
+    the process that requests it, or with `start`; a pipeline with a sink or a `ZMQSource` starts when it is made.
 
     Parameters
     ----------
     modules : sequence of Module
-        A Source, then Stages, and optionally a Sink at the end. A module belongs to one pipeline only.
+        A Source, then Stages, and optionally a Sink at the end. Modules are specifications: you may use them in any
+        number of pipelines, also at once.
     ordered : bool
         Return batches in the order of their tasks. If False, return whichever batch is ready, but every
         batch of an epoch before any of the next (where the source knows its length).
@@ -57,18 +62,37 @@ class Pipeline:
     Raises
     ------
     ArgumentError
-        There are no modules, or one is in the wrong place or used twice; `max_bytes` is out of range.
+        There are no modules, or one is in the wrong place; `max_bytes` is out of range.
+
+    Attributes
+    ----------
+    modules : tuple of Module
+        The modules that this pipeline runs: its own copies where they have state (see `Module.for_run`).
 
     Notes
     -----
-    If the constructor raises, the modules are unchanged and you can use them again.
+    ============================  =======================================================================
+    ``for batch in pipeline``     one epoch: the first, then the next one each time
+    after ``break``               the next ``for`` begins the next epoch
+    after `load_state_dict`       the first ``for`` is the rest of that epoch
+    after `dequeue`               the next ``for`` begins the epoch after the one of the last batch
+    ``epochs=N`` of the source    there are N epochs; one more raises EndOfData
+    `epoch` (n)                   epoch n from its start, whatever was iterated before
+    `forever`                     batches of one epoch after the other, from the current position
+    ``len(pipeline)``             number of batches of an epoch; ``len(iter(pipeline))`` of those that remain
+    ============================  =======================================================================
+
+    A source that does not know its length ends an epoch where the epoch number of its batches changes. If it sets no
+    numbers, all of its batches are one epoch, and a ``for`` after a ``break`` continues with the remaining ones.
+
+    A pipeline pickles and copies as its modules and its position.
 
     An exception of a module, in any of its threads, ends the pipeline, and every later call of `dequeue` or `wait`
     raises the same exception; but a ContractError instead of an EndOfData, EmptyEpochError, WaitTimeout or
     StopIteration, which callers would mistake for the end of this pipeline.
 
-    Threads do not survive a fork: a child process can neither use nor stop a pipeline of its parent.
-    Make pipelines after forking.
+    Threads do not survive a fork: a child process can neither use nor stop a pipeline that its parent has started.
+    One that was not started yet starts in each process that uses it.
 
     Examples
     --------
@@ -91,70 +115,99 @@ class Pipeline:
         self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
     ) -> None:
         self._complete = False
-        modules = _checked(modules)
-        before = [dict(vars(module)) for module in modules]
-        try:
-            self._construct(modules, ordered, max_bytes)
-        except BaseException:
-            try:
-                if hasattr(self, "_finalizer"):
-                    self.stop()
-            finally:
-                # You may try again with the same modules.
-                for module, attributes in zip(modules, before, strict=True):
-                    vars(module).clear()
-                    vars(module).update(attributes)
-            raise
-
-    def _construct(self, modules: list[Module], ordered: bool, max_bytes: int | None) -> None:
-        bound = (
+        self._started = False
+        self._given = tuple(_checked(modules))
+        self._bound = (
             DEFAULT_MAX_BYTES
             if max_bytes is None
             else whole("Pipeline", "max_bytes", max_bytes, 1, MOST_BYTES)
         )
-        self._bound = bound
-        source = modules[0]
+        self._ordered = flag("Pipeline", "ordered", ordered)
+        # Held while threads start, an epoch begins or a state is loaded.
+        self._turn = threading.Lock()
+        self.modules = tuple(module.for_run() for module in self._given)
+        source = self.modules[0]
         assert isinstance(source, Source)
         self._source = source
-        self._length = _length_of(source)
-        self._ordered = flag("Pipeline", "ordered", ordered)
-        self._has_sink = isinstance(modules[-1], Sink)
-        for module in modules:
-            module._taken = True
-        for before, module in zip((None, *modules), modules, strict=False):
+        self._has_sink = isinstance(self.modules[-1], Sink)
+        for before, module in zip((None, *self.modules), self.modules, strict=False):
             module.follow(before)
-        self._follower = source if source.follows_delivery and not isinstance(modules[-1], Outlet) else None
-        self._left_out = tuple(module.name for module in modules if module.left_out)
-        entered = tuple(modules)
-        self._modules = [module for module in modules if not module.left_out]
-        # Held while a state is loaded; whether a batch was requested.
-        self._loading = threading.Lock()
-        self._begun = False
+        to_outlet = isinstance(self.modules[-1], Outlet)
+        self._follower = source if source.follows_delivery and not to_outlet else None
+        self._left_out = tuple(module.name for module in self.modules if module.left_out)
+        self._modules = [module for module in self.modules if not module.left_out]
+        # The place where a loaded state begins; None for the first batch of all.
+        self._place: Any = None
+        # Number of the last iteration, and the epoch of the next one where the source knows its length.
+        self._iteration = 0
+        self._next_epoch = 0
+        # Whether batches were taken, or a state was loaded; whether the next iteration is the rest of an epoch.
+        self._touched = False
+        self._resumed = False
+        # Epochs from this ticket on are whole, where the source knows its length.
+        self._whole_from = 0
+        # Epoch of the last batch that was returned; where a source follows the delivery, batches that it rejected;
+        # batches that were dropped to begin an epoch.
+        self._last_epoch: int | None = None
+        self._rejected = 0
+        self._dropped = 0
         self._set_up(0)
         self._complete = True
-        for module in entered:
-            # A weak reference: the callable must not keep the pipeline alive.
-            module.enter(entered, partial(_figures, weakref.ref(self)))
-        self._start()
+        if any(module.starts_at_once for module in self.modules):
+            self.start()
 
     def _set_up(self, start: int) -> None:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
+        self._length = _length_of(self._source)
         self._runners = make_runners(
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
         self._last = self._runners[-1].output
         self._first_ticket = start
-        self._epochs_done = 0
-        # Epoch of the last batch that was returned; number of batches that the source dropped at the end.
-        self._last_epoch: int | None = None
-        self._rejected = 0
-        # End of an epoch whose remaining batches were all skipped, and the number of batches returned until then.
-        self._over: tuple[int, int] | None = None
+        self._rejected = self._dropped = 0
         self._outcome = Outcome()
         queues = [runner.output for runner in self._runners]
-        self._control = Control(self._modules, queues, self._bound)
+        self._control = Control(self.modules, queues, self._bound)
         self._tuning = Tuning(self._runners, self._control, self._outcome, self._bound)
         self._finalizer = weakref.finalize(self, self._control.shutdown)
+
+    def start(self) -> None:
+        """Start the threads now, instead of with the first batch that is requested; nothing if they run.
+
+        Raises
+        ------
+        PipelineStateError
+            The pipeline was stopped, or belongs to the parent process of a fork.
+        Exception
+            A module cannot start.
+        """
+        self._refuse_forked("start()")
+        if not self._started:
+            with self._turn:
+                self._ensure_started()
+
+    def _ensure_started(self) -> None:
+        """Start, at `_place`, unless started already; called with `_turn` held."""
+        if self._started:
+            return
+        if self._control.closing:
+            raise self._outcome.error("start()")
+        self._finalizer.detach()
+        # This process runs the pipeline, whichever made it.
+        self._control.adopt()
+        self._finalizer = weakref.finalize(self, self._control.shutdown)
+        self._started = True
+        try:
+            for module in self.modules:
+                # A weak reference: the callable must not keep the pipeline alive.
+                module.enter(self.modules, partial(_figures, weakref.ref(self)))
+            begin = 0 if self._place is None else self._source.begin_at(self._place)
+            self._finalizer.detach()
+            self._set_up(begin)
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self) -> None:
         for runner in self._runners:
@@ -204,56 +257,97 @@ class Pipeline:
             pass
         raise self._outcome.error("dequeue()")
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Iterate over all remaining batches.
+    def __iter__(self) -> EpochIterator:
+        """Iterate over the next epoch; after `load_state_dict`, over the rest of the epoch of the state.
+
+        The epoch begins with the first batch that is requested. After a ``break`` in an earlier epoch, this drops its
+        remaining batches and those made ahead.
 
         Raises
         ------
         EndOfData
-            No batches remain: all were returned before, or skipped. An iteration ends without an error only if some
-            batch was returned since its start, by it or to another thread.
+            No epoch remains: all ``epochs`` of the source were iterated.
+        EmptyEpochError
+            All batches of the epoch were skipped; the next iteration begins the next epoch.
+        PipelineStateError
+            As `dequeue`; or another iteration has begun since this one; or the pipeline is unordered and its source
+            does not know its length.
         Exception
             As `dequeue`.
         """
-        self._refuse("iteration", sink=False)
-        if self._is_over:
-            raise self._end("iteration")
-        return self._batches(None, False, self._taken())
+        return self._epoch_iterator(None, "iteration")
 
-    def epoch(self) -> Iterator[Batch]:
-        """Iterate over the remaining batches of the current epoch, the epoch of the next batch.
+    def epoch(self, n: int | None = None) -> EpochIterator:
+        """Iterate over epoch `n` from its start, whatever was iterated before, or over the next epoch.
 
-        Ends without waiting for the next epoch if the source knows its length; otherwise when the first
-        batch of the next epoch is ready, which stays in the queue.
+        Parameters
+        ----------
+        n : int, optional
+            0 or more; by default the next epoch, as ``iter(pipeline)``. An epoch other than the next drops the batches
+            that were made ahead.
 
-        If all remaining batches of an epoch that has started were skipped, iterates over the next epoch.
+        Returns
+        -------
+        EpochIterator
+            An iterator with a length.
+
+        Raises
+        ------
+        ArgumentError
+            `n` is not 0 or more.
+        EndOfData
+            The source has not so many epochs.
+        PipelineStateError
+            The source cannot go back to this epoch.
+        Exception
+            See ``__iter__``.
+        """
+        wanted = None if n is None else whole("Pipeline.epoch", "n", n, 0, 2**32 - 1)
+        return self._epoch_iterator(wanted, "epoch()")
+
+    def _epoch_iterator(self, epoch: int | None, what: str) -> EpochIterator:
+        self._refuse(what, sink=False)
+        if self._length is None and not self._ordered and self._source.follows_delivery:
+            raise PipelineStateError(
+                f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
+                "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
+            )
+        if epoch is None and self._is_over:
+            raise self._end(what)
+        if self._length is not None:
+            self._check_epoch(self._next_epoch if epoch is None else epoch, what)
+        return EpochIterator(self, epoch)
+
+    def forever(self) -> Iterator[Batch]:
+        """Iterate over the batches of one epoch after the other, from the current position, to the end of the data.
+
+        Several threads may iterate at once: each batch goes to one of them.
 
         Raises
         ------
         EndOfData
-            No epochs remain: all batches were returned before.
-        EmptyEpochError
-            All batches of the epoch were skipped, where its length is known; the next call begins the next epoch.
-        PipelineStateError
-            As for `dequeue`; or the pipeline is unordered and its source does not know its length.
+            No batches remain. An iteration ends without an error only if some batch was returned since its start.
+        Exception
+            As `dequeue`.
         """
-        self._refuse("epoch()", sink=False)
-        self._begin()
-        if self._length:
-            taken = self._taken()
-            over, total = self._is_over, self._last.last_total
-            epoch, begun = self._current_epoch(self._length)
-            if over and (begun or epoch * self._length >= (total or 0)):
-                raise self._end("epoch()")
-            return self._batches((epoch + 1) * self._length, begun, taken)
-        if self._ordered:
-            if self._is_over:
-                raise self._end("epoch()")
-            return self._batches_of_one_epoch(self._taken())
-        raise PipelineStateError(
-            f"Pipeline.epoch: {self._source.name} does not know the number of batches in an epoch, so an "
-            "unordered pipeline cannot tell where an epoch ends; use ordered=True, or define __len__ in the source"
-        )
+        self._refuse("forever()", sink=False)
+        if self._is_over:
+            raise self._end("forever()")
+        return self._forever(self._taken())
+
+    def _forever(self, taken: int) -> Iterator[Batch]:
+        while True:
+            try:
+                batch = self._get()
+            except EndOfData:
+                if self._taken() == taken:
+                    raise self._end("forever()") from None
+                return
+            except QueueClosed:
+                break
+            yield batch
+            del batch
+        raise self._outcome.error("forever()")
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the sink has consumed everything.
@@ -295,6 +389,11 @@ class Pipeline:
         that does not end by then keeps running, and a RuntimeWarning names its module. You may call it
         again, from any thread; called by a module, it does not wait.
         """
+        if not self._started:
+            # No thread runs, in whichever process.
+            self._control.close()
+            self._finalizer.detach()
+            return
         if self._control.forked:
             return
         stopped = None
@@ -354,40 +453,63 @@ class Pipeline:
         return self._source.state_at(self._last.next_ticket)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a position that `state_dict` returned.
+        """Continue from a position that `state_dict` returned; the next iteration is the rest of its epoch.
 
-        Call it before the first `dequeue`. It waits for the batches in progress and drops all prefetched ones;
-        statistics and `errors` start again.
+        Drops all batches made ahead and ends iterations; statistics and `errors` start again.
 
         Raises
         ------
         StateMismatchError
             The state is not valid, or belongs to other data. Nothing was loaded.
         PipelineStateError
-            The source has no state, batches were already requested, or the pipeline ends in a sink.
+            The source has no state, or the pipeline ends in a sink; a `ZMQSource` has already delivered batches.
         Exception
             Whatever a module has raised so far.
         """
         self._refuse("load_state_dict()", sink=self._has_sink)
         if not self._source.seekable:
             self._source.load_state_dict(state)
+            self._last_epoch, self._touched = None, True
             return
         self._refuse_state("load_state_dict()")
-        with self._loading:
-            if self._begun:
-                raise PipelineStateError(
-                    "Pipeline.load_state_dict: batches were already requested; load a state before the first dequeue()"
-                )
+        with self._turn:
             place = self._source.find(state)
+            if self._control.closing:
+                raise self._outcome.error("load_state_dict()")
+            self._iteration += 1
             try:
                 self._begin_at(place)
             except BaseException:
-                self.stop()
+                self._started = True
+                self._control.shutdown()
                 raise
 
     def _begin_at(self, place: Any) -> None:
-        """Drop all batches made so far, and start at a place that the source has found."""
-        before, outcome = self._control, self._outcome
+        """Drop all batches made so far, and begin at a place that the source has found, with new statistics."""
+        if self._started:
+            before, outcome = self._control, self._outcome
+            self._drop_batches("load_state_dict()")
+            before.retire()
+            self._finalizer.detach()
+            self._set_up(self._source.begin_at(place))
+            if before.closing:
+                self._outcome = outcome
+                raise outcome.error("load_state_dict()")
+            self._start()
+        else:
+            self._place = place
+            self._finalizer.detach()
+            self._set_up(self._source.begin_at(place))
+        self._touched = True
+        self._last_epoch = None
+        if self._length:
+            self._next_epoch, done = divmod(self._first_ticket, self._length)
+            self._resumed = bool(done) or place != self._source.front(self._next_epoch)
+            self._whole_from = (self._next_epoch + self._resumed) * self._length
+
+    def _drop_batches(self, what: str) -> None:
+        """End the tasks and drop all batches that are in progress or wait; the threads end."""
+        outcome = self._outcome
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
@@ -396,17 +518,11 @@ class Pipeline:
         try:
             while True:
                 self._last.get()
+                self._dropped += 1
         except EndOfData:
             pass
         except QueueClosed:
-            raise outcome.error("load_state_dict()") from None
-        before.retire()
-        self._finalizer.detach()
-        self._set_up(self._source.begin_at(place))
-        if before.closing:
-            self._outcome = outcome
-            raise outcome.error("load_state_dict()")
-        self._start()
+            raise outcome.error(what) from None
 
     def stats(self) -> PipelineStats:
         """Return the statistics of every module and the bottleneck; works after `stop` too.
@@ -437,7 +553,7 @@ class Pipeline:
         return PipelineStats(
             modules,
             seconds,
-            int(measures["batches"]),
+            int(measures["batches"]) - self._dropped,
             measures["waited_items"],
             usable_cores(),
             tuning,
@@ -477,15 +593,27 @@ class Pipeline:
         self.stop()
 
     def __repr__(self) -> str:
-        state = "failed" if self._outcome.failures else "stopped" if self._control.closing else "running"
+        if self._outcome.failures:
+            state = "failed"
+        elif self._control.closing:
+            state = "stopped"
+        else:
+            state = "running" if self._started else "not started"
         return f"<Pipeline {' -> '.join(runner.name for runner in self._runners)}, {state}>"
 
-    def _refuse(self, what: str, *, sink: bool) -> None:
-        if self._control.forked:
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = self.state_dict() if self._touched and not self._has_sink else None
+        return _restored, (list(self._given), self._ordered, self._bound, state)
+
+    def _refuse_forked(self, what: str) -> None:
+        if self._started and self._control.forked:
             raise PipelineStateError(
-                f"Pipeline.{what}: this pipeline and its threads belong to the parent process; make a pipeline after "
-                "forking"
+                f"Pipeline.{what}: the parent process has started this pipeline, and its threads do not run here; make "
+                "a pipeline in this process, or start it only here"
             )
+
+    def _refuse(self, what: str, *, sink: bool) -> None:
+        self._refuse_forked(what)
         if sink and not self._has_sink:
             raise PipelineStateError(
                 f"Pipeline.{what}: this pipeline does not end in a sink; take its batches with dequeue()"
@@ -503,34 +631,15 @@ class Pipeline:
                 "pipeline without a sink, used with dequeue(), has a state"
             )
 
-    def _begin(self) -> None:
-        """Note that batches are requested: from now on no state can be loaded."""
-        with self._loading:
-            self._begun = True
-
-    def _current_epoch(self, length: int) -> tuple[int, bool]:
-        """Return the epoch of the next batch, as far as known, and whether some of its batches were taken.
-
-        An epoch that ends in skipped batches is over once an iteration has reached its end.
-        """
-        reached = self._last.reached
-        if self._ordered or reached == 0:
-            epoch = reached // length
-        else:
-            epoch = (reached - 1) // length
-            epoch += self._last.next_ticket >= (epoch + 1) * length
-        epoch = max(epoch, self._epochs_done)
-        return epoch, reached > epoch * length
-
     def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
         """Return the next batch of those with tickets below `before`."""
-        if not self._begun:
-            self._begin()
+        if not self._started:
+            self.start()
         batch: Batch | None
         if self._follower is None:
-            batch = self._last.get(block, timeout, before)[1]
+            ticket, batch = self._last.get(block, timeout, before)
             assert batch is not None
-            self._last_epoch = batch.epoch
+            self._note(ticket, batch)
             return batch
         deadline = None if timeout is None else clock() + timeout
         while True:
@@ -539,21 +648,30 @@ class Pipeline:
             if self._hands_out(ticket, batch):
                 return cast(Batch, batch)
 
+    def _note(self, ticket: int, batch: Batch) -> None:
+        """Note a batch that is returned to the user."""
+        self._last_epoch = batch.epoch
+        self._touched = True
+        if self._length and ticket >= self._next_epoch * self._length:
+            with self._turn:
+                self._next_epoch = max(self._next_epoch, ticket // self._length + 1)
+                self._resumed = False
+
     def _hands_out(self, ticket: int, batch: Batch | None) -> bool:
         """Return whether a taken batch is for the user; notifies a source that follows the delivery."""
         wanted = self._follower is None or self._follower.delivered(ticket)
         if batch is None:
             return False
         if wanted:
-            self._last_epoch = batch.epoch
+            self._note(ticket, batch)
         else:
-            with self._loading:
+            with self._turn:
                 self._rejected += 1
         return wanted
 
     def _taken(self) -> int:
         """Return the number of batches that were returned to the user."""
-        return int(self._last.measures()["batches"]) - self._rejected
+        return int(self._last.measures()["batches"]) - self._rejected - self._dropped
 
     @property
     def _is_over(self) -> bool:
@@ -581,77 +699,166 @@ class Pipeline:
         else:
             found = "there are no batches"
         return EndOfData(
-            f"Pipeline.{what}: {found}. For more, make a new pipeline, with a larger epochs= of its source or "
-            "epochs=None for endless data; load_state_dict() starts it elsewhere"
+            f"Pipeline.{what}: {found}. For more, use a larger epochs= of its source or epochs=None for endless data; "
+            "epoch(n) begins an earlier epoch again"
         )
 
-    def _batches(self, before: int | None, begun: bool, taken: int) -> Iterator[Batch]:
-        """Iterate over batches with tickets below `before`; raises if there are none.
+    # Iteration: called by EpochIterator
 
-        If the epoch that ends there had started, and no batch of it follows the `taken` ones that were returned (the
-        rest was skipped), iterates over the next epoch.
-        """
-        while True:
-            try:
-                batch = self._get(before=before)
-            except EndOfData:
-                untouched = self._taken() == taken
-                total = self._last.last_total
-                if before is None or not self._length:
-                    if self._length and total is not None:
-                        self._epochs_done = max(self._epochs_done, -(-total // self._length))
-                    if untouched:
-                        raise self._end("iteration") from None
-                    return
-                self._epochs_done = max(self._epochs_done, before // self._length)
-                if not begun:
-                    if not untouched:
-                        return
-                    if total is not None and before - self._length >= total:
-                        raise self._end("epoch()") from None
-                    raise self._empty(before // self._length - 1) from None
-                # Another thread may have reached the same end, and have taken a batch of the next epoch since.
-                if untouched:
-                    self._over = (before, taken)
-                if self._over != (before, taken):
-                    return
-                before, begun = before + self._length, False
-                continue
-            except QueueClosed:
-                break
-            yield batch
-            del batch
-        raise self._outcome.error("iteration")
+    def _begin_iteration(self, iteration: EpochIterator) -> None:
+        """Begin the epoch of an iterator: seek where the next batch is not its first."""
+        with self._turn:
+            self._ensure_started()
+            self._iteration += 1
+            iteration.number = self._iteration
+            if self._length:
+                self._begin_epoch(iteration, self._length)
+            else:
+                iteration.begin_after = self._last_epoch
 
-    def _empty(self, epoch: int) -> EmptyEpochError:
-        return EmptyEpochError(
-            f"Pipeline.epoch(): all {self._length} batches of epoch {epoch} were skipped; expected one or more. "
-            "errors and stats() list what was skipped; the next epoch() starts the next epoch"
-        )
-
-    def _batches_of_one_epoch(self, taken: int) -> Iterator[Batch]:
-        self._begin()
+    def _begin_epoch(self, iteration: EpochIterator, length: int) -> None:
+        epoch = self._next_epoch if iteration.epoch is None else iteration.epoch
+        self._check_epoch(epoch, "iteration")
+        resumed = iteration.epoch is None and self._resumed
+        front = epoch * length
+        iteration.length = self._remaining(length) if resumed else length
         queue = self._last
-        epoch = None
+        if not resumed and not (queue.next_ticket >= front >= max(queue.reached, self._whole_from)):
+            self._seek(epoch, front)
+        iteration.epoch, iteration.end, iteration.resumed = epoch, front + length, resumed
+        self._next_epoch, self._resumed = epoch + 1, False
+
+    def _check_epoch(self, epoch: int, what: str) -> None:
+        epochs = self._source.epochs
+        if epochs is not None and epoch >= epochs:
+            raise EndOfData(
+                f"Pipeline.{what}: there is no epoch {epoch}: {self._source.name} has epochs={epochs}, counted from 0. "
+                "Use a larger epochs=, or epochs=None for endless data; epoch(n) begins an earlier epoch again"
+            )
+
+    def _remaining(self, length: int) -> int:
+        """Return the number of batches of a resumed epoch, from the position of its state on."""
+        return (self._first_ticket // length + 1) * length - self._first_ticket
+
+    def _seek(self, epoch: int, front: int) -> None:
+        """Make the first batch of an epoch the next one; drops the batches that were made ahead."""
+        source = self._source
+        if not source.seekable:
+            self._discard(epoch, front)
+            return
+        self._drop_batches("iteration")
+        self._control.join()
+        if self._control.closing:
+            raise self._outcome.error("iteration")
+        start = source.seek(source.front(epoch))
+        try:
+            for runner in self._runners:
+                runner.rewind(start)
+            self._control.resume()
+            self._whole_from = start
+            self._start()
+        except QueueClosed:
+            raise self._outcome.error("iteration") from None
+        if self._control.closing:
+            # stop() has ended only the threads that ran before.
+            self._control.shutdown()
+
+    def _discard(self, epoch: int, front: int) -> None:
+        """Drop the batches before ticket `front`, of a source that cannot seek."""
+        if self._last.reached > front:
+            raise PipelineStateError(
+                f"Pipeline.epoch: {self._source.name} cannot go back to epoch {epoch}; make a new pipeline"
+            )
+        try:
+            while True:
+                self._last.get(before=front)
+                self._dropped += 1
+        except EndOfData:
+            pass
+        except QueueClosed:
+            raise self._outcome.error("iteration") from None
+
+    def _check_current(self, iteration: EpochIterator) -> None:
+        if iteration.number != self._iteration:
+            raise superseded()
+
+    def _next_of(self, iteration: EpochIterator) -> Batch:
+        """Return the next batch of an iteration; EndOfData at the end of its epoch."""
+        self._check_current(iteration)
+        if self._length or not self._ordered:
+            batch = self._get(before=iteration.end)
+        else:
+            batch = self._next_of_numbered(iteration)
+        self._check_current(iteration)
+        return batch
+
+    def _next_of_numbered(self, iteration: EpochIterator) -> Batch:
+        """As `_next_of`, where only the epoch numbers of the batches tell the epochs apart."""
+        queue, source = self._last, self._runners[0]
+        assert isinstance(source, SourceRunner)
         while True:
-            try:
-                ticket, batch = queue.peek()
-                if batch is not None:
-                    if epoch is None:
-                        epoch = batch.epoch
-                    elif batch.epoch != epoch:
-                        return
-                if not queue.take(ticket) or not self._hands_out(ticket, batch):
-                    continue
-            except EndOfData:
-                if self._taken() == taken:
-                    raise self._end("epoch()") from None
-                return
-            except QueueClosed:
-                break
-            yield cast(Batch, batch)
-            del batch
-        raise self._outcome.error("epoch()")
+            ticket, batch = queue.peek()
+            dropped = False
+            if batch is not None and not source.nameless:
+                if not iteration.yielded and self._is_before(iteration, batch.epoch):
+                    dropped = True
+                elif iteration.epoch is None:
+                    iteration.epoch = batch.epoch
+                elif batch.epoch != iteration.epoch:
+                    raise EndOfData("the epoch is over")
+            if not queue.take(ticket) or not self._hands_out(ticket, batch):
+                continue
+            if not dropped:
+                return cast(Batch, batch)
+            self._dropped += 1
+
+    def _is_before(self, iteration: EpochIterator, epoch: int) -> bool:
+        """Whether batches of this epoch come before the iteration; raises if its epoch cannot come any more."""
+        if iteration.epoch is None:
+            return epoch == iteration.begin_after
+        if epoch > iteration.epoch or iteration.epoch == iteration.begin_after:
+            raise PipelineStateError(
+                f"Pipeline.epoch: {self._source.name} cannot go back to epoch {iteration.epoch}; the next batch is of "
+                f"epoch {epoch}"
+            )
+        return epoch < iteration.epoch
+
+    def _continues(self, iteration: EpochIterator) -> bool:
+        """Whether an iteration that has found no batch goes on; raises otherwise."""
+        length, total = self._length, self._last.last_total
+        if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
+            raise self._end("iteration")
+        assert iteration.epoch is not None
+        if not iteration.resumed:
+            raise EmptyEpochError(
+                f"Pipeline: all {length} batches of epoch {iteration.epoch} were skipped; expected one or more. "
+                "errors and stats() list what was skipped; the next iteration begins the next epoch"
+            )
+        # The rest of the resumed epoch was skipped.
+        with self._turn:
+            self._check_epoch(iteration.epoch + 1, "iteration")
+            iteration.resumed = False
+            iteration.epoch += 1
+            iteration.end += length
+            iteration.length = length
+            self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
+        return True
+
+    def _length_of(self, iteration: EpochIterator) -> int:
+        if iteration.length is not None:
+            return iteration.length
+        length = len(self)
+        return self._remaining(length) if iteration.epoch is None and self._resumed else length
+
+
+def _restored(
+    modules: list[Module], ordered: bool, max_bytes: int, state: Mapping[str, Any] | None
+) -> Pipeline:
+    """Make a pipeline from its pickle."""
+    pipeline = Pipeline(modules, ordered=ordered, max_bytes=max_bytes)
+    if state is not None:
+        pipeline.load_state_dict(state)
+    return pipeline
 
 
 def _length_of(source: Source) -> int | None:
@@ -683,11 +890,6 @@ def _checked(modules: Sequence[Module]) -> list[Module]:
             allowed = "a Stage or a Sink" if place == last else "a Stage"
             way = "; a Sink is the last module" if isinstance(module, Sink) else ""
             raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}{way}")
-        if module._taken or any(module is other for other in modules[:place]):
-            raise ArgumentError(
-                f"Pipeline: modules[{place}] ({module.name}) is used twice; a module belongs to one "
-                "pipeline, make another one"
-            )
     _check_seeds(modules)
     return list(modules)
 

@@ -109,6 +109,10 @@ class Control:
         """Whether this process was forked from the one that made the pipeline."""
         return self._generation != _generation
 
+    def adopt(self) -> None:
+        """Belong to this process from now on: no thread runs yet."""
+        self._generation = _generation
+
     def seconds(self) -> float:
         """Return the seconds from the start to the end of the data, to the stop, or to now."""
         return (clock() if self.ended is None else self.ended) - self.started
@@ -132,12 +136,22 @@ class Control:
             except Exception as error:
                 self.troubles.append(f"{module.name}.interrupt() raised {error!r}")
 
-    def retire(self) -> None:
-        """Join the threads at the end of the data and free their memory; new threads then use the modules."""
+    def join(self) -> None:
+        """Wait at the end of the data until all threads have ended; new threads then use the modules."""
         for thread, _ in self.threads:
             if thread.ident is not None:
                 thread.join()
         self.threads.clear()
+        self.workers.clear()
+
+    def resume(self) -> None:
+        """Continue after the end of the data, with new threads."""
+        if not self.closing:
+            self.ended = None
+
+    def retire(self) -> None:
+        """Join the threads at the end of the data, and free their memory."""
+        self.join()
         self.pool.close()
 
     def shutdown(self) -> None:
@@ -190,7 +204,10 @@ class WorkerThread:
         # Locked; released to wake the worker. Not a condition: Python code holds its lock for a moment, and
         # `Control.close` must not take such a lock.
         self.gate = threading.Lock()
-        self.gate.acquire()
+
+    def park(self) -> None:
+        """Close the gate."""
+        self.gate.acquire(blocking=False)
 
     def add(self, batch: Batch, nbytes: int) -> None:
         self.batches += 1
@@ -244,12 +261,21 @@ class ModuleRunner:
         self.workers_lock = threading.Lock()
         self._worked = 0.0
         self._since = 0.0
+        self._former: list[WorkerThread] = []
 
     def start(self, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         """Start the initial workers."""
-        self._since = control.started
         with self.workers_lock:
-            self._start(self.active, control, outcome, tuning)
+            if not self._former:
+                self._since = control.started
+            # After `rewind`, all workers there were, with their figures.
+            self._start(max(self.active, len(self._former)), control, outcome, tuning)
+
+    def rewind(self, start: int) -> None:
+        """Make ready for a start at ticket `start`, after all threads have ended; the figures go on."""
+        self.output.restart(start)
+        self.over = self.dropping = False
+        self._former, self.workers = self.workers, []
 
     def employ(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         """Set the number of active workers; fewer if the system has no threads left."""
@@ -271,7 +297,8 @@ class ModuleRunner:
 
     def _start(self, count: int, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         for number in range(len(self.workers), count):
-            worker = WorkerThread(number)
+            worker = self._former[number] if number < len(self._former) else WorkerThread(number)
+            worker.park()
             thread = threading.Thread(
                 target=_work,
                 args=(self, worker, control, outcome, tuning),
@@ -411,7 +438,15 @@ class SourceRunner(ModuleRunner):
         self.lock = threading.Lock()
         self.tasks: Iterator[Any] | None = None
         self.exhausted = False
+        # Whether it sets no epochs and numbers of its batches.
+        self.nameless = False
         # The next ticket.
+        self.taken = start
+
+    def rewind(self, start: int) -> None:
+        super().rewind(start)
+        self.tasks = None
+        self.exhausted = False
         self.taken = start
 
     def total(self) -> int:
@@ -425,6 +460,7 @@ class SourceRunner(ModuleRunner):
 
     def identify(self, batch: Batch, ticket: int) -> None:
         """Set the epoch and number of a batch whose source set none."""
+        self.nameless = True
         if self.outlet is not None:
             batch.epoch, batch.seq = self.outlet.identity(ticket)
         elif self.length:

@@ -82,6 +82,7 @@ class ZMQSink(Outlet):
         self._place = place_of(self.name, addr, bind, self.window, secret, insecure)
         self._drain_timeout = number(self.name, "drain_timeout", drain_timeout, 0)
         self._way: DataWay | WorkerWay | PushWay | None = None
+        self._latest: ZMQSink | None = None
 
     def __repr__(self) -> str:
         return f"ZMQSink({self.address!r}, bind={self._place.binds})"
@@ -89,8 +90,14 @@ class ZMQSink(Outlet):
     @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
-        endpoint = None if self._way is None else self._way.endpoint(above=False)
+        way = (self._latest or self)._way
+        endpoint = None if way is None else way.endpoint(above=False)
         return endpoint or str(self._place.addresses[0])
+
+    def for_run(self) -> Module:
+        self._latest = run = self.copied()
+        run._latest = None
+        return run
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         source = modules[0]

@@ -121,6 +121,7 @@ class ZMQSource(Source):
 
     hands_over = True
     follows_delivery = True
+    starts_at_once = True
 
     def __init__(
         self,
@@ -153,6 +154,7 @@ class ZMQSource(Source):
         self.on_error = on_error
         self._errors: list[tuple[str, str]] = []
         self._way: TrainerWay | WorkerWay | PullWay | None = None
+        self._latest: ZMQSource | None = None
 
     def __repr__(self) -> str:
         several = [str(address) for address in self.place.addresses]
@@ -161,14 +163,21 @@ class ZMQSource(Source):
     @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
-        endpoint = None if self._way is None else self._way.endpoint(above=True)
+        way = (self._latest or self)._way
+        endpoint = None if way is None else way.endpoint(above=True)
         return endpoint or ", ".join(map(str, self.place.addresses))
 
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(batch, reason) for each skipped or lost batch."""
-        lost = self._way.losses() if isinstance(self._way, PullWay) else []
-        return [*self._errors, *lost]
+        run = self._latest or self
+        lost = run._way.losses() if isinstance(run._way, PullWay) else []
+        return [*run._errors, *lost]
+
+    def for_run(self) -> Module:
+        self._latest = run = self.copied()
+        run._latest, run._errors = None, []
+        return run
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         if self.delivery != "exactly-once":

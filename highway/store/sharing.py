@@ -44,6 +44,17 @@ class SharedStore:
             )
         self._lock = threading.Lock()
         self._at_work = 0
+        self._given = False
+
+    def for_run(self) -> SharedStore:
+        """Return the store for one pipeline: itself the first time, then another opening of the same store."""
+        if not self._given:
+            self._given = True
+            return self
+        another = SharedStore(self.path, self._owner, self._allow_incomplete)
+        another._given = True
+        self._check_same(another.reader)
+        return another
 
     def contents(self) -> Iterable[bytes]:
         """Yield what identifies its samples, for a fingerprint."""
@@ -80,9 +91,12 @@ class SharedStore:
         if not self.reader.closed:
             return
         reader = StoreReader(self.path, self._owner, allow_incomplete=self._allow_incomplete)
+        self._check_same(reader)
+        self.reader = reader
+
+    def _check_same(self, reader: StoreReader) -> None:
         if (reader.mark, len(reader)) != (self.reader.mark, len(self.reader)):
             reader.close()
             raise CorruptStoreError(
                 f"{self._owner}: {self.path!r} was rewritten in the meantime; make a new source"
             )
-        self.reader = reader

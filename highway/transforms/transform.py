@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments.signatures import explain_init
+from highway.arguments.signatures import explain_init, given, remade, same
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
@@ -23,7 +23,8 @@ class Transform:
 
     Your own transform overrides `apply_images`; also `draw` if it is random, and `geometry` if it moves pixels, so that
     boxes, masks and keypoints move with the images. Plain NumPy is fine. All worker threads share one transform
-    object, so keep no state between calls.
+    object, so keep no state between calls. A transform pickles and copies as its class and arguments, and equals one
+    of the same class with equal arguments.
 
     Attributes
     ----------
@@ -67,6 +68,16 @@ class Transform:
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         explain_init(cls)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its class and arguments, not what it has computed from them.
+        return remade, (type(self), *given(self))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(self) is type(other) and same(given(self), given(other)))
+
+    def __hash__(self) -> int:
+        return hash((type(self), len(given(self)[0])))
 
     @property
     def positions(self) -> int:

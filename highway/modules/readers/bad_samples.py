@@ -63,13 +63,23 @@ class BadSamples:
         self._batches = 0
         self._any_good = False
 
+    def another(self) -> BadSamples:
+        """Return one with the same policy that has counted nothing."""
+        return BadSamples(self._owner, self._order, self._on_error, self._max_errors, self._noun, self._where)
+
     def forget(self, start: int) -> None:
         """Reset all counts, to begin at batch number `start`."""
         with self._lock:
             self._bad, self._lost = {}, set()
+            self._any_good = False
+        self.seek(start)
+
+    def seek(self, start: int) -> None:
+        """Go on at batch number `start`."""
+        with self._lock:
             self._batches = start
             # Assume that an earlier batch had a good sample.
-            self._any_good = start > 0
+            self._any_good = self._any_good or start > 0
 
     def errors(self) -> dict[int, HighwayError]:
         """Errors of all bad samples so far, by index."""

@@ -33,7 +33,7 @@ from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Position, Sampler, Task
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
@@ -231,7 +231,8 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every bad sample found so far, once each."""
-        return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
+        losses = self.latest._losses  # type: ignore[attr-defined]
+        return [(self.samples.name(index), str(error)) for index, error in losses.errors().items()]
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
@@ -263,11 +264,24 @@ class ImageReader(OrderedSource):
     def close(self) -> None:
         self._local.decoder.close()
 
-    def forget(self, start: int) -> None:
+    def separate(self) -> None:
+        self._local = threading.local()
+        self._losses = self._losses.another()
+        if self.other_sizes is not None:
+            self.other_sizes = OtherSizes(self.name)
+
+    def prepare(self) -> None:
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
+
+    def forget(self, start: int) -> None:
         self._losses.forget(start)
+
+    def seek(self, place: Position) -> int:
+        start = super().seek(place)
+        self._losses.seek(start)
+        return start
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""

@@ -24,7 +24,7 @@ from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.ordered import OrderedSource
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Position, Sampler, Task
 from highway.store.reading import StoreReader
 from highway.store.records import Records, Slots
 from highway.store.sharing import SharedStore
@@ -78,6 +78,7 @@ class LevelDBSink(Outlet):
         self._source: Source | None = None
         self._length: int | None = None
         self._exhausted = False
+        self._latest: LevelDBSink | None = None
         # Numbers of the running tasks, by ticket.
         self._numbers: dict[int, int] = {}
         # Whoever acquires it closes the writer: the worker, or an interrupt before there is a worker. It is never
@@ -86,6 +87,11 @@ class LevelDBSink(Outlet):
 
     def __repr__(self) -> str:
         return f"LevelDBSink({self.path!r}{', append=True' if self.append else ''})"
+
+    def for_run(self) -> Module:
+        self._latest = run = self.copied()
+        run._latest = None
+        return run
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         source = modules[0]
@@ -113,12 +119,14 @@ class LevelDBSink(Outlet):
     @property
     def stored(self) -> int:
         """Number of samples that are in the store or wait to be written; 0 before the pipeline is made."""
-        return 0 if self._writer is None else self._writer.count
+        writer = (self._latest or self)._writer
+        return 0 if writer is None else writer.count
 
     @property
     def begun_with(self) -> int:
         """Number of samples that the store had when the pipeline was made."""
-        return 0 if self._writer is None else self._writer.before
+        writer = (self._latest or self)._writer
+        return 0 if writer is None else writer.before
 
     @property
     def _open_writer(self) -> StoreWriter:
@@ -315,7 +323,8 @@ class LevelDBSource(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(number, reason) of every damaged record found so far, once each."""
-        return [(str(index), str(error)) for index, error in self._losses.errors().items()]
+        losses = self.latest._losses  # type: ignore[attr-defined]
+        return [(str(index), str(error)) for index, error in losses.errors().items()]
 
     def contents(self) -> Iterator[bytes]:
         names = sorted(self._fields) if self._fields is not None else []
@@ -323,9 +332,20 @@ class LevelDBSource(OrderedSource):
         yield from self._shared.contents()
         yield repr(names).encode("utf-8", "backslashreplace")
 
-    def forget(self, start: int) -> None:
+    def separate(self) -> None:
+        self._shared = self._shared.for_run()
+        self._losses = self._losses.another()
+
+    def prepare(self) -> None:
         self._shared.reopen()
+
+    def forget(self, start: int) -> None:
         self._losses.forget(start)
+
+    def seek(self, place: Position) -> int:
+        start = super().seek(place)
+        self._losses.seek(start)
+        return start
 
     def open(self) -> None:
         self._shared.open()

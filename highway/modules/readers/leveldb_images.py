@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -155,9 +156,17 @@ class LevelDBImageReader(ImageReader):
         super().interrupt()
         self._store.interrupt()
 
-    def forget(self, start: int) -> None:
+    def separate(self) -> None:
+        super().separate()
+        self._store = self._store.for_run()
+        samples = copy(self.samples)
+        assert isinstance(samples, _Records)
+        samples.store = self._store
+        self.samples = samples
+
+    def prepare(self) -> None:
         self._store.reopen()
-        super().forget(start)
+        super().prepare()
 
 
 class _Records(Samples):

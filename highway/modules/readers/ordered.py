@@ -23,17 +23,20 @@ class OrderedSource(Source):
     A small state describes the position of a pipeline in the data. Another pipeline can resume from it, also with
     another batch size, number of threads, or `shard` of another world.
 
-    A subclass sets `order` in `__init__`, defines `contents` and `load`, and overrides `forget` if it counts loaded
-    samples.
+    A subclass sets `order` in `__init__`, defines `contents` and `load`, and overrides `separate`, `prepare` and
+    `forget` for what belongs to a run.
 
     Attributes
     ----------
     order : Sampler
+    latest : OrderedSource
+        What the pipeline runs that was made from it last; itself before.
     """
 
     seekable = True
 
     order: Sampler
+    _latest: OrderedSource | None = None
     _begun = FRONT
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
@@ -42,16 +45,27 @@ class OrderedSource(Source):
         """Parts that identify the data, for `digest`; without its order and batches."""
         raise NotImplementedError(f"{self.name} must define contents()")
 
+    def for_run(self) -> Module:
+        self._latest = run = self.copied()
+        run._latest = None
+        run.separate()
+        return run
+
+    @property
+    def latest(self) -> OrderedSource:
+        return self if self._latest is None else self._latest
+
+    def separate(self) -> None:
+        """Replace what the copy for a run must not share with its specification."""
+
+    def prepare(self) -> None:
+        """Prepare for new workers. Runs while there are none."""
+
     def forget(self, start: int) -> None:
-        """Reset the counts of loaded samples, to begin at batch number `start`. Called while there are no workers."""
+        """Reset the counts of loaded samples, to begin at batch number `start`. Runs while there are no workers."""
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        # A pipeline that failed to start may have loaded samples.
-        self._forget(self.order.number_after(self._begun))
-
-    def _forget(self, start: int) -> None:
-        self.replaced = 0
-        self.forget(start)
+        self.begin_at(self._begun)
 
     def count_replaced(self, samples: int) -> None:
         """Add to the number of replaced samples."""
@@ -64,6 +78,10 @@ class OrderedSource(Source):
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         return len(self.order)
+
+    @property
+    def epochs(self) -> int | None:  # type: ignore[override]
+        return self.order.epochs
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -156,11 +174,19 @@ class OrderedSource(Source):
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
         return Position(epoch, position)
 
+    def front(self, epoch: int) -> Position:
+        return Position(epoch, 0)
+
     def begin_at(self, place: Position) -> int:
-        start = self.order.number_after(place)
-        self._begun = place
-        self._forget(start)
+        start = self.seek(place)
+        self.replaced = 0
+        self.forget(start)
         return start
+
+    def seek(self, place: Position) -> int:
+        self._begun = place
+        self.prepare()
+        return self.order.number_after(place)
 
     def _whole(self, state: Mapping[str, Any], name: str, highest: int) -> int:
         value = state[name]

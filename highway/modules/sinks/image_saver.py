@@ -129,6 +129,11 @@ class ImageSaver(Stage):
         """Whether the next module may write into the arrays; they pass through, so the input decides."""
         return self.input_handed_over
 
+    def for_run(self) -> Module:
+        run = self.copied()
+        run._claims = Claims()
+        return run
+
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         """Find the keys of the source that differ only in the ending."""
         source = modules[0]

@@ -109,6 +109,9 @@ class Augmentations(Stage):
         """Whether the next module may write into the arrays; labels pass through: the input decides too."""
         return self.input_handed_over and self._steps.hands_over
 
+    def for_run(self) -> Module:
+        return self.copied()
+
     def follow(self, before: Module | None) -> None:
         """Fuse the first steps into the reader, if it can do them while it writes the images."""
         super().follow(before)

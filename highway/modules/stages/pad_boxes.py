@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import flag, whole
 from highway.batch import Batch
-from highway.engine import Stage
+from highway.engine import Module, Stage
 from highway.errors import ArgumentError, FieldError
 
 __all__ = ["PadBoxes"]
@@ -64,6 +64,9 @@ class PadBoxes(Stage):
 
     def __repr__(self) -> str:
         return f"PadBoxes({self.most}, truncate={self.truncate})"
+
+    def for_run(self) -> Module:
+        return self.copied()
 
     def process(self, batch: Batch) -> Batch:
         """Pad the ragged arrays of a batch.
