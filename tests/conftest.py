@@ -20,6 +20,7 @@ settings.load_profile("highway")
 # Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
+    "frameworks": "torch",
     "kernel": """
     color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
     resample simd tables values warp warps

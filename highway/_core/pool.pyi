@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, SupportsIndex, final
 
 import numpy as np
@@ -10,7 +12,13 @@ class Slot:
 
 @final
 class BufferPool:
-    def __init__(self, *, max_free_bytes: int = ..., max_free_per_size: int = ...) -> None: ...
+    def __init__(
+        self,
+        *,
+        max_free_bytes: int = ...,
+        max_free_per_size: int = ...,
+        allocator: Callable[[int], Any] | None = ...,
+    ) -> None: ...
     def empty(
         self, shape: SupportsIndex | tuple[SupportsIndex, ...], dtype: DTypeLike = "uint8"
     ) -> NDArray[Any]: ...
@@ -21,4 +29,5 @@ class BufferPool:
 def empty(
     shape: SupportsIndex | tuple[SupportsIndex, ...], dtype: DTypeLike = "uint8"
 ) -> np.ndarray[Any, Any]: ...
+def allocating(allocator: Callable[[int], Any] | None) -> AbstractContextManager[None]: ...
 def waiting(nbytes: int) -> bool: ...

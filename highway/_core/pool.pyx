@@ -5,16 +5,18 @@ The GIL guards the pool: Python calls and destructors take and return memory, an
 
 import math
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport uintptr_t
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport uint8_t, uintptr_t
 from libc.string cimport memmove
 
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, ContractError
 
 cdef extern from *:
     """
@@ -56,14 +58,34 @@ cdef struct Block:
     void *memory
     size_t capacity
     long long returned  # arrays allocated by then
+    PyObject *owner  # of the memory, where an allocator made it
 
 
-cdef void *allocate(size_t capacity) noexcept:
-    return highway_map(capacity) if capacity >= MAPPED else PyMem_RawMalloc(capacity + ALIGNMENT)
+cdef bint allocate(size_t capacity, object allocator, Block *block) except -1:
+    """Fill `block` with new memory; return False if there is none."""
+    cdef uint8_t[::1] memory
+    block.capacity = capacity
+    block.owner = NULL
+    if allocator is not None and capacity >= MAPPED:
+        owner = allocator(capacity)
+        memory = owner
+        if <size_t> memory.shape[0] < capacity or <uintptr_t> &memory[0] % ALIGNMENT:
+            raise ContractError(
+                f"{allocator!r} returned {memory.shape[0]} bytes at {<uintptr_t> &memory[0]:#x}; expected {capacity} "
+                f"or more, at a multiple of {ALIGNMENT}"
+            )
+        block.memory = &memory[0]
+        Py_INCREF(owner)
+        block.owner = <PyObject *> owner
+        return True
+    block.memory = highway_map(capacity) if capacity >= MAPPED else PyMem_RawMalloc(capacity + ALIGNMENT)
+    return block.memory != NULL
 
 
 cdef void release(Block block) noexcept:
-    if block.capacity >= MAPPED:
+    if block.owner != NULL:
+        Py_XDECREF(block.owner)
+    elif block.capacity >= MAPPED:
         highway_unmap(block.memory, block.capacity)
     else:
         PyMem_RawFree(block.memory)
@@ -102,6 +124,7 @@ cdef class Slot:
 
 
 @cython.final
+@cython.no_gc
 cdef class BufferPool:
     """Allocates uninitialized arrays, and reuses their memory after their last view dies.
 
@@ -111,6 +134,10 @@ cdef class BufferPool:
         Maximum memory that waits for reuse; the pool frees the rest at once.
     max_free_per_size : int
         Maximum number of blocks of one size that wait for reuse.
+    allocator : callable, optional
+        Called with a number of bytes, returns a writable buffer of uint8, such as page-locked memory, of that many
+        bytes or more at a multiple of 64; the pool keeps it until it frees the block. It makes the blocks of 256 KiB or
+        more; by default that of `allocating`, if any.
 
     Notes
     -----
@@ -130,8 +157,9 @@ cdef class BufferPool:
     cdef long long handed_out
     cdef long long reused
     cdef bint closed
+    cdef object allocator
 
-    def __cinit__(self, *, max_free_bytes=64 << 20, max_free_per_size=4):
+    def __cinit__(self, *, max_free_bytes=64 << 20, max_free_per_size=4, allocator=None):
         if max_free_bytes < 0 or max_free_per_size < 0:
             raise ArgumentError(
                 "BufferPool: max_free_bytes and max_free_per_size must be 0 or more, "
@@ -139,18 +167,24 @@ cdef class BufferPool:
             )
         self.max_free_bytes = max_free_bytes
         self.max_free_per_size = max_free_per_size
+        self.allocator = getattr(current, "allocator", None) if allocator is None else allocator
 
     def __dealloc__(self):
         self.clear_shelf()
 
     cdef void clear_shelf(self) noexcept:
-        cdef int i
-        for i in range(self.shelved):
-            release(self.shelf[i])
-        self.shelved = 0
-        self.free_bytes = 0
+        while self.shelved:
+            self.free_first()
 
-    cdef bint take(self, size_t capacity, Block *block) noexcept:
+    cdef void free_first(self) noexcept:
+        """Free the block that was returned first; freeing may run Python code, which may use the pool."""
+        cdef Block block = self.shelf[0]
+        self.shelved -= 1
+        memmove(&self.shelf[0], &self.shelf[1], self.shelved * sizeof(Block))
+        self.free_bytes -= block.capacity
+        release(block)
+
+    cdef bint take(self, size_t capacity, Block *block) except -1:
         """Fill `block` with memory of `capacity` usable bytes; reuse the last returned block, if any."""
         cdef int i
         for i in range(self.shelved - 1, -1, -1):
@@ -163,9 +197,7 @@ cdef class BufferPool:
                 self.used_bytes += capacity
                 self.reused += 1
                 return True
-        block.memory = allocate(capacity)
-        block.capacity = capacity
-        if block.memory == NULL:
+        if not allocate(capacity, self.allocator, block):
             return False
         self.used_bytes += capacity
         return True
@@ -180,15 +212,8 @@ cdef class BufferPool:
 
     cdef void drop_idle(self) noexcept:
         """Free blocks that waited too long; the block returned last is reused first, so these are spare."""
-        cdef int i, kept = 0
-        for i in range(self.shelved):
-            if self.handed_out - self.shelf[i].returned > PATIENCE:
-                self.free_bytes -= self.shelf[i].capacity
-                release(self.shelf[i])
-            else:
-                self.shelf[kept] = self.shelf[i]
-                kept += 1
-        self.shelved = kept
+        while self.shelved and self.handed_out - self.shelf[0].returned > PATIENCE:
+            self.free_first()
 
     cdef void give(self, Block block) noexcept:
         cdef int i, same = 0
@@ -278,6 +303,17 @@ cdef class BufferPool:
 
 
 current = threading.local()
+
+
+@contextmanager
+def allocating(allocator):
+    """Give the allocator to every pool that the calling thread makes meanwhile; see `BufferPool`."""
+    before = getattr(current, "allocator", None)
+    current.allocator = allocator
+    try:
+        yield
+    finally:
+        current.allocator = before
 
 
 def waiting(size_t nbytes):

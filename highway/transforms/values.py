@@ -21,7 +21,8 @@ __all__ = ["Normalize", "Rescale", "ToFloat", "Values"]
 class Values(Transform):
     """Base of the conversions to floats: ``image * scale + bias``, in the layout of the network, in one pass.
 
-    Computed in float32, both operations rounded; float16 results are rounded once more. Bits are equal on every CPU.
+    Computed in float32, both operations rounded; float16 and bfloat16 results are rounded once more. Bits are equal on
+    every CPU.
 
     Deterministic form: itself.
 
@@ -31,8 +32,8 @@ class Values(Transform):
         One per channel, or one for all.
     layout : {"NCHW", "NHWC"}
         Layout of the result.
-    dtype : {"float32", "float16"}
-        Type of the result.
+    dtype : {"float32", "float16", "bfloat16"}
+        Type of the result; the bits of bfloat16 are uint16.
     """
 
     hands_over = True
@@ -71,7 +72,7 @@ class Values(Transform):
 
         Returns
         -------
-        float32 or float16 (N, C, H, W) or (N, H, W, C)
+        float32, float16 or uint16 (N, C, H, W) or (N, H, W, C)
         """
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ArgumentError(
@@ -80,7 +81,7 @@ class Values(Transform):
         scale, bias = self.factors(images.shape[3])
         result = self.room(images.shape)
         kernel = values.normalize_planar if self.layout == "NCHW" else values.normalize
-        kernel(pixels(images, self), scale, bias, _bits(result))
+        kernel(pixels(images, self), scale, bias, self.bits(result))
         return result
 
     def apply_view(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
@@ -94,13 +95,13 @@ class Values(Transform):
 
         Returns
         -------
-        float32 or float16 (N, C, h, w) or (N, h, w, C)
+        float32, float16 or uint16 (N, C, h, w) or (N, h, w, C)
             Equals ``apply_images(view.copied(images))``.
         """
         scale, bias = self.factors(view.shape[3])
         result = self.room(view.shape)
         kernel = values.normalize_windows_planar if self.layout == "NCHW" else values.normalize_windows
-        kernel(pixels(images, self), view.places(), view.filling(), scale, bias, _bits(result))
+        kernel(pixels(images, self), view.places(), view.filling(), scale, bias, self.bits(result))
         return result
 
     @property
@@ -122,15 +123,21 @@ class Values(Transform):
     def room(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return an empty result array for images of this shape."""
         count, height, width, channels = shape
-        return empty((count, channels, height, width) if self.layout == "NCHW" else shape, self.dtype)
+        dtype = "uint16" if self.dtype == "bfloat16" else self.dtype
+        return empty((count, channels, height, width) if self.layout == "NCHW" else shape, dtype)
+
+    def bits(self, result: NDArray[Any]) -> NDArray[Any]:
+        """Return the result array as the kernels take it: float16 as uint16, bfloat16 as int16."""
+        kernel_type = {"float16": np.uint16, "bfloat16": np.int16}.get(self.dtype)
+        return result if kernel_type is None else result.view(kernel_type)
 
 
 class Normalize(Values):
     """Normalize images to ``(image / 255 - mean) / std``, in the layout of the network, in one pass.
 
     Computed as ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
-    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 results are rounded once more.
-    Bits are equal on every CPU.
+    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 and bfloat16 results are rounded once
+    more. Bits are equal on every CPU.
 
     Deterministic form: itself.
 
@@ -141,8 +148,8 @@ class Normalize(Values):
         default those of ImageNet. `Rescale` takes any numbers.
     layout : {"NCHW", "NHWC"}
         Layout of the result. With "NCHW", put transforms that move pixels (flips, crops) before it.
-    dtype : {"float32", "float16"}
-        Type of the result.
+    dtype : {"float32", "float16", "bfloat16"}
+        Type of the result; the bits of bfloat16 are uint16.
 
     Raises
     ------
@@ -197,8 +204,8 @@ class Rescale(Values):
         One number or one per channel. ``Rescale(2 / 255, -1)`` maps to -1 to 1.
     layout : {"NCHW", "NHWC"}
         Layout of the result.
-    dtype : {"float32", "float16"}
-        Type of the result.
+    dtype : {"float32", "float16", "bfloat16"}
+        Type of the result; the bits of bfloat16 are uint16.
 
     Raises
     ------
@@ -240,8 +247,8 @@ class ToFloat(Rescale):
     ----------
     layout : {"NCHW", "NHWC"}
         Layout of the result.
-    dtype : {"float32", "float16"}
-        Type of the result.
+    dtype : {"float32", "float16", "bfloat16"}
+        Type of the result; the bits of bfloat16 are uint16.
     """
 
     def __init__(self, layout: str = "NCHW", dtype: DTypeLike = "float32") -> None:
@@ -251,16 +258,12 @@ class ToFloat(Rescale):
         return f"ToFloat(layout={self.layout!r}, dtype={self.dtype!r})"
 
 
-def _bits(result: NDArray[Any]) -> NDArray[Any]:
-    """Return the array as the kernels take it: float16 as uint16 bits."""
-    return result.view(np.uint16) if result.itemsize == 2 else result
-
-
 def _real(owner: str, dtype: DTypeLike) -> str:
     try:
-        found = np.dtype(dtype)
+        # NumPy does not know the name bfloat16 unless ml_dtypes was imported.
+        found = "bfloat16" if dtype == "bfloat16" else str(np.dtype(dtype))
     except TypeError:
-        found = None
-    if found not in (np.dtype(np.float32), np.dtype(np.float16)):
-        raise ArgumentError(f"{owner}: dtype is {dtype!r}; expected 'float32' or 'float16'")
-    return str(found)
+        found = ""
+    if found not in ("float32", "float16", "bfloat16"):
+        raise ArgumentError(f"{owner}: dtype is {dtype!r}; expected 'float32', 'float16' or 'bfloat16'")
+    return found

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "modules/stages": BASE | {"batch", "engine", "transforms"},
     "modules/sinks": BASE | {"batch", "engine", "storage", "store"},
     "modules": {"modules/readers", "modules/stages", "modules/sinks", "network"},
+    "torch": BASE | {"batch", "engine", "transforms", "modules/stages"},
     "cli": {
         *BASE,
         *(

@@ -396,7 +396,7 @@ def test_repr_as_written():
         (lambda: Normalize(layout="CHW"), "Normalize: layout is 'CHW'; expected 'NCHW' or 'NHWC'"),
         (
             lambda: Normalize(dtype="float64"),
-            "Normalize: dtype is 'float64'; expected 'float32' or 'float16'",
+            "Normalize: dtype is 'float64'; expected 'float32', 'float16' or 'bfloat16'",
         ),
         (lambda: Normalize(dtype="nonsense"), "Normalize: dtype is 'nonsense'"),
         (lambda: Lambda(3), "Lambda: fn is 3; expected a function"),

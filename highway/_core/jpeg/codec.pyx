@@ -17,7 +17,7 @@ from libc.string cimport memset
 import numpy as np
 
 from highway._core cimport simd
-from highway._core.pixels.windows cimport hw_numbers
+from highway._core.pixels.windows cimport HW_BFLOAT16, HW_FLOAT16, HW_FLOAT32, hw_numbers
 
 from highway.errors import QueueClosed
 
@@ -239,8 +239,8 @@ cdef class Images:
     Parameters
     ----------
     images : ndarray
-        C-contiguous. uint8 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, (N, C,
-        H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
+        C-contiguous. uint8 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, or of
+        bfloat16 as int16, (N, C, H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
     scale, bias : float32 (C,), optional
         A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
     planar : bool
@@ -262,10 +262,10 @@ cdef class Images:
         cdef int c, h, w
         PyObject_GetBuffer(images, &self.view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
         format = (<bytes> self.view.format).decode() if self.view.format is not NULL else "B"
-        if self.view.ndim != 4 or format not in (("f", "H") if scale is not None else ("B",)):
+        if self.view.ndim != 4 or format not in (("f", "H", "h") if scale is not None else ("B",)):
             raise ValueError(
                 f"Images: {self.view.ndim} dimensions of type {format!r}; expected 4 of "
-                + ("float32 or uint16" if scale is not None else "uint8")
+                + ("float32, uint16 or int16" if scale is not None else "uint8")
             )
         if planar and scale is None:
             raise ValueError("Images: bytes are not planar; give scale and bias")
@@ -285,7 +285,7 @@ cdef class Images:
             self.scale, self.bias = scale, bias
             self.numbers.scale = &scale[0]
             self.numbers.bias = &bias[0]
-            self.numbers.half = format == "H"
+            self.numbers.type = HW_FLOAT32 if format == "f" else HW_FLOAT16 if format == "H" else HW_BFLOAT16
             self.numbers.planar = planar
             self.first.numbers = &self.numbers
 

@@ -300,6 +300,9 @@ void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t siz
 
 /* Normalize */
 
+/* Output types: those of pixels.h, and floats that go past the caches, to aligned addresses. */
+enum { FLOATS = HW_FLOAT32, HALVES = HW_FLOAT16, BFLOATS = HW_BFLOAT16, STREAMED };
+
 /* Rounds to half precision, to nearest, ties to even. */
 ALWAYS_INLINE uint16_t half_bits(float value) {
     uint32_t bits, result;
@@ -319,6 +322,14 @@ ALWAYS_INLINE uint16_t half_bits(float value) {
         result = (magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
     }
     return (uint16_t)((bits >> 16 & 0x8000u) | result);
+}
+
+/* Rounds to bfloat16, the upper half of a float, to nearest, ties to even. */
+ALWAYS_INLINE uint16_t bfloat_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((bits >> 16 & 0x8000u) | 0x7FC0u);
+    return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
 /* A pattern of scales and biases that is `period` long, over and over; with a constant `period` the compiler
@@ -394,14 +405,26 @@ SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
     return _mm_packus_epi32(_mm_or_si128(sign, result), _mm_setzero_si128());
 }
 
-/* Output types. */
-enum { FLOATS, HALVES, STREAMED /* floats, past the caches, to aligned addresses */ };
+/* bfloat_bits for four values, in the low half. */
+SSE4 ALWAYS_INLINE __m128i bfloat_bits_sse4(__m128 values) {
+    const __m128i bits = _mm_castps_si128(values);
+    const __m128i high = _mm_srli_epi32(bits, 16);
+    const __m128i odd = _mm_and_si128(high, _mm_set1_epi32(1));
+    const __m128i rounded =
+        _mm_srli_epi32(_mm_add_epi32(_mm_add_epi32(bits, _mm_set1_epi32(0x7FFF)), odd), 16);
+    const __m128i nan = _mm_or_si128(_mm_and_si128(high, _mm_set1_epi32(0x8000)), _mm_set1_epi32(0x7FC0));
+    const __m128i is_nan = _mm_castps_si128(_mm_cmpunord_ps(values, values));
+    return _mm_packus_epi32(_mm_blendv_epi8(rounded, nan, is_nan), _mm_setzero_si128());
+}
+
 enum { PIECE = 512 }; /* numbers of a plane written in a row */
 
-/* Writes four values at index `at` of an array of float, or of half precision. */
+/* Writes four values at index `at` of an array of the output type. */
 SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int kind) {
     if (kind == HALVES)
         _mm_storel_epi64((__m128i *)((uint16_t *)out + at), half_bits_sse4(values));
+    else if (kind == BFLOATS)
+        _mm_storel_epi64((__m128i *)((uint16_t *)out + at), bfloat_bits_sse4(values));
     else if (kind == STREAMED)
         _mm_stream_ps((float *)out + at, values);
     else
@@ -412,6 +435,10 @@ AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int ki
     if (kind == HALVES)
         _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
                          _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+    else if (kind == BFLOATS)
+        _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
+                         _mm_unpacklo_epi64(bfloat_bits_sse4(_mm256_castps256_ps128(values)),
+                                            bfloat_bits_sse4(_mm256_extractf128_ps(values, 1))));
     else if (kind == STREAMED)
         _mm256_stream_ps((float *)out + at, values);
     else
@@ -558,31 +585,29 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
 
 /* Compiled separately for each number of channels, layout and type, so that its tables stay in registers; 0
    pixels for any other number of channels. A plane of one channel is interleaved. */
+#define INTERLEAVED_CASES(CODE, channels)                                                                    \
+    case channels * 8:                                                                                       \
+    case channels * 8 + STREAMED: return CODE(in, pixels, channels, scale, bias, out, FLOATS);               \
+    case channels * 8 + HALVES: return CODE(in, pixels, channels, scale, bias, out, HALVES);                 \
+    case channels * 8 + BFLOATS: return CODE(in, pixels, channels, scale, bias, out, BFLOATS);
+/* Past the caches with three channels only. */
+#define PLANAR_CASES(CODE, channels)                                                                         \
+    case channels * 8 + 4: return CODE(in, pixels, channels, scale, bias, out, plane, FLOATS);               \
+    case channels * 8 + 4 + HALVES: return CODE(in, pixels, channels, scale, bias, out, plane, HALVES);      \
+    case channels * 8 + 4 + BFLOATS: return CODE(in, pixels, channels, scale, bias, out, plane, BFLOATS);    \
+    case channels * 8 + 4 + STREAMED:                                                                        \
+        return CODE(in, pixels, channels, scale, bias, out, plane, channels == 3 ? STREAMED : FLOATS);
 #define VECTOR_CODE(NAME, INTERLEAVED, PLANAR)                                                               \
     static ptrdiff_t NAME(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels, const float *scale,       \
                           const float *bias, void *out, ptrdiff_t plane, int planar, int kind) {             \
-        switch (channels * 6 + (planar && channels > 1) * 3 + kind) {                                        \
-        case 6:                                                                                              \
-        case 8: return INTERLEAVED(in, pixels, 1, scale, bias, out, FLOATS);                                 \
-        case 7: return INTERLEAVED(in, pixels, 1, scale, bias, out, HALVES);                                 \
-        case 12:                                                                                             \
-        case 14: return INTERLEAVED(in, pixels, 2, scale, bias, out, FLOATS);                                \
-        case 13: return INTERLEAVED(in, pixels, 2, scale, bias, out, HALVES);                                \
-        case 15:                                                                                             \
-        case 17: return PLANAR(in, pixels, 2, scale, bias, out, plane, FLOATS);                              \
-        case 16: return PLANAR(in, pixels, 2, scale, bias, out, plane, HALVES);                              \
-        case 18:                                                                                             \
-        case 20: return INTERLEAVED(in, pixels, 3, scale, bias, out, FLOATS);                                \
-        case 19: return INTERLEAVED(in, pixels, 3, scale, bias, out, HALVES);                                \
-        case 21: return PLANAR(in, pixels, 3, scale, bias, out, plane, FLOATS);                              \
-        case 22: return PLANAR(in, pixels, 3, scale, bias, out, plane, HALVES);                              \
-        case 23: return PLANAR(in, pixels, 3, scale, bias, out, plane, STREAMED);                            \
-        case 24:                                                                                             \
-        case 26: return INTERLEAVED(in, pixels, 4, scale, bias, out, FLOATS);                                \
-        case 25: return INTERLEAVED(in, pixels, 4, scale, bias, out, HALVES);                                \
-        case 27:                                                                                             \
-        case 29: return PLANAR(in, pixels, 4, scale, bias, out, plane, FLOATS);                              \
-        case 28: return PLANAR(in, pixels, 4, scale, bias, out, plane, HALVES);                              \
+        switch (channels * 8 + (planar && channels > 1) * 4 + kind) {                                        \
+            INTERLEAVED_CASES(INTERLEAVED, 1)                                                                \
+            INTERLEAVED_CASES(INTERLEAVED, 2)                                                                \
+            INTERLEAVED_CASES(INTERLEAVED, 3)                                                                \
+            INTERLEAVED_CASES(INTERLEAVED, 4)                                                                \
+            PLANAR_CASES(PLANAR, 2)                                                                          \
+            PLANAR_CASES(PLANAR, 3)                                                                          \
+            PLANAR_CASES(PLANAR, 4)                                                                          \
         default: return 0;                                                                                   \
         }                                                                                                    \
     }
@@ -612,22 +637,24 @@ static int is_aligned(const void *out, ptrdiff_t plane) {
 void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                    const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane) {
     const float *scale = numbers->scale, *bias = numbers->bias;
-    const int half = numbers->half, planar = numbers->planar;
+    const int type = numbers->type, planar = numbers->planar;
     const ptrdiff_t first = planar ? at : at * channels;
-    void *out = half ? (void *)((uint16_t *)image + first) : (void *)((float *)image + first);
-    const int kind = half ? HALVES : numbers->streamed && is_aligned(out, plane) ? STREAMED : FLOATS;
+    void *out = type ? (void *)((uint16_t *)image + first) : (void *)((float *)image + first);
+    const int kind = type == FLOATS && numbers->streamed && is_aligned(out, plane) ? STREAMED : type;
     const ptrdiff_t done =
         normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, planar, kind);
-    if (!half && planar) {
+    if (type == FLOATS && planar) {
         normalize_channels(in, done, pixels, channels, scale, bias, out, plane);
-    } else if (!half) {
+    } else if (type == FLOATS) {
         normalize_interleaved(in + done * channels, pixels - done, channels, scale, bias,
                               (float *)out + done * channels);
     } else {
         for (ptrdiff_t c = 0; c < channels; c++)
-            for (ptrdiff_t i = done; i < pixels; i++)
+            for (ptrdiff_t i = done; i < pixels; i++) {
+                const float value = (float)in[i * channels + c] * scale[c] + bias[c];
                 ((uint16_t *)out)[planar ? c * plane + i : i * channels + c] =
-                    half_bits((float)in[i * channels + c] * scale[c] + bias[c]);
+                    type == HALVES ? half_bits(value) : bfloat_bits(value);
+            }
     }
 }
 

@@ -31,10 +31,13 @@ void hw_swap(uint8_t *left, uint8_t *right, ptrdiff_t bytes);
 /* Write one pixel `pixels` times. */
 void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t size);
 
+/* Types of numbers; the two short ones are rounded once more, to nearest, ties to even. */
+enum { HW_FLOAT32, HW_FLOAT16, HW_BFLOAT16 };
+
 /* Conversion of bytes: byte * scale + bias in float, both rounded, with a scale and bias for each channel. */
 typedef struct {
     const float *scale, *bias;
-    int half;     /* rounded once more to IEEE half precision (to nearest, ties to even) */
+    int type;
     int planar;   /* channel c of an image starts c planes after its beginning */
     int streamed; /* past the caches if possible; then call hw_numbers_are_there */
 } hw_numbers;
@@ -43,7 +46,7 @@ typedef struct {
 #define HW_STREAMED_BYTES ((size_t)16 << 20)
 
 /* Converts pixels to numbers; the first is number `at` of an image of `plane` pixels that begins at `image`.
- * Factors are finite: the payload of a NaN in half precision differs between variants. */
+ * Factors are finite: the payload of a NaN in a short type differs between variants. */
 void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                    const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane);
 

@@ -5,13 +5,13 @@ def normalize(
     images: NDArray[np.uint8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
-    out: NDArray[np.float32] | NDArray[np.uint16],
+    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...
 def normalize_planar(
     images: NDArray[np.uint8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
-    out: NDArray[np.float32] | NDArray[np.uint16],
+    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...
 def normalize_windows(
     images: NDArray[np.uint8],
@@ -19,7 +19,7 @@ def normalize_windows(
     fill: NDArray[np.uint8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
-    out: NDArray[np.float32] | NDArray[np.uint16],
+    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...
 def normalize_windows_planar(
     images: NDArray[np.uint8],
@@ -27,5 +27,5 @@ def normalize_windows_planar(
     fill: NDArray[np.uint8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
-    out: NDArray[np.float32] | NDArray[np.uint16],
+    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...

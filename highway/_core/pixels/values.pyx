@@ -1,11 +1,12 @@
-"""Normalizes uint8 images to float32 or float16, in either layout, in one pass.
+"""Normalizes uint8 images to float32, float16 or bfloat16, in either layout, in one pass.
 
 Defined to the bit: value = float32(float32(x) * scale) + bias in float32, each operation rounded to
-nearest, ties to even, never fused (the build forbids contraction); float16 is that value rounded once more.
+nearest, ties to even, never fused (the build forbids contraction); float16 and bfloat16 are that value rounded
+once more.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
 from highway._core cimport simd
 from highway._core.pixels.windows cimport (
@@ -19,14 +20,9 @@ from highway._core.pixels.windows cimport (
     hw_window_normalize,
     hw_window_work,
     numbers_of,
+    real,
     window_at,
 )
-
-
-# float16 is passed as its bits.
-ctypedef fused real:
-    float
-    uint16_t
 
 
 cdef int check(
@@ -111,7 +107,7 @@ def normalize(
     ----------
     images : uint8 (N, H, W, C), rows packed
     scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16 (N, H, W, C), C order
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, H, W, C), C order
 
     Raises
     ------
@@ -128,7 +124,7 @@ def normalize(
     check_apart(
         "normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
     )
-    numbers = numbers_of(scale, bias, real is uint16_t, False, <size_t>(out.shape[0] * out.strides[0]))
+    numbers = numbers_of(scale, bias, out, False)
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -155,7 +151,7 @@ def normalize_planar(
     ----------
     images : uint8 (N, H, W, C), rows packed
     scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16 (N, C, H, W), C order
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, C, H, W), C order
 
     Raises
     ------
@@ -172,7 +168,7 @@ def normalize_planar(
     check_apart(
         "normalize_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
     )
-    numbers = numbers_of(scale, bias, real is uint16_t, True, <size_t>(out.shape[0] * out.strides[0]))
+    numbers = numbers_of(scale, bias, out, True)
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -205,7 +201,7 @@ def normalize_windows(
     fill : uint8 (C,)
         A pixel.
     scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16 (N, h, w, C), C order
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, h, w, C), C order
         h and w are the size of the windows.
 
     Raises
@@ -230,7 +226,7 @@ def normalize_windows(
         "normalize_windows", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
         <size_t>(out.shape[0] * out.strides[0]),
     )
-    numbers = numbers_of(scale, bias, real is uint16_t, False, <size_t>(out.shape[0] * out.strides[0]))
+    numbers = numbers_of(scale, bias, out, False)
     run_windows(images, places, fill, &numbers, out.shape[1], out.shape[2], &out[0, 0, 0, 0], out.strides[0])
 
 
@@ -252,7 +248,7 @@ def normalize_windows_planar(
     fill : uint8 (C,)
         A pixel.
     scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16 (N, C, h, w), C order
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, C, h, w), C order
         h and w are the size of the windows.
 
     Raises
@@ -277,7 +273,7 @@ def normalize_windows_planar(
         "normalize_windows_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
         <size_t>(out.shape[0] * out.strides[0]),
     )
-    numbers = numbers_of(scale, bias, real is uint16_t, True, <size_t>(out.shape[0] * out.strides[0]))
+    numbers = numbers_of(scale, bias, out, True)
     run_windows(images, places, fill, &numbers, out.shape[2], out.shape[3], &out[0, 0, 0, 0], out.strides[0])
 
 

@@ -1,17 +1,29 @@
 # Windows of pictures: shared by the kernels for uint8 and for real numbers.
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t
+
+
+# float16 is passed as its bits in uint16, and bfloat16 as its bits in int16.
+ctypedef fused real:
+    float
+    uint16_t
+    int16_t
 
 
 cdef extern from "pixels.h" nogil:
     ctypedef struct hw_numbers:
         const float *scale
         const float *bias
-        int half
+        int type
         int planar
         int streamed
 
     enum: HW_STREAMED_BYTES
+
+    enum:
+        HW_FLOAT32
+        HW_FLOAT16
+        HW_BFLOAT16
 
     void hw_to_numbers(
         int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const hw_numbers *numbers, void *image,
@@ -49,15 +61,15 @@ cdef extern from "windows.h" nogil:
 
 
 cdef inline hw_numbers numbers_of(
-    const float[::1] scale, const float[::1] bias, bint half, bint planar, size_t nbytes
+    const float[::1] scale, const float[::1] bias, real[:, :, :, ::1] out, bint planar
 ):
-    """For images of `nbytes` in all, with at least one channel."""
+    """For images in `out`, with at least one channel."""
     cdef hw_numbers numbers
     numbers.scale = &scale[0]
     numbers.bias = &bias[0]
-    numbers.half = half
+    numbers.type = HW_FLOAT32 if real is float else HW_FLOAT16 if real is uint16_t else HW_BFLOAT16
     numbers.planar = planar
-    numbers.streamed = nbytes >= HW_STREAMED_BYTES
+    numbers.streamed = <size_t>(out.shape[0] * out.strides[0]) >= HW_STREAMED_BYTES
     return numbers
 
 

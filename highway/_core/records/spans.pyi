@@ -55,6 +55,6 @@ def normalize_windows(
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
     planar: bool,
-    out: NDArray[np.float32] | NDArray[np.uint16],
+    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
     rows: NDArray[np.int64],
 ) -> None: ...

@@ -4,7 +4,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from highway._core cimport simd
@@ -19,6 +19,7 @@ from highway._core.pixels.windows cimport (
     hw_window_normalize,
     hw_window_work,
     numbers_of,
+    real,
     window_at,
 )
 
@@ -29,11 +30,6 @@ cdef extern from "crc32c.h" nogil:
 
 
 hw_crc32c_begin()
-
-# float16 is passed as its bits.
-ctypedef fused real:
-    float
-    uint16_t
 
 cdef enum:
     # Layout of a record, see highway/store/records.py.
@@ -500,7 +496,8 @@ def normalize_windows(
         As for `place_windows`.
     scale, bias : float32 (C,)
     planar : bool
-    out : float32, or the bits of float16 as uint16 (M, h, w, C), or planar (M, C, h, w), C order
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16
+        (M, h, w, C), or planar (M, C, h, w), C order
 
     Raises
     ------
@@ -525,7 +522,7 @@ def normalize_windows(
         )
     if height == 0 or width == 0 or channels == 0:
         return
-    numbers = numbers_of(scale, bias, real is uint16_t, planar, <size_t>(out.shape[0] * out.strides[0]))
+    numbers = numbers_of(scale, bias, out, planar)
     work = <uint8_t *> PyMem_RawMalloc(hw_window_work(width * channels))
     if work == NULL:
         raise MemoryError

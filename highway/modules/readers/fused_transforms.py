@@ -154,7 +154,7 @@ class FusedTransforms:
     @property
     def itemsize(self) -> int:
         """Bytes of a number in the finished images."""
-        return 1 if self._normalize is None else np.dtype(self._normalize.dtype).itemsize
+        return 1 if self._normalize is None else 4 if self._normalize.dtype == "float32" else 2
 
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
         """Allocate the finished images, from images of shape (N, H, W, C)."""
@@ -166,7 +166,7 @@ class FusedTransforms:
             return jpeg.Images(room)
         planar = self._normalize.layout == "NCHW"
         scale, bias = self._normalize.factors(room.shape[1 if planar else 3])
-        return jpeg.Images(room.view(np.uint16) if room.itemsize == 2 else room, scale, bias, planar)
+        return jpeg.Images(self._normalize.bits(room), scale, bias, planar)
 
     def done(self, images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[Any]:
         """Apply the fused steps to complete images (N, H, W, C); see `mirrored` for the argument `mirrored`."""
@@ -290,5 +290,5 @@ class FusedWindows:
             return
         scale, bias = self._values.factors(shape[2])
         planar = self._values.layout == "NCHW"
-        bits = images.view(np.uint16) if images.itemsize == 2 else images
+        bits = self._values.bits(images)
         normalize_windows(spans, places, shape, wanted, fill, scale, bias, planar, bits, rows)
