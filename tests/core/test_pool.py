@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highway import batch
-from highway._core.pool import BufferPool, waiting
-from highway.errors import ArgumentError
+from highway._core.pool import BufferPool, allocating, waiting
+from highway.errors import ArgumentError, ContractError
 
 SHAPE = (16, 24, 32, 3)
 
@@ -280,3 +281,99 @@ def test_memory_that_waits_for_reuse_is_told():
     # In threads of their own: this one may have a pool.
     assert Task(look).result() == (False, False, True, False, True)
     assert Task(waiting, 1 << 20).result()
+
+
+class Allocator:
+    """Notes what it was asked for, and which of its blocks are in use."""
+
+    def __init__(self, shift=0):
+        self.asked = []
+        self.blocks = weakref.WeakValueDictionary()
+        self.shift = shift
+
+    def __call__(self, nbytes):
+        self.asked.append(nbytes)
+        memory = np.empty(nbytes + 128, np.uint8)
+        start = -memory.ctypes.data % 64 + self.shift
+        block = memory[start : start + nbytes]
+        self.blocks[len(self.asked)] = block
+        return block
+
+    def addresses(self):
+        return {block.ctypes.data for block in self.blocks.values()}
+
+
+def test_allocator_makes_the_large_blocks():
+    allocator = Allocator()
+    pool = BufferPool(allocator=allocator)
+    small, large = pool.empty(1000), pool.empty(300_000)
+    assert len(allocator.asked) == 1
+    assert 300_000 <= allocator.asked[0] < 340_000
+    assert allocator.addresses() == {large.ctypes.data}
+    large[:] = 7
+    del small, large
+    gc.collect()
+    # It waits for reuse, and is used again.
+    assert len(allocator.blocks) == 1
+    assert pool.empty(300_000).ctypes.data in allocator.addresses()
+    assert len(allocator.asked) == 1
+
+
+def test_allocated_memory_lives_as_long_as_its_views():
+    allocator = Allocator()
+    pool = BufferPool(allocator=allocator)
+    view = pool.empty(300_000)[5:9]
+    pool.close()
+    del pool
+    gc.collect()
+    assert len(allocator.blocks) == 1
+    view[:] = 1
+    del view
+    assert not allocator.blocks
+
+
+def test_allocated_memory_is_freed_where_it_is_not_used():
+    allocator = Allocator()
+    pool = BufferPool(allocator=allocator)
+    peak = [pool.empty(300_000) for _ in range(3)]
+    del peak
+    assert len(allocator.blocks) == 3
+    for _ in range(600):
+        pool.empty(1 << 20)
+    assert len(allocator.blocks) == 1
+    pool.close()
+    assert not allocator.blocks
+
+
+def test_pools_made_meanwhile_have_the_allocator():
+    allocator = Allocator()
+    with allocating(allocator):
+        pool, other = BufferPool(), Task(BufferPool).result()
+        with allocating(None):
+            without = BufferPool()
+        within = BufferPool()
+    arrays = [each.empty(300_000) for each in (pool, other, without, within, BufferPool())]
+    assert [array.ctypes.data in allocator.addresses() for array in arrays] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    "allocator, error",
+    [
+        (Allocator(shift=8), ContractError),
+        (lambda nbytes: np.empty(nbytes // 2, np.uint8), ContractError),
+        (lambda nbytes: np.empty(nbytes, np.int32), ValueError),
+        (lambda nbytes: None, TypeError),
+    ],
+)
+def test_wrong_allocators(allocator, error):
+    pool = BufferPool(allocator=allocator)
+    with pytest.raises(error):
+        pool.empty(300_000)
+    assert used(pool) == 0
+    assert pool.empty(1000).size == 1000

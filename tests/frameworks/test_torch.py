@@ -1,23 +1,31 @@
 """highway.torch: tensors share the memory of batches, or are copied to a device; here a device in the CPU's memory."""
 
 import contextlib
+import copy
 import ctypes
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 from collections import deque
 
 import numpy as np
 import pytest
-from small_modules import Call
+from concurrency import LIMIT, Task, eventually
+from pictures import jpeg_bytes, photograph
+from small_modules import Call, Collect, Gate, NumbersWithEpochs, SizedNumbers
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
 from highway.errors import (
     ArgumentError,
     EndOfData,
+    PipelineStateError,
+    StateMismatchError,
+    UnknownLengthError,
 )
-from highway.modules import ArrayReader, Augmentations
+from highway.modules import ArrayReader, Augmentations, ListReader, PadBoxes
 from highway.transforms import FlipX, Normalize, RandomErasing, Rescale, ToFloat
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -27,7 +35,7 @@ from highway.torch import Loader  # noqa: E402
 
 pytestmark = pytest.mark.frameworks
 
-COUNT = 22
+COUNT = 24
 # Batches of four such images have more than 256 KiB: blocks that an allocator makes.
 SHAPE = (160, 144, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, *SHAPE), dtype=np.uint8)
@@ -103,6 +111,15 @@ class Device:
             self.done += 1
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = [folder / f"{number}.jpg" for number in range(6)]
+    for number, path in enumerate(paths):
+        path.write_bytes(jpeg_bytes(photograph(60, 80, seed=number)))
+    return paths
+
+
 @pytest.fixture
 def device(monkeypatch):
     """Loaders with device="cuda" use this one."""
@@ -113,13 +130,13 @@ def device(monkeypatch):
 
 
 class Given(Source):
-    """The same fields in every batch."""
+    """A batch, or the fields of one."""
 
     epochs = 1
 
-    def __init__(self, fields):
+    def __init__(self, given):
         super().__init__()
-        self.fields = fields
+        self.given_batch = given
 
     def __len__(self):
         return 1
@@ -128,7 +145,8 @@ class Given(Source):
         return iter(range(1))
 
     def load(self, task):
-        return Batch(self.fields)
+        given = self.given_batch
+        return given if isinstance(given, Batch) else Batch(given)
 
 
 def batches_of(*modules, **options):
@@ -246,6 +264,20 @@ def test_bfloat16_is_the_rounded_float32(conversion, layout):
     assert np.array_equal(first.images.view(ml_dtypes.bfloat16), wide.numpy().astype(ml_dtypes.bfloat16))
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_bfloat16_of_pictures(photographs, layout):
+    """Normalized while they are decoded."""
+
+    def images(dtype):
+        chain = [FlipX(), Normalize(layout=layout, dtype=dtype)]
+        with Loader([ListReader(photographs, None, 3, (40, 50)), Augmentations(chain)]) as loader:
+            return torch.cat([images for (images,) in loader])
+
+    short = images("bfloat16")
+    assert short.shape == ((6, 3, 40, 50) if layout == "NCHW" else (6, 40, 50, 3))
+    assert torch.equal(short, images("float32").to(torch.bfloat16))
+
+
 def test_bfloat16_of_another_machine_is_named():
     """uint16 is bfloat16 only where the pipeline writes it, or the user says so."""
     deep = ArrayReader(np.full((4, 8, 8, 3), 0x3FC0, np.uint16), None, 4)
@@ -331,3 +363,476 @@ def test_normalize_on_the_device(device, name, channels_last, where):
             images.float(), like.float(), atol=tolerance[like.dtype], rtol=tolerance[like.dtype]
         )
         assert torch.equal(labels, others)
+
+
+def test_normalize_on_the_device_changes_no_random_choice(photographs):
+    """Nor do boxes after it."""
+    boxes = [np.array([[1, 1, 9, 9]] * (number % 3), np.float32).reshape(-1, 4) for number in range(COUNT)]
+    labels = [[7] * len(rows) for rows in boxes]
+
+    def modules(folder):
+        return [
+            ListReader(folder, labels[: len(folder)], 3, (40, 50), boxes=boxes[: len(folder)]),
+            Augmentations([FlipX(), Normalize()], seed=None),
+            PadBoxes(2),
+        ]
+
+    chain = modules(photographs)
+    with Loader(chain) as loader, Loader(chain, normalize="device", device="cpu") as other:
+        for one, two in zip(loader, other, strict=True):
+            assert torch.allclose(one[0], two[0], atol=1e-6)
+            assert all(torch.equal(left, right) for left, right in zip(one[1:], two[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [reader()],
+        [reader(), Augmentations([FlipX()])],
+        [reader(), Augmentations([Normalize(), RandomErasing()])],
+        [reader(), Augmentations([Normalize()]), Call(lambda batch: batch)],
+    ],
+)
+def test_nothing_to_normalize_on_the_device(modules):
+    with pytest.raises(
+        ArgumentError, match="normalize is 'device', and the transforms do not end in a Normalize"
+    ):
+        Loader(modules, normalize="device")
+
+
+def test_normalize_on_the_device_alone():
+    with Loader([reader(shuffle=False), Augmentations([ToFloat()])], normalize="device") as loader:
+        assert len(loader.pipeline.modules) == 1
+        assert torch.allclose(next(iter(loader))[0], torch.from_numpy(IMAGES[:4]).permute(0, 3, 1, 2) / 255)
+
+
+def test_started_pipeline_keeps_its_modules():
+    with Pipeline([reader(), Augmentations([Normalize()])]) as pipeline:
+        pipeline.start()
+        with pytest.raises(PipelineStateError, match=r"normalize changes the modules .* has started"):
+            Loader(pipeline, normalize="device")
+        with pytest.raises(PipelineStateError, match="channels_last changes the modules"):
+            Loader(pipeline, channels_last=True)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_copies(device, prefetch):
+    """Of page-locked memory, which no other batch gets before its copy is done: here, all are done after the epochs."""
+    with Loader([reader(workers=2)], device="cuda", prefetch=prefetch) as loader:
+        found = list(loader) + list(loader)
+        assert device.from_pages == len(found) == device.received == 12
+        assert device.done == 0
+        assert all(torch.all(images == 99) for images, _ in found)
+        device.run()
+    with Pipeline([reader()]) as pipeline:
+        expected = list(pipeline) + list(pipeline)
+        equal(found, expected)
+
+
+def test_memory_is_used_again_after_its_copy(device):
+    """And only then: with every copy done at once, few blocks serve many batches."""
+    device.prompt = True
+    with Loader([reader(workers=1)], device="cuda", prefetch=1) as loader:
+        for _ in range(10):
+            assert len(list(loader)) == 6
+    assert device.from_pages == 60
+    assert len(device.blocks) < 20
+
+
+def test_batches_are_copied_ahead(device):
+    with Loader([reader(workers=1)], device="cuda", prefetch=2) as loader:
+        epoch = iter(loader)
+        next(epoch)
+        eventually(lambda: loader.stats().modules[0].batches >= 5)
+        next(epoch)
+        assert device.begun == 4
+        assert len(list(epoch)) == 4
+        assert device.begun == 6
+
+
+def test_loop_does_not_wait_for_batches_ahead(device):
+    """Where only one is ready, it is returned at once."""
+    ready = threading.Semaphore(1)
+
+    def wait(batch):
+        assert ready.acquire(timeout=LIMIT)
+        return batch
+
+    with Loader([reader(), Call(wait, workers=1)], device="cuda", prefetch=4) as loader:
+        epoch = iter(loader)
+        for _ in range(6):
+            next(epoch)
+            ready.release()
+        with pytest.raises(StopIteration):
+            next(epoch)
+        ready.release()
+
+
+def test_failed_copy_keeps_the_memory(device):
+    """As the copies that began before it are in progress."""
+    copies = []
+
+    def copy(tensor):
+        copies.append(tensor.shape)
+        if len(copies) == 2:
+            raise RuntimeError("out of memory")
+        return Device.copy(device, tensor)
+
+    device.copy = copy
+    with Loader([reader(workers=1)], device="cuda") as loader:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            list(loader)
+        assert len(loader._copies._pending) == 1
+        assert device.done == 0
+    assert device.done == 1
+
+
+def test_loader_that_is_dropped_waits_for_its_copies(device):
+    pipeline = Pipeline([reader()])
+    with pipeline:
+        list(Loader(pipeline, device="cuda"))
+        gc.collect()
+        assert device.done == device.begun == 6
+
+
+def test_pipeline_that_has_started_is_copied_too(device):
+    """From memory that is not page-locked."""
+    device.prompt = True
+    with Pipeline([reader()]) as pipeline, Pipeline([reader()]) as other:
+        pipeline.start()
+        assert equal(list(Loader(pipeline, device="cuda")), list(other))
+    assert device.from_pages == 0
+
+
+# Boxes
+
+
+@pytest.fixture(scope="module")
+def boxed(photographs):
+    boxes = [[[10, 5, 30, 25]] * number for number in (2, 0, 1, 3, 0, 1)]
+    labels = [[number] * len(rows) for number, rows in enumerate(boxes)]
+    return ListReader(photographs, labels, 3, (60, 80), boxes=boxes, shuffle=False, placement=True)
+
+
+@pytest.mark.parametrize("where", [None, "cuda"])
+def test_boxes_are_targets_of_each_image(device, boxed, where):
+    device.prompt = True
+    with Loader([boxed, Augmentations([ToFloat()])], device=where) as loader:
+        (images, targets), (_, others) = loader
+    assert images.shape == (3, 3, 60, 80)
+    assert [target["labels"].tolist() for target in targets + others] == [[0, 0], [], [2], [3, 3, 3], [], [5]]
+    assert [target["boxes"].shape for target in targets] == [(2, 4), (0, 4), (1, 4)]
+    assert targets[2]["boxes"].tolist() == [[10, 5, 30, 25]]
+    assert targets[0]["boxes"].dtype == torch.float32
+    assert targets[0]["labels"].dtype == torch.int64
+    assert targets[0]["placement"].shape == (3, 3)
+    assert targets[1]["picture_sizes"].tolist() == [60, 80]
+
+
+def test_boxes_in_a_dict(boxed):
+    with Loader([boxed], as_dict=True) as loader:
+        first = next(iter(loader))
+    assert list(first) == ["images", "targets"]
+    assert len(first["targets"]) == 3
+
+
+def test_targets_share_the_memory_of_the_batch(boxed):
+    addresses = []
+
+    def note(batch):
+        addresses.append(batch.boxes.ctypes.data)
+        return batch
+
+    with Loader([boxed, Call(note, workers=1)]) as loader:
+        _, targets = next(iter(loader))
+    assert [target["boxes"].data_ptr() - addresses[0] for target in (targets[0], targets[2])] == [0, 2 * 16]
+
+
+def test_masks_of_boxes():
+    """Of shape (n, H, W) for each image where a box has a mask, (H, W) where an image has one."""
+    fields = {"boxes": np.zeros((3, 4), np.float32), "masks": np.zeros((3, 5, 6), np.uint8)}
+    ragged = Batch(fields, offsets=[0, 1, 3], ragged=("boxes", "masks"))
+    plain = Batch({**fields, "masks": np.zeros((2, 5, 6), np.uint8)}, offsets=[0, 1, 3], ragged=("boxes",))
+    names = Batch({**fields, "names": np.array(["a", "b"])}, offsets=[0, 1, 3], ragged=("boxes", "masks"))
+    shapes = []
+    for batch in (ragged, plain, names):
+        with Loader([Given(batch)]) as loader:
+            ((targets,),) = loader
+        shapes.append([tuple(target["masks"].shape) for target in targets])
+    assert shapes == [[(1, 5, 6), (2, 5, 6)], [(5, 6), (5, 6)], [(1, 5, 6), (2, 5, 6)]]
+    assert [target["names"] for target in targets] == ["a", "b"]
+
+
+def test_tv_tensors(boxed):
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors", reason="torchvision is not installed")
+    with Loader([boxed], tv_tensors=True) as loader:
+        images, targets = next(iter(loader))
+    assert type(images) is tv_tensors.Image
+    assert images.shape == (3, 3, 60, 80)
+    assert type(targets[0]["boxes"]) is tv_tensors.BoundingBoxes
+    assert targets[0]["boxes"].format == tv_tensors.BoundingBoxFormat.XYXY
+    assert targets[0]["boxes"].canvas_size == (60, 80)
+    mask = np.zeros((4, 6, 7), np.uint8)
+    with Loader(
+        [Given({"images": np.zeros((4, 6, 7, 3), np.uint8), "masks": mask})], tv_tensors=True
+    ) as loader:
+        ((_, masks),) = loader
+    assert type(masks) is tv_tensors.Mask
+
+
+# Positions
+
+
+def labels_of(loader):
+    return [labels.tolist() for _, labels in loader]
+
+
+@pytest.mark.parametrize("where", [None, "cuda"])
+def test_state_is_the_position_of_the_loop(device, where):
+    """Not of what was copied ahead."""
+    device.prompt = True
+    with Loader([reader(seed=5)], device=where) as loader:
+        whole = [labels_of(loader) for _ in range(3)]
+    with Loader([reader(seed=5)], device=where, prefetch=4) as loader:
+        for count, _ in enumerate(loader):
+            if count == 2:
+                break
+        state = loader.state_dict()
+        copied = pickle.loads(pickle.dumps(loader))
+        assert labels_of(loader) == whole[1]
+        loader.load_state_dict(state)
+        assert labels_of(loader) == whole[0][3:]
+        assert labels_of(loader) == whole[1]
+        end = loader.state_dict()
+    with copied, copy.deepcopy(copied) as again:
+        assert labels_of(copied) == labels_of(again) == whole[0][3:]
+    with Loader([reader(seed=5)], device=where) as other:
+        other.load_state_dict(end)
+        assert labels_of(other) == whole[2]
+    with Pipeline([reader(seed=5)]) as pipeline:
+        pipeline.load_state_dict(state)
+        assert [batch.labels.tolist() for batch in pipeline] == whole[0][3:]
+
+
+@pytest.mark.parametrize("where", [None, "cuda"])
+def test_set_epoch(device, where):
+    device.prompt = True
+    with Loader([reader(epochs=5)], device=where) as loader:
+        epochs = [labels_of(loader) for _ in range(3)]
+        loader.set_epoch(1)
+        assert len(iter(loader)) == 6
+        assert labels_of(loader) == epochs[1]
+        assert labels_of(loader) == epochs[2]
+        assert labels_of(loader.epoch(0)) == epochs[0]
+        with pytest.raises(EndOfData, match="there is no epoch 5"):
+            loader.set_epoch(5)
+        with pytest.raises(EndOfData, match="there is no epoch 7"):
+            loader.epoch(7)
+        with pytest.raises(ArgumentError, match="n is -1"):
+            loader.set_epoch(-1)
+        loader.set_epoch(2)
+        copied = pickle.loads(pickle.dumps(loader))
+    with copied:
+        assert labels_of(copied) == epochs[2]
+
+
+def test_set_epoch_keeps_the_place_in_a_resumed_epoch():
+    """As trainers set the epoch after they have loaded a state."""
+    with Loader([reader()]) as loader:
+        epochs = [labels_of(loader) for _ in range(3)]
+        loader.set_epoch(1)
+        batches = iter(loader)
+        next(batches)
+        state = loader.state_dict()
+    with Loader([reader()]) as loader:
+        loader.load_state_dict(state)
+        loader.set_epoch(1)
+        assert labels_of(loader) == epochs[1][1:]
+        loader.load_state_dict(state)
+        loader.set_epoch(2)
+        assert labels_of(loader) == epochs[2]
+
+
+@pytest.mark.parametrize("where", [None, "cuda"])
+def test_an_iteration_ends_the_one_before(device, where):
+    device.prompt = True
+    with Loader([reader(workers=1)], device=where) as loader:
+        first = iter(loader)
+        next(first)
+        next(iter(loader))
+        with pytest.raises(PipelineStateError, match="another iteration"):
+            next(first)
+        second = iter(loader)
+        next(second)
+        loader.load_state_dict(loader.state_dict())
+        with pytest.raises(PipelineStateError, match="a state was loaded"):
+            next(second)
+
+
+def test_source_without_a_length(device):
+    device.prompt = True
+    for where in (None, "cuda"):
+        with Loader([NumbersWithEpochs(3, epochs=2)], device=where) as loader:
+            assert [numbers[0].item() for (numbers,) in loader] == [0, 4, 8]
+            assert [numbers[0].item() for (numbers,) in loader] == [12, 16, 20]
+            with pytest.raises(UnknownLengthError):
+                len(loader)
+            with pytest.raises(PipelineStateError, match="no state"):
+                loader.state_dict()
+            assert loader
+
+
+# Wrong use
+
+
+def test_two_threads():
+    gate = Gate(workers=1)
+    with Loader([SizedNumbers(4, epochs=None), gate]) as loader:
+        epoch = iter(loader)
+        task = Task(next, epoch)
+        assert gate.entered.wait(LIMIT)
+        for other in (epoch, iter(loader)):
+            with pytest.raises(PipelineStateError, match="two threads iterate at the same time"):
+                next(other)
+        gate.gate.set()
+        assert task.result()[0].tolist() == [0, 1, 2, 3]
+        with pytest.raises(PipelineStateError, match=r"give each thread a loader"):
+            next(epoch)
+
+
+def test_state_of_another_pipeline():
+    with Loader([reader(seed=1)]) as loader, Loader([reader(seed=2)]) as other:
+        list(loader)
+        with pytest.raises(StateMismatchError, match="seed"):
+            other.load_state_dict(loader.state_dict())
+
+
+def test_pipeline_that_ends_in_a_sink():
+    collect = Collect()
+    with pytest.raises(PipelineStateError, match="ends in Collect, which consumes all batches"):
+        Loader([SizedNumbers(3), collect])
+    # It was never started.
+    assert not collect.batches
+    with Pipeline([SizedNumbers(3), collect]) as pipeline, pytest.raises(PipelineStateError, match="Collect"):
+        Loader(pipeline)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a CUDA device")
+def test_cuda_without_a_device():
+    for device in ("cuda", "cuda:1", torch.device("cuda", 0)):
+        with pytest.raises(ArgumentError, match=r"device is 'cuda.*torch finds no CUDA device"):
+            Loader([SizedNumbers()], device=device)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"device": "meta"}, "device is 'meta'; expected None, 'cpu', 'cuda' or 'cuda:N'"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": 1.5}, "device is 1.5"),
+        ({"channels_last": 1}, "channels_last"),
+        ({"as_dict": "yes"}, "as_dict"),
+        ({"prefetch": -1}, "prefetch is -1; expected a whole number from 0 to 1000"),
+        ({"normalize": "cpu"}, "normalize is 'cpu'; expected None or 'device'"),
+        ({"bfloat16": "images"}, "bfloat16"),
+        ({"batch_size": 3}, "unknown argument 'batch_size'"),
+    ],
+)
+def test_wrong_arguments_are_named(options, named):
+    with pytest.raises(ArgumentError, match=named):
+        Loader([SizedNumbers()], **options)
+
+
+def test_wrong_modules():
+    for wrong in (3, [], "photos"):
+        with pytest.raises(ArgumentError, match="modules must be a list"):
+            Loader(wrong)
+
+
+def test_error_of_a_module_reaches_the_loop(device):
+    def fail(batch):
+        raise ValueError("no such batch")
+
+    for where in (None, "cuda"):
+        with (
+            Loader([reader(), Call(fail)], device=where) as loader,
+            pytest.raises(ValueError, match="no such batch"),
+        ):
+            list(loader)
+
+
+def test_stop():
+    loader = Loader([reader()])
+    epoch = iter(loader)
+    images, _ = next(epoch)
+    loader.stop()
+    loader.stop()
+    assert images.shape == (4, *SHAPE)
+    with pytest.raises(PipelineStateError, match="stopped"):
+        next(epoch)
+    assert loader.stats().modules[0].batches >= 1
+    assert repr(loader).startswith("<Loader of <Pipeline ArrayReader")
+
+
+def run(program):
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+def test_torch_is_imported_when_a_loader_is_made():
+    assert run("import sys, highway.torch; print('torch' in sys.modules)") == "False"
+
+
+def test_missing_packages_are_named():
+    program = """
+import sys
+from highway.errors import MissingPackageError
+from highway.modules import Noise
+from highway.torch import Loader
+sys.modules[{missing!r}] = None
+try:
+    Loader([Noise(4, (8, 8))], tv_tensors={tv})
+except MissingPackageError as error:
+    print(error)
+"""
+    assert 'pip install "highway-loader[torch]"' in run(program.format(missing="torch", tv=False))
+    assert "pip install torchvision" in run(program.format(missing="torchvision", tv=True))
+
+
+# The DataLoader of torch
+
+
+def test_as_dataloader():
+    with Loader([reader(seed=5)]) as loader:
+        data = loader.as_dataloader()
+        assert isinstance(data, torch.utils.data.DataLoader)
+        assert len(data) == len(loader) == 6
+        assert (data.batch_size, data.num_workers) == (None, 0)
+        epochs = [labels_of(data) for _ in range(2)]
+        for count, (images, _) in enumerate(data):
+            assert images.shape == (4, *SHAPE)
+            if count == 1:
+                break
+        state = data.state_dict()
+        copied = pickle.loads(pickle.dumps(data))
+        with pickle.loads(pickle.dumps(data)).dataset.loader as loader_of_copy:
+            rest = labels_of(loader_of_copy)
+        data.set_epoch(0)
+        assert labels_of(data) == epochs[0]
+        data.dataset.set_epoch(1)
+        assert labels_of(data) == epochs[1]
+        data.load_state_dict(state)
+        assert labels_of(data) == rest == labels_of(copied)
+        assert len(rest) == 4
+        copied.dataset.loader.stop()
+        assert len(pickle.loads(pickle.dumps(data.dataset))) == 6
