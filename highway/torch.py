@@ -420,16 +420,15 @@ class _Tensors:
         return {name: self._tensor(name, array) for name, array in arrays.items()}
 
     def _tensor(self, name: str, array: NDArray[Any]) -> Any:
-        if array.dtype.kind in "OSU":
-            return array.tolist()
-        if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
-            # torch takes none of these.
+        if not (array.flags.carray and array.dtype.isnative) and not _is_taken(array):
             array = np.array(array, array.dtype.newbyteorder("="), order="C")
         if self._bfloat16 and name == "images" and array.dtype == np.uint16:
             return self._torch.from_numpy(array.view(np.int16)).view(self._torch.bfloat16)
         try:
             return self._torch.from_numpy(array)
         except TypeError:
+            if array.dtype.kind in "OSU":
+                return array.tolist()
             raise ArgumentError(
                 f"Loader: field {name!r} is {array.dtype}, and torch has no such type; expected numbers: drop "
                 "or convert it in a stage"
@@ -478,6 +477,11 @@ class _Tensors:
         if self._as_dict:
             return {"targets": targets} if images is None else {"images": images, "targets": targets}
         return (targets,) if images is None else (images, targets)
+
+
+def _is_taken(array: NDArray[Any]) -> bool:
+    """Whether torch takes the array without a copy."""
+    return array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
 
 
 class _Rows:

@@ -4,17 +4,25 @@ import contextlib
 import copy
 import ctypes
 import gc
+import importlib
+import json
+import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
 from concurrency import LIMIT, Task, eventually
-from pictures import jpeg_bytes, photograph
+from documents import Document
+from pictures import class_folders, jpeg_bytes, photograph
+from repository import ROOT
 from small_modules import Call, Collect, Gate, NumbersWithEpochs, SizedNumbers
+from voc_folders import annotation, thing, voc_folder
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
@@ -777,9 +785,12 @@ def test_stop():
     assert repr(loader).startswith("<Loader of <Pipeline ArrayReader")
 
 
-def run(program):
+def run(*command, folder=None):
+    """Run Python in a process that imports the same highway from any folder; return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(highway_torch.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -790,7 +801,7 @@ def run(program):
 
 
 def test_torch_is_imported_when_a_loader_is_made():
-    assert run("import sys, highway.torch; print('torch' in sys.modules)") == "False"
+    assert run("-c", "import sys, highway.torch; print('torch' in sys.modules)") == "False"
 
 
 def test_missing_packages_are_named():
@@ -805,8 +816,8 @@ try:
 except MissingPackageError as error:
     print(error)
 """
-    assert 'pip install "highway-loader[torch]"' in run(program.format(missing="torch", tv=False))
-    assert "pip install torchvision" in run(program.format(missing="torchvision", tv=True))
+    assert 'pip install "highway-loader[torch]"' in run("-c", program.format(missing="torch", tv=False))
+    assert "pip install torchvision" in run("-c", program.format(missing="torchvision", tv=True))
 
 
 # The DataLoader of torch
@@ -836,3 +847,46 @@ def test_as_dataloader():
         assert len(rest) == 4
         copied.dataset.loader.stop()
         assert len(pickle.loads(pickle.dumps(data.dataset))) == 6
+
+
+# Documents and the benchmark
+
+PROGRAM = re.compile(r"# (\w+\.py)\n")
+DOCUMENT = Document("docs/torch.md")
+
+
+def test_every_program_of_the_page_runs():
+    assert [PROGRAM.match(text)[1] for text in DOCUMENT.blocks("python")] == [
+        "train.py",
+        "detect.py",
+        "dataloader.py",
+    ]
+
+
+@pytest.mark.parametrize("text", DOCUMENT.blocks("python"), ids=lambda text: PROGRAM.match(text)[1])
+def test_program_of_the_page(tmp_path, text):
+    class_folders(tmp_path / "demo-output" / "photos", classes=4, each=9)
+    things = thing("dog", (11, 11, 40, 50)), thing("cat", (41, 21, 70, 40))
+    voc = voc_folder(
+        tmp_path / "VOCdevkit" / "VOC2012", {f"{number:03}": annotation(*things) for number in range(6)}
+    )
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("000\n001\n", encoding="utf-8")
+    run("-c", text, folder=tmp_path)
+
+
+def test_benchmark_compares_every_batch(device, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    torch_loader = importlib.import_module("torch_loader")
+    device.prompt = True
+    wrong = torch_loader.wrong_batches("cuda", IMAGES, 4, 2)
+    assert device.from_pages >= 4 * 12
+    assert wrong == dict.fromkeys(torch_loader.CHAINS, 0)
+    device.prompt = False
+    assert set(torch_loader.wrong_batches("cuda", IMAGES, 4, 1).values()) == {6}
+
+
+def test_benchmark_measures(tmp_path):
+    script, figures = ROOT / "benchmarks" / "torch_loader.py", tmp_path / "found.json"
+    shown = run(script, "--count", 5, "--rounds", 1, "--images", 64, "--step-ms", 1, "--json", figures)
+    assert "tensors have the addresses of the arrays: yes" in shown
+    assert set(json.loads(figures.read_text())["microseconds"]) > {"arrays", "tensors"}
