@@ -149,8 +149,8 @@ class Loader:
         )
         # Held while a batch is taken.
         self._turn = threading.Lock()
-        # The iteration that has begun last; the position after its last batch, where batches are taken ahead.
-        self._current: _Epoch | None = None
+        # Number of the last iteration; the position after its last batch, where batches are taken ahead.
+        self._iteration = 0
         self._position: dict[str, Any] | None = None
         # The epoch that the next iteration begins, if `set_epoch` has chosen it.
         self._wanted: int | None = None
@@ -234,7 +234,8 @@ class Loader:
         """
         with self._page_locked():
             self.pipeline.load_state_dict(state)
-        self._current = self._position = self._wanted = None
+        self._iteration += 1
+        self._position = self._wanted = None
 
     def stats(self) -> PipelineStats:
         """Return the statistics of the pipeline; batches that were copied ahead count as returned."""
@@ -292,7 +293,8 @@ class _Epoch(Iterator[Any]):
     def __init__(self, loader: Loader, batches: EpochIterator) -> None:
         self._loader = loader
         self._batches = batches
-        self._begun = False
+        # Number of this iteration, once it has begun.
+        self._number: int | None = None
         self._thread: int | None = None
         # Batches that are on the device, or on their way.
         self._ahead: deque[_Sent] = deque()
@@ -314,7 +316,7 @@ class _Epoch(Iterator[Any]):
                 "through a queue.Queue, or give each thread a loader with a shard of its own"
             )
         try:
-            if not self._begun:
+            if self._number is None:
                 self._begin()
             copies = loader._copies
             if copies is None:
@@ -328,13 +330,13 @@ class _Epoch(Iterator[Any]):
         loader = self._loader
         with loader._page_locked():
             loader.pipeline.start()
-        self._begun = True
-        loader._current, loader._wanted = self, None
+        loader._iteration += 1
+        self._number, loader._wanted = loader._iteration, None
 
     def _next_on(self, copies: _Copies) -> Any:
         """Return the next batch on the device, after beginning the copies of those that are ready."""
         loader = self._loader
-        if loader._current is not self:
+        if loader._iteration != self._number:
             self._ahead.clear()
             raise superseded()
         if not self._ahead and not self._over:

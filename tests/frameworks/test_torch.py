@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import threading
+import weakref
 from collections import deque
 from pathlib import Path
 
@@ -459,6 +460,19 @@ def test_batches_are_copied_ahead(device):
         assert device.begun == 4
         assert len(list(epoch)) == 4
         assert device.begun == 6
+
+
+def test_batches_ahead_are_dropped_after_a_break(device):
+    with Loader([reader(workers=1)], device="cuda", prefetch=5) as loader:
+        for _ in loader:
+            eventually(lambda: loader.stats().modules[0].batches >= 5)
+            if device.begun > 2:
+                break
+        targets = [weakref.ref(target) for target, _ in device.waiting]
+        device.run()
+        del _
+        gc.collect()
+        assert not any(target() is not None for target in targets)
 
 
 def test_loop_does_not_wait_for_batches_ahead(device):

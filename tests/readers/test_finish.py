@@ -72,6 +72,7 @@ FINISHED = {
     "flip, NHWC": [FlipY(), Normalize(layout="NHWC")],
     "flip, half": [FlipX(), Normalize(dtype="float16")],
     "flip, half, NHWC": [FlipX(), Normalize(0.4, 0.2, layout="NHWC", dtype="float16")],
+    "flip, bfloat16": [FlipX(), Normalize(dtype="bfloat16")],
     "more behind": [FlipX(), Normalize(), Lambda(np.negative)],
     "crop behind": [FlipX(), RandomCrop(20), FlipY(), Normalize()],
 }

@@ -34,6 +34,7 @@ CHAINS = {
     "only normalize": ([Normalize(dtype="float16", layout="NHWC")], 1),
     "only crops": ([FlipY(), RandomCrop(9), Slice(1, 2, 5, 4), FlipX()], 4),
     "half planar": ([CenterCrop(8), ToFloat(dtype="float16")], 2),
+    "bfloat16": ([CenterCrop(8), Normalize(layout="NHWC", dtype="bfloat16")], 2),
     "numbers apart": ([FlipX(0.3), Rescale(2, layout="NHWC"), FlipX()], 2),
     "color behind": ([RandomCrop(12), ColorJitter(0.4), FlipX(), Normalize()], 1),
     "padding first": ([Pad(3), RandomCrop(12), Normalize()], 0),

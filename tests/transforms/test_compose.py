@@ -395,6 +395,8 @@ def test_what_a_batch_holds_is_never_written_into():
         ([Normalize(), RandomCrop(4)], "RandomCrop"),
         ([Normalize(), Rotate(9)], "Rotate"),
         ([Normalize(layout="NHWC"), RandAugment()], "RandAugment"),
+        ([Normalize(dtype="bfloat16"), RandomErasing()], "RandomErasing"),
+        ([ToFloat("NHWC", "bfloat16"), FlipX(), Mixup(0.2)], "Mixup"),
     ],
     ids=repr,
 )

@@ -29,6 +29,7 @@ ENDS = (
     (),
     (Normalize(0.4, 0.2),),
     (Normalize(0.4, 0.2, "NHWC", "float16"),),
+    (Normalize(0.4, 0.2, "NHWC", "bfloat16"), FlipY()),
     (Normalize(0.4, 0.2), FlipY(0)),
 )
 

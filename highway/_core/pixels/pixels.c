@@ -324,11 +324,10 @@ ALWAYS_INLINE uint16_t half_bits(float value) {
     return (uint16_t)((bits >> 16 & 0x8000u) | result);
 }
 
-/* Rounds to bfloat16, the upper half of a float, to nearest, ties to even. */
+/* Rounds to bfloat16, the upper half of a float, to nearest, ties to even; no NaN. */
 ALWAYS_INLINE uint16_t bfloat_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((bits >> 16 & 0x8000u) | 0x7FC0u);
     return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
@@ -408,13 +407,18 @@ SSE4 ALWAYS_INLINE __m128i half_bits_sse4(__m128 values) {
 /* bfloat_bits for four values, in the low half. */
 SSE4 ALWAYS_INLINE __m128i bfloat_bits_sse4(__m128 values) {
     const __m128i bits = _mm_castps_si128(values);
-    const __m128i high = _mm_srli_epi32(bits, 16);
-    const __m128i odd = _mm_and_si128(high, _mm_set1_epi32(1));
-    const __m128i rounded =
-        _mm_srli_epi32(_mm_add_epi32(_mm_add_epi32(bits, _mm_set1_epi32(0x7FFF)), odd), 16);
-    const __m128i nan = _mm_or_si128(_mm_and_si128(high, _mm_set1_epi32(0x8000)), _mm_set1_epi32(0x7FC0));
-    const __m128i is_nan = _mm_castps_si128(_mm_cmpunord_ps(values, values));
-    return _mm_packus_epi32(_mm_blendv_epi8(rounded, nan, is_nan), _mm_setzero_si128());
+    const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+    const __m128i sums = _mm_add_epi32(bits, _mm_add_epi32(odd, _mm_set1_epi32(0x7FFF)));
+    return _mm_packus_epi32(_mm_srli_epi32(sums, 16), _mm_setzero_si128());
+}
+
+/* For eight values. */
+AVX2 ALWAYS_INLINE __m128i bfloat_bits_avx2(__m256 values) {
+    const __m256i bits = _mm256_castps_si256(values);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i sums = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    const __m256i high = _mm256_srli_epi32(sums, 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
 }
 
 enum { PIECE = 512 }; /* numbers of a plane written in a row */
@@ -436,9 +440,7 @@ AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int ki
         _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
                          _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
     else if (kind == BFLOATS)
-        _mm_storeu_si128((__m128i *)((uint16_t *)out + at),
-                         _mm_unpacklo_epi64(bfloat_bits_sse4(_mm256_castps256_ps128(values)),
-                                            bfloat_bits_sse4(_mm256_extractf128_ps(values, 1))));
+        _mm_storeu_si128((__m128i *)((uint16_t *)out + at), bfloat_bits_avx2(values));
     else if (kind == STREAMED)
         _mm256_stream_ps((float *)out + at, values);
     else

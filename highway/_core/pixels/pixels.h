@@ -46,7 +46,7 @@ typedef struct {
 #define HW_STREAMED_BYTES ((size_t)16 << 20)
 
 /* Converts pixels to numbers; the first is number `at` of an image of `plane` pixels that begins at `image`.
- * Factors are finite: the payload of a NaN in a short type differs between variants. */
+ * Factors are finite: short types do not keep a NaN. */
 void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                    const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane);
 
