@@ -99,11 +99,10 @@ class Loader:
     Examples
     --------
     >>> from highway.modules import Noise
-    >>> from highway.torch import Loader
-    >>> with Loader([Noise(4, (8, 8), epochs=1)]) as loader:  # doctest: +SKIP
-    ...     for images, labels in loader:
-    ...         print(images.shape)
-    torch.Size([4, 8, 8, 3])
+    >>> with Loader([Noise(4, (8, 8))]) as loader:  # doctest: +SKIP
+    ...     images, labels = next(iter(loader))
+    ...     images.shape, images.dtype
+    (torch.Size([4, 8, 8, 3]), torch.uint8)
     """
 
     @explained()
@@ -121,30 +120,34 @@ class Loader:
     ) -> None:
         torch = _torch()
         place = _device_of(torch, device)
-        self._options = {
-            "device": None if place is None else str(place),
-            "channels_last": flag("Loader", "channels_last", channels_last),
-            "as_dict": flag("Loader", "as_dict", as_dict),
-            "prefetch": whole("Loader", "prefetch", prefetch, 0, MOST_PREFETCH),
-            "normalize": normalize,
-            "bfloat16": None if bfloat16 is None else flag("Loader", "bfloat16", bfloat16),
-            "tv_tensors": flag("Loader", "tv_tensors", tv_tensors),
-        }
+        channels_last = flag("Loader", "channels_last", channels_last)
+        as_dict = flag("Loader", "as_dict", as_dict)
+        self._prefetch = whole("Loader", "prefetch", prefetch, 0, MOST_PREFETCH)
         if normalize not in (None, "device"):
             raise ArgumentError(f"Loader: normalize is {normalize!r}; expected None or 'device'")
-        self._prefetch = int(prefetch)
-        tv = _tv_tensors() if tv_tensors else None
         on_device = normalize == "device"
+        bfloat16 = None if bfloat16 is None else flag("Loader", "bfloat16", bfloat16)
+        tv = _tv_tensors() if flag("Loader", "tv_tensors", tv_tensors) else None
+        # For a pickle.
+        self._options = {
+            "device": None if place is None else str(place),
+            "channels_last": channels_last,
+            "as_dict": as_dict,
+            "prefetch": self._prefetch,
+            "normalize": normalize,
+            "bfloat16": bfloat16,
+            "tv_tensors": tv is not None,
+        }
         self._copies = None if place is None else _Copies(_layer_of(torch, place))
         with self._page_locked():
-            self.pipeline, self._given, conversion = _prepared(pipeline, bool(channels_last), on_device)
+            self.pipeline, self._given, conversion = _prepared(pipeline, channels_last, on_device)
         self._tensors = _Tensors(
             torch,
             conversion,
             on_device=on_device,
             bfloat16=bfloat16,
-            channels_last=bool(channels_last),
-            as_dict=bool(as_dict),
+            channels_last=channels_last,
+            as_dict=as_dict,
             tv=tv,
         )
         # Held while a batch is taken.

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ctypes
+import doctest
 import gc
 import importlib
 import json
@@ -441,6 +442,17 @@ def test_copies(device, prefetch):
         equal(found, expected)
 
 
+def test_page_locked_memory_in_every_run(device):
+    """After a state was loaded, too; and in a pipeline that has not started."""
+    device.prompt = True
+    with Loader(Pipeline([reader()]), device="cuda") as loader:
+        list(loader)
+        assert device.from_pages == 6
+        loader.load_state_dict(loader.state_dict())
+        list(loader.epoch(4))
+        assert device.from_pages == 12
+
+
 def test_memory_is_used_again_after_its_copy(device):
     """And only then: with every copy done at once, few blocks serve many batches."""
     device.prompt = True
@@ -867,6 +879,14 @@ def test_as_dataloader():
 
 PROGRAM = re.compile(r"# (\w+\.py)\n")
 DOCUMENT = Document("docs/torch.md")
+
+
+def test_example_of_the_docstring():
+    """Elsewhere it is skipped: torch may be missing."""
+    text = Loader.__doc__.replace("# doctest: +SKIP", "")
+    example = doctest.DocTestParser().get_doctest(text, {"Loader": Loader}, "Loader", None, None)
+    found = doctest.DocTestRunner().run(example)
+    assert (found.attempted, found.failed) == (2, 0)
 
 
 def test_every_program_of_the_page_runs():
