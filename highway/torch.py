@@ -311,14 +311,13 @@ class _Epoch(Iterator[Any]):
 
     def __next__(self) -> Any:
         loader, thread = self._loader, threading.get_ident()
-        if self._thread is None:
-            self._thread = thread
-        if self._thread != thread or not loader._turn.acquire(blocking=False):
+        if self._thread not in (None, thread) or not loader._turn.acquire(blocking=False):
             raise PipelineStateError(
                 "Loader: two threads iterate at the same time; expected one: take batches in one thread and share them "
                 "through a queue.Queue, or give each thread a loader with a shard of its own"
             )
         try:
+            self._thread = thread
             if self._number is None:
                 self._begin()
             copies = loader._copies
