@@ -158,7 +158,7 @@ class Pipeline:
 
     def _set_up(self, start: int) -> None:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
-        self._length = _length_of(self._source)
+        self._length = _known_length(self._source)
         self._runners = make_runners(
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
@@ -706,7 +706,6 @@ class Pipeline:
     # Iteration: called by EpochIterator
 
     def _begin_iteration(self, iteration: EpochIterator) -> None:
-        """Begin the epoch of an iterator: seek where the next batch is not its first."""
         with self._turn:
             self._ensure_started()
             self._iteration += 1
@@ -759,9 +758,8 @@ class Pipeline:
             self._start()
         except QueueClosed:
             raise self._outcome.error("iteration") from None
-        if self._control.closing:
-            # stop() has ended only the threads that ran before.
-            self._control.shutdown()
+        # stop() may have ended only the threads that ran before.
+        self._control.end_late()
 
     def _discard(self, epoch: int, front: int) -> None:
         """Drop the batches before ticket `front`, of a source that cannot seek."""
@@ -783,16 +781,22 @@ class Pipeline:
             raise superseded()
 
     def _next_of(self, iteration: EpochIterator) -> Batch:
-        """Return the next batch of an iteration; EndOfData at the end of its epoch."""
-        self._check_current(iteration)
-        if self._length or not self._ordered:
-            batch = self._get(before=iteration.end)
-        else:
-            batch = self._next_of_numbered(iteration)
+        try:
+            self._check_current(iteration)
+            if self._length or not self._ordered:
+                batch = self._get(before=iteration.end)
+            else:
+                batch = self._next_numbered(iteration)
+        except EndOfData:
+            self._check_current(iteration)
+            raise
+        except QueueClosed:
+            self._check_current(iteration)
+            raise self._outcome.error("iteration") from None
         self._check_current(iteration)
         return batch
 
-    def _next_of_numbered(self, iteration: EpochIterator) -> Batch:
+    def _next_numbered(self, iteration: EpochIterator) -> Batch:
         """As `_next_of`, where only the epoch numbers of the batches tell the epochs apart."""
         queue, source = self._last, self._runners[0]
         assert isinstance(source, SourceRunner)
@@ -823,8 +827,7 @@ class Pipeline:
             )
         return epoch < iteration.epoch
 
-    def _continues(self, iteration: EpochIterator) -> bool:
-        """Whether an iteration that has found no batch goes on; raises otherwise."""
+    def _continue_empty(self, iteration: EpochIterator) -> None:
         length, total = self._length, self._last.last_total
         if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
             raise self._end("iteration")
@@ -834,15 +837,13 @@ class Pipeline:
                 f"Pipeline: all {length} batches of epoch {iteration.epoch} were skipped; expected one or more. "
                 "errors and stats() list what was skipped; the next iteration begins the next epoch"
             )
-        # The rest of the resumed epoch was skipped.
+        self._check_epoch(iteration.epoch + 1, "iteration")
+        iteration.resumed = False
+        iteration.epoch += 1
+        iteration.end += length
+        iteration.length = length
         with self._turn:
-            self._check_epoch(iteration.epoch + 1, "iteration")
-            iteration.resumed = False
-            iteration.epoch += 1
-            iteration.end += length
-            iteration.length = length
             self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
-        return True
 
     def _length_of(self, iteration: EpochIterator) -> int:
         if iteration.length is not None:
@@ -861,7 +862,7 @@ def _restored(
     return pipeline
 
 
-def _length_of(source: Source) -> int | None:
+def _known_length(source: Source) -> int | None:
     return len(cast(Sized, source)) if hasattr(source, "__len__") else None
 
 
