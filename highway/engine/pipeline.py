@@ -312,6 +312,8 @@ class Pipeline:
                 f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
                 "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
             )
+        if self._control.closing:
+            raise self._outcome.error(what)
         if epoch is None and self._is_over:
             raise self._end(what)
         if self._length is not None:
