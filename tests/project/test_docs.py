@@ -62,11 +62,12 @@ PROGRAM = re.compile(r"# (\w+\.py)\n")
 
 DISTRIBUTED = Document("docs/distributed.md")
 TRANSFORMS = Document("docs/transforms.md")
+CONTACT_SHEETS = Document("docs/contact_sheets.md")
 PROGRAMS = {PROGRAM.match(text)[1]: text for text in DISTRIBUTED.blocks("python") if PROGRAM.match(text)}
 
 
 def test_documents_are_looked_at():
-    assert {DISTRIBUTED.name, TRANSFORMS.name} <= {*NAMES}
+    assert {DISTRIBUTED.name, TRANSFORMS.name, CONTACT_SHEETS.name} <= {*NAMES}
     assert len(Document("docs/get_started.md").blocks("python")) > 3
 
 
@@ -137,6 +138,7 @@ def test_python_blocks_run_one_after_the_other(place, name):
         turned, before = shown["half_turned"].images, shown["batch"].images
         assert np.array_equal(turned, before[:, ::-1, ::-1])
         assert shown["squeezed"].images.dtype == np.float32
+    if name == CONTACT_SHEETS.name:
         assert os.path.getsize("sheet.png")
 
 
