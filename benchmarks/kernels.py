@@ -102,7 +102,7 @@ class Job:
         }
 
     def flip_in_place(self, flip: FlipX | FlipY, axis: int, code: int) -> Case:
-        # A copy for each: an even number of flips may have gone before.
+        # A copy for each: an even number of flips may have come before.
         mine, numpys, opencvs = self.images.copy(), self.images.copy(), self.images.copy()
 
         def numpy() -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Highway: ``Augmentations([transform]).process``, with its own draws; and copies of as many bytes."""
+"""Highway: ``Augmentations([transform]).process``, with its own draws; and copies of the same number of bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def version() -> str:
 
 
 def transform_of(name: str, sizes: Sizes) -> Transform:
-    """The transform of a job."""
+    """Return the transform of a job."""
     size, crop, margin = sizes.size, sizes.crop, sizes.margin
     made = {
         "FlipX": lambda: transforms.FlipX(1),
@@ -76,7 +76,7 @@ def transform_of(name: str, sizes: Sizes) -> Transform:
 
 
 def chains() -> dict[str, list[Transform]]:
-    """Five colors in a row: of single values, one of whole pixels among them, and such that need the whole image."""
+    """Return chains of five color transforms: of single values, with one of whole pixels, and of whole images."""
     return {
         "five of single values": [
             transforms.ColorJitter(brightness=0.4),
