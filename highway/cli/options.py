@@ -315,7 +315,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         description="Describe, verify, repair or export a store of samples.",
     )
     stores = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    told = _command(stores, "info", runs["store info"], "describe a store")
+    info_parser = _command(stores, "info", runs["store info"], "describe a store")
     verify = _command(
         stores,
         "verify",
@@ -334,7 +334,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         runs["store export"],
         "write the samples of a store to files: images, masks, and samples.jsonl with the other fields",
     )
-    for command in (told, verify, repair, export):
+    for command in (info_parser, verify, repair, export):
         command.add_argument("path", type=_expanded, metavar="PATH", help="folder of the store")
     repair.add_argument(
         "target", type=_expanded, metavar="TO", help="folder of the new store; must not exist yet"
