@@ -13,7 +13,7 @@ from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms import color
-from highway.transforms.crop import Fill, filling, plain_fill
+from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
 from highway.transforms.warps import INTERPOLATIONS, Course
@@ -103,7 +103,7 @@ class Policy(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape unchanged."""
-        filling(self, self.fill, shape[2], np.dtype(np.uint8))
+        fill_pixel(self, self.fill, shape[2], np.dtype(np.uint8))
         self._check(shape[2])
         return shape
 
@@ -137,7 +137,7 @@ class Policy(Transform):
             if (drawn.matrices != np.eye(3)).any():
                 course = Course(count, height, width)
                 course.then(drawn.matrices, height, width)
-                fill = filling(self, self.fill, channels, images.dtype)
+                fill = fill_pixel(self, self.fill, channels, images.dtype)
                 images, may_overwrite = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
             if drawn.ops.any():
                 images = color.run(images, [(drawn.ops, drawn.arguments)], images if may_overwrite else None)
@@ -174,7 +174,7 @@ class Policy(Transform):
 
     def apply_pictures(self, pictures: NDArray[Any], params: list[Drawn]) -> NDArray[Any]:
         """Move pictures round by round like the images; their colors stay unchanged."""
-        fill = filling(self, self.fill, pictures.shape[3], pictures.dtype)
+        fill = fill_pixel(self, self.fill, pictures.shape[3], pictures.dtype)
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
                 geometry = Geometry(drawn.matrices, *pictures.shape[1:3])

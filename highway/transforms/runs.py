@@ -23,8 +23,9 @@ from highway.errors import ArgumentError, ContractError
 from highway.sampling.rng import SampleRandom
 from highway.transforms import color
 from highway.transforms.along import Along
-from highway.transforms.crop import filling
-from highway.transforms.fit import Fit, Placement
+from highway.transforms.crop import fill_pixel
+from highway.transforms.fit import Fit
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
@@ -316,9 +317,7 @@ class _Fitting(_FusedGroup):
                     placement = fit.choose(rng, np.full(count, height), np.full(count, width), size)
                     drawn.append((step, placement, view.shape))
                     fit.refuse(placement, np.full(count, height), np.full(count, width), size)
-                    windows = _uncovered(view, placement.windows)
-                    targets = placement.targets
-                    mirrored = np.stack((view.mirrored_x, view.mirrored_y), axis=1)
+                    placement = view.placed(placement, size)
                     # From here on the view is of the output of the fit.
                     view = View.whole((count, *size, channels))
                     continue
@@ -326,51 +325,12 @@ class _Fitting(_FusedGroup):
                 params = transform.choose(draws(step.position), view.shape)
                 drawn.append((step, params, view.shape))
                 if hasattr(transform, "fill"):
-                    filling(transform, transform.fill, view.shape[3], images.dtype)
+                    fill_pixel(transform, transform.fill, view.shape[3], images.dtype)
                 seen = transform.moved(view, params)
                 assert seen is not None, "nothing reaches out"
                 view = seen
         assert placement is not None
-        if view.shape[1:3] != size:
-            windows, targets = _cut(windows, targets, mirrored, view, size)
-            size = view.shape[1:3]
-        mirrored = mirrored ^ np.stack((view.mirrored_x, view.mirrored_y), axis=1)
-        return drawn, fit.resampled(images, Placement(windows, targets), mirrored, size)
-
-
-def _uncovered(view: View, windows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Convert windows of a view to windows of the images; the view stays inside."""
-    found = np.empty_like(windows)
-    for axis, mirrored, begin, length in (
-        (0, view.mirrored_x, view.lefts, view.width),
-        (1, view.mirrored_y, view.tops, view.height),
-    ):
-        low, high = windows[:, axis], windows[:, 2 + axis]
-        found[:, axis] = begin + np.where(mirrored, length - high, low)
-        found[:, 2 + axis] = begin + np.where(mirrored, length - low, high)
-    return found
-
-
-def _cut(
-    windows: NDArray[np.float64],
-    targets: NDArray[np.int32],
-    mirrored: NDArray[np.bool_],
-    view: View,
-    size: tuple[int, int],
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Cut windows and targets of whole outputs to the part that a view shows."""
-    cut, ends = windows.copy(), np.zeros_like(targets)
-    ends[:, 2], ends[:, 3] = view.width, view.height
-    for axis, begin, length, whole in (
-        (0, view.lefts, view.width, size[1]),
-        (1, view.tops, view.height, size[0]),
-    ):
-        # The output before the view may show the window mirrored.
-        first = np.where(mirrored[:, axis], whole - begin - length, begin)
-        scale = (windows[:, 2 + axis] - windows[:, axis]) / whole
-        cut[:, axis] = windows[:, axis] + first * scale
-        cut[:, 2 + axis] = np.minimum(windows[:, axis] + (first + length) * scale, windows[:, 2 + axis])
-    return cut, ends
+        return drawn, fit.resampled(images, view.cut(placement), view.shape[1:3])
 
 
 class _Warping(_FusedGroup):
@@ -405,14 +365,14 @@ class _Warping(_FusedGroup):
             with naming(step.number):
                 assert isinstance(transform, (Moving, Warp)), transform
                 if hasattr(transform, "fill"):
-                    filling(transform, transform.fill, shape[3], images.dtype)
+                    fill_pixel(transform, transform.fill, shape[3], images.dtype)
                 params = transform.choose(draws(step.position), shape)
                 geometry = transform.geometry(params, shape[:3])
             drawn.append((step, params, shape))
             course.then(geometry.matrices, geometry.height, geometry.width)
             shape = (shape[0], geometry.height, geometry.width, shape[3])
         warp = self._warp
-        fill = filling(warp, warp.fill, images.shape[3], images.dtype)
+        fill = fill_pixel(warp, warp.fill, images.shape[3], images.dtype)
         return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 

@@ -14,7 +14,7 @@ from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.crop import Fill, filling, plain_fill
+from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, inside, inverse, product
 from highway.transforms.transform import Transform, pixels
 
@@ -120,7 +120,7 @@ class Warp(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape unchanged."""
-        filling(self, self.fill, shape[2], np.dtype(np.uint8))
+        fill_pixel(self, self.fill, shape[2], np.dtype(np.uint8))
         return shape
 
     def geometry(self, params: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
@@ -148,7 +148,7 @@ class Warp(Transform):
         return course.sampled(
             images,
             INTERPOLATIONS[self.interpolation],
-            filling(self, self.fill, images.shape[3], images.dtype),
+            fill_pixel(self, self.fill, images.shape[3], images.dtype),
         )
 
     def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
@@ -164,7 +164,7 @@ class Warp(Transform):
             raise ArgumentError(
                 f"{type(self).__name__}: images are {images.dtype}; expected uint8 or float32 (N, H, W, C)"
             )
-        filling(self, self.fill, images.shape[3], images.dtype)
+        fill_pixel(self, self.fill, images.shape[3], images.dtype)
 
 
 class Course:

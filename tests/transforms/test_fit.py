@@ -11,7 +11,7 @@ from highway.errors import ArgumentError, ContractError
 from highway.modules import ImageFileReader
 from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
-from highway.transforms.fit import Placement
+from highway.transforms.placement import Placement
 
 SIZES = np.array([[375, 500], [500, 375], [68, 2400], [2400, 68], [1, 1], [7, 5], [240, 320], [17, 1000]])
 
@@ -31,13 +31,14 @@ def apply(fit, images, seed=0):
 @pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 500)])
 def test_windows_lie_inside(fit, size):
     rng = SampleRandom(0, 0, np.arange(len(SIZES)), 0)
-    windows, targets = fit.choose(rng, SIZES[:, 0], SIZES[:, 1], size)
+    windows, targets, mirrored = fit.choose(rng, SIZES[:, 0], SIZES[:, 1], size)
     assert (
         np.all(windows[:, :2] >= 0)
         and np.all(windows[:, 2] <= SIZES[:, 1])
         and np.all(windows[:, 3] <= SIZES[:, 0])
     )
     assert np.all(windows[:, 2:] > windows[:, :2])
+    assert mirrored.shape in ((1, 2), (len(SIZES), 2)) and not mirrored.any()
     assert (
         np.all(targets[:, :2] >= 0)
         and np.all(targets[:, 2:] <= size[::-1])
@@ -257,6 +258,6 @@ def test_center_fit_stays_inside_whatever_the_rounding():
     heights, widths = (part.ravel() for part in np.meshgrid(np.arange(1, 700), np.arange(1, 700)))
     rng = SampleRandom(0, 0, np.arange(len(heights)), 0)
     for size in ((240, 320), (7, 3), (1, 999), (224, 224), (331, 97)):
-        windows, _ = CenterFit().choose(rng, heights, widths, size)
+        windows = CenterFit().choose(rng, heights, widths, size).windows
         shape = (windows[:, 2] - windows[:, 0]) / (windows[:, 3] - windows[:, 1])
         np.testing.assert_allclose(shape, size[1] / size[0], rtol=1e-9)
