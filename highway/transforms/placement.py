@@ -124,8 +124,9 @@ def mirror_ends(ends: NDArray[Any], axes: NDArray[np.bool_], sides: NDArray[Any]
     for axis in (0, 1):
         mirrored, side = axes[:, axis], sides[..., axis]
         if mirrored.any():
-            np.subtract(side, ends[:, 1, axis], out=found[:, 0, axis], where=mirrored)
-            np.subtract(side, ends[:, 0, axis], out=found[:, 1, axis], where=mirrored)
+            low, high = ends[:, 0, axis], ends[:, 1, axis]
+            found[:, 0, axis] = np.where(mirrored, side - high, low)
+            found[:, 1, axis] = np.where(mirrored, side - low, high)
     return found
 
 

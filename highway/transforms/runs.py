@@ -82,7 +82,7 @@ class TransformChain:
             if number < done:
                 self.positions_done = position
         self.positions = position
-        self._runs = list(_runs(steps))
+        self._groups = list(_groups(steps))
 
     @property
     def hands_over(self) -> bool:
@@ -150,17 +150,17 @@ class TransformChain:
             return of_samples.at(first + position)
 
         images = batch["images"]
-        for run in self._runs:
-            if len(run.steps) > 1 and run.fits(images):
-                drawn, result = run.together(images, draws, self._naming, may_overwrite)
+        for group in self._groups:
+            if len(group.steps) > 1 and group.fits(images):
+                drawn, result = group.together(images, draws, self._naming, may_overwrite)
                 for step, params, shape in drawn:
                     batch = along.annotated(batch, step.transform, params, shape)
-                may_overwrite = all(step.transform.hands_over for step in run.steps)
+                may_overwrite = all(step.transform.hands_over for step in group.steps)
                 if result is not images:
                     batch = batch.replace(images=result)
                 images = result
                 continue
-            for step in run.steps:
+            for step in group.steps:
                 with self._naming(step.number):
                     batch, may_overwrite = self._alone(step, batch, seed, first, draws, may_overwrite, along)
                 images = batch["images"]
@@ -254,7 +254,7 @@ class _FusedGroup:
         raise NotImplementedError
 
 
-class _Views(_FusedGroup):
+class _FusedViews(_FusedGroup):
     """Flips, crops and pads, and optionally a `Normalize` as the last step."""
 
     def takes(self, step: Step) -> bool:
@@ -286,7 +286,7 @@ class _Views(_FusedGroup):
         return drawn, view.copied(images, self.steps[0].transform)
 
 
-class _Fitting(_FusedGroup):
+class _FusedFit(_FusedGroup):
     """One fit, and the flips and crops around it."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -333,7 +333,7 @@ class _Fitting(_FusedGroup):
         return drawn, fit.resampled(images, view.cut(placement), view.shape[1:3])
 
 
-class _Warping(_FusedGroup):
+class _FusedWarps(_FusedGroup):
     """Warps, and the flips, crops and pads around them: sampled once."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -376,7 +376,7 @@ class _Warping(_FusedGroup):
         return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 
-class _Colors(_FusedGroup):
+class _FusedColors(_FusedGroup):
     """Point-wise color transforms: one program."""
 
     def takes(self, step: Step) -> bool:
@@ -456,55 +456,55 @@ def _goes_with(warp: Warp, transform: Transform) -> bool:
     return _stays_inside(transform) or getattr(transform, "fill", None) == warp.fill
 
 
-def _runs(steps: Sequence[Step]) -> Iterator[_FusedGroup]:
+def _groups(steps: Sequence[Step]) -> Iterator[_FusedGroup]:
     """Yield the steps in order, grouped into passes."""
-    run: _FusedGroup | None = None
+    group: _FusedGroup | None = None
     for step in steps:
-        if run is not None:
-            joined = _joined(run, step)
+        if group is not None:
+            joined = _with_step(group, step)
             if joined is not None:
-                run = joined
+                group = joined
                 continue
-            yield from _settled(run)
-        run = _begun(step)
-    if run is not None:
-        yield from _settled(run)
+            yield from _finished(group)
+        group = _group_from(step)
+    if group is not None:
+        yield from _finished(group)
 
 
-def _begun(step: Step) -> _FusedGroup:
+def _group_from(step: Step) -> _FusedGroup:
     transform = step.transform
     if is_moving(transform) or _is_values(transform):
-        return _Views(step)
+        return _FusedViews(step)
     if _is_fit(transform):
-        return _Fitting([step])
+        return _FusedFit([step])
     if _is_warp(transform):
-        return _Warping([step])
+        return _FusedWarps([step])
     if _is_pointwise(transform):
-        return _Colors(step)
+        return _FusedColors(step)
     return _FusedGroup(step)
 
 
-def _joined(run: _FusedGroup, step: Step) -> _FusedGroup | None:
-    """Return the run with one more step; None if they cannot be fused."""
-    if run.takes(step):
-        run.steps.append(step)
-        return run
+def _with_step(group: _FusedGroup, step: Step) -> _FusedGroup | None:
+    """Return the group with one more step; None if they cannot be fused."""
+    if group.takes(step):
+        group.steps.append(step)
+        return group
     transform = step.transform
-    if type(run) is _Views:
-        before = [one.transform for one in run.steps]
+    if type(group) is _FusedViews:
+        before = [one.transform for one in group.steps]
         if _is_fit(transform) and all(_stays_inside(one) for one in before):
-            return _Fitting([*run.steps, step])
+            return _FusedFit([*group.steps, step])
         if _is_warp(transform):
             assert isinstance(transform, Warp)
             if all(_goes_with(transform, one) for one in before):
-                return _Warping([*run.steps, step])
+                return _FusedWarps([*group.steps, step])
     return None
 
 
-def _settled(run: _FusedGroup) -> Iterator[_FusedGroup]:
-    """Yield the run; steps that all work in place run one by one, without a copy."""
-    if type(run) is _Views and all(step.transform.in_place for step in run.steps):
-        for step in run.steps:
+def _finished(group: _FusedGroup) -> Iterator[_FusedGroup]:
+    """Yield the group; steps that all work in place run one by one, without a copy."""
+    if type(group) is _FusedViews and all(step.transform.in_place for step in group.steps):
+        for step in group.steps:
             yield _FusedGroup(step)
     else:
-        yield run
+        yield group

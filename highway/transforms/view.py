@@ -109,12 +109,12 @@ class View:
             Height and width of its images.
         """
         sides = np.array((self.width, self.height))
-        ends = mirror_ends(placement.windows.reshape(-1, 2, 2), self.mirrored, sides)
-        ends[:, :, 0] += self.lefts[:, None]
-        ends[:, :, 1] += self.tops[:, None]
+        windows = mirror_ends(placement.windows.reshape(-1, 2, 2), self.mirrored, sides).reshape(-1, 4)
+        if self.shape != self.images:
+            windows += np.stack((self.lefts, self.tops) * 2, axis=1)
         # A window that is mirrored within its target: the target moves, and the whole image is mirrored.
-        targets = placement._replace(mirrored=self.mirrored).mirrored_targets(size)
-        return Placement(ends.reshape(-1, 4), targets, placement.mirrored ^ self.mirrored)
+        targets = Placement(windows, placement.targets, self.mirrored).mirrored_targets(size)
+        return Placement(windows, targets, placement.mirrored ^ self.mirrored)
 
     def cut(self, placement: Placement) -> Placement:
         """Return the placement that shows this view of the images, given that of the images, with whole targets."""
