@@ -16,7 +16,7 @@ from highway.transforms import color
 from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
-from highway.transforms.warps import INTERPOLATIONS, Course
+from highway.transforms.warps import INTERPOLATIONS, Course, checked_interpolation
 
 __all__ = ["RandAugment", "TrivialAugmentWide"]
 
@@ -82,14 +82,16 @@ class Policy(Transform):
     takes = "bytes"
     rounds: int = 1
 
-    def __init__(self, num_magnitude_bins: int, interpolation: str, fill: Fill, min_visible: float) -> None:
+    def __init__(
+        self,
+        num_magnitude_bins: int = 31,
+        interpolation: str = "nearest",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
         name = type(self).__name__
         self.num_magnitude_bins = whole(name, "num_magnitude_bins", num_magnitude_bins, 2, 1000)
-        if interpolation not in INTERPOLATIONS:
-            raise ArgumentError(
-                f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
-            )
-        self.interpolation = interpolation
+        self.interpolation = checked_interpolation(name, interpolation)
         self.fill = plain_fill(name, fill)
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
@@ -282,15 +284,6 @@ class TrivialAugmentWide(Policy):
     Operations and strengths match torchvision's ``v2.TrivialAugmentWide``. S. Müller and F. Hutter,
     "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021.
     """
-
-    def __init__(
-        self,
-        num_magnitude_bins: int = 31,
-        interpolation: str = "nearest",
-        fill: Fill = 0,
-        min_visible: float = 0.0,
-    ) -> None:
-        super().__init__(num_magnitude_bins, interpolation, fill, min_visible)
 
     def operations(self, height: int, width: int) -> list[Operation]:
         """Return the 14 operations."""

@@ -28,9 +28,8 @@ __all__ = [
     "Transpose",
     "Warp",
     "Zoom",
+    "checked_interpolation",
 ]
-
-Range = float | tuple[float, float]
 
 INTERPOLATIONS = {"bilinear": warp.BILINEAR, "nearest": warp.NEAREST}
 
@@ -67,11 +66,7 @@ class Warp(Transform):
     ) -> None:
         name = type(self).__name__
         self.p = number(name, "p", p, 0, 1)
-        if interpolation not in INTERPOLATIONS:
-            raise ArgumentError(
-                f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
-            )
-        self.interpolation = interpolation
+        self.interpolation = checked_interpolation(name, interpolation)
         self.fill = plain_fill(name, fill)
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
@@ -285,7 +280,7 @@ class Rotate(Warp):
 
     def __init__(
         self,
-        degrees: Range,
+        degrees: float | tuple[float, float],
         p: float = 1.0,
         interpolation: str = "bilinear",
         fill: Fill = 0,
@@ -335,7 +330,7 @@ class Affine(Warp):
 
     def __init__(
         self,
-        degrees: Range = 0,
+        degrees: float | tuple[float, float] = 0,
         translate: tuple[float, float] | None = None,
         scale: tuple[float, float] | None = None,
         shear: float | tuple[float, ...] | None = None,
@@ -441,8 +436,8 @@ class Shift(Warp):
 
     def __init__(
         self,
-        x: Range = 0.1,
-        y: Range = 0.1,
+        x: float | tuple[float, float] = 0.1,
+        y: float | tuple[float, float] = 0.1,
         p: float = 1.0,
         fill: Fill = 0,
         min_visible: float = 0.0,
@@ -595,6 +590,13 @@ class Transpose(Transform):
                 f"Transpose: p is {self.p}, for images of height {height} and width {width}; expected 0 or 1 "
                 "for images that are not square, since all images of a batch have the same shape"
             )
+
+
+def checked_interpolation(owner: str, interpolation: str) -> str:
+    """Return the argument; ArgumentError unless it is one of `INTERPOLATIONS`."""
+    if interpolation not in INTERPOLATIONS:
+        raise ArgumentError(f"{owner}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'")
+    return interpolation
 
 
 def _identities(count: int) -> NDArray[np.float64]:
