@@ -44,6 +44,28 @@ class _Filter(Transform):
         changed = chosen(rng, self.p)
         return np.where(changed, drawn(rng, self._range), np.float32(self._neutral))
 
+    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
+        """Filter the images.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        params : float32 (N,)
+
+        Returns
+        -------
+        uint8 (N, H, W, C)
+            A new array.
+        """
+        check_bytes(self, images)
+        out = empty(images.shape, np.uint8)
+        self._filter(pixels(images, self), np.ascontiguousarray(params, np.float32), out)
+        return out
+
+    def _filter(self, source: NDArray[np.uint8], params: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        """Write the filtered images to `out`."""
+        raise NotImplementedError
+
     def deterministic(self) -> Transform | None:
         """Return the transform itself if nothing is random, otherwise None."""
         return self if self.p == 1.0 and self._range[0] == self._range[1] else None
@@ -77,23 +99,8 @@ class Sharpness(_Filter):
         self.factor = self._range if isinstance(factor, (tuple, list)) else self._range[0]
         self.p = number("Sharpness", "p", p, 0, 1)
 
-    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
-        """Sharpen.
-
-        Parameters
-        ----------
-        images : uint8 (N, H, W, C)
-        params : float32 (N,)
-
-        Returns
-        -------
-        uint8 (N, H, W, C)
-            A new array.
-        """
-        check_bytes(self, images)
-        result = empty(images.shape, np.uint8)
-        color.sharpen(pixels(images, self), np.ascontiguousarray(params, np.float32), result)
-        return result
+    def _filter(self, source: NDArray[np.uint8], params: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        color.sharpen(source, params, out)
 
 
 class GaussianBlur(_Filter):
@@ -134,23 +141,8 @@ class GaussianBlur(_Filter):
         self.sigma = self._range if isinstance(sigma, (tuple, list)) else self._range[0]
         self.p = number("GaussianBlur", "p", p, 0, 1)
 
-    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
-        """Blur.
-
-        Parameters
-        ----------
-        images : uint8 (N, H, W, C)
-        params : float32 (N,)
-
-        Returns
-        -------
-        uint8 (N, H, W, C)
-            A new array.
-        """
-        check_bytes(self, images)
-        result = empty(images.shape, np.uint8)
-        color.blur(pixels(images, self), np.ascontiguousarray(params, np.float32), *self.kernel_size, result)
-        return result
+    def _filter(self, source: NDArray[np.uint8], params: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        color.blur(source, params, *self.kernel_size, out)
 
 
 class Noise(NamedTuple):

@@ -44,6 +44,17 @@ class Fit(Transform):
         Whether every target is the whole output.
     fill : int or sequence of int
         Value of output pixels that the picture does not cover, 0 to 255: one number, or one per channel.
+
+    Examples
+    --------
+    >>> class LeftHalf(Fit):
+    ...     def place(self, rng, heights, widths, size):
+    ...         zeros = np.zeros(len(heights))
+    ...         windows = np.stack((zeros, zeros, widths / 2, heights), axis=1)
+    ...         targets = np.tile((0, 0, size[1], size[0]), (len(heights), 1))
+    ...         return Placement(windows, targets)
+    >>> LeftHalf((224, 224))
+    LeftHalf((224, 224), interpolation='bilinear')
     """
 
     hands_over = True

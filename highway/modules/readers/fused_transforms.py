@@ -270,7 +270,7 @@ class FusedWindows:
         rows: NDArray[np.int64],
         view: View,
         spans: Spans,
-        places: NDArray[np.int64],
+        offsets: NDArray[np.int64],
     ) -> None:
         """Write `view` of stored images into these rows of `images`.
 
@@ -282,14 +282,14 @@ class FusedWindows:
         view : View
             View of N images.
         spans : Spans of N
-        places : int64 (N,)
+        offsets : int64 (N,)
             Offset of each image in its span.
         """
         shape, windows, fill = view.images[1:], view.windows(), view.fill_pixel()
         if self._values is None:
-            place_windows(spans, places, shape, windows, fill, images, rows)
+            place_windows(spans, offsets, shape, windows, fill, images, rows)
             return
         scale, bias = self._values.factors(shape[2])
         planar = self._values.layout == "NCHW"
         bits = images.view(np.uint16) if images.itemsize == 2 else images
-        normalize_windows(spans, places, shape, windows, fill, scale, bias, planar, bits, rows)
+        normalize_windows(spans, offsets, shape, windows, fill, scale, bias, planar, bits, rows)
