@@ -16,7 +16,7 @@ from highway.transforms import color
 from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
-from highway.transforms.warps import INTERPOLATIONS, Course, checked_interpolation
+from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, checked_interpolation
 
 __all__ = ["RandAugment", "TrivialAugmentWide"]
 
@@ -137,10 +137,13 @@ class Policy(Transform):
         may_overwrite = False
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
-                course = Course(count, height, width)
-                course.then(drawn.matrices, height, width)
+                composed = ComposedWarp(count, height, width)
+                composed.then(drawn.matrices, height, width)
                 fill = fill_pixel(self, self.fill, channels, images.dtype)
-                images, may_overwrite = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
+                images, may_overwrite = (
+                    composed.sampled(images, INTERPOLATIONS[self.interpolation], fill),
+                    True,
+                )
             if drawn.ops.any():
                 images = color.run(images, [(drawn.ops, drawn.arguments)], images if may_overwrite else None)
                 may_overwrite = True

@@ -29,7 +29,7 @@ from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
-from highway.transforms.warps import INTERPOLATIONS, Course, Warp
+from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, Warp
 
 __all__ = ["Step", "TransformChain"]
 
@@ -195,7 +195,7 @@ class TransformChain:
             yield
         except Exception as error:
             if hasattr(error, "add_note"):
-                error.add_note(f"In {self._place(number)}.")
+                error.add_note(f"In {self._described(number)}.")
             raise
 
     def _check(self, number: int, result: object, count: int) -> None:
@@ -205,11 +205,11 @@ class TransformChain:
         if isinstance(result, np.ndarray):
             found = f"an array of shape {result.shape}"
         raise ContractError(
-            f"{self._owner}: {self._place(number)}, returned {found} for {count} images; "
+            f"{self._owner}: {self._described(number)}, returned {found} for {count} images; "
             f"expected a numpy array of the same length from apply_images, or from the function of a Lambda"
         )
 
-    def _place(self, number: int) -> str:
+    def _described(self, number: int) -> str:
         return f"transform {number + 1} of {len(self.transforms)}, {self.transforms[number]!r}"
 
 
@@ -358,7 +358,7 @@ class _FusedWarps(_FusedGroup):
         self, images: NDArray[Any], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         shape = images.shape
-        course = Course(len(images), *shape[1:3])
+        composed = ComposedWarp(len(images), *shape[1:3])
         drawn: Drawn = []
         for step in self.steps:
             transform = step.transform
@@ -369,11 +369,11 @@ class _FusedWarps(_FusedGroup):
                 params = transform.choose(draws(step.position), shape)
                 geometry = transform.geometry(params, shape[:3])
             drawn.append((step, params, shape))
-            course.then(geometry.matrices, geometry.height, geometry.width)
+            composed.then(geometry.matrices, geometry.height, geometry.width)
             shape = (shape[0], geometry.height, geometry.width, shape[3])
         warp = self._warp
         fill = fill_pixel(warp, warp.fill, images.shape[3], images.dtype)
-        return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
+        return drawn, composed.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 
 class _FusedColors(_FusedGroup):

@@ -59,7 +59,7 @@ class View:
     def flipped(self, samples: NDArray[np.bool_], axis: int) -> View:
         """Return the view with these samples, bool (N,), mirrored left to right (axis 0) or top to bottom (axis 1)."""
         mirrored = self.mirrored.copy()
-        mirrored[:, axis] ^= samples
+        mirrored[:, axis] ^= np.asarray(samples, np.bool_)
         return replace(self, mirrored=mirrored)
 
     def cropped(

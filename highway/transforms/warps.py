@@ -21,7 +21,7 @@ from highway.transforms.transform import Transform, pixels
 __all__ = [
     "INTERPOLATIONS",
     "Affine",
-    "Course",
+    "ComposedWarp",
     "Perspective",
     "Rotate",
     "Shift",
@@ -138,9 +138,9 @@ class Warp(Transform):
         self._check(images)
         if (params == np.eye(3)).all():
             return images
-        course = Course(*images.shape[:3])
-        course.then(*self.geometry(params, images.shape[:3])[:3])
-        return course.sampled(
+        composed = ComposedWarp(*images.shape[:3])
+        composed.then(*self.geometry(params, images.shape[:3])[:3])
+        return composed.sampled(
             images,
             INTERPOLATIONS[self.interpolation],
             fill_pixel(self, self.fill, images.shape[3], images.dtype),
@@ -162,8 +162,8 @@ class Warp(Transform):
         fill_pixel(self, self.fill, images.shape[3], images.dtype)
 
 
-class Course:
-    """Combine several maps in a row into one sampling.
+class ComposedWarp:
+    """Composes several maps into one, so that images are sampled once.
 
     An output pixel is sampled at the source of its center in the first image, if that point lies inside the first
     and every intermediate image: a later step does not restore what an earlier one cuts off.
@@ -232,9 +232,9 @@ class Course:
         source, needed = np.ascontiguousarray(images), self._needed()
         moves = None if needed.shape[1] else self._moves()
         if moves is not None:
-            places = np.zeros((len(images), 4), np.int64)
-            places[:, 0], places[:, 1] = -moves[:, 1], -moves[:, 0]
-            kernels.windows(source.view(np.uint8), places, fill.view(np.uint8), out.view(np.uint8))
+            windows = np.zeros((len(images), 4), np.int64)
+            windows[:, 0], windows[:, 1] = -moves[:, 1], -moves[:, 0]
+            kernels.windows(source.view(np.uint8), windows, fill.view(np.uint8), out.view(np.uint8))
         else:
             warp.sample(source, inverse(self.matrices), needed, fill, interpolation, out)
         return out
