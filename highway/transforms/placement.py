@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments.signatures import explain_new
 from highway.transforms.geometry import clipped
 
 __all__ = ["Placement", "axis_matrices", "mirror_ends"]
@@ -16,6 +17,7 @@ _NOT_MIRRORED = np.zeros((1, 2), np.bool_)
 _NOT_MIRRORED.setflags(write=False)
 
 
+@explain_new
 class Placement(NamedTuple):
     """Maps N pictures to N images: a window of each picture is resized to a target; then the image may be mirrored.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class PictureMapping(NamedTuple):
     def put(self, slots: NDArray[np.int64], others: PictureMapping) -> None:
         """Replace the pictures in these slots by others."""
         self.sizes[slots], self.turns[slots] = others.sizes, others.turns
+        mine: Any
         for mine, theirs in zip(self.placement, others.placement, strict=True):
             mine[slots] = theirs
 
