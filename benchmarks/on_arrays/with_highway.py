@@ -15,9 +15,9 @@ from highway._core.pixels import color
 from highway._core.pool import BufferPool
 from highway.batch import Batch
 from highway.modules import Augmentations
-from highway.transforms.crop import Windows
-from highway.transforms.fit import Placement
+from highway.transforms.crop import CropWindows
 from highway.transforms.mix import Mixed
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
 COPIES = ("FlipX", "FlipY", "Pad", "RandomCrop", "CenterCrop", "PadCrop", "Slice")
@@ -165,8 +165,8 @@ def _copy(transform: Transform) -> Callable[..., Any]:
     return make
 
 
-def _windows(columns: list[NDArray[Any]], height: int, width: int, margin: int = 0) -> Windows:
-    return Windows(columns[0] - margin, columns[1] - margin, height, width)
+def _windows(columns: list[NDArray[Any]], height: int, width: int, margin: int = 0) -> CropWindows:
+    return CropWindows(columns[0] - margin, columns[1] - margin, height, width)
 
 
 def _placement(columns: list[NDArray[Any]], sizes: Sizes) -> Placement:

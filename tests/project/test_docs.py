@@ -255,7 +255,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
     for call in re.findall(r"`(\w+\(.*?\))`(?:,| \||$)", "\n".join(f"{row} |" for row in rows)):
         name, _, arguments = call[:-1].partition("(")
         shown[name] = re.findall(r"(?:^|, )([a-z]\w*)(?:=((?:\([^)]*\)|[^,])*))?", arguments)
-    bases = {"Fit", "Transform", "Warp"}
+    bases = {"Fit", "Placement", "Transform", "Warp"}
     elsewhere = {"Albumentations", "Lambda", "TorchVision"}
     assert shown.keys() == set(highway.transforms.__all__) - bases - elsewhere
     assert f"These are a few of {len(shown) + len(elsewhere)};" in Document("docs/modules.md").text
@@ -269,7 +269,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
 
 def test_table_of_passes_tells_what_goes_together():
     def passes(*transforms):
-        return [len(run.steps) for run in TransformChain(transforms, "test")._runs]
+        return [len(group.steps) for group in TransformChain(transforms, "test")._groups]
 
     flip, crop, normalize = FlipX(), RandomCrop(8), Normalize()
     assert passes(crop, flip, Slice(0, 0, 4, 4), Pad(2), normalize) == [5]

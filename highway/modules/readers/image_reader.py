@@ -35,7 +35,8 @@ from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
 from highway.storage.outages import Outages
-from highway.transforms.fit import Fit, Placement, Resize
+from highway.transforms.fit import Fit, Resize
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
 __all__ = ["MAX_PIXELS", "DecodedBatch", "ImageReader"]
@@ -55,7 +56,7 @@ class DecodedBatch:
     ----------
     images : ndarray
         Finished images.
-    shown : PictureMapping or None
+    mapping : PictureMapping or None
         How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
     """
@@ -63,19 +64,19 @@ class DecodedBatch:
     def __init__(
         self,
         images: NDArray[Any],
-        shown: PictureMapping | None = None,
+        mapping: PictureMapping | None = None,
         masks: NDArray[np.uint8] | None = None,
     ) -> None:
         self.images = images
-        self.shown = shown
+        self.mapping = mapping
         self.masks = masks
 
-    def note(self, shown: PictureMapping, slots: NDArray[np.int64] | None) -> None:
+    def note(self, mapping: PictureMapping, slots: NDArray[np.int64] | None) -> None:
         """Set how all pictures are shown, or the pictures in `slots`."""
-        if slots is None or self.shown is None:
-            self.shown = shown
+        if slots is None or self.mapping is None:
+            self.mapping = mapping
         else:
-            self.shown.put(slots, shown)
+            self.mapping.put(slots, mapping)
 
     def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """The array of the masks, of height and width `shape`; allocated on the first call."""
@@ -91,7 +92,7 @@ class DecodedBatch:
 
         return DecodedBatch(
             taken(self.images),
-            None if self.shown is None else self.shown.take(rows),
+            None if self.mapping is None else self.mapping.take(rows),
             None if self.masks is None else taken(self.masks),
         )
 
@@ -124,13 +125,6 @@ class _Heads(NamedTuple):
     orientations: NDArray[np.int64]
     turns: NDArray[np.int64]
     boxed: bool
-
-
-class _Plan(NamedTuple):
-    """Where the pictures of a batch go: windows and targets, and which images are mirrored, bool (N, 2)."""
-
-    placement: Placement
-    mirrored: NDArray[np.bool_]
 
 
 class ImageReader(OrderedSource):
@@ -296,8 +290,8 @@ class ImageReader(OrderedSource):
         labels, objects = part.labels(indices), part.objects(indices)
         ragged: set[str] = set()
         if objects is not None:
-            assert made.shown is not None
-            boxes, of_boxes, extras, offsets = objects.shown(made.shown, self.shape, self._min_visible)
+            assert made.mapping is not None
+            boxes, of_boxes, extras, offsets = objects.mapped(made.mapping, self.shape, self._min_visible)
             labels = labels if of_boxes is None else of_boxes
             ragged = {"boxes", *extras} | ({"labels"} if of_boxes is not None else set())
         if labels is not None:
@@ -305,8 +299,8 @@ class ImageReader(OrderedSource):
         if objects is not None:
             fields["boxes"] = boxes
         if self.placed:
-            assert made.shown is not None
-            placement, sizes = made.shown.placement(self.shape), made.shown.sizes.copy()
+            assert made.mapping is not None
+            placement, sizes = made.mapping.placement.matrices(self.shape), made.mapping.sizes.copy()
             before = part.picture_sizes(indices)
             if before is not None:
                 placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
@@ -376,13 +370,13 @@ class ImageReader(OrderedSource):
         places = np.arange(len(indices)) if slots is None else slots
         try:
             heads = self._read_heads(part, indices, turn, failures)
-            plan = self._place(heads, epoch, indices)
-            made, results = self._decode(heads, plan, made, places)
+            placement = self._place(heads, epoch, indices)
+            made, results = self._decode(heads, placement, made, places)
         finally:
             decoder.leave()
         self._note_results(heads, results, indices, failures)
-        self._decode_others(heads, plan, made.images, places, indices, failures)
-        self._annotate(part, heads, plan, made, slots, indices, failures)
+        self._decode_others(heads, placement, made.images, places, indices, failures)
+        self._annotate(part, heads, placement, made, slots, indices, failures)
         return made, failures
 
     def _read_heads(
@@ -419,35 +413,36 @@ class ImageReader(OrderedSource):
         rows = np.arange(len(indices)) if good else np.flatnonzero(statuses == jpeg.OK)
         return _Heads(heads, good, rows, others, orientations, turns, objects is not None)
 
-    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> _Plan:
+    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> Placement:
         """Choose the window of each picture, its target in the image, and which images are mirrored."""
         rng = SampleRandom(self.seed, epoch, indices, 0)
         _, heights, widths = heads.table.T
         placement = self.fit.choose(rng, heights, widths, self.shape)
-        return _Plan(placement, self._finish.mirrored(1, rng, self._size))
+        mirrored = placement.mirrored ^ self._finish.mirrored(1, rng, self._size)
+        return placement._replace(mirrored=mirrored)
 
     def _decode(
-        self, heads: _Heads, plan: _Plan, made: DecodedBatch | None, places: NDArray[np.int64]
+        self, heads: _Heads, placement: Placement, made: DecodedBatch | None, places: NDArray[np.int64]
     ) -> tuple[DecodedBatch, Sequence[int]]:
         """Decode the JPEGs into new images, or into `places` of `made`; also returns a status for each JPEG."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         rows, good = heads.rows, heads.good
-        windows, targets = plan.placement
+        windows, targets, mirrored = placement if good else placement.take(rows)
         count = len(heads.table)
         nbytes = count * math.prod(self._size) * self._finish.itemsize
         try:
             covered = decoder.begin(
                 rows,
-                windows if good else windows[rows],
-                targets if good else targets[rows],
-                plan.mirrored if good else plan.mirrored[rows],
+                windows,
+                targets,
+                mirrored,
                 self._filter,
                 self.exact,
                 self._size,
                 nbytes,
             )
         except ValueError:
-            self._refuse(heads, plan)
+            self._refuse(heads, placement)
             raise
         if made is None:
             # The memory of an earlier batch is about to return to the pool: waiting for it saves a buffer.
@@ -455,7 +450,7 @@ class ImageReader(OrderedSource):
                 pass
             made = DecodedBatch(self._finish.room((count, *self._size)))
         if not covered:
-            self._paint(made.images, places[rows], targets[rows])
+            self._paint(made.images, places[rows], targets)
         return made, decoder.finish(places[rows], self._finish.images(made.images))
 
     def _note_results(
@@ -477,7 +472,7 @@ class ImageReader(OrderedSource):
     def _decode_others(
         self,
         heads: _Heads,
-        plan: _Plan,
+        placement: Placement,
         images: NDArray[Any],
         places: NDArray[np.int64],
         indices: NDArray[np.int64],
@@ -490,20 +485,20 @@ class ImageReader(OrderedSource):
                 failures[row] = found
                 continue
             try:
-                images[places[row]] = self._finished(found, plan.placement, plan.mirrored, row)
+                images[places[row]] = self._finished(found, placement, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
                 raise named(error, self.name, self.samples.describe(indices[row])) from error
             except ValueError:
-                self._refuse(heads, plan)
+                self._refuse(heads, placement)
                 raise
 
     def _annotate(
         self,
         part: SampleReader,
         heads: _Heads,
-        plan: _Plan,
+        placement: Placement,
         made: DecodedBatch,
         slots: NDArray[np.int64] | None,
         indices: NDArray[np.int64],
@@ -513,18 +508,19 @@ class ImageReader(OrderedSource):
         masks = part.masks
         if not (self.keeps_shown or self.placed or heads.boxed or masks is not None):
             return
-        windows, targets = plan.placement
-        shown = PictureMapping(heads.table[:, 1:], heads.turns, windows.copy(), targets.copy(), plan.mirrored)
-        made.note(shown, slots)
+        # Copied: `put` writes into the mapping, but fits may return arrays that they share.
+        copied = placement._replace(windows=placement.windows.copy(), targets=placement.targets.copy())
+        mapping = PictureMapping(heads.table[:, 1:], heads.turns, copied)
+        made.note(mapping, slots)
         if masks is not None:
             places = np.arange(len(indices)) if slots is None else slots
             room = made.masks_for(self.shape)
-            failures |= masks.show(indices, shown, heads.orientations, room, places, failures)
+            failures |= masks.show(indices, mapping, heads.orientations, room, places, failures)
 
-    def _refuse(self, heads: _Heads, plan: _Plan) -> None:
+    def _refuse(self, heads: _Heads, placement: Placement) -> None:
         """Raise where the fit chose windows or targets that are not allowed."""
         _, heights, widths = heads.table.T
-        self.fit.refuse(plan.placement, heights, widths, self.shape)
+        self.fit.refuse(placement, heights, widths, self.shape)
 
     def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
         """EXIF orientation by which each picture of the last read is turned upright."""
@@ -600,17 +596,15 @@ class ImageReader(OrderedSource):
             )
         return again
 
-    def _finished(
-        self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
-    ) -> NDArray[Any]:
+    def _finished(self, picture: OtherPicture, placement: Placement, row: int) -> NDArray[Any]:
         """Decode a picture with PIL and make the image of row `row`."""
         whole = empty((1, *self._size))
-        windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
+        windows, targets, mirrored = placement.take(slice(row, row + 1))
         if self.fit.uncovered(targets, self.shape)[0]:
             whole[0] = self.fit.color(self._size[2])
         upright = np.zeros((1, 2), np.uint8)
         resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
-        image: NDArray[Any] = self._finish.done(whole, mirrored[row : row + 1])[0]
+        image: NDArray[Any] = self._finish.done(whole, mirrored)[0]
         return image
 
     def _replace(

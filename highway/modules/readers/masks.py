@@ -105,7 +105,7 @@ class Masks:
     def show(
         self,
         indices: NDArray[np.int64],
-        shown: PictureMapping,
+        mapping: PictureMapping,
         orientations: NDArray[np.int64],
         out: NDArray[np.uint8],
         slots: NDArray[np.int64],
@@ -116,7 +116,7 @@ class Masks:
         Parameters
         ----------
         indices : int64 (N,)
-        shown : PictureMapping
+        mapping : PictureMapping
             Mapping of the N samples.
         orientations : int64 (N,)
             EXIF orientations, 1 to 8, by which the pictures were turned upright.
@@ -131,13 +131,13 @@ class Masks:
             Errors, by row.
         """
         failures: dict[int, HighwayError] = {}
-        for row, _, mask in self._wholes(indices, shown, orientations, skipped, failures):
+        for row, _, mask in self._wholes(indices, mapping, orientations, skipped, failures):
             image = empty((1, *out.shape[1:], 1))
             image[:] = self.fill
-            window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
+            window, target, axes = mapping.placement.take(slice(row, row + 1))
             source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
-            out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
+            out[slots[row]] = mirrored(image[0, :, :, 0], axes[0])
             # Free them before the next one is decoded.
             del mask, source
         return failures
@@ -145,7 +145,7 @@ class Masks:
     def _wholes(
         self,
         indices: NDArray[np.int64],
-        shown: PictureMapping,
+        mapping: PictureMapping,
         orientations: NDArray[np.int64],
         skipped: Container[int],
         failures: dict[int, HighwayError],
@@ -161,7 +161,7 @@ class Masks:
                     f"{self._owner}: mask {self.describe(index)} was not tried after another"
                 )
                 continue
-            height, width = shown.sizes[row].tolist()
+            height, width = mapping.sizes[row].tolist()
             try:
                 yield row, index, self.whole(index, (height, width), int(orientations[row]))
             except (DecodeError, ReadError, StorageError) as error:
