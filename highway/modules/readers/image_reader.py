@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from highway._core.jpeg import codec as jpeg
 from highway._core.pixels import resample
 from highway._core.pool import waiting
 from highway.arguments import flag, size, whole
+from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
 from highway.errors import (
     ArgumentError,
@@ -26,6 +27,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.fused_transforms import FusedTransforms
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.missing_parts import named
@@ -33,15 +35,15 @@ from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Task
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Placement, Resize
 from highway.transforms.transform import Transform
 
-__all__ = ["MAX_PIXELS", "DecodedBatch", "ImageReader"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-MAX_PIXELS = 2 * 89_478_485
-"""The limit at which PIL refuses to open a picture."""
+__all__ = ["DecodedBatch", "ImageReader"]
 
 # Larger files of other formats are not kept in memory until they are decoded, but read again: uncompressed files are as
 # large as their pixels.
@@ -133,8 +135,9 @@ class _Plan(NamedTuple):
     mirrored: NDArray[np.bool_]
 
 
+@takes(PictureFileOptions)
 class ImageReader(OrderedSource):
-    r"""Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
+    """Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
 
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
     least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
@@ -147,9 +150,10 @@ class ImageReader(OrderedSource):
     Parameters
     ----------
     samples : Samples
-    batch_size, shape, fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, \
-    max_pixels, workers, queue_size
+    batch_size, shape, fit
         See `ImageFileReader`.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
     """
 
     hands_over = True
@@ -167,21 +171,10 @@ class ImageReader(OrderedSource):
         shape: int | tuple[int, int],
         *,
         fit: Fit,
-        shuffle: bool,
-        seed: int | None,
-        epochs: int | None,
-        shard: tuple[int, int],
-        drop_last: bool,
-        color: str,
-        exif: bool,
-        on_error: str,
-        max_errors: int | float | None,
-        exact: bool,
-        max_pixels: int,
-        workers: int | None,
-        queue_size: int,
+        **options: Unpack[PictureFileOptions],
     ) -> None:
-        super().__init__(workers=workers, queue_size=queue_size)
+        options = completed(PictureFileOptions, options)
+        super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.shape = size(self.name, "shape", shape)
         given: object = fit
         # `Resize` is refused: the height or width of its output may depend on the picture.
@@ -192,36 +185,29 @@ class ImageReader(OrderedSource):
         if fit.size not in (None, self.shape):
             raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
-        self._choice("color", color, ("rgb", "gray"))
-        self.color = color
-        self.on_error = on_error
-        self.exif = flag(self.name, "exif", exif)
-        self.exact = flag(self.name, "exact", exact)
-        self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
-        self._gray = color == "gray"
+        self._choice("color", options["color"], ("rgb", "gray"))
+        self.color = options["color"]
+        self.on_error = options["on_error"]
+        self.exif = flag(self.name, "exif", options["exif"])
+        self.exact = flag(self.name, "exact", options["exact"])
+        self.max_pixels = whole(self.name, "max_pixels", options["max_pixels"], 1, 2**62)
+        self._gray = self.color == "gray"
         self.fit.color(1 if self._gray else 3)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
         self.placed = samples.placement
         self._min_visible = max(samples.min_visible, fit.min_visible)
-        self.max_errors = max_errors
-        self.order = Sampler(
-            samples.size,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            owner=self.name,
-        )
+        self.max_errors = options["max_errors"]
+        self.order = self._ordered(samples.size, batch_size, options)
         self._size = (*self.shape, 1 if self._gray else 3)
         self.image_shape = self._size
         self._finish = FusedTransforms()
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
-        self._losses = BadSamples(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
+        self._losses = BadSamples(
+            self.name, self.order, self.on_error, self.max_errors, samples.noun, samples.where
+        )
 
     @property
     def size(self) -> int:
