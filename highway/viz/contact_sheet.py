@@ -1,4 +1,4 @@
-"""Contact sheet: the images of a batch in a grid with their labels, to see the input of the network."""
+"""Contact sheet: the images of a batch in a grid with their labels, to check the input of the network."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class ArrayReader(OrderedSource):
         # Arrays that are not contiguous need a copy first.
         shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
         rows = {name: array.shape[1:] for name, array in self._arrays.items()}
-        self._windows = FusedWindows.behind(steps, seed, rows, shape)
+        self._windows = FusedWindows.of(steps, seed, rows, shape)
         return self._windows.count
 
     def load(self, task: Task) -> Batch:

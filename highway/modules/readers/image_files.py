@@ -64,7 +64,7 @@ class ImageFileReader(ImageReader):
         nearest pixel of the mask. A mask that is missing, or whose size is not that of its picture, makes the sample a
         bad one.
     mask_fill : int
-        0 to 255, for what the fit leaves uncovered of a mask.
+        0 to 255: value of mask pixels that the fit leaves uncovered.
     shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
         See `PictureFileOptions`.
 

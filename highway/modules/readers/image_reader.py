@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedBatch", "ImageReader"]
 
-# Larger files of other formats are not kept in memory until they are decoded, but read again: uncompressed files are as
-# large as their pixels.
+# A larger file of another format is read twice, for its header and its pixels, instead of staying in memory between:
+# uncompressed files are as large as their pixels.
 _KEPT_BYTES = 1 << 20
 
 
@@ -205,7 +205,7 @@ class ImageReader(OrderedSource):
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
-        self._losses = BadSamples(
+        self._bad_samples = BadSamples(
             self.name, self.order, self.on_error, self.max_errors, samples.noun, samples.where
         )
 
@@ -217,7 +217,7 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every bad sample found so far, once each."""
-        return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
+        return [(self.samples.name(index), str(error)) for index, error in self._bad_samples.errors().items()]
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
@@ -253,7 +253,7 @@ class ImageReader(OrderedSource):
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
-        self._losses.forget(start)
+        self._bad_samples.forget(start)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
@@ -270,7 +270,7 @@ class ImageReader(OrderedSource):
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 made = made.take(kept)
                 indices = indices[kept]
-        self._losses.count(indices)
+        self._bad_samples.count(indices)
         if not len(indices):
             return None
         return self._batch(task, part, indices, made)
@@ -356,7 +356,7 @@ class ImageReader(OrderedSource):
         made: DecodedBatch | None,
         slots: NDArray[np.int64] | None,
     ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
-        """Read samples once, as `_read` does; where the storage failed, the failure of a sample is a StorageError."""
+        """Read samples once, as `_read` does; the failure of a sample is a StorageError if the storage failed."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         places = np.arange(len(indices)) if slots is None else slots
@@ -495,7 +495,7 @@ class ImageReader(OrderedSource):
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
     ) -> None:
-        """Note how the images show the pictures, where boxes, masks or `placement` need that, and read the masks."""
+        """Note how the images show the pictures, if boxes, masks or `placement` need it, and read the masks."""
         masks = part.masks
         if not (self.keeps_shown or self.placed or heads.boxed or masks is not None):
             return
@@ -508,7 +508,7 @@ class ImageReader(OrderedSource):
             failures |= masks.show(indices, shown, heads.orientations, room, places, failures)
 
     def _refuse(self, heads: _Heads, plan: _Plan) -> None:
-        """Raise where the fit chose windows or targets that are not allowed."""
+        """Raise if the fit chose windows or targets that are not allowed."""
         _, heights, widths = heads.table.T
         self.fit.refuse(plan.placement, heights, widths, self.shape)
 
@@ -611,7 +611,7 @@ class ImageReader(OrderedSource):
         """Read other samples into these slots, and write their indices to `indices`."""
         first = indices[slots]
         open_ones = np.arange(len(slots))
-        for tried in self._losses.replacements(epoch, first):
+        for tried in self._bad_samples.replacements(epoch, first):
             chosen = tried[open_ones]
             into = np.asarray(slots)[open_ones]
             _, failures = self._read(part, epoch, chosen, turn, made, into)
@@ -620,25 +620,25 @@ class ImageReader(OrderedSource):
                 return
             self._note(failures, chosen)
             open_ones = open_ones[list(failures)]
-        self._losses.refuse_all(next(iter(failures.values())))
+        self._bad_samples.refuse_all(next(iter(failures.values())))
 
     # Bad samples
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
         text = f"{self.name}: {self.samples.describe(index)} {message}"
-        # Errors of the machine are never skipped: the file may be good.
+        # Errors of the machine always raise: the file may be good.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
         if status == jpeg.NO_HANDLE:
             raise ReadError(text)
-        # Nor are errors of the storage, which may be temporary: `_read` retries.
+        # Errors of the storage may be temporary: `_read` retries.
         if status in (jpeg.STORAGE, jpeg.UNTRIED):
             return StorageError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
-        self._losses.note({int(indices[row]): error for row, error in failures.items()})
+        self._bad_samples.note({int(indices[row]): error for row, error in failures.items()})
 
     # Arguments
 

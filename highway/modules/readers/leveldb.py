@@ -85,8 +85,8 @@ class LevelDBSink(Outlet):
         self._exhausted = False
         # Numbers of the running tasks, by ticket.
         self._numbers: dict[int, int] = {}
-        # Whoever acquires it closes the writer: the worker, or an interrupt before there is a worker. It is never
-        # waited for, because a finalizer may interrupt.
+        # The thread that acquires it closes the writer: the worker, or an interrupt before there is a worker. No thread
+        # waits for it, because a finalizer may interrupt.
         self._closer = threading.Lock()
 
     def __repr__(self) -> str:
@@ -269,7 +269,7 @@ class LevelDBSource(OrderedSource):
             self.classes = stored_classes(self.name, self._store.path, self._store.mark.classes, classes)
             self._fields = self._chosen(fields)
             self.order = self._ordered(len(self._store), batch_size, options)
-            self._losses = BadSamples(
+            self._bad_samples = BadSamples(
                 self.name, self.order, on_error, max_errors, "record", f"in {self._store.path!r}"
             )
         except BaseException:
@@ -294,7 +294,7 @@ class LevelDBSource(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(number, reason) of every damaged record found so far, once each."""
-        return [(str(index), str(error)) for index, error in self._losses.errors().items()]
+        return [(str(index), str(error)) for index, error in self._bad_samples.errors().items()]
 
     def contents(self) -> Iterator[bytes]:
         names = sorted(self._fields) if self._fields is not None else []
@@ -304,7 +304,7 @@ class LevelDBSource(OrderedSource):
 
     def forget(self, start: int) -> None:
         self._shared.reopen()
-        self._losses.forget(start)
+        self._bad_samples.forget(start)
 
     def open(self) -> None:
         self._shared.open()
@@ -327,14 +327,14 @@ class LevelDBSource(OrderedSource):
             elif len(bad):
                 indices = np.delete(indices, bad)
                 found = [first._replace(rows=np.arange(len(indices)))]
-            self._losses.count(indices)
+            self._bad_samples.count(indices)
             return self._batch(task, indices, found) if len(indices) else None
 
     def _read(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
         """Read records for these rows of a batch; also returns the rows whose records are damaged."""
         records = self._store.read(numbers)
         if records.errors:
-            self._losses.note({int(numbers[row]): error for row, error in records.errors.items()})
+            self._bad_samples.note({int(numbers[row]): error for row, error in records.errors.items()})
         return _Found(rows[records.rows], records), rows[[*records.errors]]
 
     def _replacements(
@@ -342,14 +342,14 @@ class LevelDBSource(OrderedSource):
     ) -> Iterator[_Found]:
         """Read other records for the bad rows; writes their numbers to `indices`."""
         first, places = bad, np.arange(len(bad))
-        for tried in self._losses.replacements(epoch, indices[first]):
+        for tried in self._bad_samples.replacements(epoch, indices[first]):
             indices[bad] = tried[places]
             found, bad = self._read(bad, indices[bad])
             yield found
             if not len(bad):
                 return
             places = np.flatnonzero(np.isin(first, bad))
-        self._losses.refuse_all(next(iter(self._losses.errors().values())))
+        self._bad_samples.refuse_all(next(iter(self._bad_samples.errors().values())))
 
     def _batch(self, task: Task, indices: NDArray[np.int64], found: Sequence[_Found]) -> Batch:
         """Make a batch from these records; it is as large as they are, so their size bounds its memory."""
@@ -407,5 +407,5 @@ class LevelDBSource(OrderedSource):
         rows = {
             column.name: column.shape for column in columns if column.name in (self._fields or {column.name})
         }
-        self._windows = FusedWindows.behind(steps, seed, rows, self.image_shape)
+        self._windows = FusedWindows.of(steps, seed, rows, self.image_shape)
         return self._windows.count

@@ -81,7 +81,7 @@ class VOCReader(ImageReader):
         Height and width of the images in pixels; a number alone is a square.
     split : str or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
-        ``ImageSets/Segmentation/train.txt`` where there is one, or else for ``ImageSets/train.txt``; "lists/mine.txt"
+        ``ImageSets/Segmentation/train.txt`` if that exists, or else for ``ImageSets/train.txt``; "lists/mine.txt"
         for a list of your own, relative to the folder. None: every annotation, sorted by name.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
@@ -150,9 +150,9 @@ class VOCReader(ImageReader):
     before it (``JPEGImages/a.jpg``, also absolute ones of another machine). Names that differ only in Unicode
     normalization are the same. ``<filename>`` in annotations is ignored.
 
-    Repaired in an annotation: boxes are clipped to the picture; boxes without area are dropped; if ``<size>`` is
-    missing or 0 x 0, the size of the picture is used. Errors, which name the file and the element: XML that is not well
-    formed, or not in its declared encoding; a document type; more than 8 MiB; an object without name or box;
+    Annotations are repaired: boxes are clipped to the picture; boxes without area are dropped; if ``<size>`` is missing
+    or 0 x 0, the size of the picture is used. These raise, and the error names the file and the element: XML that is
+    not well formed, or not in its declared encoding; a document type; more than 8 MiB; an object without name or box;
     coordinates that are not numbers, or whose smaller one does not come first; an unknown class.
     Boxes belong to the picture as it is stored, or to the upright picture if ``<size>`` is that of the upright picture
     alone. If ``<size>`` is neither, they belong to the one whose size is nearer; but without `exif`, swapped height and
@@ -305,7 +305,7 @@ def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]
     if unreadable:
         raise type(unreadable[0])(
             f"VOCReader: {unreadable[0]}; classes are found in all {len(files)} annotations of the folder, and "
-            f"{len(unreadable)} cannot be read: repair or remove, or give classes=[...]"
+            f"{len(unreadable)} cannot be read: repair or remove them, or give classes=[...]"
         )
     return sorted(classes), f"found in {len(files)} annotation{'s' * (len(files) != 1)}"
 
