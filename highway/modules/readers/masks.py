@@ -217,7 +217,7 @@ def masks_beside(
 
 
 def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> None:
-    """Raise if two pictures have the same mask: their names differ only in the ending, or the file system equates them."""
+    """Raise if two pictures have the same mask: names differ only in the ending, or not at all to the file system."""
     first: dict[str, int] = {}
     for number, path in enumerate(paths):
         other = first.setdefault(folded(os.fsdecode(path)), number)
