@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from highway._core.installation import version
 from highway.arguments.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS, side_and_quality
 from highway.arguments.signatures import meant, nearest
 
@@ -25,9 +26,7 @@ _SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?", re.ASCII | re.IGNORECASE)
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from highway.cli import environment
-
-        print(f"highway {environment.version()}")
+        print(f"highway {version()}")
         parser.exit()
 
 

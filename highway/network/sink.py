@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from highway._core.installation import version
 from highway.arguments import number, whole
 from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
@@ -14,7 +15,7 @@ from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
 from highway.network.exactly_once import DataWay, WorkerWay
 from highway.network.push_pull import PushWay
-from highway.network.source import DELIVERIES, ZMQSource, delivery_of, place_of, version
+from highway.network.source import DELIVERIES, ZMQSource, delivery_of, place_of
 
 __all__ = ["ZMQSink"]
 

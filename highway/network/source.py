@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from highway._core.installation import version
 from highway.arguments import flag, number, whole
 from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
@@ -58,17 +59,6 @@ def place_of(
     for address in addresses:
         security.keys_for(str(address), local=address.is_local)
     return Endpoint(addresses, bind, security, window)
-
-
-def version() -> str:
-    """Return the version of Highway; "" where it is not installed."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("highway-loader")
-    except PackageNotFoundError:
-        return ""
 
 
 class ZMQSource(Source):

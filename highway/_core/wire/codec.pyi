@@ -11,6 +11,7 @@ MAX_TEXT_BYTES: int
 MAX_LIST: int
 LARGEST: int
 MAX_FRAMES: int
+MAX_FRAME_BYTES: int
 ALLOWED: str
 
 class Unfit(Exception): ...

@@ -147,6 +147,7 @@ def shown(value):
 MAX_LIST = LIST
 LARGEST = 1 << 62
 MAX_FRAMES = FRAMES
+MAX_FRAME_BYTES = 256 << 20
 
 
 class Unfit(Exception):

@@ -41,7 +41,9 @@ def _array_head(items: int) -> bytes:
     return struct.pack(">BH", 0xDC, items) if items < 1 << 16 else struct.pack(">BI", 0xDD, items)
 
 
-def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 256 << 20) -> list[bytes]:
+def encode_msgpack_numpy(
+    arrays: Sequence[NDArray[Any]], *, frame_limit: int = wire.MAX_FRAME_BYTES
+) -> list[bytes]:
     """Encode a list of arrays as `msgpack.packb(list(arrays), default=msgpack_numpy.encode)` does.
 
     Parameters

@@ -125,7 +125,7 @@ class Encoded(ImageReader):
         if isinstance(part, _OriginalFiles):
             files = [part.contents[index] for index in indices.tolist()]
             masks = [part.pngs[index] for index in indices.tolist()] if part.masks is not None else None
-            # Boxes stay where they are in the upright picture.
+            # Boxes keep their coordinates in the upright picture.
             placement = made.mapping.placement
             placement = placement._replace(targets=placement.windows.astype(np.int32))
             made.note(made.mapping._replace(placement=placement), None)
@@ -221,8 +221,8 @@ class _OriginalFiles(SampleReader):
         for row, index in enumerate(indices.tolist()):
             if away:
                 # Every attempt on a dead server may take a minute to fail.
-                told = self._files.describe(index)
-                wrong[row] = StorageError(f"{self._owner}: {told} was not tried after another")
+                name = self._files.describe(index)
+                wrong[row] = StorageError(f"{self._owner}: {name} was not tried after another one failed")
                 continue
             try:
                 found[row] = self.contents[index] = read_once(self._files.path(index), LARGEST_FILE)

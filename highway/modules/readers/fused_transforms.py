@@ -66,8 +66,8 @@ def _window_within(shape: tuple[int, int, int]) -> Callable[[Transform], bool]:
 
 def _is_resampled(steps: Sequence[Transform | None]) -> bool:
     """Whether a fit or a warp follows the first steps that move pixels: it absorbs them, to resample and round once."""
-    behind = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
-    return isinstance(behind, (Fit, Warp))
+    following = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
+    return isinstance(following, (Fit, Warp))
 
 
 class _First:
@@ -206,7 +206,7 @@ class FusedWindows:
         self._values = first.values
 
     @classmethod
-    def behind(
+    def of(
         cls,
         steps: Sequence[Transform | None],
         seed: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from highway._core.jpeg import codec as jpeg
 from highway._core.pixels import resample
 from highway._core.pool import waiting
 from highway.arguments import flag, size, whole
+from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
 from highway.errors import (
     ArgumentError,
@@ -26,6 +27,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.fused_transforms import FusedTransforms
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.missing_parts import named
@@ -33,19 +35,19 @@ from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Task
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Resize
 from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
-__all__ = ["MAX_PIXELS", "DecodedBatch", "ImageReader"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-MAX_PIXELS = 2 * 89_478_485
-"""The limit at which PIL refuses to open a picture."""
+__all__ = ["DecodedBatch", "ImageReader"]
 
-# Larger files of other formats are not kept in memory until they are decoded, but read again: uncompressed files are as
-# large as their pixels.
+# A larger file of another format is read twice, for its header and its pixels, instead of staying in memory between:
+# uncompressed files are as large as their pixels.
 _KEPT_BYTES = 1 << 20
 
 
@@ -127,8 +129,9 @@ class _Heads(NamedTuple):
     boxed: bool
 
 
+@takes(PictureFileOptions)
 class ImageReader(OrderedSource):
-    r"""Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
+    """Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
 
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
     least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
@@ -141,9 +144,10 @@ class ImageReader(OrderedSource):
     Parameters
     ----------
     samples : Samples
-    batch_size, shape, fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, \
-    max_pixels, workers, queue_size
+    batch_size, shape, fit
         See `ImageFileReader`.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
     """
 
     hands_over = True
@@ -161,21 +165,10 @@ class ImageReader(OrderedSource):
         shape: int | tuple[int, int],
         *,
         fit: Fit,
-        shuffle: bool,
-        seed: int | None,
-        epochs: int | None,
-        shard: tuple[int, int],
-        drop_last: bool,
-        color: str,
-        exif: bool,
-        on_error: str,
-        max_errors: int | float | None,
-        exact: bool,
-        max_pixels: int,
-        workers: int | None,
-        queue_size: int,
+        **options: Unpack[PictureFileOptions],
     ) -> None:
-        super().__init__(workers=workers, queue_size=queue_size)
+        options = completed(PictureFileOptions, options)
+        super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.shape = size(self.name, "shape", shape)
         given: object = fit
         # `Resize` is refused: the height or width of its output may depend on the picture.
@@ -186,36 +179,29 @@ class ImageReader(OrderedSource):
         if fit.size not in (None, self.shape):
             raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
-        self._choice("color", color, ("rgb", "gray"))
-        self.color = color
-        self.on_error = on_error
-        self.exif = flag(self.name, "exif", exif)
-        self.exact = flag(self.name, "exact", exact)
-        self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
-        self._gray = color == "gray"
+        self._choice("color", options["color"], ("rgb", "gray"))
+        self.color = options["color"]
+        self.on_error = options["on_error"]
+        self.exif = flag(self.name, "exif", options["exif"])
+        self.exact = flag(self.name, "exact", options["exact"])
+        self.max_pixels = whole(self.name, "max_pixels", options["max_pixels"], 1, 2**62)
+        self._gray = self.color == "gray"
         self.fit.color(1 if self._gray else 3)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
         self.placed = samples.placement
         self._min_visible = max(samples.min_visible, fit.min_visible)
-        self.max_errors = max_errors
-        self.order = Sampler(
-            samples.size,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            owner=self.name,
-        )
+        self.max_errors = options["max_errors"]
+        self.order = self._ordered(samples.size, batch_size, options)
         self._size = (*self.shape, 1 if self._gray else 3)
         self.image_shape = self._size
         self._finish = FusedTransforms()
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
-        self._losses = BadSamples(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
+        self._bad_samples = BadSamples(
+            self.name, self.order, self.on_error, self.max_errors, samples.noun, samples.where
+        )
 
     @property
     def size(self) -> int:
@@ -225,7 +211,7 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every bad sample found so far, once each."""
-        return [(self.samples.name(index), str(error)) for index, error in self._losses.errors().items()]
+        return [(self.samples.name(index), str(error)) for index, error in self._bad_samples.errors().items()]
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
@@ -261,7 +247,7 @@ class ImageReader(OrderedSource):
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
-        self._losses.forget(start)
+        self._bad_samples.forget(start)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
@@ -278,7 +264,7 @@ class ImageReader(OrderedSource):
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 made = made.take(kept)
                 indices = indices[kept]
-        self._losses.count(indices)
+        self._bad_samples.count(indices)
         if not len(indices):
             return None
         return self._batch(task, part, indices, made)
@@ -364,7 +350,7 @@ class ImageReader(OrderedSource):
         made: DecodedBatch | None,
         slots: NDArray[np.int64] | None,
     ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
-        """Read samples once, as `_read` does; where the storage failed, the failure of a sample is a StorageError."""
+        """Read samples once, as `_read` does; the failure of a sample is a StorageError if the storage failed."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         places = np.arange(len(indices)) if slots is None else slots
@@ -504,7 +490,7 @@ class ImageReader(OrderedSource):
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
     ) -> None:
-        """Note how the images show the pictures, where boxes, masks or `placement` need that, and read the masks."""
+        """Note how the images show the pictures, if boxes, masks or `placement` need it, and read the masks."""
         masks = part.masks
         if not (self.keeps_shown or self.placed or heads.boxed or masks is not None):
             return
@@ -619,7 +605,7 @@ class ImageReader(OrderedSource):
         """Read other samples into these slots, and write their indices to `indices`."""
         first = indices[slots]
         open_ones = np.arange(len(slots))
-        for tried in self._losses.replacements(epoch, first):
+        for tried in self._bad_samples.replacements(epoch, first):
             chosen = tried[open_ones]
             into = np.asarray(slots)[open_ones]
             _, failures = self._read(part, epoch, chosen, turn, made, into)
@@ -628,25 +614,25 @@ class ImageReader(OrderedSource):
                 return
             self._note(failures, chosen)
             open_ones = open_ones[list(failures)]
-        self._losses.refuse_all(next(iter(failures.values())))
+        self._bad_samples.refuse_all(next(iter(failures.values())))
 
     # Bad samples
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
         text = f"{self.name}: {self.samples.describe(index)} {message}"
-        # Errors of the machine are never skipped: the file may be good.
+        # Errors of the machine always raise: the file may be good.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
         if status == jpeg.NO_HANDLE:
             raise ReadError(text)
-        # Nor are errors of the storage, which may be temporary: `_read` retries.
+        # Errors of the storage may be temporary: `_read` retries.
         if status in (jpeg.STORAGE, jpeg.UNTRIED):
             return StorageError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
-        self._losses.note({int(indices[row]): error for row, error in failures.items()})
+        self._bad_samples.note({int(indices[row]): error for row, error in failures.items()})
 
     # Arguments
 

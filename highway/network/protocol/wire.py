@@ -58,7 +58,7 @@ __all__ = [
 
 MAX_FRAMES: int = wire.MAX_FRAMES
 """Most frames of a message, including the header."""
-MAX_FRAME_BYTES = 256 << 20
+MAX_FRAME_BYTES: int = wire.MAX_FRAME_BYTES
 """Largest frame that the sockets accept."""
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_KEY_BYTES = 1 << 10

@@ -33,6 +33,7 @@ from highway.errors import (
     PipelineStateError,
     SecurityError,
 )
+from highway.network.protocol.wire import MAX_FRAME_BYTES
 from highway.network.zmq.addresses import Address, ip_of
 from highway.network.zmq.monitor import Monitor
 from highway.network.zmq.security import Authenticator, Keys, Security, check_admission
@@ -50,8 +51,6 @@ logger = logging.getLogger("highway.network")
 
 # Threads of libzmq: one for sockets that receive batches, and one for those that send them.
 IO_THREADS = 2
-# The largest frame, in bytes; larger ones end the connection.
-MAX_FRAME = 256 << 20
 # Milliseconds.
 HANDSHAKE = 5_000
 HEARTBEAT = 5_000
@@ -347,7 +346,8 @@ def _new_socket(context: _Context, kind: int, window: int, *, connects: bool, re
             (zmq.SNDHWM, highest),
             (zmq.RCVHWM, highest),
             (zmq.LINGER, 0),
-            (zmq.MAXMSGSIZE, MAX_FRAME),
+            # Larger frames end the connection.
+            (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
             (zmq.HANDSHAKE_IVL, HANDSHAKE),
             (zmq.HEARTBEAT_IVL, HEARTBEAT),
             (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_LIMIT),
