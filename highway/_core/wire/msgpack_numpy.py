@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.wire import codec as wire
+from highway._core.wire.packing import pack
 from highway.errors import MessageTooLargeError, ProtocolError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
             break
         # Byte order is unchanged; order="C" copies only if necessary, and keeps arrays without dimensions.
         array = np.asarray(array, order="C")
-        pieces += [_TYPE, wire.pack(array.dtype.str), _SHAPE, wire.pack(array.shape), _DATA]
+        pieces += [_TYPE, pack(array.dtype.str), _SHAPE, pack(array.shape), _DATA]
         pieces += [_bin_head(array.nbytes), array]
     size = nbytes if nbytes > frame_limit else sum(memoryview(piece).nbytes for piece in pieces)
     if size > frame_limit:
