@@ -19,10 +19,11 @@ from highway.errors import PeerLostError, ProtocolError, UndeliveredError
 from highway.network.batch_codec import item_of
 from highway.network.protocol.messages import Data, Item, Key, Kind
 from highway.network.protocol.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy
+from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.sockets import Socket, bind, close_context, connect, open_context
 
-__all__ = ["PullWay", "PushWay"]
+__all__ = ["PullTransport", "PushTransport"]
 
 # Longest wait before a worker checks for shutdown, in milliseconds.
 LOOK = 100
@@ -37,12 +38,12 @@ GRACE = 2.0
 _SESSION = bytes(16)
 
 
-class _Pipe:
+class _Pipe(Transport):
     """The sockets of one end, and whether it is shutting down."""
 
-    def __init__(self, name: str, place: Endpoint, delivery: str, kind: int) -> None:
-        self.name = name
-        self.place = place
+    def __init__(self, name: str, endpoint: Endpoint, delivery: str, kind: int) -> None:
+        super().__init__(name)
+        self._addresses = endpoint.addresses
         self.foreign = delivery == "msgpack-numpy"
         self.ending = self.closing = False
         # The holder closes the sockets: the worker, or `interrupt` where it comes before the worker.
@@ -50,15 +51,15 @@ class _Pipe:
         self._owned = False
         self._context = open_context()
         self._sockets: list[Socket] = []
-        make = bind if place.binds else connect
+        make = bind if endpoint.binds else connect
         try:
-            for address in place.addresses:
+            for address in endpoint.addresses:
                 self._sockets.append(
                     make(
                         self._context,
                         address,
-                        security=place.security,
-                        window=place.window,
+                        security=endpoint.security,
+                        window=endpoint.window,
                         kind=kind,
                         receives=kind == zmq.PULL,
                     )
@@ -66,11 +67,10 @@ class _Pipe:
         except BaseException:
             self._close()
             raise
-        self._endpoint = self._sockets[0].endpoint if place.binds else None
+        self._bound_address = self._sockets[0].endpoint if endpoint.binds else None
 
-    def endpoint(self, above: bool) -> str | None:
-        """Return the address that it is bound to, or None."""
-        return self._endpoint
+    def bound_address(self, upstream: bool) -> str | None:
+        return self._bound_address
 
     def end_tasks(self) -> None:
         self.ending = True
@@ -101,11 +101,11 @@ class _Pipe:
         return f"; the last connection that failed: {found[-1]}" if found else ""
 
 
-class PushWay(_Pipe):
+class PushTransport(_Pipe):
     """Sends by PUSH: each batch goes to one of the pulling receivers."""
 
-    def __init__(self, name: str, place: Endpoint, delivery: str, drain_timeout: float) -> None:
-        super().__init__(name, place, delivery, zmq.PUSH)
+    def __init__(self, name: str, endpoint: Endpoint, delivery: str, drain_timeout: float) -> None:
+        super().__init__(name, endpoint, delivery, zmq.PUSH)
         self._drain_timeout = drain_timeout
         self._link = os.urandom(16)
         self._lsn = 0
@@ -116,7 +116,6 @@ class PushWay(_Pipe):
         self._end: tuple[Key, int, str, Item | None] | None = None
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        """Yield the tasks of the source, and note the key of each."""
         self._source = source
         if source.follows_delivery:
             for ticket, task in enumerate(source.tasks()):
@@ -142,7 +141,6 @@ class PushWay(_Pipe):
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Send the outcome of a task."""
         key, world, fingerprint, passed_on = self._origins.pop(ticket)
         assert self._source is not None
         if self.foreign:
@@ -194,11 +192,11 @@ class PushWay(_Pipe):
                 )
 
 
-class PullWay(_Pipe):
+class PullTransport(_Pipe):
     """Receives by PULL: yields items in the order of their arrival."""
 
-    def __init__(self, name: str, place: Endpoint, delivery: str, timeout: float | None) -> None:
-        super().__init__(name, place, delivery, zmq.PULL)
+    def __init__(self, name: str, endpoint: Endpoint, delivery: str, timeout: float | None) -> None:
+        super().__init__(name, endpoint, delivery, zmq.PULL)
         self._timeout = timeout
         self._seen: dict[tuple[int, int], set[int]] = {}
         # Batches of each stream that has ended, and number of streams.
@@ -208,7 +206,7 @@ class PullWay(_Pipe):
         self._malformed: list[tuple[str, str]] = []
 
     def tasks(self) -> Iterator[Data]:
-        """Yield the items as they arrive."""
+        """Yield the items in the order of their arrival."""
         poller = zmq.Poller()
         if not self._sockets:
             return
@@ -223,7 +221,7 @@ class PullWay(_Pipe):
             if not ready and self._timeout is not None and time.monotonic() - came > self._timeout:
                 raise PeerLostError(
                     f"{self.name}: nothing arrived for {self._timeout:g} s (timeout), at "
-                    f"{self._endpoint or ', '.join(map(str, self.place.addresses))}{self._failure()}"
+                    f"{self._bound_address or ', '.join(map(str, self._addresses))}{self._failure()}"
                 )
             for socket in ready:
                 data = self._receive(socket, number)
@@ -275,7 +273,6 @@ class PullWay(_Pipe):
         return Data(_SESSION, _SESSION, number + 1, Key(0, number, 0), 1, "", item)
 
     def losses(self) -> list[tuple[str, str]]:
-        """Return (where, what) of malformed, duplicate and lost messages."""
         found = list(self._malformed)
         if self._twice:
             found.append(("batches", f"{self._twice} arrived twice"))

@@ -35,7 +35,7 @@ class Role:
         self.done = threading.Event()
         self.received = []
 
-    def receive(self, above, peer, message, now):
+    def receive(self, upstream, peer, message, now):
         self.received.append(message)
 
     def settle(self):
@@ -61,8 +61,8 @@ def made(address):
     drivers = []
 
     def make(role, **options):
-        place = Endpoint((parse("Test", address, bind=True),), True, OPEN, 4)
-        drivers.append(SocketThread("test", role, below=place, **options))
+        endpoint = Endpoint((parse("Test", address, bind=True),), True, OPEN, 4)
+        drivers.append(SocketThread("test", role, downstream=endpoint, **options))
         return drivers[-1]
 
     yield make
@@ -102,14 +102,14 @@ def test_time_passes_for_a_role_that_is_woken_all_the_time(made, clock):
     """Who is dead is found out, and PING is said, also where every wait ends early."""
     role = Role()
     one = made(role)
-    one._work({}, math.inf)
+    one.work({}, math.inf)
     before = role.ticks
     for _ in range(10):
         clock.now += driver.BEAT / 16
-        one._work({}, math.inf)
+        one.work({}, math.inf)
     assert role.ticks == before
     clock.now += driver.BEAT / 2
-    one._work({}, math.inf)
+    one.work({}, math.inf)
     assert role.ticks == before + 1
 
 
@@ -122,7 +122,7 @@ def arrives(one, role, count):
     """What the role has received, once it is so many messages."""
     waited = threading.Event()
     for _ in range(1000 * LIMIT):
-        one._work(dict.fromkeys([end.descriptor for end in one._ends], 1), math.inf)
+        one.work(dict.fromkeys([end.descriptor for end in one.ends], 1), math.inf)
         if len(role.received) >= count:
             return role.received
         waited.wait(0.001)
@@ -190,8 +190,8 @@ def test_batch_is_left_to_the_thread_where_somebody_is_at_the_sockets(asked, cal
     offered(asked, 0)
     with asked._at_sockets:
         asked.push()
-    assert asked._awake and asked.sent_items == 0
-    asked._step()
+    assert asked.awake and asked.sent_items == 0
+    asked.step()
     assert came(caller) == 0
 
 
@@ -200,16 +200,16 @@ def test_blocked_peer_is_tried_again(asked, caller, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(asked, "_send", lambda peer, message: False)
         asked.push()
-    assert asked._awake and asked.sent_items == 0
+    assert asked.awake and asked.sent_items == 0
     while not asked.sent_items:
-        asked._step()
+        asked.step()
     assert came(caller) == 0
 
 
 def test_who_was_blocked_is_forgotten_where_nothing_is_left_to_be_sent(asked):
     """Else the thread would look after him for ever."""
     asked._blocked["gone"] = 0.0
-    asked._step()
+    asked.step()
     assert not asked._blocked
 
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_sent_ends_all(asked, caller, monkeypatch):
             return self.socket.send(*arguments, **options)
 
     offered(asked, 0, np.zeros(3))
-    (end,) = asked._ends
+    (end,) = asked.ends
     with monkeypatch.context() as patch:
         patch.setattr(end, "socket", Broken(end.socket))
         with pytest.raises(MemoryError):
@@ -249,5 +249,5 @@ def test_who_cannot_be_reached_is_forgotten_in_the_end(made, clock):
     assert not one._send(Peer(0, b"nobody"), Bye("end"))
     assert one._unreachable
     clock.now += 10 * driver.UNREACHABLE
-    one._work({}, math.inf)
+    one.work({}, math.inf)
     assert not one._unreachable

@@ -277,7 +277,7 @@ def test_hostile_messages_to_both_hubs(machines, expected, caplog):
     pipeline, source = machines.trainer()
     machines.worker(sink, source)
     found = told([pipeline.dequeue(timeout=LIMIT)])
-    drivers = [sink._way.driver, source._way.driver]
+    drivers = [sink.transport.driver, source.transport.driver]
     before = [driver.malformed for driver in drivers]
     messages = [frames for _, frames in hostile()]
     with zmq.Context() as context:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,12 +35,6 @@ def _bin_head(size: int) -> bytes:
     if size < 1 << 8:
         return struct.pack(">BB", 0xC4, size)
     return struct.pack(">BH", 0xC5, size) if size < 1 << 16 else struct.pack(">BI", 0xC6, size)
-
-
-def _array_head(items: int) -> bytes:
-    if items < 16:
-        return struct.pack(">B", 0x90 | items)
-    return struct.pack(">BH", 0xDC, items) if items < 1 << 16 else struct.pack(">BI", 0xDD, items)
 
 
 def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 256 << 20) -> list[bytes]:
@@ -69,7 +64,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
     [(None, array([1, 2], dtype=uint8)), (None, array(2.5))]
     """
     nbytes = 0
-    pieces: list[Any] = [_array_head(len(arrays))]
+    pieces: list[Any] = [msgpack.Packer().pack_array_header(len(arrays))]
     for number, array in enumerate(arrays):
         wire.check_array(number, array)
         nbytes += array.nbytes

@@ -1,6 +1,6 @@
 """Packs and unpacks headers with the msgpack package, within the limits for data of untrusted peers.
 
-Compiled code checks every packed value: one that is received before it is unpacked, one that is sent after it is packed.
+Compiled code checks every packed value: a received one before it is unpacked, and one to send after it is packed.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class DataMachine:
         assert refusal is not None
         self.producer.refuse(refusal)
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
         """Process a message from a consumer."""
         self.producer.receive(peer, message, now)
         self.producer.done.clear()
@@ -207,14 +207,14 @@ class Worker:
         # When a downstream peer was last connected.
         self._served = 0.0
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Process a message from a producer (upstream, `above`) or from a consumer (downstream)."""
-        if above:
-            self._receive_from_above(peer, message, now)
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
+        """Process a message from a producer (upstream, `upstream`) or from a consumer (downstream)."""
+        if upstream:
+            self._receive_from_upstream(peer, message, now)
         else:
-            self._receive_from_below(peer, message, now)
+            self._receive_from_downstream(peer, message, now)
 
-    def _receive_from_above(self, peer: Peer, message: Message, now: float) -> None:
+    def _receive_from_upstream(self, peer: Peer, message: Message, now: float) -> None:
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals:
             data = self.consumer.arrivals.popleft()
@@ -226,7 +226,7 @@ class Worker:
         while self.consumer.refusals:
             self.producer.refuse(self.consumer.refusals.popleft())
 
-    def _receive_from_below(self, peer: Peer, message: Message, now: float) -> None:
+    def _receive_from_downstream(self, peer: Peer, message: Message, now: float) -> None:
         self.producer.receive(peer, message, now)
         news = self.producer.news
         while news:
@@ -344,7 +344,7 @@ class Trainer:
         # What the consumer's cursor counts: items delivered since the start, and the epoch.
         self._counted, self._epoch = 0, cursor.epoch
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
         """Process a message from a producer."""
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals and self.failure is None:

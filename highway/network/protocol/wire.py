@@ -70,7 +70,6 @@ MAX_LIST: int = wire.MAX_LIST
 _LARGEST: int = wire.LARGEST
 _CODES = ("superseded", "mismatch")
 _KINDS = tuple(Kind)
-_new = tuple.__new__
 
 
 def encode(
@@ -225,9 +224,8 @@ def _take_data(message: Data) -> list[Any]:
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
     session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
-    # Like `Key(...)` and so on, without a Python function call for each: it runs once per batch.
-    key, item = _new(Key, (epoch, seq, stream)), _new(Item, (_KINDS[kind], meta, arrays))
-    return _new(Data, (session, link, lsn, key, world, fingerprint, item, suspect))
+    item = Item(_KINDS[kind], meta, arrays)
+    return Data(session, link, lsn, Key(epoch, seq, stream), world, fingerprint, item, suspect)
 
 
 def _check_ping(fields: list[Any]) -> None:

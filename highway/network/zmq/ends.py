@@ -13,9 +13,6 @@ from highway.network.zmq.sockets import Socket, bind, connect
 
 __all__ = ["End", "Endpoint", "Peer"]
 
-# A plain number, as zmq's flags take long to be compared.
-READABLE = int(zmq.POLLIN)
-
 
 class Peer(NamedTuple):
     """A peer: the number of the local socket and, where that is bound, the routing id."""
@@ -36,12 +33,12 @@ class Endpoint(NamedTuple):
 class End:
     """One socket, and the state of its use."""
 
-    def __init__(self, number: int, address: Address, place: Endpoint, above: bool) -> None:
+    def __init__(self, number: int, address: Address, endpoint: Endpoint, upstream: bool) -> None:
         self.number = number
         self.address = address
-        self.place = place
-        self.above = above
-        self.binds = place.binds
+        self.endpoint = endpoint
+        self.upstream = upstream
+        self.binds = endpoint.binds
         # The peer of a connecting socket; a bound socket gets it with each message.
         self.peer = Peer(number, b"")
         self.socket: Socket | None = None
@@ -63,11 +60,11 @@ class End:
         self.socket = make(
             context,
             self.address,
-            security=self.place.security,
-            window=self.place.window,
-            receives=self.above,
+            security=self.endpoint.security,
+            window=self.endpoint.window,
+            receives=self.upstream,
         )
-        self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
+        self.descriptor, self.watch = self.socket.FD, self.socket.watch.socket.FD
         # The descriptor reports nothing until the socket was read once.
         self.news, self.used, self.cut, self.frames = True, False, False, 0
         return self.socket
@@ -76,4 +73,4 @@ class End:
         """Whether there is a message."""
         assert self.socket is not None
         # Not by the option EVENTS: pyzmq looks up the type of an option in Python, which is slow.
-        return bool(zmq_poll([(self.socket, READABLE)], 0))
+        return bool(zmq_poll([(self.socket, zmq.POLLIN)], 0))

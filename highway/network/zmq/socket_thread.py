@@ -32,11 +32,8 @@ from highway.network.zmq.sockets import close_context, open_context
 
 __all__ = ["Role", "Signal", "SocketThread"]
 
-# Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
-NOBLOCK = int(zmq.NOBLOCK)
-NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-# As `Peer(...)` does, without calling a function of Python.
-_new = tuple.__new__
+# Joined once: that takes longer than sending a frame.
+NOBLOCK_MORE = zmq.NOBLOCK | zmq.SNDMORE
 
 logger = logging.getLogger("highway.network")
 
@@ -62,8 +59,8 @@ TOLD = 20
 class Role(Protocol):
     """What a driver needs of a machine."""
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message from above (a producer) or from below."""
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
+        """Take in a message from upstream (a producer) or from downstream."""
 
     def tick(self, now: float) -> None:
         """Let time pass."""
@@ -131,7 +128,7 @@ class SocketThread:
     role : Role
     consumer, producer : optional
         The ends of links of the role: their outboxes are emptied.
-    above, below : Endpoint, optional
+    upstream, downstream : Endpoint, optional
         Where producers are, and where consumers are.
 
     Attributes
@@ -156,8 +153,8 @@ class SocketThread:
         *,
         consumer: Consumer | None = None,
         producer: Producer | None = None,
-        above: Endpoint | None = None,
-        below: Endpoint | None = None,
+        upstream: Endpoint | None = None,
+        downstream: Endpoint | None = None,
     ) -> None:
         self.role = role
         self.consumer = consumer
@@ -173,15 +170,15 @@ class SocketThread:
         self.sent_bytes = self.sent_items = self.received_items = self.malformed = 0
         self._reason = ""
         self._refused = 0
-        self._awake = False
+        self.awake = False
         self._blocked: dict[Peer, float] = {}
         # Since when there is no way to a peer.
         self._unreachable: dict[Peer, float] = {}
-        self._ends: list[End] = []
-        for place, is_above in ((above, True), (below, False)):
-            for address in place.addresses if place else ():
-                assert place is not None
-                self._ends.append(End(len(self._ends), address, place, is_above))
+        self.ends: list[End] = []
+        for endpoint, is_upstream in ((upstream, True), (downstream, False)):
+            for address in endpoint.addresses if endpoint else ():
+                assert endpoint is not None
+                self.ends.append(End(len(self.ends), address, endpoint, is_upstream))
         # When the role's tick was called, and is to be at the latest.
         self._ticked = self._due = 0.0
         self._outboxes = [box.outbox for box in (consumer, producer) if box is not None]
@@ -193,14 +190,14 @@ class SocketThread:
             self._wake_send.setblocking(False)
             self._wake_recv.setblocking(False)
             self._poller.register(self._ear_number, select.POLLIN)
-            for end in self._ends:
+            for end in self.ends:
                 self._open(end)
         except BaseException:
             self._close()
             raise
-        # Where it is bound, above and below.
-        self.endpoints = {
-            end.above: end.socket.endpoint for end in self._ends if end.socket is not None and end.binds
+        # Where it is bound, upstream and downstream.
+        self.bound_addresses = {
+            end.upstream: end.socket.endpoint for end in self.ends if end.socket is not None and end.binds
         }
         self._thread = threading.Thread(target=self._run, name=f"highway {name} wire", daemon=True)
 
@@ -210,8 +207,8 @@ class SocketThread:
 
     def wake(self) -> None:
         """Have the thread look at the role now."""
-        if not self._awake:
-            self._awake = True
+        if not self.awake:
+            self.awake = True
             with suppress(OSError):
                 self._wake_send.send(b"\0")
 
@@ -240,7 +237,7 @@ class SocketThread:
         """Say BYE and end; does not wait, and takes no lock."""
         self._reason = self._reason or reason
         self.closing = True
-        self._awake = False
+        self.awake = False
         self.wake()
 
     def join(self, timeout: float) -> None:
@@ -249,14 +246,16 @@ class SocketThread:
             self._thread.join(timeout)
 
     @property
-    def above(self) -> str:
+    def upstream(self) -> str:
         """Where producers are expected."""
-        return self.endpoints.get(True) or ", ".join(str(end.address) for end in self._ends if end.above)
+        return self.bound_addresses.get(True) or ", ".join(
+            str(end.address) for end in self.ends if end.upstream
+        )
 
     @property
     def failure(self) -> str:
         """The last handshake that failed, as part of a message."""
-        found = [end.failure for end in self._ends if end.failure]
+        found = [end.failure for end in self.ends if end.failure]
         return f"; the last connection that failed: {found[-1]}" if found else ""
 
     # The thread
@@ -264,11 +263,11 @@ class SocketThread:
     def _run(self) -> None:
         try:
             with self.lock:
-                self._greet(self._ends)
+                self._greet(self.ends)
             # Sockets have to be read once before anything is told of them.
             self.wake()
             while not self.closing:
-                self._step()
+                self.step()
             with self._at_sockets:
                 self._say_goodbye()
         except BaseException as error:
@@ -292,30 +291,30 @@ class SocketThread:
         for end in ends:
             if end.binds:
                 continue
-            if end.above:
+            if end.upstream:
                 assert self.consumer is not None
                 self.consumer.greet(end.peer, now)
             else:
                 assert self.producer is not None
                 self.producer.greet(end.peer)
 
-    def _step(self) -> None:
+    def step(self) -> None:
         # When woken already, at once, and with a tick.
         now = until = time.monotonic()
-        if not self._awake:
+        if not self.awake:
             until = max(now, min(self._due, now + AGAIN) if self._blocked else self._due)
         ready = dict(self._poller.poll(math.ceil((until - now) * 1000)))
         if self._ear_number in ready:
             with suppress(BlockingIOError):
                 self._wake_recv.recv(4096)
-        self._awake = False
+        self.awake = False
         with self._at_sockets:
-            self._work(ready, until)
+            self.work(ready, until)
 
-    def _work(self, ready: dict[int, int], until: float) -> None:
+    def work(self, ready: dict[int, int], until: float) -> None:
         """Receive, tell the role, and send what it says; `until` is when its time is to pass."""
         arrived: list[tuple[End, Peer, Message]] = []
-        for end in self._ends:
+        for end in self.ends:
             if end.socket is None or end.news or end.watch in ready:
                 self._look_after(end, time.monotonic())
             if end.socket is not None and (end.news or end.descriptor in ready):
@@ -326,7 +325,7 @@ class SocketThread:
             for end, peer, message in arrived:
                 if self._unreachable:
                     self._unreachable.pop(peer, None)
-                self.role.receive(end.above, peer, message, now)
+                self.role.receive(end.upstream, peer, message, now)
             # Not with a wake on the way: whoever hands something in has it sent, and nothing else has become due.
             if arrived or now >= until or now >= self._ticked + BEAT:
                 self._ticked = now
@@ -359,7 +358,7 @@ class SocketThread:
 
     def _ask_for_news(self) -> None:
         """Have the thread look at sockets whose descriptors do not tell any more what has come while they were used."""
-        for end in self._ends:
+        for end in self.ends:
             if end.used and end.socket is not None:
                 end.used = False
                 end.news = end.news or end.is_readable()
@@ -414,10 +413,10 @@ class SocketThread:
             peer = end.peer
             try:
                 if end.binds:
-                    peer = _new(Peer, (end.number, socket.recv(NOBLOCK)))
+                    peer = Peer(end.number, socket.recv(zmq.NOBLOCK))
                     frame = socket.recv(copy=False)
                 else:
-                    frame = socket.recv(NOBLOCK, copy=False)
+                    frame = socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 end.news, end.frames = False, 0
                 return
@@ -459,7 +458,7 @@ class SocketThread:
                 logger.warning("A %s was not sent: %s", type(message).__name__, error)
 
     def _send(self, peer: Peer, message: Message) -> bool:
-        end = self._ends[peer.end]
+        end = self.ends[peer.end]
         if end.socket is None or end.cut:
             return False
         frames: list[Any] = encode(message)
@@ -473,7 +472,7 @@ class SocketThread:
                     send(frame, NOBLOCK_MORE)
                 else:
                     send(_whole_frame(frame), NOBLOCK_MORE, copy=False)
-            send(_whole_frame(last), NOBLOCK, copy=False)
+            send(_whole_frame(last), zmq.NOBLOCK, copy=False)
         except zmq.Again:
             # Only the first frame has to wait for room, or for its peer.
             end.cut = False
@@ -493,7 +492,7 @@ class SocketThread:
         """Let what is under way to those go to others whose connections are gone for good."""
         for peer in [peer for peer, since in self._unreachable.items() if now - since > UNREACHABLE]:
             del self._unreachable[peer]
-            if self.producer is not None and not self._ends[peer.end].above:
+            if self.producer is not None and not self.ends[peer.end].upstream:
                 with self.lock:
                     self.producer.lose(peer)
 
@@ -539,19 +538,19 @@ class SocketThread:
         deadline = time.monotonic() + LAST_WORDS
         arrived: list[tuple[End, Peer, Message]] = []
         while told and (left := deadline - time.monotonic()) > 0:
-            for end in self._ends:
+            for end in self.ends:
                 if end.socket is not None:
                     self._receive(end, arrived)
                     end.socket.watch.read()
             told.difference_update(peer for _, peer, message in arrived if isinstance(message, Bye))
             arrived.clear()
             # Descriptors tell nothing of what was left unread.
-            wait = 0 if any(end.news for end in self._ends) else math.ceil(left * 1000)
+            wait = 0 if any(end.news for end in self.ends) else math.ceil(left * 1000)
             if told and self._ear_number in dict(self._poller.poll(wait)):
                 self._wake_recv.recv(4096)
 
     def _close(self) -> None:
-        for end in self._ends:
+        for end in self.ends:
             if end.socket is not None:
                 end.socket.close(linger=int(LAST_WORDS * 1000))
                 end.socket = None

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import zmq
-from zmq.backend import Socket as BareSocket
 
 from highway.arguments import whole
 from highway.errors import (
@@ -179,9 +178,6 @@ class Socket(zmq.Socket[bytes]):
     def endpoint(self) -> str:
         """Where it is bound, with the port that was free."""
         return bytes(self.getsockopt(zmq.LAST_ENDPOINT) or b"").rstrip(b"\0").decode()
-
-    # Without what pyzmq does in Python for sockets of other kinds.
-    send = BareSocket.send  # type: ignore[assignment]
 
     _file: tuple[str, int, int] | None = None
 
