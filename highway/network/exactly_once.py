@@ -246,7 +246,7 @@ class DataTransport(_Producing):
                     return wanted.key, wanted.position
                 if role.finished:
                     return None
-                if role.producer.links or len(role.producer) or not role.feed.given_out:
+                if role.producer.links or len(role.producer) or not role.feed.all_requested:
                     alone = time.monotonic()
                 elif time.monotonic() - alone > self._drain_timeout:
                     # Everything was received, and the receiver disconnected without a BYE.
@@ -326,7 +326,7 @@ class WorkerTransport(_Producing):
                     if self.over or self._is_over():
                         return
                     now = time.monotonic()
-                    if role.consumer.cursor is None or role.consumer.anybody(now):
+                    if role.consumer.cursor is None or role.consumer.has_live_peer(now):
                         heard = now
                     elif self._timeout is not None and now - heard > self._timeout:
                         raise PeerLostError(
@@ -449,7 +449,7 @@ class TrainerTransport(_Machine):
                 return False
             # While something is held, the socket thread checks again soon.
             held = bool(self.role.consumer.held)
-            counted = self.role.hand_out(key, time.monotonic())
+            counted = self.role.deliver(key, time.monotonic())
             self.begun = self.begun or counted
             if self.role.offers:
                 driver.changed.notify()

@@ -28,7 +28,7 @@ __all__ = ["PullTransport", "PushTransport"]
 # Longest wait before a worker checks for shutdown, in milliseconds.
 LOOK = 100
 # Longest time to send the last messages after close, in seconds.
-LAST_WORDS = 0.5
+LINGER = 0.5
 # Names of fields that arrive without names.
 NAMES = ("images", "labels")
 
@@ -46,7 +46,7 @@ class _Pipe(Transport):
         self._addresses = endpoint.addresses
         self.foreign = delivery == "msgpack-numpy"
         self.ending = self.closing = False
-        # The holder closes the sockets: the worker, or `interrupt` where it comes before the worker.
+        # The holder closes the sockets: the worker thread, or `interrupt` if it runs before that thread.
         self._owner = threading.Lock()
         self._owned = False
         self._context = open_context()
@@ -91,7 +91,7 @@ class _Pipe(Transport):
     def _close(self) -> None:
         sockets, self._sockets = self._sockets, []
         for socket in sockets:
-            socket.close(linger=int(LAST_WORDS * 1000))
+            socket.close(linger=int(LINGER * 1000))
         close_context(self._context)
 
     def _failure(self) -> str:

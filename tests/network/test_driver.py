@@ -68,10 +68,7 @@ def made(address):
     yield make
     for each in drivers:
         each.stop()
-        if each._thread.ident is None:
-            each._close()
-        each.join(LIMIT)
-        assert not each._thread.is_alive()
+        assert each.join(LIMIT)
 
 
 @pytest.fixture
@@ -144,7 +141,7 @@ def test_every_message_is_read_once_and_in_order(made, caller, monkeypatch, turn
 def test_goodbye_reads_on_to_the_answer(made, caller, monkeypatch):
     """It lies behind other messages, and no descriptor tells of it any more."""
     monkeypatch.setattr(driver, "TURN", 1)
-    monkeypatch.setattr(driver, "LAST_WORDS", 10 * LIMIT)
+    monkeypatch.setattr(driver, "BYE_LIMIT", 10 * LIMIT)
     role, producer = Role(), Producer(bytes)
     one = made(role, producer=producer)
     # Somebody who asks for nothing, and is to hear of the end all the same.
@@ -152,7 +149,7 @@ def test_goodbye_reads_on_to_the_answer(made, caller, monkeypatch):
     producer.receive(Peer(0, IDENTITY), presence, 0.0)
     sent(caller, *[presence] * 200, Bye(BYE))
     arrives(one, role, 1)
-    Task(one._say_goodbye).result()
+    Task(one._exchange_byes).result()
 
 
 @pytest.fixture
@@ -188,7 +185,7 @@ def test_batch_is_sent_by_who_hands_it_in(asked, caller):
 
 def test_batch_is_left_to_the_thread_where_somebody_is_at_the_sockets(asked, caller):
     offered(asked, 0)
-    with asked._at_sockets:
+    with asked._sockets_lock:
         asked.push()
     assert asked.awake and asked.sent_items == 0
     asked.step()

@@ -72,7 +72,7 @@ def nothing_is_left():
 @pytest.fixture(autouse=True)
 def few_last_words(monkeypatch):
     """Machines of one process end one after the other: who is left need not wait for those that went."""
-    monkeypatch.setattr(driver, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(driver, "BYE_LIMIT", 0.05)
 
 
 @pytest.fixture
@@ -1037,7 +1037,7 @@ def test_undelivered_batches_are_counted(machines):
     with Machines() as first:
         pipeline, _ = first.trainer(sink.address, bind=False, window=1)
         pipeline.dequeue(timeout=LIMIT)
-        eventually(lambda: sink.transport.role.feed.given_out)
+        eventually(lambda: sink.transport.role.feed.all_requested)
     with pytest.raises(UndeliveredError, match=r"\d batches were not received"):
         data.drain(LIMIT)
 

@@ -51,7 +51,7 @@ def nothing_is_left():
 def fast(monkeypatch):
     monkeypatch.setattr(exact, "TIMING", FAST)
     # Machines end one after the other: who is left need not wait for those that went.
-    monkeypatch.setattr(driver, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(driver, "BYE_LIMIT", 0.05)
 
 
 @pytest.fixture

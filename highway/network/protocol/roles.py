@@ -54,7 +54,7 @@ class DataMachine:
         timing: Timing = TIMING,
     ) -> None:
         self.producer = Producer(random, timing)
-        self.producer.admits = self._speaks_against
+        self.producer.admits = self._refusal_of
         self.feed = Feed(stream, length)
         self._world = world
         self._fingerprint = fingerprint
@@ -84,7 +84,7 @@ class DataMachine:
             most = min(most, max(2 + 2 * len(links), int(HORIZON_BYTES / self._nbytes)))
         return most
 
-    def _speaks_against(self, cursor: Cursor) -> Refusal | None:
+    def _refusal_of(self, cursor: Cursor) -> Refusal | None:
         if cursor.fingerprint and cursor.fingerprint != self._fingerprint:
             return Refusal(
                 "mismatch",
@@ -119,7 +119,7 @@ class DataMachine:
         self._fewer_than = position
         self.feed.halt()
         assert self.producer.cursor is not None
-        refusal = self._speaks_against(self.producer.cursor)
+        refusal = self._refusal_of(self.producer.cursor)
         assert refusal is not None
         self.producer.refuse(refusal)
 
@@ -374,20 +374,20 @@ class Trainer:
                 self.consumer.reset(self.delivery.cursor)
 
     @property
-    def _untold(self) -> bool:
+    def _cursor_is_old(self) -> bool:
         """Whether an item was delivered that the consumer's cursor does not count."""
         return self.delivery.delivered != self._counted or self.delivery.epoch != self._epoch
 
     def settle(self) -> None:
         """Update the cursor of the next READY to all delivered items."""
-        if self._untold:
+        if self._cursor_is_old:
             self._counted, self._epoch = self.delivery.delivered, self.delivery.epoch
             self.consumer.cursor = self.delivery.cursor
 
-    def hand_out(self, key: Key, now: float) -> bool:
+    def deliver(self, key: Key, now: float) -> bool:
         """Count an item as delivered and acknowledge it; False for one that was counted before."""
         # Rule 11.
-        if not self.delivery.hand_out(key):
+        if not self.delivery.deliver(key):
             return False
         self.consumer.done(key, now)
         if self.delivery.epoch != self._epoch:
@@ -400,7 +400,7 @@ class Trainer:
         if (
             self.delivery.delivered - self._counted >= self.consumer.window
             or self.delivery.epoch != self._epoch
-            or self.consumer.tells_at <= now
+            or self.consumer.next_cursor_at <= now
             or self.consumer.repeats(now)
         ):
             self.settle()
@@ -409,8 +409,8 @@ class Trainer:
     def due(self) -> float | None:
         """Return the latest time for the next `tick`; None where nothing is due."""
         due = self.consumer.due()
-        if self._untold:
-            due = self.consumer.tells_at if due is None else min(due, self.consumer.tells_at)
+        if self._cursor_is_old:
+            due = self.consumer.next_cursor_at if due is None else min(due, self.consumer.next_cursor_at)
         return due
 
     @property

@@ -1,4 +1,4 @@
-"""The endpoints of a machine: its addresses, one socket for each, and the peers."""
+"""The ends of a machine: its endpoints, a socket for each address, and the peers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Peer(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """Where one side of a machine is: bound to an address, or connected to one or more addresses."""
+    """Addresses and settings of an end: bound to one address, or connected to one or more."""
 
     addresses: tuple[Address, ...]
     binds: bool
@@ -45,17 +45,17 @@ class End:
         # File descriptors of the socket, and of its monitor.
         self.descriptor = self.watch = -1
         # Whether the socket was used since its events were last checked, and whether it may have messages.
-        self.used = self.news = False
+        self.used = self.may_have_messages = False
         # Frames received since the socket was last empty, and frames of the longest message.
         self.frames = self.longest = 0
-        # Whether a message was only sent in part: the next frames would be taken for its rest.
-        self.cut = False
+        # Whether a message was only sent in part: the peer would take the next frames for its rest.
+        self.partly_sent = False
         # When to recreate the socket, and the last failure.
-        self.anew = 0.0
+        self.recreate_at = 0.0
         self.failure: str | None = None
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
-        """Make the socket, and bind or connect it."""
+        """Create the socket, and bind or connect it."""
         make = bind if self.binds else connect
         self.socket = make(
             context,
@@ -66,7 +66,7 @@ class End:
         )
         self.descriptor, self.watch = self.socket.FD, self.socket.watch.socket.FD
         # The descriptor reports nothing until the socket was read once.
-        self.news, self.used, self.cut, self.frames = True, False, False, 0
+        self.may_have_messages, self.used, self.partly_sent, self.frames = True, False, False, 0
         return self.socket
 
     def is_readable(self) -> bool:
