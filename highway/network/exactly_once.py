@@ -43,16 +43,16 @@ AHEAD = 4
 # Most bytes in flight on a link; a single batch may exceed it.
 WINDOW_BYTES = 256 << 20
 # Longest wait of an engine thread before it checks the clock, in seconds.
-LOOK = 0.25
+POLL = 0.25
 # Seconds to wait for the acknowledgement of the end of the data, after every batch was delivered.
 LAST_ACKS = 5.0
-# Longest wait for the socket thread, in seconds.
-LAST = 1.0
+# Longest wait for the end of the socket thread, in seconds.
+JOIN_LIMIT = 1.0
 
 Stats = Callable[[], PipelineStats | None]
 
 # Most failures in the local log; further ones are only sent to the training machine.
-TOLD = 20
+MOST_LOGGED = 20
 
 logger = logging.getLogger("highway.network")
 
@@ -94,7 +94,7 @@ class _Machine(Transport):
 
     def close(self) -> None:
         self.driver.stop()
-        self.driver.join(LAST)
+        self.driver.join(JOIN_LIMIT)
 
 
 class _Producing(_Machine):
@@ -113,23 +113,23 @@ class _Producing(_Machine):
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Pass the outcome of a task to the producer, as soon as there is room."""
+        """Pass the outcome of a task to the producer, once it has room."""
         key = self._keys.pop(ticket)
         if isinstance(outcome, Failure):
-            self._tell(key, outcome)
+            self._log(key, outcome)
         item = self._checked(outcome)
         driver, producer = self.driver, self._producer
         with driver.lock:
             # During shutdown no new task begins, and `drain` waits instead.
             while producer.unsent >= AHEAD and not (driver.closing or self.ending):
-                driver.room.wait(LOOK)
+                driver.room.wait(POLL)
             self._made(key, item)
         driver.push()
 
-    def _tell(self, key: Key, failure: Failure) -> None:
+    def _log(self, key: Key, failure: Failure) -> None:
         """Log a failure here too; its item goes to the training machine."""
         self._failures += 1
-        if self._failures <= TOLD:
+        if self._failures <= MOST_LOGGED:
             logger.warning(
                 "%s: stream %d, epoch %d, batch %d could not be made; the error goes to the training machine",
                 failure.module,
@@ -161,7 +161,7 @@ class _Producing(_Machine):
                         f"{self.name}: {len(producer)} batches were not received at the end, and no receiver was "
                         f"connected for {self._drain_timeout:g} s (drain_timeout){driver.failure}"
                     )
-                driver.room.wait(LOOK)
+                driver.room.wait(POLL)
         if driver.error is not None:
             raise driver.error
         driver.stop("stopped" if self.ending else "end")
@@ -218,7 +218,7 @@ class DataTransport(_Producing):
                 task = next(tasks, _END)
                 at += 1
             if task is _END:
-                # For a position after its end, a source does not tell where the end is.
+                # A source yields nothing from any position after its end, so the end may be before this one.
                 behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
                     if not behind:
@@ -235,7 +235,7 @@ class DataTransport(_Producing):
     def _wanted(self) -> tuple[Key, int] | None:
         """Return key and position of the next batch; None at the end."""
         role, driver = self.role, self.driver
-        alone = time.monotonic()
+        last_served = time.monotonic()
         with driver.lock:
             while not self.over:
                 before = len(role.producer)
@@ -247,11 +247,11 @@ class DataTransport(_Producing):
                 if role.finished:
                     return None
                 if role.producer.links or len(role.producer) or not role.feed.all_requested:
-                    alone = time.monotonic()
-                elif time.monotonic() - alone > self._drain_timeout:
+                    last_served = time.monotonic()
+                elif time.monotonic() - last_served > self._drain_timeout:
                     # Everything was received, and the receiver disconnected without a BYE.
                     return None
-                driver.changed.wait(LOOK)
+                driver.changed.wait(POLL)
         return None
 
     def _made(self, key: Key, item: Item) -> None:
@@ -333,7 +333,7 @@ class WorkerTransport(_Producing):
                             f"ZMQSource: no data machine was connected for {self._timeout:g} s (timeout), at "
                             f"{driver.upstream}{driver.failure}"
                         )
-                    driver.changed.wait(LOOK)
+                    driver.changed.wait(POLL)
                 data = role.inbox.popleft()
             self._keys[ticket] = data.key
             ticket += 1
@@ -348,7 +348,7 @@ class WorkerTransport(_Producing):
         return (
             bool(consumer.links)
             and not consumer.held
-            and all(link.gone == "end" for link in consumer.links.values())
+            and all(link.leave_reason == "end" for link in consumer.links.values())
         )
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
@@ -433,7 +433,7 @@ class TrainerTransport(_Machine):
                             f"ZMQSource: nothing arrived for {self._timeout:g} s (timeout), at {driver.upstream}; "
                             f"missing: {role.delivery.missing()}{driver.failure}"
                         )
-                    driver.changed.wait(LOOK)
+                    driver.changed.wait(POLL)
                 data = role.delivery.released.popleft()
             self._keys[ticket] = role.delivery, data.key
             ticket += 1

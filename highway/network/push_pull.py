@@ -26,7 +26,7 @@ from highway.network.zmq.sockets import Socket, bind, close_context, connect, op
 __all__ = ["PullTransport", "PushTransport"]
 
 # Longest wait before a worker checks for shutdown, in milliseconds.
-LOOK = 100
+POLL = 100
 # Longest time to send the last messages after close, in seconds.
 LINGER = 0.5
 # Names of fields that arrive without names.
@@ -168,7 +168,7 @@ class PushTransport(_Pipe):
                 self._sent = True
                 return
             except zmq.Again:
-                socket.poll(LOOK, zmq.POLLOUT)
+                socket.poll(POLL, zmq.POLLOUT)
 
     def drain(self) -> None:
         """Send the end of the data, and wait until a receiver has taken the last message, as far as PUSH can tell."""
@@ -180,7 +180,7 @@ class PushTransport(_Pipe):
             self._send_item(key, world, fingerprint, item)
         socket = self._sockets[0]
         until = time.monotonic() + self._drain_timeout
-        while not self.closing and not socket.poll(LOOK, zmq.POLLOUT):
+        while not self.closing and not socket.poll(POLL, zmq.POLLOUT):
             socket.watch.read()
             if self._sent and not socket.watch.connections:
                 # The receivers have disconnected after the end of the data: no receiver is waiting.
@@ -202,7 +202,7 @@ class PullTransport(_Pipe):
         # Batches of each stream that has ended, and number of streams.
         self._totals: dict[int, int] = {}
         self._world = 0
-        self._twice = 0
+        self._duplicates = 0
         self._malformed: list[tuple[str, str]] = []
 
     def tasks(self) -> Iterator[Data]:
@@ -212,13 +212,13 @@ class PullTransport(_Pipe):
             return
         for socket in self._sockets:
             poller.register(socket, zmq.POLLIN)
-        came = time.monotonic()
+        last_arrival = time.monotonic()
         number = 0
         while not (self.ending or self.closing):
-            ready = dict(poller.poll(LOOK))
-            if not ready and self._is_over(time.monotonic() - came):
+            ready = dict(poller.poll(POLL))
+            if not ready and self._is_over(time.monotonic() - last_arrival):
                 return
-            if not ready and self._timeout is not None and time.monotonic() - came > self._timeout:
+            if not ready and self._timeout is not None and time.monotonic() - last_arrival > self._timeout:
                 raise PeerLostError(
                     f"{self.name}: nothing arrived for {self._timeout:g} s (timeout), at "
                     f"{self._bound_address or ', '.join(map(str, self._addresses))}{self._failure()}"
@@ -226,7 +226,7 @@ class PullTransport(_Pipe):
             for socket in ready:
                 data = self._receive(socket, number)
                 if data is not None:
-                    came = time.monotonic()
+                    last_arrival = time.monotonic()
                     number += 1
                     yield data
 
@@ -256,7 +256,7 @@ class PullTransport(_Pipe):
             return message
         seen = self._seen.setdefault((key.stream, key.epoch), set())
         if key.seq in seen:
-            self._twice += 1
+            self._duplicates += 1
         seen.add(key.seq)
         return message
 
@@ -274,8 +274,8 @@ class PullTransport(_Pipe):
 
     def losses(self) -> list[tuple[str, str]]:
         found = list(self._malformed)
-        if self._twice:
-            found.append(("batches", f"{self._twice} arrived twice"))
+        if self._duplicates:
+            found.append(("batches", f"{self._duplicates} arrived twice"))
         lacking = sum(self._totals.values()) - sum(map(len, self._seen.values()))
         if self._is_over(GRACE + 1) and lacking > 0:
             found.append(("batches", f"{lacking} of {sum(self._totals.values())} were lost"))

@@ -359,7 +359,7 @@ def test_of_many_that_replace_a_dead_socket_one_wins(context, tmp_path):
 def test_file_that_is_no_socket_is_left_alone(context, tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(AddressInUseError, match="no socket"):
+    with pytest.raises(AddressInUseError, match="not a socket"):
         bound(context, f"ipc://{path}")
     assert path.read_text() == "data"
 

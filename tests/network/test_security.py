@@ -433,7 +433,7 @@ def test_that_the_authenticator_is_dead_is_told_until_the_end(context):
 
 def test_authenticator_that_lets_everyone_in_is_found(context, monkeypatch):
     monkeypatch.setattr(Authenticator, "_is_admitted", lambda *_: True)
-    with pytest.raises(SecurityError, match="the right key is let in, the stranger key is let in"):
+    with pytest.raises(SecurityError, match="the right key is admitted, the stranger key is admitted"):
         hub_at(context)
 
 

@@ -277,7 +277,7 @@ class Worker:
     @property
     def offers(self) -> bool:
         """Whether there may be work for waiting threads."""
-        return bool(self.inbox) or any(link.gone for link in self.consumer.links.values())
+        return bool(self.inbox) or any(link.leave_reason for link in self.consumer.links.values())
 
     def made(self, key: Key, item: Item, now: float) -> None:
         """Add the outcome of a batch of the inbox; it is dropped where it is no longer held."""

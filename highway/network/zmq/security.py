@@ -432,13 +432,13 @@ def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None
                 event, _ = struct.unpack("=Hi", monitor.recv_multipart()[0])
                 # The first event counts: a refused peer may try again.
                 verdicts[names[monitor]] = verdicts[names[monitor]] or _VERDICTS.get(event, "is refused")
-    expected = {"right": "is let in", "stranger": "is refused"}
+    expected = {"right": "is admitted", "stranger": "is refused"}
     if verdicts != expected:
-        told = ", ".join(
+        found = ", ".join(
             f"the {name} key {verdict or 'gets no answer'}" for name, verdict in verdicts.items()
         )
         raise SecurityError(
-            f"Self-test of the authenticator: {told}; expected that the right one is let in and a stranger's is "
+            f"Self-test of the authenticator: {found}; expected that the right one is admitted and a stranger's is "
             "refused. Nothing was bound"
         )
 
@@ -449,7 +449,7 @@ _HANDSHAKES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-_VERDICTS = {zmq.EVENT_HANDSHAKE_SUCCEEDED: "is let in"}
+_VERDICTS = {zmq.EVENT_HANDSHAKE_SUCCEEDED: "is admitted"}
 
 
 # Untrusted texts

@@ -32,6 +32,7 @@ from highway.errors import (
     PipelineStateError,
     SecurityError,
 )
+from highway.network.protocol.wire import MAX_FRAME_BYTES
 from highway.network.zmq.addresses import Address, ip_of
 from highway.network.zmq.monitor import Monitor
 from highway.network.zmq.security import Authenticator, Keys, Security, check_admission
@@ -49,8 +50,6 @@ logger = logging.getLogger("highway.network")
 
 # Threads of libzmq: one for the sockets that receive batches, one for the sockets that send them.
 IO_THREADS = 2
-# Largest frame, in bytes; a larger one ends the connection.
-MAX_FRAME = 256 << 20
 # Milliseconds.
 HANDSHAKE = 5_000
 HEARTBEAT = 5_000
@@ -343,7 +342,8 @@ def _new_socket(context: _Context, kind: int, window: int, *, connects: bool, re
             (zmq.SNDHWM, highest),
             (zmq.RCVHWM, highest),
             (zmq.LINGER, 0),
-            (zmq.MAXMSGSIZE, MAX_FRAME),
+            # A larger frame ends the connection.
+            (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
             (zmq.HANDSHAKE_IVL, HANDSHAKE),
             (zmq.HEARTBEAT_IVL, HEARTBEAT),
             (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_LIMIT),
@@ -492,9 +492,7 @@ def _clear(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise AddressInUseError(
-            f"ipc://{path} exists and is not a socket; use another path"
-        )
+        raise AddressInUseError(f"ipc://{path} exists and is not a socket; use another path")
     with plain.socket(plain.AF_UNIX, plain.SOCK_STREAM) as caller:
         # A full backlog must not block; it shows a live socket too.
         caller.setblocking(False)
