@@ -73,7 +73,7 @@ MAX_DEPTH = HW_MSGPACK_DEPTH
 REASONS = (
     "",
     "ends in the middle of an object",
-    "goes on behind its end",
+    "has bytes after its end",
     "has an extension or a timestamp, and neither is allowed",
     "has a float32, and floats have 64 bits",
     "has the byte 0xC1, which begins nothing",

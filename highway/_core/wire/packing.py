@@ -61,8 +61,9 @@ def pack_header(fields: list[Any]) -> bytes:
 
 def _packed(value: object) -> bytes:
     try:
-        # A Packer for each value: a shared one is not safe if another thread uses it while `_refuse` runs.
-        return msgpack.packb(value, default=_refuse)  # type: ignore[no-any-return]
+        # A Packer for each value: a shared one is not safe if another thread uses it while `_refuse` runs. By default
+        # its buffer has 256 KiB.
+        return msgpack.Packer(default=_refuse, buf_size=1024).pack(value)  # type: ignore[no-any-return]
     except UnicodeEncodeError as error:
         raise ContractError(
             f"cannot send the text {shown(error.object)}: it has a lone surrogate; expected text that UTF-8 can encode"
