@@ -29,6 +29,8 @@ def printable(text: str | bytes, most: int | None = None) -> str:
     beginning = text if most is None else text[: most + 1]
     if isinstance(beginning, bytes):
         beginning = beginning.decode("utf-8", "surrogateescape")
+    if most is None and beginning.isprintable() and "\\" not in beginning:
+        return beginning
     parts = [_escaped(character) for character in beginning]
     if most is not None and sum(len(part.encode()) for part in parts) > most:
         room = most - 3

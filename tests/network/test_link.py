@@ -615,7 +615,7 @@ def test_farewell_is_remembered_when_a_worker_gives_back():
     worker.tick(5.0)
     worker.tick(30.0)
     assert not worker.producer.links
-    assert worker.consumer.links["d"].gone == "end"
+    assert worker.consumer.links["d"].leave_reason == "end"
 
 
 def test_loss_of_an_ordinary_item_does_not_hold_suspects_up():
