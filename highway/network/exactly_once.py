@@ -331,7 +331,7 @@ class WorkerTransport(_Producing):
                     elif self._timeout is not None and now - heard > self._timeout:
                         raise PeerLostError(
                             f"ZMQSource: no data machine was connected for {self._timeout:g} s (timeout), at "
-                            f"{driver.upstream}{driver.failure}"
+                            f"{driver.upstream_addresses}{driver.failure}"
                         )
                     driver.changed.wait(POLL)
                 data = role.inbox.popleft()
@@ -430,8 +430,8 @@ class TrainerTransport(_Machine):
                         received, self._progress = role.received, now
                     elif self._timeout is not None and now - self._progress > self._timeout:
                         raise PeerLostError(
-                            f"ZMQSource: nothing arrived for {self._timeout:g} s (timeout), at {driver.upstream}; "
-                            f"missing: {role.delivery.missing()}{driver.failure}"
+                            f"ZMQSource: nothing arrived for {self._timeout:g} s (timeout), at "
+                            f"{driver.upstream_addresses}; missing: {role.delivery.missing()}{driver.failure}"
                         )
                     driver.changed.wait(POLL)
                 data = role.delivery.released.popleft()

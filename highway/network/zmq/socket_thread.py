@@ -256,7 +256,7 @@ class SocketThread:
         return not self._thread.is_alive()
 
     @property
-    def upstream(self) -> str:
+    def upstream_addresses(self) -> str:
         """The upstream addresses, for errors."""
         return self.bound_addresses.get(True) or ", ".join(
             str(end.address) for end in self.ends if end.upstream
