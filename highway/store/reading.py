@@ -19,6 +19,7 @@ from highway.storage.outages import Outages, may_pass
 from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
+    MOST_TABLES,
     Lock,
     StoreView,
     error_text,
@@ -32,9 +33,6 @@ from highway.store.opening import (
 from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
 __all__ = ["StoreReader"]
-
-# Linux allows a process 65530 mappings in total. Tables have 32 MB.
-_MOST_MAPPED = 16384
 
 
 class StoreReader:
@@ -293,6 +291,6 @@ class StoreReader:
 def _mapped(folder: str) -> Tables:
     """Map the tables of a LevelDB; raises OSError or ValueError where one is damaged or unusual, or for too many."""
     names = [name for name in os.listdir(folder) if name.endswith((".ldb", ".sst"))]
-    if len(names) > _MOST_MAPPED:
-        raise ValueError(f"it has {len(names)} tables, more than {_MOST_MAPPED}")
+    if len(names) > MOST_TABLES:
+        raise ValueError(f"it has {len(names)} tables, more than {MOST_TABLES}")
     return Tables([os.fsencode(os.path.join(folder, name)) for name in names])

@@ -31,6 +31,7 @@ from highway._core.records import spans as spans_
 from highway._core.records.checksum import crc32c
 from highway._core.records.spans import Spans, check_records, place
 from highway._core.wire import codec as wire
+from highway._core.wire import packing
 from highway.batch import Batch, empty, is_field_name
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
@@ -129,7 +130,7 @@ class Schema:
             ]
             for column in self.columns
         ]
-        self.packed = wire.pack([applied, keyed, offset, table])
+        self.packed = packing.pack([applied, keyed, offset, table])
         self._head = _HEAD.size + len(self.packed)
         self._sizes = np.array([column.nbytes for column in self.columns], np.int64)
         kinds = [
@@ -194,7 +195,7 @@ class Schema:
             The description is invalid.
         """
         try:
-            applied, keyed, offset, table = wire.unpack(packed)
+            applied, keyed, offset, table = packing.unpack(packed)
             columns = []
             for name, code, kind, *shape in table:
                 extra, ragged, encoded = (bool(kind & bit) for bit in (_EXTRA, _RAGGED, _ENCODED))

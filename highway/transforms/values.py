@@ -100,7 +100,7 @@ class Values(Transform):
         scale, bias = self.factors(view.shape[3])
         result = self.room(view.shape)
         kernel = values.normalize_windows_planar if self.layout == "NCHW" else values.normalize_windows
-        kernel(pixels(images, self), view.places(), view.filling(), scale, bias, _bits(result))
+        kernel(pixels(images, self), view.windows(), view.fill_pixel(), scale, bias, _bits(result))
         return result
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from highway.engine import Module, Source
 from highway.engine.stats import PipelineStats
 from highway.errors import StateMismatchError
+from highway.modules.readers.options import SourceOptions
 from highway.sampling.sampler import FRONT, Position, Sampler, Task, digest
 
 __all__ = ["OrderedSource"]
@@ -40,6 +41,19 @@ class OrderedSource(Source):
     _begun = FRONT
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
+
+    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+        """Return the sampler of `size` samples with these options."""
+        return Sampler(
+            size,
+            batch_size,
+            shuffle=options["shuffle"],
+            seed=options["seed"],
+            epochs=options["epochs"],
+            shard=options["shard"],
+            drop_last=options["drop_last"],
+            owner=self.name,
+        )
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         """Parts that identify the data, for `digest`; without its order and batches."""
