@@ -33,7 +33,7 @@ cdef extern from "pixels.h" nogil:
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
 
 
-cdef struct Images:
+cdef struct StridedImages:
     Py_ssize_t count
     Py_ssize_t height
     Py_ssize_t width
@@ -43,7 +43,7 @@ cdef struct Images:
     uint8_t *data  # NULL if there are no bytes
 
 
-cdef int describe(const uint8_t[:, :, :, :] array, str what, Images *images) except -1:
+cdef int describe(const uint8_t[:, :, :, :] array, str what, StridedImages *images) except -1:
     """Fill in `images`; raise ValueError if rows are not packed."""
     images.count = array.shape[0]
     images.height = array.shape[1]
@@ -63,7 +63,7 @@ cdef int describe(const uint8_t[:, :, :, :] array, str what, Images *images) exc
     return 0
 
 
-cdef bint share_memory(const Images *left, const Images *right) noexcept nogil:
+cdef bint share_memory(const StridedImages *left, const StridedImages *right) noexcept nogil:
     """Whether the address ranges of two batches overlap."""
     cdef uintptr_t left_first, left_last, right_first, right_last
     if left.data == NULL or right.data == NULL:
@@ -73,7 +73,7 @@ cdef bint share_memory(const Images *left, const Images *right) noexcept nogil:
     return left_first <= right_last and right_first <= left_last
 
 
-cdef void span(const Images *images, uintptr_t *first, uintptr_t *last) noexcept nogil:
+cdef void span(const StridedImages *images, uintptr_t *first, uintptr_t *last) noexcept nogil:
     cdef Py_ssize_t samples = (images.count - 1) * images.sample_stride
     cdef Py_ssize_t rows = (images.height - 1) * images.row_stride
     first[0] = <uintptr_t>images.data + <uintptr_t>(min(samples, 0) + min(rows, 0))
@@ -87,8 +87,8 @@ cdef int describe_flip(
     const uint8_t[:, :, :, :] images,
     const uint8_t[::1] flags,
     uint8_t[:, :, :, ::1] out,
-    Images *source,
-    Images *target,
+    StridedImages *source,
+    StridedImages *target,
 ) except -1:
     describe(images, what, source)
     describe(out, what, target)
@@ -105,7 +105,7 @@ cdef int describe_flip(
     return check_flags(what, source, flags)
 
 
-cdef int check_flags(str what, const Images *images, const uint8_t[::1] flags) except -1:
+cdef int check_flags(str what, const StridedImages *images, const uint8_t[::1] flags) except -1:
     if flags.shape[0] != images.count:
         raise ValueError(
             f"geometry.{what}: {flags.shape[0]} flags for {images.count} images; expected one for each"
@@ -113,7 +113,7 @@ cdef int check_flags(str what, const Images *images, const uint8_t[::1] flags) e
     return 0
 
 
-cdef void copy_image(const Images *source, const Images *target, Py_ssize_t sample) noexcept nogil:
+cdef void copy_image(const StridedImages *source, const StridedImages *target, Py_ssize_t sample) noexcept nogil:
     cdef const uint8_t *image = source.data + sample * source.sample_stride
     cdef uint8_t *out = target.data + sample * target.sample_stride
     cdef Py_ssize_t row, length = source.width * source.size
@@ -144,7 +144,7 @@ def flip_x(
         Shapes disagree, rows are not packed, or memory is shared.
     """
     cdef int variant = simd.level
-    cdef Images source, target
+    cdef StridedImages source, target
     cdef Py_ssize_t sample
     describe_flip("flip_x", images, flags, out, &source, &target)
     if source.data == NULL:
@@ -181,7 +181,7 @@ def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
         Shapes disagree, or rows are not packed.
     """
     cdef int variant = simd.level
-    cdef Images target
+    cdef StridedImages target
     cdef Py_ssize_t sample
     describe(images, "flip_x_in_place", &target)
     check_flags("flip_x_in_place", &target, flags)
@@ -219,7 +219,7 @@ def flip_y(
     ValueError
         Shapes disagree, rows are not packed, or memory is shared.
     """
-    cdef Images source, target
+    cdef StridedImages source, target
     cdef Py_ssize_t sample, row
     describe_flip("flip_y", images, flags, out, &source, &target)
     if source.data == NULL:
@@ -251,7 +251,7 @@ def flip_y_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
     ValueError
         Shapes disagree, or rows are not packed.
     """
-    cdef Images target
+    cdef StridedImages target
     cdef Py_ssize_t sample, row
     cdef uint8_t *image
     describe(images, "flip_y_in_place", &target)
@@ -290,7 +290,7 @@ def transpose(
         Shapes disagree, an image that keeps its shape is not square, rows are not packed, or memory is shared.
     """
     cdef int variant = simd.level
-    cdef Images source, target
+    cdef StridedImages source, target
     cdef Py_ssize_t sample
     describe(images, "transpose", &source)
     describe(out, "transpose", &target)
@@ -356,8 +356,8 @@ def windows(
         Shapes disagree, rows are not packed, an offset is out of range, or memory is shared.
     """
     cdef int variant = simd.level
-    cdef Images source, target
-    cdef hw_pixels picture
+    cdef StridedImages source, target
+    cdef hw_pixels image
     cdef hw_window window
     cdef Py_ssize_t sample
     describe(images, "windows", &source)
@@ -373,14 +373,14 @@ def windows(
         raise ValueError("geometry.windows: images and out share memory")
     if target.data == NULL:
         return
-    picture.row_stride = source.row_stride
-    picture.height = source.height
-    picture.width = source.width
-    picture.size = source.size
+    image.row_stride = source.row_stride
+    image.height = source.height
+    image.width = source.width
+    image.size = source.size
     with nogil:
         for sample in range(source.count):
-            picture.data = source.data + sample * source.sample_stride
+            image.data = source.data + sample * source.sample_stride
             window = window_at(&places[sample, 0], target.height, target.width, &fill[0])
             hw_window_copy(
-                variant, &picture, &window, 0, target.height, target.data + sample * target.sample_stride
+                variant, &image, &window, 0, target.height, target.data + sample * target.sample_stride
             )

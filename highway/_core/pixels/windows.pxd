@@ -1,6 +1,11 @@
-# Windows of pictures: shared by the kernels for uint8 and for real numbers.
+# Windows of images: shared by the kernels for uint8 and for real numbers.
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
+
+# float16 is passed as its bits.
+ctypedef fused real:
+    float
+    uint16_t
 
 
 cdef extern from "pixels.h" nogil:
@@ -38,12 +43,12 @@ cdef extern from "windows.h" nogil:
         const uint8_t *fill
 
     void hw_window_copy(
-        int simd, const hw_pixels *picture, const hw_window *window, Py_ssize_t first, Py_ssize_t rows,
+        int simd, const hw_pixels *image, const hw_window *window, Py_ssize_t first, Py_ssize_t rows,
         uint8_t *out
     )
     size_t hw_window_work(Py_ssize_t length)
     void hw_window_normalize(
-        int simd, const hw_pixels *picture, const hw_window *window, const hw_numbers *numbers,
+        int simd, const hw_pixels *image, const hw_window *window, const hw_numbers *numbers,
         uint8_t *work, void *out
     )
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway._core.records.spans import Spans, normalize_windows, place_windows
+from highway._core.records import span_windows
+from highway._core.records.spans import Spans
 from highway.batch import empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
@@ -269,7 +270,7 @@ class FusedWindows:
         rows: NDArray[np.int64],
         view: View,
         spans: Spans,
-        places: NDArray[np.int64],
+        at: NDArray[np.int64],
     ) -> None:
         """Write `view` of stored images into these rows of `images`.
 
@@ -281,14 +282,14 @@ class FusedWindows:
         view : View
             View of N images.
         spans : Spans of N
-        places : int64 (N,)
+        at : int64 (N,)
             Offset of each image in its span.
         """
         shape, wanted, fill = view.images[1:], view.places(), view.filling()
         if self._values is None:
-            place_windows(spans, places, shape, wanted, fill, images, rows)
+            span_windows.copy(spans, at, shape, wanted, fill, images, rows)
             return
         scale, bias = self._values.factors(shape[2])
         planar = self._values.layout == "NCHW"
         bits = images.view(np.uint16) if images.itemsize == 2 else images
-        normalize_windows(spans, places, shape, wanted, fill, scale, bias, planar, bits, rows)
+        span_windows.normalize(spans, at, shape, wanted, fill, scale, bias, planar, bits, rows)

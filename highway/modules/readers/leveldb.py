@@ -387,7 +387,7 @@ class LevelDBSource(OrderedSource):
             if windows.count:
                 assert self.image_shape is not None
                 view = windows.view(task.epoch, indices[rows], schema.applied, self.image_shape)
-                windows.put(apart["images"], rows, view, records.spans, records.places(self._column))
+                windows.put(apart["images"], rows, view, records.spans, records.byte_offsets(self._column))
         batch = slots.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
         return batch.replace(applied=batch.applied + windows.count) if windows.count else batch
 
