@@ -35,7 +35,7 @@ from highway._core.wire import codec as wire
 from highway.batch import Batch, empty, is_field_name
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
-__all__ = ["Column", "Records", "Schema", "Slots", "key_of", "number_of", "schema_in"]
+__all__ = ["BatchBuffers", "Column", "Records", "Schema", "key_of", "number_of", "schema_in"]
 
 # The header after the magic bytes and the checksum.
 _CHECKED = struct.Struct("<QIIII")
@@ -264,13 +264,13 @@ class Schema:
         bad = np.flatnonzero(table[:, 0])
         if len(bad):
             for position in bad.tolist():
-                errors[int(rows[position])] = _told(spans[position], table[position])
+                errors[int(rows[position])] = _error_of(spans[position], table[position])
             good = np.flatnonzero(table[:, 0] == layout.SOUND)
             rows, spans, table = rows[good], spans.take(good), table[good]
         return Records(self, rows, spans, table, dict(sorted(errors.items())))
 
 
-def _told(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
+def _error_of(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
     """Return the error of a record that `check_records` refused."""
     assert value is not None
     status, _, _, detail = found[:4].tolist()
@@ -291,7 +291,7 @@ def schema_in(value: bytes, number: int) -> Schema:
     nothing = np.empty(0, np.int64)
     check_records(Spans([value]), np.array([number]), None, nothing, nothing.astype(np.uint8), found)
     if found[0, 0]:
-        raise _told(memoryview(value), found[0])
+        raise _error_of(memoryview(value), found[0])
     return Schema.unpacked(value[layout.HEADER_BYTES : int(found[0, 1])])
 
 
@@ -356,7 +356,7 @@ class Records:
         copy_rows(self.spans, begins, lengths, np.arange(len(begins)))
         return self.spans.parts(begins + LENGTH_BYTES, lengths.view("<i8")[:, 0].astype(np.int64))
 
-    def rows_of(self, column: int) -> NDArray[Any]:
+    def array(self, column: int) -> NDArray[Any]:
         """Return a column that is neither ragged nor encoded, as an array of K rows."""
         found = self._schema.columns[column]
         rows = np.empty((len(self.rows), *found.shape), _stored(found.dtype))
@@ -370,7 +370,7 @@ class Records:
         return value
 
 
-class Slots:
+class BatchBuffers:
     """The buffers of a batch, filled record by record in any order.
 
     Parameters

@@ -61,11 +61,11 @@ def test_texts_of_spans():
 
 def test_rows_of_an_array():
     array = np.arange(12, dtype=np.uint8).reshape(4, 3)
-    found = spans.rows_of(array, np.array([3, 0]))
+    found = spans.spans_of_rows(array, np.array([3, 0]))
     assert [bytes(found[number]) for number in range(2)] == [b"\x09\x0a\x0b", b"\x00\x01\x02"]
     for row in (4, -1):
         with pytest.raises(ValueError, match=r"spans\.rows_of"):
-            spans.rows_of(array, np.array([row]))
+            spans.spans_of_rows(array, np.array([row]))
 
 
 @pytest.mark.parametrize("count", [0, 1, 65])

@@ -115,7 +115,7 @@ cdef extern from "crew.h" nogil:
 
     hw_crew *hw_crew_new()
     void hw_crew_free(hw_crew *crew)
-    void hw_crew_hire(hw_crew *crew, int change)
+    void hw_crew_resize(hw_crew *crew, int change)
     void hw_crew_close(hw_crew *crew)
     int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
     int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker)
@@ -345,7 +345,7 @@ cdef class BatchDecoder:
         self.worker.jpeg = hw_jpeg_new()
         if self.worker.jpeg is NULL:
             raise MemoryError("BatchDecoder: libjpeg could not be set up")
-        hw_crew_hire(self.crew.crew, 1)
+        hw_crew_resize(self.crew.crew, 1)
 
     def __dealloc__(self):
         self._free()
@@ -355,7 +355,7 @@ cdef class BatchDecoder:
         if self.worker.jpeg is NULL:
             return
         hw_crew_leave(self.crew.crew, &self.job)
-        hw_crew_hire(self.crew.crew, -1)
+        hw_crew_resize(self.crew.crew, -1)
         hw_jpeg_free(self.worker.jpeg)
         self.worker.jpeg = NULL
         hw_buffer_free(&self.worker.file)

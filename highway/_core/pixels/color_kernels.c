@@ -182,13 +182,13 @@ static void saturate_plain(uint8_t *restrict red, uint8_t *restrict green, uint8
     }
 }
 
-/* As they lie. */
+/* Interleaved pixels. */
 static void gray_pixels_plain(const uint8_t *in, uint8_t *out, ptrdiff_t pixels) {
     for (ptrdiff_t i = 0; i < 3 * pixels; i += 3)
         out[i] = out[i + 1] = out[i + 2] = gray_of(in[i], in[i + 1], in[i + 2]);
 }
 
-/* Of what `first` makes of the bytes, if there is one. */
+/* The same, after the line `first` if it is not NULL. */
 static void saturate_pixels_plain(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, hw_factor factor,
                                   const hw_line *first) {
     for (ptrdiff_t i = 0; i < 3 * pixels; i += 3) {
@@ -307,51 +307,27 @@ ALWAYS_INLINE int is_multiple(hw_line line) {
     return line.offset == 1 << (line.shift - 1);
 }
 
-/* The other vector code is written once, for one lane of 128 bits and for two. LOAD_LANES repeats 16 bytes in
- * each lane; in LOAD_APART and STORE_APART, the bytes of a second lane are those of the next 16 pixels. */
-#define LANES(name) name##_sse4
-#define TARGET SSE4
-#define V __m128i
-#define OP(name) _mm_##name
-#define OR _mm_or_si128
-#define LOAD(at) _mm_loadu_si128((const __m128i *)(at))
-#define STORE(at, values) _mm_storeu_si128((__m128i *)(at), values)
-#define LOAD_LANES(at) LOAD(at)
-#define LOAD_APART(at) LOAD(at)
-#define STORE_APART(at, values) STORE(at, values)
-#include "color_lanes.h"
-#undef LANES
-#undef TARGET
-#undef V
-#undef OP
-#undef OR
-#undef LOAD
-#undef STORE
-#undef LOAD_LANES
-#undef LOAD_APART
-#undef STORE_APART
+/* 16 interleaved pixels have 48 bytes: a second lane has those of the next 16. */
+SSE4 ALWAYS_INLINE __m128i load_apart_sse4(const uint8_t *at) {
+    return _mm_loadu_si128((const __m128i *)at);
+}
 
-AVX2 ALWAYS_INLINE __m256i load_apart(const uint8_t *at) {
+SSE4 ALWAYS_INLINE void store_apart_sse4(uint8_t *at, __m128i values) {
+    _mm_storeu_si128((__m128i *)at, values);
+}
+
+AVX2 ALWAYS_INLINE __m256i load_apart_avx2(const uint8_t *at) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
                                    _mm_loadu_si128((const __m128i *)(at + 48)), 1);
 }
 
-AVX2 ALWAYS_INLINE void store_apart(uint8_t *at, __m256i values) {
+AVX2 ALWAYS_INLINE void store_apart_avx2(uint8_t *at, __m256i values) {
     _mm_storeu_si128((__m128i *)at, _mm256_castsi256_si128(values));
     _mm_storeu_si128((__m128i *)(at + 48), _mm256_extracti128_si256(values, 1));
 }
 
-#define LANES(name) name##_avx2
-#define TARGET AVX2
-#define V __m256i
-#define OP(name) _mm256_##name
-#define OR _mm256_or_si256
-#define LOAD(at) _mm256_loadu_si256((const __m256i *)(at))
-#define STORE(at, values) _mm256_storeu_si256((__m256i *)(at), values)
-#define LOAD_LANES(at) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(at)))
-#define LOAD_APART(at) load_apart(at)
-#define STORE_APART(at, values) store_apart(at, values)
-#include "color_lanes.h"
+#define LANES_FILE "color_lanes.h"
+#include "lanes.h"
 
 /* Plain C for each instruction set: the compiler vectorizes it. */
 #define VARIANTS(result, name, parameters, arguments)                                                        \

@@ -1,5 +1,4 @@
-/* Kernels of color programs in lanes of 128 bits; included once for each number of lanes, with LANES, TARGET,
- * V, OP, OR, and the loads and stores defined. See color_kernels.c. */
+/* Kernels of color programs in lanes of 128 bits, see lanes.h and color_kernels.c. */
 
 /* ---- pixels into planes, and back ---- */
 
@@ -18,7 +17,7 @@ TARGET ALWAYS_INLINE V LANES(in_turns)(const V parts[3], int first, int step, V 
 
 /* 16 interleaved pixels in each lane. */
 TARGET ALWAYS_INLINE void LANES(load_pixels)(const uint8_t *in, V thirds[3]) {
-    for (int part = 0; part < 3; part++) thirds[part] = LOAD_APART(in + 16 * part);
+    for (int part = 0; part < 3; part++) thirds[part] = LANES(load_apart)(in + 16 * part);
 }
 
 /* The 16 bytes of a channel have 16 different positions in the thirds: blends collect them, one shuffle
@@ -63,7 +62,7 @@ TARGET static void LANES(join)(const uint8_t *red, const uint8_t *green, const u
         for (int channel = 0; channel < 3; channel++)
             mixed[channel] = OP(shuffle_epi8)(LOAD(planes[channel] + i), order[channel]);
         for (int part = 0; part < 3; part++)
-            STORE_APART(out + 3 * i + 16 * part, LANES(in_turns)(mixed, part, 1, second, third));
+            LANES(store_apart)(out + 3 * i + 16 * part, LANES(in_turns)(mixed, part, 1, second, third));
     }
     join_plain(red + i, green + i, blue + i, count - i, out + 3 * i);
 }
@@ -235,7 +234,7 @@ TARGET static void LANES(gray_pixels)(const uint8_t *in, uint8_t *out, ptrdiff_t
         V thirds[3], gray[3];
         LANES(load_pixels)(in + 3 * i, thirds);
         LANES(gray_pixels_of)(thirds, gray);
-        for (int part = 0; part < 3; part++) STORE_APART(out + 3 * i + 16 * part, gray[part]);
+        for (int part = 0; part < 3; part++) LANES(store_apart)(out + 3 * i + 16 * part, gray[part]);
     }
     gray_pixels_plain(in + 3 * i, out + 3 * i, pixels - i);
 }
@@ -257,8 +256,8 @@ TARGET ALWAYS_INLINE ptrdiff_t LANES(saturate_groups)(const uint8_t *in, uint8_t
         LANES(gray_pixels_of)(thirds, gray);
         for (int third = 0; third < 3; third++) {
             const V words[2] = {OP(unpacklo_epi8)(gray[third], zero), OP(unpackhi_epi8)(gray[third], zero)};
-            STORE_APART(out + 3 * i + 16 * third,
-                        LANES(away)(thirds[third], gray[third], words, scale, part));
+            LANES(store_apart)(out + 3 * i + 16 * third,
+                               LANES(away)(thirds[third], gray[third], words, scale, part));
         }
     }
     return i;

@@ -631,7 +631,7 @@ void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t chan
     }
 }
 
-void hw_numbers_are_there(const hw_numbers *numbers) {
+void hw_numbers_fence(const hw_numbers *numbers) {
 #if HW_X86
     if (numbers->streamed) _mm_sfence();
 #endif

@@ -36,7 +36,7 @@ typedef struct {
     const float *scale, *bias;
     int half;     /* rounded once more to IEEE half precision (to nearest, ties to even) */
     int planar;   /* channel c of an image starts c planes after its beginning */
-    int streamed; /* past the caches if possible; then call hw_numbers_are_there */
+    int streamed; /* past the caches if possible; then call hw_numbers_fence */
 } hw_numbers;
 
 /* Batches larger than this leave the caches before they are read. */
@@ -48,6 +48,6 @@ void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t chan
                    const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane);
 
 /* Makes the numbers written by this thread visible to all threads. */
-void hw_numbers_are_there(const hw_numbers *numbers);
+void hw_numbers_fence(const hw_numbers *numbers);
 
 #endif

@@ -12,7 +12,7 @@ from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
     hw_numbers,
-    hw_numbers_are_there,
+    hw_numbers_fence,
     hw_pixels,
     hw_to_numbers,
     hw_window,
@@ -138,7 +138,7 @@ def normalize(
                     variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
                     row * pixels, plane,
                 )
-        hw_numbers_are_there(&numbers)
+        hw_numbers_fence(&numbers)
 
 
 def normalize_windows(
@@ -221,6 +221,6 @@ cdef int run_windows(
             hw_window_normalize(
                 variant, &image, &window, numbers, work, <uint8_t *>out + sample * out_stride
             )
-        hw_numbers_are_there(numbers)
+        hw_numbers_fence(numbers)
     PyMem_RawFree(work)
     return 0

@@ -16,7 +16,7 @@ cdef extern from "warper.h" nogil:
         HW_NEAREST
         HW_BILINEAR
 
-    ctypedef struct hw_image:
+    ctypedef struct hw_warp_source:
         const void *data
         Py_ssize_t height
         Py_ssize_t width
@@ -32,7 +32,7 @@ cdef extern from "warper.h" nogil:
         int interpolation
 
     void hw_warp_image(
-        int simd, const hw_image *image, const hw_warp *warp, void *out, Py_ssize_t height, Py_ssize_t width
+        int simd, const hw_warp_source *image, const hw_warp *warp, void *out, Py_ssize_t height, Py_ssize_t width
     )
 
 
@@ -78,7 +78,7 @@ def sample(
     """
     cdef int variant = simd.level
     cdef Py_ssize_t count = images.shape[0], channels = images.shape[3], sample, i, j
-    cdef hw_image image
+    cdef hw_warp_source image
     cdef hw_warp warp
     if out.shape[0] != count or out.shape[3] != channels or fill.shape[0] != channels:
         raise ValueError(

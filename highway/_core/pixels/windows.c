@@ -60,8 +60,8 @@ void hw_window_copy(int simd, const hw_pixels *image, const hw_window *window, p
 
 /* Prefetches the visible part of a row of the window, if the row exists. Inlined: GCC removes calls of a
  * function that only prefetches. */
-static inline __attribute__((always_inline)) void ask_for(const hw_pixels *image, const hw_window *window,
-                                                          ptrdiff_t row) {
+static inline __attribute__((always_inline)) void prefetch_row(const hw_pixels *image,
+                                                               const hw_window *window, ptrdiff_t row) {
     const ptrdiff_t from = window->top + (window->mirror_y ? window->height - 1 - row : row);
     if (row >= window->height || from < 0 || from >= image->height) return;
     const uint8_t *in = image->data + from * image->row_stride;
@@ -75,8 +75,8 @@ size_t hw_window_work(ptrdiff_t length) {
     return length > WORK_BYTES ? (size_t)length : WORK_BYTES;
 }
 
-void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window,
-                         const hw_numbers *numbers, uint8_t *work, void *out) {
+void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window, const hw_numbers *numbers,
+                         uint8_t *work, void *out) {
     const ptrdiff_t height = window->height, width = window->width, plane = height * width;
     const ptrdiff_t size = image->size, length = width * size;
     if (window->mirror_x || window->top < 0 || window->left < 0 || height > image->height - window->top ||
@@ -86,7 +86,7 @@ void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *wind
             const ptrdiff_t rows = most < height - row ? most : height - row;
             hw_window_copy(simd, image, window, row, rows, work);
             for (ptrdiff_t at = row; at < row + rows; at++) {
-                ask_for(image, window, at + rows);
+                prefetch_row(image, window, at + rows);
                 hw_to_numbers(simd, work + (at - row) * length, width, size, numbers, out, at * width, plane);
             }
         }
@@ -102,7 +102,7 @@ void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *wind
     }
     const ptrdiff_t ahead = AHEAD_BYTES / length + 1;
     for (ptrdiff_t row = 0; row < height; row++) {
-        if (window->mirror_y) ask_for(image, window, row + ahead);
+        if (window->mirror_y) prefetch_row(image, window, row + ahead);
         hw_to_numbers(simd, in + row * step, width, size, numbers, out, row * width, plane);
     }
 }

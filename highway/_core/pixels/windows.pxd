@@ -22,7 +22,7 @@ cdef extern from "pixels.h" nogil:
         int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const hw_numbers *numbers, void *image,
         Py_ssize_t at, Py_ssize_t plane
     )
-    void hw_numbers_are_there(const hw_numbers *numbers)
+    void hw_numbers_fence(const hw_numbers *numbers)
 
 
 cdef extern from "windows.h" nogil:

@@ -19,7 +19,6 @@ cdef enum:
     BEFORE_CHECKED = 8  # the magic bytes and the checksum
     ALIGNED = 16
     LENGTH = 8
-    HAS_NO_KEY = 0xffffffff
     # Bits of the kind of a column.
     IS_EXTRA = 1
     IS_RAGGED = 2
@@ -38,6 +37,8 @@ cdef enum:
     ROWS = 3
     COLUMNS = 4
 
+# Bytes of the key of a record without one; no enum, which would make it negative.
+cdef int64_t HAS_NO_KEY = 0xffffffff
 cdef const char *MAGIC_BYTES = b"HWR\x01"
 
 MAGIC = <bytes> MAGIC_BYTES
@@ -139,7 +140,7 @@ cdef int check_record(
     at = HEADER + <int64_t> word(data + 16)
     key_bytes = word(data + 20)
     rows = word(data + 24)
-    if key_bytes == <int64_t> HAS_NO_KEY:
+    if key_bytes == HAS_NO_KEY:
         key_bytes = -1
     out[KEY] = at
     out[KEY_BYTES] = key_bytes
@@ -165,7 +166,7 @@ cdef int check_record(
             at += <int64_t> length
             continue
         times = rows if kinds[column] & IS_RAGGED else 1
-        # Stops adding up far beyond the end.
+        # Far beyond any record, so that no sum overflows.
         if times and sizes[column] > ((<int64_t> 1 << 62) - at) // times:
             out[ROWS] = <int64_t> 1 << 62
             return HAS_WRONG_SIZE

@@ -8,7 +8,7 @@ from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
     hw_numbers,
-    hw_numbers_are_there,
+    hw_numbers_fence,
     hw_pixels,
     hw_window,
     hw_window_copy,
@@ -148,5 +148,5 @@ def normalize(
             image.data = spans.data[i] + at[i]
             window = window_at(&places[i, 0], height, width, &fill[0])
             hw_window_normalize(variant, &image, &window, &numbers, work, &out[rows[i], 0, 0, 0])
-        hw_numbers_are_there(&numbers)
+        hw_numbers_fence(&numbers)
     PyMem_RawFree(work)

@@ -146,11 +146,11 @@ cdef int check_inside(str what, Spans spans, Py_ssize_t number, int64_t at, int6
     """Raise ValueError unless a span exists and has `size` bytes from offset `at` on."""
     cdef int64_t whole = <int64_t> spans.sizes[number]
     if spans.data[number] == NULL or at < 0 or size < 0 or at > whole or size > whole - at:
-        raise ValueError(f"{what}: {size} bytes from {at} of {whole} of span {number}; expected what is there")
+        raise ValueError(f"{what}: {size} bytes from {at} of {whole} of span {number}; expected bytes of the span")
     return 0
 
 
-def rows_of(const uint8_t[:, ::1] array not None, const int64_t[::1] indices not None):
+def spans_of_rows(const uint8_t[:, ::1] array not None, const int64_t[::1] indices not None):
     """Return rows of an array as spans.
 
     Parameters
@@ -173,7 +173,7 @@ def rows_of(const uint8_t[:, ::1] array not None, const int64_t[::1] indices not
     spans.owners.append(array)
     for i in range(spans.count):
         if not 0 <= indices[i] < array.shape[0]:
-            raise ValueError(f"spans.rows_of: row {indices[i]} of {array.shape[0]}")
+            raise ValueError(f"spans.spans_of_rows: row {indices[i]} of {array.shape[0]}")
         spans.data[i] = &array[indices[i], 0] if array.shape[1] else <const uint8_t *> b""
         spans.sizes[i] = <size_t> array.shape[1]
     return spans
@@ -189,7 +189,7 @@ cdef int check_rows(
     for i in range(spans.count):
         check_inside(what, spans, i, at[i], size)
         if not 0 <= rows[i] < room:
-            raise ValueError(f"{what}: row {rows[i]} of {room}; expected what is there")
+            raise ValueError(f"{what}: row {rows[i]} of {room} in out")
     return 0
 
 
