@@ -64,7 +64,7 @@ def test_rows_of_an_array():
     found = spans.spans_of_rows(array, np.array([3, 0]))
     assert [bytes(found[number]) for number in range(2)] == [b"\x09\x0a\x0b", b"\x00\x01\x02"]
     for row in (4, -1):
-        with pytest.raises(ValueError, match=r"spans\.rows_of"):
+        with pytest.raises(ValueError, match=r"spans\.spans_of_rows"):
             spans.spans_of_rows(array, np.array([row]))
 
 
@@ -179,7 +179,7 @@ def test_records_are_what_was_written(simd_variant):
     assert found.keys() == SCHEMA_BATCH.keys and found.counts().tolist() == [2, 1]
     np.testing.assert_array_equal(found.view(1, 0)[0], SCHEMA_BATCH["images"][1])
     assert [bytes(file) for file in found.files(1)] == [b"a whole file", b""]
-    np.testing.assert_array_equal(found.rows_of(0), SCHEMA_BATCH["images"])
+    np.testing.assert_array_equal(found.array(0), SCHEMA_BATCH["images"])
     np.testing.assert_array_equal(found.view(0, 2), SCHEMA_BATCH["boxes"][:2])
 
 
@@ -209,7 +209,7 @@ def test_hostile_records_are_refused(simd_variant):
         refused += bool(found.errors)
         if not found.errors:
             assert len(changed) == len(sound)
-            found.keys(), found.files(1), found.rows_of(0), [found.view(0, column) for column in (0, 2)]
+            found.keys(), found.files(1), found.array(0), [found.view(0, column) for column in (0, 2)]
     assert refused > 2000
     for bad, message in (
         (b"HWR", "begins with"),

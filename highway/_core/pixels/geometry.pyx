@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport address_range, check_packed, has_pixels, overlap, pixels_of
 from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
@@ -52,34 +53,19 @@ cdef int describe(const uint8_t[:, :, :, :] array, str what, StridedImages *imag
     images.sample_stride = array.strides[0]
     images.row_stride = array.strides[1]
     images.data = NULL
-    if images.count == 0 or images.height == 0 or images.width == 0 or images.size == 0:
-        return 0
-    if (images.size > 1 and array.strides[3] != 1) or (images.width > 1 and array.strides[2] != images.size):
-        raise ValueError(
-            f"geometry.{what}: strides {array.strides[2]} and {array.strides[3]} in a row of pixels of "
-            f"{images.size} bytes; expected packed rows, copy the array first"
-        )
-    images.data = <uint8_t *>&array[0, 0, 0, 0]
+    check_packed("geometry", what, array)
+    if has_pixels(array):
+        images.data = <uint8_t *>&array[0, 0, 0, 0]
     return 0
 
 
-cdef bint share_memory(const StridedImages *left, const StridedImages *right) noexcept nogil:
-    """Whether the address ranges of two batches overlap."""
-    cdef uintptr_t left_first, left_last, right_first, right_last
-    if left.data == NULL or right.data == NULL:
+cdef bint share_memory(const uint8_t[:, :, :, :] images, uint8_t[:, :, :, ::1] out) noexcept:
+    cdef uintptr_t first
+    cdef size_t nbytes
+    if not has_pixels(images) or not has_pixels(out):
         return False
-    span(left, &left_first, &left_last)
-    span(right, &right_first, &right_last)
-    return left_first <= right_last and right_first <= left_last
-
-
-cdef void span(const StridedImages *images, uintptr_t *first, uintptr_t *last) noexcept nogil:
-    cdef Py_ssize_t samples = (images.count - 1) * images.sample_stride
-    cdef Py_ssize_t rows = (images.height - 1) * images.row_stride
-    first[0] = <uintptr_t>images.data + <uintptr_t>(min(samples, 0) + min(rows, 0))
-    last[0] = <uintptr_t>images.data + <uintptr_t>(
-        max(samples, 0) + max(rows, 0) + images.width * images.size - 1
-    )
+    nbytes = address_range(images, &first)
+    return overlap(first, nbytes, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0]))
 
 
 cdef int describe_flip(
@@ -100,7 +86,7 @@ cdef int describe_flip(
             f"geometry.{what}: images are ({source.count}, {source.height}, {source.width}, {source.size}), "
             f"out is ({target.count}, {target.height}, {target.width}, {target.size}); expected the same"
         )
-    if share_memory(source, target):
+    if share_memory(images, out):
         raise ValueError(f"geometry.{what}: images and out share memory; use {what}_in_place")
     return check_flags(what, source, flags)
 
@@ -303,7 +289,7 @@ def transpose(
             f"out is ({target.count}, {target.height}, {target.width}, {target.size}); "
             "expected height and width exchanged"
         )
-    if share_memory(&source, &target):
+    if share_memory(images, out):
         raise ValueError("geometry.transpose: images and out share memory")
     check_flags("transpose", &source, flags)
     if source.height != source.width:
@@ -357,7 +343,7 @@ def windows(
     """
     cdef int variant = simd.level
     cdef StridedImages source, target
-    cdef hw_pixels image
+    cdef hw_pixels image = pixels_of(images)
     cdef hw_window window
     cdef Py_ssize_t sample
     describe(images, "windows", &source)
@@ -369,14 +355,10 @@ def windows(
         )
     check_sizes("geometry.windows", source.height, source.width, target.height, target.width)
     check_places("geometry.windows", places, fill, source.count, source.size)
-    if share_memory(&source, &target):
+    if share_memory(images, out):
         raise ValueError("geometry.windows: images and out share memory")
     if target.data == NULL:
         return
-    image.row_stride = source.row_stride
-    image.height = source.height
-    image.width = source.width
-    image.size = source.size
     with nogil:
         for sample in range(source.count):
             image.data = source.data + sample * source.sample_stride

@@ -8,6 +8,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uintptr_t
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport address_range, check_packed, has_pixels, overlap, pixels_of
 from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
@@ -49,20 +50,13 @@ cdef int check_values(
     str what, const uint8_t[:, :, :, :] images, const float[::1] scale, const float[::1] bias
 ) except -1:
     """Raise ValueError unless rows are packed, with a scale and a bias for each channel."""
-    cdef Py_ssize_t channels = images.shape[3], width = images.shape[2]
+    cdef Py_ssize_t channels = images.shape[3]
     if scale.shape[0] != channels or bias.shape[0] != channels:
         raise ValueError(
             f"values.{what}: scale of {scale.shape[0]} and bias of {bias.shape[0]} for {channels} channels; "
             "expected one for each"
         )
-    if images.shape[0] and images.shape[1] and (
-        (channels > 1 and images.strides[3] != 1) or (width > 1 and images.strides[2] != channels)
-    ):
-        raise ValueError(
-            f"values.{what}: strides {images.strides[2]} and {images.strides[3]} in a row of {channels} "
-            "channels; expected packed rows, copy the array first"
-        )
-    return 0
+    return check_packed("values", what, images)
 
 
 cdef int check_apart(
@@ -74,23 +68,15 @@ cdef int check_apart(
     size_t nbytes,
 ) except -1:
     """Raise ValueError if out, of `nbytes`, overlaps an input; out is not empty."""
-    cdef Py_ssize_t samples = (images.shape[0] - 1) * images.strides[0]
-    cdef Py_ssize_t rows = (images.shape[1] - 1) * images.strides[1]
-    cdef size_t factors = <size_t>scale.shape[0] * sizeof(float)
-    cdef uintptr_t start, first, last
-    if images.shape[0] and images.shape[1] and images.shape[2]:
-        start = <uintptr_t>&images[0, 0, 0, 0]
-        first = start + <uintptr_t>(min(samples, 0) + min(rows, 0))
-        last = start + <uintptr_t>(max(samples, 0) + max(rows, 0) + images.shape[2] * images.shape[3] - 1)
-        if overlap(first, last - first + 1, out, nbytes):
+    cdef size_t factors = <size_t>scale.shape[0] * sizeof(float), images_bytes
+    cdef uintptr_t first
+    if has_pixels(images):
+        images_bytes = address_range(images, &first)
+        if overlap(first, images_bytes, out, nbytes):
             raise ValueError(f"values.{what}: images and out share memory; expected another array")
     if overlap(<uintptr_t>&scale[0], factors, out, nbytes) or overlap(<uintptr_t>&bias[0], factors, out, nbytes):
         raise ValueError(f"values.{what}: scale or bias shares memory with out; expected another array")
     return 0
-
-
-cdef bint overlap(uintptr_t left, size_t left_bytes, uintptr_t right, size_t right_bytes) noexcept nogil:
-    return left < right + right_bytes and right < left + left_bytes
 
 
 def normalize(
@@ -202,17 +188,13 @@ cdef int run_windows(
 ) except -1:
     """Arguments are checked, and no window is empty."""
     cdef int variant = simd.level
-    cdef hw_pixels image
+    cdef hw_pixels image = pixels_of(images)
     cdef hw_window window
     cdef Py_ssize_t sample
-    cdef bint some = images.shape[1] > 0 and images.shape[2] > 0
+    cdef bint some = has_pixels(images)
     cdef uint8_t *work = <uint8_t *>PyMem_RawMalloc(hw_window_work(width * images.shape[3]))
     if work == NULL:
         raise MemoryError
-    image.row_stride = images.strides[1]
-    image.height = images.shape[1]
-    image.width = images.shape[2]
-    image.size = images.shape[3]
     with nogil:
         for sample in range(images.shape[0]):
             # An image without pixels is never read.

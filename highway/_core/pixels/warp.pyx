@@ -9,6 +9,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uintptr_t
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport overlap
 
 
 cdef extern from "warper.h" nogil:
@@ -132,7 +133,3 @@ def sample(
             warp.matrix = &matrices[sample, 0, 0]
             warp.bounds = &bounds[sample, 0, 0] if warp.planes else NULL
             hw_warp_image(variant, &image, &warp, &out[sample, 0, 0, 0], out.shape[1], out.shape[2])
-
-
-cdef bint overlap(uintptr_t left, size_t left_bytes, uintptr_t right, size_t right_bytes) noexcept nogil:
-    return left < right + right_bytes and right < left + left_bytes

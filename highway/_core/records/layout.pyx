@@ -1,4 +1,4 @@
-"""The layout of the records of a store, and checks of records without the GIL; highway/store/records.py describes it."""
+"""The layout of the records of a store, as highway/store/records.py describes it, and checks without the GIL."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp

@@ -189,7 +189,7 @@ cdef int check_rows(
     for i in range(spans.count):
         check_inside(what, spans, i, at[i], size)
         if not 0 <= rows[i] < room:
-            raise ValueError(f"{what}: row {rows[i]} of {room} in out")
+            raise ValueError(f"{what}: row {rows[i]} of {room}; expected a row of out")
     return 0
 
 
