@@ -156,9 +156,9 @@ static void take_column(const uint8_t *in, ptrdiff_t stride, int x, int height, 
 
 void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row) {
     const ptrdiff_t at = (ptrdiff_t)(target->top + y) * image->width + target->left;
-    if (image->numbers)
-        hw_to_numbers(target->simd, row, target->width, image->channels, image->numbers, image->data, at,
-                      (ptrdiff_t)image->height * image->width);
+    if (image->normalization)
+        hw_normalize(target->simd, row, target->width, image->channels, image->normalization, image->data, at,
+                     (ptrdiff_t)image->height * image->width);
     else
         memcpy((uint8_t *)image->data + at * image->channels, row,
                (size_t)target->width * (size_t)image->channels);

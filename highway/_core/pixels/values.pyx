@@ -12,14 +12,14 @@ from highway._core.pixels.arrays cimport address_range, check_packed, has_pixels
 from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
-    hw_numbers,
-    hw_numbers_fence,
+    hw_normalization,
+    hw_normalization_fence,
+    hw_normalize,
     hw_pixels,
-    hw_to_numbers,
     hw_window,
     hw_window_normalize,
     hw_window_work,
-    numbers_of,
+    normalization_of,
     real,
     window_at,
 )
@@ -104,7 +104,7 @@ def normalize(
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
     cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
     cdef size_t nbytes = <size_t>(out.shape[0] * out.strides[0])
-    cdef hw_numbers numbers
+    cdef hw_normalization normalization
     check(
         images, scale, bias, out.shape[0], out.shape[2 if planar else 1], out.shape[3 if planar else 2],
         out.shape[1 if planar else 3],
@@ -112,7 +112,7 @@ def normalize(
     if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
         return
     check_apart("normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], nbytes)
-    numbers = numbers_of(scale, bias, real is uint16_t, planar, nbytes)
+    normalization = normalization_of(scale, bias, real is uint16_t, planar, nbytes)
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -120,11 +120,11 @@ def normalize(
     with nogil:
         for sample in range(images.shape[0]):
             for row in range(rows):
-                hw_to_numbers(
-                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
+                hw_normalize(
+                    variant, &images[sample, row, 0, 0], pixels, channels, &normalization, &out[sample, 0, 0, 0],
                     row * pixels, plane,
                 )
-        hw_numbers_fence(&numbers)
+        hw_normalization_fence(&normalization)
 
 
 def normalize_windows(
@@ -157,7 +157,7 @@ def normalize_windows(
     MemoryError
         No memory for a row of a window.
     """
-    cdef hw_numbers numbers
+    cdef hw_normalization normalization
     cdef Py_ssize_t height = out.shape[2 if planar else 1], width = out.shape[3 if planar else 2]
     cdef Py_ssize_t channels = out.shape[1 if planar else 3]
     cdef size_t nbytes = <size_t>(out.shape[0] * out.strides[0])
@@ -172,15 +172,15 @@ def normalize_windows(
     if out.shape[0] == 0 or height == 0 or width == 0 or channels == 0:
         return
     check_apart("normalize_windows", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], nbytes)
-    numbers = numbers_of(scale, bias, real is uint16_t, planar, nbytes)
-    run_windows(images, places, fill, &numbers, height, width, &out[0, 0, 0, 0], out.strides[0])
+    normalization = normalization_of(scale, bias, real is uint16_t, planar, nbytes)
+    run_windows(images, places, fill, &normalization, height, width, &out[0, 0, 0, 0], out.strides[0])
 
 
 cdef int run_windows(
     const uint8_t[:, :, :, :] images,
     const int64_t[:, ::1] places,
     const uint8_t[::1] fill,
-    const hw_numbers *numbers,
+    const hw_normalization *normalization,
     Py_ssize_t height,
     Py_ssize_t width,
     void *out,
@@ -201,8 +201,8 @@ cdef int run_windows(
             image.data = &images[sample, 0, 0, 0] if some else NULL
             window = window_at(&places[sample, 0], height, width, &fill[0])
             hw_window_normalize(
-                variant, &image, &window, numbers, work, <uint8_t *>out + sample * out_stride
+                variant, &image, &window, normalization, work, <uint8_t *>out + sample * out_stride
             )
-        hw_numbers_fence(numbers)
+        hw_normalization_fence(normalization)
     PyMem_RawFree(work)
     return 0

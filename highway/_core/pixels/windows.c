@@ -75,8 +75,8 @@ size_t hw_window_work(ptrdiff_t length) {
     return length > WORK_BYTES ? (size_t)length : WORK_BYTES;
 }
 
-void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window, const hw_numbers *numbers,
-                         uint8_t *work, void *out) {
+void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window,
+                         const hw_normalization *normalization, uint8_t *work, void *out) {
     const ptrdiff_t height = window->height, width = window->width, plane = height * width;
     const ptrdiff_t size = image->size, length = width * size;
     if (window->mirror_x || window->top < 0 || window->left < 0 || height > image->height - window->top ||
@@ -87,7 +87,8 @@ void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *wind
             hw_window_copy(simd, image, window, row, rows, work);
             for (ptrdiff_t at = row; at < row + rows; at++) {
                 prefetch_row(image, window, at + rows);
-                hw_to_numbers(simd, work + (at - row) * length, width, size, numbers, out, at * width, plane);
+                hw_normalize(simd, work + (at - row) * length, width, size, normalization, out, at * width,
+                             plane);
             }
         }
         return;
@@ -97,12 +98,12 @@ void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *wind
                         (window->top + (window->mirror_y ? height - 1 : 0)) * image->row_stride +
                         window->left * size;
     if (step == length) { /* without gaps: one long row */
-        hw_to_numbers(simd, in, plane, size, numbers, out, 0, plane);
+        hw_normalize(simd, in, plane, size, normalization, out, 0, plane);
         return;
     }
     const ptrdiff_t ahead = AHEAD_BYTES / length + 1;
     for (ptrdiff_t row = 0; row < height; row++) {
         if (window->mirror_y) prefetch_row(image, window, row + ahead);
-        hw_to_numbers(simd, in + row * step, width, size, numbers, out, row * width, plane);
+        hw_normalize(simd, in + row * step, width, size, normalization, out, row * width, plane);
     }
 }

@@ -32,7 +32,7 @@ void hw_window_copy(int simd, const hw_pixels *image, const hw_window *window, p
 size_t hw_window_work(ptrdiff_t length);
 
 /* Writes the whole window, as float or half precision; bytes are channels. */
-void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window, const hw_numbers *numbers,
-                         uint8_t *work, void *out);
+void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window,
+                         const hw_normalization *normalization, uint8_t *work, void *out);
 
 #endif

@@ -9,7 +9,7 @@ ctypedef fused real:
 
 
 cdef extern from "pixels.h" nogil:
-    ctypedef struct hw_numbers:
+    ctypedef struct hw_normalization:
         const float *scale
         const float *bias
         int half
@@ -18,11 +18,11 @@ cdef extern from "pixels.h" nogil:
 
     enum: HW_STREAMED_BYTES
 
-    void hw_to_numbers(
-        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const hw_numbers *numbers, void *image,
-        Py_ssize_t at, Py_ssize_t plane
+    void hw_normalize(
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels,
+        const hw_normalization *normalization, void *image, Py_ssize_t at, Py_ssize_t plane
     )
-    void hw_numbers_fence(const hw_numbers *numbers)
+    void hw_normalization_fence(const hw_normalization *normalization)
 
 
 cdef extern from "windows.h" nogil:
@@ -48,22 +48,22 @@ cdef extern from "windows.h" nogil:
     )
     size_t hw_window_work(Py_ssize_t length)
     void hw_window_normalize(
-        int simd, const hw_pixels *image, const hw_window *window, const hw_numbers *numbers,
+        int simd, const hw_pixels *image, const hw_window *window, const hw_normalization *normalization,
         uint8_t *work, void *out
     )
 
 
-cdef inline hw_numbers numbers_of(
+cdef inline hw_normalization normalization_of(
     const float[::1] scale, const float[::1] bias, bint half, bint planar, size_t nbytes
 ):
     """For images of `nbytes` in all, with at least one channel."""
-    cdef hw_numbers numbers
-    numbers.scale = &scale[0]
-    numbers.bias = &bias[0]
-    numbers.half = half
-    numbers.planar = planar
-    numbers.streamed = nbytes >= HW_STREAMED_BYTES
-    return numbers
+    cdef hw_normalization normalization
+    normalization.scale = &scale[0]
+    normalization.bias = &bias[0]
+    normalization.half = half
+    normalization.planar = planar
+    normalization.streamed = nbytes >= HW_STREAMED_BYTES
+    return normalization
 
 
 cdef inline int check_places(

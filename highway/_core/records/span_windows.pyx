@@ -7,14 +7,14 @@ from highway._core cimport simd
 from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
-    hw_numbers,
-    hw_numbers_fence,
+    hw_normalization,
+    hw_normalization_fence,
     hw_pixels,
     hw_window,
     hw_window_copy,
     hw_window_normalize,
     hw_window_work,
-    numbers_of,
+    normalization_of,
     real,
     window_at,
 )
@@ -126,7 +126,7 @@ def normalize(
     cdef int variant = simd.level
     cdef hw_pixels image
     cdef hw_window window
-    cdef hw_numbers numbers
+    cdef hw_normalization normalization
     cdef Py_ssize_t i, height = out.shape[2 if planar else 1], width = out.shape[3 if planar else 2]
     cdef Py_ssize_t channels = out.shape[1 if planar else 3]
     cdef uint8_t *work
@@ -139,7 +139,7 @@ def normalize(
         )
     if height == 0 or width == 0 or channels == 0:
         return
-    numbers = numbers_of(scale, bias, real is uint16_t, planar, <size_t>(out.shape[0] * out.strides[0]))
+    normalization = normalization_of(scale, bias, real is uint16_t, planar, <size_t>(out.shape[0] * out.strides[0]))
     work = <uint8_t *> PyMem_RawMalloc(hw_window_work(width * channels))
     if work == NULL:
         raise MemoryError
@@ -147,6 +147,6 @@ def normalize(
         for i in range(spans.count):
             image.data = spans.data[i] + at[i]
             window = window_at(&places[i, 0], height, width, &fill[0])
-            hw_window_normalize(variant, &image, &window, &numbers, work, &out[rows[i], 0, 0, 0])
-        hw_numbers_fence(&numbers)
+            hw_window_normalize(variant, &image, &window, &normalization, work, &out[rows[i], 0, 0, 0])
+        hw_normalization_fence(&normalization)
     PyMem_RawFree(work)
