@@ -167,7 +167,7 @@ class StoreReader:
                 for key in keys:
                     return number_of(key) + 1
             except self._plyvel.Error as error:
-                raise read_error(self._owner, self.path, error, self._told(error)) from None
+                raise read_error(self._owner, self.path, error, self._text_of(error)) from None
         return 0
 
     def _value(self, key: bytes, *, checked: bool = False) -> bytes | None:
@@ -175,7 +175,7 @@ class StoreReader:
             value: bytes | None = self._db.get(key, verify_checksums=checked, fill_cache=False)
             return value
         except self._plyvel.Error as error:
-            raise read_error(self._owner, self.path, error, self._told(error)) from None
+            raise read_error(self._owner, self.path, error, self._text_of(error)) from None
 
     def __enter__(self) -> StoreReader:
         """Keep the reader open while this thread reads."""
@@ -190,7 +190,7 @@ class StoreReader:
         self._users.pop()
         self._end_if_unused()
 
-    def _told(self, error: Exception) -> str:
+    def _text_of(self, error: Exception) -> str:
         """Return the error text of LevelDB, with the path of the store instead of its view."""
         assert self._view is not None
         return error_text(error).replace(self._view.folder, self.path)
@@ -243,7 +243,7 @@ class StoreReader:
                 if value is not None:
                     spans.put(row, value)
             except (self._plyvel.Error, CorruptStoreError) as error:
-                errors[row] = CorruptStoreError(self._told(error))
+                errors[row] = CorruptStoreError(self._text_of(error))
         found = self.schema.check(spans, wanted)
         # An error of LevelDB says more than "it is gone".
         found.errors |= errors
@@ -260,7 +260,7 @@ class StoreReader:
             if not storage_failed(error):
                 raise
             raise StorageError(
-                f"{self._owner}: record {number} of {self.path!r} cannot be read: {self._told(error)}"
+                f"{self._owner}: record {number} of {self.path!r} cannot be read: {self._text_of(error)}"
             ) from None
 
     @property

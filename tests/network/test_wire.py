@@ -149,7 +149,7 @@ MALFORMED = {
     b"\x81\xa1a": "ends in the middle",
     b"\xdc\xff\xff": "ends in the middle",
     b"\xde\x00\x02\xa1a\x01": "ends in the middle",
-    b"\x01\x02": "has bytes after its end, at byte 1",
+    b"\x01\x02": "continues after its end, at byte 1",
     b"\xd4\x05a": "extension",
     b"\xd8\x05" + bytes(16): "extension",
     b"\xc7\x01\x05a": "extension",

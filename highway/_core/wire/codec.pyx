@@ -73,7 +73,7 @@ MAX_DEPTH = HW_MSGPACK_DEPTH
 REASONS = (
     "",
     "ends in the middle of an object",
-    "has bytes after its end",
+    "continues after its end",
     "has an extension or a timestamp, and neither is allowed",
     "has a float32, and floats have 64 bits",
     "has the byte 0xC1, which begins nothing",
@@ -479,7 +479,7 @@ cdef size_t product(Py_ssize_t number, list entry, size_t itemsize) except? 0:
 
 
 cdef class Plan:
-    """Return the array over a checked frame."""
+    """A checked frame, and how to make its array."""
 
     cdef object frame
     cdef object dtype
@@ -500,7 +500,7 @@ cdef Plan checked(Py_ssize_t number, entry, frame, size_t *left):
         raise ProtocolError(f"array {number} has dtype {shown(entry[0])}; expected one of {ALLOWED}")
     if len(entry) - 1 > DIMENSIONS:
         raise ProtocolError(f"array {number} has {len(entry) - 1} dimensions; expected {DIMENSIONS} or fewer")
-    plan = Plan.__new__(Plan)
+    plan = Plan()
     plan.frame = frame = own(frame)
     plan.dtype, plan.native = found
     plan.shape = tuple(entry[1:])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.records.spans import rows_of
+from highway._core.records.spans import spans_of_rows
 from highway.arguments import expanded
 from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
@@ -173,7 +173,7 @@ class ArrayReader(OrderedSource):
         assert shape is not None
         view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
         room = self._windows.room(count, shape)
-        spans = rows_of(images.reshape(len(images), math.prod(shape)), task.indices)
+        spans = spans_of_rows(images.reshape(len(images), math.prod(shape)), task.indices)
         self._windows.put(room, np.arange(count), view, spans, np.zeros(count, np.int64))
         return {"images": room}
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway._core.records.spans import Spans, normalize_windows, place_windows
+from highway._core.records import span_windows
+from highway._core.records.spans import Spans
 from highway.batch import empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
@@ -287,9 +288,9 @@ class FusedWindows:
         """
         shape, windows, fill = view.images[1:], view.windows(), view.fill_pixel()
         if self._values is None:
-            place_windows(spans, offsets, shape, windows, fill, images, rows)
+            span_windows.copy(spans, offsets, shape, windows, fill, images, rows)
             return
         scale, bias = self._values.factors(shape[2])
         planar = self._values.layout == "NCHW"
         bits = images.view(np.uint16) if images.itemsize == 2 else images
-        normalize_windows(spans, offsets, shape, windows, fill, scale, bias, planar, bits, rows)
+        span_windows.normalize(spans, offsets, shape, windows, fill, scale, bias, planar, bits, rows)

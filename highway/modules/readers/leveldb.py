@@ -28,7 +28,7 @@ from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.sampler import Position, Task
 from highway.store.reading import StoreReader
-from highway.store.records import Records, Slots
+from highway.store.records import BatchBuffers, Records
 from highway.store.sharing import SharedStore
 from highway.store.writing import StoreWriter
 from highway.transforms.transform import Transform
@@ -380,14 +380,14 @@ class LevelDBSource(OrderedSource):
             assert self.image_shape is not None
             names -= {"images"}
             apart["images"] = windows.room(len(indices), self.image_shape)
-        slots = Slots(schema, len(indices), names)
+        buffers = BatchBuffers(schema, len(indices), names)
         for rows, records in found:
-            slots.put(rows, records)
+            buffers.put(rows, records)
             if windows.count:
                 assert self.image_shape is not None
                 view = windows.view(task.epoch, indices[rows], schema.applied, self.image_shape)
-                windows.put(apart["images"], rows, view, records.spans, records.places(self._column))
-        batch = slots.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
+                windows.put(apart["images"], rows, view, records.spans, records.byte_offsets(self._column))
+        batch = buffers.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
         return batch.replace(applied=batch.applied + windows.count) if windows.count else batch
 
     def _images(self) -> tuple[int, tuple[int, int, int] | None]:

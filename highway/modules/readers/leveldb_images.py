@@ -278,7 +278,7 @@ class _RecordPart(SampleReader):
         """Rows of a column, sample after sample."""
         column = self._schema.columns[place]
         if not column.ragged:
-            whole = {id(records): records.rows_of(place) for records in self._readings}
+            whole = {id(records): records.array(place) for records in self._readings}
             found = [
                 (whole[id(records)], at) for records, at in map(self._found.__getitem__, indices.tolist())
             ]
