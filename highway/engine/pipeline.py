@@ -140,6 +140,8 @@ class Pipeline:
         self._place: Any = None
         # Number of the last iteration, and the epoch of the next one where the source knows its length.
         self._iteration = 0
+        # Changes when the batches made so far are dropped, and when others follow.
+        self._moves = 0
         self._next_epoch = 0
         # Whether batches were taken, or a state was loaded; whether the next iteration is the rest of an epoch.
         self._touched = False
@@ -502,6 +504,7 @@ class Pipeline:
             self._place = place
             self._finalizer.detach()
             self._set_up(self._source.begin_at(place))
+        self._moves += 1
         self._touched = True
         self._last_epoch = None
         if self._length:
@@ -512,6 +515,7 @@ class Pipeline:
     def _drop_batches(self, what: str) -> None:
         """End the tasks and drop all batches that are in progress or wait; the threads end."""
         outcome = self._outcome
+        self._moves += 1
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
@@ -637,18 +641,28 @@ class Pipeline:
         """Return the next batch of those with tickets below `before`."""
         if not self._started:
             self.start()
-        batch: Batch | None
-        if self._follower is None:
-            ticket, batch = self._last.get(block, timeout, before)
-            assert batch is not None
-            self._note(ticket, batch)
-            return batch
         deadline = None if timeout is None else clock() + timeout
+        left = timeout
         while True:
-            left = None if deadline is None else max(0.0, deadline - clock())
-            ticket, batch = self._last.get(block, left, before)
-            if self._hands_out(ticket, batch):
+            moves = self._moves
+            try:
+                ticket, batch = self._last.get(block, left, before)
+            except EndOfData:
+                if before is not None or not self._has_moved(moves):
+                    raise
+                # Another thread has dropped the batches, to go on elsewhere.
+                ticket, batch = -1, None
+            if self._follower is None and batch is not None:
+                self._note(ticket, batch)
                 return cast(Batch, batch)
+            if ticket >= 0 and self._hands_out(ticket, batch):
+                return cast(Batch, batch)
+            left = None if deadline is None else max(0.0, deadline - clock())
+
+    def _has_moved(self, moves: int) -> bool:
+        """Whether an epoch was begun or a state loaded since there were so many moves; waits if it is under way."""
+        with self._turn:
+            return self._moves != moves
 
     def _note(self, ticket: int, batch: Batch) -> None:
         """Note a batch that is returned to the user."""
@@ -757,6 +771,7 @@ class Pipeline:
                 runner.rewind(start)
             self._control.resume()
             self._whole_from = start
+            self._moves += 1
             self._start()
         except QueueClosed:
             raise self._outcome.error("iteration") from None
@@ -839,7 +854,8 @@ class Pipeline:
                 f"Pipeline: all {length} batches of epoch {iteration.epoch} were skipped; expected one or more. "
                 "errors and stats() list what was skipped; the next iteration begins the next epoch"
             )
-        self._check_epoch(iteration.epoch + 1, "iteration")
+        if self._source.epochs is not None and iteration.epoch + 1 >= self._source.epochs:
+            raise self._end("iteration")
         iteration.resumed = False
         iteration.epoch += 1
         iteration.end += length

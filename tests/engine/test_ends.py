@@ -89,7 +89,7 @@ def test_so_does_one_whose_batches_were_all_dequeued(source, again):
     with Pipeline([source(3, epochs=2)]) as pipeline:
         dequeue_exactly(pipeline)
         for _ in range(2):
-            with pytest.raises(EndOfData, match="all batches were delivered, 6 of |there is no epoch 2"):
+            with pytest.raises(EndOfData, match=r"all batches were delivered, 6 of |there is no epoch 2"):
                 again(pipeline)
 
 
@@ -227,7 +227,7 @@ def test_every_source_tells_its_end(make, tmp_path):
     with Pipeline([make(tmp_path / "end", epochs=2)]) as pipeline:
         pipeline.load_state_dict({**end, "fingerprint": pipeline.state_dict()["fingerprint"]})
         for again in AGAIN.values():
-            with pytest.raises(EndOfData, match="there are no batches from epoch 2 on|there is no epoch 2"):
+            with pytest.raises(EndOfData, match=r"there are no batches from epoch 2 on|there is no epoch 2"):
                 again(pipeline)
 
 
@@ -235,7 +235,7 @@ def test_every_source_tells_its_end(make, tmp_path):
 def test_no_epochs_are_told(make, tmp_path):
     with Pipeline([make(tmp_path, epochs=0)]) as pipeline:
         for again in AGAIN.values():
-            with pytest.raises(EndOfData, match="there are no batches from epoch 0 on|there is no epoch 0"):
+            with pytest.raises(EndOfData, match=r"there are no batches from epoch 0 on|there is no epoch 0"):
                 again(pipeline)
 
 
@@ -266,7 +266,7 @@ def test_an_epoch_of_which_everything_is_skipped_is_told_and_the_next_goes_on(or
     drop = Drop(lambda ticket: 3 <= ticket < 6)
     with Pipeline([SizedNumbers(3, epochs=3), drop], ordered=ordered) as pipeline:
         assert sorted(numbers_of(pipeline.epoch())) == [0, 1, 2]
-        with pytest.raises(EmptyEpochError, match="^Pipeline: all 3 batches of epoch 1 were skipped"):
+        with pytest.raises(EmptyEpochError, match=r"^Pipeline: all 3 batches of epoch 1 were skipped"):
             list(pipeline.epoch())
         assert sorted(numbers_of(pipeline.epoch())) == [6, 7, 8]
         assert pipeline.stats().skipped_batches == 3
