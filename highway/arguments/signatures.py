@@ -95,21 +95,21 @@ def explain_init(cls: type) -> None:
     """
     init = vars(cls).get("__init__")
     if inspect.isfunction(init):
-        type.__setattr__(cls, "__init__", _recording(explained()(init)))
+        type.__setattr__(cls, "__init__", explained()(_recording(init)))
 
 
 def _recording(init: _Function) -> _Function:
     """Decorate an `__init__`: the outermost call records its arguments in the object."""
 
     @functools.wraps(init)
-    def call(self: Any, *arguments: Any, **keywords: Any) -> None:
-        attributes = vars(self)
+    def call(*arguments: Any, **keywords: Any) -> None:
+        attributes = vars(arguments[0]) if arguments else {}
         if _GIVEN not in attributes:
             attributes[_GIVEN] = (
-                tuple(map(_kept, arguments)),
+                tuple(map(_kept, arguments[1:])),
                 {name: _kept(value) for name, value in keywords.items()},
             )
-        init(self, *arguments, **keywords)
+        init(*arguments, **keywords)
 
     call.__kwdefaults__ = getattr(init, "__kwdefaults__", None)  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]

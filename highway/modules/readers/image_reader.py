@@ -35,7 +35,7 @@ from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Position, Task
+from highway.sampling.sampler import Position, Sampler, Task
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Resize
 from highway.transforms.placement import Placement
@@ -246,9 +246,13 @@ class ImageReader(OrderedSource):
 
     def separate(self) -> None:
         self._local = threading.local()
-        self._bad_samples = self._bad_samples.another()
+        self._bad_samples = self._bad_samples.another(self.order)
         if self.other_sizes is not None:
             self.other_sizes = OtherSizes(self.name)
+
+    def reorder(self, order: Sampler) -> None:
+        super().reorder(order)
+        self._bad_samples = self._bad_samples.another(order)
 
     def prepare(self) -> None:
         # The old ones may be closed or interrupted.

@@ -26,7 +26,7 @@ from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
-from highway.sampling.sampler import Position, Task
+from highway.sampling.sampler import Position, Sampler, Task
 from highway.store.reading import StoreReader
 from highway.store.records import BatchBuffers, Records
 from highway.store.sharing import SharedStore
@@ -313,7 +313,11 @@ class LevelDBSource(OrderedSource):
 
     def separate(self) -> None:
         self._shared = self._shared.for_run()
-        self._bad_samples = self._bad_samples.another()
+        self._bad_samples = self._bad_samples.another(self.order)
+
+    def reorder(self, order: Sampler) -> None:
+        super().reorder(order)
+        self._bad_samples = self._bad_samples.another(order)
 
     def prepare(self) -> None:
         self._shared.reopen()

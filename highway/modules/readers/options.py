@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from highway.arguments.options import documents
 
@@ -24,10 +24,13 @@ class SourceOptions(TypedDict, total=False):
         needs the same one; the attribute `seed` has it, and it is logged.
     epochs : int, optional
         Number of epochs; None for no limit.
-    shard : (int, int)
-        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; if the
-        world does not divide the number of samples, at most world - 1 samples come twice, or are dropped with
-        `drop_last`.
+    shard : (int, int), "auto", process group, or (mesh, axis)
+        (rank, world): this reader's part of the data; (0, 1) is all of it in every process. "auto" takes what the
+        launcher of the process says, when the pipeline starts, and logs it: torch.distributed, RANK and WORLD_SIZE
+        (torchrun), JAX, Slurm or Open MPI; without a launcher (0, 1). A process group or a one-dimensional DeviceMesh
+        of torch, or a JAX mesh with the name of an axis, is for processes that need the same samples as others. Every
+        rank has the same number of samples and batches; if the world does not divide the number of samples, at most
+        world - 1 samples come twice, or are dropped with `drop_last`.
     drop_last : bool
         Drop the samples that do not fill a batch on every rank.
     workers : int, optional
@@ -39,7 +42,7 @@ class SourceOptions(TypedDict, total=False):
     shuffle: Annotated[bool, True]
     seed: Annotated[int | None, 0]
     epochs: Annotated[int | None, None]
-    shard: Annotated[tuple[int, int], (0, 1)]
+    shard: Annotated[Any, "auto"]
     drop_last: Annotated[bool, False]
     workers: Annotated[int | None, None]
     queue_size: Annotated[int, 4]

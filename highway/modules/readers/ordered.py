@@ -78,7 +78,15 @@ class OrderedSource(Source):
     def forget(self, start: int) -> None:
         """Reset the counts of loaded samples, to begin at batch number `start`. Runs while there are no workers."""
 
+    def reorder(self, order: Sampler) -> None:
+        """Take an order with another rank and world. Runs before there are workers."""
+        self.order = order
+
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        # The launcher may have begun since the source was made, or this is another process.
+        order = self.order.current()
+        if order is not self.order:
+            self.reorder(order)
         self.begin_at(self._begun)
 
     def count_replaced(self, samples: int) -> None:
