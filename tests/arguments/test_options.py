@@ -18,7 +18,7 @@ SOURCE = {
     "shuffle": ("bool", True),
     "seed": ("int | None", 0),
     "epochs": ("int | None", None),
-    "shard": ("Any", "auto"),
+    "shard": ("object", "auto"),
     "drop_last": ("bool", False),
     "workers": ("int | None", None),
     "queue_size": ("int", 4),

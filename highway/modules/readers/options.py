@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 from highway.arguments.options import documents
 
@@ -42,7 +42,7 @@ class SourceOptions(TypedDict, total=False):
     shuffle: Annotated[bool, True]
     seed: Annotated[int | None, 0]
     epochs: Annotated[int | None, None]
-    shard: Annotated[Any, "auto"]
+    shard: Annotated[object, "auto"]
     drop_last: Annotated[bool, False]
     workers: Annotated[int | None, None]
     queue_size: Annotated[int, 4]
