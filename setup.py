@@ -171,7 +171,9 @@ def extensions():
         ),
         extension("wire/codec", "wire/msgpack.c"),
         extension("records/checksum", "records/crc32c.c"),
-        extension("records/spans", "records/crc32c.c", "pixels/pixels.c", "pixels/windows.c"),
+        extension("records/layout", "records/crc32c.c"),
+        extension("records/spans"),
+        extension("records/span_windows", "pixels/pixels.c", "pixels/windows.c"),
         extension("records/tables", "records/crc32c.c", "records/sorted_table.c"),
         extension("tiff/tiff_messages", "tiff/libtiff.c", libs=["-ldl"]),
     ]

@@ -32,7 +32,7 @@ from highway.batch import Batch, empty
 from highway.modules import Augmentations
 from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterFit, FlipX, FlipY, Normalize, Pad, RandomCrop, Stretch
-from highway.transforms.crop import Windows
+from highway.transforms.crop import CropWindows
 
 try:
     import cv2
@@ -102,7 +102,7 @@ class Job:
         }
 
     def flip_in_place(self, flip: FlipX | FlipY, axis: int, code: int) -> Case:
-        # A copy for each: an even number of flips may have gone before.
+        # A copy for each: an even number of flips may have come before.
         mine, numpys, opencvs = self.images.copy(), self.images.copy(), self.images.copy()
 
         def numpy() -> NDArray[Any]:
@@ -122,7 +122,7 @@ class Job:
 
     def windows(self) -> Case:
         crop = RandomCrop(self.crop)
-        places = Windows(self.tops, self.lefts, self.crop, self.crop)
+        places = CropWindows(self.tops, self.lefts, self.crop, self.crop)
         out = empty((self.count, self.crop, self.crop, 3))
         corners = list(zip(self.tops.tolist(), self.lefts.tolist(), strict=True))
 

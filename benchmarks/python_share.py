@@ -52,11 +52,11 @@ WRAPPER = re.compile(r"^(__pyx_(pw|pf|tp|getprop|setprop|pymod|module)|__Pyx|PyI
 
 
 class ProfileError(RuntimeError):
-    """There is no profile; the message says why and what helps."""
+    """No profile was made; the message says why and what helps."""
 
 
 def place_of(frames: list[tuple[str, str]]) -> str:
-    """Where a sample belongs.
+    """Return the place that a sample belongs to.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def read_samples(text: str) -> collections.Counter:
 
 
 def profile(steady: Steady, seconds: float) -> collections.Counter:
-    """Samples of a process that is under way, counted as by `read_samples`.
+    """Samples of a running process, counted as by `read_samples`.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def profile(steady: Steady, seconds: float) -> collections.Counter:
 
 
 def shares(counts: collections.Counter) -> dict[str, float]:
-    """Part of all samples that belongs to each place."""
+    """Return the share of the samples of each place."""
     total = sum(counts.values())
     found = dict.fromkeys(PLACES, 0.0)
     for (place, _, _), count in counts.items():
@@ -140,17 +140,17 @@ def shares(counts: collections.Counter) -> dict[str, float]:
 
 
 def python_share(by_place: dict[str, float]) -> float:
-    """Python's part of the whole."""
+    """Return Python's share of all samples."""
     return sum(by_place[place] for place in PYTHONS)
 
 
 def counts_of(counts: collections.Counter, place: str, symbol: str) -> int:
-    """Samples of one symbol in one place."""
+    """Return the samples of one symbol in one place."""
     return sum(count for (where, name, _), count in counts.items() if (where, name) == (place, symbol))
 
 
 def table(counts: collections.Counter, symbols: int) -> str:
-    """Places, and where in them most samples are."""
+    """Return the table of places, with the symbols of most samples."""
     total = sum(counts.values())
     by_place = shares(counts)
     lines = []
@@ -186,7 +186,7 @@ def main() -> None:
     )
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds of warm-up (default: %(default)s)")
     parser.add_argument(
-        "--symbols", type=int, default=3, help="names to show of each place (default: %(default)s)"
+        "--symbols", type=int, default=3, help="symbols to show per place (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to this file")
     options = parser.parse_args()

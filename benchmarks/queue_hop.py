@@ -32,7 +32,7 @@ BATCH = Batch({"images": np.zeros((16, 8, 8, 3), np.uint8), "labels": np.zeros(1
 
 
 class Same(Source):
-    """The same batch again and again; with a semaphore, one for every time that it is released."""
+    """Yields the same batch repeatedly; with a semaphore, once per release."""
 
     def __init__(self, permits: threading.Semaphore | None = None) -> None:
         super().__init__(workers=1, queue_size=SIZE)
@@ -58,7 +58,7 @@ class Identity(Stage):
 
 
 def time_per_call(call: Callable[[], object], count: int) -> float:
-    """Microseconds of a call, after a tenth of the calls to warm up."""
+    """Return the microseconds per call, after a tenth of the calls as warm-up."""
     for _ in range(count // 10):
         call()
     began = time.perf_counter()
@@ -68,7 +68,7 @@ def time_per_call(call: Callable[[], object], count: int) -> float:
 
 
 def pipeline(stages: int, count: int, single: bool) -> float:
-    """Microseconds a batch takes through a Highway pipeline."""
+    """Return the microseconds per batch of a Highway pipeline."""
     permits = threading.Semaphore(0) if single else None
     with Pipeline([Same(permits), *(Identity(queue_size=SIZE) for _ in range(stages))]) as running:
         if permits is None:
@@ -82,7 +82,7 @@ def pipeline(stages: int, count: int, single: bool) -> float:
 
 
 def threads_and_queues(stages: int, count: int, single: bool) -> float:
-    """Microseconds a batch takes through threads with a `queue.Queue` between each two."""
+    """Return the microseconds per batch of threads with a `queue.Queue` between each two."""
     queues: list[queue.Queue[Batch | None]] = [queue.Queue(SIZE) for _ in range(stages + 1)]
     permits = threading.Semaphore(0)
     over = threading.Event()
@@ -174,7 +174,7 @@ def two_threads_queue(count: int) -> float:
 
 
 def slope(stages: list[int], times: list[float]) -> float:
-    """Microseconds for each further stage, by least squares."""
+    """Return the microseconds per additional stage, by least squares."""
     return float(np.polyfit(stages, times, 1)[0])
 
 

@@ -1,4 +1,4 @@
-"""Draws the tables and the plot of `peers.py` from its JSON alone, so anywhere."""
+"""Draws the tables and the plot of `peers.py` from its JSON alone, on any machine."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from participants.registry import HIGHWAY, PARTICIPANTS
 
 BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
-# Okabe and Ito's blue, a gray of the same family for everybody else, and ink
+# Okabe and Ito's blue, a matching gray for all others, and black.
 BLUE, GREY, INK, FAINT = "#0072B2", "#A9B4BC", "#22292F", "#6B7680"
 FEW_CORES = 0.1
 
@@ -41,22 +41,22 @@ class Line:
 
     @property
     def rates(self) -> list[float]:
-        """Images per second of each round."""
+        """Return the images per second of each round."""
         return [found["images_per_second"] for found in self.rounds]
 
     @property
     def rate(self) -> float:
-        """Median of the rates."""
+        """Return the median of the rates."""
         return statistics.median(self.rates)
 
     @property
     def cpu_milliseconds(self) -> float:
-        """Processor time for an image, median over the rounds."""
+        """Return the processor time per image, median over the rounds."""
         return statistics.median(1e3 * found["cpu_seconds"] / found["images"] for found in self.rounds)
 
     @property
     def peak_megabytes(self) -> float | None:
-        """Highest resident memory, median over the rounds; None for the limit."""
+        """Return the highest resident memory, median over the rounds; None for the limit."""
         found = [one["peak_megabytes"] for one in self.rounds if "peak_megabytes" in one]
         return statistics.median(found) if found else None
 
@@ -67,7 +67,7 @@ class Line:
 
 @dataclass
 class Job:
-    """One job of a record: the lines that have figures, fastest first, and what is said of the others."""
+    """One job of a record: the lines with figures, fastest first, and remarks on the others."""
 
     text: str
     lines: list[Line]
@@ -91,12 +91,12 @@ class Job:
 
 
 def library_version(number: int) -> str:
-    """Version of libjpeg-turbo, from 2001005 to "2.1.5"."""
+    """Return the version of libjpeg-turbo: "2.1.5" for 2001005."""
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 def title_and_version(row: dict) -> tuple[str, str]:
-    """What a row of a record is called, and the version of what it measured."""
+    """Return the title of a row of a record, and the version of its participant."""
     first = row["rounds"][0] if row["rounds"] else {}
     if row["label"] == "limit":
         number = first.get("libjpeg_turbo")
@@ -108,7 +108,7 @@ def title_and_version(row: dict) -> tuple[str, str]:
 
 
 def read_jobs(record: dict) -> list[Job]:
-    """Take a record apart."""
+    """Parse a record."""
     jobs = []
     for found in record["jobs"].values():
         lines, absent = [], []
@@ -123,7 +123,7 @@ def read_jobs(record: dict) -> list[Job]:
 
 
 def conditions(record: dict) -> str:
-    """On what and how it was measured, in a few sentences."""
+    """Describe the machine and the method in a few sentences."""
     facts, photographs = record["machine"], record["photographs"]
     threads = sorted({job["threads"] for job in record["jobs"].values()})
     rounds = max(len(row["rounds"]) for job in record["jobs"].values() for row in job["rows"])
@@ -146,7 +146,7 @@ def conditions(record: dict) -> str:
 
 
 def markdown(record: dict) -> str:
-    """Tables of all jobs."""
+    """Return the tables of all jobs."""
     text = [conditions(record)]
     jobs = read_jobs(record)
     for job in jobs:
@@ -188,12 +188,12 @@ def markdown(record: dict) -> str:
 
 
 def digest(record: dict) -> str:
-    """What ties a plot to the record that it was drawn from."""
+    """Return the digest that connects a plot with its record."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def draw(record: dict, target: Path) -> None:
-    """Plot the participants that do the whole job: a bar each, its range over the rounds, the limit as a line.
+    """Plot the participants of the whole job: one bar each, its range over the rounds, the limit as a line.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def draw_job(axes, job: Job) -> None:
 
 
 def read_record(path: Path) -> dict:
-    """Record of a run.
+    """Return the record of a run.
 
     Raises
     ------
@@ -303,5 +303,5 @@ def update_page(record: dict, page: Path) -> None:
 
 
 def without_paths(text: str) -> str:
-    """Text whose absolute paths are cut down to their last part: results are published."""
+    """Return text with absolute paths reduced to their last part, since results are published."""
     return re.sub(r"(?<![\w.:/])/(?:[^\s/:'\",;()]+/)+([^\s/:'\",;()]*)", r"\1", text)

@@ -27,7 +27,7 @@ from participants.registry import HIGHWAY
 
 
 def table(job: str, rates: dict[str, dict[int, list[float]]]) -> str:
-    """Rates and ratios of one job: who, then threads, then the rounds."""
+    """Rates and ratios of one job, by participant, threads and round."""
     lines = [f"{job}: {JOBS[job].text}", f"{'':24}  threads  images/s  of 1 thread  of the limit"]
     for who, by_threads in rates.items():
         first = by_threads[min(by_threads)]
@@ -42,7 +42,7 @@ def table(job: str, rates: dict[str, dict[int, list[float]]]) -> str:
 
 
 def measured_bandwidth(threads: int, options: argparse.Namespace) -> float:
-    """Bytes a second, median over the rounds."""
+    """Return the bytes per second, median over the rounds."""
     seconds = min(1.0, options.seconds)
     return statistics.median(scaling_model.memory_bandwidth(threads, seconds) for _ in range(options.rounds))
 

@@ -73,29 +73,29 @@ class Costs:
 
     @property
     def beyond(self) -> float:
-        """What Highway does beside reading and decoding, without what it does under the GIL."""
+        """Return Highway's time besides reading and decoding, without the time under the GIL."""
         return self.whole - self.reading - self.entropy - self.decoding - self.gil
 
 
 def bytes_moved(job: str, file_bytes: float) -> float:
-    """Bytes that an image of a job moves to and from memory, by the assumptions above."""
+    """Return the bytes that an image moves to and from memory, by the assumptions above."""
     shape = JOBS[job]
     pixels = float(shape.height * shape.width * 3)
-    moved = 3 * file_bytes + 2 * pixels  # the reader writes
-    moved += pixels  # flipped in place, half of them read and written; or read to be normalized
+    moved = 3 * file_bytes + 2 * pixels  # Written by the reader.
+    moved += pixels  # Flipped in place (half of them, read and written), or read by Normalize.
     if shape.dtype == "float32":
         pixels *= 4
-        moved += 2 * pixels  # floats, flipped on the way
+        moved += 2 * pixels  # Floats, flipped in the same pass.
     return moved + pixels
 
 
 def undisturbed(found: dict, threads: int) -> float:
-    """Seconds that a run of Highway would have taken with the cores to itself."""
+    """Estimate the seconds of a run of Highway on idle cores."""
     return min(found["seconds"], (found["user_seconds"] + found["system_seconds"]) / threads)
 
 
 def median_costs(job: str, threads: int, loops: list[dict[str, dict]], taken: list[dict]) -> Costs:
-    """Costs from the rounds of the bare loop (by mode) and of Highway."""
+    """Return the costs from the rounds of the bare loop (by mode) and of Highway."""
 
     def loop(mode: str) -> float:
         return statistics.median(found[mode]["cpu_seconds"] / found[mode]["images"] for found in loops)
@@ -131,7 +131,7 @@ def measure_costs(
     warmup: float,
     seconds: float,
 ) -> Costs:
-    """Costs of a job, all measured in turn with the same number of threads.
+    """Measure the costs of a job in turns, with the same number of threads.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def measure_costs(
 
 
 def memory_bandwidth(threads: int, seconds: float) -> float:
-    """Bytes a second that so many threads read and write when each copies arrays of 64 MiB."""
+    """Measure the bytes per second that this many threads read and write, each copying arrays of 64 MiB."""
     copies = [0] * threads
     ready, stop = threading.Barrier(threads + 1), threading.Event()
 
@@ -184,12 +184,12 @@ class Memory:
     at_most: float
 
     def of(self, cores: int) -> float:
-        """What so many cores get."""
+        """Return the bandwidth of this many cores."""
         return min(cores * self.of_a_core, self.at_most)
 
 
 def bounds(costs: Costs, memory: Memory, cores: int) -> dict[str, float]:
-    """Images a second that each of the three allows."""
+    """Return the images per second that each of the three bounds allows."""
     return {
         "decoding": cores / costs.whole,
         "memory": memory.of(cores) / costs.bytes_moved,
@@ -198,14 +198,14 @@ def bounds(costs: Costs, memory: Memory, cores: int) -> dict[str, float]:
 
 
 def predict(costs: Costs, memory: Memory, cores: int) -> tuple[float, str]:
-    """Images a second on so many cores, and the name of what bounds them."""
+    """Return the images per second on this many cores, and the name of the bound."""
     found = bounds(costs, memory, cores)
     name = min(BOUNDS, key=found.__getitem__)
     return found[name], name
 
 
 def turning_point(costs: Costs, memory: Memory) -> tuple[float, str]:
-    """Up to how many cores the rate grows with them, and what bounds it from there on."""
+    """Return the number of cores up to which the rate grows, and the bound beyond it."""
     per_core, at_first = predict(costs, memory, 1)
     if at_first == "GIL":
         return 1.0, "GIL"
@@ -215,7 +215,7 @@ def turning_point(costs: Costs, memory: Memory) -> tuple[float, str]:
 
 
 def table(costs: Costs, memory: Memory, cores: list[int]) -> str:
-    """Costs and predictions, for reading."""
+    """Return the costs and predictions as text."""
     stages = {
         "reading the file": costs.reading,
         "entropy decoding": costs.entropy,
@@ -247,7 +247,7 @@ def table(costs: Costs, memory: Memory, cores: list[int]) -> str:
 
 
 def record(costs: Costs, memory: Memory, cores: list[int]) -> dict:
-    """The same for a JSON."""
+    """Return the costs and predictions for JSON."""
     turn, name = turning_point(costs, memory)
     predictions = {}
     for number in cores:

@@ -19,7 +19,7 @@ from transport import Process, addresses
 
 
 def resident(process: Process) -> float:
-    """Megabytes of physical memory that belong to the process alone."""
+    """Return the megabytes of private physical memory of the process."""
     for line in Path(f"/proc/{process.process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024 / 1e6

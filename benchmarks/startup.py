@@ -41,7 +41,7 @@ print(json.dumps(seconds))
 
 
 def seconds(python: str, code: str, *arguments: str) -> float:
-    """What a fresh interpreter prints, run in the participants' folder."""
+    """Return the output of a fresh interpreter, run in the participants' folder."""
     done = subprocess.run(
         [python, "-c", code, *arguments], cwd=PARTICIPANTS, capture_output=True, text=True, timeout=120
     )
@@ -83,7 +83,7 @@ def main() -> None:
     facts = machine.describe()
     times: dict[str, list[float]] = {name: [] for name in questions}
     for code in questions.values():
-        # once before it counts: reads the files of the packages and the photographs into memory
+        # Once without counting, to read the packages and photographs into memory.
         seconds(options.python, *code)
     for _ in range(options.rounds):
         for name, code in questions.items():

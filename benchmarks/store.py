@@ -108,7 +108,7 @@ WHAT = {
 
 
 class Line(NamedTuple):
-    """One line of the table; rates are a second."""
+    """One line of the table; rates are per second."""
 
     what: str
     against: str
@@ -131,7 +131,7 @@ class Line(NamedTuple):
 
 @contextlib.contextmanager
 def only(cores: list[int]) -> Any:
-    """What is started meanwhile runs on these cores."""
+    """Run processes started within on these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -141,7 +141,7 @@ def only(cores: list[int]) -> Any:
 
 
 def run_script(python: str, name: str, *arguments: object) -> str:
-    """What a script of the participants prints."""
+    """Return the output of a script of the participants."""
     done = subprocess.run(
         [python, str(HERE / name), *map(str, arguments)], capture_output=True, text=True, timeout=600
     )
@@ -154,10 +154,10 @@ def run_script(python: str, name: str, *arguments: object) -> str:
 
 
 def prepare(folder: Path, count: int, lmdb: str | None) -> None:
-    """Make the folder that `participants/records.py` describes, and have it in memory."""
+    """Create the folder that `participants/records.py` describes, and read it into memory."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 256, 256, 3), dtype=np.uint8)
-    # Of differing brightness, by which `Proof` tells them apart.
+    # Of different brightness, so that `Proof` can distinguish them.
     images >>= 1
     images += rng.integers(0, 128, (count, 1, 1, 1), dtype=np.uint8)
     np.save(folder / "images.npy", images)
@@ -173,7 +173,7 @@ def warm(folder: Path) -> None:
 
 
 class Turns:
-    """Participants of a job, on so many cores, one after the other in every round.
+    """The participants of a job on the given cores, in turns in every round.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ class Turns:
         return result
 
     def settle(self) -> None:
-        """Find the fastest way of each."""
+        """Find the fastest variant of each."""
         for row in self.rows:
             row.variant = row.variants[0]
             if len(row.variants) > 1:
@@ -240,7 +240,7 @@ class Turns:
             say(f"{self.job}: {row.label}: {row.rates()[-1]:.0f} a second")
 
     def lines(self) -> list[Line]:
-        """Highway against each of the others."""
+        """Return the ratios of Highway to each of the others."""
         ours, *others = self.rows
         return [
             _line(self.job, other.label, other.variant, ours.rates(), other.rates(), len(self.cores))
@@ -248,7 +248,7 @@ class Turns:
         ]
 
     def notes(self) -> list[str]:
-        """Processor time, and how busy others kept the machine meanwhile."""
+        """Return the processor time, and the load by other processes."""
         costs = ", ".join(f"{row.label} {1e3 * row.cpu_milliseconds():.0f}" for row in self.rows)
         busy = [result["others_cores"] for row in self.rows for result in row.results]
         told = f"{self.job}: microseconds of processor time a record: {costs}."
@@ -275,7 +275,7 @@ def _line(job: str, name: str, variant: str, ours: list[float], theirs: list[flo
 
 
 class Writing:
-    """Writing records, in every round into a new store."""
+    """Measures writing records, in every round into a new store."""
 
     def __init__(self, folder: Path, count: int, cores: list[int]) -> None:
         self.folder, self.count, self.cores = folder, count, cores
@@ -304,7 +304,7 @@ class Writing:
 
 
 def states(folder: Path, photos: Path | None) -> dict[str, float]:
-    """Microseconds that `state_dict()` of a running pipeline takes, by its reader."""
+    """Measure `state_dict()` of a running pipeline, in microseconds by reader."""
     from highway.modules import ArrayReader, ImageFileReader, LevelDBSource, ListReader, VOCReader
 
     images = np.load(folder / "images.npy", mmap_mode="r")
@@ -326,7 +326,7 @@ def states(folder: Path, photos: Path | None) -> dict[str, float]:
 
 
 def state_microseconds(reader: Any) -> float:
-    """Median over places in the data of a pipeline that goes on meanwhile."""
+    """Return the median over positions of a running pipeline."""
     from highway.engine import Pipeline
     from highway.modules import Augmentations
     from highway.transforms import FlipX
@@ -343,7 +343,7 @@ def state_microseconds(reader: Any) -> float:
 
 
 def write_voc(folder: Path, paths: list[str]) -> None:
-    """A folder as of PASCAL VOC with these photographs, one box in each."""
+    """Create a folder in the format of Pascal VOC with these photographs, one box in each."""
     for name in ("JPEGImages", "Annotations"):
         (folder / name).mkdir(parents=True)
     for number, path in enumerate(paths):
@@ -358,7 +358,7 @@ def write_voc(folder: Path, paths: list[str]) -> None:
 
 
 class Photographs:
-    """Photographs in a store as they were, against their files; and packing them.
+    """Measure reading photographs from stores against their files, and packing them.
 
     Parameters
     ----------
@@ -386,7 +386,7 @@ class Photographs:
         stored.variants, files.variants, files.label = (str(store),), ("",), "files"
 
     def pack(self, encoding: str, store: Path) -> dict[str, float]:
-        """`highway pack`: seconds, the processor's seconds, most memory that was resident, and size of the store."""
+        """Measure `highway pack`: seconds, processor seconds, peak resident memory, and size of the store."""
         with only(self.cores):
             told = run_script(sys.executable, "packing.py", self.copies, store, encoding)
         found: dict[str, float] = json.loads(told)
@@ -434,7 +434,7 @@ class Photographs:
 
 
 def found_in(pythons: list[str]) -> dict[str, str]:
-    """Interpreter of each participant that has one."""
+    """Return the interpreter of each participant that has one."""
     peers = (LMDB, TORCH)
     names = sorted({name for one in peers for name in one.needs})
     found = {"highway": sys.executable, "plyvel": sys.executable, "memcpy": sys.executable}
@@ -456,7 +456,7 @@ def table(lines: list[Line]) -> list[str]:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """What to say, and all figures."""
+    """Return the report and all figures."""
     pythons = found_in(options.python)
     cores = options.cores
     prepare(folder, options.records, pythons.get("lmdb"))
@@ -524,15 +524,15 @@ def parsed() -> argparse.Namespace:
         help="records of 0.2 MB, three times on the disk (default: %(default)s)",
     )
     parser.add_argument(
-        "--written", type=int, default=1000, help="records that are written in a round (default: %(default)s)"
+        "--written", type=int, default=1000, help="records written per round (default: %(default)s)"
     )
     parser.add_argument(
         "--megabytes",
         type=float,
         default=60.0,
-        help="the photographs of DIR are copied until they are so many (default: %(default)s)",
+        help="number of photographs, copied from DIR (default: %(default)s)",
     )
-    parser.add_argument("--no-photos", action="store_true", help="use DIR for state_dict() alone")
+    parser.add_argument("--no-photos", action="store_true", help="use DIR only for state_dict()")
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds; the median counts (default: %(default)s)"
     )
@@ -547,16 +547,16 @@ def parsed() -> argparse.Namespace:
         type=lambda text: [int(core) for core in text.split(",")],
         default=sorted(os.sched_getaffinity(0))[:2],
         metavar="N,N",
-        help="the cores that all run on, the first of them alone where it is one (default: the first two)",
+        help="cores of all measurements; those on one core use the first (default: the first two)",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="where 2 GB are put meanwhile, on a disk (default: the folder of temporary files)",
+        help="folder on a disk for 2 GB of temporary files (default: the folder of temporary files)",
     )
     parser.add_argument(
-        "--plain-memory", action="store_true", help="leave the settings of the C library's memory alone"
+        "--plain-memory", action="store_true", help="keep the default memory settings of the C library"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--markdown", type=Path, help="write what is printed to this file as well")

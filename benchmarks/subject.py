@@ -26,7 +26,7 @@ print(json.dumps([found(name) for name in sys.argv[1:]]))
 
 
 def importable(python: str, names: list[str]) -> set[str]:
-    """Those of the named modules that an interpreter finds when it runs a script of the participants."""
+    """Return which of the named modules an interpreter finds when it runs a script of the participants."""
     try:
         done = subprocess.run(
             [python, "-c", FIND, *names], capture_output=True, text=True, timeout=60, cwd=RUN.parent
@@ -41,7 +41,7 @@ def importable(python: str, names: list[str]) -> set[str]:
 
 
 def choose_interpreters(given: list[str], folder: Path | None = None) -> dict[str, str]:
-    """Interpreter of each participant that has one.
+    """Return the interpreter of each participant that has one.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def choose_interpreters(given: list[str], folder: Path | None = None) -> dict[st
 
 
 def environments(folder: Path) -> dict[str, str]:
-    """Interpreter of each environment of a folder, by the name of its sub-folder."""
+    """Return the interpreter of each environment of a folder, by the name of its sub-folder."""
     pythons = sorted(folder.glob("*/bin/python"))
     if not pythons:
         raise SystemExit(
@@ -103,7 +103,7 @@ def measure(
     seed: int = 0,
     grids: Path | None = None,
 ) -> dict:
-    """What `participants/run.py` says of one run; a crash or a hang is a failure with its reason."""
+    """Return the result of one run of `participants/run.py`; a crash or a hang is a failure with its reason."""
     command = [
         python,
         str(RUN),
@@ -135,7 +135,7 @@ def measure(
     try:
         output, complaints = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        # its worker processes are in its session
+        # Its worker processes are in its session.
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return {"status": "failed", "reason": f"did not end within {timeout:.0f} s"}
@@ -156,11 +156,11 @@ def measure(
 
 
 class SteadyError(RuntimeError):
-    """Highway did not run; the message has its last words."""
+    """Highway did not run; the message has its last output."""
 
 
 class Steady:
-    """Highway at work in a process of its own, to be looked at: `participants/steady.py`.
+    """Highway running in a separate process for inspection: `participants/steady.py`.
 
     As a context it has warmed up when that is entered, and has ended when it is left.
 
@@ -209,7 +209,7 @@ class Steady:
         raise SteadyError(f"{self.python} failed: {words[-1] if words else 'it printed no reason'}")
 
     def end(self) -> dict:
-        """Let it end; return its figures."""
+        """End the process; return its figures."""
         try:
             output, _ = self._process.communicate(timeout=LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -219,6 +219,6 @@ class Steady:
         return json.loads(output.splitlines()[-1])
 
     def run(self, seconds: float) -> dict:
-        """Let it work for so long, then end it; return its figures."""
+        """Run for this many seconds, then end the process; return its figures."""
         time.sleep(seconds)
         return self.end()

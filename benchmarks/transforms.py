@@ -64,7 +64,7 @@ Times = dict[tuple[str, str, str], list[float]]
 
 
 class Server:
-    """What a process of a participant does with the lines that it is given."""
+    """Runs in the process of a participant and answers lines of its input."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._name, self._folder = name, folder
@@ -80,7 +80,7 @@ class Server:
         }
 
     def run(self) -> None:
-        """Tell the version and the ways, then do what each line says."""
+        """Print the version and the implementations, then answer each line."""
         ways = {
             job: {way: type(make).__name__ for way, make in found.items()}
             for job, found in self._ways.items()
@@ -94,7 +94,7 @@ class Server:
         print(json.dumps(value), flush=True)
 
     def _result(self, job: str, way: str) -> str:
-        """Write what the others are compared with; the file's name."""
+        """Write the reference results; return the name of the file."""
         drawn, make = self._compared[job], self._ways[job][way]
         if self._name == "highway":
             found = self._module.result(job, self._images, drawn, self._sizes)
@@ -107,7 +107,7 @@ class Server:
         return name
 
     def _seconds(self, job: str, way: str, enough: float) -> float:
-        """Seconds of a batch, over so many seconds of batches."""
+        """Return the seconds per batch, measured over this many seconds."""
         given = self._ways[job][way]
         images, count = self._images, len(self._images)
         make, draws = getattr(given, "make", given), self._name != "highway" and not hasattr(given, "make")
@@ -123,7 +123,7 @@ class Server:
 
 
 class Participant:
-    """A process that serves, and its ways by job: "function", or "Own" or "First" of `on_arrays`."""
+    """A process of participants, and its implementations by job: "function", or "Own" or "First" of `on_arrays`."""
 
     def __init__(self, name: str, python: str, folder: Path) -> None:
         self.name = name
@@ -139,7 +139,7 @@ class Participant:
         self.ways: dict[str, dict[str, str]] = told["ways"]
 
     def ask(self, **task: object) -> Any:
-        """The answer to one line."""
+        """Return the answer to one line."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
@@ -157,7 +157,7 @@ class Participant:
 
 
 def found_in(pythons: list[str]) -> dict[str, str]:
-    """Interpreters by the participant that each has first."""
+    """Return the interpreters by the first participant of each."""
     code = (
         "import importlib.util as u, json, sys\n"
         "def has(name):\n"
@@ -187,15 +187,15 @@ def found_in(pythons: list[str]) -> dict[str, str]:
 
 
 def difference(job: jobs.Job, kind: str, found: Any, expected: Any, images: Any) -> str | None:
-    """What is wrong with a result, or None.
+    """Return the error of a result, or None.
 
     Parameters
     ----------
     job : Job
     kind : str
-        "Own" where only the size of the change is looked at; "First" where the first image counts.
+        "Own" if only the size of the change is checked; "First" if only the first image counts.
     found, expected, images : ndarray
-        The result, Highway's, and what both were made of.
+        The result, Highway's result, and the input of both.
     """
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return f"{found.dtype} {found.shape}; expected {expected.dtype} {expected.shape}"
@@ -219,7 +219,7 @@ def _apart(left: Any, right: Any) -> float:
 
 
 def compare(running: list[Participant], size: int, chosen: list[str], folder: Path) -> None:
-    """Ends the benchmark where a participant gives something else than Highway."""
+    """End the benchmark if a result differs from Highway's."""
     images, wrong = np.load(folder / "images.npy"), []
     by_name = {one.name: one for one in running}
     for name in chosen:
@@ -240,7 +240,7 @@ def compare(running: list[Participant], size: int, chosen: list[str], folder: Pa
 
 
 def measure(running: list[Participant], names: list[str], seconds: float, times: Times) -> None:
-    """All ways of all participants, one after the other."""
+    """Measure all implementations of all participants in turns."""
     for name in names:
         for one in running:
             for way in one.ways.get(name, {}):
@@ -249,13 +249,13 @@ def measure(running: list[Participant], names: list[str], seconds: float, times:
 
 
 class Line:
-    """What the times of a job come to, in milliseconds of a batch.
+    """The times of a job, in milliseconds per batch.
 
     Attributes
     ----------
     highway : float
     peers : dict of str to (float, str)
-        The fastest way of each participant, and what it is called.
+        The fastest implementation of each participant, and its name.
     memcpy : float or None
     """
 
@@ -270,12 +270,12 @@ class Line:
 
     @property
     def fastest(self) -> str | None:
-        """Which peer is the fastest."""
+        """Return the fastest peer."""
         return next(iter(self.peers), None)
 
     @property
     def ratio(self) -> float:
-        """How many times as fast Highway is as the fastest; NaN without any."""
+        """Return the time of the fastest peer divided by Highway's; NaN without any."""
         return min((median for median, _ in self.peers.values()), default=math.nan) / self.highway
 
 
@@ -296,7 +296,7 @@ def table(lines: list[Line], shown: dict[str, jobs.Job], peers: list[str]) -> li
 
 
 def summary(lines: list[Line]) -> list[str]:
-    """The geometric mean, and who is slower than a peer."""
+    """Return the geometric mean, and the transforms that are slower than a peer."""
     ratios = {line.name: line.ratio for line in lines if not math.isnan(line.ratio)}
     if not ratios:
         return ["No peer was measured; --python names interpreters that have some."]
@@ -316,7 +316,7 @@ def summary(lines: list[Line]) -> list[str]:
 
 
 def chain_lines(times: Times) -> list[str]:
-    """Chains of colors against their parts."""
+    """Measure chains of colors against their parts."""
     told = []
     chains: dict[str, list[float]] = {}
     for (name, _, _), found in times.items():
@@ -334,7 +334,7 @@ def chain_lines(times: Times) -> list[str]:
 
 
 def memory(batches: int) -> list[str]:
-    """Resident memory over so many batches of a chain of everything."""
+    """Measure resident memory over this many batches of a chain of all transforms."""
     from on_arrays import with_highway
 
     from highway.modules import Augmentations
@@ -343,7 +343,7 @@ def memory(batches: int) -> list[str]:
     stage = Augmentations(with_highway.everything(jobs.Sizes(64)))
     sizes = []
     for number in range(batches):
-        # Another epoch draws anew.
+        # Another epoch has other draws.
         stage.process(with_highway.batch_of(images, epoch=number))
         if number % max(batches // 20, 1) == 0:
             sizes.append(resident())
@@ -356,13 +356,13 @@ def memory(batches: int) -> list[str]:
 
 
 def resident() -> float:
-    """Megabytes of this process that are in memory."""
+    """Return the resident megabytes of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def detection(folder: Path, batch: int, rounds: int) -> list[str]:
-    """Processor time of pictures with boxes against the same pictures without."""
+    """Measure the processor time of pictures with boxes against the same pictures without."""
     from highway.engine import Pipeline
     from highway.modules import Augmentations, ListReader, VOCReader
     from highway.transforms import ColorJitter, FlipX, Letterbox, Normalize, RandomResizedCrop
@@ -423,7 +423,7 @@ def parsed() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PATH",
-        help="interpreter with peers; may be given several times (this one is looked at as well)",
+        help="interpreter with peers; may be given several times (this one is searched too)",
     )
     parser.add_argument(
         "--only", default="", metavar="NAMES", help="only these transforms, as in FlipX,Mixup (default: all)"
@@ -432,9 +432,9 @@ def parsed() -> argparse.Namespace:
         "--core",
         type=int,
         default=min(os.sched_getaffinity(0)),
-        help="the core that all run on (default: the first that may be used)",
+        help="core of all measurements (default: the first that may be used)",
     )
-    parser.add_argument("--memory", type=int, metavar="BATCHES", help="measure memory over so many batches")
+    parser.add_argument("--memory", type=int, metavar="BATCHES", help="measure memory over this many batches")
     parser.add_argument(
         "--detection", type=Path, metavar="DIR", help="measure reading with boxes; DIR is a PASCAL VOC folder"
     )
@@ -480,7 +480,7 @@ def main() -> None:
 
 
 def everybody(options: argparse.Namespace) -> tuple[str, Times, list[str], dict[str, str]]:
-    """Measure the transforms: what was measured, the times, what to say of them, and versions."""
+    """Measure the transforms; return the jobs, the times, remarks and versions."""
     pythons = {"highway": sys.executable} | found_in([*options.python, sys.executable])
     shown = jobs.jobs(options.size)
     names = [name for name in shown if not options.only or name in options.only.split(",")]

@@ -38,13 +38,13 @@ CHAIN = Path(__file__).resolve().parent / "participants" / "chain.py"
 BATCH = 3 * 320 * 240 * 3 * 4
 MEGABYTE = 1_000_000
 LIMIT = 300
-# Of the training job: so many that it is not what the processes need to find each other that is measured.
+# Of the training job: enough that connecting the processes does not count.
 EPOCHS = 40
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Process:
-    """One process of a chain, ended with the block; what it used is read before."""
+    """One process of a chain; ends with the block, after its usage was read."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -71,16 +71,16 @@ class Process:
         self.process.stdout.close()
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill the process, like a crash."""
         self.process.kill()
 
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
+        """Return the processor seconds so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def result(self) -> dict[str, Any]:
-        """What a sink measured."""
+        """Return the result of a sink."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "the sink ended without a result"
@@ -90,7 +90,7 @@ class Process:
 
 @contextlib.contextmanager
 def addresses(scheme: str) -> Iterator[tuple[str, str]]:
-    """Two that are free."""
+    """Yield two free addresses."""
     if scheme == "tcp":
         import socket
 
@@ -114,13 +114,13 @@ def chain(
     nbytes: int = BATCH,
     pace: float = 0.0,
 ) -> dict[str, Any]:
-    """Run a chain; what its sink measured, and the processor time that all processes used."""
+    """Run a chain; return the result of its sink, and the processor time of all processes."""
     rest = ["--nbytes", str(nbytes), *(["--secret", secret] if secret else [])]
     counted = ["--count", str(count), "--warm-up", str(max(1, count // 5))]
     with addresses(scheme) as (one, two), contextlib.ExitStack() as stack:
         processes = [stack.enter_context(Process(who, "source", "--to", one, "--pace", str(pace), *rest))]
         if hops:
-            # The sink first: it is bound, and the worker connects.
+            # The sink starts first: it binds, and the worker connects.
             sink = stack.enter_context(Process(who, "sink", "--from", two, "--bind", *counted, *rest))
             processes.append(stack.enter_context(Process(who, "worker", "--from", one, "--to", two, *rest)))
         else:
@@ -131,7 +131,7 @@ def chain(
 
 
 def with_three_workers(count: int, kill_after: float | None) -> dict[str, Any]:
-    """What the sink of a chain over ipc measured; one of the three workers is killed meanwhile."""
+    """Return the result of the sink of a chain over ipc while one of three workers is killed."""
     with addresses("ipc") as (one, two), contextlib.ExitStack() as stack:
         stack.enter_context(Process("highway", "source", "--to", one))
         workers = [
@@ -146,7 +146,7 @@ def with_three_workers(count: int, kill_after: float | None) -> dict[str, Any]:
 
 
 def header_microseconds() -> float:
-    """Packing and unpacking the header of a batch, together, in microseconds."""
+    """Measure packing and unpacking the header of a batch together, in microseconds."""
     from highway.network.protocol.messages import Data, Item, Key, Kind
     from highway.network.protocol.wire import decode, encode
 
@@ -164,7 +164,7 @@ def header_microseconds() -> float:
 
 
 def job_cpu(directory: Path, spread: bool, epochs: int) -> tuple[float, float]:
-    """Seconds of processor time for each image of the training job, and megabytes each image is on the wire."""
+    """Measure the processor seconds per image of the training job, and the megabytes per image on the wire."""
     command = [sys.executable, str(CHAIN.with_name("job_chain.py")), str(directory), "--epochs", str(epochs)]
     answer = subprocess.run(
         [*command, *(["--spread"] if spread else [])],
@@ -224,7 +224,7 @@ def main() -> None:
                 delay = chain("highway", "ipc", 100, hops=count, nbytes=MEGABYTE, pace=0.005)["delay"]
                 hops[count].append(1e3 * delay)
             whole.append(with_three_workers(3 * options.count, None))
-            # Somewhere in the middle of what is measured.
+            # In the middle of the measurement.
             killed.append(with_three_workers(3 * options.count, 0.6 * whole[-1]["seconds"]))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
 
@@ -272,9 +272,9 @@ def main() -> None:
 
 
 def hop_cpu(nbytes: int) -> float:
-    """Seconds of processor time to take a batch of so many bytes from one process to another, by bare pyzmq."""
+    """Measure the processor seconds per batch of this many bytes between two processes, by bare pyzmq."""
     few, many = 40, 240
-    # What the processes need to start is in both.
+    # The start of the processes is in both.
     return (
         chain("bare", "ipc", many, hops=0, nbytes=nbytes)["used"]
         - chain("bare", "ipc", few, hops=0, nbytes=nbytes)["used"]
@@ -282,7 +282,7 @@ def hop_cpu(nbytes: int) -> float:
 
 
 def job(directory: Path, rounds: int, figures: dict[str, Any]) -> None:
-    """The processor time of a training job, in one process and spread over four."""
+    """Report the processor time of a training job, in one process and spread over four."""
     one, four, carried, wire = [], [], [], 0.0
     image = 224 * 224 * 3
     for _ in range(rounds):

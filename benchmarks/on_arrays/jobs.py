@@ -1,4 +1,4 @@
-"""Jobs of all participants of transforms.py, sizes, and the random draws of a batch.
+"""The jobs of transforms.py, sizes, and the random draws of a batch.
 
 A participant is a module of this folder with a function ``ways(size)``. It returns, for each job that it supports, its
 implementations by name: ``make(images, drawn) -> batch``, or such a function in `Own` if it draws its own numbers or
@@ -22,7 +22,7 @@ BITS, THRESHOLD, SHARP, KERNEL, NOISE, CLASSES = 4, 128, 2.0, 5, 0.1, 10
 
 
 class Sizes:
-    """Of images that are `size` high and wide, what is made of them.
+    """Sizes of the results, for images of height and width `size`.
 
     Attributes
     ----------
@@ -45,9 +45,9 @@ class Job(NamedTuple):
     Attributes
     ----------
     shown : str
-        Its arguments, as the table shows them.
+        Its arguments in the table.
     draw : callable
-        (Generator, images, Sizes) to what every image needs.
+        (Generator, images, Sizes) to the draws of every image.
     apart : float
         Maximum mean difference of other results from Highway's, in levels.
     """
@@ -78,17 +78,17 @@ def nothing(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
 
 
 def corners(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Top and left of a crop."""
+    """Draw top and left of a crop."""
     return _rows(*rng.integers(0, sizes.size - sizes.crop + 1, (2, count)))
 
 
 def padded_corners(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Top and left in the padded image."""
+    """Draw top and left in the padded image."""
     return _rows(*rng.integers(0, 2 * sizes.margin + 1, (2, count)))
 
 
 def windows(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Top, left, height and width, of 8 to 100 percent of the area."""
+    """Draw top, left, height and width, of 8 to 100 percent of the area."""
     areas = rng.uniform(0.08, 1, count) * sizes.size**2
     ratios = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), count))
     widths = np.clip(np.rint(np.sqrt(areas * ratios)), 1, sizes.size).astype(np.int64)
@@ -98,12 +98,12 @@ def windows(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
 
 
 def moves(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Whole pixels to the right and down, up to a tenth."""
+    """Draw whole pixels to the right and down, up to a tenth of the size."""
     return _rows(*np.rint(rng.uniform(-0.1, 0.1, (2, count)) * sizes.size).astype(np.int64))
 
 
 def turns(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Degrees counter-clockwise."""
+    """Draw degrees counter-clockwise."""
     return _rows(rng.uniform(-30, 30, count))
 
 
@@ -113,13 +113,13 @@ def zooms(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
 
 
 def affines(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Degrees clockwise, pixels right and down, factor, and degrees of the shear along x."""
+    """Draw degrees clockwise, pixels right and down, factor, and degrees of the shear along x."""
     x, y = np.rint(rng.uniform(-0.1, 0.1, (2, count)) * sizes.size).astype(np.int64)
     return _rows(rng.uniform(-15, 15, count), x, y, rng.uniform(0.9, 1.1, count), rng.uniform(-10, 10, count))
 
 
 def quadrilaterals(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Where the corners go, clockwise from the top left."""
+    """Draw the new corners, clockwise from the top left."""
     inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)])
     ends = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * sizes.size
     steps = rng.integers(0, int(0.3 * (sizes.size // 2)) + 1, (count, 4, 2))
@@ -127,7 +127,7 @@ def quadrilaterals(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
 
 
 def jitters(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Factors of brightness, contrast and saturation, turns of hue, and the order of the four."""
+    """Draw factors of brightness, contrast and saturation, turns of hue, and the order of the four."""
     orders = np.argsort(rng.random((count, 4)), axis=1).tolist()
     factors = rng.uniform(0.6, 1.4, (count, 3)).tolist()
     hues = rng.uniform(-0.1, 0.1, count).tolist()
@@ -143,12 +143,12 @@ def sigmas(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
 
 
 def parts(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """The part that is an image's own."""
+    """Draw the weight of the image itself."""
     return _rows(rng.beta(1.0, 1.0, count))
 
 
 def rectangles(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Left, top, right and bottom: 2 to 33 percent of the area."""
+    """Draw left, top, right and bottom: 2 to 33 percent of the area."""
     areas = rng.uniform(0.02, 0.33, count) * sizes.size**2
     ratios = np.exp(rng.uniform(math.log(0.3), math.log(3.3), count))
     heights = np.clip(np.rint(np.sqrt(areas * ratios)), 1, sizes.size - 1).astype(np.int64)
@@ -158,7 +158,7 @@ def rectangles(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
 
 
 def mixed_rectangles(rng: np.random.Generator, count: int, sizes: Sizes) -> Drawn:
-    """Left, top, right and bottom: of an area that is drawn evenly, about any point."""
+    """Draw left, top, right and bottom of a uniformly drawn area about any point."""
     half = (0.5 * np.sqrt(rng.random(count)) * sizes.size).astype(np.int64)
     x, y = rng.integers(0, sizes.size, (2, count))
     low, high = np.maximum((x - half, y - half), 0), np.minimum((x + half, y + half), sizes.size)
@@ -166,7 +166,7 @@ def mixed_rectangles(rng: np.random.Generator, count: int, sizes: Sizes) -> Draw
 
 
 def matrices(name: str, columns: list[NDArray[Any]], size: int) -> NDArray[np.float64]:
-    """Of what was drawn for Shift, Rotate, Zoom, Affine or Perspective: where pixels go, float64 (N, 3, 3).
+    """Return the matrices of Shift, Rotate, Zoom, Affine or Perspective from their draws, float64 (N, 3, 3).
 
     The corner of the first pixel is (0, 0), and its center (0.5, 0.5).
     """
@@ -199,7 +199,7 @@ def matrices(name: str, columns: list[NDArray[Any]], size: int) -> NDArray[np.fl
 
 
 def _perspectives(ends: NDArray[Any], size: int) -> NDArray[np.float64]:
-    """Maps of the corners of an image to others (N, 4, 2): eight equations each."""
+    """Solve for the maps of the corners of an image to these (N, 4, 2): eight equations each."""
     begins = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * float(size)
     count = len(ends)
     left, right = np.zeros((count, 8, 8)), ends.reshape(count, 8).astype(np.float64)
@@ -217,7 +217,7 @@ def _rows(*columns: NDArray[Any]) -> Drawn:
 
 
 def jobs(size: int) -> dict[str, Job]:
-    """All jobs, in the order of the table."""
+    """Return all jobs, in the order of the table."""
     sizes = Sizes(size)
     crop, margin, box = sizes.crop, sizes.margin, sizes.box
     return {

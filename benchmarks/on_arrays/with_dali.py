@@ -1,4 +1,4 @@
-"""NVIDIA DALI, operators on the CPU, one thread: images and NumPy's draws come through `external_source`."""
+"""NVIDIA DALI, operators on the CPU, one thread: `external_source` supplies images and NumPy's draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Highway: ``Augmentations([transform]).process``, with its own draws; and copies of as many bytes."""
+"""Highway: ``Augmentations([transform]).process``, with its own draws; and copies of the same number of bytes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from highway._core.pixels import color
 from highway._core.pool import BufferPool
 from highway.batch import Batch
 from highway.modules import Augmentations
-from highway.transforms.crop import Windows
-from highway.transforms.fit import Placement
+from highway.transforms.crop import CropWindows
 from highway.transforms.mix import Mixed
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
 COPIES = ("FlipX", "FlipY", "Pad", "RandomCrop", "CenterCrop", "PadCrop", "Slice")
@@ -32,7 +32,7 @@ def version() -> str:
 
 
 def transform_of(name: str, sizes: Sizes) -> Transform:
-    """The transform of a job."""
+    """Return the transform of a job."""
     size, crop, margin = sizes.size, sizes.crop, sizes.margin
     made = {
         "FlipX": lambda: transforms.FlipX(1),
@@ -76,7 +76,7 @@ def transform_of(name: str, sizes: Sizes) -> Transform:
 
 
 def chains() -> dict[str, list[Transform]]:
-    """Five colors in a row: of single values, one of whole pixels among them, and such that need the whole image."""
+    """Return chains of five color transforms: of single values, with one of whole pixels, and of whole images."""
     return {
         "five of single values": [
             transforms.ColorJitter(brightness=0.4),
@@ -165,8 +165,8 @@ def _copy(transform: Transform) -> Callable[..., Any]:
     return make
 
 
-def _windows(columns: list[NDArray[Any]], height: int, width: int, margin: int = 0) -> Windows:
-    return Windows(columns[0] - margin, columns[1] - margin, height, width)
+def _windows(columns: list[NDArray[Any]], height: int, width: int, margin: int = 0) -> CropWindows:
+    return CropWindows(columns[0] - margin, columns[1] - margin, height, width)
 
 
 def _placement(columns: list[NDArray[Any]], sizes: Sizes) -> Placement:

@@ -137,7 +137,7 @@ _room: dict[Any, NDArray[Any]] = {}
 
 
 def _kept(shape: tuple[int, ...], dtype: Any = np.uint8) -> NDArray[Any]:
-    """Reused memory, as in Highway's pool."""
+    """Return reused memory, as Highway's pool does."""
     if (shape, dtype) not in _room:
         _room[shape, dtype] = np.empty(shape, dtype)
     return _room[shape, dtype]
@@ -154,7 +154,7 @@ def _each(function: Callable[..., Any], sides: tuple[int, int]) -> Callable[...,
 
 
 def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A batch as one tall image."""
+    """Return a view of a batch as one tall image."""
 
     def make(images: NDArray[np.uint8], drawn: Drawn) -> Any:
         out = _kept(images.shape)
@@ -170,7 +170,7 @@ def _center(sizes: Sizes) -> tuple[int, int]:
 
 
 def _moved(image: Any, out: Any, x: int, y: int) -> None:
-    """To the right and down; what comes in is 0."""
+    """Move to the right and down; the border is 0."""
     height, width = image.shape[:2]
     top, bottom, left, right = max(y, 0), height + min(y, 0), max(x, 0), width + min(x, 0)
     out[:top] = 0
@@ -181,7 +181,7 @@ def _moved(image: Any, out: Any, x: int, y: int) -> None:
 
 
 def _centered(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For the centers of pixels at whole numbers."""
+    """Return the matrices for pixel centers at whole numbers."""
     to, back = np.eye(3), np.eye(3)
     to[:2, 2], back[:2, 2] = 0.5, -0.5
     return np.asarray(back @ matrices @ to)
@@ -284,7 +284,7 @@ def _blob(scale: NDArray[np.float64], mean: NDArray[np.float64]) -> Callable[...
 
 
 def _planes(scale: NDArray[np.float64], bias: NDArray[np.float64]) -> Callable[..., Any]:
-    """Image by image in buffers that stay in the cache."""
+    """Process image by image in buffers that stay in the cache."""
     factors, offsets = scale.astype(np.float32), bias.astype(np.float32)
 
     def make(images: NDArray[np.uint8], drawn: Drawn) -> Any:

@@ -129,7 +129,7 @@ _tensors: dict[int, Any] = {}
 
 
 def tensors(images: NDArray[np.uint8]) -> Any:
-    """In the layout that torchvision works on; made once."""
+    """Return the batch in the layout of torchvision; made once."""
     if id(images) not in _tensors:
         _tensors[id(images)] = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return _tensors[id(images)]

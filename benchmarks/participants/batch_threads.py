@@ -1,4 +1,4 @@
-"""Batches from a thread pool, for the peers that are no loader: one task fills one batch."""
+"""Makes batches in a thread pool, for peers that are not loaders: one task fills one batch."""
 
 import random
 from collections import deque
@@ -14,7 +14,7 @@ DecodedBatch = TypeVar("Made")
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Endless epochs in a new random order each; the last batch of an epoch holds what is left."""
+    """Yield the tasks of endless epochs, each in a new random order; the last batch of an epoch may be smaller."""
     rng = random.Random(seed)
     order = list(range(count))
     while True:
@@ -26,7 +26,7 @@ def index_batches(count: int, batch_size: int, seed: int) -> Iterator[list[int]]
 def thread_batches(
     directory: str, job: Job, threads: int, seed: int, fill: FillSample
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels) batches from `threads` threads, at most 2 * `threads` tasks ahead.
+    """Yield endless (images, labels) batches from `threads` threads, at most 2 * `threads` tasks ahead.
 
     `fill(path, rng, out)` decodes one file and writes the finished sample into `out`, its place in the batch.
     """
@@ -46,7 +46,7 @@ def thread_batches(
 def pooled(
     make: Callable[[int, list[int]], DecodedBatch], tasks: Iterable[list[int]], threads: int
 ) -> Iterator[DecodedBatch]:
-    """What `make(number, task)` returns for each task, in order; at most 2 * `threads` tasks ahead."""
+    """Yield the result of `make(number, task)` for each task, in order; at most 2 * `threads` tasks ahead."""
     pool = ThreadPool(threads)
     ahead = deque()
     try:
@@ -55,6 +55,6 @@ def pooled(
             if len(ahead) >= 2 * threads:
                 yield ahead.popleft().get()
     finally:
-        # let running tasks end: leaving the interpreter under them aborts it
+        # Wait for running tasks: if the interpreter ends first, it aborts.
         pool.close()
         pool.join()

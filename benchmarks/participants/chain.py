@@ -1,6 +1,6 @@
-"""One process of a chain over ZMQ: source, worker or sink, of Highway, of bare pyzmq, or of msgpack-numpy.
+"""One process of a chain over ZMQ: source, worker or sink, with Highway, bare pyzmq or msgpack-numpy.
 
-Started by `benchmarks/transport.py`. Says "ready" when it is; a sink prints what it measured as one line of JSON, and
+Started by `benchmarks/transport.py`. Prints "ready" when it is; a sink prints its results as one line of JSON, and
 the others end when their standard input does.
 """
 
@@ -32,15 +32,15 @@ def until_told(work: Any) -> None:
 
 
 def arrays_of(nbytes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of so many bytes as float32 (3, h, w, 3), and their labels."""
+    """Return images of the given total size as float32 (3, h, w, 3), and their labels."""
     if nbytes == 3 * 320 * 240 * 3 * 4:
         return np.random.default_rng(0).random((3, 320, 240, 3), np.float32), np.arange(3)
-    # Written, as zeros would all be the same page, in the cache.
+    # Written once: untouched zeros would all be one page, which stays in the cache.
     return np.ones((3, nbytes // 36, 1, 3), np.float32), np.arange(3)
 
 
 def for_ever(receive: Any, work: float, pause: float) -> None:
-    """Take batches until told to end: for `work` seconds as fast as they come, then nothing for `pause` seconds."""
+    """Take batches until standard input ends: for `work` seconds at full speed, then none for `pause` seconds."""
 
     def take() -> None:
         while True:
@@ -96,7 +96,7 @@ def highway(options: argparse.Namespace) -> None:
     from highway.modules import ZMQSink, ZMQSource
 
     class Same(Source):
-        """The same arrays for ever; with a pace, their labels are the time."""
+        """Yields the same arrays endlessly; with a pace, the labels are the time."""
 
         def tasks(self) -> Iterator[int]:
             while True:
@@ -134,7 +134,7 @@ def highway(options: argparse.Namespace) -> None:
 
 
 def guard(socket: Any, options: argparse.Namespace, server: bool) -> None:
-    """CURVE with the secret as everybody's key, without asking who may come."""
+    """Set up CURVE with the secret as the key of all, without authentication."""
     if options.secret is None:
         return
     import zmq
@@ -193,7 +193,7 @@ def bare(options: argparse.Namespace) -> None:
     context.destroy(linger=0)
 
 
-# As the first Highway did it: one message of msgpack-numpy a batch
+# As the first Highway: one message of msgpack-numpy per batch
 
 
 def packed(options: argparse.Namespace) -> None:
@@ -243,13 +243,11 @@ def main() -> None:
     parser.add_argument("role", choices=("source", "worker", "sink"))
     parser.add_argument("--from", dest="origin")
     parser.add_argument("--to")
-    parser.add_argument("--bind", action="store_true", help="a sink that others connect to")
-    parser.add_argument("--secret", help="file of a secret")
+    parser.add_argument("--bind", action="store_true", help="sink that others connect to")
+    parser.add_argument("--secret", help="file with a secret")
     parser.add_argument("--nbytes", type=int, default=3 * 320 * 240 * 3 * 4)
     parser.add_argument("--pace", type=float, default=0.0, help="seconds between two batches of a source")
-    parser.add_argument(
-        "--pause", type=float, default=0.0, help="a sink that pauses so long, again and again"
-    )
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that a sink pauses, repeatedly")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--warm-up", type=int, default=100)
     options = parser.parse_args()

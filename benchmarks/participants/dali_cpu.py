@@ -9,7 +9,7 @@ from nvidia.dali import fn, math, pipeline_def, types
 
 @pipeline_def
 def photographs(paths: list[str], labels: list[int], job: Job, variant: str):
-    """Graph of one job."""
+    """Build the graph of one job."""
     data, label = fn.readers.file(files=paths, labels=labels, shuffle_after_epoch=True, name="reader")
     mirror = fn.random.coin_flip(probability=0.5)
     if job.name == "fit":
@@ -55,7 +55,7 @@ def photographs(paths: list[str], labels: list[int], job: Job, variant: str):
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels), views of DALI's memory that hold until the next batch.
+    """Yield endless (images, labels), views of DALI's memory that are valid until the next batch.
 
     Variants of the fit: "resize" (decode all, resize to cover, crop) and "slice" (decode the window, resize);
     both antialiased.

@@ -1,4 +1,4 @@
-"""Grain: MapDataset with its prefetching threads; decoding is left to the user, here OpenCV or simplejpeg."""
+"""Grain: MapDataset with its prefetching threads; the user decodes, here with OpenCV or simplejpeg."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from windows import centre_window, random_window
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: opencv or simplejpeg, a hyphen, area (antialiased) or linear."""
+    """Yield endless (images, labels); variants: opencv or simplejpeg, a hyphen, area (antialiased) or linear."""
     decoder, resize = variant.split("-")
     antialias = resize == "area"
     paths, labels, _ = list_files(directory)

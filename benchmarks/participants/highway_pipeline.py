@@ -1,4 +1,4 @@
-"""Highway, as its README shows it."""
+"""Highway, as in its README."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from highway.transforms import CenterFit, FlipX, Normalize, RandomResizedCrop
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); the variant "" reads the files, any other is a store that they were packed into."""
+    """Yield endless (images, labels); the variant "" reads the files, any other names a store of them."""
     shape, fit, steps = (job.height, job.width), CenterFit(), [FlipX()]
     if job.name == "rrc":
         fit, steps = RandomResizedCrop(), [FlipX(), Normalize()]

@@ -1,7 +1,7 @@
-"""A training job (random crops, flips, normalizing) in one process, or spread over four; its processor time.
+"""Measures the processor time of a training job (random crop, flip, normalize) in one process, or spread over four.
 
-Decode in one process, augment in two, receive in one. In one process, a stage that does nothing keeps the reader from
-doing what comes behind it, so that the same kernels run. Prints one line of JSON.
+Decode in one process, augment in two, receive in one. In one process, a stage that does nothing prevents fusion into
+the reader, so that the same kernels run. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
 
 class Apart(Stage):
-    """Hands every batch on."""
+    """Passes every batch on."""
 
     def process(self, batch):
         return batch
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--spread", action="store_true")
     parser.add_argument("--role", choices=("data", "worker"))
-    parser.add_argument("--at", help="folder of the sockets")
+    parser.add_argument("--at", help="folder for the sockets")
     options = parser.parse_args()
     one, two = f"ipc://{options.at}/one", f"ipc://{options.at}/two"
     if options.role == "data":
@@ -58,7 +58,7 @@ def main() -> None:
             pipeline.wait()
         return
     images = wire = 0
-    # What Python and its packages take to start is not the job.
+    # The start of Python and its packages is not part of the job.
     if not options.spread:
         began = used(resource.RUSAGE_SELF)
         with Pipeline([reader(options.dir, options.epochs), Apart(), augmentations()]) as pipeline:
@@ -107,7 +107,7 @@ def main() -> None:
                 try:
                     child.wait(2)
                 except subprocess.TimeoutExpired:
-                    # It came when all was done, and waits for a data machine.
+                    # It started when all was done, and waits for a data machine.
                     child.terminate()
                     child.wait(10)
             cpu += used(resource.RUSAGE_CHILDREN) - before - len(children) * start

@@ -1,4 +1,4 @@
-"""The two jobs every participant does, the list of files they do them on, and jobs on records that are decoded."""
+"""The two jobs of every participant, their list of files, and the jobs on decoded records."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Job:
-    """What a participant is asked to make, endlessly, from a folder of class folders of JPEGs, or of records.
+    """The batches that a participant makes, endlessly, from a folder of class folders of JPEGs or from records.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Job:
     dtype: str
 
     def batch_shape(self, samples: int) -> tuple[int, int, int, int]:
-        """Shape of a batch of so many samples."""
+        """Return the shape of a batch of this many samples."""
         if self.layout == "NHWC":
             return (samples, self.height, self.width, 3)
         return (samples, 3, self.height, self.width)
@@ -72,7 +72,7 @@ RECORD_JOBS = {
 
 
 def list_files(directory: str) -> tuple[list[str], list[int], list[str]]:
-    """JPEG files under the class folders of `directory`, sorted; their labels; the names of the classes.
+    """Return the JPEG files under the class folders of `directory`, sorted; their labels; the class names.
 
     Raises
     ------

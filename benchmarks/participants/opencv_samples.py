@@ -7,7 +7,7 @@ import numpy as np
 from jobs import MEAN, STD, Job
 from windows import Window
 
-# OpenCV's own threads would fight those of the loader
+# OpenCV's own threads would compete with those of the loader.
 cv2.setNumThreads(0)
 
 LEVELS = np.arange(256, dtype=np.float64) / 255
@@ -19,7 +19,7 @@ def finish_sample(
 ) -> None:
     """Resize a window of an RGB image, flip it with p=0.5, write it to `out`, normalized if the job says so.
 
-    INTER_AREA is OpenCV's antialiased way to shrink, and meant for shrinking only: what grows is
+    INTER_AREA is OpenCV's antialiased way to shrink, and meant for shrinking only: enlarged images are
     interpolated.
     """
     top, left, height, width = window

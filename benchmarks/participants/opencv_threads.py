@@ -14,7 +14,7 @@ from windows import centre_window, random_window
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: "area" (antialiased) and "linear"."""
+    """Yield endless (images, labels); variants: "area" (antialiased) and "linear"."""
 
     def fill(path: str, rng: random.Random, out: np.ndarray) -> None:
         image = cv2.imread(path, cv2.IMREAD_COLOR_RGB)

@@ -1,4 +1,4 @@
-"""Runs `highway pack` in this process and prints seconds, processor's seconds and most memory as one line of JSON.
+"""Runs `highway pack` in this process and prints seconds, processor seconds and peak memory as one line of JSON.
 
 usage: packing.py DIR STORE ENCODING
 """
@@ -14,7 +14,7 @@ from highway.cli import main
 
 if __name__ == "__main__":
     directory, store, encoding = sys.argv[1:]
-    # What it prints goes elsewhere: the result has a line of its own.
+    # Its output goes elsewhere: the result is a line of its own.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     began, cpu = time.perf_counter(), cpu_seconds()

@@ -17,7 +17,7 @@ SHIFT = (-np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); there is one variant, and it is antialiased."""
+    """Yield endless (images, labels); the only variant is antialiased."""
     size = (job.width, job.height)
 
     def fill(path: str, rng: random.Random, out: np.ndarray) -> None:

@@ -6,7 +6,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def descendants() -> list[int]:
-    """Process ids of the living children, their children and so on; without this process."""
+    """Return the process ids of all living descendants, without this process."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -27,7 +27,7 @@ def descendants() -> list[int]:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and of its living descendants."""
+    """Return the user and system time of this process and of its living descendants."""
     total = 0
     for pid in (os.getpid(), *descendants()):
         try:
@@ -40,7 +40,7 @@ def cpu_seconds() -> float:
 
 
 def machine_seconds() -> float:
-    """Processor time that everything on this machine has used since it was started."""
+    """Return the processor time of the whole machine since its start."""
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, _idle, _iowait, irq, softirq, *_ = (
             int(field) for field in file.readline().split()[1:]
@@ -49,7 +49,7 @@ def machine_seconds() -> float:
 
 
 def kilobytes(path: str, *names: str) -> int:
-    """Sum of the named lines ("VmHWM:   1234 kB") of a file of /proc."""
+    """Return the sum of the named lines ("VmHWM:   1234 kB") of a file of /proc."""
     total = 0
     with open(path, encoding="ascii", errors="replace") as file:
         for line in file:
@@ -59,12 +59,12 @@ def kilobytes(path: str, *names: str) -> int:
 
 
 def resident_megabytes() -> float:
-    """Resident memory of this process now, in 10**6 bytes."""
+    """Return the resident memory of this process now, in 10**6 bytes."""
     return kilobytes("/proc/self/status", "VmRSS") * 1024 / 1e6
 
 
 def peak_megabytes() -> float:
-    """Highest resident memory of this process, plus what only its workers hold now; in 10**6 bytes.
+    """Return the peak memory of this process plus the private memory of its workers now, in 10**6 bytes.
 
     Pages that forked workers share with this process are counted once.
     """

@@ -1,9 +1,9 @@
-"""Checks that a participant returns the images it is counted for."""
+"""Checks that a participant returns the images that are counted."""
 
 import numpy as np
 from jobs import Job
 
-# while measuring, one value in so many is read: enough to see an empty batch, too few to cost anything
+# While measuring, one value in this many is read: enough to notice an empty batch, at no cost.
 STRIDE = 1009
 # levels that the mean colors of an image may be away from its file's; other filters and decoders stay within
 # 3
@@ -11,7 +11,7 @@ SAME = 6.0
 
 
 class Proof:
-    """Looks at every batch; what is wrong raises ValueError with what was found and what was expected.
+    """Checks every batch; an error raises ValueError with what was found and what was expected.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Proof:
         Label of every file.
     grids : ndarray or None
         float (files, 4, 5, 3): mean colors of a grid over every file's centered window, in the order of
-        `file_labels`. With them, each image of the job "fit" that is looked at must be one of the files,
+        `file_labels`. With them, each checked image of the job "fit" must be one of the files,
         under its label, upright or mirrored.
     """
 
@@ -62,7 +62,7 @@ class Proof:
         return samples
 
     def look(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Read every pixel: no sample is constant, samples differ, they are the files they should be."""
+        """Read every pixel: no sample is constant, samples differ, and each is the file of its label."""
         flat = images.reshape(len(images), -1)
         if np.any(flat.min(axis=1) == flat.max(axis=1)):
             raise ValueError("an image is of one color; expected photographs")
@@ -73,7 +73,7 @@ class Proof:
                 self.recognize(image, label)
 
     def recognize(self, image: np.ndarray, label: int) -> None:
-        """Find an image among the files of its label."""
+        """Search for an image among the files of its label."""
         rows, columns = self.grids.shape[1:3]
         height, width = image.shape[0] // rows, image.shape[1] // columns
         grid = image.reshape(rows, height, columns, width, 3).mean(axis=(1, 3))
@@ -86,11 +86,11 @@ class Proof:
 
     @property
     def mean(self) -> float:
-        """Mean of the pixels that were sampled."""
+        """Return the mean of the sampled pixels."""
         return self._sum / self._values
 
     def conclude(self) -> None:
-        """Judge the whole run."""
+        """Check the whole run; raise ValueError if a check fails."""
         low, high = (20.0, 235.0) if self.job.dtype == "uint8" else (-1.8, 2.2)
         if not low < self.mean < high:
             raise ValueError(f"mean pixel is {self.mean:.3f}; photographs have one between {low} and {high}")

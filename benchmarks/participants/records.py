@@ -1,10 +1,10 @@
-"""The folder of records that store.py measures on, and what must be true of what is made of them.
+"""The folder of records of store.py, and checks of the batches made from them.
 
-It has, of the same random pictures, under their numbers as labels:
+It has the same random pictures in three forms, with their numbers as labels:
 
 images.npy  uint8 (N, 256, 256, 3)
 store       as LevelDBSink writes it
-lmdb        as records_lmdb.py writes it, where that is wanted
+lmdb        as records_lmdb.py writes it, if measured
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ APART = 1e-5
 
 
 def images_of(folder: str) -> Any:
-    """The pictures, mapped; copied where they are written to, or torch would warn."""
+    """Map the pictures, copy-on-write: torch would warn of read-only memory."""
     return np.load(os.path.join(folder, "images.npy"), mmap_mode="c")
 
 
 class RecordProof(Proof):
-    """What `Proof` looks at, and that every image is a window of the record that its label names.
+    """Checks as `Proof` does, and that every image is a window of the record of its label.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class RecordProof(Proof):
 
 
 class ValueProof:
-    """That values hold the records whose numbers they are for: batches are (bytes in all, one value), numbers."""
+    """Checks that values are the records of their numbers: batches are (total bytes, one value), numbers."""
 
     mean = None
 
@@ -89,7 +89,7 @@ class ValueProof:
         return len(numbers)
 
     def look(self, read: tuple[int, bytes], numbers: list[int]) -> None:
-        """Find the record in the value."""
+        """Check that the record is in the value."""
         if self.records[numbers[-1]].tobytes() not in read[1]:
             raise ValueError(f"record {numbers[-1]} is not in the value under its number")
         self.looked_at += len(numbers)
@@ -100,7 +100,7 @@ class ValueProof:
 
 
 class CountProof:
-    """Nothing but that there are arrays of the right size: for a copy."""
+    """Checks only that arrays have the right size: for a copy."""
 
     looked_at, mean = 1 << 30, None
 

@@ -1,4 +1,4 @@
-"""Highway over records: out of a store, or of an array in memory."""
+"""Highway on records: from a store, or from an array in memory."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from highway.transforms import FlipX, Normalize, RandomCrop
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: "" (as many threads as Highway likes) and "fixed" (in each module)."""
+    """Yield endless (images, labels); variants: "" (automatic threads) and "fixed" (in each module)."""
     workers = threads if variant == "fixed" else None
     if job.name == "stored":
         reader = LevelDBSource(os.path.join(directory, "store"), job.batch_size, seed=seed, workers=workers)

@@ -28,7 +28,7 @@ def key_of(number: int) -> bytes:
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: "lut" (a table for each channel), "blob" (cv2.dnn) and "numpy"."""
+    """Yield endless (images, labels); variants: "lut" (a table for each channel), "blob" (cv2.dnn) and "numpy"."""
     store = lmdb.open(os.path.join(directory, "lmdb"), readonly=True, lock=False, readahead=False)
     params = cv2.dnn.Image2BlobParams()
     params.scalefactor = [1 / (255 * value) for value in STD]
@@ -65,7 +65,7 @@ def batches(
 
 
 def write(folder: str) -> None:
-    """Put the pictures into an LMDB, each behind its label."""
+    """Write the pictures into an LMDB, each after its label."""
     images = images_of(folder)
     with lmdb.open(os.path.join(folder, "lmdb"), map_size=2 * images.nbytes + (1 << 24)) as store:
         for first in range(0, len(images), 64):

@@ -1,4 +1,4 @@
-"""A copy of the bytes of a batch into memory that is used again."""
+"""Copies the bytes of a batch into reused memory."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ __all__ = ["batches", "proof"]
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, None]]:
-    """Endless (images, None); there is one variant."""
+    """Yield endless (images, None); only one variant."""
     shape = job.batch_shape(job.batch_size)
     source, target = np.ones(shape, job.dtype), np.ones(shape, job.dtype)
     while True:

@@ -1,4 +1,4 @@
-"""plyvel alone: the values of the store in random order, each dropped when the next is read."""
+"""plyvel alone: the values of the store in random order, each freed when the next is read."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ __all__ = ["batches", "proof"]
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[tuple[int, bytes], list[int]]]:
-    """Endless ((bytes of all, last value), numbers); there is one variant."""
+    """Yield endless ((bytes of all, last value), numbers); only one variant."""
     # The same tables with the same options of LevelDB.
     view = private_view(os.path.join(directory, "store"), "records_plyvel")
     store = open_leveldb(view.folder, "records_plyvel")

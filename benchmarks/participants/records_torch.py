@@ -15,7 +15,7 @@ BIAS = (-torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
 
 
 class Records(Dataset):
-    """One sample or, as "batch", those of a batch at once."""
+    """Returns one sample or, for "batch", all samples of a batch."""
 
     def __init__(self, images: np.ndarray, job: Job, way: str):
         self.images, self.job, self.way = images, job, way
@@ -24,7 +24,7 @@ class Records(Dataset):
         return len(self.images)
 
     def window(self, index: int) -> tuple[torch.Tensor, bool]:
-        """Channels first, a view; and whether it is to be mirrored."""
+        """Return a view with channels first, and whether to mirror it."""
         image = self.images[index]
         top = random.randint(0, image.shape[0] - self.job.height)
         left = random.randint(0, image.shape[1] - self.job.width)
@@ -56,7 +56,7 @@ class Records(Dataset):
         if get_worker_info() is None:
             out = torch.empty(shape)
         else:
-            # In shared memory from the first, as default_collate does it.
+            # In shared memory from the beginning, as default_collate does.
             storage = torch.UntypedStorage._new_shared(4 * int(np.prod(shape)))
             out = torch.tensor([]).set_(storage).resize_(shape)
         for index, sample in zip(indices, out, strict=True):
@@ -67,10 +67,10 @@ class Records(Dataset):
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: WAY/WORKERS.
+    """Yield endless (images, labels); variants: WAY/WORKERS.
 
     WAY is "functional" (torchvision), "tensor" (arithmetic), both sample by sample, or "batch" (arithmetic into the
-    batch). WORKERS are processes, 0 for none.
+    batch). WORKERS is the number of processes, 0 for none.
     """
     way, _, workers = variant.partition("/")
     torch.manual_seed(seed)

@@ -2,9 +2,9 @@
 
 usage: records_writing.py highway|bare FOLDER RECORDS STORE
 
-"highway" is LevelDBSink behind ArrayReader, which has the first so many pictures of FOLDER/images.npy in memory.
-"bare" is plyvel alone, which has the same records as bytes, out of FOLDER/store: with the same options of LevelDB, and
-the same number of bytes in a synced write.
+"highway" is LevelDBSink after ArrayReader, which has the first RECORDS pictures of FOLDER/images.npy in memory.
+"bare" is plyvel alone with the same records as bytes, from FOLDER/store, with the same options of LevelDB and the same
+number of bytes per synced write.
 """
 
 import json
@@ -22,7 +22,7 @@ from highway.store.records import key_of
 
 
 def highway(folder: str, count: int, store: str) -> tuple[int, float]:
-    """Bytes of the pictures, and seconds."""
+    """Return the bytes of the pictures, and seconds."""
     images = np.array(images_of(folder)[:count])
     began = time.perf_counter()
     reader = ArrayReader(images, np.arange(count), 64, shuffle=False, epochs=1)
@@ -32,7 +32,7 @@ def highway(folder: str, count: int, store: str) -> tuple[int, float]:
 
 
 def bare(folder: str, count: int, store: str) -> tuple[int, float]:
-    """Bytes of the records, and seconds."""
+    """Return the bytes of the records, and seconds."""
     view = private_view(os.path.join(folder, "store"), "records_writing")
     source = open_leveldb(view.folder, "records_writing")
     records = [(key_of(number), source.get(key_of(number))) for number in range(count)]

@@ -1,4 +1,4 @@
-"""Who takes part: one entry a participant, readable without any of their packages."""
+"""The participants, one entry each; needs none of their packages."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class Participant:
     Attributes
     ----------
     name : str
-        What the tables call it.
+        Name in the tables.
     module : str
         Module of this folder with a function `batches(directory, job, threads, variant, seed)`.
     needs : tuple of str
@@ -18,16 +18,16 @@ class Participant:
     distributions : tuple of str
         Packages whose versions are recorded, the participant's own first.
     requirements : tuple of str
-        What `install_peers.py` installs for it, in an environment of its own.
+        Packages that `install_peers.py` installs into an environment of its own.
     variants : dict of str to tuple of str
-        By job, the ways to write it that do the whole job; the fastest is taken.
+        Implementations of the whole job, by job; the fastest counts.
     title : str
-        What the report calls it.
+        Name in the report.
     reduced : tuple of str
-        Ways that are faster because they give up quality (no antialiasing, coarse decoding), for a row of
+        Faster implementations of lower quality (no antialiasing, coarse decoding), for a row of
         their own.
     system : tuple of str
-        Packages of Debian or Ubuntu that it takes to install or run it.
+        Packages of Debian or Ubuntu that installing or running it needs.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Participant:
 
 
 def alike(*variants: str) -> dict[str, tuple[str, ...]]:
-    """The same variants for both jobs."""
+    """Return the same variants for both jobs."""
     return {"fit": variants, "rrc": variants}
 
 

@@ -1,4 +1,4 @@
-"""Prints, as JSON, how much memory Highway takes after every epoch; imports little else, since it is measured too.
+"""Prints the memory of Highway after every epoch as JSON; imports little else, since imports count too.
 
 usage: resident.py DIR JOB THREADS EPOCHS HOLD STEP
 """
@@ -12,7 +12,7 @@ from process_tree import peak_megabytes, resident_megabytes
 
 
 def measure(directory: str, job: str, threads: int, epochs: int, hold: int, step: float) -> dict[str, object]:
-    """RSS of this process in 10**6 bytes: before the first batch ("start"), after each epoch, and its peak."""
+    """Return the RSS in 10**6 bytes: before the first batch ("start"), after each epoch, and its peak."""
     files = len(list_files(directory)[0])
     held: list[object] = []
     start = resident_megabytes()
@@ -35,6 +35,6 @@ def measure(directory: str, job: str, threads: int, epochs: int, hold: int, step
 if __name__ == "__main__":
     directory, job, threads, epochs, hold, step = sys.argv[1:]
     found = measure(directory, job, int(threads), int(epochs), int(hold), float(step))
-    import json  # only now, so that it is not part of what was measured
+    import json  # Imported last, so that it does not count.
 
     print(json.dumps(found))

@@ -31,7 +31,7 @@ LOOKED_AT = 256
 def measure(
     batches: Iterator[tuple[np.ndarray, np.ndarray]], job: Job, proof: Proof, warmup: float, seconds: float
 ) -> dict:
-    """Figures of the timed part; `batches` has not been asked for anything yet."""
+    """Return the figures of the timed part; `batches` has not started yet."""
     began = time.perf_counter()
     images, labels = next(batches)
     first_batch = time.perf_counter() - began
@@ -39,7 +39,7 @@ def measure(
         proof.check(images, labels)
         proof.look(images, labels)
         images, labels = next(batches)
-    # a consumer that kept a batch would be counted as the participant's memory
+    # A batch kept here would count as the participant's memory.
     del images, labels
     warm = time.perf_counter() + warmup
     while time.perf_counter() < warm:
@@ -68,7 +68,7 @@ def measure(
 
 
 def versions(distributions: list[str]) -> dict[str, str]:
-    """Version of each named distribution that is installed, and of Python and NumPy."""
+    """Return the versions of the installed ones of these distributions, and of Python and NumPy."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for name in distributions:
         try:
@@ -79,20 +79,20 @@ def versions(distributions: list[str]) -> dict[str, str]:
 
 
 def attempt(options: argparse.Namespace) -> dict:
-    """Result of the whole run; a participant's own failures are results too."""
+    """Return the result of the whole run; failures of a participant are results too."""
     began = time.perf_counter()
     try:
         participant = importlib.import_module(options.module)
     except ModuleNotFoundError as error:
         return {"status": "missing", "reason": str(error)}
-    except Exception as error:  # whatever a peer's import does wrong is to be reported under its name
+    except Exception as error:  # Report any failure of a peer's import under its name.
         return {"status": "failed", "reason": f"import: {error!r}", "traceback": traceback.format_exc()}
     imported = time.perf_counter() - began
     result = {"versions": versions(options.distribution), "import_seconds": imported}
     try:
         job = (JOBS | RECORD_JOBS)[options.job]
         if options.job in RECORD_JOBS:
-            # who returns no images says how that is looked at
+            # A participant without images defines its own check.
             proof = getattr(participant, "proof", RecordProof)(job, options.dir)
         else:
             paths, labels, _ = list_files(options.dir)
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--job", choices=[*JOBS, *RECORD_JOBS], required=True)
     parser.add_argument("--dir", required=True, help="folder of class folders of JPEGs, or of records")
     parser.add_argument("--threads", type=int, required=True, help="threads or worker processes")
-    parser.add_argument("--variant", default="", help="one of the variants that the module's docstring names")
+    parser.add_argument("--variant", default="", help="one of the variants in the module's docstring")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the timed part")
     parser.add_argument(
         "--warmup", type=float, default=1.0, help="seconds before the timed part, after the first 256 images"
@@ -132,7 +132,7 @@ def main() -> None:
     )
     options = parser.parse_args()
 
-    # peers print on standard output too: keep the real one for the result
+    # Peers print on standard output too: keep the original for the result.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     result = attempt(options)

@@ -1,4 +1,4 @@
-"""simplejpeg (the TurboJPEG API) in threads, OpenCV to resize; decodes at half size or less if it may."""
+"""simplejpeg (the TurboJPEG API) in threads, OpenCV to resize; decodes at half size or less if possible."""
 
 import math
 import random
@@ -15,7 +15,7 @@ from windows import centre_window, random_window
 def read_window(
     path: str, rng: random.Random, job: Job, fast: bool
 ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """RGB image of a file, decoded no larger than its window needs, and the window in its pixels."""
+    """Return the RGB image of a file, decoded no larger than its window needs, and the window in its pixels."""
     with open(path, "rb") as file:
         data = file.read()
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -41,7 +41,7 @@ def read_window(
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: "area" (antialiased), "linear" (fast decoding too)."""
+    """Yield endless (images, labels); variants: "area" (antialiased), "linear" (fast decoding too)."""
     antialias = variant == "area"
 
     def fill(path: str, rng: random.Random, out: np.ndarray) -> None:

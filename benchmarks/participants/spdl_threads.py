@@ -17,7 +17,7 @@ SHIFT = (-np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); there is one variant (swscale's bilinear widens its filter to shrink)."""
+    """Yield endless (images, labels); there is one variant (swscale's bilinear widens its filter to shrink)."""
     paths, labels, _ = list_files(directory)
     label_array = np.array(labels, np.int64)
 

@@ -1,4 +1,4 @@
-"""Takes batches of one participant as they come and looks at none: for profiles, which should see nothing else.
+"""Takes batches of one participant without reading them, for profiles that show nothing else.
 
 Prints the word "ready" after the warm-up, takes batches until its standard input ends, and prints one line of
 JSON: images, batches, seconds, user_seconds, system_seconds of this process; and with --probe LIBRARY, which is
@@ -17,12 +17,12 @@ import time
 
 from jobs import JOBS
 
-# seconds between two questions, and how long an idle GIL may take
+# Seconds between two requests, and the longest time that a free GIL takes.
 PROBE_INTERVAL, PROBE_IDLE = 1e-3, 3e-6
 
 
 class Probe:
-    """The GIL's holder, asked for at random times."""
+    """Requests the GIL at random times and counts the waits."""
 
     def __init__(self, library: str):
         self.library = ctypes.CDLL(library)
@@ -30,7 +30,7 @@ class Probe:
 
     def start(self) -> None:
         if self.library.probe_start(PROBE_INTERVAL, PROBE_IDLE):
-            raise RuntimeError("the thread that asks for the GIL could not be started")
+            raise RuntimeError("the thread that requests the GIL did not start")
 
     def stop(self) -> dict[str, int]:
         questions, waits = ctypes.c_long(), ctypes.c_long()

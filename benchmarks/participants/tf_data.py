@@ -10,7 +10,7 @@ from jobs import MEAN, STD, Job, list_files
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels).
+    """Yield endless (images, labels).
 
     Variants: "antialias" and "area", both antialiased, and "plain", tf.image.resize's default, which is not.
     """

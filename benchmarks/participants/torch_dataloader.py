@@ -22,7 +22,7 @@ class CentreFit(torch.nn.Module):
         self.size = (height, width)
 
     def forward(self, image):
-        """Fitted image, of the kind that came (tensor or PIL)."""
+        """Return the fitted image, of the same type (tensor or PIL)."""
         height, width = functional.get_size(image)
         window = centre_window(height, width, *self.size)
         return functional.resized_crop(image, *window, list(self.size), antialias=True)
@@ -32,20 +32,20 @@ class ToChannelsLast(torch.nn.Module):
     """CHW tensor to HWC."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """View of the image with its channels last, contiguous."""
+        """Return a contiguous image with channels last."""
         return image.permute(1, 2, 0).contiguous()
 
 
 def load_tensor(path: str) -> torch.Tensor:
-    """Decoded RGB image, uint8 CHW."""
+    """Return the decoded RGB image, uint8 CHW."""
     return decode_jpeg(read_file(path), mode=ImageReadMode.RGB)
 
 
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (images, labels); variants: "decode_jpeg" (torchvision.io) and "pil"; both antialiased."""
-    # torchvision announces on every call that its decoders move to another package
+    """Yield endless (images, labels); variants: "decode_jpeg" (torchvision.io) and "pil"; both antialiased."""
+    # torchvision warns on every call that its decoders move to another package.
     warnings.filterwarnings("ignore", message=".*TorchCodec.*")
     torch.manual_seed(seed)
     steps: list[torch.nn.Module] = []

@@ -1,4 +1,4 @@
-"""Windows of a photograph, for the peers that leave drawing them to their user."""
+"""Windows of a photograph, for peers whose user draws them."""
 
 import math
 import random
@@ -7,14 +7,14 @@ Window = tuple[int, int, int, int]
 
 
 def centre_window(height: int, width: int, target_height: int, target_width: int) -> Window:
-    """Largest centered window of the target's aspect ratio, as (top, left, height, width) in pixels."""
+    """Return the largest centered window of the target's aspect ratio, as (top, left, height, width) in pixels."""
     window_height = min(height, round(width * target_height / target_width))
     window_width = min(width, round(height * target_width / target_height))
     return (height - window_height) // 2, (width - window_width) // 2, window_height, window_width
 
 
 def random_window(rng: random.Random, height: int, width: int) -> Window:
-    """Window as torchvision draws it: area 0.08 to 1, ratio 3/4 to 4/3, as (top, left, height, width)."""
+    """Draw a window as torchvision does: area 0.08 to 1, ratio 3/4 to 4/3, as (top, left, height, width)."""
     limit = math.log(4 / 3)
     for _ in range(10):
         area = height * width * rng.uniform(0.08, 1.0)

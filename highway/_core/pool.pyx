@@ -101,7 +101,7 @@ cdef size_t size_class(size_t nbytes) noexcept nogil:
 
 @cython.final
 @cython.no_gc
-cdef class Slot:
+cdef class PooledBuffer:
     """Memory of one array: a writable buffer that goes back to its pool when it dies."""
 
     cdef BufferPool pool
@@ -254,7 +254,7 @@ cdef class BufferPool:
         MemoryError
             There is not enough memory.
         """
-        cdef Slot slot
+        cdef PooledBuffer buffer
         dtype = np.dtype(dtype)
         if dtype.hasobject:
             raise ArgumentError(f"empty: dtype must not hold Python objects, but is {dtype}; use numpy.empty")
@@ -267,14 +267,14 @@ cdef class BufferPool:
             return np.empty(shape, dtype)
         if nbytes > (<Py_ssize_t> 1 << 62):
             raise MemoryError(f"empty: an array of shape {shape} and dtype {dtype} needs {nbytes} bytes")
-        slot = Slot.__new__(Slot)
-        slot.pool = self
-        slot.nbytes = nbytes
-        if not self.take(size_class(nbytes), &slot.block):
+        buffer = PooledBuffer()
+        buffer.pool = self
+        buffer.nbytes = nbytes
+        if not self.take(size_class(nbytes), &buffer.block):
             raise MemoryError(f"empty: an array of shape {shape} and dtype {dtype} needs {nbytes} bytes")
-        slot.data = <void *> ((<uintptr_t> slot.block.memory + ALIGNMENT - 1) & ~<uintptr_t> (ALIGNMENT - 1))
+        buffer.data = <void *> ((<uintptr_t> buffer.block.memory + ALIGNMENT - 1) & ~<uintptr_t> (ALIGNMENT - 1))
         self.handed_out += 1
-        return np.ndarray(shape, dtype, slot)
+        return np.ndarray(shape, dtype, buffer)
 
     def use(self):
         """Make this the pool of the calling thread: `highway.batch.empty` takes memory from it there."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explained", "given", "meant", "nearest", "remade", "same"]
+__all__ = ["explain_init", "explain_new", "explained", "given", "meant", "nearest", "remade", "same"]
 
 # Names of the same argument in different libraries, in lower case and without underscores.
 _SAME = (
@@ -35,6 +35,7 @@ _ELSEWHERE = dict.fromkeys(
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
 
 
 def meant(word: str, words: Collection[str]) -> str | None:
@@ -94,21 +95,21 @@ def explain_init(cls: type) -> None:
     """
     init = vars(cls).get("__init__")
     if inspect.isfunction(init):
-        type.__setattr__(cls, "__init__", _recording(explained()(init)))
+        type.__setattr__(cls, "__init__", explained()(_recording(init)))
 
 
 def _recording(init: _Function) -> _Function:
     """Decorate an `__init__`: the outermost call records its arguments in the object."""
 
     @functools.wraps(init)
-    def call(self: Any, *arguments: Any, **keywords: Any) -> None:
-        attributes = vars(self)
+    def call(*arguments: Any, **keywords: Any) -> None:
+        attributes = vars(arguments[0]) if arguments else {}
         if _GIVEN not in attributes:
             attributes[_GIVEN] = (
-                tuple(map(_kept, arguments)),
+                tuple(map(_kept, arguments[1:])),
                 {name: _kept(value) for name, value in keywords.items()},
             )
-        init(self, *arguments, **keywords)
+        init(*arguments, **keywords)
 
     call.__kwdefaults__ = getattr(init, "__kwdefaults__", None)  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
@@ -148,6 +149,12 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def explain_new(cls: type[_Tuple]) -> type[_Tuple]:
+    """Decorate the `__new__` of a NamedTuple as `explain_init` does `__init__`."""
+    type.__setattr__(cls, "__new__", staticmethod(explained()(cls.__new__)))
+    return cls
+
+
 def _misfit(
     function: Callable[..., Any], name: str | None, arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> str | None:
@@ -167,7 +174,8 @@ def _misfit(
         if not arguments:
             # Called without an object.
             return None
-        name, arguments, parameters = type(arguments[0]).__name__, arguments[1:], parameters[1:]
+        owner = arguments[0] if isinstance(arguments[0], type) else type(arguments[0])
+        name, arguments, parameters = owner.__name__, arguments[1:], parameters[1:]
     kinds = inspect.Parameter
     nameless = [one.name for one in parameters if one.kind is kinds.POSITIONAL_ONLY]
     places = nameless + [one.name for one in parameters if one.kind is kinds.POSITIONAL_OR_KEYWORD]

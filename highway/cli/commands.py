@@ -151,7 +151,7 @@ def _bench(options: argparse.Namespace) -> int:
         seconds=None if options.epochs else options.seconds,
     )
     print(f"\n{result}", flush=True)
-    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
+    _print_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     if result.interrupted:
         print("Interrupted: the figures cover the time until then.", file=sys.stderr)
         return 130
@@ -182,7 +182,7 @@ def _preview(options: argparse.Namespace) -> int:
         normalize=_last_normalize(steps),
         original=original,
     )
-    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
+    _print_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     print(f"{options.output}: {batch.size} of {_samples(reader)}")
     return 0
 
@@ -239,7 +239,7 @@ def _serve(options: argparse.Namespace) -> int:
         rank, world = options.shard
         title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
         code = serve.run([reader, sink], title, ending, options.drain_timeout)
-    _tell_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
+    _print_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     return code
 
 
@@ -316,7 +316,7 @@ def _pack(options: argparse.Namespace) -> int:
     done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
     there = f", {before} were there already" if before else ""
     print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
-    _tell_bad_files(errors, _how_many(reader), "skipped")
+    _print_bad_files(errors, _how_many(reader), "skipped")
     return 0
 
 
@@ -509,7 +509,7 @@ def _transforms(options: argparse.Namespace) -> list[Transform]:
     return [*flip, Normalize()] if options.normalize else flip
 
 
-def _tell_bad_files(errors: Sequence[tuple[str, str]], size: str, done: str) -> None:
+def _print_bad_files(errors: Sequence[tuple[str, str]], size: str, done: str) -> None:
     if errors:
         print(f"{size}, of which {len(errors)} could not be read; {done}:", file=sys.stderr)
         for _, reason in errors[:10]:

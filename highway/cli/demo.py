@@ -19,7 +19,6 @@ from highway.engine import Module, Pipeline
 from highway.errors import MissingPackageError
 from highway.modules import Augmentations, ImageFileReader
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
-from highway.viz.contact_sheet import save_contact_sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -195,7 +194,7 @@ def run(output: Path, *, epochs: int = 20, workers: int | None = None) -> int:
     with Pipeline(modules) as pipeline:
         batch = pipeline.dequeue()
     title = "One augmented batch: RandomResizedCrop to 240 x 320, then FlipX"
-    save_contact_sheet(sheet, batch, reader.classes, title=title)
+    batch.sheet(sheet, reader.classes, title=title)
     heading("Contact sheet")
     print(f"{sheet}: an augmented batch with its labels", flush=True)
     return 0

@@ -11,12 +11,12 @@ from importlib import metadata
 import numpy as np
 
 from highway._core import simd
+from highway._core.installation import DISTRIBUTION, version
 from highway._core.jpeg import codec as jpeg
 from highway.engine import usable_cores
 
-__all__ = ["describe", "extras", "install_command", "installed", "pil", "pil_formats", "version"]
+__all__ = ["describe", "extras", "install_command", "installed", "pil", "pil_formats"]
 
-_DISTRIBUTION = "highway-loader"
 # A requirement of an extra in the format of wheels: `Pillow-SIMD; extra == "simd"`.
 _EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 # Distributions that overwrite each other's files.
@@ -27,11 +27,6 @@ _BRINGING_PILLOW = frozenset({"scikit-image"})
 _OPTIONAL_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "compressed TIFF"}
 
 
-def version() -> str:
-    """Return the version of Highway, or "0+uninstalled" where it runs from a source tree."""
-    return installed(_DISTRIBUTION) or "0+uninstalled"
-
-
 def extras() -> dict[str, dict[str, str | None]]:
     """Return the packages of every extra, with the installed version (None where it is not installed).
 
@@ -39,7 +34,7 @@ def extras() -> dict[str, dict[str, str | None]]:
     """
     found: dict[str, dict[str, str | None]] = {}
     try:
-        requirements = metadata.requires(_DISTRIBUTION) or []
+        requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return found
     for requirement in requirements:

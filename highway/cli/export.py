@@ -18,7 +18,7 @@ from highway.modules.readers.pictures.other_picture import pillow
 from highway.storage.file_names import FoldingFolder, name_of
 from highway.storage.files import write_whole
 from highway.store.reading import StoreReader
-from highway.store.records import Slots
+from highway.store.records import BatchBuffers
 
 __all__ = ["export"]
 
@@ -143,9 +143,9 @@ def _samples(reader: StoreReader) -> Iterator[Batch]:
             found = reader.read([number])
             for error in found.errors.values():
                 raise CorruptStoreError(f"{error} (highway store repair saves the other records)")
-            slots = Slots(reader.schema, 1)
-            slots.put(found.rows, found)
-            yield slots.batch(epoch=0, seq=0, indices=np.array([number]))
+            buffers = BatchBuffers(reader.schema, 1)
+            buffers.put(found.rows, found)
+            yield buffers.batch(epoch=0, seq=0, indices=np.array([number]))
 
 
 def _written(files: _Files, name: str, value: Any, stem: str, ending: str) -> dict[str, Any]:

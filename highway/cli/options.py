@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from highway._core.installation import version
 from highway.arguments.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS, side_and_quality
 from highway.arguments.signatures import meant, nearest
 
@@ -25,9 +26,7 @@ _SIZE = re.compile("([0-9]{1,9})(?:x([0-9]{1,9}))?", re.ASCII | re.IGNORECASE)
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from highway.cli import environment
-
-        print(f"highway {environment.version()}")
+        print(f"highway {version()}")
         parser.exit()
 
 
@@ -315,7 +314,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         description="Describe, verify, repair or export a store of samples.",
     )
     stores = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    told = _command(stores, "info", runs["store info"], "describe a store")
+    info_parser = _command(stores, "info", runs["store info"], "describe a store")
     verify = _command(
         stores,
         "verify",
@@ -334,7 +333,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         runs["store export"],
         "write the samples of a store to files: images, masks, and samples.jsonl with the other fields",
     )
-    for command in (told, verify, repair, export):
+    for command in (info_parser, verify, repair, export):
         command.add_argument("path", type=_expanded, metavar="PATH", help="folder of the store")
     repair.add_argument(
         "target", type=_expanded, metavar="TO", help="folder of the new store; must not exist yet"

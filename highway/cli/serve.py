@@ -41,13 +41,13 @@ class Ending:
         self.asked = False
 
     def __enter__(self) -> Ending:
-        self._before = signal.signal(signal.SIGTERM, self._told)
+        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         return self
 
     def __exit__(self, *error: object) -> None:
         signal.signal(signal.SIGTERM, self._before)
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

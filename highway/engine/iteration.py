@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from highway.batch import Batch
-from highway.errors import EndOfData, PipelineStateError, QueueClosed
+from highway.errors import EndOfData, PipelineStateError
 
-if TYPE_CHECKING:
-    from highway.engine.pipeline import Pipeline
+__all__ = ["EpochIterator", "Epochs", "superseded"]
 
-__all__ = ["EpochIterator"]
+
+class Epochs(Protocol):
+    """What an iterator asks of its pipeline."""
+
+    def _begin_iteration(self, iteration: EpochIterator) -> None:
+        """Begin the epoch of an iterator: make its first batch the next one."""
+
+    def _next_of(self, iteration: EpochIterator) -> Batch:
+        """Return the next batch of an iteration; EndOfData at the end of its epoch."""
+        raise NotImplementedError
+
+    def _continue_empty(self, iteration: EpochIterator) -> None:
+        """Go on with the next epoch where the rest of a resumed epoch was skipped; raises for any other empty one."""
+
+    def _length_of(self, iteration: EpochIterator) -> int:
+        """Return the number of batches of an iteration."""
+        raise NotImplementedError
 
 
 class EpochIterator(Iterator[Batch]):
     """Yields the batches of one epoch of a pipeline; `Pipeline.epoch` and ``iter(pipeline)`` make it.
 
     The epoch begins with the first batch. Several threads may share one iterator: each batch goes to one of them.
-    An iterator ends when another one of the same pipeline begins, and then raises PipelineStateError.
+    When another iterator of the same pipeline begins, this one ends and raises PipelineStateError.
 
     ``len()`` is the number of batches of the epoch; after `Pipeline.load_state_dict`, of those that remain. Batches
     whose samples were all skipped count too.
@@ -30,55 +45,53 @@ class EpochIterator(Iterator[Batch]):
         Number of the epoch; None before the first batch if it is not known.
     """
 
-    def __init__(self, pipeline: Pipeline, epoch: int | None) -> None:
-        self._pipeline = pipeline
+    def __init__(self, epochs: Epochs, epoch: int | None) -> None:
+        self._epochs = epochs
         self._lock = threading.Lock()
+        self._over = False
         self.epoch = epoch
-        # Set by the pipeline when the iteration begins: its number, the ticket where it ends (None: where the epoch
-        # number of the batches changes, or the data ends), the number of batches, whether it is the rest of an epoch,
-        # and the epoch whose batches it drops first.
+        # Set when the iteration begins: its number, the ticket where it ends (None: where the epoch number of the
+        # batches changes, or the data ends), the number of batches, whether it is the rest of an epoch, and the epoch
+        # whose remaining batches it drops first.
         self.number: int | None = None
         self.end: int | None = None
         self.length: int | None = None
         self.resumed = False
         self.begin_after: int | None = None
         self.yielded = False
-        self._over = False
 
     def __iter__(self) -> EpochIterator:
         return self
 
     def __len__(self) -> int:
-        return self._pipeline._length_of(self)
+        return self._epochs._length_of(self)
 
     def __next__(self) -> Batch:
-        pipeline = self._pipeline
         if self.number is None:
-            with self._lock:
-                if self.number is None:
-                    pipeline._begin_iteration(self)
+            self._begin()
         while not self._over:
             try:
-                batch = pipeline._next_of(self)
+                batch = self._epochs._next_of(self)
             except EndOfData:
-                pipeline._check_current(self)
                 if not self.yielded:
                     with self._lock:
-                        if not self.yielded and not self._over and pipeline._continues(self):
-                            # The rest of a resumed epoch was skipped: the iterator has the next epoch.
+                        if not self.yielded:
+                            self._epochs._continue_empty(self)
                             continue
                 self._over = True
                 break
-            except QueueClosed:
-                pipeline._check_current(self)
-                raise pipeline._outcome.error("iteration") from None
             self.yielded = True
             return batch
         raise StopIteration
 
+    def _begin(self) -> None:
+        with self._lock:
+            # Another thread may have begun it in the meantime.
+            if self.number is None:
+                self._epochs._begin_iteration(self)
+
     def __repr__(self) -> str:
-        which = "next epoch" if self.epoch is None else f"epoch {self.epoch}"
-        return f"<EpochIterator of {self._pipeline!r}, {which}>"
+        return f"<EpochIterator, {'next epoch' if self.epoch is None else f'epoch {self.epoch}'}>"
 
 
 def superseded() -> PipelineStateError:

@@ -140,6 +140,8 @@ class Pipeline:
         self._place: Any = None
         # Number of the last iteration, and the epoch of the next one where the source knows its length.
         self._iteration = 0
+        # Changes when the batches made so far are dropped, and when others follow.
+        self._moves = 0
         self._next_epoch = 0
         # Whether batches were taken, or a state was loaded; whether the next iteration is the rest of an epoch.
         self._touched = False
@@ -158,7 +160,7 @@ class Pipeline:
 
     def _set_up(self, start: int) -> None:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
-        self._length = _length_of(self._source)
+        self._length = _known_length(self._source)
         self._runners = make_runners(
             self._modules, self._ordered, self._bound, self._length, self._follower, start
         )
@@ -312,6 +314,8 @@ class Pipeline:
                 f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
                 "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
             )
+        if self._control.closing:
+            raise self._outcome.error(what)
         if epoch is None and self._is_over:
             raise self._end(what)
         if self._length is not None:
@@ -500,6 +504,7 @@ class Pipeline:
             self._place = place
             self._finalizer.detach()
             self._set_up(self._source.begin_at(place))
+        self._moves += 1
         self._touched = True
         self._last_epoch = None
         if self._length:
@@ -510,6 +515,7 @@ class Pipeline:
     def _drop_batches(self, what: str) -> None:
         """End the tasks and drop all batches that are in progress or wait; the threads end."""
         outcome = self._outcome
+        self._moves += 1
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
@@ -635,18 +641,28 @@ class Pipeline:
         """Return the next batch of those with tickets below `before`."""
         if not self._started:
             self.start()
-        batch: Batch | None
-        if self._follower is None:
-            ticket, batch = self._last.get(block, timeout, before)
-            assert batch is not None
-            self._note(ticket, batch)
-            return batch
         deadline = None if timeout is None else clock() + timeout
+        left = timeout
         while True:
-            left = None if deadline is None else max(0.0, deadline - clock())
-            ticket, batch = self._last.get(block, left, before)
-            if self._hands_out(ticket, batch):
+            moves = self._moves
+            try:
+                ticket, batch = self._last.get(block, left, before)
+            except EndOfData:
+                if before is not None or not self._has_moved(moves):
+                    raise
+                # Another thread has dropped the batches, to go on elsewhere.
+                ticket, batch = -1, None
+            if self._follower is None and batch is not None:
+                self._note(ticket, batch)
                 return cast(Batch, batch)
+            if ticket >= 0 and self._hands_out(ticket, batch):
+                return cast(Batch, batch)
+            left = None if deadline is None else max(0.0, deadline - clock())
+
+    def _has_moved(self, moves: int) -> bool:
+        """Whether an epoch was begun or a state loaded since there were so many moves; waits if it is under way."""
+        with self._turn:
+            return self._moves != moves
 
     def _note(self, ticket: int, batch: Batch) -> None:
         """Note a batch that is returned to the user."""
@@ -706,7 +722,6 @@ class Pipeline:
     # Iteration: called by EpochIterator
 
     def _begin_iteration(self, iteration: EpochIterator) -> None:
-        """Begin the epoch of an iterator: seek where the next batch is not its first."""
         with self._turn:
             self._ensure_started()
             self._iteration += 1
@@ -756,12 +771,12 @@ class Pipeline:
                 runner.rewind(start)
             self._control.resume()
             self._whole_from = start
+            self._moves += 1
             self._start()
         except QueueClosed:
             raise self._outcome.error("iteration") from None
-        if self._control.closing:
-            # stop() has ended only the threads that ran before.
-            self._control.shutdown()
+        # stop() may have ended only the threads that ran before.
+        self._control.end_late()
 
     def _discard(self, epoch: int, front: int) -> None:
         """Drop the batches before ticket `front`, of a source that cannot seek."""
@@ -783,16 +798,22 @@ class Pipeline:
             raise superseded()
 
     def _next_of(self, iteration: EpochIterator) -> Batch:
-        """Return the next batch of an iteration; EndOfData at the end of its epoch."""
-        self._check_current(iteration)
-        if self._length or not self._ordered:
-            batch = self._get(before=iteration.end)
-        else:
-            batch = self._next_of_numbered(iteration)
+        try:
+            self._check_current(iteration)
+            if self._length or not self._ordered:
+                batch = self._get(before=iteration.end)
+            else:
+                batch = self._next_numbered(iteration)
+        except EndOfData:
+            self._check_current(iteration)
+            raise
+        except QueueClosed:
+            self._check_current(iteration)
+            raise self._outcome.error("iteration") from None
         self._check_current(iteration)
         return batch
 
-    def _next_of_numbered(self, iteration: EpochIterator) -> Batch:
+    def _next_numbered(self, iteration: EpochIterator) -> Batch:
         """As `_next_of`, where only the epoch numbers of the batches tell the epochs apart."""
         queue, source = self._last, self._runners[0]
         assert isinstance(source, SourceRunner)
@@ -823,8 +844,7 @@ class Pipeline:
             )
         return epoch < iteration.epoch
 
-    def _continues(self, iteration: EpochIterator) -> bool:
-        """Whether an iteration that has found no batch goes on; raises otherwise."""
+    def _continue_empty(self, iteration: EpochIterator) -> None:
         length, total = self._length, self._last.last_total
         if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
             raise self._end("iteration")
@@ -834,15 +854,14 @@ class Pipeline:
                 f"Pipeline: all {length} batches of epoch {iteration.epoch} were skipped; expected one or more. "
                 "errors and stats() list what was skipped; the next iteration begins the next epoch"
             )
-        # The rest of the resumed epoch was skipped.
+        if self._source.epochs is not None and iteration.epoch + 1 >= self._source.epochs:
+            raise self._end("iteration")
+        iteration.resumed = False
+        iteration.epoch += 1
+        iteration.end += length
+        iteration.length = length
         with self._turn:
-            self._check_epoch(iteration.epoch + 1, "iteration")
-            iteration.resumed = False
-            iteration.epoch += 1
-            iteration.end += length
-            iteration.length = length
             self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
-        return True
 
     def _length_of(self, iteration: EpochIterator) -> int:
         if iteration.length is not None:
@@ -861,7 +880,7 @@ def _restored(
     return pipeline
 
 
-def _length_of(source: Source) -> int | None:
+def _known_length(source: Source) -> int | None:
     return len(cast(Sized, source)) if hasattr(source, "__len__") else None
 
 

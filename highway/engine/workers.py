@@ -149,6 +149,11 @@ class Control:
         if not self.closing:
             self.ended = None
 
+    def end_late(self) -> None:
+        """End threads that started while `shutdown` ran."""
+        if self.closing:
+            self.shutdown()
+
     def retire(self) -> None:
         """Join the threads at the end of the data, and free their memory."""
         self.join()

@@ -9,13 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from highway.batch import Batch
 from highway.engine import Failure, Source
 from highway.engine.stats import PipelineStats
-from highway.errors import ContractError, MessageTooLargeError, PeerLostError, UndeliveredError
+from highway.errors import (
+    ContractError,
+    MessageTooLargeError,
+    PeerLostError,
+    PipelineStateError,
+    StateMismatchError,
+    UndeliveredError,
+)
 from highway.network.batch_codec import item_of
 from highway.network.protocol.delivery import Delivery
 from highway.network.protocol.link import TIMING
@@ -24,26 +31,28 @@ from highway.network.protocol.producer import Producer
 from highway.network.protocol.roles import DataMachine, Trainer, Worker
 from highway.network.protocol.wire import check
 from highway.network.reports import Meter, relayed
+from highway.network.saved_state import cursor_of, state_of
+from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.socket_thread import SocketThread
 
-__all__ = ["DataWay", "TrainerWay", "WorkerWay", "new_generation"]
+__all__ = ["DataTransport", "TrainerTransport", "WorkerTransport", "new_generation"]
 
 # Most batches that wait for a link; more wait in the queues of the pipeline, which count their bytes.
 AHEAD = 4
 # Most bytes in flight on a link; a single batch may exceed it.
 WINDOW_BYTES = 256 << 20
 # Longest wait of an engine thread before it checks the clock, in seconds.
-LOOK = 0.25
+POLL = 0.25
 # Seconds to wait for the acknowledgement of the end of the data, after every batch was delivered.
 LAST_ACKS = 5.0
-# Longest wait for the socket thread, in seconds.
-LAST = 1.0
+# Longest wait for the end of the socket thread, in seconds.
+JOIN_LIMIT = 1.0
 
 Stats = Callable[[], PipelineStats | None]
 
 # Most failures in the local log; further ones are only sent to the training machine.
-TOLD = 20
+MOST_LOGGED = 20
 
 logger = logging.getLogger("highway.network")
 
@@ -55,14 +64,17 @@ def new_generation() -> int:
     return time.time_ns() // 1000
 
 
-class _Way:
+class _Machine(Transport):
     """What the three machines share: the socket thread, and how to end it."""
 
     driver: SocketThread
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self.ending = False
+
+    def start(self) -> None:
+        self.driver.start()
 
     @property
     def over(self) -> bool:
@@ -71,9 +83,8 @@ class _Way:
             raise self.driver.error
         return self.driver.closing or self.ending
 
-    def endpoint(self, above: bool) -> str | None:
-        """Return the address that the upstream end (`above`) or the downstream end is bound to, or None."""
-        return self.driver.endpoints.get(above)
+    def bound_address(self, upstream: bool) -> str | None:
+        return self.driver.bound_addresses.get(upstream)
 
     def end_tasks(self) -> None:
         self.ending = True
@@ -83,10 +94,10 @@ class _Way:
 
     def close(self) -> None:
         self.driver.stop()
-        self.driver.join(LAST)
+        self.driver.join(JOIN_LIMIT)
 
 
-class _Producing(_Way):
+class _Producing(_Machine):
     """A machine that sends: keeps the key of each ticket, waits for room, and waits for the end."""
 
     _producer: Producer
@@ -98,28 +109,27 @@ class _Producing(_Way):
         self._failures = 0
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        """Return epoch and number of the batch of a task."""
         key = self._keys[ticket]
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Pass the outcome of a task to the producer, as soon as there is room."""
+        """Pass the outcome of a task to the producer, once it has room."""
         key = self._keys.pop(ticket)
         if isinstance(outcome, Failure):
-            self._tell(key, outcome)
+            self._log(key, outcome)
         item = self._checked(outcome)
         driver, producer = self.driver, self._producer
         with driver.lock:
             # During shutdown no new task begins, and `drain` waits instead.
             while producer.unsent >= AHEAD and not (driver.closing or self.ending):
-                driver.room.wait(LOOK)
+                driver.room.wait(POLL)
             self._made(key, item)
         driver.push()
 
-    def _tell(self, key: Key, failure: Failure) -> None:
+    def _log(self, key: Key, failure: Failure) -> None:
         """Log a failure here too; its item goes to the training machine."""
         self._failures += 1
-        if self._failures <= TOLD:
+        if self._failures <= MOST_LOGGED:
             logger.warning(
                 "%s: stream %d, epoch %d, batch %d could not be made; the error goes to the training machine",
                 failure.module,
@@ -151,7 +161,7 @@ class _Producing(_Way):
                         f"{self.name}: {len(producer)} batches were not received at the end, and no receiver was "
                         f"connected for {self._drain_timeout:g} s (drain_timeout){driver.failure}"
                     )
-                driver.room.wait(LOOK)
+                driver.room.wait(POLL)
         if driver.error is not None:
             raise driver.error
         driver.stop("stopped" if self.ending else "end")
@@ -160,7 +170,7 @@ class _Producing(_Way):
         return not len(self._producer)
 
 
-class DataWay(_Producing):
+class DataTransport(_Producing):
     """The sending side of a data machine: its source makes the batches that the training machine lacks.
 
     Parameters
@@ -170,7 +180,7 @@ class DataWay(_Producing):
     source : Source
     length : int or None
         Batches in an epoch.
-    below : Endpoint
+    downstream : Endpoint
     stats : callable
     drain_timeout : float
     """
@@ -180,7 +190,7 @@ class DataWay(_Producing):
         name: str,
         source: Source,
         length: int | None,
-        below: Endpoint,
+        downstream: Endpoint,
         stats: Stats,
         drain_timeout: float,
     ) -> None:
@@ -189,8 +199,8 @@ class DataWay(_Producing):
         self._finished: float | None = None
         self.role = DataMachine(os.urandom, stream, world, length, source.fingerprint(), TIMING)
         self._producer = self.role.producer
-        self._producer.most_window = 2 * below.window + 16
-        self.driver = SocketThread(name, self.role, producer=self._producer, below=below)
+        self._producer.most_window = 2 * downstream.window + 16
+        self.driver = SocketThread(name, self.role, producer=self._producer, downstream=downstream)
         meter = Meter("data", stats, self.driver)
         self._producer.reports = lambda: [meter.report(self._producer, None)]
 
@@ -208,7 +218,7 @@ class DataWay(_Producing):
                 task = next(tasks, _END)
                 at += 1
             if task is _END:
-                # For a position after its end, a source does not tell where the end is.
+                # A source yields nothing from any position after its end, so the end may be before this one.
                 behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
                     if not behind:
@@ -225,7 +235,7 @@ class DataWay(_Producing):
     def _wanted(self) -> tuple[Key, int] | None:
         """Return key and position of the next batch; None at the end."""
         role, driver = self.role, self.driver
-        alone = time.monotonic()
+        last_served = time.monotonic()
         with driver.lock:
             while not self.over:
                 before = len(role.producer)
@@ -236,12 +246,12 @@ class DataWay(_Producing):
                     return wanted.key, wanted.position
                 if role.finished:
                     return None
-                if role.producer.links or len(role.producer) or not role.feed.given_out:
-                    alone = time.monotonic()
-                elif time.monotonic() - alone > self._drain_timeout:
+                if role.producer.links or len(role.producer) or not role.feed.all_requested:
+                    last_served = time.monotonic()
+                elif time.monotonic() - last_served > self._drain_timeout:
                     # Everything was received, and the receiver disconnected without a BYE.
                     return None
-                driver.changed.wait(LOOK)
+                driver.changed.wait(POLL)
         return None
 
     def _made(self, key: Key, item: Item) -> None:
@@ -257,15 +267,14 @@ class DataWay(_Producing):
         return time.monotonic() - self._finished > LAST_ACKS
 
 
-class WorkerWay(_Producing):
+class WorkerTransport(_Producing):
     """Both sides of a worker: batches from upstream pass through its stages and go downstream.
 
     Parameters
     ----------
     name : str
         Name of the sink.
-    above, below : Endpoint
-        The upstream and the downstream end.
+    upstream, downstream : Endpoint
     threads : int
         Threads of the stages in between.
     stats : callable
@@ -278,8 +287,8 @@ class WorkerWay(_Producing):
     def __init__(
         self,
         name: str,
-        above: Endpoint,
-        below: Endpoint,
+        upstream: Endpoint,
+        downstream: Endpoint,
         threads: int,
         stats: Stats,
         timeout: float | None,
@@ -288,16 +297,16 @@ class WorkerWay(_Producing):
     ) -> None:
         super().__init__(name, drain_timeout)
         self._timeout = timeout
-        self.role = Worker(os.urandom, 2 * below.window + threads, WINDOW_BYTES, version, TIMING)
+        self.role = Worker(os.urandom, 2 * downstream.window + threads, WINDOW_BYTES, version, TIMING)
         self._producer = self.role.producer
-        self._producer.most_window = 2 * below.window + 16
+        self._producer.most_window = 2 * downstream.window + 16
         self.driver = SocketThread(
             name,
             self.role,
             consumer=self.role.consumer,
             producer=self._producer,
-            above=above,
-            below=below,
+            upstream=upstream,
+            downstream=downstream,
         )
         meter = Meter("worker", stats, self.driver)
         consumer = self.role.consumer
@@ -317,18 +326,21 @@ class WorkerWay(_Producing):
                     if self.over or self._is_over():
                         return
                     now = time.monotonic()
-                    if role.consumer.cursor is None or role.consumer.anybody(now):
+                    if role.consumer.cursor is None or role.consumer.has_live_peer(now):
                         heard = now
                     elif self._timeout is not None and now - heard > self._timeout:
                         raise PeerLostError(
                             f"ZMQSource: no data machine was connected for {self._timeout:g} s (timeout), at "
-                            f"{driver.above}{driver.failure}"
+                            f"{driver.upstream_addresses}{driver.failure}"
                         )
-                    driver.changed.wait(LOOK)
+                    driver.changed.wait(POLL)
                 data = role.inbox.popleft()
             self._keys[ticket] = data.key
             ticket += 1
             yield data
+
+    def close_source(self) -> None:
+        """Do nothing: the sink still sends."""
 
     def _is_over(self) -> bool:
         """Whether all data machines have ended, and no item of theirs is held here."""
@@ -336,7 +348,7 @@ class WorkerWay(_Producing):
         return (
             bool(consumer.links)
             and not consumer.held
-            and all(link.gone == "end" for link in consumer.links.values())
+            and all(link.leave_reason == "end" for link in consumer.links.values())
         )
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
@@ -350,13 +362,14 @@ class WorkerWay(_Producing):
         self.role.made(key, item, time.monotonic())
 
 
-class TrainerWay(_Way):
+class TrainerTransport(_Machine):
     """The receiving side of a training machine.
 
     Parameters
     ----------
-    above : Endpoint
-        The upstream end.
+    name : str
+        Name of the source.
+    upstream : Endpoint
     ordered : bool
     timeout : float or None
         Most seconds without progress.
@@ -371,10 +384,17 @@ class TrainerWay(_Way):
     """
 
     def __init__(
-        self, above: Endpoint, ordered: bool, timeout: float | None, streams: int | None, version: str
+        self,
+        name: str,
+        upstream: Endpoint,
+        ordered: bool,
+        timeout: float | None,
+        streams: int | None,
+        version: str,
     ) -> None:
-        super().__init__("ZMQSource")
+        super().__init__(name)
         self._ordered = ordered
+        self._streams = streams
         self._timeout = timeout
         self._keys: dict[int, tuple[Delivery, Key]] = {}
         self.begun = False
@@ -383,13 +403,13 @@ class TrainerWay(_Way):
             os.urandom,
             Cursor(new_generation()),
             ordered,
-            above.window,
+            upstream.window,
             WINDOW_BYTES,
             version,
             TIMING,
             streams,
         )
-        self.driver = SocketThread(self.name, self.role, consumer=self.role.consumer, above=above)
+        self.driver = SocketThread(self.name, self.role, consumer=self.role.consumer, upstream=upstream)
 
     def tasks(self) -> Iterator[Data]:
         """Yield the items that are released for delivery."""
@@ -410,10 +430,10 @@ class TrainerWay(_Way):
                         received, self._progress = role.received, now
                     elif self._timeout is not None and now - self._progress > self._timeout:
                         raise PeerLostError(
-                            f"ZMQSource: nothing arrived for {self._timeout:g} s (timeout), at {driver.above}; "
-                            f"missing: {role.delivery.missing()}{driver.failure}"
+                            f"ZMQSource: nothing arrived for {self._timeout:g} s (timeout), at "
+                            f"{driver.upstream_addresses}; missing: {role.delivery.missing()}{driver.failure}"
                         )
-                    driver.changed.wait(LOOK)
+                    driver.changed.wait(POLL)
                 data = role.delivery.released.popleft()
             self._keys[ticket] = role.delivery, data.key
             ticket += 1
@@ -429,7 +449,7 @@ class TrainerWay(_Way):
                 return False
             # While something is held, the socket thread checks again soon.
             held = bool(self.role.consumer.held)
-            counted = self.role.hand_out(key, time.monotonic())
+            counted = self.role.deliver(key, time.monotonic())
             self.begun = self.begun or counted
             if self.role.offers:
                 driver.changed.notify()
@@ -438,13 +458,24 @@ class TrainerWay(_Way):
             driver.wake()
         return counted
 
-    def cursor(self) -> Cursor:
-        """Return what was delivered to the user."""
+    def state_dict(self) -> dict[str, Any]:
         with self.driver.lock:
-            return self.role.delivery.cursor
+            return state_of(self.role.delivery.cursor)
 
-    def begin(self, cursor: Cursor) -> None:
-        """Restart from a cursor."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        cursor = cursor_of(state)
+        if self._streams is not None and cursor.streams and len(cursor.streams) != self._streams:
+            raise StateMismatchError(
+                f"{self.name}: the state has {len(cursor.streams)} data machines; expected {self._streams} (streams)"
+            )
+        if self.begun:
+            raise PipelineStateError(
+                f"{self.name}: batches were returned already; load a state before the first dequeue()"
+            )
+        if self.driver.closing:
+            raise PipelineStateError(
+                f"{self.name}: the data has ended, or the pipeline was stopped; load a state into a new pipeline"
+            )
         with self.driver.lock:
             generation = max(cursor.generation, self.role.delivery.generation, new_generation()) + 1
             self.role.begin(cursor._replace(generation=generation), self._ordered)
@@ -453,6 +484,5 @@ class TrainerWay(_Way):
         self.driver.wake()
 
     def reports(self) -> list[tuple[float, dict[str, Any]]]:
-        """Return (age in seconds, report) of the upstream machines."""
         with self.driver.lock:
             return self.role.consumer.reports(time.monotonic())

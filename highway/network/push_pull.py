@@ -19,15 +19,16 @@ from highway.errors import PeerLostError, ProtocolError, UndeliveredError
 from highway.network.batch_codec import item_of
 from highway.network.protocol.messages import Data, Item, Key, Kind
 from highway.network.protocol.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy
+from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.sockets import Socket, bind, close_context, connect, open_context
 
-__all__ = ["PullWay", "PushWay"]
+__all__ = ["PullTransport", "PushTransport"]
 
 # Longest wait before a worker checks for shutdown, in milliseconds.
-LOOK = 100
+POLL = 100
 # Longest time to send the last messages after close, in seconds.
-LAST_WORDS = 0.5
+LINGER = 0.5
 # Names of fields that arrive without names.
 NAMES = ("images", "labels")
 
@@ -37,28 +38,28 @@ GRACE = 2.0
 _SESSION = bytes(16)
 
 
-class _Pipe:
+class _Pipe(Transport):
     """The sockets of one end, and whether it is shutting down."""
 
-    def __init__(self, name: str, place: Endpoint, delivery: str, kind: int) -> None:
-        self.name = name
-        self.place = place
+    def __init__(self, name: str, endpoint: Endpoint, delivery: str, kind: int) -> None:
+        super().__init__(name)
+        self._addresses = endpoint.addresses
         self.foreign = delivery == "msgpack-numpy"
         self.ending = self.closing = False
-        # The holder closes the sockets: the worker, or `interrupt` where it comes before the worker.
+        # The holder closes the sockets: the worker thread, or `interrupt` if it runs before that thread.
         self._owner = threading.Lock()
         self._owned = False
         self._context = open_context()
         self._sockets: list[Socket] = []
-        make = bind if place.binds else connect
+        make = bind if endpoint.binds else connect
         try:
-            for address in place.addresses:
+            for address in endpoint.addresses:
                 self._sockets.append(
                     make(
                         self._context,
                         address,
-                        security=place.security,
-                        window=place.window,
+                        security=endpoint.security,
+                        window=endpoint.window,
                         kind=kind,
                         receives=kind == zmq.PULL,
                     )
@@ -66,11 +67,10 @@ class _Pipe:
         except BaseException:
             self._close()
             raise
-        self._endpoint = self._sockets[0].endpoint if place.binds else None
+        self._bound_address = self._sockets[0].endpoint if endpoint.binds else None
 
-    def endpoint(self, above: bool) -> str | None:
-        """Return the address that it is bound to, or None."""
-        return self._endpoint
+    def bound_address(self, upstream: bool) -> str | None:
+        return self._bound_address
 
     def end_tasks(self) -> None:
         self.ending = True
@@ -91,7 +91,7 @@ class _Pipe:
     def _close(self) -> None:
         sockets, self._sockets = self._sockets, []
         for socket in sockets:
-            socket.close(linger=int(LAST_WORDS * 1000))
+            socket.close(linger=int(LINGER * 1000))
         close_context(self._context)
 
     def _failure(self) -> str:
@@ -101,11 +101,11 @@ class _Pipe:
         return f"; the last connection that failed: {found[-1]}" if found else ""
 
 
-class PushWay(_Pipe):
+class PushTransport(_Pipe):
     """Sends by PUSH: each batch goes to one of the pulling receivers."""
 
-    def __init__(self, name: str, place: Endpoint, delivery: str, drain_timeout: float) -> None:
-        super().__init__(name, place, delivery, zmq.PUSH)
+    def __init__(self, name: str, endpoint: Endpoint, delivery: str, drain_timeout: float) -> None:
+        super().__init__(name, endpoint, delivery, zmq.PUSH)
         self._drain_timeout = drain_timeout
         self._link = os.urandom(16)
         self._lsn = 0
@@ -116,7 +116,6 @@ class PushWay(_Pipe):
         self._end: tuple[Key, int, str, Item | None] | None = None
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        """Yield the tasks of the source, and note the key of each."""
         self._source = source
         if source.follows_delivery:
             for ticket, task in enumerate(source.tasks()):
@@ -142,7 +141,6 @@ class PushWay(_Pipe):
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        """Send the outcome of a task."""
         key, world, fingerprint, passed_on = self._origins.pop(ticket)
         assert self._source is not None
         if self.foreign:
@@ -170,7 +168,7 @@ class PushWay(_Pipe):
                 self._sent = True
                 return
             except zmq.Again:
-                socket.poll(LOOK, zmq.POLLOUT)
+                socket.poll(POLL, zmq.POLLOUT)
 
     def drain(self) -> None:
         """Send the end of the data, and wait until a receiver has taken the last message, as far as PUSH can tell."""
@@ -182,7 +180,7 @@ class PushWay(_Pipe):
             self._send_item(key, world, fingerprint, item)
         socket = self._sockets[0]
         until = time.monotonic() + self._drain_timeout
-        while not self.closing and not socket.poll(LOOK, zmq.POLLOUT):
+        while not self.closing and not socket.poll(POLL, zmq.POLLOUT):
             socket.watch.read()
             if self._sent and not socket.watch.connections:
                 # The receivers have disconnected after the end of the data: no receiver is waiting.
@@ -194,41 +192,41 @@ class PushWay(_Pipe):
                 )
 
 
-class PullWay(_Pipe):
+class PullTransport(_Pipe):
     """Receives by PULL: yields items in the order of their arrival."""
 
-    def __init__(self, name: str, place: Endpoint, delivery: str, timeout: float | None) -> None:
-        super().__init__(name, place, delivery, zmq.PULL)
+    def __init__(self, name: str, endpoint: Endpoint, delivery: str, timeout: float | None) -> None:
+        super().__init__(name, endpoint, delivery, zmq.PULL)
         self._timeout = timeout
         self._seen: dict[tuple[int, int], set[int]] = {}
         # Batches of each stream that has ended, and number of streams.
         self._totals: dict[int, int] = {}
         self._world = 0
-        self._twice = 0
+        self._duplicates = 0
         self._malformed: list[tuple[str, str]] = []
 
     def tasks(self) -> Iterator[Data]:
-        """Yield the items as they arrive."""
+        """Yield the items in the order of their arrival."""
         poller = zmq.Poller()
         if not self._sockets:
             return
         for socket in self._sockets:
             poller.register(socket, zmq.POLLIN)
-        came = time.monotonic()
+        last_arrival = time.monotonic()
         number = 0
         while not (self.ending or self.closing):
-            ready = dict(poller.poll(LOOK))
-            if not ready and self._is_over(time.monotonic() - came):
+            ready = dict(poller.poll(POLL))
+            if not ready and self._is_over(time.monotonic() - last_arrival):
                 return
-            if not ready and self._timeout is not None and time.monotonic() - came > self._timeout:
+            if not ready and self._timeout is not None and time.monotonic() - last_arrival > self._timeout:
                 raise PeerLostError(
                     f"{self.name}: nothing arrived for {self._timeout:g} s (timeout), at "
-                    f"{self._endpoint or ', '.join(map(str, self.place.addresses))}{self._failure()}"
+                    f"{self._bound_address or ', '.join(map(str, self._addresses))}{self._failure()}"
                 )
             for socket in ready:
                 data = self._receive(socket, number)
                 if data is not None:
-                    came = time.monotonic()
+                    last_arrival = time.monotonic()
                     number += 1
                     yield data
 
@@ -258,7 +256,7 @@ class PullWay(_Pipe):
             return message
         seen = self._seen.setdefault((key.stream, key.epoch), set())
         if key.seq in seen:
-            self._twice += 1
+            self._duplicates += 1
         seen.add(key.seq)
         return message
 
@@ -275,10 +273,9 @@ class PullWay(_Pipe):
         return Data(_SESSION, _SESSION, number + 1, Key(0, number, 0), 1, "", item)
 
     def losses(self) -> list[tuple[str, str]]:
-        """Return (where, what) of malformed, duplicate and lost messages."""
         found = list(self._malformed)
-        if self._twice:
-            found.append(("batches", f"{self._twice} arrived twice"))
+        if self._duplicates:
+            found.append(("batches", f"{self._duplicates} arrived twice"))
         lacking = sum(self._totals.values()) - sum(map(len, self._seen.values()))
         if self._is_over(GRACE + 1) and lacking > 0:
             found.append(("batches", f"{lacking} of {sum(self._totals.values())} were lost"))

@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from highway._core.installation import version
 from highway.arguments import number, whole
 from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
-from highway.network.exactly_once import DataWay, WorkerWay
-from highway.network.push_pull import PushWay
-from highway.network.source import DELIVERIES, ZMQSource, delivery_of, place_of, version
+from highway.network.exactly_once import DataTransport, WorkerTransport
+from highway.network.push_pull import PushTransport
+from highway.network.source import DELIVERIES, ZMQSource, delivery_of, endpoint_of
+from highway.network.transport import Transport
 
 __all__ = ["ZMQSink"]
 
@@ -61,6 +63,11 @@ class ZMQSink(Outlet):
     An exception in a module of this pipeline does not end the pipeline: it travels in place of its batch, and is
     raised on the training machine. `Pipeline.wait` returns when the training machine has returned every batch. It
     raises `UndeliveredError` when batches remain and no receiver connected.
+
+    Attributes
+    ----------
+    transport : Transport
+        What moves the batches; for tests and diagnosis.
     """
 
     def __init__(
@@ -79,20 +86,19 @@ class ZMQSink(Outlet):
         self.window = whole(self.name, "window", window, 1, MOST_WINDOW)
         if not isinstance(addr, str):
             raise ArgumentError(f"{self.name}: addr is {addr!r}; expected one address")
-        self._place = place_of(self.name, addr, bind, self.window, secret, insecure)
+        self._endpoint = endpoint_of(self.name, addr, bind, self.window, secret, insecure)
         self._drain_timeout = number(self.name, "drain_timeout", drain_timeout, 0)
-        self._way: DataWay | WorkerWay | PushWay | None = None
+        self.transport = Transport(self.name)
         self._latest: ZMQSink | None = None
 
     def __repr__(self) -> str:
-        return f"ZMQSink({self.address!r}, bind={self._place.binds})"
+        return f"ZMQSink({self.address!r}, bind={self._endpoint.binds})"
 
     @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
-        way = (self._latest or self)._way
-        endpoint = None if way is None else way.endpoint(above=False)
-        return endpoint or str(self._place.addresses[0])
+        transport = (self._latest or self).transport
+        return transport.bound_address(upstream=False) or str(self._endpoint.addresses[0])
 
     def for_run(self) -> Module:
         self._latest = run = self.copied()
@@ -108,61 +114,51 @@ class ZMQSink(Outlet):
                 f"delivery={source.delivery!r}; give both the same delivery"  # type: ignore[attr-defined]
             )
         if self.delivery != "exactly-once":
-            self._way = PushWay(self.name, self._place, self.delivery, self._drain_timeout)
-            return
-        if isinstance(source, ZMQSource):
+            self.transport = PushTransport(self.name, self._endpoint, self.delivery, self._drain_timeout)
+        elif isinstance(source, ZMQSource):
             if source.delivery != "exactly-once":
                 raise ArgumentError(
                     f"{self.name}: delivery is 'exactly-once', but the batches come from a ZMQSource with "
                     f"delivery={source.delivery!r}, which cannot resend a batch; give both the same delivery"
                 )
             stages = [module for module in modules if isinstance(module, Stage)]
-            self._way = WorkerWay(
+            self.transport = source.transport = WorkerTransport(
                 self.name,
-                source.place,
-                self._place,
+                source.endpoint,
+                self._endpoint,
                 sum(stage.workers or stage.most_workers() for stage in stages),
                 stats,
                 source.timeout,
                 self._drain_timeout,
                 version(),
             )
-            source.leave_to(self._way)
         else:
             length = len(source) if hasattr(source, "__len__") else None
-            self._way = DataWay(self.name, source, length, self._place, stats, self._drain_timeout)
-        self._way.driver.start()
-
-    @property
-    def _open_way(self) -> DataWay | WorkerWay | PushWay:
-        assert self._way is not None
-        return self._way
+            self.transport = DataTransport(
+                self.name, source, length, self._endpoint, stats, self._drain_timeout
+            )
+        self.transport.start()
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        way = self._open_way
-        return way.tasks() if isinstance(way, WorkerWay) else way.tasks_of(source, length)
+        return self.transport.tasks_of(source, length)
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        assert self._way is not None
-        return self._way.identity(ticket)
+        return self.transport.identity(ticket)
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        assert self._way is not None
-        self._way.carry(ticket, outcome)
+        self.transport.carry(ticket, outcome)
 
     def end_tasks(self) -> None:
-        self._open_way.end_tasks()
+        self.transport.end_tasks()
 
     def drain(self) -> None:
-        self._open_way.drain()
+        self.transport.drain()
 
     def open(self) -> None:
-        if isinstance(self._way, PushWay):
-            self._way.open()
+        self.transport.open()
 
     def interrupt(self) -> None:
-        if self._way is not None:
-            self._way.interrupt()
+        self.transport.interrupt()
 
     def close(self) -> None:
-        self._open_way.close()
+        self.transport.close()

@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from highway._core.installation import version
 from highway.arguments import flag, number, whole
 from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
 from highway.engine import Module, Outlet, Source
 from highway.engine.stats import MachineStats, PipelineStats
-from highway.errors import ArgumentError, PipelineStateError, StateMismatchError
+from highway.errors import ArgumentError
 from highway.network.batch_codec import is_of_the_machine, remote_error, to_batch
-from highway.network.exactly_once import TrainerWay, WorkerWay
-from highway.network.protocol.messages import Cursor, Data, Kind, Progress
-from highway.network.protocol.roles import MOST_GENERATION
-from highway.network.push_pull import PullWay
+from highway.network.exactly_once import TrainerTransport
+from highway.network.protocol.messages import Data, Kind
+from highway.network.push_pull import PullTransport
 from highway.network.reports import machines_of
+from highway.network.saved_state import MOST_STREAMS
+from highway.network.transport import Transport
 from highway.network.zmq.addresses import parse
 from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.security import Security
@@ -25,8 +27,6 @@ from highway.network.zmq.security import Security
 __all__ = ["ZMQSource"]
 
 DELIVERIES = ("exactly-once", "at-most-once", "msgpack-numpy")
-# Data machines.
-MOST_STREAMS = 65536
 
 
 def delivery_of(owner: str, delivery: str) -> str:
@@ -36,7 +36,7 @@ def delivery_of(owner: str, delivery: str) -> str:
     return delivery
 
 
-def place_of(
+def endpoint_of(
     owner: str,
     addr: str | Sequence[str],
     bind: bool,
@@ -58,17 +58,6 @@ def place_of(
     for address in addresses:
         security.keys_for(str(address), local=address.is_local)
     return Endpoint(addresses, bind, security, window)
-
-
-def version() -> str:
-    """Return the version of Highway; "" where it is not installed."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("highway-loader")
-    except PackageNotFoundError:
-        return ""
 
 
 class ZMQSource(Source):
@@ -117,6 +106,11 @@ class ZMQSource(Source):
     `Pipeline.dequeue` raises `PeerLostError`, `RemoteError` or `PoisonItemError` (another machine could not make a
     batch), `SupersededError` (a second training machine has begun) and `StateMismatchError` (the data of a data
     machine differ from the data of the state, or of another data machine).
+
+    Attributes
+    ----------
+    transport : Transport
+        What moves the batches; for tests and diagnosis.
     """
 
     hands_over = True
@@ -141,7 +135,7 @@ class ZMQSource(Source):
         super().__init__(workers=1, queue_size=queue_size)
         self.delivery = delivery_of(self.name, delivery)
         self.window = whole(self.name, "window", window, 1, MOST_WINDOW)
-        self.place = place_of(self.name, addr, bind, self.window, secret, insecure)
+        self.endpoint = endpoint_of(self.name, addr, bind, self.window, secret, insecure)
         self.ordered = flag(self.name, "ordered", ordered)
         if self.ordered and self.delivery != "exactly-once":
             raise ArgumentError(
@@ -153,26 +147,24 @@ class ZMQSource(Source):
             raise ArgumentError(f"{self.name}: on_error is {on_error!r}; expected 'raise' or 'skip'")
         self.on_error = on_error
         self._errors: list[tuple[str, str]] = []
-        self._way: TrainerWay | WorkerWay | PullWay | None = None
+        self.transport = Transport(self.name)
         self._latest: ZMQSource | None = None
 
     def __repr__(self) -> str:
-        several = [str(address) for address in self.place.addresses]
-        return f"ZMQSource({several if len(several) > 1 else self.address!r}, bind={self.place.binds})"
+        several = [str(address) for address in self.endpoint.addresses]
+        return f"ZMQSource({several if len(several) > 1 else self.address!r}, bind={self.endpoint.binds})"
 
     @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
-        way = (self._latest or self)._way
-        endpoint = None if way is None else way.endpoint(above=True)
-        return endpoint or ", ".join(map(str, self.place.addresses))
+        transport = (self._latest or self).transport
+        return transport.bound_address(upstream=True) or ", ".join(map(str, self.endpoint.addresses))
 
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(batch, reason) for each skipped or lost batch."""
         run = self._latest or self
-        lost = run._way.losses() if isinstance(run._way, PullWay) else []
-        return [*run._errors, *lost]
+        return [*run._errors, *run.transport.losses()]
 
     def for_run(self) -> Module:
         self._latest = run = self.copied()
@@ -181,22 +173,15 @@ class ZMQSource(Source):
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         if self.delivery != "exactly-once":
-            self._way = PullWay(self.name, self.place, self.delivery, self.timeout)
+            self.transport = PullTransport(self.name, self.endpoint, self.delivery, self.timeout)
         elif not isinstance(modules[-1], Outlet) or getattr(modules[-1], "delivery", "") != "exactly-once":
-            self._way = TrainerWay(self.place, self.ordered, self.timeout, self.streams, version())
-            self._way.driver.start()
-
-    def leave_to(self, way: WorkerWay) -> None:
-        """Become the source of a worker, whose sink owns the sockets of both ends."""
-        self._way = way
-
-    @property
-    def _open_way(self) -> TrainerWay | WorkerWay | PullWay:
-        assert self._way is not None
-        return self._way
+            self.transport = TrainerTransport(
+                self.name, self.endpoint, self.ordered, self.timeout, self.streams, version()
+            )
+        self.transport.start()
 
     def tasks(self) -> Iterator[Data]:
-        return self._open_way.tasks()
+        return self.transport.tasks()
 
     def samples_in(self, task: Data) -> int | None:
         return 0 if task.item.kind is Kind.END_OF_DATA else None
@@ -215,92 +200,25 @@ class ZMQSource(Source):
         return None
 
     def delivered(self, ticket: int) -> bool:
-        way = self._way
-        return way.delivered(ticket) if isinstance(way, TrainerWay) else True
+        return self.transport.delivered(ticket)
 
     def end_tasks(self) -> None:
-        self._open_way.end_tasks()
+        self.transport.end_tasks()
 
     def machines(self) -> tuple[MachineStats, ...]:
-        return machines_of(self._way.reports()) if isinstance(self._way, TrainerWay) else ()
+        return machines_of(self.transport.reports())
 
     def state_dict(self) -> dict[str, Any]:
-        generation, epoch, streams, fingerprint = self._trainer("save").cursor()
-        return {
-            "version": 1,
-            "generation": generation,
-            "epoch": epoch,
-            "streams": [[base, list(beyond)] for base, beyond in streams],
-            "fingerprint": fingerprint,
-        }
+        return self.transport.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        way = self._trainer("load")
-        cursor = _cursor_of(state)
-        if self.streams is not None and cursor.streams and len(cursor.streams) != self.streams:
-            raise StateMismatchError(
-                f"{self.name}: the state has {len(cursor.streams)} data machines; expected {self.streams} (streams)"
-            )
-        if way.begun:
-            raise PipelineStateError(
-                f"{self.name}: batches were returned already; load a state before the first dequeue()"
-            )
-        if way.driver.closing:
-            raise PipelineStateError(
-                f"{self.name}: the data has ended, or the pipeline was stopped; load a state into a new pipeline"
-            )
-        way.begin(cursor)
-
-    def _trainer(self, what: str) -> TrainerWay:
-        if isinstance(self._way, TrainerWay):
-            return self._way
-        raise PipelineStateError(
-            f"{self.name}: there is no state to {what}; only a training machine with delivery='exactly-once' has one"
-        )
+        self.transport.load_state_dict(state)
 
     def open(self) -> None:
-        if isinstance(self._way, PullWay):
-            self._way.open()
+        self.transport.open()
 
     def interrupt(self) -> None:
-        if self._way is not None:
-            self._way.interrupt()
+        self.transport.interrupt()
 
     def close(self) -> None:
-        if not isinstance(self._way, WorkerWay):
-            self._open_way.close()
-
-
-def _cursor_of(state: Mapping[str, Any]) -> Cursor:
-    """Check a state and return its cursor; the state may come from a file and is not trusted."""
-
-    def wrong(what: str) -> StateMismatchError:
-        return StateMismatchError(
-            f"ZMQSource: the state {what}; expected the return value of state_dict() of a ZMQSource"
-        )
-
-    if not isinstance(state, Mapping):
-        raise wrong(f"is {type(state).__name__}")
-    if state.get("version") != 1:
-        raise wrong(f"has version {state.get('version')!r}, not 1")
-    generation, epoch, fingerprint = (state.get(name) for name in ("generation", "epoch", "fingerprint"))
-    streams = state.get("streams")
-    if not _count(generation, MOST_GENERATION) or not _count(epoch) or not isinstance(fingerprint, str):
-        raise wrong("has no generation, epoch and fingerprint")
-    if not isinstance(streams, list) or len(streams) > MOST_STREAMS:
-        raise wrong("has no list of streams")
-    progress = []
-    for stream in streams:
-        if not isinstance(stream, list) or len(stream) != 2 or not _count(stream[0]):
-            raise wrong(f"has a stream {stream!r}")
-        base, beyond = stream
-        if not isinstance(beyond, list) or not all(map(_count, beyond)) or beyond != sorted({*beyond}):
-            raise wrong(f"has a stream {stream!r}")
-        if beyond and beyond[0] <= base:
-            raise wrong(f"has a stream {stream!r}")
-        progress.append(Progress(base, tuple(beyond)))
-    return Cursor(generation, epoch, tuple(progress), fingerprint)  # type: ignore[arg-type]  # checked by _count
-
-
-def _count(value: object, end: int = 2**62) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end
+        self.transport.close_source()

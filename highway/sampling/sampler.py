@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from highway._core import philox
 from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
+from highway.sampling.launchers import shard_of
 from highway.sampling.rng import ORDER_POSITION
 
 __all__ = ["FRONT", "Position", "Sampler", "Task", "digest"]
@@ -96,8 +97,8 @@ class Sampler:
         0 to 2**64 - 1, the same for all ranks. None draws one, if the world is 1.
     epochs : int, optional
         Number of epochs, 0 to 2**32; None for endless.
-    shard : (int, int)
-        (rank, world), 0 <= rank < world.
+    shard : (int, int), "auto", process group, or (mesh, axis)
+        (rank, world), 0 <= rank < world, or where to find them: see `shard_of`.
     drop_last : bool
     owner : str
         Name of the object with these arguments, for the errors.
@@ -122,7 +123,7 @@ class Sampler:
         shuffle: bool = True,
         seed: int | None = 0,
         epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
+        shard: Any = (0, 1),
         drop_last: bool = False,
         owner: str = "Sampler",
     ) -> None:
@@ -130,13 +131,8 @@ class Sampler:
         self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
         self.shuffle = flag(owner, "shuffle", shuffle)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
-        pair: object = shard
-        if isinstance(pair, np.ndarray):
-            pair = pair.tolist()
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ArgumentError(f"{owner}: shard is {shard!r}; expected (rank, world)")
-        self.world = whole(owner, "shard[1] (world)", pair[1], 1, 2**32)
-        self.rank = whole(owner, "shard[0] (rank)", pair[0], 0, self.world - 1)
+        self._owner, self._shard = owner, shard
+        self.rank, self.world = shard_of(owner, shard)
         self.seed = chosen_seed(owner, seed, self.world)
         self.seed_drawn = seed is None
         self.drop_last = flag(owner, "drop_last", drop_last)
@@ -148,6 +144,28 @@ class Sampler:
                 f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
                 f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller batch_size or drop_last=False"
             )
+
+    def current(self) -> Sampler:
+        """Return the sampler for this process as its launcher says now: itself, or one with another rank and world.
+
+        Raises
+        ------
+        ArgumentError
+            As the constructor.
+        """
+        if shard_of(self._owner, self._shard) == (self.rank, self.world):
+            return self
+        return Sampler(
+            self.size,
+            self.batch_size,
+            shuffle=self.shuffle,
+            # None again raises where each rank would have drawn another.
+            seed=None if self.seed_drawn else self.seed,
+            epochs=self.epochs,
+            shard=self._shard,
+            drop_last=self.drop_last,
+            owner=self._owner,
+        )
 
     def __len__(self) -> int:
         """Batches in an epoch, on each rank."""

@@ -25,7 +25,7 @@ from highway.store.opening import (
     storage_failed,
 )
 from highway.store.reading import StoreReader
-from highway.store.records import Slots, key_of, number_of, schema_in
+from highway.store.records import BatchBuffers, key_of, number_of, schema_in
 from highway.store.writing import StoreWriter
 
 __all__ = ["Repaired", "Verified", "describe", "repair", "verify"]
@@ -221,8 +221,8 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
                     continue
                 if found.errors:
                     continue
-                slots = Slots(schema, 1)
-                slots.put(found.rows, found)
+                buffers = BatchBuffers(schema, 1)
+                buffers.put(found.rows, found)
                 if writer is None:
                     writer = StoreWriter(
                         target,
@@ -235,7 +235,7 @@ def _saved(db: Any, plyvel: Any, name: str, target: str, progress: Progress) -> 
                         shard=known.shard,
                         origin=f"{known.origin or 'unknown'}, repaired",
                     )
-                writer.add(slots.batch(epoch=0, seq=0, indices=np.array([number])))
+                writer.add(buffers.batch(epoch=0, seq=0, indices=np.array([number])))
         if writer is None:
             raise CorruptStoreError(f"{_OWNER}: {name!r} has no sound record")
         writer.finish()

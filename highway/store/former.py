@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from highway._core.records.layout import MAGIC
 from highway._core.wire.msgpack_numpy import decode_msgpack_numpy
 from highway.batch import Batch
 from highway.errors import (
@@ -16,7 +17,7 @@ from highway.errors import (
 )
 from highway.store.marks import Mark
 from highway.store.opening import read_error
-from highway.store.records import MAGIC, Schema
+from highway.store.records import Schema
 
 __all__ = ["FormerRecords"]
 

@@ -30,6 +30,7 @@ from highway.storage.outages import may_pass
 
 __all__ = [
     "LOCK_NAME",
+    "MOST_TABLES",
     "Lock",
     "StoreView",
     "error_text",
@@ -46,8 +47,8 @@ logger = logging.getLogger("highway.store")
 LOCK_NAME = "highway.lock"
 _CHANGED = ("CURRENT", "MANIFEST-")
 _LEFT = ("LOCK", "LOG", LOCK_NAME)
-# An open table is mapped and needs no file descriptor.
-_MOST_TABLES = 16384
+MOST_TABLES = 16384
+"""Most tables, of 32 MB each, that are open at once. They are mapped, and Linux allows a process 65530 mappings."""
 
 # LevelDB reports the error texts of the system, not the error numbers.
 _PASSING = tuple(f": {os.strerror(number)}" for number in errno.errorcode if may_pass(number))
@@ -262,7 +263,7 @@ def open_leveldb(path: str, owner: str, *, shown: str | None = None, create: boo
             # Tables have the size of the write buffer.
             write_buffer_size=32 << 20,
             max_file_size=32 << 20,
-            max_open_files=_MOST_TABLES,
+            max_open_files=MOST_TABLES,
             # Pictures do not compress further, and uncompressed tables are read in place.
             compression=None,
         )

@@ -19,6 +19,7 @@ from highway.storage.outages import Outages, may_pass
 from highway.store.former import FormerRecords
 from highway.store.marks import MARK_KEY, Mark
 from highway.store.opening import (
+    MOST_TABLES,
     Lock,
     StoreView,
     error_text,
@@ -32,9 +33,6 @@ from highway.store.opening import (
 from highway.store.records import Records, Schema, key_of, number_of, schema_in
 
 __all__ = ["StoreReader"]
-
-# Linux allows a process 65530 mappings in total. Tables have 32 MB.
-_MOST_MAPPED = 16384
 
 
 class StoreReader:
@@ -169,7 +167,7 @@ class StoreReader:
                 for key in keys:
                     return number_of(key) + 1
             except self._plyvel.Error as error:
-                raise read_error(self._owner, self.path, error, self._told(error)) from None
+                raise read_error(self._owner, self.path, error, self._text_of(error)) from None
         return 0
 
     def _value(self, key: bytes, *, checked: bool = False) -> bytes | None:
@@ -177,7 +175,7 @@ class StoreReader:
             value: bytes | None = self._db.get(key, verify_checksums=checked, fill_cache=False)
             return value
         except self._plyvel.Error as error:
-            raise read_error(self._owner, self.path, error, self._told(error)) from None
+            raise read_error(self._owner, self.path, error, self._text_of(error)) from None
 
     def __enter__(self) -> StoreReader:
         """Keep the reader open while this thread reads."""
@@ -192,7 +190,7 @@ class StoreReader:
         self._users.pop()
         self._end_if_unused()
 
-    def _told(self, error: Exception) -> str:
+    def _text_of(self, error: Exception) -> str:
         """Return the error text of LevelDB, with the path of the store instead of its view."""
         assert self._view is not None
         return error_text(error).replace(self._view.folder, self.path)
@@ -245,7 +243,7 @@ class StoreReader:
                 if value is not None:
                     spans.put(row, value)
             except (self._plyvel.Error, CorruptStoreError) as error:
-                errors[row] = CorruptStoreError(self._told(error))
+                errors[row] = CorruptStoreError(self._text_of(error))
         found = self.schema.check(spans, wanted)
         # An error of LevelDB says more than "it is gone".
         found.errors |= errors
@@ -262,7 +260,7 @@ class StoreReader:
             if not storage_failed(error):
                 raise
             raise StorageError(
-                f"{self._owner}: record {number} of {self.path!r} cannot be read: {self._told(error)}"
+                f"{self._owner}: record {number} of {self.path!r} cannot be read: {self._text_of(error)}"
             ) from None
 
     @property
@@ -293,6 +291,6 @@ class StoreReader:
 def _mapped(folder: str) -> Tables:
     """Map the tables of a LevelDB; raises OSError or ValueError where one is damaged or unusual, or for too many."""
     names = [name for name in os.listdir(folder) if name.endswith((".ldb", ".sst"))]
-    if len(names) > _MOST_MAPPED:
-        raise ValueError(f"it has {len(names)} tables, more than {_MOST_MAPPED}")
+    if len(names) > MOST_TABLES:
+        raise ValueError(f"it has {len(names)} tables, more than {MOST_TABLES}")
     return Tables([os.fsencode(os.path.join(folder, name)) for name in names])

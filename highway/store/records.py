@@ -27,26 +27,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.records import spans as spans_
+from highway._core.records import layout
 from highway._core.records.checksum import crc32c
-from highway._core.records.spans import Spans, check_records, place
+from highway._core.records.layout import ALIGNMENT, ENCODED, EXTRA, LENGTH_BYTES, MAGIC, RAGGED, check_records
+from highway._core.records.spans import Spans, copy_rows
 from highway._core.wire import codec as wire
+from highway._core.wire import packing
 from highway.batch import Batch, empty, is_field_name
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
-__all__ = ["Column", "Records", "Schema", "Slots", "key_of", "number_of", "schema_in"]
+__all__ = ["BatchBuffers", "Column", "Records", "Schema", "key_of", "number_of", "schema_in"]
 
-MAGIC = b"HWR\x01"
-_HEAD = struct.Struct("<4sIQIIII")
+# The header after the magic bytes and the checksum.
 _CHECKED = struct.Struct("<QIIII")
-_NONE = 2**32 - 1
-_EXTRA, _RAGGED, _ENCODED = 1, 2, 4
-_LENGTH = 8  # bytes before an encoded file
-_ALIGNED = 16
 # A value of LevelDB is shorter; an array of NumPy 1 has one dimension more, that of the samples.
 _LARGEST = 2**32 - 1
 _DIMENSIONS = 31
-_PADDING = bytes(_ALIGNED)
+_PADDING = bytes(ALIGNMENT)
 # A lookup by name: a dtype from a file is never passed to numpy.
 _DTYPES = {
     np.dtype(name).newbyteorder("<").str: np.dtype(name)
@@ -90,6 +87,11 @@ class Column(NamedTuple):
     encoded: bool = False
 
     @property
+    def kind(self) -> int:
+        """What it is, as a number in the description of a record."""
+        return EXTRA * self.extra + RAGGED * self.ragged + ENCODED * self.encoded
+
+    @property
     def nbytes(self) -> int:
         """Bytes of a sample, or of a row of a ragged column."""
         return math.prod(self.shape) * self.dtype.itemsize
@@ -124,19 +126,15 @@ class Schema:
             [
                 column.name,
                 column.dtype.newbyteorder("<").str,
-                _EXTRA * column.extra + _RAGGED * column.ragged + _ENCODED * column.encoded,
+                column.kind,
                 *column.shape,
             ]
             for column in self.columns
         ]
-        self.packed = wire.pack([applied, keyed, offset, table])
-        self._head = _HEAD.size + len(self.packed)
+        self.packed = packing.pack([applied, keyed, offset, table])
+        self._header_bytes = layout.HEADER_BYTES + len(self.packed)
         self._sizes = np.array([column.nbytes for column in self.columns], np.int64)
-        kinds = [
-            spans_.FILE if column.encoded else spans_.RAGGED if column.ragged else spans_.PLAIN
-            for column in self.columns
-        ]
-        self._kinds = np.array(kinds, np.uint8)
+        self._kinds = np.array([column.kind for column in self.columns], np.uint8)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and self.packed == other.packed
@@ -194,11 +192,11 @@ class Schema:
             The description is invalid.
         """
         try:
-            applied, keyed, offset, table = wire.unpack(packed)
+            applied, keyed, offset, table = packing.unpack(packed)
             columns = []
             for name, code, kind, *shape in table:
-                extra, ragged, encoded = (bool(kind & bit) for bit in (_EXTRA, _RAGGED, _ENCODED))
-                known = 0 <= kind <= _EXTRA + _RAGGED + _ENCODED
+                extra, ragged, encoded = (bool(kind & bit) for bit in (EXTRA, RAGGED, ENCODED))
+                known = 0 <= kind <= EXTRA + RAGGED + ENCODED
                 if not is_field_name(name) or not known or (encoded and (ragged or shape)):
                     raise ValueError(f"a column is {name!r} of kind {kind!r}")
                 if not all(type(extent) is int and extent >= 0 for extent in shape):
@@ -228,17 +226,17 @@ class Schema:
         if batch.offsets is not None:
             begin, end = batch.offsets[row : row + 2].tolist()
         checked = _CHECKED.pack(
-            number, len(self.packed), _NONE if batch.keys is None else len(key), end - begin, 0
+            number, len(self.packed), layout.NO_KEY if batch.keys is None else len(key), end - begin, 0
         )
         pieces: list[Any] = [checked, self.packed, key]
-        at = self._head + len(key)
+        at = self._header_bytes + len(key)
         for column, array in arrays:
-            pieces.append(_PADDING[: -at % _ALIGNED])
-            at += -at % _ALIGNED
+            pieces.append(_PADDING[: -at % ALIGNMENT])
+            at += -at % ALIGNMENT
             if column.encoded:
                 file: bytes = array[row]
-                pieces += (len(file).to_bytes(_LENGTH, "little"), file)
-                at += _LENGTH + len(file)
+                pieces += (len(file).to_bytes(LENGTH_BYTES, "little"), file)
+                at += LENGTH_BYTES + len(file)
                 continue
             taken = array[begin:end] if column.ragged else array[row : row + 1]
             if taken.nbytes:
@@ -262,40 +260,40 @@ class Schema:
         rows = np.delete(np.arange(len(numbers)), [*errors])
         if errors:
             spans = spans.take(rows)
-        table = np.empty((len(rows), spans_.CHECKED + len(self.columns)), np.int64)
+        table = np.empty((len(rows), layout.CHECKED + len(self.columns)), np.int64)
         check_records(spans, numbers[rows], self.packed, self._sizes, self._kinds, table)
         bad = np.flatnonzero(table[:, 0])
         if len(bad):
-            for place_ in bad.tolist():
-                errors[int(rows[place_])] = _told(spans[place_], table[place_])
-            good = np.flatnonzero(table[:, 0] == spans_.SOUND)
+            for position in bad.tolist():
+                errors[int(rows[position])] = _error_of(spans[position], table[position])
+            good = np.flatnonzero(table[:, 0] == layout.SOUND)
             rows, spans, table = rows[good], spans.take(good), table[good]
         return Records(self, rows, spans, table, dict(sorted(errors.items())))
 
 
-def _told(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
+def _error_of(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
     """Return the error of a record that `check_records` refused."""
     assert value is not None
     status, _, _, detail = found[:4].tolist()
-    if status == spans_.NO_MAGIC:
+    if status == layout.NO_MAGIC:
         return CorruptStoreError(f"it begins with {bytes(value[:8])!r}; expected {MAGIC!r}")
-    if status == spans_.WRONG_CHECKSUM:
+    if status == layout.WRONG_CHECKSUM:
         return CorruptStoreError("its checksum is wrong")
-    if status == spans_.WRONG_NUMBER:
+    if status == layout.WRONG_NUMBER:
         return CorruptStoreError(f"it is number {detail}")
-    if status == spans_.WRONG_COLUMNS:
+    if status == layout.WRONG_COLUMNS:
         return CorruptStoreError("its columns are not those of the store")
     return CorruptStoreError(f"it has {len(value)} bytes; expected {detail} for its columns")
 
 
 def schema_in(value: bytes, number: int) -> Schema:
     """Return the schema in a record; raises CorruptStoreError where the record is damaged."""
-    found = np.empty((1, spans_.CHECKED), np.int64)
+    found = np.empty((1, layout.CHECKED), np.int64)
     nothing = np.empty(0, np.int64)
     check_records(Spans([value]), np.array([number]), None, nothing, nothing.astype(np.uint8), found)
     if found[0, 0]:
-        raise _told(memoryview(value), found[0])
-    return Schema.unpacked(value[_HEAD.size : int(found[0, 1])])
+        raise _error_of(memoryview(value), found[0])
+    return Schema.unpacked(value[layout.HEADER_BYTES : int(found[0, 1])])
 
 
 class Records:
@@ -339,32 +337,32 @@ class Records:
             for text, size in zip(texts, sizes.tolist(), strict=True)
         ]
 
-    def places(self, column: int) -> NDArray[np.int64]:
+    def byte_offsets(self, column: int) -> NDArray[np.int64]:
         """Return the byte offset of a column in each record, int64 (K,)."""
-        return np.ascontiguousarray(self._table[:, spans_.CHECKED + column])
+        return np.ascontiguousarray(self._table[:, layout.CHECKED + column])
 
     def view(self, record: int, column: int) -> NDArray[Any]:
         """Return a read-only view of a column of a record: its rows where it is ragged, else one row."""
         found = self._schema.columns[column]
         count = int(self._table[record, 3]) if found.ragged else 1
-        place = int(self._table[record, spans_.CHECKED + column])
+        place = int(self._table[record, layout.CHECKED + column])
         shape = (count, *found.shape)
         flat = np.frombuffer(self._value(record), _stored(found.dtype), math.prod(shape), place)
         return flat.reshape(shape)
 
     def files(self, column: int) -> list[memoryview]:
         """Return the encoded file in a column of each record."""
-        begins = self.places(column)
-        lengths = np.empty((len(begins), _LENGTH), np.uint8)
-        place(self.spans, begins, lengths, np.arange(len(begins)))
-        return self.spans.parts(begins + _LENGTH, lengths.view("<i8")[:, 0].astype(np.int64))
+        begins = self.byte_offsets(column)
+        lengths = np.empty((len(begins), LENGTH_BYTES), np.uint8)
+        copy_rows(self.spans, begins, lengths, np.arange(len(begins)))
+        return self.spans.parts(begins + LENGTH_BYTES, lengths.view("<i8")[:, 0].astype(np.int64))
 
-    def rows_of(self, column: int) -> NDArray[Any]:
+    def array(self, column: int) -> NDArray[Any]:
         """Return a column that is neither ragged nor encoded, as an array of K rows."""
         found = self._schema.columns[column]
         rows = np.empty((len(self.rows), *found.shape), _stored(found.dtype))
         flat = rows.reshape(-1).view(np.uint8).reshape(len(rows), found.nbytes)
-        place(self.spans, self.places(column), flat, np.arange(len(rows)))
+        copy_rows(self.spans, self.byte_offsets(column), flat, np.arange(len(rows)))
         return rows
 
     def _value(self, record: int) -> memoryview:
@@ -373,7 +371,7 @@ class Records:
         return value
 
 
-class Slots:
+class BatchBuffers:
     """The buffers of a batch, filled record by record in any order.
 
     Parameters
@@ -392,18 +390,18 @@ class Slots:
         self._whole: list[tuple[int, Column, NDArray[Any], NDArray[np.uint8]]] = []
         self._ragged: list[tuple[int, Column, list[NDArray[Any]]]] = []
         self._encoded: list[tuple[int, Column, NDArray[Any]]] = []
-        for place_, column in enumerate(schema.columns):
+        for position, column in enumerate(schema.columns):
             if names is not None and column.name not in names:
                 continue
             if column.encoded:
-                self._encoded.append((place_, column, np.full(size, b"", object)))
+                self._encoded.append((position, column, np.full(size, b"", object)))
             elif column.ragged:
                 nothing = np.empty((0, *column.shape), _stored(column.dtype))
-                self._ragged.append((place_, column, [nothing] * size))
+                self._ragged.append((position, column, [nothing] * size))
             else:
                 array = empty((size, *column.shape), column.dtype)
                 flat = array.reshape(-1).view(np.uint8).reshape(size, column.nbytes)
-                self._whole.append((place_, column, array, flat))
+                self._whole.append((position, column, array, flat))
 
     def put(self, rows: NDArray[np.int64], records: Records) -> None:
         """Copy records into rows of the batch, one record per row."""
@@ -412,7 +410,7 @@ class Slots:
         for row, key in zip(listed, records.keys(), strict=True):
             self._keys[row] = key
         for number, _, _, out in self._whole:
-            place(records.spans, records.places(number), out, rows)
+            copy_rows(records.spans, records.byte_offsets(number), out, rows)
         for number, _, files in self._encoded:
             for row, file in zip(listed, records.files(number), strict=True):
                 files[row] = bytes(file)

@@ -19,6 +19,7 @@ from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.function import Lambda
 from highway.transforms.mix import CutMix, Mixup
 from highway.transforms.pad import Pad
+from highway.transforms.placement import Placement
 from highway.transforms.policies import RandAugment, TrivialAugmentWide
 from highway.transforms.transform import Transform
 from highway.transforms.values import Normalize, Rescale, ToFloat
@@ -50,6 +51,7 @@ __all__ = [
     "Pad",
     "PadCrop",
     "Perspective",
+    "Placement",
     "Posterize",
     "RandAugment",
     "RandomApply",

@@ -220,7 +220,8 @@ class _Single(Pointwise):
 
     _operation: ClassVar[int]
 
-    p: float
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number(type(self).__name__, "p", p, 0, 1)
 
     def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
         """Return both arguments, each a number or one per sample."""
@@ -344,7 +345,7 @@ class Grayscale(_Single):
     _operation = color.GRAYSCALE
 
     def __init__(self, p: float = 1.0) -> None:
-        self.p = number("Grayscale", "p", p, 0, 1)
+        super().__init__(p)
 
 
 class Invert(_Single):
@@ -364,9 +365,6 @@ class Invert(_Single):
     """
 
     _operation = color.INVERT
-
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = number("Invert", "p", p, 0, 1)
 
 
 class Solarize(_Single):
@@ -391,7 +389,7 @@ class Solarize(_Single):
 
     def __init__(self, threshold: float = 128, p: float = 0.5) -> None:
         self.threshold = number("Solarize", "threshold", threshold, 0, 256)
-        self.p = number("Solarize", "p", p, 0, 1)
+        super().__init__(p)
 
     def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
         return self.threshold, 0.0
@@ -419,7 +417,7 @@ class Posterize(_Single):
 
     def __init__(self, bits: int = 4, p: float = 0.5) -> None:
         self.bits = whole("Posterize", "bits", bits, 0, 8)
-        self.p = number("Posterize", "p", p, 0, 1)
+        super().__init__(p)
 
     def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
         return self.bits, 0.0
@@ -445,9 +443,6 @@ class AutoContrast(_Single):
 
     _operation = color.AUTOCONTRAST
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = number("AutoContrast", "p", p, 0, 1)
-
 
 class Equalize(_Single):
     """Equalize the histogram of each channel of each image, as PIL.ImageOps.equalize and torchvision do.
@@ -466,9 +461,6 @@ class Equalize(_Single):
     """
 
     _operation = color.EQUALIZE
-
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = number("Equalize", "p", p, 0, 1)
 
 
 class Gamma(_Single):
@@ -499,7 +491,7 @@ class Gamma(_Single):
         self._range = span("Gamma", "gamma", gamma, 0, color.MOST_FACTOR)
         self.gamma = self._range if isinstance(gamma, (tuple, list)) else self._range[0]
         self.gain = number("Gamma", "gain", gain, 0, color.MOST_FACTOR)
-        self.p = number("Gamma", "p", p, 0, 1)
+        super().__init__(p)
 
     def _arguments(self, rng: SampleRandom) -> tuple[Any, Any]:
         return drawn(rng, self._range), self.gain

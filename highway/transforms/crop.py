@@ -14,13 +14,13 @@ from highway.sampling.rng import SampleRandom
 from highway.transforms.transform import Transform, pixels
 from highway.transforms.view import Moving, View
 
-__all__ = ["CenterCrop", "Fill", "PadCrop", "RandomCrop", "Slice", "Windows", "filling", "plain_fill"]
+__all__ = ["CenterCrop", "CropWindows", "Fill", "PadCrop", "RandomCrop", "Slice", "fill_pixel", "plain_fill"]
 
 Margins = int | tuple[int, int] | tuple[int, int, int, int]
 Fill = float | tuple[float, ...]
 
 
-class Windows(NamedTuple):
+class CropWindows(NamedTuple):
     """One window per image, in pixels; a window may reach beyond its image.
 
     Attributes
@@ -36,7 +36,7 @@ class Windows(NamedTuple):
     width: int
 
 
-class _Window(Moving):
+class _CropOrPad(Moving):
     """Base of crops and pads: a window, the border around the image and the fill of the border."""
 
     hands_over = True
@@ -48,13 +48,13 @@ class _Window(Moving):
         self._margins = _margins(name, padding)
         self.fill = plain_fill(name, fill)
 
-    def apply_images(self, images: NDArray[Any], params: Windows) -> NDArray[Any]:
+    def apply_images(self, images: NDArray[Any], params: CropWindows) -> NDArray[Any]:
         """Copy the windows.
 
         Parameters
         ----------
         images : ndarray (N, H, W, C)
-        params : Windows
+        params : CropWindows
 
         Returns
         -------
@@ -62,7 +62,7 @@ class _Window(Moving):
         """
         source = pixels(images, self)
         # Any dtype is copied as bytes.
-        view = View.whole(source.shape).window(*params, self._pixel(images.shape[3], images.dtype))
+        view = View.whole(source.shape).cropped(*params, self._pixel(images.shape[3], images.dtype))
         assert view is not None, "a whole image has all windows"
         return view.copied(source, self).view(images.dtype)
 
@@ -71,20 +71,20 @@ class _Window(Moving):
         """Whether the window stays within the image: true without a border."""
         return not any(self._margins)
 
-    def look(self, view: View, params: Windows) -> View | None:
+    def look(self, view: View, params: CropWindows) -> View | None:
         """Return the windows of the view."""
-        return view.window(*params, self._pixel(view.shape[3], np.dtype(np.uint8)))
+        return view.cropped(*params, self._pixel(view.shape[3], np.dtype(np.uint8)))
 
-    def moved(self, view: View, params: Windows) -> View | None:
+    def moved(self, view: View, params: CropWindows) -> View | None:
         """Return the windows of the view; the border has any content."""
-        return view.window(*params, np.zeros(view.shape[3], np.uint8))
+        return view.cropped(*params, np.zeros(view.shape[3], np.uint8))
 
     def _pixel(self, channels: int, dtype: np.dtype[Any]) -> NDArray[np.uint8]:
         """Return the fill as the bytes of one pixel."""
-        return filling(self, self.fill, channels, dtype).view(np.uint8)
+        return fill_pixel(self, self.fill, channels, dtype).view(np.uint8)
 
 
-class _Crop(_Window):
+class _Crop(_CropOrPad):
     def __init__(
         self,
         size: int | tuple[int, int],
@@ -102,7 +102,7 @@ class _Crop(_Window):
                 f"expected less padding, or {name}((height, width)) for a height and a width"
             )
 
-    def _room(self, height: int, width: int) -> tuple[int, int]:
+    def _slack(self, height: int, width: int) -> tuple[int, int]:
         """Return how many rows and columns the window can move in images of this size."""
         left, top, right, bottom = self._margins
         rows = height + top + bottom - self.size[0]
@@ -140,11 +140,11 @@ class RandomCrop(_Crop):
         An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
-    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> CropWindows:
         """Draw the positions of the windows."""
-        rows, columns = self._room(shape[1], shape[2])
+        rows, columns = self._slack(shape[1], shape[2])
         left, top = self._margins[:2]
-        return Windows(rng.integers(0, rows + 1) - top, rng.integers(0, columns + 1) - left, *self.size)
+        return CropWindows(rng.integers(0, rows + 1) - top, rng.integers(0, columns + 1) - left, *self.size)
 
     def deterministic(self) -> CenterCrop:
         """Return the `CenterCrop` of the same size, padding and fill."""
@@ -178,12 +178,12 @@ class CenterCrop(_Crop):
         An argument is out of range. Checks that depend on the images raise at the first batch.
     """
 
-    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> CropWindows:
         """Return the positions of the windows; nothing is random."""
         left, top, right, bottom = self._margins
         first_row = _centered(shape[1] + top + bottom, self.size[0]) - top
         first_column = _centered(shape[2] + left + right, self.size[1]) - left
-        return Windows(np.full(shape[0], first_row), np.full(shape[0], first_column), *self.size)
+        return CropWindows(np.full(shape[0], first_row), np.full(shape[0], first_column), *self.size)
 
     def reaches_out(self, height: int, width: int) -> bool:
         """Whether images of this size, with their padding, are smaller than the window."""
@@ -222,7 +222,7 @@ class PadCrop(RandomCrop):
         super().__init__(size, padding, fill, min_visible)
 
 
-class Slice(_Window):
+class Slice(_CropOrPad):
     """Crop the same fixed window from every image.
 
     Deterministic form: itself.
@@ -250,7 +250,7 @@ class Slice(_Window):
         self.height = whole("Slice", "height", height, 1, 65536)
         self.width = whole("Slice", "width", width, 1, 65536)
 
-    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> CropWindows:
         """Return the same window for all samples."""
         if self.top + self.height > shape[1] or self.left + self.width > shape[2]:
             raise ArgumentError(
@@ -258,7 +258,7 @@ class Slice(_Window):
                 f"{self.left + self.width} does not fit into images of {shape[1]} x {shape[2]} pixels"
             )
         count = shape[0]
-        return Windows(np.full(count, self.top), np.full(count, self.left), self.height, self.width)
+        return CropWindows(np.full(count, self.top), np.full(count, self.left), self.height, self.width)
 
     def deterministic(self) -> Slice:
         """Return the transform itself."""
@@ -293,7 +293,7 @@ def plain_fill(owner: str, fill: object) -> Fill:
     return found[0] if np.shape(np.asarray(fill)) == () else found
 
 
-def filling(
+def fill_pixel(
     owner: Transform, fill: Fill, channels: int, dtype: np.dtype[Any], name: str = "fill"
 ) -> NDArray[Any]:
     """Return one pixel of the value that a transform shows outside the image.

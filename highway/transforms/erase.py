@@ -14,7 +14,7 @@ from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.crop import filling
+from highway.transforms.crop import fill_pixel
 from highway.transforms.transform import Transform, is_planar, pixels
 
 __all__ = ["RandomErasing"]
@@ -94,7 +94,7 @@ class RandomErasing(Transform):
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape unchanged."""
         if self._values is not None:
-            filling(self, self._values, shape[2], np.dtype(np.uint8), "value")
+            fill_pixel(self, self._values, shape[2], np.dtype(np.uint8), "value")
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Erased:
@@ -137,7 +137,7 @@ class RandomErasing(Transform):
         if out is None:
             out = empty(images.shape, images.dtype)
         if self._values is not None and not planar and out.flags.c_contiguous:
-            pixel = filling(self, self._values, channels, images.dtype, "value")
+            pixel = fill_pixel(self, self._values, channels, images.dtype, "value")
             boxes, source = np.ascontiguousarray(params.boxes, np.int64), np.ascontiguousarray(images)
             mix.paint(pixels(source, self), boxes, pixel.view(np.uint8), pixels(out, self))
             return out
@@ -150,7 +150,7 @@ class RandomErasing(Transform):
             if self._values is None:
                 where[...] = self._noise(params.rng, row, where.shape, images.dtype)
             else:
-                values = filling(self, self._values, channels, images.dtype, "value")
+                values = fill_pixel(self, self._values, channels, images.dtype, "value")
                 where[...] = values[:, None, None] if planar else values
         return out
 

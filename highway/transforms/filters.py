@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,60 @@ from highway.transforms.transform import Transform, pixels
 __all__ = ["GaussianBlur", "GaussianNoise", "Noise", "Sharpness"]
 
 
-class Sharpness(Transform):
+class _Filter(Transform):
+    """Base of the filters with one parameter, drawn per sample from a range.
+
+    Attributes
+    ----------
+    p : float
+        Probability that a sample is changed.
+    """
+
+    hands_over = True
+    takes = "bytes"
+    p: float
+    _range: Range
+    _neutral: ClassVar[float]
+    """The parameter that changes nothing."""
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
+        check_channels(self, shape[2])
+        return shape
+
+    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
+        """Draw the parameter of each sample, float32 (N,)."""
+        changed = chosen(rng, self.p)
+        return np.where(changed, drawn(rng, self._range), np.float32(self._neutral))
+
+    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
+        """Filter the images.
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, C)
+        params : float32 (N,)
+
+        Returns
+        -------
+        uint8 (N, H, W, C)
+            A new array.
+        """
+        check_bytes(self, images)
+        out = empty(images.shape, np.uint8)
+        self._filter(pixels(images, self), np.ascontiguousarray(params, np.float32), out)
+        return out
+
+    def _filter(self, source: NDArray[np.uint8], params: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        """Write the filtered images to `out`."""
+        raise NotImplementedError
+
+    def deterministic(self) -> Transform | None:
+        """Return the transform itself if nothing is random, otherwise None."""
+        return self if self.p == 1.0 and self._range[0] == self._range[1] else None
+
+
+class Sharpness(_Filter):
     """Sharpen or smooth: scale the difference from the smoothed image by a factor, as in torchvision and PIL.
 
     The smoothed image is the mean of 3 by 3 pixels, with a weight of 5 for the center; pixels at the border stay
@@ -39,48 +92,18 @@ class Sharpness(Transform):
         An argument is out of range. Images other than uint8 with 1 or 3 channels raise at the first batch.
     """
 
-    hands_over = True
-    takes = "bytes"
+    _neutral = 1.0
 
     def __init__(self, factor: float | Range = 2.0, p: float = 0.5) -> None:
         self._range = span("Sharpness", "factor", factor, 0, color.MOST_FACTOR)
         self.factor = self._range if isinstance(factor, (tuple, list)) else self._range[0]
         self.p = number("Sharpness", "p", p, 0, 1)
 
-    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
-        check_channels(self, shape[2])
-        return shape
-
-    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
-        """Draw a factor for each sample; 1 for unchanged samples."""
-        changed = chosen(rng, self.p)
-        return np.where(changed, drawn(rng, self._range), np.float32(1))
-
-    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
-        """Sharpen.
-
-        Parameters
-        ----------
-        images : uint8 (N, H, W, C)
-        params : float32 (N,)
-
-        Returns
-        -------
-        uint8 (N, H, W, C)
-            A new array.
-        """
-        check_bytes(self, images)
-        result = empty(images.shape, np.uint8)
-        color.sharpen(pixels(images, self), np.ascontiguousarray(params, np.float32), result)
-        return result
-
-    def deterministic(self) -> Transform | None:
-        """Return the transform itself if nothing is random, otherwise None."""
-        return self if self.p == 1.0 and self._range[0] == self._range[1] else None
+    def _filter(self, source: NDArray[np.uint8], params: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        color.sharpen(source, params, out)
 
 
-class GaussianBlur(Transform):
+class GaussianBlur(_Filter):
     """Blur with a Gaussian, as torchvision's gaussian_blur: borders are reflected.
 
     Results are within 1 of exact arithmetic, and nearly always equal.
@@ -102,8 +125,7 @@ class GaussianBlur(Transform):
         An argument is out of range. Images other than uint8 with 1 or 3 channels raise at the first batch.
     """
 
-    hands_over = True
-    takes = "bytes"
+    _neutral = 0.0
 
     def __init__(
         self, kernel_size: int | tuple[int, int], sigma: float | Range = (0.1, 2.0), p: float = 1.0
@@ -119,37 +141,8 @@ class GaussianBlur(Transform):
         self.sigma = self._range if isinstance(sigma, (tuple, list)) else self._range[0]
         self.p = number("GaussianBlur", "p", p, 0, 1)
 
-    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape unchanged; ArgumentError unless there are 1 or 3 channels."""
-        check_channels(self, shape[2])
-        return shape
-
-    def draw(self, rng: SampleRandom, batch: Batch) -> NDArray[np.float32]:
-        """Draw a standard deviation for each sample; 0 for unchanged samples."""
-        changed = chosen(rng, self.p)
-        return np.where(changed, drawn(rng, self._range), np.float32(0))
-
-    def apply_images(self, images: NDArray[Any], params: NDArray[np.float32]) -> NDArray[Any]:
-        """Blur.
-
-        Parameters
-        ----------
-        images : uint8 (N, H, W, C)
-        params : float32 (N,)
-
-        Returns
-        -------
-        uint8 (N, H, W, C)
-            A new array.
-        """
-        check_bytes(self, images)
-        result = empty(images.shape, np.uint8)
-        color.blur(pixels(images, self), np.ascontiguousarray(params, np.float32), *self.kernel_size, result)
-        return result
-
-    def deterministic(self) -> Transform | None:
-        """Return the transform itself if nothing is random, otherwise None."""
-        return self if self.p == 1.0 and self._range[0] == self._range[1] else None
+    def _filter(self, source: NDArray[np.uint8], params: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        color.blur(source, params, *self.kernel_size, out)
 
 
 class Noise(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +16,13 @@ from highway.batch import Batch, empty
 from highway.errors import ArgumentError, ContractError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
-__all__ = ["CenterFit", "Fit", "Letterbox", "Placement", "RandomResizedCrop", "Resize", "Stretch"]
+__all__ = ["CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch"]
 
 _ATTEMPTS = 10
 """Windows that RandomResizedCrop draws before it falls back to the center, as in torchvision."""
-
-
-class Placement(NamedTuple):
-    """Source windows and output targets of N pictures.
-
-    Attributes
-    ----------
-    windows : float64 (N, 4)
-        x0, y0, x1, y1 in pixels of the upright picture, within it; may be fractional.
-    targets : int32 (N, 4)
-        x0, y0, x1, y1 in pixels of the output.
-    """
-
-    windows: NDArray[np.float64]
-    targets: NDArray[np.int32]
 
 
 class Fit(Transform):
@@ -58,6 +44,17 @@ class Fit(Transform):
         Whether every target is the whole output.
     fill : int or sequence of int
         Value of output pixels that the picture does not cover, 0 to 255: one number, or one per channel.
+
+    Examples
+    --------
+    >>> class LeftHalf(Fit):
+    ...     def place(self, rng, heights, widths, size):
+    ...         zeros = np.zeros(len(heights))
+    ...         windows = np.stack((zeros, zeros, widths / 2, heights), axis=1)
+    ...         targets = np.tile((0, 0, size[1], size[0]), (len(heights), 1))
+    ...         return Placement(windows, targets)
+    >>> LeftHalf((224, 224))
+    LeftHalf((224, 224), interpolation='bilinear')
     """
 
     hands_over = True
@@ -111,6 +108,7 @@ class Fit(Transform):
         Returns
         -------
         Placement
+            Windows lie within the pictures, targets within the output.
         """
         raise NotImplementedError(f"{self._name} has no place(rng, heights, widths, size)")
 
@@ -124,16 +122,21 @@ class Fit(Transform):
         ContractError
             `place` does not return windows and targets for these pictures.
         """
-        placement = self.place(rng, heights, widths, size)
+        placement = Placement(*self.place(rng, heights, widths, size))
         count = len(heights)
-        windows = np.ascontiguousarray(placement[0], dtype=np.float64)
-        targets = np.ascontiguousarray(placement[1], dtype=np.int32)
+        windows = np.ascontiguousarray(placement.windows, dtype=np.float64)
+        targets = np.ascontiguousarray(placement.targets, dtype=np.int32)
+        mirrored = np.asarray(placement.mirrored, dtype=np.bool_)
         if windows.shape != (count, 4) or targets.shape != (count, 4):
             raise ContractError(
                 f"{self._name}: place returned windows of shape {windows.shape} and targets of shape {targets.shape}; "
                 f"expected ({count}, 4) for both"
             )
-        return Placement(windows, targets)
+        if mirrored.shape not in ((count, 2), (1, 2)):
+            raise ContractError(
+                f"{self._name}: place returned mirrored of shape {mirrored.shape}; expected ({count}, 2) or (1, 2)"
+            )
+        return Placement(windows, targets, mirrored)
 
     def refuse(
         self,
@@ -149,7 +152,7 @@ class Fit(Transform):
         ContractError
             Some of the windows or targets are empty or lie outside.
         """
-        windows, targets = placement
+        windows, targets, _ = placement
         # Written so that NaN counts as outside.
         inside = (windows[:, :2] >= 0).all(axis=1) & (
             windows[:, 2:] <= np.stack((widths, heights), axis=1)
@@ -207,20 +210,19 @@ class Fit(Transform):
 
     def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[Any]:
         """Resample the windows: uint8 or float32 (N, H, W, C) to (N, height, width, C)."""
-        return self.resampled(images, params, np.zeros((len(images), 2), np.bool_))
+        return self.resampled(images, params)
 
     def apply_pictures(self, pictures: NDArray[Any], params: Placement) -> NDArray[Any]:
         """Resample the windows as for images."""
-        return self.resampled(pictures, params, np.zeros((len(pictures), 2), np.bool_))
+        return self.resampled(pictures, params)
 
     def resampled(
         self,
         images: NDArray[Any],
         placement: Placement,
-        mirrored: NDArray[np.bool_],
         size: tuple[int, int] | None = None,
     ) -> NDArray[Any]:
-        """Resample windows and mirror the results: `mirrored`, bool (N, 2), is left to right and top to bottom.
+        """Resample windows of images to their targets, and mirror the results.
 
         Returns
         -------
@@ -230,14 +232,18 @@ class Fit(Transform):
         count, height, width, channels = images.shape
         size = self.output_size(height, width) if size is None else size
         out = empty((count, *size, channels), images.dtype)
-        uncovered = self.uncovered(placement.targets, size)
+        targets = placement.targets
+        uncovered = self.uncovered(targets, size)
         if uncovered.any():
             out[uncovered] = self.color(channels)
+            # The kernel mirrors each window within its target.
+            targets = placement.mirrored_targets(size)
         filter_ = resample.FILTERS.index(self.interpolation)
-        flags = np.ascontiguousarray(mirrored, np.bool_).view(np.uint8)
+        flags = np.empty((count, 2), np.uint8)
+        flags[:] = placement.mirrored
         try:
             resample.resize_batch(
-                np.ascontiguousarray(images), placement.windows, placement.targets, flags, filter_, out
+                np.ascontiguousarray(images), placement.windows, targets, flags, filter_, out
             )
         except ValueError:
             self.refuse(placement, np.full(count, height), np.full(count, width), size)
@@ -246,14 +252,9 @@ class Fit(Transform):
 
     def geometry(self, params: Placement, shape: tuple[int, int, int]) -> Geometry:
         """Return the matrices that map windows to targets."""
-        windows, targets = params.windows, params.targets.astype(np.float64)
-        matrices = np.zeros((len(windows), 3, 3))
-        matrices[:, 2, 2] = 1
-        for axis in (0, 1):
-            scale = (targets[:, 2 + axis] - targets[:, axis]) / (windows[:, 2 + axis] - windows[:, axis])
-            matrices[:, axis, axis] = scale
-            matrices[:, axis, 2] = targets[:, axis] - windows[:, axis] * scale
-        return Geometry(matrices, *self.output_size(*shape[1:]), None if self.covers else targets)
+        size = self.output_size(*shape[1:])
+        targets = None if self.covers else params.mirrored_targets(size).astype(np.float64)
+        return Geometry(params.matrices(size), *size, targets)
 
     def color(self, channels: int) -> NDArray[np.uint8]:
         """Return `fill` for this number of channels; ArgumentError if it does not match."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.pixels import geometry
+from highway._core.pixels import geometry as kernels
 from highway.arguments import number
 from highway.batch import empty
 from highway.errors import ArgumentError
@@ -101,12 +101,12 @@ class FlipX(_Flip):
         `p` is outside 0 to 1.
     """
 
-    _copying = geometry.flip_x
-    _in_place = geometry.flip_x_in_place
+    _copying = kernels.flip_x
+    _in_place = kernels.flip_x_in_place
 
     def look(self, view: View, params: NDArray[np.bool_]) -> View:
         """Return the view mirrored left to right."""
-        return view.mirrored(x=params)
+        return view.flipped(params, 0)
 
 
 class FlipY(_Flip):
@@ -125,9 +125,9 @@ class FlipY(_Flip):
         `p` is outside 0 to 1.
     """
 
-    _copying = geometry.flip_y
-    _in_place = geometry.flip_y_in_place
+    _copying = kernels.flip_y
+    _in_place = kernels.flip_y_in_place
 
     def look(self, view: View, params: NDArray[np.bool_]) -> View:
         """Return the view mirrored top to bottom."""
-        return view.mirrored(y=params)
+        return view.flipped(params, 1)

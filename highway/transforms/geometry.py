@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from highway._core.pixels import warp
 from highway.batch import empty
 
-__all__ = ["Geometry", "as_bytes", "inside", "inverse", "product"]
+__all__ = ["Geometry", "as_bytes", "clipped", "inside", "inverse", "product"]
 
 
 class Geometry(NamedTuple):
@@ -81,20 +81,9 @@ class Geometry(NamedTuple):
         moved = self.points(corners, owners)
         low, high = moved.min(axis=1), moved.max(axis=1)
         if self.targets is None:
-            low_end: Any = 0.0
-            high_end: Any = (self.width, self.height)
-        else:
-            targets = self.targets[owners]
-            low_end, high_end = targets[:, :2], targets[:, 2:]
-        clipped_low = np.clip(low, low_end, high_end)
-        clipped_high = np.clip(high, low_end, high_end)
-        area, left = (high - low).prod(axis=1), (clipped_high - clipped_low).prod(axis=1)
-        found = np.concatenate((clipped_low, clipped_high), axis=1).astype(np.float32)
-        # Checked on the float32 result: rounding may make thin boxes empty.
-        there = (found[:, 2:] > found[:, :2]).all(axis=1)
-        # With min_visible=1, fully visible boxes pass despite rounded corners.
-        kept: NDArray[np.bool_] = there & (left >= min_visible * area * (1 - 1e-9))
-        return found, kept
+            return clipped(low, high, 0.0, (self.width, self.height), min_visible)
+        targets = self.targets[owners]
+        return clipped(low, high, targets[:, :2], targets[:, 2:], min_visible)
 
     def masks(self, masks: NDArray[Any], fill: int) -> NDArray[Any]:
         """Move masks: each output pixel takes the nearest source pixel, or `fill` outside the image.
@@ -140,6 +129,37 @@ class Geometry(NamedTuple):
         bounds = np.zeros((count, 0, 3)) if self.targets is None else inside(self.targets)
         warp.sample(source, inverse(self.matrices), bounds, pixel, interpolation, out)
         return out
+
+
+def clipped(
+    low: NDArray[np.float64], high: NDArray[np.float64], area_low: Any, area_high: Any, min_visible: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Clip boxes to areas, and find those to keep.
+
+    Parameters
+    ----------
+    low, high : float64 (M, 2)
+        Upper left and lower right corners of the boxes, (x, y).
+    area_low, area_high : (M, 2) or (2,)
+        Corners of the area of each box.
+    min_visible : float
+        Smallest visible fraction of the area of a box that is kept, 0 to 1.
+
+    Returns
+    -------
+    boxes : float32 (M, 4)
+    kept : bool (M,)
+        False for boxes with less than `min_visible` of their area, or no area, after clipping.
+    """
+    shown_low, shown_high = np.clip(low, area_low, area_high), np.clip(high, area_low, area_high)
+    boxes = np.concatenate((shown_low, shown_high), axis=1).astype(np.float32)
+    sides, shown_sides = high - low, shown_high - shown_low
+    # Checked on the float32 result: rounding may make thin boxes empty.
+    there = boxes[:, 2:] > boxes[:, :2]
+    # With min_visible=1, fully visible boxes pass despite rounded corners.
+    least = min_visible * (sides[:, 0] * sides[:, 1]) * (1 - 1e-9)
+    kept: NDArray[np.bool_] = there[:, 0] & there[:, 1] & (shown_sides[:, 0] * shown_sides[:, 1] >= least)
+    return boxes, kept
 
 
 def as_bytes(masks: NDArray[Any], fill: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -42,7 +42,7 @@ class Mixing(Transform):
     hands_over = True
     mixes = True
 
-    def __init__(self, alpha: float, num_classes: int | None, p: float) -> None:
+    def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
         name = type(self).__name__
         self.alpha = number(name, "alpha", alpha, 0.01, 1000)
         self.num_classes = None if num_classes is None else whole(name, "num_classes", num_classes, 1, 2**24)
@@ -177,9 +177,6 @@ class Mixup(Mixing):
     ``OneOf([CutMix(...), Mixup(...)])`` is torchvision's ``RandomChoice``, but chooses per sample.
     """
 
-    def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
-        super().__init__(alpha, num_classes, p)
-
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
         return Mixed(own, None)
 
@@ -228,9 +225,6 @@ class CutMix(Mixing):
     keypoints raise ArgumentError. S. Yun et al., "CutMix: regularization strategy to train strong classifiers with
     localizable features", ICCV 2019.
     """
-
-    def __init__(self, alpha: float = 1.0, num_classes: int | None = None, p: float = 1.0) -> None:
-        super().__init__(alpha, num_classes, p)
 
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
         height, width = images.shape[2:4] if is_planar(images) else images.shape[1:3]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from highway.sampling.rng import SampleRandom
-from highway.transforms.crop import Fill, Margins, Windows, _Window
+from highway.transforms.crop import CropWindows, Fill, Margins, _CropOrPad
 
 __all__ = ["Pad"]
 
 
-class Pad(_Window):
+class Pad(_CropOrPad):
     """Add a border around every image.
 
     Deterministic form: itself.
@@ -31,11 +31,11 @@ class Pad(_Window):
     def __init__(self, padding: Margins, fill: Fill = 0) -> None:
         super().__init__(padding, fill, 0.0)
 
-    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> Windows:
+    def choose(self, rng: SampleRandom, shape: tuple[int, ...]) -> CropWindows:
         """Return windows that are larger than the images; nothing is random."""
         count, height, width = shape[:3]
         left, top, right, bottom = self._margins
-        return Windows(
+        return CropWindows(
             np.full(count, -top), np.full(count, -left), height + top + bottom, width + left + right
         )
 

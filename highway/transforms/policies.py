@@ -13,10 +13,10 @@ from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms import color
-from highway.transforms.crop import Fill, filling, plain_fill
+from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
-from highway.transforms.warps import INTERPOLATIONS, Course
+from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, checked_interpolation
 
 __all__ = ["RandAugment", "TrivialAugmentWide"]
 
@@ -82,14 +82,16 @@ class Policy(Transform):
     takes = "bytes"
     rounds: int = 1
 
-    def __init__(self, num_magnitude_bins: int, interpolation: str, fill: Fill, min_visible: float) -> None:
+    def __init__(
+        self,
+        num_magnitude_bins: int = 31,
+        interpolation: str = "nearest",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
+    ) -> None:
         name = type(self).__name__
         self.num_magnitude_bins = whole(name, "num_magnitude_bins", num_magnitude_bins, 2, 1000)
-        if interpolation not in INTERPOLATIONS:
-            raise ArgumentError(
-                f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
-            )
-        self.interpolation = interpolation
+        self.interpolation = checked_interpolation(name, interpolation)
         self.fill = plain_fill(name, fill)
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
@@ -103,7 +105,7 @@ class Policy(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape unchanged."""
-        filling(self, self.fill, shape[2], np.dtype(np.uint8))
+        fill_pixel(self, self.fill, shape[2], np.dtype(np.uint8))
         self._check(shape[2])
         return shape
 
@@ -135,10 +137,13 @@ class Policy(Transform):
         may_overwrite = False
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
-                course = Course(count, height, width)
-                course.then(drawn.matrices, height, width)
-                fill = filling(self, self.fill, channels, images.dtype)
-                images, may_overwrite = course.sampled(images, INTERPOLATIONS[self.interpolation], fill), True
+                composed = ComposedWarp(count, height, width)
+                composed.then(drawn.matrices, height, width)
+                fill = fill_pixel(self, self.fill, channels, images.dtype)
+                images, may_overwrite = (
+                    composed.sampled(images, INTERPOLATIONS[self.interpolation], fill),
+                    True,
+                )
             if drawn.ops.any():
                 images = color.run(images, [(drawn.ops, drawn.arguments)], images if may_overwrite else None)
                 may_overwrite = True
@@ -174,7 +179,7 @@ class Policy(Transform):
 
     def apply_pictures(self, pictures: NDArray[Any], params: list[Drawn]) -> NDArray[Any]:
         """Move pictures round by round like the images; their colors stay unchanged."""
-        fill = filling(self, self.fill, pictures.shape[3], pictures.dtype)
+        fill = fill_pixel(self, self.fill, pictures.shape[3], pictures.dtype)
         for drawn in params:
             if (drawn.matrices != np.eye(3)).any():
                 geometry = Geometry(drawn.matrices, *pictures.shape[1:3])
@@ -282,15 +287,6 @@ class TrivialAugmentWide(Policy):
     Operations and strengths match torchvision's ``v2.TrivialAugmentWide``. S. Müller and F. Hutter,
     "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021.
     """
-
-    def __init__(
-        self,
-        num_magnitude_bins: int = 31,
-        interpolation: str = "nearest",
-        fill: Fill = 0,
-        min_visible: float = 0.0,
-    ) -> None:
-        super().__init__(num_magnitude_bins, interpolation, fill, min_visible)
 
     def operations(self, height: int, width: int) -> list[Operation]:
         """Return the 14 operations."""

@@ -23,12 +23,13 @@ from highway.errors import ArgumentError, ContractError
 from highway.sampling.rng import SampleRandom
 from highway.transforms import color
 from highway.transforms.along import Along
-from highway.transforms.crop import filling
-from highway.transforms.fit import Fit, Placement
+from highway.transforms.crop import fill_pixel
+from highway.transforms.fit import Fit
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
-from highway.transforms.warps import INTERPOLATIONS, Course, Warp
+from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, Warp
 
 __all__ = ["Step", "TransformChain"]
 
@@ -81,7 +82,7 @@ class TransformChain:
             if number < done:
                 self.positions_done = position
         self.positions = position
-        self._runs = list(_runs(steps))
+        self._groups = list(_groups(steps))
 
     @property
     def hands_over(self) -> bool:
@@ -154,17 +155,17 @@ class TransformChain:
             return of_samples.at(first + position)
 
         images = batch["images"]
-        for run in self._runs:
-            if len(run.steps) > 1 and run.fits(images):
-                drawn, result = run.together(images, draws, self._naming, may_overwrite)
+        for group in self._groups:
+            if len(group.steps) > 1 and group.fits(images):
+                drawn, result = group.together(images, draws, self._naming, may_overwrite)
                 for step, params, shape in drawn:
                     batch = along.annotated(batch, step.transform, params, shape)
-                may_overwrite = all(step.transform.hands_over for step in run.steps)
+                may_overwrite = all(step.transform.hands_over for step in group.steps)
                 if result is not images:
                     batch = batch.replace(images=result)
                 images = result
                 continue
-            for step in run.steps:
+            for step in group.steps:
                 with self._naming(step.number):
                     batch, may_overwrite = self._alone(step, batch, seed, first, draws, may_overwrite, along)
                 images = batch["images"]
@@ -199,7 +200,7 @@ class TransformChain:
             yield
         except Exception as error:
             if hasattr(error, "add_note"):
-                error.add_note(f"In {self._place(number)}.")
+                error.add_note(f"In {self._described(number)}.")
             raise
 
     def _check(self, number: int, result: object, count: int) -> None:
@@ -209,11 +210,11 @@ class TransformChain:
         if isinstance(result, np.ndarray):
             found = f"an array of shape {result.shape}"
         raise ContractError(
-            f"{self._owner}: {self._place(number)}, returned {found} for {count} images; "
+            f"{self._owner}: {self._described(number)}, returned {found} for {count} images; "
             f"expected a numpy array of the same length from apply_images, or from the function of a Lambda"
         )
 
-    def _place(self, number: int) -> str:
+    def _described(self, number: int) -> str:
         return f"transform {number + 1} of {len(self.transforms)}, {self.transforms[number]!r}"
 
 
@@ -258,7 +259,7 @@ class _FusedGroup:
         raise NotImplementedError
 
 
-class _Views(_FusedGroup):
+class _FusedViews(_FusedGroup):
     """Flips, crops and pads, and optionally a `Normalize` as the last step."""
 
     def takes(self, step: Step) -> bool:
@@ -290,7 +291,7 @@ class _Views(_FusedGroup):
         return drawn, view.copied(images, self.steps[0].transform)
 
 
-class _Fitting(_FusedGroup):
+class _FusedFit(_FusedGroup):
     """One fit, and the flips and crops around it."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -321,9 +322,7 @@ class _Fitting(_FusedGroup):
                     placement = fit.choose(rng, np.full(count, height), np.full(count, width), size)
                     drawn.append((step, placement, view.shape))
                     fit.refuse(placement, np.full(count, height), np.full(count, width), size)
-                    windows = _uncovered(view, placement.windows)
-                    targets = placement.targets
-                    mirrored = np.stack((view.mirrored_x, view.mirrored_y), axis=1)
+                    placement = view.placed(placement, size)
                     # From here on the view is of the output of the fit.
                     view = View.whole((count, *size, channels))
                     continue
@@ -331,54 +330,15 @@ class _Fitting(_FusedGroup):
                 params = transform.choose(draws(step.position), view.shape)
                 drawn.append((step, params, view.shape))
                 if hasattr(transform, "fill"):
-                    filling(transform, transform.fill, view.shape[3], images.dtype)
+                    fill_pixel(transform, transform.fill, view.shape[3], images.dtype)
                 seen = transform.moved(view, params)
                 assert seen is not None, "nothing reaches out"
                 view = seen
         assert placement is not None
-        if view.shape[1:3] != size:
-            windows, targets = _cut(windows, targets, mirrored, view, size)
-            size = view.shape[1:3]
-        mirrored = mirrored ^ np.stack((view.mirrored_x, view.mirrored_y), axis=1)
-        return drawn, fit.resampled(images, Placement(windows, targets), mirrored, size)
+        return drawn, fit.resampled(images, view.cut(placement), view.shape[1:3])
 
 
-def _uncovered(view: View, windows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Convert windows of a view to windows of the images; the view stays inside."""
-    found = np.empty_like(windows)
-    for axis, mirrored, begin, length in (
-        (0, view.mirrored_x, view.lefts, view.width),
-        (1, view.mirrored_y, view.tops, view.height),
-    ):
-        low, high = windows[:, axis], windows[:, 2 + axis]
-        found[:, axis] = begin + np.where(mirrored, length - high, low)
-        found[:, 2 + axis] = begin + np.where(mirrored, length - low, high)
-    return found
-
-
-def _cut(
-    windows: NDArray[np.float64],
-    targets: NDArray[np.int32],
-    mirrored: NDArray[np.bool_],
-    view: View,
-    size: tuple[int, int],
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Cut windows and targets of whole outputs to the part that a view shows."""
-    cut, ends = windows.copy(), np.zeros_like(targets)
-    ends[:, 2], ends[:, 3] = view.width, view.height
-    for axis, begin, length, whole in (
-        (0, view.lefts, view.width, size[1]),
-        (1, view.tops, view.height, size[0]),
-    ):
-        # The output before the view may show the window mirrored.
-        first = np.where(mirrored[:, axis], whole - begin - length, begin)
-        scale = (windows[:, 2 + axis] - windows[:, axis]) / whole
-        cut[:, axis] = windows[:, axis] + first * scale
-        cut[:, 2 + axis] = np.minimum(windows[:, axis] + (first + length) * scale, windows[:, 2 + axis])
-    return cut, ends
-
-
-class _Warping(_FusedGroup):
+class _FusedWarps(_FusedGroup):
     """Warps, and the flips, crops and pads around them: sampled once."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -403,25 +363,25 @@ class _Warping(_FusedGroup):
         self, images: NDArray[Any], draws: Draws, naming: Naming, may_overwrite: bool
     ) -> tuple[Drawn, NDArray[Any]]:
         shape = images.shape
-        course = Course(len(images), *shape[1:3])
+        composed = ComposedWarp(len(images), *shape[1:3])
         drawn: Drawn = []
         for step in self.steps:
             transform = step.transform
             with naming(step.number):
                 assert isinstance(transform, (Moving, Warp)), transform
                 if hasattr(transform, "fill"):
-                    filling(transform, transform.fill, shape[3], images.dtype)
+                    fill_pixel(transform, transform.fill, shape[3], images.dtype)
                 params = transform.choose(draws(step.position), shape)
                 geometry = transform.geometry(params, shape[:3])
             drawn.append((step, params, shape))
-            course.then(geometry.matrices, geometry.height, geometry.width)
+            composed.then(geometry.matrices, geometry.height, geometry.width)
             shape = (shape[0], geometry.height, geometry.width, shape[3])
         warp = self._warp
-        fill = filling(warp, warp.fill, images.shape[3], images.dtype)
-        return drawn, course.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
+        fill = fill_pixel(warp, warp.fill, images.shape[3], images.dtype)
+        return drawn, composed.sampled(images, INTERPOLATIONS[warp.interpolation], fill)
 
 
-class _Colors(_FusedGroup):
+class _FusedColors(_FusedGroup):
     """Point-wise color transforms: one program."""
 
     def takes(self, step: Step) -> bool:
@@ -501,55 +461,55 @@ def _goes_with(warp: Warp, transform: Transform) -> bool:
     return _stays_inside(transform) or getattr(transform, "fill", None) == warp.fill
 
 
-def _runs(steps: Sequence[Step]) -> Iterator[_FusedGroup]:
+def _groups(steps: Sequence[Step]) -> Iterator[_FusedGroup]:
     """Yield the steps in order, grouped into passes."""
-    run: _FusedGroup | None = None
+    group: _FusedGroup | None = None
     for step in steps:
-        if run is not None:
-            joined = _joined(run, step)
+        if group is not None:
+            joined = _with_step(group, step)
             if joined is not None:
-                run = joined
+                group = joined
                 continue
-            yield from _settled(run)
-        run = _begun(step)
-    if run is not None:
-        yield from _settled(run)
+            yield from _finished(group)
+        group = _group_from(step)
+    if group is not None:
+        yield from _finished(group)
 
 
-def _begun(step: Step) -> _FusedGroup:
+def _group_from(step: Step) -> _FusedGroup:
     transform = step.transform
     if is_moving(transform) or _is_values(transform):
-        return _Views(step)
+        return _FusedViews(step)
     if _is_fit(transform):
-        return _Fitting([step])
+        return _FusedFit([step])
     if _is_warp(transform):
-        return _Warping([step])
+        return _FusedWarps([step])
     if _is_pointwise(transform):
-        return _Colors(step)
+        return _FusedColors(step)
     return _FusedGroup(step)
 
 
-def _joined(run: _FusedGroup, step: Step) -> _FusedGroup | None:
-    """Return the run with one more step; None if they cannot be fused."""
-    if run.takes(step):
-        run.steps.append(step)
-        return run
+def _with_step(group: _FusedGroup, step: Step) -> _FusedGroup | None:
+    """Return the group with one more step; None if they cannot be fused."""
+    if group.takes(step):
+        group.steps.append(step)
+        return group
     transform = step.transform
-    if type(run) is _Views:
-        before = [one.transform for one in run.steps]
+    if type(group) is _FusedViews:
+        before = [one.transform for one in group.steps]
         if _is_fit(transform) and all(_stays_inside(one) for one in before):
-            return _Fitting([*run.steps, step])
+            return _FusedFit([*group.steps, step])
         if _is_warp(transform):
             assert isinstance(transform, Warp)
             if all(_goes_with(transform, one) for one in before):
-                return _Warping([*run.steps, step])
+                return _FusedWarps([*group.steps, step])
     return None
 
 
-def _settled(run: _FusedGroup) -> Iterator[_FusedGroup]:
-    """Yield the run; steps that all work in place run one by one, without a copy."""
-    if type(run) is _Views and all(step.transform.in_place for step in run.steps):
-        for step in run.steps:
+def _finished(group: _FusedGroup) -> Iterator[_FusedGroup]:
+    """Yield the group; steps that all work in place run one by one, without a copy."""
+    if type(group) is _FusedViews and all(step.transform.in_place for step in group.steps):
+        for step in group.steps:
             yield _FusedGroup(step)
     else:
-        yield run
+        yield group

@@ -80,8 +80,7 @@ class Values(Transform):
             )
         scale, bias = self.factors(images.shape[3])
         result = self.room(images.shape)
-        kernel = values.normalize_planar if self.layout == "NCHW" else values.normalize
-        kernel(pixels(images, self), scale, bias, self.bits(result))
+        values.normalize(pixels(images, self), scale, bias, self.layout == "NCHW", self.bits(result))
         return result
 
     def apply_view(self, images: NDArray[np.uint8], view: View) -> NDArray[Any]:
@@ -100,8 +99,10 @@ class Values(Transform):
         """
         scale, bias = self.factors(view.shape[3])
         result = self.room(view.shape)
-        kernel = values.normalize_windows_planar if self.layout == "NCHW" else values.normalize_windows
-        kernel(pixels(images, self), view.places(), view.filling(), scale, bias, self.bits(result))
+        source, planar = pixels(images, self), self.layout == "NCHW"
+        values.normalize_windows(
+            source, view.windows(), view.fill_pixel(), scale, bias, planar, self.bits(result)
+        )
         return result
 
     @property

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.pixels import geometry
+from highway._core.pixels import geometry as kernels
 from highway.batch import Batch, empty
 from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry, as_bytes
+from highway.transforms.placement import Placement, axis_matrices, mirror_ends
 from highway.transforms.transform import Transform, keeps, pixels
 
 __all__ = ["Moving", "View", "is_moving", "unchanged"]
@@ -29,7 +30,7 @@ class View:
         First row and column of the window in the image.
     height, width : int
         Size of the window.
-    mirrored_x, mirrored_y : bool (N,)
+    mirrored : bool (N, 2)
         Whether the window is mirrored left to right, and top to bottom.
     fill : uint8 (C,) or None
         Fill pixel; None if no window reaches beyond its image.
@@ -40,31 +41,28 @@ class View:
     lefts: NDArray[np.int64]
     height: int
     width: int
-    mirrored_x: NDArray[np.bool_]
-    mirrored_y: NDArray[np.bool_]
+    mirrored: NDArray[np.bool_]
     fill: NDArray[np.uint8] | None = None
 
     @classmethod
     def whole(cls, images: tuple[int, int, int, int]) -> View:
         """Return a view of the whole images."""
         count, height, width, _ = images
-        zeros, no = np.zeros(count, np.int64), np.zeros(count, np.bool_)
-        return cls(images, zeros, zeros, height, width, no, no)
+        zeros = np.zeros(count, np.int64)
+        return cls(images, zeros, zeros, height, width, np.zeros((count, 2), np.bool_))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape (N, h, w, C) of the view."""
         return self.images[0], self.height, self.width, self.images[3]
 
-    def mirrored(self, x: NDArray[np.bool_] | None = None, y: NDArray[np.bool_] | None = None) -> View:
-        """Return the view with the samples in `x` or `y`, bool (N,), mirrored along that axis."""
-        return replace(
-            self,
-            mirrored_x=self.mirrored_x if x is None else self.mirrored_x ^ x,
-            mirrored_y=self.mirrored_y if y is None else self.mirrored_y ^ y,
-        )
+    def flipped(self, samples: NDArray[np.bool_], axis: int) -> View:
+        """Return the view with these samples, bool (N,), mirrored left to right (axis 0) or top to bottom (axis 1)."""
+        mirrored = self.mirrored.copy()
+        mirrored[:, axis] ^= np.asarray(samples, np.bool_)
+        return replace(self, mirrored=mirrored)
 
-    def window(
+    def cropped(
         self,
         tops: NDArray[np.int64],
         lefts: NDArray[np.int64],
@@ -90,33 +88,60 @@ class View:
             return None
         return replace(
             self,
-            tops=self.tops + np.where(self.mirrored_y, self.height - tops - height, tops),
-            lefts=self.lefts + np.where(self.mirrored_x, self.width - lefts - width, lefts),
+            tops=self.tops + np.where(self.mirrored[:, 1], self.height - tops - height, tops),
+            lefts=self.lefts + np.where(self.mirrored[:, 0], self.width - lefts - width, lefts),
             height=height,
             width=width,
             fill=fill if reaches_out else self.fill,
         )
 
-    @property
     def matrices(self) -> NDArray[np.float64]:
-        """Matrices from image to output coordinates, float64 (N, 3, 3), as in `Geometry`."""
-        count = self.images[0]
-        matrices = np.zeros((count, 3, 3))
-        matrices[:, 2, 2] = 1
-        for axis, mirrored, begin, length in (
-            (0, self.mirrored_x, self.lefts, self.width),
-            (1, self.mirrored_y, self.tops, self.height),
+        """Return the matrices from image to output coordinates, float64 (N, 3, 3), as in `Geometry`."""
+        return axis_matrices((1, 1), (-self.lefts, -self.tops), self.mirrored, (self.height, self.width))
+
+    def placed(self, placement: Placement, size: tuple[int, int]) -> Placement:
+        """Return the placement of the images that equals `placement` of the view, which must lie within them.
+
+        Parameters
+        ----------
+        placement : Placement
+        size : (int, int)
+            Height and width of its images.
+        """
+        sides = np.array((self.width, self.height))
+        windows = mirror_ends(placement.windows.reshape(-1, 2, 2), self.mirrored, sides).reshape(-1, 4)
+        if self.shape != self.images:
+            windows += np.stack((self.lefts, self.tops) * 2, axis=1)
+        # A window that is mirrored within its target: the target moves, and the whole image is mirrored.
+        targets = Placement(windows, placement.targets, self.mirrored).mirrored_targets(size)
+        return Placement(windows, targets, placement.mirrored ^ self.mirrored)
+
+    def cut(self, placement: Placement) -> Placement:
+        """Return the placement that shows this view of the images, given that of the images, with whole targets."""
+        mirrored = placement.mirrored ^ self.mirrored
+        if self.shape == self.images:
+            return placement._replace(mirrored=mirrored)
+        windows, targets = placement.windows.copy(), np.zeros_like(placement.targets)
+        targets[:, 2:] = self.width, self.height
+        for axis, begin, length, whole in (
+            (0, self.lefts, self.width, self.images[2]),
+            (1, self.tops, self.height, self.images[1]),
         ):
-            matrices[:, axis, axis] = np.where(mirrored, -1, 1)
-            matrices[:, axis, 2] = np.where(mirrored, begin + length, -begin)
-        return matrices
+            low, high = placement.windows[:, axis], placement.windows[:, 2 + axis]
+            # The images may show the window mirrored.
+            first = np.where(placement.mirrored[:, axis], whole - begin - length, begin)
+            scale = (high - low) / whole
+            windows[:, axis] = low + first * scale
+            windows[:, 2 + axis] = np.minimum(low + (first + length) * scale, high)
+        return Placement(windows, targets, mirrored)
 
-    def places(self) -> NDArray[np.int64]:
-        """Return the kernel argument: top, left, mirrored in x and in y of each sample, int64 (N, 4)."""
-        columns = self.tops, self.lefts, self.mirrored_x, self.mirrored_y
-        return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
+    def windows(self) -> NDArray[np.int64]:
+        """Return the kernel argument: top, left, mirrored in x and in y of each window, int64 (N, 4)."""
+        windows = np.empty((len(self.tops), 4), np.int64)
+        windows[:, 0], windows[:, 1], windows[:, 2:] = self.tops, self.lefts, self.mirrored
+        return windows
 
-    def filling(self) -> NDArray[np.uint8]:
+    def fill_pixel(self) -> NDArray[np.uint8]:
         """Return the kernel argument: the fill pixel, uint8 (C,)."""
         return np.zeros(self.images[3], np.uint8) if self.fill is None else self.fill
 
@@ -136,7 +161,7 @@ class View:
         """
         result = empty(self.shape)
         source = images if owner is None else pixels(images, owner)
-        geometry.windows(source, self.places(), self.filling(), result)
+        kernels.windows(source, self.windows(), self.fill_pixel(), result)
         return result
 
 
@@ -175,7 +200,7 @@ class Moving(Transform):
         """Return the matrix of each sample, from image to output coordinates."""
         view = self.moved(View.whole((*shape, 1)), params)
         assert view is not None, "a whole image has all windows"
-        return Geometry(view.matrices, view.height, view.width)
+        return Geometry(view.matrices(), view.height, view.width)
 
     def apply_masks(self, masks: NDArray[Any], params: Any, fill: int) -> NDArray[Any]:
         """Return the view of the masks, (N, h, w) or (N, h, w, C)."""

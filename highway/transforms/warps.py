@@ -14,23 +14,22 @@ from highway.arguments import number, numbers, positive_range
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.crop import Fill, filling, plain_fill
+from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, inside, inverse, product
 from highway.transforms.transform import Transform, pixels
 
 __all__ = [
     "INTERPOLATIONS",
     "Affine",
-    "Course",
+    "ComposedWarp",
     "Perspective",
     "Rotate",
     "Shift",
     "Transpose",
     "Warp",
     "Zoom",
+    "checked_interpolation",
 ]
-
-Range = float | tuple[float, float]
 
 INTERPOLATIONS = {"bilinear": warp.BILINEAR, "nearest": warp.NEAREST}
 
@@ -67,11 +66,7 @@ class Warp(Transform):
     ) -> None:
         name = type(self).__name__
         self.p = number(name, "p", p, 0, 1)
-        if interpolation not in INTERPOLATIONS:
-            raise ArgumentError(
-                f"{name}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'"
-            )
-        self.interpolation = interpolation
+        self.interpolation = checked_interpolation(name, interpolation)
         self.fill = plain_fill(name, fill)
         self.min_visible = number(name, "min_visible", min_visible, 0, 1)
 
@@ -120,7 +115,7 @@ class Warp(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape unchanged."""
-        filling(self, self.fill, shape[2], np.dtype(np.uint8))
+        fill_pixel(self, self.fill, shape[2], np.dtype(np.uint8))
         return shape
 
     def geometry(self, params: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
@@ -143,12 +138,12 @@ class Warp(Transform):
         self._check(images)
         if (params == np.eye(3)).all():
             return images
-        course = Course(*images.shape[:3])
-        course.then(*self.geometry(params, images.shape[:3])[:3])
-        return course.sampled(
+        composed = ComposedWarp(*images.shape[:3])
+        composed.then(*self.geometry(params, images.shape[:3])[:3])
+        return composed.sampled(
             images,
             INTERPOLATIONS[self.interpolation],
-            filling(self, self.fill, images.shape[3], images.dtype),
+            fill_pixel(self, self.fill, images.shape[3], images.dtype),
         )
 
     def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
@@ -164,11 +159,11 @@ class Warp(Transform):
             raise ArgumentError(
                 f"{type(self).__name__}: images are {images.dtype}; expected uint8 or float32 (N, H, W, C)"
             )
-        filling(self, self.fill, images.shape[3], images.dtype)
+        fill_pixel(self, self.fill, images.shape[3], images.dtype)
 
 
-class Course:
-    """Combine several maps in a row into one sampling.
+class ComposedWarp:
+    """Composes several maps into one, so that images are sampled once.
 
     An output pixel is sampled at the source of its center in the first image, if that point lies inside the first
     and every intermediate image: a later step does not restore what an earlier one cuts off.
@@ -237,9 +232,9 @@ class Course:
         source, needed = np.ascontiguousarray(images), self._needed()
         moves = None if needed.shape[1] else self._moves()
         if moves is not None:
-            places = np.zeros((len(images), 4), np.int64)
-            places[:, 0], places[:, 1] = -moves[:, 1], -moves[:, 0]
-            kernels.windows(source.view(np.uint8), places, fill.view(np.uint8), out.view(np.uint8))
+            windows = np.zeros((len(images), 4), np.int64)
+            windows[:, 0], windows[:, 1] = -moves[:, 1], -moves[:, 0]
+            kernels.windows(source.view(np.uint8), windows, fill.view(np.uint8), out.view(np.uint8))
         else:
             warp.sample(source, inverse(self.matrices), needed, fill, interpolation, out)
         return out
@@ -285,7 +280,7 @@ class Rotate(Warp):
 
     def __init__(
         self,
-        degrees: Range,
+        degrees: float | tuple[float, float],
         p: float = 1.0,
         interpolation: str = "bilinear",
         fill: Fill = 0,
@@ -335,7 +330,7 @@ class Affine(Warp):
 
     def __init__(
         self,
-        degrees: Range = 0,
+        degrees: float | tuple[float, float] = 0,
         translate: tuple[float, float] | None = None,
         scale: tuple[float, float] | None = None,
         shear: float | tuple[float, ...] | None = None,
@@ -441,8 +436,8 @@ class Shift(Warp):
 
     def __init__(
         self,
-        x: Range = 0.1,
-        y: Range = 0.1,
+        x: float | tuple[float, float] = 0.1,
+        y: float | tuple[float, float] = 0.1,
         p: float = 1.0,
         fill: Fill = 0,
         min_visible: float = 0.0,
@@ -595,6 +590,13 @@ class Transpose(Transform):
                 f"Transpose: p is {self.p}, for images of height {height} and width {width}; expected 0 or 1 "
                 "for images that are not square, since all images of a batch have the same shape"
             )
+
+
+def checked_interpolation(owner: str, interpolation: str) -> str:
+    """Return the argument; ArgumentError unless it is one of `INTERPOLATIONS`."""
+    if interpolation not in INTERPOLATIONS:
+        raise ArgumentError(f"{owner}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'")
+    return interpolation
 
 
 def _identities(count: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Contact sheet: the images of a batch in a grid with their labels, to see the input of the network."""
+"""Contact sheet: the images of a batch in a grid with their labels, to check the input of the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-__all__ = ["contact_sheet", "save_contact_sheet"]
+__all__ = ["contact_sheet", "save_sheet"]
 
 # Pixels.
 _LARGEST = 320
@@ -159,26 +159,16 @@ def contact_sheet(
     return sheet
 
 
-def save_contact_sheet(
-    path: str | os.PathLike[str],
-    batch: Samples,
-    classes: Sequence[str] | None = None,
-    **options: Any,
-) -> None:
-    """Draw a `contact_sheet` with the same options, and write it in the format of the file extension (.png).
+def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
+    """Write a sheet to a file, in the format of its extension (.png).
 
     Raises
     ------
     ArgumentError
-        As for `contact_sheet`; or PIL does not write the format of the extension.
+        PIL does not write the format of the extension.
     OSError
         The file cannot be written.
     """
-    save_sheet(path, contact_sheet(batch, classes, **options))
-
-
-def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
-    """Write a sheet to a file, in the format of its extension (.png)."""
     name = expanded("contact sheet", "path", path)
     try:
         sheet.save(name)

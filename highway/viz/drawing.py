@@ -181,7 +181,7 @@ def _draw_name(
     taken: list[Rectangle],
     named: set[str],
 ) -> None:
-    """Draw the name above, in, or below the box, where there is room."""
+    """Draw the name above, in, or below the box, wherever it fits."""
     width, height = size
     text = shortened(draw, name, width - 2 * _NAME_MARGIN, _NAME_SIZE)
     long = math.ceil(draw.textlength(text, font=font(_NAME_SIZE))) + 2 * _NAME_MARGIN
@@ -267,7 +267,7 @@ def write(
     text : str
         Any text, also with characters that the font lacks.
     width, size : int
-        Maximal length and font size in pixels.
+        Largest length and font size in pixels.
     color : (int, int, int)
     keep_end : bool
         Shorten the text at its start.

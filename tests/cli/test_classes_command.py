@@ -158,7 +158,7 @@ def test_a_store_with_other_classes_is_an_error(photos, tmp_path, kind):
             read(classes)
     # Nothing is left open: another one may be written there.
     unnamed = packed(tmp_path / "t", ListReader([*photos.glob("*/*.jpg")], [0] * 6, 2, (8, 8), epochs=1))
-    with pytest.raises(ArgumentError, match="does not know the names of its classes"):
+    with pytest.raises(ArgumentError, match="does not have the names of its classes"):
         LevelDBSource(unnamed, 2, classes=names)
 
 

@@ -22,7 +22,7 @@ from highway.engine import Pipeline, Source, usable_cores
 from highway.errors import ArgumentError, EndOfData
 from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
 from highway.modules.readers.encoded import _size_and_quality
-from highway.modules.readers.image_reader import MAX_PIXELS
+from highway.modules.readers.options import MAX_PIXELS
 from highway.viz.drawing import class_color
 
 COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]

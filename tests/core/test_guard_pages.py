@@ -73,18 +73,14 @@ def touch_everything():
             for place in itertools.product((-1, 0), (-1, 0), (0, 1), (0, 1)):
                 at = np.array([place], np.int64)
                 geometry.windows(images, at, fill, out)
-                for kernel, shape in (
-                    (values.normalize_windows, (1, 1, width, size)),
-                    (values.normalize_windows_planar, (1, size, 1, width)),
-                ):
+                for planar, shape in ((False, (1, 1, width, size)), (True, (1, size, 1, width))):
                     for dtype in (np.float32, np.uint16):
-                        kernel(images, at, fill, factors, factors, outputs.array(shape, dtype, end))
-            for kernel, shape in (
-                (values.normalize, (1, 1, width, size)),
-                (values.normalize_planar, (1, size, 1, width)),
-            ):
+                        numbers = outputs.array(shape, dtype, end)
+                        values.normalize_windows(images, at, fill, factors, factors, planar, numbers)
+            for planar, shape in ((False, (1, 1, width, size)), (True, (1, size, 1, width))):
                 for dtype in (np.float32, np.uint16):
-                    kernel(images, factors, factors, outputs.array(shape, dtype, end))
+                    numbers = outputs.array(shape, dtype, end)
+                    values.normalize(images, factors, factors, planar, numbers)
             for rows, pixels, filter_ in ((3, 1, 0), (1, 9, 2), (2, width, 4)):
                 out = outputs.array((1, rows, pixels, size), np.uint8, end)
                 whole = np.array([[0.0, 0.0, width, 1.0]])

@@ -340,5 +340,5 @@ def test_all_cuts():
     for size in range(len(frame)):
         with pytest.raises(ProtocolError):
             decode_msgpack_numpy(frame[:size])
-    with pytest.raises(ProtocolError, match="behind its end"):
+    with pytest.raises(ProtocolError, match="after its end"):
         decode_msgpack_numpy(frame + b"\0")

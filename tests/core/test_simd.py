@@ -57,7 +57,7 @@ def test_kernels_run_what_is_in_use(simd_variant):
     for pixels in (8, 50):
         images = np.ones((1, 1, pixels, 1), np.uint8)
         out = np.zeros(images.shape, np.uint16)
-        values.normalize(images, factors, factors, out)
+        values.normalize(images, factors, factors, False, out)
         assert set(out.ravel().tolist()) == {0x7E09 if simd_variant in ("avx2", "avx512") else 0x7E00}
 
 

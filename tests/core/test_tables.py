@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from highway._core.pixels import geometry, values
-from highway._core.records import checksum, spans
+from highway._core.records import checksum, span_windows, spans
 from highway._core.records.spans import Spans
 from highway._core.records.tables import Tables
 from highway.batch import Batch
@@ -61,11 +61,11 @@ def test_texts_of_spans():
 
 def test_rows_of_an_array():
     array = np.arange(12, dtype=np.uint8).reshape(4, 3)
-    found = spans.rows_of(array, np.array([3, 0]))
+    found = spans.spans_of_rows(array, np.array([3, 0]))
     assert [bytes(found[number]) for number in range(2)] == [b"\x09\x0a\x0b", b"\x00\x01\x02"]
     for row in (4, -1):
-        with pytest.raises(ValueError, match=r"spans\.rows_of"):
-            spans.rows_of(array, np.array([row]))
+        with pytest.raises(ValueError, match=r"spans\.spans_of_rows"):
+            spans.spans_of_rows(array, np.array([row]))
 
 
 @pytest.mark.parametrize("count", [0, 1, 65])
@@ -74,7 +74,7 @@ def test_bytes_are_placed_in_their_rows(count):
     given = [rng.bytes(20) for _ in range(count)]
     at, rows = rng.integers(0, 18, count), rng.permutation(count + 3)[:count]
     out = np.zeros((count + 3, 3), np.uint8)
-    spans.place(Spans(given), at, out, rows)
+    spans.copy_rows(Spans(given), at, out, rows)
     for value, begin, row in zip(given, at, rows, strict=True):
         assert out[row].tobytes() == value[begin : begin + 3]
     assert not out[np.setdiff1d(np.arange(count + 3), rows)].any()
@@ -89,11 +89,11 @@ def test_bytes_are_placed_only_where_they_fit():
         (None, 0, 0),
     ):
         with pytest.raises(ValueError, match="expected"):
-            spans.place(Spans([b"xyz", value]), np.array([0, at]), out, np.array([1, row]))
+            spans.copy_rows(Spans([b"xyz", value]), np.array([0, at]), out, np.array([1, row]))
     with pytest.raises(ValueError, match="2 spans"):
-        spans.place(Spans([b"xyz", b"xyz"]), np.array([0]), out, np.array([0, 1]))
+        spans.copy_rows(Spans([b"xyz", b"xyz"]), np.array([0]), out, np.array([0, 1]))
     assert not out.any()
-    spans.place(Spans([b"xyz"]), np.array([3]), np.zeros((1, 0), np.uint8), np.array([0]))
+    spans.copy_rows(Spans([b"xyz"]), np.array([3]), np.zeros((1, 0), np.uint8), np.array([0]))
 
 
 PLACES = np.array([[1, 2, 0, 0], [-1, 3, 1, 0], [4, -2, 1, 1]])
@@ -111,7 +111,7 @@ def test_windows_of_spans(simd_variant, images):
     found = np.empty((4, 5, 6, 3), np.uint8)
     given = Spans([b"  " + image.tobytes() for image in images])
     at, rows = np.full(3, 2), np.array([3, 0, 1])
-    spans.place_windows(given, at, (9, 11, 3), PLACES, FILL, found, rows)
+    span_windows.copy(given, at, (9, 11, 3), PLACES, FILL, found, rows)
     np.testing.assert_array_equal(found[rows], expected)
 
 
@@ -121,11 +121,10 @@ def test_numbers_of_windows_of_spans(simd_variant, images, planar, dtype):
     scale, bias = np.array([0.1, 0.2, 0.3], np.float32), np.array([1, 2, 3], np.float32)
     shape = (3, 3, 5, 6) if planar else (3, 5, 6, 3)
     expected, found = np.empty(shape, dtype), np.empty(shape, dtype)
-    kernel = values.normalize_windows_planar if planar else values.normalize_windows
-    kernel(images, PLACES, FILL, scale, bias, expected)
+    values.normalize_windows(images, PLACES, FILL, scale, bias, planar, expected)
     given = Spans([image.tobytes() for image in images])
     nothing, rows = np.zeros(3, np.int64), np.arange(3)
-    spans.normalize_windows(given, nothing, (9, 11, 3), PLACES, FILL, scale, bias, planar, found, rows)
+    span_windows.normalize(given, nothing, (9, 11, 3), PLACES, FILL, scale, bias, planar, found, rows)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -153,7 +152,7 @@ def test_windows_that_are_not_there_are_refused(images):
             "rows": rows,
         } | change
         with pytest.raises((ValueError, OverflowError)):
-            spans.place_windows(given, *arguments.values())
+            span_windows.copy(given, *arguments.values())
     assert not out.any()
 
 
@@ -180,7 +179,7 @@ def test_records_are_what_was_written(simd_variant):
     assert found.keys() == SCHEMA_BATCH.keys and found.counts().tolist() == [2, 1]
     np.testing.assert_array_equal(found.view(1, 0)[0], SCHEMA_BATCH["images"][1])
     assert [bytes(file) for file in found.files(1)] == [b"a whole file", b""]
-    np.testing.assert_array_equal(found.rows_of(0), SCHEMA_BATCH["images"])
+    np.testing.assert_array_equal(found.array(0), SCHEMA_BATCH["images"])
     np.testing.assert_array_equal(found.view(0, 2), SCHEMA_BATCH["boxes"][:2])
 
 
@@ -210,7 +209,7 @@ def test_hostile_records_are_refused(simd_variant):
         refused += bool(found.errors)
         if not found.errors:
             assert len(changed) == len(sound)
-            found.keys(), found.files(1), found.rows_of(0), [found.view(0, column) for column in (0, 2)]
+            found.keys(), found.files(1), found.array(0), [found.view(0, column) for column in (0, 2)]
     assert refused > 2000
     for bad, message in (
         (b"HWR", "begins with"),

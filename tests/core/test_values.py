@@ -52,8 +52,7 @@ def normalize(images, scale, bias, planar, dtype):
     shape = images.shape[:1] + images.shape[3:] + images.shape[1:3] if planar else images.shape
     memory = np.full(int(np.prod(shape)) + 64, 77, TYPES[dtype])
     out = memory[32 : 32 + int(np.prod(shape))].reshape(shape)
-    kernel = values.normalize_planar if planar else values.normalize
-    kernel(images, scale, bias, out)
+    values.normalize(images, scale, bias, planar, out)
     # Nothing before or behind was touched.
     assert (memory[:32] == 77).all()
     assert (memory[32 + out.size :] == 77).all()
@@ -141,8 +140,7 @@ def check_windows(images, places, fill, shape):
             expected = reference(copied, scale, bias, planar, dtype)
             memory = np.full(expected.size + 64, 77, TYPES[dtype])
             out = memory[32 : 32 + expected.size].reshape(expected.shape)
-            kernel = values.normalize_windows_planar if planar else values.normalize_windows
-            kernel(images, places, fill, scale, bias, out)
+            values.normalize_windows(images, places, fill, scale, bias, planar, out)
             assert (memory[:32] == 77).all()
             assert (memory[32 + out.size :] == 77).all()
             assert np.array_equal(out.view(expected.dtype), expected)
@@ -214,7 +212,7 @@ def test_neighbors_in_one_array_do_not_share_memory():
         out = memory[2 * images.size : 6 * images.size].view(np.float32).reshape(images.shape)
         if first == 0:
             out = memory[images.size : 5 * images.size].view(np.float32).reshape(images.shape)
-        values.normalize(source, *factors(3), out)
+        values.normalize(source, *factors(3), False, out)
         assert np.array_equal(out.view(np.uint32), reference(images, *factors(3), False, "float32"))
 
 
@@ -223,7 +221,11 @@ def test_entries_refuse_what_does_not_fit():
     scale, bias = factors(3)
     out = np.zeros((2, 4, 5, 3), np.float32)
     planes = np.zeros((2, 3, 4, 5), np.float32)
-    for kernel, good in ((values.normalize, out), (values.normalize_planar, planes)):
+    for planar, good in ((False, out), (True, planes)):
+
+        def kernel(*arguments, planar=planar):
+            values.normalize(*arguments[:-1], planar, arguments[-1])
+
         wrong = [
             ((images, scale, bias, good[:1].copy()), "but out|out has"),
             ((images, scale, bias, np.zeros((2, 6, 5, 2), np.float32)), "out has"),
@@ -251,19 +253,21 @@ def test_entries_refuse_what_does_not_fit():
         with pytest.raises(ValueError, match="read-only"):
             kernel(images, scale, bias, frozen)
     with pytest.raises(ValueError, match="out has"):
-        values.normalize(images, scale, bias, planes)
+        values.normalize(images, scale, bias, False, planes)
     with pytest.raises(ValueError, match="out has"):
-        values.normalize_planar(images, scale, bias, out)
+        values.normalize(images, scale, bias, True, out)
 
 
 def test_entries_for_windows_refuse_what_does_not_fit():
     images = np.zeros((2, 4, 5, 3), np.uint8)
     at, fill = np.zeros((2, 4), np.int64), np.zeros(3, np.uint8)
     scale, bias = factors(3)
-    for kernel, good in (
-        (values.normalize_windows, np.zeros((2, 6, 7, 3), np.float32)),
-        (values.normalize_windows_planar, np.zeros((2, 3, 6, 7), np.float32)),
-    ):
+    for planar, shape in ((False, (2, 6, 7, 3)), (True, (2, 3, 6, 7))):
+        good = np.zeros(shape, np.float32)
+
+        def kernel(*arguments, planar=planar):
+            values.normalize_windows(*arguments[:-1], planar, arguments[-1])
+
         wrong = [
             ((images, at, fill, scale, bias, good[:1].copy()), "2 images of 3 channels, but out has 1 of 3"),
             ((images, at, fill, scale, bias, np.zeros((2, 4, 6, 4), np.float32)), "but out has 2 of 4"),

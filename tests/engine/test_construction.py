@@ -1,4 +1,4 @@
-"""A Pipeline that cannot be made leaves its modules as they were: they may be tried again, or used elsewhere."""
+"""Modules are specifications: a Pipeline that cannot start leaves them as they were, and any number uses them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from concurrency import LIMIT, Task
 from pictures import class_folders
-from small_modules import Collect, Numbers, Pass, SizedNumbers, numbers_of
+from small_modules import Call, Collect, Numbers, Pass, SizedNumbers, numbers_of
 
-from highway.engine import Module, Pipeline, Sink, Stage
+from highway.engine import Module, Pipeline, Sink
 from highway.engine.workers import ModuleRunner
 from highway.errors import AddressInUseError, ArgumentError, StorageError
 from highway.modules import (
@@ -95,8 +95,8 @@ def content(modules):
         return [(batch.images.dtype, batch.indices.tolist(), batch.images.tobytes()) for batch in pipeline]
 
 
-def attributes(modules):
-    return [dict(vars(module)) for module in modules]
+def run(modules, **arguments):
+    Pipeline(modules, **arguments).start()
 
 
 def augmentations():
@@ -107,11 +107,9 @@ def augmentations():
 @pytest.mark.parametrize("where", PLACES)
 def test_modules_are_as_they_were(make, where, tmp_path):
     modules = [make(tmp_path / "first"), augmentations(), faulty := Faulty(where)]
-    before = attributes(modules)
     for _ in range(2):
         with pytest.raises(Fault, match=where):
-            Pipeline(modules)
-        assert attributes(modules) == before
+            run(modules)
     # Tried again.
     faulty.where = ""
     found = content(modules)
@@ -125,7 +123,7 @@ def test_a_source_keeps_nothing_that_the_augmentations_of_a_failed_pipeline_aske
     alone = content([make(tmp_path / "alone")])
     source, stage = make(tmp_path / "source"), augmentations()
     with pytest.raises(Fault):
-        Pipeline([source, stage, Faulty(where)])
+        run([source, stage, Faulty(where)])
     assert content([source]) == alone
     # And these do all of it themselves elsewhere.
     other = content([Noise(4, (8, 8), size=20, epochs=1), stage])
@@ -159,10 +157,8 @@ def fresh():
 )
 def test_arguments_that_do_not_fit(arguments):
     modules = fresh()
-    before = attributes(modules)
     with pytest.raises((ArgumentError, ValueError)):
         Pipeline(modules, **arguments)
-    assert attributes(modules) == before
     with Pipeline(modules) as pipeline:
         assert numbers_of(pipeline) == list(range(5))
 
@@ -185,7 +181,7 @@ def test_a_length_that_is_none(length):
 
 def test_modules_that_do_not_go_together():
     source, stage, sink = Numbers(5), Pass(), Collect()
-    for modules in ([stage], [source, sink, stage], [source, stage, stage], [source, None], [source, source]):
+    for modules in ([stage], [source, sink, stage], [source, None], [source, source]):
         with pytest.raises(ArgumentError):
             Pipeline(modules)
     with Pipeline([source, stage, sink]) as pipeline:
@@ -200,7 +196,6 @@ def test_threads_that_are_not_to_be_had(make, which, monkeypatch, tmp_path):
     source, stage = make(tmp_path / "first"), augmentations()
     source.workers = 2
     modules = [source, stage, Pass(workers=1)]
-    before = attributes(modules)
     start, started = threading.Thread.start, []
 
     def limited(thread):
@@ -215,15 +210,8 @@ def test_threads_that_are_not_to_be_had(make, which, monkeypatch, tmp_path):
         for _ in range(2):
             started.clear()
             with pytest.raises(RuntimeError, match="can't start new thread"):
-                Pipeline(modules)
+                run(modules)
             assert not any(thread.is_alive() for thread in started)
-            unlike = [
-                name
-                for module, earlier in zip(modules, before, strict=True)
-                for name in {*earlier, *vars(module)}
-                if vars(module).get(name) is not earlier.get(name)
-            ]
-            assert unlike == []
     assert content(modules) == content([make(tmp_path / "again"), augmentations()])
 
 
@@ -238,7 +226,7 @@ def test_what_the_engine_itself_raises(place, error, monkeypatch):
 
         patch.setattr(f"highway.engine.pipeline.{place}", fail)
         with pytest.raises(error):
-            Pipeline(modules)
+            run(modules)
     with Pipeline(modules) as pipeline:
         assert numbers_of(pipeline) == list(range(5))
 
@@ -254,7 +242,7 @@ def test_ctrl_c_while_threads_start(monkeypatch):
 
         patch.setattr(ModuleRunner, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            Pipeline(modules)
+            run(modules)
     with Pipeline(modules) as pipeline:
         assert numbers_of(pipeline) == list(range(5))
 
@@ -268,14 +256,17 @@ def test_modules_are_as_they_were_also_where_one_cannot_be_interrupted():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(Fault, match="enter"):
-            Pipeline(modules)
+            run(modules)
     assert "Stubborn.interrupt() raised" in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(RuntimeWarning, match="interrupt"):
-            Pipeline(modules)
+            run(modules)
     stubborn.where = ""
-    assert not any(module._taken for module in modules)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Pipeline(modules) as pipeline:
+            assert numbers_of(pipeline) == list(range(5))
 
 
 def test_an_address_in_use_is_tried_again_with_the_same_modules(tmp_path):
@@ -298,19 +289,17 @@ def test_an_address_in_use_is_tried_again_with_the_same_modules(tmp_path):
 def test_a_reader_that_was_interrupted_waits_for_the_storage_again(tmp_path, monkeypatch):
     reader, faulty = pictures(tmp_path), Faulty("enter")
     with pytest.raises(Fault):
-        Pipeline([reader, faulty])
-    read, away = (
-        reader._read_once,
-        [StorageError("ImageFileReader: a.jpg cannot be opened: Stale file handle")],
-    )
+        run([reader, faulty])
+    read = ImageFileReader._read_once
+    away = [StorageError("ImageFileReader: a.jpg cannot be opened: Stale file handle")]
 
-    def read_later(*arguments):
-        made, failures = read(*arguments)
+    def read_later(self, *arguments):
+        made, failures = read(self, *arguments)
         if away:
             failures[0] = away.pop()
         return made, failures
 
-    monkeypatch.setattr(reader, "_read_once", read_later)
+    monkeypatch.setattr(ImageFileReader, "_read_once", read_later)
     assert len(content([reader])) == 5
     assert not away
 
@@ -332,31 +321,58 @@ def test_a_sink_of_a_store_is_tried_again(tmp_path):
     assert sink.stored == 20
 
 
-def test_modules_of_a_pipeline_that_was_made_stay_used():
-    """Also after its end."""
-    modules = fresh()
+@ALL
+def test_ten_pipelines_of_one_list(make, tmp_path):
+    """At once, and one after another."""
+    modules = [make(tmp_path / "first"), augmentations()]
+    alone = content(modules)
+    pipelines = [Pipeline(modules, ordered=ordered) for ordered in (True, False) * 5]
+    found = [
+        [(batch.images.dtype, batch.indices.tolist(), batch.images.tobytes()) for batch in batches]
+        for batches in zip(*pipelines, strict=True)
+    ]
+    for pipeline in pipelines:
+        pipeline.stop()
+    assert all(len({each[2] for each in batches[::2]}) == 1 for batches in found)
+    assert [batches[0] for batches in found] == alone
+    assert content(modules) == alone
+
+
+@ALL
+def test_a_stopped_or_failed_pipeline_leaves_another_alone(make, tmp_path):
+    modules = [make(tmp_path / "first"), augmentations()]
     with Pipeline(modules) as pipeline:
-        list(pipeline)
-    with pytest.raises(ArgumentError, match=r"modules\[0\] \(SizedNumbers\) is used twice"):
-        Pipeline(modules)
+        first = pipeline.dequeue(timeout=LIMIT)
+        other = Pipeline(modules)
+        assert other.dequeue(timeout=LIMIT).indices.tolist() == first.indices.tolist()
+        other.stop()
+        with Pipeline([*modules, Call(lambda batch: 1 / 0)]) as failing, pytest.raises(ZeroDivisionError):
+            failing.dequeue(timeout=LIMIT)
+        assert [batch.seq for batch in pipeline.forever()] == [1, 2, 3, 4]
 
 
-def test_modules_of_a_pipeline_that_is_being_made_are_used():
-    """Not only once it is there."""
-    inside = []
+def test_each_pipeline_has_its_own_errors(tmp_path):
+    folder = class_folders(tmp_path, classes=1, each=6, size=(12, 12))
+    next(path for path in sorted(folder.rglob("*")) if path.is_file()).write_bytes(b"no picture")
+    reader = ImageFileReader(folder, 2, (8, 8), shuffle=False, epochs=1, on_error="skip")
+    with Pipeline([reader]) as first, Pipeline([reader]) as second:
+        assert reader.errors == []
+        list(second)
+        assert first.errors == []
+        assert len(second.errors) == 1
+        # The reader tells those of the pipeline that was made from it last.
+        assert reader.errors == second.errors
 
-    class Nested(Stage):
-        def enter(self, modules, stats):
-            with pytest.raises(ArgumentError, match="used twice") as caught:
-                Pipeline([modules[0]])
-            inside.append(caught.value)
 
-        def process(self, batch):
-            return batch
+def test_a_user_module_is_shared_and_writes_only_where_all_allow_it():
+    class Keep(Numbers):
+        hands_over = False
 
-    with Pipeline([Numbers(5), Nested(), Pass()]) as pipeline:
-        assert numbers_of(pipeline) == list(range(5))
-    assert len(inside) == 1
+    stage = Pass()
+    with Pipeline([Numbers(3), stage]):
+        assert stage.input_handed_over
+        with Pipeline([Keep(3), stage]):
+            assert not stage.input_handed_over
 
 
 def test_errors_of_modules_that_fail_are_not_hidden_by_those_of_the_repair():
@@ -368,7 +384,6 @@ def test_errors_of_modules_that_fail_are_not_hidden_by_those_of_the_repair():
     sink = Late()
     with pytest.raises(Fault, match="follow"):
         Pipeline([Numbers(1), sink])
-    assert "late" not in vars(sink)
     assert isinstance(sink, Module)
 
 
@@ -376,7 +391,7 @@ def test_from_another_thread():
     modules = [SizedNumbers(5), faulty := Faulty("enter")]
     for _ in range(3):
         with pytest.raises(Fault):
-            Task(Pipeline, modules).result()
+            Task(run, modules).result()
     faulty.where = ""
     with Pipeline(modules) as pipeline:
         assert numbers_of(pipeline) == list(range(5))
@@ -385,6 +400,6 @@ def test_from_another_thread():
 def test_crops_of_a_failed_pipeline_are_not_kept():
     source = ArrayReader(images(), range(20), 4, epochs=1)
     with pytest.raises(Fault):
-        Pipeline([source, Augmentations([RandomCrop((4, 4))]), Faulty("enter")])
+        run([source, Augmentations([RandomCrop((4, 4))]), Faulty("enter")])
     with Pipeline([source]) as pipeline:
         assert {batch.images.shape for batch in pipeline} == {(4, 12, 12, 3)}

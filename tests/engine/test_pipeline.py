@@ -140,7 +140,7 @@ def test_held_batches_never_change():
 def test_arrays_come_from_a_pool_of_the_pipeline_and_go_back():
     with Pipeline([Numbers(50, workers=1)]) as pipeline:
         for batch in pipeline:
-            assert type(batch.numbers.base).__name__ == "Slot"
+            assert type(batch.numbers.base).__name__ == "PooledBuffer"
         del batch
         pool = pipeline._control.pool.stats()
         assert pool["handed_out"] == 50

@@ -58,7 +58,7 @@ def state_after(count, make):
 def resumed(state, modules):
     with Pipeline(modules) as pipeline:
         pipeline.load_state_dict(state)
-        return rest_of(pipeline)
+        return rest_of(pipeline.forever())
 
 
 # What is left
@@ -74,7 +74,7 @@ def test_the_same_pipeline_goes_on_with_the_batches_that_would_have_come(world, 
             return [noise(shard=(rank, world), drop_last=drop_last, shuffle=shuffle)]
 
         with Pipeline(make()) as pipeline:
-            everything = [identity(batch) for batch in pipeline]
+            everything = [identity(batch) for batch in pipeline.forever()]
         for count in range(len(everything) + 1):
             state, _ = state_after(count, make)
             assert [identity(batch) for batch in resumed(state, make())] == everything[count:]
@@ -84,7 +84,7 @@ def test_the_same_pipeline_goes_on_with_the_batches_that_would_have_come(world, 
 @pytest.mark.parametrize("second", [1, 3, 5, 20])
 def test_another_batch_size_gives_the_rest_in_the_same_order(first, second):
     with Pipeline([noise()]) as pipeline:
-        everything = samples(pipeline)
+        everything = samples(pipeline.forever())
     assert len(everything) == 2 * SIZE
     for count in range(2 * -(-SIZE // first) + 1):
         state, before = state_after(count, lambda: [noise(batch_size=first, workers=1)])
@@ -110,7 +110,7 @@ def rest_of_ranks(state, world, **options):
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2), (2, 3), (1, 3), (3, 3)])
 def test_another_world_gives_the_rest_in_the_same_order(before, after):
     with Pipeline([noise(epochs=1)]) as pipeline:
-        everything = samples(pipeline)
+        everything = samples(pipeline.forever())
     for count in range(len(noise(batch_size=2, shard=(0, before)))):
         state, _ = state_after(count, lambda: [noise(batch_size=2, shard=(0, before), epochs=1)])
         others = [
@@ -184,7 +184,7 @@ def test_an_epoch_of_which_drop_last_leaves_nothing_is_over():
 
     assert (state["epoch"], state["position"]) == (0, 7)
     with Pipeline(make()) as pipeline:
-        everything = [identity(batch) for batch in pipeline]
+        everything = [identity(batch) for batch in pipeline.forever()]
     with Pipeline(make()) as pipeline:
         pipeline.load_state_dict(state)
         assert [identity(batch) for batch in pipeline.epoch()] == everything[2:]
@@ -198,7 +198,7 @@ def test_the_end_of_everything():
     with Pipeline([noise()]) as pipeline:
         pipeline.load_state_dict(state)
         for call in (list, list, lambda p: list(p.epoch()), lambda p: p.dequeue(timeout=LIMIT)):
-            with pytest.raises(EndOfData, match=r"there are no batches from epoch 2 on.*larger epochs="):
+            with pytest.raises(EndOfData, match=r"(no batches from epoch 2 on|no epoch 2).*larger epochs="):
                 call(pipeline)
         assert pipeline.state_dict() == state
     # A training can be prolonged.
@@ -208,13 +208,13 @@ def test_the_end_of_everything():
 def test_resumed_again_and_again():
     """With another batch size each time."""
     with Pipeline([noise(size=50)]) as pipeline:
-        everything = samples(pipeline)
+        everything = samples(pipeline.forever())
     found, state = [], None
     for turn in itertools.count():
         with Pipeline([noise(size=50, batch_size=turn % 4 + 2)]) as pipeline:
             if state is not None:
                 pipeline.load_state_dict(state)
-            taken = rest_of(itertools.islice(pipeline, 2))
+            taken = rest_of(itertools.islice(pipeline.forever(), 2))
             state = json.loads(json.dumps(pipeline.state_dict()))
         found += samples(taken)
         if not taken:
@@ -242,8 +242,8 @@ def test_an_endless_pipeline():
     assert (state["epoch"], state["position"]) == (2, 3)
     with Pipeline([noise(epochs=None)]) as pipeline, Pipeline([noise(epochs=None)]) as whole:
         pipeline.load_state_dict(state)
-        expected = [identity(batch) for batch in itertools.islice(whole, 30)]
-        assert [identity(batch) for batch in itertools.islice(pipeline, 21)] == expected[9:]
+        expected = [identity(batch) for batch in itertools.islice(whole.forever(), 30)]
+        assert [identity(batch) for batch in itertools.islice(pipeline.forever(), 21)] == expected[9:]
 
 
 # What counts
@@ -251,12 +251,13 @@ def test_an_endless_pipeline():
 
 def test_what_was_handed_out_counts_and_not_what_was_made():
     with Pipeline([noise(size=100, queue_size=30)]) as pipeline:
+        pipeline.start()
         eventually(lambda: pipeline.stats().modules[0].batches >= 30)
         assert pipeline.state_dict()["position"] == 0
         batch = pipeline.dequeue()
         assert pipeline.state_dict()["position"] == 3
         del batch
-        assert len(list(itertools.islice(pipeline, 3))) == 3
+        assert len(list(itertools.islice(pipeline.forever(), 3))) == 3
         assert pipeline.state_dict()["position"] == 12
     assert pipeline.state_dict()["position"] == 12
 
@@ -299,7 +300,7 @@ def test_bad_samples_count(tmp_path, policy):
         return [ImageFileReader(folder, batch_size, (8, 8), **options)]
 
     with Pipeline(make()) as pipeline:
-        everything = list(pipeline)
+        everything = list(pipeline.forever())
         assert len(pipeline.errors) == 5
     whole = content(everything)
     for count in range(len(everything) + 1):
@@ -341,7 +342,7 @@ def test_every_reader_goes_on_with_the_same_bits(pictures, tmp_path, kind):
         ]
 
     with Pipeline(chain(3)) as pipeline:
-        everything = content(pipeline)
+        everything = content(pipeline.forever())
     for count in (0, 1, 2, 3):
         state, before = state_after(count, lambda: chain(3))
         assert state["kind"] == type(make(3)).__name__
@@ -373,6 +374,7 @@ def test_errors_count_from_the_state_on(tmp_path):
 
     state, _ = state_after(2, make)
     with Pipeline(make()) as pipeline:
+        pipeline.start()
         eventually(lambda: pipeline.errors)
         pipeline.load_state_dict(state)
         assert pipeline.errors == []
@@ -407,6 +409,7 @@ def test_what_was_made_ahead_is_dropped():
     state, _ = state_after(5, lambda: [noise(size=40)])
     alive = threading.active_count()
     with Pipeline([noise(size=40, queue_size=16, workers=3), Pass(workers=2)]) as pipeline:
+        pipeline.start()
         eventually(lambda: pipeline.stats().modules[1].batches >= 4)
         before = pipeline._control
         pipeline.load_state_dict(state)
@@ -428,6 +431,7 @@ def test_only_what_is_in_the_making_is_waited_for():
         return batch
 
     with Pipeline([noise(size=40, queue_size=8), Call(hold), Pass()]) as pipeline:
+        pipeline.start()
         eventually(lambda: begun and pipeline.stats().modules[0].batches >= 8)
         loading = Task(pipeline.load_state_dict, state)
         eventually(lambda: all(runner.dropping for runner in pipeline._runners))
@@ -449,6 +453,8 @@ def test_loaded_at_any_moment(restless):
             Pass(workers=workers),
         ]
         with Pipeline(modules, ordered=ordered) as pipeline:
+            if draw.random() < 0.8:
+                pipeline.start()
             pause.wait(draw.random() * 0.003)
             pipeline.load_state_dict(state)
             if ordered:
@@ -461,6 +467,7 @@ def test_after_everything_was_made_ahead():
     """The threads have ended by then."""
     state, _ = state_after(1, lambda: [noise(epochs=1)])
     with Pipeline([noise(epochs=1, queue_size=16), Pass(queue_size=16)]) as pipeline:
+        pipeline.start()
         eventually(lambda: pipeline._last.last_total is not None)
         pipeline.load_state_dict(state)
         assert [batch.seq for batch in pipeline] == [1, 2, 3]
@@ -495,26 +502,38 @@ def test_modules_are_opened_again_and_closed():
 
     state, _ = state_after(3, lambda: [noise()])
     with Pipeline([noise(), Counted(workers=2)]) as pipeline:
+        pipeline.start()
         pipeline.load_state_dict(state)
         assert events["close"] == 2
         assert events["interrupt"] == 0
-        assert len(list(pipeline)) == 5
+        assert len(list(pipeline.forever())) == 5
     assert events == {"open": 4, "close": 4, "interrupt": 1}
 
 
-def test_not_after_the_first_dequeue():
+@pytest.mark.parametrize("ordered", [True, False])
+def test_loaded_after_batches_were_taken(ordered):
     state, _ = state_after(1, lambda: [noise()])
-    for ask in (lambda p: p.dequeue(), lambda p: p.epoch(), lambda p: next(iter(p))):
-        with Pipeline([noise()]) as pipeline:
+    for ask in (lambda p: p.dequeue(), lambda p: p.epoch(), lambda p: next(iter(p)), lambda p: list(p)):
+        with Pipeline([noise(workers=2), Pass(workers=2)], ordered=ordered) as pipeline:
             ask(pipeline)
-            before = pipeline.state_dict()
-            with pytest.raises(PipelineStateError, match="before the first dequeue"):
-                pipeline.load_state_dict(state)
-            assert pipeline.state_dict() == before
+            pipeline.load_state_dict(state)
+            assert len(iter(pipeline)) == 3
+            assert sorted(identity(batch)[:2] for batch in pipeline) == [(0, 1), (0, 2), (0, 3)]
+            assert sorted(identity(batch)[:2] for batch in pipeline) == [(1, n) for n in range(4)]
     with Pipeline([noise()]) as pipeline:
         pipeline.stop()
         with pytest.raises(PipelineStateError, match="stopped"):
             pipeline.load_state_dict(state)
+
+
+def test_an_iterator_ends_when_a_state_is_loaded():
+    state, _ = state_after(1, lambda: [noise()])
+    with Pipeline([noise()]) as pipeline:
+        batches = iter(pipeline)
+        next(batches)
+        pipeline.load_state_dict(state)
+        with pytest.raises(PipelineStateError, match="a state was loaded"):
+            next(batches)
 
 
 def test_a_thread_that_asks_while_a_state_is_loaded_gets_what_comes_after_it():
@@ -527,9 +546,10 @@ def test_a_thread_that_asks_while_a_state_is_loaded_gets_what_comes_after_it():
         return batch
 
     with Pipeline([noise(), Call(hold)]) as pipeline:
+        pipeline.start()
         assert at_it.wait(LIMIT)
         loading = Task(pipeline.load_state_dict, state)
-        eventually(lambda: pipeline._loading.locked())
+        eventually(lambda: pipeline._turn.locked())
         asking = Task(pipeline.dequeue)
         gate.set()
         loading.result()
@@ -550,9 +570,10 @@ def test_stopped_while_a_state_is_loaded():
         return batch
 
     pipeline = Pipeline([noise(), Held(hold)])
+    pipeline.start()
     assert at_it.wait(LIMIT)
     loading = Task(pipeline.load_state_dict, state)
-    eventually(lambda: pipeline._loading.locked())
+    eventually(lambda: pipeline._turn.locked())
     pipeline.stop()
     with pytest.raises(PipelineStateError, match="stopped"):
         loading.result()
@@ -564,12 +585,17 @@ def test_stopped_by_the_source_while_a_state_is_loaded():
     """When the threads have ended, and the next are not there."""
 
     class Stops(Noise):
+        stops = False
+
         def begin_at(self, place):
-            pipeline.stop()
+            if self.stops:
+                pipeline.stop()
             return super().begin_at(place)
 
     with Pipeline([Stops(3, (2, 2), size=SIZE)]) as pipeline:
+        pipeline.start()
         state = pipeline.state_dict()
+        pipeline.modules[0].stops = True
         for call in (lambda: pipeline.load_state_dict(state), pipeline.dequeue):
             with pytest.raises(PipelineStateError, match="stopped"):
                 call()
@@ -585,6 +611,8 @@ def test_what_failed_before_is_raised(tmp_path):
     state, _ = state_after(2, make)
     next(path for path in sorted(folder.rglob("*")) if path.is_file()).write_bytes(b"no picture")
     with Pipeline(make()) as pipeline:
+        pipeline.start()
+        eventually(lambda: "failed" in repr(pipeline))
         with pytest.raises(DecodeError, match="ImageFileReader"):
             pipeline.load_state_dict(state)
         with pytest.raises(DecodeError, match="ImageFileReader"):
@@ -706,7 +734,9 @@ def test_what_is_no_state_of_this_is_refused_and_changes_nothing(state, named):
         assert len(str(caught.value)) < 300
         assert pipeline._runners is runners
         assert pipeline.state_dict() == before
-        assert [identity(batch)[:2] for batch in pipeline] == [(e, n) for e in range(2) for n in range(4)]
+        assert [identity(batch)[:2] for batch in pipeline.forever()] == [
+            (e, n) for e in range(2) for n in range(4)
+        ]
 
 
 def test_the_state_that_the_others_are_made_of_is_one():

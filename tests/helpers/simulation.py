@@ -252,7 +252,7 @@ class Trainer(Machine):
         if not self.queue:
             return
         data = self.queue.popleft()
-        if self.role.hand_out(data.key, self.sim.now):
+        if self.role.deliver(data.key, self.sim.now):
             self.log.append(data)
         if self.sim.random.random() < 0.2:
             self.saved = (self.role.delivery.cursor, len(self.log))

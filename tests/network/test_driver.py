@@ -35,7 +35,7 @@ class Role:
         self.done = threading.Event()
         self.received = []
 
-    def receive(self, above, peer, message, now):
+    def receive(self, upstream, peer, message, now):
         self.received.append(message)
 
     def settle(self):
@@ -61,17 +61,14 @@ def made(address):
     drivers = []
 
     def make(role, **options):
-        place = Endpoint((parse("Test", address, bind=True),), True, OPEN, 4)
-        drivers.append(SocketThread("test", role, below=place, **options))
+        endpoint = Endpoint((parse("Test", address, bind=True),), True, OPEN, 4)
+        drivers.append(SocketThread("test", role, downstream=endpoint, **options))
         return drivers[-1]
 
     yield make
     for each in drivers:
         each.stop()
-        if each._thread.ident is None:
-            each._close()
-        each.join(LIMIT)
-        assert not each._thread.is_alive()
+        assert each.join(LIMIT)
 
 
 @pytest.fixture
@@ -102,14 +99,14 @@ def test_time_passes_for_a_role_that_is_woken_all_the_time(made, clock):
     """Who is dead is found out, and PING is said, also where every wait ends early."""
     role = Role()
     one = made(role)
-    one._work({}, math.inf)
+    one.work({}, math.inf)
     before = role.ticks
     for _ in range(10):
         clock.now += driver.BEAT / 16
-        one._work({}, math.inf)
+        one.work({}, math.inf)
     assert role.ticks == before
     clock.now += driver.BEAT / 2
-    one._work({}, math.inf)
+    one.work({}, math.inf)
     assert role.ticks == before + 1
 
 
@@ -122,7 +119,7 @@ def arrives(one, role, count):
     """What the role has received, once it is so many messages."""
     waited = threading.Event()
     for _ in range(1000 * LIMIT):
-        one._work(dict.fromkeys([end.descriptor for end in one._ends], 1), math.inf)
+        one.work(dict.fromkeys([end.descriptor for end in one.ends], 1), math.inf)
         if len(role.received) >= count:
             return role.received
         waited.wait(0.001)
@@ -144,7 +141,7 @@ def test_every_message_is_read_once_and_in_order(made, caller, monkeypatch, turn
 def test_goodbye_reads_on_to_the_answer(made, caller, monkeypatch):
     """It lies behind other messages, and no descriptor tells of it any more."""
     monkeypatch.setattr(driver, "TURN", 1)
-    monkeypatch.setattr(driver, "LAST_WORDS", 10 * LIMIT)
+    monkeypatch.setattr(driver, "BYE_LIMIT", 10 * LIMIT)
     role, producer = Role(), Producer(bytes)
     one = made(role, producer=producer)
     # Somebody who asks for nothing, and is to hear of the end all the same.
@@ -152,7 +149,7 @@ def test_goodbye_reads_on_to_the_answer(made, caller, monkeypatch):
     producer.receive(Peer(0, IDENTITY), presence, 0.0)
     sent(caller, *[presence] * 200, Bye(BYE))
     arrives(one, role, 1)
-    Task(one._say_goodbye).result()
+    Task(one._exchange_byes).result()
 
 
 @pytest.fixture
@@ -188,10 +185,10 @@ def test_batch_is_sent_by_who_hands_it_in(asked, caller):
 
 def test_batch_is_left_to_the_thread_where_somebody_is_at_the_sockets(asked, caller):
     offered(asked, 0)
-    with asked._at_sockets:
+    with asked._sockets_lock:
         asked.push()
-    assert asked._awake and asked.sent_items == 0
-    asked._step()
+    assert asked.awake and asked.sent_items == 0
+    asked.step()
     assert came(caller) == 0
 
 
@@ -200,16 +197,16 @@ def test_blocked_peer_is_tried_again(asked, caller, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(asked, "_send", lambda peer, message: False)
         asked.push()
-    assert asked._awake and asked.sent_items == 0
+    assert asked.awake and asked.sent_items == 0
     while not asked.sent_items:
-        asked._step()
+        asked.step()
     assert came(caller) == 0
 
 
 def test_who_was_blocked_is_forgotten_where_nothing_is_left_to_be_sent(asked):
     """Else the thread would look after him for ever."""
     asked._blocked["gone"] = 0.0
-    asked._step()
+    asked.step()
     assert not asked._blocked
 
 
@@ -232,7 +229,7 @@ def test_what_cannot_be_sent_ends_all(asked, caller, monkeypatch):
             return self.socket.send(*arguments, **options)
 
     offered(asked, 0, np.zeros(3))
-    (end,) = asked._ends
+    (end,) = asked.ends
     with monkeypatch.context() as patch:
         patch.setattr(end, "socket", Broken(end.socket))
         with pytest.raises(MemoryError):
@@ -249,5 +246,5 @@ def test_who_cannot_be_reached_is_forgotten_in_the_end(made, clock):
     assert not one._send(Peer(0, b"nobody"), Bye("end"))
     assert one._unreachable
     clock.now += 10 * driver.UNREACHABLE
-    one._work({}, math.inf)
+    one.work({}, math.inf)
     assert not one._unreachable

@@ -469,11 +469,11 @@ def test_delivery_holds_the_next_epoch_back_until_this_one_is_handed_out():
     assert delivery.arrive(data(0, 0))
     assert [each.key.seq for each in delivery.released] == [1, 0]
     delivery.released.clear()
-    delivery.hand_out(Key(0, 1, 0))
+    delivery.deliver(Key(0, 1, 0))
     assert delivery.cursor.streams == (Progress(0, (1,)),)
-    delivery.hand_out(Key(0, 0, 0))
+    delivery.deliver(Key(0, 0, 0))
     assert delivery.epoch == 1 and [each.key for each in delivery.released] == [Key(1, 0, 0)]
-    assert not delivery.hand_out(Key(0, 0, 0))
+    assert not delivery.deliver(Key(0, 0, 0))
 
 
 def test_ordered_delivery_waits_for_the_lowest_of_all_streams():
@@ -505,11 +505,11 @@ def test_what_is_missing_is_said():
     delivery = Delivery(Cursor(1))
     assert "nothing of epoch 0" in delivery.missing()
     delivery.arrive(data(0, 0))
-    delivery.hand_out(Key(0, 0, 0))
+    delivery.deliver(Key(0, 0, 0))
     assert delivery.missing() == "epoch 0: stream 0: batch 1 and the following ones"
     delivery.arrive(data(0, 5, kind=Kind.END_OF_EPOCH))
     delivery.arrive(data(0, 3))
-    delivery.hand_out(Key(0, 3, 0))
+    delivery.deliver(Key(0, 3, 0))
     assert delivery.missing() == "epoch 0: stream 0: 3 of 5 batches, the first is 1"
 
 
@@ -615,7 +615,7 @@ def test_farewell_is_remembered_when_a_worker_gives_back():
     worker.tick(5.0)
     worker.tick(30.0)
     assert not worker.producer.links
-    assert worker.consumer.links["d"].gone == "end"
+    assert worker.consumer.links["d"].leave_reason == "end"
 
 
 def test_loss_of_an_ordinary_item_does_not_hold_suspects_up():

@@ -61,7 +61,7 @@ BROKEN = {
         "return key in self._out\n\n    def _check",
         "return False\n\n    def _check",
     ),
-    "13, nobody below gives back": ("roles", "now - self._served > self._death", "False"),
+    "13, nobody downstream gives back": ("roles", "now - self._served > self._death", "False"),
     "12, acknowledged where it has to wait": (
         "delivery",
         "return key in self._out\n\n    def _check",
@@ -124,7 +124,7 @@ def hand_out(trainer, seq, now):
     item = Item(Kind.BATCH, [], ())
     data = Data(trainer.consumer.session, bytes(16), seq + 1, key, 1, "data", item)
     trainer.receive(True, "above", data, now)
-    trainer.hand_out(key, now)
+    trainer.deliver(key, now)
     trainer.tick(now)
 
 

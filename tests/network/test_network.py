@@ -72,7 +72,7 @@ def nothing_is_left():
 @pytest.fixture(autouse=True)
 def few_last_words(monkeypatch):
     """Machines of one process end one after the other: who is left need not wait for those that went."""
-    monkeypatch.setattr(driver, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(driver, "BYE_LIMIT", 0.05)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_chain_of_the_readme(machines, places, expected, tmp_path):
     pipeline, source = machines.trainer(below)
     workers = [machines.worker(sink, source) for _ in range(2)]
     # One that comes when all is over has nobody who tells it.
-    eventually(lambda: len(sink._way.role.producer.links) == 2)
+    eventually(lambda: len(sink.transport.role.producer.links) == 2)
     assert_once(told(pipeline), expected)
     for worker in workers:
         worker.wait(LIMIT)
@@ -480,7 +480,7 @@ def test_state_counts_what_is_handed_out_and_nothing_more(machines, expected):
         pipeline, source = first.trainer(window=64)
         first.worker(sink, source)
         found = told([pipeline.dequeue(timeout=LIMIT)])
-        eventually(lambda: len(pipeline._source._way.role.delivery._out) >= 4)
+        eventually(lambda: source.transport.role.delivery.outstanding >= 4)
         state = pipeline.state_dict()
     assert state["streams"] == [[0, [found[0][0][1]]]] or state["streams"] == [[1, []]]
     pipeline, source = machines.trainer()
@@ -647,7 +647,7 @@ def test_state_is_loaded_although_batches_have_come_already(machines, expected):
         for _ in range(6):
             earlier.dequeue(timeout=LIMIT)
         state = earlier.state_dict()
-    eventually(lambda: pipeline._source._way.role.delivery._out)
+    eventually(lambda: source.transport.role.delivery.outstanding)
     pipeline.load_state_dict(state)
     found = told(pipeline)
     done = set(range(state["streams"][0][0])) | set(state["streams"][0][1])
@@ -824,7 +824,7 @@ def test_worker_that_never_reached_a_training_machine_ends_with_the_data(machine
         _, nobody = place.trainer()
         address = nobody.address
     lost = machines.worker(sink, address)
-    eventually(lambda: sink._way.role.producer._unaware)
+    eventually(lambda: sink.transport.role.producer.unaware)
     machines.worker(sink, source)
     assert_once(told(pipeline), expected)
     lost.wait(LIMIT)
@@ -849,8 +849,8 @@ def test_end_of_the_data_is_not_lost_with_a_worker(machines, monkeypatch, expect
         sinks.append(ZMQSink(source.address, bind=False))
         workers.append(machines.add(ZMQSource(sinks[0].address), flips(), sinks[-1]))
     found = told(pipeline.dequeue(timeout=LIMIT) for _ in expected)
-    eventually(lambda: swallowed and sinks[0]._way.role.finished)
-    workers[[sink._way.role for sink in sinks[1:]].index(swallowed[0])].stop()
+    eventually(lambda: swallowed and sinks[0].transport.role.finished)
+    workers[[sink.transport.role for sink in sinks[1:]].index(swallowed[0])].stop()
     with pytest.raises(EndOfData):
         pipeline.dequeue(timeout=LIMIT)
     assert_once(found, expected)
@@ -957,7 +957,7 @@ def test_state_can_be_loaded_after_a_batch_that_was_left_out_has_come(machines):
     sink = ZMQSink("tcp://127.0.0.1:*")
     machines.add(SizedNumbers(5), Drop(lambda number: number == 0), sink)
     pipeline, source = machines.trainer(sink.address, bind=False, ordered=True)
-    eventually(lambda: source._way.role.delivery.delivered > 0)
+    eventually(lambda: source.transport.role.delivery.delivered > 0)
     pipeline.load_state_dict(pipeline.state_dict())
     assert [batch.seq for batch in pipeline] == [1, 2, 3, 4]
 
@@ -991,8 +991,10 @@ def test_stop_while_the_windows_are_full(machines, order):
     data = machines.add(noise(epochs=None), sink)
     pipeline, source = machines.trainer(window=2)
     worker = machines.worker(sink, source)
-    way = sink._way
-    eventually(lambda: any(len(link.in_flight) == link.window for link in way.role.producer.links.values()))
+    transport = sink.transport
+    eventually(
+        lambda: any(len(link.in_flight) == link.window for link in transport.role.producer.links.values())
+    )
     stop_in_time({"data": data, "worker": worker, "trainer": pipeline}[order])
     for each in (data, worker, pipeline):
         stop_in_time(each)
@@ -1035,7 +1037,7 @@ def test_undelivered_batches_are_counted(machines):
     with Machines() as first:
         pipeline, _ = first.trainer(sink.address, bind=False, window=1)
         pipeline.dequeue(timeout=LIMIT)
-        eventually(lambda: sink._way.role.feed.given_out)
+        eventually(lambda: sink.transport.role.feed.all_requested)
     with pytest.raises(UndeliveredError, match=r"\d batches were not received"):
         data.drain(LIMIT)
 
@@ -1077,7 +1079,7 @@ def test_a_worker_receives_in_one_thread_of_libzmq_and_sends_in_the_other(machin
     machines.add(source)
     sink = ZMQSink(source.address, bind=False)
     machines.add(ZMQSource("tcp://127.0.0.1:9", timeout=None), sink)
-    above, below = (end.socket.getsockopt(zmq.AFFINITY) for end in sink._way.driver._ends)
+    above, below = (end.socket.getsockopt(zmq.AFFINITY) for end in sink.transport.driver.ends)
     assert (above, below) == (2, 1)
 
 
@@ -1093,7 +1095,7 @@ def test_handing_out_the_last_batch_that_is_held_does_not_wake_the_thread_of_the
     machines.add(noise(), Call(one_alone), sink)
     source = ZMQSource(sink.address)
     pipeline = machines.add(source)
-    driver, wakers = source._way.driver, []
+    driver, wakers = source.transport.driver, []
     wake = driver.wake
 
     def counted():
@@ -1115,12 +1117,12 @@ def test_bytes_under_way_to_a_paused_trainer_are_bounded(machines):
     worker_sink = ZMQSink(source.address, bind=False, window=2)
     machines.add(ZMQSource(sink.address, queue_size=1), Pass(workers=1, queue_size=1), worker_sink)
     pipeline.dequeue(timeout=LIMIT)
-    way = sink._way
+    transport = sink.transport
     seen = -1
 
     def settled():
         nonlocal seen
-        before, seen = seen, way.driver.sent_items
+        before, seen = seen, transport.driver.sent_items
         return before == seen
 
     quiet = threading.Event()
@@ -1129,9 +1131,9 @@ def test_bytes_under_way_to_a_paused_trainer_are_bounded(machines):
         assert time.monotonic() < deadline
         quiet.wait(0.3)
     # 2 in flight to the trainer, 1 + 2 in its queue and in hand, 2 * 2 + 1 to the worker.
-    assert len(way.role.producer) <= 2 * (2 * 2 + 2) + 16
-    assert len(worker_sink._way.role.consumer.held) <= 2 * 2 + 1
-    assert len(source._way.role.consumer.held) <= 2 + 4
+    assert len(transport.role.producer) <= 2 * (2 * 2 + 2) + 16
+    assert len(worker_sink.transport.role.consumer.held) <= 2 * 2 + 1
+    assert len(source.transport.role.consumer.held) <= 2 + 4
     assert seen <= 12
 
 

@@ -51,7 +51,7 @@ def nothing_is_left():
 def fast(monkeypatch):
     monkeypatch.setattr(exact, "TIMING", FAST)
     # Machines end one after the other: who is left need not wait for those that went.
-    monkeypatch.setattr(driver, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(driver, "BYE_LIMIT", 0.05)
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_hostile_messages_to_both_hubs(machines, expected, caplog):
     pipeline, source = machines.trainer()
     machines.worker(sink, source)
     found = told([pipeline.dequeue(timeout=LIMIT)])
-    drivers = [sink._way.driver, source._way.driver]
+    drivers = [sink.transport.driver, source.transport.driver]
     before = [driver.malformed for driver in drivers]
     messages = [frames for _, frames in hostile()]
     with zmq.Context() as context:

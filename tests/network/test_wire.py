@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highway._core.wire import codec as kernel
+from highway._core.wire import packing
 from highway.errors import ArgumentError, ContractError, MessageTooLargeError, ProtocolError
 from highway.network.protocol.messages import (
     Bye,
@@ -95,17 +96,17 @@ def values(depth):
 @settings(max_examples=300)
 @given(values(4))
 def test_msgpack_is_what_the_package_writes_and_reads(value):
-    packed = kernel.pack(value)
+    packed = packing.pack(value)
     assert packed == msgpack.packb(value)
-    assert equal(kernel.unpack(packed), value)
+    assert equal(packing.unpack(packed), value)
     assert equal(msgpack.unpackb(packed), value)
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 31, 32, 255, 256, 16384])
 def test_every_form_of_lengths(size):
     for value in ("x" * size, b"x" * size, [None] * size, {f"{n:03x}": n for n in range(min(size, 5000))}):
-        assert kernel.pack(value) == msgpack.packb(value)
-        assert kernel.unpack(msgpack.packb(value)) == value
+        assert packing.pack(value) == msgpack.packb(value)
+        assert packing.unpack(msgpack.packb(value)) == value
 
 
 LONG_FORMS = {
@@ -132,7 +133,7 @@ LONG_FORMS = {
 
 @pytest.mark.parametrize("packed", LONG_FORMS)
 def test_longer_forms_are_understood(packed):
-    assert equal(kernel.unpack(packed), LONG_FORMS[packed])
+    assert equal(packing.unpack(packed), LONG_FORMS[packed])
 
 
 def nested(depth):
@@ -148,7 +149,7 @@ MALFORMED = {
     b"\x81\xa1a": "ends in the middle",
     b"\xdc\xff\xff": "ends in the middle",
     b"\xde\x00\x02\xa1a\x01": "ends in the middle",
-    b"\x01\x02": "goes on behind its end, at byte 1",
+    b"\x01\x02": "continues after its end, at byte 1",
     b"\xd4\x05a": "extension",
     b"\xd8\x05" + bytes(16): "extension",
     b"\xc7\x01\x05a": "extension",
@@ -175,12 +176,12 @@ MALFORMED = {
 @pytest.mark.parametrize("packed", MALFORMED, ids=lambda packed: packed[:8].hex() or "empty")
 def test_malformed_msgpack(packed):
     with pytest.raises(ProtocolError, match=MALFORMED[packed]):
-        kernel.unpack(packed)
+        packing.unpack(packed)
 
 
 def test_depth_of_eight_is_allowed():
     for value in (nested(8), {"a": nested(7)}):
-        assert kernel.unpack(kernel.pack(value)) == value
+        assert packing.unpack(packing.pack(value)) == value
 
 
 @given(st.binary(max_size=8))
@@ -190,9 +191,9 @@ def test_utf8_is_what_python_takes(text):
         expected = text.decode()
     except UnicodeDecodeError:
         with pytest.raises(ProtocolError, match="UTF-8"):
-            kernel.unpack(packed)
+            packing.unpack(packed)
     else:
-        assert kernel.unpack(packed) == expected
+        assert packing.unpack(packed) == expected
 
 
 def test_every_lead_byte_of_utf8():
@@ -207,7 +208,7 @@ def test_every_lead_byte_of_utf8():
                 except UnicodeDecodeError:
                     sound = False
                 try:
-                    kernel.unpack(bytes([0xA0 + length]) + text)
+                    packing.unpack(bytes([0xA0 + length]) + text)
                     taken = True
                 except ProtocolError:
                     taken = False
@@ -219,7 +220,7 @@ def test_every_lead_byte_of_utf8():
 def test_random_bytes_as_msgpack(packed):
     """What is accepted is what the package reads."""
     try:
-        value = kernel.unpack(packed)
+        value = packing.unpack(packed)
     except ProtocolError:
         return
     assert equal(msgpack.unpackb(packed), value)
@@ -243,7 +244,7 @@ def test_what_cannot_be_sent(case):
     value, reason = CANNOT_SEND[case]
     for each in (value, [value]):
         with pytest.raises(ContractError, match=reason):
-            kernel.pack(each)
+            packing.pack(each)
     with pytest.raises(ContractError, match=reason):
         encode(data(meta=[value]))
 
@@ -266,7 +267,7 @@ def test_list_that_holds_itself():
     loop = []
     loop.append(loop)
     with pytest.raises(ContractError, match="nested deeper"):
-        kernel.pack(loop)
+        packing.pack(loop)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_list_that_holds_itself():
 )
 def test_header_is_bounded(value):
     with pytest.raises(MessageTooLargeError, match="more than 65536 bytes"):
-        kernel.pack(value)
+        packing.pack(value)
     for refuses in (encode, lambda message: check(message.item)):
         with pytest.raises(MessageTooLargeError, match="send what is large as an array"):
             refuses(data(meta=[value]))
@@ -313,16 +314,16 @@ def test_check_refuses_what_encode_refuses(arrays, error):
 
 
 def test_header_of_64_kib_is_allowed():
-    assert len(kernel.pack(b"x" * 65533)) == 65536
+    assert len(packing.pack(b"x" * 65533)) == 65536
     with pytest.raises(MessageTooLargeError, match="16385 bytes"):
-        kernel.pack("x" * 16385)
+        packing.pack("x" * 16385)
 
 
 def test_buffers_are_let_go_after_errors():
     """A bytearray that is still looked at cannot grow."""
     for packed in [*MALFORMED, b"HWY\x02\x90", b"HWX\x01\x90"]:
         frame = bytearray(packed)
-        for reader in (kernel.unpack, kernel.unpack_header, kernel.unpack_foreign):
+        for reader in (packing.unpack, packing.unpack_header, kernel.unpack_foreign):
             with contextlib.suppress(ProtocolError):
                 reader(frame)
             frame.append(0)

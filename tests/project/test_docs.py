@@ -63,11 +63,12 @@ PROGRAM = re.compile(r"# (\w+\.py)\n")
 
 DISTRIBUTED = Document("docs/distributed.md")
 TRANSFORMS = Document("docs/transforms.md")
+CONTACT_SHEETS = Document("docs/contact_sheets.md")
 PROGRAMS = {PROGRAM.match(text)[1]: text for text in DISTRIBUTED.blocks("python") if PROGRAM.match(text)}
 
 
 def test_documents_are_looked_at():
-    assert {DISTRIBUTED.name, TRANSFORMS.name} <= {*NAMES}
+    assert {DISTRIBUTED.name, TRANSFORMS.name, CONTACT_SHEETS.name} <= {*NAMES}
     assert len(Document("docs/get_started.md").blocks("python")) > 3
 
 
@@ -140,6 +141,7 @@ def test_python_blocks_run_one_after_the_other(place, name):
         turned, before = shown["half_turned"].images, shown["batch"].images
         assert np.array_equal(turned, before[:, ::-1, ::-1])
         assert shown["squeezed"].images.dtype == np.float32
+    if name == CONTACT_SHEETS.name:
         assert os.path.getsize("sheet.png")
 
 
@@ -256,7 +258,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
     for call in re.findall(r"`(\w+\(.*?\))`(?:,| \||$)", "\n".join(f"{row} |" for row in rows)):
         name, _, arguments = call[:-1].partition("(")
         shown[name] = re.findall(r"(?:^|, )([a-z]\w*)(?:=((?:\([^)]*\)|[^,])*))?", arguments)
-    bases = {"Fit", "Transform", "Warp"}
+    bases = {"Fit", "Placement", "Transform", "Warp"}
     elsewhere = {"Albumentations", "Lambda", "TorchVision"}
     assert shown.keys() == set(highway.transforms.__all__) - bases - elsewhere
     assert f"These are a few of {len(shown) + len(elsewhere)};" in Document("docs/modules.md").text
@@ -270,7 +272,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
 
 def test_table_of_passes_tells_what_goes_together():
     def passes(*transforms):
-        return [len(run.steps) for run in TransformChain(transforms, "test")._runs]
+        return [len(group.steps) for group in TransformChain(transforms, "test")._groups]
 
     flip, crop, normalize = FlipX(), RandomCrop(8), Normalize()
     assert passes(crop, flip, Slice(0, 0, 4, 4), Pad(2), normalize) == [5]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.once
 
 # Bases, what applies others, a function of the user's, and what makes no picture.
 NOT_SHOWN = {
-    *("Fit", "Transform", "Warp"),
+    *("Fit", "Placement", "Transform", "Warp"),
     *("Albumentations", "OneOf", "RandomApply", "Sequential", "SomeOf", "TorchVision"),
     *("Lambda", "Normalize", "Rescale", "ToFloat"),
 }

@@ -51,9 +51,9 @@ BAD = {
     "truncated below": (annotation(thing(truncated=-2)), "object 1: <truncated> is '-2'"),
     "two boxes": (
         annotation(thing().replace("</object>", "<BndBox/></object>")),
-        "object 1: has 2 times <bndbox>; expected it once",
+        "object 1: has <bndbox> 2 times; expected it once",
     ),
-    "two names": (annotation(thing().replace("<name>", "<name>cat</name><name>")), "has 2 times <name>"),
+    "two names": (annotation(thing().replace("<name>", "<name>cat</name><name>")), "has <name> 2 times"),
     "in an object": (
         annotation(thing().replace("</object>", "<object><name>dog</name></object></object>")),
         "object 2: has no <bndbox>",

@@ -253,7 +253,7 @@ def test_splits_without_folders_of_classes_and_classes_that_are_no_splits(tmp_pa
 
 def test_one_folder_around_the_classes(tmp_path):
     (said,) = remarks(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg")
-    assert "'photos' is the one class, and all" in said and f"use {str(tmp_path / 'photos')!r}" in said
+    assert "'photos' is the only class, and all" in said and f"use {str(tmp_path / 'photos')!r}" in said
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 def test_empty_folders_say_what_is_missing(tmp_path):
-    with pytest.raises(EmptyDatasetError, match=r"no class folders.*empty of both"):
+    with pytest.raises(EmptyDatasetError, match=r"no class folders.*neither folders nor pictures"):
         list_class_folders(tmp_path)
     touch(tmp_path, "1.jpg", "2.png", "notes.txt")
-    with pytest.raises(EmptyDatasetError, match=r"no class folders.*2 pictures lie directly in it"):
+    with pytest.raises(EmptyDatasetError, match=r"no class folders.*2 pictures are directly in it"):
         list_class_folders(tmp_path)
     touch(tmp_path, "a/1.jpg", "b/notes.txt")
     with pytest.raises(

@@ -57,7 +57,7 @@ def test_run_can_be_repeated_and_gone_on_with():
     with Pipeline([first]) as pipeline:
         begun = [pipeline.dequeue(timeout=LIMIT) for _ in range(3)]
         state = json.loads(json.dumps(pipeline.state_dict()))
-        rest = [batch.indices.tolist() for batch in pipeline]
+        rest = [batch.indices.tolist() for batch in pipeline.forever()]
     assert state["seed"] == first.seed
     with Pipeline([Noise(4, 4, size=32, epochs=1, seed=first.seed)]) as pipeline:
         again = list(pipeline)

@@ -24,7 +24,7 @@ from highway.modules import (
 )
 from highway.network.zmq import security
 from highway.network.zmq.addresses import parse
-from highway.viz.contact_sheet import save_contact_sheet
+from highway.viz.contact_sheet import contact_sheet, save_sheet
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ TAKERS = {
     ),
     "ImageSaver": lambda home: saved(home),
     "sheet": lambda home: drawn("a.png", lambda: picture().sheet("~/a.png")),
-    "save_contact_sheet": lambda home: drawn("b.png", lambda: save_contact_sheet(Path("~/b.png"), picture())),
+    "sheet, Path": lambda home: drawn("b.png", lambda: picture().sheet(Path("~/b.png"))),
     "secret": lambda home: (secret_file(home), security.find_keys("M", Path("~/secret"))),
     "ipc": lambda home: parse("M", "ipc://~/socket", bind=True).name == f"{home}/socket" or 1 / 0,
 }
@@ -166,7 +166,7 @@ def test_only_a_leading_tilde_counts(home):
         ("VOCReader", "root", lambda value: VOCReader(value, 1, 8)),
         ("ListReader", r"paths\[0\]", lambda value: ListReader([value], None, 1, 8)),
         ("ImageSaver", "folder", ImageSaver),
-        ("contact sheet", "path", lambda value: save_contact_sheet(value, picture())),
+        ("contact sheet", "path", lambda value: save_sheet(value, contact_sheet(picture()))),
     ],
 )
 def test_what_is_no_path_is_named(owner, name, take, value):

@@ -11,7 +11,7 @@ from highway.errors import ArgumentError, ContractError
 from highway.modules import ImageFileReader
 from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterFit, Fit, Letterbox, RandomResizedCrop, Stretch
-from highway.transforms.fit import Placement
+from highway.transforms.placement import Placement
 
 SIZES = np.array([[375, 500], [500, 375], [68, 2400], [2400, 68], [1, 1], [7, 5], [240, 320], [17, 1000]])
 
@@ -31,13 +31,14 @@ def apply(fit, images, seed=0):
 @pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 500)])
 def test_windows_lie_inside(fit, size):
     rng = SampleRandom(0, 0, np.arange(len(SIZES)), 0)
-    windows, targets = fit.choose(rng, SIZES[:, 0], SIZES[:, 1], size)
+    windows, targets, mirrored = fit.choose(rng, SIZES[:, 0], SIZES[:, 1], size)
     assert (
         np.all(windows[:, :2] >= 0)
         and np.all(windows[:, 2] <= SIZES[:, 1])
         and np.all(windows[:, 3] <= SIZES[:, 0])
     )
     assert np.all(windows[:, 2:] > windows[:, :2])
+    assert mirrored.shape in ((1, 2), (len(SIZES), 2)) and not mirrored.any()
     assert (
         np.all(targets[:, :2] >= 0)
         and np.all(targets[:, 2:] <= size[::-1])
@@ -164,6 +165,50 @@ def test_a_fit_that_returns_nonsense_is_named():
         apply(Wrong((4, 4)), np.zeros((2, 8, 8, 3), np.uint8))
 
 
+def test_a_fit_may_mirror_all_images_or_some():
+    class Mirrors(Fit):
+        flags = ((False, False),)
+
+        def place(self, rng, heights, widths, size):
+            count = len(heights)
+            windows = np.tile(np.array([4, 2, 34.5, 28]), (count, 1))
+            targets = np.tile(np.array([1, 3, size[1] - 9, size[0] - 4]), (count, 1))
+            return Placement(windows, targets, np.array(self.flags))
+
+    images = np.stack([np.asarray(photograph(30, 40, seed)) for seed in range(3)])
+    boxes, owners = np.array([(5, 4, 20, 18), (10, 10, 60, 14)], np.float32), np.array([0, 2])
+    plain = Mirrors((25, 31))
+    made = apply(plain, images)
+
+    def found(fit):
+        params = fit.draw(SampleRandom(0, 0, np.arange(3), 0), Batch({"images": images}))
+        return fit.apply_boxes(boxes, owners, params, images.shape[:3])
+
+    class All(Mirrors):
+        flags = ((True, False),)
+
+    class Some(Mirrors):
+        flags = ((False, True), (True, False), (True, True))
+
+    np.testing.assert_array_equal(apply(All((25, 31)), images), made[:, :, ::-1])
+    some = np.stack([made[0, ::-1], made[1, :, ::-1], made[2, ::-1, ::-1]])
+    np.testing.assert_array_equal(apply(Some((25, 31)), images), some)
+    (expected, kept), (mirrored, kept_too) = found(plain), found(Some((25, 31)))
+    np.testing.assert_array_equal(kept, kept_too)
+    np.testing.assert_allclose(
+        mirrored[0], [expected[0, 0], 25 - expected[0, 3], expected[0, 2], 25 - expected[0, 1]]
+    )
+    np.testing.assert_allclose(
+        mirrored[1], [31 - expected[1, 2], 25 - expected[1, 3], 31 - expected[1, 0], 25 - expected[1, 1]]
+    )
+
+    class Wrong(Mirrors):
+        flags = ((True, False), (False, False))
+
+    with pytest.raises(ContractError, match=r"mirrored of shape \(2, 2\); expected \(3, 2\) or \(1, 2\)"):
+        apply(Wrong((25, 31)), images)
+
+
 @pytest.mark.parametrize(
     ("window", "target"),
     [
@@ -257,6 +302,6 @@ def test_center_fit_stays_inside_whatever_the_rounding():
     heights, widths = (part.ravel() for part in np.meshgrid(np.arange(1, 700), np.arange(1, 700)))
     rng = SampleRandom(0, 0, np.arange(len(heights)), 0)
     for size in ((240, 320), (7, 3), (1, 999), (224, 224), (331, 97)):
-        windows, _ = CenterFit().choose(rng, heights, widths, size)
+        windows = CenterFit().choose(rng, heights, widths, size).windows
         shape = (windows[:, 2] - windows[:, 0]) / (windows[:, 3] - windows[:, 1])
         np.testing.assert_allclose(shape, size[1] / size[0], rtol=1e-9)

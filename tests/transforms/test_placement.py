@@ -97,6 +97,33 @@ CHAINS = {
 }
 
 
+class MirroredLetterbox(Letterbox):
+    """Mirrors every image left to right, after it is placed."""
+
+    def place(self, rng, heights, widths, size):
+        return super().place(rng, heights, widths, size)._replace(mirrored=np.array([[True, False]]))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("before", [[], [Pass]], ids=["fused", "apart"])
+def test_a_fit_that_mirrors_is_a_flip_after_it(tmp_path, kind, before):
+    paths = [tmp_path / f"{number}.{kind}" for number in range(len(SIZES))]
+    for number, size in enumerate(SIZES):
+        photograph(*size, number).save(paths[number])
+
+    def made(fit, *chain):
+        stages = [stage() for stage in before] if chain else []
+        return only_batch(reader_of(paths, fit=fit), *stages, Augmentations(chain, seed=3))
+
+    for batch, expected in (
+        (made(MirroredLetterbox()), made(Letterbox(), FlipX(1))),
+        (made(MirroredLetterbox(), FlipX(1)), made(Letterbox())),
+    ):
+        np.testing.assert_array_equal(batch.images, expected.images)
+        np.testing.assert_allclose(batch.boxes, expected.boxes, atol=1e-4)
+        np.testing.assert_allclose(batch.placement, expected.placement, atol=1e-9)
+
+
 @pytest.mark.parametrize("fit", FITS, ids=lambda fit: type(fit).__name__)
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("between", [[], [Pass]], ids=["", "apart"])

@@ -9,7 +9,7 @@ from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms import Affine, Perspective, Rotate, Shift, Transpose, Warp, Zoom
 from highway.transforms.geometry import inverse, product
-from highway.transforms.warps import Course
+from highway.transforms.warps import ComposedWarp
 
 WARPS = [
     Rotate(40, fill=9),
@@ -346,14 +346,14 @@ def test_a_course_of_moves_and_one_warp_is_what_its_steps_are():
             (crop(6, 6, -5), 20, 30),
             (np.tile(np.eye(3)[[1, 0, 2]], (6, 1, 1)), 30, 20),
         ]
-        course = Course(*images.shape[:3])
+        composed = ComposedWarp(*images.shape[:3])
         for step in steps:
-            course.then(*step)
-        out = course.sampled(images, warp.NEAREST, fill)
+            composed.then(*step)
+        out = composed.sampled(images, warp.NEAREST, fill)
         expected = step_by_step(images, steps, fill)
         rows, columns = np.mgrid[:30, :20] + 0.5
         centers = np.stack((columns, rows, np.ones((30, 20))), axis=-1).reshape(-1, 3)
-        points = centers @ inverse(course.matrices).transpose(0, 2, 1)
+        points = centers @ inverse(composed.matrices).transpose(0, 2, 1)
         points = (points[..., :2] / points[..., 2:]).reshape(6, 30, 20, 2)
         between = (np.abs(points - np.rint(points)) < 1e-9).any(axis=3)
         assert between.mean() < 0.01
@@ -364,30 +364,30 @@ def test_a_course_of_moves_and_one_warp_is_what_its_steps_are():
 def test_edges_between_stay_edges():
     """Out of a crop nothing comes back that it has cut off; behind the eye of one of two perspectives neither."""
     images = np.full((1, 20, 20, 1), 255, np.uint8)
-    course = Course(1, 20, 20)
-    course.then(crop(1, 5, 5), 10, 10)
-    course.then(crop(1, -5, -5), 20, 20)
-    out = course.sampled(images, warp.BILINEAR, np.zeros(1, np.uint8))
+    composed = ComposedWarp(1, 20, 20)
+    composed.then(crop(1, 5, 5), 10, 10)
+    composed.then(crop(1, -5, -5), 20, 20)
+    out = composed.sampled(images, warp.BILINEAR, np.zeros(1, np.uint8))
     expected = np.zeros((20, 20))
     expected[5:15, 5:15] = 255
     assert np.array_equal(out[0, :, :, 0], expected)
     through = np.eye(3)
     through[2, 0] = -0.1
-    course = Course(1, 20, 20)
-    course.then(through[None], 20, 20)
-    course.then(np.linalg.inv(through)[None], 20, 20)
-    out = course.sampled(images, warp.NEAREST, np.zeros(1, np.uint8))[0, :, :, 0]
+    composed = ComposedWarp(1, 20, 20)
+    composed.then(through[None], 20, 20)
+    composed.then(np.linalg.inv(through)[None], 20, 20)
+    out = composed.sampled(images, warp.NEAREST, np.zeros(1, np.uint8))[0, :, :, 0]
     assert out[2, 2] == 255
     assert not out[:, 11:].any()
-    assert np.allclose(course.matrices, np.eye(3))
+    assert np.allclose(composed.matrices, np.eye(3))
 
 
 def test_half_planes_that_cut_nothing_are_left_out():
-    course = Course(2, 20, 20)
-    course.then(crop(2, 5, 5), 10, 10)
-    course.then(crop(2, 1, 1), 8, 8)
-    assert course.bounds.shape == (2, 4, 3)
-    assert course._needed().shape == (2, 0, 3)
+    composed = ComposedWarp(2, 20, 20)
+    composed.then(crop(2, 5, 5), 10, 10)
+    composed.then(crop(2, 1, 1), 8, 8)
+    assert composed.bounds.shape == (2, 4, 3)
+    assert composed._needed().shape == (2, 0, 3)
 
 
 def test_inverse_and_product():

@@ -10,7 +10,7 @@ from highway.batch import Batch
 from highway.errors import ArgumentError, MissingPackageError
 from highway.modules import PadBoxes
 from highway.transforms import Normalize
-from highway.viz.contact_sheet import contact_sheet, save_contact_sheet
+from highway.viz.contact_sheet import contact_sheet
 from highway.viz.drawing import class_color, overlay_mask, voc_palette
 
 
@@ -127,7 +127,7 @@ def test_pil_without_freetype_writes_with_its_small_font(monkeypatch, name):
 def test_sheet_is_written_and_read_back(tmp_path):
     path = tmp_path / "sheet.png"
     batch = plain(COLORS)
-    save_contact_sheet(path, batch, columns=5)
+    batch.sheet(path, columns=5)
     with Image.open(path) as back:
         assert back.format == "PNG"
         assert np.array_equal(np.asarray(back), np.asarray(contact_sheet(batch, columns=5)))
@@ -136,7 +136,7 @@ def test_sheet_is_written_and_read_back(tmp_path):
 @pytest.mark.parametrize("name", ["sheet", "sheet.xyz"])
 def test_name_of_the_file_must_say_its_format(tmp_path, name):
     with pytest.raises(ArgumentError, match=r"sheet.*use \.png"):
-        save_contact_sheet(tmp_path / name, plain(COLORS))
+        plain(COLORS).sheet(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 

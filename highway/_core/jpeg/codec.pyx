@@ -17,7 +17,7 @@ from libc.string cimport memset
 import numpy as np
 
 from highway._core cimport simd
-from highway._core.pixels.windows cimport HW_BFLOAT16, HW_FLOAT16, HW_FLOAT32, hw_numbers
+from highway._core.pixels.windows cimport HW_BFLOAT16, HW_FLOAT16, HW_FLOAT32, hw_normalization
 
 from highway.errors import QueueClosed
 
@@ -63,7 +63,7 @@ cdef extern from "jpeg_decoder.h" nogil:
     ctypedef struct hw_image:
         void *data
         int height, width, channels
-        const hw_numbers *numbers
+        const hw_normalization *normalization
 
     ctypedef struct hw_target:
         double x0, y0, x1, y1
@@ -115,7 +115,7 @@ cdef extern from "crew.h" nogil:
 
     hw_crew *hw_crew_new()
     void hw_crew_free(hw_crew *crew)
-    void hw_crew_hire(hw_crew *crew, int change)
+    void hw_crew_resize(hw_crew *crew, int change)
     void hw_crew_close(hw_crew *crew)
     int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count)
     int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker)
@@ -252,7 +252,7 @@ cdef class Images:
     """
 
     cdef Py_buffer view
-    cdef hw_numbers numbers
+    cdef hw_normalization normalization
     cdef hw_image first
     cdef Py_ssize_t count
     cdef const float[::1] scale
@@ -283,11 +283,11 @@ cdef class Images:
             if bias is None or scale.shape[0] != self.first.channels or bias.shape[0] != self.first.channels:
                 raise ValueError(f"Images: scale and bias need a number for each of {self.first.channels} channels")
             self.scale, self.bias = scale, bias
-            self.numbers.scale = &scale[0]
-            self.numbers.bias = &bias[0]
-            self.numbers.type = HW_FLOAT32 if format == "f" else HW_FLOAT16 if format == "H" else HW_BFLOAT16
-            self.numbers.planar = planar
-            self.first.numbers = &self.numbers
+            self.normalization.scale = &scale[0]
+            self.normalization.bias = &bias[0]
+            self.normalization.type = HW_FLOAT32 if format == "f" else HW_FLOAT16 if format == "H" else HW_BFLOAT16
+            self.normalization.planar = planar
+            self.first.normalization = &self.normalization
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
@@ -345,7 +345,7 @@ cdef class BatchDecoder:
         self.worker.jpeg = hw_jpeg_new()
         if self.worker.jpeg is NULL:
             raise MemoryError("BatchDecoder: libjpeg could not be set up")
-        hw_crew_hire(self.crew.crew, 1)
+        hw_crew_resize(self.crew.crew, 1)
 
     def __dealloc__(self):
         self._free()
@@ -355,7 +355,7 @@ cdef class BatchDecoder:
         if self.worker.jpeg is NULL:
             return
         hw_crew_leave(self.crew.crew, &self.job)
-        hw_crew_hire(self.crew.crew, -1)
+        hw_crew_resize(self.crew.crew, -1)
         hw_jpeg_free(self.worker.jpeg)
         self.worker.jpeg = NULL
         hw_buffer_free(&self.worker.file)

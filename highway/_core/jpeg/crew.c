@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* Bytes that usually contain the header. */
-#define HEAD_BYTES ((size_t)4096)
+#define HEADER_BYTES ((size_t)4096)
 
 /* Files open at a time while headers are read: concurrent requests for the disk. */
 enum { OPEN_FILES = 16 };
@@ -50,7 +50,7 @@ void hw_crew_free(hw_crew *crew) {
     free(crew);
 }
 
-void hw_crew_hire(hw_crew *crew, int change) {
+void hw_crew_resize(hw_crew *crew, int change) {
     pthread_mutex_lock(&crew->lock);
     crew->workers += change;
     pthread_cond_broadcast(&crew->changed);
@@ -73,7 +73,7 @@ static void insert(hw_crew *crew, hw_job *job) {
     job->newer = before ? before->newer : crew->oldest;
     *(job->older ? &job->older->newer : &crew->oldest) = job;
     *(job->newer ? &job->newer->older : &crew->newest) = job;
-    job->open = job->next = job->done = job->ahead_count = job->away = 0;
+    job->open = job->next = job->done = job->ahead_count = job->storage_failed = 0;
     job->joined = 1;
 }
 
@@ -86,7 +86,7 @@ static void take_out(hw_crew *crew, hw_job *job) {
 
 /* Maximum number of jobs in progress: each worker has PICTURES_EACH pictures of this job, or a job of its
  * own; at most as many as fit into TOGETHER_BYTES. */
-static int lanes(const hw_crew *crew, const hw_job *job) {
+static int most_jobs(const hw_crew *crew, const hw_job *job) {
     int wanted = (crew->workers * PICTURES_EACH + job->count - 1) / job->count;
     if (wanted > crew->workers) wanted = crew->workers;
     if (job->bytes && (size_t)wanted > TOGETHER_BYTES / job->bytes)
@@ -95,7 +95,7 @@ static int lanes(const hw_crew *crew, const hw_job *job) {
 }
 
 /* Number of older jobs with pictures to begin, or just to finish. */
-static int ahead_of(const hw_job *job, int unfinished) {
+static int older_jobs(const hw_job *job, int unfinished) {
     int count = 0;
     for (const hw_job *other = job->older; other; other = other->older)
         count += unfinished || !other->open || other->next < other->count;
@@ -111,8 +111,8 @@ static hw_job *to_help(const hw_crew *crew) {
 
 /* ---- pictures ---- */
 
-static int read_head(const hw_job *job, hw_sample *sample, int file, size_t file_size, hw_worker *worker) {
-    size_t wanted = file_size < HEAD_BYTES ? file_size : HEAD_BYTES, got;
+static int read_header(const hw_job *job, hw_sample *sample, int file, size_t file_size, hw_worker *worker) {
+    size_t wanted = file_size < HEADER_BYTES ? file_size : HEADER_BYTES, got;
     for (;;) {
         int status = hw_file_take(file, wanted, &worker->file, &got, sample->message);
         if (status != HW_OK) return status;
@@ -124,7 +124,7 @@ static int read_head(const hw_job *job, hw_sample *sample, int file, size_t file
     }
 }
 
-static int memory_head(const hw_job *job, hw_sample *sample) {
+static int header_in_memory(const hw_job *job, hw_sample *sample) {
     if (!sample->bytes) {
         snprintf(sample->message, HW_MESSAGE_SIZE, "is not there");
         return HW_NO_FILE;
@@ -150,13 +150,13 @@ static int is_closed(hw_crew *crew) {
 }
 
 /* A lost server may take a minute to fail for each file: after one failure, others are not tried. */
-static void leave_untried(hw_sample *sample) {
+static void mark_untried(hw_sample *sample) {
     snprintf(sample->message, HW_MESSAGE_SIZE, "was not tried: the storage failed at another file");
     sample->status = HW_UNTRIED;
 }
 
-static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int count) {
-    int away = 0;
+static int read_headers(hw_crew *crew, const hw_job *job, hw_worker *worker, int count) {
+    int storage_failed = 0;
     for (int first = 0, n; first < count; first += n) {
         if (is_closed(crew)) return -1;
         int files[OPEN_FILES];
@@ -165,27 +165,27 @@ static int read_heads(hw_crew *crew, const hw_job *job, hw_worker *worker, int c
             hw_sample *sample = &job->samples[first + n];
             sample->message[0] = 0;
             if (!sample->path) {
-                sample->status = memory_head(job, sample);
+                sample->status = header_in_memory(job, sample);
                 continue;
             }
-            if (away) {
-                leave_untried(sample);
+            if (storage_failed) {
+                mark_untried(sample);
                 continue;
             }
             sample->status =
                 hw_file_open(sample->path, job->max_bytes, 1, &files[n], &sizes[n], sample->message);
             /* Retry after closing the open files. */
             if (sample->status == HW_NO_HANDLE && n > 0) break;
-            away = sample->status == HW_STORAGE;
+            storage_failed = sample->status == HW_STORAGE;
         }
         for (int i = 0; i < n; i++) {
             hw_sample *sample = &job->samples[first + i];
             if (!sample->path || sample->status != HW_OK) continue;
-            if (away)
-                leave_untried(sample);
+            if (storage_failed)
+                mark_untried(sample);
             else
-                sample->status = read_head(job, sample, files[i], sizes[i], worker);
-            away = away || sample->status == HW_STORAGE;
+                sample->status = read_header(job, sample, files[i], sizes[i], worker);
+            storage_failed = storage_failed || sample->status == HW_STORAGE;
             close(files[i]);
         }
     }
@@ -232,18 +232,18 @@ static hw_image image_of(const hw_job *job, const hw_sample *sample) {
 /* Decodes the next picture of a job; the caller holds the lock. */
 static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
     hw_sample *sample = &job->samples[job->chosen[job->next++]];
-    const int away = job->away && sample->path;
+    const int storage_failed = job->storage_failed && sample->path;
     /* Which job is due may depend on whether this one has pictures to begin. */
     if (job->next == job->count) pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
-    if (away) {
-        leave_untried(sample);
+    if (storage_failed) {
+        mark_untried(sample);
     } else {
         const hw_image image = image_of(job, sample);
         decode(job, sample, worker, &image);
     }
     pthread_mutex_lock(&crew->lock);
-    if (sample->status == HW_STORAGE) job->away = 1;
+    if (sample->status == HW_STORAGE) job->storage_failed = 1;
     if (++job->done == job->count) pthread_cond_broadcast(&crew->changed);
 }
 
@@ -253,12 +253,12 @@ int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
     pthread_mutex_lock(&crew->lock);
     insert(crew, job);
     pthread_mutex_unlock(&crew->lock);
-    return read_heads(crew, job, worker, count);
+    return read_headers(crew, job, worker, count);
 }
 
 /* Decodes the next chosen picture into its own buffer; -1 if there is none. */
 static int decode_ahead(hw_job *job, hw_worker *worker) {
-    if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count || job->away) return -1;
+    if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count || job->storage_failed) return -1;
     hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
     hw_buffer *place = &job->ahead[job->ahead_count];
     const hw_target target = sample->target;
@@ -269,7 +269,7 @@ static int decode_ahead(hw_job *job, hw_worker *worker) {
     decode(job, sample, worker, &image);
     sample->target = target;
     /* No other worker reads it before the job is open. */
-    job->away = sample->status == HW_STORAGE;
+    job->storage_failed = sample->status == HW_STORAGE;
     job->ahead_count++;
     return 0;
 }
@@ -290,20 +290,20 @@ int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
     pthread_mutex_lock(&crew->lock);
     if (!job->joined) insert(crew, job);
     job->ahead_count = 0;
-    while (!crew->closed && ahead_of(job, 0) >= lanes(crew, job)) {
+    while (!crew->closed && older_jobs(job, 0) >= most_jobs(crew, job)) {
         hw_job *other = to_help(crew);
         if (other)
             decode_next(crew, other, worker);
         else
             pthread_cond_wait(&crew->changed, &crew->lock);
     }
-    const int closed = crew->closed, together = lanes(crew, job) < crew->workers;
+    const int closed = crew->closed, together = most_jobs(crew, job) < crew->workers;
     pthread_mutex_unlock(&crew->lock);
     if (closed) return -1;
     for (int waiting = together; waiting;) {
         pthread_mutex_lock(&crew->lock);
         /* Check once more after the last older job is finished. */
-        waiting = ahead_of(job, 1) >= lanes(crew, job);
+        waiting = older_jobs(job, 1) >= most_jobs(crew, job);
         pthread_mutex_unlock(&crew->lock);
         if (decode_ahead(job, worker)) break;
     }
@@ -312,7 +312,7 @@ int hw_crew_begin(hw_crew *crew, hw_job *job, hw_worker *worker) {
 
 int hw_crew_ahead(hw_crew *crew, hw_job *job, hw_worker *worker) {
     pthread_mutex_lock(&crew->lock);
-    const int alone = crew->closed || lanes(crew, job) >= crew->workers;
+    const int alone = crew->closed || most_jobs(crew, job) >= crew->workers;
     pthread_mutex_unlock(&crew->lock);
     return alone ? -1 : decode_ahead(job, worker);
 }

@@ -43,9 +43,9 @@ typedef struct hw_job {
     hw_buffer ahead[HW_AHEAD];
     int ahead_count;
     /* ---- */
-    int joined, open; /* is in the list; has images */
-    int next, done;   /* counts of chosen samples: begun, finished */
-    int away;         /* the storage failed: remaining files are not tried */
+    int joined, open;   /* is in the list; has images */
+    int next, done;     /* counts of chosen samples: begun, finished */
+    int storage_failed; /* remaining files are not tried */
     struct hw_job *older, *newer;
 } hw_job;
 
@@ -61,7 +61,7 @@ hw_crew *hw_crew_new(void);
 void hw_crew_free(hw_crew *crew);
 
 /* Changes the number of workers by `change`. */
-void hw_crew_hire(hw_crew *crew, int change);
+void hw_crew_resize(hw_crew *crew, int change);
 
 /* Wakes all workers that wait for their turn; no worker waits from then on. */
 void hw_crew_close(hw_crew *crew);

@@ -140,7 +140,7 @@ static void cmyk_to_rgb(uint8_t *row, size_t width) {
 }
 
 /* ITU-R 601 luma, as Pillow's convert("L"), in place. */
-static void rgb_to_grey(uint8_t *row, size_t width) {
+static void rgb_to_gray(uint8_t *row, size_t width) {
     for (size_t i = 0; i < width; i++) {
         const uint8_t *in = row + 3 * i;
         row[i] = (uint8_t)((in[0] * 19595u + in[1] * 38470u + in[2] * 7471u + 0x8000u) >> 16);
@@ -156,9 +156,9 @@ static void take_column(const uint8_t *in, ptrdiff_t stride, int x, int height, 
 
 void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row) {
     const ptrdiff_t at = (ptrdiff_t)(target->top + y) * image->width + target->left;
-    if (image->numbers)
-        hw_to_numbers(target->simd, row, target->width, image->channels, image->numbers, image->data, at,
-                      (ptrdiff_t)image->height * image->width);
+    if (image->normalization)
+        hw_normalize(target->simd, row, target->width, image->channels, image->normalization, image->data, at,
+                     (ptrdiff_t)image->height * image->width);
     else
         memcpy((uint8_t *)image->data + at * image->channels, row,
                (size_t)target->width * (size_t)image->channels);
@@ -208,7 +208,7 @@ static stored_window to_stored(const hw_picture *picture, const hw_target *targe
     return w;
 }
 
-/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorised) that leaves the window at
+/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorized) that leaves the window at
  * least twice as large as the output. With a scale that just covers the output, the filter could not smooth,
  * and the image would differ from one filtered at full size by up to 12 levels on average; here it is at most
  * about 3. Filters that do not smooth decode exactly. */
@@ -345,7 +345,7 @@ static int read_library(hw_jpeg *decoder, const hw_target *target, uint8_t **lin
     if (cinfo->out_color_space == JCS_CMYK)
         for (int k = 0; k < got; k++) {
             cmyk_to_rgb(lines[k], cinfo->output_width);
-            if (target->channels == 1) rgb_to_grey(lines[k], cinfo->output_width);
+            if (target->channels == 1) rgb_to_gray(lines[k], cinfo->output_width);
         }
     return got > 0 ? got : 0;
 }

@@ -20,8 +20,8 @@ typedef struct hw_jpeg hw_jpeg;
 /* An image of a batch, or a buffer for a picture whose batch does not exist yet. */
 typedef struct {
     void *data;
-    int height, width, channels; /* 1 (gray) or 3 (RGB) */
-    const hw_numbers *numbers;   /* conversion of bytes; NULL: interleaved bytes */
+    int height, width, channels;           /* 1 (gray) or 3 (RGB) */
+    const hw_normalization *normalization; /* conversion of bytes; NULL: interleaved bytes */
 } hw_image;
 
 typedef struct {

@@ -1,5 +1,4 @@
-/* Inverse DCT and colors in lanes of 128 bits; included once for each number of lanes, with LANES, TARGET, V,
- * OP, and the loads of rows of lanes defined. See jpeg_samples.c. */
+/* Inverse DCT and colors in lanes of 128 bits, see lanes.h and jpeg_samples.c. */
 
 /* ---- inverse DCT: a block in each lane ---- */
 
@@ -76,7 +75,8 @@ TARGET static inline __attribute__((always_inline)) void LANES(transpose)(V x[8]
 TARGET static inline __attribute__((always_inline)) void
 LANES(transform)(const int16_t *block, const uint16_t quant[64], V rows[4]) {
     V x[8];
-    for (int i = 0; i < 8; i++) x[i] = OP(mullo_epi16)(LOAD_ROW(block + 8 * i), LOAD_QUANT(quant + 8 * i));
+    for (int i = 0; i < 8; i++)
+        x[i] = OP(mullo_epi16)(LANES(load_row)(block + 8 * i), LOAD_LANES(quant + 8 * i));
     LANES(pass)(x, SHIFT_COLUMNS);
     LANES(transpose)(x);
     LANES(pass)(x, SHIFT_ROWS);
@@ -126,7 +126,7 @@ TARGET static inline void LANES(colors)(V y, V cb, V cr, V out[3]) {
     const V green = OP(packus_epi16)(OP(add_epi16)(low, g[0]), OP(add_epi16)(high, g[1]));
     const V blue = OP(packus_epi16)(OP(add_epi16)(low, b[0]), OP(add_epi16)(high, b[1]));
     for (int i = 0; i < 3; i++)
-        out[i] = OR(OR(OP(shuffle_epi8)(red, LOAD_MASK(INTERLEAVE[0][i])),
-                       OP(shuffle_epi8)(green, LOAD_MASK(INTERLEAVE[1][i]))),
-                    OP(shuffle_epi8)(blue, LOAD_MASK(INTERLEAVE[2][i])));
+        out[i] = OR(OR(OP(shuffle_epi8)(red, LOAD_LANES(INTERLEAVE[0][i])),
+                       OP(shuffle_epi8)(green, LOAD_LANES(INTERLEAVE[1][i]))),
+                    OP(shuffle_epi8)(blue, LOAD_LANES(INTERLEAVE[2][i])));
 }

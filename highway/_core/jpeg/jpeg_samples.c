@@ -50,35 +50,17 @@ static const int8_t INTERLEAVE[3][3][16] = {
      {10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15}},
 };
 
-/* The vector code is written once, for one lane of 128 bits and for two. */
-#define LANES(name) name##_sse4
-#define TARGET SSE4
-#define V __m128i
-#define OP(name) _mm_##name
-#define OR _mm_or_si128
-#define LOAD_ROW(block) LOAD_128(block)
-#define LOAD_QUANT(quant) LOAD_128(quant)
-#define LOAD_MASK(mask) LOAD_128(mask)
-#include "jpeg_lanes.h"
-#undef LANES
-#undef TARGET
-#undef V
-#undef OP
-#undef OR
-#undef LOAD_ROW
-#undef LOAD_QUANT
-#undef LOAD_MASK
+/* A row of a block, and of the next one in a second lane. */
+SSE4 static inline __m128i load_row_sse4(const int16_t *row) {
+    return LOAD_128(row);
+}
 
-#define LANES(name) name##_avx2
-#define TARGET AVX2
-#define V __m256i
-#define OP(name) _mm256_##name
-#define OR _mm256_or_si256
-#define LOAD_ROW(block)                                                                                      \
-    _mm256_inserti128_si256(_mm256_castsi128_si256(LOAD_128(block)), LOAD_128((block) + 64), 1)
-#define LOAD_QUANT(quant) _mm256_broadcastsi128_si256(LOAD_128(quant))
-#define LOAD_MASK(mask) _mm256_broadcastsi128_si256(LOAD_128(mask))
-#include "jpeg_lanes.h"
+AVX2 static inline __m256i load_row_avx2(const int16_t *row) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(LOAD_128(row)), LOAD_128(row + 64), 1);
+}
+
+#define LANES_FILE "jpeg_lanes.h"
+#include "lanes.h"
 
 #endif
 
@@ -163,7 +145,7 @@ AVX2 static void inverse_dct_avx2(const int16_t *blocks, const uint16_t quant[64
 /* Above this, libjpeg-turbo's vector code wraps if only the first row of a block is not zero. */
 enum { MOST = 8191 };
 
-void hw_quantisation_complete(hw_quantisation *quant) {
+void hw_quantization_complete(hw_quantization *quant) {
     for (int i = 0; i < 8; i++) quant->most[i] = (int16_t)(quant->steps[i] ? MOST / quant->steps[i] : MOST);
 }
 
@@ -173,7 +155,7 @@ static int too_large(const int16_t *block, const int16_t most[8]) {
     return found;
 }
 
-int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantisation *quant,
+int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantization *quant,
                    uint8_t *out, ptrdiff_t stride) {
     const uint16_t *const steps = quant->steps;
     for (int i = 0; i < count; i++)
@@ -348,6 +330,6 @@ void hw_ycc_to_rgb(int simd, const uint8_t *y, const uint8_t *cb, const uint8_t 
     ycc_to_rgb_plain(y, cb, cr, n, out);
 }
 
-void hw_grey_to_rgb(const uint8_t *y, int n, uint8_t *out) {
+void hw_gray_to_rgb(const uint8_t *y, int n, uint8_t *out) {
     for (int i = 0; i < n; i++, out += 3) out[0] = out[1] = out[2] = y[i];
 }

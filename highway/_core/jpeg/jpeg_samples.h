@@ -20,14 +20,14 @@
 typedef struct {
     uint16_t steps[64];
     int16_t most[8];
-} hw_quantisation;
+} hw_quantization;
 
-void hw_quantisation_complete(hw_quantisation *quant);
+void hw_quantization_complete(hw_quantization *quant);
 
 /* Inverse DCT of `count` adjacent blocks, 64 coefficients each in natural order, which it then zeroes.
  * `only_dc` flags blocks with only a DC value. Writes 8 rows of 8 * count bytes. 0, or -1 if coefficients are
  * too large. */
-int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantisation *quant,
+int hw_inverse_dct(int simd, int16_t *blocks, const uint8_t *only_dc, int count, const hw_quantization *quant,
                    uint8_t *out, ptrdiff_t stride);
 
 /* Doubles the samples in a row: samples [from, to) in, with one neighbor at each side, 2 * (to - from)
@@ -41,6 +41,6 @@ void hw_upsample_2x2(int simd, const uint8_t *near, const uint8_t *far, int from
 void hw_ycc_to_rgb(int simd, const uint8_t *y, const uint8_t *cb, const uint8_t *cr, int n, uint8_t *out);
 
 /* Repeats each value three times. */
-void hw_grey_to_rgb(const uint8_t *y, int n, uint8_t *out);
+void hw_gray_to_rgb(const uint8_t *y, int n, uint8_t *out);
 
 #endif

@@ -30,7 +30,7 @@ struct hw_sequential {
     int components;
     component component[3];
     int across, down; /* blocks of luma in an MCU */
-    hw_quantisation quant[4];
+    hw_quantization quant[4];
     unsigned quants, dcs, acs; /* bit i: table i was defined */
     hw_huffman dc[4], ac[4];
     hw_scan scan;
@@ -67,7 +67,7 @@ typedef struct {
 
 enum { NO_COLOR, JFIF_COLOR, ADOBE_RGB, ADOBE_YCC };
 
-static int read_quantisation(hw_sequential *decoder, segment s) {
+static int read_quantization(hw_sequential *decoder, segment s) {
     static const uint8_t natural[64] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
                                         12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
                                         35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
@@ -75,7 +75,7 @@ static int read_quantisation(hw_sequential *decoder, segment s) {
     for (; s.size; s.at += 65, s.size -= 65) {
         if (s.size < 65 || s.at[0] > 3) return HW_SEQUENTIAL_OTHER;
         for (int i = 0; i < 64; i++) decoder->quant[s.at[0]].steps[natural[i]] = s.at[1 + i];
-        hw_quantisation_complete(&decoder->quant[s.at[0]]);
+        hw_quantization_complete(&decoder->quant[s.at[0]]);
         decoder->quants |= 1u << s.at[0];
     }
     return HW_SEQUENTIAL_OK;
@@ -181,7 +181,7 @@ int hw_sequential_open(hw_sequential *decoder, const uint8_t *bytes, size_t size
         case 0xC0:
         case 0xC1: status = read_frame(decoder, s, width, height); break;
         case 0xC4: status = read_huffman(decoder, s); break;
-        case 0xDB: status = read_quantisation(decoder, s); break;
+        case 0xDB: status = read_quantization(decoder, s); break;
         case 0xDD:
             if (s.size != 2) return HW_SEQUENTIAL_OTHER;
             decoder->scan.restart_interval = s.at[0] << 8 | s.at[1];
@@ -334,7 +334,7 @@ int hw_sequential_read(hw_sequential *decoder, uint8_t *row) {
     if (decoder->channels == 1)
         memcpy(row, luma, (size_t)n);
     else if (decoder->components == 1)
-        hw_grey_to_rgb(luma, n, row);
+        hw_gray_to_rgb(luma, n, row);
     else {
         uint8_t *upsampled = decoder->upsampled.bytes;
         const uint8_t *blue = color_row(decoder, &p[1], here, upsampled);

@@ -23,41 +23,8 @@ ALWAYS_INLINE void reals(const float *restrict left, const float *restrict right
 
 #if HW_X86
 
-/* right + (left - right) * weight: `right` is whole, so rounding the product rounds the sum. */
-
-SSE4 static void bytes_sse4(const uint8_t *left, const uint8_t *right, ptrdiff_t count, int weight,
-                            uint8_t *out) {
-    const __m128i factor = _mm_set1_epi16((int16_t)weight), zero = _mm_setzero_si128();
-    ptrdiff_t i = 0;
-    for (; i + 16 <= count; i += 16) {
-        const __m128i here = _mm_loadu_si128((const __m128i *)(left + i));
-        const __m128i there = _mm_loadu_si128((const __m128i *)(right + i));
-        const __m128i low = _mm_unpacklo_epi8(there, zero), high = _mm_unpackhi_epi8(there, zero);
-        const __m128i low_apart = _mm_sub_epi16(_mm_unpacklo_epi8(here, zero), low);
-        const __m128i high_apart = _mm_sub_epi16(_mm_unpackhi_epi8(here, zero), high);
-        const __m128i low_mixed = _mm_add_epi16(low, _mm_mulhrs_epi16(low_apart, factor));
-        const __m128i high_mixed = _mm_add_epi16(high, _mm_mulhrs_epi16(high_apart, factor));
-        _mm_storeu_si128((__m128i *)(out + i), _mm_packus_epi16(low_mixed, high_mixed));
-    }
-    bytes_plain(left + i, right + i, count - i, weight, out + i);
-}
-
-AVX2 static void bytes_avx2(const uint8_t *left, const uint8_t *right, ptrdiff_t count, int weight,
-                            uint8_t *out) {
-    const __m256i factor = _mm256_set1_epi16((int16_t)weight), zero = _mm256_setzero_si256();
-    ptrdiff_t i = 0;
-    for (; i + 32 <= count; i += 32) {
-        const __m256i here = _mm256_loadu_si256((const __m256i *)(left + i));
-        const __m256i there = _mm256_loadu_si256((const __m256i *)(right + i));
-        const __m256i low = _mm256_unpacklo_epi8(there, zero), high = _mm256_unpackhi_epi8(there, zero);
-        const __m256i low_apart = _mm256_sub_epi16(_mm256_unpacklo_epi8(here, zero), low);
-        const __m256i high_apart = _mm256_sub_epi16(_mm256_unpackhi_epi8(here, zero), high);
-        const __m256i low_mixed = _mm256_add_epi16(low, _mm256_mulhrs_epi16(low_apart, factor));
-        const __m256i high_mixed = _mm256_add_epi16(high, _mm256_mulhrs_epi16(high_apart, factor));
-        _mm256_storeu_si256((__m256i *)(out + i), _mm256_packus_epi16(low_mixed, high_mixed));
-    }
-    bytes_plain(left + i, right + i, count - i, weight, out + i);
-}
+#define LANES_FILE "blend_lanes.h"
+#include "lanes.h"
 
 AVX2 static void reals_avx2(const float *left, const float *right, ptrdiff_t count, float left_weight,
                             float right_weight, float *out) {

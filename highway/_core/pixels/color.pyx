@@ -10,6 +10,7 @@ from libc.stdint cimport int16_t, int32_t, uint8_t, uint32_t, uint64_t, uintptr_
 from libc.string cimport memcpy
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport address_range, check_packed, overlap, pixels_of
 from highway._core.pixels.windows cimport hw_pixels
 
 
@@ -30,7 +31,7 @@ cdef extern from "pointwise.h" nogil:
         HW_OPERATIONS
     size_t hw_pointwise_work(Py_ssize_t length)
     void hw_pointwise_run(
-        int simd, const hw_pixels *picture, const int32_t *operations, const float *arguments,
+        int simd, const hw_pixels *image, const int32_t *operations, const float *arguments,
         Py_ssize_t length, void *work, uint8_t *out
     )
 
@@ -94,8 +95,8 @@ cdef int check(
     """Raise ValueError unless rows are packed, and out has the shape of images and its own memory (or is
     images, if allowed)."""
     cdef Py_ssize_t channels = images.shape[3], width = images.shape[2]
-    cdef uintptr_t start, first, last, place
-    cdef Py_ssize_t samples, rows
+    cdef uintptr_t first
+    cdef size_t nbytes
     cdef bint same
     if (
         out.shape[0] != images.shape[0] or out.shape[1] != images.shape[1] or out.shape[2] != width
@@ -109,25 +110,16 @@ cdef int check(
         raise ValueError(f"color.{what}: images have {channels} channels; expected 1 or 3")
     if images.shape[0] == 0 or images.shape[1] == 0 or width == 0:
         return 0
-    if (channels > 1 and images.strides[3] != 1) or (width > 1 and images.strides[2] != channels):
-        raise ValueError(
-            f"color.{what}: strides {images.strides[2]} and {images.strides[3]} in a row of {channels} "
-            "channels; expected packed rows, copy the array first"
-        )
-    samples = (images.shape[0] - 1) * images.strides[0]
-    rows = (images.shape[1] - 1) * images.strides[1]
-    start = <uintptr_t>&images[0, 0, 0, 0]
-    place = <uintptr_t>&out[0, 0, 0, 0]
-    first = start + <uintptr_t>(min(samples, 0) + min(rows, 0))
-    last = start + <uintptr_t>(max(samples, 0) + max(rows, 0) + width * channels)
+    check_packed("color", what, images)
     same = (
-        start == place
+        &images[0, 0, 0, 0] == &out[0, 0, 0, 0]
         and (images.shape[1] == 1 or images.strides[1] == out.strides[1])
         and (images.shape[0] == 1 or images.strides[0] == out.strides[0])
     )
     if same and in_place:
         return 0
-    if first < place + <uintptr_t>(out.shape[0] * out.strides[0]) and place < last:
+    nbytes = address_range(images, &first)
+    if overlap(first, nbytes, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])):
         raise ValueError(f"color.{what}: images and out share memory; expected another array")
     return 0
 
@@ -229,7 +221,7 @@ def run(
     cdef Py_ssize_t sample, length = operations.shape[1]
     cdef const float *values
     cdef const int32_t *codes
-    cdef hw_pixels picture
+    cdef hw_pixels image
     cdef void *work
     check("run", images, out, True)
     check_program(operations, arguments, images.shape[0])
@@ -240,15 +232,14 @@ def run(
         raise MemoryError
     codes = &operations[0, 0] if length else NULL
     values = &arguments[0, 0, 0] if length else NULL
-    picture.row_stride = images.strides[1] if images.shape[1] > 1 else out.strides[1]
-    picture.height = images.shape[1]
-    picture.width = images.shape[2]
-    picture.size = images.shape[3]
+    image = pixels_of(images)
+    if images.shape[1] == 1:
+        image.row_stride = out.strides[1]
     with nogil:
         for sample in range(images.shape[0]):
-            picture.data = &images[sample, 0, 0, 0]
+            image.data = &images[sample, 0, 0, 0]
             hw_pointwise_run(
-                variant, &picture, codes + sample * length, values + 2 * sample * length, length, work,
+                variant, &image, codes + sample * length, values + 2 * sample * length, length, work,
                 &out[sample, 0, 0, 0],
             )
     PyMem_RawFree(work)
@@ -289,10 +280,7 @@ def sharpen(
     work = PyMem_RawCalloc(1, hw_filter_work(images.shape[2] * images.shape[3], images.shape[3], 0))
     if work == NULL:
         raise MemoryError
-    image.row_stride = images.strides[1]
-    image.height = images.shape[1]
-    image.width = images.shape[2]
-    image.size = images.shape[3]
+    image = pixels_of(images)
     with nogil:
         for sample in range(images.shape[0]):
             image.data = &images[sample, 0, 0, 0]
@@ -348,10 +336,7 @@ def blur(
     work = PyMem_RawCalloc(1, hw_filter_work(images.shape[2] * images.shape[3], images.shape[3], columns))
     if work == NULL:
         raise MemoryError
-    image.row_stride = images.strides[1]
-    image.height = images.shape[1]
-    image.width = images.shape[2]
-    image.size = images.shape[3]
+    image = pixels_of(images)
     with nogil:
         for sample in range(images.shape[0]):
             image.data = &images[sample, 0, 0, 0]
@@ -441,7 +426,7 @@ def add_noise(
         return
     start = <uintptr_t>&images[0, 0]
     place = <uintptr_t>&out[0, 0]
-    if start != place and start < place + nbytes and place < start + nbytes:
+    if start != place and overlap(start, nbytes, place, nbytes):
         raise ValueError("color.add_noise: images and out share memory; expected another array")
     stream.seed = seed
     stream.epoch = epoch

@@ -47,7 +47,7 @@ typedef struct {
     void (*gray)(uint8_t *red, uint8_t *green, uint8_t *blue, ptrdiff_t pixels);
     void (*saturate)(uint8_t *red, uint8_t *green, uint8_t *blue, ptrdiff_t pixels, hw_factor factor);
     void (*turn)(uint8_t *red, uint8_t *green, uint8_t *blue, ptrdiff_t pixels, uint16_t turn);
-    /* On interleaved pixels, after the line `first` if it is not NULL; NULL if planes are faster. */
+    /* On interleaved pixels, after the line `first` if it is not NULL. */
     void (*gray_pixels)(const uint8_t *in, uint8_t *out, ptrdiff_t pixels);
     void (*saturate_pixels)(const uint8_t *in, uint8_t *out, ptrdiff_t pixels, hw_factor factor,
                             const hw_line *first);

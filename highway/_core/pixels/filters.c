@@ -57,103 +57,6 @@ static void sharpen_plain(const uint8_t *above, const uint8_t *row, const uint8_
     sharpen_row(above, row, below, length, channels, factor, sums, out);
 }
 
-#if HW_X86
-
-SSE4 static void sharpen_sse4(const uint8_t *above, const uint8_t *row, const uint8_t *below,
-                              ptrdiff_t length, ptrdiff_t channels, hw_factor factor, uint16_t *sums,
-                              uint8_t *out) {
-    const __m128i scale = _mm_set1_epi16(factor.scale), part = _mm_set1_epi16(factor.factor);
-    const ptrdiff_t end = length - channels;
-    if (end - channels < 8) {
-        sharpen_row(above, row, below, length, channels, factor, sums, out);
-        return;
-    }
-    for (ptrdiff_t i = 0; i < length; i += 8) {
-        if (i > length - 8) i = length - 8;
-        __m128i sum = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(above + i)));
-        sum = _mm_add_epi16(sum, _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(row + i))));
-        sum = _mm_add_epi16(sum, _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(below + i))));
-        _mm_storeu_si128((__m128i *)(sums + i), sum);
-    }
-    for (ptrdiff_t i = channels; i < end; i += 8) {
-        /* The last vector is moved back to end with the row. */
-        if (i > end - 8) i = end - 8;
-        const __m128i value = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(row + i)));
-        __m128i sum = _mm_add_epi16(_mm_loadu_si128((const __m128i *)(sums + i - channels)),
-                                    _mm_loadu_si128((const __m128i *)(sums + i + channels)));
-        sum = _mm_add_epi16(sum, _mm_loadu_si128((const __m128i *)(sums + i)));
-        sum = _mm_add_epi16(sum, _mm_add_epi16(_mm_slli_epi16(value, 2), _mm_set1_epi16(6)));
-        const __m128i smooth = _mm_mulhi_epu16(sum, _mm_set1_epi16(5042));
-        const __m128i away = _mm_mullo_epi16(_mm_sub_epi16(value, smooth), scale);
-        const __m128i sharp = _mm_adds_epi16(smooth, _mm_mulhrs_epi16(away, part));
-        _mm_storel_epi64((__m128i *)(out + i), _mm_packus_epi16(sharp, sharp));
-    }
-    memcpy(out, row, (size_t)channels);
-    memcpy(out + end, row + end, (size_t)channels);
-}
-
-AVX2 static void sharpen_avx2(const uint8_t *above, const uint8_t *row, const uint8_t *below,
-                              ptrdiff_t length, ptrdiff_t channels, hw_factor factor, uint16_t *sums,
-                              uint8_t *out) {
-    const __m256i scale = _mm256_set1_epi16(factor.scale), part = _mm256_set1_epi16(factor.factor);
-    const ptrdiff_t end = length - channels;
-    if (end - channels < 16) {
-        sharpen_sse4(above, row, below, length, channels, factor, sums, out);
-        return;
-    }
-    for (ptrdiff_t i = 0; i < length; i += 16) {
-        if (i > length - 16) i = length - 16;
-        __m256i sum = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(above + i)));
-        sum = _mm256_add_epi16(sum, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(row + i))));
-        sum = _mm256_add_epi16(sum, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(below + i))));
-        _mm256_storeu_si256((__m256i *)(sums + i), sum);
-    }
-    for (ptrdiff_t i = channels; i < end; i += 16) {
-        if (i > end - 16) i = end - 16;
-        const __m256i value = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(row + i)));
-        __m256i sum = _mm256_add_epi16(_mm256_loadu_si256((const __m256i *)(sums + i - channels)),
-                                       _mm256_loadu_si256((const __m256i *)(sums + i + channels)));
-        sum = _mm256_add_epi16(sum, _mm256_loadu_si256((const __m256i *)(sums + i)));
-        sum = _mm256_add_epi16(sum, _mm256_add_epi16(_mm256_slli_epi16(value, 2), _mm256_set1_epi16(6)));
-        const __m256i smooth = _mm256_mulhi_epu16(sum, _mm256_set1_epi16(5042));
-        const __m256i away = _mm256_mullo_epi16(_mm256_sub_epi16(value, smooth), scale);
-        const __m256i sharp = _mm256_adds_epi16(smooth, _mm256_mulhrs_epi16(away, part));
-        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi16(sharp, sharp), 0x08);
-        _mm_storeu_si128((__m128i *)(out + i), _mm256_castsi256_si128(packed));
-    }
-    memcpy(out, row, (size_t)channels);
-    memcpy(out + end, row + end, (size_t)channels);
-}
-
-#endif
-
-typedef void sharpen_kernel(const uint8_t *, const uint8_t *, const uint8_t *, ptrdiff_t, ptrdiff_t,
-                            hw_factor, uint16_t *, uint8_t *);
-
-void hw_sharpen(int simd, const hw_pixels *image, float factor, void *work, uint8_t *out) {
-    sharpen_kernel *run = sharpen_plain;
-    ptrdiff_t length = image->width * image->size;
-    hw_factor fixed = hw_factor_of(factor);
-    if (image->height <= 2 || image->width <= 2) {
-        hw_copy_rows(image, out);
-        return;
-    }
-#if HW_X86
-    if (simd >= HW_AVX2)
-        run = sharpen_avx2;
-    else if (simd >= HW_SSE4)
-        run = sharpen_sse4;
-#endif
-    memcpy(out, image->data, (size_t)length);
-    for (ptrdiff_t y = 1; y < image->height - 1; y++) {
-        const uint8_t *row = image->data + y * image->row_stride;
-        run(row - image->row_stride, row, row + image->row_stride, length, image->size, fixed, work,
-            out + y * length);
-    }
-    ptrdiff_t last = image->height - 1;
-    memcpy(out + last * length, image->data + last * image->row_stride, (size_t)length);
-}
-
 /* Blur */
 
 void hw_gaussian(double sigma, ptrdiff_t length, int16_t *weights) {
@@ -206,92 +109,62 @@ static void columns_plain(const int16_t *row, const int16_t *weights, ptrdiff_t 
 
 #if HW_X86
 
-SSE4 static void rows_sse4(const uint8_t *const *rows, const int16_t *weights, ptrdiff_t reach,
-                           ptrdiff_t length, int16_t *out) {
-    ptrdiff_t i = 0;
-    for (; i + 8 <= length; i += 8) {
-        __m128i middle = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(rows[reach] + i)));
-        __m128i sum = _mm_mulhrs_epi16(_mm_slli_epi16(middle, 6), _mm_set1_epi16(weights[0]));
-        for (ptrdiff_t k = 1; k <= reach; k++) {
-            __m128i above = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(rows[reach - k] + i)));
-            __m128i below = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(rows[reach + k] + i)));
-            __m128i both = _mm_slli_epi16(_mm_add_epi16(above, below), 6);
-            sum = _mm_add_epi16(sum, _mm_mulhrs_epi16(both, _mm_set1_epi16(weights[k])));
-        }
-        _mm_storeu_si128((__m128i *)(out + i), sum);
-    }
-    blur_rows(rows, weights, reach, i, length, out);
+/* Bytes as 16 bits, and back. */
+SSE4 ALWAYS_INLINE __m128i load_wide_sse4(const uint8_t *at) {
+    return _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)at));
 }
 
-SSE4 static void columns_sse4(const int16_t *row, const int16_t *weights, ptrdiff_t reach, ptrdiff_t length,
-                              ptrdiff_t channels, uint8_t *out) {
-    ptrdiff_t i = 0;
-    for (; i + 8 <= length; i += 8) {
-        __m128i sum =
-            _mm_mulhrs_epi16(_mm_loadu_si128((const __m128i *)(row + i)), _mm_set1_epi16(weights[0]));
-        for (ptrdiff_t k = 1; k <= reach; k++) {
-            __m128i left = _mm_loadu_si128((const __m128i *)(row + i - k * channels));
-            __m128i right = _mm_loadu_si128((const __m128i *)(row + i + k * channels));
-            sum =
-                _mm_add_epi16(sum, _mm_mulhrs_epi16(_mm_add_epi16(left, right), _mm_set1_epi16(weights[k])));
-        }
-        sum = _mm_srai_epi16(_mm_add_epi16(sum, _mm_set1_epi16(32)), 6);
-        _mm_storel_epi64((__m128i *)(out + i), _mm_packus_epi16(sum, sum));
-    }
-    blur_columns(row, weights, reach, i, length, channels, out);
+SSE4 ALWAYS_INLINE __m128i narrow_sse4(__m128i low, __m128i high) {
+    return _mm_packus_epi16(low, high);
 }
 
-AVX2 static void rows_avx2(const uint8_t *const *rows, const int16_t *weights, ptrdiff_t reach,
-                           ptrdiff_t length, int16_t *out) {
-    ptrdiff_t i = 0;
-    for (; i + 32 <= length; i += 32) {
-        __m256i sum[2];
-        for (int v = 0; v < 2; v++) {
-            __m256i middle =
-                _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(rows[reach] + i + 16 * v)));
-            sum[v] = _mm256_mulhrs_epi16(_mm256_slli_epi16(middle, 6), _mm256_set1_epi16(weights[0]));
-        }
-        for (ptrdiff_t k = 1; k <= reach; k++) {
-            const __m256i weight = _mm256_set1_epi16(weights[k]);
-            const uint8_t *up = rows[reach - k] + i, *down = rows[reach + k] + i;
-            for (int v = 0; v < 2; v++) {
-                __m256i above = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(up + 16 * v)));
-                __m256i below = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(down + 16 * v)));
-                __m256i both = _mm256_slli_epi16(_mm256_add_epi16(above, below), 6);
-                sum[v] = _mm256_add_epi16(sum[v], _mm256_mulhrs_epi16(both, weight));
-            }
-        }
-        for (int v = 0; v < 2; v++) _mm256_storeu_si256((__m256i *)(out + i + 16 * v), sum[v]);
-    }
-    blur_rows(rows, weights, reach, i, length, out);
+AVX2 ALWAYS_INLINE __m256i load_wide_avx2(const uint8_t *at) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)at));
 }
 
-AVX2 static void columns_avx2(const int16_t *row, const int16_t *weights, ptrdiff_t reach, ptrdiff_t length,
-                              ptrdiff_t channels, uint8_t *out) {
-    ptrdiff_t i = 0;
-    for (; i + 32 <= length; i += 32) {
-        __m256i sum[2];
-        for (int v = 0; v < 2; v++)
-            sum[v] = _mm256_mulhrs_epi16(_mm256_loadu_si256((const __m256i *)(row + i + 16 * v)),
-                                         _mm256_set1_epi16(weights[0]));
-        for (ptrdiff_t k = 1; k <= reach; k++) {
-            const __m256i weight = _mm256_set1_epi16(weights[k]);
-            const int16_t *left = row + i - k * channels, *right = row + i + k * channels;
-            for (int v = 0; v < 2; v++) {
-                __m256i both = _mm256_add_epi16(_mm256_loadu_si256((const __m256i *)(left + 16 * v)),
-                                                _mm256_loadu_si256((const __m256i *)(right + 16 * v)));
-                sum[v] = _mm256_add_epi16(sum[v], _mm256_mulhrs_epi16(both, weight));
-            }
-        }
-        for (int v = 0; v < 2; v++)
-            sum[v] = _mm256_srai_epi16(_mm256_add_epi16(sum[v], _mm256_set1_epi16(32)), 6);
-        __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi16(sum[0], sum[1]), 0xD8);
-        _mm256_storeu_si256((__m256i *)(out + i), packed);
-    }
-    blur_columns(row, weights, reach, i, length, channels, out);
+AVX2 ALWAYS_INLINE __m256i narrow_avx2(__m256i low, __m256i high) {
+    return _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0xD8);
 }
+
+SSE4 ALWAYS_INLINE void store_narrow_sse4(uint8_t *at, __m128i values) {
+    _mm_storel_epi64((__m128i *)at, _mm_packus_epi16(values, values));
+}
+
+AVX2 ALWAYS_INLINE void store_narrow_avx2(uint8_t *at, __m256i values) {
+    _mm_storeu_si128((__m128i *)at, _mm256_castsi256_si128(narrow_avx2(values, values)));
+}
+
+#define LANES_FILE "filters_lanes.h"
+#include "lanes.h"
 
 #endif
+
+typedef void sharpen_kernel(const uint8_t *, const uint8_t *, const uint8_t *, ptrdiff_t, ptrdiff_t,
+                            hw_factor, uint16_t *, uint8_t *);
+
+void hw_sharpen(int simd, const hw_pixels *image, float factor, void *work, uint8_t *out) {
+    sharpen_kernel *run = sharpen_plain;
+    ptrdiff_t length = image->width * image->size;
+    hw_factor fixed = hw_factor_of(factor);
+    if (image->height <= 2 || image->width <= 2) {
+        hw_copy_rows(image, out);
+        return;
+    }
+#if HW_X86
+    if (simd >= HW_AVX2)
+        run = sharpen_avx2;
+    else if (simd >= HW_SSE4)
+        run = sharpen_sse4;
+#endif
+    memcpy(out, image->data, (size_t)length);
+    for (ptrdiff_t y = 1; y < image->height - 1; y++) {
+        const uint8_t *row = image->data + y * image->row_stride;
+        run(row - image->row_stride, row, row + image->row_stride, length, image->size, fixed, work,
+            out + y * length);
+    }
+    ptrdiff_t last = image->height - 1;
+    memcpy(out + last * length, image->data + last * image->row_stride, (size_t)length);
+}
 
 void hw_blur(int simd, const hw_pixels *image, const int16_t *weights_y, ptrdiff_t reach_y,
              const int16_t *weights_x, ptrdiff_t reach_x, void *work, uint8_t *out) {

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport address_range, check_packed, has_pixels, overlap, pixels_of
 from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
@@ -33,7 +34,7 @@ cdef extern from "pixels.h" nogil:
     void hw_swap(uint8_t *left, uint8_t *right, Py_ssize_t size)
 
 
-cdef struct Images:
+cdef struct StridedImages:
     Py_ssize_t count
     Py_ssize_t height
     Py_ssize_t width
@@ -43,7 +44,7 @@ cdef struct Images:
     uint8_t *data  # NULL if there are no bytes
 
 
-cdef int describe(const uint8_t[:, :, :, :] array, str what, Images *images) except -1:
+cdef int describe(const uint8_t[:, :, :, :] array, str what, StridedImages *images) except -1:
     """Fill in `images`; raise ValueError if rows are not packed."""
     images.count = array.shape[0]
     images.height = array.shape[1]
@@ -52,34 +53,19 @@ cdef int describe(const uint8_t[:, :, :, :] array, str what, Images *images) exc
     images.sample_stride = array.strides[0]
     images.row_stride = array.strides[1]
     images.data = NULL
-    if images.count == 0 or images.height == 0 or images.width == 0 or images.size == 0:
-        return 0
-    if (images.size > 1 and array.strides[3] != 1) or (images.width > 1 and array.strides[2] != images.size):
-        raise ValueError(
-            f"geometry.{what}: strides {array.strides[2]} and {array.strides[3]} in a row of pixels of "
-            f"{images.size} bytes; expected packed rows, copy the array first"
-        )
-    images.data = <uint8_t *>&array[0, 0, 0, 0]
+    check_packed("geometry", what, array)
+    if has_pixels(array):
+        images.data = <uint8_t *>&array[0, 0, 0, 0]
     return 0
 
 
-cdef bint share_memory(const Images *left, const Images *right) noexcept nogil:
-    """Whether the address ranges of two batches overlap."""
-    cdef uintptr_t left_first, left_last, right_first, right_last
-    if left.data == NULL or right.data == NULL:
+cdef bint share_memory(const uint8_t[:, :, :, :] images, uint8_t[:, :, :, ::1] out) noexcept:
+    cdef uintptr_t first
+    cdef size_t nbytes
+    if not has_pixels(images) or not has_pixels(out):
         return False
-    span(left, &left_first, &left_last)
-    span(right, &right_first, &right_last)
-    return left_first <= right_last and right_first <= left_last
-
-
-cdef void span(const Images *images, uintptr_t *first, uintptr_t *last) noexcept nogil:
-    cdef Py_ssize_t samples = (images.count - 1) * images.sample_stride
-    cdef Py_ssize_t rows = (images.height - 1) * images.row_stride
-    first[0] = <uintptr_t>images.data + <uintptr_t>(min(samples, 0) + min(rows, 0))
-    last[0] = <uintptr_t>images.data + <uintptr_t>(
-        max(samples, 0) + max(rows, 0) + images.width * images.size - 1
-    )
+    nbytes = address_range(images, &first)
+    return overlap(first, nbytes, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0]))
 
 
 cdef int describe_flip(
@@ -87,8 +73,8 @@ cdef int describe_flip(
     const uint8_t[:, :, :, :] images,
     const uint8_t[::1] flags,
     uint8_t[:, :, :, ::1] out,
-    Images *source,
-    Images *target,
+    StridedImages *source,
+    StridedImages *target,
 ) except -1:
     describe(images, what, source)
     describe(out, what, target)
@@ -100,12 +86,12 @@ cdef int describe_flip(
             f"geometry.{what}: images are ({source.count}, {source.height}, {source.width}, {source.size}), "
             f"out is ({target.count}, {target.height}, {target.width}, {target.size}); expected the same"
         )
-    if share_memory(source, target):
+    if share_memory(images, out):
         raise ValueError(f"geometry.{what}: images and out share memory; use {what}_in_place")
     return check_flags(what, source, flags)
 
 
-cdef int check_flags(str what, const Images *images, const uint8_t[::1] flags) except -1:
+cdef int check_flags(str what, const StridedImages *images, const uint8_t[::1] flags) except -1:
     if flags.shape[0] != images.count:
         raise ValueError(
             f"geometry.{what}: {flags.shape[0]} flags for {images.count} images; expected one for each"
@@ -113,7 +99,7 @@ cdef int check_flags(str what, const Images *images, const uint8_t[::1] flags) e
     return 0
 
 
-cdef void copy_image(const Images *source, const Images *target, Py_ssize_t sample) noexcept nogil:
+cdef void copy_image(const StridedImages *source, const StridedImages *target, Py_ssize_t sample) noexcept nogil:
     cdef const uint8_t *image = source.data + sample * source.sample_stride
     cdef uint8_t *out = target.data + sample * target.sample_stride
     cdef Py_ssize_t row, length = source.width * source.size
@@ -144,7 +130,7 @@ def flip_x(
         Shapes disagree, rows are not packed, or memory is shared.
     """
     cdef int variant = simd.level
-    cdef Images source, target
+    cdef StridedImages source, target
     cdef Py_ssize_t sample
     describe_flip("flip_x", images, flags, out, &source, &target)
     if source.data == NULL:
@@ -181,7 +167,7 @@ def flip_x_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
         Shapes disagree, or rows are not packed.
     """
     cdef int variant = simd.level
-    cdef Images target
+    cdef StridedImages target
     cdef Py_ssize_t sample
     describe(images, "flip_x_in_place", &target)
     check_flags("flip_x_in_place", &target, flags)
@@ -219,7 +205,7 @@ def flip_y(
     ValueError
         Shapes disagree, rows are not packed, or memory is shared.
     """
-    cdef Images source, target
+    cdef StridedImages source, target
     cdef Py_ssize_t sample, row
     describe_flip("flip_y", images, flags, out, &source, &target)
     if source.data == NULL:
@@ -251,7 +237,7 @@ def flip_y_in_place(uint8_t[:, :, :, :] images not None, const uint8_t[::1] flag
     ValueError
         Shapes disagree, or rows are not packed.
     """
-    cdef Images target
+    cdef StridedImages target
     cdef Py_ssize_t sample, row
     cdef uint8_t *image
     describe(images, "flip_y_in_place", &target)
@@ -290,7 +276,7 @@ def transpose(
         Shapes disagree, an image that keeps its shape is not square, rows are not packed, or memory is shared.
     """
     cdef int variant = simd.level
-    cdef Images source, target
+    cdef StridedImages source, target
     cdef Py_ssize_t sample
     describe(images, "transpose", &source)
     describe(out, "transpose", &target)
@@ -303,7 +289,7 @@ def transpose(
             f"out is ({target.count}, {target.height}, {target.width}, {target.size}); "
             "expected height and width exchanged"
         )
-    if share_memory(&source, &target):
+    if share_memory(images, out):
         raise ValueError("geometry.transpose: images and out share memory")
     check_flags("transpose", &source, flags)
     if source.height != source.width:
@@ -356,8 +342,8 @@ def windows(
         Shapes disagree, rows are not packed, an offset is out of range, or memory is shared.
     """
     cdef int variant = simd.level
-    cdef Images source, target
-    cdef hw_pixels picture
+    cdef StridedImages source, target
+    cdef hw_pixels image = pixels_of(images)
     cdef hw_window window
     cdef Py_ssize_t sample
     describe(images, "windows", &source)
@@ -369,18 +355,14 @@ def windows(
         )
     check_sizes("geometry.windows", source.height, source.width, target.height, target.width)
     check_places("geometry.windows", places, fill, source.count, source.size)
-    if share_memory(&source, &target):
+    if share_memory(images, out):
         raise ValueError("geometry.windows: images and out share memory")
     if target.data == NULL:
         return
-    picture.row_stride = source.row_stride
-    picture.height = source.height
-    picture.width = source.width
-    picture.size = source.size
     with nogil:
         for sample in range(source.count):
-            picture.data = source.data + sample * source.sample_stride
+            image.data = source.data + sample * source.sample_stride
             window = window_at(&places[sample, 0], target.height, target.width, &fill[0])
             hw_window_copy(
-                variant, &picture, &window, 0, target.height, target.data + sample * target.sample_stride
+                variant, &image, &window, 0, target.height, target.data + sample * target.sample_stride
             )

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport overlap
 
 
 cdef extern from "blend.h" nogil:
@@ -26,10 +27,6 @@ cdef extern from "pixels.h" nogil:
 ctypedef fused value:
     uint8_t
     float
-
-
-cdef bint overlap(uintptr_t left, uintptr_t right, size_t nbytes) noexcept nogil:
-    return left < right + nbytes and right < left + nbytes
 
 
 def blend(const value[:, ::1] images not None, const double[::1] own not None, value[:, ::1] out not None):
@@ -62,7 +59,8 @@ def blend(const value[:, ::1] images not None, const double[::1] own not None, v
             raise ValueError(f"mix.blend: part {sample} is {own[sample]}; expected 0 to 1")
     if count == 0 or length == 0:
         return
-    if overlap(<uintptr_t>&images[0, 0], <uintptr_t>&out[0, 0], <size_t>(count * length) * sizeof(value)):
+    cdef size_t nbytes = <size_t>(count * length) * sizeof(value)
+    if overlap(<uintptr_t>&images[0, 0], nbytes, <uintptr_t>&out[0, 0], nbytes):
         raise ValueError("mix.blend: images and out share memory; expected another array")
     with nogil:
         for sample in range(count):
@@ -88,6 +86,7 @@ cdef int check_boxes(
     allowed)."""
     cdef Py_ssize_t sample
     cdef uintptr_t start, place
+    cdef size_t nbytes
     for sample in range(4):
         if out.shape[sample] != images.shape[sample]:
             raise ValueError(
@@ -113,7 +112,8 @@ cdef int check_boxes(
         return 0
     start = <uintptr_t>&images[0, 0, 0, 0]
     place = <uintptr_t>&out[0, 0, 0, 0]
-    if not (in_place and start == place) and overlap(start, place, <size_t>(out.shape[0] * out.strides[0])):
+    nbytes = <size_t>(out.shape[0] * out.strides[0])
+    if not (in_place and start == place) and overlap(start, nbytes, place, nbytes):
         raise ValueError(f"mix.{what}: images and out share memory; expected another array")
     return 0
 

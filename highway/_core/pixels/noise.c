@@ -13,30 +13,30 @@
 
 enum {
     /* Blocks of Philox computed together; each gives four words, and a word gives two numbers. */
-    LANES = 32,
-    NUMBERS = 8 * LANES,
+    BLOCKS = 32,
+    NUMBERS = 8 * BLOCKS,
 };
 
-typedef void words_kernel(const hw_stream *, uint32_t, uint32_t[4][LANES]);
+typedef void words_kernel(const hw_stream *, uint32_t, uint32_t[4][BLOCKS]);
 
 /* Philox4x32-10 of counters (index, epoch, position, first), (..., first + 1) and so on; words[i] are the
  * words i of all blocks. */
-static void words_plain(const hw_stream *stream, uint32_t first, uint32_t words[4][LANES]) {
+static void words_plain(const hw_stream *stream, uint32_t first, uint32_t words[4][BLOCKS]) {
     uint32_t key0 = (uint32_t)stream->seed, key1 = (uint32_t)(stream->seed >> 32);
-    for (uint32_t lane = 0; lane < LANES; lane++) {
-        words[0][lane] = stream->index;
-        words[1][lane] = stream->epoch;
-        words[2][lane] = stream->position;
-        words[3][lane] = first + lane;
+    for (uint32_t block = 0; block < BLOCKS; block++) {
+        words[0][block] = stream->index;
+        words[1][block] = stream->epoch;
+        words[2][block] = stream->position;
+        words[3][block] = first + block;
     }
     for (int round = 0; round < 10; round++) {
-        for (int lane = 0; lane < LANES; lane++) {
-            uint64_t product0 = (uint64_t)words[0][lane] * 0xD2511F53u;
-            uint64_t product1 = (uint64_t)words[2][lane] * 0xCD9E8D57u;
-            words[0][lane] = (uint32_t)(product1 >> 32) ^ words[1][lane] ^ key0;
-            words[1][lane] = (uint32_t)product1;
-            words[2][lane] = (uint32_t)(product0 >> 32) ^ words[3][lane] ^ key1;
-            words[3][lane] = (uint32_t)product0;
+        for (int block = 0; block < BLOCKS; block++) {
+            uint64_t product0 = (uint64_t)words[0][block] * 0xD2511F53u;
+            uint64_t product1 = (uint64_t)words[2][block] * 0xCD9E8D57u;
+            words[0][block] = (uint32_t)(product1 >> 32) ^ words[1][block] ^ key0;
+            words[1][block] = (uint32_t)product1;
+            words[2][block] = (uint32_t)(product0 >> 32) ^ words[3][block] ^ key1;
+            words[3][block] = (uint32_t)product0;
         }
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
@@ -47,9 +47,9 @@ static void words_plain(const hw_stream *stream, uint32_t first, uint32_t words[
 
 /* Eight blocks at once: words are the lower halves of 64 bits, for multiplication; the upper halves are
  * undefined. */
-AVX2 static void words_avx2(const hw_stream *stream, uint32_t first, uint32_t words[4][LANES]) {
+AVX2 static void words_avx2(const hw_stream *stream, uint32_t first, uint32_t words[4][BLOCKS]) {
     const __m256i factor0 = _mm256_set1_epi64x(0xD2511F53), factor1 = _mm256_set1_epi64x(0xCD9E8D57);
-    for (int lane = 0; lane < LANES; lane += 8) {
+    for (int block = 0; block < BLOCKS; block += 8) {
         uint32_t key0 = (uint32_t)stream->seed, key1 = (uint32_t)(stream->seed >> 32);
         /* Even and odd blocks. */
         __m256i state[4][2];
@@ -57,8 +57,9 @@ AVX2 static void words_avx2(const hw_stream *stream, uint32_t first, uint32_t wo
             state[0][half] = _mm256_set1_epi64x(stream->index);
             state[1][half] = _mm256_set1_epi64x(stream->epoch);
             state[2][half] = _mm256_set1_epi64x(stream->position);
-            state[3][half] = _mm256_add_epi32(_mm256_set1_epi64x((uint32_t)(first + (uint32_t)(lane + half))),
-                                              _mm256_set_epi64x(6, 4, 2, 0));
+            state[3][half] =
+                _mm256_add_epi32(_mm256_set1_epi64x((uint32_t)(first + (uint32_t)(block + half))),
+                                 _mm256_set_epi64x(6, 4, 2, 0));
         }
         for (int round = 0; round < 10; round++) {
             const __m256i keys0 = _mm256_set1_epi64x(key0), keys1 = _mm256_set1_epi64x(key1);
@@ -77,7 +78,7 @@ AVX2 static void words_avx2(const hw_stream *stream, uint32_t first, uint32_t wo
         }
         for (int word = 0; word < 4; word++)
             _mm256_storeu_si256(
-                (__m256i *)(words[word] + lane),
+                (__m256i *)(words[word] + block),
                 _mm256_blend_epi32(state[word][0], _mm256_slli_epi64(state[word][1], 32), 0xAA));
     }
 }
@@ -136,15 +137,15 @@ ALWAYS_INLINE void normal_pair(uint32_t word, float *first, float *second) {
  * stream is reserved for draws. */
 ALWAYS_INLINE void normals(words_kernel *make_words, const hw_stream *stream, ptrdiff_t group,
                            float numbers[NUMBERS]) {
-    uint32_t words[4][LANES];
-    make_words(stream, (uint32_t)(group * LANES + 1), words);
+    uint32_t words[4][BLOCKS];
+    make_words(stream, (uint32_t)(group * BLOCKS + 1), words);
     for (int word = 0; word < 4; word++) {
-        float *first = numbers + 2 * word * LANES, *second = first + LANES;
-        for (int lane = 0; lane < LANES; lane++) {
+        float *first = numbers + 2 * word * BLOCKS, *second = first + BLOCKS;
+        for (int block = 0; block < BLOCKS; block++) {
             float x, y;
-            normal_pair(words[word][lane], &x, &y);
-            first[lane] = x;
-            second[lane] = y;
+            normal_pair(words[word][block], &x, &y);
+            first[block] = x;
+            second[block] = y;
         }
     }
 }

@@ -542,7 +542,7 @@ AVX2 ALWAYS_INLINE __m256i eight_pixels(const uint8_t *from, ptrdiff_t channels)
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
 }
 
-AVX2 ALWAYS_INLINE __m256 numbers_of(__m256i pixels, __m256i mask, __m256 scale, __m256 bias) {
+AVX2 ALWAYS_INLINE __m256 normalization_of(__m256i pixels, __m256i mask, __m256 scale, __m256 bias) {
     const __m256 values = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(pixels, mask));
     return _mm256_add_ps(_mm256_mul_ps(values, scale), bias);
 }
@@ -567,7 +567,7 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
             for (ptrdiff_t k = 0; k < size; k += 8) {
                 const __m256i eight = eight_pixels(in + (i + k) * channels, channels);
                 for (ptrdiff_t c = 0; c < channels; c++)
-                    _mm256_store_ps(pieces[c] + k, numbers_of(eight, masks[c], scales[c], biases[c]));
+                    _mm256_store_ps(pieces[c] + k, normalization_of(eight, masks[c], scales[c], biases[c]));
             }
             for (ptrdiff_t c = 0; c < channels; c++)
                 for (ptrdiff_t k = 0; k < size; k += 8)
@@ -580,7 +580,7 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
         if (i > pixels - 8) i = pixels - 8;
         const __m256i eight = eight_pixels(in + i * channels, channels);
         for (ptrdiff_t c = 0; c < channels; c++)
-            put_eight(numbers_of(eight, masks[c], scales[c], biases[c]), out, c * plane + i, kind);
+            put_eight(normalization_of(eight, masks[c], scales[c], biases[c]), out, c * plane + i, kind);
     }
     return pixels;
 }
@@ -636,13 +636,13 @@ static int is_aligned(const void *out, ptrdiff_t plane) {
     return (uintptr_t)out % bytes == 0 && (uintptr_t)plane % 8 == 0;
 }
 
-void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                   const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane) {
-    const float *scale = numbers->scale, *bias = numbers->bias;
-    const int type = numbers->type, planar = numbers->planar;
+void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                  const hw_normalization *normalization, void *image, ptrdiff_t at, ptrdiff_t plane) {
+    const float *scale = normalization->scale, *bias = normalization->bias;
+    const int type = normalization->type, planar = normalization->planar;
     const ptrdiff_t first = planar ? at : at * channels;
     void *out = type ? (void *)((uint16_t *)image + first) : (void *)((float *)image + first);
-    const int kind = type == FLOATS && numbers->streamed && is_aligned(out, plane) ? STREAMED : type;
+    const int kind = type == FLOATS && normalization->streamed && is_aligned(out, plane) ? STREAMED : type;
     const ptrdiff_t done =
         normalize_vectors(simd, in, pixels, channels, scale, bias, out, plane, planar, kind);
     if (type == FLOATS && planar) {
@@ -660,8 +660,8 @@ void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t chan
     }
 }
 
-void hw_numbers_are_there(const hw_numbers *numbers) {
+void hw_normalization_fence(const hw_normalization *normalization) {
 #if HW_X86
-    if (numbers->streamed) _mm_sfence();
+    if (normalization->streamed) _mm_sfence();
 #endif
 }

@@ -39,18 +39,18 @@ typedef struct {
     const float *scale, *bias;
     int type;
     int planar;   /* channel c of an image starts c planes after its beginning */
-    int streamed; /* past the caches if possible; then call hw_numbers_are_there */
-} hw_numbers;
+    int streamed; /* past the caches if possible; then call hw_normalization_fence */
+} hw_normalization;
 
 /* Batches larger than this leave the caches before they are read. */
 #define HW_STREAMED_BYTES ((size_t)16 << 20)
 
 /* Converts pixels to numbers; the first is number `at` of an image of `plane` pixels that begins at `image`.
  * Factors are finite: short types do not keep a NaN. */
-void hw_to_numbers(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
-                   const hw_numbers *numbers, void *image, ptrdiff_t at, ptrdiff_t plane);
+void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                  const hw_normalization *normalization, void *image, ptrdiff_t at, ptrdiff_t plane);
 
 /* Makes the numbers written by this thread visible to all threads. */
-void hw_numbers_are_there(const hw_numbers *numbers);
+void hw_normalization_fence(const hw_normalization *normalization);
 
 #endif

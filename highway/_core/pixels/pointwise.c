@@ -125,14 +125,8 @@ static ptrdiff_t groups(ptrdiff_t pixels) {
 }
 
 /* Steps that need no planes. */
-static int is_flat(const hw_color_kernels *run, const step *one) {
-    switch (one->kind) {
-    case TABLE: return one->same;
-    case GRAY: return run->gray_pixels != NULL;
-    case SATURATE: return run->saturate_pixels != NULL;
-    case TURN: return 0;
-    default: return 1;
-    }
+static int is_flat(const step *one) {
+    return one->kind == TABLE ? one->same : one->kind != TURN;
 }
 
 static void apply_flat(const hw_color_kernels *run, const step *one, const uint8_t *in, uint8_t *out,
@@ -167,7 +161,7 @@ static void apply_planes(const hw_color_kernels *run, const step *one, uint8_t (
             uint8_t *plane = planes[channel];
             if (one->kind == STRETCH) {
                 run->stretch(plane, plane, count, &one->spread[channel]);
-            } else if (is_flat(run, one)) {
+            } else if (is_flat(one)) {
                 apply_flat(run, one, plane, plane, count);
             } else {
                 run->table(plane, plane, count, one->table[channel], one->changes[channel]);
@@ -280,7 +274,7 @@ static void pass(image_run *image, int wanted) {
     memset(found->sum, 0, sizeof found->sum);
     memset(found->low, 255, sizeof found->low);
     memset(found->high, 0, sizeof found->high);
-    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(image->run, &image->work->steps[i]);
+    for (ptrdiff_t i = 0; i < image->steps; i++) flat = flat && is_flat(&image->work->steps[i]);
     for (ptrdiff_t row = 0; row < source->height; row++) {
         for (ptrdiff_t first = 0; first < source->width; first += BLOCK) {
             const ptrdiff_t left = source->width - first, pixels = left < BLOCK ? left : BLOCK;

@@ -63,7 +63,7 @@ static int grow(void **block, size_t *capacity, size_t n, size_t item) {
 
 /* Rounds cumulative sums of the weights, so that they sum to exactly one, however many and small they are: a
  * constant area keeps its value. */
-static void quantise(const double *exact, double sum, int16_t *weights, int count) {
+static void quantize(const double *exact, double sum, int16_t *weights, int count) {
     double reached = 0.0;
     long before = 0;
     for (int k = 0; k < count; k++) {
@@ -153,7 +153,7 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
                 sum += axis->scratch[k];
             }
             if (sum == 0.0) sum = axis->scratch[0] = 1.0; /* a box that falls between two centers */
-            quantise(axis->scratch, sum, weights, last - first);
+            quantize(axis->scratch, sum, weights, last - first);
         }
     }
 
@@ -226,29 +226,10 @@ static void resample_span(const hw_axis *x, const uint8_t *row, int origin, int 
 #define AVX2 __attribute__((target("avx2")))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* ---- SSE4 ---- */
+#define LANES_FILE "resampler_lanes.h"
+#include "lanes.h"
 
-SSE4 ALWAYS_INLINE void combine_block_sse4(const uint8_t *const *rows, const int16_t *weights, int count,
-                                           uint8_t *out, size_t at) {
-    const __m128i zero = _mm_setzero_si128();
-    __m128i sum0 = _mm_set1_epi32(WEIGHT_HALF), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    for (int k = 0; k < count; k += 2) {
-        const __m128i a = _mm_loadu_si128((const __m128i *)(rows[k] + at));
-        const __m128i b = k + 1 < count ? _mm_loadu_si128((const __m128i *)(rows[k + 1] + at)) : zero;
-        int32_t both; /* this weight and the next, which multiplies zeros if there is no such row */
-        memcpy(&both, weights + k, sizeof both);
-        const __m128i w = _mm_set1_epi32(both);
-        const __m128i low = _mm_unpacklo_epi8(a, b), high = _mm_unpackhi_epi8(a, b);
-        sum0 = _mm_add_epi32(sum0, _mm_madd_epi16(_mm_unpacklo_epi8(low, zero), w));
-        sum1 = _mm_add_epi32(sum1, _mm_madd_epi16(_mm_unpackhi_epi8(low, zero), w));
-        sum2 = _mm_add_epi32(sum2, _mm_madd_epi16(_mm_unpacklo_epi8(high, zero), w));
-        sum3 = _mm_add_epi32(sum3, _mm_madd_epi16(_mm_unpackhi_epi8(high, zero), w));
-    }
-    const __m128i low = _mm_packs_epi32(_mm_srai_epi32(sum0, WEIGHT_BITS), _mm_srai_epi32(sum1, WEIGHT_BITS));
-    const __m128i high =
-        _mm_packs_epi32(_mm_srai_epi32(sum2, WEIGHT_BITS), _mm_srai_epi32(sum3, WEIGHT_BITS));
-    _mm_storeu_si128((__m128i *)(out + at), _mm_packus_epi16(low, high));
-}
+/* ---- SSE4 ---- */
 
 SSE4 static void combine_sse4(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
                               size_t n) {
@@ -354,37 +335,14 @@ SSE4 BY_GROUPS(gray_sse4, resample1_sse4)
 
 /* ---- AVX2 ---- */
 
-AVX2 static inline void combine_block(const uint8_t *const *rows, const int16_t *weights, int count,
-                                      uint8_t *out, size_t at) {
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i sum0 = _mm256_set1_epi32(WEIGHT_HALF), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    for (int k = 0; k < count; k += 2) {
-        const __m256i a = _mm256_loadu_si256((const __m256i *)(rows[k] + at));
-        const __m256i b = k + 1 < count ? _mm256_loadu_si256((const __m256i *)(rows[k + 1] + at)) : zero;
-        int32_t both; /* this weight and the next, which multiplies zeros if there is no such row */
-        memcpy(&both, weights + k, sizeof both);
-        const __m256i w = _mm256_set1_epi32(both);
-        const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
-        sum0 = _mm256_add_epi32(sum0, _mm256_madd_epi16(_mm256_unpacklo_epi8(low, zero), w));
-        sum1 = _mm256_add_epi32(sum1, _mm256_madd_epi16(_mm256_unpackhi_epi8(low, zero), w));
-        sum2 = _mm256_add_epi32(sum2, _mm256_madd_epi16(_mm256_unpacklo_epi8(high, zero), w));
-        sum3 = _mm256_add_epi32(sum3, _mm256_madd_epi16(_mm256_unpackhi_epi8(high, zero), w));
-    }
-    const __m256i low =
-        _mm256_packs_epi32(_mm256_srai_epi32(sum0, WEIGHT_BITS), _mm256_srai_epi32(sum1, WEIGHT_BITS));
-    const __m256i high =
-        _mm256_packs_epi32(_mm256_srai_epi32(sum2, WEIGHT_BITS), _mm256_srai_epi32(sum3, WEIGHT_BITS));
-    _mm256_storeu_si256((__m256i *)(out + at), _mm256_packus_epi16(low, high));
-}
-
 AVX2 static void combine_avx2(const uint8_t *const *rows, const int16_t *weights, int count, uint8_t *out,
                               size_t n) {
     if (n < 32) {
         combine_sse4(rows, weights, count, out, n);
         return;
     }
-    for (size_t at = 0; at + 32 <= n; at += 32) combine_block(rows, weights, count, out, at);
-    if (n % 32) combine_block(rows, weights, count, out, n - 32);
+    for (size_t at = 0; at + 32 <= n; at += 32) combine_block_avx2(rows, weights, count, out, at);
+    if (n % 32) combine_block_avx2(rows, weights, count, out, n - 32);
 }
 
 /* Sums over the taps of one output pixel: lanes (R G B 0) of taps 0 1 4 5 .., then (R G B 0) of taps 2 3 6 7

@@ -5,12 +5,7 @@ def normalize(
     images: NDArray[np.uint8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
-    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
-) -> None: ...
-def normalize_planar(
-    images: NDArray[np.uint8],
-    scale: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    planar: bool,
     out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...
 def normalize_windows(
@@ -19,13 +14,6 @@ def normalize_windows(
     fill: NDArray[np.uint8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
-    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
-) -> None: ...
-def normalize_windows_planar(
-    images: NDArray[np.uint8],
-    places: NDArray[np.int64],
-    fill: NDArray[np.uint8],
-    scale: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    planar: bool,
     out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...

@@ -9,24 +9,24 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport address_range, check_packed, has_pixels, overlap, pixels_of
 from highway._core.pixels.windows cimport (
     check_places,
     check_sizes,
-    hw_numbers,
-    hw_numbers_are_there,
+    hw_normalization,
+    hw_normalization_fence,
+    hw_normalize,
     hw_pixels,
-    hw_to_numbers,
     hw_window,
     hw_window_normalize,
     hw_window_work,
-    numbers_of,
+    normalization_of,
     real,
     window_at,
 )
 
 
 cdef int check(
-    str what,
     const uint8_t[:, :, :, :] images,
     const float[::1] scale,
     const float[::1] bias,
@@ -41,30 +41,23 @@ cdef int check(
         or images.shape[3] != channels
     ):
         raise ValueError(
-            f"values.{what}: images are ({images.shape[0]}, {images.shape[1]}, {images.shape[2]}, "
+            f"values.normalize: images are ({images.shape[0]}, {images.shape[1]}, {images.shape[2]}, "
             f"{images.shape[3]}), out has {count} of {height} rows, {width} columns and {channels} channels"
         )
-    return check_values(what, images, scale, bias)
+    return check_values("normalize", images, scale, bias)
 
 
 cdef int check_values(
     str what, const uint8_t[:, :, :, :] images, const float[::1] scale, const float[::1] bias
 ) except -1:
     """Raise ValueError unless rows are packed, with a scale and a bias for each channel."""
-    cdef Py_ssize_t channels = images.shape[3], width = images.shape[2]
+    cdef Py_ssize_t channels = images.shape[3]
     if scale.shape[0] != channels or bias.shape[0] != channels:
         raise ValueError(
             f"values.{what}: scale of {scale.shape[0]} and bias of {bias.shape[0]} for {channels} channels; "
             "expected one for each"
         )
-    if images.shape[0] and images.shape[1] and (
-        (channels > 1 and images.strides[3] != 1) or (width > 1 and images.strides[2] != channels)
-    ):
-        raise ValueError(
-            f"values.{what}: strides {images.strides[2]} and {images.strides[3]} in a row of {channels} "
-            "channels; expected packed rows, copy the array first"
-        )
-    return 0
+    return check_packed("values", what, images)
 
 
 cdef int check_apart(
@@ -76,38 +69,33 @@ cdef int check_apart(
     size_t nbytes,
 ) except -1:
     """Raise ValueError if out, of `nbytes`, overlaps an input; out is not empty."""
-    cdef Py_ssize_t samples = (images.shape[0] - 1) * images.strides[0]
-    cdef Py_ssize_t rows = (images.shape[1] - 1) * images.strides[1]
-    cdef size_t factors = <size_t>scale.shape[0] * sizeof(float)
-    cdef uintptr_t start, first, last
-    if images.shape[0] and images.shape[1] and images.shape[2]:
-        start = <uintptr_t>&images[0, 0, 0, 0]
-        first = start + <uintptr_t>(min(samples, 0) + min(rows, 0))
-        last = start + <uintptr_t>(max(samples, 0) + max(rows, 0) + images.shape[2] * images.shape[3] - 1)
-        if overlap(first, last - first + 1, out, nbytes):
+    cdef size_t factors = <size_t>scale.shape[0] * sizeof(float), images_bytes
+    cdef uintptr_t first
+    if has_pixels(images):
+        images_bytes = address_range(images, &first)
+        if overlap(first, images_bytes, out, nbytes):
             raise ValueError(f"values.{what}: images and out share memory; expected another array")
     if overlap(<uintptr_t>&scale[0], factors, out, nbytes) or overlap(<uintptr_t>&bias[0], factors, out, nbytes):
         raise ValueError(f"values.{what}: scale or bias shares memory with out; expected another array")
     return 0
 
 
-cdef bint overlap(uintptr_t left, size_t left_bytes, uintptr_t right, size_t right_bytes) noexcept nogil:
-    return left < right + right_bytes and right < left + left_bytes
-
-
 def normalize(
     const uint8_t[:, :, :, :] images not None,
     const float[::1] scale not None,
     const float[::1] bias not None,
+    bint planar,
     real[:, :, :, ::1] out not None,
 ):
-    """out[n, y, x, c] = images[n, y, x, c] * scale[c] + bias[c].
+    """out[n, y, x, c] = images[n, y, x, c] * scale[c] + bias[c]; planar: out[n, c, y, x].
 
     Parameters
     ----------
     images : uint8 (N, H, W, C), rows packed
     scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, H, W, C), C order
+    planar : bool
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16
+        (N, H, W, C), or planar (N, C, H, W), C order
 
     Raises
     ------
@@ -117,14 +105,16 @@ def normalize(
     cdef int variant = simd.level
     cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
     cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
-    cdef hw_numbers numbers
-    check("normalize", images, scale, bias, out.shape[0], out.shape[1], out.shape[2], out.shape[3])
+    cdef size_t nbytes = <size_t>(out.shape[0] * out.strides[0])
+    cdef hw_normalization normalization
+    check(
+        images, scale, bias, out.shape[0], out.shape[2 if planar else 1], out.shape[3 if planar else 2],
+        out.shape[1 if planar else 3],
+    )
     if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
         return
-    check_apart(
-        "normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
-    )
-    numbers = numbers_of(scale, bias, out, False)
+    check_apart("normalize", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], nbytes)
+    normalization = normalization_of(scale, bias, out, planar)
     # Images without gaps between their rows are one long row.
     if rows == 1 or images.strides[1] == pixels * channels:
         pixels *= rows
@@ -132,55 +122,11 @@ def normalize(
     with nogil:
         for sample in range(images.shape[0]):
             for row in range(rows):
-                hw_to_numbers(
-                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
+                hw_normalize(
+                    variant, &images[sample, row, 0, 0], pixels, channels, &normalization, &out[sample, 0, 0, 0],
                     row * pixels, plane,
                 )
-        hw_numbers_are_there(&numbers)
-
-
-def normalize_planar(
-    const uint8_t[:, :, :, :] images not None,
-    const float[::1] scale not None,
-    const float[::1] bias not None,
-    real[:, :, :, ::1] out not None,
-):
-    """out[n, c, y, x] = images[n, y, x, c] * scale[c] + bias[c].
-
-    Parameters
-    ----------
-    images : uint8 (N, H, W, C), rows packed
-    scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, C, H, W), C order
-
-    Raises
-    ------
-    ValueError
-        Shapes disagree, rows are not packed, or out shares memory with an input.
-    """
-    cdef int variant = simd.level
-    cdef Py_ssize_t sample, row, rows = images.shape[1], pixels = images.shape[2]
-    cdef Py_ssize_t channels = images.shape[3], plane = images.shape[1] * images.shape[2]
-    cdef hw_numbers numbers
-    check("normalize_planar", images, scale, bias, out.shape[0], out.shape[2], out.shape[3], out.shape[1])
-    if images.shape[0] == 0 or rows == 0 or pixels == 0 or channels == 0:
-        return
-    check_apart(
-        "normalize_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], <size_t>(out.shape[0] * out.strides[0])
-    )
-    numbers = numbers_of(scale, bias, out, True)
-    # Images without gaps between their rows are one long row.
-    if rows == 1 or images.strides[1] == pixels * channels:
-        pixels *= rows
-        rows = 1
-    with nogil:
-        for sample in range(images.shape[0]):
-            for row in range(rows):
-                hw_to_numbers(
-                    variant, &images[sample, row, 0, 0], pixels, channels, &numbers, &out[sample, 0, 0, 0],
-                    row * pixels, plane,
-                )
-        hw_numbers_are_there(&numbers)
+        hw_normalization_fence(&normalization)
 
 
 def normalize_windows(
@@ -189,6 +135,7 @@ def normalize_windows(
     const uint8_t[::1] fill not None,
     const float[::1] scale not None,
     const float[::1] bias not None,
+    bint planar,
     real[:, :, :, ::1] out not None,
 ):
     """Apply `normalize` to the windows of `geometry.windows`, in one pass.
@@ -201,7 +148,9 @@ def normalize_windows(
     fill : uint8 (C,)
         A pixel.
     scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, h, w, C), C order
+    planar : bool
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16
+        (N, h, w, C), or planar (N, C, h, w), C order
         h and w are the size of the windows.
 
     Raises
@@ -211,92 +160,30 @@ def normalize_windows(
     MemoryError
         No memory for a row of a window.
     """
-    cdef hw_numbers numbers
-    if out.shape[0] != images.shape[0] or out.shape[3] != images.shape[3]:
+    cdef hw_normalization normalization
+    cdef Py_ssize_t height = out.shape[2 if planar else 1], width = out.shape[3 if planar else 2]
+    cdef Py_ssize_t channels = out.shape[1 if planar else 3]
+    cdef size_t nbytes = <size_t>(out.shape[0] * out.strides[0])
+    if out.shape[0] != images.shape[0] or channels != images.shape[3]:
         raise ValueError(
             f"values.normalize_windows: {images.shape[0]} images of {images.shape[3]} channels, "
-            f"but out has {out.shape[0]} of {out.shape[3]}"
+            f"but out has {out.shape[0]} of {channels}"
         )
-    check_windows(
-        "normalize_windows", images, places, fill, scale, bias, out.shape[1], out.shape[2]
-    )
-    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0 or out.shape[3] == 0:
+    check_values("normalize_windows", images, scale, bias)
+    check_sizes("values.normalize_windows", images.shape[1], images.shape[2], height, width)
+    check_places("values.normalize_windows", places, fill, images.shape[0], images.shape[3])
+    if out.shape[0] == 0 or height == 0 or width == 0 or channels == 0:
         return
-    check_apart(
-        "normalize_windows", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
-        <size_t>(out.shape[0] * out.strides[0]),
-    )
-    numbers = numbers_of(scale, bias, out, False)
-    run_windows(images, places, fill, &numbers, out.shape[1], out.shape[2], &out[0, 0, 0, 0], out.strides[0])
-
-
-def normalize_windows_planar(
-    const uint8_t[:, :, :, :] images not None,
-    const int64_t[:, ::1] places not None,
-    const uint8_t[::1] fill not None,
-    const float[::1] scale not None,
-    const float[::1] bias not None,
-    real[:, :, :, ::1] out not None,
-):
-    """Apply `normalize_planar` to the windows of `geometry.windows`, in one pass.
-
-    Parameters
-    ----------
-    images : uint8 (N, H, W, C), rows packed
-    places : int64 (N, 4)
-        As for `geometry.windows`: top, left, mirrored left to right, mirrored top to bottom.
-    fill : uint8 (C,)
-        A pixel.
-    scale, bias : float32 (C,)
-    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16 (N, C, h, w), C order
-        h and w are the size of the windows.
-
-    Raises
-    ------
-    ValueError
-        Shapes disagree, rows are not packed, an offset is out of range, or out shares memory with an input.
-    MemoryError
-        No memory for a row of a window.
-    """
-    cdef hw_numbers numbers
-    if out.shape[0] != images.shape[0] or out.shape[1] != images.shape[3]:
-        raise ValueError(
-            f"values.normalize_windows_planar: {images.shape[0]} images of {images.shape[3]} channels, "
-            f"but out has {out.shape[0]} of {out.shape[1]}"
-        )
-    check_windows(
-        "normalize_windows_planar", images, places, fill, scale, bias, out.shape[2], out.shape[3]
-    )
-    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0 or out.shape[3] == 0:
-        return
-    check_apart(
-        "normalize_windows_planar", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0],
-        <size_t>(out.shape[0] * out.strides[0]),
-    )
-    numbers = numbers_of(scale, bias, out, True)
-    run_windows(images, places, fill, &numbers, out.shape[2], out.shape[3], &out[0, 0, 0, 0], out.strides[0])
-
-
-cdef int check_windows(
-    str what,
-    const uint8_t[:, :, :, :] images,
-    const int64_t[:, ::1] places,
-    const uint8_t[::1] fill,
-    const float[::1] scale,
-    const float[::1] bias,
-    Py_ssize_t height,
-    Py_ssize_t width,
-) except -1:
-    check_values(what, images, scale, bias)
-    check_sizes(f"values.{what}", images.shape[1], images.shape[2], height, width)
-    return check_places(f"values.{what}", places, fill, images.shape[0], images.shape[3])
+    check_apart("normalize_windows", images, scale, bias, <uintptr_t>&out[0, 0, 0, 0], nbytes)
+    normalization = normalization_of(scale, bias, out, planar)
+    run_windows(images, places, fill, &normalization, height, width, &out[0, 0, 0, 0], out.strides[0])
 
 
 cdef int run_windows(
     const uint8_t[:, :, :, :] images,
     const int64_t[:, ::1] places,
     const uint8_t[::1] fill,
-    const hw_numbers *numbers,
+    const hw_normalization *normalization,
     Py_ssize_t height,
     Py_ssize_t width,
     void *out,
@@ -304,25 +191,21 @@ cdef int run_windows(
 ) except -1:
     """Arguments are checked, and no window is empty."""
     cdef int variant = simd.level
-    cdef hw_pixels picture
+    cdef hw_pixels image = pixels_of(images)
     cdef hw_window window
     cdef Py_ssize_t sample
-    cdef bint some = images.shape[1] > 0 and images.shape[2] > 0
+    cdef bint some = has_pixels(images)
     cdef uint8_t *work = <uint8_t *>PyMem_RawMalloc(hw_window_work(width * images.shape[3]))
     if work == NULL:
         raise MemoryError
-    picture.row_stride = images.strides[1]
-    picture.height = images.shape[1]
-    picture.width = images.shape[2]
-    picture.size = images.shape[3]
     with nogil:
         for sample in range(images.shape[0]):
             # An image without pixels is never read.
-            picture.data = &images[sample, 0, 0, 0] if some else NULL
+            image.data = &images[sample, 0, 0, 0] if some else NULL
             window = window_at(&places[sample, 0], height, width, &fill[0])
             hw_window_normalize(
-                variant, &picture, &window, numbers, work, <uint8_t *>out + sample * out_stride
+                variant, &image, &window, normalization, work, <uint8_t *>out + sample * out_stride
             )
-        hw_numbers_are_there(numbers)
+        hw_normalization_fence(normalization)
     PyMem_RawFree(work)
     return 0

@@ -9,6 +9,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uintptr_t
 
 from highway._core cimport simd
+from highway._core.pixels.arrays cimport overlap
 
 
 cdef extern from "warper.h" nogil:
@@ -16,7 +17,7 @@ cdef extern from "warper.h" nogil:
         HW_NEAREST
         HW_BILINEAR
 
-    ctypedef struct hw_image:
+    ctypedef struct hw_warp_source:
         const void *data
         Py_ssize_t height
         Py_ssize_t width
@@ -32,7 +33,7 @@ cdef extern from "warper.h" nogil:
         int interpolation
 
     void hw_warp_image(
-        int simd, const hw_image *image, const hw_warp *warp, void *out, Py_ssize_t height, Py_ssize_t width
+        int simd, const hw_warp_source *image, const hw_warp *warp, void *out, Py_ssize_t height, Py_ssize_t width
     )
 
 
@@ -78,7 +79,7 @@ def sample(
     """
     cdef int variant = simd.level
     cdef Py_ssize_t count = images.shape[0], channels = images.shape[3], sample, i, j
-    cdef hw_image image
+    cdef hw_warp_source image
     cdef hw_warp warp
     if out.shape[0] != count or out.shape[3] != channels or fill.shape[0] != channels:
         raise ValueError(
@@ -132,7 +133,3 @@ def sample(
             warp.matrix = &matrices[sample, 0, 0]
             warp.bounds = &bounds[sample, 0, 0] if warp.planes else NULL
             hw_warp_image(variant, &image, &warp, &out[sample, 0, 0, 0], out.shape[1], out.shape[2])
-
-
-cdef bint overlap(uintptr_t left, size_t left_bytes, uintptr_t right, size_t right_bytes) noexcept nogil:
-    return left < right + right_bytes and right < left + left_bytes

@@ -74,7 +74,7 @@ static void point(const line *row, ptrdiff_t column, double width, double height
     *y = down < height ? down : height;
 }
 
-static void nearest_row(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+static void nearest_row(const hw_warp_source *image, const line *row, ptrdiff_t first, ptrdiff_t last,
                         uint8_t *out) {
     const ptrdiff_t size = image->channels * (image->real ? (ptrdiff_t)sizeof(float) : 1);
     const uint8_t *data = image->data;
@@ -107,8 +107,8 @@ static ptrdiff_t neighbor(double position, ptrdiff_t size, int32_t *fraction) {
 }
 
 /* `channels` is that of the image. */
-ALWAYS_INLINE void bilinear_columns(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                                    void *out, ptrdiff_t channels, int real) {
+ALWAYS_INLINE void bilinear_columns(const hw_warp_source *image, const line *row, ptrdiff_t first,
+                                    ptrdiff_t last, void *out, ptrdiff_t channels, int real) {
     const ptrdiff_t stride = image->width * channels;
     const ptrdiff_t below = image->height > 1 ? stride : 0, beside = image->width > 1 ? channels : 0;
     for (ptrdiff_t column = first; column < last; column++) {
@@ -140,7 +140,8 @@ ALWAYS_INLINE void bilinear_columns(const hw_image *image, const line *row, ptrd
     }
 }
 
-static void bilinear_row(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last, void *out) {
+static void bilinear_row(const hw_warp_source *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+                         void *out) {
     const ptrdiff_t channels = image->channels;
     if (image->real && channels == 3)
         bilinear_columns(image, row, first, last, out, 3, 1);
@@ -168,7 +169,7 @@ SSE4 ALWAYS_INLINE __m128i by_channels(int channels) {
 }
 
 /* Columns of bytes, two to four channels; width and height are 2 or more. */
-SSE4 static void bilinear_sse4(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
+SSE4 static void bilinear_sse4(const hw_warp_source *image, const line *row, ptrdiff_t first, ptrdiff_t last,
                                uint8_t *out) {
     const uint8_t *data = image->data;
     const ptrdiff_t channels = image->channels, stride = image->width * channels;
@@ -247,7 +248,7 @@ AVX2 ALWAYS_INLINE __m256i neighbors_avx2(const __m256d positions[2], __m256i la
     return found;
 }
 
-AVX2 ALWAYS_INLINE taps taps_avx2(const line *row, ptrdiff_t column, const hw_image *image) {
+AVX2 ALWAYS_INLINE taps taps_avx2(const line *row, ptrdiff_t column, const hw_warp_source *image) {
     const __m256d width = _mm256_set1_pd((double)image->width);
     const __m256d height = _mm256_set1_pd((double)image->height);
     __m256d x[2], y[2];
@@ -297,8 +298,8 @@ AVX2 ALWAYS_INLINE __m256i pair_avx2(const uint8_t *data, const int32_t *offsets
 }
 
 /* Columns of bytes, up to four channels; for the few remaining columns; reads 8 bytes at each tap. */
-AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                                      uint8_t *out, int channels) {
+AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_warp_source *image, const line *row, ptrdiff_t first,
+                                      ptrdiff_t last, uint8_t *out, int channels) {
     const uint8_t *data = image->data;
     const ptrdiff_t stride = image->width * channels;
     const int reach = channels == 1 ? 4 : 8;
@@ -367,8 +368,8 @@ AVX2 ALWAYS_INLINE void bilinear_avx2(const hw_image *image, const line *row, pt
     }
 }
 
-AVX2 static void bilinear_bytes_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                                     uint8_t *out) {
+AVX2 static void bilinear_bytes_avx2(const hw_warp_source *image, const line *row, ptrdiff_t first,
+                                     ptrdiff_t last, uint8_t *out) {
     switch (image->channels) {
     case 1: bilinear_avx2(image, row, first, last, out, 1); break;
     case 2: bilinear_avx2(image, row, first, last, out, 2); break;
@@ -378,7 +379,7 @@ AVX2 static void bilinear_bytes_avx2(const hw_image *image, const line *row, ptr
 }
 
 /* Columns of floats, three or four channels. */
-AVX2 ALWAYS_INLINE void bilinear_floats_avx2(const hw_image *image, const line *row, ptrdiff_t first,
+AVX2 ALWAYS_INLINE void bilinear_floats_avx2(const hw_warp_source *image, const line *row, ptrdiff_t first,
                                              ptrdiff_t last, float *out, ptrdiff_t channels) {
     const ptrdiff_t stride = image->width * channels;
     const __m256i limit = _mm256_set1_epi32((int)((image->height - 1) * stride - channels - 4));
@@ -417,16 +418,16 @@ AVX2 ALWAYS_INLINE void bilinear_floats_avx2(const hw_image *image, const line *
     }
 }
 
-AVX2 static void bilinear_reals_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                                     float *out) {
+AVX2 static void bilinear_reals_avx2(const hw_warp_source *image, const line *row, ptrdiff_t first,
+                                     ptrdiff_t last, float *out) {
     if (image->channels == 3)
         bilinear_floats_avx2(image, row, first, last, out, 3);
     else
         bilinear_floats_avx2(image, row, first, last, out, 4);
 }
 
-AVX2 ALWAYS_INLINE void nearest_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                                     uint8_t *out, ptrdiff_t size) {
+AVX2 ALWAYS_INLINE void nearest_avx2(const hw_warp_source *image, const line *row, ptrdiff_t first,
+                                     ptrdiff_t last, uint8_t *out, ptrdiff_t size) {
     const uint8_t *data = image->data;
     const __m256d width = _mm256_set1_pd((double)image->width);
     const __m256d height = _mm256_set1_pd((double)image->height);
@@ -452,8 +453,8 @@ AVX2 ALWAYS_INLINE void nearest_avx2(const hw_image *image, const line *row, ptr
     }
 }
 
-AVX2 static void nearest_pixels_avx2(const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                                     uint8_t *out, ptrdiff_t size) {
+AVX2 static void nearest_pixels_avx2(const hw_warp_source *image, const line *row, ptrdiff_t first,
+                                     ptrdiff_t last, uint8_t *out, ptrdiff_t size) {
     switch (size) {
     case 1: nearest_avx2(image, row, first, last, out, 1); break;
     case 2: nearest_avx2(image, row, first, last, out, 2); break;
@@ -467,8 +468,8 @@ AVX2 static void nearest_pixels_avx2(const hw_image *image, const line *row, ptr
 #endif
 
 /* Samples a row with the best variant for it. */
-static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff_t first, ptrdiff_t last,
-                       int interpolation, void *out) {
+static void sample_row(int simd, const hw_warp_source *image, const line *row, ptrdiff_t first,
+                       ptrdiff_t last, int interpolation, void *out) {
     const ptrdiff_t size = image->channels * (image->real ? (ptrdiff_t)sizeof(float) : 1);
 #if HW_X86
     const int small = image->width <= 32767 && image->height <= 32767 &&
@@ -501,7 +502,7 @@ static void sample_row(int simd, const hw_image *image, const line *row, ptrdiff
 
 /* Loads a part of the next image into the cache: its pixels are read in an order that the CPU does not
    predict. Loads instead of prefetches, since consecutive loads trigger hardware prefetching. */
-static void fetch(const hw_image *image, ptrdiff_t size, ptrdiff_t row, ptrdiff_t rows) {
+static void fetch(const hw_warp_source *image, ptrdiff_t size, ptrdiff_t row, ptrdiff_t rows) {
     enum { LINE = 64, MOST = 1 << 20 };
     const ptrdiff_t bytes = image->height * image->width * size;
     if (image->next == NULL || bytes > MOST) return;
@@ -520,7 +521,7 @@ static int moves(const double *m, ptrdiff_t *across, ptrdiff_t *down) {
     return (double)*across == m[2] && (double)*down == m[5];
 }
 
-void hw_warp_image(int simd, const hw_image *image, const hw_warp *warp, void *out, ptrdiff_t height,
+void hw_warp_image(int simd, const hw_warp_source *image, const hw_warp *warp, void *out, ptrdiff_t height,
                    ptrdiff_t width) {
     const ptrdiff_t size = image->channels * (image->real ? (ptrdiff_t)sizeof(float) : 1);
     const double columns = (double)image->width, rows = (double)image->height;

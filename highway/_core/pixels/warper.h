@@ -19,7 +19,7 @@ typedef struct {
     ptrdiff_t height, width, channels;
     int real;         /* float, else uint8_t */
     const void *next; /* an image of the same size that is sampled next, or NULL: prefetched */
-} hw_image;
+} hw_warp_source;
 
 typedef struct {
     const double
@@ -32,7 +32,7 @@ typedef struct {
 
 /* Fill `out`, `height` rows of `width` pixels, packed; it does not overlap the image. Sizes are below
  * 2**30. */
-void hw_warp_image(int simd, const hw_image *image, const hw_warp *warp, void *out, ptrdiff_t height,
+void hw_warp_image(int simd, const hw_warp_source *image, const hw_warp *warp, void *out, ptrdiff_t height,
                    ptrdiff_t width);
 
 #endif

@@ -11,7 +11,7 @@ static ptrdiff_t clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
-/* The part [begin, end) of a window of `length` at `start` that lies inside a picture of `size`, in the
+/* The part [begin, end) of a window of `length` at `start` that lies inside an image of `size`, in the
  * window's own coordinates after mirroring. */
 static void inside(ptrdiff_t start, ptrdiff_t length, ptrdiff_t size, int mirrored, ptrdiff_t *begin,
                    ptrdiff_t *end) {
@@ -20,22 +20,22 @@ static void inside(ptrdiff_t start, ptrdiff_t length, ptrdiff_t size, int mirror
     *end = mirrored ? length - low : high;
 }
 
-void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window, ptrdiff_t first,
+void hw_window_copy(int simd, const hw_pixels *image, const hw_window *window, ptrdiff_t first,
                     ptrdiff_t rows, uint8_t *out) {
-    const ptrdiff_t size = picture->size, width = window->width, length = width * size;
+    const ptrdiff_t size = image->size, width = window->width, length = width * size;
     ptrdiff_t begin, end, left, right;
-    inside(window->top, window->height, picture->height, window->mirror_y, &begin, &end);
-    inside(window->left, width, picture->width, window->mirror_x, &left, &right);
+    inside(window->top, window->height, image->height, window->mirror_y, &begin, &end);
+    inside(window->left, width, image->width, window->mirror_x, &left, &right);
     begin = clamp(begin, first, first + rows);
     end = right > left ? clamp(end, begin, first + rows) : begin;
     hw_fill(out, (begin - first) * width, window->fill, size);
     out += (begin - first) * length;
     if (end > begin) {
-        const ptrdiff_t step = window->mirror_y ? -picture->row_stride : picture->row_stride;
+        const ptrdiff_t step = window->mirror_y ? -image->row_stride : image->row_stride;
         const ptrdiff_t bytes = (right - left) * size;
         const uint8_t *in =
-            picture->data +
-            (window->top + (window->mirror_y ? window->height - 1 - begin : begin)) * picture->row_stride +
+            image->data +
+            (window->top + (window->mirror_y ? window->height - 1 - begin : begin)) * image->row_stride +
             (window->left + (window->mirror_x ? width - right : left)) * size;
         const size_t before = (size_t)(left * size), after = (size_t)(length - right * size);
         /* The borders of the first row; all rows have the same. */
@@ -60,14 +60,14 @@ void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window,
 
 /* Prefetches the visible part of a row of the window, if the row exists. Inlined: GCC removes calls of a
  * function that only prefetches. */
-static inline __attribute__((always_inline)) void ask_for(const hw_pixels *picture, const hw_window *window,
-                                                          ptrdiff_t row) {
+static inline __attribute__((always_inline)) void prefetch_row(const hw_pixels *image,
+                                                               const hw_window *window, ptrdiff_t row) {
     const ptrdiff_t from = window->top + (window->mirror_y ? window->height - 1 - row : row);
-    if (row >= window->height || from < 0 || from >= picture->height) return;
-    const uint8_t *in = picture->data + from * picture->row_stride;
-    const ptrdiff_t left = clamp(window->left, 0, picture->width);
-    const ptrdiff_t right = clamp(window->left + window->width, left, picture->width);
-    for (ptrdiff_t at = left * picture->size; at < right * picture->size; at += LINE_BYTES)
+    if (row >= window->height || from < 0 || from >= image->height) return;
+    const uint8_t *in = image->data + from * image->row_stride;
+    const ptrdiff_t left = clamp(window->left, 0, image->width);
+    const ptrdiff_t right = clamp(window->left + window->width, left, image->width);
+    for (ptrdiff_t at = left * image->size; at < right * image->size; at += LINE_BYTES)
         __builtin_prefetch(in + at);
 }
 
@@ -75,34 +75,35 @@ size_t hw_window_work(ptrdiff_t length) {
     return length > WORK_BYTES ? (size_t)length : WORK_BYTES;
 }
 
-void hw_window_normalize(int simd, const hw_pixels *picture, const hw_window *window,
-                         const hw_numbers *numbers, uint8_t *work, void *out) {
+void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window,
+                         const hw_normalization *normalization, uint8_t *work, void *out) {
     const ptrdiff_t height = window->height, width = window->width, plane = height * width;
-    const ptrdiff_t size = picture->size, length = width * size;
-    if (window->mirror_x || window->top < 0 || window->left < 0 || height > picture->height - window->top ||
-        width > picture->width - window->left) {
+    const ptrdiff_t size = image->size, length = width * size;
+    if (window->mirror_x || window->top < 0 || window->left < 0 || height > image->height - window->top ||
+        width > image->width - window->left) {
         const ptrdiff_t most = (ptrdiff_t)hw_window_work(length) / length;
         for (ptrdiff_t row = 0; row < height; row += most) {
             const ptrdiff_t rows = most < height - row ? most : height - row;
-            hw_window_copy(simd, picture, window, row, rows, work);
+            hw_window_copy(simd, image, window, row, rows, work);
             for (ptrdiff_t at = row; at < row + rows; at++) {
-                ask_for(picture, window, at + rows);
-                hw_to_numbers(simd, work + (at - row) * length, width, size, numbers, out, at * width, plane);
+                prefetch_row(image, window, at + rows);
+                hw_normalize(simd, work + (at - row) * length, width, size, normalization, out, at * width,
+                             plane);
             }
         }
         return;
     }
-    const ptrdiff_t step = window->mirror_y ? -picture->row_stride : picture->row_stride;
-    const uint8_t *in = picture->data +
-                        (window->top + (window->mirror_y ? height - 1 : 0)) * picture->row_stride +
+    const ptrdiff_t step = window->mirror_y ? -image->row_stride : image->row_stride;
+    const uint8_t *in = image->data +
+                        (window->top + (window->mirror_y ? height - 1 : 0)) * image->row_stride +
                         window->left * size;
     if (step == length) { /* without gaps: one long row */
-        hw_to_numbers(simd, in, plane, size, numbers, out, 0, plane);
+        hw_normalize(simd, in, plane, size, normalization, out, 0, plane);
         return;
     }
     const ptrdiff_t ahead = AHEAD_BYTES / length + 1;
     for (ptrdiff_t row = 0; row < height; row++) {
-        if (window->mirror_y) ask_for(picture, window, row + ahead);
-        hw_to_numbers(simd, in + row * step, width, size, numbers, out, row * width, plane);
+        if (window->mirror_y) prefetch_row(image, window, row + ahead);
+        hw_normalize(simd, in + row * step, width, size, normalization, out, row * width, plane);
     }
 }

@@ -1,4 +1,4 @@
-/* Windows of pictures, mirrored or not: copied, or normalized in the same pass, a few rows at a time. */
+/* Windows of images, mirrored or not: copied, or normalized in the same pass, a few rows at a time. */
 
 #ifndef HIGHWAY_WINDOWS_H
 #define HIGHWAY_WINDOWS_H
@@ -14,7 +14,7 @@ typedef struct {
     ptrdiff_t row_stride, height, width, size;
 } hw_pixels;
 
-/* The window's first pixel is at (top, left) of the picture, 31 bits and sign; parts outside of the picture
+/* The window's first pixel is at (top, left) of the image, 31 bits and sign; parts outside of the image
  * are `fill`. Then it is mirrored. */
 typedef struct {
     ptrdiff_t top, left, height, width;
@@ -25,14 +25,14 @@ typedef struct {
 /* `simd` is a variant of simd.h that this CPU can run. */
 
 /* Copies rows first to first + rows of the window to `out`, without gaps. */
-void hw_window_copy(int simd, const hw_pixels *picture, const hw_window *window, ptrdiff_t first,
+void hw_window_copy(int simd, const hw_pixels *image, const hw_window *window, ptrdiff_t first,
                     ptrdiff_t rows, uint8_t *out);
 
 /* Bytes of workspace of hw_window_normalize for windows with rows of `length` bytes. */
 size_t hw_window_work(ptrdiff_t length);
 
 /* Writes the whole window, as float or half precision; bytes are channels. */
-void hw_window_normalize(int simd, const hw_pixels *picture, const hw_window *window,
-                         const hw_numbers *numbers, uint8_t *work, void *out);
+void hw_window_normalize(int simd, const hw_pixels *image, const hw_window *window,
+                         const hw_normalization *normalization, uint8_t *work, void *out);
 
 #endif

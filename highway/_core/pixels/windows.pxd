@@ -1,7 +1,6 @@
-# Windows of pictures: shared by the kernels for uint8 and for real numbers.
+# Windows of images: shared by the kernels for uint8 and for real numbers.
 
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t
-
 
 # float16 is passed as its bits in uint16, and bfloat16 as its bits in int16.
 ctypedef fused real:
@@ -11,7 +10,7 @@ ctypedef fused real:
 
 
 cdef extern from "pixels.h" nogil:
-    ctypedef struct hw_numbers:
+    ctypedef struct hw_normalization:
         const float *scale
         const float *bias
         int type
@@ -25,11 +24,11 @@ cdef extern from "pixels.h" nogil:
         HW_FLOAT16
         HW_BFLOAT16
 
-    void hw_to_numbers(
-        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels, const hw_numbers *numbers, void *image,
-        Py_ssize_t at, Py_ssize_t plane
+    void hw_normalize(
+        int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels,
+        const hw_normalization *normalization, void *image, Py_ssize_t at, Py_ssize_t plane
     )
-    void hw_numbers_are_there(const hw_numbers *numbers)
+    void hw_normalization_fence(const hw_normalization *normalization)
 
 
 cdef extern from "windows.h" nogil:
@@ -50,27 +49,27 @@ cdef extern from "windows.h" nogil:
         const uint8_t *fill
 
     void hw_window_copy(
-        int simd, const hw_pixels *picture, const hw_window *window, Py_ssize_t first, Py_ssize_t rows,
+        int simd, const hw_pixels *image, const hw_window *window, Py_ssize_t first, Py_ssize_t rows,
         uint8_t *out
     )
     size_t hw_window_work(Py_ssize_t length)
     void hw_window_normalize(
-        int simd, const hw_pixels *picture, const hw_window *window, const hw_numbers *numbers,
+        int simd, const hw_pixels *image, const hw_window *window, const hw_normalization *normalization,
         uint8_t *work, void *out
     )
 
 
-cdef inline hw_numbers numbers_of(
+cdef inline hw_normalization normalization_of(
     const float[::1] scale, const float[::1] bias, real[:, :, :, ::1] out, bint planar
 ):
     """For images in `out`, with at least one channel."""
-    cdef hw_numbers numbers
-    numbers.scale = &scale[0]
-    numbers.bias = &bias[0]
-    numbers.type = HW_FLOAT32 if real is float else HW_FLOAT16 if real is uint16_t else HW_BFLOAT16
-    numbers.planar = planar
-    numbers.streamed = <size_t>(out.shape[0] * out.strides[0]) >= HW_STREAMED_BYTES
-    return numbers
+    cdef hw_normalization normalization
+    normalization.scale = &scale[0]
+    normalization.bias = &bias[0]
+    normalization.type = HW_FLOAT32 if real is float else HW_FLOAT16 if real is uint16_t else HW_BFLOAT16
+    normalization.planar = planar
+    normalization.streamed = <size_t>(out.shape[0] * out.strides[0]) >= HW_STREAMED_BYTES
+    return normalization
 
 
 cdef inline int check_places(

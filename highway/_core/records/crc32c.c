@@ -17,7 +17,8 @@
 enum { LANE = 2048, LINE = 64 };
 
 static uint32_t table[8][256];
-static uint32_t behind[4][256];
+/* A byte of a checksum after LANE zero bytes. */
+static uint32_t after_zeros[4][256];
 
 void hw_crc32c_begin(void) {
     for (uint32_t byte = 0; byte < 256; byte++) {
@@ -39,7 +40,7 @@ void hw_crc32c_begin(void) {
             uint32_t crc = 0;
             for (int bit = 0; bit < 8; bit++)
                 if (byte >> bit & 1) crc ^= bits[8 * row + bit];
-            behind[row][byte] = crc;
+            after_zeros[row][byte] = crc;
         }
 }
 
@@ -58,9 +59,9 @@ static uint32_t by_tables(uint32_t crc, const uint8_t *bytes, size_t size) {
 }
 
 #if HW_X86
-static uint32_t moved(uint32_t crc) {
-    return behind[0][crc & 255] ^ behind[1][crc >> 8 & 255] ^ behind[2][crc >> 16 & 255] ^
-           behind[3][crc >> 24];
+static uint32_t with_zeros(uint32_t crc) {
+    return after_zeros[0][crc & 255] ^ after_zeros[1][crc >> 8 & 255] ^ after_zeros[2][crc >> 16 & 255] ^
+           after_zeros[3][crc >> 24];
 }
 
 static uint64_t word(const uint8_t *bytes) {
@@ -83,7 +84,7 @@ __attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t start,
                 third = _mm_crc32_u64(third, word(bytes + 2 * LANE + i));
             }
         }
-        first = moved(moved((uint32_t)first) ^ (uint32_t)second) ^ (uint32_t)third;
+        first = with_zeros(with_zeros((uint32_t)first) ^ (uint32_t)second) ^ (uint32_t)third;
         bytes += 3 * LANE;
         size -= 3 * LANE;
     }

@@ -1,23 +1,26 @@
-"""Encodes and decodes frames: headers in msgpack, and arrays over their received frames.
+"""Checks frames of msgpack, and decodes arrays over their received frames.
 
 C code checks a whole buffer before any object is built, and the table of arrays before numpy uses a frame. For any
-message of a peer, the only error is `ProtocolError`.
+message of a peer, the only error is `ProtocolError`. The msgpack package packs and unpacks headers (`packing.py`).
 """
 
 import numpy as np
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from highway.errors import ContractError, MessageTooLargeError, ProtocolError
 
 
 cdef extern from "msgpack.h" nogil:
     enum: HW_MSGPACK_DEPTH
-    enum: HW_MSGPACK_OK
+    enum:
+        HW_MSGPACK_OK
+        HW_MSGPACK_KEY
+        HW_MSGPACK_DEEP
+        HW_MSGPACK_LONG_STR
     enum:
         HW_MSGPACK_NIL
         HW_MSGPACK_BOOL
@@ -41,32 +44,18 @@ cdef extern from "msgpack.h" nogil:
         size_t objects
         int raw
 
-    ctypedef struct hw_msgpack_room:
-        uint8_t *at
-        uint8_t *end
-
     int hw_msgpack_next(const uint8_t **at, const uint8_t *end, hw_msgpack_token *token)
     int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits *limits, size_t *where)
-    int hw_msgpack_put_nil(hw_msgpack_room *room)
-    int hw_msgpack_put_bool(hw_msgpack_room *room, int value)
-    int hw_msgpack_put_int(hw_msgpack_room *room, int64_t value)
-    int hw_msgpack_put_uint(hw_msgpack_room *room, uint64_t value)
-    int hw_msgpack_put_float(hw_msgpack_room *room, double value)
-    int hw_msgpack_put_str(hw_msgpack_room *room, const char *bytes, size_t size)
-    int hw_msgpack_put_bin(hw_msgpack_room *room, const char *bytes, size_t size)
-    int hw_msgpack_put_array(hw_msgpack_room *room, size_t items)
-    int hw_msgpack_put_map(hw_msgpack_room *room, size_t pairs)
 
 
 cdef extern from "Python.h":
     size_t PY_SSIZE_T_MAX
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
-    const char *PyUnicode_AsUTF8AndSize(object value, Py_ssize_t *size) except NULL
 
 
 cdef enum:
     HEADER = 1 << 16
-    PREFIX = 4
+    PREFIX_BYTES = 4
     TEXT = 1 << 14
     DIMENSIONS = 32
     ZMQ_SHARED = 3
@@ -78,12 +67,13 @@ MAGIC = b"HWY"
 VERSION = 1
 MAX_HEADER_BYTES = HEADER
 MAX_TEXT_BYTES = TEXT
+MAX_DEPTH = HW_MSGPACK_DEPTH
 
 # In the order of enum hw_msgpack_status.
 REASONS = (
     "",
     "ends in the middle of an object",
-    "goes on behind its end",
+    "continues after its end",
     "has an extension or a timestamp, and neither is allowed",
     "has a float32, and floats have 64 bits",
     "has the byte 0xC1, which begins nothing",
@@ -147,6 +137,7 @@ def shown(value):
 MAX_LIST = LIST
 LARGEST = 1 << 62
 MAX_FRAMES = FRAMES
+MAX_FRAME_BYTES = 256 << 20
 
 
 class Unfit(Exception):
@@ -202,123 +193,112 @@ def check_data(list fields not None, int kinds):
         raise Unfit(f"suspect is {shown(suspect)}; expected True or False")
 
 
-cdef int put(hw_msgpack_room *room, value, int depth) except -1:
-    """Append a value nested in `depth` arrays and maps."""
-    cdef int full, overflow = 0
-    cdef long long number
-    cdef Py_ssize_t size
-    cdef const char *text
-    if value is None:
-        full = hw_msgpack_put_nil(room)
-    elif value is True or value is False:
-        full = hw_msgpack_put_bool(room, value is True)
-    elif isinstance(value, int):
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow == 0:
-            full = hw_msgpack_put_int(room, number)
-        elif 0 < value < 1 << 64:
-            full = hw_msgpack_put_uint(room, <uint64_t> value)
-        else:
-            raise ContractError(f"cannot send {shown(value)}; expected numbers from -2**63 to 2**64 - 1")
-    elif isinstance(value, str):
-        try:
-            text = PyUnicode_AsUTF8AndSize(value, &size)
-        except UnicodeEncodeError:
-            raise ContractError(
-                f"cannot send the text {shown(value)}: it has a lone surrogate; expected text that UTF-8 can encode"
-            ) from None
-        if size > TEXT:
-            raise MessageTooLargeError(
-                f"cannot send a text of {size} bytes: {shown(value)}; expected {TEXT} or fewer, "
-                "send it as an array of bytes"
-            )
-        full = hw_msgpack_put_str(room, text, size)
-    elif isinstance(value, bytes):
-        full = hw_msgpack_put_bin(room, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
-    elif isinstance(value, float):
-        full = hw_msgpack_put_float(room, value)
-    elif isinstance(value, (list, tuple, dict)):
-        if depth == HW_MSGPACK_DEPTH:
-            raise ContractError(
-                f"cannot send what is nested deeper than {HW_MSGPACK_DEPTH}, with the lists of the message "
-                f"itself: {shown(value)}"
-            )
-        if isinstance(value, dict):
-            full = put_dict(room, value, depth)
-        else:
-            full = hw_msgpack_put_array(room, len(value))
-            for item in value:
-                put(room, item, depth + 1)
-    else:
-        raise ContractError(
-            f"cannot send {shown(value)}, a {type(value).__name__}; expected None, bool, int, float, str, bytes, "
-            "or lists and dicts of them; arrays are sent beside them"
-        )
-    if full:
+PREFIX = MAGIC + bytes([VERSION])
+
+
+def check_packed(bytes packed not None):
+    """Raise `ContractError` or `MessageTooLargeError` if a peer would refuse a packed value."""
+    check_sent(packed, 0)
+
+
+def check_header(bytes header not None):
+    """Raise as `check_packed` does, for a value after `PREFIX`."""
+    check_sent(header, PREFIX_BYTES)
+
+
+cdef int check_sent(bytes packed, Py_ssize_t skipped) except -1:
+    cdef const uint8_t *memory = <const uint8_t *> PyBytes_AS_STRING(packed) + skipped
+    cdef size_t size = PyBytes_GET_SIZE(packed) - skipped, where = 0
+    cdef const uint8_t *at
+    cdef hw_msgpack_token token
+    cdef int status
+    if size + skipped > HEADER:
         raise MessageTooLargeError(
             f"what a message says beside its arrays is more than {HEADER} bytes; expected that much or less, "
             "send what is large as an array"
         )
-    return 0
+    status = hw_msgpack_check(memory, size, &STRICT, &where)
+    if status == HW_MSGPACK_OK:
+        return 0
+    if status == HW_MSGPACK_LONG_STR:
+        at = memory + where
+        hw_msgpack_next(&at, memory + size, &token)
+        raise MessageTooLargeError(
+            f"cannot send a text of {token.length} bytes; expected {TEXT} or fewer, send it as an array of bytes"
+        )
+    if status == HW_MSGPACK_DEEP:
+        raise ContractError(
+            f"cannot send what is nested deeper than {HW_MSGPACK_DEPTH}, with the lists of the message itself"
+        )
+    if status == HW_MSGPACK_KEY:
+        raise ContractError("cannot send a dict with other keys; expected keys that are texts")
+    raise ContractError(f"cannot send a message that {REASONS[status]}")
 
 
-cdef int put_dict(hw_msgpack_room *room, dict value, int depth) except -1:
-    cdef int full = hw_msgpack_put_map(room, len(value))
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise ContractError(f"cannot send a dict with the key {shown(key)}; expected keys that are texts")
-        put(room, key, depth + 1)
-        put(room, item, depth + 1)
-    return 1 if full else 0
-
-
-cdef bytes packed(value, bytes prefix):
-    cdef uint8_t[HEADER] memory
-    cdef hw_msgpack_room room
-    cdef Py_ssize_t skipped = PyBytes_GET_SIZE(prefix)
-    room.at = memory + skipped
-    room.end = memory + HEADER
-    memcpy(memory, PyBytes_AS_STRING(prefix), skipped)
-    put(&room, value, 0)
-    return PyBytes_FromStringAndSize(<char *> memory, room.at - memory)
-
-
-PREFIX_BYTES = MAGIC + bytes([VERSION])
-
-
-def pack(value):
-    """Return a value as msgpack.
-
-    Parameters
-    ----------
-    value : None, bool, int, float, str, bytes, or lists, tuples and dicts of them
-        Keys of dicts are str. A tuple is sent as a list.
-
-    Returns
-    -------
-    bytes
-        The shortest form.
+def checked_value(frame):
+    """Return a copy of the msgpack in a frame of one value.
 
     Raises
     ------
-    ContractError
-        Something else, a number outside of -2**63..2**64-1, a lone surrogate, or nested deeper than 8.
-    MessageTooLargeError
-        More than `MAX_HEADER_BYTES`, or a text of more than `MAX_TEXT_BYTES`.
+    ProtocolError
+        The frame is not msgpack, is damaged, or exceeds a limit.
     """
-    return packed(value, b"")
+    return read(frame, 0)
 
 
-def pack_header(list fields not None):
-    """Return frame 0 of a message: `MAGIC`, `VERSION` and the fields as msgpack; raises as `pack` does."""
-    return packed(fields, PREFIX_BYTES)
+def checked_header(frame):
+    """Return a copy of the msgpack after the prefix of a header.
+
+    Raises
+    ------
+    ProtocolError
+        As `checked_value` does; or the frame is not a header, or has another version.
+    """
+    return read(frame, PREFIX_BYTES)
+
+
+cdef bytes read(frame, Py_ssize_t skipped):
+    cdef Py_buffer view
+    cdef bytes packed
+    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+    try:
+        if view.len > HEADER:
+            raise ProtocolError(f"the first frame has {view.len} bytes; expected {HEADER} or fewer")
+        if skipped:
+            check_prefix(<const uint8_t *> view.buf, view.len)
+        # A copy, so that nobody changes it after the check.
+        packed = PyBytes_FromStringAndSize(<const char *> view.buf + skipped, view.len - skipped)
+    finally:
+        PyBuffer_Release(&view)
+    check_received(<const uint8_t *> PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed), &STRICT)
+    return packed
+
+
+cdef int check_received(const uint8_t *memory, size_t size, const hw_msgpack_limits *limits) except -1:
+    cdef size_t where = 0
+    cdef int status = hw_msgpack_check(memory, size, limits, &where)
+    if status != HW_MSGPACK_OK:
+        raise ProtocolError(f"the message {REASONS[status]}, at byte {where} of {size} bytes of msgpack")
+    return 0
+
+
+cdef int check_prefix(const uint8_t *memory, Py_ssize_t size) except -1:
+    if size < PREFIX_BYTES or memcmp(memory, PyBytes_AS_STRING(MAGIC), PREFIX_BYTES - 1):
+        begin = PyBytes_FromStringAndSize(<const char *> memory, min(size, <Py_ssize_t> 8))
+        raise ProtocolError(
+            f"no message of Highway: it begins with {shown(begin)}; expected {PREFIX!r}, is the peer something "
+            "else?"
+        )
+    if memory[PREFIX_BYTES - 1] != PREFIX[PREFIX_BYTES - 1]:
+        raise ProtocolError(
+            f"the peer speaks version {memory[PREFIX_BYTES - 1]} of the wire format, this Highway version {VERSION}; "
+            "install the same version of Highway on both machines"
+        )
+    return 0
 
 
 cdef object build(const uint8_t **at, const uint8_t *begin, const uint8_t *end, view):
-    """Return the object at `at[0]` of a checked buffer.
-
-    With a `view` of the buffer, texts and bytes are parts of it, and keys are bytes.
-    """
+    """Return the object at `at[0]` of a checked buffer; texts and bytes are parts of its view, and keys are bytes."""
     cdef hw_msgpack_token token
     cdef size_t _i, start
     cdef list items
@@ -329,12 +309,8 @@ cdef object build(const uint8_t **at, const uint8_t *begin, const uint8_t *end, 
     if token.kind == HW_MSGPACK_UINT:
         return token.natural
     if token.kind == HW_MSGPACK_STR or token.kind == HW_MSGPACK_BIN:
-        if view is not None:
-            start = token.data - begin
-            return view[start:start + token.length]
-        if token.kind == HW_MSGPACK_STR:
-            return PyUnicode_DecodeUTF8(<const char *> token.data, token.length, NULL)
-        return PyBytes_FromStringAndSize(<const char *> token.data, token.length)
+        start = token.data - begin
+        return view[start:start + token.length]
     if token.kind == HW_MSGPACK_ARRAY:
         items = []
         for _i in range(token.length):
@@ -350,90 +326,11 @@ cdef object build(const uint8_t **at, const uint8_t *begin, const uint8_t *end, 
         return token.real
     pairs = {}
     for _i in range(token.length):
-        key = build(at, begin, end, view)
-        if view is not None:
-            key = bytes(key)
+        key = bytes(build(at, begin, end, view))
         if key in pairs:
             raise ProtocolError(f"the message has a map with the key {shown(key)} twice")
         pairs[key] = build(at, begin, end, view)
     return pairs
-
-
-cdef object unpacked(const uint8_t *memory, size_t size, const hw_msgpack_limits *limits, view):
-    cdef const uint8_t *at = memory
-    cdef size_t where = 0
-    cdef int status = hw_msgpack_check(memory, size, limits, &where)
-    if status != HW_MSGPACK_OK:
-        raise ProtocolError(f"the message {REASONS[status]}, at byte {where} of {size} bytes of msgpack")
-    return build(&at, memory, memory + size, view)
-
-
-def unpack(frame):
-    """Return the value of a frame of `pack`; tuples become lists.
-
-    Parameters
-    ----------
-    frame : bytes-like
-
-    Raises
-    ------
-    ProtocolError
-        The frame is not msgpack, is damaged, or exceeds a limit.
-    """
-    return read(frame, False)
-
-
-def unpack_header(frame):
-    """Return the fields of a frame of `pack_header`.
-
-    Parameters
-    ----------
-    frame : bytes-like
-
-    Returns
-    -------
-    list
-
-    Raises
-    ------
-    ProtocolError
-        The frame is not a header, has another version, is damaged, or exceeds a limit.
-    """
-    fields = read(frame, True)
-    if not isinstance(fields, list):
-        raise ProtocolError(f"a message is {shown(fields)}; expected an array of fields")
-    return fields
-
-
-cdef object read(frame, bint prefixed):
-    cdef Py_buffer view
-    cdef const uint8_t *memory
-    cdef size_t skipped = PREFIX if prefixed else 0
-    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
-    try:
-        memory = <const uint8_t *> view.buf
-        if view.len > HEADER:
-            raise ProtocolError(f"the first frame has {view.len} bytes; expected {HEADER} or fewer")
-        if prefixed:
-            check_prefix(memory, view.len)
-        return unpacked(memory + skipped, view.len - skipped, &STRICT, None)
-    finally:
-        PyBuffer_Release(&view)
-
-
-cdef int check_prefix(const uint8_t *memory, Py_ssize_t size) except -1:
-    if size < PREFIX or memcmp(memory, PyBytes_AS_STRING(MAGIC), PREFIX - 1):
-        begin = PyBytes_FromStringAndSize(<const char *> memory, min(size, <Py_ssize_t> 8))
-        raise ProtocolError(
-            f"no message of Highway: it begins with {shown(begin)}; expected {PREFIX_BYTES!r}, is the peer something "
-            "else?"
-        )
-    if memory[PREFIX - 1] != PREFIX_BYTES[PREFIX - 1]:
-        raise ProtocolError(
-            f"the peer speaks version {memory[PREFIX - 1]} of the wire format, this Highway version {VERSION}; "
-            "install the same version of Highway on both machines"
-        )
-    return 0
 
 
 def unpack_foreign(frame):
@@ -454,9 +351,13 @@ def unpack_foreign(frame):
         The frame is not msgpack, is damaged, has an extension, is nested too deep, or has too many objects.
     """
     cdef Py_buffer view
+    cdef const uint8_t *begin
+    cdef const uint8_t *at
     PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
     try:
-        return unpacked(<const uint8_t *> view.buf, view.len, &FOREIGN, memoryview(frame).cast("B"))
+        begin = at = <const uint8_t *> view.buf
+        check_received(begin, view.len, &FOREIGN)
+        return build(&at, begin, begin + view.len, memoryview(frame).cast("B"))
     finally:
         PyBuffer_Release(&view)
 
@@ -578,7 +479,7 @@ cdef size_t product(Py_ssize_t number, list entry, size_t itemsize) except? 0:
 
 
 cdef class Plan:
-    """Return the array over a checked frame."""
+    """A checked frame, and how to make its array."""
 
     cdef object frame
     cdef object dtype
@@ -599,7 +500,7 @@ cdef Plan checked(Py_ssize_t number, entry, frame, size_t *left):
         raise ProtocolError(f"array {number} has dtype {shown(entry[0])}; expected one of {ALLOWED}")
     if len(entry) - 1 > DIMENSIONS:
         raise ProtocolError(f"array {number} has {len(entry) - 1} dimensions; expected {DIMENSIONS} or fewer")
-    plan = Plan.__new__(Plan)
+    plan = Plan()
     plan.frame = frame = own(frame)
     plan.dtype, plan.native = found
     plan.shape = tuple(entry[1:])

@@ -61,19 +61,4 @@ int hw_msgpack_next(const uint8_t **at, const uint8_t *end, hw_msgpack_token *to
 /* Checks that `size` bytes are one object within the limits; `*where` is the offset of a fault. */
 int hw_msgpack_check(const uint8_t *bytes, size_t size, const hw_msgpack_limits *limits, size_t *where);
 
-/* Target of the writers; each writes the shortest form, and returns 0, or -1 if there is no room. */
-typedef struct {
-    uint8_t *at, *end;
-} hw_msgpack_room;
-
-int hw_msgpack_put_nil(hw_msgpack_room *room);
-int hw_msgpack_put_bool(hw_msgpack_room *room, int value);
-int hw_msgpack_put_int(hw_msgpack_room *room, int64_t value);
-int hw_msgpack_put_uint(hw_msgpack_room *room, uint64_t value);
-int hw_msgpack_put_float(hw_msgpack_room *room, double value);
-int hw_msgpack_put_str(hw_msgpack_room *room, const char *bytes, size_t size);
-int hw_msgpack_put_bin(hw_msgpack_room *room, const char *bytes, size_t size);
-int hw_msgpack_put_array(hw_msgpack_room *room, size_t items);
-int hw_msgpack_put_map(hw_msgpack_room *room, size_t pairs);
-
 #endif

@@ -11,10 +11,12 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.wire import codec as wire
+from highway._core.wire.packing import pack
 from highway.errors import MessageTooLargeError, ProtocolError
 
 if TYPE_CHECKING:
@@ -35,13 +37,9 @@ def _bin_head(size: int) -> bytes:
     return struct.pack(">BH", 0xC5, size) if size < 1 << 16 else struct.pack(">BI", 0xC6, size)
 
 
-def _array_head(items: int) -> bytes:
-    if items < 16:
-        return struct.pack(">B", 0x90 | items)
-    return struct.pack(">BH", 0xDC, items) if items < 1 << 16 else struct.pack(">BI", 0xDD, items)
-
-
-def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 256 << 20) -> list[bytes]:
+def encode_msgpack_numpy(
+    arrays: Sequence[NDArray[Any]], *, frame_limit: int = wire.MAX_FRAME_BYTES
+) -> list[bytes]:
     """Encode a list of arrays as `msgpack.packb(list(arrays), default=msgpack_numpy.encode)` does.
 
     Parameters
@@ -68,7 +66,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
     [(None, array([1, 2], dtype=uint8)), (None, array(2.5))]
     """
     nbytes = 0
-    pieces: list[Any] = [_array_head(len(arrays))]
+    pieces: list[Any] = [msgpack.Packer().pack_array_header(len(arrays))]
     for number, array in enumerate(arrays):
         wire.check_array(number, array)
         nbytes += array.nbytes
@@ -76,7 +74,7 @@ def encode_msgpack_numpy(arrays: Sequence[NDArray[Any]], *, frame_limit: int = 2
             break
         # Byte order is unchanged; order="C" copies only if necessary, and keeps arrays without dimensions.
         array = np.asarray(array, order="C")
-        pieces += [_TYPE, wire.pack(array.dtype.str), _SHAPE, wire.pack(array.shape), _DATA]
+        pieces += [_TYPE, pack(array.dtype.str), _SHAPE, pack(array.shape), _DATA]
         pieces += [_bin_head(array.nbytes), array]
     size = nbytes if nbytes > frame_limit else sum(memoryview(piece).nbytes for piece in pieces)
     if size > frame_limit:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from highway._core.records.spans import rows_of
+from highway._core.records.spans import spans_of_rows
 from highway.arguments import expanded
+from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.readers.fused_transforms import FusedWindows
+from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Task
 from highway.storage.outages import ask
 from highway.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ArrayReader"]
 
@@ -26,6 +31,7 @@ __all__ = ["ArrayReader"]
 _APPLIED = 1
 
 
+@takes(SourceOptions)
 class ArrayReader(OrderedSource):
     """Reads arrays with one row for each sample and yields batches ``images, labels``, and further fields.
 
@@ -48,21 +54,8 @@ class ArrayReader(OrderedSource):
         with a value for each pixel can follow the images through `Augmentations`: see its argument `fields`.
     keys : sequence of str, optional
         Key of every sample.
-    shuffle : bool
-        A new order each epoch, or 0, 1, 2, ...
-    seed : int or None
-        0 to 2**64 - 1. None draws a seed, if no other machine needs the same one; the attribute `seed` has it, and it
-        is logged.
-    epochs : int, optional
-        Number of epochs; None for no limit.
-    shard : (int, int)
-        (rank, world): this reader's part of the data, as in `Sampler`.
-    drop_last : bool
-        Drop the samples that do not fill a batch on every rank.
-    workers : int, optional
-        Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size
+        See `SourceOptions`.
 
     Raises
     ------
@@ -101,15 +94,10 @@ class ArrayReader(OrderedSource):
         *,
         fields: Mapping[str, Any] | None = None,
         keys: Sequence[str] | None = None,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
-        workers: int | None = None,
-        queue_size: int = 4,
+        **options: Unpack[SourceOptions],
     ) -> None:
-        super().__init__(workers=workers, queue_size=queue_size)
+        options = completed(SourceOptions, options)
+        super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         if fields is not None and not isinstance(fields, Mapping):
             raise ArgumentError(
                 f"{self.name}: fields is a {type(fields).__name__}; expected arrays by their names"
@@ -135,16 +123,7 @@ class ArrayReader(OrderedSource):
         self._keys = self._checked_keys(keys, size)
         # Raises now if a name is not allowed for a field.
         Batch(self._rows(np.zeros(0, np.int64)))
-        self.order = Sampler(
-            size,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            owner=self.name,
-        )
+        self.order = self._ordered(size, batch_size, options)
         shape, dtype = self._arrays["images"].shape[1:], self._arrays["images"].dtype
         if len(shape) == 3 and dtype == np.uint8:
             self.image_shape = shape
@@ -171,7 +150,7 @@ class ArrayReader(OrderedSource):
         # Arrays that are not contiguous need a copy first.
         shape = self.image_shape if self._arrays["images"].flags.c_contiguous else None
         rows = {name: array.shape[1:] for name, array in self._arrays.items()}
-        self._windows = FusedWindows.behind(steps, seed, rows, shape)
+        self._windows = FusedWindows.of(steps, seed, rows, shape)
         return self._windows.count
 
     def load(self, task: Task) -> Batch:
@@ -194,7 +173,7 @@ class ArrayReader(OrderedSource):
         assert shape is not None
         view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
         room = self._windows.room(count, shape)
-        spans = rows_of(images.reshape(len(images), math.prod(shape)), task.indices)
+        spans = spans_of_rows(images.reshape(len(images), math.prod(shape)), task.indices)
         self._windows.put(room, np.arange(count), view, spans, np.zeros(count, np.int64))
         return {"images": room}
 

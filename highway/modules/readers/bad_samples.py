@@ -63,9 +63,9 @@ class BadSamples:
         self._batches = 0
         self._any_good = False
 
-    def another(self) -> BadSamples:
-        """Return one with the same policy that has counted nothing."""
-        return BadSamples(self._owner, self._order, self._on_error, self._max_errors, self._noun, self._where)
+    def another(self, order: Sampler) -> BadSamples:
+        """Return one with the same policy, for this order, that has counted nothing."""
+        return BadSamples(self._owner, order, self._on_error, self._max_errors, self._noun, self._where)
 
     def forget(self, start: int) -> None:
         """Reset all counts, to begin at batch number `start`."""

@@ -140,14 +140,14 @@ class BoxTable:
         swapped: NDArray[np.bool_] = (self._sizes == sizes[:, ::-1]).all(axis=1)
         return swapped
 
-    def shown(
-        self, shown: PictureMapping, shape: tuple[int, int], min_visible: float
+    def mapped(
+        self, mapping: PictureMapping, shape: tuple[int, int], min_visible: float
     ) -> tuple[NDArray[np.float32], NDArray[Any] | None, dict[str, NDArray[Any]], NDArray[np.int64]]:
         """Map the boxes to the images, and drop those that are not shown.
 
         Parameters
         ----------
-        shown : PictureMapping
+        mapping : PictureMapping
             Mapping of the N samples.
         shape : (int, int)
             Height and width of the images.
@@ -165,7 +165,7 @@ class BoxTable:
         """
         count = len(self.counts)
         owners = np.repeat(np.arange(count), self.counts)
-        boxes, kept = shown.boxes(self.boxes, owners, shape, min_visible)
+        boxes, kept = mapping.boxes(self.boxes, owners, shape, min_visible)
         offsets = np.zeros(count + 1, np.int64)
         np.cumsum(np.bincount(owners[kept], minlength=count), out=offsets[1:])
         labels = None if self.labels is None else self.labels[kept]

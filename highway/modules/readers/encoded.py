@@ -22,7 +22,8 @@ from highway.modules.readers.samples import Files, SampleReader, Samples
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
 from highway.storage.files import LARGEST_FILE, read_once, status_of
-from highway.transforms.fit import Fit, Placement
+from highway.transforms.fit import Fit
+from highway.transforms.placement import Placement
 
 __all__ = ["Encoded"]
 
@@ -119,13 +120,15 @@ class Encoded(ImageReader):
         return 0
 
     def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
-        assert made.shown is not None
-        targets = made.shown.targets[:, 2:].tolist()
+        assert made.mapping is not None
+        targets = made.mapping.placement.targets[:, 2:].tolist()
         if isinstance(part, _OriginalFiles):
             files = [part.contents[index] for index in indices.tolist()]
             masks = [part.pngs[index] for index in indices.tolist()] if part.masks is not None else None
-            # Boxes stay where they are in the upright picture.
-            made.note(made.shown._replace(targets=made.shown.windows.astype(np.int32)), None)
+            # Boxes keep their coordinates in the upright picture.
+            placement = made.mapping.placement
+            placement = placement._replace(targets=placement.windows.astype(np.int32))
+            made.note(made.mapping._replace(placement=placement), None)
         else:
             files = [
                 jpeg.encode(image[:height, :width], self._quality)
@@ -142,7 +145,7 @@ class Encoded(ImageReader):
         batch = batch.replace(images=_array(files))
         if not isinstance(part, _OriginalFiles):
             # The store has no other record of the original size.
-            batch.extras["picture_sizes"] = made.shown.sizes.copy()
+            batch.extras["picture_sizes"] = made.mapping.sizes.copy()
         return batch if masks is None else batch.replace(masks=_array(masks))
 
 
@@ -218,8 +221,8 @@ class _OriginalFiles(SampleReader):
         for row, index in enumerate(indices.tolist()):
             if away:
                 # Every attempt on a dead server may take a minute to fail.
-                told = self._files.describe(index)
-                wrong[row] = StorageError(f"{self._owner}: {told} was not tried after another")
+                name = self._files.describe(index)
+                wrong[row] = StorageError(f"{self._owner}: {name} was not tried after another one failed")
                 continue
             try:
                 found[row] = self.contents[index] = read_once(self._files.path(index), LARGEST_FILE)
@@ -254,14 +257,14 @@ class _MasksToPNG(Masks):
     def show(
         self,
         indices: NDArray[np.int64],
-        shown: PictureMapping,
+        mapping: PictureMapping,
         orientations: NDArray[np.int64],
         out: NDArray[np.uint8],
         slots: NDArray[np.int64],
         skipped: Container[int],
     ) -> dict[int, HighwayError]:
         failures: dict[int, HighwayError] = {}
-        for _, index, mask in self._wholes(indices, shown, orientations, skipped, failures):
+        for _, index, mask in self._wholes(indices, mapping, orientations, skipped, failures):
             self._pngs[index] = _png(mask)
             # Free it before the next one is decoded.
             del mask

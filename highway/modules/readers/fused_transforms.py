@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway._core.records.spans import Spans, normalize_windows, place_windows
+from highway._core.records import span_windows
+from highway._core.records.spans import Spans
 from highway.batch import empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
@@ -65,8 +67,8 @@ def _window_within(shape: tuple[int, int, int]) -> Callable[[Transform], bool]:
 
 def _is_resampled(steps: Sequence[Transform | None]) -> bool:
     """Whether a fit or a warp follows the first steps that move pixels: it absorbs them, to resample and round once."""
-    behind = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
-    return isinstance(behind, (Fit, Warp))
+    following = next((step for step in steps if step is not None and not isinstance(step, Moving)), None)
+    return isinstance(following, (Fit, Warp))
 
 
 class _First:
@@ -170,7 +172,7 @@ class FusedTransforms:
 
     def done(self, images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[Any]:
         """Apply the fused steps to complete images (N, H, W, C); see `mirrored` for the argument `mirrored`."""
-        view = View.whole(images.shape).mirrored(mirrored[:, 0], mirrored[:, 1])
+        view = replace(View.whole(images.shape), mirrored=mirrored)
         if self._normalize is not None:
             return self._normalize.apply_view(images, view)
         return view.copied(images)
@@ -205,7 +207,7 @@ class FusedWindows:
         self._values = first.values
 
     @classmethod
-    def behind(
+    def of(
         cls,
         steps: Sequence[Transform | None],
         seed: int,
@@ -269,7 +271,7 @@ class FusedWindows:
         rows: NDArray[np.int64],
         view: View,
         spans: Spans,
-        places: NDArray[np.int64],
+        offsets: NDArray[np.int64],
     ) -> None:
         """Write `view` of stored images into these rows of `images`.
 
@@ -281,14 +283,14 @@ class FusedWindows:
         view : View
             View of N images.
         spans : Spans of N
-        places : int64 (N,)
+        offsets : int64 (N,)
             Offset of each image in its span.
         """
-        shape, wanted, fill = view.images[1:], view.places(), view.filling()
+        shape, windows, fill = view.images[1:], view.windows(), view.fill_pixel()
         if self._values is None:
-            place_windows(spans, places, shape, wanted, fill, images, rows)
+            span_windows.copy(spans, offsets, shape, windows, fill, images, rows)
             return
         scale, bias = self._values.factors(shape[2])
         planar = self._values.layout == "NCHW"
         bits = self._values.bits(images)
-        normalize_windows(spans, places, shape, wanted, fill, scale, bias, planar, bits, rows)
+        span_windows.normalize(spans, offsets, shape, windows, fill, scale, bias, planar, bits, rows)

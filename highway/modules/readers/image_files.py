@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.arguments.options import completed, takes
+from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_folders import list_class_folders
 from highway.modules.readers.listing.skipped_files import logger
 from highway.modules.readers.masks import masks_beside
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.samples import Files
 from highway.transforms.fit import CenterFit, Fit
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ImageFileReader"]
 
 
+@takes(PictureFileOptions)
 class ImageFileReader(ImageReader):
     """Reads ``data_dir/CLASS/.../picture`` and yields batches ``images, labels``.
 
@@ -50,58 +56,17 @@ class ImageFileReader(ImageReader):
     fit : Fit
         Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or a
         `Fit` of your own.
-    shuffle : bool
-        A new order each epoch, or the sorted order.
-    seed : int or None
-        0 to 2**64 - 1; for the order, the windows and the replacements. None draws a seed, if no other machine needs
-        the same one; the attribute `seed` has it, and it is logged.
-    epochs : int, optional
-        Number of epochs; None for no limit.
-    shard : (int, int)
-        (rank, world): this reader's part of the data. Every rank has the same number of samples and batches; if the
-        world does not divide the number of samples, at most world - 1 samples come twice, or are dropped with
-        `drop_last`.
-    drop_last : bool
-        Drop the samples that do not fill a batch on every rank.
     labels : {"index", "one_hot"}
         int64 (N,), or float32 (N, number of classes).
-    color : {"rgb", "gray"}
-        Three channels or one.
-    exif : bool
-        Turn pictures upright by their orientation; False reads every picture as it is stored. The rule is that of PIL's
-        ``ImageOps.exif_transpose``, the same for JPEG, PNG, WebP and TIFF: the orientation entry of the EXIF data,
-        wherever the file has it, as a number of any type; without such an entry ``tiff:Orientation`` of the XMP data.
-        Of several EXIF segments in a JPEG the first counts. Values other than 2 to 8, and damaged EXIF data, turn
-        nothing. Boxes and masks of the stored picture turn with it; a mask that states its own orientation, other than
-        1, is turned by that.
-    on_error : {"raise", "skip", "replace"}
-        Policy for a sample that cannot be read. "raise" raises its error. "skip" drops the sample, so that the batch is
-        smaller, or missing if it has no sample left. "replace" reads another sample instead, chosen by the seed, so
-        that batches stay full and every rank has the same number of them. If the machine has no memory or file handles
-        left, or PIL or a part of it is missing, the reader raises under any policy. If the storage fails (an I/O error,
-        a stale file handle, a network that is down), reading is retried for up to 30 s, and no sample counts as bad;
-        after that the reader raises StorageError under any policy.
-    max_errors : int or float, optional
-        With "skip" and "replace": how many bad files are allowed, as a count or (a float up to 1) as a fraction of the
-        data. Each rank counts the bad files that it read.
-    exact : bool
-        Never decode at a reduced scale: slower for pictures that are much larger than the images, which then differ
-        from Pillow's by rounding only.
-    max_pixels : int
-        Pictures with more pixels in their header are bad files and are not decoded. A progressive JPEG takes up to 6
-        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
-        file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
     masks_dir : path, optional
         Folder with a mask for every picture, under the same relative name with the ending ``.png``: class numbers as
         palette indices, 8 bits of gray or 1 bit. The batches then end with `masks`, uint8 (N, H, W), sampled from the
         nearest pixel of the mask. A mask that is missing, or whose size is not that of its picture, makes the sample a
         bad one.
     mask_fill : int
-        0 to 255, for what the fit leaves uncovered of a mask.
-    workers : int, optional
-        Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that are being made or wait for the next module; two for each worker are always allowed.
+        0 to 255: value of mask pixels that the fit leaves uncovered.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
 
     Raises
     ------
@@ -130,23 +95,12 @@ class ImageFileReader(ImageReader):
         *,
         classes: Sequence[str] | None = None,
         fit: Fit | None = None,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
         labels: str = "index",
-        color: str = "rgb",
-        exif: bool = True,
-        on_error: str = "raise",
-        max_errors: int | float | None = None,
-        exact: bool = False,
-        max_pixels: int = MAX_PIXELS,
         masks_dir: str | bytes | os.PathLike[str] | None = None,
         mask_fill: int = 0,
-        workers: int | None = None,
-        queue_size: int = 4,
+        **options: Unpack[PictureFileOptions],
     ) -> None:
+        options = completed(PictureFileOptions, options)
         self._choice("labels", labels, ("index", "one_hot"))
         self._one_hot = labels == "one_hot"
         self._folders = list_class_folders(data_dir, classes)
@@ -156,25 +110,15 @@ class ImageFileReader(ImageReader):
         root, names = self._folders.root, self._folders.names
         masks = None
         if masks_dir is not None:
-            masks = masks_beside(masks_dir, names, mask_fill, max_pixels, self.name, exif)
+            masks = masks_beside(
+                masks_dir, names, mask_fill, options["max_pixels"], self.name, options["exif"]
+            )
         super().__init__(
             Files(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
             batch_size,
             shape,
             fit=CenterFit() if fit is None else fit,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            color=color,
-            exif=exif,
-            on_error=on_error,
-            max_errors=max_errors,
-            exact=exact,
-            max_pixels=max_pixels,
-            workers=workers,
-            queue_size=queue_size,
+            **options,
         )
         self._log()
 

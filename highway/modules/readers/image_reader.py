@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from highway._core.jpeg import codec as jpeg
 from highway._core.pixels import resample
 from highway._core.pool import waiting
 from highway.arguments import flag, size, whole
+from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
 from highway.errors import (
     ArgumentError,
@@ -26,6 +27,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.fused_transforms import FusedTransforms
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.missing_parts import named
@@ -35,16 +37,17 @@ from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Position, Sampler, Task
 from highway.storage.outages import Outages
-from highway.transforms.fit import Fit, Placement, Resize
+from highway.transforms.fit import Fit, Resize
+from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
-__all__ = ["MAX_PIXELS", "DecodedBatch", "ImageReader"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-MAX_PIXELS = 2 * 89_478_485
-"""The limit at which PIL refuses to open a picture."""
+__all__ = ["DecodedBatch", "ImageReader"]
 
-# Larger files of other formats are not kept in memory until they are decoded, but read again: uncompressed files are as
-# large as their pixels.
+# A larger file of another format is read twice, for its header and its pixels, instead of staying in memory between:
+# uncompressed files are as large as their pixels.
 _KEPT_BYTES = 1 << 20
 
 
@@ -55,7 +58,7 @@ class DecodedBatch:
     ----------
     images : ndarray
         Finished images.
-    shown : PictureMapping or None
+    mapping : PictureMapping or None
         How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
     """
@@ -63,19 +66,19 @@ class DecodedBatch:
     def __init__(
         self,
         images: NDArray[Any],
-        shown: PictureMapping | None = None,
+        mapping: PictureMapping | None = None,
         masks: NDArray[np.uint8] | None = None,
     ) -> None:
         self.images = images
-        self.shown = shown
+        self.mapping = mapping
         self.masks = masks
 
-    def note(self, shown: PictureMapping, slots: NDArray[np.int64] | None) -> None:
+    def note(self, mapping: PictureMapping, slots: NDArray[np.int64] | None) -> None:
         """Set how all pictures are shown, or the pictures in `slots`."""
-        if slots is None or self.shown is None:
-            self.shown = shown
+        if slots is None or self.mapping is None:
+            self.mapping = mapping
         else:
-            self.shown.put(slots, shown)
+            self.mapping.put(slots, mapping)
 
     def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """The array of the masks, of height and width `shape`; allocated on the first call."""
@@ -91,7 +94,7 @@ class DecodedBatch:
 
         return DecodedBatch(
             taken(self.images),
-            None if self.shown is None else self.shown.take(rows),
+            None if self.mapping is None else self.mapping.take(rows),
             None if self.masks is None else taken(self.masks),
         )
 
@@ -126,15 +129,9 @@ class _Heads(NamedTuple):
     boxed: bool
 
 
-class _Plan(NamedTuple):
-    """Where the pictures of a batch go: windows and targets, and which images are mirrored, bool (N, 2)."""
-
-    placement: Placement
-    mirrored: NDArray[np.bool_]
-
-
+@takes(PictureFileOptions)
 class ImageReader(OrderedSource):
-    r"""Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
+    """Reads pictures with their labels, boxes and masks; base of the readers, which list the samples.
 
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
     least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
@@ -147,9 +144,10 @@ class ImageReader(OrderedSource):
     Parameters
     ----------
     samples : Samples
-    batch_size, shape, fit, shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, \
-    max_pixels, workers, queue_size
+    batch_size, shape, fit
         See `ImageFileReader`.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
     """
 
     hands_over = True
@@ -167,21 +165,10 @@ class ImageReader(OrderedSource):
         shape: int | tuple[int, int],
         *,
         fit: Fit,
-        shuffle: bool,
-        seed: int | None,
-        epochs: int | None,
-        shard: tuple[int, int],
-        drop_last: bool,
-        color: str,
-        exif: bool,
-        on_error: str,
-        max_errors: int | float | None,
-        exact: bool,
-        max_pixels: int,
-        workers: int | None,
-        queue_size: int,
+        **options: Unpack[PictureFileOptions],
     ) -> None:
-        super().__init__(workers=workers, queue_size=queue_size)
+        options = completed(PictureFileOptions, options)
+        super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.shape = size(self.name, "shape", shape)
         given: object = fit
         # `Resize` is refused: the height or width of its output may depend on the picture.
@@ -192,36 +179,29 @@ class ImageReader(OrderedSource):
         if fit.size not in (None, self.shape):
             raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
-        self._choice("color", color, ("rgb", "gray"))
-        self.color = color
-        self.on_error = on_error
-        self.exif = flag(self.name, "exif", exif)
-        self.exact = flag(self.name, "exact", exact)
-        self.max_pixels = whole(self.name, "max_pixels", max_pixels, 1, 2**62)
-        self._gray = color == "gray"
+        self._choice("color", options["color"], ("rgb", "gray"))
+        self.color = options["color"]
+        self.on_error = options["on_error"]
+        self.exif = flag(self.name, "exif", options["exif"])
+        self.exact = flag(self.name, "exact", options["exact"])
+        self.max_pixels = whole(self.name, "max_pixels", options["max_pixels"], 1, 2**62)
+        self._gray = self.color == "gray"
         self.fit.color(1 if self._gray else 3)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
         self.placed = samples.placement
         self._min_visible = max(samples.min_visible, fit.min_visible)
-        self.max_errors = max_errors
-        self.order = Sampler(
-            samples.size,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            owner=self.name,
-        )
+        self.max_errors = options["max_errors"]
+        self.order = self._ordered(samples.size, batch_size, options)
         self._size = (*self.shape, 1 if self._gray else 3)
         self.image_shape = self._size
         self._finish = FusedTransforms()
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
-        self._losses = BadSamples(self.name, self.order, on_error, max_errors, samples.noun, samples.where)
+        self._bad_samples = BadSamples(
+            self.name, self.order, self.on_error, self.max_errors, samples.noun, samples.where
+        )
 
     @property
     def size(self) -> int:
@@ -231,8 +211,8 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every bad sample found so far, once each."""
-        losses = self.latest._losses  # type: ignore[attr-defined]
-        return [(self.samples.name(index), str(error)) for index, error in losses.errors().items()]
+        found = self.latest._bad_samples  # type: ignore[attr-defined]
+        return [(self.samples.name(index), str(error)) for index, error in found.errors().items()]
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
@@ -266,9 +246,13 @@ class ImageReader(OrderedSource):
 
     def separate(self) -> None:
         self._local = threading.local()
-        self._losses = self._losses.another()
+        self._bad_samples = self._bad_samples.another(self.order)
         if self.other_sizes is not None:
             self.other_sizes = OtherSizes(self.name)
+
+    def reorder(self, order: Sampler) -> None:
+        super().reorder(order)
+        self._bad_samples = self._bad_samples.another(order)
 
     def prepare(self) -> None:
         # The old ones may be closed or interrupted.
@@ -276,11 +260,11 @@ class ImageReader(OrderedSource):
         self._outages = Outages(self.name)
 
     def forget(self, start: int) -> None:
-        self._losses.forget(start)
+        self._bad_samples.forget(start)
 
     def seek(self, place: Position) -> int:
         start = super().seek(place)
-        self._losses.seek(start)
+        self._bad_samples.seek(start)
         return start
 
     def load(self, task: Task) -> Batch | None:
@@ -298,7 +282,7 @@ class ImageReader(OrderedSource):
                 kept = np.delete(np.arange(len(indices)), list(failures))
                 made = made.take(kept)
                 indices = indices[kept]
-        self._losses.count(indices)
+        self._bad_samples.count(indices)
         if not len(indices):
             return None
         return self._batch(task, part, indices, made)
@@ -310,8 +294,8 @@ class ImageReader(OrderedSource):
         labels, objects = part.labels(indices), part.objects(indices)
         ragged: set[str] = set()
         if objects is not None:
-            assert made.shown is not None
-            boxes, of_boxes, extras, offsets = objects.shown(made.shown, self.shape, self._min_visible)
+            assert made.mapping is not None
+            boxes, of_boxes, extras, offsets = objects.mapped(made.mapping, self.shape, self._min_visible)
             labels = labels if of_boxes is None else of_boxes
             ragged = {"boxes", *extras} | ({"labels"} if of_boxes is not None else set())
         if labels is not None:
@@ -319,8 +303,8 @@ class ImageReader(OrderedSource):
         if objects is not None:
             fields["boxes"] = boxes
         if self.placed:
-            assert made.shown is not None
-            placement, sizes = made.shown.placement(self.shape), made.shown.sizes.copy()
+            assert made.mapping is not None
+            placement, sizes = made.mapping.placement.matrices(self.shape), made.mapping.sizes.copy()
             before = part.picture_sizes(indices)
             if before is not None:
                 placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
@@ -384,19 +368,19 @@ class ImageReader(OrderedSource):
         made: DecodedBatch | None,
         slots: NDArray[np.int64] | None,
     ) -> tuple[DecodedBatch, dict[int, HighwayError]]:
-        """Read samples once, as `_read` does; where the storage failed, the failure of a sample is a StorageError."""
+        """Read samples once, as `_read` does; the failure of a sample is a StorageError if the storage failed."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         places = np.arange(len(indices)) if slots is None else slots
         try:
             heads = self._read_heads(part, indices, turn, failures)
-            plan = self._place(heads, epoch, indices)
-            made, results = self._decode(heads, plan, made, places)
+            placement = self._place(heads, epoch, indices)
+            made, results = self._decode(heads, placement, made, places)
         finally:
             decoder.leave()
         self._note_results(heads, results, indices, failures)
-        self._decode_others(heads, plan, made.images, places, indices, failures)
-        self._annotate(part, heads, plan, made, slots, indices, failures)
+        self._decode_others(heads, placement, made.images, places, indices, failures)
+        self._annotate(part, heads, placement, made, slots, indices, failures)
         return made, failures
 
     def _read_heads(
@@ -433,35 +417,36 @@ class ImageReader(OrderedSource):
         rows = np.arange(len(indices)) if good else np.flatnonzero(statuses == jpeg.OK)
         return _Heads(heads, good, rows, others, orientations, turns, objects is not None)
 
-    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> _Plan:
+    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> Placement:
         """Choose the window of each picture, its target in the image, and which images are mirrored."""
         rng = SampleRandom(self.seed, epoch, indices, 0)
         _, heights, widths = heads.table.T
         placement = self.fit.choose(rng, heights, widths, self.shape)
-        return _Plan(placement, self._finish.mirrored(1, rng, self._size))
+        mirrored = placement.mirrored ^ self._finish.mirrored(1, rng, self._size)
+        return placement._replace(mirrored=mirrored)
 
     def _decode(
-        self, heads: _Heads, plan: _Plan, made: DecodedBatch | None, places: NDArray[np.int64]
+        self, heads: _Heads, placement: Placement, made: DecodedBatch | None, places: NDArray[np.int64]
     ) -> tuple[DecodedBatch, Sequence[int]]:
         """Decode the JPEGs into new images, or into `places` of `made`; also returns a status for each JPEG."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         rows, good = heads.rows, heads.good
-        windows, targets = plan.placement
+        windows, targets, mirrored = placement if good else placement.take(rows)
         count = len(heads.table)
         nbytes = count * math.prod(self._size) * self._finish.itemsize
         try:
             covered = decoder.begin(
                 rows,
-                windows if good else windows[rows],
-                targets if good else targets[rows],
-                plan.mirrored if good else plan.mirrored[rows],
+                windows,
+                targets,
+                mirrored,
                 self._filter,
                 self.exact,
                 self._size,
                 nbytes,
             )
         except ValueError:
-            self._refuse(heads, plan)
+            self._refuse(heads, placement)
             raise
         if made is None:
             # The memory of an earlier batch is about to return to the pool: waiting for it saves a buffer.
@@ -469,7 +454,7 @@ class ImageReader(OrderedSource):
                 pass
             made = DecodedBatch(self._finish.room((count, *self._size)))
         if not covered:
-            self._paint(made.images, places[rows], targets[rows])
+            self._paint(made.images, places[rows], targets)
         return made, decoder.finish(places[rows], self._finish.images(made.images))
 
     def _note_results(
@@ -491,7 +476,7 @@ class ImageReader(OrderedSource):
     def _decode_others(
         self,
         heads: _Heads,
-        plan: _Plan,
+        placement: Placement,
         images: NDArray[Any],
         places: NDArray[np.int64],
         indices: NDArray[np.int64],
@@ -504,41 +489,42 @@ class ImageReader(OrderedSource):
                 failures[row] = found
                 continue
             try:
-                images[places[row]] = self._finished(found, plan.placement, plan.mirrored, row)
+                images[places[row]] = self._finished(found, placement, row)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
                 raise named(error, self.name, self.samples.describe(indices[row])) from error
             except ValueError:
-                self._refuse(heads, plan)
+                self._refuse(heads, placement)
                 raise
 
     def _annotate(
         self,
         part: SampleReader,
         heads: _Heads,
-        plan: _Plan,
+        placement: Placement,
         made: DecodedBatch,
         slots: NDArray[np.int64] | None,
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
     ) -> None:
-        """Note how the images show the pictures, where boxes, masks or `placement` need that, and read the masks."""
+        """Note how the images show the pictures, if boxes, masks or `placement` need it, and read the masks."""
         masks = part.masks
         if not (self.keeps_shown or self.placed or heads.boxed or masks is not None):
             return
-        windows, targets = plan.placement
-        shown = PictureMapping(heads.table[:, 1:], heads.turns, windows.copy(), targets.copy(), plan.mirrored)
-        made.note(shown, slots)
+        # Copied: `put` writes into the mapping, but fits may return arrays that they share.
+        copied = placement._replace(windows=placement.windows.copy(), targets=placement.targets.copy())
+        mapping = PictureMapping(heads.table[:, 1:], heads.turns, copied)
+        made.note(mapping, slots)
         if masks is not None:
             places = np.arange(len(indices)) if slots is None else slots
             room = made.masks_for(self.shape)
-            failures |= masks.show(indices, shown, heads.orientations, room, places, failures)
+            failures |= masks.show(indices, mapping, heads.orientations, room, places, failures)
 
-    def _refuse(self, heads: _Heads, plan: _Plan) -> None:
+    def _refuse(self, heads: _Heads, placement: Placement) -> None:
         """Raise where the fit chose windows or targets that are not allowed."""
         _, heights, widths = heads.table.T
-        self.fit.refuse(plan.placement, heights, widths, self.shape)
+        self.fit.refuse(placement, heights, widths, self.shape)
 
     def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
         """EXIF orientation by which each picture of the last read is turned upright."""
@@ -614,17 +600,15 @@ class ImageReader(OrderedSource):
             )
         return again
 
-    def _finished(
-        self, picture: OtherPicture, placement: Placement, mirrored: NDArray[np.bool_], row: int
-    ) -> NDArray[Any]:
+    def _finished(self, picture: OtherPicture, placement: Placement, row: int) -> NDArray[Any]:
         """Decode a picture with PIL and make the image of row `row`."""
         whole = empty((1, *self._size))
-        windows, targets = placement.windows[row : row + 1], placement.targets[row : row + 1]
+        windows, targets, mirrored = placement.take(slice(row, row + 1))
         if self.fit.uncovered(targets, self.shape)[0]:
             whole[0] = self.fit.color(self._size[2])
         upright = np.zeros((1, 2), np.uint8)
         resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
-        image: NDArray[Any] = self._finish.done(whole, mirrored[row : row + 1])[0]
+        image: NDArray[Any] = self._finish.done(whole, mirrored)[0]
         return image
 
     def _replace(
@@ -639,7 +623,7 @@ class ImageReader(OrderedSource):
         """Read other samples into these slots, and write their indices to `indices`."""
         first = indices[slots]
         open_ones = np.arange(len(slots))
-        for tried in self._losses.replacements(epoch, first):
+        for tried in self._bad_samples.replacements(epoch, first):
             chosen = tried[open_ones]
             into = np.asarray(slots)[open_ones]
             _, failures = self._read(part, epoch, chosen, turn, made, into)
@@ -648,25 +632,25 @@ class ImageReader(OrderedSource):
                 return
             self._note(failures, chosen)
             open_ones = open_ones[list(failures)]
-        self._losses.refuse_all(next(iter(failures.values())))
+        self._bad_samples.refuse_all(next(iter(failures.values())))
 
     # Bad samples
 
     def _error(self, index: int, status: int, message: str) -> HighwayError:
         text = f"{self.name}: {self.samples.describe(index)} {message}"
-        # Errors of the machine are never skipped: the file may be good.
+        # Errors of the machine always raise: the file may be good.
         if status == jpeg.NO_MEMORY:
             raise MemoryError(text)
         if status == jpeg.NO_HANDLE:
             raise ReadError(text)
-        # Nor are errors of the storage, which may be temporary: `_read` retries.
+        # Errors of the storage may be temporary: `_read` retries.
         if status in (jpeg.STORAGE, jpeg.UNTRIED):
             return StorageError(text)
         return ReadError(text) if status == jpeg.NO_FILE else DecodeError(text)
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
-        self._losses.note({int(indices[row]): error for row, error in failures.items()})
+        self._bad_samples.note({int(indices[row]): error for row, error in failures.items()})
 
     # Arguments
 

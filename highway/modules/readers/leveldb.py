@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import expanded, flag, whole
+from highway.arguments.options import completed, takes
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source
 from highway.engine.stats import PipelineStats
@@ -23,13 +24,17 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
+from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.sampler import Position, Sampler, Task
 from highway.store.reading import StoreReader
-from highway.store.records import Records, Slots
+from highway.store.records import BatchBuffers, Records
 from highway.store.sharing import SharedStore
 from highway.store.writing import StoreWriter
 from highway.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LevelDBSink", "LevelDBSource"]
 
@@ -81,8 +86,8 @@ class LevelDBSink(Outlet):
         self._latest: LevelDBSink | None = None
         # Numbers of the running tasks, by ticket.
         self._numbers: dict[int, int] = {}
-        # Whoever acquires it closes the writer: the worker, or an interrupt before there is a worker. It is never
-        # waited for, because a finalizer may interrupt.
+        # The thread that acquires it closes the writer: the worker, or an interrupt before there is a worker. No thread
+        # waits for it, because a finalizer may interrupt.
         self._closer = threading.Lock()
 
     def __repr__(self) -> str:
@@ -196,6 +201,7 @@ class _Found(NamedTuple):
     records: Records
 
 
+@takes(SourceOptions)
 class LevelDBSource(OrderedSource):
     """Reads the samples of a store that `LevelDBSink` or the first Highway wrote, in any order.
 
@@ -210,26 +216,11 @@ class LevelDBSource(OrderedSource):
         Folder of the store.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shuffle : bool
-        A new order each epoch, or the order of the store.
-    seed : int or None
-        0 to 2**64 - 1; for the order and the replacements. None draws a seed, if no other machine needs the same one;
-        the attribute `seed` has it, and it is logged.
-    epochs : int, optional
-        Number of epochs; None for no limit.
-    shard : (int, int)
-        (rank, world): this source's part of the data, as in `Sampler`.
-    drop_last : bool
-        Drop the samples that do not fill a batch.
     on_error : {"raise", "skip", "replace"}
         Policy for a damaged record: raise, skip it, or replace it by a random other one. If the storage fails, reading
         is retried for up to 30 s; after that the source raises StorageError under any policy.
     max_errors : int or float, optional
         With "skip" and "replace": most damaged records, as a count or as a fraction (0.0 to 1.0) of the store.
-    workers : int, optional
-        Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
     fields : sequence of str, optional
         Fields and extras to read; all by default.
     classes : sequence of str, optional
@@ -237,6 +228,8 @@ class LevelDBSource(OrderedSource):
         or another order raises an ArgumentError.
     allow_incomplete : bool
         Also read a store whose writing was interrupted: the samples that were written.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size
+        See `SourceOptions`.
 
     Raises
     ------
@@ -266,20 +259,15 @@ class LevelDBSource(OrderedSource):
         path: str | os.PathLike[str],
         batch_size: int,
         *,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
         on_error: str = "raise",
         max_errors: int | float | None = None,
-        workers: int | None = None,
-        queue_size: int = 4,
         classes: Sequence[str] | None = None,
         fields: Sequence[str] | None = None,
         allow_incomplete: bool = False,
+        **options: Unpack[SourceOptions],
     ) -> None:
-        super().__init__(workers=workers, queue_size=queue_size)
+        options = completed(SourceOptions, options)
+        super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.on_error = on_error
         self.max_errors = max_errors
         self._shared = SharedStore(path, self.name, flag(self.name, "allow_incomplete", allow_incomplete))
@@ -288,17 +276,8 @@ class LevelDBSource(OrderedSource):
                 raise EmptyDatasetError(f"{self.name}: {self._store.path!r} has no samples")
             self.classes = stored_classes(self.name, self._store.path, self._store.mark.classes, classes)
             self._fields = self._chosen(fields)
-            self.order = Sampler(
-                len(self._store),
-                batch_size,
-                shuffle=shuffle,
-                seed=seed,
-                epochs=epochs,
-                shard=shard,
-                drop_last=drop_last,
-                owner=self.name,
-            )
-            self._losses = BadSamples(
+            self.order = self._ordered(len(self._store), batch_size, options)
+            self._bad_samples = BadSamples(
                 self.name, self.order, on_error, max_errors, "record", f"in {self._store.path!r}"
             )
         except BaseException:
@@ -323,8 +302,8 @@ class LevelDBSource(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(number, reason) of every damaged record found so far, once each."""
-        losses = self.latest._losses  # type: ignore[attr-defined]
-        return [(str(index), str(error)) for index, error in losses.errors().items()]
+        found = self.latest._bad_samples  # type: ignore[attr-defined]
+        return [(str(index), str(error)) for index, error in found.errors().items()]
 
     def contents(self) -> Iterator[bytes]:
         names = sorted(self._fields) if self._fields is not None else []
@@ -334,17 +313,21 @@ class LevelDBSource(OrderedSource):
 
     def separate(self) -> None:
         self._shared = self._shared.for_run()
-        self._losses = self._losses.another()
+        self._bad_samples = self._bad_samples.another(self.order)
+
+    def reorder(self, order: Sampler) -> None:
+        super().reorder(order)
+        self._bad_samples = self._bad_samples.another(order)
 
     def prepare(self) -> None:
         self._shared.reopen()
 
     def forget(self, start: int) -> None:
-        self._losses.forget(start)
+        self._bad_samples.forget(start)
 
     def seek(self, place: Position) -> int:
         start = super().seek(place)
-        self._losses.seek(start)
+        self._bad_samples.seek(start)
         return start
 
     def open(self) -> None:
@@ -368,14 +351,14 @@ class LevelDBSource(OrderedSource):
             elif len(bad):
                 indices = np.delete(indices, bad)
                 found = [first._replace(rows=np.arange(len(indices)))]
-            self._losses.count(indices)
+            self._bad_samples.count(indices)
             return self._batch(task, indices, found) if len(indices) else None
 
     def _read(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
         """Read records for these rows of a batch; also returns the rows whose records are damaged."""
         records = self._store.read(numbers)
         if records.errors:
-            self._losses.note({int(numbers[row]): error for row, error in records.errors.items()})
+            self._bad_samples.note({int(numbers[row]): error for row, error in records.errors.items()})
         return _Found(rows[records.rows], records), rows[[*records.errors]]
 
     def _replacements(
@@ -383,14 +366,14 @@ class LevelDBSource(OrderedSource):
     ) -> Iterator[_Found]:
         """Read other records for the bad rows; writes their numbers to `indices`."""
         first, places = bad, np.arange(len(bad))
-        for tried in self._losses.replacements(epoch, indices[first]):
+        for tried in self._bad_samples.replacements(epoch, indices[first]):
             indices[bad] = tried[places]
             found, bad = self._read(bad, indices[bad])
             yield found
             if not len(bad):
                 return
             places = np.flatnonzero(np.isin(first, bad))
-        self._losses.refuse_all(next(iter(self._losses.errors().values())))
+        self._bad_samples.refuse_all(next(iter(self._bad_samples.errors().values())))
 
     def _batch(self, task: Task, indices: NDArray[np.int64], found: Sequence[_Found]) -> Batch:
         """Make a batch from these records; it is as large as they are, so their size bounds its memory."""
@@ -401,14 +384,14 @@ class LevelDBSource(OrderedSource):
             assert self.image_shape is not None
             names -= {"images"}
             apart["images"] = windows.room(len(indices), self.image_shape)
-        slots = Slots(schema, len(indices), names)
+        buffers = BatchBuffers(schema, len(indices), names)
         for rows, records in found:
-            slots.put(rows, records)
+            buffers.put(rows, records)
             if windows.count:
                 assert self.image_shape is not None
                 view = windows.view(task.epoch, indices[rows], schema.applied, self.image_shape)
-                windows.put(apart["images"], rows, view, records.spans, records.places(self._column))
-        batch = slots.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
+                windows.put(apart["images"], rows, view, records.spans, records.byte_offsets(self._column))
+        batch = buffers.batch(apart, epoch=task.epoch, seq=task.seq, indices=indices)
         return batch.replace(applied=batch.applied + windows.count) if windows.count else batch
 
     def _images(self) -> tuple[int, tuple[int, int, int] | None]:
@@ -448,5 +431,5 @@ class LevelDBSource(OrderedSource):
         rows = {
             column.name: column.shape for column in columns if column.name in (self._fields or {column.name})
         }
-        self._windows = FusedWindows.behind(steps, seed, rows, self.image_shape)
+        self._windows = FusedWindows.of(steps, seed, rows, self.image_shape)
         return self._windows.count

@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.arguments import flag, number
+from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
 from highway.modules.readers.box_table import BoxTable
-from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.masks import Masks
+from highway.modules.readers.options import PictureOptions
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LevelDBImageReader"]
 
@@ -28,14 +33,15 @@ __all__ = ["LevelDBImageReader"]
 _SIZES = Column("picture_sizes", np.dtype(np.int64), True, False, (2,))
 
 
+@takes(PictureOptions)
 class LevelDBImageReader(ImageReader):
     """Reads the encoded pictures of a store that `highway pack` made, or `Encoded` and `LevelDBSink`.
 
     Batches are those of the packed reader, with any shape and fit: ``images, labels``, with `boxes` and `masks` if the
     store has them, and their extras. With the encoding "original" they have the same bits as batches read from the
     files; boxes of turned pictures are equal up to the rounding of float32. Pictures are decoded as by
-    `ImageFileReader`. The checksum of every record is verified. The key of a sample without a key is the number of its
-    record.
+    `ImageFileReader`. The checksum of every record is verified; a damaged record is a bad sample. The key of a sample
+    without a key is the number of its record.
 
     Parameters
     ----------
@@ -47,8 +53,6 @@ class LevelDBImageReader(ImageReader):
         Height and width of the images in pixels; a number alone is a square.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``CenterFit()``, with boxes ``Letterbox()``.
-    shuffle, seed, epochs, shard, drop_last, color, on_error, max_errors, exact, max_pixels, workers, queue_size
-        See `ImageFileReader`. A damaged record is a bad sample.
     min_visible : float
         0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
         dropped.
@@ -62,6 +66,8 @@ class LevelDBImageReader(ImageReader):
         or another order raises an ArgumentError.
     allow_incomplete : bool
         Also read a store whose writing was interrupted: the samples that were written.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels
+        See `PictureOptions`.
 
     Raises
     ------
@@ -90,21 +96,11 @@ class LevelDBImageReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
-        color: str = "rgb",
-        on_error: str = "raise",
-        max_errors: int | float | None = None,
-        exact: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        workers: int | None = None,
-        queue_size: int = 4,
         classes: Sequence[str] | None = None,
         allow_incomplete: bool = False,
+        **options: Unpack[PictureOptions],
     ) -> None:
+        options = completed(PictureOptions, options)
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
         placement = flag(self.name, "placement", placement)
         allow_incomplete = flag(self.name, "allow_incomplete", allow_incomplete)
@@ -112,25 +108,15 @@ class LevelDBImageReader(ImageReader):
         try:
             reader = self._store.reader
             self.classes = stored_classes(self.name, self._store.path, reader.mark.classes, classes)
-            samples = _Records(self._store, self.name, min_visible, placement, mask_fill, max_pixels)
+            samples = _Records(
+                self._store, self.name, min_visible, placement, mask_fill, options["max_pixels"]
+            )
             super().__init__(
                 samples,
                 batch_size,
                 shape,
                 fit=(Letterbox() if samples.boxed else CenterFit()) if fit is None else fit,
-                shuffle=shuffle,
-                seed=seed,
-                epochs=epochs,
-                shard=shard,
-                drop_last=drop_last,
-                color=color,
-                exif=True,
-                on_error=on_error,
-                max_errors=max_errors,
-                exact=exact,
-                max_pixels=max_pixels,
-                workers=workers,
-                queue_size=queue_size,
+                **options,
             )
         except BaseException:
             self._store.interrupt()
@@ -292,7 +278,7 @@ class _RecordPart(SampleReader):
         """Rows of a column, sample after sample."""
         column = self._schema.columns[place]
         if not column.ragged:
-            whole = {id(records): records.rows_of(place) for records in self._readings}
+            whole = {id(records): records.array(place) for records in self._readings}
             found = [
                 (whole[id(records)], at) for records, at in map(self._found.__getitem__, indices.tolist())
             ]

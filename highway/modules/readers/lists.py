@@ -6,26 +6,32 @@ import bisect
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import class_names, expanded, flag, number
+from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
-from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.masks import MaskFiles
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.samples import Files
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ListReader"]
 
 Path = str | bytes | os.PathLike[str]
 
 
+@takes(PictureFileOptions)
 class ListReader(ImageReader):
     r"""Reads the pictures of a list and yields batches ``images, labels``.
 
@@ -67,8 +73,8 @@ class ListReader(ImageReader):
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, which shows all of them,
         otherwise ``CenterFit()``.
-    shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
-        See `ImageFileReader`.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
 
     Raises
     ------
@@ -98,20 +104,9 @@ class ListReader(ImageReader):
         mask_fill: int = 0,
         placement: bool = False,
         fit: Fit | None = None,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
-        color: str = "rgb",
-        exif: bool = True,
-        on_error: str = "raise",
-        max_errors: int | float | None = None,
-        exact: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        workers: int | None = None,
-        queue_size: int = 4,
+        **options: Unpack[PictureFileOptions],
     ) -> None:
+        options = completed(PictureFileOptions, options)
         self._names = _checked_paths("paths", paths)
         if not self._names:
             raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
@@ -148,7 +143,7 @@ class ListReader(ImageReader):
                 raise ArgumentError(
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
-            files = MaskFiles(mask_paths, mask_fill, max_pixels, self.name, exif)
+            files = MaskFiles(mask_paths, mask_fill, options["max_pixels"], self.name, options["exif"])
         super().__init__(
             Files(
                 b"",
@@ -163,19 +158,7 @@ class ListReader(ImageReader):
             batch_size,
             shape,
             fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            color=color,
-            exif=exif,
-            on_error=on_error,
-            max_errors=max_errors,
-            exact=exact,
-            max_pixels=max_pixels,
-            workers=workers,
-            queue_size=queue_size,
+            **options,
         )
 
     def __repr__(self) -> str:

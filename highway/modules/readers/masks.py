@@ -1,4 +1,4 @@
-"""Masks: reads a mask of class numbers for each picture and maps it as its image."""
+"""Masks: reads a mask of class numbers for each picture and maps it as the picture is mapped to its image."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Masks:
 
     Notes
     -----
-    A mask that states an orientation other than 1 is turned upright by that, as any picture. A mask that states none is
-    turned as its picture, unless its size is that of the upright picture alone. The turned mask must have the size of
+    A mask that states an orientation other than 1 is turned upright by it, like any picture. A mask that states none is
+    turned like its picture, unless its size is that of the upright picture alone. The turned mask must have the size of
     the upright picture.
     """
 
@@ -105,7 +105,7 @@ class Masks:
     def show(
         self,
         indices: NDArray[np.int64],
-        shown: PictureMapping,
+        mapping: PictureMapping,
         orientations: NDArray[np.int64],
         out: NDArray[np.uint8],
         slots: NDArray[np.int64],
@@ -116,7 +116,7 @@ class Masks:
         Parameters
         ----------
         indices : int64 (N,)
-        shown : PictureMapping
+        mapping : PictureMapping
             Mapping of the N samples.
         orientations : int64 (N,)
             EXIF orientations, 1 to 8, by which the pictures were turned upright.
@@ -131,21 +131,21 @@ class Masks:
             Errors, by row.
         """
         failures: dict[int, HighwayError] = {}
-        for row, _, mask in self._wholes(indices, shown, orientations, skipped, failures):
+        for row, _, mask in self._wholes(indices, mapping, orientations, skipped, failures):
             image = empty((1, *out.shape[1:], 1))
             image[:] = self.fill
-            window, target = shown.windows[row : row + 1], shown.targets[row : row + 1]
+            window, target, axes = mapping.placement.take(slice(row, row + 1))
             source, upright = mask[None, :, :, None], np.zeros((1, 2), np.uint8)
             resample.resize_batch(source, window, target, upright, _NEAREST, image)
-            out[slots[row]] = mirrored(image[0, :, :, 0], shown.mirrored[row])
-            # Free them before the next one is decoded.
+            out[slots[row]] = mirrored(image[0, :, :, 0], axes[0])
+            # Free both before the next mask is decoded.
             del mask, source
         return failures
 
     def _wholes(
         self,
         indices: NDArray[np.int64],
-        shown: PictureMapping,
+        mapping: PictureMapping,
         orientations: NDArray[np.int64],
         skipped: Container[int],
         failures: dict[int, HighwayError],
@@ -158,10 +158,10 @@ class Masks:
             if away:
                 # Every attempt on a dead server may take a minute to fail.
                 failures[row] = StorageError(
-                    f"{self._owner}: mask {self.describe(index)} was not tried after another"
+                    f"{self._owner}: mask {self.describe(index)} was not tried after another one failed"
                 )
                 continue
-            height, width = shown.sizes[row].tolist()
+            height, width = mapping.sizes[row].tolist()
             try:
                 yield row, index, self.whole(index, (height, width), int(orientations[row]))
             except (DecodeError, ReadError, StorageError) as error:
@@ -217,7 +217,7 @@ def masks_beside(
 
 
 def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> None:
-    """Raise if two pictures have the same mask file: their names differ in the ending, or not for the file system."""
+    """Raise if two pictures have the same mask: names differ only in the ending, or not at all to the file system."""
     first: dict[str, int] = {}
     for number, path in enumerate(paths):
         other = first.setdefault(folded(os.fsdecode(path)), number)
@@ -251,7 +251,7 @@ def _pixels(contents: bytes, max_pixels: int, owner: str) -> tuple[NDArray[np.ui
 def _fitting(
     mask: NDArray[np.uint8], own: int, height: int, width: int, orientation: int
 ) -> NDArray[np.uint8]:
-    """Turn a mask upright as its picture of this size; raises DecodeError if its size is another."""
+    """Turn a mask upright like its picture, which then has this size; raises DecodeError if the mask has another."""
     if own not in (1, orientation):
         mask = upright(mask, own)
         if mask.shape == (height, width):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from highway.engine import Module, Source
 from highway.engine.stats import PipelineStats
 from highway.errors import StateMismatchError
+from highway.modules.readers.options import SourceOptions
 from highway.sampling.sampler import FRONT, Position, Sampler, Task, digest
 
 __all__ = ["OrderedSource"]
@@ -41,6 +42,19 @@ class OrderedSource(Source):
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
+    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+        """Return the sampler of `size` samples with these options."""
+        return Sampler(
+            size,
+            batch_size,
+            shuffle=options["shuffle"],
+            seed=options["seed"],
+            epochs=options["epochs"],
+            shard=options["shard"],
+            drop_last=options["drop_last"],
+            owner=self.name,
+        )
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         """Parts that identify the data, for `digest`; without its order and batches."""
         raise NotImplementedError(f"{self.name} must define contents()")
@@ -64,7 +78,15 @@ class OrderedSource(Source):
     def forget(self, start: int) -> None:
         """Reset the counts of loaded samples, to begin at batch number `start`. Runs while there are no workers."""
 
+    def reorder(self, order: Sampler) -> None:
+        """Take an order with another rank and world. Runs before there are workers."""
+        self.order = order
+
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        # The launcher may have begun since the source was made, or this is another process.
+        order = self.order.current()
+        if order is not self.order:
+            self.reorder(order)
         self.begin_at(self._begun)
 
     def count_replaced(self, samples: int) -> None:

@@ -30,7 +30,7 @@ class SampleReader(Protocol):
         heads : int64 (N, 3)
             See `BatchDecoder.read`.
         wrong : dict of int to HighwayError
-            Errors by row, where they are known without the decoder.
+            Errors by row, of samples that fail before the decoder.
         """
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:

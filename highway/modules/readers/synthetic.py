@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from highway._core import philox
 from highway.arguments import size, whole
+from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
+from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Noise"]
 
 
+@takes(SourceOptions)
 class Noise(OrderedSource):
     """Generates batches ``images, labels`` of random bytes and random classes.
 
@@ -31,21 +39,8 @@ class Noise(OrderedSource):
         Labels are 0 to `classes` - 1.
     size : int
         Number of samples, 1 to 2**32.
-    shuffle : bool
-        A new order each epoch, or 0, 1, 2, ...
-    seed : int or None
-        0 to 2**64 - 1; for the images, the labels and the order. None draws a seed, if no other machine needs the same
-        one; the attribute `seed` has it, and it is logged.
-    epochs : int, optional
-        Number of epochs; None for no limit.
-    shard : (int, int)
-        (rank, world): this source's part of the data, as in `Sampler`.
-    drop_last : bool
-        Drop the samples that do not fill a batch.
-    workers : int, optional
-        Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size
+        See `SourceOptions`.
 
     Raises
     ------
@@ -69,27 +64,13 @@ class Noise(OrderedSource):
         *,
         classes: int = 10,
         size: int = 1024,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
-        workers: int | None = None,
-        queue_size: int = 4,
+        **options: Unpack[SourceOptions],
     ) -> None:
-        super().__init__(workers=workers, queue_size=queue_size)
+        options = completed(SourceOptions, options)
+        super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.shape = self.image_shape = _shape(shape)
         self.classes = whole("Noise", "classes", classes, 1, 2**32)
-        self.order = Sampler(
-            size,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            owner="Noise",
-        )
+        self.order = self._ordered(size, batch_size, options)
 
     def __repr__(self) -> str:
         own = f"{self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size}"

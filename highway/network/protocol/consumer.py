@@ -34,7 +34,7 @@ class _Incoming:
     acks: int = 0
     since: float = 0.0
     reports: list[dict[str, Any]] = field(default_factory=list)
-    gone: str = ""
+    leave_reason: str = ""
 
 
 class Consumer:
@@ -89,8 +89,8 @@ class Consumer:
         self.session = random(16)
         self.links: dict[Peer, _Incoming] = {}
         # The cursor that was last sent, and when `tick` last sent one.
-        self._told: Cursor | None = None
-        self._told_at = -1e9
+        self._sent_cursor: Cursor | None = None
+        self._cursor_sent_at = -1e9
         self._greeted: set[Peer] = set()
         self.held: dict[Key, list[tuple[Peer, bytes, int]]] = {}
         self._suspect: Key | None = None
@@ -113,7 +113,9 @@ class Consumer:
         self.held.clear()
         self.arrivals.clear()
         for peer, incoming in self.links.items():
-            self.links[peer] = _Incoming(incoming.heard, reports=incoming.reports, gone=incoming.gone)
+            self.links[peer] = _Incoming(
+                incoming.heard, reports=incoming.reports, leave_reason=incoming.leave_reason
+            )
 
     def leave(self, reason: str) -> None:
         """Say BYE, forget what was received, and request nothing until the next `reset`."""
@@ -123,7 +125,7 @@ class Consumer:
 
     def ready(self) -> None:
         """Send the cursor to all peers now."""
-        self._told = self.cursor
+        self._sent_cursor = self.cursor
         for peer in self.links:
             self._ready(peer)
 
@@ -149,7 +151,7 @@ class Consumer:
                     return
                 incoming = self.links[peer] = _Incoming(now)
             incoming.heard = now
-            incoming.gone = ""
+            incoming.leave_reason = ""
             if isinstance(message, Ping):
                 incoming.reports = message.reports
             if self.cursor is None or message.session != self.session:
@@ -164,7 +166,7 @@ class Consumer:
                 self._ping(peer, incoming, message)
         elif isinstance(message, Bye):
             if peer in self.links and message.reason != BYE:
-                self.links[peer].gone = message.reason or BYE
+                self.links[peer].leave_reason = message.reason or BYE
             answer(self.outbox, peer, message)
         elif isinstance(message, Refusal):
             self.refusals.append(message)
@@ -247,31 +249,31 @@ class Consumer:
             ):
                 self._state(peer, incoming)
         if self.repeats(now):
-            self._readied = self._told_at = now
+            self._readied = self._cursor_sent_at = now
             for peer in self.silent(now, 2 * self._timing.death):
                 # A peer that comes back announces itself by its PING; one that said BYE stays remembered.
-                if peer not in self._greeted and not self.links[peer].gone:
+                if peer not in self._greeted and not self.links[peer].leave_reason:
                     del self.links[peer]
             self.ready()
-        elif self._told is not self.cursor and (self.tells_at <= now or self._moved_far()):
+        elif self._sent_cursor is not self.cursor and (self.next_cursor_at <= now or self._moved_far()):
             # Producers may be ahead of the cursor by a few windows only.
-            self._told_at = now
+            self._cursor_sent_at = now
             self.ready()
 
     @property
-    def tells_at(self) -> float:
+    def next_cursor_at(self) -> float:
         """Time at which `tick` sends a cursor that has moved a little."""
-        return self._told_at + self._timing.cursor_delay
+        return self._cursor_sent_at + self._timing.cursor_delay
 
     def _moved_far(self) -> bool:
         """Whether a window or an epoch was delivered since the cursor was sent."""
-        told, cursor = self._told, self.cursor
-        if told is None or cursor is None:
+        sent, cursor = self._sent_cursor, self.cursor
+        if sent is None or cursor is None:
             return True
-        if told.epoch != cursor.epoch or len(told.streams) != len(cursor.streams):
+        if sent.epoch != cursor.epoch or len(sent.streams) != len(cursor.streams):
             return True
         moved = 0
-        for old, new in zip(told.streams, cursor.streams, strict=True):
+        for old, new in zip(sent.streams, cursor.streams, strict=True):
             moved += new.base - old.base
         return moved >= self.window
 
@@ -279,7 +281,7 @@ class Consumer:
         """Whether `tick` sends READY again."""
         return now - self._readied >= self._timing.repeat
 
-    def anybody(self, now: float) -> bool:
+    def has_live_peer(self, now: float) -> bool:
         """Whether a producer is alive."""
         return any(now - incoming.heard <= self._timing.death for incoming in self.links.values())
 
@@ -288,7 +290,7 @@ class Consumer:
         return [
             (now - incoming.heard, report)
             for incoming in self.links.values()
-            if not incoming.gone and now - incoming.heard <= RECENT * self._timing.repeat
+            if not incoming.leave_reason and now - incoming.heard <= RECENT * self._timing.repeat
             for report in incoming.reports
         ]
 
@@ -298,7 +300,7 @@ class Consumer:
 
     def due(self) -> float | None:
         """Return when to call `tick` for what waits to be sent; None where nothing waits."""
-        due = None if self._told is self.cursor else self.tells_at
+        due = None if self._sent_cursor is self.cursor else self.next_cursor_at
         for incoming in self.links.values():
             if incoming.acks and (due is None or incoming.since + self._timing.ack_delay < due):
                 due = incoming.since + self._timing.ack_delay

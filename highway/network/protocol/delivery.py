@@ -129,7 +129,7 @@ class Feed:
         self._next = last if self._next is None else min(self._next, last)
 
     @property
-    def given_out(self) -> bool:
+    def all_requested(self) -> bool:
         """Whether everything up to the end of the data was requested."""
         return self._next is None
 
@@ -286,7 +286,7 @@ class Delivery:
             self._release_in_order(waiting)
         else:
             for data in list(waiting.values()):
-                self._give(waiting, data)
+                self._release_one(waiting, data)
 
     def _release_in_order(self, waiting: dict[Key, Data]) -> None:
         while self.world:
@@ -296,7 +296,7 @@ class Delivery:
             if not over and not self._delivered(key) and key not in self._out:
                 if key not in waiting:
                     return
-                self._give(waiting, waiting[key])
+                self._release_one(waiting, waiting[key])
             if stream + 1 < self.world:
                 self._place = (seq, stream + 1)
             elif len(self._totals.keys() | self._ended) == self.world and seq >= max(
@@ -306,7 +306,7 @@ class Delivery:
             else:
                 self._place = (seq + 1, 0)
 
-    def _give(self, waiting: dict[Key, Data], data: Data) -> None:
+    def _release_one(self, waiting: dict[Key, Data], data: Data) -> None:
         del waiting[data.key]
         if data.item.kind is Kind.SKIP:
             self._count(data.key)
@@ -330,7 +330,7 @@ class Delivery:
             self._base[stream] >= total for stream, total in self._totals.items()
         )
 
-    def hand_out(self, key: Key) -> bool:
+    def deliver(self, key: Key) -> bool:
         """Count a released item as delivered; False for one that was counted before or not released."""
         if key not in self._out:
             return False

@@ -35,8 +35,6 @@ from highway.network.protocol.messages import (
 
 __all__ = ["Producer"]
 
-# Like `Data(...)`, without a Python function call: it runs once per batch.
-_new = tuple.__new__
 # Seconds for which a peer that was just heard counts as alive.
 JUST_NOW = 0.05
 # Longest time that a suspect waits, in PING intervals; the actual time is random.
@@ -105,6 +103,8 @@ class Producer:
         Number of peers that died.
     most_window : int
         Most items in flight on a link, even if its consumer asks for more.
+    unaware : dict of peer to None
+        Peers with an older generation, or none; they get a BYE too.
     """
 
     def __init__(self, random: Random, timing: Timing = TIMING) -> None:
@@ -126,8 +126,7 @@ class Producer:
         self._suspects: list[Key] = []
         self._quarantine: Peer = None
         self._strangers: dict[Peer, None] = {}
-        # Peers with an older generation, or none; they get a BYE too.
-        self._unaware: dict[Peer, None] = {}
+        self.unaware: dict[Peer, None] = {}
         self._turn = 0
         self._pinged = -1e9
         self._now = 0.0
@@ -186,7 +185,7 @@ class Producer:
 
     def bye(self, reason: str) -> None:
         """Send BYE to all peers."""
-        for peer in dict.fromkeys([*self.links, *self._strangers, *self._unaware]):
+        for peer in dict.fromkeys([*self.links, *self._strangers, *self.unaware]):
             self.outbox.append((peer, Bye(reason)))
 
     def receive(self, peer: Peer, message: Message, now: float) -> None:
@@ -198,7 +197,7 @@ class Producer:
             self._state(peer, message, now)
         elif isinstance(message, Bye):
             self._forget(peer, died=False)
-            self._unaware.pop(peer, None)
+            self.unaware.pop(peer, None)
             answer(self.outbox, peer, message)
 
     def _ready(self, peer: Peer, message: Ready, now: float) -> None:
@@ -209,7 +208,7 @@ class Producer:
             self._forget(peer, died=False)
             self._meet(peer)
             return
-        self._unaware.pop(peer, None)
+        self.unaware.pop(peer, None)
         refusal = self.admits(cursor)
         if refusal is not None:
             self.outbox.append((peer, refusal))
@@ -238,8 +237,8 @@ class Producer:
 
     def _meet(self, peer: Peer) -> None:
         """Remember a peer that is not served, up to `MAX_PEERS`."""
-        if len(self._unaware) < link.MAX_PEERS:
-            self._unaware[peer] = None
+        if len(self.unaware) < link.MAX_PEERS:
+            self.unaware[peer] = None
 
     def _state(self, peer: Peer, message: State, now: float) -> None:
         out = self.links.get(peer)
@@ -365,8 +364,7 @@ class Producer:
 
     def _data(self, out: _Outgoing, key: Key) -> Data:
         entry = self._entries[key]
-        suspect = entry.deaths >= self._timing.suspect
-        fields = (
+        return Data(
             out.session,
             out.link,
             out.high + 1,
@@ -374,9 +372,8 @@ class Producer:
             entry.world,
             entry.fingerprint,
             entry.item,
-            suspect,
+            suspect=entry.deaths >= self._timing.suspect,
         )
-        return _new(Data, fields)
 
     def commit(self, peer: Peer, data: Data) -> int:
         """Count the message that `pick` returned as sent, and return its bytes."""

@@ -54,7 +54,7 @@ class DataMachine:
         timing: Timing = TIMING,
     ) -> None:
         self.producer = Producer(random, timing)
-        self.producer.admits = self._speaks_against
+        self.producer.admits = self._refusal_of
         self.feed = Feed(stream, length)
         self._world = world
         self._fingerprint = fingerprint
@@ -84,7 +84,7 @@ class DataMachine:
             most = min(most, max(2 + 2 * len(links), int(HORIZON_BYTES / self._nbytes)))
         return most
 
-    def _speaks_against(self, cursor: Cursor) -> Refusal | None:
+    def _refusal_of(self, cursor: Cursor) -> Refusal | None:
         if cursor.fingerprint and cursor.fingerprint != self._fingerprint:
             return Refusal(
                 "mismatch",
@@ -119,11 +119,11 @@ class DataMachine:
         self._fewer_than = position
         self.feed.halt()
         assert self.producer.cursor is not None
-        refusal = self._speaks_against(self.producer.cursor)
+        refusal = self._refusal_of(self.producer.cursor)
         assert refusal is not None
         self.producer.refuse(refusal)
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
         """Process a message from a consumer."""
         self.producer.receive(peer, message, now)
         self.producer.done.clear()
@@ -207,14 +207,14 @@ class Worker:
         # When a downstream peer was last connected.
         self._served = 0.0
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Process a message from a producer (upstream, `above`) or from a consumer (downstream)."""
-        if above:
-            self._receive_from_above(peer, message, now)
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
+        """Process a message from a producer (upstream, `upstream`) or from a consumer (downstream)."""
+        if upstream:
+            self._receive_from_upstream(peer, message, now)
         else:
-            self._receive_from_below(peer, message, now)
+            self._receive_from_downstream(peer, message, now)
 
-    def _receive_from_above(self, peer: Peer, message: Message, now: float) -> None:
+    def _receive_from_upstream(self, peer: Peer, message: Message, now: float) -> None:
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals:
             data = self.consumer.arrivals.popleft()
@@ -226,7 +226,7 @@ class Worker:
         while self.consumer.refusals:
             self.producer.refuse(self.consumer.refusals.popleft())
 
-    def _receive_from_below(self, peer: Peer, message: Message, now: float) -> None:
+    def _receive_from_downstream(self, peer: Peer, message: Message, now: float) -> None:
         self.producer.receive(peer, message, now)
         news = self.producer.news
         while news:
@@ -277,7 +277,7 @@ class Worker:
     @property
     def offers(self) -> bool:
         """Whether there may be work for waiting threads."""
-        return bool(self.inbox) or any(link.gone for link in self.consumer.links.values())
+        return bool(self.inbox) or any(link.leave_reason for link in self.consumer.links.values())
 
     def made(self, key: Key, item: Item, now: float) -> None:
         """Add the outcome of a batch of the inbox; it is dropped where it is no longer held."""
@@ -344,7 +344,7 @@ class Trainer:
         # What the consumer's cursor counts: items delivered since the start, and the epoch.
         self._counted, self._epoch = 0, cursor.epoch
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
         """Process a message from a producer."""
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals and self.failure is None:
@@ -374,20 +374,20 @@ class Trainer:
                 self.consumer.reset(self.delivery.cursor)
 
     @property
-    def _untold(self) -> bool:
+    def _cursor_is_old(self) -> bool:
         """Whether an item was delivered that the consumer's cursor does not count."""
         return self.delivery.delivered != self._counted or self.delivery.epoch != self._epoch
 
     def settle(self) -> None:
         """Update the cursor of the next READY to all delivered items."""
-        if self._untold:
+        if self._cursor_is_old:
             self._counted, self._epoch = self.delivery.delivered, self.delivery.epoch
             self.consumer.cursor = self.delivery.cursor
 
-    def hand_out(self, key: Key, now: float) -> bool:
+    def deliver(self, key: Key, now: float) -> bool:
         """Count an item as delivered and acknowledge it; False for one that was counted before."""
         # Rule 11.
-        if not self.delivery.hand_out(key):
+        if not self.delivery.deliver(key):
             return False
         self.consumer.done(key, now)
         if self.delivery.epoch != self._epoch:
@@ -400,7 +400,7 @@ class Trainer:
         if (
             self.delivery.delivered - self._counted >= self.consumer.window
             or self.delivery.epoch != self._epoch
-            or self.consumer.tells_at <= now
+            or self.consumer.next_cursor_at <= now
             or self.consumer.repeats(now)
         ):
             self.settle()
@@ -409,8 +409,8 @@ class Trainer:
     def due(self) -> float | None:
         """Return the latest time for the next `tick`; None where nothing is due."""
         due = self.consumer.due()
-        if self._untold:
-            due = self.consumer.tells_at if due is None else min(due, self.consumer.tells_at)
+        if self._cursor_is_old:
+            due = self.consumer.next_cursor_at if due is None else min(due, self.consumer.next_cursor_at)
         return due
 
     @property

@@ -24,6 +24,7 @@ from highway._core.wire.codec import (
     check_whole,
 )
 from highway._core.wire.msgpack_numpy import decode_msgpack_numpy, encode_msgpack_numpy
+from highway._core.wire.packing import pack_header, unpack_header
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
 from highway.network.protocol.messages import (
     Bye,
@@ -58,7 +59,7 @@ __all__ = [
 
 MAX_FRAMES: int = wire.MAX_FRAMES
 """Most frames of a message, including the header."""
-MAX_FRAME_BYTES = 256 << 20
+MAX_FRAME_BYTES: int = wire.MAX_FRAME_BYTES
 """Largest frame that the sockets accept."""
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_KEY_BYTES = 1 << 10
@@ -69,7 +70,6 @@ MAX_LIST: int = wire.MAX_LIST
 _LARGEST: int = wire.LARGEST
 _CODES = ("superseded", "mismatch")
 _KINDS = tuple(Kind)
-_new = tuple.__new__
 
 
 def encode(
@@ -115,7 +115,7 @@ def encode(
     if isinstance(message, Data):
         table, arrays = wire.describe(message.item.arrays)
         fields.append(table)
-    frames: list[bytes | NDArray[Any]] = [wire.pack_header([form.code, *fields]), *arrays]
+    frames: list[bytes | NDArray[Any]] = [pack_header([form.code, *fields]), *arrays]
     check_sizes(frames, limit, frame_limit)
     return frames
 
@@ -128,7 +128,7 @@ def check(item: Item) -> None:
     ContractError, MessageTooLargeError
     """
     table, frames = wire.describe(item.arrays)
-    header = wire.pack_header([item.meta, table])
+    header = pack_header([item.meta, table])
     if len(header) > wire.MAX_HEADER_BYTES - MAX_KEY_BYTES:
         raise MessageTooLargeError(
             f"the header of a batch (all but its arrays) has {len(header)} bytes; expected "
@@ -162,7 +162,7 @@ def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYT
         raise ProtocolError(f"a message of {len(frames)} frames; expected 1 to {MAX_FRAMES}")
     header: Any
     header, *payload = frames
-    fields = wire.unpack_header(header)
+    fields = unpack_header(header)
     code = fields.pop(0) if fields else None
     form = _FORMS.get(code) if type(code) is int else None
     if form is None:
@@ -224,9 +224,8 @@ def _take_data(message: Data) -> list[Any]:
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
     session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
-    # Like `Key(...)` and so on, without a Python function call for each: it runs once per batch.
-    key, item = _new(Key, (epoch, seq, stream)), _new(Item, (_KINDS[kind], meta, arrays))
-    return _new(Data, (session, link, lsn, key, world, fingerprint, item, suspect))
+    item = Item(_KINDS[kind], meta, arrays)
+    return Data(session, link, lsn, Key(epoch, seq, stream), world, fingerprint, item, suspect)
 
 
 def _check_ping(fields: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The endpoints of a machine: its addresses, one socket for each, and the peers."""
+"""The ends of a machine: its endpoints, a socket for each address, and the peers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from highway.network.zmq.sockets import Socket, bind, connect
 
 __all__ = ["End", "Endpoint", "Peer"]
 
-# A plain number, as zmq's flags take long to be compared.
-READABLE = int(zmq.POLLIN)
-
 
 class Peer(NamedTuple):
     """A peer: the number of the local socket and, where that is bound, the routing id."""
@@ -25,7 +22,7 @@ class Peer(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """Where one side of a machine is: bound to an address, or connected to one or more addresses."""
+    """Addresses and settings of an end: bound to one address, or connected to one or more."""
 
     addresses: tuple[Address, ...]
     binds: bool
@@ -36,44 +33,44 @@ class Endpoint(NamedTuple):
 class End:
     """One socket, and the state of its use."""
 
-    def __init__(self, number: int, address: Address, place: Endpoint, above: bool) -> None:
+    def __init__(self, number: int, address: Address, endpoint: Endpoint, upstream: bool) -> None:
         self.number = number
         self.address = address
-        self.place = place
-        self.above = above
-        self.binds = place.binds
+        self.endpoint = endpoint
+        self.upstream = upstream
+        self.binds = endpoint.binds
         # The peer of a connecting socket; a bound socket gets it with each message.
         self.peer = Peer(number, b"")
         self.socket: Socket | None = None
         # File descriptors of the socket, and of its monitor.
         self.descriptor = self.watch = -1
         # Whether the socket was used since its events were last checked, and whether it may have messages.
-        self.used = self.news = False
+        self.used = self.may_have_messages = False
         # Frames received since the socket was last empty, and frames of the longest message.
         self.frames = self.longest = 0
-        # Whether a message was only sent in part: the next frames would be taken for its rest.
-        self.cut = False
+        # Whether a message was only sent in part: the peer would take the next frames for its rest.
+        self.partly_sent = False
         # When to recreate the socket, and the last failure.
-        self.anew = 0.0
+        self.recreate_at = 0.0
         self.failure: str | None = None
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:
-        """Make the socket, and bind or connect it."""
+        """Create the socket, and bind or connect it."""
         make = bind if self.binds else connect
         self.socket = make(
             context,
             self.address,
-            security=self.place.security,
-            window=self.place.window,
-            receives=self.above,
+            security=self.endpoint.security,
+            window=self.endpoint.window,
+            receives=self.upstream,
         )
-        self.descriptor, self.watch = int(self.socket.FD), int(self.socket.watch.socket.FD)
+        self.descriptor, self.watch = self.socket.FD, self.socket.watch.socket.FD
         # The descriptor reports nothing until the socket was read once.
-        self.news, self.used, self.cut, self.frames = True, False, False, 0
+        self.may_have_messages, self.used, self.partly_sent, self.frames = True, False, False, 0
         return self.socket
 
     def is_readable(self) -> bool:
         """Whether there is a message."""
         assert self.socket is not None
         # Not by the option EVENTS: pyzmq looks up the type of an option in Python, which is slow.
-        return bool(zmq_poll([(self.socket, READABLE)], 0))
+        return bool(zmq_poll([(self.socket, zmq.POLLIN)], 0))

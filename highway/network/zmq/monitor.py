@@ -39,14 +39,14 @@ _FAILURES = (
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
 )
-_TEXTS = {
-    int(zmq.EVENT_CONNECTED): "connected",
-    int(zmq.EVENT_ACCEPTED): "accepted",
-    int(zmq.EVENT_ACCEPT_FAILED): "cannot accept",
-    int(zmq.EVENT_DISCONNECTED): "disconnected",
-    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): "handshake succeeded",
+_TEXTS: dict[int, str] = {
+    zmq.EVENT_CONNECTED: "connected",
+    zmq.EVENT_ACCEPTED: "accepted",
+    zmq.EVENT_ACCEPT_FAILED: "cannot accept",
+    zmq.EVENT_DISCONNECTED: "disconnected",
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: "handshake succeeded",
 }
-_WATCHED = sum(_TEXTS) | sum(int(event) for event in _FAILURES)
+_WATCHED = sum(_TEXTS) | sum(_FAILURES)
 _NO_AUTHENTICATOR = "the authenticator of this process has ended, so every connection is refused"
 
 

@@ -24,6 +24,7 @@ from zmq.utils import z85
 
 from highway.arguments import expanded, flag
 from highway.errors import ArgumentError, InsecureWarning, SecurityError
+from highway.storage.printing import printable
 
 __all__ = [
     "MOST_QUOTED",
@@ -371,9 +372,10 @@ class Authenticator:
         """Admit holders of these keys to sockets that `keys.guard` protects."""
         self._admitted[keys.domain] = keys.admitted
 
-    def join(self) -> None:
-        """Wait until the thread has ended; the context must have been terminated."""
-        self._thread.join()
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the thread has ended, which the end of the context causes; return whether it has."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _serve(self) -> None:
         # Once this socket is closed, libzmq refuses all connections.
@@ -430,13 +432,13 @@ def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None
                 event, _ = struct.unpack("=Hi", monitor.recv_multipart()[0])
                 # The first event counts: a refused peer may try again.
                 verdicts[names[monitor]] = verdicts[names[monitor]] or _VERDICTS.get(event, "is refused")
-    expected = {"right": "is let in", "stranger": "is refused"}
+    expected = {"right": "is admitted", "stranger": "is refused"}
     if verdicts != expected:
-        told = ", ".join(
+        found = ", ".join(
             f"the {name} key {verdict or 'gets no answer'}" for name, verdict in verdicts.items()
         )
         raise SecurityError(
-            f"Self-test of the authenticator: {told}; expected that the right one is let in and a stranger's is "
+            f"Self-test of the authenticator: {found}; expected that the right one is admitted and a stranger's is "
             "refused. Nothing was bound"
         )
 
@@ -447,53 +449,12 @@ _HANDSHAKES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-_VERDICTS = {int(zmq.EVENT_HANDSHAKE_SUCCEEDED): "is let in"}
+_VERDICTS = {zmq.EVENT_HANDSHAKE_SUCCEEDED: "is admitted"}
 
 
 # Untrusted texts
 
 
 def quoted(text: str | bytes) -> str:
-    r"""Escape a peer's text for an error or a log: safe for a terminal, and at most 1 KiB long.
-
-    Parameters
-    ----------
-    text : str or bytes
-        Bytes are taken as UTF-8.
-
-    Returns
-    -------
-    str
-        Unprintable characters are escaped, backslashes are doubled, and a truncated text ends in "...".
-
-    Examples
-    --------
-    >>> print(quoted(b"all well\r\n\x1b[2Jroot: \xff"))
-    all well\r\n\x1b[2Jroot: \xff
-    """
-    # A character has at least one byte, so later characters are always cut off.
-    beginning = text[: MOST_QUOTED + 1]
-    if isinstance(beginning, bytes):
-        beginning = beginning.decode("utf-8", "surrogateescape")
-    parts: list[str] = []
-    room = MOST_QUOTED
-    for character in beginning:
-        part = _escaped(character)
-        room -= len(part.encode())
-        parts.append(part)
-        if room < 0:
-            break
-    if room >= 0:
-        return "".join(parts)
-    while room < 3:
-        room += len(parts.pop().encode())
-    return "".join(parts) + "..."
-
-
-def _escaped(character: str) -> str:
-    if character != "\\" and character.isprintable():
-        return character
-    if "\udc80" <= character <= "\udcff":
-        # A byte that is not UTF-8, in the form of surrogateescape.
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
+    """Return a peer's text for an error or a log: escaped, and at most `MOST_QUOTED` bytes long."""
+    return printable(text, MOST_QUOTED)

@@ -1,10 +1,10 @@
-"""The sockets of a machine, and the thread that carries messages between them and the machine's role.
+"""The sockets of a machine, and the thread that moves messages between them and the machine's role.
 
-Engine threads talk to the role directly, under the driver's lock. What they hand in they send themselves where nobody
-is at the sockets just then, and leave to the thread otherwise. The thread wakes them whenever something has come.
+Engine threads call the role directly, under the lock of the socket thread. They send a finished batch themselves if the
+sockets are free, and leave it to the thread otherwise. The thread wakes them when items arrive.
 
-The thread waits for file descriptors, so that the sockets are free meanwhile. libzmq's tell that something has
-happened, not that something is there: a socket is read until it is empty, and whoever has used it asks it for news.
+The thread polls file descriptors, so the sockets are free while it waits. A descriptor of libzmq reports a change, not
+a waiting message: every reader reads a socket until it is empty, and checks it again after every other use.
 """
 
 from __future__ import annotations
@@ -32,67 +32,64 @@ from highway.network.zmq.sockets import close_context, open_context
 
 __all__ = ["Role", "Signal", "SocketThread"]
 
-# Plain numbers: zmq's flags take longer to be joined than a frame takes to be sent.
-NOBLOCK = int(zmq.NOBLOCK)
-NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-# As `Peer(...)` does, without calling a function of Python.
-_new = tuple.__new__
+# Joined once: joining the flags takes 0.35 µs, as long as sending a small frame.
+NOBLOCK_MORE = zmq.NOBLOCK | zmq.SNDMORE
 
 logger = logging.getLogger("highway.network")
 
-# Seconds between two ticks of a role at most, whatever happens.
+# Longest time between two ticks of a role, in seconds.
 BEAT = 0.25
-# Items that wait to be sent, from which on more are asked for.
+# Number of unsent items at which `room` is signaled.
 LOW = 1
-# Messages taken from one socket before the others have their turn.
+# Most messages to move in one turn of a socket, or of a producer.
 TURN = 32
-# Frames that may be received from one socket before it is read until there is nothing.
+# Most frames to receive from a socket before it is read until it is empty.
 FRAMES = 48
-# Seconds that last words may take, once everything is over.
-LAST_WORDS = 0.3
-# Seconds before somebody who cannot be reached is tried again, and before a socket is made anew.
-AGAIN = 0.05
-ANEW = 1.0
-# Seconds that a peer may take to connect again, before it counts as dead; PING finds out every second.
+# Longest time for the exchange of BYEs at the end, in seconds.
+BYE_LIMIT = 0.3
+# Seconds until a retry to a blocked peer, and until a socket is recreated.
+RETRY = 0.05
+RECREATE = 1.0
+# Seconds that a peer may take to reconnect before it counts as dead; a PING detects it every second.
 UNREACHABLE = 1.5
-# Malformed messages, and failed handshakes, that are told in the log; more are only counted.
-TOLD = 20
+# Most malformed messages, and most failed handshakes, in the log; further ones are only counted.
+MOST_LOGGED = 20
 
 
 class Role(Protocol):
-    """What a driver needs of a machine."""
+    """The role of a machine, as its socket thread uses it."""
 
-    def receive(self, above: bool, peer: Peer, message: Message, now: float) -> None:
-        """Take in a message from above (a producer) or from below."""
+    def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
+        """Process a message from upstream (from a producer) or from downstream."""
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
 
     def settle(self) -> None:
-        """Have what is said next tell what is so now."""
+        """Bring the next messages up to date."""
 
     def due(self) -> float | None:
-        """When to call `tick` at the latest."""
+        """Return the latest time for the next `tick`; None where nothing is due."""
 
     @property
     def offers(self) -> bool:
-        """Whether there may be something for the threads that wait."""
+        """Whether there may be work for waiting threads."""
 
 
 class Signal:
     """Wakes the one thread that waits for it; a `threading.Condition` would cost as much as a message.
 
-    One that comes while nobody waits is kept: who waits looks again, and may do so in vain.
+    A notification without a waiting thread is kept and ends the next wait at once, perhaps without a reason.
 
     Parameters
     ----------
     lock : RLock
-        Held by the thread that waits, once; let go meanwhile.
+        The waiting thread holds it once; it is released during the wait.
 
     Attributes
     ----------
     awaited : bool
-        Whether a thread waits; certain to who holds the lock.
+        Whether a thread waits; reliable while you hold the lock.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
@@ -104,14 +101,14 @@ class Signal:
     def notify(self) -> None:
         """Wake the thread."""
         if self._gate.locked():
-            # Somebody else may have done so in between.
-            try:  # noqa: SIM105 – with `suppress` it would cost as much again
+            # Another thread may have released it in between.
+            try:  # noqa: SIM105 – `suppress` would double the cost
                 self._gate.release()
             except RuntimeError:
                 pass
 
     def wait(self, timeout: float) -> None:
-        """Wait for so many seconds at most."""
+        """Wait for `timeout` seconds at most."""
         self.awaited = True
         self._lock.release()
         try:
@@ -127,26 +124,34 @@ class SocketThread:
     Parameters
     ----------
     name : str
-        Of the module; the thread is named after it.
+        Name of the module, for the name of the thread.
     role : Role
     consumer, producer : optional
-        The ends of links of the role: their outboxes are emptied.
-    above, below : Endpoint, optional
-        Where producers are, and where consumers are.
+        The link ends of the role; the thread sends the messages in their outboxes.
+    upstream, downstream : Endpoint, optional
+        The end towards producers, and the end towards consumers.
 
     Attributes
     ----------
     lock : RLock
         Guards the role.
     changed : Signal
-        There is something to be taken.
+        Items arrived, or the state of the role changed.
     room : Signal
-        What was handed in is about to be sent, or done.
+        The producer has room for more items, or an item is done.
     error : BaseException or None
-        What ended the thread.
+        The error that ended the thread.
+    closing : bool
+        Whether the thread ends or has ended.
+    ends : list of End
+        The sockets, upstream ones first.
+    bound_addresses : dict of bool to str
+        The address of the upstream (True) and of the downstream (False) end, if it is bound.
+    awake : bool
+        Whether the thread was woken and has not run since.
     sent_bytes, sent_items, received_items : int
     malformed : int
-        Messages that were dropped.
+        Number of dropped messages.
     """
 
     def __init__(
@@ -156,51 +161,50 @@ class SocketThread:
         *,
         consumer: Consumer | None = None,
         producer: Producer | None = None,
-        above: Endpoint | None = None,
-        below: Endpoint | None = None,
+        upstream: Endpoint | None = None,
+        downstream: Endpoint | None = None,
     ) -> None:
         self.role = role
         self.consumer = consumer
         self.producer = producer
-        # Reentrant: the collector may end a pipeline while it is held.
+        # Reentrant: the garbage collector may end a pipeline in a thread that holds it.
         self.lock = threading.RLock()
-        # Held by who uses the sockets; who holds `lock` does not wait for it.
-        self._at_sockets = threading.Lock()
+        # Guards the sockets. A thread that holds `lock` never waits for it.
+        self._sockets_lock = threading.Lock()
         self.changed = Signal(self.lock)
         self.room = Signal(self.lock)
         self.error: BaseException | None = None
-        self.closing = False
+        self.closing = self._closed = False
         self.sent_bytes = self.sent_items = self.received_items = self.malformed = 0
         self._reason = ""
         self._refused = 0
-        self._awake = False
+        self.awake = False
         self._blocked: dict[Peer, float] = {}
-        # Since when there is no way to a peer.
+        # Peers without a connection, and since when.
         self._unreachable: dict[Peer, float] = {}
-        self._ends: list[End] = []
-        for place, is_above in ((above, True), (below, False)):
-            for address in place.addresses if place else ():
-                assert place is not None
-                self._ends.append(End(len(self._ends), address, place, is_above))
-        # When the role's tick was called, and is to be at the latest.
+        self.ends: list[End] = []
+        for endpoint, is_upstream in ((upstream, True), (downstream, False)):
+            for address in endpoint.addresses if endpoint else ():
+                assert endpoint is not None
+                self.ends.append(End(len(self.ends), address, endpoint, is_upstream))
+        # Time of the last tick of the role, and latest time for the next one.
         self._ticked = self._due = 0.0
         self._outboxes = [box.outbox for box in (consumer, producer) if box is not None]
         self._poller = select.poll()
         self._context = open_context()
         self._wake_send, self._wake_recv = plain.socketpair()
-        self._ear_number = self._wake_recv.fileno()
+        self._wake_descriptor = self._wake_recv.fileno()
         try:
             self._wake_send.setblocking(False)
             self._wake_recv.setblocking(False)
-            self._poller.register(self._ear_number, select.POLLIN)
-            for end in self._ends:
+            self._poller.register(self._wake_descriptor, select.POLLIN)
+            for end in self.ends:
                 self._open(end)
         except BaseException:
             self._close()
             raise
-        # Where it is bound, above and below.
-        self.endpoints = {
-            end.above: end.socket.endpoint for end in self._ends if end.socket is not None and end.binds
+        self.bound_addresses = {
+            end.upstream: end.socket.endpoint for end in self.ends if end.socket is not None and end.binds
         }
         self._thread = threading.Thread(target=self._run, name=f"highway {name} wire", daemon=True)
 
@@ -209,15 +213,15 @@ class SocketThread:
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the thread look at the role now."""
-        if not self._awake:
-            self._awake = True
+        """Make the thread check the role now."""
+        if not self.awake:
+            self.awake = True
             with suppress(OSError):
                 self._wake_send.send(b"\0")
 
     def push(self) -> None:
-        """Send what was handed in: here and now, if nobody is at the sockets, or have the thread do so."""
-        if not self._at_sockets.acquire(blocking=False):
+        """Send the offered items in this thread if the sockets are free; wake the socket thread otherwise."""
+        if not self._sockets_lock.acquire(blocking=False):
             self.wake()
             return
         try:
@@ -225,8 +229,8 @@ class SocketThread:
                 return
             assert self.producer is not None
             self._send_data(self.producer)
-            self._ask_for_news()
-            # What is blocked is tried again in a while; and a batch that is done already is acknowledged.
+            self._check_used_sockets()
+            # The thread retries blocked peers, and acknowledges batches that are done already.
             if self._blocked or (self.consumer is not None and self.consumer.outbox):
                 self.wake()
         except BaseException as error:
@@ -234,29 +238,34 @@ class SocketThread:
             self.stop()
             raise
         finally:
-            self._at_sockets.release()
+            self._sockets_lock.release()
 
     def stop(self, reason: str = "stopped") -> None:
-        """Say BYE and end; does not wait, and takes no lock."""
+        """Make the thread send BYE and end; does not wait, and takes no lock."""
         self._reason = self._reason or reason
         self.closing = True
-        self._awake = False
+        self.awake = False
         self.wake()
 
-    def join(self, timeout: float) -> None:
-        """Wait for the thread."""
-        if self._thread.ident is not None:
+    def join(self, timeout: float) -> bool:
+        """Wait until the thread has ended, and return whether it has; one that never started is closed here."""
+        if self._thread.ident is None:
+            self._close()
+        else:
             self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     @property
-    def above(self) -> str:
-        """Where producers are expected."""
-        return self.endpoints.get(True) or ", ".join(str(end.address) for end in self._ends if end.above)
+    def upstream_addresses(self) -> str:
+        """The upstream addresses, for errors."""
+        return self.bound_addresses.get(True) or ", ".join(
+            str(end.address) for end in self.ends if end.upstream
+        )
 
     @property
     def failure(self) -> str:
-        """The last handshake that failed, as part of a message."""
-        found = [end.failure for end in self._ends if end.failure]
+        """The last failed handshake, as part of an error message."""
+        found = [end.failure for end in self.ends if end.failure]
         return f"; the last connection that failed: {found[-1]}" if found else ""
 
     # The thread
@@ -264,19 +273,19 @@ class SocketThread:
     def _run(self) -> None:
         try:
             with self.lock:
-                self._greet(self._ends)
-            # Sockets have to be read once before anything is told of them.
+                self._greet(self.ends)
+            # A descriptor reports nothing until its socket was read once.
             self.wake()
             while not self.closing:
-                self._step()
-            with self._at_sockets:
-                self._say_goodbye()
+                self.step()
+            with self._sockets_lock:
+                self._exchange_byes()
         except BaseException as error:
             self.error = error
             logger.exception("The network thread has ended")
         finally:
             self.closing = True
-            with self._at_sockets:
+            with self._sockets_lock:
                 self._close()
             with self.lock:
                 self.changed.notify()
@@ -292,33 +301,34 @@ class SocketThread:
         for end in ends:
             if end.binds:
                 continue
-            if end.above:
+            if end.upstream:
                 assert self.consumer is not None
                 self.consumer.greet(end.peer, now)
             else:
                 assert self.producer is not None
                 self.producer.greet(end.peer)
 
-    def _step(self) -> None:
-        # When woken already, at once, and with a tick.
+    def step(self) -> None:
+        """Wait for messages, for a wake-up, or until a tick is due, and process what arrived."""
+        # Without a wait, and with a tick, if it was woken already.
         now = until = time.monotonic()
-        if not self._awake:
-            until = max(now, min(self._due, now + AGAIN) if self._blocked else self._due)
+        if not self.awake:
+            until = max(now, min(self._due, now + RETRY) if self._blocked else self._due)
         ready = dict(self._poller.poll(math.ceil((until - now) * 1000)))
-        if self._ear_number in ready:
+        if self._wake_descriptor in ready:
             with suppress(BlockingIOError):
                 self._wake_recv.recv(4096)
-        self._awake = False
-        with self._at_sockets:
-            self._work(ready, until)
+        self.awake = False
+        with self._sockets_lock:
+            self.work(ready, until)
 
-    def _work(self, ready: dict[int, int], until: float) -> None:
-        """Receive, tell the role, and send what it says; `until` is when its time is to pass."""
+    def work(self, ready: dict[int, int], until: float) -> None:
+        """Receive messages, pass them to the role, and send its messages; a tick is due at `until`."""
         arrived: list[tuple[End, Peer, Message]] = []
-        for end in self._ends:
-            if end.socket is None or end.news or end.watch in ready:
-                self._look_after(end, time.monotonic())
-            if end.socket is not None and (end.news or end.descriptor in ready):
+        for end in self.ends:
+            if end.socket is None or end.may_have_messages or end.watch in ready:
+                self._check_connections(end, time.monotonic())
+            if end.socket is not None and (end.may_have_messages or end.descriptor in ready):
                 self._receive(end, arrived)
         now = time.monotonic()
         producer = self.producer
@@ -326,55 +336,55 @@ class SocketThread:
             for end, peer, message in arrived:
                 if self._unreachable:
                     self._unreachable.pop(peer, None)
-                self.role.receive(end.above, peer, message, now)
-            # Not with a wake on the way: whoever hands something in has it sent, and nothing else has become due.
+                self.role.receive(end.upstream, peer, message, now)
+            # No tick after a mere wake-up: the wake-up only means that items were offered.
             if arrived or now >= until or now >= self._ticked + BEAT:
                 self._ticked = now
                 self.role.tick(now)
-            letters = self._letters()
+            messages = self._messages()
             self._due = self._next_tick(now)
-            # Whoever is woken in vain costs as much as a message; and who does not wait looks before it does.
+            # Only if a thread waits: waking one without need costs as much as a message.
             offers = bool(arrived) and self.changed.awaited and self.role.offers
             if producer is not None and self.room.awaited and producer.unsent <= LOW:
                 self.room.notify()
         arrived.clear()
-        if letters:
-            self._send_letters(letters)
+        if messages:
+            self._send_messages(messages)
         if self._unreachable:
             self._lose_unreachable(now)
         if producer is not None and (producer.has_work or self._blocked):
             self._send_data(producer)
-        self._ask_for_news()
-        # Last: whoever wakes up would wait for the interpreter, which this thread still needs.
+        self._check_used_sockets()
+        # Last: the woken thread needs the GIL, which this thread holds until here.
         if offers:
             self.changed.notify()
 
     def _next_tick(self, now: float) -> float:
-        """When to call the role's tick at the latest."""
-        # Others acknowledge, and do not wake us for each.
+        """Return the latest time for the next tick of the role."""
+        # Engine threads acknowledge items without waking this thread each time.
         held = self.consumer is not None and self.consumer.held
         beat = now + (TIMING.ack_delay if held else BEAT)
         due = self.role.due()
         return beat if due is None or due > beat else due
 
-    def _ask_for_news(self) -> None:
-        """Have the thread look at sockets whose descriptors do not tell any more what has come while they were used."""
-        for end in self._ends:
+    def _check_used_sockets(self) -> None:
+        """Check the sockets that were used: their descriptors do not report what arrived meanwhile."""
+        for end in self.ends:
             if end.used and end.socket is not None:
                 end.used = False
-                end.news = end.news or end.is_readable()
-            if end.news:
+                end.may_have_messages = end.may_have_messages or end.is_readable()
+            if end.may_have_messages:
                 self.wake()
 
-    def _look_after(self, end: End, now: float) -> None:
-        """Read what became of the connections, and make a socket anew that would not connect again."""
+    def _check_connections(self, end: End, now: float) -> None:
+        """Read the connection events of a socket, and recreate one that libzmq would not reconnect."""
         if end.socket is None:
-            if now < end.anew:
+            if now < end.recreate_at:
                 return
             try:
                 self._open(end)
             except (OSError, zmq.ZMQError) as error:
-                end.failure, end.anew = str(error), now + ANEW
+                end.failure, end.recreate_at = str(error), now + RECREATE
                 return
             with self.lock:
                 self._greet([end])
@@ -387,42 +397,42 @@ class SocketThread:
         if watch.failure not in (None, end.failure):
             end.failure = watch.failure
             self._refused += 1
-            if self._refused <= TOLD:
+            if self._refused <= MOST_LOGGED:
                 logger.warning("%s: %s", end.address, end.failure)
         if watch.gave_up:
             self._drop(end)
-            end.anew = now + ANEW
+            end.recreate_at = now + RECREATE
 
     def _drop(self, end: End) -> None:
         if end.socket is not None:
             self._poller.unregister(end.descriptor)
             self._poller.unregister(end.watch)
             end.socket.close()
-            end.socket, end.descriptor, end.watch, end.news = None, -1, -1, False
+            end.socket, end.descriptor, end.watch, end.may_have_messages = None, -1, -1, False
 
     def _receive(self, end: End, arrived: list[tuple[End, Peer, Message]]) -> None:
         socket = end.socket
         assert socket is not None
-        end.news = True
+        end.may_have_messages = True
         for turn in range(TURN):
-            # libzmq looks for news of its connections with every 100th frame since it found nothing, also within a
-            # message; if a connection has ended just then, it aborts the process. So nothing has to be found now and
-            # then, which asking does not count as; but it costs as much as a message.
+            # libzmq processes connection events at every 100th frame since the socket was last empty, also within a
+            # message, and aborts the process if a connection ended at that moment. So `recv` must find the socket
+            # empty once in FRAMES frames; that costs as much as a message. Polling is cheaper, but does not count.
             if turn and end.frames + end.longest < FRAMES and not end.is_readable():
-                end.news = False
+                end.may_have_messages = False
                 return
             peer = end.peer
             try:
                 if end.binds:
-                    peer = _new(Peer, (end.number, socket.recv(NOBLOCK)))
+                    peer = Peer(end.number, socket.recv(zmq.NOBLOCK))
                     frame = socket.recv(copy=False)
                 else:
-                    frame = socket.recv(NOBLOCK, copy=False)
+                    frame = socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                end.news, end.frames = False, 0
+                end.may_have_messages, end.frames = False, 0
                 return
             frames = [frame]
-            # What `recv_multipart` does, without asking the socket for each part.
+            # Like `recv_multipart`, without a query of the socket for each part.
             while frame.more:
                 frame = socket.recv(copy=False)
                 frames.append(frame)
@@ -432,7 +442,7 @@ class SocketThread:
                 message = decode(frames)
             except ProtocolError as error:
                 self.malformed += 1
-                if self.malformed <= TOLD:
+                if self.malformed <= MOST_LOGGED:
                     logger.warning("%s: dropped a message of %s: %s", end.address, quoted(peer.id), error)
                 continue
             if isinstance(message, Data):
@@ -441,64 +451,64 @@ class SocketThread:
                 message = message._replace(text=quoted(message.text))
             arrived.append((end, peer, message))
 
-    def _letters(self) -> list[tuple[Any, Message]]:
-        """Everything in the outboxes."""
-        letters: list[tuple[Any, Message]] = []
+    def _messages(self) -> list[tuple[Any, Message]]:
+        """Empty the outboxes, and return their messages."""
+        messages: list[tuple[Any, Message]] = []
         for outbox in self._outboxes:
             if outbox:
-                letters.extend(outbox)
+                messages.extend(outbox)
                 outbox.clear()
-        return letters
+        return messages
 
-    def _send_letters(self, letters: list[tuple[Any, Message]]) -> None:
-        # One that cannot be sent is dropped: all of them are repeated.
-        for peer, message in letters:
+    def _send_messages(self, messages: list[tuple[Any, Message]]) -> None:
+        # Drops a message that cannot be sent: control messages are repeated.
+        for peer, message in messages:
             try:
                 self._send(peer, message)
             except (ArgumentError, MessageTooLargeError) as error:
                 logger.warning("A %s was not sent: %s", type(message).__name__, error)
 
     def _send(self, peer: Peer, message: Message) -> bool:
-        end = self._ends[peer.end]
-        if end.socket is None or end.cut:
+        end = self.ends[peer.end]
+        if end.socket is None or end.partly_sent:
             return False
         frames: list[Any] = encode(message)
         if end.binds:
             frames.insert(0, peer.id)
         send, last = end.socket.send, frames.pop()
-        end.used = end.cut = True
+        end.used = end.partly_sent = True
         try:
             for frame in frames:
                 if isinstance(frame, bytes):
                     send(frame, NOBLOCK_MORE)
                 else:
                     send(_whole_frame(frame), NOBLOCK_MORE, copy=False)
-            send(_whole_frame(last), NOBLOCK, copy=False)
+            send(_whole_frame(last), zmq.NOBLOCK, copy=False)
         except zmq.Again:
-            # Only the first frame has to wait for room, or for its peer.
-            end.cut = False
+            # Only the first frame may find no room or no peer.
+            end.partly_sent = False
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            end.cut = False
+            end.partly_sent = False
             self._unreachable.setdefault(peer, time.monotonic())
             return False
-        end.cut = False
+        end.partly_sent = False
         if self._unreachable:
             self._unreachable.pop(peer, None)
         return True
 
     def _lose_unreachable(self, now: float) -> None:
-        """Let what is under way to those go to others whose connections are gone for good."""
+        """Declare peers dead whose connection did not come back; their items go to other peers."""
         for peer in [peer for peer, since in self._unreachable.items() if now - since > UNREACHABLE]:
             del self._unreachable[peer]
-            if self.producer is not None and not self._ends[peer.end].above:
+            if self.producer is not None and not self.ends[peer.end].upstream:
                 with self.lock:
                     self.producer.lose(peer)
 
     def _send_data(self, producer: Producer) -> None:
-        """Send what waits, as far as there is room."""
+        """Send the waiting items, as far as there is room."""
         now = time.monotonic()
         to: Any
         with self.lock:
@@ -518,14 +528,14 @@ class SocketThread:
                     if self.room.awaited and producer.unsent == LOW:
                         self.room.notify()
                 else:
-                    self._blocked[to] = now + AGAIN
+                    self._blocked[to] = now + RETRY
                 found = producer.pick(self._blocked, now) if producer.has_work else None
         if found is not None:
             self.wake()
 
-    def _say_goodbye(self) -> None:
+    def _exchange_byes(self) -> None:
         with self.lock:
-            # First, since whoever says something after BYE is back.
+            # First, since a message after a BYE would announce this machine again.
             self.role.tick(time.monotonic())
             self.role.settle()
             if self.consumer is not None:
@@ -533,27 +543,30 @@ class SocketThread:
                 self.consumer.bye(self._reason)
             if self.producer is not None:
                 self.producer.bye(self._reason)
-            letters = self._letters()
-        told = {peer for peer, message in letters if self._send(peer, message) and isinstance(message, Bye)}
-        # A side that connects loses what it has not read when the connection ends: wait for the answers.
-        deadline = time.monotonic() + LAST_WORDS
+            messages = self._messages()
+        asked = {peer for peer, message in messages if self._send(peer, message) and isinstance(message, Bye)}
+        # A connecting socket drops unread messages when its connection ends: wait for the answers.
+        deadline = time.monotonic() + BYE_LIMIT
         arrived: list[tuple[End, Peer, Message]] = []
-        while told and (left := deadline - time.monotonic()) > 0:
-            for end in self._ends:
+        while asked and (left := deadline - time.monotonic()) > 0:
+            for end in self.ends:
                 if end.socket is not None:
                     self._receive(end, arrived)
                     end.socket.watch.read()
-            told.difference_update(peer for _, peer, message in arrived if isinstance(message, Bye))
+            asked.difference_update(peer for _, peer, message in arrived if isinstance(message, Bye))
             arrived.clear()
-            # Descriptors tell nothing of what was left unread.
-            wait = 0 if any(end.news for end in self._ends) else math.ceil(left * 1000)
-            if told and self._ear_number in dict(self._poller.poll(wait)):
+            # Descriptors do not report messages that were left unread.
+            wait = 0 if any(end.may_have_messages for end in self.ends) else math.ceil(left * 1000)
+            if asked and self._wake_descriptor in dict(self._poller.poll(wait)):
                 self._wake_recv.recv(4096)
 
     def _close(self) -> None:
-        for end in self._ends:
+        if self._closed:
+            return
+        self._closed = True
+        for end in self.ends:
             if end.socket is not None:
-                end.socket.close(linger=int(LAST_WORDS * 1000))
+                end.socket.close(linger=int(BYE_LIMIT * 1000))
                 end.socket = None
         self._wake_send.close()
         self._wake_recv.close()
@@ -561,7 +574,7 @@ class SocketThread:
 
 
 def _whole_frame(part: Any) -> Any:
-    """The frame that an array lies over, if it came in one: it goes on without pyzmq's thread that frees arrays."""
+    """Return the received frame that an array lies over, else the array: pyzmq forwards a frame with less work."""
     owner = getattr(part, "base", None)
     while owner is not None and not isinstance(owner, zmq.Frame):
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)

@@ -1,7 +1,7 @@
-"""Sockets: made, guarded and watched in one place.
+"""Creates sockets with their options, access control and monitors, in the context of this process.
 
-A hub (`bind`) has one file descriptor for each peer and some for itself; `ulimit -n` must allow that, where many come.
-libzmq's MAX_SOCKETS (1023) counts sockets, not peers: a socket of ours takes three of them, for its monitor.
+A hub (`bind`) needs one file descriptor for each peer and a few more: raise `ulimit -n` for many peers. The limit of
+libzmq (MAX_SOCKETS, 1023) counts sockets, not peers; each of these sockets takes three, two of them for its monitor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import zmq
-from zmq.backend import Socket as BareSocket
 
 from highway.arguments import whole
 from highway.errors import (
@@ -33,6 +32,7 @@ from highway.errors import (
     PipelineStateError,
     SecurityError,
 )
+from highway.network.protocol.wire import MAX_FRAME_BYTES
 from highway.network.zmq.addresses import Address, ip_of
 from highway.network.zmq.monitor import Monitor
 from highway.network.zmq.security import Authenticator, Keys, Security, check_admission
@@ -48,22 +48,20 @@ __all__ = [
 
 logger = logging.getLogger("highway.network")
 
-# Threads of libzmq: one for sockets that receive batches, and one for those that send them.
+# Threads of libzmq: one for the sockets that receive batches, one for the sockets that send them.
 IO_THREADS = 2
-# The largest frame, in bytes; larger ones end the connection.
-MAX_FRAME = 256 << 20
 # Milliseconds.
 HANDSHAKE = 5_000
 HEARTBEAT = 5_000
-# A frame of the largest size takes this long on a slow link, and nothing else passes meanwhile.
+# The largest frame takes this long on a slow link, and blocks the heartbeats meanwhile.
 HEARTBEAT_LIMIT = 60_000
 RECONNECT = 100
 RECONNECT_LIMIT = 5_000
 
-# The largest block, in bytes, that glibc's malloc learns from when it is freed: 32 MiB with its own header.
+# Largest block, in bytes, whose release changes the thresholds of glibc's malloc: 32 MiB with its header.
 LARGEST_BLOCK = (32 << 20) - 8192
 
-# Seconds to wait for another process that is about to bind in the same folder.
+# Longest wait for another process that binds in the same folder, in seconds.
 _FOLDER_LIMIT = 2.0
 
 
@@ -71,7 +69,7 @@ _FOLDER_LIMIT = 2.0
 
 
 class _Context(zmq.Context[zmq.Socket[bytes]]):
-    """The one of this process, with what belongs to it."""
+    """The context of a process, with its users, its authenticator and its sockets."""
 
     process = 0
     users = 0
@@ -79,18 +77,18 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
     opened: weakref.WeakSet[Socket]
 
 
-# Reentrant: the collector may end a pipeline while it is held.
+# Reentrant: the garbage collector may end a pipeline in a thread that holds it.
 _lock = threading.RLock()
 _shared: _Context | None = None
-# Contexts of the processes that this one was forked from: libzmq must not touch them here, not even to end them.
+# Contexts of the parent processes, kept alive: libzmq must not touch them after a fork, not even to terminate them.
 _inherited: list[_Context] = []
 
 
 def open_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """The context of this process, made when first asked for; never the user's `zmq.Context.instance()`.
+    """Return the context of this process, which the first call creates; never the user's `zmq.Context.instance()`.
 
-    All of Highway in a process shares it, so that inproc addresses meet. Each call needs a `close_context`.
-    After a fork the child gets one of its own; what the parent made is of no use there.
+    All pipelines of a process share it, so that inproc addresses connect. Each call needs a `close_context`. A forked
+    child gets a context of its own, and cannot use the sockets of its parent.
     """
     global _shared
     with _lock:
@@ -105,12 +103,12 @@ def open_context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 def close_context(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """Give a context back; the last one ends it, and its threads. In a forked child nothing happens.
+    """Release a context; the last release ends its threads. In a forked child nothing happens.
 
     Raises
     ------
     PipelineStateError
-        It is the last, and a socket is still open; ending would wait for it for ever.
+        This is the last release, and a socket is still open: termination would wait for it forever.
     """
     global _shared
     ours = _ours(context)
@@ -135,11 +133,11 @@ def close_context(context: zmq.Context[zmq.Socket[bytes]]) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have malloc keep the memory of a frame for the next one.
+    """Make malloc keep the memory of a frame for the next one.
 
-    glibc gives memory back when twice the largest block that was ever freed is free at the end of a heap: with blocks
-    that are frames, again and again, and every page of the next frame has to be cleared and mapped. A block of the
-    largest size that counts, never touched, makes that 64 MB. Who has set glibc's thresholds keeps them.
+    glibc returns memory to the kernel when the free end of a heap exceeds twice the largest block that was ever freed.
+    With blocks as large as frames this happens all the time, and the kernel clears and maps every page of the next
+    frame. Freeing one large untouched block raises the threshold to 64 MB. Thresholds that the user has set stay.
     """
     np.empty(LARGEST_BLOCK, np.uint8)
 
@@ -165,23 +163,20 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class Socket(zmq.Socket[bytes]):
-    """A socket that knows what became of its connections, and what to tidy up.
+    """A socket with a monitor of its connections; removes the file of its ipc address.
 
     Attributes
     ----------
     watch : Monitor
-        To be read now and then: its events are kept until somebody does.
+        Read it regularly: it keeps all events until then.
     """
 
     watch: Monitor
 
     @property
     def endpoint(self) -> str:
-        """Where it is bound, with the port that was free."""
+        """The address that it is bound to, with the actual port."""
         return bytes(self.getsockopt(zmq.LAST_ENDPOINT) or b"").rstrip(b"\0").decode()
-
-    # Without what pyzmq does in Python for sockets of other kinds.
-    send = BareSocket.send  # type: ignore[assignment]
 
     _file: tuple[str, int, int] | None = None
 
@@ -189,7 +184,7 @@ class Socket(zmq.Socket[bytes]):
         """Close it, and remove the file of an ipc address. Idempotent; in a forked child nothing happens."""
         if not self.closed and _is_current(self.context):
             if self._file is not None:
-                # While we still listen: nobody can have taken the path over meanwhile.
+                # Before the socket closes: nobody else can have bound to the path yet.
                 path, *identity = self._file
                 with contextlib.suppress(OSError):
                     status = os.lstat(path)
@@ -209,31 +204,31 @@ def bind(
     kind: int = zmq.ROUTER,
     receives: bool = False,
 ) -> Socket:
-    """A socket that is bound, and lets nobody in who should not be; `getsockopt(LAST_ENDPOINT)` says where.
+    """Return a bound socket that admits only holders of the secret; its `endpoint` has the actual port.
 
     Parameters
     ----------
     context : zmq.Context
         From `open_context`.
     address : Address
-        From `parse`. The folder of an ipc path is made if it is missing; the socket's file gets mode 0600, and is
-        removed when the socket is closed.
+        From `parse`. A missing folder of an ipc path is created; the file of the socket gets mode 0600, and is removed
+        when the socket is closed.
     security : Security
     window : int
-        Items that may be under way to a peer.
+        Most items in flight to a peer.
     kind : int
         zmq.ROUTER, zmq.PUSH or zmq.PULL.
     receives : bool
-        Whether it is batches that come: those have one of libzmq's threads, and those that go the other.
+        Whether the socket receives batches: sockets that receive and sockets that send use different threads of libzmq.
 
     Raises
     ------
     SecurityError
-        There should be a secret; or the authenticator does not work; or others can write to the folder of the path.
+        A secret is missing, the authenticator does not work, or other users can write to the folder of the path.
     AddressInUseError
-        Somebody listens there, or the path is a file that is no socket.
+        Another socket is bound there, or the path is a file that is not a socket.
     AddressError
-        It cannot be bound for another reason.
+        The address cannot be bound for another reason.
     """
     ours, keys = _prepared(context, address, security)
     if keys is not None:
@@ -269,7 +264,7 @@ def connect(
     kind: int = zmq.DEALER,
     receives: bool = False,
 ) -> Socket:
-    """A socket that connects, and does so again, whenever the connection ends and `watch.gave_up` is not set.
+    """Return a socket that connects, and reconnects unless `watch.gave_up` is set.
 
     A DEALER has a random routing id that it keeps over reconnects.
 
@@ -283,19 +278,19 @@ def connect(
     Raises
     ------
     SecurityError
-        There should be a secret.
+        A secret is missing.
     AddressError
-        There is no host of this name.
+        No host has this name.
     """
     ours, keys = _prepared(context, address, security)
     ipv6 = address.is_ipv6 or _has_only_ipv6(security.owner, address)
     with _closed_on_error(_new_socket(ours, kind, window, connects=True, receives=receives)) as socket:
         if kind == zmq.DEALER:
-            # libzmq keeps ids that begin with a zero byte for itself.
+            # libzmq reserves ids that begin with a zero byte.
             socket.setsockopt(zmq.ROUTING_ID, bytes([1 + secrets.randbelow(255)]) + secrets.token_bytes(15))
         if kind != zmq.PULL:
-            # Nothing is queued for a hub that is not there. But what has come, and was not read, is dropped when
-            # the connection ends.
+            # Queues nothing for a hub that is not connected; but received and unread messages are dropped when the
+            # connection ends.
             socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_LIMIT)
@@ -313,14 +308,14 @@ def connect(
 def _prepared(
     context: zmq.Context[zmq.Socket[bytes]], address: Address, security: Security
 ) -> tuple[_Context, Keys | None]:
-    """The context, checked, and the keys to use."""
+    """Return the checked context and the keys to use."""
     ours = _ours(context)
     if not _is_current(ours):
         raise PipelineStateError(
-            f"{security.owner}: the context is closed, or of before a fork; expected a new open_context()"
+            f"{security.owner}: the context is closed, or from before a fork; expected a new open_context()"
         )
     keys = security.keys_for(address.endpoint, local=address.is_local)
-    # What stays in this process is not encrypted, nor could it be.
+    # libzmq cannot encrypt inproc.
     return ours, None if address.scheme == "inproc" else keys
 
 
@@ -342,18 +337,19 @@ def _new_socket(context: _Context, kind: int, window: int, *, connects: bool, re
     with _closed_on_error(socket):
         context.opened.add(socket)
         for option, value in (
-            # One thread for all of its connections: of those of two it would be told in any order.
+            # One thread for all connections of a socket: two would report their events in any order.
             (zmq.AFFINITY, 1 << receives),
             (zmq.SNDHWM, highest),
             (zmq.RCVHWM, highest),
             (zmq.LINGER, 0),
-            (zmq.MAXMSGSIZE, MAX_FRAME),
+            # A larger frame ends the connection.
+            (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
             (zmq.HANDSHAKE_IVL, HANDSHAKE),
             (zmq.HEARTBEAT_IVL, HEARTBEAT),
             (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_LIMIT),
         ):
             socket.setsockopt(option, value)
-        # Before there is anything to see.
+        # Before the first event.
         socket.watch = Monitor(socket, connects=connects)
     return socket
 
@@ -371,7 +367,7 @@ def _address_error(owner: str, address: Address, number: int) -> AddressError:
     where = f"{owner}: {address}"
     if number == errno.EADDRINUSE:
         return AddressInUseError(
-            f"{where} is in use: somebody listens there; stop it, or take another address"
+            f"{where} is in use: another socket is bound to it; close that one, or use another address"
         )
     if number in (errno.ENODEV, errno.EADDRNOTAVAIL, errno.EINVAL) and address.scheme == "tcp":
         return AddressError(
@@ -382,25 +378,25 @@ def _address_error(owner: str, address: Address, number: int) -> AddressError:
 
 
 def _has_only_ipv6(owner: str, address: Address) -> bool:
-    """Whether a host has no IPv4 address; an error if there is no such host."""
+    """Whether a host has only IPv6 addresses; raises AddressError for an unknown host."""
     if address.scheme != "tcp" or address.name == "localhost" or ip_of(address.name) is not None:
         return False
     try:
         found = plain.getaddrinfo(address.name, address.port, type=plain.SOCK_STREAM)
     except plain.gaierror as error:
         if error.errno == plain.EAI_AGAIN:
-            # The name server is away; libzmq asks again whenever it connects.
+            # The name server does not answer; libzmq asks again at every connect.
             return False
         raise AddressError(
             f"{owner}: {address}: there is no host {address.name!r} ({error.strerror}); check the name"
         ) from None
     except UnicodeError:
-        # A part of the name is empty or too long.
+        # A label of the name is empty or too long.
         raise AddressError(f"{owner}: {address}: {address.name!r} can be no host; check the name") from None
     return all(family != plain.AF_INET for family, *_ in found)
 
 
-# ipc: we listen ourselves, because libzmq would silently take the path from whoever listens there.
+# ipc: Highway binds the path itself, because libzmq would silently replace the socket of another process.
 
 
 def _bind_ipc(socket: Socket, name: str) -> None:
@@ -408,7 +404,7 @@ def _bind_ipc(socket: Socket, name: str) -> None:
         with _listening(socket, "\0" + name[1:]) as listener:
             _hand_over(socket, listener, name)
         return
-    # The process may change its folder before the socket is closed.
+    # The process may change its working directory before the socket is closed.
     path = os.path.abspath(name)
     above = os.path.dirname(path)
     with _locked(_folder(above), above):
@@ -422,7 +418,7 @@ def _bind_ipc(socket: Socket, name: str) -> None:
 @contextlib.contextmanager
 def _listening(socket: Socket, path: str) -> Iterator[plain.socket]:
     with plain.socket(plain.AF_UNIX, plain.SOCK_STREAM) as listener:
-        # Before there is a file, so that it never has another mode.
+        # Before `bind` creates the file, so that it never has another mode.
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(path)
         listener.listen(int(socket.getsockopt(zmq.BACKLOG)))
@@ -433,12 +429,12 @@ def _listening(socket: Socket, path: str) -> Iterator[plain.socket]:
 def _hand_over(socket: Socket, listener: plain.socket, name: str) -> None:
     socket.setsockopt(zmq.USE_FD, listener.fileno())
     socket.bind(f"ipc://{name}")
-    # libzmq closes it from now on.
+    # libzmq owns the descriptor now.
     listener.detach()
 
 
 def _folder(path: str) -> int:
-    """The folder of a socket, opened; made if it is missing."""
+    """Open the folder of a socket, and create it if it is missing."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -469,7 +465,7 @@ def _folder(path: str) -> int:
 
 @contextlib.contextmanager
 def _locked(folder: int, path: str = "folder of the socket") -> Iterator[None]:
-    """Keep other processes of ours from binding in a folder: two could find, and remove, the same dead socket."""
+    """Lock a folder against other processes of Highway: two could find, and remove, the same dead socket."""
     try:
         deadline = time.monotonic() + _FOLDER_LIMIT
         while True:
@@ -477,7 +473,7 @@ def _locked(folder: int, path: str = "folder of the socket") -> Iterator[None]:
                 flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB, path, logger, "ipc")
                 break
             except BlockingIOError:
-                # Anyone may lock /tmp: the wait has an end.
+                # Anyone can lock /tmp, so the wait has a limit.
                 if time.monotonic() > deadline:
                     raise AddressInUseError(
                         f"Another process has locked the folder of the socket for {_FOLDER_LIMIT:.0f} s; "
@@ -490,17 +486,15 @@ def _locked(folder: int, path: str = "folder of the socket") -> Iterator[None]:
 
 
 def _clear(path: str) -> None:
-    """Remove a socket that nobody listens at any more; an error if somebody does, or it is something else."""
+    """Remove the file of a dead socket; raises AddressInUseError for a live one and for any other file."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise AddressInUseError(
-            f"ipc://{path} is in use: there is something that is no socket; take another path"
-        )
+        raise AddressInUseError(f"ipc://{path} exists and is not a socket; use another path")
     with plain.socket(plain.AF_UNIX, plain.SOCK_STREAM) as caller:
-        # A full queue of callers must not keep us waiting; it is a sign of life too.
+        # A full backlog must not block; it shows a live socket too.
         caller.setblocking(False)
         try:
             caller.connect(path)
@@ -510,4 +504,6 @@ def _clear(path: str) -> None:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
                 raise
-    raise AddressInUseError(f"ipc://{path} is in use: somebody listens there; stop it, or take another path")
+    raise AddressInUseError(
+        f"ipc://{path} is in use: another socket is bound to it; close that one, or use another path"
+    )

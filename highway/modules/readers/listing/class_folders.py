@@ -187,9 +187,9 @@ def _without_folders(root: bytes, inside: list[os.DirEntry[bytes]]) -> str:
             "reads encoded pictures, LevelDBSource arrays"
         )
     loose = [entry.name for entry in inside if _is_picture(entry.name)]
-    found, instead = "it is empty of both folders and pictures", ""
+    found, instead = "it has neither folders nor pictures", ""
     if loose:
-        found = f"{len(loose)} pictures lie directly in it"
+        found = f"{len(loose)} pictures are directly in it"
         endings = sorted(os.path.splitext(name)[1] for name in loose)
         pattern = os.fsdecode(glob.escape(root) + b"*" + max(endings, key=endings.count))
         instead = (

@@ -97,15 +97,15 @@ def remarks(root: bytes, classes: Sequence[str], names: Sequence[bytes]) -> list
         )
     elif len(classes) == 1 and deeper:
         said.append(
-            f"{classes[0]!r} is the one class, and all of its pictures lie in folders of it; if those are the classes, "
-            f"use {inner!r}"
+            f"{classes[0]!r} is the only class, and all of its pictures are in its sub-folders; if those are the "
+            f"classes, use {inner!r}"
         )
     else:
         splits = _parts_of_one(classes, names)
         if splits:
             said.append(
-                f"the classes {', '.join(map(repr, splits))} are named like splits of one set, and all their pictures "
-                f"lie in folders of them; if those are the classes, use {os.path.join(os.fsdecode(root), splits[0])!r}"
+                f"the classes {', '.join(map(repr, splits))} are named like splits of one set, and all pictures are "
+                f"in their sub-folders; if those are the classes, use {os.path.join(os.fsdecode(root), splits[0])!r}"
             )
     return said
 
@@ -138,7 +138,7 @@ def stored_classes(
         return stored
     if not isinstance(stored, list):
         raise ArgumentError(
-            f"{owner}: classes is given, and {path!r} does not know the names of its classes; expected none"
+            f"{owner}: classes is given, and {path!r} does not have the names of its classes; expected None"
         )
     both = zip(names, stored, strict=False)
     first = next(

@@ -30,7 +30,7 @@ def order_remark(classes: Sequence[str]) -> str | None:
     if label is None:
         return None
     return (
-        f"the names of the classes are numbers, sorted as texts: {classes[label]!r} has label {label}; "
+        f"the names of the classes are numbers, sorted as text: {classes[label]!r} has label {label}; "
         "classes=sorted(reader.classes, key=int) has them in the order of the numbers"
     )
 

@@ -152,7 +152,7 @@ def pillow(owner: str) -> Any:
     except ImportError:
         raise MissingPackageError(
             f"{owner}: the data has files that are not JPEGs, and PIL, which reads the other formats, is not "
-            "installed: pip install Pillow-SIMD (or Pillow, beside packages that need it)"
+            "installed: pip install Pillow-SIMD (or Pillow, if other packages need it)"
         ) from None
     return Image
 
@@ -185,11 +185,11 @@ def named_errors(layout: str = "") -> Iterator[None]:
                 f"PIL is installed without a part that a picture needs: {part}; install a "
                 "Pillow-SIMD, or a Pillow, that was built with it"
             ) from error
-        told = [
+        messages = [
             f"{type(error).__name__}: {error}",
             *(f"{part}: {text}" for _, part, text in said[:_MOST_MESSAGES]),
         ]
-        raise DecodeError(f"cannot be decoded: {'; '.join(told)}{layout and f' ({layout})'}") from error
+        raise DecodeError(f"cannot be decoded: {'; '.join(messages)}{layout and f' ({layout})'}") from error
     lost = [f"{part}: {text}" for is_error, part, text in said if is_error or _DECODERS.search(part)]
     if lost:
         raise DecodeError(f"is damaged: {'; '.join(lost[:_MOST_MESSAGES])}{layout and f' ({layout})'}")

@@ -16,7 +16,7 @@ def tiff_plugin() -> Any:
 
     class Tiff(TiffImagePlugin.TiffImageFile):
         def load_prepare(self) -> None:
-            # PIL checks the size when it makes the image; one that is there already it takes.
+            # PIL checks the size when it makes an image, and accepts an image that exists already.
             if self._im is None:
                 self.im = Image.new(self.mode, self._tile_size).im
             super().load_prepare()

@@ -35,7 +35,7 @@ def read(contents: bytes) -> Still:
     numbers = (
         ""
         if color != 0 or bits in (1, 8, 16)
-        else "2 or 4 bits of gray, which are read as other numbers than are stored"
+        else "2 or 4 bits of gray, which PIL does not read as the stored numbers"
     )
 
     def decode() -> Any:

@@ -118,7 +118,7 @@ class _Page:
         self.bits = self.numbers(_BITS) or [1]
         self.planes = self.samples if self.number(_PLANAR, 1) == 2 else 1
         if self.samples == 1 and _PLANAR in self.entries:
-            # With one sample it has no meaning, but PIL would unpack it in another way.
+            # With one sample a pixel it has no meaning, but PIL would unpack the pixels in another way.
             del self.entries[_PLANAR]
             self.rest = True
         self.fill_order = self.number(_FILL_ORDER, 1)
@@ -180,7 +180,7 @@ class _Page:
         return found[0] if found else absent
 
     def check(self) -> None:
-        """Raise for values outside of the file, more values than it can have, and several where one is allowed."""
+        """Raise for values outside of the file, more values than it can have, and several if only one is allowed."""
         size = sum(len(self._data(tag)) for tag in self.entries)
         for tag in _ONE_NUMBER:
             self.number(tag, 0)
@@ -280,9 +280,9 @@ def read(contents: bytes) -> Still:
     bits = page.bits[0]
     numbers = ""
     if gray and page.photometric == _WHITE_IS_ZERO:
-        numbers = "gray with white at 0 (WhiteIsZero), which is read as other numbers than are stored"
+        numbers = "gray with white at 0 (WhiteIsZero), which PIL does not read as the stored numbers"
     elif gray and bits in (2, 4):
-        numbers = "2 or 4 bits of gray, which are read as other numbers than are stored"
+        numbers = "2 or 4 bits of gray, which PIL does not read as the stored numbers"
     return Still(
         "TIFF",
         page.height,

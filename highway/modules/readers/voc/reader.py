@@ -6,22 +6,28 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import class_names, flag, number, whole
+from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, DecodeError, HighwayError, ReadError
 from highway.modules.readers.box_table import BoxTable
-from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
+from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, shown_names, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.masks import MaskFiles
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.samples import Files
 from highway.modules.readers.voc.folder import VOCFolder, VOCSample
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.modules.readers.voc.voc_xml import Annotation, object_names, read_annotation
 from highway.transforms.fit import Fit, Letterbox
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["VOC_CLASSES", "VOCReader"]
 
@@ -49,13 +55,15 @@ _logger = logging.getLogger("highway.modules")
 Path = str | bytes | os.PathLike[str]
 
 
+@takes(PictureFileOptions)
 class VOCReader(ImageReader):
     """Reads a folder in the format of Pascal VOC and yields batches ``images, labels, boxes``.
 
     `labels` are int64 (total,), `boxes` float32 (total, 4): x0, y0, x1, y1 in pixels of the images, of all samples one
     after the other; ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` return the rows of sample i. The extras
     `difficult` and `truncated` are bool (total,). With `masks=True`, `masks` is the last field. Pictures are read as by
-    `ImageFileReader`; all annotations are read when the reader is made.
+    `ImageFileReader`; all annotations are read when the reader is made. A bad annotation or a bad mask makes the sample
+    a bad one.
 
     The folder has ``JPEGImages/NAME.jpg`` (or another ending of a picture), ``Annotations/NAME.xml``, lists of names
     in ``ImageSets/Main/SPLIT.txt`` and masks in ``SegmentationClass/NAME.png``. A NAME may contain folders:
@@ -73,7 +81,7 @@ class VOCReader(ImageReader):
         Height and width of the images in pixels; a number alone is a square.
     split : str or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
-        ``ImageSets/Segmentation/train.txt`` where there is one, or else for ``ImageSets/train.txt``; "lists/mine.txt"
+        ``ImageSets/Segmentation/train.txt`` if that exists, or else for ``ImageSets/train.txt``; "lists/mine.txt"
         for a list of your own, relative to the folder. None: every annotation, sorted by name.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
@@ -107,8 +115,8 @@ class VOCReader(ImageReader):
         Adds two extras, which map what a network finds back to the picture: `placement`, float64 (N, 3, 3), maps
         (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up to date;
         `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
-    shuffle, seed, epochs, shard, drop_last, color, exif, on_error, max_errors, exact, max_pixels, workers, queue_size
-        See `ImageFileReader`. A bad annotation or a bad mask makes the sample a bad one.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
 
     Raises
     ------
@@ -142,9 +150,9 @@ class VOCReader(ImageReader):
     before it (``JPEGImages/a.jpg``, also absolute ones of another machine). Names that differ only in Unicode
     normalization are the same. ``<filename>`` in annotations is ignored.
 
-    Repaired in an annotation: boxes are clipped to the picture; boxes without area are dropped; if ``<size>`` is
-    missing or 0 x 0, the size of the picture is used. Errors, which name the file and the element: XML that is not well
-    formed, or not in its declared encoding; a document type; more than 8 MiB; an object without name or box;
+    Annotations are repaired: boxes are clipped to the picture; boxes without area are dropped; if ``<size>`` is missing
+    or 0 x 0, the size of the picture is used. These raise, and the error names the file and the element: XML that is
+    not well formed, or not in its declared encoding; a document type; more than 8 MiB; an object without name or box;
     coordinates that are not numbers, or whose smaller one does not come first; an unknown class.
     Boxes belong to the picture as it is stored, or to the upright picture if ``<size>`` is that of the upright picture
     alone. If ``<size>`` is neither, they belong to the one whose size is nearer; but without `exif`, swapped height and
@@ -172,20 +180,9 @@ class VOCReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        epochs: int | None = None,
-        shard: tuple[int, int] = (0, 1),
-        drop_last: bool = False,
-        color: str = "rgb",
-        exif: bool = True,
-        on_error: str = "raise",
-        max_errors: int | float | None = None,
-        exact: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        workers: int | None = None,
-        queue_size: int = 4,
+        **options: Unpack[PictureFileOptions],
     ) -> None:
+        options = completed(PictureFileOptions, options)
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
         difficult = flag(self.name, "difficult", difficult)
         one_based = flag(self.name, "one_based", one_based)
@@ -219,7 +216,11 @@ class VOCReader(ImageReader):
         assert objects.labels is not None
         self._labels = objects.labels
         self._names = [sample.picture for sample in samples]
-        files = MaskFiles(folder.masks(samples), mask_fill, max_pixels, self.name, exif) if masks else None
+        files = (
+            MaskFiles(folder.masks(samples), mask_fill, options["max_pixels"], self.name, options["exif"])
+            if masks
+            else None
+        )
         folder.skip_unpaired(samples)
         self.skipped = folder.skipped
         self.skipped.log(self.name, self.root)
@@ -236,19 +237,7 @@ class VOCReader(ImageReader):
             batch_size,
             shape,
             fit=Letterbox() if fit is None else fit,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            shard=shard,
-            drop_last=drop_last,
-            color=color,
-            exif=exif,
-            on_error=on_error,
-            max_errors=max_errors,
-            exact=exact,
-            max_pixels=max_pixels,
-            workers=workers,
-            queue_size=queue_size,
+            **options,
         )
 
     def __repr__(self) -> str:
@@ -316,7 +305,7 @@ def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]
     if unreadable:
         raise type(unreadable[0])(
             f"VOCReader: {unreadable[0]}; classes are found in all {len(files)} annotations of the folder, and "
-            f"{len(unreadable)} cannot be read: repair or remove, or give classes=[...]"
+            f"{len(unreadable)} cannot be read: repair or remove them, or give classes=[...]"
         )
     return sorted(classes), f"found in {len(files)} annotation{'s' * (len(files) != 1)}"
 

@@ -138,7 +138,7 @@ def _objects(root: ElementTree.Element) -> Iterator[dict[str, list[ElementTree.E
 def _one(tag: str, parts: dict[str, list[ElementTree.Element]]) -> ElementTree.Element | None:
     found = parts.get(tag, [None])
     if len(found) > 1:
-        raise DecodeError(f"has {len(found)} times <{tag}>; expected it once")
+        raise DecodeError(f"has <{tag}> {len(found)} times; expected it once")
     return found[0]
 
 

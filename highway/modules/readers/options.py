@@ -1,0 +1,104 @@
+"""Options of the readers: the keyword arguments that several readers have, with their defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypedDict
+
+from highway.arguments.options import documents
+
+__all__ = ["MAX_PIXELS", "PictureFileOptions", "PictureOptions", "SourceOptions"]
+
+MAX_PIXELS = 2 * 89_478_485
+"""The limit at which PIL refuses to open a picture."""
+
+
+class SourceOptions(TypedDict, total=False):
+    """Options of all readers: order, epochs, and threads.
+
+    Parameters
+    ----------
+    shuffle : bool
+        A new order each epoch, or the order of the data.
+    seed : int or None
+        0 to 2**64 - 1; for the order and all other random numbers of the reader. None draws a seed, if no other machine
+        needs the same one; the attribute `seed` has it, and it is logged.
+    epochs : int, optional
+        Number of epochs; None for no limit.
+    shard : (int, int), "auto", process group, or (mesh, axis)
+        (rank, world): this reader's part of the data; (0, 1) is all of it in every process. "auto" takes what the
+        launcher of the process says, when the pipeline starts, and logs it: torch.distributed, RANK and WORLD_SIZE
+        (torchrun), JAX, Slurm or Open MPI; without a launcher (0, 1). A process group or a one-dimensional DeviceMesh
+        of torch, or a JAX mesh with the name of an axis, is for processes that need the same samples as others. Every
+        rank has the same number of samples and batches; if the world does not divide the number of samples, at most
+        world - 1 samples come twice, or are dropped with `drop_last`.
+    drop_last : bool
+        Drop the samples that do not fill a batch on every rank.
+    workers : int, optional
+        Number of threads; by default set automatically, up to one for each core that the process may use.
+    queue_size : int
+        Most batches that are being made or wait for the next module; two for each worker are always allowed.
+    """
+
+    shuffle: Annotated[bool, True]
+    seed: Annotated[int | None, 0]
+    epochs: Annotated[int | None, None]
+    shard: Annotated[object, "auto"]
+    drop_last: Annotated[bool, False]
+    workers: Annotated[int | None, None]
+    queue_size: Annotated[int, 4]
+
+
+@documents(SourceOptions)
+class PictureOptions(SourceOptions, total=False):
+    """Options of all readers of pictures.
+
+    Parameters
+    ----------
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size
+        See `SourceOptions`.
+    color : {"rgb", "gray"}
+        Three channels or one.
+    on_error : {"raise", "skip", "replace"}
+        Policy for a sample that cannot be read. "raise" raises its error. "skip" drops the sample, so that the batch is
+        smaller, or missing if it has no sample left. "replace" reads another sample instead, chosen by the seed, so
+        that batches stay full and every rank has the same number of them. If the machine has no memory or file handles
+        left, or PIL or a part of it is missing, the reader raises under any policy. If the storage fails (an I/O error,
+        a stale file handle, a network that is down), reading is retried for up to 30 s, and no sample counts as bad;
+        after that the reader raises StorageError under any policy.
+    max_errors : int or float, optional
+        With "skip" and "replace": how many bad samples are allowed, as a count or (a float up to 1) as a fraction of
+        the data. Each rank counts the bad samples that it read.
+    exact : bool
+        Never decode at a reduced scale: slower for pictures that are much larger than the images, which then differ
+        from Pillow's by rounding only.
+    max_pixels : int
+        Pictures with more pixels in their header are bad samples and are not decoded. A progressive JPEG takes up to 6
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
+        file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
+    """
+
+    color: Annotated[str, "rgb"]
+    on_error: Annotated[str, "raise"]
+    max_errors: Annotated[int | float | None, None]
+    exact: Annotated[bool, False]
+    max_pixels: Annotated[int, MAX_PIXELS]
+
+
+@documents(PictureOptions)
+class PictureFileOptions(PictureOptions, total=False):
+    """Options of the readers of picture files.
+
+    Parameters
+    ----------
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels
+        See `PictureOptions`.
+    exif : bool
+        Turn pictures upright by their orientation; False reads every picture as it is stored. The rule is that of PIL's
+        ``ImageOps.exif_transpose``, the same for JPEG, PNG, WebP and TIFF: the orientation entry of the EXIF data,
+        wherever the file has it, as a number of any type; without such an entry ``tiff:Orientation`` of the XMP data.
+        Of several EXIF segments in a JPEG the first counts. Values other than 2 to 8, and damaged EXIF data, turn
+        nothing. Boxes and masks of the stored picture turn with it; a mask that states its own orientation, other than
+        1, is turned by that.
+    """
+
+    exif: Annotated[bool, True]

@@ -1,0 +1,99 @@
+"""The interface of what moves the batches of a `ZMQSource` or a `ZMQSink`, one class for each kind of delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from highway.batch import Batch
+from highway.engine import Failure, Source
+from highway.errors import PipelineStateError
+from highway.network.protocol.messages import Data
+
+__all__ = ["Transport"]
+
+
+class Transport:
+    """Moves batches over sockets; this base class moves none, and serves a module before its pipeline is made.
+
+    A worker has one transport for both of its modules. Its sink closes it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the module, for errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self) -> None:
+        """Start the threads."""
+
+    def bound_address(self, upstream: bool) -> str | None:
+        """Return the address that the upstream or the downstream end is bound to, or None."""
+        return None
+
+    def open(self) -> None:
+        """Prepare for the thread that moves the batches, in that thread."""
+
+    def end_tasks(self) -> None:
+        """End `tasks` and `tasks_of`, if they wait; does not wait."""
+
+    def interrupt(self) -> None:
+        """End everything, whatever waits; does not wait."""
+
+    def close(self) -> None:
+        """Close the sockets, and wait for the threads."""
+
+    # For a source
+
+    def tasks(self) -> Iterator[Data]:
+        """Yield the received items."""
+        raise NotImplementedError
+
+    def delivered(self, ticket: int) -> bool:
+        """Note an item as delivered; False to drop it."""
+        return True
+
+    def losses(self) -> list[tuple[str, str]]:
+        """Return (where, what) of malformed, duplicate and lost messages that were not repaired."""
+        return []
+
+    def reports(self) -> list[tuple[float, dict[str, Any]]]:
+        """Return (age in seconds, report) of the upstream machines."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was delivered."""
+        raise self._has_no_state("save")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        raise self._has_no_state("load")
+
+    def _has_no_state(self, what: str) -> PipelineStateError:
+        return PipelineStateError(
+            f"{self.name}: there is no state to {what}; only a training machine with delivery='exactly-once' has one"
+        )
+
+    def close_source(self) -> None:
+        """Close what belongs to the source; by default everything."""
+        self.close()
+
+    # For a sink
+
+    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
+        """Yield the tasks of the source, in the order in which to make them."""
+        return source.tasks()
+
+    def identity(self, ticket: int) -> tuple[int, int]:
+        """Return epoch and number of the batch of a task."""
+        raise NotImplementedError
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        """Send the outcome of a task."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Wait until everything that was sent has arrived."""

@@ -1,0 +1,178 @@
+"""Options that several classes have: signature, defaults and documentation are as if each class stated them."""
+
+import inspect
+import re
+import typing
+from typing import Annotated, TypedDict
+
+import pytest
+
+from highway import modules
+from highway.arguments.options import completed, documents, takes
+from highway.engine import Stage
+from highway.errors import SignatureError
+from highway.modules import ImageFileReader, LevelDBImageReader, ListReader, Noise, VOCReader
+from highway.modules.readers.options import MAX_PIXELS, PictureFileOptions
+
+SOURCE = {
+    "shuffle": ("bool", True),
+    "seed": ("int | None", 0),
+    "epochs": ("int | None", None),
+    "shard": ("object", "auto"),
+    "drop_last": ("bool", False),
+    "workers": ("int | None", None),
+    "queue_size": ("int", 4),
+}
+PICTURE = SOURCE | {
+    "color": ("str", "rgb"),
+    "on_error": ("str", "raise"),
+    "max_errors": ("int | float | None", None),
+    "exact": ("bool", False),
+    "max_pixels": ("int", MAX_PIXELS),
+}
+FILE = PICTURE | {"exif": ("bool", True)}
+READERS = {
+    "ImageFileReader": FILE,
+    "VOCReader": FILE,
+    "ListReader": FILE,
+    "LevelDBImageReader": PICTURE,
+    "ArrayReader": SOURCE,
+    "LevelDBSource": SOURCE,
+    "Noise": SOURCE,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_signature_of_a_reader_has_every_option(name):
+    reader = getattr(modules, name)
+    parameters = inspect.signature(reader).parameters
+    options = {name: one for name, one in parameters.items() if name in READERS[reader.__name__]}
+    assert {name: (one.annotation, one.default) for name, one in options.items()} == READERS[name]
+    assert all(one.kind is one.KEYWORD_ONLY for one in options.values())
+    assert all(one.kind is not one.VAR_KEYWORD for one in parameters.values())
+    assert ("exif" in parameters) == ("exif" in READERS[name])
+    assert list(inspect.signature(reader.__init__).parameters) == ["self", *parameters]
+    assert {*typing.get_type_hints(reader.__init__)} == {*parameters, "return"}
+    assert (
+        reader.__init__.__kwdefaults__.items() >= {name: one.default for name, one in options.items()}.items()
+    )
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_docstring_of_a_reader_documents_each_argument_once(name):
+    reader = getattr(modules, name)
+    section = re.search(r"Parameters\n-{10}\n(.*?)\n\n", inspect.getdoc(reader), re.DOTALL)[1]
+    documented = [
+        argument
+        for line in re.findall(r"^([a-z][^\n:]*?)(?: :.*)?$", section, re.MULTILINE)
+        for argument in line.split(", ")
+    ]
+    assert sorted(documented) == sorted(inspect.signature(reader).parameters)
+    assert "Options`" not in reader.__doc__
+
+
+def test_defaults_that_differ_stay():
+    for reader in (ImageFileReader, VOCReader, ListReader, LevelDBImageReader):
+        assert inspect.signature(reader).parameters["fit"].default is None
+    assert inspect.signature(Noise).parameters["size"].default == 1024
+
+
+def test_completed():
+    given: PictureFileOptions = {"seed": 7, "exif": False}
+    assert (
+        completed(PictureFileOptions, given) == {name: default for name, (_, default) in FILE.items()} | given
+    )
+    assert given == {"seed": 7, "exif": False}
+    with pytest.raises(TypeError, match=r"^unexpected keyword arguments: shufle, q$"):
+        completed(PictureFileOptions, {"seed": 7, "shufle": True, "q": 1})
+
+
+# Options of users
+
+
+class Base(TypedDict, total=False):
+    """Options of all.
+
+    Parameters
+    ----------
+    gain : float
+        Factor.
+
+        More about it.
+    """
+
+    gain: Annotated[float, 1.0]
+
+
+@documents(Base)
+class More(Base, total=False):
+    """Options of some.
+
+    Parameters
+    ----------
+    gain
+        See `Base`.
+    names : tuple of str
+        Names.
+    """
+
+    names: Annotated[tuple[str, ...], ()]
+
+
+@takes(More)
+class Amplify(Stage):
+    """Amplifies.
+
+    Parameters
+    ----------
+    first : int
+    gain, names
+        See `More`.
+
+    Notes
+    -----
+    None.
+    """
+
+    def __init__(self, first, **options):
+        self.options = completed(More, options)
+        super().__init__()
+
+
+class Louder(Amplify):
+    def __init__(self, **more):
+        super().__init__(1, gain=2.0, **more)
+
+
+def test_options_of_users():
+    assert str(inspect.signature(Amplify)) == "(first, *, gain: 'float' = 1.0, names: 'tuple[str, ...]' = ())"
+    assert inspect.getdoc(Amplify).splitlines() == [
+        *("Amplifies.", "", "Parameters", "----------", "first : int", "gain : float", "    Factor.", ""),
+        *("    More about it.", "names : tuple of str", "    Names.", "", "Notes", "-----", "None."),
+    ]
+    assert Louder(names=("a",)).options == {"gain": 2.0, "names": ("a",)}
+    assert Amplify(1).options == {"gain": 1.0, "names": ()}
+    for call, text in [
+        (
+            lambda: Amplify(1, gian=2),
+            "Amplify: unknown argument 'gian': did you mean 'gain'?; the arguments are",
+        ),
+        (lambda: Amplify(gain=2), "Amplify: 'first' is missing; the arguments are"),
+        (
+            lambda: Louder(naems=2),
+            "Louder: unknown argument 'naems': did you mean 'names'?; the arguments are",
+        ),
+    ]:
+        with pytest.raises(SignatureError) as caught:
+            call()
+        assert str(caught.value).startswith(text)
+
+
+def test_class_without_docstring():
+    @takes(More)
+    class Silent(Stage):
+        def __init__(self, **options):
+            self.options = completed(More, options)
+
+    assert Silent.__doc__ is None
+    assert list(inspect.signature(Silent).parameters) == ["gain", "names"]
