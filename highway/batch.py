@@ -488,9 +488,10 @@ class Batch:
         if found is None:
             if not isinstance(name, str):
                 return self._at(name)
-            raise FieldError(
-                f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
-            )
+            if name not in self:
+                raise FieldError(
+                    f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
+                )
         return found  # type: ignore[no-any-return]
 
     def _at(self, position: int) -> NDArray[Any]:

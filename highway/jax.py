@@ -209,15 +209,14 @@ class _Placing:
         return self._of_rank[ndim]
 
 
-def _sizes(pipeline: Pipeline) -> set[int]:
-    """Numbers of samples of the batches of an epoch, where they are known before."""
+def _sizes(pipeline: Pipeline) -> list[int]:
+    """Numbers of samples of the full and of the last batch of an epoch, where they are known before."""
     source, *stages = pipeline.modules
     order = getattr(source, "order", None)
     if not isinstance(order, Sampler) or not all(isinstance(stage, _KEEP_SAMPLES) for stage in stages):
-        return set()
+        return []
     last = 0 if order.drop_last else order.samples % order.batch_size
-    sizes = {order.batch_size} if order.samples >= order.batch_size else set()
-    return sizes | ({last} if last else set())
+    return [size for size in (min(order.batch_size, order.samples), last) if size]
 
 
 def _require_jax() -> None:

@@ -21,9 +21,9 @@ except ImportError as error:
 
 __all__ = ["Dataset"]
 
-# Keras requests some batches before it trains, to build the model: one, and with TensorFlow two and as many more as its
-# prefetching thread has time for. These are kept until a pass has more.
-_MOST_KEPT = 16
+# Before it trains, Keras requests one batch to build the model, or two with TensorFlow to learn their shapes. So many are
+# kept for the next pass, until a pass requests more.
+_MOST_KEPT = 4
 
 Names = str | Sequence[str]
 
@@ -57,8 +57,8 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
     With a batch, `PipelineStateError` if the epoch has fewer batches than ``len(pipeline)``: all samples of a batch were
     skipped, or a state in the middle of an epoch was loaded. `EndOfData` if the source has no further epoch.
 
-    A pass that ends early, with more than 16 batches, drops the rest of its epoch. With ``steps_per_epoch``, the epochs
-    of Keras continue in one pass.
+    After a pass that ended early, the next one is the next epoch; but the same epoch again if it had 4 batches or fewer,
+    like those that build the model. With ``steps_per_epoch``, the epochs of Keras continue in one pass.
     """
 
     def __init__(

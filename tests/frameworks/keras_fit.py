@@ -77,6 +77,11 @@ def main():
         # 13 batches an epoch: Keras continues in the next steps, and warns where the data ends within its epoch.
         trained.fit(data, epochs=2, steps_per_epoch=5, verbose=0)
         result["steps"] = trained.seen["train"]
+        trained.seen["train"] = []
+        # A pass that ends early is over.
+        trained.fit(data, epochs=1, steps_per_epoch=6, verbose=0)
+        trained.fit(data, epochs=1, verbose=0)
+        result["after_an_early_end"] = trained.seen["train"]
     json.dump(result, sys.stdout)
 
 
