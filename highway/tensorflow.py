@@ -39,8 +39,9 @@ def dataset(pipeline: Pipeline, *, as_dict: bool = False, spec: Mapping[str, Any
 
     Notes
     -----
-    Its cardinality is unknown, since the rest of an epoch is shorter: Keras learns the number of batches in the first
-    epoch. TensorFlow copies every batch. It raises its own error, with the text of Highway's, if the pipeline raises.
+    Its cardinality is unknown, since a resumed or skipped part makes an epoch shorter. Where neither happens,
+    ``.apply(tf.data.experimental.assert_cardinality(len(pipeline)))`` states it; ``fit`` of Keras warns without it.
+    TensorFlow copies every batch. If the pipeline raises, TensorFlow raises an error of its own with the same text.
     """
     try:
         import tensorflow as tf
