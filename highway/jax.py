@@ -40,7 +40,7 @@ def batches(pipeline: Pipeline, sharding: Any = None, prefetch: int = 2) -> Devi
     pipeline : Pipeline
         What ``for batch in pipeline`` yields, also after `load_state_dict`, is what this yields.
     sharding : jax.sharding.Sharding or jax.Device, optional
-        Where the arrays go; by default to the default device. With a `NamedSharding`, the batch of each process is its
+        Where the arrays go; by default to the default device. With a ``NamedSharding``, the batch of each process is its
         part of the global array (``jax.make_array_from_process_local_data``); an array with fewer dimensions than the
         partition spec follows its first entries.
     prefetch : int

@@ -28,6 +28,9 @@ MARKED = {
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
     security
     """,
+    "frameworks": """
+    jax keras tensorflow
+    """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
     cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages
