@@ -1,6 +1,8 @@
 """Batches as arrays of JAX, on devices and meshes; a Batch is a pytree."""
 
 import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 jax = pytest.importorskip("jax", reason="JAX is not installed: pip install highway-loader[jax]")
 import jax.numpy as jnp  # noqa: E402
+from framework_programs import programs, run  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+from pictures import class_folders  # noqa: E402
 
 from highway.batch import Batch  # noqa: E402
 from highway.engine import Pipeline, Source, Stage  # noqa: E402
@@ -352,3 +356,47 @@ def test_a_training_loop(mesh):
                 seen += batch.keys
     assert sorted(seen[:20]) == sorted(seen[20:]) == sorted(f"k{number}" for number in LABELS)
     assert np.isfinite(value)
+
+
+@pytest.mark.parametrize("name", ["train_jax.py", "train_on_a_mesh.py"])
+def test_programs_of_the_document(tmp_path, name):
+    class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    shown = programs("docs/jax.md")
+    assert list(shown) == ["train_jax.py", "train_on_a_mesh.py"]
+    output = run("-W", "error", "-c", shown[name], folder=tmp_path)
+    losses = [float(line.split()[-1]) for line in output.splitlines()]
+    assert len(losses) == (2 if name == "train_jax.py" else 0)
+    assert np.isfinite(losses).all()
+
+
+PROCESS = """
+import sys
+import jax
+jax.distributed.initialize("{address}", 2, int(sys.argv[1]))
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from highway.engine import Pipeline
+from highway.jax import batches
+from highway.modules import ArrayReader
+
+sharding = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec("data"))
+images = np.zeros((16, 2, 2, 3), np.uint8)
+reader = ArrayReader(images, np.arange(16), 4, shard=(jax.process_index(), 2))
+with Pipeline([reader]) as pipeline:
+    for batch in batches(pipeline, sharding):
+        assert batch.labels.shape == (8,), batch.labels.shape
+        local = np.concatenate([shard.data for shard in batch.labels.addressable_shards])
+        assert sorted(local.tolist()) == sorted(batch.indices.tolist())
+        print(*local.tolist())
+"""
+
+
+def test_each_process_has_its_part_of_the_global_array(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    program = PROCESS.format(address=address)
+    with ThreadPoolExecutor(2) as pool:
+        outputs = list(pool.map(lambda rank: run("-c", program, str(rank)), range(2)))
+    ranks = [[int(label) for label in output.split()] for output in outputs]
+    assert [len(labels) for labels in ranks] == [8, 8]
+    assert sorted(ranks[0] + ranks[1]) == list(range(16))

@@ -1,47 +1,34 @@
 """A pipeline as a dataset of Keras, on its three backends, each in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from framework_programs import programs, run
+from pictures import class_folders
 
-import highway
 from highway.engine import Pipeline
 from highway.modules import ArrayReader
 
 PROGRAM = Path(__file__).with_name("keras_fit.py")
 BACKENDS = ("jax", "torch", "tensorflow")
 COUNT = 50
-LIMIT = 200
 
 
-def run(backend, *arguments):
+def run_with(backend, *arguments, **options):
     """Run Python with this backend of Keras, and return its output."""
     for name in ("keras", backend):
         if find_spec(name) is None:
             pytest.skip(f"{name} is not installed: pip install keras {backend}")
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        "JAX_PLATFORMS": "cpu",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": os.path.dirname(os.path.dirname(highway.__file__)),
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=LIMIT
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run(*arguments, KERAS_BACKEND=backend, **options)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def trained(request):
-    return json.loads(run(request.param, str(PROGRAM)))
+    return json.loads(run_with(request.param, str(PROGRAM)))
 
 
 @pytest.fixture(scope="module")
@@ -156,4 +143,13 @@ with Pipeline([reader(1)]) as pipeline, Pipeline([reader(1)]) as resumed:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_arguments_and_errors(backend):
-    run(backend, "-c", CHECKS)
+    run_with(backend, "-c", CHECKS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_program_of_the_document(backend, tmp_path):
+    class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    shown = programs("docs/keras.md")
+    assert list(shown) == ["train_keras.py", "train_tensorflow.py"]
+    output = run_with(backend, "-c", shown["train_keras.py"], folder=tmp_path)
+    assert len(re.findall(r"val_loss: \d", output)) == 2

@@ -10,6 +10,9 @@ tf = pytest.importorskip(
     "tensorflow", reason="TensorFlow is not installed: pip install highway-loader[tensorflow]"
 )
 
+from framework_programs import programs, run  # noqa: E402
+from pictures import class_folders  # noqa: E402
+
 from highway.batch import Batch  # noqa: E402
 from highway.engine import Pipeline, Source  # noqa: E402
 from highway.errors import ArgumentError  # noqa: E402
@@ -133,3 +136,9 @@ def test_keras_trains_on_it():
         training, validating = dataset(pipeline).apply(counted), dataset(validation).apply(counted)
         history = model.fit(training, validation_data=validating, epochs=2, shuffle=False, verbose=0)
         assert len(history.history["val_loss"]) == 2
+
+
+def test_program_of_the_document(tmp_path):
+    class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
+    output = run("-c", programs("docs/keras.md")["train_tensorflow.py"], folder=tmp_path)
+    assert output.count("(16, 64, 64, 3) (16,)") == 10
