@@ -26,8 +26,8 @@ class Batch:
     """Named arrays of a batch and the identity of its samples.
 
     Iterating or unpacking a batch yields the fields in order: ``images, labels = batch``. ``batch["images"]``,
-    ``batch.images`` and ``batch[0]`` are the same array, and ``len(batch)`` is the number of fields. `keys` are those of
-    the samples, so ``dict(batch)`` raises TypeError: use `as_dict`.
+    ``batch.images`` and ``batch[0]`` are the same array, and ``len(batch)`` is the number of fields. `keys` are those
+    of the samples, so ``dict(batch)`` raises TypeError: use `as_dict`.
 
     Parameters
     ----------
@@ -482,17 +482,22 @@ class Batch:
 
     def __getitem__(self, name: str | int) -> NDArray[Any]:
         """Return a field or an extra by its name, or a field by its position."""
-        found = self.fields.get(name)  # type: ignore[call-overload]
+        # A position is in neither.
+        found = self.fields.get(name)  # type: ignore[arg-type]
         if found is None:
-            found = self.extras.get(name)  # type: ignore[call-overload]
-        if found is None:
-            if not isinstance(name, str):
-                return self._at(name)
-            if name not in self:
-                raise FieldError(
-                    f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
-                )
-        return found  # type: ignore[no-any-return]
+            found = self.extras.get(name)  # type: ignore[arg-type]
+        return self._sought(name) if found is None else found
+
+    def _sought(self, name: str | int) -> NDArray[Any]:
+        """Return what `__getitem__` has not found: a field by its position, or what stands for no array."""
+        if not isinstance(name, str):
+            return self._at(name)
+        for arrays in (self.fields, self.extras):
+            if name in arrays:
+                return arrays[name]
+        raise FieldError(
+            f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
+        )
 
     def _at(self, position: int) -> NDArray[Any]:
         try:

@@ -40,9 +40,9 @@ def batches(pipeline: Pipeline, sharding: Any = None, prefetch: int = 2) -> Devi
     pipeline : Pipeline
         What ``for batch in pipeline`` yields, also after `load_state_dict`, is what this yields.
     sharding : jax.sharding.Sharding or jax.Device, optional
-        Where the arrays go; by default to the default device. With a ``NamedSharding``, the batch of each process is its
-        part of the global array (``jax.make_array_from_process_local_data``); an array with fewer dimensions than the
-        partition spec follows its first entries.
+        Where the arrays go; by default to the default device. With a ``NamedSharding``, the batch of each process is
+        its part of the global array (``jax.make_array_from_process_local_data``); an array with fewer dimensions than
+        the partition spec follows its first entries.
     prefetch : int
         Batches that are copied to the devices ahead of the one that you have, 0 to 64. On the CPU without a `sharding`
         nothing is copied, and nothing is taken ahead.
@@ -56,8 +56,8 @@ def batches(pipeline: Pipeline, sharding: Any = None, prefetch: int = 2) -> Devi
     Raises
     ------
     ArgumentError
-        An argument is not of its type or out of range; `sharding` does not divide the batches. With a batch: it has ragged fields and a
-        `sharding` with several devices, or a field without numbers.
+        An argument is not of its type or out of range; `sharding` does not divide the batches. With a batch: it has
+        ragged fields and a `sharding` with several devices, or a field without numbers.
     MissingPackageError
         JAX is not installed.
     EndOfData
@@ -91,9 +91,7 @@ def batches(pipeline: Pipeline, sharding: Any = None, prefetch: int = 2) -> Devi
 class DeviceBatches(Iterator[Batch]):
     """Yields one epoch of batches of ``jax.Array``; `batches` makes it. ``len()`` is the number of batches."""
 
-    def __init__(
-        self, pipeline: Pipeline, place: Callable[[str, NDArray[Any]], Any], prefetch: int
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, place: Callable[[str, NDArray[Any]], Any], prefetch: int) -> None:
         self._pipeline = pipeline
         self._epoch = iter(pipeline)
         self._place = place
@@ -144,7 +142,7 @@ class DeviceBatches(Iterator[Batch]):
             for name, array in arrays.items():
                 if array.dtype.kind not in "biufcV":
                     raise ArgumentError(
-                        f"highway.jax.batches: field {name!r} is {array.dtype}; expected numbers, the only arrays of JAX"
+                        f"highway.jax.batches: field {name!r} is {array.dtype}; expected numbers, which JAX has"
                     )
         if batch.ragged and isinstance(self._place, _Placing):
             raise ArgumentError(
@@ -272,7 +270,9 @@ def _flatten(batch: Batch) -> tuple[list[Any], _Structure]:
 def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], _Structure]:
     children, structure = _flatten(batch)
     names = [*structure.fields, *structure.extras, *(["offsets"] if structure.has_offsets else [])]
-    return [(jax.tree_util.GetAttrKey(name), child) for name, child in zip(names, children, strict=True)], structure
+    return [
+        (jax.tree_util.GetAttrKey(name), child) for name, child in zip(names, children, strict=True)
+    ], structure
 
 
 def _unflatten(structure: _Structure, children: Iterable[Any]) -> Batch:

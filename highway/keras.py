@@ -21,8 +21,8 @@ except ImportError as error:
 
 __all__ = ["Dataset"]
 
-# Before it trains, Keras requests one batch to build the model, or two with TensorFlow to learn their shapes. So many are
-# kept for the next pass, until a pass requests more.
+# Before it trains, Keras requests one batch to build the model, or two with TensorFlow to learn their shapes. As many
+# are kept for the next pass, until a pass requests more.
 _MOST_KEPT = 4
 
 Names = str | Sequence[str]
@@ -31,9 +31,9 @@ Names = str | Sequence[str]
 class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[misc]
     """A pipeline as a dataset for ``fit``, ``evaluate`` and ``predict`` of Keras.
 
-    Every pass of Keras over the data is the next epoch of the pipeline, each batch once and in the order of the pipeline,
-    whichever index Keras requests: the pipeline shuffles, so ``shuffle`` of ``fit`` changes nothing. Batches that Keras
-    requests to build the model come again in the first epoch.
+    Every pass of Keras over the data is the next epoch of the pipeline, each batch once and in the order of the
+    pipeline, whichever index Keras requests: the pipeline shuffles, so ``shuffle`` of ``fit`` changes nothing. Batches
+    that Keras requests to build the model come again in the first epoch.
 
     Parameters
     ----------
@@ -54,11 +54,12 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
 
     Notes
     -----
-    With a batch, `PipelineStateError` if the epoch has fewer batches than ``len(pipeline)``: all samples of a batch were
-    skipped, or a state in the middle of an epoch was loaded. `EndOfData` if the source has no further epoch.
+    A batch raises `PipelineStateError` if the epoch has fewer batches than ``len(pipeline)``: all samples of a batch
+    were skipped, or a state in the middle of an epoch was loaded. It raises `EndOfData` if the source has no further
+    epoch.
 
-    After a pass that ended early, the next one is the next epoch; but the same epoch again if it had 4 batches or fewer,
-    like those that build the model. With ``steps_per_epoch``, the epochs of Keras continue in one pass.
+    After a pass that ended early, the next one is the next epoch; but the same epoch again if it had 4 batches or
+    fewer, like those that build the model. With ``steps_per_epoch``, the epochs of Keras continue in one pass.
     """
 
     def __init__(
@@ -140,9 +141,8 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
             found = next(self._epoch, None)
             if found is None:
                 raise PipelineStateError(
-                    f"Dataset: the epoch ended after {requested} batches; expected {self._length}. Keras needs the same "
-                    "number in every epoch: on_error='replace' in the reader keeps batches whole, and a state is loaded "
-                    "at the end of an epoch"
+                    f"Dataset: the epoch ended after {requested} batches; expected {self._length}, the same in every "
+                    "epoch: use on_error='replace' in the reader, and load only states of the end of an epoch"
                 )
             batch = found
             if requested == len(kept):

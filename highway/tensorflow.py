@@ -66,8 +66,8 @@ def dataset(pipeline: Pipeline, *, as_dict: bool = False, spec: Mapping[str, Any
     return tf.data.Dataset.from_generator(epoch, output_signature=structure)
 
 
-def _known(spec: Spec | Mapping[str, Any] | None) -> Spec:
-    if spec is None or not isinstance(spec, Mapping):
+def _known(spec: object) -> Spec:
+    if not isinstance(spec, Mapping):
         found = "the pipeline does not know its fields" if spec is None else f"spec is {spec!r}"
         raise ArgumentError(f"highway.tensorflow.dataset: {found}; expected {_EXPECTED}")
     known = {}
@@ -82,8 +82,8 @@ def _known(spec: Spec | Mapping[str, Any] | None) -> Spec:
             )
         if field.ragged:
             raise ArgumentError(
-                f"highway.tensorflow.dataset: {name}: samples have different numbers of rows; put PadBoxes(most) at the "
-                "end of the pipeline"
+                f"highway.tensorflow.dataset: {name}: samples have different numbers of rows; put PadBoxes(most) at "
+                "the end of the pipeline"
             )
         known[name] = field
     return known
@@ -95,7 +95,7 @@ _EXPECTED = "spec={'images': ('uint8', (None, 224, 224, 3)), ...}, with None for
 def _checked(batch: Batch, spec: Spec) -> dict[str, Any]:
     if tuple(batch.fields) != tuple(spec):
         raise ArgumentError(
-            f"highway.tensorflow.dataset: {batch!r} has the fields {', '.join(batch.fields)}; expected those of the spec: "
-            f"{', '.join(spec)}"
+            f"highway.tensorflow.dataset: {batch!r} has the fields {', '.join(batch.fields)}; expected those of the "
+            f"spec: {', '.join(spec)}"
         )
     return batch.fields

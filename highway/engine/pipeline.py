@@ -572,9 +572,9 @@ class Pipeline:
     def spec(self) -> Spec | None:
         """Names, dtypes and shapes of the fields, known before the first batch; starts nothing.
 
-        A dict of names to `FieldSpec`, in the order of the fields, where None stands for what is not known. None instead
-        of a dict if not even the names are known: after a `ZMQSource`, or a module of your own without `out_spec`.
-        In a pipeline that ends in a sink, the fields that the sink gets.
+        A dict of names to `FieldSpec`, in the order of the fields, where None stands for what is not known. None if not
+        even the names are known: after a `ZMQSource`, or a module of your own without `out_spec`. In a pipeline that
+        ends in a sink, the fields that the sink gets.
         """
         spec: Spec | None = None
         for module in self.modules[: len(self.modules) - self._has_sink]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-__all__ = ["FieldSpec", "Spec", "rows"]
+__all__ = ["FieldSpec", "Spec", "array_spec"]
 
 
 class FieldSpec(NamedTuple):
@@ -38,6 +38,6 @@ Spec = dict[str, FieldSpec]
 """The fields of the batches, by name and in order."""
 
 
-def rows(dtype: DTypeLike, *shape: int | None, ragged: bool = False) -> FieldSpec:
+def array_spec(dtype: DTypeLike, *shape: int | None, ragged: bool = False) -> FieldSpec:
     """Return the spec of a field with rows of this shape, one for each sample."""
     return FieldSpec(np.dtype(dtype), (None, *shape), ragged)

@@ -145,7 +145,9 @@ def test_masks_follow_the_images():
     reader = ArrayReader(images, np.arange(6), 4, fields=fields)
     same = check([reader, Augmentations([FlipX(), Normalize()], fields={"heights": "image"})])
     assert same["heights"].shape == same["masks"].shape == (None, 20, 24)
-    with Pipeline([reader, Augmentations([CenterCrop(9), ToFloat()], fields={"heights": "image"})]) as pipeline:
+    with Pipeline(
+        [reader, Augmentations([CenterCrop(9), ToFloat()], fields={"heights": "image"})]
+    ) as pipeline:
         spec = pipeline.spec
         assert spec["images"].shape == (None, 3, 9, 9)
         assert spec["masks"] == FieldSpec(np.dtype(np.uint8), (None, 9, 9))

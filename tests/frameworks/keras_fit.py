@@ -60,9 +60,7 @@ def main():
         for built in (True, False):
             with pipeline(4) as train, pipeline(7, shuffle=False) as validation:
                 trained, data = model(built), Dataset(train)
-                trained.fit(
-                    data, epochs=3, shuffle=shuffle, verbose=0, validation_data=Dataset(validation)
-                )
+                trained.fit(data, epochs=3, shuffle=shuffle, verbose=0, validation_data=Dataset(validation))
                 fitted, trained.seen["train"] = trained.seen["train"], []
                 trained.fit(data, epochs=1, shuffle=shuffle, verbose=0)
                 validated, trained.seen["test"] = trained.seen["test"], []

@@ -218,7 +218,10 @@ def test_arrays_of_objects_are_refused():
         def load(self, task):
             return Batch({"files": np.array([b"a", b"b"], object)})
 
-    with Pipeline([Files()]) as pipeline, pytest.raises(ArgumentError, match="'files' is object; expected numbers"):
+    with (
+        Pipeline([Files()]) as pipeline,
+        pytest.raises(ArgumentError, match="'files' is object; expected numbers"),
+    ):
         next(batches(pipeline))
 
 

@@ -66,7 +66,7 @@ def test_a_pass_that_ends_early_is_over(trained, epochs):
     assert trained["after_an_early_end"] == epochs[1][:6] + epochs[2]
 
 
-CHECKS = '''
+CHECKS = """
 import numpy as np
 import pytest
 import keras
@@ -138,7 +138,7 @@ with Pipeline([reader(1)]) as pipeline, Pipeline([reader(1)]) as resumed:
     with pytest.raises(PipelineStateError, match="ended after 6 batches; expected 10"):
         data[6]
     del data
-'''
+"""
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

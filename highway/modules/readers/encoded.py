@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from highway._core.jpeg import codec as jpeg
 from highway.arguments.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.batch import Batch
-from highway.engine.spec import Spec, rows
+from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import DecodedBatch, ImageReader
@@ -116,9 +116,9 @@ class Encoded(ImageReader):
         return self.encoding, *super().making()
 
     def out_spec(self, before: Spec | None) -> Spec:
-        spec = {"images": rows(object), **self.samples.spec()}
+        spec = {"images": array_spec(object), **self.samples.spec()}
         if self.samples.masked:
-            spec["masks"] = rows(object)
+            spec["masks"] = array_spec(object)
         return spec
 
     def fuse(self, steps: Sequence[Any], seed: int) -> int:

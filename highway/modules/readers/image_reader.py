@@ -15,7 +15,7 @@ from highway._core.pixels import resample
 from highway._core.pool import waiting
 from highway.arguments import flag, size, whole
 from highway.batch import Batch, empty
-from highway.engine.spec import Spec, rows
+from highway.engine.spec import Spec, array_spec
 from highway.errors import (
     ArgumentError,
     DecodeError,
@@ -239,9 +239,9 @@ class ImageReader(OrderedSource):
         return self.samples.known_keys()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        spec = {"images": rows(np.uint8, *self._size), **self.samples.spec()}
+        spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
         if self.samples.masked:
-            spec["masks"] = rows(np.uint8, *self.shape)
+            spec["masks"] = array_spec(np.uint8, *self.shape)
         return spec
 
     def making(self) -> Sequence[object]:

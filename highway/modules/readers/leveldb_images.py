@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.arguments import flag, number
-from highway.engine.spec import Spec, rows
+from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
@@ -212,8 +212,7 @@ class _Records(Samples):
         columns = {column.name: column for column in self.store.reader.schema.columns}
         found = (columns[name] for name in ("labels", "boxes") if name in columns)
         return {
-            column.name: rows(column.dtype, *column.shape, ragged=column.ragged)
-            for column in found
+            column.name: array_spec(column.dtype, *column.shape, ragged=column.ragged) for column in found
         }
 
     def begin(self) -> SampleReader:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway.engine.spec import Spec, rows
+from highway.engine.spec import Spec, array_spec
 from highway.errors import HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles, Masks
@@ -144,11 +144,11 @@ class Files(Samples, SampleReader):
         of_boxes = None if objects is None else objects.labels
         spec = {}
         if of_boxes is not None:
-            spec["labels"] = rows(of_boxes.dtype, *of_boxes.shape[1:], ragged=True)
+            spec["labels"] = array_spec(of_boxes.dtype, *of_boxes.shape[1:], ragged=True)
         elif labels is not None:
-            spec["labels"] = rows(labels.dtype, *labels.shape[1:])
+            spec["labels"] = array_spec(labels.dtype, *labels.shape[1:])
         if objects is not None:
-            spec["boxes"] = rows(np.float32, 4, ragged=True)
+            spec["boxes"] = array_spec(np.float32, 4, ragged=True)
         return spec
 
     def path(self, index: int) -> bytes:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.engine import Module, Stage
-from highway.engine.spec import FieldSpec, Spec, rows
+from highway.engine.spec import FieldSpec, Spec, array_spec
 from highway.errors import ArgumentError, FieldError
 
 __all__ = ["PadBoxes"]
@@ -78,7 +78,7 @@ class PadBoxes(Stage):
             else field
             for name, field in before.items()
         }
-        return {**spec, "counts": rows(np.int64)}
+        return {**spec, "counts": array_spec(np.int64)}
 
     def process(self, batch: Batch) -> Batch:
         """Pad the ragged arrays of a batch.

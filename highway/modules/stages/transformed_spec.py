@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from highway.engine.spec import FieldSpec, Spec, rows
+from highway.engine.spec import FieldSpec, Spec, array_spec
 from highway.transforms.compose import with_inner
 from highway.transforms.mix import Mixing
 from highway.transforms.transform import Transform
@@ -38,7 +38,7 @@ def transformed(
     size = _size(spec.get("images"))
     if size is None or size != _size(before.get("images")):
         if "masks" in spec:
-            spec["masks"] = rows(np.uint8, *(size or (None, None)))
+            spec["masks"] = array_spec(np.uint8, *(size or (None, None)))
         for name, kind in (fields or {}).items():
             shape = spec[name].shape if name in spec and kind is not None else None
             if shape is not None:
@@ -55,10 +55,10 @@ def _images(images: FieldSpec, step: Transform) -> FieldSpec:
         return FieldSpec()
     if isinstance(step, Values):
         room = step.room((0, height, width, channels))
-        return rows(room.dtype, *room.shape[1:])
+        return array_spec(room.dtype, *room.shape[1:])
     # Planar images pass through those transforms that take any; these keep the shape, or do not know it.
     shape = step.out_shape((height, width, channels))
-    return FieldSpec() if shape is None else rows(images.dtype, *shape)
+    return FieldSpec() if shape is None else array_spec(images.dtype, *shape)
 
 
 def _labels(labels: FieldSpec, step: Transform) -> FieldSpec:
@@ -66,7 +66,7 @@ def _labels(labels: FieldSpec, step: Transform) -> FieldSpec:
         if isinstance(inner, Mixing):
             if labels.shape is None or len(labels.shape) > 2:
                 return FieldSpec()
-            labels = rows(np.float32, inner.num_classes if len(labels.shape) == 1 else labels.shape[1])
+            labels = array_spec(np.float32, inner.num_classes if len(labels.shape) == 1 else labels.shape[1])
         elif type(inner).apply_labels is not Transform.apply_labels:
             return FieldSpec()
     return labels
