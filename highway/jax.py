@@ -67,15 +67,16 @@ def batches(pipeline: Pipeline, sharding: Any = None, prefetch: int = 2) -> Devi
     -----
     Without 64-bit mode (``jax_enable_x64``), JAX makes int32 and float32 of int64 and float64.
 
-    On the CPU without a `sharding`, an array shares the memory of the batch of the pipeline (through DLPack), unless
-    its dtype changes.
+    On the CPU without a `sharding`, an array shares the memory of the batch of the pipeline, unless its dtype changes
+    or its memory is not aligned to 64 bytes, as that of batches of Highway's modules is.
     """
     _require_jax()
     if not isinstance(pipeline, Pipeline):
         raise ArgumentError(f"highway.jax.batches: pipeline is {pipeline!r}; expected a Pipeline")
     prefetch = whole("highway.jax.batches", "prefetch", prefetch, 0, 64)
     if sharding is None and jax.default_backend() == "cpu":
-        return DeviceBatches(pipeline, _shared, 0)
+        # An array of JAX never changes, and neither does a batch of a pipeline.
+        return DeviceBatches(pipeline, lambda name, array: jax.device_put(array, may_alias=True), 0)
     if sharding is None or isinstance(sharding, (jax.Device, jax.sharding.SingleDeviceSharding)):
         return DeviceBatches(pipeline, lambda name, array: jax.device_put(array, sharding), prefetch)
     if not isinstance(sharding, jax.sharding.Sharding):
@@ -138,34 +139,21 @@ class DeviceBatches(Iterator[Batch]):
             return None
 
     def _placed(self, batch: Batch) -> Batch:
-        for arrays in (batch.fields, batch.extras):
-            for name, array in arrays.items():
-                if array.dtype.kind not in "biufcV":
-                    raise ArgumentError(
-                        f"highway.jax.batches: field {name!r} is {array.dtype}; expected numbers, which JAX has"
-                    )
         if batch.ragged and isinstance(self._place, _Placing):
             raise ArgumentError(
                 f"highway.jax.batches: {', '.join(sorted(batch.ragged))} have a different number of rows for each "
                 "sample, which cannot be divided among devices; put PadBoxes(most) at the end of the pipeline"
             )
-        place = self._place
-        structure = _structure(batch)
-        children = [
-            *(place(name, array) for name, array in batch.fields.items()),
-            *(place(name, array) for name, array in batch.extras.items()),
-        ]
-        if batch.offsets is not None:
-            children.append(place("offsets", batch.offsets))
-        return _unflatten(structure, children)
+        arrays, structure = _flatten(batch)
+        return _unflatten(structure, map(self._put, structure.names, arrays))
 
-
-def _shared(name: str, array: NDArray[Any]) -> Any:
-    """Return an array of the CPU that shares the memory of this one, where JAX can."""
-    if not array.flags.writeable or array.dtype.kind == "V":
-        # DLPack cannot tell that an array is read-only, and NumPy does not hand out types that are not its own.
-        return jax.device_put(array)
-    return jax.dlpack.from_dlpack(array)
+    def _put(self, name: str, array: NDArray[Any]) -> Any:
+        try:
+            return self._place(name, array)
+        except TypeError as error:
+            raise ArgumentError(
+                f"highway.jax.batches: field {name!r} is {array.dtype}; expected numbers, of a type that JAX has"
+            ) from error
 
 
 class _Placing:
@@ -202,7 +190,8 @@ class _Placing:
         if ndim not in self._of_rank:
             found = self._sharding
             if isinstance(found, jax.sharding.NamedSharding) and len(found.spec) > ndim:
-                found = found.update(spec=jax.sharding.PartitionSpec(*found.spec[:ndim]))
+                spec = jax.sharding.PartitionSpec(*found.spec[:ndim])
+                found = jax.sharding.NamedSharding(found.mesh, spec, memory_kind=found.memory_kind)
             self._of_rank[ndim] = found
         return self._of_rank[ndim]
 
@@ -249,30 +238,25 @@ class _Structure:
     has_offsets: bool
     identity: _Identity = field(compare=False)
 
-
-def _structure(batch: Batch) -> _Structure:
-    return _Structure(
-        tuple(batch.fields),
-        tuple(batch.extras),
-        batch.ragged,
-        batch.offsets is not None,
-        _Identity(batch.epoch, batch.seq, batch._indices, batch.keys, batch.applied),
-    )
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays."""
+        return (*self.fields, *self.extras, *(("offsets",) if self.has_offsets else ()))
 
 
 def _flatten(batch: Batch) -> tuple[list[Any], _Structure]:
-    children = [*batch.fields.values(), *batch.extras.values()]
+    arrays: list[Any] = [*batch.fields.values(), *batch.extras.values()]
     if batch.offsets is not None:
-        children.append(batch.offsets)
-    return children, _structure(batch)
+        arrays.append(batch.offsets)
+    identity = _Identity(batch.epoch, batch.seq, batch._indices, batch.keys, batch.applied)
+    names = tuple(batch.fields), tuple(batch.extras)
+    return arrays, _Structure(*names, batch.ragged, batch.offsets is not None, identity)
 
 
 def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], _Structure]:
-    children, structure = _flatten(batch)
-    names = [*structure.fields, *structure.extras, *(["offsets"] if structure.has_offsets else [])]
-    return [
-        (jax.tree_util.GetAttrKey(name), child) for name, child in zip(names, children, strict=True)
-    ], structure
+    arrays, structure = _flatten(batch)
+    keys = map(jax.tree_util.GetAttrKey, structure.names)
+    return list(zip(keys, arrays, strict=True)), structure
 
 
 def _unflatten(structure: _Structure, children: Iterable[Any]) -> Batch:

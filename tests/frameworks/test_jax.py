@@ -58,8 +58,9 @@ def test_an_iteration_is_one_epoch_of_the_pipeline():
             batches(pipeline)
 
 
-def test_arrays_on_the_cpu_share_the_memory_of_the_batch(monkeypatch):
-    with Pipeline([reader(epochs=1), Augmentations([FlipX(), Normalize()])]) as pipeline:
+@pytest.mark.parametrize("source", [reader(epochs=1), Noise(16, (224, 224), size=64, epochs=1)], ids=repr)
+def test_arrays_on_the_cpu_share_the_memory_of_the_batch(source):
+    with Pipeline([source, Augmentations([FlipX(), Normalize()])]) as pipeline:
         given = []
 
         class Noted(list):
@@ -82,20 +83,55 @@ def test_held_arrays_do_not_change():
         assert np.array_equal(images, copy)
 
 
-def test_read_only_arrays_are_taken():
-    frozen = np.arange(6, dtype=np.float32)
-    frozen.flags.writeable = False
+class One(Source):
+    """One batch of a given array."""
 
-    class Frozen(Source):
-        def tasks(self):
-            return iter(range(1))
+    def __init__(self, array):
+        super().__init__()
+        self.array = array
 
-        def load(self, task):
-            return Batch({"numbers": frozen})
+    def tasks(self):
+        return iter(range(1))
 
-    with Pipeline([Frozen()]) as pipeline:
+    def load(self, task):
+        return Batch({"numbers": self.array})
+
+
+READ_ONLY = np.arange(6, dtype=np.float32)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        READ_ONLY,
+        np.ones((4, 2), jnp.bfloat16),
+        np.ones((4, 3), bool),
+        np.ones((0, 3)),
+        np.ones((4, 6))[:, ::2],
+    ],
+    ids=["read-only", "bfloat16", "bool", "empty", "strided"],
+)
+def test_arrays_of_every_kind(mesh, array):
+    with Pipeline([One(array)]) as pipeline:
         ((numbers,),) = batches(pipeline)
-    assert np.array_equal(numbers, frozen)
+    assert np.array_equal(numbers, array)
+    with Pipeline([One(array)]) as pipeline:
+        ((numbers,),) = batches(pipeline, sharding(mesh))
+    assert numbers.dtype == (np.float32 if array.dtype == np.float64 else array.dtype)
+    assert np.array_equal(numbers, array)
+
+
+@pytest.mark.parametrize("place", [None, "device", "mesh"])
+@pytest.mark.parametrize(
+    "array", [np.array([b"a", b"b"], object), np.zeros(2, [("a", int)]), np.array(["a", "b"])]
+)
+def test_arrays_without_numbers_are_refused(mesh, array, place):
+    places = {"device": jax.devices()[1], "mesh": sharding(mesh)}
+    with Pipeline([One(array)]) as pipeline:
+        found = batches(pipeline, places.get(place))
+        with pytest.raises(ArgumentError, match=r"field 'numbers' is .*; expected numbers"):
+            next(found)
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3, 64])
@@ -208,21 +244,6 @@ def test_ragged_batches(mesh):
     with Pipeline([boxes(), PadBoxes(4)]) as pipeline:
         for batch in batches(pipeline, sharding(two, "data")):
             assert batch.boxes.shape == (2, 4, 4)
-
-
-def test_arrays_of_objects_are_refused():
-    class Files(Source):
-        def tasks(self):
-            return iter(range(1))
-
-        def load(self, task):
-            return Batch({"files": np.array([b"a", b"b"], object)})
-
-    with (
-        Pipeline([Files()]) as pipeline,
-        pytest.raises(ArgumentError, match="'files' is object; expected numbers"),
-    ):
-        next(batches(pipeline))
 
 
 def test_state_is_that_of_the_batches_that_were_yielded(mesh):
