@@ -23,7 +23,10 @@ from highway.sampling.sampler import Sampler
 
 try:
     import jax
-except ImportError:
+except ImportError as error:
+    if error.name != "jax":
+        # It is there, and does not work.
+        raise
     jax = None
 
 __all__ = ["DeviceBatches", "batches"]

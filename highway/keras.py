@@ -15,8 +15,10 @@ try:
     from keras.utils import PyDataset
 except ImportError as error:
     if error.name not in ("keras", "keras.utils"):
-        # Keras is there, and its backend is not.
-        raise
+        raise MissingPackageError(
+            f"highway.keras: Keras cannot be imported: {error}. Install its backend, or set KERAS_BACKEND to one that "
+            "is installed: jax, torch or tensorflow"
+        ) from error
     PyDataset = None
 
 __all__ = ["Dataset"]

@@ -146,6 +146,23 @@ def test_arguments_and_errors(backend):
     run_with(backend, "-c", CHECKS)
 
 
+def test_a_missing_backend_is_named():
+    program = """
+import sys
+sys.modules["tensorflow"] = None
+from highway.errors import MissingPackageError
+try:
+    import highway.keras
+except MissingPackageError as error:
+    print(error)
+"""
+    if find_spec("keras") is None:
+        pytest.skip("keras is not installed: pip install keras")
+    output = run("-c", program, KERAS_BACKEND="tensorflow")
+    assert "tensorflow" in output
+    assert "set KERAS_BACKEND to one that is installed" in output
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_program_of_the_document(backend, tmp_path):
     class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
