@@ -87,7 +87,7 @@ TRANSFORMS = [
     [RandomResizedCrop((10, 12)), Rotate(10), Normalize(), RandomErasing()],
     [Normalize(), Mixup(num_classes=7)],
     [OneOf([CutMix(num_classes=5), Mixup(num_classes=5)])],
-    [Sequential([FlipX(), Mixup(num_classes=4)])],
+    [Sequential([FlipX(), Mixup(num_classes=4)]), Sequential([CenterCrop(8), Sequential([Normalize()])])],
     [RandomApply([Rotate(5)])],
 ]
 

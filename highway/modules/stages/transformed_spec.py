@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from highway.engine.spec import FieldSpec, Spec, array_spec
-from highway.transforms.compose import with_inner
+from highway.transforms.compose import Sequential, with_inner
 from highway.transforms.mix import Mixing
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
@@ -28,9 +28,7 @@ def transformed(
         Further fields that follow the images, as in `Augmentations`.
     """
     spec = dict(before)
-    for step in steps:
-        if step is None:
-            continue
+    for step in _in_order(steps):
         if "images" in spec:
             spec["images"] = _images(spec["images"], step)
         if "labels" in spec:
@@ -44,6 +42,14 @@ def transformed(
             if shape is not None:
                 spec[name] = spec[name]._replace(shape=(None,) * len(shape))
     return spec
+
+
+def _in_order(steps: Sequence[Transform | None]) -> Iterator[Transform]:
+    for step in steps:
+        if isinstance(step, Sequential):
+            yield from _in_order(step.transforms)
+        elif step is not None:
+            yield step
 
 
 def _images(images: FieldSpec, step: Transform) -> FieldSpec:
