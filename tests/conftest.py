@@ -20,7 +20,6 @@ settings.load_profile("highway")
 # Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
-    "frameworks": "torch",
     "kernel": """
     color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
     resample simd tables values warp warps
@@ -29,9 +28,13 @@ MARKED = {
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
     security
     """,
+    "frameworks": """
+    jax keras tensorflow torch
+    """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
-    cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages
+    cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_frameworks missing_parts
+    one_pass outages
     packaging parcels paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc
     wrappers
     """,
