@@ -21,7 +21,7 @@ _FOREIGN = {
     ),
     "StatefulDataLoader": ("Pipeline", "it has state_dict() and load_state_dict()"),
     "Dataset": ("Source", "or a ready reader: ImageFileReader, ListReader, ArrayReader, VOCReader"),
-    "IterableDataset": ("Source", "override make() in a class of your own"),
+    "IterableDataset": ("Source", "a class of your own, with tasks() and load(task)"),
     "TensorDataset": ("ArrayReader", "ArrayReader(images, labels, batch_size) of NumPy arrays"),
     # torchvision.datasets
     "ImageFolder": (

@@ -15,24 +15,124 @@ __all__ = ["explain_init", "explain_new", "explained", "given", "meant", "neares
 
 # Names of the same argument in different libraries, in lower case and without underscores.
 _SAME = (
-    ("workers", "numworkers", "numthreads"),
-    ("queuesize", "prefetch", "prefetchfactor"),
-    ("shape", "size", "imagesize", "imgsize", "resolution"),
-    ("datadir", "root", "path", "paths", "folder", "directory"),
-    ("labels", "targets"),
-    ("classes", "classnames", "categories"),
+    ("workers", "numworkers", "numthreads", "numparallelcalls", "nworkers", "njobs"),
+    ("queuesize", "prefetch", "prefetchfactor", "prefetchqueuedepth", "buffer"),
+    ("batchsize", "batch", "bs", "samplespergpu"),
+    (
+        "shape",
+        "size",
+        "imagesize",
+        "imgsize",
+        "resolution",
+        "targetsize",
+        "outputsize",
+        "cropsize",
+        "height",
+        "width",
+    ),
+    (
+        "datadir",
+        "root",
+        "path",
+        "paths",
+        "folder",
+        "directory",
+        "fileroot",
+        "rootdir",
+        "filenames",
+        "files",
+        "urls",
+    ),
+    ("images", "x"),
+    ("labels", "targets", "y", "labelmode"),
+    ("classes", "classnames", "categories", "numclasses"),
     ("split", "imageset", "subset"),
-    ("seed", "generator", "randomstate"),
-    ("shard", "rank", "world", "worldsize", "numshards", "shardid"),
-    ("p", "prob", "probability"),
-    ("degrees", "angle"),
+    ("seed", "generator", "randomstate", "rng"),
+    ("shuffle", "randomshuffle"),
+    ("epochs", "numepochs", "nepochs", "repeat"),
+    ("shard", "rank", "world", "worldsize", "numshards", "shardid", "numreplicas", "nodesplitter"),
+    ("droplast", "dropremainder", "partial"),
+    ("onerror", "handler"),
+    ("ordered", "inorder"),
+    ("modules", "dataset", "datasets", "stages"),
+    ("color", "colormode", "outputtype"),
     ("addr", "address", "url", "endpoint"),
+    # Of transforms
+    ("transforms", "transform", "augmentations", "ops", "layers"),
+    ("p", "prob", "probability"),
+    ("degrees", "angle", "limit", "rotate", "rotatelimit"),
+    ("translate", "shiftlimit", "translatepercent"),
+    ("scale", "scalelimit", "zoomrange"),
+    ("brightness", "brightnesslimit", "brightnessrange"),
+    ("contrast", "contrastlimit", "contrastrange"),
+    ("saturation", "satshiftlimit", "saturationrange"),
+    ("hue", "hueshiftlimit", "huerange"),
+    ("gamma", "gammalimit"),
+    ("factor", "sharpnessfactor"),
+    ("kernelsize", "blurlimit", "ksize"),
+    ("sigma", "sigmalimit", "std", "stdrange"),
+    ("bits", "numbits"),
+    ("threshold", "thresholdrange"),
+    ("fill", "value", "fillvalue", "cval", "bordervalue", "fillmask"),
+    ("minvisible", "minvisibility"),
+    ("interpolation", "resample", "filter"),
+    ("layout", "dataformat", "outputlayout"),
+    ("fn", "lambd", "func", "function"),
+    ("maxsize", "maxsizehw", "longestside"),
 )
 
-# Arguments that other libraries pass to a dataset, and Highway to another module.
-_ELSEWHERE = dict.fromkeys(
-    ("transform", "transforms", "augmentations"), "transforms go into Augmentations([...]), the next module"
-)
+_NOT_NEEDED = "readers make the batches and workers are threads, so nothing replaces it"
+
+# Arguments, spelled in the same way, that other libraries pass to this class, and Highway to another or to none.
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("transform", "transforms", "augmentations"),
+        "transforms go into Augmentations([...]), the next module",
+    ),
+    "targettransform": "labels are arrays of a batch; change them in a Stage of your own",
+    **dict.fromkeys(
+        ("batchsize", "shuffle", "droplast", "epochs", "shard"),
+        "it is an argument of the reader, the first module",
+    ),
+    "workers": "it is an argument of readers, Augmentations and other modules",
+    "seed": "it is an argument of the reader and of Augmentations([...])",
+    "onerror": "it is an argument of the readers of pictures and records",
+    **dict.fromkeys(
+        ("collatefn", "workerinitfn", "persistentworkers", "multiprocessingcontext", "multiprocessing"),
+        _NOT_NEEDED,
+    ),
+    **dict.fromkeys(
+        ("pinmemory", "pinmemorydevice"), "readers make NumPy arrays in memory that is used again"
+    ),
+    **dict.fromkeys(
+        ("sampler", "batchsampler"),
+        "readers have shuffle, seed and shard; for another order give ListReader its samples, or write a Source",
+    ),
+    **dict.fromkeys(
+        ("shufflebuffer", "shufflebuffersize", "buffersize", "initialfill", "shardshuffle"),
+        "shuffle=True shuffles all samples; there is no buffer",
+    ),
+    **dict.fromkeys(("brightness", "contrast", "saturation", "hue"), "it is an argument of ColorJitter"),
+    **dict.fromkeys(("mean", "std"), "it is an argument of Normalize(mean, std)"),
+    "interpolation": "it is an argument of the fits and warps, as in fit=CenterFit(interpolation='bicubic')",
+    "antialias": "fits always do, unless interpolation is 'nearest'",
+    **dict.fromkeys(("paddingmode", "bordermode"), "borders have a constant value, fill"),
+    **dict.fromkeys(("expand", "center"), "images turn about their center and keep their size"),
+    "padifneeded": "padding adds the border, before the crop",
+    "inplace": "a transform overwrites its input where nothing else has it",
+    "alwaysapply": "p=1 does",
+    "p": "RandomApply([...], p) applies transforms with a probability",
+    "numoutputchannels": "Grayscale keeps the number of channels; readers have color='gray'",
+    "loader": "readers decode JPEG, PNG, WebP, BMP, GIF and TIFF themselves",
+    **dict.fromkeys(
+        ("isvalidfile", "extensions"),
+        "ListReader reads just the files that you name; others are skipped and counted",
+    ),
+    "download": "Highway downloads nothing",
+    "year": "the folder of the year is the root, as in VOCReader('VOCdevkit/VOC2012', ...)",
+    "validationsplit": "give ListReader the samples of each part, or keep a folder for each",
+    **dict.fromkeys(("device", "deviceid"), "readers and transforms work on the CPU, in compiled threads"),
+}
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
@@ -40,9 +140,21 @@ _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
 
 def meant(word: str, words: Collection[str]) -> str | None:
     """Return the one of `words` that is a synonym of `word`, or else the most similar; None if none is similar."""
+    return _synonym(word, words) or nearest(word, words)
+
+
+def _synonym(word: str, words: Collection[str]) -> str | None:
     plain = {_plain(other): other for other in words}
-    names = (name for same in _SAME if _plain(word) in same for name in same if name in plain)
-    return next((plain[name] for name in names), None) or nearest(word, words)
+    return next((plain[name] for name in (_plain(word), *_synonyms(word)) if name in plain), None)
+
+
+def _elsewhere(word: str) -> str | None:
+    """Return what to use instead of an argument that another library has; None if it is unknown."""
+    return next((_ELSEWHERE[name] for name in (_plain(word), *_synonyms(word)) if name in _ELSEWHERE), None)
+
+
+def _synonyms(word: str) -> list[str]:
+    return [name for same in _SAME if _plain(word) in same for name in same]
 
 
 def nearest(word: str, words: Collection[str]) -> str | None:
@@ -189,8 +301,11 @@ def _misfit(
         unknown = [word for word in keywords if word not in named and word not in nameless]
     wrong += [f"{word!r} is positional-only, but was passed by name" for word in misnamed]
     for word in unknown:
-        other = meant(word, free)
-        way = f"did you mean {other!r}?" if other else _ELSEWHERE.get(word)
+        other = _synonym(word, free)
+        # An argument that is given already is not meant.
+        way = None if other or _synonym(word, named) else _elsewhere(word)
+        other = other or (None if way else nearest(word, free))
+        way = f"did you mean {other!r}?" if other else way
         wrong.append(f"unknown argument {word!r}" + (f": {way}" if way else ""))
     wrong += [
         f"{word!r} is passed twice, by position and by name"

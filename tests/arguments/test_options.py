@@ -3,7 +3,7 @@
 import inspect
 import re
 import typing
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import pytest
 
@@ -12,25 +12,25 @@ from highway.arguments.options import completed, documents, takes
 from highway.engine import Stage
 from highway.errors import SignatureError
 from highway.modules import ImageFileReader, LevelDBImageReader, ListReader, Noise, VOCReader
-from highway.modules.readers.options import MAX_PIXELS, PictureFileOptions
+from highway.modules.readers.options import MAX_PIXELS, OnError, PictureFileOptions
 
 SOURCE = {
-    "shuffle": ("bool", True),
-    "seed": ("int | None", 0),
-    "epochs": ("int | None", None),
-    "shard": ("object", "auto"),
-    "drop_last": ("bool", False),
-    "workers": ("int | None", None),
-    "queue_size": ("int", 4),
+    "shuffle": (bool, True),
+    "seed": (int | None, 0),
+    "epochs": (int | None, None),
+    "shard": (object, "auto"),
+    "drop_last": (bool, False),
+    "workers": (int | None, None),
+    "queue_size": (int, 4),
 }
 PICTURE = SOURCE | {
-    "color": ("str", "rgb"),
-    "on_error": ("str", "raise"),
-    "max_errors": ("int | float | None", None),
-    "exact": ("bool", False),
-    "max_pixels": ("int", MAX_PIXELS),
+    "color": (Literal["rgb", "gray"], "rgb"),
+    "on_error": (OnError, "raise"),
+    "max_errors": (int | float | None, None),
+    "exact": (bool, False),
+    "max_pixels": (int, MAX_PIXELS),
 }
-FILE = PICTURE | {"exif": ("bool", True)}
+FILE = PICTURE | {"exif": (bool, True)}
 READERS = {
     "ImageFileReader": FILE,
     "VOCReader": FILE,
@@ -145,7 +145,7 @@ class Louder(Amplify):
 
 
 def test_options_of_users():
-    assert str(inspect.signature(Amplify)) == "(first, *, gain: 'float' = 1.0, names: 'tuple[str, ...]' = ())"
+    assert str(inspect.signature(Amplify)) == "(first, *, gain: float = 1.0, names: tuple[str, ...] = ())"
     assert inspect.getdoc(Amplify).splitlines() == [
         *("Amplifies.", "", "Parameters", "----------", "first : int", "gain : float", "    Factor.", ""),
         *("    More about it.", "names : tuple of str", "    Names.", "", "Notes", "-----", "None."),
