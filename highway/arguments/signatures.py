@@ -13,6 +13,11 @@ from highway.errors import SignatureError
 
 __all__ = ["explain_init", "explain_new", "explained", "given", "meant", "nearest", "remade", "same"]
 
+
+def _plain(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")
+
+
 # Names of the same argument in different libraries, in lower case and without underscores.
 _SAME = (
     ("workers", "numworkers", "numthreads", "numparallelcalls", "nworkers", "njobs"),
@@ -90,13 +95,20 @@ _ELSEWHERE = {
         "transforms go into Augmentations([...]), the next module",
     ),
     "targettransform": "labels are arrays of a batch; change them in a Stage of your own",
-    **dict.fromkeys(
-        ("batchsize", "shuffle", "droplast", "epochs", "shard"),
-        "it is an argument of the reader, the first module",
-    ),
-    "workers": "it is an argument of readers, Augmentations and other modules",
-    "seed": "it is an argument of the reader and of Augmentations([...])",
-    "onerror": "it is an argument of the readers of pictures and records",
+    **{
+        _plain(name): f"{name} is an argument of the reader, the first module"
+        for name in ("batch_size", "shuffle", "drop_last", "epochs", "shard")
+    },
+    **{
+        _plain(name): f"{name} is an argument of readers of pictures, such as ImageFileReader"
+        for name in ("data_dir", "shape", "color", "on_error")
+    },
+    "workers": "workers is an argument of readers, Augmentations and other modules",
+    "queuesize": "queue_size is an argument of readers, Augmentations and other modules",
+    "seed": "seed is an argument of the reader and of Augmentations([...])",
+    "ordered": "ordered is an argument of Pipeline([...])",
+    "modules": "modules go into Pipeline([...])",
+    "normalize": "Normalize(mean, std) goes into Augmentations([...])",
     **dict.fromkeys(
         ("collatefn", "workerinitfn", "persistentworkers", "multiprocessingcontext", "multiprocessing"),
         _NOT_NEEDED,
@@ -112,9 +124,12 @@ _ELSEWHERE = {
         ("shufflebuffer", "shufflebuffersize", "buffersize", "initialfill", "shardshuffle"),
         "shuffle=True shuffles all samples; there is no buffer",
     ),
-    **dict.fromkeys(("brightness", "contrast", "saturation", "hue"), "it is an argument of ColorJitter"),
-    **dict.fromkeys(("mean", "std"), "it is an argument of Normalize(mean, std)"),
-    "interpolation": "it is an argument of the fits and warps, as in fit=CenterFit(interpolation='bicubic')",
+    **dict.fromkeys(
+        ("brightness", "contrast", "saturation", "hue"),
+        "ColorJitter(brightness, contrast, saturation, hue) goes into Augmentations([...])",
+    ),
+    **dict.fromkeys(("mean", "std"), "Normalize(mean, std) goes into Augmentations([...])"),
+    "interpolation": "fits and warps have interpolation, as in fit=CenterFit(interpolation='bicubic')",
     "antialias": "fits always do, unless interpolation is 'nearest'",
     **dict.fromkeys(("paddingmode", "bordermode"), "borders have a constant value, fill"),
     **dict.fromkeys(("expand", "center"), "images turn about their center and keep their size"),
@@ -165,10 +180,6 @@ def nearest(word: str, words: Collection[str]) -> str | None:
     plain = {_plain(other): other for other in words}
     found = get_close_matches(_plain(word), plain, n=1)
     return plain[found[0]] if found else None
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("_", "").replace("-", "")
 
 
 def explained(name: str | None = None) -> Callable[[_Function], _Function]:
@@ -301,11 +312,14 @@ def _misfit(
         unknown = [word for word in keywords if word not in named and word not in nameless]
     wrong += [f"{word!r} is positional-only, but was passed by name" for word in misnamed]
     for word in unknown:
-        other = _synonym(word, free)
-        # An argument that is given already is not meant.
-        way = None if other or _synonym(word, named) else _elsewhere(word)
-        other = other or (None if way else nearest(word, free))
-        way = f"did you mean {other!r}?" if other else way
+        other, taken = _synonym(word, free), _synonym(word, named)
+        if not other and taken:
+            way = f"{taken!r} is given already"
+        elif not other and (elsewhere := _elsewhere(word)):
+            way = elsewhere
+        else:
+            other = other or nearest(word, free)
+            way = f"did you mean {other!r}?" if other else ""
         wrong.append(f"unknown argument {word!r}" + (f": {way}" if way else ""))
     wrong += [
         f"{word!r} is passed twice, by position and by name"
