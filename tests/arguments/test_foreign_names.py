@@ -131,7 +131,7 @@ def test_import_is_found_among_many_names_and_again_and_again():
     many = "\n".join(f"name_{k} = {k}" for k in range(300))
     code = compile(f"{many}\nfrom highway.transforms import RandomRotation", "many", "exec")
     for _ in range(50):
-        with pytest.raises(ImportError, match="use highway.transforms.Rotate"):
+        with pytest.raises(ImportError, match=r"use highway\.transforms\.Rotate"):
             exec(code, {})
         assert not hasattr(transforms, "RandomRotation")
 
@@ -140,7 +140,7 @@ def test_traced_import_is_found():
     before = sys.gettrace()
     sys.settrace(lambda *_: lambda *_: None)
     try:
-        with pytest.raises(ImportError, match="use highway.transforms.Rotate"):
+        with pytest.raises(ImportError, match=r"use highway\.transforms\.Rotate"):
             exec("from highway.transforms import RandomRotation", {})
     finally:
         sys.settrace(before)

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "modules/readers": BASE | {"batch", "sampling", "engine", "transforms", "storage", "store"},
     "modules/stages": BASE | {"batch", "engine", "transforms"},
     "modules/sinks": BASE | {"batch", "engine", "storage", "store"},
-    "modules": {"modules/readers", "modules/stages", "modules/sinks", "network"},
+    "modules": BASE | {"modules/readers", "modules/stages", "modules/sinks", "network"},
     "cli": {
         *BASE,
         *(
