@@ -6,7 +6,7 @@ import importlib
 import sys
 from types import FrameType
 
-from highway.arguments.signatures import nearest
+from highway.arguments.synonyms import nearest
 
 __all__ = ["missing_name"]
 
@@ -89,11 +89,11 @@ _FOREIGN = {
     # webdataset
     "WebDataset": (
         "LevelDBImageReader",
-        "`highway pack` writes a folder or reader into a store once, in place of tar files",
+        "`highway pack` writes a folder of pictures into a store, once",
     ),
     "WebLoader": ("Pipeline", "Pipeline([reader, ...]); the reader has batch_size and shuffle"),
-    "ShardWriter": ("LevelDBSink", "`highway pack` writes a folder or reader into a store"),
-    "TarWriter": ("LevelDBSink", "`highway pack` writes a folder or reader into a store"),
+    "ShardWriter": ("LevelDBSink", "`highway pack` writes a folder of pictures into a store"),
+    "TarWriter": ("LevelDBSink", "`highway pack` writes a folder of pictures into a store"),
     # NVIDIA DALI
     "pipeline_def": ("Pipeline", "Pipeline([reader, Augmentations([...])]) of modules, without a decorator"),
     "DALIGenericIterator": ("Pipeline", "it is iterable: one `for` is one epoch"),
@@ -152,18 +152,21 @@ def missing_name(package: str, name: str) -> AttributeError | ImportError:
     the error is an ImportError.
     """
     hint = "" if name.startswith("_") else _hint(package, name)
-    if _imports(sys._getframe(2)):
+    if _imports(sys._getframe(1).f_back):
         file = getattr(sys.modules.get(package), "__file__", None)
         return ImportError(f"cannot import name {name!r} from {package!r}{hint}", name=package, path=file)
     # With a name and no object, Python adds no guess of its own.
     return AttributeError(f"module {package!r} has no attribute {name!r}{hint}", name=name)
 
 
-def _imports(frame: FrameType) -> bool:
+def _imports(frame: FrameType | None) -> bool:
     """Whether a frame is within ``from ... import name``, past the look for submodules."""
     # Late: needed only for errors.
     from opcode import opmap
 
+    if frame is None:
+        # Called by C code outside of any Python function.
+        return False
     code, place = frame.f_code.co_code, frame.f_lasti
     # In Python 3.10 `f_lasti` is that of the prefix.
     while code[place] == opmap["EXTENDED_ARG"]:
@@ -178,7 +181,7 @@ def _hint(package: str, name: str) -> str:
     homes = _homes(package, name)
     if name in _FOREIGN:
         here, difference = _FOREIGN[name]
-        return f": use {homes[here]}.{here}; {difference}"
+        return f": use {homes.get(here, package)}.{here}; {difference}"
     if name in homes:
         return f": it is in {homes[name]}"
     here_or_none = nearest(name, homes)

@@ -4,182 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from highway.arguments.synonyms import elsewhere, nearest, synonym
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explain_new", "explained", "given", "meant", "nearest", "remade", "same"]
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("_", "").replace("-", "")
-
-
-# Names of the same argument in different libraries, in lower case and without underscores.
-_SAME = (
-    ("workers", "numworkers", "numthreads", "numparallelcalls", "nworkers", "njobs"),
-    ("queuesize", "prefetch", "prefetchfactor", "prefetchqueuedepth", "buffer"),
-    ("batchsize", "batch", "bs", "samplespergpu"),
-    (
-        "shape",
-        "size",
-        "imagesize",
-        "imgsize",
-        "resolution",
-        "targetsize",
-        "outputsize",
-        "cropsize",
-        "height",
-        "width",
-    ),
-    (
-        "datadir",
-        "root",
-        "path",
-        "paths",
-        "folder",
-        "directory",
-        "fileroot",
-        "rootdir",
-        "filenames",
-        "files",
-        "urls",
-    ),
-    ("images", "x"),
-    ("labels", "targets", "y", "labelmode"),
-    ("classes", "classnames", "categories", "numclasses"),
-    ("split", "imageset", "subset"),
-    ("seed", "generator", "randomstate", "rng"),
-    ("shuffle", "randomshuffle"),
-    ("epochs", "numepochs", "nepochs", "repeat"),
-    ("shard", "rank", "world", "worldsize", "numshards", "shardid", "numreplicas", "nodesplitter"),
-    ("droplast", "dropremainder", "partial"),
-    ("onerror", "handler"),
-    ("ordered", "inorder"),
-    ("modules", "dataset", "datasets", "stages"),
-    ("color", "colormode", "outputtype"),
-    ("addr", "address", "url", "endpoint"),
-    # Of transforms
-    ("transforms", "transform", "augmentations", "ops", "layers"),
-    ("p", "prob", "probability"),
-    ("degrees", "angle", "limit", "rotate", "rotatelimit"),
-    ("translate", "shiftlimit", "translatepercent"),
-    ("scale", "scalelimit", "zoomrange"),
-    ("brightness", "brightnesslimit", "brightnessrange"),
-    ("contrast", "contrastlimit", "contrastrange"),
-    ("saturation", "satshiftlimit", "saturationrange"),
-    ("hue", "hueshiftlimit", "huerange"),
-    ("gamma", "gammalimit"),
-    ("factor", "sharpnessfactor"),
-    ("kernelsize", "blurlimit", "ksize"),
-    ("sigma", "sigmalimit", "std", "stdrange"),
-    ("bits", "numbits"),
-    ("threshold", "thresholdrange"),
-    ("fill", "value", "fillvalue", "cval", "bordervalue", "fillmask"),
-    ("minvisible", "minvisibility"),
-    ("interpolation", "resample", "filter"),
-    ("layout", "dataformat", "outputlayout"),
-    ("fn", "lambd", "func", "function"),
-    ("maxsize", "maxsizehw", "longestside"),
-)
-
-_NOT_NEEDED = "readers make the batches and workers are threads, so nothing replaces it"
-
-# Arguments, spelled in the same way, that other libraries pass to this class, and Highway to another or to none.
-_ELSEWHERE = {
-    **dict.fromkeys(
-        ("transform", "transforms", "augmentations"),
-        "transforms go into Augmentations([...]), the next module",
-    ),
-    "targettransform": "labels are arrays of a batch; change them in a Stage of your own",
-    **{
-        _plain(name): f"{name} is an argument of the reader, the first module"
-        for name in ("batch_size", "shuffle", "drop_last", "epochs", "shard")
-    },
-    **{
-        _plain(name): f"{name} is an argument of readers of pictures, such as ImageFileReader"
-        for name in ("data_dir", "shape", "color", "on_error")
-    },
-    "workers": "workers is an argument of readers, Augmentations and other modules",
-    "queuesize": "queue_size is an argument of readers, Augmentations and other modules",
-    "seed": "seed is an argument of the reader and of Augmentations([...])",
-    "ordered": "ordered is an argument of Pipeline([...])",
-    "modules": "modules go into Pipeline([...])",
-    "normalize": "Normalize(mean, std) goes into Augmentations([...])",
-    **dict.fromkeys(
-        ("collatefn", "workerinitfn", "persistentworkers", "multiprocessingcontext", "multiprocessing"),
-        _NOT_NEEDED,
-    ),
-    **dict.fromkeys(
-        ("pinmemory", "pinmemorydevice"), "readers make NumPy arrays in memory that is used again"
-    ),
-    **dict.fromkeys(
-        ("sampler", "batchsampler"),
-        "readers have shuffle, seed and shard; for another order give ListReader its samples, or write a Source",
-    ),
-    **dict.fromkeys(
-        ("shufflebuffer", "shufflebuffersize", "buffersize", "initialfill", "shardshuffle"),
-        "shuffle=True shuffles all samples; there is no buffer",
-    ),
-    **dict.fromkeys(
-        ("brightness", "contrast", "saturation", "hue"),
-        "ColorJitter(brightness, contrast, saturation, hue) goes into Augmentations([...])",
-    ),
-    **dict.fromkeys(("mean", "std"), "Normalize(mean, std) goes into Augmentations([...])"),
-    "interpolation": "fits and warps have interpolation, as in fit=CenterFit(interpolation='bicubic')",
-    "antialias": "fits always do, unless interpolation is 'nearest'",
-    **dict.fromkeys(("paddingmode", "bordermode"), "borders have a constant value, fill"),
-    **dict.fromkeys(("expand", "center"), "images turn about their center and keep their size"),
-    "padifneeded": "padding adds the border, before the crop",
-    "inplace": "a transform overwrites its input where nothing else has it",
-    "alwaysapply": "p=1 does",
-    "p": "RandomApply([...], p) applies transforms with a probability",
-    "numoutputchannels": "Grayscale keeps the number of channels; readers have color='gray'",
-    "loader": "readers decode JPEG, PNG, WebP, BMP, GIF and TIFF themselves",
-    **dict.fromkeys(
-        ("isvalidfile", "extensions"),
-        "ListReader reads just the files that you name; others are skipped and counted",
-    ),
-    "download": "Highway downloads nothing",
-    "year": "the folder of the year is the root, as in VOCReader('VOCdevkit/VOC2012', ...)",
-    "validationsplit": "give ListReader the samples of each part, or keep a folder for each",
-    **dict.fromkeys(("device", "deviceid"), "readers and transforms work on the CPU, in compiled threads"),
-}
+__all__ = ["explain_init", "explain_new", "explained", "given", "remade", "same"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
-
-
-def meant(word: str, words: Collection[str]) -> str | None:
-    """Return the one of `words` that is a synonym of `word`, or else the most similar; None if none is similar."""
-    return _synonym(word, words) or nearest(word, words)
-
-
-def _synonym(word: str, words: Collection[str]) -> str | None:
-    plain = {_plain(other): other for other in words}
-    return next((plain[name] for name in (_plain(word), *_synonyms(word)) if name in plain), None)
-
-
-def _elsewhere(word: str) -> str | None:
-    """Return what to use instead of an argument that another library has; None if it is unknown."""
-    return next((_ELSEWHERE[name] for name in (_plain(word), *_synonyms(word)) if name in _ELSEWHERE), None)
-
-
-def _synonyms(word: str) -> list[str]:
-    return [name for same in _SAME if _plain(word) in same for name in same]
-
-
-def nearest(word: str, words: Collection[str]) -> str | None:
-    """Return the one of `words` that is most similar to `word`; None if none is similar."""
-    # Late: needed only for errors.
-    from difflib import get_close_matches
-
-    plain = {_plain(other): other for other in words}
-    found = get_close_matches(_plain(word), plain, n=1)
-    return plain[found[0]] if found else None
 
 
 def explained(name: str | None = None) -> Callable[[_Function], _Function]:
@@ -312,11 +148,11 @@ def _misfit(
         unknown = [word for word in keywords if word not in named and word not in nameless]
     wrong += [f"{word!r} is positional-only, but was passed by name" for word in misnamed]
     for word in unknown:
-        other, taken = _synonym(word, free), _synonym(word, named)
+        other, taken = synonym(word, free), synonym(word, named)
         if not other and taken:
             way = f"{taken!r} is given already"
-        elif not other and (elsewhere := _elsewhere(word)):
-            way = elsewhere
+        elif not other and (advice := elsewhere(word)):
+            way = advice
         else:
             other = other or nearest(word, free)
             way = f"did you mean {other!r}?" if other else ""

@@ -10,7 +10,7 @@ import pytest
 
 import highway
 from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
-from highway.arguments.signatures import _ELSEWHERE, _SAME, nearest
+from highway.arguments.synonyms import _ELSEWHERE, _SAME, nearest
 from highway.errors import ArgumentError, HighwayError, SignatureError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, VOCReader, ZMQSink
 from highway.transforms import CenterCrop, ColorJitter, FlipX, Normalize, Rotate, Sharpness, Transform
@@ -130,10 +130,13 @@ def test_too_many_places_and_missing_arguments_name_the_class(cls):
             lambda: ImageFileReader("x", 1, 2, target_transform=0),
             "'target_transform': labels are arrays of a batch;",
         ),
-        (lambda: ImageFileReader("x", 1, 2, collate_fn=0), "'collate_fn': readers make the batches"),
+        (
+            lambda: ImageFileReader("x", 1, 2, collate_fn=0),
+            "'collate_fn': no counterpart is needed: readers make",
+        ),
         (lambda: Pipeline([], pin_memory=True), "'pin_memory': readers make NumPy arrays"),
         (lambda: Pipeline([], sampler=0), "'sampler': readers have shuffle, seed and shard;"),
-        (lambda: Pipeline([], persistent_workers=True), "'persistent_workers': readers make the batches"),
+        (lambda: Pipeline([], persistent_workers=True), "'persistent_workers': no counterpart is needed"),
         (lambda: Pipeline([], transform=0), "'transform': transforms go into Augmentations([...]),"),
         (lambda: Rotate(2, expand=True), "'expand': images turn about their center"),
         # Before what is only similar.
