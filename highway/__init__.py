@@ -1,5 +1,7 @@
 """Highway feeds neural networks: compiled threads decode and augment samples, one batch at a time."""
 
+from typing import TYPE_CHECKING
+
 from highway._core import installation  # first: checks that Highway is compiled
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage
@@ -19,8 +21,11 @@ __all__ = [
 
 __version__: str
 
+if not TYPE_CHECKING:
+    # Type checkers would accept every name.
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return installation.version()
+        from highway.arguments.foreign_names import missing_name
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return installation.version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise missing_name(__name__, name)

@@ -51,7 +51,7 @@ def takes(options: type) -> Callable[[_Class], _Class]:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=inspect.formatannotation(kind),
+                annotation=kind,
             )
             for name, (kind, default) in _stated(options).items()
         ]

@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from highway.arguments.synonyms import elsewhere, nearest, synonym
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explain_new", "explained", "given", "meant", "nearest", "remade", "same"]
-
-# Names of the same argument in different libraries, in lower case and without underscores.
-_SAME = (
-    ("workers", "numworkers", "numthreads"),
-    ("queuesize", "prefetch", "prefetchfactor"),
-    ("shape", "size", "imagesize", "imgsize", "resolution"),
-    ("datadir", "root", "path", "paths", "folder", "directory"),
-    ("labels", "targets"),
-    ("classes", "classnames", "categories"),
-    ("split", "imageset", "subset"),
-    ("seed", "generator", "randomstate"),
-    ("shard", "rank", "world", "worldsize", "numshards", "shardid"),
-    ("p", "prob", "probability"),
-    ("degrees", "angle"),
-    ("addr", "address", "url", "endpoint"),
-)
-
-# Arguments that other libraries pass to a dataset, and Highway to another module.
-_ELSEWHERE = dict.fromkeys(
-    ("transform", "transforms", "augmentations"), "transforms go into Augmentations([...]), the next module"
-)
+__all__ = ["explain_init", "explain_new", "explained", "given", "remade", "same"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
-
-
-def meant(word: str, words: Collection[str]) -> str | None:
-    """Return the one of `words` that is a synonym of `word`, or else the most similar; None if none is similar."""
-    plain = {_plain(other): other for other in words}
-    names = (name for same in _SAME if _plain(word) in same for name in same if name in plain)
-    return next((plain[name] for name in names), None) or nearest(word, words)
-
-
-def nearest(word: str, words: Collection[str]) -> str | None:
-    """Return the one of `words` that is most similar to `word`; None if none is similar."""
-    # Late: needed only for errors.
-    from difflib import get_close_matches
-
-    plain = {_plain(other): other for other in words}
-    found = get_close_matches(_plain(word), plain, n=1)
-    return plain[found[0]] if found else None
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("_", "").replace("-", "")
 
 
 def explained(name: str | None = None) -> Callable[[_Function], _Function]:
@@ -189,8 +148,14 @@ def _misfit(
         unknown = [word for word in keywords if word not in named and word not in nameless]
     wrong += [f"{word!r} is positional-only, but was passed by name" for word in misnamed]
     for word in unknown:
-        other = meant(word, free)
-        way = f"did you mean {other!r}?" if other else _ELSEWHERE.get(word)
+        other, taken = synonym(word, free), synonym(word, named)
+        if not other and taken:
+            way = f"{taken!r} is given already"
+        elif not other and (advice := elsewhere(word)):
+            way = advice
+        else:
+            other = other or nearest(word, free)
+            way = f"did you mean {other!r}?" if other else ""
         wrong.append(f"unknown argument {word!r}" + (f": {way}" if way else ""))
     wrong += [
         f"{word!r} is passed twice, by position and by name"

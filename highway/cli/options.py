@@ -12,7 +12,7 @@ from typing import Any
 
 from highway._core.installation import version
 from highway.arguments.limits import MOST_JPEG_SIDE, MOST_WINDOW, MOST_WORKERS, side_and_quality
-from highway.arguments.signatures import meant, nearest
+from highway.arguments.synonyms import meant, nearest
 
 __all__ = ["FITS", "RANDOM", "parser"]
 

@@ -34,19 +34,22 @@ __all__ = [
     "ZMQSource",
 ]
 
+if not TYPE_CHECKING:
+    # Type checkers would accept every name.
+    def __getattr__(name: str) -> object:
+        if name in ("ZMQSink", "ZMQSource"):
+            # Imported on first use: zmq takes as long to import as everything else.
+            from highway import network
 
-def __getattr__(name: str) -> object:
-    if name in ("ZMQSink", "ZMQSource"):
-        # Imported on first use: zmq takes as long to import as everything else.
-        from highway import network
+            return getattr(network, name)
+        if name in ("LevelDBSink", "LevelDBSource"):
+            from highway.modules.readers import leveldb
 
-        return getattr(network, name)
-    if name in ("LevelDBSink", "LevelDBSource"):
-        from highway.modules.readers import leveldb
+            return getattr(leveldb, name)
+        if name == "LevelDBImageReader":
+            from highway.modules.readers.leveldb_images import LevelDBImageReader
 
-        return getattr(leveldb, name)
-    if name == "LevelDBImageReader":
-        from highway.modules.readers.leveldb_images import LevelDBImageReader
+            return LevelDBImageReader
+        from highway.arguments.foreign_names import missing_name
 
-        return LevelDBImageReader
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise missing_name(__name__, name)

@@ -15,7 +15,7 @@ from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
 from highway.network.exactly_once import DataTransport, WorkerTransport
 from highway.network.push_pull import PushTransport
-from highway.network.source import DELIVERIES, ZMQSource, delivery_of, endpoint_of
+from highway.network.source import DeliveryKind, ZMQSource, delivery_of, endpoint_of
 from highway.network.transport import Transport
 
 __all__ = ["ZMQSink"]
@@ -75,7 +75,7 @@ class ZMQSink(Outlet):
         addr: str,
         bind: bool = True,
         *,
-        delivery: str = DELIVERIES[0],
+        delivery: DeliveryKind = "exactly-once",
         window: int = 8,
         secret: bytes | str | os.PathLike[str] | None = None,
         insecure: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from highway._core.installation import version
 from highway.arguments import flag, number, whole
@@ -26,10 +26,12 @@ from highway.network.zmq.security import Security
 
 __all__ = ["ZMQSource"]
 
-DELIVERIES = ("exactly-once", "at-most-once", "msgpack-numpy")
+DeliveryKind: TypeAlias = Literal["exactly-once", "at-most-once", "msgpack-numpy"]
+
+DELIVERIES: tuple[DeliveryKind, ...] = get_args(DeliveryKind)
 
 
-def delivery_of(owner: str, delivery: str) -> str:
+def delivery_of(owner: str, delivery: DeliveryKind) -> DeliveryKind:
     if delivery not in DELIVERIES:
         expected = ", ".join(map(repr, DELIVERIES))
         raise ArgumentError(f"{owner}: delivery is {delivery!r}; expected one of {expected}")
@@ -122,14 +124,14 @@ class ZMQSource(Source):
         addr: str | Sequence[str],
         bind: bool = False,
         *,
-        delivery: str = DELIVERIES[0],
+        delivery: DeliveryKind = "exactly-once",
         window: int = 8,
         ordered: bool = False,
         timeout: float | None = 60,
         secret: bytes | str | os.PathLike[str] | None = None,
         insecure: bool = False,
         streams: int | None = None,
-        on_error: str = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
         queue_size: int = 4,
     ) -> None:
         super().__init__(workers=1, queue_size=queue_size)

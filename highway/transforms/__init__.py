@@ -1,5 +1,7 @@
 """Transforms: augment and normalize images, with their boxes, masks and keypoints."""
 
+from typing import TYPE_CHECKING
+
 from highway.transforms.color import (
     AutoContrast,
     ColorJitter,
@@ -10,12 +12,16 @@ from highway.transforms.color import (
     Posterize,
     Solarize,
 )
+from highway.transforms.color import Equalize as RandomEqualize
+from highway.transforms.color import Invert as RandomInvert
 from highway.transforms.compose import OneOf, RandomApply, Sequential, SomeOf
 from highway.transforms.crop import CenterCrop, PadCrop, RandomCrop, Slice
 from highway.transforms.erase import RandomErasing
 from highway.transforms.filters import GaussianBlur, GaussianNoise, Sharpness
 from highway.transforms.fit import CenterFit, Fit, Letterbox, RandomResizedCrop, Resize, Stretch
 from highway.transforms.flip import FlipX, FlipY
+from highway.transforms.flip import FlipX as RandomHorizontalFlip
+from highway.transforms.flip import FlipY as RandomVerticalFlip
 from highway.transforms.function import Lambda
 from highway.transforms.mix import CutMix, Mixup
 from highway.transforms.pad import Pad
@@ -56,8 +62,12 @@ __all__ = [
     "RandAugment",
     "RandomApply",
     "RandomCrop",
+    "RandomEqualize",
     "RandomErasing",
+    "RandomHorizontalFlip",
+    "RandomInvert",
     "RandomResizedCrop",
+    "RandomVerticalFlip",
     "Rescale",
     "Resize",
     "Rotate",
@@ -76,3 +86,10 @@ __all__ = [
     "Warp",
     "Zoom",
 ]
+
+if not TYPE_CHECKING:
+    # Type checkers would accept every name.
+    def __getattr__(name: str) -> object:
+        from highway.arguments.foreign_names import missing_name
+
+        raise missing_name(__name__, name)

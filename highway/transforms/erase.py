@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class RandomErasing(Transform):
         p: float = 0.5,
         scale: tuple[float, float] = (0.02, 0.33),
         ratio: tuple[float, float] = (0.3, 3.3),
-        value: float | Sequence[float] | str = 0,
+        value: float | Sequence[float] | Literal["random"] = 0,
     ) -> None:
         self.p = number("RandomErasing", "p", p, 0, 1)
         self.scale = positive_range("RandomErasing", "scale", scale, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
 __all__ = ["CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch"]
+
+Filter: TypeAlias = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 
 _ATTEMPTS = 10
 """Windows that RandomResizedCrop draws before it falls back to the center, as in torchvision."""
@@ -65,7 +67,7 @@ class Fit(Transform):
     def __init__(
         self,
         size: int | tuple[int, int] | None = None,
-        interpolation: str = "bilinear",
+        interpolation: Filter = "bilinear",
         min_visible: float = 0.0,
     ) -> None:
         self.min_visible = number(self._name, "min_visible", min_visible, 0, 1)
@@ -350,7 +352,7 @@ class Resize(Stretch):
         self,
         size: int | tuple[int, int] | None = None,
         max_size: int | None = None,
-        interpolation: str = "bilinear",
+        interpolation: Filter = "bilinear",
     ) -> None:
         both = isinstance(size, (tuple, list))
         super().__init__(size if both else None, interpolation)
@@ -409,7 +411,7 @@ class Letterbox(Fit):
         self,
         size: int | tuple[int, int] | None = None,
         fill: int | tuple[int, ...] = 0,
-        interpolation: str = "bilinear",
+        interpolation: Filter = "bilinear",
     ) -> None:
         super().__init__(size, interpolation)
         for color in fill if isinstance(fill, (tuple, list)) else (fill,):
@@ -469,7 +471,7 @@ class RandomResizedCrop(Fit):
         size: int | tuple[int, int] | None = None,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        interpolation: str = "bilinear",
+        interpolation: Filter = "bilinear",
         min_visible: float = 0.0,
     ) -> None:
         super().__init__(size, interpolation, min_visible)

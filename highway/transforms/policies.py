@@ -16,7 +16,7 @@ from highway.transforms import color
 from highway.transforms.crop import Fill, fill_pixel, plain_fill
 from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, pixels
-from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, checked_interpolation
+from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, Interpolation, checked_interpolation
 
 __all__ = ["RandAugment", "TrivialAugmentWide"]
 
@@ -85,7 +85,7 @@ class Policy(Transform):
     def __init__(
         self,
         num_magnitude_bins: int = 31,
-        interpolation: str = "nearest",
+        interpolation: Interpolation = "nearest",
         fill: Fill = 0,
         min_visible: float = 0.0,
     ) -> None:
@@ -234,7 +234,7 @@ class RandAugment(Policy):
         num_ops: int = 2,
         magnitude: int = 9,
         num_magnitude_bins: int = 31,
-        interpolation: str = "nearest",
+        interpolation: Interpolation = "nearest",
         fill: Fill = 0,
         min_visible: float = 0.0,
     ) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from highway._core.pixels import values
 from highway.arguments import numbers
@@ -16,6 +16,9 @@ from highway.transforms.transform import Transform, pixels
 from highway.transforms.view import View
 
 __all__ = ["Normalize", "Rescale", "ToFloat", "Values"]
+
+Layout: TypeAlias = Literal["NCHW", "NHWC"]
+FloatType: TypeAlias = Literal["float32", "float16", "bfloat16"] | np.dtype[Any] | type[np.floating[Any]]
 
 
 class Values(Transform):
@@ -40,7 +43,7 @@ class Values(Transform):
     takes = "bytes"
 
     def __init__(
-        self, scale: NDArray[np.float64], bias: NDArray[np.float64], layout: str, dtype: DTypeLike
+        self, scale: NDArray[np.float64], bias: NDArray[np.float64], layout: Layout, dtype: FloatType
     ) -> None:
         if layout not in ("NCHW", "NHWC"):
             raise ArgumentError(f"{self._name}: layout is {layout!r}; expected 'NCHW' or 'NHWC'")
@@ -163,8 +166,8 @@ class Normalize(Values):
         self,
         mean: float | Sequence[float] = (0.485, 0.456, 0.406),
         std: float | Sequence[float] = (0.229, 0.224, 0.225),
-        layout: str = "NCHW",
-        dtype: DTypeLike = "float32",
+        layout: Layout = "NCHW",
+        dtype: FloatType = "float32",
     ) -> None:
         means = numbers("Normalize", "mean", mean, 0)
         stds = numbers("Normalize", "std", std, 0)
@@ -218,8 +221,8 @@ class Rescale(Values):
         self,
         scale: float | Sequence[float],
         offset: float | Sequence[float] = 0.0,
-        layout: str = "NCHW",
-        dtype: DTypeLike = "float32",
+        layout: Layout = "NCHW",
+        dtype: FloatType = "float32",
     ) -> None:
         self.scale = numbers(self._name, "scale", scale)
         self.offset = numbers(self._name, "offset", offset)
@@ -252,14 +255,14 @@ class ToFloat(Rescale):
         Type of the result; the bits of bfloat16 are uint16.
     """
 
-    def __init__(self, layout: str = "NCHW", dtype: DTypeLike = "float32") -> None:
+    def __init__(self, layout: Layout = "NCHW", dtype: FloatType = "float32") -> None:
         super().__init__(1 / 255, 0.0, layout, dtype)
 
     def __repr__(self) -> str:
         return f"ToFloat(layout={self.layout!r}, dtype={self.dtype!r})"
 
 
-def _real(owner: str, dtype: DTypeLike) -> str:
+def _real(owner: str, dtype: FloatType) -> str:
     try:
         # NumPy does not know the name bfloat16 unless ml_dtypes was imported.
         found = "bfloat16" if dtype == "bfloat16" else str(np.dtype(dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ __all__ = [
     "INTERPOLATIONS",
     "Affine",
     "ComposedWarp",
+    "Interpolation",
     "Perspective",
     "Rotate",
     "Shift",
@@ -31,7 +32,9 @@ __all__ = [
     "checked_interpolation",
 ]
 
-INTERPOLATIONS = {"bilinear": warp.BILINEAR, "nearest": warp.NEAREST}
+Interpolation: TypeAlias = Literal["bilinear", "nearest"]
+
+INTERPOLATIONS: dict[Interpolation, int] = {"bilinear": warp.BILINEAR, "nearest": warp.NEAREST}
 
 
 class Warp(Transform):
@@ -62,7 +65,11 @@ class Warp(Transform):
     takes = "pixels"
 
     def __init__(
-        self, p: float = 1.0, interpolation: str = "bilinear", fill: Fill = 0, min_visible: float = 0.0
+        self,
+        p: float = 1.0,
+        interpolation: Interpolation = "bilinear",
+        fill: Fill = 0,
+        min_visible: float = 0.0,
     ) -> None:
         name = type(self).__name__
         self.p = number(name, "p", p, 0, 1)
@@ -282,7 +289,7 @@ class Rotate(Warp):
         self,
         degrees: float | tuple[float, float],
         p: float = 1.0,
-        interpolation: str = "bilinear",
+        interpolation: Interpolation = "bilinear",
         fill: Fill = 0,
         min_visible: float = 0.0,
     ) -> None:
@@ -335,7 +342,7 @@ class Affine(Warp):
         scale: tuple[float, float] | None = None,
         shear: float | tuple[float, ...] | None = None,
         p: float = 1.0,
-        interpolation: str = "bilinear",
+        interpolation: Interpolation = "bilinear",
         fill: Fill = 0,
         min_visible: float = 0.0,
     ) -> None:
@@ -389,7 +396,7 @@ class Perspective(Warp):
         self,
         distortion_scale: float = 0.5,
         p: float = 0.5,
-        interpolation: str = "bilinear",
+        interpolation: Interpolation = "bilinear",
         fill: Fill = 0,
         min_visible: float = 0.0,
     ) -> None:
@@ -483,7 +490,7 @@ class Zoom(Warp):
         self,
         scale: tuple[float, float] = (0.5, 1.5),
         p: float = 1.0,
-        interpolation: str = "bilinear",
+        interpolation: Interpolation = "bilinear",
         fill: Fill = 0,
         min_visible: float = 0.0,
     ) -> None:
@@ -592,7 +599,7 @@ class Transpose(Transform):
             )
 
 
-def checked_interpolation(owner: str, interpolation: str) -> str:
+def checked_interpolation(owner: str, interpolation: Interpolation) -> Interpolation:
     """Return the argument; ArgumentError unless it is one of `INTERPOLATIONS`."""
     if interpolation not in INTERPOLATIONS:
         raise ArgumentError(f"{owner}: interpolation is {interpolation!r}; expected 'bilinear' or 'nearest'")

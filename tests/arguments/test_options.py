@@ -3,34 +3,47 @@
 import inspect
 import re
 import typing
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import pytest
 
-from highway import modules
+from highway import modules, transforms
+from highway._core.pixels import resample
 from highway.arguments.options import completed, documents, takes
 from highway.engine import Stage
-from highway.errors import SignatureError
-from highway.modules import ImageFileReader, LevelDBImageReader, ListReader, Noise, VOCReader
-from highway.modules.readers.options import MAX_PIXELS, PictureFileOptions
+from highway.errors import ArgumentError, SignatureError
+from highway.modules import (
+    ImageFileReader,
+    ImageSaver,
+    LevelDBImageReader,
+    ListReader,
+    Noise,
+    VOCReader,
+    ZMQSource,
+)
+from highway.modules.readers.options import MAX_PIXELS, OnError, PictureFileOptions
+from highway.transforms import Normalize, Resize, Rotate
+from highway.transforms.warps import INTERPOLATIONS
 
 SOURCE = {
-    "shuffle": ("bool", True),
-    "seed": ("int | None", 0),
-    "epochs": ("int | None", None),
-    "shard": ("object", "auto"),
-    "drop_last": ("bool", False),
-    "workers": ("int | None", None),
-    "queue_size": ("int", 4),
+    "shuffle": (bool, True),
+    "seed": (int | None, 0),
+    "epochs": (int | None, None),
+    "shard": (object, "auto"),
+    "drop_last": (bool, False),
+    "workers": (int | None, None),
+    "queue_size": (int, 4),
 }
 PICTURE = SOURCE | {
-    "color": ("str", "rgb"),
-    "on_error": ("str", "raise"),
-    "max_errors": ("int | float | None", None),
-    "exact": ("bool", False),
-    "max_pixels": ("int", MAX_PIXELS),
+    "color": (Literal["rgb", "gray"], "rgb"),
+    "on_error": (OnError, "raise"),
+    "max_errors": (int | float | None, None),
+    "exact": (bool, False),
+    "max_pixels": (int, MAX_PIXELS),
 }
-FILE = PICTURE | {"exif": ("bool", True)}
+FILE = PICTURE | {"exif": (bool, True)}
+FITS = ("CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch")
+WARPS = ("Affine", "Perspective", "RandAugment", "Rotate", "TrivialAugmentWide", "Warp", "Zoom")
 READERS = {
     "ImageFileReader": FILE,
     "VOCReader": FILE,
@@ -69,6 +82,46 @@ def test_docstring_of_a_reader_documents_each_argument_once(name):
     ]
     assert sorted(documented) == sorted(inspect.signature(reader).parameters)
     assert "Options`" not in reader.__doc__
+
+
+CHOICES = [
+    ("ImageFileReader", "labels", ("index", "one_hot")),
+    ("ImageFileReader", "color", ("rgb", "gray")),
+    ("ImageFileReader", "on_error", ("raise", "skip", "replace")),
+    ("VOCReader", "other_classes", ("error", "drop")),
+    ("LevelDBSource", "on_error", ("raise", "skip", "replace")),
+    ("ImageSaver", "format", ("png", "jpeg", "jpg", "webp")),
+    ("ZMQSource", "delivery", ("exactly-once", "at-most-once", "msgpack-numpy")),
+    ("ZMQSource", "on_error", ("raise", "skip")),
+    ("ZMQSink", "delivery", ("exactly-once", "at-most-once", "msgpack-numpy")),
+    *((name, "interpolation", resample.FILTERS) for name in FITS),
+    *((name, "interpolation", (*INTERPOLATIONS,)) for name in WARPS),
+    *((name, "layout", ("NCHW", "NHWC")) for name in ("Normalize", "Rescale", "ToFloat")),
+]
+
+
+@pytest.mark.parametrize("name, argument, allowed", CHOICES)
+def test_choices_are_literals_that_editors_complete(name, argument, allowed):
+    cls = getattr(modules, name, None) or getattr(transforms, name)
+    hint = typing.get_type_hints(cls.__init__)[argument]
+    assert typing.get_origin(hint) is Literal
+    assert {*typing.get_args(hint)} == {*allowed}
+    assert inspect.signature(cls).parameters[argument].default in allowed
+
+
+def test_other_choices_are_not_accepted_when_the_program_runs():
+    for call in (
+        lambda: ZMQSource("tcp://localhost:5", delivery="twice"),
+        lambda: ZMQSource("tcp://localhost:5", on_error="replace"),
+        lambda: ImageSaver("x", "gif"),
+        lambda: Rotate(5, interpolation="bicubic"),
+        lambda: Resize(5, interpolation="cubic"),
+        lambda: Normalize(layout="NWHC"),
+        lambda: Normalize(dtype="float64"),
+        lambda: Noise(1, 2, on_error="skip"),
+    ):
+        with pytest.raises(ArgumentError):
+            call()
 
 
 def test_defaults_that_differ_stay():
@@ -145,7 +198,7 @@ class Louder(Amplify):
 
 
 def test_options_of_users():
-    assert str(inspect.signature(Amplify)) == "(first, *, gain: 'float' = 1.0, names: 'tuple[str, ...]' = ())"
+    assert str(inspect.signature(Amplify)) == "(first, *, gain: float = 1.0, names: tuple[str, ...] = ())"
     assert inspect.getdoc(Amplify).splitlines() == [
         *("Amplifies.", "", "Parameters", "----------", "first : int", "gain : float", "    Factor.", ""),
         *("    More about it.", "names : tuple of str", "    Names.", "", "Notes", "-----", "None."),

@@ -10,10 +10,10 @@ import pytest
 
 import highway
 from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
-from highway.arguments.signatures import nearest
+from highway.arguments.synonyms import _ELSEWHERE, _SAME, nearest
 from highway.errors import ArgumentError, HighwayError, SignatureError
-from highway.modules import Augmentations, ImageFileReader, VOCReader, ZMQSink
-from highway.transforms import FlipX, Transform
+from highway.modules import ArrayReader, Augmentations, ImageFileReader, VOCReader, ZMQSink
+from highway.transforms import CenterCrop, ColorJitter, FlipX, Normalize, Rotate, Sharpness, Transform
 
 PUBLIC = [
     *(getattr(modules, name) for name in modules.__all__),
@@ -88,6 +88,63 @@ def test_too_many_places_and_missing_arguments_name_the_class(cls):
         (lambda: FlipX(zzz=1), "FlipX: unknown argument 'zzz'; the arguments are (p=0.5)"),
         (lambda: FlipX(0.5, p=1), "FlipX: 'p' is passed twice, by position and by name"),
         (lambda: Batch({}).sheet(colums=3), "sheet: unknown argument 'colums': did you mean 'columns'?"),
+        (lambda: ImageFileReader("x", batch=1), "'batch': did you mean 'batch_size'?"),
+        (lambda: ImageFileReader("x", 1, target_size=3), "'target_size': did you mean 'shape'?"),
+        (lambda: ImageFileReader("x", 1, 2, color_mode="gray"), "'color_mode': did you mean 'color'?"),
+        (lambda: ImageFileReader("x", 1, 2, label_mode="int"), "'label_mode': did you mean 'labels'?"),
+        (lambda: ImageFileReader("x", 1, 2, generator=1), "'generator': did you mean 'seed'?"),
+        (
+            lambda: ImageFileReader("x", 1, 2, prefetch_factor=1),
+            "'prefetch_factor': did you mean 'queue_size'?",
+        ),
+        (lambda: ImageFileReader("x", 1, 2, handler=1), "'handler': did you mean 'on_error'?"),
+        (
+            lambda: ArrayReader(x=1, y=2),
+            "'x': did you mean 'images'?; unknown argument 'y': did you mean 'labels'?",
+        ),
+        (lambda: Pipeline(dataset=[]), "'dataset': did you mean 'modules'?"),
+        (lambda: Pipeline([], in_order=True), "'in_order': did you mean 'ordered'?"),
+        (lambda: CenterCrop(height=2, width=2), "'height': did you mean 'size'?"),
+        (lambda: Rotate(limit=2), "'limit': did you mean 'degrees'?"),
+        (lambda: Rotate(2, value=2), "'value': did you mean 'fill'?"),
+        (lambda: ColorJitter(brightness_limit=0.2), "'brightness_limit': did you mean 'brightness'?"),
+        (lambda: Sharpness(sharpness_factor=2), "'sharpness_factor': did you mean 'factor'?"),
+        (lambda: Normalize(data_format="NHWC"), "'data_format': did you mean 'layout'?"),
+        # An argument of another module, or of none.
+        (
+            lambda: Pipeline([], num_workers=4),
+            "'num_workers': workers is an argument of readers, Augmentations",
+        ),
+        (lambda: Pipeline([], batch_size=4), "'batch_size': batch_size is an argument of the reader,"),
+        (lambda: Pipeline([], shuffle=True), "'shuffle': shuffle is an argument of the reader,"),
+        (lambda: FlipX(seed=1), "'seed': seed is an argument of the reader and of Augmentations([...])"),
+        (
+            lambda: ArrayReader(1, 2, 3, image_size=4),
+            "'image_size': shape is an argument of readers of pictures,",
+        ),
+        (
+            lambda: ImageFileReader("x", 1, 2, brightness=0.2),
+            "'brightness': ColorJitter(brightness, contrast,",
+        ),
+        (
+            lambda: ImageFileReader("x", 1, 2, target_transform=0),
+            "'target_transform': labels are arrays of a batch;",
+        ),
+        (
+            lambda: ImageFileReader("x", 1, 2, collate_fn=0),
+            "'collate_fn': no counterpart is needed: readers make",
+        ),
+        (lambda: Pipeline([], pin_memory=True), "'pin_memory': highway.torch.Loader(pipeline, device="),
+        (lambda: Pipeline([], sampler=0), "'sampler': readers have shuffle, seed and shard;"),
+        (lambda: Pipeline([], persistent_workers=True), "'persistent_workers': no counterpart is needed"),
+        (lambda: Pipeline([], transform=0), "'transform': transforms go into Augmentations([...]),"),
+        (lambda: Rotate(2, expand=True), "'expand': images turn about their center"),
+        # Before what is only similar.
+        (
+            lambda: ImageFileReader("x", 1, 2, shuffle_buffer=99),
+            "'shuffle_buffer': shuffle=True shuffles all",
+        ),
+        (lambda: ImageFileReader("x", 1, 2, BatchSize=3), "'BatchSize': 'batch_size' is given already"),
         # What is given already is not meant.
         (lambda: ImageFileReader("x", 1, 2, shuffle=1, shufle=2), "unknown argument 'shufle'; "),
     ],
@@ -96,6 +153,23 @@ def test_what_somebody_meant(call, text):
     with pytest.raises(SignatureError) as caught:
         call()
     assert text in str(caught.value)
+
+
+def test_arguments_that_are_elsewhere_are_spelled_as_they_are_compared():
+    for name in _ELSEWHERE:
+        assert name == name.lower().replace("_", "").replace("-", "")
+    for names in _SAME:
+        assert len({*names}) == len(names)
+        assert all(name == name.lower().replace("_", "") for name in names)
+
+
+def test_names_of_other_libraries_are_not_taken_for_an_argument_that_has_another_meaning():
+    """Each group of synonyms names at most one argument of each class, but for sizes and folders."""
+    found = set()
+    for cls in PUBLIC:
+        plain = [name.replace("_", "") for name in inspect.signature(cls).parameters]
+        found |= {names[0] for names in _SAME if sum(name in names for name in plain) > 1}
+    assert found <= {"shape"}
 
 
 def test_nearest():

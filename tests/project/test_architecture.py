@@ -44,7 +44,7 @@ def test_what_it_says_of_the_base():
     errors_only = {part for part, allowed in MAY_IMPORT.items() if allowed & BASE == {"errors"}}
     nothing = {part for part, allowed in MAY_IMPORT.items() if not allowed & BASE}
     assert errors_only == {"_core", "arguments"}
-    assert nothing == {"errors", "modules", "__main__"}
+    assert nothing == {"errors", "__main__"}
 
 
 def test_files_are_there():

@@ -260,7 +260,9 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
         shown[name] = re.findall(r"(?:^|, )([a-z]\w*)(?:=((?:\([^)]*\)|[^,])*))?", arguments)
     bases = {"Fit", "Placement", "Transform", "Warp"}
     elsewhere = {"Albumentations", "Lambda", "TorchVision"}
-    assert shown.keys() == set(highway.transforms.__all__) - bases - elsewhere
+    # Without the names of torchvision.
+    own = {name for name in highway.transforms.__all__ if getattr(highway.transforms, name).__name__ == name}
+    assert shown.keys() == own - bases - elsewhere
     assert f"These are a few of {len(shown) + len(elsewhere)};" in Document("docs/modules.md").text
     for name, parameters in shown.items():
         signature = inspect.signature(getattr(highway.transforms, name)).parameters

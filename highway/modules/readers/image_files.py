@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,7 @@ class ImageFileReader(ImageReader):
         *,
         classes: Sequence[str] | None = None,
         fit: Fit | None = None,
-        labels: str = "index",
+        labels: Literal["index", "one_hot"] = "index",
         masks_dir: str | bytes | os.PathLike[str] | None = None,
         mask_fill: int = 0,
         **options: Unpack[PictureFileOptions],

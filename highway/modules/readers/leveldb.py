@@ -25,7 +25,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
-from highway.modules.readers.options import SourceOptions
+from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.sampler import Position, Sampler, Task
 from highway.store.reading import StoreReader
@@ -260,7 +260,7 @@ class LevelDBSource(OrderedSource):
         path: str | os.PathLike[str],
         batch_size: int,
         *,
-        on_error: str = "raise",
+        on_error: OnError = "raise",
         max_errors: int | float | None = None,
         classes: Sequence[str] | None = None,
         fields: Sequence[str] | None = None,

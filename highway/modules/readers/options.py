@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypeAlias, TypedDict
 
 from highway.arguments.options import documents
 
-__all__ = ["MAX_PIXELS", "PictureFileOptions", "PictureOptions", "SourceOptions"]
+__all__ = ["MAX_PIXELS", "OnError", "PictureFileOptions", "PictureOptions", "SourceOptions"]
+
+OnError: TypeAlias = Literal["raise", "skip", "replace"]
 
 MAX_PIXELS = 2 * 89_478_485
 """The limit at which PIL refuses to open a picture."""
@@ -77,8 +79,8 @@ class PictureOptions(SourceOptions, total=False):
         file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
     """
 
-    color: Annotated[str, "rgb"]
-    on_error: Annotated[str, "raise"]
+    color: Annotated[Literal["rgb", "gray"], "rgb"]
+    on_error: Annotated[OnError, "raise"]
     max_errors: Annotated[int | float | None, None]
     exact: Annotated[bool, False]
     max_pixels: Annotated[int, MAX_PIXELS]

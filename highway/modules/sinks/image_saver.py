@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class ImageSaver(Stage):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        format: str = "png",
+        format: Literal["png", "jpeg", "jpg", "webp"] = "png",
         *,
         quality: int | None = None,
         masks_dir: str | os.PathLike[str] | None = None,

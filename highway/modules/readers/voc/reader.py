@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +170,7 @@ class VOCReader(ImageReader):
         split: str | None = "train",
         fit: Fit | None = None,
         classes: Sequence[str] | str | None = None,
-        other_classes: str = "error",
+        other_classes: Literal["error", "drop"] = "error",
         masks: bool | Path = False,
         images: Path = "JPEGImages",
         annotations: Path = "Annotations",
