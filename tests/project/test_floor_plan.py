@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "modules/stages": BASE | {"batch", "engine", "transforms"},
     "modules/sinks": BASE | {"batch", "engine", "storage", "store"},
     "modules": {"modules/readers", "modules/stages", "modules/sinks", "network"},
+    "replay": BASE | {"batch", "engine", "modules/readers", "sampling"},
     "cli": {
         *BASE,
         *(
@@ -41,6 +42,7 @@ MAY_IMPORT = {
             "modules",
             "modules/readers",
             "network/zmq",
+            "replay",
             "storage",
             "store",
             "viz",

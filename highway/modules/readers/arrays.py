@@ -153,8 +153,10 @@ class ArrayReader(OrderedSource):
         self._windows = FusedWindows.of(steps, seed, rows, shape)
         return self._windows.count
 
-    def load(self, task: Task) -> Batch:
-        """Copy the rows of a batch."""
+    def load(self, task: Task) -> Batch | None:
+        """Copy the rows of a batch; None if all of its samples are skipped."""
+        if not len(task.indices):
+            return None
         keys = self._keys
         return Batch(
             self._finished(task) | self._rows(task.indices),

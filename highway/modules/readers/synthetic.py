@@ -79,14 +79,16 @@ class Noise(OrderedSource):
     def contents(self) -> tuple[bytes, bytes]:
         return b"Noise", repr((self.shape, self.classes)).encode()
 
-    def load(self, task: Task) -> Batch:
+    def load(self, task: Task) -> Batch | None:
         """Generate a batch.
 
         Returns
         -------
-        Batch
-            images uint8 (n, H, W, C) and labels int64 (n,).
+        Batch or None
+            images uint8 (n, H, W, C) and labels int64 (n,); None if all samples are skipped.
         """
+        if not len(task.indices):
+            return None
         count = len(task.indices)
         # Position 0, where a reader draws its fit. Labels use block 0 of a sample, the image uses the others.
         labels = SampleRandom(self.order.seed, 0, task.indices, 0).integers(0, self.classes)
