@@ -98,8 +98,8 @@ def batch(
         made = _made(copy.modules, _task(source, epoch, step))
         if made is None:
             raise ArgumentError(
-                f"replay.batch: the training received no batch at step {step} of epoch {epoch}: it was skipped, or all of "
-                "its samples were"
+                f"replay.batch: the training received no batch at step {step} of epoch {epoch}: the step, or all of "
+                "its samples, were skipped"
             )
         return made
 
