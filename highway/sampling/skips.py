@@ -155,15 +155,15 @@ class Skips:
                 f"{owner}: the skips of the state are not valid; expected version {VERSION} with "
                 f"{', '.join(sorted(_KEYS - {'version'}))}"
             )
-        last_epoch, last = 2**32, order.size - 1
-        rows = _rows(owner, "samples", state["samples"], (last_epoch, last, last, last))
-        steps = _rows(owner, "steps", state["steps"], (last_epoch, len(order) - 1, len(order) - 1))
         found = state["batch_size"], state["world"]
-        if steps and found != (order.batch_size, order.world):
+        if state["steps"] and found != (order.batch_size, order.world):
             raise StateMismatchError(
                 f"{owner}: the state skips steps of batch_size={found[0]!r} and a world of {found[1]!r}; expected "
                 f"batch_size={order.batch_size} and a world of {order.world}, since other batches have other numbers"
             )
+        last_epoch, last = 2**32, order.size - 1
+        rows = _rows(owner, "samples", state["samples"], (last_epoch, last, last, last))
+        steps = _rows(owner, "steps", state["steps"], (last_epoch, len(order) - 1, len(order) - 1))
         of_samples: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for epoch, position, first, end in rows:
             of_samples.setdefault((epoch, position), []).append((first, end))

@@ -20,6 +20,7 @@ from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
 import highway
+import highway.replay
 from highway import errors
 from highway.cli.commands import _parser
 from highway.engine import Pipeline
@@ -71,7 +72,9 @@ def test_documents_are_looked_at():
     assert len(Document("docs/get_started.md").blocks("python")) > 3
 
 
-@pytest.mark.parametrize("module", [highway.engine, highway.modules, highway.transforms, highway.errors])
+@pytest.mark.parametrize(
+    "module", [highway.engine, highway.modules, highway.replay, highway.transforms, highway.errors]
+)
 def test_every_public_name_is_in_the_api_reference(module):
     pages = [Document(f"docs/api/{path.name}") for path in (ROOT / "docs" / "api").glob("*.md")]
     entries = "".join(block for page in pages for block in page.blocks("{eval-rst}"))
