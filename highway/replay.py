@@ -78,6 +78,8 @@ def batch(
     with Pipeline(_modules(pipeline)) as copy:
         source = copy.modules[0]
         assert isinstance(source, OrderedSource)
+        # From here on it shares nothing that its end could interrupt in a pipeline that runs.
+        source.prepare()
         if shard is not None:
             source.take_shard(shard)
         begun = None
@@ -105,7 +107,8 @@ def batch(
 
 
 def _modules(pipeline: object) -> list[Module]:
-    """Return the modules that make the batches of a definition."""
+    """Return copies of the modules that make the batches of a definition."""
+    modules: list[Any]
     if isinstance(pipeline, Pipeline):
         modules = list(pipeline.modules)
     elif isinstance(pipeline, (list, tuple)) and pipeline:
@@ -126,7 +129,10 @@ def _modules(pipeline: object) -> list[Module]:
                 f"replay.batch: {module.name} has seed=None, which draws another seed for each run; expected the seed "
                 "of the training, which the logger highway.modules has logged"
             )
-    return modules[:-1] if isinstance(modules[-1], Sink) else modules
+    if isinstance(modules[-1], Sink):
+        modules.pop()
+    # Copies: a pipeline notes in a module that it has run it.
+    return [module.copied() if isinstance(module, Module) else module for module in modules]
 
 
 def _task(source: OrderedSource, epoch: int, step: int | None) -> Task:
