@@ -285,14 +285,16 @@ class Sampler:
         """Return those of the samples of a batch that are not skipped."""
         if skips.has_step(epoch, seq):
             return indices[:0]
-        skipped = skips.samples_at(self.place_at(epoch * len(self) + seq, Position(epoch, position)))
+        place = self.place_at(epoch * len(self) + seq, Position(epoch, position))
+        skipped = skips.samples_at(place)
         if skipped is None:
             return indices
         # Batches of other ranks can be empty only where so many samples are skipped.
-        if skipped.count >= len(indices):
-            ranks = (self._indices(epoch, seq, seq + 1, position, rank) for rank in range(self.world))
-            if any(skipped.hold(each).all() for each in ranks):
-                return indices[:0]
+        if self.world > 1 and skipped.count >= len(indices):
+            first = self._at(epoch, np.arange(place.position, place.position + self.world, dtype=np.int64))
+            for rank in np.flatnonzero(skipped.hold(first)).tolist():
+                if skipped.hold(self._indices(epoch, seq, seq + 1, position, rank)).all():
+                    return indices[:0]
         return indices[~skipped.hold(indices)]
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
@@ -332,6 +334,11 @@ class Sampler:
         if self.world > 1 or position:
             places *= self.world
             places += (self.rank if rank is None else rank) + position
+        return self._at(epoch, places)
+
+    def _at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at places of an epoch, written over the places."""
+        if self.world > 1:
             places %= self.size
         if self.shuffle:
             philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)
