@@ -19,6 +19,7 @@ from highway.errors import (
     IncompleteStoreError,
     ReadError,
     SecurityError,
+    StateMismatchError,
 )
 
 if TYPE_CHECKING:
@@ -198,26 +199,65 @@ def _check_annotated(options: argparse.Namespace) -> None:
 
 
 def _preview_stages(options: argparse.Namespace) -> list[Stage]:
-    from highway.cli import serve
+    from highway.cli import definitions
 
     if options.transforms is not None:
         path, name = options.transforms
-        return serve.stages_in(path, name, options.seed, options.workers)
+        return definitions.stages_in(path, name, options.seed, options.workers)
     transforms = _transforms(options)
-    return serve.augmentations(transforms, options.seed, options.workers) if transforms else []
+    return definitions.augmentations(transforms, options.seed, options.workers) if transforms else []
 
 
-def _steps(stages: Sequence[Stage]) -> list[Stage | Transform]:
+def _replay(options: argparse.Namespace) -> int:
+    import json
+
+    from highway import replay
+    from highway.cli import definitions
+    from highway.viz.contact_sheet import captions
+
+    modules = definitions.modules_in(*options.pipeline)
+    state = None
+    if options.state is not None:
+        try:
+            state = json.loads(options.state.read_bytes())
+        except ValueError as error:
+            raise StateMismatchError(
+                f"{options.state}: the file is not JSON ({error}); expected the result of state_dict() as JSON"
+            ) from None
+    batch = replay.batch(
+        modules,
+        state,
+        step=options.step,
+        epoch=options.epoch,
+        global_step=options.global_step,
+        shard=options.shard,
+    )
+    found = getattr(modules[0], "classes", None)
+    classes = found if isinstance(found, list) else None
+    rank, world = options.shard or modules[0].shard  # type: ignore[attr-defined]
+    title = f"Step {batch.seq} of epoch {batch.epoch}, rank {rank} of {world}"
+    print(f"{title}: {_count(batch.size, 'sample')}")
+    for row in range(batch.size):
+        label, key = captions(batch, row, classes)
+        print(*(_in_one_line(HighwayError(text)) for text in (label, key) if text), sep="\t")
+    if options.output is not None:
+        normalize = _last_normalize(_steps(modules[1:]))
+        batch.sheet(options.output, classes, columns=options.columns, title=title, normalize=normalize)
+        print(f"{options.output}: the batch as the network got it")
+    return 0
+
+
+def _steps(stages: Sequence[Module]) -> list[Module | Transform]:
     """Return the steps on a batch: the transforms, and the stages that have none."""
     from highway.modules import Augmentations
 
-    steps: list[Stage | Transform] = []
+    steps: list[Module | Transform] = []
     for stage in stages:
         steps += stage.transforms if isinstance(stage, Augmentations) else [stage]
     return steps
 
 
-def _last_normalize(steps: Sequence[Stage | Transform]) -> Normalize | None:
+def _last_normalize(steps: Sequence[Module | Transform]) -> Normalize | None:
     from highway.transforms import Normalize
 
     return next((step for step in reversed(steps) if isinstance(step, Normalize)), None)
@@ -244,7 +284,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from highway.cli import serve
+    from highway.cli import definitions, serve
     from highway.modules import ZMQSink, ZMQSource
     from highway.transforms import FlipX
 
@@ -255,10 +295,10 @@ def _work(options: argparse.Namespace) -> int:
         )
     with serve.Ending() as ending:
         if options.transforms is None:
-            stages = serve.augmentations([FlipX()], options.seed, options.workers)
+            stages = definitions.augmentations([FlipX()], options.seed, options.workers)
         else:
             path, name = options.transforms
-            stages = serve.stages_in(path, name, options.seed, options.workers)
+            stages = definitions.stages_in(path, name, options.seed, options.workers)
         with serve.brief_warnings():
             source = ZMQSource(
                 options.sources,
@@ -531,6 +571,7 @@ def _parser() -> argparse.ArgumentParser:
             "classes": _classes,
             "bench": _bench,
             "preview": _preview,
+            "replay": _replay,
             "serve": _serve,
             "work": _work,
             "keygen": _keygen,

@@ -193,6 +193,40 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     # Stages from a file accept neither a seed nor a number of workers.
     preview.set_defaults(workers=None, normalize=False, seed=None)
 
+    replay = _command(
+        commands,
+        "replay",
+        runs["replay"],
+        "make the batch that a training received at a step again: print its keys and labels, draw a contact sheet",
+    )
+    replay.add_argument(
+        "state",
+        nargs="?",
+        type=_path,
+        metavar="STATE",
+        help="JSON file of a state_dict() of the training: checks the data, gives the epoch and what was skipped",
+    )
+    replay.add_argument(
+        "--pipeline",
+        type=_place,
+        required=True,
+        metavar="FILE.py:NAME",
+        help="the pipeline of the training: a Pipeline, a list of modules, or a function that returns one of them",
+    )
+    number = replay.add_mutually_exclusive_group(required=True)
+    number.add_argument("--step", type=_natural, metavar="N", help="number of the batch in its epoch, from 0")
+    number.add_argument(
+        "--global-step", type=_natural, metavar="N", help="number of the batch from the start of epoch 0"
+    )
+    replay.add_argument("--epoch", type=_natural, metavar="N", help="epoch of --step (that of STATE, or 0)")
+    replay.add_argument(
+        "--shard", type=_shard, metavar="R/W", help="the batch of rank R of W (as in the pipeline)"
+    )
+    replay.add_argument(
+        "-o", "--output", type=_path, metavar="FILE", help="also draw a contact sheet, such as sheet.png"
+    )
+    replay.add_argument("--columns", type=_positive, metavar="N", help="images in a row (automatic)")
+
     serve = _command(
         commands,
         "serve",

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 
 from highway.cli.terminal import status_line
-from highway.engine import Module, Pipeline, Stage
+from highway.engine import Module, Pipeline
 from highway.engine.stats import PipelineStats
-from highway.errors import ArgumentError, InsecureWarning, UndeliveredError, WaitTimeout
-from highway.modules import Augmentations
-from highway.transforms import Transform
+from highway.errors import InsecureWarning, UndeliveredError, WaitTimeout
 
-__all__ = ["Ending", "augmentations", "brief_warnings", "run", "stages_in"]
+__all__ = ["Ending", "brief_warnings", "run"]
 
 # Seconds between two checks for SIGTERM, and between two status lines.
 LOOK = 0.25
@@ -144,92 +138,3 @@ def brief_warnings() -> Iterator[None]:
         yield
     for warning in caught:
         print(f"highway: {warning.message}", file=sys.stderr)
-
-
-# The stages of a worker, from a file
-
-
-def augmentations(transforms: Sequence[Transform], seed: int | None, workers: int | None) -> list[Stage]:
-    """Return the stage of a worker that applies transforms."""
-    return [Augmentations(transforms, seed=seed or 0, workers=workers)]
-
-
-def stages_in(path: Path, name: str, seed: int | None, workers: int | None) -> list[Stage]:
-    """Return the stages of a worker: a list of transforms, a Stage, or a list of Stages, by its name in a Python file.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it is executed.
-    name : str
-    seed, workers : int, optional
-        For the `Augmentations` that applies the transforms.
-
-    Raises
-    ------
-    ArgumentError
-        The file is missing or fails, or the name is missing in it or has another type.
-    """
-    module = _executed(path)
-    if not hasattr(module, name):
-        there = [each for each, value in vars(module).items() if each[:1] != "_" and _is_usable(value)]
-        found = f"found {', '.join(there)}" if there else "it has no list of transforms"
-        raise ArgumentError(f"{path}: the file has no {name!r}; {found}")
-    value = getattr(module, name)
-    things = list(value) if isinstance(value, (list, tuple)) else [value]
-    if all(isinstance(thing, Stage) for thing in things):
-        if things and (seed is not None or workers is not None):
-            raise ArgumentError(
-                f"{path}: {name} holds Stages, which have their own seed and workers; --seed and --workers are for "
-                "transforms"
-            )
-        return things
-    if all(isinstance(thing, Transform) for thing in things):
-        return augmentations(things, seed, workers)
-    raise ArgumentError(
-        f"{path}: {name} is {_shown(value)}; expected a list of transforms, a Stage, or a list of Stages"
-    )
-
-
-def _is_usable(value: object) -> bool:
-    things = value if isinstance(value, (list, tuple)) else [value]
-    return all(isinstance(thing, (Stage, Transform)) for thing in things)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        kinds = [_class(thing) if isinstance(thing, type) else type(thing).__name__ for thing in value]
-        return f"a {type(value).__name__} of {' and '.join(dict.fromkeys(kinds))}"
-    return _class(value) if isinstance(value, type) else f"of type {type(value).__name__}"
-
-
-def _class(kind: type) -> str:
-    return f"the class {kind.__name__} itself"
-
-
-def _executed(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ArgumentError(f"{path}: there is no such file; expected a Python file with the transforms")
-    loader = SourceFileLoader(path.stem, str(path))
-    spec = importlib.util.spec_from_loader(path.stem, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    # Like a script, it may import modules from its folder.
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        loader.exec_module(module)
-    except Exception as error:
-        # Every error of the user's file is reported.
-        raise ArgumentError(
-            f"{path}{_line(error, path)}: {type(error).__name__}: {error}; the file must run without an error"
-        ) from error
-    return module
-
-
-def _line(error: Exception, path: Path) -> str:
-    if isinstance(error, SyntaxError):
-        return ""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
-    return f", line {lines[-1]}" if lines else ""

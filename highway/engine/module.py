@@ -289,6 +289,18 @@ class Source(Module):
         """As `begin_at`, but keep the counts of what was loaded so far."""
         raise NotImplementedError(f"{self.name} must define seek(place)")
 
+    def skip(self, ticket: int, samples: Iterable[int | str], steps: Iterable[int | tuple[int, int]]) -> Any:
+        """Skip samples and steps (see `Pipeline.skip`) in the tasks from `ticket` on.
+
+        Returns
+        -------
+        place
+            The place of the task with this ticket, for `seek`.
+        """
+        raise PipelineStateError(
+            f"{self.name} cannot skip samples or steps; a reader in the same pipeline can, such as ImageFileReader"
+        )
+
     def machines(self) -> tuple[MachineStats, ...]:
         """The other machines upstream that have reported figures."""
         return ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from numbers import Real
 from types import TracebackType
@@ -489,6 +489,55 @@ class Pipeline:
                 self._control.shutdown()
                 raise
 
+    def skip(self, *, samples: Iterable[int | str] = (), steps: Iterable[int | tuple[int, int]] = ()) -> None:
+        """Skip samples and steps from the next batch on, also in resumed runs: `state_dict` contains them.
+
+        A skipped sample is dropped from its batch, which gets smaller; a skipped step is a batch that is not delivered.
+        Lengths, numbers of batches (``batch.seq``) and the order of the other samples stay the same. Call it on all
+        ranks after the same step and with the same arguments: all ranks then have equally many batches, since a
+        batch that would be empty on one of them is skipped on all.
+
+        Drops the batches made ahead; the current iteration continues. Do not take batches in another thread meanwhile.
+
+        Parameters
+        ----------
+        samples : iterable of int or str
+            Indices, as in ``batch.indices``, or keys, as in ``batch.keys``; in all epochs.
+        steps : iterable of int or (int, int)
+            Numbers of batches, as ``batch.seq``, or pairs of epoch and number. A number alone is one of the epoch that
+            the next batch belongs to.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such sample or step, or the step was delivered already; or they are more than 4096 intervals of
+            numbers.
+        PipelineStateError
+            The source is not a reader; the pipeline ends in a sink, or is unordered.
+        Exception
+            Whatever a module has raised so far.
+        """
+        self._refuse("skip()", sink=self._has_sink)
+        self._refuse_state("skip()")
+        if not self._ordered:
+            raise PipelineStateError(
+                "Pipeline.skip: an unordered pipeline has no position in the order of the data; use ordered=True"
+            )
+        for name, given in (("samples", samples), ("steps", steps)):
+            if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+                raise ArgumentError(
+                    f"Pipeline.skip: {name} is {given!r}; expected a list, such as [{given!r}]"
+                )
+        with self._turn:
+            if self._control.closing:
+                raise self._outcome.error("skip()")
+            place = self._source.skip(self._last.next_ticket, samples, steps)
+            self._touched = True
+            if self._started:
+                self._move(place, "skip()")
+            else:
+                self._place = place
+
     def _begin_at(self, place: Any) -> None:
         """Drop all batches made so far, and begin at a place that the source has found, with new statistics."""
         if self._started:
@@ -775,22 +824,26 @@ class Pipeline:
         if not source.seekable:
             self._discard(epoch, front)
             return
-        self._drop_batches("iteration")
+        self._whole_from = self._move(source.front(epoch), "iteration")
+
+    def _move(self, place: Any, what: str) -> int:
+        """Drop the batches made ahead and go on at a place of the source; returns the ticket of its first batch."""
+        self._drop_batches(what)
         self._control.join()
         if self._control.closing:
-            raise self._outcome.error("iteration")
-        start = source.seek(source.front(epoch))
+            raise self._outcome.error(what)
+        start = self._source.seek(place)
         try:
             for runner in self._runners:
                 runner.rewind(start)
             self._control.resume()
-            self._whole_from = start
             self._moves += 1
             self._start()
         except QueueClosed:
-            raise self._outcome.error("iteration") from None
+            raise self._outcome.error(what) from None
         # stop() may have ended only the threads that ran before.
         self._control.end_late()
+        return start
 
     def _discard(self, epoch: int, front: int) -> None:
         """Drop the batches before ticket `front`, of a source that cannot seek."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
 from highway.sampling.launchers import shard_of
 from highway.sampling.rng import ORDER_POSITION
+
+if TYPE_CHECKING:
+    from highway.sampling.skips import Skips
 
 __all__ = ["FRONT", "Position", "Sampler", "Task", "digest"]
 
@@ -30,7 +34,7 @@ class Task(NamedTuple):
     seq : int
         Number of the batch within its epoch, on this rank.
     indices : int64 (n,)
-        The samples of the batch.
+        The samples of the batch, without skipped ones; none where the batch is skipped.
     """
 
     epoch: int
@@ -85,6 +89,9 @@ class Sampler:
     position + r + world, ..., and every rank has the same number. Its batches have the last numbers of the epoch. So
     with an unchanged batch size and world, the batches are the same as without the interruption.
 
+    Skipped samples and steps (see `skipping`) change neither the places of other samples nor the numbers of batches. A
+    batch that would be empty on one rank is skipped on all: every rank still has the same number of batches.
+
     Parameters
     ----------
     size : int
@@ -114,6 +121,9 @@ class Sampler:
     >>> [task.indices.tolist() for task in order]
     [[0, 1], [2, 3], [4]]
     """
+
+    skips: Skips | None = None
+    """What is skipped; None for nothing."""
 
     def __init__(
         self,
@@ -153,19 +163,15 @@ class Sampler:
         ArgumentError
             As the constructor.
         """
-        if shard_of(self._owner, self._shard) == (self.rank, self.world):
+        shard = shard_of(self._owner, self._shard)
+        if shard == (self.rank, self.world):
             return self
-        return Sampler(
-            self.size,
-            self.batch_size,
-            shuffle=self.shuffle,
-            # None again raises where each rank would have drawn another.
-            seed=None if self.seed_drawn else self.seed,
-            epochs=self.epochs,
-            shard=self._shard,
-            drop_last=self.drop_last,
-            owner=self._owner,
-        )
+        if self.seed_drawn and shard.world > 1:
+            # Raises: each rank would have drawn another.
+            chosen_seed(self._owner, None, shard.world)
+        other = self.of_shard(self._shard, self._owner)
+        other.skips = self.skips
+        return other
 
     def __len__(self) -> int:
         """Batches in an epoch, on each rank."""
@@ -187,6 +193,52 @@ class Sampler:
         """
         order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
         return digest(repr(order).encode(), *parts)
+
+    def skipping(self, skips: Skips) -> Sampler:
+        """Return the same order that skips these samples and steps, and no others."""
+        other = copy(self)
+        other.skips = skips or None
+        return other
+
+    def of_shard(self, shard: object, owner: str = "Sampler") -> Sampler:
+        """Return the same order for another (rank, world), without skips; `owner` as in `Sampler`.
+
+        Raises
+        ------
+        ArgumentError
+            See `Sampler`.
+        """
+        other = Sampler(
+            self.size,
+            self.batch_size,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            epochs=self.epochs,
+            shard=shard,
+            drop_last=self.drop_last,
+            owner=owner,
+        )
+        other.seed_drawn = self.seed_drawn
+        return other
+
+    def task_at(self, epoch: int, seq: int, begun: Position = FRONT) -> Task:
+        """Return the task of batch `seq` of an epoch, in an order that starts at `begun`.
+
+        Batches before `begun` are those of the same batch size and world that lead to it.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such epoch or batch; or no batches of this size lead from the start of the epoch to `begun`.
+        """
+        epoch, seq = self._checked(epoch, seq)
+        place = self.place_at(epoch * len(self) + seq, begun)
+        if place.position < 0:
+            raise ArgumentError(
+                f"Sampler: batch {seq} of epoch {epoch} had another batch_size or world than {self.batch_size} and "
+                f"{self.world}: position {begun.position} of the state lies between two batches of this size"
+            )
+        return next(self._tasks(epoch, seq, place.position))
 
     def tasks(self, start: int = 0) -> Iterator[Task]:
         """Iterate over the batches from number `start` on, counted from the start of the first epoch.
@@ -235,11 +287,32 @@ class Sampler:
                 indices = self._indices(epoch, first, last, position)
                 for seq in range(first, last):
                     begin = (seq - first) * self.batch_size
-                    yield Task(epoch, seq, indices[begin : begin + self.batch_size])
+                    taken = indices[begin : begin + self.batch_size]
+                    if self.skips is not None:
+                        taken = self._kept(self.skips, epoch, seq, position, taken)
+                    yield Task(epoch, seq, taken)
             first_seq = position = 0
 
+    def _kept(
+        self, skips: Skips, epoch: int, seq: int, position: int, indices: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return those of the samples of a batch that are not skipped."""
+        if skips.has_step(epoch, seq):
+            return indices[:0]
+        place = self.place_at(epoch * len(self) + seq, Position(epoch, position))
+        skipped = skips.samples_at(place)
+        if skipped is None:
+            return indices
+        # Batches of other ranks can be empty only where so many samples are skipped.
+        if self.world > 1 and skipped.count >= len(indices):
+            first = self._at(epoch, np.arange(place.position, place.position + self.world, dtype=np.int64))
+            for rank in np.flatnonzero(skipped.hold(first)).tolist():
+                if skipped.hold(self._indices(epoch, seq, seq + 1, position, rank)).all():
+                    return indices[:0]
+        return indices[~skipped.hold(indices)]
+
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
-        """Return the samples of batch `seq` of an epoch, on this rank.
+        """Return the samples of batch `seq` of an epoch, on this rank; also those that are skipped.
 
         Parameters
         ----------
@@ -258,19 +331,28 @@ class Sampler:
         ArgumentError
             There is no such epoch or batch.
         """
-        last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
-        epoch = whole("Sampler", "epoch", epoch, 0, last_epoch)
-        seq = whole("Sampler", "seq", seq, 0, len(self) - 1)
+        epoch, seq = self._checked(epoch, seq)
         return self._indices(epoch, seq, seq + 1)
 
-    def _indices(self, epoch: int, first: int, last: int, position: int = 0) -> NDArray[np.int64]:
+    def _checked(self, epoch: int, seq: int) -> tuple[int, int]:
+        last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
+        return whole("Sampler", "epoch", epoch, 0, last_epoch), whole("Sampler", "seq", seq, 0, len(self) - 1)
+
+    def _indices(
+        self, epoch: int, first: int, last: int, position: int = 0, rank: int | None = None
+    ) -> NDArray[np.int64]:
         """Return the samples of batches `first` to `last` (exclusive) of the rest of an epoch from a position on."""
         samples, batches = self._left(position)
         first, last = (seq - len(self) + batches for seq in (first, last))
         places = np.arange(first * self.batch_size, min(last * self.batch_size, samples), dtype=np.int64)
         if self.world > 1 or position:
             places *= self.world
-            places += self.rank + position
+            places += (self.rank if rank is None else rank) + position
+        return self._at(epoch, places)
+
+    def _at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at places of an epoch, written over the places."""
+        if self.world > 1:
             places %= self.size
         if self.shuffle:
             philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)

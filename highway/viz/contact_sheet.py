@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-__all__ = ["contact_sheet", "save_sheet"]
+__all__ = ["captions", "contact_sheet", "save_sheet"]
 
 # Pixels.
 _LARGEST = 320
@@ -152,7 +152,7 @@ def contact_sheet(
             draw.rectangle((at - 1, y - 1, at + panel.width, y + panel.height), outline=_FRAME)
             sheet.paste(_tile(panel, i, classes), (at, y))
             at += panel.width + _PAIR_GAP
-        label, key = _captions(batch, i, classes)
+        label, key = captions(batch, i, classes)
         write(draw, (x, y + tiles_height + 5), label, caption_width, _LABEL, _INK)
         # The end of a path is more specific than its start.
         write(draw, (x, y + tiles_height + 5 + _LABEL + 4), key, caption_width, _KEY, _FAINT, keep_end=True)
@@ -176,6 +176,24 @@ def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
         raise ArgumentError(
             f"contact sheet: {name!r} does not have the extension of an image format; use .png"
         ) from None
+
+
+def captions(batch: Samples, i: int, classes: Sequence[str] | None) -> tuple[str, str]:
+    """Return the label and the key of a sample as text; without labels, the key and an empty text."""
+    key = batch.keys[i] if batch.keys is not None else f"sample {batch.indices[i]}"
+    if "labels" not in batch:
+        return key, ""
+    of_boxes = _box_labels(batch, i)
+    if of_boxes is not None:
+        counted = sorted(Counter(of_boxes).items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{count} {_name(label, classes)}" for label, count in counted) or "no boxes", key
+    label: Any = batch["labels"][i]
+    if label.ndim == 0:
+        return _name(int(label), classes), key
+    parts = [int(k) for k in np.argsort(-label, kind="stable") if label[k] >= 0.005]
+    if label.dtype.kind == "f" and len(parts) > 1:
+        return ", ".join(f"{label[k]:.0%} {_name(k, classes)}" for k in parts), key
+    return _name(int(label.argmax()), classes), key
 
 
 class _Panel(NamedTuple):
@@ -306,23 +324,6 @@ def _rows(batch: Samples, name: str, i: int) -> NDArray[Any]:
     """Return the rows of the boxes of a sample, ragged or padded."""
     rows = batch.rows_of(name, i)
     return rows[: int(batch["counts"][i])] if _is_padded(batch) else rows
-
-
-def _captions(batch: Samples, i: int, classes: Sequence[str] | None) -> tuple[str, str]:
-    key = batch.keys[i] if batch.keys is not None else f"sample {batch.indices[i]}"
-    if "labels" not in batch:
-        return key, ""
-    of_boxes = _box_labels(batch, i)
-    if of_boxes is not None:
-        counted = sorted(Counter(of_boxes).items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{count} {_name(label, classes)}" for label, count in counted) or "no boxes", key
-    label: Any = batch["labels"][i]
-    if label.ndim == 0:
-        return _name(int(label), classes), key
-    parts = [int(k) for k in np.argsort(-label, kind="stable") if label[k] >= 0.005]
-    if label.dtype.kind == "f" and len(parts) > 1:
-        return ", ".join(f"{label[k]:.0%} {_name(k, classes)}" for k in parts), key
-    return _name(int(label.argmax()), classes), key
 
 
 def _name(label: int, classes: Sequence[str] | None) -> str:

@@ -25,7 +25,7 @@ from highway.modules.readers.encoded import _size_and_quality
 from highway.modules.readers.options import MAX_PIXELS
 from highway.viz.drawing import class_color
 
-COMMANDS = ["demo", "info", "classes", "bench", "preview", "serve", "work", "keygen", "store"]
+COMMANDS = ["demo", "info", "classes", "bench", "preview", "replay", "serve", "work", "keygen", "store"]
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
         (["info", "x", "y"], "highway info: error: unrecognized arguments: y"),
         (
             ["bnech", "x"],
-            "'bnech' (did you mean bench?); choose from demo, info, classes, bench, preview, serve, work,",
+            "'bnech' (did you mean bench?); choose from demo, info, classes, bench, preview, replay, serve, work,",
         ),
         (["store", "verfy", "x"], "'verfy' (did you mean verify?); choose from info, verify, repair, export"),
         (["train"], "'train'; choose from demo, info,"),

@@ -12,7 +12,7 @@ import pytest
 from commands import LIMIT, highway_command, run
 from pictures import class_folders
 
-from highway.cli import serve
+from highway.cli import definitions, serve
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, InsecureWarning, WaitTimeout
 from highway.modules import Augmentations, ImageFileReader, ZMQSource
@@ -409,19 +409,19 @@ def test_file_that_fails(capsys, stages, text, says):
 
 
 def test_lists_of_a_file(stages):
-    (train,) = serve.stages_in(stages, "train", 5, 2)
+    (train,) = definitions.stages_in(stages, "train", 5, 2)
     assert isinstance(train, Augmentations)
     assert (train.seed, train.workers, len(train.transforms)) == (5, 2, 2)
-    (logged,) = serve.stages_in(stages, "logged", None, None)
+    (logged,) = definitions.stages_in(stages, "logged", None, None)
     assert type(logged).__name__ == "Log"
     stages.write_text("none = []\n")
-    assert serve.stages_in(stages, "none", 5, None) == []
+    assert definitions.stages_in(stages, "none", 5, None) == []
 
 
 def test_transforms_are_checked(stages):
     stages.write_text("from highway.transforms import FlipX\ntrain = [FlipX(), FlipX]\n")
     with pytest.raises(ArgumentError, match="the class FlipX itself"):
-        serve.stages_in(stages, "train", None, None)
+        definitions.stages_in(stages, "train", None, None)
 
 
 def test_no_secret_where_others_can_reach_it(capsys, photos, monkeypatch, tmp_path):

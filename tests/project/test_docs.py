@@ -20,6 +20,7 @@ from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
 import highway
+import highway.replay
 import highway.torch
 from highway import errors
 from highway.cli.commands import _parser
@@ -73,7 +74,8 @@ def test_documents_are_looked_at():
 
 
 @pytest.mark.parametrize(
-    "module", [highway.engine, highway.modules, highway.transforms, highway.torch, highway.errors]
+    "module",
+    [highway.engine, highway.modules, highway.replay, highway.transforms, highway.torch, highway.errors],
 )
 def test_every_public_name_is_in_the_api_reference(module):
     pages = [Document(f"docs/api/{path.name}") for path in (ROOT / "docs" / "api").glob("*.md")]

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "modules/sinks": BASE | {"batch", "engine", "storage", "store"},
     "modules": BASE | {"modules/readers", "modules/stages", "modules/sinks", "network"},
     "torch": BASE | {"batch", "engine", "transforms", "modules/stages"},
+    "replay": BASE | {"batch", "engine", "modules/readers", "sampling"},
     "cli": {
         *BASE,
         *(
@@ -42,6 +43,7 @@ MAY_IMPORT = {
             "modules",
             "modules/readers",
             "network/zmq",
+            "replay",
             "storage",
             "store",
             "viz",

@@ -160,8 +160,10 @@ class ArrayReader(OrderedSource):
             spec["labels"] = array_spec(self._label, *self._arrays["labels"].shape[1:])
         return spec
 
-    def load(self, task: Task) -> Batch:
-        """Copy the rows of a batch."""
+    def load(self, task: Task) -> Batch | None:
+        """Copy the rows of a batch; None if all of its samples are skipped."""
+        if not len(task.indices):
+            return None
         keys = self._keys
         return Batch(
             self._finished(task) | self._rows(task.indices),

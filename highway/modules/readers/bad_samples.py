@@ -12,6 +12,7 @@ from highway.arguments import number, whole
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError, TooManyErrors
 from highway.sampling.rng import REPLACEMENT_POSITION, SampleRandom
 from highway.sampling.sampler import Sampler
+from highway.sampling.skips import Intervals
 
 __all__ = ["BadSamples"]
 
@@ -116,16 +117,24 @@ class BadSamples:
         if error is not None:
             self.refuse_all(error)
 
-    def replacements(self, epoch: int, indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Yield samples to try instead of these: some at random, then all in turn."""
+    def replacements(
+        self, epoch: int, indices: NDArray[np.int64], skipped: Intervals | None = None
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield samples to try instead of these: some at random, then all in turn; none that is skipped."""
         draws = SampleRandom(self._order.seed, epoch, indices, REPLACEMENT_POSITION)
         tried = indices
         for _ in range(_RANDOM_REPLACEMENTS):
-            tried = draws.integers(0, self._order.size)
+            tried = self._not_skipped(draws.integers(0, self._order.size), skipped)
             yield tried
         for _ in range(self._order.size):
-            tried = (tried + 1) % self._order.size
+            tried = self._not_skipped((tried + 1) % self._order.size, skipped)
             yield tried
+
+    def _not_skipped(self, indices: NDArray[np.int64], skipped: Intervals | None) -> NDArray[np.int64]:
+        """Return each sample, or the next one after it that is not skipped; the bad ones are not."""
+        while skipped is not None and (held := skipped.hold(indices)).any():
+            indices = np.where(held, (indices + 1) % self._order.size, indices)
+        return indices
 
     @property
     def _reachable(self) -> int:

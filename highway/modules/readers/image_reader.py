@@ -277,13 +277,16 @@ class ImageReader(OrderedSource):
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
+        if not len(indices):
+            self._bad_samples.count(indices)
+            return None
         turn = task.epoch * len(self.order) + task.seq
         part = self.samples.begin()
         made, failures = self._read(part, task.epoch, indices, turn)
         if failures:
             self._note(failures, indices)
             if self.on_error == "replace":
-                self._replace(part, made, list(failures), task.epoch, indices, turn)
+                self._replace(part, made, list(failures), task, indices, turn)
                 self.count_replaced(len(failures))
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
@@ -623,17 +626,17 @@ class ImageReader(OrderedSource):
         part: SampleReader,
         made: DecodedBatch,
         slots: list[int],
-        epoch: int,
+        task: Task,
         indices: NDArray[np.int64],
         turn: int,
     ) -> None:
         """Read other samples into these slots, and write their indices to `indices`."""
         first = indices[slots]
         open_ones = np.arange(len(slots))
-        for tried in self._bad_samples.replacements(epoch, first):
+        for tried in self._bad_samples.replacements(task.epoch, first, self.skipped_samples(task)):
             chosen = tried[open_ones]
             into = np.asarray(slots)[open_ones]
-            _, failures = self._read(part, epoch, chosen, turn, made, into)
+            _, failures = self._read(part, task.epoch, chosen, turn, made, into)
             indices[into] = chosen
             if not failures:
                 return

@@ -352,11 +352,14 @@ class LevelDBSource(OrderedSource):
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
+        if not len(indices):
+            self._bad_samples.count(indices)
+            return None
         with self._store:
             first, bad = self._read(np.arange(len(indices)), indices)
             found = [first]
             if len(bad) and self.on_error == "replace":
-                found += self._replacements(bad, task.epoch, indices)
+                found += self._replacements(bad, task, indices)
                 self.count_replaced(len(bad))
             elif len(bad):
                 indices = np.delete(indices, bad)
@@ -372,11 +375,11 @@ class LevelDBSource(OrderedSource):
         return _Found(rows[records.rows], records), rows[[*records.errors]]
 
     def _replacements(
-        self, bad: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
+        self, bad: NDArray[np.int64], task: Task, indices: NDArray[np.int64]
     ) -> Iterator[_Found]:
         """Read other records for the bad rows; writes their numbers to `indices`."""
         first, places = bad, np.arange(len(bad))
-        for tried in self._bad_samples.replacements(epoch, indices[first]):
+        for tried in self._bad_samples.replacements(task.epoch, indices[first], self.skipped_samples(task)):
             indices[bad] = tried[places]
             found, bad = self._read(bad, indices[bad])
             yield found

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from highway.arguments import whole
 from highway.engine import Module, Source
 from highway.engine.stats import PipelineStats
-from highway.errors import StateMismatchError
+from highway.errors import ArgumentError, StateMismatchError
 from highway.modules.readers.options import SourceOptions
 from highway.sampling.sampler import FRONT, Position, Sampler, Task, digest
+from highway.sampling.skips import Intervals, Skips
 
 __all__ = ["OrderedSource"]
 
@@ -25,7 +27,7 @@ class OrderedSource(Source):
     another batch size, number of threads, or `shard` of another world.
 
     A subclass sets `order` in `__init__`, defines `contents` and `load`, and overrides `separate`, `prepare` and
-    `forget` for what belongs to a run.
+    `forget` for what belongs to a run. A task whose samples are all skipped has no indices; its `load` returns None.
 
     Attributes
     ----------
@@ -156,10 +158,12 @@ class OrderedSource(Source):
         dict
             "version", "kind" (name of the source), "size" (number of samples), "shuffle", "seed", "fingerprint" (of the
             list of samples), "epoch", and "position": number of places of that epoch's order that all ranks together
-            have delivered.
+            have delivered. Where something is skipped also "skips", see `Skips.state`.
         """
         epoch, position = self.order.place_at(ticket, self._begun)
-        return {**self._identity(), "epoch": epoch, "position": position}
+        state = {**self._identity(), "epoch": epoch, "position": position}
+        skips = self.order.skips
+        return state if skips is None else {**state, "skips": skips.state(self.order)}
 
     def _identity(self) -> dict[str, Any]:
         order = self.order
@@ -173,12 +177,12 @@ class OrderedSource(Source):
         }
 
     def find(self, state: Mapping[str, Any]) -> Position:
-        """Position of a state.
+        """Position of a state, which also has its skips.
 
         Raises
         ------
         StateMismatchError
-            It is not a state, or a state of other samples or another order.
+            It is not a state, or a state of other samples or another order; or it skips steps of other batches.
         """
         if not isinstance(state, Mapping):
             raise self._mismatch(f"is of type {type(state).__name__}", "the result of state_dict()")
@@ -194,21 +198,107 @@ class OrderedSource(Source):
         epoch = self._whole(state, "epoch", last)
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
-        return Position(epoch, position)
+        found = _Found(epoch, position)
+        found.skips = Skips.of_state(self.name, state["skips"], self.order) if "skips" in state else Skips()
+        return found
 
     def front(self, epoch: int) -> Position:
         return Position(epoch, 0)
 
     def begin_at(self, place: Position) -> int:
+        if isinstance(place, _Found):
+            self.order = self.order.skipping(place.skips)
         start = self.seek(place)
         self.replaced = 0
         self.forget(start)
         return start
 
     def seek(self, place: Position) -> int:
-        self._begun = place
+        # Without the skips of a state, to which others may be added.
+        self._begun = Position(place.epoch, place.position)
         self.prepare()
         return self.order.number_after(place)
+
+    def take_shard(self, shard: tuple[int, int]) -> None:
+        """Read the part of another (rank, world). Runs while there are no workers.
+
+        Raises
+        ------
+        ArgumentError
+            `shard` is not (rank, world).
+        """
+        skips = self.order.skips
+        self.order = self.order.of_shard(shard, self.name)
+        if skips is not None:
+            self.order = self.order.skipping(skips)
+
+    def task_at(self, epoch: int, seq: int) -> Task:
+        """Return the task of batch `seq` of an epoch; see `Sampler.task_at`."""
+        return self.order.task_at(epoch, seq, self._begun)
+
+    # Skips
+
+    def skip(
+        self, ticket: int, samples: Iterable[int | str], steps: Iterable[int | tuple[int, int]]
+    ) -> Position:
+        place = self.order.place_at(ticket, self._begun)
+        seqs = list(self._steps(ticket, steps))
+        indices = self._samples(samples)
+        self.order = self.order.skipping((self.order.skips or Skips()).added(place, indices, seqs))
+        return place
+
+    def _steps(self, ticket: int, steps: Iterable[int | tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield steps as (epoch, number), those after the batches that were delivered."""
+        length = len(self)
+        last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
+        for step in steps:
+            pair: object = step
+            epoch, seq = (
+                pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (ticket // length, pair)
+            )
+            epoch = whole("Pipeline.skip", "epoch of a step", epoch, 0, last_epoch)
+            seq = whole("Pipeline.skip", "step", seq, 0, length - 1)
+            if epoch * length + seq < ticket:
+                raise ArgumentError(
+                    f"Pipeline.skip: step {seq} of epoch {epoch} was delivered already; expected step "
+                    f"{ticket % length} of epoch {ticket // length}, which is the next one, or later ones"
+                )
+            yield epoch, seq
+
+    def _samples(self, samples: Iterable[int | str]) -> list[int]:
+        """Return the indices of samples; raises for those that are not there."""
+        given = list(samples)
+        keys = {sample for sample in given if isinstance(sample, str)}
+        found = [
+            whole("Pipeline.skip", "sample", sample, 0, self.order.size - 1)
+            for sample in given
+            if not isinstance(sample, str)
+        ]
+        if keys:
+            known = self.known_keys()
+            if known is None:
+                raise ArgumentError(
+                    f"Pipeline.skip: sample is {min(keys)!r}; expected indices of samples, since {self.name} knows "
+                    "their keys only after reading"
+                )
+            missing = set(keys)
+            for index, key in enumerate(known):
+                if key in keys:
+                    found.append(index)
+                    missing.discard(key)
+            if missing:
+                raise ArgumentError(
+                    f"Pipeline.skip: {self.name} has no sample with the key {min(missing)!r}; expected keys as in "
+                    "batch.keys, or indices"
+                )
+        return found
+
+    def skipped_samples(self, task: Task) -> Intervals | None:
+        """Return the samples that are skipped where a task is; None if there are none."""
+        skips = self.order.skips
+        if skips is None:
+            return None
+        return skips.samples_at(self.order.place_at(task.epoch * len(self) + task.seq, self._begun))
 
     def _whole(self, state: Mapping[str, Any], name: str, highest: int) -> int:
         value = state[name]
@@ -218,6 +308,12 @@ class OrderedSource(Source):
 
     def _mismatch(self, found: str, expected: str) -> StateMismatchError:
         return StateMismatchError(f"{self.name}: the state {found}; expected {expected}")
+
+
+class _Found(Position):
+    """The position of a state, and what the state skips; equal to the position alone."""
+
+    skips: Skips
 
 
 _HINTS = {

@@ -83,14 +83,16 @@ class Noise(OrderedSource):
     def out_spec(self, before: Spec | None) -> Spec:
         return {"images": array_spec(np.uint8, *self.shape), "labels": array_spec(np.int64)}
 
-    def load(self, task: Task) -> Batch:
+    def load(self, task: Task) -> Batch | None:
         """Generate a batch.
 
         Returns
         -------
-        Batch
-            images uint8 (n, H, W, C) and labels int64 (n,).
+        Batch or None
+            images uint8 (n, H, W, C) and labels int64 (n,); None if all samples are skipped.
         """
+        if not len(task.indices):
+            return None
         count = len(task.indices)
         # Position 0, where a reader draws its fit. Labels use block 0 of a sample, the image uses the others.
         labels = SampleRandom(self.order.seed, 0, task.indices, 0).integers(0, self.classes)
