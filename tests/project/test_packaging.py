@@ -52,6 +52,15 @@ def test_import_is_light():
     assert answer.stdout.split() == []
 
 
+def test_modules_and_transforms_are_reached_from_the_top():
+    code = "import highway\nhighway.modules.Augmentations([highway.transforms.FlipX()])\nhighway.nothing"
+    environment = os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "AttributeError: module 'highway' has no attribute 'nothing'" in answer.stderr
+
+
 def test_extras_do_not_mix_the_two_pillows():
     """Pillow and Pillow-SIMD overwrite each other's files, so no extra may bring one beside the other's."""
     config = read_setup_cfg()
