@@ -1,10 +1,7 @@
 """Highway feeds neural networks: compiled threads decode and augment samples, one batch at a time."""
 
-<<<<<<< HEAD
-from typing import TYPE_CHECKING
-=======
 import importlib
->>>>>>> main
+from typing import TYPE_CHECKING
 
 from highway._core import installation  # first: checks that Highway is compiled
 from highway.batch import Batch
@@ -30,16 +27,9 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name == "__version__":
             return installation.version()
+        # Imported on first use: `import highway` alone stays fast.
+        if name in ("modules", "transforms"):
+            return importlib.import_module(f"highway.{name}")
         from highway.arguments.foreign_names import missing_name
 
-<<<<<<< HEAD
         raise missing_name(__name__, name)
-=======
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return installation.version()
-    # Imported on first use: `import highway` alone stays fast.
-    if name in ("modules", "transforms"):
-        return importlib.import_module(f"highway.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
->>>>>>> main
