@@ -79,7 +79,7 @@ def flips():
 def undisturbed(*modules):
     """What one process makes, without a network."""
     with Pipeline(list(modules) or [noise(), flips()]) as pipeline:
-        return dict(told(pipeline))
+        return dict(told(pipeline.forever()))
 
 
 def assert_once(found, expected):
