@@ -545,7 +545,9 @@ def test_new_data_machine_and_new_trainer_go_on_from_the_state(expected):
             if state is not None:
                 pipeline.load_state_dict(state)
             found += told(
-                pipeline.forever() if taken is None else (pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
+                pipeline.forever()
+                if taken is None
+                else (pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
             )
             state = json.loads(json.dumps(pipeline.state_dict()))
     assert_once(found, expected)

@@ -65,7 +65,7 @@ def unpacked(message):
 @pytest.mark.parametrize("binds", [True, False])
 def test_batches_go_out(machines, foreign, binds):
     with Pipeline([noise()]) as pipeline:
-        at_home = list(pipeline)
+        at_home = list(pipeline.forever())
     if binds:
         sink = ZMQSink("tcp://127.0.0.1:*", **FOREIGN)
         data = machines.add(noise(), sink)

@@ -315,7 +315,7 @@ def test_a_sample_that_comes_again_replaces_its_file(tmp_path):
             with Pipeline(
                 [ImageFileReader(data, 2, (8, 8), **options), ImageSaver(tmp_path / "out")]
             ) as pipeline:
-                list(pipeline)
+                list(pipeline.forever())
     assert len(files(tmp_path / "out")) == 12
 
 

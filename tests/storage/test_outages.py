@@ -305,7 +305,7 @@ def test_batches_are_the_same_with_outages(faults):
             )
             found = []
             with Pipeline([reader, Augmentations([FlipX()])]) as pipeline:
-                for images, labels in pipeline:
+                for images, labels in pipeline.forever():
                     found.append((images, labels))
                     with lock:
                         if disturbed and not log.under_way:
