@@ -221,6 +221,111 @@ def test_epochs(machines, expected):
     assert pipeline.stats().skipped_batches == 0
 
 
+def by_epoch(batches):
+    """{epoch: its batches} of what `undisturbed` makes."""
+    return [{key: sha for key, sha in batches.items() if key[0] == epoch} for epoch in range(EPOCHS)]
+
+
+def some_of(pipeline, count):
+    """The first batches of an iteration that ends with a break."""
+    found = []
+    for batch in pipeline:
+        found += told([batch])
+        if len(found) == count:
+            break
+    return found
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-most-once"])
+def test_one_for_is_one_epoch(machines, delivery):
+    sink = machines.data(delivery=delivery)
+    pipeline, _ = machines.trainer(sink.address, bind=False, delivery=delivery)
+    for epoch in by_epoch(undisturbed(noise())):
+        batches = iter(pipeline)
+        assert_once(told(batches), epoch)
+        assert batches.epoch == next(iter(epoch))[0]
+    for call in (list, lambda pipeline: list(pipeline.forever())):
+        with pytest.raises(EndOfData):
+            call(pipeline)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("leave", [some_of, lambda pipeline, count: told([pipeline.dequeue(timeout=LIMIT)])])
+def test_what_a_break_leaves_of_an_epoch_is_dropped_and_acknowledged(machines, ordered, leave):
+    """More than the windows and queues hold; the other machines end as if all had been used."""
+    size = 800
+    first, second = by_epoch(undisturbed(noise(size), flips()))
+    sink = ZMQSink("tcp://127.0.0.1:*")
+    data = machines.add(noise(size), sink)
+    pipeline, source = machines.trainer(ordered=ordered)
+    worker = machines.worker(sink, source)
+    begun = leave(pipeline, 3)
+    assert {key[0] for key, _ in begun} == {0}
+    assert len({key for key, _ in begun} & first.keys()) == len(begun)
+    state = pipeline.state_dict()
+    assert state["epoch"] == 0 and state["streams"] != [[size // 4, []]]
+    assert_once(told(pipeline), second)
+    data.wait(LIMIT)
+    worker.wait(LIMIT)
+    assert pipeline.stats().delivered == len(begun) + len(second)
+    with pytest.raises(EndOfData):
+        list(pipeline)
+
+
+def test_a_break_in_the_last_epoch_leaves_nothing_for_the_next_for(machines, expected):
+    sink = ZMQSink("tcp://127.0.0.1:*")
+    data = machines.add(noise(), sink)
+    pipeline, _ = machines.trainer(sink.address, bind=False)
+    assert len(told(pipeline)) == BATCHES
+    assert len(some_of(pipeline, 2)) == 2
+    with pytest.raises(WaitTimeout):
+        data.wait(0.2)
+    with pytest.raises(EndOfData, match=f"all batches were delivered, {BATCHES + 2} of epochs 0 to 1"):
+        list(pipeline)
+    data.wait(LIMIT)
+
+
+def test_epochs_by_number(machines, expected):
+    sink = machines.data(noise(epochs=3))
+    pipeline, source = machines.trainer()
+    machines.worker(sink, source)
+    assert_once(told(pipeline.epoch(1)), by_epoch(expected)[1])
+    with pytest.raises(PipelineStateError, match="ZMQSource cannot go back to epoch 0"):
+        list(pipeline.epoch(0))
+    assert {key[0] for key, _ in told(pipeline)} == {2}
+
+
+def test_iterations_of_an_unordered_training_machine(machines, expected):
+    sink = machines.data()
+    source = ZMQSource("tcp://127.0.0.1:*", bind=True)
+    pipeline = machines.add(source, Pass(workers=2), ordered=False)
+    machines.worker(sink, source)
+    with pytest.raises(
+        PipelineStateError, match=r"ZMQSource does not know .* cannot tell where an epoch ends"
+    ):
+        iter(pipeline)
+    assert_once(told(pipeline.forever()), expected)
+
+
+@pytest.mark.parametrize("taken", [1, 7, BATCHES])
+def test_state_goes_on_with_the_rest_of_its_epoch_and_then_the_next(machines, expected, taken):
+    first, second = by_epoch(expected)
+    sink = machines.data()
+    with Machines() as earlier:
+        pipeline, source = earlier.trainer()
+        earlier.worker(sink, source)
+        found = told(pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
+        state = pipeline.state_dict()
+    pipeline, source = machines.trainer()
+    pipeline.load_state_dict(state)
+    machines.worker(sink, source)
+    if taken < BATCHES:
+        assert_once(found + told(pipeline), first)
+    assert_once(told(pipeline), second)
+    with pytest.raises(EndOfData):
+        list(pipeline)
+
+
 def test_source_without_a_length_is_one_epoch(machines):
     sink = machines.data(Numbers(11))
     pipeline, source = machines.trainer()
@@ -235,7 +340,7 @@ def test_little_or_nothing(machines, length):
     sink = machines.data(Numbers(length))
     pipeline, source = machines.trainer()
     worker = machines.worker(sink, source, Pass())
-    assert len(rest_of(pipeline.forever())) == length
+    assert len(rest_of(pipeline.forever)) == length
     for call in (list, lambda pipeline: list(pipeline.epoch())):
         with pytest.raises(EndOfData):
             call(pipeline)
@@ -469,7 +574,7 @@ def test_state_goes_on_with_exactly_the_rest(machines, expected, taken):
     pipeline.load_state_dict(json.loads(text))
     # Another number of workers.
     machines.worker(sink, source)
-    found += told(rest_of(pipeline.forever()))
+    found += told(rest_of(pipeline.forever))
     assert_once(found, expected)
 
 
@@ -514,7 +619,7 @@ def test_state_of_more_epochs_than_there_are_is_refused(expected, taken, epochs,
         pipeline, source = third.trainer()
         third.worker(sink, source)
         pipeline.load_state_dict(state)
-        assert_once(found + told(rest_of(pipeline.forever())), expected)
+        assert_once(found + told(rest_of(pipeline.forever)), expected)
 
 
 def test_state_of_all_epochs_is_their_end(machines):
