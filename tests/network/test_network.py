@@ -285,6 +285,17 @@ def test_a_break_in_the_last_epoch_leaves_nothing_for_the_next_for(machines, exp
     data.wait(LIMIT)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_threads_share_the_epochs_of_a_training_machine(machines, expected, ordered):
+    sink = machines.data()
+    pipeline, source = machines.trainer(ordered=ordered)
+    machines.worker(sink, source)
+    for epoch in by_epoch(expected):
+        batches = iter(pipeline)
+        threads = [Task(lambda: told(batches)) for _ in range(3)]  # noqa: B023
+        assert_once([batch for thread in threads for batch in thread.result()], epoch)
+
+
 def test_epochs_by_number(machines, expected):
     sink = machines.data(noise(epochs=3))
     pipeline, source = machines.trainer()
