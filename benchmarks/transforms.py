@@ -387,10 +387,10 @@ def detection(folder: Path, batch: int, rounds: int) -> list[str]:
     for _round in range(rounds):
         for name, make in (("decoding alone", plain), ("with boxes", boxed)):
             with Pipeline([make(), steps()]) as pipeline:
-                for _ in itertools.islice(pipeline, 4):
+                for _ in itertools.islice(pipeline.forever(), 4):
                     pass
                 began, images = time.process_time(), 0
-                for found in itertools.islice(pipeline, max(2 * len(paths) // batch, 8)):
+                for found in itertools.islice(pipeline.forever(), max(2 * len(paths) // batch, 8)):
                     images += len(found.images)
                     boxes = max(boxes, len(found.fields.get("boxes", ())))
                 per_image[name].append((time.process_time() - began) / images * 1e3)

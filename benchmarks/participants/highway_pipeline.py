@@ -23,4 +23,4 @@ def batches(
         Reader = ImageFileReader
     reader = Reader(variant or directory, job.batch_size, shape, fit=fit, seed=seed, workers=threads)
     with Pipeline([reader, Augmentations(steps, seed=seed)]) as pipeline:
-        yield from pipeline
+        yield from pipeline.forever()

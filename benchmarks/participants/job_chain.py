@@ -62,7 +62,7 @@ def main() -> None:
     if not options.spread:
         began = used(resource.RUSAGE_SELF)
         with Pipeline([reader(options.dir, options.epochs), Apart(), augmentations()]) as pipeline:
-            for batch in pipeline:
+            for batch in pipeline.forever():
                 images += batch.size
         cpu = used(resource.RUSAGE_SELF) - began
     else:
@@ -98,7 +98,7 @@ def main() -> None:
             ]
             began = used(resource.RUSAGE_SELF)
             with Pipeline([ZMQSource(f"ipc://{folder}/two", bind=True)]) as pipeline:
-                for batch in pipeline:
+                for batch in pipeline.forever():
                     images += batch.size
                     wire += batch.images.nbytes + batch.images.nbytes // 4
             cpu = used(resource.RUSAGE_SELF) - began

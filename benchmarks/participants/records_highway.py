@@ -24,4 +24,4 @@ def batches(
         reader = ArrayReader(images, np.arange(len(images)), job.batch_size, seed=seed, workers=workers)
     steps = [RandomCrop((job.height, job.width)), FlipX(), Normalize()]
     with Pipeline([reader, Augmentations(steps, seed=seed, workers=workers)]) as pipeline:
-        yield from pipeline
+        yield from pipeline.forever()

@@ -62,8 +62,10 @@ def takes(options: type) -> Callable[[_Class], _Class]:
         init.__kwdefaults__ = {
             one.name: one.default for one in (*own, *stated) if one.kind is one.KEYWORD_ONLY
         }
-        # `explained` inspects the function inside.
-        init.__signature__ = init.__wrapped__.__signature__ = signature.replace(parameters=[*own, *stated])
+        # `explained` inspects the function inside its decorators.
+        init.__signature__ = inspect.unwrap(init).__signature__ = signature.replace(
+            parameters=[*own, *stated]
+        )
         return documents(options)(cls)
 
     return decorate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,6 +72,7 @@ def _recording(init: _Function) -> _Function:
         init(*arguments, **keywords)
 
     call.__kwdefaults__ = getattr(init, "__kwdefaults__", None)  # type: ignore[attr-defined]
+    call.records = True  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 
@@ -83,7 +85,12 @@ def _kept(value: Any) -> Any:
 
 
 def given(made: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments that an object was made with: by position, and by name."""
+    """Return the arguments that an object was made with: by position, and by name.
+
+    A dataclass gets its `__init__` too late to record them: they are its fields.
+    """
+    if is_dataclass(made) and not hasattr(type(made).__init__, "records"):
+        return (), {field.name: getattr(made, field.name) for field in fields(made) if field.init}
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = vars(made).get(_GIVEN, ((), {}))
     return arguments
 

@@ -73,7 +73,7 @@ def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds
         start = last = time.perf_counter()
         with Pipeline(modules) as pipeline:
             try:
-                for batch in pipeline:
+                for batch in pipeline.forever():
                     last = time.perf_counter()
                     first = first or last - start
                     images += batch.size

@@ -268,7 +268,8 @@ class PullTransport(_Pipe):
             name or (NAMES[place] if place < len(NAMES) else f"field{place}")
             for place, (name, _) in enumerate(found)
         ]
-        meta = [names, 0, number, 0, False, False]
+        # Without a number: the pipeline sets it, and knows that nothing tells the epochs apart.
+        meta = [names, 0, None, 0, False, False]
         item = Item(Kind.BATCH, meta, [array for _, array in found])
         return Data(_SESSION, _SESSION, number + 1, Key(0, number, 0), 1, "", item)
 

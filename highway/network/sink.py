@@ -67,7 +67,7 @@ class ZMQSink(Outlet):
     Attributes
     ----------
     transport : Transport
-        What moves the batches; for tests and diagnosis.
+        What moves the batches of the pipeline that was made from it last; for tests and diagnosis.
     """
 
     def __init__(
@@ -88,17 +88,21 @@ class ZMQSink(Outlet):
             raise ArgumentError(f"{self.name}: addr is {addr!r}; expected one address")
         self._endpoint = endpoint_of(self.name, addr, bind, self.window, secret, insecure)
         self._drain_timeout = number(self.name, "drain_timeout", drain_timeout, 0)
-        self.transport = Transport(self.name)
+        self._transport = Transport(self.name)
         self._latest: ZMQSink | None = None
 
     def __repr__(self) -> str:
         return f"ZMQSink({self.address!r}, bind={self._endpoint.binds})"
 
     @property
+    def transport(self) -> Transport:
+        """What moves the batches of the pipeline that was made from it last."""
+        return (self._latest or self)._transport
+
+    @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
-        transport = (self._latest or self).transport
-        return transport.bound_address(upstream=False) or str(self._endpoint.addresses[0])
+        return self.transport.bound_address(upstream=False) or str(self._endpoint.addresses[0])
 
     def for_run(self) -> Module:
         self._latest = run = self.copied()
@@ -114,7 +118,7 @@ class ZMQSink(Outlet):
                 f"delivery={source.delivery!r}; give both the same delivery"  # type: ignore[attr-defined]
             )
         if self.delivery != "exactly-once":
-            self.transport = PushTransport(self.name, self._endpoint, self.delivery, self._drain_timeout)
+            self._transport = PushTransport(self.name, self._endpoint, self.delivery, self._drain_timeout)
         elif isinstance(source, ZMQSource):
             if source.delivery != "exactly-once":
                 raise ArgumentError(
@@ -122,7 +126,7 @@ class ZMQSink(Outlet):
                     f"delivery={source.delivery!r}, which cannot resend a batch; give both the same delivery"
                 )
             stages = [module for module in modules if isinstance(module, Stage)]
-            self.transport = source.transport = WorkerTransport(
+            self._transport = source._transport = WorkerTransport(
                 self.name,
                 source.endpoint,
                 self._endpoint,
@@ -134,31 +138,31 @@ class ZMQSink(Outlet):
             )
         else:
             length = len(source) if hasattr(source, "__len__") else None
-            self.transport = DataTransport(
+            self._transport = DataTransport(
                 self.name, source, length, self._endpoint, stats, self._drain_timeout
             )
-        self.transport.start()
+        self._transport.start()
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        return self.transport.tasks_of(source, length)
+        return self._transport.tasks_of(source, length)
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        return self.transport.identity(ticket)
+        return self._transport.identity(ticket)
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        self.transport.carry(ticket, outcome)
+        self._transport.carry(ticket, outcome)
 
     def end_tasks(self) -> None:
-        self.transport.end_tasks()
+        self._transport.end_tasks()
 
     def drain(self) -> None:
-        self.transport.drain()
+        self._transport.drain()
 
     def open(self) -> None:
-        self.transport.open()
+        self._transport.open()
 
     def interrupt(self) -> None:
-        self.transport.interrupt()
+        self._transport.interrupt()
 
     def close(self) -> None:
-        self.transport.close()
+        self._transport.close()

@@ -112,7 +112,7 @@ class ZMQSource(Source):
     Attributes
     ----------
     transport : Transport
-        What moves the batches; for tests and diagnosis.
+        What moves the batches of the pipeline that was made from it last; for tests and diagnosis.
     """
 
     hands_over = True
@@ -149,7 +149,7 @@ class ZMQSource(Source):
             raise ArgumentError(f"{self.name}: on_error is {on_error!r}; expected 'raise' or 'skip'")
         self.on_error = on_error
         self._errors: list[tuple[str, str]] = []
-        self.transport = Transport(self.name)
+        self._transport = Transport(self.name)
         self._latest: ZMQSource | None = None
 
     def __repr__(self) -> str:
@@ -157,16 +157,20 @@ class ZMQSource(Source):
         return f"ZMQSource({several if len(several) > 1 else self.address!r}, bind={self.endpoint.binds})"
 
     @property
+    def transport(self) -> Transport:
+        """What moves the batches of the pipeline that was made from it last."""
+        return (self._latest or self)._transport
+
+    @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
-        transport = (self._latest or self).transport
-        return transport.bound_address(upstream=True) or ", ".join(map(str, self.endpoint.addresses))
+        return self.transport.bound_address(upstream=True) or ", ".join(map(str, self.endpoint.addresses))
 
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(batch, reason) for each skipped or lost batch."""
         run = self._latest or self
-        return [*run._errors, *run.transport.losses()]
+        return [*run._errors, *run._transport.losses()]
 
     def for_run(self) -> Module:
         self._latest = run = self.copied()
@@ -175,15 +179,15 @@ class ZMQSource(Source):
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         if self.delivery != "exactly-once":
-            self.transport = PullTransport(self.name, self.endpoint, self.delivery, self.timeout)
+            self._transport = PullTransport(self.name, self.endpoint, self.delivery, self.timeout)
         elif not isinstance(modules[-1], Outlet) or getattr(modules[-1], "delivery", "") != "exactly-once":
-            self.transport = TrainerTransport(
+            self._transport = TrainerTransport(
                 self.name, self.endpoint, self.ordered, self.timeout, self.streams, version()
             )
-        self.transport.start()
+        self._transport.start()
 
     def tasks(self) -> Iterator[Data]:
-        return self.transport.tasks()
+        return self._transport.tasks()
 
     def samples_in(self, task: Data) -> int | None:
         return 0 if task.item.kind is Kind.END_OF_DATA else None
@@ -202,25 +206,25 @@ class ZMQSource(Source):
         return None
 
     def delivered(self, ticket: int) -> bool:
-        return self.transport.delivered(ticket)
+        return self._transport.delivered(ticket)
 
     def end_tasks(self) -> None:
-        self.transport.end_tasks()
+        self._transport.end_tasks()
 
     def machines(self) -> tuple[MachineStats, ...]:
-        return machines_of(self.transport.reports())
+        return machines_of(self._transport.reports())
 
     def state_dict(self) -> dict[str, Any]:
-        return self.transport.state_dict()
+        return self._transport.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.transport.load_state_dict(state)
+        self._transport.load_state_dict(state)
 
     def open(self) -> None:
-        self.transport.open()
+        self._transport.open()
 
     def interrupt(self) -> None:
-        self.transport.interrupt()
+        self._transport.interrupt()
 
     def close(self) -> None:
-        self.transport.close_source()
+        self._transport.close_source()

@@ -1,9 +1,10 @@
 """Calls with arguments that there are not: errors name the public class, the nearest argument, and all there are."""
 
+import copy
 import inspect
 import pickle
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -272,6 +273,26 @@ def test_signatures_documents_and_pickles_stay(capsys):
     assert "FlipX(p: 'float' = 0.5)" in capsys.readouterr().out
     assert repr(pickle.loads(pickle.dumps(FlipX(0.25)))) == "FlipX(p=0.25)"
     assert repr(pickle.loads(pickle.dumps(Derived(0.25)))) == "Derived(p=0.25)"
+
+
+@dataclass(unsafe_hash=True)
+class Every(Stage):
+    """A dataclass, whose `__init__` is not written by anybody."""
+
+    step: int = 2
+    names: tuple = ()
+    left: int = field(default=0, init=False)
+
+    def __post_init__(self):
+        super().__init__(workers=self.step)
+
+
+def test_dataclasses_pickle_and_copy_as_their_fields():
+    for made in (Darken(0.25), Every(3, names=("a",))):
+        for same in (pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)):
+            assert same == made and repr(same) == repr(made)
+    assert pickle.loads(pickle.dumps(Every(3))).workers == 3
+    assert Every(3) != Every(2)
 
 
 def test_error_inside_of_a_call_that_fits_is_the_own():

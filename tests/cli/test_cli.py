@@ -673,7 +673,7 @@ def test_run_keeps_what_it_has_at_ctrl_c(monkeypatch):
         yield pipeline.dequeue(timeout=LIMIT)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "__iter__", interrupted)
+    monkeypatch.setattr(Pipeline, "forever", interrupted)
     result = terminal.run_pipeline([Numbered()])
     assert (result.images, result.interrupted) == (2, True)
 

@@ -127,10 +127,10 @@ def test_serve_and_work_give_what_one_pipeline_gives(photos, stages, start):
         )
         assert line.startswith("Working: ZMQSource(")
         assert "FlipX(p=0.5), Normalize(" in line
-        came = list(pipeline)
+        came = list(pipeline.forever())
     reader = ImageFileReader(photos, 4, (16, 16), epochs=2, seed=3)
     with Pipeline([reader, Augmentations([FlipX(), Normalize()], seed=3)]) as here:
-        assert bits(came) == bits(here)
+        assert bits(came) == bits(here.forever())
     assert len(came) == 2 * BATCHES
     for process, module in ((data, "ImageFileReader"), (work, "Augmentations")):
         code, output, errors = ended(process)
@@ -144,9 +144,9 @@ def test_worker_flips_where_nothing_else_is_asked_for(photos, start):
     with pipeline:
         _, line = start("serve", photos, "--to", ANY, "--epochs", 1, *SMALL)
         start("work", "--from", port_of(line, "ZMQSink"), "--to", address, "--workers", 1)
-        came = list(pipeline)
+        came = list(pipeline.forever())
     with Pipeline([ImageFileReader(photos, 4, (16, 16), epochs=1), Augmentations([FlipX()])]) as here:
-        assert bits(came) == bits(here)
+        assert bits(came) == bits(here.forever())
 
 
 def test_parts_of_two_data_machines_are_the_whole(photos, start):
@@ -159,7 +159,7 @@ def test_parts_of_two_data_machines_are_the_whole(photos, start):
     with pipeline:
         sources = [word for line in lines for word in ("--from", port_of(line, "ZMQSink"))]
         start("work", *sources, "--to", address)
-        assert keys_of(pipeline) == every_sample(2)
+        assert keys_of(pipeline.forever()) == every_sample(2)
 
 
 def test_every_end_may_listen_or_connect(photos, start):
@@ -170,7 +170,7 @@ def test_every_end_may_listen_or_connect(photos, start):
     assert f"ZMQSink('{above}', bind=False)" in line
     pipeline, _ = trainer(below, bind=False)
     with pipeline:
-        assert keys_of(pipeline) == every_sample(1)
+        assert keys_of(pipeline.forever()) == every_sample(1)
     assert [ended(data)[0], ended(work)[0]] == [0, 0]
 
 
@@ -183,7 +183,7 @@ def test_all_addresses_of_a_machine_with_a_secret(photos, start, tmp_path, capsy
     address = port_of(line, "ZMQSink").replace("0.0.0.0", "127.0.0.1")
     pipeline, _ = trainer(address, bind=False, secret=secret)
     with pipeline:
-        assert keys_of(pipeline) == every_sample(1)
+        assert keys_of(pipeline.forever()) == every_sample(1)
 
 
 def test_bad_files_are_named_at_the_end(photos, start):
@@ -223,7 +223,7 @@ def test_sigterm_finishes_what_a_worker_began_and_another_takes_over(photos, sta
         # While what it began is not taken, it stays.
         with pytest.raises(subprocess.TimeoutExpired):
             first.wait(1)
-        came += pipeline
+        came += pipeline.forever()
     assert keys_of(came) == every_sample(12)
     code, output, errors = ended(first)
     assert (code, errors) == (0, "")
@@ -253,7 +253,7 @@ def test_data_machine_that_ended_goes_on_where_it_was_when_it_is_started_again(p
         assert ended(data)[0] == 0
         assert len(came) < 12 * BATCHES
         start("serve", photos, "--to", address, "--epochs", 12, *SMALL)
-        came += pipeline
+        came += pipeline.forever()
     assert keys_of(came) == every_sample(12)
 
 

@@ -104,9 +104,9 @@ class Collect(Sink):
 
 
 def rest_of(batches):
-    """The batches that are left; none where the end is told instead."""
+    """The batches that are left, of an iterable or a method that makes one; none where the end is told instead."""
     try:
-        return list(batches)
+        return list(batches() if callable(batches) else batches)
     except EndOfData:
         return []
 

@@ -109,7 +109,7 @@ def test_chain_of_the_readme(machines, places, expected, tmp_path):
     workers = [machines.worker(sink, source) for _ in range(2)]
     # One that comes when all is over has nobody who tells it.
     eventually(lambda: len(sink.transport.role.producer.links) == 2)
-    assert_once(told(pipeline), expected)
+    assert_once(told(pipeline.forever()), expected)
     for worker in workers:
         worker.wait(LIMIT)
     with pytest.raises(EndOfData):
@@ -126,7 +126,7 @@ def test_worker_is_the_hub(machines, places, expected):
     worker = machines.add(source, flips(), sink)
     data = machines.add(noise(), ZMQSink(source.address, bind=False))
     pipeline, _ = machines.trainer(sink.address, bind=False)
-    assert_once(told(pipeline), expected)
+    assert_once(told(pipeline.forever()), expected)
     data.wait(LIMIT)
     worker.wait(LIMIT)
 
@@ -151,7 +151,7 @@ def test_data_machine_and_trainer_alone(machines, places, bound):
     else:
         pipeline, source = machines.trainer(places[0])
         data = machines.add(noise(), ZMQSink(source.address, bind=False))
-    assert_once(told(pipeline), undisturbed(noise()))
+    assert_once(told(pipeline.forever()), undisturbed(noise()))
     data.wait(LIMIT)
 
 
@@ -165,7 +165,7 @@ def test_several_data_machines_and_several_workers(machines):
     pipeline, source = machines.trainer(streams=2)
     above = [sink.address for sink in sinks]
     workers = [machines.worker(above, source) for _ in range(3)]
-    found = told(pipeline)
+    found = told(pipeline.forever())
     assert_once(found, expected)
     # No epoch begins before the one before is over.
     assert [key[0] for key, _ in found] == sorted(key[0] for key, _ in found)
@@ -185,7 +185,7 @@ def test_pictures_in_several_shards(machines, tmp_path):
     sinks = [machines.data(reader((rank, 2))) for rank in range(2)]
     pipeline, source = machines.trainer()
     machines.worker([sink.address for sink in sinks], source)
-    found = told(pipeline)
+    found = told(pipeline.forever())
     assert_once(found, expected)
 
 
@@ -195,14 +195,14 @@ def test_order_is_the_same_for_any_number_of_workers(machines, workers, expected
     pipeline, source = machines.trainer(ordered=True)
     for _ in range(workers):
         machines.worker(sink, source)
-    assert told(pipeline) == list(expected.items())
+    assert told(pipeline.forever()) == list(expected.items())
 
 
 def test_order_of_several_data_machines(machines):
     streams = [list(undisturbed(noise(shard=(rank, 2))).items()) for rank in range(2)]
     sinks = [machines.data(noise(shard=(rank, 2))) for rank in range(2)]
     pipeline, _ = machines.trainer([sink.address for sink in sinks], bind=False, ordered=True)
-    assert told(pipeline) == [batch for pair in zip(*streams, strict=True) for batch in pair]
+    assert told(pipeline.forever()) == [batch for pair in zip(*streams, strict=True) for batch in pair]
 
 
 def test_epochs(machines, expected):
@@ -221,6 +221,122 @@ def test_epochs(machines, expected):
     assert pipeline.stats().skipped_batches == 0
 
 
+def by_epoch(batches):
+    """{epoch: its batches} of what `undisturbed` makes."""
+    return [{key: sha for key, sha in batches.items() if key[0] == epoch} for epoch in range(EPOCHS)]
+
+
+def some_of(pipeline, count):
+    """The first batches of an iteration that ends with a break."""
+    found = []
+    for batch in pipeline:
+        found += told([batch])
+        if len(found) == count:
+            break
+    return found
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-most-once"])
+def test_one_for_is_one_epoch(machines, delivery):
+    sink = machines.data(delivery=delivery)
+    pipeline, _ = machines.trainer(sink.address, bind=False, delivery=delivery)
+    for epoch in by_epoch(undisturbed(noise())):
+        batches = iter(pipeline)
+        assert_once(told(batches), epoch)
+        assert batches.epoch == next(iter(epoch))[0]
+    for call in (list, lambda pipeline: list(pipeline.forever())):
+        with pytest.raises(EndOfData):
+            call(pipeline)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("leave", [some_of, lambda pipeline, count: told([pipeline.dequeue(timeout=LIMIT)])])
+def test_what_a_break_leaves_of_an_epoch_is_dropped_and_acknowledged(machines, ordered, leave):
+    """More than the windows and queues hold; the other machines end as if all had been used."""
+    size = 800
+    first, second = by_epoch(undisturbed(noise(size), flips()))
+    sink = ZMQSink("tcp://127.0.0.1:*")
+    data = machines.add(noise(size), sink)
+    pipeline, source = machines.trainer(ordered=ordered)
+    worker = machines.worker(sink, source)
+    begun = leave(pipeline, 3)
+    assert {key[0] for key, _ in begun} == {0}
+    assert len({key for key, _ in begun} & first.keys()) == len(begun)
+    state = pipeline.state_dict()
+    assert state["epoch"] == 0 and state["streams"] != [[size // 4, []]]
+    assert_once(told(pipeline), second)
+    data.wait(LIMIT)
+    worker.wait(LIMIT)
+    assert pipeline.stats().delivered == len(begun) + len(second)
+    with pytest.raises(EndOfData):
+        list(pipeline)
+
+
+def test_a_break_in_the_last_epoch_leaves_nothing_for_the_next_for(machines, expected):
+    sink = ZMQSink("tcp://127.0.0.1:*")
+    data = machines.add(noise(), sink)
+    pipeline, _ = machines.trainer(sink.address, bind=False)
+    assert len(told(pipeline)) == BATCHES
+    assert len(some_of(pipeline, 2)) == 2
+    with pytest.raises(WaitTimeout):
+        data.wait(0.2)
+    with pytest.raises(EndOfData, match=f"all batches were delivered, {BATCHES + 2} of epochs 0 to 1"):
+        list(pipeline)
+    data.wait(LIMIT)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_threads_share_the_epochs_of_a_training_machine(machines, expected, ordered):
+    sink = machines.data()
+    pipeline, source = machines.trainer(ordered=ordered)
+    machines.worker(sink, source)
+    for epoch in by_epoch(expected):
+        batches = iter(pipeline)
+        threads = [Task(lambda: told(batches)) for _ in range(3)]  # noqa: B023
+        assert_once([batch for thread in threads for batch in thread.result()], epoch)
+
+
+def test_epochs_by_number(machines, expected):
+    sink = machines.data(noise(epochs=3))
+    pipeline, source = machines.trainer()
+    machines.worker(sink, source)
+    assert_once(told(pipeline.epoch(1)), by_epoch(expected)[1])
+    with pytest.raises(PipelineStateError, match="ZMQSource cannot go back to epoch 0"):
+        list(pipeline.epoch(0))
+    assert {key[0] for key, _ in told(pipeline)} == {2}
+
+
+def test_iterations_of_an_unordered_training_machine(machines, expected):
+    sink = machines.data()
+    source = ZMQSource("tcp://127.0.0.1:*", bind=True)
+    pipeline = machines.add(source, Pass(workers=2), ordered=False)
+    machines.worker(sink, source)
+    with pytest.raises(
+        PipelineStateError, match=r"ZMQSource does not know .* cannot tell where an epoch ends"
+    ):
+        iter(pipeline)
+    assert_once(told(pipeline.forever()), expected)
+
+
+@pytest.mark.parametrize("taken", [1, 7, BATCHES])
+def test_state_goes_on_with_the_rest_of_its_epoch_and_then_the_next(machines, expected, taken):
+    first, second = by_epoch(expected)
+    sink = machines.data()
+    with Machines() as earlier:
+        pipeline, source = earlier.trainer()
+        earlier.worker(sink, source)
+        found = told(pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
+        state = pipeline.state_dict()
+    pipeline, source = machines.trainer()
+    pipeline.load_state_dict(state)
+    machines.worker(sink, source)
+    if taken < BATCHES:
+        assert_once(found + told(pipeline), first)
+    assert_once(told(pipeline), second)
+    with pytest.raises(EndOfData):
+        list(pipeline)
+
+
 def test_source_without_a_length_is_one_epoch(machines):
     sink = machines.data(Numbers(11))
     pipeline, source = machines.trainer()
@@ -235,7 +351,7 @@ def test_little_or_nothing(machines, length):
     sink = machines.data(Numbers(length))
     pipeline, source = machines.trainer()
     worker = machines.worker(sink, source, Pass())
-    assert len(rest_of(pipeline)) == length
+    assert len(rest_of(pipeline.forever)) == length
     for call in (list, lambda pipeline: list(pipeline.epoch())):
         with pytest.raises(EndOfData):
             call(pipeline)
@@ -249,7 +365,7 @@ def test_left_out_batches(machines, ordered):
     pipeline, source = machines.trainer(ordered=ordered)
     for _ in range(2):
         machines.worker(sink, source, Drop(lambda number: number in (1, 9, 10)))
-    found = [int(batch.numbers[0]) // 4 for batch in pipeline]
+    found = [int(batch.numbers[0]) // 4 for batch in pipeline.forever()]
     assert sorted(found) == [2, 3, 5, 6, 7, 8, 11, 12, 14, 15, 16, 17, 18]
     assert pipeline.errors == []
     assert not ordered or found == sorted(found)
@@ -319,7 +435,7 @@ def test_what_was_applied_counts_on_the_way(machines):
     machines.add(noise(), flips(), sink)
     pipeline, source = machines.trainer()
     machines.worker(sink, source, Augmentations([FlipX()], seed=1))
-    assert_once(told(pipeline), expected)
+    assert_once(told(pipeline.forever()), expected)
 
 
 def test_a_held_batch_never_changes(machines):
@@ -328,7 +444,7 @@ def test_a_held_batch_never_changes(machines):
     machines.worker(sink, source)
     first = pipeline.dequeue(timeout=LIMIT)
     before = digest(first)
-    list(pipeline)
+    list(pipeline.forever())
     assert digest(first) == before
 
 
@@ -374,7 +490,7 @@ def test_error_can_be_skipped_and_is_listed(machines, where):
     sink = machines.data(Explosive(8, 2) if where == "data" else SizedNumbers(8, 2))
     pipeline, source = machines.trainer(on_error="skip")
     worker = machines.worker(sink, source, Call(explode if where == "worker" else lambda batch: batch))
-    found = sorted(int(batch.numbers[0]) // 4 for batch in pipeline)
+    found = sorted(int(batch.numbers[0]) // 4 for batch in pipeline.forever())
     assert found == [number for number in range(16) if number != 3]
     ((which, why),) = pipeline.errors
     assert which == "epoch 0, batch 3, stream 0"
@@ -469,7 +585,7 @@ def test_state_goes_on_with_exactly_the_rest(machines, expected, taken):
     pipeline.load_state_dict(json.loads(text))
     # Another number of workers.
     machines.worker(sink, source)
-    found += told(rest_of(pipeline))
+    found += told(rest_of(pipeline.forever))
     assert_once(found, expected)
 
 
@@ -486,7 +602,7 @@ def test_state_counts_what_is_handed_out_and_nothing_more(machines, expected):
     pipeline, source = machines.trainer()
     pipeline.load_state_dict(state)
     machines.worker(sink, source)
-    assert_once(found + told(pipeline), expected)
+    assert_once(found + told(pipeline.forever()), expected)
 
 
 @pytest.mark.parametrize(("taken", "epochs"), [(BATCHES + 5, 1), (2 * BATCHES, 1)])
@@ -514,7 +630,7 @@ def test_state_of_more_epochs_than_there_are_is_refused(expected, taken, epochs,
         pipeline, source = third.trainer()
         third.worker(sink, source)
         pipeline.load_state_dict(state)
-        assert_once(found + told(rest_of(pipeline)), expected)
+        assert_once(found + told(rest_of(pipeline.forever)), expected)
 
 
 def test_state_of_all_epochs_is_their_end(machines):
@@ -545,7 +661,9 @@ def test_new_data_machine_and_new_trainer_go_on_from_the_state(expected):
             if state is not None:
                 pipeline.load_state_dict(state)
             found += told(
-                pipeline if taken is None else (pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
+                pipeline.forever()
+                if taken is None
+                else (pipeline.dequeue(timeout=LIMIT) for _ in range(taken))
             )
             state = json.loads(json.dumps(pipeline.state_dict()))
     assert_once(found, expected)
@@ -625,7 +743,7 @@ def test_what_is_no_state_is_refused_and_nothing_is_loaded(machines, state):
     with pytest.raises(StateMismatchError):
         pipeline.load_state_dict(state)
     assert pipeline.state_dict() == before
-    assert_once(told(pipeline), undisturbed(noise()))
+    assert_once(told(pipeline.forever()), undisturbed(noise()))
 
 
 def test_state_is_loaded_before_the_first_batch_or_not_at_all(machines):
@@ -649,7 +767,7 @@ def test_state_is_loaded_although_batches_have_come_already(machines, expected):
         state = earlier.state_dict()
     eventually(lambda: source.transport.role.delivery.outstanding)
     pipeline.load_state_dict(state)
-    found = told(pipeline)
+    found = told(pipeline.forever())
     done = set(range(state["streams"][0][0])) | set(state["streams"][0][1])
     rest = {key: sha for key, sha in expected.items() if key[0] > 0 or key[1] not in done}
     assert len(rest) == len(expected) - 6
@@ -735,8 +853,8 @@ def test_second_trainer_supersedes_the_first(machines, expected):
     # From here on the first gets nothing more; before, it might be handed everything.
     begun = second.dequeue(timeout=LIMIT)
     with pytest.raises(SupersededError, match="another training machine"):
-        list(first)
-    assert_once(told([begun, *second]), undisturbed(noise()))
+        list(first.forever())
+    assert_once(told([begun, *second.forever()]), undisturbed(noise()))
 
 
 def test_nobody_comes():
@@ -762,7 +880,7 @@ def test_data_machine_does_not_come_back(machines):
     with pytest.raises(
         PeerLostError, match=r"missing: epoch 0: stream 0: batch [5-9]\d* and the following ones"
     ):
-        found.extend(pipeline)
+        found.extend(pipeline.forever())
 
 
 def test_one_of_two_data_machines_does_not_come(machines):
@@ -789,7 +907,7 @@ def test_consumer_that_pauses_is_waited_for(machines):
     pipeline.dequeue(timeout=LIMIT)
     wait = threading.Event()
     wait.wait(1.2 * PATIENCE)
-    assert len(list(pipeline)) == EPOCHS * BATCHES - 1
+    assert len(list(pipeline.forever())) == EPOCHS * BATCHES - 1
 
 
 def test_worker_that_comes_late_gets_work(machines):
@@ -803,7 +921,7 @@ def test_worker_that_comes_late_gets_work(machines):
     found = told([pipeline.dequeue(timeout=LIMIT)])
     assert entered.is_set()
     gate.gate.set()
-    assert_once(found + told(pipeline), undisturbed(noise(400), flips()))
+    assert_once(found + told(pipeline.forever()), undisturbed(noise(400), flips()))
 
 
 def test_worker_that_is_stopped_leaves_its_batches_to_the_others(machines, expected):
@@ -814,7 +932,7 @@ def test_worker_that_is_stopped_leaves_its_batches_to_the_others(machines, expec
     assert gate.entered.wait(LIMIT)
     lazy.stop()
     machines.worker(sink, source)
-    assert_once(told(pipeline), expected)
+    assert_once(told(pipeline.forever()), expected)
 
 
 def test_worker_that_never_reached_a_training_machine_ends_with_the_data(machines, expected):
@@ -826,7 +944,7 @@ def test_worker_that_never_reached_a_training_machine_ends_with_the_data(machine
     lost = machines.worker(sink, address)
     eventually(lambda: sink.transport.role.producer.unaware)
     machines.worker(sink, source)
-    assert_once(told(pipeline), expected)
+    assert_once(told(pipeline.forever()), expected)
     lost.wait(LIMIT)
 
 
@@ -928,7 +1046,7 @@ def test_at_most_once_counts_what_is_lost(machines):
         Pass(),
         ZMQSink(source.address, bind=False, delivery="at-most-once"),
     )
-    found = [key_of(batch) for batch in pipeline]
+    found = [key_of(batch) for batch in pipeline.forever()]
     everything = set(undisturbed(noise(400)))
     count = Counter(found)
     assert set(count) < everything and max(count.values()) == 1
@@ -950,7 +1068,7 @@ def test_state_that_is_loaded_late_keeps_the_order(machines):
     state.update(streams=[[2, []]], fingerprint=SizedNumbers(40).fingerprint())
     pipeline.load_state_dict(state)
     gate.gate.set()
-    assert [batch.seq for batch in pipeline] == list(range(2, 40))
+    assert [batch.seq for batch in pipeline.forever()] == list(range(2, 40))
 
 
 def test_state_can_be_loaded_after_a_batch_that_was_left_out_has_come(machines):
@@ -959,7 +1077,7 @@ def test_state_can_be_loaded_after_a_batch_that_was_left_out_has_come(machines):
     pipeline, source = machines.trainer(sink.address, bind=False, ordered=True)
     eventually(lambda: source.transport.role.delivery.delivered > 0)
     pipeline.load_state_dict(pipeline.state_dict())
-    assert [batch.seq for batch in pipeline] == [1, 2, 3, 4]
+    assert [batch.seq for batch in pipeline.forever()] == [1, 2, 3, 4]
 
 
 # The end
@@ -1052,7 +1170,7 @@ def test_drain_finishes_what_was_begun(machines, which):
     drained = Task({"data": data, "worker": worker}[which].drain, LIMIT)
 
     def take():
-        for batch in pipeline:
+        for batch in pipeline.forever():
             found.append((key_of(batch), digest(batch)))
 
     taken = Task(take)

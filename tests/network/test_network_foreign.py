@@ -65,7 +65,7 @@ def unpacked(message):
 @pytest.mark.parametrize("binds", [True, False])
 def test_batches_go_out(machines, foreign, binds):
     with Pipeline([noise()]) as pipeline:
-        at_home = list(pipeline)
+        at_home = list(pipeline.forever())
     if binds:
         sink = ZMQSink("tcp://127.0.0.1:*", **FOREIGN)
         data = machines.add(noise(), sink)
@@ -179,6 +179,22 @@ def test_hostile_arrays_are_refused_and_listed(machines, foreign, hostile):
     assert batch.images.tolist() == [0, 1, 2]
     eventually(lambda: len(pipeline.errors) == 3)
     assert not Thing.made
+
+
+def test_batches_without_epochs_are_one_epoch(machines):
+    """A for after a break goes on: nothing says where an epoch ends."""
+    with Pipeline([noise()]) as pipeline:
+        at_home = [batch.images.tolist() for batch in pipeline.forever()]
+    sink = ZMQSink("tcp://127.0.0.1:*", **FOREIGN)
+    machines.add(noise(), sink)
+    pipeline, _ = machines.trainer(sink.address, bind=False, **FOREIGN)
+    found = []
+    for upto in (3, 7, len(at_home)):
+        for batch in pipeline:
+            found.append(batch.images.tolist())
+            if len(found) == upto:
+                break
+    assert found == at_home
 
 
 def test_error_ends_the_sink_since_foreigners_cannot_be_told(machines, foreign):

@@ -87,13 +87,13 @@ def broken_chain(machines, workers=2, **how):
 def test_cut_at_random_bytes(machines, expected):
     # A batch has 28 KB.
     with broken_chain(machines, cut=(1_000, 400_000)) as (pipeline, above, below):
-        assert_once(told(pipeline), expected)
+        assert_once(told(pipeline.forever()), expected)
         assert above.cuts > 3 and below.cuts > 3
 
 
 def test_small_pieces_and_delays(machines, expected):
     with broken_chain(machines, most_chunk=8000, delay=0.0005) as (pipeline, _, _):
-        assert_once(told(pipeline), expected)
+        assert_once(told(pipeline.forever()), expected)
 
 
 @pytest.mark.parametrize("which", ["above", "below"])
@@ -101,7 +101,7 @@ def test_all_connections_cut_again_and_again(machines, expected, which):
     with broken_chain(machines) as (pipeline, above, below):
         proxy = above if which == "above" else below
         found = []
-        for batch in pipeline:
+        for batch in pipeline.forever():
             found += told([batch])
             if len(found) % 25 == 0 and len(found) < 125:
                 proxy.cut_all()
@@ -117,7 +117,7 @@ def test_half_open(machines, expected, which, direction):
         proxy = above if which == "above" else below
         found = told([pipeline.dequeue(timeout=LIMIT) for _ in range(20)])
         proxy.hold(direction)
-        rest = Task(lambda: told(pipeline))
+        rest = Task(lambda: told(pipeline.forever()))
         threading.Event().wait(1.4 * FAST.death)
         proxy.hold()
         assert_once(found + rest.result(), expected)
@@ -134,7 +134,7 @@ def test_one_way_is_closed_for_good(machines, expected, monkeypatch):
         found = told([pipeline.dequeue(timeout=LIMIT) for _ in range(10)])
         below.hold("up")
         machines.worker(sink, source)
-        assert_once(found + told(pipeline), expected)
+        assert_once(found + told(pipeline.forever()), expected)
         machines.close()
 
 
@@ -142,7 +142,7 @@ def test_trainer_and_data_machine_through_a_proxy(machines):
     sink = machines.data(data())
     with Proxy(sink.address, seed=4, cut=(50_000, 500_000)) as proxy:
         pipeline, _ = machines.trainer(proxy.address, bind=False, ordered=True)
-        assert told(pipeline) == list(undisturbed(data()).items())
+        assert told(pipeline.forever()) == list(undisturbed(data()).items())
         assert proxy.cuts > 3
         machines.close()
 
@@ -199,7 +199,7 @@ def test_strangers_at_both_hubs(machines, expected, greeting):
                     stranger.close()
                 else:
                     stranger.sendall(GREETINGS[greeting])
-        assert_once(found + told(pipeline), expected)
+        assert_once(found + told(pipeline.forever()), expected)
 
 
 def test_a_thousand_connections(machines, expected):
@@ -220,7 +220,7 @@ def test_a_thousand_connections(machines, expected):
                     found += told([pipeline.dequeue(timeout=LIMIT)])
             # A worker finds its way in among them.
             machines.worker(sink, source)
-            assert_once(found + told(pipeline), expected)
+            assert_once(found + told(pipeline.forever()), expected)
         machines.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -291,7 +291,7 @@ def test_hostile_messages_to_both_hubs(machines, expected, caplog):
                         dealer.send_multipart(frames or [b""])
                 # Closed before, it would drop what is not sent yet. Some are answered long before the last is read.
                 eventually(lambda d=driver, b=count: d.malformed - b >= 3 * 30)
-        assert_once(found + told(pipeline), expected)
+        assert_once(found + told(pipeline.forever()), expected)
     assert all(driver.error is None for driver in drivers)
 
 
@@ -328,7 +328,7 @@ def test_secret_beyond_loopback(machines, expected):
         flips(),
         ZMQSink(source.address, False, secret=secret),
     )
-    assert_once(told(pipeline), expected)
+    assert_once(told(pipeline.forever()), expected)
 
 
 @pytest.mark.parametrize("other", ["another", "none"])
@@ -341,7 +341,7 @@ def test_wrong_secret_gets_nothing_and_is_named(machines, expected, other):
         stranger.dequeue(timeout=LIMIT)
     # The right one gets everything.
     pipeline, _ = machines.trainer(sink.address, bind=False, secret=secret)
-    assert_once(told(pipeline), undisturbed(data()))
+    assert_once(told(pipeline.forever()), undisturbed(data()))
 
 
 def test_no_secret_beyond_loopback():

@@ -151,7 +151,7 @@ def test_figures_of_the_other_machines(capsys):
     (block,) = (text for text in DISTRIBUTED.blocks("python") if "stats().machines" in text)
     data = Pipeline([Noise(4, (2, 2)), ZMQSink("inproc://figures")])
     with data, Pipeline([ZMQSource("inproc://figures")]) as training:
-        for _ in training:
+        for _ in training.forever():
             if training.stats().machines:
                 break
         DISTRIBUTED.run([block], {"training": training})

@@ -31,7 +31,7 @@ def images_of(dtype=np.uint8, shape=(5, 7, 3), count=N):
 
 def batches(*arguments, **options):
     with Pipeline([ArrayReader(*arguments, **{"epochs": 1, **options})]) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever())
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])

@@ -94,7 +94,7 @@ def test_replace_keeps_batches_full_and_reproducible(folder, workers):
     for _ in range(2):
         reader = ImageFileReader(folder, 4, (8, 8), epochs=2, on_error="replace", workers=workers)
         with Pipeline([reader]) as pipeline:
-            batches = list(pipeline)
+            batches = list(pipeline.forever())
             assert {key for key, _ in pipeline.errors} == bad
         runs.append([(b.epoch, b.seq, b.keys, b.labels.tolist(), b.images.tobytes()) for b in batches])
         for epoch in range(2):
@@ -113,7 +113,7 @@ def test_replacements_change_with_epoch_and_seed(folder):
     def replaced(seed):
         reader = ImageFileReader(folder, 100, (8, 8), epochs=2, on_error="replace", seed=seed, shuffle=False)
         with Pipeline([reader]) as pipeline:
-            return [batch.keys for batch in pipeline]
+            return [batch.keys for batch in pipeline.forever()]
 
     first, second = replaced(0)
     assert first != second
@@ -149,10 +149,10 @@ def test_max_errors(folder, limit, enough, policy):
     reader = ImageFileReader(folder, 4, (8, 8), epochs=2, on_error=policy, max_errors=limit)
     with Pipeline([reader]) as pipeline:
         if enough:
-            assert len(list(pipeline)) == 8
+            assert len(list(pipeline.forever())) == 8
         else:
             with pytest.raises(TooManyErrors, match="of 15 files are bad"):
-                list(pipeline)
+                list(pipeline.forever())
 
 
 def test_a_file_that_is_deleted_after_listing(folder):
@@ -174,7 +174,7 @@ def test_a_file_that_is_repaired_comes_back(folder):
     with Pipeline([reader]) as pipeline:
         assert pipeline.dequeue().size == 11
         path.write_bytes(contents)
-        sizes = [batch.size for batch in pipeline]
+        sizes = [batch.size for batch in pipeline.forever()]
     # Two batches may have been read ahead.
     assert sizes[3:] == [12] * 5
     assert len(reader.errors) == 1
@@ -191,7 +191,7 @@ def test_shards_lose_nothing(folder, world, shuffle, policy):
         options = {"shard": (rank, world), "shuffle": shuffle, "on_error": policy, "epochs": len(counts)}
         with Pipeline([ImageFileReader(folder, 2, (8, 8), **options)]) as pipeline:
             try:
-                for batch in pipeline:
+                for batch in pipeline.forever():
                     counts[batch.epoch].update(batch.keys)
             except EmptyDatasetError:
                 # An unshuffled rank of bad samples alone never gets another.
@@ -211,7 +211,7 @@ def test_replacement_belongs_to_the_sample_not_to_the_batch(folder):
     def keys(batch_size):
         reader = ImageFileReader(folder, batch_size, (8, 8), on_error="replace", epochs=2)
         with Pipeline([reader]) as pipeline:
-            return [key for batch in pipeline for key in batch.keys]
+            return [key for batch in pipeline.forever() for key in batch.keys]
 
     assert keys(4) == keys(15) == keys(1)
 
@@ -221,7 +221,7 @@ def test_drop_last_of_bad_samples_goes_on(folder):
     spoil(folder, ["empty.jpg", "text.jpg", "cut.jpg"])
     reader = ImageFileReader(folder, 3, (8, 8), shard=(0, 5), on_error="skip", drop_last=True, epochs=40)
     with Pipeline([reader]) as pipeline:
-        seen = {key for batch in pipeline for key in batch.keys}
+        seen = {key for batch in pipeline.forever() for key in batch.keys}
     assert seen == GOOD_KEYS
 
 

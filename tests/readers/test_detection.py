@@ -59,7 +59,7 @@ def taken(pipeline):
         return [
             {name: batch[name].copy() for name in (*batch.fields, *batch.extras)}
             | {"offsets": batch.offsets, "keys": batch.keys}
-            for batch in pipeline
+            for batch in pipeline.forever()
         ]
 
 

@@ -41,13 +41,13 @@ def together(folder, transforms, *, deterministic=False, shape=(24, 32), **optio
     augmentations = Augmentations(transforms, seed=7, deterministic=deterministic)
     reader = ImageFileReader(folder, 5, shape, epochs=2, **options)
     with Pipeline([reader, augmentations]) as pipeline:
-        return list(pipeline), augmentations
+        return list(pipeline.forever()), pipeline.modules[1]
 
 
 def one_by_one(folder, transforms, *, deterministic=False, shape=(24, 32), **options):
     augmentations = Augmentations(transforms, seed=7, deterministic=deterministic)
     with Pipeline([ImageFileReader(folder, 5, shape, epochs=2, **options)]) as pipeline:
-        return [augmentations.process(batch) for batch in pipeline]
+        return [augmentations.process(batch) for batch in pipeline.forever()]
 
 
 def assert_same(found, expected):
@@ -170,10 +170,10 @@ def test_channels_that_do_not_fit_are_refused_by_the_transform(folder):
 
 
 def test_only_a_reader_right_in_front_takes_over(folder):
-    first, second = Augmentations([FlipX()], seed=7), Augmentations([FlipX(), Normalize()], seed=7)
-    with Pipeline([ImageFileReader(folder, 5, (24, 32), epochs=2), first, second]) as pipeline:
-        found = list(pipeline)
-    assert (first._done_before, second._done_before) == (1, 0)
+    stages = Augmentations([FlipX()], seed=7), Augmentations([FlipX(), Normalize()], seed=7)
+    with Pipeline([ImageFileReader(folder, 5, (24, 32), epochs=2), *stages]) as pipeline:
+        found = list(pipeline.forever())
+    assert [stage._done_before for stage in pipeline.modules[1:]] == [1, 0]
     assert_same(found, one_by_one(folder, [FlipX(), FlipX(), Normalize()]))
 
 
@@ -196,5 +196,5 @@ def test_what_is_behind_a_module_that_is_left_out_may_write(folder):
     with Pipeline(
         [ImageFileReader(folder, 5, (24, 32), epochs=1), Augmentations([FlipX()]), behind]
     ) as pipeline:
-        assert behind.input_handed_over
+        assert pipeline.modules[2].input_handed_over
         assert len(list(pipeline)) == len(pipeline)

@@ -87,8 +87,13 @@ def source(request):
 
 
 def batches(*modules):
+    return batches_and_stage(*modules)[0]
+
+
+def batches_and_stage(*modules):
+    """The batches of a pipeline, and its last module, with what it has left to do."""
     with Pipeline(modules) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever()), pipeline.modules[-1]
 
 
 def assert_equal(found, expected):
@@ -106,8 +111,7 @@ def test_same_bits_as_behind(source, chain):
     reader = source()
     for workers in (1, 3):
         reader = source(workers=workers)
-        together = Augmentations(transforms, seed=7)
-        found = batches(reader, together)
+        found, together = batches_and_stage(reader, Augmentations(transforms, seed=7))
         assert together._done_before == done
         assert_equal(found, batches(source(), Apart(), Augmentations(transforms, seed=7)))
 
@@ -133,8 +137,7 @@ def test_large_batches_have_the_same_bits(simd_variant, size, crop):
 
 
 def test_what_only_the_transform_can_do_is_left_to_it(source):
-    together = Augmentations([Swapping(), Normalize()])
-    found = batches(source(), together)
+    found, together = batches_and_stage(source(), Augmentations([Swapping(), Normalize()]))
     assert together._done_before == 0
     assert_equal(found, batches(source(), Apart(), Augmentations([Swapping(), Normalize()])))
     assert any((batch.labels < 0).any() for batch in found)
@@ -142,8 +145,8 @@ def test_what_only_the_transform_can_do_is_left_to_it(source):
 
 def test_images_that_are_no_bytes_in_one_piece_are_left():
     for images in (IMAGES.astype(np.float32), IMAGES[:, ::2]):
-        together = Augmentations([FlipX()])
-        found = batches(ArrayReader(images, LABELS, 5, epochs=1), together)
+        reader = ArrayReader(images, LABELS, 5, epochs=1)
+        found, together = batches_and_stage(reader, Augmentations([FlipX()]))
         assert together._done_before == 0
         assert_equal(
             found, batches(ArrayReader(images, LABELS, 5, epochs=1), Apart(), Augmentations([FlipX()]))
@@ -155,16 +158,15 @@ def test_fields_with_something_for_each_pixel_keep_the_source_from_moving_images
 
     def made(name, array, kinds, *between):
         reader = ArrayReader(IMAGES, LABELS, 5, epochs=1, fields={name: array})
-        together = Augmentations([FlipX(), RandomCrop(9)], fields=kinds)
-        return batches(reader, *between, together), together._done_before
+        return batches_and_stage(reader, *between, Augmentations([FlipX(), RandomCrop(9)], fields=kinds))
 
     for name, array, kinds, done in (
         ("depth", depth, {"depth": "mask"}, 0),
         ("depth", depth, {"depth": None}, 0),
         ("scores", depth[:, :4], None, 2),
     ):
-        found, done_before = made(name, array, kinds)
-        assert done_before == done
+        found, together = made(name, array, kinds)
+        assert together._done_before == done
         assert_equal(found, made(name, array, kinds, Apart())[0])
     with pytest.raises(ContractError, match="the per-pixel field 'flow'"):
         made("flow", depth[:, None], None)
@@ -235,6 +237,6 @@ def test_boxes_go_with_their_images(tmp_path):
     (found,) = batches(LevelDBSource(tmp_path / "s", 2, epochs=1), Augmentations(transforms))
     (expected,) = batches(LevelDBSource(tmp_path / "s", 2, epochs=1), Apart(), Augmentations(transforms))
     assert_equal([found], [expected])
-    together = Augmentations(transforms)
-    batches(LevelDBSource(tmp_path / "s", 2, epochs=1, fields=["images"]), together)
+    reader = LevelDBSource(tmp_path / "s", 2, epochs=1, fields=["images"])
+    _, together = batches_and_stage(reader, Augmentations(transforms))
     assert together._done_before == 2

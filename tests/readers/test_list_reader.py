@@ -26,7 +26,7 @@ def paths(folder):
 
 def batches_of(reader, *modules):
     with Pipeline([reader, *modules]) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever())
 
 
 @pytest.mark.parametrize("fit", [CenterFit(), RandomResizedCrop()], ids=["center", "random"])

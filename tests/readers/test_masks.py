@@ -285,7 +285,9 @@ def test_equal_bits_for_any_number_of_threads(scenes):
             scenes[0], 2, (33, 44), fit=RandomResizedCrop(), masks_dir=scenes[1], epochs=3, workers=workers
         )
         with Pipeline([reader, Augmentations([FlipX()])]) as pipeline:
-            return [(batch.keys, batch.masks.tobytes(), batch.images.tobytes()) for batch in pipeline]
+            return [
+                (batch.keys, batch.masks.tobytes(), batch.images.tobytes()) for batch in pipeline.forever()
+            ]
 
     assert run(8) == run(2) == run(1)
 

@@ -10,12 +10,12 @@ from highway.modules import Noise
 
 
 def samples(**arguments):
-    """Index -> (image, label) of one epoch, and the batches."""
+    """Index -> (image, label) of all epochs, and the batches."""
     found = {}
     with Pipeline(
         [Noise(**{"batch_size": 8, "shape": (5, 7), "size": 50, "epochs": 1, **arguments})]
     ) as pipeline:
-        batches = list(pipeline)
+        batches = list(pipeline.forever())
     for batch in batches:
         for index, image, label in zip(batch.indices.tolist(), batch.images, batch.labels, strict=True):
             found[index] = (image.tobytes(), int(label))

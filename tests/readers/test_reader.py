@@ -29,7 +29,7 @@ def epochs_of(folder, batch_size=4, shape=(24, 32), *, epochs=2, modules=(), **o
     with Pipeline(
         [ImageFileReader(folder, batch_size, shape, epochs=epochs, **options), *modules]
     ) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever())
 
 
 def digest(batches):

@@ -41,9 +41,9 @@ def folder(tmp_path_factory):
     return voc_folder(tmp_path_factory.mktemp("voc"), annotations)
 
 
-def epoch_of(reader, *modules):
+def epochs_of(reader, *modules):
     with Pipeline([reader, *modules]) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever())
 
 
 def test_the_lines_of_the_example(folder):
@@ -81,7 +81,7 @@ def assert_as_written(folder, reader, shape):
     size = (60, 80) if folder is not CELLS else (480, 640)
     left, top = ((shape[1] - round(size[1] * scale)) // 2, (shape[0] - round(size[0] * scale)) // 2)
     seen = []
-    for batch in epoch_of(reader):
+    for batch in epochs_of(reader):
         for i, key in enumerate(batch.keys):
             names, boxes, flags = written(folder, key)
             assert [reader.classes[label] for label in batch.rows_of("labels", i)] == names
@@ -257,7 +257,7 @@ class Pass(Stage):
 def test_the_reader_flips_as_the_stage_does(folder, fit):
     def run(*between):
         reader = VOCReader(folder, 11, (41, 53), fit=fit, epochs=2)
-        return epoch_of(reader, *between, Augmentations([FlipX(), FlipY(), Normalize()]))
+        return epochs_of(reader, *between, Augmentations([FlipX(), FlipY(), Normalize()]))
 
     for mine, other in zip(run(), run(Pass()), strict=True):
         assert mine.keys == other.keys and mine.offsets.tolist() == other.offsets.tolist()
@@ -325,7 +325,7 @@ def test_equal_bits_for_any_number_of_threads(folder, workers):
         )
         return [
             (batch.keys, *(array.tobytes() for array in (*batch, batch.offsets, *batch.extras.values())))
-            for batch in epoch_of(reader, Augmentations([FlipX()]))
+            for batch in epochs_of(reader, Augmentations([FlipX()]))
         ]
 
     assert run(workers) == run(1)
@@ -336,7 +336,7 @@ def test_shards_and_epochs(folder):
     for rank in range(2):
         reader = VOCReader(folder, 2, (20, 20), shard=(rank, 2), epochs=1)
         assert reader.shard == (rank, 2)
-        keys += [key for batch in epoch_of(reader) for key in batch.keys]
+        keys += [key for batch in epochs_of(reader) for key in batch.keys]
     assert {*keys} == {f"{number:02}.jpg" for number in range(11)} and len(keys) == 12
 
 

@@ -227,7 +227,10 @@ def test_deterministic_refuses_what_has_no_such_form():
 def epoch_of(workers, chain, seed=0):
     source = Noise(16, (20, 30), size=100, epochs=2, seed=1, workers=workers)
     with Pipeline([source, Augmentations(chain, seed=seed, workers=workers)]) as pipeline:
-        return [(batch.epoch, batch.seq, batch.applied, batch.images, batch.labels) for batch in pipeline]
+        return [
+            (batch.epoch, batch.seq, batch.applied, batch.images, batch.labels)
+            for batch in pipeline.forever()
+        ]
 
 
 def test_any_number_of_workers_gives_equal_bits():

@@ -147,7 +147,7 @@ def test_it_can_stand_anywhere(tmp_path, workers):
         saver = ImageSaver(tmp_path / "out", workers=workers)
         augmentations = Augmentations([FlipX(), Normalize()])
         with Pipeline([reader, *before, *([saver] if before == () else []), augmentations]) as pipeline:
-            return list(pipeline)
+            return list(pipeline.forever())
 
     class Nothing(ImageSaver):
         def process(self, batch):
@@ -315,7 +315,7 @@ def test_a_sample_that_comes_again_replaces_its_file(tmp_path):
             with Pipeline(
                 [ImageFileReader(data, 2, (8, 8), **options), ImageSaver(tmp_path / "out")]
             ) as pipeline:
-                list(pipeline)
+                list(pipeline.forever())
     assert len(files(tmp_path / "out")) == 12
 
 
@@ -367,7 +367,7 @@ def test_pictures_that_differ_in_the_ending_alone_keep_it(tmp_path, workers, sha
             reader = ImageFileReader(data, 1, (8, 8), epochs=2, seed=5, shard=(rank, shard[1]))
             saver = ImageSaver(tmp_path / "out", workers=workers)
             with Pipeline([reader, Augmentations([FlipX()]), saver]) as pipeline:
-                list(pipeline)
+                list(pipeline.forever())
     names = ["0.BMP", "0.jpg", "0.png", "1", "2"]
     assert files(tmp_path / "out") == sorted(
         f"class0/{name}{epoch}.png" for name in names for epoch in ("", "-e1")

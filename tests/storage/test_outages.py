@@ -230,6 +230,7 @@ def test_a_stop_does_not_wait_for_the_storage(faults, dropped):
         outages._SHORTEST = outages._LONGEST = outages.LIMIT = 1000
         on(errno.EIO)
         pipeline = Pipeline([ImageFileReader(sys.argv[1], 2, (8, 8), workers=3)])
+        pipeline.start()
         assert log.heard.wait(60)
         threads = [thread for thread, _ in pipeline._control.threads]
         began = time.monotonic()
@@ -262,7 +263,7 @@ def test_a_reader_of_a_pipeline_that_could_not_be_made_waits_as_any(faults):
 
         reader = ImageFileReader(sys.argv[1], 2, (8, 8), epochs=1)
         try:
-            Pipeline([reader, Fails()])
+            Pipeline([reader, Fails()]).start()
         except KeyError:
             answer["failed"] = True
         on(errno.EIO)
@@ -304,7 +305,7 @@ def test_batches_are_the_same_with_outages(faults):
             )
             found = []
             with Pipeline([reader, Augmentations([FlipX()])]) as pipeline:
-                for images, labels in pipeline:
+                for images, labels in pipeline.forever():
                     found.append((images, labels))
                     with lock:
                         if disturbed and not log.under_way:

@@ -66,7 +66,7 @@ plyvel = pytest.importorskip(
 
 def batches_of(source, *modules):
     with Pipeline([source, *modules]) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever())
 
 
 def packed(path, reader, encoding="original"):
@@ -244,7 +244,7 @@ def test_goes_on_at_any_place(tmp_path, photos):
         state = json.loads(json.dumps(pipeline.state_dict()))
     with Pipeline([LevelDBImageReader(path, 5, (8, 8), epochs=2, workers=3)]) as pipeline:
         pipeline.load_state_dict(state)
-        assert [key for batch in pipeline for key in batch.keys] == whole[9:]
+        assert [key for batch in pipeline.forever() for key in batch.keys] == whole[9:]
     other = packed(tmp_path / "t", ImageFileReader(photos, 1, (1, 1), epochs=1), "jpeg:20")
     with (
         Pipeline([LevelDBImageReader(other, 3, (8, 8), epochs=2)]) as pipeline,

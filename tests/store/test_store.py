@@ -66,7 +66,7 @@ def finished(*modules):
 
 def batches_of(source, *modules):
     with Pipeline([source, *modules]) as pipeline:
-        return list(pipeline)
+        return list(pipeline.forever())
 
 
 def assert_equal(found, expected):
@@ -1063,7 +1063,7 @@ def test_a_store_resumes_in_the_middle_of_an_epoch(tmp_path):
             if state is not None:
                 pipeline.load_state_dict(state)
             taken = []
-            for batch in pipeline:
+            for batch in pipeline.forever():
                 taken.append(batch.indices)
                 if len(taken) == count:
                     return np.concatenate(taken).tolist(), pipeline.state_dict()

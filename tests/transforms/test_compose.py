@@ -256,7 +256,7 @@ def test_mixed_pipelines_have_the_same_bits(workers):
         stage = Augmentations([FlipX(), OneOf(MIXING), RandomApply([CutMix()], 0.5)], seed=1, workers=workers)
         reader = Noise(8, (6, 6), epochs=2, size=60)
         with Pipeline([reader, stage]) as pipeline:
-            return [(batch.images, batch.labels) for batch in pipeline]
+            return [(batch.images, batch.labels) for batch in pipeline.forever()]
 
     for ours, theirs in zip(run(workers), run(2), strict=True):
         assert all(map(np.array_equal, ours, theirs))

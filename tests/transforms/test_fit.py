@@ -295,7 +295,8 @@ def test_what_arrays_have_to_be():
 )
 def test_repr_builds_it_again(fit):
     again = eval(repr(fit))
-    assert vars(again) == vars(fit)
+    # It may have been made with other arguments of the same meaning.
+    assert vars(again) | {"_given_arguments": None} == vars(fit) | {"_given_arguments": None}
 
 
 def test_center_fit_stays_inside_whatever_the_rounding():

@@ -156,7 +156,7 @@ class ImageReader(OrderedSource):
     """Whether `_batch` always needs the mapping from pictures to images."""
     annotated: tuple[object, ...] = ()
     """Arguments, besides the files, that determine the boxes of a picture."""
-    other_sizes: OtherSizes | None = None
+    _other_sizes: OtherSizes | None = None
     """Counts the pictures whose size is not the one that their boxes were made for; None: they are bad samples."""
 
     def __init__(
@@ -215,6 +215,11 @@ class ImageReader(OrderedSource):
         found = self.latest._bad_samples  # type: ignore[attr-defined]
         return [(self.samples.name(index), str(error)) for index, error in found.errors().items()]
 
+    @property
+    def other_sizes(self) -> OtherSizes | None:
+        """Samples whose annotation states another size than the picture has; None if they are not read."""
+        return self.latest._other_sizes  # type: ignore[attr-defined,no-any-return]
+
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
 
@@ -254,8 +259,8 @@ class ImageReader(OrderedSource):
     def separate(self) -> None:
         self._local = threading.local()
         self._bad_samples = self._bad_samples.another(self.order)
-        if self.other_sizes is not None:
-            self.other_sizes = OtherSizes(self.name)
+        if self._other_sizes is not None:
+            self._other_sizes = OtherSizes(self.name)
 
     def reorder(self, order: Sampler) -> None:
         super().reorder(order)
@@ -562,12 +567,12 @@ class ImageReader(OrderedSource):
                 # The size of a bad picture is unknown.
                 if heads[row, 0] not in (jpeg.OK, jpeg.NOT_JPEG):
                     continue
-                if self.other_sizes is None or unsure[row]:
+                if self._other_sizes is None or unsure[row]:
                     refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
                 elif row not in objects.bad:
                     accepted[int(indices[row])] = f"{self.samples.describe(indices[row])} {text}"
-            if self.other_sizes is not None:
-                self.other_sizes.note(accepted)
+            if self._other_sizes is not None:
+                self._other_sizes.note(accepted)
         for row in objects.bad:
             refused[row] = objects.error(row, self.name)
         return turns, refused

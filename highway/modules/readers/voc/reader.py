@@ -211,7 +211,7 @@ class VOCReader(ImageReader):
         if drop:
             _log_dropped(read, self.classes, self.root)
         self.annotated = difficult, one_based, drop, strict
-        self.other_sizes = None if strict else OtherSizes(self.name)
+        self._other_sizes = None if strict else OtherSizes(self.name)
         objects = _objects(folder, samples, read, self.classes, difficult, one_based, drop)
         assert objects.labels is not None
         self._labels = objects.labels
