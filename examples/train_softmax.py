@@ -53,7 +53,7 @@ def train(data_dir, epochs, batch_size):
     model = SoftmaxRegression(3 * SHAPE[0] * SHAPE[1], len(reader.classes))
     with Pipeline([reader, Augmentations([FlipX(), Normalize()])]) as pipeline:
         for epoch in range(epochs):
-            losses = [model.step(images, labels) for images, labels in pipeline.epoch()]
+            losses = [model.step(images, labels) for images, labels in pipeline]
             print(f"epoch {epoch + 1:2}: loss {np.mean(losses):.3f}")
     return model
 

@@ -65,7 +65,7 @@ def main():
             if state is not None:
                 pipeline.load_state_dict(state)
             print(f"listening at {source.address}, after step {step}", flush=True)
-            for images, labels in pipeline:
+            for images, labels in pipeline.forever():
                 model.step(images, labels)
                 step += 1
                 if step % options.every == 0:

@@ -369,7 +369,7 @@ def _train(options, common):
                 break
             for _ in range(int(*count)):
                 _hand_out(pipeline, pipeline.dequeue())
-    for batch in pipeline:
+    for batch in pipeline.forever():
         _hand_out(pipeline, batch, options.get("states", True))
     say(errors=pipeline.errors)
     pipeline.stop()
