@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from math import log2
@@ -10,10 +11,11 @@ from highway.batch import Batch
 
 __all__ = ["WaitStats", "Waits"]
 
-# The bins of waits: none up to the shortest, then so many in each doubling, as far as the longest.
+# The bins of waits: bin 0 up to the shortest, then so many in each doubling, as far as the last.
 SHORTEST = 1e-6
 BINS_PER_DOUBLING = 16
-LONGEST_BIN = 32 * BINS_PER_DOUBLING
+LAST_BIN = 32 * BINS_PER_DOUBLING
+BIN_OF_A_SECOND = 1 - BINS_PER_DOUBLING * log2(SHORTEST)
 # Number of epochs whose figures are kept; the totals cover all.
 KEPT_EPOCHS = 8
 
@@ -107,45 +109,48 @@ def _in_words(seconds: float) -> str:
 
 
 class _Figures:
-    """Figures of some batches, as `WaitStats`, while they change."""
+    """Figures of some batches, as `WaitStats`, while they change; the bins have the number of batches."""
 
-    __slots__ = ("batches", "bins", "first", "last", "samples", "seconds", "waited")
+    __slots__ = ("bins", "first", "last", "samples", "seconds", "waited")
 
-    def __init__(self) -> None:
-        self.batches = self.samples = 0
-        self.waited = self.seconds = self.first = self.last = 0.0
-        self.bins = [0] * (LONGEST_BIN + 1)
+    def __init__(self, first: float = math.inf) -> None:
+        self.samples = 0
+        self.waited = self.seconds = 0.0
+        self.first, self.last = first, -math.inf
+        self.bins = [0] * (LAST_BIN + 1)
 
     def add(self, other: _Figures) -> None:
-        if not other.batches:
-            return
-        self.first = min(self.first, other.first) if self.batches else other.first
+        self.first = min(self.first, other.first)
         self.last = max(self.last, other.last)
-        self.batches += other.batches
         self.samples += other.samples
         self.waited += other.waited
         self.seconds += other.seconds
         self.bins = [count + more for count, more in zip(self.bins, other.bins, strict=True)]
 
     def stats(self, epoch: int | None) -> WaitStats:
-        used = next((bin_ for bin_ in range(LONGEST_BIN, -1, -1) if self.bins[bin_]), -1) + 1
-        return WaitStats(
-            epoch,
-            self.batches,
-            self.samples,
-            self.waited,
-            self.seconds,
-            self.first,
-            self.last,
-            tuple(self.bins[:used]),
-        )
+        batches = sum(self.bins)
+        if not batches:
+            return WaitStats(epoch)
+        used = next(bin_ for bin_ in range(LAST_BIN, -1, -1) if self.bins[bin_]) + 1
+        bins = tuple(self.bins[:used])
+        return WaitStats(epoch, batches, self.samples, self.waited, self.seconds, self.first, self.last, bins)
 
 
-class _Consumer(threading.local):
-    """What is known of the calling thread: when it took its last batch, and how long it was blocked since."""
+class _Consumer:
+    """A thread that takes batches: when it took the last one, and how long it was blocked since then."""
 
-    last: float | None = None
-    blocked = 0.0
+    __slots__ = ("blocked", "last")
+
+    def __init__(self) -> None:
+        self.last: float | None = None
+        self.blocked = 0.0
+
+
+class _Calling(threading.local):
+    """The consumer of the calling thread."""
+
+    def __init__(self) -> None:
+        self.consumer = _Consumer()
 
 
 class Waits:
@@ -156,45 +161,39 @@ class Waits:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._consumer = _Consumer()
+        self._calling = _Calling()
         self._earlier = _Figures()
         self._epochs: dict[int, _Figures] = {}
 
     def blocked(self, seconds: float) -> None:
         """Count seconds in which the calling thread was blocked and got no batch: they belong to its next one."""
-        self._consumer.blocked += seconds
+        self._calling.consumer.blocked += seconds
 
     def took(self, batch: Batch, asked: float, now: float) -> None:
         """Count a batch that the calling thread requested and took at these times."""
-        consumer = self._consumer
-        wait = now - asked
-        if consumer.blocked:
-            wait += consumer.blocked
-            consumer.blocked = 0.0
+        consumer = self._calling.consumer
+        wait = now - asked + consumer.blocked
         before = consumer.last
         if before is None:
             before = now - wait
         consumer.last = now
-        bin_ = min(int(log2(wait / SHORTEST) * BINS_PER_DOUBLING) + 1, LONGEST_BIN) if wait > SHORTEST else 0
-        size = batch.size
+        consumer.blocked = 0.0
+        bin_ = int(BINS_PER_DOUBLING * log2(wait) + BIN_OF_A_SECOND) if wait > SHORTEST else 0
+        if bin_ > LAST_BIN:
+            bin_ = LAST_BIN
+        size, epoch = batch.size, batch.epoch
         with self._lock:
-            figures = self._epochs.get(batch.epoch)
-            if figures is None:
-                figures = self._begin(batch.epoch)
-            if not figures.batches or before < figures.first:
-                figures.first = before
-            if now > figures.last:
-                figures.last = now
-            figures.batches += 1
+            figures = self._epochs.get(epoch) or self._begin(epoch, before)
+            figures.last = now
             figures.samples += size
             figures.waited += wait
             figures.seconds += now - before
             figures.bins[bin_] += 1
 
-    def _begin(self, epoch: int) -> _Figures:
+    def _begin(self, epoch: int, first: float) -> _Figures:
         if len(self._epochs) == KEPT_EPOCHS:
             self._earlier.add(self._epochs.pop(next(iter(self._epochs))))
-        figures = self._epochs[epoch] = _Figures()
+        figures = self._epochs[epoch] = _Figures(first)
         return figures
 
     def stats(self) -> tuple[WaitStats, tuple[WaitStats, ...]]:
