@@ -119,14 +119,18 @@ def report(found: Sequence[Feeding], step: float) -> str:
     assert waits is not None
     period = waits.seconds / max(1, waits.batches)
     needed = math.ceil(everything.needed)
-    more = (
-        f" By the processor time of its batches, it needs about {needed} cores."
-        if needed > everything.cores
-        else f" {everything.stats.advice}"
-    )
+    if needed > everything.cores:
+        why = f"By the processor time of its batches, it needs about {needed} cores."
+    elif everything.stats.limiter == "consumer":
+        why = (
+            "On average the pipeline is fast enough, but its batches come unevenly: other programs use the cores, or a "
+            "larger queue_size= helps."
+        )
+    else:
+        why = everything.stats.advice
     return (
         f"{name} is not fed by {of}; exposed wait {everything.exposed_wait:.1%}: a batch arrives every "
-        f"{1e3 * period:.1f} ms.{more}"
+        f"{1e3 * period:.1f} ms. {why}"
     )
 
 

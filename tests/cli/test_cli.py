@@ -71,6 +71,8 @@ def test_version(capsys):
         (["bench", "x", "--seconds", "nan"], "seconds"),
         (["bench", "x", "--seconds", "-1"], "seconds"),
         (["bench", "x", "--seconds", "1", "--epochs", "1"], "not allowed"),
+        (["bench", "x", "--step-ms", "0"], "'0' is not a number of milliseconds above 0"),
+        (["bench", "x", "--step-ms", "fast"], "'fast' is not a number of milliseconds above 0"),
         (["preview", "x", "--count", "many"], "many"),
         (["preview", "x", "--seed", "1.5"], "1.5"),
         (["preview", "x", "--transforms", "t.py"], "FILE.py:NAME"),
@@ -673,7 +675,7 @@ def test_run_keeps_what_it_has_at_ctrl_c(monkeypatch):
         yield pipeline.dequeue(timeout=LIMIT)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "__iter__", interrupted)
+    monkeypatch.setattr(Pipeline, "forever", interrupted)
     result = terminal.run_pipeline([Numbered()])
     assert (result.images, result.interrupted) == (2, True)
 
