@@ -80,7 +80,7 @@ def test_report_says_why_the_trainer_is_not_fed():
 
 
 def test_measures_what_the_trainer_waits_for():
-    """Loading takes 20 ms in one thread, the step 5 ms: three quarters of the time are waits, or less if it oversleeps."""
+    """Loading takes 20 ms in one thread, the step 5 ms: three quarters of the time are waits."""
     slow = [Numbers(60, workers=1), Call(lambda batch: time.sleep(0.02) or batch, workers=1)]
     result = trainer._measure(slow, 1, 0.005, None)
     assert 0.3 < result.exposed_wait < 0.9
