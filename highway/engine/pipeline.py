@@ -254,7 +254,7 @@ class Pipeline:
             )
         _check_timeout("dequeue", timeout)
         try:
-            return self._get(bool(block), timeout)
+            return self._measured(self._get, bool(block), timeout)
         except EndOfData:
             raise self._end("dequeue()") from None
         except WaitTimeout:
@@ -348,7 +348,7 @@ class Pipeline:
     def _forever(self, taken: int) -> Iterator[Batch]:
         while True:
             try:
-                batch = self._get()
+                batch = self._measured(self._get)
             except EndOfData:
                 if self._taken() == taken:
                     raise self._end("forever()") from None
@@ -659,10 +659,6 @@ class Pipeline:
                 "pipeline without a sink, used with dequeue(), has a state"
             )
 
-    def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
-        """Return the next batch of those with tickets below `before`."""
-        return self._measured(self._await, block, timeout, before)
-
     def _measured(self, take: Callable[..., Batch], *arguments: object) -> Batch:
         """Return the batch that `take` waits for, and count the wait."""
         asked = clock()
@@ -674,7 +670,8 @@ class Pipeline:
         self._waits.took(batch, asked, clock())
         return batch
 
-    def _await(self, block: bool, timeout: float | None, before: int | None) -> Batch:
+    def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
+        """Return the next batch of those with tickets below `before`."""
         if not self._started:
             self.start()
         deadline = None if timeout is None else clock() + timeout
@@ -759,6 +756,10 @@ class Pipeline:
 
     def _begin_iteration(self, iteration: EpochIterator) -> None:
         asked = clock()
+        self._begin(iteration)
+        self._waits.blocked(clock() - asked)
+
+    def _begin(self, iteration: EpochIterator) -> None:
         with self._turn:
             self._ensure_started()
             self._iteration += 1
@@ -767,7 +768,6 @@ class Pipeline:
                 self._begin_epoch(iteration, self._length)
             else:
                 iteration.begin_after = self._last_epoch
-        self._waits.blocked(clock() - asked)
 
     def _begin_epoch(self, iteration: EpochIterator, length: int) -> None:
         epoch = self._next_epoch if iteration.epoch is None else iteration.epoch
@@ -836,12 +836,15 @@ class Pipeline:
             raise superseded()
 
     def _next_of(self, iteration: EpochIterator) -> Batch:
+        return self._measured(self._take_next, iteration)
+
+    def _take_next(self, iteration: EpochIterator) -> Batch:
         try:
             self._check_current(iteration)
             if self._length or not self._ordered:
                 batch = self._get(before=iteration.end)
             else:
-                batch = self._measured(self._next_numbered, iteration)
+                batch = self._next_numbered(iteration)
         except EndOfData:
             self._check_current(iteration)
             raise
