@@ -659,17 +659,6 @@ class Pipeline:
                 "pipeline without a sink, used with dequeue(), has a state"
             )
 
-    def _measured(self, take: Callable[..., Batch], *arguments: object) -> Batch:
-        """Return the batch that `take` waits for, and count the wait."""
-        asked = clock()
-        try:
-            batch = take(*arguments)
-        except BaseException:
-            self._waits.blocked(clock() - asked)
-            raise
-        self._waits.took(batch, asked, clock())
-        return batch
-
     def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
         """Return the next batch of those with tickets below `before`."""
         if not self._started:
@@ -721,6 +710,17 @@ class Pipeline:
     def _taken(self) -> int:
         """Return the number of batches that were returned to the user."""
         return int(self._last.measures()["batches"]) - self._rejected - self._dropped
+
+    def _measured(self, take: Callable[..., Batch], *arguments: object) -> Batch:
+        """Return the batch that `take` waits for, and count the wait."""
+        asked = clock()
+        try:
+            batch = take(*arguments)
+        except BaseException:
+            self._waits.blocked(clock() - asked)
+            raise
+        self._waits.took(batch, asked, clock())
+        return batch
 
     @property
     def _is_over(self) -> bool:
