@@ -146,6 +146,8 @@ def _bench(options: argparse.Namespace) -> int:
             ("threads", ", ".join(map(_threads, modules, ("read and decode", "augment")))),
         ]
     )
+    if options.step_ms is not None:
+        return _bench_trainer(options, reader, modules)
     result = run_pipeline(
         modules,
         total=options.epochs and options.epochs * reader.size,
@@ -156,6 +158,21 @@ def _bench(options: argparse.Namespace) -> int:
     if result.interrupted:
         print("Interrupted: the figures cover the time until then.", file=sys.stderr)
         return 130
+    return 0
+
+
+def _bench_trainer(options: argparse.Namespace, reader: Reader, modules: Sequence[Module]) -> int:
+    from highway.cli import trainer
+    from highway.cli.terminal import facts
+
+    def show(result: trainer.Feeding) -> None:
+        facts([(_count(result.cores, "core").ljust(8), str(result))])
+
+    step = options.step_ms / 1e3
+    print(flush=True)
+    found = trainer.feedings(modules, step, None if options.epochs else options.seconds, show)
+    print(f"\n{trainer.report(found, step)}", flush=True)
+    _print_bad_files(found[0].errors, _how_many(reader), _DONE[reader.on_error])
     return 0
 
 

@@ -161,6 +161,14 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
     length.add_argument(
         "--epochs", type=_positive, metavar="N", help="measure whole passes over the data instead"
     )
+    bench.add_argument(
+        "--step-ms",
+        type=_milliseconds,
+        metavar="MS",
+        help="simulate a trainer that takes MS milliseconds for a batch: measure how long it waits with all cores, and "
+        "how few cores feed it, so that it waits at most 1%% of the time; measures each number of cores as long as "
+        "--seconds or --epochs says",
+    )
 
     preview = _command(
         commands,
@@ -541,12 +549,20 @@ def _shared_seed(text: str) -> int | str:
 
 
 def _seconds(text: str) -> float:
+    return _above_zero(text, "seconds")
+
+
+def _milliseconds(text: str) -> float:
+    return _above_zero(text, "milliseconds")
+
+
+def _above_zero(text: str, unit: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
     return number
 
 

@@ -52,7 +52,7 @@ class Run:
             f"{self.rate:,.0f} images/s: {self.images:,} images in {self.batches:,} batches, {self.seconds:.1f} s; "
             f"the first batch after {self.first:.2f} s"
         )
-        return "\n".join(filter(None, (rate, self.stats.table, self.stats.tuning, self.stats.verdict)))
+        return "\n".join(filter(None, (rate, self.stats.table, self.stats.tuning, self.stats.advice)))
 
 
 def run_pipeline(modules: Sequence[Module], *, total: int | None = None, seconds: float | None = None) -> Run:

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import threading
 import weakref
+<<<<<<< HEAD
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+=======
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+>>>>>>> w-stats
 from functools import partial
+from itertools import count
 from numbers import Real
 from types import TracebackType
 from typing import Any, cast
@@ -22,6 +27,7 @@ from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.engine.spec import Spec
 from highway.engine.stats import PipelineStats
+from highway.engine.waits import Waits, WaitStats
 from highway.engine.workers import Control, Outcome, SourceRunner, Tuning, clock, make_runners
 from highway.errors import (
     ArgumentError,
@@ -39,6 +45,8 @@ __all__ = ["Failure", "Module", "Outlet", "Pipeline", "Sink", "Source", "Stage",
 DEFAULT_MAX_BYTES = 128 << 20
 # A larger value is a mistake.
 MOST_BYTES = 2**62
+# Numbers that tell the pipelines of this process apart.
+_numbers = count()
 
 
 class Pipeline:
@@ -117,6 +125,7 @@ class Pipeline:
     ) -> None:
         self._complete = False
         self._started = False
+        self._number = next(_numbers)
         self._given = tuple(_checked(modules))
         self._bound = (
             DEFAULT_MAX_BYTES
@@ -168,6 +177,7 @@ class Pipeline:
         self._last = self._runners[-1].output
         self._first_ticket = start
         self._rejected = self._dropped = 0
+        self._waits = Waits()
         self._outcome = Outcome()
         queues = [runner.output for runner in self._runners]
         self._control = Control(self.modules, queues, self._bound)
@@ -249,12 +259,12 @@ class Pipeline:
             )
         _check_timeout("dequeue", timeout)
         try:
-            return self._get(bool(block), timeout)
+            return self._measured(self._get, bool(block), timeout)
         except EndOfData:
             raise self._end("dequeue()") from None
         except WaitTimeout:
             raise WaitTimeout(
-                f"Pipeline.dequeue: no batch arrived within {timeout or 0:g} s. {self.stats().verdict}"
+                f"Pipeline.dequeue: no batch arrived within {timeout or 0:g} s. {self.stats().advice}"
             ) from None
         except QueueClosed:
             pass
@@ -343,7 +353,7 @@ class Pipeline:
     def _forever(self, taken: int) -> Iterator[Batch]:
         while True:
             try:
-                batch = self._get()
+                batch = self._measured(self._get)
             except EndOfData:
                 if self._taken() == taken:
                     raise self._end("forever()") from None
@@ -379,7 +389,7 @@ class Pipeline:
             return
         except WaitTimeout:
             raise WaitTimeout(
-                f"Pipeline.wait: the sink was not done within {timeout or 0:g} s. {self.stats().verdict}"
+                f"Pipeline.wait: the sink was not done within {timeout or 0:g} s. {self.stats().advice}"
             ) from None
         except QueueClosed:
             pass
@@ -580,42 +590,58 @@ class Pipeline:
         except QueueClosed:
             raise outcome.error(what) from None
 
-    def stats(self) -> PipelineStats:
-        """Return the statistics of every module and the bottleneck; works after `stop` too.
+    def stats(self, *, since: PipelineStats | None = None) -> PipelineStats:
+        """Return the statistics of every module, the exposed wait and the bottleneck; works after `stop` too.
+
+        Parameters
+        ----------
+        since : PipelineStats, optional
+            Earlier statistics of this pipeline: only what happened since then counts, as in
+            ``stats = pipeline.stats(since=stats)`` after each epoch. By default everything since the start, or since
+            `load_state_dict`.
 
         Raises
         ------
+        ArgumentError
+            `since` is not of this pipeline.
         PipelineStateError
             The pipeline belongs to the parent process of a fork.
         """
         self._refuse("stats()", sink=self._has_sink)
-        runners = self._runners
-        seconds = self._control.seconds()
-        modules = tuple(runner.stats(self._control, seconds) for runner in runners)
-        tuning, settled = self._tuning.report()
-        if self._has_sink:
-            return PipelineStats(
-                modules,
-                seconds,
-                modules[-1].batches,
-                None,
-                usable_cores(),
-                tuning,
-                settled,
-                self._left_out,
-                self._source.machines(),
+        now = self._stats_now()
+        if since is None:
+            return now
+        given: object = since
+        if not isinstance(given, PipelineStats) or given.origin[:1] != now.origin[:1]:
+            found = "of another pipeline" if isinstance(given, PipelineStats) else repr(given)
+            raise ArgumentError(
+                f"Pipeline.stats: since is {found}; expected what stats() of this pipeline has returned"
             )
-        measures = self._last.measures()
+        return now.since(since)
+
+    def _stats_now(self) -> PipelineStats:
+        seconds = self._control.seconds()
+        modules = tuple(runner.stats(self._control, seconds) for runner in self._runners)
+        tuning, settled = self._tuning.report()
+        delivered, waited, waits = modules[-1].batches, None, None
+        epochs: tuple[WaitStats, ...] = ()
+        if not self._has_sink:
+            measures = self._last.measures()
+            delivered, waited = int(measures["batches"]) - self._dropped, measures["waited_items"]
+            waits, epochs = self._waits.stats()
         return PipelineStats(
             modules,
             seconds,
-            int(measures["batches"]) - self._dropped,
-            measures["waited_items"],
+            delivered,
+            waited,
             usable_cores(),
             tuning,
             settled,
             self._left_out,
             self._source.machines(),
+            waits,
+            epochs,
+            (self._number, self._control.started),
         )
 
     @property
@@ -752,6 +778,17 @@ class Pipeline:
         """Return the number of batches that were returned to the user."""
         return int(self._last.measures()["batches"]) - self._rejected - self._dropped
 
+    def _measured(self, take: Callable[..., Batch], *arguments: object) -> Batch:
+        """Return the batch that `take` waits for, and count the wait."""
+        asked = clock()
+        try:
+            batch = take(*arguments)
+        except BaseException:
+            self._waits.blocked(clock() - asked)
+            raise
+        self._waits.took(batch, asked, clock())
+        return batch
+
     @property
     def _is_over(self) -> bool:
         """Whether the data has ended and every batch was returned, in a pipeline that was not stopped since."""
@@ -785,6 +822,11 @@ class Pipeline:
     # Iteration: called by EpochIterator
 
     def _begin_iteration(self, iteration: EpochIterator) -> None:
+        asked = clock()
+        self._begin(iteration)
+        self._waits.blocked(clock() - asked)
+
+    def _begin(self, iteration: EpochIterator) -> None:
         with self._turn:
             self._ensure_started()
             self._iteration += 1
@@ -865,6 +907,9 @@ class Pipeline:
             raise superseded()
 
     def _next_of(self, iteration: EpochIterator) -> Batch:
+        return self._measured(self._take_next, iteration)
+
+    def _take_next(self, iteration: EpochIterator) -> Batch:
         try:
             self._check_current(iteration)
             if self._length or not self._ordered:

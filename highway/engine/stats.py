@@ -1,13 +1,29 @@
-"""Statistics of a pipeline: how its modules spent their time, and which one is the bottleneck."""
+"""Statistics of a pipeline: how its modules spent their time, how long the training waited, and the bottleneck."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from html import escape
 
 from highway.engine.autotune import CONSUMER_LIMITS, CORES_FULL, HARDLY_BUSY
+from highway.engine.waits import WaitStats
 
-__all__ = ["MachineStats", "ModuleStats", "PipelineStats"]
+__all__ = ["MachineStats", "ModuleStats", "PipelineStats", "WaitStats"]
+
+# Figures of a module that only grow.
+_GROWING = (
+    "batches",
+    "samples",
+    "nbytes",
+    "busy",
+    "waited_input",
+    "waited_room",
+    "seconds",
+    "skipped_batches",
+    "skipped_samples",
+    "replaced_samples",
+)
 
 
 @dataclass(frozen=True)
@@ -88,9 +104,24 @@ class ModuleStats:
         """Busy share; of a source, waiting for tasks counts too, since no module of the pipeline causes it."""
         return self.share(self.busy + self.waited_input) if self.kind == "source" else self.busy_share
 
+    def since(self, earlier: ModuleStats) -> ModuleStats:
+        """Return the figures of the time after `earlier`, of the same module."""
+        seconds = self.seconds - earlier.seconds
+        held = self.occupancy * self.seconds - earlier.occupancy * earlier.seconds
+        return replace(
+            self,
+            **{name: getattr(self, name) - getattr(earlier, name) for name in _GROWING},
+            occupancy=max(0.0, held / seconds) if seconds > 0 else 0.0,
+            worker_seconds=self._worker_seconds - earlier._worker_seconds,
+        )
+
+    @property
+    def _worker_seconds(self) -> float:
+        return self.workers * self.seconds if self.worker_seconds is None else self.worker_seconds
+
     def share(self, seconds: float) -> float:
         """Seconds as a share of its workers' time, 0 to 1."""
-        total = self.workers * self.seconds if self.worker_seconds is None else self.worker_seconds
+        total = self._worker_seconds
         return min(1.0, seconds / total) if total > 0 else 0.0
 
 
@@ -169,7 +200,15 @@ class PipelineStats:
     left_out : tuple of str
         Names of the fused modules: the reader does all of their work.
     machines : tuple of MachineStats
-        The other machines upstream, data machines first.
+        The other machines upstream, data machines first; their figures always count from their own start.
+    waits : WaitStats or None
+        Exposed wait of the consumer; None for a pipeline that ends in a sink. A wait counts when it ends with a batch.
+    epochs : tuple of WaitStats
+        The same for each of the latest epochs, at most 8; the latest is last.
+    origin : tuple
+        Which pipeline these figures are of, and which start of its statistics.
+    whole : PipelineStats or None
+        Where these are the figures since earlier ones, those since the start.
     """
 
     modules: tuple[ModuleStats, ...]
@@ -181,6 +220,48 @@ class PipelineStats:
     settled: bool = True
     left_out: tuple[str, ...] = ()
     machines: tuple[MachineStats, ...] = ()
+    waits: WaitStats | None = None
+    epochs: tuple[WaitStats, ...] = ()
+    origin: tuple[int, float] | tuple[()] = field(default=(), repr=False)
+    whole: PipelineStats | None = field(default=None, repr=False, compare=False)
+
+    def since(self, earlier: PipelineStats) -> PipelineStats:
+        """Return the figures of the time after `earlier`, of the same pipeline; see `Pipeline.stats`.
+
+        All figures if the statistics have started again since: after `Pipeline.load_state_dict`.
+        """
+        before = earlier.whole or earlier
+        if before.origin != self.origin:
+            return self
+        waited, waits, old = self.consumer_waited, self.waits, {epoch.epoch: epoch for epoch in before.epochs}
+        epochs = [epoch.since(old.get(epoch.epoch, WaitStats())) for epoch in self.epochs]
+        return replace(
+            self,
+            modules=tuple(map(ModuleStats.since, self.modules, before.modules)),
+            seconds=self.seconds - before.seconds,
+            delivered=self.delivered - before.delivered,
+            consumer_waited=None if waited is None else waited - (before.consumer_waited or 0.0),
+            waits=None if waits is None else waits.since(before.waits or WaitStats()),
+            epochs=tuple(epoch for epoch in epochs if epoch.batches),
+            whole=self,
+        )
+
+    @property
+    def exposed_wait(self) -> float | None:
+        """Share of the time between two batches that the consumer was blocked, 0 to 1; None with a sink."""
+        return None if self.waits is None else self.waits.share
+
+    @property
+    def samples(self) -> int:
+        """Samples that the consumer, or the sink, took."""
+        return self.modules[-1].samples if self.waits is None else self.waits.samples
+
+    @property
+    def samples_per_second(self) -> float:
+        """Samples per second that the consumer, or the sink, took; see `WaitStats.samples_per_second`."""
+        if self.waits is not None:
+            return self.waits.samples_per_second
+        return self.samples / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def skipped_batches(self) -> int:
@@ -209,16 +290,19 @@ class PipelineStats:
 
     @property
     def verdict(self) -> str:
-        """One sentence: the bottleneck, and what to do about it."""
+        """How much of the time your training waited, the bottleneck, and what to do about it."""
+        if self.waits is None or not self.waits.batches:
+            return self.advice
+        return f"Your training waited {self.waits.share:.1%} of the time. {self.advice}"
+
+    @property
+    def advice(self) -> str:
+        """The bottleneck, and what to do about it."""
         if self.delivered == 0 or self.seconds <= 0:
             return "No batch was delivered yet."
         name = self.limiter
         if name == "consumer":
-            share = (self.consumer_waited or 0.0) / self.seconds
-            return (
-                f"The consumer is the bottleneck: it waited for batches {share:.0%} of the time. "
-                "The pipeline is fast enough; fewer workers suffice."
-            )
+            return "The consumer is the bottleneck: the pipeline is fast enough; fewer workers suffice."
         if name is None:
             return (
                 "No bottleneck: the modules wait for each other most of the time. "
@@ -273,10 +357,74 @@ class PipelineStats:
             return found + "Add a data machine, each with its own shard=, or add cores to it."
         return found + "Start another worker, on any machine."
 
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Return the figures as a flat dict of numbers and strings, for JSON and for experiment trackers.
+
+        ``wandb.log(stats.to_dict())`` takes it as it is; for TensorBoard and ``mlflow.log_metrics``, leave the strings
+        out. Figures that do not apply, such as the waits of a pipeline that ends in a sink, have no key.
+
+        =========================  ==========================================================================
+        ``seconds``                time that the pipeline ran
+        ``batches``, ``samples``   taken by the consumer, or by the sink
+        ``samples_per_second``     taken by the consumer, or by the sink
+        ``exposed_wait``           share of the time between two batches that the consumer waited, 0 to 1
+        ``exposed_wait_seconds``   time that it waited
+        ``exposed_wait_p50``       median of its waits in seconds
+        ``exposed_wait_p99``       seconds that 99 % of its waits do not exceed
+        ``epoch``                  number of the latest epoch
+        ``epoch/KEY``              of the latest epoch: ``batches``, ``samples``, ``samples_per_second`` and the
+                                   four keys of the exposed wait
+        ``skipped_batches``        skipped by the modules of this machine
+        ``skipped_samples``        skipped by the modules of this machine
+        ``replaced_samples``       samples that replace bad ones
+        ``cores``                  cores that this process may use
+        ``modules/N.NAME/KEY``     of module N, counted from 0: ``workers``, ``batches``, ``samples``, ``nbytes``,
+                                   and as shares from 0 to 1 ``busy``, ``no_input`` and ``no_room``; ``queue``,
+                                   the batches that waited after it on average
+        ``machines/N.ROLE/KEY``    of another machine: ``rate``, ``wire``, ``cpu``, ``busy``, ``batches``, ``queue``,
+                                   ``skipped``, ``replaced`` (`MachineStats`)
+        ``bottleneck``             name of a module or "consumer"; "" where there is none
+        ``verdict``                what `verdict` says
+        =========================  ==========================================================================
+        """
+        found: dict[str, float | int | str] = {
+            "seconds": self.seconds,
+            "batches": self.delivered,
+            "samples": self.samples,
+            "samples_per_second": self.samples_per_second,
+        }
+        if self.waits is not None:
+            found |= _waits_in(self.waits)
+        for latest in self.epochs[-1:]:
+            found["epoch"] = latest.epoch or 0
+            found |= {
+                f"epoch/{name}": figure
+                for name, figure in {
+                    "batches": latest.batches,
+                    "samples": latest.samples,
+                    "samples_per_second": latest.samples_per_second,
+                    **_waits_in(latest),
+                }.items()
+            }
+        for name in ("skipped_batches", "skipped_samples", "replaced_samples", "cores"):
+            found[name] = getattr(self, name)
+        for number, module in enumerate(self.modules):
+            found |= {
+                f"modules/{number}.{module.name}/{key}": figure for key, figure in _columns(module).items()
+            }
+        for number, machine in enumerate(self.machines):
+            for name in ("rate", "wire", "cpu", "busy", "batches", "queue", "skipped", "replaced"):
+                found[f"machines/{number}.{machine.role}/{name}"] = getattr(machine, name)
+        return found | {"bottleneck": self.limiter or "", "verdict": self.verdict}
+
     @property
     def machine_table(self) -> str:
         """The figures of the other machines, one line each under a header; empty where there are none."""
-        rows = [
+        return _aligned(self._machine_rows) if self.machines else ""
+
+    @property
+    def _machine_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
             (
                 "machine",
                 "role",
@@ -311,12 +459,17 @@ class PipelineStats:
             )
             for machine in self.machines
         ]
-        return _aligned(rows) if self.machines else ""
+        return rows
 
     @property
     def table(self) -> str:
         """The figures of every module, one line each under a header, and what was fused or skipped."""
-        rows = [("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")]
+        return "\n".join([_aligned(self._module_rows), *self._remarks])
+
+    @property
+    def _module_rows(self) -> list[tuple[str, ...]]:
+        header = ("module", "workers", "batches", "samples", "MB", "busy", "no input", "no room", "queue")
+        rows: list[tuple[str, ...]] = [header]
         for module in self.modules:
             rows.append(
                 (
@@ -331,15 +484,61 @@ class PipelineStats:
                     f"{module.occupancy:.1f}/{module.capacity}" if module.capacity else "-",
                 )
             )
-        lines = [_aligned(rows)]
-        lines += [f"{name}: fused into the reader." for name in self.left_out]
-        lines += [module.skips for module in self.modules if module.skips]
-        return "\n".join(lines)
+        return rows
+
+    @property
+    def _remarks(self) -> list[str]:
+        fused = [f"{name}: fused into the reader." for name in self.left_out]
+        return fused + [module.skips for module in self.modules if module.skips]
+
+    @property
+    def summary(self) -> str:
+        """Numbers of batches, seconds and samples per second, and the waits of the consumer, in one line."""
+        rate = f"{self.delivered} batches in {self.seconds:.1f} s, {self.samples_per_second:.0f} samples/s"
+        return f"{rate}; {self.waits}" if self.waits is not None and self.waits.batches else rate
 
     def __str__(self) -> str:
-        rate = sum(module.samples for module in self.modules[-1:]) / max(self.seconds, 1e-9)
-        summary = f"{self.delivered} batches in {self.seconds:.1f} s, {rate:.0f} samples/s"
-        return "\n".join(filter(None, (self.table, self.machine_table, summary, self.tuning, self.verdict)))
+        lines = (self.table, self.machine_table, self.summary, self.tuning, self.verdict)
+        return "\n".join(filter(None, lines))
+
+    def _repr_html_(self) -> str:
+        """Return the report as HTML: notebooks show it."""
+        parts = [f"<p><b>{escape(self.verdict)}</b></p>", _html_table(self._module_rows)]
+        if self.machines:
+            parts.append(_html_table(self._machine_rows))
+        lines = [*self._remarks, self.summary, self.tuning]
+        return "\n".join([*parts, f"<p>{'<br>'.join(escape(line) for line in lines if line)}</p>"])
+
+
+def _waits_in(waits: WaitStats) -> dict[str, float]:
+    return {
+        "exposed_wait": waits.share,
+        "exposed_wait_seconds": waits.waited,
+        "exposed_wait_p50": waits.p50,
+        "exposed_wait_p99": waits.p99,
+    }
+
+
+def _columns(module: ModuleStats) -> dict[str, float | int]:
+    return {
+        "workers": module.workers,
+        "batches": module.batches,
+        "samples": module.samples,
+        "nbytes": module.nbytes,
+        "busy": module.busy_share,
+        "no_input": module.share(module.waited_input),
+        "no_room": module.share(module.waited_room),
+        "queue": module.occupancy,
+    }
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first row is its header."""
+    cells = [
+        "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in row)
+        for kind, row in zip(("th", *["td"] * (len(rows) - 1)), rows, strict=True)
+    ]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

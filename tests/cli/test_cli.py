@@ -71,6 +71,8 @@ def test_version(capsys):
         (["bench", "x", "--seconds", "nan"], "seconds"),
         (["bench", "x", "--seconds", "-1"], "seconds"),
         (["bench", "x", "--seconds", "1", "--epochs", "1"], "not allowed"),
+        (["bench", "x", "--step-ms", "0"], "'0' is not a number of milliseconds above 0"),
+        (["bench", "x", "--step-ms", "fast"], "'fast' is not a number of milliseconds above 0"),
         (["preview", "x", "--count", "many"], "many"),
         (["preview", "x", "--seed", "1.5"], "1.5"),
         (["preview", "x", "--transforms", "t.py"], "FILE.py:NAME"),
