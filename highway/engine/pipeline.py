@@ -192,13 +192,11 @@ class Pipeline:
         """Start, at `_place`, unless started already; called with `_turn` held."""
         if self._started:
             return
-        if self._control.closing:
+        before = self._control
+        if before.closing:
             raise self._outcome.error("start()")
-        self._finalizer.detach()
         # This process runs the pipeline, whichever made it.
-        self._control.adopt()
-        self._finalizer = weakref.finalize(self, self._control.shutdown)
-        self._started = True
+        before.adopt()
         try:
             for module in self.modules:
                 # A weak reference: the callable must not keep the pipeline alive.
@@ -206,8 +204,15 @@ class Pipeline:
             begin = 0 if self._place is None else self._source.begin_at(self._place)
             self._finalizer.detach()
             self._set_up(begin)
+            # Only now: from here on, other threads use the queues without `_turn`.
+            self._started = True
+            if before.closing:
+                raise self._outcome.error("start()")
             self._start()
+            # stop() may have ended only the threads that ran before.
+            self._control.end_late()
         except BaseException:
+            self._started = True
             self.stop()
             raise
 
@@ -395,13 +400,11 @@ class Pipeline:
         """
         if not self._started:
             # No thread runs, in whichever process.
-            self._control.close()
-            self._finalizer.detach()
-            return
-        if self._control.forked:
+            self._control.adopt()
+        elif self._control.forked:
             return
         stopped = None
-        # A thread that loads a state may replace it.
+        # A thread that starts the pipeline or loads a state may replace it.
         while stopped is not self._control:
             stopped, finalizer = self._control, self._finalizer
             try:
