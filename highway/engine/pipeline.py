@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from functools import partial
 from numbers import Real
 from types import TracebackType
@@ -315,10 +316,7 @@ class Pipeline:
     def _epoch_iterator(self, epoch: int | None, what: str) -> EpochIterator:
         self._refuse(what, sink=False)
         if self._length is None and not self._ordered and self._source.follows_delivery:
-            raise PipelineStateError(
-                f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
-                "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
-            )
+            raise self._no_epochs(what)
         if self._control.closing:
             raise self._outcome.error(what)
         if epoch is None and self._is_over:
@@ -517,21 +515,26 @@ class Pipeline:
 
     def _drop_batches(self, what: str) -> None:
         """End the tasks and drop all batches that are in progress or wait; the threads end."""
-        outcome = self._outcome
         self._moves += 1
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
         for runner in self._runners:
             runner.dropping = True
-        try:
-            while True:
-                self._last.get()
-                self._dropped += 1
-        except EndOfData:
-            pass
-        except QueueClosed:
-            raise outcome.error(what) from None
+        if not self._drops():
+            raise self._outcome.error(what)
+
+    def _drops(self, before: int | None = None) -> bool:
+        """Take all batches with tickets below `before`; return False if the pipeline is stopped or fails."""
+        # Nothing is raised here: `raise ... from None` would clear the cause of a module's exception.
+        with suppress(QueueClosed):
+            try:
+                while True:
+                    self._last.get(before=before)
+                    self._dropped += 1
+            except EndOfData:
+                return True
+        return False
 
     def stats(self) -> PipelineStats:
         """Return the statistics of every module and the bottleneck; works after `stop` too.
@@ -640,8 +643,14 @@ class Pipeline:
                 "pipeline without a sink, used with dequeue(), has a state"
             )
 
-    def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
-        """Return the next batch of those with tickets below `before`."""
+    def _get(
+        self,
+        block: bool = True,
+        timeout: float | None = None,
+        before: int | None = None,
+        reader: int | None = None,
+    ) -> Batch:
+        """Return the next batch of those with tickets below `before`, while `reader` is the current iteration."""
         if not self._started:
             self.start()
         deadline = None if timeout is None else clock() + timeout
@@ -649,14 +658,14 @@ class Pipeline:
         while True:
             moves = self._moves
             try:
-                ticket, batch = self._last.get(block, left, before)
+                ticket, batch = self._last.get(block, left, before, reader)
             except EndOfData:
-                if before is not None or not self._has_moved(moves):
+                if reader is not None or not self._has_moved(moves):
                     raise
                 # Another thread has dropped the batches, to go on elsewhere.
                 ticket, batch = -1, None
             if self._follower is None and batch is not None:
-                self._note(ticket, batch)
+                self._note(ticket, batch, moves)
                 return cast(Batch, batch)
             if ticket >= 0 and self._hands_out(ticket, batch):
                 return cast(Batch, batch)
@@ -667,14 +676,15 @@ class Pipeline:
         with self._turn:
             return self._moves != moves
 
-    def _note(self, ticket: int, batch: Batch) -> None:
-        """Note a batch that is returned to the user."""
+    def _note(self, ticket: int, batch: Batch, moves: int) -> None:
+        """Note a batch that is returned to the user, taken after so many moves."""
         self._last_epoch = batch.epoch
         self._touched = True
         if self._length and ticket >= self._next_epoch * self._length:
             with self._turn:
-                self._next_epoch = max(self._next_epoch, ticket // self._length + 1)
-                self._resumed = False
+                if self._moves == moves:
+                    self._next_epoch = max(self._next_epoch, ticket // self._length + 1)
+                    self._resumed = False
 
     def _hands_out(self, ticket: int, batch: Batch | None) -> bool:
         """Return whether a taken batch is for the user; notifies a source that follows the delivery."""
@@ -682,7 +692,7 @@ class Pipeline:
         if batch is None:
             return False
         if wanted:
-            self._note(ticket, batch)
+            self._note(ticket, batch, self._moves)
         else:
             with self._turn:
                 self._rejected += 1
@@ -728,11 +738,13 @@ class Pipeline:
         with self._turn:
             self._ensure_started()
             self._iteration += 1
-            iteration.number = self._iteration
+            self._last.admit(self._iteration)
             if self._length:
                 self._begin_epoch(iteration, self._length)
             else:
                 iteration.begin_after = self._last_epoch
+            # Last: other threads that share the iterator then take batches.
+            iteration.number = self._iteration
 
     def _begin_epoch(self, iteration: EpochIterator, length: int) -> None:
         epoch = self._next_epoch if iteration.epoch is None else iteration.epoch
@@ -764,22 +776,25 @@ class Pipeline:
         if not source.seekable:
             self._discard(epoch, front)
             return
-        self._drop_batches("iteration")
-        self._control.join()
-        if self._control.closing:
-            raise self._outcome.error("iteration")
-        start = source.seek(source.front(epoch))
         try:
-            for runner in self._runners:
-                runner.rewind(start)
-            self._control.resume()
-            self._whole_from = start
-            self._moves += 1
-            self._start()
-        except QueueClosed:
-            raise self._outcome.error("iteration") from None
-        # stop() may have ended only the threads that ran before.
-        self._control.end_late()
+            self._drop_batches("iteration")
+            self._control.join()
+            with suppress(QueueClosed):
+                start = source.seek(source.front(epoch))
+                for runner in self._runners:
+                    runner.rewind(start)
+                self._control.resume()
+                self._whole_from = start
+                self._moves += 1
+                self._start()
+            # stop() may have ended only the threads that ran before.
+            self._control.end_late()
+            if self._control.closing:
+                raise self._outcome.error("iteration")
+        except BaseException:
+            # Half of the threads have ended: nothing would produce the remaining batches.
+            self._control.shutdown()
+            raise
 
     def _discard(self, epoch: int, front: int) -> None:
         """Drop the batches before ticket `front`, of a source that cannot seek."""
@@ -787,41 +802,52 @@ class Pipeline:
             raise PipelineStateError(
                 f"Pipeline.epoch: {self._source.name} cannot go back to epoch {epoch}; make a new pipeline"
             )
-        try:
-            while True:
-                self._last.get(before=front)
-                self._dropped += 1
-        except EndOfData:
-            pass
-        except QueueClosed:
-            raise self._outcome.error("iteration") from None
+        if not self._drops(front):
+            raise self._outcome.error("iteration")
 
     def _check_current(self, iteration: EpochIterator) -> None:
         if iteration.number != self._iteration:
-            raise superseded()
+            raise superseded() from None
 
     def _next_of(self, iteration: EpochIterator) -> Batch:
+        batch = None
         try:
-            self._check_current(iteration)
-            if self._length or not self._ordered:
-                batch = self._get(before=iteration.end)
-            else:
+            if self._length is None and self._ordered:
                 batch = self._next_numbered(iteration)
+            else:
+                if self._length is None and not iteration.yielded:
+                    self._refuse_numbered(iteration)
+                batch = self._get(before=iteration.end, reader=iteration.number)
         except EndOfData:
             self._check_current(iteration)
             raise
         except QueueClosed:
-            self._check_current(iteration)
-            raise self._outcome.error("iteration") from None
+            pass
         self._check_current(iteration)
+        if batch is None:
+            raise self._outcome.error("iteration")
         return batch
+
+    def _refuse_numbered(self, iteration: EpochIterator) -> None:
+        """Raise where unordered batches of several epochs would come as one; takes none."""
+        self._last.peek(reader=iteration.number)
+        source = self._runners[0]
+        assert isinstance(source, SourceRunner)
+        if not source.nameless:
+            raise self._no_epochs("iteration")
+
+    def _no_epochs(self, what: str) -> PipelineStateError:
+        return PipelineStateError(
+            f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
+            "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
+        )
 
     def _next_numbered(self, iteration: EpochIterator) -> Batch:
         """As `_next_of`, where only the epoch numbers of the batches tell the epochs apart."""
         queue, source = self._last, self._runners[0]
         assert isinstance(source, SourceRunner)
         while True:
-            ticket, batch = queue.peek()
+            ticket, batch = queue.peek(reader=iteration.number)
             dropped = False
             if batch is not None and not source.nameless:
                 if not iteration.yielded and self._is_before(iteration, batch.epoch):
@@ -830,7 +856,7 @@ class Pipeline:
                     iteration.epoch = batch.epoch
                 elif batch.epoch != iteration.epoch:
                     raise EndOfData("the epoch is over")
-            if not queue.take(ticket) or not self._hands_out(ticket, batch):
+            if not queue.take(ticket, iteration.number) or not self._hands_out(ticket, batch):
                 continue
             if not dropped:
                 return cast(Batch, batch)
