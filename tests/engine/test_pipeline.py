@@ -451,8 +451,8 @@ def test_epoch_gives_no_batch_that_another_thread_took_meanwhile():
         def __init__(self, queue):
             self.queue, self.taken = queue, []
 
-        def peek(self):
-            ticket, batch = self.queue.peek()
+        def peek(self, **arguments):
+            ticket, batch = self.queue.peek(**arguments)
             if ticket % 2:
                 self.taken.append(self.queue.get()[0])
             return ticket, batch
@@ -1224,6 +1224,7 @@ def test_bounds_follow_the_workers_that_are_at_work():
     """Neither more batches nor more bytes than the workers need: here a batch each, and two."""
     for max_bytes, batches in ((1, 1), (None, 2)):
         with Pipeline([Numbers(10_000, queue_size=1)], max_bytes=max_bytes) as pipeline:
+            pipeline.start()
             queue = pipeline._last
             for workers in (8, 3, 1, 3):
                 give(pipeline, workers)
