@@ -22,8 +22,12 @@ class Epochs(Protocol):
         """Return the next batch of an iteration; EndOfData at the end of its epoch."""
         raise NotImplementedError
 
-    def _continue_empty(self, iteration: EpochIterator) -> None:
-        """Go on with the next epoch where the rest of a resumed epoch was skipped; raises for any other empty one."""
+    def _continue_empty(self, iteration: EpochIterator) -> bool:
+        """Go on with the next epoch where the rest of a resumed epoch was skipped; raises for any other empty one.
+
+        Returns False where another thread took the batches.
+        """
+        raise NotImplementedError
 
     def _length_of(self, iteration: EpochIterator) -> int:
         """Return the number of batches of an iteration."""
@@ -75,8 +79,7 @@ class EpochIterator(Iterator[Batch]):
             except EndOfData:
                 if not self.yielded:
                     with self._lock:
-                        if not self.yielded:
-                            self._epochs._continue_empty(self)
+                        if self.yielded or self._epochs._continue_empty(self):
                             continue
                 self._over = True
                 break

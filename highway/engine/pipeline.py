@@ -185,6 +185,8 @@ class Pipeline:
             A module cannot start.
         """
         self._refuse_forked("start()")
+        if self._started and self._control.closing:
+            raise self._outcome.error("start()")
         if not self._started:
             with self._turn:
                 self._ensure_started()
@@ -211,7 +213,7 @@ class Pipeline:
                 raise self._outcome.error("start()")
             self._start()
             # stop() may have ended only the threads that ran before.
-            self._control.end_late()
+            self._control.end_late(self._outcome)
         except BaseException:
             self._started = True
             self.stop()
@@ -788,12 +790,14 @@ class Pipeline:
                 self._moves += 1
                 self._start()
             # stop() may have ended only the threads that ran before.
-            self._control.end_late()
+            self._control.end_late(self._outcome)
             if self._control.closing:
                 raise self._outcome.error("iteration")
         except BaseException:
-            # Half of the threads have ended: nothing would produce the remaining batches.
-            self._control.shutdown()
+            # Half of the threads have ended: nothing would produce the remaining batches. After a failure of a module,
+            # all of them end, and nobody waits for those that hang.
+            if not self._outcome.failures:
+                self._control.shutdown()
             raise
 
     def _discard(self, epoch: int, front: int) -> None:
@@ -835,6 +839,16 @@ class Pipeline:
         assert isinstance(source, SourceRunner)
         if not source.nameless:
             raise self._no_epochs("iteration")
+        self._check_only_epoch(iteration)
+        iteration.yielded = True
+
+    def _check_only_epoch(self, iteration: EpochIterator) -> None:
+        """Raise if a source without epoch numbers cannot begin the epoch."""
+        if iteration.epoch is not None and (iteration.epoch > 0 or iteration.begin_after is not None):
+            raise PipelineStateError(
+                f"Pipeline.epoch: {self._source.name} cannot go to epoch {iteration.epoch}: it sets no epoch numbers, so "
+                "all of its batches are epoch 0, which begins once; make a new pipeline"
+            )
 
     def _no_epochs(self, what: str) -> PipelineStateError:
         return PipelineStateError(
@@ -849,13 +863,19 @@ class Pipeline:
         while True:
             ticket, batch = queue.peek(reader=iteration.number)
             dropped = False
-            if batch is not None and not source.nameless:
+            if batch is not None and source.nameless:
+                if not iteration.yielded:
+                    self._check_only_epoch(iteration)
+            elif batch is not None:
                 if not iteration.yielded and self._is_before(iteration, batch.epoch):
                     dropped = True
                 elif iteration.epoch is None:
                     iteration.epoch = batch.epoch
                 elif batch.epoch != iteration.epoch:
                     raise EndOfData("the epoch is over")
+            if not dropped and batch is not None and self._follower is None:
+                # Before it is taken: another thread may see the end first, and the epoch is not empty.
+                iteration.yielded = True
             if not queue.take(ticket, iteration.number) or not self._hands_out(ticket, batch):
                 continue
             if not dropped:
@@ -873,7 +893,10 @@ class Pipeline:
             )
         return epoch < iteration.epoch
 
-    def _continue_empty(self, iteration: EpochIterator) -> None:
+    def _continue_empty(self, iteration: EpochIterator) -> bool:
+        if iteration.end is not None and self._last.reached > iteration.end - (iteration.length or 0):
+            # Other threads took the batches, with dequeue().
+            return False
         length, total = self._length, self._last.last_total
         if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
             raise self._end("iteration")
@@ -891,6 +914,7 @@ class Pipeline:
         iteration.length = length
         with self._turn:
             self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
+        return True
 
     def _length_of(self, iteration: EpochIterator) -> int:
         if iteration.length is not None:
