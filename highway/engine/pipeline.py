@@ -143,6 +143,8 @@ class Pipeline:
         self._iteration = 0
         # Changes when the batches made so far are dropped, and when others follow.
         self._moves = 0
+        # Whether the batches made so far are being dropped: what a thread takes now is not for the user.
+        self._moving = False
         self._next_epoch = 0
         # Whether batches were taken, or a state was loaded; whether the next iteration is the rest of an epoch.
         self._touched = False
@@ -499,6 +501,7 @@ class Pipeline:
             before.retire()
             self._finalizer.detach()
             self._set_up(self._source.begin_at(place))
+            self._moving = False
             if before.closing:
                 self._outcome = outcome
                 raise outcome.error("load_state_dict()")
@@ -518,6 +521,7 @@ class Pipeline:
     def _drop_batches(self, what: str) -> None:
         """End the tasks and drop all batches that are in progress or wait; the threads end."""
         self._moves += 1
+        self._moving = True
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
@@ -658,18 +662,21 @@ class Pipeline:
         deadline = None if timeout is None else clock() + timeout
         left = timeout
         while True:
-            moves = self._moves
+            moves, queue = self._moves, self._last
             try:
-                ticket, batch = self._last.get(block, left, before, reader)
+                ticket, batch = queue.get(block, left, before, reader)
             except EndOfData:
                 if reader is not None or not self._has_moved(moves):
                     raise
                 # Another thread has dropped the batches, to go on elsewhere.
                 ticket, batch = -1, None
-            if self._follower is None and batch is not None:
+            if self._moving or queue is not self._last:
+                with self._turn:
+                    self._dropped += queue is self._last and batch is not None
+            elif self._follower is None and batch is not None:
                 self._note(ticket, batch, moves)
                 return cast(Batch, batch)
-            if ticket >= 0 and self._hands_out(ticket, batch):
+            elif ticket >= 0 and self._hands_out(ticket, batch):
                 return cast(Batch, batch)
             left = None if deadline is None else max(0.0, deadline - clock())
 
@@ -788,6 +795,7 @@ class Pipeline:
                 self._control.resume()
                 self._whole_from = start
                 self._moves += 1
+                self._moving = False
                 self._start()
             # stop() may have ended only the threads that ran before.
             self._control.end_late(self._outcome)
