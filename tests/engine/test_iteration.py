@@ -152,7 +152,9 @@ def test_batches_without_numbers_are_one_epoch():
 def test_batches_without_numbers_have_no_other_epoch():
     for ordered in (True, False):
         with Pipeline([Numbers(8), Pass()], ordered=ordered) as pipeline:
-            with pytest.raises(PipelineStateError, match="Numbers cannot go to epoch 1: it sets no epoch numbers"):
+            with pytest.raises(
+                PipelineStateError, match="Numbers cannot go to epoch 1: it sets no epoch numbers"
+            ):
                 next(pipeline.epoch(1))
             first = numbers_of(itertools.islice(pipeline.epoch(0), 2))
             with pytest.raises(PipelineStateError, match="Numbers cannot go to epoch 0"):
@@ -203,7 +205,9 @@ def test_source_that_cannot_seek_does_not_go_back(make):
         assert places(pipeline) == epoch(0)
         next(iter(pipeline))
         for n in (0, 1):
-            with pytest.raises(PipelineStateError, match=rf"{pipeline.modules[0].name} cannot go back to epoch {n}"):
+            with pytest.raises(
+                PipelineStateError, match=rf"{pipeline.modules[0].name} cannot go back to epoch {n}"
+            ):
                 next(pipeline.epoch(n))
         # Nothing was lost.
         assert places(pipeline) == epoch(2)

@@ -432,9 +432,9 @@ def test_epoch_by_the_batches_where_no_length_is_known():
 def test_several_threads_share_an_epoch():
     for source in (NumbersWithEpochs(100, epochs=2), SizedNumbers(100, epochs=2)):
         with Pipeline([source, Pass()]) as pipeline:
-            start = threading.Barrier(3)
+            batches, start = pipeline.epoch(), threading.Barrier(3)
 
-            def consume(batches=pipeline.epoch(), start=start):
+            def consume(batches=batches, start=start):
                 first = next(batches)
                 start.wait(LIMIT)
                 return [first, *batches]
