@@ -755,7 +755,8 @@ cdef class BatchQueue:
             refuse_closed("restart")
         if not over:
             raise ArgumentError(
-                f"BatchQueue.restart: {start} cannot be the first ticket now; expected 0 or more, after the end of the data"
+                f"BatchQueue.restart: {start} cannot be the first ticket now; expected 0 or more, after the end of "
+                "the data"
             )
 
     def close(self):

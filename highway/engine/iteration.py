@@ -74,14 +74,15 @@ class EpochIterator(Iterator[Batch]):
         if self.number is None:
             self._begin()
         while not self._over:
+            end = self.end
             try:
                 batch = self._epochs._next_of(self)
             except EndOfData:
-                if not self.yielded:
-                    with self._lock:
-                        if self.yielded or self._epochs._continue_empty(self):
-                            continue
-                self._over = True
+                with self._lock:
+                    # Another thread may have gone on with the next epoch in the meantime.
+                    if self.end != end or (not self.yielded and self._epochs._continue_empty(self)):
+                        continue
+                    self._over = True
                 break
             self.yielded = True
             return batch

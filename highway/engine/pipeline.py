@@ -854,8 +854,8 @@ class Pipeline:
         """Raise if a source without epoch numbers cannot begin the epoch."""
         if iteration.epoch is not None and (iteration.epoch > 0 or iteration.begin_after is not None):
             raise PipelineStateError(
-                f"Pipeline.epoch: {self._source.name} cannot go to epoch {iteration.epoch}: it sets no epoch numbers, so "
-                "all of its batches are epoch 0, which begins once; make a new pipeline"
+                f"Pipeline.epoch: {self._source.name} cannot go to epoch {iteration.epoch}: it sets no epoch numbers, "
+                "so all of its batches are epoch 0, which begins once; make a new pipeline"
             )
 
     def _no_epochs(self, what: str) -> PipelineStateError:

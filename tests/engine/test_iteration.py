@@ -229,7 +229,7 @@ def test_epoch_beyond_the_last_of_a_source_without_a_length():
 
 @pytest.mark.parametrize("n", [-1, 0.5, "1", True, 2**32])
 def test_number_of_an_epoch_is_checked(n):
-    with pipeline_of(noise, True) as pipeline, pytest.raises(ArgumentError, match="Pipeline.epoch: n is"):
+    with pipeline_of(noise, True) as pipeline, pytest.raises(ArgumentError, match=r"Pipeline\.epoch: n is"):
         pipeline.epoch(n)
 
 
@@ -390,6 +390,22 @@ def test_threads_that_share_an_iterator_wait_for_its_seek(ordered):
             batches = pipeline.epoch(n)
             tasks = [Task(list, batches) for _ in range(4)]
             assert places(itertools.chain(*(task.result() for task in tasks))) == epoch(n)
+
+
+@pytest.mark.usefixtures("restless")
+@SEEKABLE
+def test_threads_go_on_together_where_the_rest_of_an_epoch_was_skipped(ordered):
+    with pipeline_of(noise, True) as pipeline:
+        list(itertools.islice(pipeline, 3))
+        state = pipeline.state_dict()
+    drop = Call(lambda batch: None if batch.epoch == 0 and batch.seq >= 3 else batch, workers=2)
+    for _ in range(30):
+        with Pipeline([noise(), drop], ordered=ordered) as pipeline:
+            pipeline.load_state_dict(state)
+            batches = iter(pipeline)
+            tasks = [Task(list, batches) for _ in range(4)]
+            assert places(itertools.chain(*(task.result() for task in tasks))) == epoch(1)
+            assert places(pipeline) == epoch(2)
 
 
 @pytest.mark.parametrize("make", [noise, sized, numbered])
