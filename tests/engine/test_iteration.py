@@ -663,7 +663,7 @@ def test_no_thread_and_no_memory_is_left_after_many_breaks(ordered):
         threads, files = threading.active_count(), descriptors()
         tracemalloc.start()
         try:
-            # Fills the cache of the keys of epochs.
+            # Memory that is kept for reuse reaches its size first: it does not grow with the rounds.
             rounds(300)
             memory = tracemalloc.get_traced_memory()[0]
             rounds(200)
