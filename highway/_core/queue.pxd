@@ -41,6 +41,8 @@ cdef class BatchQueue:
     cdef long long base
     cdef long long highest
     cdef long long total
+    # Who may take items, of those that give a number.
+    cdef long long reader
     # Contents of the cells.
     cdef long long reserved
     cdef long long ready
@@ -68,9 +70,9 @@ cdef class BatchQueue:
     cdef void notify_items(self) noexcept nogil
     cdef void notify_room(self) noexcept nogil
     cdef PyObject *hand_out(self, long long ticket) noexcept nogil
-    cdef int wait_item(self, long long limit, double until, bint take, long long *ticket,
+    cdef int wait_item(self, long long limit, long long reader, double until, bint take, long long *ticket,
                        PyObject **item) noexcept nogil
     cdef int wait_room(self, long long ticket, double until) noexcept nogil
-    cdef int next_item(self, long long limit, double until, bint take, long long *ticket,
+    cdef int next_item(self, long long limit, long long reader, double until, bint take, long long *ticket,
                        PyObject **item) except -1
     cdef int settle(self, long long ticket, int state, PyObject *item, long long nbytes) except -1

@@ -103,6 +103,8 @@ cdef enum:
     NO_MEMORY
 
 cdef long long NEVER = 0x7fffffffffffffff
+# A getter that gives no number.
+cdef long long ANYONE = -1
 cdef double FOREVER = -1
 # Longest time the main thread waits before it checks for signals (Ctrl-C), in seconds.
 cdef double SLICE = 0.05
@@ -313,7 +315,7 @@ cdef class BatchQueue:
         self.notify_room()
         return item
 
-    cdef int wait_item(self, long long limit, double until, bint take, long long *ticket,
+    cdef int wait_item(self, long long limit, long long reader, double until, bint take, long long *ticket,
                        PyObject **item) noexcept nogil:
         """Wait until an item is ready, and take it if requested."""
         cdef int status
@@ -323,6 +325,9 @@ cdef class BatchQueue:
         while True:
             if self.closed:
                 status = CLOSED
+                break
+            if reader != ANYONE and reader != self.reader:
+                status = ENDED
                 break
             if self.available(limit, ticket):
                 status = DONE
@@ -392,10 +397,10 @@ cdef class BatchQueue:
         pthread_mutex_unlock(&self.mutex)
         return status
 
-    cdef int next_item(self, long long limit, double until, bint take, long long *ticket,
+    cdef int next_item(self, long long limit, long long reader, double until, bint take, long long *ticket,
                        PyObject **item) except -1:
         """Call `wait_item` for Python: the main thread checks for signals between slices of the wait."""
-        cdef int status = self.wait_item(limit, 0, take, ticket, item)
+        cdef int status = self.wait_item(limit, reader, 0, take, ticket, item)
         cdef double step
         cdef bint main
         if status != TIMED_OUT or until == 0:
@@ -404,7 +409,7 @@ cdef class BatchQueue:
         while True:
             step = slice_of(until) if main else until
             with nogil:
-                status = self.wait_item(limit, step, take, ticket, item)
+                status = self.wait_item(limit, reader, step, take, ticket, item)
             if status != TIMED_OUT:
                 return status
             if main:
@@ -569,7 +574,7 @@ cdef class BatchQueue:
                 "another total was set"
             )
 
-    def get(self, block=True, timeout=None, before=None):
+    def get(self, block=True, timeout=None, before=None, reader=None):
         """Return the next item.
 
         Parameters
@@ -580,6 +585,8 @@ cdef class BatchQueue:
             Longest wait in seconds.
         before : int, optional
             Take only tickets below this; the end is reached when all of them are delivered.
+        reader : int, optional
+            Take only while this reader is admitted, see `admit`; the end is reached when another one is.
 
         Returns
         -------
@@ -598,7 +605,9 @@ cdef class BatchQueue:
         cdef PyObject *item = NULL
         cdef long long ticket = 0
         cdef int status = self.next_item(
-            NEVER if before is None else <long long> before, deadline(block, timeout), True, &ticket, &item
+            NEVER if before is None else <long long> before,
+            ANYONE if reader is None else <long long> reader,
+            deadline(block, timeout), True, &ticket, &item,
         )
         if status != DONE:
             refuse(status, "get", timeout)
@@ -608,14 +617,16 @@ cdef class BatchQueue:
         Py_DECREF(found)
         return ticket, found
 
-    def peek(self, block=True, timeout=None):
+    def peek(self, block=True, timeout=None, reader=None):
         """As `get`, but leave the item in the queue; `take` then takes it unless another thread is faster."""
         cdef PyObject *item = NULL
         cdef long long ticket = 0
         cdef int status
         cdef double until = deadline(block, timeout)
         while True:
-            status = self.next_item(NEVER, until, False, &ticket, &item)
+            status = self.next_item(
+                NEVER, ANYONE if reader is None else <long long> reader, until, False, &ticket, &item
+            )
             if status != DONE:
                 refuse(status, "peek", timeout)
             # Takes the reference with both locks held: without the GIL, another thread could drop the item
@@ -628,13 +639,13 @@ cdef class BatchQueue:
                 return ticket, found
             pthread_mutex_unlock(&self.mutex)
 
-    def take(self, ticket):
+    def take(self, ticket, reader=None):
         """Take the item of the ticket that `peek` returned, if it is still the next.
 
         Returns
         -------
         bool
-            False where another thread was faster.
+            False where another thread was faster, or another reader was admitted.
 
         Raises
         ------
@@ -642,11 +653,13 @@ cdef class BatchQueue:
         """
         cdef PyObject *item = NULL
         cdef long long t = ticket
+        cdef long long asking = ANYONE if reader is None else <long long> reader
         cdef long long following = -1
         cdef bint closed, found
         pthread_mutex_lock(&self.mutex)
         closed = self.closed
-        found = not closed and self.base <= t and self.available(t + 1, &following) and following == t
+        found = not closed and (asking == ANYONE or asking == self.reader)
+        found = found and self.base <= t and self.available(t + 1, &following) and following == t
         if found:
             item = self.hand_out(t)
             self.notify_items()
@@ -656,6 +669,20 @@ cdef class BatchQueue:
         if item != NULL:
             Py_DECREF(<object> item)
         return found
+
+    def admit(self, reader):
+        """Admit one reader instead of another: `get` and `peek` end for all other readers, also for those that wait.
+
+        Parameters
+        ----------
+        reader : int
+            0 or more. Before the first call it is 0.
+        """
+        cdef long long admitted = reader
+        pthread_mutex_lock(&self.mutex)
+        self.reader = admitted
+        pthread_cond_broadcast(&self.items)
+        pthread_mutex_unlock(&self.mutex)
 
     def resize(self, capacity, floor):
         """Change the bounds; items already in the queue stay, even if they exceed the new bounds.

@@ -22,8 +22,12 @@ class Epochs(Protocol):
         """Return the next batch of an iteration; EndOfData at the end of its epoch."""
         raise NotImplementedError
 
-    def _continue_empty(self, iteration: EpochIterator) -> None:
-        """Go on with the next epoch where the rest of a resumed epoch was skipped; raises for any other empty one."""
+    def _continue_empty(self, iteration: EpochIterator) -> bool:
+        """Go on with the next epoch where the rest of a resumed epoch was skipped; raises for any other empty one.
+
+        Returns False where another thread took the batches.
+        """
+        raise NotImplementedError
 
     def _length_of(self, iteration: EpochIterator) -> int:
         """Return the number of batches of an iteration."""
@@ -70,15 +74,15 @@ class EpochIterator(Iterator[Batch]):
         if self.number is None:
             self._begin()
         while not self._over:
+            end = self.end
             try:
                 batch = self._epochs._next_of(self)
             except EndOfData:
-                if not self.yielded:
-                    with self._lock:
-                        if not self.yielded:
-                            self._epochs._continue_empty(self)
-                            continue
-                self._over = True
+                with self._lock:
+                    # Another thread may have gone on with the next epoch in the meantime.
+                    if self.end != end or (not self.yielded and self._epochs._continue_empty(self)):
+                        continue
+                    self._over = True
                 break
             self.yielded = True
             return batch

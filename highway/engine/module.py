@@ -111,13 +111,19 @@ class Module:
         """The seed with which to make an equal module where None drew one; None where that did not happen."""
         return getattr(self, "seed", None) if self.seed_drawn else None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def _specification(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of an equal module: by position, and by name."""
         arguments, keywords = given(self)
         drawn = self.seed_argument
-        return remade, (type(self), arguments, keywords if drawn is None else {**keywords, "seed": drawn})
+        return arguments, keywords if drawn is None else {**keywords, "seed": drawn}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remade, (type(self), *self._specification())
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (type(self) is type(other) and same(given(self), given(other)))
+        if self is other:
+            return True
+        return type(self) is type(other) and same(self._specification(), other._specification())
 
     def __hash__(self) -> int:
         return hash((type(self), len(given(self)[0])))

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-<<<<<<< HEAD
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-=======
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
->>>>>>> w-stats
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from numbers import Real
@@ -152,6 +149,8 @@ class Pipeline:
         self._iteration = 0
         # Changes when the batches made so far are dropped, and when others follow.
         self._moves = 0
+        # Whether the batches made so far are being dropped: what a thread takes now is not for the user.
+        self._moving = False
         self._next_epoch = 0
         # Whether batches were taken, or a state was loaded; whether the next iteration is the rest of an epoch.
         self._touched = False
@@ -195,6 +194,8 @@ class Pipeline:
             A module cannot start.
         """
         self._refuse_forked("start()")
+        if self._started and self._control.closing:
+            raise self._outcome.error("start()")
         if not self._started:
             with self._turn:
                 self._ensure_started()
@@ -203,13 +204,11 @@ class Pipeline:
         """Start, at `_place`, unless started already; called with `_turn` held."""
         if self._started:
             return
-        if self._control.closing:
+        before = self._control
+        if before.closing:
             raise self._outcome.error("start()")
-        self._finalizer.detach()
         # This process runs the pipeline, whichever made it.
-        self._control.adopt()
-        self._finalizer = weakref.finalize(self, self._control.shutdown)
-        self._started = True
+        before.adopt()
         try:
             for module in self.modules:
                 # A weak reference: the callable must not keep the pipeline alive.
@@ -217,8 +216,15 @@ class Pipeline:
             begin = 0 if self._place is None else self._source.begin_at(self._place)
             self._finalizer.detach()
             self._set_up(begin)
+            # Only now: from here on, other threads use the queues without `_turn`.
+            self._started = True
+            if before.closing:
+                raise self._outcome.error("start()")
             self._start()
+            # stop() may have ended only the threads that ran before.
+            self._control.end_late(self._outcome)
         except BaseException:
+            self._started = True
             self.stop()
             raise
 
@@ -321,10 +327,7 @@ class Pipeline:
     def _epoch_iterator(self, epoch: int | None, what: str) -> EpochIterator:
         self._refuse(what, sink=False)
         if self._length is None and not self._ordered and self._source.follows_delivery:
-            raise PipelineStateError(
-                f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
-                "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
-            )
+            raise self._no_epochs(what)
         if self._control.closing:
             raise self._outcome.error(what)
         if epoch is None and self._is_over:
@@ -406,13 +409,11 @@ class Pipeline:
         """
         if not self._started:
             # No thread runs, in whichever process.
-            self._control.close()
-            self._finalizer.detach()
-            return
-        if self._control.forked:
+            self._control.adopt()
+        elif self._control.forked:
             return
         stopped = None
-        # A thread that loads a state may replace it.
+        # A thread that starts the pipeline or loads a state may replace it.
         while stopped is not self._control:
             stopped, finalizer = self._control, self._finalizer
             try:
@@ -556,6 +557,7 @@ class Pipeline:
             before.retire()
             self._finalizer.detach()
             self._set_up(self._source.begin_at(place))
+            self._moving = False
             if before.closing:
                 self._outcome = outcome
                 raise outcome.error("load_state_dict()")
@@ -574,21 +576,27 @@ class Pipeline:
 
     def _drop_batches(self, what: str) -> None:
         """End the tasks and drop all batches that are in progress or wait; the threads end."""
-        outcome = self._outcome
         self._moves += 1
+        self._moving = True
         first = self._runners[0]
         assert isinstance(first, SourceRunner)
         first.end_tasks()
         for runner in self._runners:
             runner.dropping = True
-        try:
-            while True:
-                self._last.get()
-                self._dropped += 1
-        except EndOfData:
-            pass
-        except QueueClosed:
-            raise outcome.error(what) from None
+        if not self._drops():
+            raise self._outcome.error(what)
+
+    def _drops(self, before: int | None = None) -> bool:
+        """Take all batches with tickets below `before`; return False if the pipeline is stopped or fails."""
+        # Nothing is raised here: `raise ... from None` would clear the cause of a module's exception.
+        with suppress(QueueClosed):
+            try:
+                while True:
+                    self._last.get(before=before)
+                    self._dropped += 1
+            except EndOfData:
+                return True
+        return False
 
     def stats(self, *, since: PipelineStats | None = None) -> PipelineStats:
         """Return the statistics of every module, the exposed wait and the bottleneck; works after `stop` too.
@@ -726,25 +734,34 @@ class Pipeline:
                 "pipeline without a sink, used with dequeue(), has a state"
             )
 
-    def _get(self, block: bool = True, timeout: float | None = None, before: int | None = None) -> Batch:
-        """Return the next batch of those with tickets below `before`."""
+    def _get(
+        self,
+        block: bool = True,
+        timeout: float | None = None,
+        before: int | None = None,
+        reader: int | None = None,
+    ) -> Batch:
+        """Return the next batch of those with tickets below `before`, while `reader` is the current iteration."""
         if not self._started:
             self.start()
         deadline = None if timeout is None else clock() + timeout
         left = timeout
         while True:
-            moves = self._moves
+            moves, queue = self._moves, self._last
             try:
-                ticket, batch = self._last.get(block, left, before)
+                ticket, batch = queue.get(block, left, before, reader)
             except EndOfData:
-                if before is not None or not self._has_moved(moves):
+                if reader is not None or not self._has_moved(moves):
                     raise
                 # Another thread has dropped the batches, to go on elsewhere.
                 ticket, batch = -1, None
-            if self._follower is None and batch is not None:
-                self._note(ticket, batch)
+            if self._moving or queue is not self._last:
+                with self._turn:
+                    self._dropped += queue is self._last and batch is not None
+            elif self._follower is None and batch is not None:
+                self._note(ticket, batch, moves)
                 return cast(Batch, batch)
-            if ticket >= 0 and self._hands_out(ticket, batch):
+            elif ticket >= 0 and self._hands_out(ticket, batch):
                 return cast(Batch, batch)
             left = None if deadline is None else max(0.0, deadline - clock())
 
@@ -753,14 +770,15 @@ class Pipeline:
         with self._turn:
             return self._moves != moves
 
-    def _note(self, ticket: int, batch: Batch) -> None:
-        """Note a batch that is returned to the user."""
+    def _note(self, ticket: int, batch: Batch, moves: int) -> None:
+        """Note a batch that is returned to the user, taken after so many moves."""
         self._last_epoch = batch.epoch
         self._touched = True
         if self._length and ticket >= self._next_epoch * self._length:
             with self._turn:
-                self._next_epoch = max(self._next_epoch, ticket // self._length + 1)
-                self._resumed = False
+                if self._moves == moves:
+                    self._next_epoch = max(self._next_epoch, ticket // self._length + 1)
+                    self._resumed = False
 
     def _hands_out(self, ticket: int, batch: Batch | None) -> bool:
         """Return whether a taken batch is for the user; notifies a source that follows the delivery."""
@@ -768,7 +786,7 @@ class Pipeline:
         if batch is None:
             return False
         if wanted:
-            self._note(ticket, batch)
+            self._note(ticket, batch, self._moves)
         else:
             with self._turn:
                 self._rejected += 1
@@ -830,11 +848,13 @@ class Pipeline:
         with self._turn:
             self._ensure_started()
             self._iteration += 1
-            iteration.number = self._iteration
+            self._last.admit(self._iteration)
             if self._length:
                 self._begin_epoch(iteration, self._length)
             else:
                 iteration.begin_after = self._last_epoch
+            # Last: other threads that share the iterator then take batches.
+            iteration.number = self._iteration
 
     def _begin_epoch(self, iteration: EpochIterator, length: int) -> None:
         epoch = self._next_epoch if iteration.epoch is None else iteration.epoch
@@ -866,26 +886,32 @@ class Pipeline:
         if not source.seekable:
             self._discard(epoch, front)
             return
-        self._whole_from = self._move(source.front(epoch), "iteration")
+        self._move(source.front(epoch), "iteration")
+        self._whole_from = front
 
-    def _move(self, place: Any, what: str) -> int:
-        """Drop the batches made ahead and go on at a place of the source; returns the ticket of its first batch."""
-        self._drop_batches(what)
-        self._control.join()
-        if self._control.closing:
-            raise self._outcome.error(what)
-        start = self._source.seek(place)
+    def _move(self, place: Any, what: str) -> None:
+        """Drop the batches made ahead, and go on at a place of the source."""
         try:
-            for runner in self._runners:
-                runner.rewind(start)
-            self._control.resume()
-            self._moves += 1
-            self._start()
-        except QueueClosed:
-            raise self._outcome.error(what) from None
-        # stop() may have ended only the threads that ran before.
-        self._control.end_late()
-        return start
+            self._drop_batches(what)
+            self._control.join()
+            with suppress(QueueClosed):
+                start = self._source.seek(place)
+                for runner in self._runners:
+                    runner.rewind(start)
+                self._control.resume()
+                self._moves += 1
+                self._moving = False
+                self._start()
+            # stop() may have ended only the threads that ran before.
+            self._control.end_late(self._outcome)
+            if self._control.closing:
+                raise self._outcome.error(what)
+        except BaseException:
+            # Half of the threads have ended: nothing would produce the remaining batches. After a failure of a module,
+            # all of them end, and nobody waits for those that hang.
+            if not self._outcome.failures:
+                self._control.shutdown()
+            raise
 
     def _discard(self, epoch: int, front: int) -> None:
         """Drop the batches before ticket `front`, of a source that cannot seek."""
@@ -893,53 +919,80 @@ class Pipeline:
             raise PipelineStateError(
                 f"Pipeline.epoch: {self._source.name} cannot go back to epoch {epoch}; make a new pipeline"
             )
-        try:
-            while True:
-                self._last.get(before=front)
-                self._dropped += 1
-        except EndOfData:
-            pass
-        except QueueClosed:
-            raise self._outcome.error("iteration") from None
+        if not self._drops(front):
+            raise self._outcome.error("iteration")
 
     def _check_current(self, iteration: EpochIterator) -> None:
         if iteration.number != self._iteration:
-            raise superseded()
+            raise superseded() from None
 
     def _next_of(self, iteration: EpochIterator) -> Batch:
         return self._measured(self._take_next, iteration)
 
     def _take_next(self, iteration: EpochIterator) -> Batch:
+        batch = None
         try:
-            self._check_current(iteration)
-            if self._length or not self._ordered:
-                batch = self._get(before=iteration.end)
-            else:
+            if self._length is None and self._ordered:
                 batch = self._next_numbered(iteration)
+            else:
+                if self._length is None and not iteration.yielded:
+                    self._refuse_numbered(iteration)
+                batch = self._get(before=iteration.end, reader=iteration.number)
         except EndOfData:
             self._check_current(iteration)
             raise
         except QueueClosed:
-            self._check_current(iteration)
-            raise self._outcome.error("iteration") from None
+            pass
         self._check_current(iteration)
+        if batch is None:
+            raise self._outcome.error("iteration")
         return batch
+
+    def _refuse_numbered(self, iteration: EpochIterator) -> None:
+        """Raise where unordered batches of several epochs would come as one; takes none."""
+        self._last.peek(reader=iteration.number)
+        source = self._runners[0]
+        assert isinstance(source, SourceRunner)
+        if not source.nameless:
+            raise self._no_epochs("iteration")
+        self._check_only_epoch(iteration)
+        iteration.yielded = True
+
+    def _check_only_epoch(self, iteration: EpochIterator) -> None:
+        """Raise if a source without epoch numbers cannot begin the epoch."""
+        if iteration.epoch is not None and (iteration.epoch > 0 or iteration.begin_after is not None):
+            raise PipelineStateError(
+                f"Pipeline.epoch: {self._source.name} cannot go to epoch {iteration.epoch}: it sets no epoch numbers, "
+                "so all of its batches are epoch 0, which begins once; make a new pipeline"
+            )
+
+    def _no_epochs(self, what: str) -> PipelineStateError:
+        return PipelineStateError(
+            f"Pipeline.{what}: {self._source.name} does not know the number of batches in an epoch, so an "
+            "unordered pipeline cannot tell where an epoch ends; use ordered=True, or dequeue() and forever()"
+        )
 
     def _next_numbered(self, iteration: EpochIterator) -> Batch:
         """As `_next_of`, where only the epoch numbers of the batches tell the epochs apart."""
         queue, source = self._last, self._runners[0]
         assert isinstance(source, SourceRunner)
         while True:
-            ticket, batch = queue.peek()
+            ticket, batch = queue.peek(reader=iteration.number)
             dropped = False
-            if batch is not None and not source.nameless:
+            if batch is not None and source.nameless:
+                if not iteration.yielded:
+                    self._check_only_epoch(iteration)
+            elif batch is not None:
                 if not iteration.yielded and self._is_before(iteration, batch.epoch):
                     dropped = True
                 elif iteration.epoch is None:
                     iteration.epoch = batch.epoch
                 elif batch.epoch != iteration.epoch:
                     raise EndOfData("the epoch is over")
-            if not queue.take(ticket) or not self._hands_out(ticket, batch):
+            if not dropped and batch is not None and self._follower is None:
+                # Before it is taken: another thread may see the end first, and the epoch is not empty.
+                iteration.yielded = True
+            if not queue.take(ticket, iteration.number) or not self._hands_out(ticket, batch):
                 continue
             if not dropped:
                 return cast(Batch, batch)
@@ -956,7 +1009,10 @@ class Pipeline:
             )
         return epoch < iteration.epoch
 
-    def _continue_empty(self, iteration: EpochIterator) -> None:
+    def _continue_empty(self, iteration: EpochIterator) -> bool:
+        if iteration.end is not None and self._last.reached > iteration.end - (iteration.length or 0):
+            # Other threads took the batches, with dequeue().
+            return False
         length, total = self._length, self._last.last_total
         if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
             raise self._end("iteration")
@@ -974,6 +1030,7 @@ class Pipeline:
         iteration.length = length
         with self._turn:
             self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
+        return True
 
     def _length_of(self, iteration: EpochIterator) -> int:
         if iteration.length is not None:

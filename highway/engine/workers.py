@@ -149,9 +149,9 @@ class Control:
         if not self.closing:
             self.ended = None
 
-    def end_late(self) -> None:
-        """End threads that started while `shutdown` ran."""
-        if self.closing:
+    def end_late(self, outcome: Outcome) -> None:
+        """End threads that started while `shutdown` ran; after a failure, they end without being waited for."""
+        if self.closing and not outcome.failures:
             self.shutdown()
 
     def retire(self) -> None:
@@ -169,13 +169,16 @@ class Control:
         if any(thread is threading.current_thread() for thread, _ in self.threads):
             return
         deadline = time.monotonic() + STOP_LIMIT
-        for thread, _ in self.threads:
-            # A thread that failed to start cannot be joined.
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        # A thread that failed to start, or has not started yet, cannot be joined.
+        ending = [each for each in self.threads if each[0].ident is not None]
+        for thread, _ in ending:
+            thread.join(max(0.0, deadline - time.monotonic()))
         self.pool.close()
-        hung = [(thread, name) for thread, name in self.threads if thread.is_alive()]
-        self.threads.clear()
+        hung = [(thread, name) for thread, name in ending if thread.is_alive()]
+        # Not all: others may have started in the meantime, for `end_late`.
+        for each in ending:
+            with suppress(ValueError):
+                self.threads.remove(each)
         for name in dict.fromkeys(name for _, name in hung):
             count = sum(each == name for _, each in hung)
             self.troubles.append(

@@ -457,6 +457,40 @@ def test_peek_hands_the_wake_up_on():
     assert [task.result()[0] for task in peeking] == [0, 0, 0]
 
 
+# Readers
+
+
+def test_only_the_admitted_reader_takes():
+    queue = BatchQueue(4)
+    for ticket in range(3):
+        put(queue, ticket)
+    assert queue.get(reader=0) == (0, "item 0")
+    queue.admit(7)
+    for call in (queue.get, queue.peek):
+        with pytest.raises(EndOfData):
+            call(reader=0)
+    assert not queue.take(1, 0)
+    assert queue.peek(reader=7) == (1, "item 1")
+    assert queue.take(1, 7)
+    # Who gives no number takes any item.
+    assert queue.get() == (2, "item 2")
+
+
+@pytest.mark.parametrize("before", [None, 2])
+def test_readers_that_wait_end_when_another_is_admitted(before):
+    queue = BatchQueue(4)
+    late = [Task(lambda: queue.get(before=before, reader=0)) for _ in range(3)]
+    late.append(Task(lambda: queue.peek(reader=0)))
+    eventually(lambda: queue.measures()["getting"] == 4)
+    queue.admit(1)
+    for task in late:
+        with pytest.raises(EndOfData):
+            task.result()
+    taking = Task(lambda: queue.get(reader=1))
+    put(queue, 0)
+    assert taking.result() == (0, "item 0")
+
+
 # Closing
 
 

@@ -183,9 +183,8 @@ def test_nobody_keeps_a_batch_that_its_user_dropped():
 @ORDER
 def test_several_threads_share_the_batches(ordered):
     with Pipeline([SizedNumbers(200, workers=2), Pass()], ordered=ordered) as pipeline:
-        # All begin before any takes: an iteration that begins after the last batch raises EndOfData.
-        iterators = [iter(pipeline) for _ in range(4)]
-        found = [task.result() for task in [Task(numbers_of, each) for each in iterators]]
+        epoch = iter(pipeline)
+        found = [task.result() for task in [Task(numbers_of, epoch) for _ in range(4)]]
     assert sorted(itertools.chain(*found)) == list(range(200))
     if ordered:
         assert all(mine == sorted(mine) for mine in found)
@@ -201,6 +200,7 @@ def test_worker_threads_only_run_ahead_as_far_as_the_queues_allow():
 
     source = Counting(1000, workers=2, queue_size=5)
     with Pipeline([source]) as pipeline:
+        pipeline.start()
         eventually(lambda: pipeline._last.measures()["reserving"] == 2)
         assert sorted(taken) == list(range(5))
         pipeline.dequeue()
@@ -209,6 +209,7 @@ def test_worker_threads_only_run_ahead_as_far_as_the_queues_allow():
 
 def test_bytes_bound_what_is_outstanding():
     with Pipeline([Numbers(1000, workers=1, queue_size=100)], max_bytes=32 * 10) as pipeline:
+        pipeline.start()
         eventually(lambda: pipeline._last.measures()["reserving"] == 1)
         assert pipeline._last.measures()["held_bytes"] == 320
 
@@ -221,6 +222,7 @@ def test_large_batches_pass_a_small_bound():
 def test_bound_below_a_byte_for_each_queue_is_still_a_bound():
     modules = [Numbers(1000, workers=1, queue_size=100), Pass(queue_size=100)]
     with Pipeline(modules, max_bytes=1) as pipeline:
+        pipeline.start()
         for runner in pipeline._runners:
 
             def settled(queue=runner.output):
@@ -242,14 +244,15 @@ def test_engine_numbers_what_its_source_does_not():
 
 def test_engine_counts_epochs_where_the_source_has_a_length():
     with Pipeline([SizedNumbers(3, epochs=2)]) as pipeline:
-        batches = list(pipeline)
+        batches = list(pipeline.forever())
     assert [(batch.epoch, batch.seq) for batch in batches] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert batches[4].indices.tolist() == [4, 5, 6, 7]
 
 
 def test_numbers_of_the_source_stand():
     with Pipeline([NumbersWithEpochs(2, epochs=2)]) as pipeline:
-        assert [(batch.epoch, batch.seq) for batch in pipeline] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        for epoch in range(2):
+            assert [(batch.epoch, batch.seq) for batch in pipeline] == [(epoch, 0), (epoch, 1)]
 
 
 def test_batch_that_a_stage_makes_takes_the_identity_of_its_input():
@@ -257,7 +260,7 @@ def test_batch_that_a_stage_makes_takes_the_identity_of_its_input():
         return Batch({"sums": batch.numbers * 2})
 
     with Pipeline([SizedNumbers(2, epochs=2), Call(make)]) as pipeline:
-        last = list(pipeline)[-1]
+        last = list(pipeline.forever())[-1]
     assert (last.epoch, last.seq, last.indices.tolist()) == (1, 1, [4, 5, 6, 7])
 
 
@@ -298,14 +301,16 @@ def test_epochs_end_right_when_batches_are_left_out(ordered, holes):
             list(pipeline.epoch())
 
 
-def test_epoch_goes_on_where_somebody_stopped():
-    with Pipeline([SizedNumbers(5, epochs=2)]) as pipeline:
+def test_epoch_after_a_break_is_the_next_one():
+    with Pipeline([SizedNumbers(5, epochs=3)]) as pipeline:
         for batch in pipeline.epoch():
             if batch.seq == 1:
                 break
-        pipeline.dequeue()
-        assert numbers_of(pipeline.epoch()) == [3, 4]
+        assert numbers_of([pipeline.dequeue()]) == [2]
         assert numbers_of(pipeline.epoch()) == [5, 6, 7, 8, 9]
+        assert numbers_of([pipeline.dequeue()]) == [10]
+        with pytest.raises(EndOfData, match=r"there is no epoch 3: SizedNumbers has epochs=3"):
+            pipeline.epoch()
 
 
 class LateHole(SizedNumbers):
@@ -358,19 +363,19 @@ def test_data_that_ends_in_holes_ends():
             pipeline.dequeue(timeout=LIMIT)
         for _ in range(2):
             with pytest.raises(EndOfData, match="2 of epoch 0; 1 more were skipped"):
-                Task(lambda: numbers_of(pipeline.epoch())).result()
+                Task(lambda: numbers_of(pipeline.forever())).result()
 
 
 @ORDER
 def test_epoch_whose_rest_another_took_is_not_followed_by_the_next(ordered):
     for taken in (2, 3):
-        with Pipeline([SizedNumbers(3, epochs=2)], ordered=ordered) as pipeline:
-            pipeline.dequeue(timeout=LIMIT)
+        with Pipeline([SizedNumbers(3, epochs=3)], ordered=ordered) as pipeline:
             batches = pipeline.epoch()
+            next(batches)
             for _ in range(taken):
                 pipeline.dequeue(timeout=LIMIT)
             assert numbers_of(batches) == []
-            assert len(list(pipeline.epoch())) == 5 - taken
+            assert {batch.epoch for batch in pipeline.epoch()} == {taken - 1}
 
 
 @ORDER
@@ -380,16 +385,17 @@ def test_several_threads_pass_over_the_holes_together(ordered):
     with Pipeline([source, Pass()], ordered=ordered) as pipeline:
         for _ in range(2):
             pipeline.dequeue(timeout=LIMIT)
-        iterators = [pipeline.epoch() for _ in range(3)]
+        batches = pipeline.epoch()
         start = threading.Barrier(3)
 
-        def consume(batches):
+        def consume():
             first = next(batches)
             start.wait(LIMIT)
             return [first, *batches]
 
-        tasks = [Task(consume, batches) for batches in iterators]
-        eventually(lambda: pipeline._last.measures()["getting"] == 3)
+        tasks = [Task(consume) for _ in range(3)]
+        # One of them drops the rest of the first epoch; the others wait for it.
+        eventually(lambda: pipeline._last.measures()["getting"] == 1)
         source.gate.set()
         found = [task.result() for task in tasks]
         assert sorted(numbers_of(itertools.chain(*found))) == list(range(100, 200))
@@ -426,10 +432,9 @@ def test_epoch_by_the_batches_where_no_length_is_known():
 def test_several_threads_share_an_epoch():
     for source in (NumbersWithEpochs(100, epochs=2), SizedNumbers(100, epochs=2)):
         with Pipeline([source, Pass()]) as pipeline:
-            start = threading.Barrier(3)
+            batches, start = pipeline.epoch(), threading.Barrier(3)
 
-            def consume(pipeline=pipeline, start=start):
-                batches = pipeline.epoch()
+            def consume(batches=batches, start=start):
                 first = next(batches)
                 start.wait(LIMIT)
                 return [first, *batches]
@@ -446,8 +451,8 @@ def test_epoch_gives_no_batch_that_another_thread_took_meanwhile():
         def __init__(self, queue):
             self.queue, self.taken = queue, []
 
-        def peek(self):
-            ticket, batch = self.queue.peek()
+        def peek(self, **arguments):
+            ticket, batch = self.queue.peek(**arguments)
             if ticket % 2:
                 self.taken.append(self.queue.get()[0])
             return ticket, batch
@@ -456,17 +461,19 @@ def test_epoch_gives_no_batch_that_another_thread_took_meanwhile():
             return getattr(self.queue, name)
 
     with Pipeline([NumbersWithEpochs(10)]) as pipeline:
+        pipeline.start()
         pipeline._last = overtaken = Overtaken(pipeline._last)
         assert numbers_of(pipeline.epoch()) == [0, 2, 4, 6, 8]
         assert overtaken.taken == [1, 3, 5, 7, 9]
 
 
 def test_epoch_of_unordered_batches_needs_a_length():
-    with (
-        Pipeline([NumbersWithEpochs(4)], ordered=False) as pipeline,
-        pytest.raises(PipelineStateError, match="__len__"),
-    ):
-        pipeline.epoch()
+    with Pipeline([NumbersWithEpochs(4)], ordered=False) as pipeline:
+        for call in (pipeline.epoch, lambda: iter(pipeline)):
+            with pytest.raises(PipelineStateError, match="NumbersWithEpochs does not know the number"):
+                next(call())
+        # Nothing was lost.
+        assert sorted(numbers_of(pipeline.forever())) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -487,7 +494,7 @@ def test_unordered_batches_stay_in_their_epoch(seed):
         Call(dawdle, workers=draw.randint(1, 4), queue_size=draw.randint(1, 5)),
     ]
     with Pipeline(modules, ordered=False, max_bytes=draw.choice([1, 500, None])) as pipeline:
-        epochs = [batch.epoch for batch in pipeline]
+        epochs = [batch.epoch for batch in pipeline.forever()]
     assert epochs == sorted(epochs)
     assert len(epochs) == 60
 
@@ -923,6 +930,7 @@ def test_end_of_the_data_waits_for_the_last_worker_to_close():
                 assert gate.wait(LIMIT)
 
     with Pipeline([Numbers(0), Watched(workers=2)]) as pipeline:
+        pipeline.start()
         assert first.wait(LIMIT)
         assert second.wait(LIMIT)
         eventually(lambda: len(pipeline._runners[1].present) == 1)
@@ -969,6 +977,7 @@ def eight_cores(monkeypatch):
 
 def give(pipeline, *counts):
     """Have so many workers at work in each module; what the pipeline finds by itself does not count any more."""
+    pipeline.start()
     tuning = pipeline._tuning
     # Who has the lock may be about to say when it looks again.
     with tuning._lock:
@@ -1087,7 +1096,7 @@ def test_end_of_the_data_comes_after_parked_workers_have_closed(ordered):
         give(pipeline, 8, 8, 3)
         pipeline.dequeue(timeout=LIMIT)
         give(pipeline, 2, 1, 1)
-        assert sorted([0, *numbers_of(pipeline)]) == sorted([0, *range(1, 500)])
+        assert sorted(numbers_of(pipeline.forever())) == list(range(1, 500))
         for module, count in ((stage, 8), (sink, 3)):
             assert len(module.opened) == len(module.closed) == count
         # Nobody comes back after the end.
@@ -1215,6 +1224,7 @@ def test_bounds_follow_the_workers_that_are_at_work():
     """Neither more batches nor more bytes than the workers need: here a batch each, and two."""
     for max_bytes, batches in ((1, 1), (None, 2)):
         with Pipeline([Numbers(10_000, queue_size=1)], max_bytes=max_bytes) as pipeline:
+            pipeline.start()
             queue = pipeline._last
             for workers in (8, 3, 1, 3):
                 give(pipeline, workers)
@@ -1248,6 +1258,7 @@ def test_memory_for_batches_bounds_the_workers():
 def test_memory_is_no_bound_while_the_size_of_batches_is_unknown():
     gate = Gate()
     with Pipeline([Numbers(100, workers=1), gate], max_bytes=64) as pipeline:
+        pipeline.start()
         assert gate.entered.wait(LIMIT)
         assert pipeline._tuning.reading(0).modules[1].allowed == 8
 
@@ -1334,6 +1345,7 @@ def test_every_kind_of_module_looks_at_the_figures_when_it_is_time(monkeypatch):
 def test_figures_are_looked_at_by_one_at_a_time_now_and_then_and_not_after_the_end():
     gate, seen = Gate(), []
     with Pipeline([Numbers(2), gate]) as pipeline:
+        pipeline.start()
         assert gate.entered.wait(LIMIT)
         eventually(lambda: not pipeline._runners[0].present)
         tuning = pipeline._tuning
@@ -1356,6 +1368,7 @@ def test_figures_are_looked_at_by_one_at_a_time_now_and_then_and_not_after_the_e
 def test_time_without_a_processor_is_read_where_it_is_asked_for():
     gate = Gate()
     with Pipeline([Numbers(100), gate]) as pipeline:
+        pipeline.start()
         assert gate.entered.wait(LIMIT)
         tuning = pipeline._tuning
         tuning.due = math.inf
@@ -1409,6 +1422,8 @@ def test_modules_are_called_by_their_class_unless_they_say_otherwise():
             "Other",
             "Pass 2",
         ]
+        assert repr(pipeline) == "<Pipeline Numbers -> Pass 1 -> Other -> Pass 2, not started>"
+        pipeline.start()
         assert repr(pipeline) == "<Pipeline Numbers -> Pass 1 -> Other -> Pass 2, running>"
     assert repr(pipeline) == "<Pipeline Numbers -> Pass 1 -> Other -> Pass 2, stopped>"
 
@@ -1436,7 +1451,6 @@ def test_modules_are_called_by_their_class_unless_they_say_otherwise():
         (lambda: [Numbers(1), Pass], r"modules\[1\] must be a Module, but is the class Pass itself; call it"),
         (lambda: [Numbers(1), len], r"modules\[1\] must be a Module, but is builtin_function_or_method"),
         (lambda: [Numbers(1), Module()], r"modules\[1\] must be a Stage or a Sink, but is Module"),
-        (lambda: [Numbers(1), *[Pass()] * 2], r"modules\[2\] \(Pass\) is used twice"),
     ],
 )
 def test_modules_that_do_not_fit_are_refused(modules, message):
@@ -1444,14 +1458,16 @@ def test_modules_that_do_not_fit_are_refused(modules, message):
         Pipeline(modules())
 
 
-def test_module_belongs_to_one_pipeline():
-    source = Numbers(1)
-    with Pipeline([source]) as pipeline:
-        with pytest.raises(ArgumentError, match=r"modules\[0\] \(Numbers\) is used twice"):
-            Pipeline([source])
-        assert numbers_of(pipeline) == [0]
-    with pytest.raises(ArgumentError, match="used twice"):
-        Pipeline([source])
+def test_modules_serve_any_number_of_pipelines():
+    """At once, one after the other, and twice in the same one."""
+    modules = [Numbers(3), *[Pass()] * 2]
+    with Pipeline(modules) as pipeline, Pipeline(modules) as other:
+        assert numbers_of([pipeline.dequeue()]) == [0]
+        assert numbers_of(other) == [0, 1, 2]
+        assert numbers_of(pipeline.forever()) == [1, 2]
+    with Pipeline(modules) as pipeline:
+        assert numbers_of(pipeline) == [0, 1, 2]
+        assert [module.batches for module in pipeline.stats().modules] == [3, 3, 3]
 
 
 def test_refused_modules_can_be_used_later():

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import tracemalloc
 import weakref
+from functools import partial
 
 import pytest
 from concurrency import LIMIT, Task, eventually, pretend_cores, within
@@ -57,6 +58,7 @@ def assert_ended(threads):
 def test_stop_while_workers_wait_for_room(workers, ordered):
     modules = [Numbers(10_000, workers=workers), Pass(workers=workers), Pass(workers=workers)]
     pipeline = Pipeline(modules, ordered=ordered)
+    pipeline.start()
     threads = threads_of(pipeline)
     eventually(lambda: pipeline._last.measures()["reserving"] == workers)
     stop_in_time(pipeline)
@@ -77,6 +79,7 @@ def test_stop_while_workers_wait_for_batches(workers):
 def test_stop_wakes_a_module_that_can_be_woken():
     gate = Gate(workers=2)
     pipeline = Pipeline([Numbers(10), gate])
+    pipeline.start()
     assert gate.entered.wait(LIMIT)
     stop_in_time(pipeline)
 
@@ -98,6 +101,7 @@ def test_stop_wakes_a_source_that_waits_for_tasks():
 
     source = Waiting()
     pipeline = Pipeline([source])
+    pipeline.start()
     assert source.entered.wait(LIMIT)
     stop_in_time(pipeline)
 
@@ -105,6 +109,7 @@ def test_stop_wakes_a_source_that_waits_for_tasks():
 def test_stop_leaves_a_hung_module_behind_and_names_it():
     hung, other = Stuck(workers=2), Stuck()
     pipeline = Pipeline([Numbers(10), hung, Call(lambda batch: batch), other])
+    pipeline.start()
     threads = threads_of(pipeline)
     assert hung.entered.wait(LIMIT)
     with pytest.warns(
@@ -158,12 +163,12 @@ def test_iteration_does_not_end_silently_when_the_pipeline_is_stopped():
 @pytest.mark.parametrize(
     ("modules", "call"),
     [
-        (lambda gate: [Numbers(10), gate], lambda pipeline: pipeline.dequeue()),
-        (lambda gate: [Numbers(10), gate], lambda pipeline: pipeline.dequeue(timeout=LIMIT)),
-        (lambda gate: [Numbers(10), gate], lambda pipeline: list(pipeline)),
-        (lambda gate: [Numbers(10), gate], lambda pipeline: list(pipeline.epoch())),
-        (lambda gate: [SizedNumbers(10), gate], lambda pipeline: list(pipeline.epoch())),
-        (lambda gate: [Numbers(10), gate, Collect()], lambda pipeline: pipeline.wait()),
+        (lambda gate: [Numbers(10), gate], lambda pipeline: pipeline.dequeue),
+        (lambda gate: [Numbers(10), gate], lambda pipeline: partial(pipeline.dequeue, timeout=LIMIT)),
+        (lambda gate: [Numbers(10), gate], lambda pipeline: partial(list, iter(pipeline))),
+        (lambda gate: [Numbers(10), gate], lambda pipeline: lambda: list(pipeline.forever())),
+        (lambda gate: [SizedNumbers(10), gate], lambda pipeline: partial(list, pipeline.epoch())),
+        (lambda gate: [Numbers(10), gate, Collect()], lambda pipeline: pipeline.wait),
     ],
 )
 def test_stop_from_another_thread_ends_who_waits(modules, call):
@@ -173,7 +178,8 @@ def test_stop_from_another_thread_ends_who_waits(modules, call):
 
     gate = Silent()
     pipeline = Pipeline(modules(gate))
-    waiting = [Task(call, pipeline) for _ in range(2)]
+    shared = call(pipeline)
+    waiting = [Task(shared) for _ in range(2)]
     eventually(lambda: pipeline._last.measures()["getting"] == 2)
     stop_in_time(pipeline)
     for task in waiting:
@@ -184,6 +190,7 @@ def test_stop_from_another_thread_ends_who_waits(modules, call):
 def test_many_threads_may_stop():
     gate = Gate()
     pipeline = Pipeline([Numbers(10), gate, Pass(workers=4)])
+    pipeline.start()
     threads = threads_of(pipeline)
 
     def stop():
@@ -203,6 +210,7 @@ def test_module_may_stop_its_own_pipeline():
         return batch
 
     pipeline = Pipeline([Numbers(10), Call(stop)])
+    pipeline.start()
     threads = threads_of(pipeline)
     ready.set()
     with pytest.raises(PipelineStateError):
@@ -214,6 +222,7 @@ def test_module_may_stop_its_own_pipeline():
 
 def test_context_manager_stops_also_after_an_error():
     pipeline = Pipeline([Numbers(10)])
+    pipeline.start()
     threads = threads_of(pipeline)
     with pytest.raises(ZeroDivisionError), pipeline:
         _ = 1 / 0
@@ -229,7 +238,9 @@ def test_trouble_while_stopping_is_told():
             super().interrupt()
             raise ValueError("cannot interrupt")
 
-    pipeline = Pipeline([Numbers(10), Fragile()])
+    pipeline = Pipeline([Numbers(10), fragile := Fragile()])
+    pipeline.start()
+    assert fragile.entered.wait(LIMIT)
     with pytest.warns(RuntimeWarning) as caught:
         pipeline.stop()
     assert sorted(str(warning.message) for warning in caught) == [
@@ -246,6 +257,7 @@ def test_what_a_woken_worker_raises_is_dropped():
 
     gate = Woken()
     pipeline = Pipeline([Numbers(10), gate])
+    pipeline.start()
     assert gate.entered.wait(LIMIT)
     pipeline.stop()
     with pytest.raises(PipelineStateError):
@@ -264,7 +276,7 @@ def test_thread_that_cannot_be_started_leaves_none_behind(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", limited)
     with pytest.raises(RuntimeError, match="can't start"):
-        Pipeline([Numbers(10, workers=2), Pass(workers=8)])
+        Pipeline([Numbers(10, workers=2), Pass(workers=8)]).start()
     assert len(started) == 3
     assert not any(thread.is_alive() for thread in started)
 
@@ -282,7 +294,7 @@ def test_control_c_while_threads_are_started_leaves_none_behind(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     monkeypatch.setattr(threading, "excepthook", failures.append)
     with pytest.raises(KeyboardInterrupt):
-        Pipeline([Numbers(10, workers=2), Pass(workers=8)])
+        Pipeline([Numbers(10, workers=2), Pass(workers=8)]).start()
     assert len(started) == 3
     assert not any(thread.is_alive() for thread in started)
     assert failures == []
@@ -294,6 +306,7 @@ def test_control_c_while_threads_are_started_leaves_none_behind(monkeypatch):
 def with_parked_workers(modules, most=8):
     """A pipeline of which every tuned module has all its workers but one parked."""
     pipeline = Pipeline(modules)
+    pipeline.start()
     pipeline._tuning.due = float("inf")
     for count in (most, 1):
         pipeline._tuning.give([count] * len(modules))
@@ -330,6 +343,7 @@ def test_dropped_pipeline_wakes_parked_workers():
 def test_stop_at_any_moment_while_workers_come_and_go():
     for turn in range(30):
         pipeline = Pipeline([Numbers(10_000), Pass(), Pass()])
+        pipeline.start()
         pipeline._tuning.due = float("inf")
         over = threading.Event()
 
@@ -463,6 +477,7 @@ def test_collected_by_one_of_its_own_workers():
     gc.disable()
     try:
         pipeline = Pipeline([Numbers(10_000), Call(collect)])
+        pipeline.start()
         pipeline.myself = pipeline
         watch, threads = weakref.ref(pipeline), threads_of(pipeline)
         del pipeline
@@ -478,6 +493,7 @@ def test_collected_by_one_of_its_own_workers():
 def test_dropped_pipeline_with_a_hung_module_warns():
     stuck = Stuck()
     pipeline = [Pipeline([Numbers(10), stuck])]
+    pipeline[0].start()
     threads = threads_of(pipeline[0])
     assert stuck.entered.wait(LIMIT)
     with pytest.warns(RuntimeWarning, match="Stuck did not end"):
@@ -562,10 +578,16 @@ def run(code, *, send=None, limit=LIMIT):
         # at once after the start
         """
         pipeline = Pipeline([Numbers(10_000, workers=8), Pass(workers=8)])
+        pipeline.start()
+        """,
+        # never started
+        """
+        pipeline = Pipeline([Numbers(10_000, workers=8), Pass(workers=8)])
         """,
         # in a cycle that only the collector of the last moment sees
         """
         pipeline = Pipeline([Numbers(10_000, workers=4)])
+        pipeline.start()
         pipeline.myself = pipeline
         gc.disable()
         del pipeline
@@ -602,6 +624,7 @@ def run(code, *, send=None, limit=LIMIT):
         # workers that are always busy
         """
         pipeline = Pipeline([Numbers(10**9, workers=4), Call(lambda batch: None, workers=4)])
+        pipeline.start()
         """,
     ],
 )
@@ -637,6 +660,7 @@ def test_interpreter_ends_with_a_hung_module():
             def process(self, batch):
                 time.sleep(1000)
         pipeline = Pipeline([Numbers(10), Asleep()])
+        pipeline.start()
         """
     )
     assert process.returncode == 0
@@ -663,6 +687,7 @@ def test_control_c_ends_a_script():
         """
         gate = Gate()
         pipeline = Pipeline([Numbers(10), gate])
+        pipeline.start()
         assert gate.entered.wait(60)
         print("ready", flush=True)
         pipeline.dequeue()
@@ -685,7 +710,7 @@ def test_forked_child_can_neither_use_nor_hang_on_the_pipeline():
         child = os.fork()
         if child == 0:
             for call in (pipeline.dequeue, pipeline.stats, pipeline.epoch, lambda: iter(pipeline), sink.wait):
-                with pytest.raises(PipelineStateError, match="belong to the parent process"):
+                with pytest.raises(PipelineStateError, match="the parent process has started"):
                     call()
             pipeline.stop()
             with Pipeline([Numbers(3), Pass()]) as own:
@@ -695,7 +720,7 @@ def test_forked_child_can_neither_use_nor_hang_on_the_pipeline():
             print("child", flush=True)
             sys.exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert len(list(pipeline.epoch())) == 9
+        assert len(list(pipeline.forever())) == 9
         print("parent")
         """
     )

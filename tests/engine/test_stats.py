@@ -131,13 +131,13 @@ def records(path, policy, **options):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_bad_samples_of_a_reader_count_in_every_epoch(make, workers, tmp_path):
     with Pipeline([make(tmp_path / "a", "skip", epochs=3, workers=workers)]) as running:
-        batches = list(running)
+        batches = list(running.forever())
         assert sum(batch.size for batch in batches) == 3 * 7
         assert skips(running.stats()) == [(3, 15, 0)]
         assert len(running.errors) == 5
         assert running.stats().modules[0].skips.endswith(": 15 samples skipped (3 whole batches).")
     with Pipeline([make(tmp_path / "b", "replace", epochs=3, workers=workers), Pass()]) as running:
-        assert sum(batch.size for batch in running) == 3 * 12
+        assert sum(batch.size for batch in running.forever()) == 3 * 12
         assert skips(running.stats()) == [(0, 0, 15), (0, 0, 0)]
         assert running.stats().modules[0].skips.endswith(": 15 samples replaced.")
 
@@ -145,13 +145,15 @@ def test_bad_samples_of_a_reader_count_in_every_epoch(make, workers, tmp_path):
 @pytest.mark.parametrize("policy", ["skip", "replace"])
 def test_skips_begin_anew_with_a_state(policy, tmp_path):
     with Pipeline([pictures(tmp_path / "a", policy, epochs=2, workers=1)]) as running:
+        running.start()
         eventually(lambda: any(map(any, skips(running.stats()))))
         state = running.state_dict()
-        everything = len(list(running)), skips(running.stats())
+        everything = len(list(running.forever())), skips(running.stats())
     with Pipeline([pictures(tmp_path / "b", policy, epochs=2, workers=1)]) as running:
+        running.start()
         eventually(lambda: any(map(any, skips(running.stats()))))
         running.load_state_dict(state)
-        assert (len(list(running)), skips(running.stats())) == everything
+        assert (len(list(running.forever())), skips(running.stats())) == everything
 
 
 def test_nothing_is_said_of_nothing():
@@ -170,6 +172,7 @@ def test_nothing_is_said_of_nothing():
 def test_time_at_work_and_waiting_is_told_apart():
     gate = Gate()
     with Pipeline([Numbers(50, workers=1), gate, Pass()]) as running:
+        running.start()
         assert gate.entered.wait(LIMIT)
         # The gate is shut: who stands in front waits for room, who stands behind waits for batches.
         begun = running.stats().modules[0].waited_room
@@ -204,6 +207,7 @@ def test_time_ends_with_the_data_and_with_the_stop():
         assert running.stats() == running.stats()
     assert running.stats() == running.stats()
     with Pipeline([Numbers(10_000), Pass()]) as running:
+        running.start()
         eventually(lambda: running._last.measures()["reserving"])
         assert running.stats().seconds < running.stats().seconds
     assert running.stats() == running.stats()
@@ -230,6 +234,7 @@ def test_time_of_workers_that_come_and_go(monkeypatch):
     pretend_cores(monkeypatch, 8)
     gate = Gate()
     with Pipeline([Numbers(50, workers=1), gate]) as running:
+        running.start()
         running._tuning.due = float("inf")
         assert gate.entered.wait(LIMIT)
         alone = running.stats().modules[1]
