@@ -20,6 +20,7 @@ import numpy as np
 from highway.arguments import flag, whole
 from highway.arguments.signatures import explained
 from highway.batch import Batch
+from highway.engine.composition import check_seeds, checked
 from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
 from highway.engine.spec import Spec
@@ -123,7 +124,7 @@ class Pipeline:
         self._complete = False
         self._started = False
         self._number = next(_numbers)
-        self._given = tuple(_checked(modules))
+        self._given = tuple(checked(modules))
         self._bound = (
             DEFAULT_MAX_BYTES
             if max_bytes is None
@@ -213,6 +214,8 @@ class Pipeline:
             for module in self.modules:
                 # A weak reference: the callable must not keep the pipeline alive.
                 module.enter(self.modules, partial(_figures, weakref.ref(self)))
+            # Which ranks there are may be known only now.
+            check_seeds(self.modules)
             begin = 0 if self._place is None else self._source.begin_at(self._place)
             self._finalizer.detach()
             self._set_up(begin)
@@ -1053,54 +1056,6 @@ def _known_length(source: Source) -> int | None:
     return len(cast(Sized, source)) if hasattr(source, "__len__") else None
 
 
-def _checked(modules: Sequence[Module]) -> list[Module]:
-    if not isinstance(modules, (list, tuple)) or not modules:
-        way = (
-            f"; put it into a list: [{_kind(modules).partition(',')[0]}(...)]"
-            if isinstance(modules, Module)
-            else ""
-        )
-        raise ArgumentError(
-            f"Pipeline: modules must be a list that begins with a Source, but is {modules!r}{way}"
-        )
-    last = len(modules) - 1
-    for place, module in enumerate(modules):
-        if not isinstance(module, Module):
-            parts = module if isinstance(module, (list, tuple)) else [module]
-            transforms = any(hasattr(part, "apply_images") for part in parts)
-            way = "; transforms go into Augmentations([...])" if transforms else ""
-            raise ArgumentError(f"Pipeline: modules[{place}] must be a Module, but is {_kind(module)}{way}")
-        if place == 0 and not isinstance(module, Source):
-            raise ArgumentError(
-                f"Pipeline: modules[0] must be a Source, such as ImageFileReader(...), but is {_kind(module)}"
-            )
-        if place > 0 and not isinstance(module, (Stage, Sink) if place == last else Stage):
-            allowed = "a Stage or a Sink" if place == last else "a Stage"
-            way = "; a Sink is the last module" if isinstance(module, Sink) else ""
-            raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}{way}")
-    _check_seeds(modules)
-    return list(modules)
-
-
-def _check_seeds(modules: Sequence[Module]) -> None:
-    """Raise for a drawn seed where other ranks or machines need the same seed."""
-    source, sink = modules[0], modules[-1]
-    assert isinstance(source, Source)
-    for module in modules:
-        if not module.seed_drawn:
-            continue
-        if source.shard[1] > 1:
-            why = f"each of the {source.shard[1]} ranks would draw another"
-        elif isinstance(sink, Outlet):
-            why = f"lost batches of {sink.name} may be made again, elsewhere or later, with another seed"
-        else:
-            continue
-        raise ArgumentError(
-            f"{module.name}: seed is None, and {why}; expected a number, the same for all, such as "
-            "secrets.randbits(64), drawn once"
-        )
-
-
 def _check_timeout(method: str, timeout: object) -> None:
     # `not >= 0` instead of `< 0`: no comparison with nan is true.
     if timeout is not None and not (isinstance(timeout, Real) and float(timeout) >= 0):
@@ -1113,13 +1068,3 @@ def _figures(reference: weakref.ref[Pipeline]) -> PipelineStats | None:
     """Return the statistics of a pipeline that is alive and complete; else None."""
     pipeline = reference()
     return pipeline.stats() if pipeline is not None and pipeline._complete else None
-
-
-def _kind(thing: object) -> str:
-    name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
-    if isinstance(thing, type):
-        return f"the class {name} itself; call it"
-    for kind in (Source, Stage, Sink):
-        if isinstance(thing, kind):
-            return f"{name}, a {kind.__name__}"
-    return name

@@ -15,9 +15,10 @@ from concurrency import LIMIT
 import highway
 from highway.engine import Pipeline
 from highway.errors import ArgumentError
-from highway.modules import ArrayReader, Noise
+from highway.modules import ArrayReader, Augmentations, Noise
 from highway.sampling import launchers
 from highway.sampling.launchers import shard_of
+from highway.transforms import FlipX
 
 NAMES = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
 
@@ -194,6 +195,16 @@ def test_a_drawn_seed_is_refused_where_there_are_ranks(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ArgumentError, match="seed is None"):
         Pipeline([reader]).dequeue(timeout=LIMIT)
+
+
+def test_so_is_one_of_the_augmentations(monkeypatch):
+    modules = [Noise(4, (4, 4), size=8), Augmentations([FlipX()], seed=None)]
+    pipeline = Pipeline(modules)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for made in (lambda: pipeline, lambda: Pipeline(modules)):
+        with pytest.raises(ArgumentError, match=r"^Augmentations: seed is None, and each of the 2 ranks"):
+            made().dequeue(timeout=LIMIT)
 
 
 PROGRAM = """
