@@ -19,13 +19,15 @@ from highway.errors import ArgumentError, FieldError, SampleIndexError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Batch", "empty", "is_field_name"]
+__all__ = ["Batch", "assembled", "empty", "is_field_name"]
 
 
 class Batch:
     """Named arrays of a batch and the identity of its samples.
 
-    Iterating or unpacking a batch yields the fields in order: ``images, labels = batch``.
+    Iterating or unpacking a batch yields the fields in order: ``images, labels = batch``. ``batch["images"]``,
+    ``batch.images`` and ``batch[0]`` are the same array, and ``len(batch)`` is the number of fields. `keys` are those
+    of the samples, so ``dict(batch)`` raises TypeError: use `as_dict`.
 
     Parameters
     ----------
@@ -470,15 +472,41 @@ class Batch:
     def __len__(self) -> int:
         return len(self.fields)
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self.fields.get(name)
+    def as_tuple(self) -> tuple[NDArray[Any], ...]:
+        """Return the fields in order."""
+        return tuple(self.fields.values())
+
+    def as_dict(self) -> dict[str, NDArray[Any]]:
+        """Return the fields by name, in order; extras are not in it."""
+        return dict(self.fields)
+
+    def __getitem__(self, name: str | int) -> NDArray[Any]:
+        """Return a field or an extra by its name, or a field by its position."""
+        # A position is in neither.
+        found = self.fields.get(name)  # type: ignore[arg-type]
         if found is None:
-            found = self.extras.get(name)
-        if found is None:
-            raise FieldError(
-                f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
-            )
-        return found
+            found = self.extras.get(name)  # type: ignore[arg-type]
+        return self._sought(name) if found is None else found
+
+    def _sought(self, name: str | int) -> NDArray[Any]:
+        """Return what `__getitem__` has not found: a field by its position, or what stands for no array."""
+        if not isinstance(name, str):
+            return self._at(name)
+        for arrays in (self.fields, self.extras):
+            if name in arrays:
+                return arrays[name]
+        raise FieldError(
+            f"Batch has no field {name!r}; it has {', '.join((*self.fields, *self.extras)) or 'none'}"
+        )
+
+    def _at(self, position: int) -> NDArray[Any]:
+        try:
+            return self.as_tuple()[index(position)]
+        except TypeError:
+            expected = "expected a name, or a position as a whole number"
+        except IndexError:
+            expected = f"it has {len(self)}: {', '.join(self.fields) or 'none'}"
+        raise FieldError(f"Batch has no field {position!r}; {expected}")
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a field or an extra of this name."""
@@ -495,8 +523,28 @@ class Batch:
 
     def __repr__(self) -> str:
         arrays = {**self.fields, **self.extras}
-        fields = ", ".join(f"{name}={array.dtype}{list(array.shape)}" for name, array in arrays.items())
+        fields = ", ".join(f"{name}={_described(array)}" for name, array in arrays.items())
         return f"<Batch {fields}, epoch={self.epoch}, seq={self.seq}>"
+
+
+def assembled(
+    fields: dict[str, Any],
+    extras: dict[str, Any],
+    offsets: Any,
+    ragged: frozenset[str],
+    *,
+    epoch: int = 0,
+    seq: int | None = None,
+    indices: NDArray[np.int64] | None = None,
+    keys: list[str] | None = None,
+    applied: int = 0,
+) -> Batch:
+    """Make a batch of the arrays of another library, or of what stands for them, without any checks."""
+    batch = object.__new__(Batch)
+    batch.fields, batch.extras, batch.offsets, batch.ragged = fields, extras, offsets, ragged
+    batch.epoch, batch.seq, batch.keys, batch.applied = epoch, seq, keys, applied
+    batch._indices = indices
+    return batch
 
 
 _TAKEN = frozenset(name for name in dir(Batch) if not name.startswith("_"))
@@ -508,6 +556,13 @@ def is_field_name(name: object) -> bool:
     if not isinstance(name, str) or name in _TAKEN:
         return False
     return name.isidentifier() and name[0] != "_" and not iskeyword(name)
+
+
+def _described(array: object) -> str:
+    # A batch may hold what JAX puts in the place of arrays.
+    if hasattr(array, "dtype") and hasattr(array, "shape"):
+        return f"{array.dtype}{list(array.shape)}"
+    return repr(array)
 
 
 def _rows(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

@@ -29,9 +29,13 @@ MARKED = {
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
     security
     """,
+    "frameworks": """
+    jax keras tensorflow
+    """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
-    cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_parts one_pass outages
+    cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_frameworks missing_parts
+    one_pass outages
     packaging parcels paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc
     wrappers
     """,

@@ -47,6 +47,53 @@ def test_fields_by_name(batch):
     assert list(batch.fields) == ["images", "labels"]
 
 
+def test_fields_by_position(batch):
+    assert batch[0] is batch[-2] is batch[np.int8(0)] is IMAGES
+    assert batch[1] is batch[-1] is LABELS
+    for position in (2, -3):
+        with pytest.raises(FieldError, match=rf"no field {position}; it has 2: images, labels"):
+            batch[position]
+    for wrong in (1.0, (0, 1), None):
+        with pytest.raises(FieldError, match="expected a name, or a position"):
+            batch[wrong]
+    with pytest.raises(FieldError, match="no field 0; it has 0: none"):
+        Batch({})[0]
+
+
+def test_positions_are_those_of_fields_not_extras():
+    more = Batch({"images": IMAGES}, extras={"weights": LABELS})
+    assert more["weights"] is LABELS
+    with pytest.raises(FieldError, match="it has 1: images"):
+        more[1]
+
+
+def test_as_tuple_and_as_dict(batch):
+    images, labels = batch.as_tuple()
+    assert (images is IMAGES, labels is LABELS) == (True, True)
+    shown = batch.as_dict()
+    assert [*shown] == ["images", "labels"]
+    assert shown["images"] is IMAGES
+    shown.clear()
+    assert list(batch.fields) == ["images", "labels"]
+    weighted = Batch({"images": IMAGES}, extras={"weights": LABELS})
+    assert [id(array) for array in weighted.as_tuple()] == [id(IMAGES)]
+    assert list(weighted.as_dict()) == ["images"]
+
+
+@pytest.mark.parametrize("keys", [["a", "b"], None])
+def test_a_batch_is_no_mapping_since_keys_are_those_of_its_samples(keys):
+    batch = Batch({"images": IMAGES, "labels": LABELS}, keys=keys)
+    with pytest.raises(TypeError):
+        dict(batch)
+    assert [*dict(batch.as_dict())] == [*batch.fields]
+
+
+@pytest.mark.parametrize("name", ["as_tuple", "as_dict"])
+def test_no_field_has_the_name_of_a_method(name):
+    with pytest.raises(ArgumentError, match="cannot name a field"):
+        Batch({name: LABELS})
+
+
 def test_identity(batch):
     assert (batch.epoch, batch.seq, batch.applied) == (2, 3, 1)
     assert batch.indices.dtype == np.int64

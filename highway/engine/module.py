@@ -11,6 +11,7 @@ from highway.arguments.limits import MOST_QUEUE_SIZE, MOST_WORKERS
 from highway.arguments.signatures import explain_init, given, remade, same
 from highway.batch import Batch
 from highway.engine.cores import usable_cores
+from highway.engine.spec import Spec
 from highway.engine.stats import MachineStats, PipelineStats
 from highway.errors import PipelineStateError
 
@@ -129,6 +130,21 @@ class Module:
         handed_over = before is not None and before.hands_over
         # Where several pipelines share the module, only what holds in all of them.
         self.input_handed_over = handed_over and vars(self).get("input_handed_over", True)
+
+    def out_spec(self, before: Spec | None) -> Spec | None:
+        """Return the fields of the batches that the module makes; see `Pipeline.spec`.
+
+        Parameters
+        ----------
+        before : dict of str to FieldSpec, or None
+            Fields of the batches that it gets; None if unknown, and for a source.
+
+        Returns
+        -------
+        dict of str to FieldSpec, or None
+            None if unknown, as by default.
+        """
+        return None
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         """Start what the module needs in its pipeline. Runs once, after `follow` and before any worker starts.

@@ -20,6 +20,7 @@ from highway.arguments.signatures import explained
 from highway.batch import Batch
 from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.engine.spec import Spec
 from highway.engine.stats import PipelineStats
 from highway.engine.workers import Control, Outcome, SourceRunner, Tuning, clock, make_runners
 from highway.errors import (
@@ -566,6 +567,19 @@ class Pipeline:
     def errors(self) -> list[tuple[str, str]]:
         """Bad samples that the source has skipped or replaced: (key, reason), once each; `stats` counts every time."""
         return list(getattr(self._source, "errors", ()))
+
+    @property
+    def spec(self) -> Spec | None:
+        """Names, dtypes and shapes of the fields, known before the first batch; starts nothing.
+
+        A dict of names to `FieldSpec`, in the order of the fields, where None stands for what is not known. None if not
+        even the names are known: after a `ZMQSource`, or a module of your own without `out_spec`. In a pipeline that
+        ends in a sink, the fields that the sink gets.
+        """
+        spec: Spec | None = None
+        for module in self.modules[: len(self.modules) - self._has_sink]:
+            spec = module.out_spec(spec)
+        return spec
 
     def __len__(self) -> int:
         """Number of batches in an epoch.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from highway.transforms.runs import Several, TransformChain
 from highway.transforms.transform import Transform
 from highway.transforms.values import Values
 
-__all__ = ["OneOf", "RandomApply", "Sequential", "SomeOf", "checked"]
+__all__ = ["OneOf", "RandomApply", "Sequential", "SomeOf", "checked", "with_inner"]
 
 
 # A transform overrides at least one of these.
@@ -328,16 +328,19 @@ def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]
 
 
+def with_inner(transforms: Sequence[Transform | None]) -> Iterator[Transform]:
+    """Iterate over the transforms, with those inside of compositions instead of the compositions."""
+    for transform in transforms:
+        if isinstance(transform, _Composed):
+            for branch in transform._branches:
+                yield from with_inner(branch.transforms)
+        elif transform is not None:
+            yield transform
+
+
 def _mixing(transforms: Sequence[Transform | None]) -> list[Mixing]:
     """Return the transforms that mix samples, including nested ones."""
-    found = []
-    for transform in transforms:
-        if isinstance(transform, Mixing):
-            found.append(transform)
-        elif isinstance(transform, _Composed):
-            for branch in transform._branches:
-                found += _mixing(branch.transforms)
-    return found
+    return [transform for transform in with_inner(transforms) if isinstance(transform, Mixing)]
 
 
 def _check_classes(owner: str, mixing: Sequence[Mixing]) -> None:

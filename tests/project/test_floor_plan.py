@@ -47,6 +47,9 @@ MAY_IMPORT = {
             "viz",
         ),
     },
+    "jax": BASE | {"batch", "engine", "modules", "sampling"},
+    "keras": BASE | {"batch", "engine"},
+    "tensorflow": BASE | {"batch", "engine"},
     "__main__": {"cli"},
 }
 

@@ -42,7 +42,7 @@ def test_package_says_that_it_is_typed():
 
 def test_import_is_light():
     """What only some users need is imported by what they use, not by `import highway`."""
-    heavy = {"PIL", "msgpack", "plyvel", "rich", "tqdm", "zmq"}
+    heavy = {"PIL", "jax", "keras", "msgpack", "plyvel", "rich", "tensorflow", "tqdm", "zmq"}
     code = f"import sys, highway, highway.engine\nprint(*sorted({heavy!r} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
     answer = subprocess.run(

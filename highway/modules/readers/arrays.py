@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from highway._core.records.spans import rows_of
 from highway.arguments import expanded
 from highway.batch import Batch, empty
+from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.ordered import OrderedSource
@@ -173,6 +174,12 @@ class ArrayReader(OrderedSource):
         rows = {name: array.shape[1:] for name, array in self._arrays.items()}
         self._windows = FusedWindows.behind(steps, seed, rows, shape)
         return self._windows.count
+
+    def out_spec(self, before: Spec | None) -> Spec:
+        spec = {name: array_spec(array.dtype, *array.shape[1:]) for name, array in self._arrays.items()}
+        if self._label is not None:
+            spec["labels"] = array_spec(self._label, *self._arrays["labels"].shape[1:])
+        return spec
 
     def load(self, task: Task) -> Batch:
         """Copy the rows of a batch."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from highway._core.jpeg import codec as jpeg
 from highway.arguments.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.batch import Batch
+from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import DecodedBatch, ImageReader
@@ -114,6 +115,12 @@ class Encoded(ImageReader):
     def making(self) -> Sequence[object]:
         return self.encoding, *super().making()
 
+    def out_spec(self, before: Spec | None) -> Spec:
+        spec = {"images": array_spec(object), **self.samples.spec()}
+        if self.samples.masked:
+            spec["masks"] = array_spec(object)
+        return spec
+
     def fuse(self, steps: Sequence[Any], seed: int) -> int:
         """Fuse nothing: transforms do not work on encoded pictures."""
         return 0
@@ -190,6 +197,9 @@ class _Originals(Samples):
         some = range(0, self.size, max(1, self.size // _MOST_SAMPLES))
         sizes = [_size_of(self._files.path(index)) for index in some]
         return max(1, sum(sizes) // len(sizes))
+
+    def spec(self) -> Spec:
+        return self._files.spec()
 
     def begin(self) -> SampleReader:
         return _OriginalFiles(self._files, self._owner)

@@ -15,6 +15,7 @@ from highway._core.pixels import resample
 from highway._core.pool import waiting
 from highway.arguments import flag, size, whole
 from highway.batch import Batch, empty
+from highway.engine.spec import Spec, array_spec
 from highway.errors import (
     ArgumentError,
     DecodeError,
@@ -236,6 +237,12 @@ class ImageReader(OrderedSource):
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
+
+    def out_spec(self, before: Spec | None) -> Spec | None:
+        spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
+        if self.samples.masked:
+            spec["masks"] = array_spec(np.uint8, *self.shape)
+        return spec
 
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated

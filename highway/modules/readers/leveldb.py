@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from highway.arguments import expanded, flag, whole
 from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source
+from highway.engine.spec import Spec, array_spec
 from highway.engine.stats import PipelineStats
 from highway.errors import (
     ArgumentError,
@@ -331,6 +332,15 @@ class LevelDBSource(OrderedSource):
         yield b"LevelDBSource"
         yield from self._shared.contents()
         yield repr(names).encode("utf-8", "backslashreplace")
+
+    def out_spec(self, before: Spec | None) -> Spec:
+        return {
+            column.name: array_spec(object)
+            if column.encoded
+            else array_spec(column.dtype, *column.shape, ragged=column.ragged)
+            for column in self._store.schema.columns
+            if not column.extra and (self._fields is None or column.name in self._fields)
+        }
 
     def separate(self) -> None:
         self._shared = self._shared.for_run()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.arguments import flag, number
+from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import MAX_PIXELS, ImageReader
@@ -206,6 +207,13 @@ class _Records(Samples):
         self.masked = "masks" in columns and columns["masks"].encoded
         self.boxed = boxes is not None
         self._owner, self._mask_fill, self._max_pixels = owner, mask_fill, max_pixels
+
+    def spec(self) -> Spec:
+        columns = {column.name: column for column in self.store.reader.schema.columns}
+        found = (columns[name] for name in ("labels", "boxes") if name in columns)
+        return {
+            column.name: array_spec(column.dtype, *column.shape, ragged=column.ragged) for column in found
+        }
 
     def begin(self) -> SampleReader:
         return _RecordPart(self, self._owner, self._mask_fill, self._max_pixels)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
+from highway.engine.spec import Spec, array_spec
 from highway.errors import HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles, Masks
@@ -81,6 +82,9 @@ class Samples(Protocol):
         """Keys of all samples; None if they are known only after reading."""
         return None
 
+    def spec(self) -> Spec:
+        """The fields `labels` and `boxes`, as far as there are any, in this order."""
+
     def describe(self, index: int) -> str:
         """Name of a sample in errors."""
 
@@ -133,6 +137,19 @@ class Files(Samples, SampleReader):
 
     def known_keys(self) -> Iterable[str]:
         return map(os.fsdecode, self._names)
+
+    def spec(self) -> Spec:
+        nothing = np.zeros(0, np.int64)
+        labels, objects = self.labels(nothing), self.objects(nothing)
+        of_boxes = None if objects is None else objects.labels
+        spec = {}
+        if of_boxes is not None:
+            spec["labels"] = array_spec(of_boxes.dtype, *of_boxes.shape[1:], ragged=True)
+        elif labels is not None:
+            spec["labels"] = array_spec(labels.dtype, *labels.shape[1:])
+        if objects is not None:
+            spec["boxes"] = array_spec(np.float32, 4, ragged=True)
+        return spec
 
     def path(self, index: int) -> bytes:
         """Path of a picture."""

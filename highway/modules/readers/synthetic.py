@@ -7,6 +7,7 @@ import numpy as np
 from highway._core import philox
 from highway.arguments import size, whole
 from highway.batch import Batch, empty
+from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.rng import SampleRandom
@@ -97,6 +98,9 @@ class Noise(OrderedSource):
 
     def contents(self) -> tuple[bytes, bytes]:
         return b"Noise", repr((self.shape, self.classes)).encode()
+
+    def out_spec(self, before: Spec | None) -> Spec:
+        return {"images": array_spec(np.uint8, *self.shape), "labels": array_spec(np.int64)}
 
     def load(self, task: Task) -> Batch:
         """Generate a batch.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from highway.arguments import expanded, whole
 from highway.batch import Batch
 from highway.engine import Module, Source, Stage
+from highway.engine.spec import Spec
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, MissingPackageError
 from highway.storage.file_names import Claims, FoldingFolder, alike, name_of
@@ -138,6 +139,9 @@ class ImageSaver(Stage):
         """Find the keys of the source that differ only in the ending."""
         source = modules[0]
         self._alike = alike((source.known_keys() if isinstance(source, Source) else None) or ())
+
+    def out_spec(self, before: Spec | None) -> Spec | None:
+        return before
 
     def process(self, batch: Batch) -> Batch:
         """Write the images, and the masks."""

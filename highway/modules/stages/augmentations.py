@@ -9,7 +9,9 @@ import numpy as np
 from highway.arguments import chosen_seed, flag, whole
 from highway.batch import Batch, is_field_name
 from highway.engine import Module, Stage
+from highway.engine.spec import Spec
 from highway.errors import ArgumentError, FieldError
+from highway.modules.stages.transformed_spec import transformed
 from highway.transforms.along import GO_ALONG, Along
 from highway.transforms.compose import checked
 from highway.transforms.runs import TransformChain
@@ -127,6 +129,9 @@ class Augmentations(Stage):
     def left_out(self) -> bool:  # type: ignore[override]
         """Whether all steps are fused into the reader."""
         return self._done_before == len(self._row) > 0
+
+    def out_spec(self, before: Spec | None) -> Spec | None:
+        return None if before is None else transformed(before, self._row, self.fields)
 
     def process(self, batch: Batch) -> Batch:
         """Apply the transforms; the first one draws at position `batch.applied`, and each uses `positions` positions.

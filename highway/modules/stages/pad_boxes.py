@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from highway.arguments import flag, whole
 from highway.batch import Batch
 from highway.engine import Module, Stage
+from highway.engine.spec import FieldSpec, Spec, array_spec
 from highway.errors import ArgumentError, FieldError
 
 __all__ = ["PadBoxes"]
@@ -67,6 +68,17 @@ class PadBoxes(Stage):
 
     def for_run(self) -> Module:
         return self.copied()
+
+    def out_spec(self, before: Spec | None) -> Spec | None:
+        if before is None:
+            return None
+        spec = {
+            name: FieldSpec(field.dtype, (None, self.most, *field.shape[1:]))
+            if field.ragged and field.shape is not None
+            else field
+            for name, field in before.items()
+        }
+        return {**spec, "counts": array_spec(np.int64)}
 
     def process(self, batch: Batch) -> Batch:
         """Pad the ragged arrays of a batch.
