@@ -20,7 +20,6 @@ settings.load_profile("highway")
 # Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
-    "frameworks": "torch",
     "kernel": """
     color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
     resample simd tables values warp warps
@@ -30,7 +29,7 @@ MARKED = {
     security
     """,
     "frameworks": """
-    jax keras tensorflow
+    jax keras tensorflow torch
     """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
