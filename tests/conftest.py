@@ -29,7 +29,7 @@ MARKED = {
     security
     """,
     "frameworks": """
-    jax keras tensorflow torch
+    jax keras tensorflow torch training_loops
     """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency

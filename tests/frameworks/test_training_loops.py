@@ -1,0 +1,180 @@
+"""The training loops of examples/frameworks, each with its usual loader and with Highway: what their models saw.
+
+Photographs are told apart by their color, in the images that the first layer gets.
+"""
+
+import difflib
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from numbered_photographs import make_photographs
+from repository import HELPERS, ROOT
+
+import highway
+from highway.engine import Pipeline
+from highway.modules import ImageFileReader
+
+FRAMEWORKS = ROOT / "examples" / "frameworks"
+WATCHED = Path(__file__).with_name("watched.py")
+LIMIT = 120
+TRAIN, VAL = range(28), range(28, 39)
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder with the photographs, and their numbers by key."""
+    root = tmp_path_factory.mktemp("photographs")
+    return root, make_photographs(root / "train", TRAIN) | make_photographs(root / "val", VAL)
+
+
+@pytest.fixture(scope="module")
+def epochs(photographs):
+    """Return the epochs of a reader: lists of batches of numbers."""
+    root, numbers = photographs
+
+    def of(batch_size=BATCH, part="train", count=2, **options):
+        reader = ImageFileReader(root / part, batch_size, 32, epochs=count, **options)
+        with Pipeline([reader]) as pipeline:
+            return [[[numbers[key] for key in batch.keys] for batch in pipeline] for _ in range(count)]
+
+    return of
+
+
+def requires(*packages):
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+def run(program, *arguments, folder, kill=None, launcher=(), **environment):
+    """Run a program; return the steps that each rank saw as (whether it trains, numbers)."""
+    folder.mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, *launcher, WATCHED, FRAMEWORKS / program, *map(str, arguments)],
+        cwd=folder,
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "JAX_PLATFORMS": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": os.pathsep.join([str(Path(highway.__file__).parents[1]), str(HELPERS)]),
+            "WATCHED_DIR": str(folder),
+            "WATCHED_KILL": str(-1 if kill is None else kill),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == (0 if kill is None else -signal.SIGKILL), done.stdout + done.stderr
+    return [
+        [tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in sorted(folder.glob("*.jsonl"))
+    ]
+
+
+def training(steps):
+    return [numbers for trains, numbers in steps if trains]
+
+
+def validation(steps):
+    return [numbers for trains, numbers in steps if not trains]
+
+
+def flat(batches):
+    return sorted(number for batch in batches for number in batch)
+
+
+def changed_lines(program):
+    """The lines of a program with Highway that its usual form has not."""
+    usual, switched = (
+        (FRAMEWORKS / program / name).read_text(encoding="utf-8").splitlines()
+        for name in ("usual.py", "with_highway.py")
+    )
+    matcher = difflib.SequenceMatcher(None, usual, switched, autojunk=False)
+    return [
+        line
+        for kind, _, _, first, last in matcher.get_opcodes()
+        if kind != "equal"
+        for line in switched[first:last]
+        if line.strip()
+    ]
+
+
+@pytest.mark.parametrize("program", sorted(path.name for path in FRAMEWORKS.iterdir()))
+def test_at_most_five_lines_change(program):
+    lines = changed_lines(program)
+    assert 1 <= len(lines) <= 5, lines
+    assert any("highway" in line for line in lines)
+
+
+def check_two_epochs(steps, epochs):
+    """Two epochs of training in the order of the pipeline, each followed by a whole validation."""
+    first, second = epochs()
+    (whole,) = epochs(part="val", count=1, shuffle=False)
+    expected = [*((True, batch) for batch in first), *((False, batch) for batch in whole)]
+    expected += [*((True, batch) for batch in second), *((False, batch) for batch in whole)]
+    assert [(trains, [*numbers]) for trains, numbers in steps] == expected
+    assert flat(first) == flat(second) == [*TRAIN]
+    assert flat(whole) == [*VAL]
+
+
+def test_reference_of_torchvision(photographs, epochs, tmp_path):
+    requires("torch")
+    (steps,) = run("reference/with_highway.py", photographs[0], folder=tmp_path / "run")
+    check_two_epochs(steps, epochs)
+
+
+def test_ranks_of_torchrun_are_disjoint_and_complete(photographs, epochs, tmp_path):
+    requires("torch")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    root = photographs[0] / "train"
+    ranks = run("torchrun/with_highway.py", root, folder=tmp_path / "run", launcher=launcher)
+    assert len(ranks) == 2
+    for rank, steps in enumerate(ranks):
+        expected = epochs(4, shard=(rank, 2))
+        assert training(steps) == [batch for epoch in expected for batch in epoch]
+    half = len(ranks[0]) // 2
+    for part in (slice(half), slice(half, None)):
+        assert flat(training(ranks[0])[part] + training(ranks[1])[part]) == [*TRAIN]
+
+
+def test_lightning_sees_whole_epochs_and_validations(photographs, epochs, tmp_path):
+    requires("torch", "lightning")
+    (steps,) = run("lightning/with_highway.py", photographs[0], folder=tmp_path / "run")
+    (whole,) = epochs(part="val", count=1, shuffle=False)
+    sanity, steps = steps[:2], steps[2:]
+    assert sanity == [(False, batch) for batch in whole[:2]]
+    check_two_epochs(steps, epochs)
+
+
+def test_lightning_with_limited_epochs(photographs, epochs, tmp_path):
+    requires("torch", "lightning")
+    (steps,) = run("lightning/with_highway.py", photographs[0], "--limit", 3, folder=tmp_path / "run")
+    first, second = epochs()
+    (whole,) = epochs(part="val", count=1, shuffle=False)
+    assert training(steps) == first[:3] + second[:3]
+    assert validation(steps) == whole[:2] + whole + whole
+
+
+@pytest.mark.parametrize("kill", [3, 7])
+def test_lightning_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
+    requires("torch", "lightning")
+    data, checkpoints = photographs[0], tmp_path / "checkpoints"
+    arguments = ("lightning/with_highway.py", data, "--checkpoints", checkpoints)
+    (killed,) = run(*arguments, folder=tmp_path / "killed", kill=kill)
+    assert len(training(killed)) == kill
+    (resumed,) = run(*arguments, "--resume", folder=tmp_path / "resumed")
+    undisturbed = [batch for epoch in epochs() for batch in epoch]
+    # The last checkpoint is after an even number of steps.
+    assert training(resumed) == undisturbed[kill // 2 * 2 :]
+    (whole,) = epochs(part="val", count=1, shuffle=False)
+    assert validation(resumed)[-len(whole) :] == whole
