@@ -178,3 +178,46 @@ def test_lightning_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_p
     assert training(resumed) == undisturbed[kill // 2 * 2 :]
     (whole,) = epochs(part="val", count=1, shuffle=False)
     assert validation(resumed)[-len(whole) :] == whole
+
+
+@pytest.mark.parametrize("kill", [3, 5, 7])
+def test_accelerate_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
+    requires("torch", "accelerate")
+    data, checkpoints = photographs[0] / "train", tmp_path / "checkpoints"
+    arguments = ("accelerate/with_highway.py", data, "--checkpoints", checkpoints)
+    (killed,) = run(*arguments, folder=tmp_path / "killed", kill=kill)
+    undisturbed = [batch for epoch in epochs() for batch in epoch]
+    assert training(killed) == undisturbed[:kill]
+    (resumed,) = run(*arguments, "--resume", folder=tmp_path / "resumed")
+    assert training(resumed) == undisturbed[kill // 2 * 2 :]
+
+
+def test_trainer_of_transformers(photographs, epochs, tmp_path):
+    requires("torch", "accelerate", "transformers")
+    (steps,) = run("trainer/with_highway.py", photographs[0], folder=tmp_path / "run")
+    check_two_epochs(steps, epochs)
+
+
+@pytest.mark.parametrize("kill", [3, 5, 7])
+def test_trainer_of_transformers_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
+    requires("torch", "accelerate", "transformers")
+    arguments = ("trainer/with_highway.py", photographs[0], "--checkpoints", tmp_path / "checkpoints")
+    (killed,) = run(*arguments, folder=tmp_path / "killed", kill=kill)
+    undisturbed = [batch for epoch in epochs() for batch in epoch]
+    assert training(killed) == undisturbed[:kill]
+    (resumed,) = run(*arguments, "--resume", folder=tmp_path / "resumed")
+    assert training(resumed) == undisturbed[kill // 2 * 2 :]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
+def test_keras(photographs, epochs, tmp_path, backend):
+    requires("keras", backend)
+    folder, environment = tmp_path / "run", {"WATCHED": "keras", "KERAS_BACKEND": backend}
+    (steps,) = run("keras/with_highway.py", photographs[0], folder=folder, **environment)
+    check_two_epochs(steps, epochs)
+
+
+def test_jax(photographs, epochs, tmp_path):
+    requires("jax")
+    (steps,) = run("jax/with_highway.py", photographs[0], folder=tmp_path / "run", WATCHED="jax")
+    check_two_epochs(steps, epochs)

@@ -12,14 +12,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from highway import modules, transforms
+from highway.modules import Augmentations, ImageFileReader
 from highway.torch import Loader
+from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
 
 def load_data(folder, train):
-    fit = transforms.RandomResizedCrop() if train else transforms.Stretch()
-    augment = modules.Augmentations([transforms.FlipX(), transforms.Normalize()], deterministic=not train)
-    return Loader([modules.ImageFileReader(folder, 8, 32, fit=fit, shuffle=train), augment])
+    reader = ImageFileReader(folder, 8, 32, fit=RandomResizedCrop() if train else None, shuffle=train)
+    return Loader([reader, Augmentations([FlipX(), Normalize()], deterministic=not train)])
 
 
 class Classifier(lightning.LightningModule):

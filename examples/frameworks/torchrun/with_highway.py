@@ -12,14 +12,14 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from highway import modules, transforms
+from highway.modules import Augmentations, ImageFileReader
 from highway.torch import Loader
+from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
 
 def load_data(folder, rank, world):
-    fit = transforms.RandomResizedCrop()
-    reader = modules.ImageFileReader(folder, 4, 32, fit=fit, shard=(rank, world))
-    return Loader([reader, modules.Augmentations([transforms.FlipX(), transforms.Normalize()])])
+    reader = ImageFileReader(folder, 4, 32, fit=RandomResizedCrop(), shard=(rank, world))
+    return Loader([reader, Augmentations([FlipX(), Normalize()])])
 
 
 def main():
