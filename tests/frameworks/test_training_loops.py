@@ -24,6 +24,7 @@ WATCHED = Path(__file__).with_name("watched.py")
 LIMIT = 120
 TRAIN, VAL = range(28), range(28, 39)
 BATCH = 8
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +112,8 @@ def test_reference_of_torchvision(photographs, epochs, tmp_path):
 
 def test_ranks_of_torchrun_are_disjoint_and_complete(photographs, epochs, tmp_path):
     requires("torch")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     root = photographs[0] / "train"
-    ranks = run("torchrun/with_highway.py", root, folder=tmp_path / "run", launcher=launcher)
+    ranks = run("torchrun/with_highway.py", root, folder=tmp_path / "run", launcher=TORCHRUN)
     assert len(ranks) == 2
     for rank, steps in enumerate(ranks):
         expected = epochs(4, shard=(rank, 2))
@@ -185,6 +185,15 @@ def test_trainer_of_transformers_killed_within_an_epoch_and_resumed(photographs,
     assert training(resumed) == undisturbed[kill // 2 * 2 :]
 
 
+def test_trainer_of_transformers_in_two_processes(photographs, tmp_path):
+    requires("torch", "accelerate", "transformers")
+    ranks = run("trainer/with_highway.py", photographs[0], folder=tmp_path / "run", launcher=TORCHRUN)
+    assert len(ranks) == 2
+    half = len(training(ranks[0])) // 2
+    for part in (slice(half), slice(half, None)):
+        assert flat(training(ranks[0])[part] + training(ranks[1])[part]) == [*TRAIN]
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
 def test_keras(photographs, epochs, tmp_path, backend):
     requires("keras", backend)
@@ -197,3 +206,21 @@ def test_jax(photographs, epochs, tmp_path):
     requires("jax")
     (steps,) = run("jax/with_highway.py", photographs[0], folder=tmp_path / "run", WATCHED="jax")
     check_two_epochs(steps, epochs)
+
+
+@pytest.mark.parametrize(
+    "program", ["accelerate", "jax", "keras", "lightning", "reference", "torchrun", "trainer"]
+)
+def test_usual_form(photographs, tmp_path, program):
+    """What the difference is taken from runs as well: each epoch has every photograph once."""
+    others = {"jax": "jax", "reference": "torch", "torchrun": "torch", "trainer": "transformers"}
+    requires(
+        *(["keras", "tensorflow"] if program == "keras" else ["torchvision", others.get(program, program)])
+    )
+    watched = {"WATCHED": program, "KERAS_BACKEND": "tensorflow"} if program in ("keras", "jax") else {}
+    root = photographs[0] / "train" if program in ("accelerate", "torchrun") else photographs[0]
+    launcher = TORCHRUN if program == "torchrun" else ()
+    ranks = run(f"{program}/usual.py", root, folder=tmp_path / "run", launcher=launcher, **watched)
+    steps = [step for rank in ranks for step in rank]
+    assert flat(training(steps)) == sorted(2 * [*TRAIN])
+    assert {*flat(validation(steps))} <= {*VAL}

@@ -22,8 +22,12 @@ def as_dict(samples):
 
 
 def load_data(folder, train):
-    size = v2.RandomResizedCrop(32) if train else v2.Resize((32, 32))
-    steps = [size, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    steps = [
+        v2.Resize((32, 32)),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(MEAN, STD),
+    ]
     dataset = datasets.ImageFolder(folder, v2.Compose(steps))
     return torch.utils.data.DataLoader(dataset, 8, shuffle=train, num_workers=2, collate_fn=as_dict)
 
