@@ -21,6 +21,7 @@ from highway.modules import ImageFileReader
 
 FRAMEWORKS = ROOT / "examples" / "frameworks"
 WATCHED = Path(__file__).with_name("watched.py")
+LIGHTNING_PROCESSES = Path(__file__).with_name("lightning_processes.py")
 LIMIT = 120
 TRAIN, VAL = range(28), range(28, 39)
 BATCH = 8
@@ -54,10 +55,11 @@ def requires(*packages):
 
 
 def run(program, *arguments, folder, kill=None, launcher=(), **environment):
-    """Run a program; return the steps that each rank saw as (whether it trains, numbers)."""
+    """Run an example, or a program that takes notes; return the steps of each rank as (whether it trains, numbers)."""
+    programs = [program] if isinstance(program, Path) else [WATCHED, FRAMEWORKS / program]
     folder.mkdir(parents=True)
     done = subprocess.run(
-        [sys.executable, *launcher, WATCHED, FRAMEWORKS / program, *map(str, arguments)],
+        [sys.executable, *launcher, *programs, *map(str, arguments)],
         cwd=folder,
         env={
             **os.environ,
@@ -141,7 +143,7 @@ def test_lightning_with_limited_epochs(photographs, epochs, tmp_path):
     assert validation(steps) == whole[:2] + whole + whole
 
 
-@pytest.mark.parametrize("kill", [3, 7])
+@pytest.mark.parametrize("kill", [3, 5, 7])
 def test_lightning_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
     requires("torch", "lightning")
     data, checkpoints = photographs[0], tmp_path / "checkpoints"
@@ -154,6 +156,19 @@ def test_lightning_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_p
     assert training(resumed) == undisturbed[kill // 2 * 2 :]
     (whole,) = epochs(part="val", count=1, shuffle=False)
     assert validation(resumed)[-len(whole) :] == whole
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
+def test_lightning_in_two_processes(photographs, epochs, tmp_path, strategy):
+    """Loaders of training are made in the processes, the one of validation before them."""
+    requires("torch", "lightning")
+    ranks = run(LIGHTNING_PROCESSES, strategy, photographs[0], folder=tmp_path / "run")
+    assert len(ranks) == 2
+    (whole,) = epochs(part="val", count=1, shuffle=False)
+    for rank, steps in enumerate(ranks):
+        assert training(steps) == [batch for epoch in epochs(4, shard=(rank, 2)) for batch in epoch]
+        # The sanity check takes two batches, all of them.
+        assert validation(steps) == 3 * whole
 
 
 @pytest.mark.parametrize("kill", [3, 5, 7])
