@@ -21,6 +21,9 @@ from highway.modules import ImageFileReader
 
 FRAMEWORKS = ROOT / "examples" / "frameworks"
 WATCHED = Path(__file__).with_name("watched.py")
+# Steps of training before a kill. Checkpoints are made after every second step: the last one at the end of the first
+# epoch of four, or within the second.
+KILLS = (5, 7)
 LIGHTNING_PROCESSES = Path(__file__).with_name("lightning_processes.py")
 LIMIT = 120
 TRAIN, VAL = range(28), range(28, 39)
@@ -143,7 +146,7 @@ def test_lightning_with_limited_epochs(photographs, epochs, tmp_path):
     assert validation(steps) == whole[:2] + whole + whole
 
 
-@pytest.mark.parametrize("kill", [3, 5, 7])
+@pytest.mark.parametrize("kill", KILLS)
 def test_lightning_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
     requires("torch", "lightning")
     data, checkpoints = photographs[0], tmp_path / "checkpoints"
@@ -171,7 +174,7 @@ def test_lightning_in_two_processes(photographs, epochs, tmp_path, strategy):
         assert validation(steps) == 3 * whole
 
 
-@pytest.mark.parametrize("kill", [3, 5, 7])
+@pytest.mark.parametrize("kill", KILLS)
 def test_accelerate_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
     requires("torch", "accelerate")
     data, checkpoints = photographs[0] / "train", tmp_path / "checkpoints"
@@ -189,7 +192,7 @@ def test_trainer_of_transformers(photographs, epochs, tmp_path):
     check_two_epochs(steps, epochs)
 
 
-@pytest.mark.parametrize("kill", [3, 5, 7])
+@pytest.mark.parametrize("kill", KILLS)
 def test_trainer_of_transformers_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
     requires("torch", "accelerate", "transformers")
     arguments = ("trainer/with_highway.py", photographs[0], "--checkpoints", tmp_path / "checkpoints")
