@@ -29,14 +29,13 @@ MARKED = {
     security
     """,
     "frameworks": """
-    jax keras tensorflow torch
+    jax keras tensorflow torch training_loops
     """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
-    cores demo detection docs docstrings fit floor_plan guard_pages list_reader missing_frameworks missing_parts
-    one_pass outages
-    packaging parcels paths placement policies readme seeds sheet stats system_packages transform_sheet tuning voc
-    wrappers
+    cores demo detection docs docstrings fit floor_plan framework_guides guard_pages list_reader
+    missing_frameworks missing_parts one_pass outages packaging parcels paths placement policies readme seeds
+    sheet stats system_packages transform_sheet tuning voc wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

@@ -26,7 +26,7 @@ class Document:
         """Languages of blocks that no test looks at, and fences without a partner."""
         strange = sorted(
             {kind for kind, _ in self._blocks}
-            - {"python", "sh", "text", "{eval-rst}", "{include}", "{toctree}"}
+            - {"diff", "python", "sh", "text", "{eval-rst}", "{include}", "{toctree}"}
         )
         return strange + ["unpaired"] * (self.text.count("```") - 2 * len(self._blocks))
 

@@ -78,7 +78,9 @@ def colors(tmp_path):
 
 
 def test_every_example_is_tested():
-    assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == TESTED
+    found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
+    # Those of frameworks are tested where these are installed: tests/frameworks/test_training_loops.py.
+    assert {name for name in found if not name.startswith("frameworks/")} == TESTED
 
 
 def test_training_learns(colors):
