@@ -18,7 +18,7 @@ from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
 
 def load_data(folder, rank, world):
-    reader = ImageFileReader(folder, 4, 32, fit=RandomResizedCrop(), shard=(rank, world))
+    reader = ImageFileReader(folder, 4, 32, fit=RandomResizedCrop())  # shard="auto"
     return Loader([reader, Augmentations([FlipX(), Normalize()])])
 
 
