@@ -818,7 +818,9 @@ class Pipeline:
 
     def _end(self, what: str) -> EndOfData:
         """Return the error to raise where no batches remain."""
-        total, first, taken = self._last.last_total or 0, self._first_ticket, self._taken()
+        total, first, taken = self._last.last_total, self._first_ticket, self._taken()
+        if total is None:
+            total = (self._source.epochs or 0) * (self._length or 0)
         skipped = sum(worker.skipped_batches for runner in self._runners for worker in runner.workers)
         begin, last = 0, self._last_epoch or 0
         if self._length:
@@ -874,6 +876,9 @@ class Pipeline:
     def _check_epoch(self, epoch: int, what: str) -> None:
         epochs = self._source.epochs
         if epochs is not None and epoch >= epochs:
+            if epoch == self._next_epoch and self._last.next_ticket >= epochs * (self._length or 1) > 0:
+                # All were delivered, whether or not the source has said so already.
+                raise self._end(what)
             raise EndOfData(
                 f"Pipeline.{what}: there is no epoch {epoch}: {self._source.name} has epochs={epochs}, counted from 0. "
                 "Use a larger epochs=, or epochs=None for endless data; epoch(n) begins an earlier epoch again"
