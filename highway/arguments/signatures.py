@@ -13,7 +13,7 @@ import numpy as np
 from highway.arguments.synonyms import elsewhere, nearest, synonym
 from highway.errors import SignatureError
 
-__all__ = ["explain_init", "explain_new", "explained", "given", "remade", "same"]
+__all__ = ["bound", "explain_init", "explain_new", "explained", "given", "has_own_state", "remade", "same"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
@@ -95,6 +95,42 @@ def given(made: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return arguments
 
 
+def bound(made: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of `given` in one form: those that have a name by name, with the defaults of the others."""
+    arguments, keywords = given(made)
+    try:
+        signature = inspect.signature(type(made))
+        found = signature.bind(*arguments, **keywords)
+    except (TypeError, ValueError):
+        return arguments, keywords
+    found.apply_defaults()
+    kinds = inspect.Parameter
+    places: list[Any] = []
+    names: dict[str, Any] = {}
+    for name, value in found.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is kinds.VAR_KEYWORD:
+            names.update(value)
+        elif kind is kinds.KEYWORD_ONLY or (kind is kinds.POSITIONAL_OR_KEYWORD and not _has_rest(signature)):
+            names[name] = value
+        elif kind is kinds.VAR_POSITIONAL:
+            places.extend(value)
+        else:
+            places.append(value)
+    return tuple(places), names
+
+
+def _has_rest(signature: inspect.Signature) -> bool:
+    """Whether there is an argument such as ``*rest``: those before it go by position."""
+    return any(one.kind is one.VAR_POSITIONAL for one in signature.parameters.values())
+
+
+def has_own_state(cls: type) -> bool:
+    """Whether a class defines how its objects are pickled."""
+    plain = getattr(object, "__getstate__", None)
+    return getattr(cls, "__getstate__", plain) is not plain
+
+
 def remade(cls: type, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """Make an object of the class with these arguments."""
     return cls(*arguments, **keywords)
@@ -104,15 +140,17 @@ def same(one: Any, other: Any) -> bool:
     """Whether two arguments are equal; arrays are, if their dtypes and values are."""
     if one is other:
         return True
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(map(same, one, other))
     if type(one) is not type(other):
         return False
     if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, (tuple, list)):
-        return len(one) == len(other) and all(map(same, one, other))
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    return bool(one == other)
+    equal = one == other
+    # Such as a table: whose comparison is a table.
+    return equal if isinstance(equal, bool) else bool(np.all(equal))
 
 
 def explain_new(cls: type[_Tuple]) -> type[_Tuple]:

@@ -53,7 +53,8 @@ class EpochIterator(Iterator[Batch]):
         self._epochs = epochs
         self._lock = threading.Lock()
         self._over = False
-        self.epoch = epoch
+        # The epoch that the user asked for, if any; `epoch` is known later.
+        self.wanted = self.epoch = epoch
         # Set when the iteration begins: its number, the ticket where it ends (None: where the epoch number of the
         # batches changes, or the data ends), the number of batches, whether it is the rest of an epoch, and the epoch
         # whose remaining batches it drops first.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from highway.arguments import whole
 from highway.arguments.limits import MOST_QUEUE_SIZE, MOST_WORKERS
-from highway.arguments.signatures import explain_init, given, remade, same
+from highway.arguments.signatures import bound, explain_init, has_own_state, remade, same
 from highway.batch import Batch
 from highway.engine.cores import usable_cores
 from highway.engine.spec import Spec
@@ -113,11 +114,18 @@ class Module:
 
     def _specification(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of an equal module: by position, and by name."""
-        arguments, keywords = given(self)
-        drawn = self.seed_argument
-        return arguments, keywords if drawn is None else {**keywords, "seed": drawn}
+        arguments, keywords = bound(self)
+        # A class of the user may draw its seed without such an argument: a copy then draws another.
+        return arguments, {**keywords, "seed": self.seed_argument} if self._seed_is_drawn(
+            keywords
+        ) else keywords
+
+    def _seed_is_drawn(self, keywords: Mapping[str, Any]) -> bool:
+        return self.seed_argument is not None and "seed" in keywords
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if has_own_state(type(self)):
+            return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
         return remade, (type(self), *self._specification())
 
     def __eq__(self, other: object) -> bool:
@@ -126,7 +134,7 @@ class Module:
         return type(self) is type(other) and same(self._specification(), other._specification())
 
     def __hash__(self) -> int:
-        return hash((type(self), len(given(self)[0])))
+        return hash(type(self))
 
     def follow(self, before: Module | None) -> None:
         """Connect to the module before, or None for a source. Runs once for a pipeline, when it is made.
@@ -166,7 +174,10 @@ class Module:
         """
 
     def open(self) -> None:
-        """Prepare a worker thread. Runs in each before its first batch; again in new threads if a state is loaded."""
+        """Prepare a worker thread. Runs in each before its first batch.
+
+        Runs again in new threads after a state was loaded, and where an epoch begins that is not the next in line.
+        """
 
     def close(self) -> None:
         """Clean up a worker thread. Runs in each one after its last batch, if its `open` succeeded."""

@@ -122,7 +122,7 @@ class Pipeline:
         self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
     ) -> None:
         self._complete = False
-        self._started = False
+        self._started = self._entered = False
         self._number = next(_numbers)
         self._given = tuple(checked(modules))
         self._bound = (
@@ -180,7 +180,7 @@ class Pipeline:
         self._waits = Waits()
         self._outcome = Outcome()
         queues = [runner.output for runner in self._runners]
-        self._control = Control(self.modules, queues, self._bound)
+        self._control = Control(self.modules if self._entered else (), queues, self._bound)
         self._tuning = Tuning(self._runners, self._control, self._outcome, self._bound)
         self._finalizer = weakref.finalize(self, self._control.shutdown)
 
@@ -208,8 +208,10 @@ class Pipeline:
         before = self._control
         if before.closing:
             raise self._outcome.error("start()")
-        # This process runs the pipeline, whichever made it.
+        # This process runs the pipeline, whichever made it; only modules that were entered are interrupted.
         before.adopt()
+        before.enter(self.modules)
+        self._entered = True
         try:
             for module in self.modules:
                 # A weak reference: the callable must not keep the pipeline alive.
@@ -486,6 +488,7 @@ class Pipeline:
             Whatever a module has raised so far.
         """
         self._refuse("load_state_dict()", sink=self._has_sink)
+        self._refuse_own_thread("load_state_dict()")
         if not self._source.seekable:
             self._source.load_state_dict(state)
             self._last_epoch, self._touched = None, True
@@ -532,6 +535,7 @@ class Pipeline:
             Whatever a module has raised so far.
         """
         self._refuse("skip()", sink=self._has_sink)
+        self._refuse_own_thread("skip()")
         self._refuse_state("skip()")
         if not self._ordered:
             raise PipelineStateError(
@@ -545,12 +549,11 @@ class Pipeline:
         with self._turn:
             if self._control.closing:
                 raise self._outcome.error("skip()")
+            # Steps have numbers only where rank and world are known.
+            self._ensure_started()
             place = self._source.skip(self._last.next_ticket, samples, steps)
             self._touched = True
-            if self._started:
-                self._move(place, "skip()")
-            else:
-                self._place = place
+            self._move(place, "skip()")
 
     def _begin_at(self, place: Any) -> None:
         """Drop all batches made so far, and begin at a place that the source has found, with new statistics."""
@@ -849,7 +852,16 @@ class Pipeline:
         self._begin(iteration)
         self._waits.blocked(clock() - asked)
 
+    def _refuse_own_thread(self, what: str) -> None:
+        thread = threading.current_thread()
+        if any(thread is worker for worker, _ in self._control.threads):
+            raise PipelineStateError(
+                f"Pipeline.{what}: called in a thread of this pipeline, for which it would wait; call it where the "
+                "batches are taken"
+            )
+
     def _begin(self, iteration: EpochIterator) -> None:
+        self._refuse_own_thread("iteration")
         with self._turn:
             self._ensure_started()
             self._iteration += 1
@@ -1008,14 +1020,14 @@ class Pipeline:
 
     def _is_before(self, iteration: EpochIterator, epoch: int) -> bool:
         """Whether batches of this epoch come before the iteration; raises if its epoch cannot come any more."""
-        if iteration.epoch is None:
+        if iteration.wanted is None:
             return epoch == iteration.begin_after
-        if epoch > iteration.epoch or iteration.epoch == iteration.begin_after:
+        if epoch > iteration.wanted or iteration.wanted == iteration.begin_after:
             raise PipelineStateError(
-                f"Pipeline.epoch: {self._source.name} cannot go back to epoch {iteration.epoch}; the next batch is of "
+                f"Pipeline.epoch: {self._source.name} cannot go back to epoch {iteration.wanted}; the next batch is of "
                 f"epoch {epoch}"
             )
-        return epoch < iteration.epoch
+        return epoch < iteration.wanted
 
     def _continue_empty(self, iteration: EpochIterator) -> bool:
         if iteration.end is not None and self._last.reached > iteration.end - (iteration.length or 0):

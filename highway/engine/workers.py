@@ -113,6 +113,10 @@ class Control:
         """Belong to this process from now on: no thread runs yet."""
         self._generation = _generation
 
+    def enter(self, modules: Sequence[Module]) -> None:
+        """Interrupt these modules at the end."""
+        self._to_interrupt = list(modules)
+
     def seconds(self) -> float:
         """Return the seconds from the start to the end of the data, to the stop, or to now."""
         return (clock() if self.ended is None else self.ended) - self.started

@@ -13,7 +13,7 @@ import numpy as np
 from highway.arguments import whole
 from highway.errors import ArgumentError
 
-__all__ = ["AUTO", "Shard", "shard_of"]
+__all__ = ["AUTO", "WHOLE", "Shard", "shard_of"]
 
 logger = logging.getLogger("highway.sampling")
 
@@ -45,8 +45,8 @@ def shard_of(owner: str, shard: object, environment: Mapping[str, str] | None = 
         Name of the object with the argument `shard`, for errors and the log.
     shard : (int, int), "auto", process group, or (mesh, axis)
         (rank, world) as it is. "auto" asks, in this order: torch.distributed, if it is initialized; RANK and
-        WORLD_SIZE; JAX, if it is distributed; SLURM_PROCID and SLURM_NTASKS; OMPI_COMM_WORLD_RANK and
-        OMPI_COMM_WORLD_SIZE; otherwise (0, 1). A process group of torch.distributed, a one-dimensional DeviceMesh, or
+        WORLD_SIZE; JAX, if it is distributed; OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE; SLURM_PROCID and
+        SLURM_NTASKS; otherwise (0, 1). A process group of torch.distributed, a one-dimensional DeviceMesh, or
         a JAX mesh with the name of an axis: the position of this process in it; processes at the same position read
         the same samples.
     environment : mapping, optional
@@ -85,28 +85,32 @@ def _unknown(owner: str, shard: object) -> ArgumentError:
 
 def _launched(owner: str, environment: Mapping[str, str]) -> tuple[Shard, str]:
     """Return the shard of the launcher, and where it says so."""
-    stated = _variables(owner, environment, "RANK", "WORLD_SIZE")
     torch = _torch_distributed()
     if torch is not None:
         found = Shard(torch.get_rank(), torch.get_world_size())
+        # Some launchers set one of the two.
+        both = environment.get("RANK") and environment.get("WORLD_SIZE")
+        stated = _variables(owner, environment, "RANK", "WORLD_SIZE") if both else None
         if stated is not None and stated != found:
             raise ArgumentError(
                 f"{owner}: torch.distributed says rank {found.rank} of {found.world}, but RANK and WORLD_SIZE say "
                 f"{stated.rank} of {stated.world}; expected the same, or shard=(rank, world)"
             )
         return found, "torch.distributed"
+    stated = _variables(owner, environment, "RANK", "WORLD_SIZE")
     if stated is not None:
         return stated, "RANK and WORLD_SIZE"
     jax = sys.modules.get("jax")
     if jax is not None and getattr(jax.distributed, "is_initialized", bool)():
         return Shard(jax.process_index(), jax.process_count()), "jax.distributed"
-    if not _is_slurm_shell(environment):
-        found_by_slurm = _variables(owner, environment, "SLURM_PROCID", "SLURM_NTASKS")
-        if found_by_slurm is not None:
-            return found_by_slurm, "SLURM_PROCID and SLURM_NTASKS"
+    # Before Slurm: processes that mpirun starts inherit the variables of the Slurm task that it runs in.
     by_mpi = _variables(owner, environment, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
     if by_mpi is not None:
         return by_mpi, "OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE"
+    if not _is_slurm_shell(environment):
+        by_slurm = _variables(owner, environment, "SLURM_PROCID", "SLURM_NTASKS")
+        if by_slurm is not None:
+            return by_slurm, "SLURM_PROCID and SLURM_NTASKS"
     return WHOLE, ""
 
 
@@ -116,12 +120,11 @@ def _is_slurm_shell(environment: Mapping[str, str]) -> bool:
     In the script of a batch job, outside of `srun`, and in a shell of ``srun --pty``, one process runs, and would read
     only the part of the first task.
     """
-    in_job = "SLURM_JOB_ID" in environment
-    return (
-        "SLURM_PTY_PORT" in environment
-        or environment.get("SLURM_JOB_NAME") in _INTERACTIVE
-        or (in_job and "SLURM_STEP_ID" not in environment)
-    )
+    if "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment:
+        return True
+    # Tasks that are started from such a shell inherit these variables, but not its terminal.
+    shell = "SLURM_PTY_PORT" in environment or environment.get("SLURM_JOB_NAME") in _INTERACTIVE
+    return shell and sys.stdin is not None and sys.stdin.isatty()
 
 
 def _variables(owner: str, environment: Mapping[str, str], rank: str, world: str) -> Shard | None:

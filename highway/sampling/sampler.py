@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from highway._core import philox
 from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
-from highway.sampling.launchers import shard_of
+from highway.sampling.launchers import AUTO, WHOLE, shard_of
 from highway.sampling.rng import ORDER_POSITION
 
 if TYPE_CHECKING:
@@ -142,7 +142,13 @@ class Sampler:
         self.shuffle = flag(owner, "shuffle", shuffle)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         self._owner, self._shard = owner, shard
-        self.rank, self.world = shard_of(owner, shard)
+        try:
+            self.rank, self.world = shard_of(owner, shard)
+        except ArgumentError:
+            # The launcher may not have said everything yet: `current` asks again.
+            if not isinstance(shard, str) or shard != AUTO:
+                raise
+            self.rank, self.world = WHOLE
         self.seed = chosen_seed(owner, seed, self.world)
         self.seed_drawn = seed is None
         self.drop_last = flag(owner, "drop_last", drop_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments.signatures import explain_init, given, remade, same
+from highway.arguments.signatures import bound, explain_init, given, has_own_state, remade, same
 from highway.batch import Batch
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
@@ -71,13 +72,15 @@ class Transform:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Its class and arguments, not what it has computed from them.
+        if has_own_state(type(self)):
+            return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
         return remade, (type(self), *given(self))
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (type(self) is type(other) and same(given(self), given(other)))
+        return self is other or (type(self) is type(other) and same(bound(self), bound(other)))
 
     def __hash__(self) -> int:
-        return hash((type(self), len(given(self)[0])))
+        return hash(type(self))
 
     @property
     def positions(self) -> int:

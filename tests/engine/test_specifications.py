@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from concurrency import LIMIT, Task
 from pictures import class_folders
-from small_modules import Collect, Numbers, SizedNumbers
+from small_modules import Collect, Numbers, Pass, SizedNumbers
 from voc_folders import annotation, thing, voc_folder
 
 from highway import modules, transforms
@@ -505,3 +505,80 @@ def test_pipeline_that_another_process_runs(method, name, folders):
     # It can still be used here.
     with pipeline:
         assert bits(pipeline.forever()) == expected
+
+
+# Values of users
+
+
+def test_a_pipeline_that_never_started_interrupts_no_shared_module():
+    class Flagged(Pass):
+        interrupted = False
+
+        def interrupt(self):
+            self.interrupted = True
+
+    stage = Flagged()
+    with Pipeline([SizedNumbers(3), stage]) as pipeline:
+        assert len(Pipeline([SizedNumbers(3), stage])) == 3
+        Pipeline([SizedNumbers(3), stage]).stop()
+        assert not stage.interrupted
+        assert len(list(pipeline)) == 3
+    assert stage.interrupted
+
+
+class Drawn(Noise):
+    """Draws its seed without an argument for it."""
+
+    def __init__(self, batch_size):
+        super().__init__(batch_size, (2, 2), size=10, seed=None)
+
+
+class DrawnByName(Noise):
+    def __init__(self, batch_size, seed=None):
+        super().__init__(batch_size, (2, 2), size=10, seed=seed)
+
+
+class WithState(Pass):
+    """Says how it is pickled."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def __getstate__(self):
+        return {"value": self.value + 1}
+
+
+@COPIES
+def test_classes_of_users_are_copied(copied):
+    assert isinstance(copied(Drawn(4)), Drawn)
+    for made in (DrawnByName(4), DrawnByName(4, None), DrawnByName(4, seed=7)):
+        assert copied(made).seed == made.seed
+        assert copied(made) == made
+    assert copied(WithState(1)).value == 2
+
+
+def test_arguments_are_equal_however_they_are_given():
+    made = Noise(4, (2, 2), size=10, seed=1)
+    for other in (
+        Noise(batch_size=4, shape=[2, 2], size=10, seed=1),
+        Noise(4, (2, 2), size=10, seed=1, workers=None, shuffle=True),
+    ):
+        assert other == made
+        assert hash(other) == hash(made)
+    assert Noise(4, (2, 3), size=10, seed=1) != made
+    assert CenterFit() == CenterFit(interpolation="bilinear")
+    values = np.array([1.0, np.nan])
+    assert ArrayReader(np.zeros((2, 3)), values, 1) == ArrayReader(np.zeros((2, 3)), values.copy(), 1)
+
+
+def test_a_module_cannot_skip_or_seek_in_its_own_pipeline():
+    class Seeks(Pass):
+        def process(self, batch):
+            for call in (lambda: pipeline.skip(samples=[1]), lambda: next(pipeline.epoch(0))):
+                with pytest.raises(PipelineStateError, match="called in a thread of this pipeline"):
+                    call()
+            return batch
+
+    with Pipeline([Noise(4, (2, 2), size=8, epochs=1), Seeks()]) as pipeline:
+        assert len(list(pipeline)) == 2

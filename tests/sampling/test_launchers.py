@@ -45,19 +45,51 @@ FOUND = {
     "srun": ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, (1, 2)),
     "sbatch without srun": ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}, (0, 1)),
     "salloc": ({"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}, (0, 1)),
+    "torchrun in a job": ({"RANK": "5", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (5, 8)),
+    "mpirun": ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3"}, (2, 3)),
+    "srun in a shell": (
+        {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1"}
+        | {"SLURM_JOB_NAME": "interactive", "SLURM_PTY_PORT": "40000"},
+        (2, 4),
+    ),
+    "mpirun in a job": (
+        {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+        | {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
+        (5, 8),
+    ),
+}
+
+SHELLS = {
     "srun --pty": (
         {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_PTY_PORT": "40000"},
         (0, 1),
     ),
     "a shell": ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "bash"}, (0, 1)),
-    "torchrun in a job": ({"RANK": "5", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (5, 8)),
-    "mpirun": ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3"}, (2, 3)),
 }
 
 
 @pytest.mark.parametrize(("environment", "expected"), FOUND.values(), ids=FOUND)
-def test_the_variables_of_launchers(environment, expected):
+def test_the_variables_of_launchers(environment, expected, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
     assert auto(**environment) == expected
+
+
+@pytest.mark.parametrize(("environment", "expected"), SHELLS.values(), ids=SHELLS)
+def test_a_shell_of_slurm_has_a_terminal(environment, expected, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert auto(**environment) == expected
+
+
+def test_what_is_incomplete_is_asked_for_again_at_the_start(monkeypatch):
+    """Launchers such as Lightning set WORLD_SIZE first, and start torch.distributed later."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    pipeline = Pipeline([ArrayReader(np.zeros((10, 2)), range(10), 2, shuffle=False)])
+    monkeypatch.setitem(sys.modules, "torch.distributed", Distributed(initialized=True, rank=1, world=2))
+    with pipeline:
+        assert [batch.indices.tolist() for batch in pipeline] == [[1, 3], [5, 7], [9]]
+    monkeypatch.delitem(sys.modules, "torch.distributed")
+    with pytest.raises(ArgumentError, match="RANK is not set"):
+        Pipeline([Noise(4, (4, 4), size=8)]).dequeue(timeout=LIMIT)
 
 
 WRONG = {
