@@ -1033,6 +1033,9 @@ class Pipeline:
         if iteration.end is not None and self._last.reached > iteration.end - (iteration.length or 0):
             # Other threads took the batches, with dequeue().
             return False
+        if not self._length and iteration.epoch is not None and not self._rejected:
+            # Another thread that shares the iterator has just taken the first batch, which it has not noted yet.
+            return False
         length, total = self._length, self._last.last_total
         if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
             raise self._end("iteration")

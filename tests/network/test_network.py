@@ -50,7 +50,7 @@ from highway.errors import (
     UndeliveredError,
     WaitTimeout,
 )
-from highway.modules import Augmentations, ImageFileReader, ZMQSink, ZMQSource
+from highway.modules import Augmentations, ImageFileReader, Noise, ZMQSink, ZMQSource
 from highway.network import exactly_once as exact
 from highway.network.protocol.messages import Kind
 from highway.network.protocol.roles import Worker
@@ -283,6 +283,21 @@ def test_a_break_in_the_last_epoch_leaves_nothing_for_the_next_for(machines, exp
     with pytest.raises(EndOfData, match=f"all batches were delivered, {BATCHES + 2} of epochs 0 to 1"):
         list(pipeline)
     data.wait(LIMIT)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_threads_share_epochs_of_few_batches(size):
+    """Some of them see the end before another has noted the first batch."""
+    for turn in range(10):
+        address = f"inproc://few-{size}-{turn}"
+        with (
+            Pipeline([Noise(1, (2, 2), size=size, epochs=10), ZMQSink(address)]),
+            Pipeline([ZMQSource(address)]) as training,
+        ):
+            for epoch in range(10):
+                batches = iter(training)
+                threads = [Task(lambda: [batch.epoch for batch in batches]) for _ in range(4)]  # noqa: B023
+                assert sorted(each for thread in threads for each in thread.result()) == [epoch] * size
 
 
 @pytest.mark.parametrize("ordered", [True, False])
