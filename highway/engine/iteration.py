@@ -63,7 +63,8 @@ class EpochIterator(Iterator[Batch]):
         self.length: int | None = None
         self.resumed = False
         self.begin_after: int | None = None
-        self.yielded = False
+        # Whether a thread has seen a batch of the epoch, and whether one has returned it.
+        self.seen = self.yielded = False
 
     def __iter__(self) -> EpochIterator:
         return self

@@ -1009,9 +1009,9 @@ class Pipeline:
                     iteration.epoch = batch.epoch
                 elif batch.epoch != iteration.epoch:
                     raise EndOfData("the epoch is over")
-            if not dropped and batch is not None and self._follower is None:
+            if not dropped and batch is not None:
                 # Before it is taken: another thread may see the end first, and the epoch is not empty.
-                iteration.yielded = True
+                iteration.seen = True
             if not queue.take(ticket, iteration.number) or not self._hands_out(ticket, batch):
                 continue
             if not dropped:
@@ -1033,7 +1033,7 @@ class Pipeline:
         if iteration.end is not None and self._last.reached > iteration.end - (iteration.length or 0):
             # Other threads took the batches, with dequeue().
             return False
-        if not self._length and iteration.epoch is not None and not self._rejected:
+        if iteration.seen and not self._rejected:
             # Another thread that shares the iterator has just taken the first batch, which it has not noted yet.
             return False
         length, total = self._length, self._last.last_total
