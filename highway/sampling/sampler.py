@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,9 @@ from highway._core import philox
 from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
 from highway.sampling.launchers import AUTO, WHOLE, shard_of
+from highway.sampling.position import FRONT, Position
 from highway.sampling.rng import ORDER_POSITION
-
-if TYPE_CHECKING:
-    from highway.sampling.skips import Skips
+from highway.sampling.skips import Skips
 
 __all__ = ["FRONT", "Position", "Sampler", "Task", "digest"]
 
@@ -40,23 +39,6 @@ class Task(NamedTuple):
     epoch: int
     seq: int
     indices: NDArray[np.int64]
-
-
-class Position(NamedTuple):
-    """A position in the data.
-
-    Attributes
-    ----------
-    epoch : int
-    position : int
-        Number of places of the epoch's permutation that are done, on all ranks together.
-    """
-
-    epoch: int
-    position: int
-
-
-FRONT = Position(0, 0)
 
 
 def digest(*parts: bytes | Iterable[bytes]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import ArgumentError, StateMismatchError
-from highway.sampling.sampler import Position, Sampler
+from highway.sampling.position import Position
 
 __all__ = ["Intervals", "Skips"]
 
@@ -20,6 +20,16 @@ MOST_INTERVALS = 4096
 """Most intervals of numbers that a state may hold, of samples and of steps together."""
 
 _KEYS = {"version", "samples", "steps", "batch_size", "world"}
+
+
+class Order(Protocol):
+    """What skips need of a `Sampler`."""
+
+    size: int
+    batch_size: int
+    world: int
+
+    def __len__(self) -> int: ...
 
 
 class Intervals:
@@ -124,7 +134,7 @@ class Skips:
 
     # State
 
-    def state(self, order: Sampler) -> dict[str, Any]:
+    def state(self, order: Order) -> dict[str, Any]:
         """Return the skips of a run in this order as JSON-serializable data.
 
         Returns
@@ -142,7 +152,7 @@ class Skips:
         }
 
     @classmethod
-    def of_state(cls, owner: str, state: object, order: Sampler) -> Skips:
+    def of_state(cls, owner: str, state: object, order: Order) -> Skips:
         """Return the skips of a state, for a run in this order.
 
         Raises
