@@ -13,6 +13,7 @@ from small_modules import Call, Collect, Drop, Numbers, NumbersWithEpochs, Pass,
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Sink
+from highway.engine.inspection import inspected
 from highway.errors import (
     ArgumentError,
     ContractError,
@@ -157,7 +158,7 @@ def test_a_thread_that_waits_while_the_data_ends():
 
     with Pipeline([SizedNumbers(1), Call(hold)]) as pipeline:
         waiting = Task(list, pipeline)
-        eventually(lambda: pipeline._last.measures()["getting"])
+        eventually(lambda: inspected(pipeline).queue.measures()["getting"])
         gate.set()
         with pytest.raises(EmptyEpochError, match="all 1 batches of epoch 0 were skipped"):
             waiting.result()

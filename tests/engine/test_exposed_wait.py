@@ -18,6 +18,7 @@ from small_modules import Call, Collect, Gate, Numbers, NumbersWithEpochs, Pass,
 
 from highway.batch import Batch
 from highway.engine import Pipeline
+from highway.engine.inspection import inspected
 from highway.engine.stats import MachineStats, PipelineStats, WaitStats
 from highway.engine.waits import KEPT_EPOCHS, Waits
 from highway.errors import ArgumentError, WaitTimeout
@@ -368,7 +369,7 @@ def test_measured_quantiles_are_those_of_the_waits():
     outside = []
     with Pipeline([SizedNumbers(30, workers=1), slow(0.003)]) as pipeline:
         pipeline.start()
-        eventually(lambda: pipeline._last.measures()["held"])
+        eventually(lambda: inspected(pipeline).queue.measures()["held"])
         for _ in range(30):
             begin = time.perf_counter()
             pipeline.dequeue(timeout=LIMIT)

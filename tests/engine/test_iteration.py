@@ -14,6 +14,7 @@ from pictures import class_folders
 from small_modules import Call, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Pipeline
+from highway.engine.inspection import inspected
 from highway.errors import (
     ArgumentError,
     EmptyEpochError,
@@ -414,7 +415,7 @@ def test_thread_that_waits_in_an_older_iterator_takes_no_batch_of_the_next(make)
     with Pipeline([make(), gate]) as pipeline:
         old = pipeline.epoch(0)
         waiting = [Task(next, old) for _ in range(3)]
-        eventually(lambda: pipeline._last.measures()["getting"] == 3)
+        eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 3)
         new = Task(list, pipeline.epoch(0))
         for task in waiting:
             with pytest.raises(PipelineStateError, match="another iteration"):
@@ -508,9 +509,9 @@ def at_a_seek(*, after):
     gate.gate.set()
     list(itertools.islice(pipeline, 2))
     gate.gate.clear()
-    moves = pipeline._moves
+    moves = inspected(pipeline).moves
     seeking = Task(lambda: next(pipeline.epoch(0)))
-    eventually(lambda: pipeline._moves > moves)
+    eventually(lambda: inspected(pipeline).moves > moves)
     return pipeline, gate, seeking
 
 
@@ -536,7 +537,8 @@ def test_stop_at_any_moment_of_many_seeks():
 
         seeking = Task(seek)
         for _ in range(turn):
-            eventually(lambda moves=pipeline._moves, pipeline=pipeline: pipeline._moves > moves)
+            moves = inspected(pipeline).moves
+            eventually(lambda moves=moves, pipeline=pipeline: inspected(pipeline).moves > moves)
         with within(2):
             pipeline.stop()
         with pytest.raises(PipelineStateError, match="was stopped"):
@@ -562,12 +564,12 @@ def test_module_that_fails_while_another_thread_seeks():
         gate.gate.clear()
         gate.entered.clear()
         # Room after the gate: it takes another batch, and stands there.
-        for _ in range(pipeline._last.measures()["held"]):
+        for _ in range(inspected(pipeline).queue.measures()["held"]):
             pipeline.dequeue(timeout=LIMIT)
         assert gate.entered.wait(LIMIT)
-        moves = pipeline._moves
+        moves = inspected(pipeline).moves
         seeking = Task(lambda: next(pipeline.epoch(0)))
-        eventually(lambda: pipeline._moves > moves)
+        eventually(lambda: inspected(pipeline).moves > moves)
         armed.set()
         gate.gate.set()
         with pytest.raises(Fault) as caught:
@@ -636,14 +638,14 @@ def test_numbers_of_workers_are_kept_over_a_seek(monkeypatch):
     pretend_cores(monkeypatch, 8)
     with Pipeline([noise(workers=None), Pass(), Pass(workers=3)]) as pipeline:
         pipeline.start()
-        pipeline._tuning.due = float("inf")
-        pipeline._tuning.give([8, 5, 3])
-        pipeline._tuning.give([4, 5, 3])
+        inspected(pipeline).tuning.due = float("inf")
+        inspected(pipeline).tuning.give([8, 5, 3])
+        inspected(pipeline).tuning.give([4, 5, 3])
         for n in (0, 3, 0):
             next(pipeline.epoch(n))
             assert [module.workers for module in pipeline.stats().modules] == [4, 5, 3]
             # Parked workers too.
-            assert [len(runner.workers) for runner in pipeline._runners] == [8, 5, 3]
+            assert [len(runner.workers) for runner in inspected(pipeline).runners] == [8, 5, 3]
         assert places(pipeline) == epoch(1)
 
 
@@ -674,4 +676,4 @@ def test_no_thread_and_no_memory_is_left_after_many_breaks(ordered):
         assert threading.active_count() <= threads
         assert descriptors() == files
         assert grown < 200 * 100, f"{grown} bytes grown over 200 iterations"
-        assert len(pipeline._control.threads) == len(pipeline._control.workers) == 3
+        assert len(inspected(pipeline).control.threads) == len(inspected(pipeline).control.workers) == 3

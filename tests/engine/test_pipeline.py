@@ -29,6 +29,7 @@ from small_modules import (
 
 from highway.batch import Batch
 from highway.engine import Module, Pipeline, Sink, Source, Stage, usable_cores, workers
+from highway.engine.inspection import inspected
 from highway.errors import (
     ArgumentError,
     ContractError,
@@ -118,7 +119,7 @@ def test_unordered_queues_of_different_sizes_do_not_lock_up():
     source = LateFirst(100, workers=2, queue_size=16)
     with Pipeline([source, Pass(queue_size=1)], ordered=False) as pipeline:
         found = numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(7))
-        eventually(lambda: pipeline._runners[0].output.measures()["reserving"])
+        eventually(lambda: inspected(pipeline).runners[0].output.measures()["reserving"])
         gate.set()
         while len(found) < 100:
             found += numbers_of([pipeline.dequeue(timeout=LIMIT)])
@@ -142,12 +143,12 @@ def test_arrays_come_from_a_pool_of_the_pipeline_and_go_back():
         for batch in pipeline:
             assert type(batch.numbers.base).__name__ == "PooledBuffer"
         del batch
-        pool = pipeline._control.pool.stats()
+        pool = inspected(pipeline).control.pool.stats()
         assert pool["handed_out"] == 50
         assert pool["reused"] > 30
         assert pool["used_bytes"] == 0
         assert pool["free_bytes"] > 0
-    assert pipeline._control.pool.stats()["free_bytes"] == 0
+    assert inspected(pipeline).control.pool.stats()["free_bytes"] == 0
 
 
 def test_nobody_keeps_a_batch_that_its_user_dropped():
@@ -173,7 +174,7 @@ def test_nobody_keeps_a_batch_that_its_user_dropped():
         watches = [weakref.ref(batch), weakref.ref(batch.numbers)]
         del batch
         eventually(lambda: [watch() for watch in watches] == [None, None])
-        assert pipeline._control.pool.stats()["used_bytes"] == 0
+        assert inspected(pipeline).control.pool.stats()["used_bytes"] == 0
     with Pipeline([OneAtATime(), sink := Collect()]) as pipeline:
         eventually(lambda: sink.batches)
         watches = [weakref.ref(sink.batches.pop())]
@@ -201,17 +202,17 @@ def test_worker_threads_only_run_ahead_as_far_as_the_queues_allow():
     source = Counting(1000, workers=2, queue_size=5)
     with Pipeline([source]) as pipeline:
         pipeline.start()
-        eventually(lambda: pipeline._last.measures()["reserving"] == 2)
+        eventually(lambda: inspected(pipeline).queue.measures()["reserving"] == 2)
         assert sorted(taken) == list(range(5))
         pipeline.dequeue()
-        eventually(lambda: len(taken) == 6 and pipeline._last.measures()["reserving"] == 2)
+        eventually(lambda: len(taken) == 6 and inspected(pipeline).queue.measures()["reserving"] == 2)
 
 
 def test_bytes_bound_what_is_outstanding():
     with Pipeline([Numbers(1000, workers=1, queue_size=100)], max_bytes=32 * 10) as pipeline:
         pipeline.start()
-        eventually(lambda: pipeline._last.measures()["reserving"] == 1)
-        assert pipeline._last.measures()["held_bytes"] == 320
+        eventually(lambda: inspected(pipeline).queue.measures()["reserving"] == 1)
+        assert inspected(pipeline).queue.measures()["held_bytes"] == 320
 
 
 def test_large_batches_pass_a_small_bound():
@@ -223,7 +224,7 @@ def test_bound_below_a_byte_for_each_queue_is_still_a_bound():
     modules = [Numbers(1000, workers=1, queue_size=100), Pass(queue_size=100)]
     with Pipeline(modules, max_bytes=1) as pipeline:
         pipeline.start()
-        for runner in pipeline._runners:
+        for runner in inspected(pipeline).runners:
 
             def settled(queue=runner.output):
                 measures = queue.measures()
@@ -337,7 +338,7 @@ def test_epoch_of_which_only_holes_are_left_is_over(ordered, known):
         assert sorted(numbers_of(pipeline.dequeue(timeout=LIMIT) for _ in range(2))) == [0, 1]
         if known:
             source.gate.set()
-            eventually(lambda: pipeline._last.next_ticket == 3)
+            eventually(lambda: inspected(pipeline).queue.next_ticket == 3)
         batches = pipeline.epoch()
         source.gate.set()
         assert sorted(numbers_of(batches)) == [3, 4, 5]
@@ -395,7 +396,7 @@ def test_several_threads_pass_over_the_holes_together(ordered):
 
         tasks = [Task(consume) for _ in range(3)]
         # One of them drops the rest of the first epoch; the others wait for it.
-        eventually(lambda: pipeline._last.measures()["getting"] == 1)
+        eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 1)
         source.gate.set()
         found = [task.result() for task in tasks]
         assert sorted(numbers_of(itertools.chain(*found))) == list(range(100, 200))
@@ -462,7 +463,7 @@ def test_epoch_gives_no_batch_that_another_thread_took_meanwhile():
 
     with Pipeline([NumbersWithEpochs(10)]) as pipeline:
         pipeline.start()
-        pipeline._last = overtaken = Overtaken(pipeline._last)
+        pipeline._last = overtaken = Overtaken(inspected(pipeline).queue)
         assert numbers_of(pipeline.epoch()) == [0, 2, 4, 6, 8]
         assert overtaken.taken == [1, 3, 5, 7, 9]
 
@@ -784,7 +785,7 @@ def test_failure_reaches_who_waits_already():
         [Numbers(10), gate, Call(lambda batch: FailingStage("process", error).fail("process"))]
     ) as pipeline:
         waiting = [Task(pipeline.dequeue) for _ in range(3)]
-        eventually(lambda: pipeline._last.measures()["getting"] == 3)
+        eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 3)
         gate.gate.set()
         for task in waiting:
             with pytest.raises(Fault) as caught:
@@ -818,7 +819,7 @@ def test_first_failure_counts():
     with Pipeline([Numbers(10), Call(fail, workers=4)]) as pipeline:
         with pytest.raises(Fault) as first:
             pipeline.dequeue()
-        eventually(lambda: not any(thread.is_alive() for thread, _ in pipeline._control.threads))
+        eventually(lambda: not any(thread.is_alive() for thread, _ in inspected(pipeline).control.threads))
         with pytest.raises(Fault) as later:
             pipeline.dequeue()
         assert later.value is first.value
@@ -933,7 +934,7 @@ def test_end_of_the_data_waits_for_the_last_worker_to_close():
         pipeline.start()
         assert first.wait(LIMIT)
         assert second.wait(LIMIT)
-        eventually(lambda: len(pipeline._runners[1].present) == 1)
+        eventually(lambda: len(inspected(pipeline).runners[1].present) == 1)
         with pytest.raises(WaitTimeout):
             pipeline.dequeue(timeout=0.02)
         gate.set()
@@ -978,7 +979,7 @@ def eight_cores(monkeypatch):
 def give(pipeline, *counts):
     """Have so many workers at work in each module; what the pipeline finds by itself does not count any more."""
     pipeline.start()
-    tuning = pipeline._tuning
+    tuning = inspected(pipeline).tuning
     # Who has the lock may be about to say when it looks again.
     with tuning._lock:
         tuning.due = math.inf
@@ -1032,9 +1033,9 @@ def test_workers_are_started_when_they_are_needed_and_not_before():
     stage = Meeting()
     with Pipeline([Numbers(10_000), stage]) as pipeline:
         pipeline.dequeue(timeout=LIMIT)
-        pipeline._tuning.due = math.inf
+        inspected(pipeline).tuning.due = math.inf
         assert len(stage.opened) == 1
-        assert [thread.name for thread, _ in pipeline._control.threads][8:] == ["highway Meeting 0"]
+        assert [thread.name for thread, _ in inspected(pipeline).control.threads][8:] == ["highway Meeting 0"]
         stage.expect(3)
         give(pipeline, 8, 3)
         # Three can only pass together.
@@ -1123,7 +1124,7 @@ def test_batches_are_the_same_while_numbers_of_workers_change(ordered, seed):
         with Pipeline(modules, ordered=ordered, max_bytes=draw.choice([1, 500, None])) as pipeline:
 
             def change(pipeline=pipeline):
-                while pipeline._control.ended is None:
+                while inspected(pipeline).control.ended is None:
                     give(pipeline, *(draw.choice([1, 2, 8]) for _ in range(4)))
 
             changing = Task(change)
@@ -1177,7 +1178,7 @@ def test_failure_of_a_worker_that_came_later_reaches_dequeue(where):
 
 
 def assert_threads_end(pipeline):
-    eventually(lambda: not any(thread.is_alive() for thread, _ in pipeline._control.threads))
+    eventually(lambda: not any(thread.is_alive() for thread, _ in inspected(pipeline).control.threads))
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -1208,9 +1209,9 @@ def test_thread_that_is_not_to_be_had_is_done_without(monkeypatch):
 
         monkeypatch.setattr(threading.Thread, "start", limited)
         give(pipeline, 8, 5)
-        runner = pipeline._runners[1]
+        runner = inspected(pipeline).runners[1]
         assert (runner.active, runner.most, len(runner.workers)) == (2, 2, 2)
-        assert pipeline._tuning.reading(0).modules[1].allowed == 2
+        assert inspected(pipeline).tuning.reading(0).modules[1].allowed == 2
         assert numbers_of(pipeline) == list(range(100))
 
 
@@ -1225,7 +1226,7 @@ def test_bounds_follow_the_workers_that_are_at_work():
     for max_bytes, batches in ((1, 1), (None, 2)):
         with Pipeline([Numbers(10_000, queue_size=1)], max_bytes=max_bytes) as pipeline:
             pipeline.start()
-            queue = pipeline._last
+            queue = inspected(pipeline).queue
             for workers in (8, 3, 1, 3):
                 give(pipeline, workers)
                 # Each of the eight may be about to hand in one more than it is to.
@@ -1243,7 +1244,7 @@ def test_memory_for_batches_bounds_the_workers():
         modules = [Numbers(100, workers=workers, **queue), Pass(**queue), Pass(**queue)]
         with Pipeline(modules, max_bytes=max_bytes) as pipeline:
             list(pipeline)
-            return [module.allowed for module in pipeline._tuning.reading(0).modules]
+            return [module.allowed for module in inspected(pipeline).tuning.reading(0).modules]
 
     # Batches of 32 bytes, each queue has a third, whatever the others do with theirs.
     assert allowed(32 * 15, queue_size=9) == [1, 5, 5]
@@ -1260,7 +1261,7 @@ def test_memory_is_no_bound_while_the_size_of_batches_is_unknown():
     with Pipeline([Numbers(100, workers=1), gate], max_bytes=64) as pipeline:
         pipeline.start()
         assert gate.entered.wait(LIMIT)
-        assert pipeline._tuning.reading(0).modules[1].allowed == 8
+        assert inspected(pipeline).tuning.reading(0).modules[1].allowed == 8
 
 
 class Disk(Pass):
@@ -1285,7 +1286,7 @@ def test_module_that_limits_gets_more_workers_by_itself():
 
         while more() < 2:
             pass
-        while not any(trial.kept for trial in pipeline._tuning.tuner.trials):
+        while not any(trial.kept for trial in inspected(pipeline).tuning.tuner.trials):
             more()
         assert pipeline.stats().modules[2].workers == 2
         assert "Disk 1 1 -> 2 (+" in pipeline.stats().tuning
@@ -1296,7 +1297,7 @@ def test_module_that_limits_gets_more_workers_by_itself():
 def test_fixed_numbers_are_not_even_looked_at():
     with Pipeline([Numbers(100, workers=2), Pass(workers=1), Collect()]) as pipeline:
         pipeline.wait(LIMIT)
-        assert pipeline._tuning.due == math.inf
+        assert inspected(pipeline).tuning.due == math.inf
         stats = pipeline.stats()
     assert [module.tuned for module in stats.modules] == [False, False, False]
     assert (stats.tuning, stats.settled) == ("", True)
@@ -1318,7 +1319,7 @@ def test_figures_that_are_looked_at():
                 pipeline.wait(LIMIT)
             else:
                 list(pipeline)
-            reading = pipeline._tuning.reading(pipeline._control.started + 5)
+            reading = inspected(pipeline).tuning.reading(inspected(pipeline).control.started + 5)
         assert reading.seconds == 5
         assert reading.delivered == 20
         assert reading.cpu > 0
@@ -1335,7 +1336,7 @@ def test_every_kind_of_module_looks_at_the_figures_when_it_is_time(monkeypatch):
     modules = [Numbers(20, workers=1), Pass(), gate, Collect()]
     with Pipeline(modules) as pipeline:
         assert gate.entered.wait(LIMIT)
-        pipeline._tuning.look = lambda: who.add(threading.current_thread().name)
+        inspected(pipeline).tuning.look = lambda: who.add(threading.current_thread().name)
         gate.gate.set()
         pipeline.wait(LIMIT)
     assert who == {f"highway {name} 0" for name in ("Numbers", "Pass", "Gate", "Collect")}
@@ -1347,8 +1348,8 @@ def test_figures_are_looked_at_by_one_at_a_time_now_and_then_and_not_after_the_e
     with Pipeline([Numbers(2), gate]) as pipeline:
         pipeline.start()
         assert gate.entered.wait(LIMIT)
-        eventually(lambda: not pipeline._runners[0].present)
-        tuning = pipeline._tuning
+        eventually(lambda: not inspected(pipeline).runners[0].present)
+        tuning = inspected(pipeline).tuning
         tuning.tuner.observe = seen.append
         for _ in range(2):
             tuning.due = 0
@@ -1370,7 +1371,7 @@ def test_time_without_a_processor_is_read_where_it_is_asked_for():
     with Pipeline([Numbers(100), gate]) as pipeline:
         pipeline.start()
         assert gate.entered.wait(LIMIT)
-        tuning = pipeline._tuning
+        tuning = inspected(pipeline).tuning
         tuning.due = math.inf
         assert tuning.reading(0).delayed is None
         tuning.tuner.asks_for_delay = True

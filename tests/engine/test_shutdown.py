@@ -18,6 +18,7 @@ from concurrency import LIMIT, Task, eventually, pretend_cores, within
 from small_modules import Call, Collect, Gate, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Pipeline, Stage
+from highway.engine.inspection import inspected
 from highway.errors import EndOfData, PipelineStateError
 
 
@@ -41,7 +42,7 @@ def stop_in_time(pipeline):
 
 
 def threads_of(pipeline):
-    return [thread for thread, _ in pipeline._control.threads]
+    return [thread for thread, _ in inspected(pipeline).control.threads]
 
 
 def assert_ended(threads):
@@ -60,7 +61,7 @@ def test_stop_while_workers_wait_for_room(workers, ordered):
     pipeline = Pipeline(modules, ordered=ordered)
     pipeline.start()
     threads = threads_of(pipeline)
-    eventually(lambda: pipeline._last.measures()["reserving"] == workers)
+    eventually(lambda: inspected(pipeline).queue.measures()["reserving"] == workers)
     stop_in_time(pipeline)
     assert not any(thread.is_alive() for thread in threads)
 
@@ -71,7 +72,7 @@ def test_stop_while_workers_wait_for_batches(workers):
     pipeline = Pipeline([Numbers(10), gate, Pass(workers=workers), Collect(workers=workers)])
     threads = threads_of(pipeline)
     assert gate.entered.wait(LIMIT)
-    eventually(lambda: pipeline._runners[-1].input.measures()["getting"] == workers)
+    eventually(lambda: inspected(pipeline).runners[-1].input.measures()["getting"] == workers)
     stop_in_time(pipeline)
     assert not any(thread.is_alive() for thread in threads)
 
@@ -180,7 +181,7 @@ def test_stop_from_another_thread_ends_who_waits(modules, call):
     pipeline = Pipeline(modules(gate))
     shared = call(pipeline)
     waiting = [Task(shared) for _ in range(2)]
-    eventually(lambda: pipeline._last.measures()["getting"] == 2)
+    eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 2)
     stop_in_time(pipeline)
     for task in waiting:
         with pytest.raises(PipelineStateError, match="was stopped"):
@@ -307,9 +308,9 @@ def with_parked_workers(modules, most=8):
     """A pipeline of which every tuned module has all its workers but one parked."""
     pipeline = Pipeline(modules)
     pipeline.start()
-    pipeline._tuning.due = float("inf")
+    inspected(pipeline).tuning.due = float("inf")
     for count in (most, 1):
-        pipeline._tuning.give([count] * len(modules))
+        inspected(pipeline).tuning.give([count] * len(modules))
     return pipeline
 
 
@@ -328,7 +329,7 @@ def test_stop_wakes_parked_workers():
     stop_in_time(pipeline)
     assert not any(thread.is_alive() for thread in threads)
     # Nobody comes after the stop.
-    pipeline._tuning.give([8] * 4)
+    inspected(pipeline).tuning.give([8] * 4)
     assert threads_of(pipeline) == []
 
 
@@ -344,14 +345,14 @@ def test_stop_at_any_moment_while_workers_come_and_go():
     for turn in range(30):
         pipeline = Pipeline([Numbers(10_000), Pass(), Pass()])
         pipeline.start()
-        pipeline._tuning.due = float("inf")
+        inspected(pipeline).tuning.due = float("inf")
         over = threading.Event()
 
         def change(pipeline=pipeline, over=over):
             counts = 1
             while not over.is_set():
                 counts = 9 - counts
-                pipeline._tuning.give([counts] * 3)
+                inspected(pipeline).tuning.give([counts] * 3)
 
         changing = Task(change)
         for _ in range(turn):
@@ -370,7 +371,7 @@ def test_control_c_in_dequeue():
     with Pipeline([Numbers(3), gate]) as pipeline:
 
         def interrupt():
-            eventually(lambda: pipeline._last.measures()["getting"] == 1)
+            eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 1)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         for call in (pipeline.dequeue, lambda: list(pipeline), lambda: list(pipeline.epoch())):
@@ -387,7 +388,7 @@ def test_control_c_in_wait():
     with Pipeline([Numbers(3), gate, Collect()]) as pipeline:
 
         def interrupt():
-            eventually(lambda: pipeline._last.measures()["getting"] == 1)
+            eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 1)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         killer = Task(interrupt)
@@ -645,7 +646,7 @@ def test_interpreter_ends_while_another_thread_dequeues():
             except PipelineStateError:
                 pass
         threading.Thread(target=consume, daemon=True).start()
-        eventually(lambda: pipeline._last.measures()["getting"] == 1)
+        eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 1)
         """
     )
     assert (process.returncode, process.errors) == (0, "")

@@ -19,6 +19,7 @@ from small_modules import Call, Collect, Numbers, Pass, rest_of
 from voc_folders import annotation, thing, voc_folder
 
 from highway.engine import Pipeline, Source
+from highway.engine.inspection import inspected
 from highway.errors import DecodeError, EndOfData, PipelineStateError, StateMismatchError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, ListReader, Noise, VOCReader
 from highway.sampling.sampler import Position, Sampler
@@ -411,7 +412,7 @@ def test_what_was_made_ahead_is_dropped():
     with Pipeline([noise(size=40, queue_size=16, workers=3), Pass(workers=2)]) as pipeline:
         pipeline.start()
         eventually(lambda: pipeline.stats().modules[1].batches >= 4)
-        before = pipeline._control
+        before = inspected(pipeline).control
         pipeline.load_state_dict(state)
         assert pipeline.state_dict() == state
         assert before.threads == []
@@ -434,7 +435,7 @@ def test_only_what_is_in_the_making_is_waited_for():
         pipeline.start()
         eventually(lambda: begun and pipeline.stats().modules[0].batches >= 8)
         loading = Task(pipeline.load_state_dict, state)
-        eventually(lambda: all(runner.dropping for runner in pipeline._runners))
+        eventually(lambda: all(runner.dropping for runner in inspected(pipeline).runners))
         gate.set()
         loading.result()
         assert pipeline.dequeue(timeout=LIMIT).seq == 5
@@ -468,7 +469,7 @@ def test_after_everything_was_made_ahead():
     state, _ = state_after(1, lambda: [noise(epochs=1)])
     with Pipeline([noise(epochs=1, queue_size=16), Pass(queue_size=16)]) as pipeline:
         pipeline.start()
-        eventually(lambda: pipeline._last.last_total is not None)
+        eventually(lambda: inspected(pipeline).queue.last_total is not None)
         pipeline.load_state_dict(state)
         assert [batch.seq for batch in pipeline] == [1, 2, 3]
 
@@ -549,7 +550,7 @@ def test_a_thread_that_asks_while_a_state_is_loaded_gets_what_comes_after_it():
         pipeline.start()
         assert at_it.wait(LIMIT)
         loading = Task(pipeline.load_state_dict, state)
-        eventually(lambda: pipeline._turn.locked())
+        eventually(lambda: inspected(pipeline).turn.locked())
         asking = Task(pipeline.dequeue)
         gate.set()
         loading.result()
@@ -573,7 +574,7 @@ def test_stopped_while_a_state_is_loaded():
     pipeline.start()
     assert at_it.wait(LIMIT)
     loading = Task(pipeline.load_state_dict, state)
-    eventually(lambda: pipeline._turn.locked())
+    eventually(lambda: inspected(pipeline).turn.locked())
     pipeline.stop()
     with pytest.raises(PipelineStateError, match="stopped"):
         loading.result()
@@ -728,11 +729,11 @@ WRONG = [
 @pytest.mark.parametrize(("state", "named"), WRONG, ids=[named[:40] for _, named in WRONG])
 def test_what_is_no_state_of_this_is_refused_and_changes_nothing(state, named):
     with Pipeline([noise(), Pass()]) as pipeline:
-        runners, before = pipeline._runners, pipeline.state_dict()
+        runners, before = inspected(pipeline).runners, pipeline.state_dict()
         with pytest.raises(StateMismatchError, match=f"^Noise: the state {named}") as caught:
             pipeline.load_state_dict(state)
         assert len(str(caught.value)) < 300
-        assert pipeline._runners is runners
+        assert inspected(pipeline).runners is runners
         assert pipeline.state_dict() == before
         assert [identity(batch)[:2] for batch in pipeline.forever()] == [
             (e, n) for e in range(2) for n in range(4)

@@ -14,6 +14,7 @@ from small_modules import Call, Collect, Drop, Gate, Numbers, Pass, numbers_of
 
 from highway.engine import Pipeline, stats
 from highway.engine import autotune as tuning
+from highway.engine.inspection import inspected
 from highway.engine.stats import ModuleStats, PipelineStats
 from highway.errors import CorruptStoreError
 from highway.modules import ImageFileReader, LevelDBSink, LevelDBSource, Noise
@@ -208,7 +209,7 @@ def test_time_ends_with_the_data_and_with_the_stop():
     assert running.stats() == running.stats()
     with Pipeline([Numbers(10_000), Pass()]) as running:
         running.start()
-        eventually(lambda: running._last.measures()["reserving"])
+        eventually(lambda: inspected(running).queue.measures()["reserving"])
         assert running.stats().seconds < running.stats().seconds
     assert running.stats() == running.stats()
 
@@ -235,13 +236,13 @@ def test_time_of_workers_that_come_and_go(monkeypatch):
     gate = Gate()
     with Pipeline([Numbers(50, workers=1), gate]) as running:
         running.start()
-        running._tuning.due = float("inf")
+        inspected(running).tuning.due = float("inf")
         assert gate.entered.wait(LIMIT)
         alone = running.stats().modules[1]
         assert alone.worker_seconds == pytest.approx(alone.seconds)
         before = 0.0
         for workers in (8, 1):
-            running._tuning.give([1, workers])
+            inspected(running).tuning.give([1, workers])
             begun = running.stats()
             eventually(lambda begun=begun: running.stats().seconds > begun.seconds + 0.02)
             end = running.stats()

@@ -32,6 +32,7 @@ from small_modules import Call, Drop, Gate, Numbers, Pass, SizedNumbers, rest_of
 
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
+from highway.engine.inspection import inspected
 from highway.errors import (
     AddressError,
     AddressInUseError,
@@ -1137,8 +1138,8 @@ def test_stop_wakes_a_dequeue_and_a_wait(machines):
     data = machines.add(noise(), ZMQSink("tcp://127.0.0.1:*"))
     pipeline, _ = machines.trainer()
     waiting = [Task(pipeline.dequeue), Task(data.wait)]
-    eventually(lambda: pipeline._last.measures()["getting"] == 1)
-    eventually(lambda: data._last.measures()["getting"] == 1)
+    eventually(lambda: inspected(pipeline).queue.measures()["getting"] == 1)
+    eventually(lambda: inspected(data).queue.measures()["getting"] == 1)
     for each in (pipeline, data):
         stop_in_time(each)
     for task in waiting:
