@@ -68,6 +68,9 @@ cdef bint allocate(size_t capacity, object allocator, Block *block) except -1:
     block.owner = NULL
     if allocator is not None and capacity >= MAPPED:
         owner = allocator(capacity)
+        if owner is None:
+            # Cython takes None for memory without an owner.
+            raise TypeError(f"{allocator!r} returned None; expected a writable buffer of {capacity} bytes")
         memory = owner
         if <size_t> memory.shape[0] < capacity or <uintptr_t> &memory[0] % ALIGNMENT:
             raise ContractError(
