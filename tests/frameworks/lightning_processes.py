@@ -32,7 +32,7 @@ class Classifier(lightning.LightningModule):
         self.model = torch.nn.Conv2d(3, 3, 32)
 
     def train_dataloader(self):
-        return loader(self.folder / "train", 4, shard=(self.trainer.global_rank, self.trainer.world_size))
+        return loader(self.folder / "train", 4)
 
     def note(self, trains, images):
         path = Path(os.environ["WATCHED_DIR"]) / f"{self.global_rank}.jsonl"
