@@ -102,7 +102,7 @@ def bound(made: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         signature = inspect.signature(type(made))
         found = signature.bind(*arguments, **keywords)
     except (TypeError, ValueError):
-        return arguments, keywords
+        return arguments, {**keywords}
     found.apply_defaults()
     kinds = inspect.Parameter
     places: list[Any] = []

@@ -107,21 +107,13 @@ class Module:
         vars(copy).update(vars(self))
         return copy
 
-    @property
-    def seed_argument(self) -> int | None:
-        """The seed with which to make an equal module where None drew one; None where that did not happen."""
-        return getattr(self, "seed", None) if self.seed_drawn else None
-
     def _specification(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of an equal module: by position, and by name."""
         arguments, keywords = bound(self)
         # A class of the user may draw its seed without such an argument: a copy then draws another.
-        return arguments, {**keywords, "seed": self.seed_argument} if self._seed_is_drawn(
-            keywords
-        ) else keywords
-
-    def _seed_is_drawn(self, keywords: Mapping[str, Any]) -> bool:
-        return self.seed_argument is not None and "seed" in keywords
+        if self.seed_drawn and "seed" in keywords:
+            keywords["seed"] = getattr(self, "seed", None)
+        return arguments, keywords
 
     def __reduce__(self) -> tuple[Any, ...]:
         if has_own_state(type(self)):
