@@ -63,7 +63,8 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
     skipped. It raises `EndOfData` if the source has no further epoch.
 
     After a pass that ended early, the next one is the next epoch; but the same epoch again if it had 4 batches or
-    fewer, like those that build the model. With ``steps_per_epoch``, the epochs of Keras continue in one pass.
+    fewer, like those that build the model. With `callback`, only a pass without training comes again in ``fit``, also
+    if those batches are the whole epoch. With ``steps_per_epoch``, the epochs of Keras continue in one pass.
     """
 
     def __init__(
