@@ -26,8 +26,8 @@ class Batch:
     """Named arrays of a batch and the identity of its samples.
 
     Iterating or unpacking a batch yields the fields in order: ``images, labels = batch``. ``batch["images"]``,
-    ``batch.images`` and ``batch[0]`` are the same array, and ``len(batch)`` is the number of fields. `keys` are those
-    of the samples, so ``dict(batch)`` raises TypeError: use `as_dict`.
+    ``batch.images`` and ``batch[0]`` are the same array, and ``len(batch)`` is the number of fields. ``dict(batch)`` is
+    the fields by name, as in ``function(**batch)``.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Batch:
         and 2 samples would be 0 to 3, 4 to 7, and 4 and 5 again, and two samples with the same number draw the
         same random numbers: set `indices` if batches differ in size.
     keys : sequence of str, optional
-        Name of every sample in its source (a file name, a key of a store).
+        Name of every sample in its source (a file name, a key of a store); without names, none or an empty list.
     applied : int
         Number of transforms applied to the batch; the next one draws at this position.
     extras : mapping of str to ndarray, optional
@@ -64,6 +64,11 @@ class Batch:
     ----------
     fields, extras : dict of str to ndarray
     ragged : frozenset of str
+
+    Notes
+    -----
+    ``dict(batch)`` calls ``batch.keys()``, as it does for any mapping. So `keys`, the list of the names of the samples,
+    can be called: it then returns the names of the fields.
 
     Examples
     --------
@@ -86,7 +91,7 @@ class Batch:
 
     __slots__ = (
         *("__weakref__", "_indices", "applied", "epoch"),
-        *("extras", "fields", "keys", "offsets", "ragged", "seq"),
+        *("_keys", "extras", "fields", "offsets", "ragged", "seq"),
     )
 
     fields: dict[str, NDArray[Any]]
@@ -95,9 +100,9 @@ class Batch:
     ragged: frozenset[str]
     epoch: int
     seq: int | None
-    keys: list[str] | None
     applied: int
     _indices: NDArray[np.int64] | None
+    _keys: list[str]
 
     @explained()
     def __init__(
@@ -133,7 +138,7 @@ class Batch:
         self.applied = applied
         self._indices = None if indices is None else _as_indices(indices)
         self.offsets = None if offsets is None else _as_offsets(offsets)
-        self.keys = None if keys is None else list(keys)
+        self.keys = keys
         if self.extras and not self.extras.keys().isdisjoint(self.fields):
             raise ArgumentError(
                 f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra"
@@ -163,8 +168,8 @@ class Batch:
                 # An array without rows, such as a loss, belongs to the whole batch.
                 if shape and shape[0] != size and name not in ragged:
                     raise self._disagreement(name, shape[0])
-        if self.keys is not None and len(self.keys) != size:
-            raise ArgumentError(f"Batch: {len(self.keys)} keys for {size} samples; every sample needs one")
+        if self._keys and len(self._keys) != size:
+            raise ArgumentError(f"Batch: {len(self._keys)} keys for {size} samples; every sample needs one")
         if ragged or self.offsets is not None:
             self._check_ragged()
 
@@ -215,6 +220,19 @@ class Batch:
                 return made
             self._indices = made
         return self._indices
+
+    @property
+    def keys(self) -> _Keys:
+        """Name of every sample in its source, a list; empty if the source does not name its samples."""
+        keys = self._keys
+        if not isinstance(keys, _Keys):
+            self._keys = keys = _Keys(keys)
+        keys.fields = tuple(self.fields)
+        return keys
+
+    @keys.setter
+    def keys(self, keys: Sequence[str] | None) -> None:
+        self._keys = [] if keys is None else list(keys)
 
     @property
     def size(self) -> int:
@@ -362,7 +380,7 @@ class Batch:
             Counts disagree, also with those of kept arrays.
         """
         kept_indices = self._indices if indices is None else indices
-        kept_keys = self.keys if keys is None and indices is None else keys
+        kept_keys = self._keys if keys is None and indices is None else keys
         extras = {name: fields.pop(name, array) for name, array in self.extras.items()}
         return Batch(
             {**self.fields, **fields},
@@ -409,7 +427,7 @@ class Batch:
             epoch=self.epoch,
             seq=self.seq,
             indices=self.indices[chosen],
-            keys=None if self.keys is None else [self.keys[row] for row in chosen],
+            keys=[self._keys[row] for row in chosen] if self._keys else None,
             applied=self.applied,
             extras=taken(self.extras),
             offsets=offsets,
@@ -463,7 +481,7 @@ class Batch:
         if self.size == other.size:
             if self._indices is None:
                 self._indices = other.indices
-            if self.keys is None:
+            if not self._keys:
                 self.keys = other.keys
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
@@ -536,15 +554,29 @@ def assembled(
     epoch: int = 0,
     seq: int | None = None,
     indices: NDArray[np.int64] | None = None,
-    keys: list[str] | None = None,
+    keys: Sequence[str] = (),
     applied: int = 0,
 ) -> Batch:
     """Make a batch of the arrays of another library, or of what stands for them, without any checks."""
     batch = object.__new__(Batch)
     batch.fields, batch.extras, batch.offsets, batch.ragged = fields, extras, offsets, ragged
-    batch.epoch, batch.seq, batch.keys, batch.applied = epoch, seq, keys, applied
-    batch._indices = indices
+    batch.epoch, batch.seq, batch.applied = epoch, seq, applied
+    batch._indices, batch._keys = indices, list(keys)
     return batch
+
+
+class _Keys(list[str]):
+    """The names of the samples of a batch, a list; called, the names of the fields."""
+
+    # Names only: a list that outlives its batch must not keep the arrays.
+    fields: tuple[str, ...] = ()
+
+    def __call__(self) -> tuple[str, ...]:
+        return self.fields
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is loaded without Highway, such as a checkpoint that has keys, is a plain list.
+        return list, (list(self),)
 
 
 _TAKEN = frozenset(name for name in dir(Batch) if not name.startswith("_"))

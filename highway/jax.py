@@ -7,7 +7,7 @@ Importing this module registers `Batch` with JAX: ``jax.tree.map`` maps over its
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -223,7 +223,7 @@ class _Identity(NamedTuple):
     epoch: int = 0
     seq: int | None = None
     indices: NDArray[np.int64] | None = None
-    keys: list[str] | None = None
+    keys: Sequence[str] = ()
     applied: int = 0
 
 

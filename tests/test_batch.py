@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -80,12 +82,56 @@ def test_as_tuple_and_as_dict(batch):
     assert list(weighted.as_dict()) == ["images"]
 
 
-@pytest.mark.parametrize("keys", [["a", "b"], None])
-def test_a_batch_is_no_mapping_since_keys_are_those_of_its_samples(keys):
-    batch = Batch({"images": IMAGES, "labels": LABELS}, keys=keys)
-    with pytest.raises(TypeError):
-        dict(batch)
-    assert [*dict(batch.as_dict())] == [*batch.fields]
+@pytest.mark.parametrize("keys", [["a", "b"], [], None])
+def test_dict_of_a_batch_is_its_fields(keys):
+    batch = Batch({"images": IMAGES}, keys=keys, extras={"weights": LABELS})
+    batch.fields["labels"] = LABELS
+
+    def function(images, labels):
+        return images, labels
+
+    for made in (dict(batch), {**batch}, dict(batch, more=None), {**batch, "more": None}):
+        assert [*made][:2] == ["images", "labels"]
+        assert made["images"] is IMAGES
+        assert made["labels"] is LABELS
+    assert dict(batch) == batch.as_dict()
+    assert [id(array) for array in function(**batch)] == [id(IMAGES), id(LABELS)]
+    assert dict(Batch({})) == {}
+
+
+def test_keys_are_a_list():
+    batch = Batch({"labels": LABELS}, keys=("a", "b"))
+    assert isinstance(batch.keys, list)
+    assert batch.keys == ["a", "b"]
+    assert batch.keys is batch.keys
+    assert (batch.keys[1], batch.keys[:1], len(batch.keys), repr(batch.keys)) == ("b", ["a"], 2, "['a', 'b']")
+    assert json.loads(json.dumps(batch.keys)) == ["a", "b"]
+    assert type(pickle.loads(pickle.dumps(batch.keys))) is type(copy.deepcopy(batch.keys)) is list
+    batch.keys = ["c", "d"]
+    assert batch.keys == ["c", "d"]
+    assert [*dict(batch)] == ["labels"]
+
+
+@pytest.mark.parametrize("keys", [[], None])
+def test_keys_are_empty_without_names(keys):
+    batch = Batch({"labels": LABELS}, keys=keys)
+    assert batch.keys == []
+    assert batch.take([1]).keys == batch.replace().keys == []
+    batch.adopt(Batch({"labels": LABELS}, keys=["a", "b"]))
+    assert batch.keys == ["a", "b"]
+    batch.keys = None
+    assert batch.keys == []
+
+
+def test_keys_that_outlive_their_batch_keep_no_array():
+    array = np.zeros(2)
+    gone = weakref.ref(array)
+    batch = Batch({"labels": array}, keys=["a", "b"])
+    keys = batch.keys
+    dict(batch)
+    del batch, array
+    assert gone() is None
+    assert keys == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["as_tuple", "as_dict"])
@@ -142,7 +188,7 @@ def test_replace_adds_fields_at_the_end(batch):
 def test_replace_of_indices_takes_the_keys_along(batch):
     less = batch.replace(images=IMAGES[:1], labels=LABELS[:1], indices=batch.indices[:1], keys=batch.keys[:1])
     assert (less.size, less.keys) == (1, ["a/x.jpg"])
-    assert batch.replace(indices=[3, 4]).keys is None
+    assert batch.replace(indices=[3, 4]).keys == []
 
 
 def test_replace_before_the_batch_has_a_number():
@@ -158,7 +204,7 @@ def test_adopt_takes_what_is_missing(batch):
     assert made.indices.tolist() == [11, 4]
     other_size = Batch({"images": IMAGES[:1]}, applied=4)
     other_size.adopt(batch)
-    assert (other_size.seq, other_size.applied, other_size.keys) == (3, 4, None)
+    assert (other_size.seq, other_size.applied, other_size.keys) == (3, 4, [])
     assert other_size.indices.tolist() == [3]
 
 
@@ -234,7 +280,6 @@ THREE = np.zeros(3)
         ),
         ({"fields": {"boxes": BOXES}, "ragged": ["boxes"]}, "boxes ragged, but there are no offsets"),
         ({"fields": {"images": IMAGES}, "keys": ["a"]}, "1 keys for 2 samples"),
-        ({"fields": {"images": IMAGES}, "keys": []}, "0 keys for 2 samples"),
     ],
 )
 def test_counts_that_disagree_are_refused(parts, named):
@@ -311,6 +356,8 @@ def test_nothing_is_lost_by_pickling(protocol):
     other = pickle.loads(pickle.dumps(batch, protocol))
     for name in set(Batch.__slots__) - {"__weakref__", "fields", "extras", "offsets", "_indices"}:
         assert getattr(other, name) == getattr(batch, name)
+    assert other.keys == ["a", "b"]
+    assert [*dict(other)] == ["images", "boxes"]
     assert other.indices.tolist() == [7, 8]
     assert other.offsets.tolist() == [0, 2, 5]
     assert other.boxes_of(1).shape == (3, 4)

@@ -123,7 +123,7 @@ def _write_all(reader: StoreReader, target: str, listed: BinaryIO) -> None:
     files = _Files(target, os.fspath(reader.path))
     with progress(len(reader)) as advance:
         for batch in _samples(reader):
-            key = batch.keys[0] if batch.keys is not None else f"{batch.indices[0]:08}"
+            key = batch.keys[0] if batch.keys else f"{batch.indices[0]:08}"
             stem, ending = name_of(key, _OWNER)
             files.begin(stem + ending)
             facts: dict[str, Any] = {"number": int(batch.indices[0]), "key": key}

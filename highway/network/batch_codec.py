@@ -55,9 +55,9 @@ def item_of(outcome: Batch | Failure | None) -> Item:
     has_indices = outcome._indices is not None
     if has_indices:
         arrays.append(outcome.indices)
-    if outcome.keys is not None:
+    if outcome.keys:
         arrays += _packed(outcome.keys)
-    meta = [names, outcome.epoch, outcome.seq, outcome.applied, has_indices, outcome.keys is not None]
+    meta = [names, outcome.epoch, outcome.seq, outcome.applied, has_indices, bool(outcome.keys)]
     if outcome.extras or outcome.offsets is not None:
         meta += [list(outcome.extras), outcome.offsets is not None, sorted(outcome.ragged)]
         arrays += outcome.extras.values()

@@ -178,7 +178,7 @@ class Schema:
                 )
             columns.append(column)
         try:
-            return cls(columns, batch.applied, batch.keys is not None, batch.offsets is not None)
+            return cls(columns, batch.applied, bool(batch.keys), batch.offsets is not None)
         except (ContractError, MessageTooLargeError) as error:
             raise StoreError(f"{owner}: the batches have too many fields for a record: {error}") from None
 
@@ -221,13 +221,12 @@ class Schema:
     def _record(
         self, batch: Batch, arrays: Sequence[tuple[Column, NDArray[Any]]], number: int, row: int
     ) -> bytes:
-        key = b"" if batch.keys is None else batch.keys[row].encode("utf-8", "surrogateescape")
+        keys = batch.keys
+        key = keys[row].encode("utf-8", "surrogateescape") if keys else b""
         begin = end = 0
         if batch.offsets is not None:
             begin, end = batch.offsets[row : row + 2].tolist()
-        checked = _CHECKED.pack(
-            number, len(self.packed), layout.NO_KEY if batch.keys is None else len(key), end - begin, 0
-        )
+        checked = _CHECKED.pack(number, len(self.packed), len(key) if keys else layout.NO_KEY, end - begin, 0)
         pieces: list[Any] = [checked, self.packed, key]
         at = self._header_bytes + len(key)
         for column, array in arrays:

@@ -35,8 +35,11 @@ _ASPECT = 4 / 3
 class Samples(Protocol):
     """A batch to draw: its arrays by name, and the identity of its samples."""
 
-    keys: list[str] | None
     ragged: frozenset[str]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Name of each sample; empty without names."""
 
     @property
     def size(self) -> int:
@@ -180,7 +183,7 @@ def save_sheet(path: str | os.PathLike[str], sheet: Image) -> None:
 
 def captions(batch: Samples, i: int, classes: Sequence[str] | None) -> tuple[str, str]:
     """Return the label and the key of a sample as text; without labels, the key and an empty text."""
-    key = batch.keys[i] if batch.keys is not None else f"sample {batch.indices[i]}"
+    key = batch.keys[i] if batch.keys else f"sample {batch.indices[i]}"
     if "labels" not in batch:
         return key, ""
     of_boxes = _box_labels(batch, i)
@@ -261,7 +264,7 @@ def _undone(real: NDArray[np.float32], normalize: Numbers) -> NDArray[np.float32
 
 
 def _check_same_samples(original: Samples, batch: Samples) -> None:
-    if original.keys is not None and batch.keys is not None:
+    if original.keys and batch.keys:
         same = original.keys == batch.keys
     else:
         same = np.array_equal(original.indices, batch.indices)

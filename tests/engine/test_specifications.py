@@ -462,6 +462,37 @@ def test_ten_pipelines_of_the_same_modules_at_once(folders):
             pipeline.stop()
 
 
+CELL = """
+pipeline = Pipeline([reader, stage])
+for number, batch in enumerate(pipeline):
+    seen.append(batch)
+    if number == last:
+        {end}
+"""
+
+
+@pytest.mark.parametrize("end", ["break", "raise InterruptedError", "pass"])
+def test_cell_of_a_notebook_runs_again(end, folders):
+    """The modules are those of an earlier cell; nothing stops the pipeline of the first run."""
+    names = {"Pipeline": Pipeline, "last": 1}
+    names["reader"] = reader_of(folders, "ImageFileReader")(seed=3)
+    names["stage"] = Augmentations([RandomCrop((8, 8)), FlipX()], seed=5)
+    cell = compile(CELL.format(end=end), "cell", "exec")
+    runs = []
+    for _ in range(3):
+        names["seen"] = []
+        try:
+            exec(cell, names)
+        except InterruptedError as error:
+            # A notebook keeps it, with the frames that hold the pipeline.
+            names["_error"] = error
+        runs.append(bits(names["seen"]))
+        assert names["pipeline"].modules[0] == names["reader"]
+    assert runs[0] == runs[1] == runs[2]
+    assert len(runs[0]) == (len(names["pipeline"]) if end == "pass" else 2)
+    names.clear()
+
+
 def test_module_of_the_user_is_run_as_it_is():
     source, sink = Numbers(5), Collect()
     with Pipeline([source, sink]) as pipeline:

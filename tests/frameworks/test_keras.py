@@ -71,8 +71,10 @@ import numpy as np
 import pytest
 import keras
 from highway.batch import Batch
-from highway.engine import Pipeline, Source
-from highway.errors import ArgumentError, EndOfData, FieldError, PipelineStateError, UnknownLengthError
+from highway.engine import Pipeline, Source, Stage
+from highway.errors import (
+    ArgumentError, EndOfData, FieldError, PipelineStateError, StateMismatchError, UnknownLengthError
+)
 from highway.keras import Dataset
 from highway.modules import ArrayReader, PadBoxes
 
@@ -129,15 +131,80 @@ with Pipeline([Boxes(), PadBoxes(3)]) as pipeline:
 with Pipeline([Endless()]) as pipeline, pytest.raises(UnknownLengthError):
     Dataset(pipeline)
 
-with Pipeline([reader(1)]) as pipeline, Pipeline([reader(1)]) as resumed:
-    for _ in range(4):
-        pipeline.dequeue()
-    resumed.load_state_dict(pipeline.state_dict())
-    data = Dataset(resumed)
-    assert len([data[index] for index in range(6)]) == 6
-    with pytest.raises(PipelineStateError, match="ended after 6 batches; expected 10"):
-        data[6]
+class Drops(Stage):
+    def process(self, batch):
+        return None if batch.seq == 6 else batch
+
+with Pipeline([reader(1), Drops()]) as pipeline:
+    data = Dataset(pipeline)
+    assert len([data[index] for index in range(9)]) == 9
+    with pytest.raises(PipelineStateError, match="ended after 9 batches; expected 10"):
+        data[9]
     del data
+
+def labels(data, count):
+    return [data[index][1].tolist() for index in range(count)]
+
+def place(data):
+    state = data.state_dict()
+    return state["epoch"], state["position"]
+
+with Pipeline([reader(1)]) as pipeline:
+    data = Dataset(pipeline)
+    epochs = [labels(data, 10) for _ in range(4)]
+    assert len(data) == data.num_batches == 10
+    with pytest.raises(PipelineStateError, match="give fit callbacks="):
+        data.state_dict()
+    callback = data.callback()
+    assert isinstance(callback, keras.callbacks.Callback)
+    # Two batches to build the model, which come again.
+    building = labels(data, 2)
+    callback.on_train_begin()
+    assert place(data) == (4, 0)
+    assert data.num_batches == 10
+    assert labels(data, 7)[:2] == building
+    for batch, position in ((0, 1), (1, 2), (4, 5)):
+        callback.on_train_batch_end(batch)
+        assert place(data) == (4, position)
+    state = data.state_dict()
+
+with Pipeline([reader(1)]) as pipeline, Pipeline([reader(1)]) as other:
+    data = Dataset(other)
+    callback = data.callback()
+    assert data.state_dict() == other.state_dict()
+    labels(data, 3)
+    for rest in (5, 1, 2):
+        data.load_state_dict({**state, "position": 10 - rest})
+        assert len(data) == data.num_batches == rest
+        # Those that build the model come again, also if they are the whole rest.
+        building = labels(data, min(rest, 2))
+        assert place(data) == (4, 10 - rest)
+        assert data.num_batches == 10 if rest <= 2 else rest
+        callback.on_train_begin()
+        assert len(data) == data.num_batches == rest
+        callback.on_epoch_begin(4)
+        expected = [batch.labels.tolist() for batch in pipeline.epoch(4)][10 - rest :]
+        assert labels(data, rest) == expected
+        assert building == expected[:2]
+        # A step of Keras may be several batches, also where fewer are left.
+        callback.on_train_batch_end(7)
+        assert place(data) == (5, 0)
+        # A fit of a model that is built.
+        callback.on_train_begin()
+        assert data.num_batches == 10
+        with pytest.raises(IndexError, match="there is no batch 10; expected 0 to 9"):
+            data[10]
+        assert labels(data, 10) == [batch.labels.tolist() for batch in pipeline.epoch(5)]
+    with pytest.raises(StateMismatchError):
+        data.load_state_dict({**state, "seed": 5})
+
+with Pipeline([reader(1)], ordered=False) as pipeline:
+    data = Dataset(pipeline)
+    callback = data.callback()
+    assert len(labels(data, 10)) == 10
+    callback.on_train_batch_end(9)
+    with pytest.raises(PipelineStateError):
+        data.state_dict()
 """
 
 
@@ -167,6 +234,6 @@ except MissingPackageError as error:
 def test_program_of_the_document(backend, tmp_path):
     class_folders(tmp_path / "demo-output" / "photos", classes=4, each=20)
     shown = programs("docs/keras.md")
-    assert list(shown) == ["train_keras.py", "train_tensorflow.py"]
+    assert list(shown) == ["train_keras.py", "resume_keras.py", "train_tensorflow.py"]
     output = run_with(backend, "-c", shown["train_keras.py"], folder=tmp_path)
     assert len(re.findall(r"val_loss: \d", output)) == 2

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from framework_programs import programs
 from numbered_photographs import make_photographs
 from repository import HELPERS, ROOT
 
@@ -57,13 +58,16 @@ def requires(*packages):
             pytest.skip(f"{package} is not installed")
 
 
-def run(program, *arguments, folder, kill=None, launcher=(), **environment):
-    """Run an example, or a program that takes notes; return the steps of each rank as (whether it trains, numbers)."""
-    programs = [program] if isinstance(program, Path) else [WATCHED, FRAMEWORKS / program]
+def run(program, *arguments, folder, cwd=None, kill=None, launcher=(), **environment):
+    """Run a program; return the steps of each rank as (whether it trains, numbers).
+
+    A name is that of an example.
+    """
+    notes = [] if program == LIGHTNING_PROCESSES else [WATCHED]
     folder.mkdir(parents=True)
     done = subprocess.run(
-        [sys.executable, *launcher, *programs, *map(str, arguments)],
-        cwd=folder,
+        [sys.executable, *launcher, *notes, FRAMEWORKS / program, *map(str, arguments)],
+        cwd=cwd or folder,
         env={
             **os.environ,
             "CUDA_VISIBLE_DEVICES": "",
@@ -220,14 +224,41 @@ def test_keras(photographs, epochs, tmp_path, backend):
     check_two_epochs(steps, epochs)
 
 
-def test_jax(photographs, epochs, tmp_path):
-    requires("jax")
-    (steps,) = run("jax/with_highway.py", photographs[0], folder=tmp_path / "run", WATCHED="jax")
+@pytest.mark.parametrize("name", ["jax", "flax"])
+def test_jax_and_flax(photographs, epochs, tmp_path, name):
+    requires("jax", name)
+    (steps,) = run(f"{name}/with_highway.py", photographs[0], folder=tmp_path / "run", WATCHED=name)
     check_two_epochs(steps, epochs)
 
 
+def check_resumed(name, page, kill, photographs, epochs, folder, **environment):
+    """The program of a page is killed, and the next run continues after its last checkpoint."""
+    program = folder / name
+    program.write_text(programs(page)[name], encoding="utf-8")
+    (folder / "demo-output").mkdir()
+    (folder / "demo-output" / "photos").symlink_to(photographs[0] / "train", target_is_directory=True)
+    (killed,) = run(program, folder=folder / "killed", cwd=folder, kill=kill, **environment)
+    (resumed,) = run(program, folder=folder / "resumed", cwd=folder, **environment)
+    undisturbed = [batch for epoch in epochs() for batch in epoch]
+    assert training(killed) == undisturbed[:kill]
+    assert training(resumed) == undisturbed[kill // 2 * 2 :]
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_jax_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, kill):
+    requires("jax")
+    check_resumed("resume_jax.py", "docs/jax.md", kill, photographs, epochs, tmp_path, WATCHED="jax")
+
+
+@pytest.mark.parametrize(("backend", "kill"), [("jax", 5), ("jax", 7), ("torch", 7), ("tensorflow", 7)])
+def test_keras_killed_within_an_epoch_and_resumed(photographs, epochs, tmp_path, backend, kill):
+    requires("keras", backend)
+    watched = {"WATCHED": "keras", "KERAS_BACKEND": backend}
+    check_resumed("resume_keras.py", "docs/keras.md", kill, photographs, epochs, tmp_path, **watched)
+
+
 @pytest.mark.parametrize(
-    "program", ["accelerate", "jax", "keras", "lightning", "reference", "torchrun", "trainer"]
+    "program", ["accelerate", "flax", "jax", "keras", "lightning", "reference", "torchrun", "trainer"]
 )
 def test_usual_form(photographs, tmp_path, program):
     """What the difference is taken from runs as well: each epoch has every photograph once."""
@@ -235,7 +266,8 @@ def test_usual_form(photographs, tmp_path, program):
     requires(
         *(["keras", "tensorflow"] if program == "keras" else ["torchvision", others.get(program, program)])
     )
-    watched = {"WATCHED": program, "KERAS_BACKEND": "tensorflow"} if program in ("keras", "jax") else {}
+    by_name = program in ("flax", "jax", "keras")
+    watched = {"WATCHED": program, "KERAS_BACKEND": "tensorflow"} if by_name else {}
     root = photographs[0] / "train" if program in ("accelerate", "torchrun") else photographs[0]
     launcher = TORCHRUN if program == "torchrun" else ()
     ranks = run(f"{program}/usual.py", root, folder=tmp_path / "run", launcher=launcher, **watched)

@@ -53,30 +53,45 @@ def watch_keras():
         return noted
 
     def compiled(self, *arguments, **options):
-        return compile_model(self, *arguments, **options, run_eagerly=True)
+        return compile_model(self, *arguments, **{**options, "run_eagerly": True})
 
-    compile_model, keras.Model.compile = keras.Model.compile, compiled
+    # In the class that defines it: models whose class overrides `compile` are not compiled where they are loaded.
+    owner = next(kind for kind in keras.Model.__mro__ if "compile" in vars(kind))
+    compile_model, owner.compile = owner.compile, compiled
     keras.Model.train_step = watched(keras.Model.train_step, True)
     keras.Model.test_step = watched(keras.Model.test_step, False)
 
 
-def watch_jax():
-    """Note what compiled functions get as images; training is what is named so."""
-    import jax
+def watch_jit(compiler):
+    """Note what functions get as images that the `jit` of a module compiles; training is what is named so."""
 
     def watched(function):
         compiled = jit(function)
 
-        def noted(weights, images, labels):
+        def noted(*arguments):
+            *_, images, _ = arguments
             note(function.__name__ == "train_step", images)
-            return compiled(weights, images, labels)
+            return compiled(*arguments)
 
         return noted
 
-    jit, jax.jit = jax.jit, watched
+    jit, compiler.jit = compiler.jit, watched
+
+
+def watch_jax():
+    import jax
+
+    watch_jit(jax)
+
+
+def watch_flax():
+    from flax import nnx
+
+    watch_jit(nnx)
 
 
 if __name__ == "__main__":
     del sys.argv[0]
-    {"keras": watch_keras, "jax": watch_jax}.get(os.environ.get("WATCHED", "torch"), watch_torch)()
+    watches = {"flax": watch_flax, "jax": watch_jax, "keras": watch_keras, "torch": watch_torch}
+    watches[os.environ.get("WATCHED", "torch")]()
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -9,6 +9,7 @@ from repository import ROOT
 FRAMEWORKS = ROOT / "examples" / "frameworks"
 GUIDES = {
     "accelerate": "docs/accelerate.md",
+    "flax": "docs/flax.md",
     "jax": "docs/jax.md",
     "keras": "docs/keras.md",
     "lightning": "docs/lightning.md",

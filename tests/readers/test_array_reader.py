@@ -126,7 +126,7 @@ def test_fields_and_keys():
         assert (batch.masks == masks[batch.indices]).all()
         assert batch.weights.dtype == np.float64
         assert batch.keys == [keys[index] for index in batch.indices]
-    assert batches(images_of(), None, 4)[0].keys is None
+    assert batches(images_of(), None, 4)[0].keys == []
 
 
 def test_flips_and_normalize_behind_it():

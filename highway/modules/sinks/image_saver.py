@@ -153,7 +153,7 @@ class ImageSaver(Stage):
             )
         if not images.shape[1] or not images.shape[2]:
             raise ArgumentError(f"ImageSaver: images of shape {images.shape} have no pixels to write")
-        keys = batch.keys if batch.keys is not None else [f"{index:08}" for index in batch.indices]
+        keys = batch.keys or [f"{index:08}" for index in batch.indices]
         masks = None if self.masks_dir is None else self._masks(batch)
         # Check all keys first, so that a refused batch writes nothing.
         stems = [self._stem(key) for key in keys]
@@ -184,7 +184,7 @@ class ImageSaver(Stage):
 
     def _claim(self, batch: Batch, keys: Sequence[str], stems: Sequence[str]) -> None:
         """Raise if a sample would overwrite the file of another sample."""
-        if batch.keys is None:
+        if not batch.keys:
             return
         indices: Sequence[int | None] = [None] * len(keys) if batch.seq is None else batch.indices.tolist()
         epoch = batch.epoch

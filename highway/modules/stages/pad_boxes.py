@@ -100,7 +100,7 @@ class PadBoxes(Stage):
         counts = np.diff(batch.offsets)
         if not self.truncate and counts.max(initial=0) > self.most:
             row = int(np.argmax(counts))
-            key = batch.keys[row] if batch.keys is not None else f"sample {batch.indices[row]}"
+            key = batch.keys[row] if batch.keys else f"sample {batch.indices[row]}"
             raise ArgumentError(
                 f"PadBoxes: {key} has {counts[row]} boxes, most is {self.most}; expected no more: use a larger one, or "
                 "truncate=True"
