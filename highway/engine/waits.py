@@ -18,6 +18,8 @@ LAST_BIN = 32 * BINS_PER_DOUBLING
 BIN_OF_A_SECOND = 1 - BINS_PER_DOUBLING * log2(SHORTEST)
 # Number of epochs whose figures are kept; the totals cover all.
 KEPT_EPOCHS = 8
+# Batches that are noted before they are added up.
+MOST_NOTED = 64
 
 
 @dataclass(frozen=True)
@@ -162,33 +164,46 @@ class Waits:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calling = _Calling()
+        # What the threads have noted and nobody has added up yet, oldest first: consumer, epoch or None where it got no
+        # batch, samples, and the time when it began and ended to wait. Adding up many at once is much cheaper.
+        self._noted: list[tuple[_Consumer, int | None, int, float, float]] = []
         self._earlier = _Figures()
         self._epochs: dict[int, _Figures] = {}
 
     def blocked(self, seconds: float) -> None:
         """Count seconds in which the calling thread was blocked and got no batch: they belong to its next one."""
-        self._calling.consumer.blocked += seconds
+        self._noted.append((self._calling.consumer, None, 0, 0.0, seconds))
+        if len(self._noted) >= MOST_NOTED:
+            self._add_up()
 
     def took(self, batch: Batch, asked: float, now: float) -> None:
         """Count a batch that the calling thread requested and took at these times."""
-        consumer = self._calling.consumer
-        wait = now - asked + consumer.blocked
-        before = consumer.last
-        if before is None:
-            before = now - wait
-        consumer.last = now
-        consumer.blocked = 0.0
-        bin_ = int(BINS_PER_DOUBLING * log2(wait) + BIN_OF_A_SECOND) if wait > SHORTEST else 0
-        if bin_ > LAST_BIN:
-            bin_ = LAST_BIN
-        size, epoch = batch.size, batch.epoch
+        noted = self._noted
+        # Appending is atomic.
+        noted.append((self._calling.consumer, batch.epoch, batch.size, asked, now))
+        if len(noted) >= MOST_NOTED:
+            self._add_up()
+
+    def _add_up(self) -> None:
         with self._lock:
-            figures = self._epochs.get(epoch) or self._begin(epoch, before)
-            figures.last = now
-            figures.samples += size
-            figures.waited += wait
-            figures.seconds += now - before
-            figures.bins[bin_] += 1
+            noted = self._noted[:]
+            # Not `clear`: other threads append.
+            del self._noted[: len(noted)]
+            for consumer, epoch, size, asked, now in noted:
+                wait = now - asked + consumer.blocked
+                if epoch is None:
+                    consumer.blocked = wait
+                    continue
+                before = now - wait if consumer.last is None else consumer.last
+                consumer.last = now
+                consumer.blocked = 0.0
+                bin_ = int(BINS_PER_DOUBLING * log2(wait) + BIN_OF_A_SECOND) if wait > SHORTEST else 0
+                figures = self._epochs.get(epoch) or self._begin(epoch, before)
+                figures.last = now
+                figures.samples += size
+                figures.waited += wait
+                figures.seconds += now - before
+                figures.bins[min(bin_, LAST_BIN)] += 1
 
     def _begin(self, epoch: int, first: float) -> _Figures:
         if len(self._epochs) == KEPT_EPOCHS:
@@ -198,6 +213,7 @@ class Waits:
 
     def stats(self) -> tuple[WaitStats, tuple[WaitStats, ...]]:
         """Return the figures of all batches, and those of each of the latest epochs, the latest last."""
+        self._add_up()
         total = _Figures()
         with self._lock:
             epochs = tuple(figures.stats(epoch) for epoch, figures in self._epochs.items())
