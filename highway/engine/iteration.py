@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from highway.batch import Batch
-from highway.errors import EndOfData, PipelineStateError
+from highway.errors import EndOfData, PipelineStateError, QueueClosed
 
-__all__ = ["EpochIterator", "Epochs", "superseded"]
+if TYPE_CHECKING:
+    from highway.engine.epochs import Epochs
 
-
-class Epochs(Protocol):
-    """What an iterator asks of its pipeline."""
-
-    def _begin_iteration(self, iteration: EpochIterator) -> None:
-        """Begin the epoch of an iterator: make its first batch the next one."""
-
-    def _next_of(self, iteration: EpochIterator) -> Batch:
-        """Return the next batch of an iteration; EndOfData at the end of its epoch."""
-        raise NotImplementedError
-
-    def _continue_empty(self, iteration: EpochIterator) -> bool:
-        """Go on with the next epoch where the rest of a resumed epoch was skipped; raises for any other empty one.
-
-        Returns False where another thread took the batches.
-        """
-        raise NotImplementedError
-
-    def _length_of(self, iteration: EpochIterator) -> int:
-        """Return the number of batches of an iteration."""
-        raise NotImplementedError
+__all__ = ["EpochIterator", "superseded"]
 
 
 class EpochIterator(Iterator[Batch]):
@@ -55,10 +36,11 @@ class EpochIterator(Iterator[Batch]):
         self._over = False
         # The epoch that the user asked for, if any; `epoch` is known later.
         self.wanted = self.epoch = epoch
-        # Set when the iteration begins: its number, the ticket where it ends (None: where the epoch number of the
-        # batches changes, or the data ends), the number of batches, whether it is the rest of an epoch, and the epoch
-        # whose remaining batches it drops first.
+        # Set when the iteration begins: its number, whether the source knows its length, the ticket where it ends
+        # (None: where the epoch number of the batches changes, or the data ends), the number of batches, whether it is
+        # the rest of an epoch, and the epoch whose remaining batches it drops first.
         self.number: int | None = None
+        self.is_counted = False
         self.end: int | None = None
         self.length: int | None = None
         self.resumed = False
@@ -70,22 +52,33 @@ class EpochIterator(Iterator[Batch]):
         return self
 
     def __len__(self) -> int:
-        return self._epochs._length_of(self)
+        return self._epochs.length_of(self)
 
     def __next__(self) -> Batch:
+        epochs = self._epochs
         if self.number is None:
             self._begin()
         while not self._over:
-            end = self.end
+            end, batch = self.end, None
             try:
-                batch = self._epochs._next_of(self)
+                if self.is_counted:
+                    batch = epochs.take(before=end, reader=self.number)
+                else:
+                    batch = epochs.take_uncounted(self)
             except EndOfData:
+                epochs.check_current(self)
                 with self._lock:
                     # Another thread may have gone on with the next epoch in the meantime.
-                    if self.end != end or (not self.yielded and self._epochs._continue_empty(self)):
+                    if self.end != end or (not self.yielded and epochs.continue_empty(self)):
                         continue
                     self._over = True
                 break
+            except QueueClosed:
+                pass
+            if self.number != epochs.iteration:
+                raise superseded()
+            if batch is None:
+                raise epochs.stopped()
             self.yielded = True
             return batch
         raise StopIteration
@@ -94,7 +87,7 @@ class EpochIterator(Iterator[Batch]):
         with self._lock:
             # Another thread may have begun it in the meantime.
             if self.number is None:
-                self._epochs._begin_iteration(self)
+                self._epochs.begin(self)
 
     def __repr__(self) -> str:
         return f"<EpochIterator, {'next epoch' if self.epoch is None else f'epoch {self.epoch}'}>"

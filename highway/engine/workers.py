@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -102,16 +103,13 @@ class Control:
         self.started = clock()
         self.ended: float | None = None
         self._to_interrupt = list(modules)
-        self._generation = _generation
-
-    @property
-    def forked(self) -> bool:
-        """Whether this process was forked from the one that made the pipeline."""
-        return self._generation != _generation
+        # Whether this process was forked from the one that made the pipeline; each batch asks for it.
+        self.forked = False
+        _controls.add(self)
 
     def adopt(self) -> None:
         """Belong to this process from now on: no thread runs yet."""
-        self._generation = _generation
+        self.forked = False
 
     def enter(self, modules: Sequence[Module]) -> None:
         """Interrupt these modules at the end."""
@@ -190,7 +188,7 @@ class Control:
                 "when their current call returns. Give the module an interrupt() that wakes it"
             )
         while self.troubles:
-            warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"Pipeline: {self.troubles.pop(0)}", RuntimeWarning, stacklevel=4)
 
 
 class WorkerThread:
@@ -883,13 +881,13 @@ def _capacity(module: Module, workers: int) -> int:
     return max(module.queue_size, 2 * workers)
 
 
-# Number of forks from the start of Python to this process.
-_generation = 0
+# Those that a fork of this process copies.
+_controls: weakref.WeakSet[Control] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    global _generation
-    _generation += 1
+    for control in _controls:
+        control.forked = True
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -224,7 +224,7 @@ def test_what_the_engine_itself_raises(place, error, monkeypatch):
         def fail(*arguments):
             raise error
 
-        patch.setattr(f"highway.engine.pipeline.{place}", fail)
+        patch.setattr(f"highway.engine.run.{place}", fail)
         with pytest.raises(error):
             run(modules)
     with Pipeline(modules) as pipeline:

@@ -277,9 +277,13 @@ def test_an_epoch_of_which_everything_is_skipped_is_told_and_the_next_goes_on(or
 
 
 @ORDER
-def test_the_last_epoch_may_be_the_one(ordered):
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_last_epoch_may_be_the_one(ordered, ended):
+    """Whether or not the threads have reached the end of the data before it begins."""
     with Pipeline([SizedNumbers(3, epochs=2, holes=[3, 4, 5])], ordered=ordered) as pipeline:
         assert sorted(numbers_of(pipeline.epoch())) == [0, 1, 2]
+        if ended:
+            eventually(lambda: inspected(pipeline).queue.last_total is not None)
         with pytest.raises(EmptyEpochError, match="epoch 1"):
             list(pipeline.epoch())
         with pytest.raises(EndOfData):

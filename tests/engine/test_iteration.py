@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 from concurrency import LIMIT, Task, eventually, pretend_cores, within
 from pictures import class_folders
-from small_modules import Call, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
+from small_modules import Call, Collect, Gate, Numbers, NumbersWithEpochs, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Pipeline
 from highway.engine.inspection import inspected
@@ -287,7 +287,40 @@ def test_for_after_the_state_of_the_end_of_an_epoch_is_the_next_epoch():
     with pipeline_of(noise, True) as pipeline:
         pipeline.load_state_dict(state)
         assert len(iter(pipeline)) == LENGTH
+        assert pipeline.resumed_epoch is None
         assert places(pipeline) == epoch(1)
+
+
+@pytest.mark.parametrize("take", [Pipeline.dequeue, lambda pipeline: next(iter(pipeline))])
+def test_epoch_is_resumed_until_a_batch_of_it_is_taken(take):
+    with pipeline_of(noise, True) as pipeline:
+        list(itertools.islice(pipeline.epoch(1), 2))
+        assert pipeline.resumed_epoch is None
+        pipeline.load_state_dict(pipeline.state_dict())
+        assert pipeline.resumed_epoch == 1
+        iter(pipeline)
+        assert pipeline.resumed_epoch == 1
+        take(pipeline)
+        assert pipeline.resumed_epoch is None
+
+
+def test_ready_says_whether_dequeue_would_wait():
+    gate = Gate(workers=1)
+    with Pipeline([Numbers(2, workers=1), gate]) as pipeline:
+        assert (pipeline.ready(), pipeline.started) == (False, False)
+        pipeline.start()
+        assert gate.entered.wait(LIMIT)
+        assert (pipeline.ready(), pipeline.started) == (False, True)
+        gate.gate.set()
+        # It takes none.
+        eventually(pipeline.ready)
+        assert pipeline.ready()
+        assert numbers_of(pipeline.forever()) == [0, 1]
+        # The end of the data is there too, and the end of the threads.
+        assert pipeline.ready()
+    assert (pipeline.ready(), pipeline.started) == (True, True)
+    with Pipeline([Numbers(2), Collect()]) as pipeline, pytest.raises(PipelineStateError, match="ends in"):
+        pipeline.ready()
 
 
 def test_state_in_an_epoch_that_was_sought():

@@ -463,7 +463,7 @@ def test_epoch_gives_no_batch_that_another_thread_took_meanwhile():
 
     with Pipeline([NumbersWithEpochs(10)]) as pipeline:
         pipeline.start()
-        pipeline._last = overtaken = Overtaken(inspected(pipeline).queue)
+        inspected(pipeline).queue = overtaken = Overtaken(inspected(pipeline).queue)
         assert numbers_of(pipeline.epoch()) == [0, 2, 4, 6, 8]
         assert overtaken.taken == [1, 3, 5, 7, 9]
 

@@ -617,7 +617,7 @@ def run(code, *, send=None, limit=LIMIT):
         # most workers parked
         """
         import highway.engine
-        for part in (highway.engine.module, highway.engine.workers, highway.engine.pipeline):
+        for part in (highway.engine.module, highway.engine.run, highway.engine.workers):
             part.usable_cores = lambda: 8
         pipeline = with_parked_workers([Numbers(10_000), Pass(), Pass()])
         pipeline.dequeue()

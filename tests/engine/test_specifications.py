@@ -17,6 +17,7 @@ from voc_folders import annotation, thing, voc_folder
 
 from highway import modules, transforms
 from highway.engine import Pipeline
+from highway.engine.inspection import inspected
 from highway.errors import PipelineStateError
 from highway.modules import (
     ArrayReader,
@@ -425,8 +426,9 @@ def test_copy_of_a_copy_that_was_not_used_keeps_the_position():
 
 def test_copy_keeps_the_arguments_of_the_pipeline():
     pipeline = pickle.loads(pickle.dumps(Pipeline(chain(), ordered=False, max_bytes=12345)))
-    assert (pipeline._ordered, pipeline._bound) == (False, 12345)
-    assert pipeline._given == tuple(chain())
+    run = inspected(pipeline)
+    assert (run.ordered, run.max_bytes) == (False, 12345)
+    assert pipeline.given == tuple(chain())
 
 
 def test_copy_of_a_stopped_pipeline_can_run():

@@ -47,7 +47,7 @@ def eventually(condition):
 
 def pretend_cores(monkeypatch, count):
     """Let pipelines believe that the process may use so many processors."""
-    for part in ("module", "workers", "pipeline"):
+    for part in ("module", "run", "workers"):
         monkeypatch.setattr(f"highway.engine.{part}.usable_cores", lambda: count)
 
 
