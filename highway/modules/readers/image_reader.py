@@ -36,7 +36,7 @@ from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Position, Sampler, Task
+from highway.sampling.sampler import Task
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Resize
 from highway.transforms.placement import Placement
@@ -152,6 +152,7 @@ class ImageReader(OrderedSource):
     """
 
     hands_over = True
+    _bad_samples: BadSamples
     keeps_shown: ClassVar[bool] = False
     """Whether `_batch` always needs the mapping from pictures to images."""
     annotated: tuple[object, ...] = ()
@@ -212,8 +213,7 @@ class ImageReader(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every bad sample found so far, once each."""
-        found = self.latest._bad_samples  # type: ignore[attr-defined]
-        return [(self.samples.name(index), str(error)) for index, error in found.errors().items()]
+        return [(self.samples.name(index), str(error)) for index, error in self._bad_by_index().items()]
 
     @property
     def other_sizes(self) -> OtherSizes | None:
@@ -257,27 +257,15 @@ class ImageReader(OrderedSource):
         self._local.decoder.close()
 
     def separate(self) -> None:
+        super().separate()
         self._local = threading.local()
-        self._bad_samples = self._bad_samples.another(self.order)
         if self._other_sizes is not None:
             self._other_sizes = OtherSizes(self.name)
-
-    def reorder(self, order: Sampler) -> None:
-        super().reorder(order)
-        self._bad_samples = self._bad_samples.another(order)
 
     def prepare(self) -> None:
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
-
-    def forget(self, start: int) -> None:
-        self._bad_samples.forget(start)
-
-    def seek(self, place: Position) -> int:
-        start = super().seek(place)
-        self._bad_samples.seek(start)
-        return start
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""

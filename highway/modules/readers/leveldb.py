@@ -27,7 +27,7 @@ from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
-from highway.sampling.sampler import Position, Sampler, Task
+from highway.sampling.sampler import Task
 from highway.store.reading import StoreReader
 from highway.store.records import BatchBuffers, Records
 from highway.store.sharing import SharedStore
@@ -254,6 +254,7 @@ class LevelDBSource(OrderedSource):
     """
 
     hands_over = True
+    _bad_samples: BadSamples
 
     def __init__(
         self,
@@ -303,8 +304,7 @@ class LevelDBSource(OrderedSource):
     @property
     def errors(self) -> list[tuple[str, str]]:
         """(number, reason) of every damaged record found so far, once each."""
-        found = self.latest._bad_samples  # type: ignore[attr-defined]
-        return [(str(index), str(error)) for index, error in found.errors().items()]
+        return [(str(index), str(error)) for index, error in self._bad_by_index().items()]
 
     def contents(self) -> Iterator[bytes]:
         names = sorted(self._fields) if self._fields is not None else []
@@ -322,23 +322,11 @@ class LevelDBSource(OrderedSource):
         }
 
     def separate(self) -> None:
+        super().separate()
         self._shared = self._shared.for_run()
-        self._bad_samples = self._bad_samples.another(self.order)
-
-    def reorder(self, order: Sampler) -> None:
-        super().reorder(order)
-        self._bad_samples = self._bad_samples.another(order)
 
     def prepare(self) -> None:
         self._shared.reopen()
-
-    def forget(self, start: int) -> None:
-        self._bad_samples.forget(start)
-
-    def seek(self, place: Position) -> int:
-        start = super().seek(place)
-        self._bad_samples.seek(start)
-        return start
 
     def open(self) -> None:
         self._shared.open()

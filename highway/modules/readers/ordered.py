@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from highway.arguments import whole
 from highway.engine import Module, Source
 from highway.engine.stats import PipelineStats
-from highway.errors import ArgumentError, StateMismatchError
+from highway.errors import ArgumentError, HighwayError, StateMismatchError
+from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.options import SourceOptions
 from highway.sampling.sampler import FRONT, Position, Sampler, Task, digest
 from highway.sampling.skips import Intervals, Skips
@@ -26,7 +27,7 @@ class OrderedSource(Source):
     A small state describes the position of a pipeline in the data. Another pipeline can resume from it, also with
     another batch size, number of threads, or `shard` of another world.
 
-    A subclass sets `order` in `__init__`, defines `contents` and `load`, and overrides `separate`, `prepare` and
+    A subclass sets `order` in `__init__`, defines `contents` and `load`, and extends `separate`, `prepare` and
     `forget` for what belongs to a run. A task whose samples are all skipped has no indices; its `load` returns None.
 
     Attributes
@@ -41,6 +42,8 @@ class OrderedSource(Source):
     order: Sampler
     _latest: OrderedSource | None = None
     _begun = FRONT
+    # Of a source that may skip or replace bad samples.
+    _bad_samples: BadSamples | None = None
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
@@ -73,16 +76,22 @@ class OrderedSource(Source):
 
     def separate(self) -> None:
         """Replace what the copy for a run must not share with its specification."""
+        if self._bad_samples is not None:
+            self._bad_samples = self._bad_samples.another(self.order)
 
     def prepare(self) -> None:
         """Prepare for new workers. Runs while there are none."""
 
     def forget(self, start: int) -> None:
         """Reset the counts of loaded samples, to begin at batch number `start`. Runs while there are no workers."""
+        if self._bad_samples is not None:
+            self._bad_samples.forget(start)
 
     def reorder(self, order: Sampler) -> None:
         """Take an order with another rank and world. Runs before there are workers."""
         self.order = order
+        if self._bad_samples is not None:
+            self._bad_samples = self._bad_samples.another(order)
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         # The launcher may have begun since the source was made, or this is another process.
@@ -90,6 +99,11 @@ class OrderedSource(Source):
         if order is not self.order:
             self.reorder(order)
         self.begin_at(self._begun)
+
+    def _bad_by_index(self) -> dict[int, HighwayError]:
+        """Return the errors of all bad samples so far, by index."""
+        found = self.latest._bad_samples
+        return {} if found is None else found.errors()
 
     def count_replaced(self, samples: int) -> None:
         """Add to the number of replaced samples."""
@@ -217,7 +231,10 @@ class OrderedSource(Source):
         # Without the skips of a state, to which others may be added.
         self._begun = Position(place.epoch, place.position)
         self.prepare()
-        return self.order.number_after(place)
+        start = self.order.number_after(place)
+        if self._bad_samples is not None:
+            self._bad_samples.seek(start)
+        return start
 
     def take_shard(self, shard: tuple[int, int]) -> None:
         """Read the part of another (rank, world). Runs while there are no workers.
