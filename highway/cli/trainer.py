@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from highway.engine import Module, Pipeline, usable_cores
 from highway.engine.stats import PipelineStats
 
-__all__ = ["FED", "Feeding", "feedings", "fewest", "report"]
+__all__ = ["FED", "Feeding", "feedings", "fewest", "measure", "report", "train"]
 
 FED = 0.01
 """Largest exposed wait of a trainer that counts as fed."""
@@ -77,7 +77,7 @@ def feedings(
     """
 
     def measured(cores: int) -> Feeding:
-        result = _measure(modules, cores, step, seconds)
+        result = measure(modules, cores, step, seconds)
         seen(result)
         return result
 
@@ -134,24 +134,37 @@ def report(found: Sequence[Feeding], step: float) -> str:
     )
 
 
-def _measure(modules: Sequence[Module], cores: int, step: float, seconds: float | None) -> Feeding:
-    begin = None
+def measure(modules: Sequence[Module], cores: int, step: float, seconds: float | None) -> Feeding:
+    """Measure a trainer whose pipeline may use so many cores; see `feedings`."""
     with _on_cores(cores), Pipeline(modules) as pipeline:
-        start, cpu = time.perf_counter(), time.process_time()
-        for _ in pipeline.forever():
-            time.sleep(step)
-            passed = time.perf_counter() - start
-            if begin is None and passed >= WARM_UP * (seconds or 0.0):
-                begin, cpu = pipeline.stats(), time.process_time()
-            elif seconds is not None and passed >= (1 + WARM_UP) * seconds:
-                break
-        cpu = time.process_time() - cpu
-        stats = pipeline.stats(since=begin)
-        if not stats.delivered:
-            stats = pipeline.stats()
-        errors = pipeline.errors
+        return train(pipeline, cores, step, seconds)
+
+
+def train(
+    pipeline: Pipeline,
+    cores: int,
+    step: float,
+    seconds: float | None,
+    *,
+    now: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Feeding:
+    """Take batches as a trainer does, by a clock `now` on which `sleep` is a step."""
+    begin = None
+    start, cpu = now(), time.process_time()
+    for _ in pipeline.forever():
+        sleep(step)
+        passed = now() - start
+        if begin is None and passed >= WARM_UP * (seconds or 0.0):
+            begin, cpu = pipeline.stats(), time.process_time()
+        elif seconds is not None and passed >= (1 + WARM_UP) * seconds:
+            break
+    cpu = time.process_time() - cpu
+    stats = pipeline.stats(since=begin)
+    if not stats.delivered:
+        stats = pipeline.stats()
     batches = max(1, stats.delivered)
-    return Feeding(cores, stats, cpu / batches / step, errors)
+    return Feeding(cores, stats, cpu / batches / step, pipeline.errors)
 
 
 @contextmanager

@@ -2,15 +2,16 @@
 
 import os
 import re
-import time
 
 import pytest
+from clocks import Clock, Slow
 from commands import run
 from pictures import class_folders
 from small_modules import Call, Numbers
 
 from highway.cli import trainer
 from highway.cli.trainer import Feeding, fewest, report
+from highway.engine import Pipeline
 from highway.engine.stats import ModuleStats, PipelineStats
 from highway.engine.waits import WaitStats
 
@@ -27,7 +28,7 @@ def plan(monkeypatch, cores, enough, needed=None):
     monkeypatch.setattr(trainer, "usable_cores", lambda: cores)
     monkeypatch.setattr(
         trainer,
-        "_measure",
+        "measure",
         lambda modules, count, *_: feeding(count, 0.0 if count >= enough else 0.5, needed or enough),
     )
     seen = []
@@ -79,23 +80,42 @@ def test_report_says_why_the_trainer_is_not_fed():
     assert report([feeding(4, 0.2, needed=2, consumer_waited=0.0)], 0.037).startswith(begin + "On average")
 
 
-def test_measures_what_the_trainer_waits_for():
-    """Loading takes 20 ms in one thread, the step 5 ms: three quarters of the time are waits."""
-    slow = [Numbers(60, workers=1), Call(lambda batch: time.sleep(0.02) or batch, workers=1)]
-    result = trainer._measure(slow, 1, 0.005, None)
-    assert 0.3 < result.exposed_wait < 0.9
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the trainer and of its pipelines."""
+    return Clock().run_pipelines(monkeypatch)
+
+
+def trained(clock, pipeline, step, seconds=None):
+    return trainer.train(pipeline, 1, step, seconds, now=clock, sleep=clock.advance)
+
+
+def test_measures_what_the_trainer_waits_for(clock):
+    """Loading takes 20 ms after the trainer asks for a batch, the step 5 ms."""
+    slow = Slow(clock, 0.02)
+    with Pipeline([Numbers(60, workers=1), slow]) as pipeline:
+        slow.follow_consumer(pipeline)
+        result = trained(clock, pipeline, 0.005)
+    assert result.exposed_wait == pytest.approx(0.02 / 0.025)
     assert not result.fed
-    fast = trainer._measure([Numbers(60, workers=1)], 1, 0.005, None)
-    assert fast.exposed_wait < result.exposed_wait
+    with Pipeline([Numbers(60, workers=1)]) as pipeline:
+        fast = trained(clock, pipeline, 0.005)
+    assert fast.exposed_wait == 0
+    assert fast.fed
     # The first batch is the warm-up.
     assert fast.stats.delivered == 59
-    assert trainer._measure([Numbers(1, workers=1)], 1, 0.001, None).stats.delivered == 1
 
 
-def test_ends_after_the_time():
-    result = trainer._measure([Numbers(epochs=None, workers=1)], 1, 0.001, 0.05)
-    assert result.stats.delivered > 1
-    assert result.stats.seconds < 5
+def test_a_single_batch_is_measured_without_a_warm_up():
+    assert trainer.measure([Numbers(1, workers=1)], 1, 1e-3, None).stats.delivered == 1
+
+
+def test_ends_after_the_time(clock):
+    with Pipeline([Numbers(epochs=None, workers=1)]) as pipeline:
+        result = trained(clock, pipeline, 0.25, 5.0)
+    # The warm-up takes another second.
+    assert clock() == 106.0
+    assert result.stats.delivered == 20
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot bind threads to cores")
@@ -106,10 +126,10 @@ def test_threads_are_bound_for_the_time_of_a_measurement():
         seen.add(len(os.sched_getaffinity(0)))
         return batch
 
-    trainer._measure([Numbers(3), Call(look)], 1, 0.001, None)
+    trainer.measure([Numbers(3), Call(look)], 1, 0.001, None)
     assert seen == {1}
     assert os.sched_getaffinity(0) == before
-    trainer._measure([Numbers(3), Call(look)], len(before), 0.001, None)
+    trainer.measure([Numbers(3), Call(look)], len(before), 0.001, None)
     assert seen == {1, len(before)}
 
 
@@ -118,13 +138,13 @@ def test_bench_says_how_many_cores_feed_a_trainer(tmp_path, capsys):
     (photos / "class1" / "bad.jpg").write_bytes(b"no picture")
     code, output, errors = run(
         capsys,
-        *("bench", photos, "--step-ms", 30, "--epochs", 4, "--size", 16, "--batch-size", 4),
+        *("bench", photos, "--step-ms", 1, "--epochs", 4, "--size", 16, "--batch-size", 4),
         *("--on-error", "skip"),
     )
     assert code == 0
     line = r"^\d+ cores? +exposed wait \d+\.\d%; waits: p50 [\d.]+ m?s, p99 [\d.]+ m?s; [\d,]+ images/s$"
     assert re.search(line, output, re.MULTILINE)
-    assert re.search(r"^A trainer with steps of 30 ms is (?:not )?fed by \d", output.splitlines()[-1])
+    assert re.search(r"^A trainer with steps of 1 ms is (?:not )?fed by \d", output.splitlines()[-1])
     assert errors.startswith("13 files, of which 1 could not be read; skipped:\n")
     assert "bad.jpg" in errors
 
