@@ -13,7 +13,7 @@ __all__ = ["missing_name"]
 _PUBLIC = ("highway", "highway.modules", "highway.transforms")
 """Packages whose public names are compared with a missing one."""
 
-_FOREIGN = {
+FOREIGN = {
     # torch.utils.data and torchdata
     "DataLoader": (
         "Pipeline",
@@ -109,7 +109,7 @@ _FOREIGN = {
 }
 """Names in other libraries: the public class here that does the same, and what differs."""
 
-_WITHOUT_CLASS = {
+WITHOUT_CLASS = {
     "DistributedSampler": "readers have shard='auto', the default, which takes rank and world from the launcher",
     "DistributedPartialSampler": "readers have shard='auto', the default, which takes rank and world from the launcher",
     "RandomSampler": "readers have shuffle=True, the default, and seed",
@@ -177,11 +177,11 @@ def _imports(frame: FrameType | None) -> bool:
 
 def _hint(package: str, name: str) -> str:
     """Return what the error adds; empty if no name here is similar."""
-    if name in _WITHOUT_CLASS:
-        return f": {_WITHOUT_CLASS[name]}"
+    if name in WITHOUT_CLASS:
+        return f": {WITHOUT_CLASS[name]}"
     homes = _homes(package, name)
-    if name in _FOREIGN:
-        here, difference = _FOREIGN[name]
+    if name in FOREIGN:
+        here, difference = FOREIGN[name]
         return f": use {homes.get(here, package)}.{here}; {difference}"
     if name in homes:
         return f": it is in {homes[name]}"
@@ -197,7 +197,7 @@ def _homes(package: str, name: str) -> dict[str, str]:
 
     So a look for a submodule imports nothing.
     """
-    wanted = _PUBLIC if name in _FOREIGN or name[:1].isupper() else (package,)
+    wanted = _PUBLIC if name in FOREIGN or name[:1].isupper() else (package,)
     return {
         public: home for home in wanted for public in getattr(importlib.import_module(home), "__all__", ())
     }

@@ -12,7 +12,7 @@ def _plain(word: str) -> str:
 
 
 # Names of the same argument in different libraries, in lower case and without underscores.
-_SAME = [
+SAME = [
     names.split()
     for names in (
         "workers numworkers numthreads numparallelcalls nworkers njobs",
@@ -62,7 +62,7 @@ _SAME = [
 _NOT_NEEDED = "no counterpart is needed: readers make the batches, and workers are threads"
 
 # Arguments, spelled in the same way, that other libraries pass to this class, and Highway to another or to none.
-_ELSEWHERE = {
+ELSEWHERE = {
     **dict.fromkeys(
         ("transform", "transforms", "augmentations"),
         "transforms go into Augmentations([...]), the next module",
@@ -140,11 +140,11 @@ def synonym(word: str, words: Collection[str]) -> str | None:
 
 def elsewhere(word: str) -> str | None:
     """Return what to use instead of an argument that another library has; None if it is unknown."""
-    return next((_ELSEWHERE[name] for name in (_plain(word), *_synonyms(word)) if name in _ELSEWHERE), None)
+    return next((ELSEWHERE[name] for name in (_plain(word), *_synonyms(word)) if name in ELSEWHERE), None)
 
 
 def _synonyms(word: str) -> list[str]:
-    return [name for same in _SAME if _plain(word) in same for name in same]
+    return [name for same in SAME if _plain(word) in same for name in same]
 
 
 def nearest(word: str, words: Collection[str]) -> str | None:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = argparse.Namespace()
     try:
-        _parser().parse_args(arguments, options)
+        command_line().parse_args(arguments, options)
         if getattr(options, "seed", None) == RANDOM:
             options.seed = chosen_seed("highway", None)
             print(f"The seed is {options.seed}.", file=sys.stderr)
@@ -580,7 +580,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {plural}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     return parser(
         {
             "demo": _demo,

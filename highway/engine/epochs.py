@@ -33,12 +33,12 @@ class Epochs:
         self.iteration = 0
         self.touched = False
         # The epoch of the next iteration, if the source knows its length, and whether it is the rest of that epoch.
-        self._next = 0
+        self._next_epoch = 0
         self._resumed = False
         # Epochs from this ticket on are whole, if the source knows its length.
         self._whole_from = 0
         # Epoch of the last batch that was returned; where a source follows the delivery, batches that it rejected.
-        self._last: int | None = None
+        self._last_epoch: int | None = None
         self._rejected = 0
         # The number of moves when the user learned that no batches remain.
         self._ended_at: int | None = None
@@ -85,9 +85,9 @@ class Epochs:
                 ):
                     break
                 left = None if deadline is None else max(0.0, deadline - clock())
-            self._last = batch.epoch
+            self._last_epoch = batch.epoch
             self.touched = True
-            if run.length and ticket >= self._next * run.length:
+            if run.length and ticket >= self._next_epoch * run.length:
                 self._enter(ticket // run.length, moves)
         except BaseException:
             run.waits.blocked(clock() - asked)
@@ -109,7 +109,7 @@ class Epochs:
         """Note that a batch of this epoch is returned to the user, taken after so many moves."""
         with self._run.turn:
             if self._run.moves == moves:
-                self._next = max(self._next, epoch + 1)
+                self._next_epoch = max(self._next_epoch, epoch + 1)
                 self._resumed = False
 
     def forever(self) -> Iterator[Batch]:
@@ -155,7 +155,7 @@ class Epochs:
         if total is None:
             total = (source.epochs or 0) * (length or 0)
         skipped = sum(worker.skipped_batches for runner in run.runners for worker in runner.workers)
-        begin, last = 0, self._last or 0
+        begin, last = 0, self._last_epoch or 0
         if length:
             begin, last = first // length, max(first, total - 1) // length
         of = f"epoch {begin}" if begin == last else f"epochs {begin} to {last}"
@@ -187,7 +187,7 @@ class Epochs:
         if epoch is None and self.is_over and not self._is_empty_next():
             raise self.ended(what)
         if run.length is not None:
-            self._check(self._next if epoch is None else epoch, what)
+            self._check(self._next_epoch if epoch is None else epoch, what)
         return EpochIterator(self, epoch)
 
     def _is_empty_next(self) -> bool:
@@ -196,7 +196,7 @@ class Epochs:
         total = run.queue.last_total
         if not run.length or total is None or self._ended_at == run.moves:
             return False
-        return total > self._next * run.length
+        return total > self._next_epoch * run.length
 
     def begin(self, iteration: EpochIterator) -> None:
         """Begin the epoch of an iterator: make its first batch the next one."""
@@ -210,14 +210,14 @@ class Epochs:
             if run.length:
                 self._begin_counted(iteration, run.length)
             else:
-                iteration.begin_after = self._last
+                iteration.begin_after = self._last_epoch
             iteration.is_counted = run.length is not None
             # Last: other threads that share the iterator then take batches.
             iteration.number = self.iteration
         run.waits.blocked(clock() - asked)
 
     def _begin_counted(self, iteration: EpochIterator, length: int) -> None:
-        epoch = self._next if iteration.epoch is None else iteration.epoch
+        epoch = self._next_epoch if iteration.epoch is None else iteration.epoch
         self._check(epoch, "iteration")
         resumed = iteration.epoch is None and self._resumed
         front = epoch * length
@@ -226,14 +226,14 @@ class Epochs:
         if not resumed and not (queue.next_ticket >= front >= max(queue.reached, self._whole_from)):
             self._go_to(epoch, front)
         iteration.epoch, iteration.end, iteration.resumed = epoch, front + length, resumed
-        self._next, self._resumed = epoch + 1, False
+        self._next_epoch, self._resumed = epoch + 1, False
 
     def _check(self, epoch: int, what: str) -> None:
         """Raise if there is no such epoch."""
         source, queue = self._run.source, self._run.queue
         epochs = source.epochs
         if epochs is not None and epoch >= epochs:
-            if epoch == self._next and queue.next_ticket >= epochs * (self._run.length or 1) > 0:
+            if epoch == self._next_epoch and queue.next_ticket >= epochs * (self._run.length or 1) > 0:
                 # All were delivered, whether or not the source has said so already.
                 raise self.ended(what)
             raise EndOfData(
@@ -267,21 +267,21 @@ class Epochs:
         self.iteration += 1
         run.begin_at(place)
         self.touched = True
-        self._last = None
+        self._last_epoch = None
         self._rejected = 0
         if run.length:
-            self._next, done = divmod(run.first_ticket, run.length)
-            self._resumed = bool(done) or place != run.source.front(self._next)
-            self._whole_from = (self._next + self._resumed) * run.length
+            self._next_epoch, done = divmod(run.first_ticket, run.length)
+            self._resumed = bool(done) or place != run.source.front(self._next_epoch)
+            self._whole_from = (self._next_epoch + self._resumed) * run.length
 
     def forget(self) -> None:
         """Continue at a state that the source has loaded itself."""
-        self._last, self.touched = None, True
+        self._last_epoch, self.touched = None, True
 
     @property
     def resumed(self) -> int | None:
         """The epoch whose rest the next iteration yields; None if that begins an epoch."""
-        return self._next if self._resumed else None
+        return self._next_epoch if self._resumed else None
 
     # During an iteration
 
@@ -329,7 +329,7 @@ class Epochs:
         iteration.end += length
         iteration.length = length
         with run.turn:
-            self._next = max(self._next, iteration.epoch + 1)
+            self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
         return True
 
     # Epochs that only the numbers of their batches tell apart
@@ -376,7 +376,7 @@ class Epochs:
                 continue
             if (batch is None or follower is not None) and not self._is_wanted(ticket, batch):
                 continue
-            self._last = batch.epoch
+            self._last_epoch = batch.epoch
             self.touched = True
             if not dropped:
                 return batch  # type: ignore[no-any-return]

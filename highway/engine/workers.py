@@ -691,6 +691,13 @@ class Tuning:
     """Reads the figures of all modules now and then, and sets the numbers of workers that the tuner decides.
 
     Has no thread of its own: a worker that has put a batch into its output calls `look` when it is due.
+
+    Attributes
+    ----------
+    due : float
+        Time of the next reading, by `clock`.
+    lock : threading.Lock
+        Held by the worker that reads the figures.
     """
 
     def __init__(
@@ -706,13 +713,12 @@ class Tuning:
             usable_cores(),
         )
         self.tunes = any(runner.tuned for runner in runners)
-        # Time of the next reading, by `clock`.
         self.due = control.started if self.tunes else math.inf
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def look(self) -> None:
         """Read the figures and adjust, unless another worker does so or has just done so."""
-        if not self._lock.acquire(blocking=False):
+        if not self.lock.acquire(blocking=False):
             return
         try:
             now = clock()
@@ -723,7 +729,7 @@ class Tuning:
             if counts is not None:
                 self.give(counts)
         finally:
-            self._lock.release()
+            self.lock.release()
 
     def give(self, counts: Sequence[int]) -> None:
         """Set the number of active workers of each module."""

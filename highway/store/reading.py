@@ -268,6 +268,11 @@ class StoreReader:
         """Whether `close` was called."""
         return self._closed
 
+    @property
+    def holds_store(self) -> bool:
+        """Whether the store is open: from the first use to the end of the last one after `close`."""
+        return self._db is not None and not self._db.closed
+
     def close(self) -> None:
         """Close the reader without a lock; threads finish their current read, but no longer wait for storage."""
         self._closed = True

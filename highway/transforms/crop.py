@@ -36,7 +36,7 @@ class CropWindows(NamedTuple):
     width: int
 
 
-class _CropOrPad(Moving):
+class CropOrPad(Moving):
     """Base of crops and pads: a window, the border around the image and the fill of the border."""
 
     hands_over = True
@@ -84,7 +84,7 @@ class _CropOrPad(Moving):
         return fill_pixel(self, self.fill, channels, dtype).view(np.uint8)
 
 
-class _Crop(_CropOrPad):
+class _Crop(CropOrPad):
     def __init__(
         self,
         size: int | tuple[int, int],
@@ -222,7 +222,7 @@ class PadCrop(RandomCrop):
         super().__init__(size, padding, fill, min_visible)
 
 
-class Slice(_CropOrPad):
+class Slice(CropOrPad):
     """Crop the same fixed window from every image.
 
     Deterministic form: itself.

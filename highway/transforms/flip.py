@@ -19,7 +19,7 @@ from highway.transforms.view import Moving, View
 __all__ = ["FlipX", "FlipY"]
 
 
-class _Flip(Moving):
+class Flip(Moving):
     in_place = True
     hands_over = True
 
@@ -85,7 +85,7 @@ class _Flip(Moving):
         """Return None: images stay as they are."""
 
 
-class FlipX(_Flip):
+class FlipX(Flip):
     """Mirror images left to right at random.
 
     Deterministic form: None (the transform is skipped).
@@ -109,7 +109,7 @@ class FlipX(_Flip):
         return view.flipped(params, 0)
 
 
-class FlipY(_Flip):
+class FlipY(Flip):
     """Mirror images top to bottom at random.
 
     Deterministic form: None (the transform is skipped).

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from highway.sampling.rng import SampleRandom
-from highway.transforms.crop import CropWindows, Fill, Margins, _CropOrPad
+from highway.transforms.crop import CropOrPad, CropWindows, Fill, Margins
 
 __all__ = ["Pad"]
 
 
-class Pad(_CropOrPad):
+class Pad(CropOrPad):
     """Add a border around every image.
 
     Deterministic form: itself.

@@ -82,7 +82,7 @@ class TransformChain:
             if number < done:
                 self.positions_done = position
         self.positions = position
-        self._groups = list(_groups(steps))
+        self.groups = list(_groups(steps))
 
     @property
     def hands_over(self) -> bool:
@@ -155,7 +155,7 @@ class TransformChain:
             return of_samples.at(first + position)
 
         images = batch["images"]
-        for group in self._groups:
+        for group in self.groups:
             if len(group.steps) > 1 and group.fits(images):
                 drawn, result = group.together(images, draws, self._naming, may_overwrite)
                 for step, params, shape in drawn:

@@ -28,7 +28,7 @@ class _Sample(NamedTuple):
     mask: NDArray[np.uint8] | None
 
 
-class _Wrapper(Several):
+class Wrapper(Several):
     """Base of the wrappers: runs a third-party transform on each sample, seeded per sample."""
 
     def __init__(self, transform: Any) -> None:
@@ -116,7 +116,7 @@ class _Wrapper(Several):
         )
 
 
-class Albumentations(_Wrapper):
+class Albumentations(Wrapper):
     """Run a transform of albumentations, seeded per sample: same bits for any number of threads.
 
     It runs in Python, one sample at a time. Images are passed as (H, W, C), with their boxes and masks.
@@ -206,7 +206,7 @@ def _missing(owner: str, package: str, error: ImportError) -> MissingPackageErro
 _torch_lock = threading.Lock()
 
 
-class TorchVision(_Wrapper):
+class TorchVision(Wrapper):
     """Run a transform of torchvision (v2), seeded per sample: same bits for any number of threads.
 
     It runs one sample at a time across all threads, since torch has one random generator per process; its state is

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 import highway
 from highway import modules, transforms
-from highway.arguments.foreign_names import _FOREIGN, _WITHOUT_CLASS
+from highway.arguments.foreign_names import FOREIGN, WITHOUT_CLASS
 from highway.modules import ArrayReader, Augmentations
 from highway.transforms import Equalize, FlipX, FlipY, Invert
 
@@ -167,21 +167,21 @@ def test_import_of_all_and_of_submodules_goes_on_working(package):
         exec(f"import {package}.RandomRotation")
 
 
-@pytest.mark.parametrize("name", _FOREIGN)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_every_class_of_the_table_exists(name):
-    here, difference = _FOREIGN[name]
+    here, difference = FOREIGN[name]
     assert sum(here in package.__all__ for package in PACKAGES.values()) == 1
     assert difference
     for package in PACKAGES.values():
         assert name not in package.__all__
     # Classes that the text names exist too.
     for other in re.findall(r"\b([A-Z]\w+)\(", difference):
-        assert other in _FOREIGN or any(other in package.__all__ for package in PACKAGES.values()), other
+        assert other in FOREIGN or any(other in package.__all__ for package in PACKAGES.values()), other
 
 
 def test_tables_do_not_overlap():
-    assert not _FOREIGN.keys() & _WITHOUT_CLASS.keys()
-    assert not any(name in package.__all__ for name in _WITHOUT_CLASS for package in PACKAGES.values())
+    assert not FOREIGN.keys() & WITHOUT_CLASS.keys()
+    assert not any(name in package.__all__ for name in WITHOUT_CLASS for package in PACKAGES.values())
 
 
 def test_look_for_a_submodule_imports_nothing():

@@ -11,7 +11,7 @@ import pytest
 
 import highway
 from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
-from highway.arguments.synonyms import _ELSEWHERE, _SAME, nearest
+from highway.arguments.synonyms import ELSEWHERE, SAME, nearest
 from highway.errors import ArgumentError, HighwayError, SignatureError
 from highway.modules import ArrayReader, Augmentations, ImageFileReader, VOCReader, ZMQSink
 from highway.transforms import CenterCrop, ColorJitter, FlipX, Normalize, Rotate, Sharpness, Transform
@@ -157,9 +157,9 @@ def test_what_somebody_meant(call, text):
 
 
 def test_arguments_that_are_elsewhere_are_spelled_as_they_are_compared():
-    for name in _ELSEWHERE:
+    for name in ELSEWHERE:
         assert name == name.lower().replace("_", "").replace("-", "")
-    for names in _SAME:
+    for names in SAME:
         assert len({*names}) == len(names)
         assert all(name == name.lower().replace("_", "") for name in names)
 
@@ -169,7 +169,7 @@ def test_names_of_other_libraries_are_not_taken_for_an_argument_that_has_another
     found = set()
     for cls in PUBLIC:
         plain = [name.replace("_", "") for name in inspect.signature(cls).parameters]
-        found |= {names[0] for names in _SAME if sum(name in names for name in plain) > 1}
+        found |= {names[0] for names in SAME if sum(name in names for name in plain) > 1}
     assert found <= {"shape"}
 
 

@@ -21,7 +21,7 @@ from highway.cli import environment, main, terminal
 from highway.engine import Pipeline, Source, usable_cores
 from highway.errors import ArgumentError, EndOfData
 from highway.modules import ImageFileReader, Noise, ZMQSink, ZMQSource
-from highway.modules.readers.encoded import _size_and_quality
+from highway.modules.readers.encoded import size_and_quality
 from highway.modules.readers.options import MAX_PIXELS
 from highway.viz.drawing import class_color
 
@@ -110,7 +110,7 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
     def default(kind, name):
         return inspect.signature(kind).parameters[name].default
 
-    serve = cli._parser().parse_args(
+    serve = cli.command_line().parse_args(
         ["serve", "x", "--to", "ipc://a", "--window", "1024", "--workers", "1024"]
     )
     ZMQSink("ipc://a", window=serve.window)
@@ -118,21 +118,21 @@ def test_limits_and_defaults_of_options_are_those_of_the_modules(capsys):
     for kind in (ZMQSink, ZMQSource):
         with pytest.raises(ArgumentError, match="window is 1025; expected a whole number from 1 to 1024"):
             kind("ipc://a", window=1025)
-    serve = cli._parser().parse_args(["serve", "x", "--to", "ipc://a"])
+    serve = cli.command_line().parse_args(["serve", "x", "--to", "ipc://a"])
     assert serve.window == default(ZMQSink, "window") == default(ZMQSource, "window")
     assert serve.drain_timeout == default(ZMQSink, "drain_timeout")
     assert serve.on_error == default(ImageFileReader, "on_error")
     for text in ("jpeg:8192", "jpeg:1:1", "jpeg:08192:100"):
-        options = cli._parser().parse_args(["pack", "x", "y", "--encoding", text])
-        assert _size_and_quality(options.encoding[0]) is not None
+        options = cli.command_line().parse_args(["pack", "x", "y", "--encoding", text])
+        assert size_and_quality(options.encoding[0]) is not None
     for text in ("jpeg:8193", "jpeg:0", "jpeg:9:0", "jpeg:9:101", "jpeg:", "jpeg:9:", "jpeg:9999"):
         with pytest.raises(ArgumentError):
-            _size_and_quality(text)
+            size_and_quality(text)
         with pytest.raises(SystemExit):
-            cli._parser().parse_args(["pack", "x", "y", "--encoding", text])
+            cli.command_line().parse_args(["pack", "x", "y", "--encoding", text])
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        cli._parser().parse_args(["pack", "--help"])
+        cli.command_line().parse_args(["pack", "--help"])
     assert f"({MAX_PIXELS})" in capsys.readouterr().out
     assert default(ImageFileReader, "max_pixels") == MAX_PIXELS
 

@@ -981,7 +981,7 @@ def give(pipeline, *counts):
     pipeline.start()
     tuning = inspected(pipeline).tuning
     # Who has the lock may be about to say when it looks again.
-    with tuning._lock:
+    with tuning.lock:
         tuning.due = math.inf
         tuning.give(counts)
 
@@ -1353,7 +1353,7 @@ def test_figures_are_looked_at_by_one_at_a_time_now_and_then_and_not_after_the_e
         tuning.tuner.observe = seen.append
         for _ in range(2):
             tuning.due = 0
-            with tuning._lock:
+            with tuning.lock:
                 Task(tuning.look).result()
             tuning.look()
             tuning.look()

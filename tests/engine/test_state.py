@@ -689,7 +689,7 @@ STATE = {
     "size": SIZE,
     "shuffle": True,
     "seed": 0,
-    "fingerprint": noise()._digest,
+    "fingerprint": Pipeline([noise()]).state_dict()["fingerprint"],
     "epoch": 0,
     "position": 3,
 }

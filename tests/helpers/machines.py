@@ -117,9 +117,11 @@ def nothing_left():
     yield
     gc.collect()
     with contextlib.suppress(AssertionError):
-        eventually(lambda: not highway_threads() and sockets._shared is None and not open_files() - before)
+        eventually(
+            lambda: not highway_threads() and not sockets.is_context_open() and not open_files() - before
+        )
     assert highway_threads() == []
-    assert sockets._shared is None
+    assert not sockets.is_context_open()
     assert not open_files() - before
 
 

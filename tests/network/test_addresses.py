@@ -402,7 +402,7 @@ def test_folder_without_a_parent_is_named(context, tmp_path):
 
 
 def test_folder_that_stays_locked_is_named(context, tmp_path, monkeypatch):
-    monkeypatch.setattr(sockets, "_FOLDER_LIMIT", 0.05)
+    monkeypatch.setattr(sockets, "FOLDER_LIMIT", 0.05)
     with sockets._locked(sockets._folder(str(tmp_path))), pytest.raises(AddressInUseError, match="locked"):
         bound(context, f"ipc://{tmp_path}/hub.sock")
 

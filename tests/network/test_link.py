@@ -68,8 +68,17 @@ def take(box):
     return messages
 
 
-def producer_with(*seqs, **arguments):
-    made = Producer(Counting(), **arguments)
+class Replaceable(Counting):
+    """Random bytes that a test may fix: `chance` is then every one of them."""
+
+    chance = None
+
+    def __call__(self, size):
+        return super().__call__(size) if self.chance is None else bytes([self.chance]) * size
+
+
+def producer_with(*seqs, random=None, **arguments):
+    made = Producer(random or Counting(), **arguments)
     made.receive("c", ready(), 0.0)
     for seq in seqs:
         made.offer(*produced(seq))
@@ -208,8 +217,9 @@ def test_bye_gives_back_what_was_under_way_and_is_answered_once():
 @pytest.mark.parametrize("chance", [0, 100, 255])
 def test_suspect_that_died_alone_waits_for_a_time_that_is_left_to_chance(chance):
     """Two data machines would send theirs to the same worker at once again and again."""
-    producer = producer_with(0)
-    producer._random = lambda size: bytes([chance]) * size
+    random = Replaceable()
+    producer = producer_with(0, random=random)
+    random.chance = chance
     for life in range(3):
         # The last time it travels alone.
         producer.receive("c", ready(bytes([life]) * 16), 0.0)
@@ -223,8 +233,9 @@ def test_suspect_that_died_alone_waits_for_a_time_that_is_left_to_chance(chance)
 
 
 def test_others_go_to_a_worker_while_a_suspect_waits_and_not_while_it_holds_that_of_another():
-    producer = producer_with(0)
-    producer._random = lambda size: bytes([255]) * size
+    random = Replaceable()
+    producer = producer_with(0, random=random)
+    random.chance = 255
     for life in range(3):
         producer.receive("c", ready(bytes([life]) * 16), 0.0)
         send_all(producer)

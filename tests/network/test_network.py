@@ -495,7 +495,7 @@ def test_error_travels_with_its_traceback(machines, where, caplog):
     with pytest.raises(RemoteError):
         pipeline.dequeue()
     # It is no error of the worker.
-    assert not worker._outcome.failures
+    assert not inspected(worker).outcome.failures
     # Where it happened it is told as well.
     told = [record for record in caplog.records if record.name == "highway.network"]
     assert [(record.message.split(":")[0], record.exc_info[0]) for record in told] == [(module, KeyError)]

@@ -93,7 +93,7 @@ def outcome(socket):
     while True:
         assert socket.watch.socket.poll(LIMIT * 1000), "no handshake ended"
         for event in socket.watch.read():
-            if event.kind & security._HANDSHAKES:
+            if event.kind & security.HANDSHAKES:
                 return event.text
 
 
@@ -391,8 +391,8 @@ def kill(context, monkeypatch):
     def die(self, request):
         raise AssertionError("killed by the test")
 
-    monkeypatch.setattr(Authenticator, "_answer", die)
-    monkeypatch.setattr(security, "_SELF_TEST_LIMIT", 0.2)
+    monkeypatch.setattr(Authenticator, "answer", die)
+    monkeypatch.setattr(security, "SELF_TEST_LIMIT", 0.2)
     with pytest.raises(SecurityError):
         check_admission(context, Keys(SECRET))
     assert context.authenticator.join(LIMIT)
@@ -417,7 +417,7 @@ def test_dead_authenticator_lets_nobody_in(context, monkeypatch, quiet_death):
         assert not hub.poll(0)
         # Who was let in before stays.
         talk(hub, friend)
-        monkeypatch.setattr(security, "_SELF_TEST_LIMIT", 0.5)
+        monkeypatch.setattr(security, "SELF_TEST_LIMIT", 0.5)
         with pytest.raises(
             SecurityError, match=r"Self-test of the authenticator: the right key (is refused|gets no answer)"
         ):
@@ -432,13 +432,13 @@ def test_that_the_authenticator_is_dead_is_told_until_the_end(context):
 
 
 def test_authenticator_that_lets_everyone_in_is_found(context, monkeypatch):
-    monkeypatch.setattr(Authenticator, "_is_admitted", lambda *_: True)
+    monkeypatch.setattr(Authenticator, "is_admitted", lambda *_: True)
     with pytest.raises(SecurityError, match="the right key is admitted, the stranger key is admitted"):
         hub_at(context)
 
 
 def test_authenticator_that_lets_nobody_in_is_found(context, monkeypatch):
-    monkeypatch.setattr(Authenticator, "_is_admitted", lambda *_: False)
+    monkeypatch.setattr(Authenticator, "is_admitted", lambda *_: False)
     with pytest.raises(SecurityError, match="the right key is refused, the stranger key is refused"):
         hub_at(context)
 
@@ -451,8 +451,8 @@ def test_authenticator_that_does_not_answer_is_found(context, monkeypatch):
         assert go_on.wait(LIMIT)
         return False
 
-    monkeypatch.setattr(Authenticator, "_is_admitted", wait)
-    monkeypatch.setattr(security, "_SELF_TEST_LIMIT", 0.2)
+    monkeypatch.setattr(Authenticator, "is_admitted", wait)
+    monkeypatch.setattr(security, "SELF_TEST_LIMIT", 0.2)
     with pytest.raises(SecurityError, match="the right key gets no answer"):
         hub_at(context)
     assert asked.is_set()
@@ -469,7 +469,7 @@ def test_socket_without_a_guard_is_found(context, monkeypatch):
 def test_authenticator_asks_for_all_of_it(context):
     with hub_at(context):
         keys = Keys(SECRET)
-        answer = context.authenticator._answer
+        answer = context.authenticator.answer
         asked = [b"1.0", b"7", keys.domain, b"127.0.0.1", b"", b"CURVE", keys.admitted]
         assert answer(asked) == [b"1.0", b"7", b"200", b"OK", b"", b""]
         for place, value in (
@@ -634,7 +634,7 @@ def test_secrets_are_never_shown(context, tmp_path, monkeypatch, caplog, capfd):
         eventually(lambda: stranger.watch.read() and stranger.watch.gave_up)
         eventually(lambda: hub.watch.read() or hub.watch.failure)
         seen += [repr(hub), repr(peer), hub.watch.failure, stranger.watch.failure]
-        monkeypatch.setattr(Authenticator, "_is_admitted", lambda *_: True)
+        monkeypatch.setattr(Authenticator, "is_admitted", lambda *_: True)
         fails(hub_at, context)
         fails(hub_at, context, where(hub))
     out, err = capfd.readouterr()

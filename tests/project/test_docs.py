@@ -23,7 +23,7 @@ import highway
 import highway.replay
 import highway.torch
 from highway import errors
-from highway.cli.commands import _parser
+from highway.cli.commands import command_line
 from highway.engine import Pipeline
 from highway.modules import Noise, ZMQSink, ZMQSource
 from highway.network.protocol import link
@@ -107,7 +107,7 @@ def test_blocks_files_and_links(name):
     ids=" ".join,
 )
 def test_command_lines_are_accepted(words):
-    assert callable(_parser().parse_args(words[1:]).run)
+    assert callable(command_line().parse_args(words[1:]).run)
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
 
 def test_table_of_passes_tells_what_goes_together():
     def passes(*transforms):
-        return [len(group.steps) for group in TransformChain(transforms, "test")._groups]
+        return [len(group.steps) for group in TransformChain(transforms, "test").groups]
 
     flip, crop, normalize = FlipX(), RandomCrop(8), Normalize()
     assert passes(crop, flip, Slice(0, 0, 4, 4), Pad(2), normalize) == [5]

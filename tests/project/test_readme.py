@@ -9,7 +9,7 @@ from pictures import class_folders
 from repository import ROOT
 from voc_folders import annotation, thing, voc_folder
 
-from highway.cli.commands import _parser
+from highway.cli.commands import command_line
 from highway.engine import Pipeline
 from highway.modules import Augmentations, VOCReader
 from highway.transforms import ColorJitter, FlipX, Letterbox, Normalize, RandomResizedCrop
@@ -74,7 +74,7 @@ def test_example_of_the_design_is_there_as_written():
     "words", [words for words in README.command_lines() if words[0] == "highway"], ids=" ".join
 )
 def test_command_lines_are_accepted(words):
-    assert callable(_parser().parse_args(words[1:]).run)
+    assert callable(command_line().parse_args(words[1:]).run)
 
 
 def test_make_targets_are_there():

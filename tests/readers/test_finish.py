@@ -86,14 +86,14 @@ FINISHED = {
 )
 def test_bits_are_the_same_as_one_by_one(folder, transforms, fit):
     found, augmentations = together(folder, transforms, fit=fit)
-    assert augmentations._done_before > 0
+    assert augmentations.fused > 0
     assert_same(found, one_by_one(folder, transforms, fit=fit))
 
 
 @pytest.mark.parametrize("transforms", [[FlipX(), Rotate(20)], [FlipY(), FlipX(), Resize((9, 8))]])
 def test_flips_that_are_sampled_with_a_warp_are_left_to_it(folder, transforms):
     found, augmentations = together(folder, transforms)
-    assert augmentations._done_before == 0
+    assert augmentations.fused == 0
     assert_same(found, one_by_one(folder, transforms))
 
 
@@ -122,7 +122,7 @@ def test_grey_images(folder):
 def test_deterministic_flips_do_nothing(folder):
     transforms = [FlipX(), Normalize()]
     found, augmentations = together(folder, transforms, deterministic=True)
-    assert augmentations._done_before == 2
+    assert augmentations.fused == 2
     assert_same(found, one_by_one(folder, transforms, deterministic=True))
 
 
@@ -160,7 +160,7 @@ def test_what_is_not_the_library_s_own_is_left_where_it_is(folder):
         ([RandomCrop(20), FlipX()], 0),
     ):
         found, augmentations = together(folder, transforms)
-        assert augmentations._done_before == count
+        assert augmentations.fused == count
         assert_same(found, one_by_one(folder, transforms))
 
 
@@ -173,7 +173,7 @@ def test_only_a_reader_right_in_front_takes_over(folder):
     stages = Augmentations([FlipX()], seed=7), Augmentations([FlipX(), Normalize()], seed=7)
     with Pipeline([ImageFileReader(folder, 5, (24, 32), epochs=2), *stages]) as pipeline:
         found = list(pipeline.forever())
-    assert [stage._done_before for stage in pipeline.modules[1:]] == [1, 0]
+    assert [stage.fused for stage in pipeline.modules[1:]] == [1, 0]
     assert_same(found, one_by_one(folder, [FlipX(), FlipX(), Normalize()]))
 
 

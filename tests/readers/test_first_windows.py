@@ -112,7 +112,7 @@ def test_same_bits_as_behind(source, chain):
     for workers in (1, 3):
         reader = source(workers=workers)
         found, together = batches_and_stage(reader, Augmentations(transforms, seed=7))
-        assert together._done_before == done
+        assert together.fused == done
         assert_equal(found, batches(source(), Apart(), Augmentations(transforms, seed=7)))
 
 
@@ -131,14 +131,14 @@ def test_large_batches_have_the_same_bits(simd_variant, size, crop):
     (found,) = batches(reader, Augmentations([*transforms, Normalize()]))
     assert found.images.nbytes > 16 << 20
     (plain,) = batches(ArrayReader(rows, None, 40, epochs=1), Apart(), Augmentations(transforms))
-    scale, bias = Normalize()._scale, Normalize()._bias
+    scale, bias = Normalize().factors(3)
     expected = plain.images.astype(np.float32) * scale + bias
     np.testing.assert_array_equal(found.images, expected.transpose(0, 3, 1, 2))
 
 
 def test_what_only_the_transform_can_do_is_left_to_it(source):
     found, together = batches_and_stage(source(), Augmentations([Swapping(), Normalize()]))
-    assert together._done_before == 0
+    assert together.fused == 0
     assert_equal(found, batches(source(), Apart(), Augmentations([Swapping(), Normalize()])))
     assert any((batch.labels < 0).any() for batch in found)
 
@@ -147,7 +147,7 @@ def test_images_that_are_no_bytes_in_one_piece_are_left():
     for images in (IMAGES.astype(np.float32), IMAGES[:, ::2]):
         reader = ArrayReader(images, LABELS, 5, epochs=1)
         found, together = batches_and_stage(reader, Augmentations([FlipX()]))
-        assert together._done_before == 0
+        assert together.fused == 0
         assert_equal(
             found, batches(ArrayReader(images, LABELS, 5, epochs=1), Apart(), Augmentations([FlipX()]))
         )
@@ -166,7 +166,7 @@ def test_fields_with_something_for_each_pixel_keep_the_source_from_moving_images
         ("scores", depth[:, :4], None, 2),
     ):
         found, together = made(name, array, kinds)
-        assert together._done_before == done
+        assert together.fused == done
         assert_equal(found, made(name, array, kinds, Apart())[0])
     with pytest.raises(ContractError, match="the per-pixel field 'flow'"):
         made("flow", depth[:, None], None)
@@ -239,4 +239,4 @@ def test_boxes_go_with_their_images(tmp_path):
     assert_equal([found], [expected])
     reader = LevelDBSource(tmp_path / "s", 2, epochs=1, fields=["images"])
     _, together = batches_and_stage(reader, Augmentations(transforms))
-    assert together._done_before == 2
+    assert together.fused == 2

@@ -598,8 +598,8 @@ def test_closing_a_store_takes_no_lock(store):
     reader = source._store
     with reader:
         Task(source.interrupt).result()
-        assert reader._db is not None and not reader._db.closed
-    assert reader._db.closed
+        assert reader.holds_store
+    assert not reader.holds_store
     with pytest.raises(Exception, match="was closed"), reader:
         pass
     source.interrupt()

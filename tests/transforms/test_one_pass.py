@@ -13,8 +13,8 @@ from highway.errors import ArgumentError
 from highway.modules import Augmentations
 from highway.sampling.rng import SampleRandom
 from highway.transforms import CenterCrop, FlipX, FlipY, Lambda, Normalize, Pad, RandomCrop, Transform
-from highway.transforms.crop import _CropOrPad
-from highway.transforms.flip import _Flip
+from highway.transforms.crop import CropOrPad
+from highway.transforms.flip import Flip
 from highway.transforms.values import Values
 
 MOVES = (
@@ -66,7 +66,7 @@ def check(chain, images, **identity):
 def passes(monkeypatch):
     """The transforms whose own pass was taken, in order."""
     taken = []
-    for family in (_Flip, _CropOrPad, Values):
+    for family in (Flip, CropOrPad, Values):
         own = family.apply_images
 
         def counted(self, *arguments, _own=own, **options):

@@ -39,7 +39,7 @@ from highway.transforms import (
     TrivialAugmentWide,
     Zoom,
 )
-from highway.transforms.wrappers import _Wrapper
+from highway.transforms.wrappers import Wrapper
 
 SIZES = [(60, 80), (80, 60), (51, 97), (64, 64), (30, 100)]
 BOXES = [
@@ -291,7 +291,7 @@ class Sideways(Transform):
         return boxes + np.float32(3), None
 
 
-class Foreign(_Wrapper):
+class Foreign(Wrapper):
     """Another library's."""
 
 

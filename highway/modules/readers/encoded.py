@@ -70,7 +70,7 @@ class Encoded(ImageReader):
         if not reader.exif:
             raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
         self._reader = reader
-        size = _size_and_quality(encoding)
+        size = size_and_quality(encoding)
         # Originals are not encoded.
         side, self._quality = size or (_LOOKED_AT, 0)
         samples: Samples = files
@@ -156,7 +156,7 @@ class Encoded(ImageReader):
         return batch if masks is None else batch.replace(masks=_array(masks))
 
 
-def _size_and_quality(encoding: object) -> tuple[int, int] | None:
+def size_and_quality(encoding: object) -> tuple[int, int] | None:
     """Longest side and quality; None for original files."""
     if encoding == "original":
         return None

@@ -71,6 +71,8 @@ class Augmentations(Stage):
         As given.
     fields : dict of str to str or None
         As given.
+    fused : int
+        Number of the first transforms that the reader before does while it writes the images, in a pipeline.
     """
 
     def __init__(
@@ -96,8 +98,7 @@ class Augmentations(Stage):
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
         self._steps = TransformChain(self._row, "Augmentations")
-        # Number of steps that are fused into the reader.
-        self._done_before = 0
+        self.fused = 0
 
     def __repr__(self) -> str:
         return (
@@ -120,15 +121,15 @@ class Augmentations(Stage):
         reader: object = before
         # Only this module can move fields, with the random numbers of the images.
         if isinstance(reader, Fusing) and not self.fields:
-            self._done_before = reader.fuse(self._row, self.seed)
-            self._steps = TransformChain(self._row, "Augmentations", self._done_before)
+            self.fused = reader.fuse(self._row, self.seed)
+            self._steps = TransformChain(self._row, "Augmentations", self.fused)
         shape = None if before is None else before.image_shape
         self.image_shape = None if shape is None else self._steps.out_shape(shape)
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]
         """Whether all steps are fused into the reader."""
-        return self._done_before == len(self._row) > 0
+        return self.fused == len(self._row) > 0
 
     def out_spec(self, before: Spec | None) -> Spec | None:
         return None if before is None else transformed(before, self._row, self.fields)

@@ -48,7 +48,7 @@ MOST_QUOTED = 1024
 # Larger than any form of a secret.
 _MOST_FILE_BYTES = 256
 # Seconds that the two handshakes of the self-test may take; they take some milliseconds.
-_SELF_TEST_LIMIT = 5.0
+SELF_TEST_LIMIT = 5.0
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
@@ -381,16 +381,17 @@ class Authenticator:
         # Once this socket is closed, libzmq refuses all connections.
         with self._requests as requests, contextlib.suppress(zmq.ContextTerminated):
             while True:
-                requests.send_multipart(self._answer(requests.recv_multipart()))
+                requests.send_multipart(self.answer(requests.recv_multipart()))
 
-    def _answer(self, request: list[bytes]) -> list[bytes]:
+    def answer(self, request: list[bytes]) -> list[bytes]:
         """Return the reply to one request, as frames of ZAP 1.0."""
         version, number, domain, _address, _identity, mechanism, *credentials = request
-        if self._is_admitted(domain, mechanism, credentials):
+        if self.is_admitted(domain, mechanism, credentials):
             return [version, number, b"200", b"OK", b"", b""]
         return [version, number, b"400", b"wrong secret", b"", b""]
 
-    def _is_admitted(self, domain: bytes, mechanism: bytes, credentials: list[bytes]) -> bool:
+    def is_admitted(self, domain: bytes, mechanism: bytes, credentials: list[bytes]) -> bool:
+        """Return whether a peer with these credentials may connect."""
         key = self._admitted.get(domain)
         return key is not None and mechanism == b"CURVE" and credentials == [key]
 
@@ -418,12 +419,12 @@ def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None
             peer = stack.enter_context(context.socket(zmq.DEALER))
             peer.linger = 0
             show(peer)
-            monitor = stack.enter_context(peer.get_monitor_socket(_HANDSHAKES))
+            monitor = stack.enter_context(peer.get_monitor_socket(HANDSHAKES))
             stack.callback(peer.disable_monitor)
             names[monitor] = name
             poller.register(monitor, zmq.POLLIN)
             peer.connect(address)
-        deadline = time.monotonic() + _SELF_TEST_LIMIT
+        deadline = time.monotonic() + SELF_TEST_LIMIT
         while not all(verdicts.values()):
             ready = poller.poll(max(0, round((deadline - time.monotonic()) * 1000)))
             if not ready:
@@ -443,7 +444,7 @@ def check_admission(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None
         )
 
 
-_HANDSHAKES = (
+HANDSHAKES = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL

@@ -62,7 +62,7 @@ RECONNECT_LIMIT = 5_000
 LARGEST_BLOCK = (32 << 20) - 8192
 
 # Longest wait for another process that binds in the same folder, in seconds.
-_FOLDER_LIMIT = 2.0
+FOLDER_LIMIT = 2.0
 
 
 # The context
@@ -100,6 +100,11 @@ def open_context() -> zmq.Context[zmq.Socket[bytes]]:
             _shared = context
         _shared.users += 1
         return _shared
+
+
+def is_context_open() -> bool:
+    """Return whether this process has a context, which somebody has opened and nobody has closed since."""
+    return _shared is not None
 
 
 def close_context(context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -467,7 +472,7 @@ def _folder(path: str) -> int:
 def _locked(folder: int, path: str = "folder of the socket") -> Iterator[None]:
     """Lock a folder against other processes of Highway: two could find, and remove, the same dead socket."""
     try:
-        deadline = time.monotonic() + _FOLDER_LIMIT
+        deadline = time.monotonic() + FOLDER_LIMIT
         while True:
             try:
                 flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB, path, logger, "ipc")
@@ -476,7 +481,7 @@ def _locked(folder: int, path: str = "folder of the socket") -> Iterator[None]:
                 # Anyone can lock /tmp, so the wait has a limit.
                 if time.monotonic() > deadline:
                     raise AddressInUseError(
-                        f"Another process has locked the folder of the socket for {_FOLDER_LIMIT:.0f} s; "
+                        f"Another process has locked the folder of the socket for {FOLDER_LIMIT:.0f} s; "
                         "take a folder of your own"
                     ) from None
                 time.sleep(0.01)
