@@ -148,7 +148,7 @@ def test_memory_does_not_grow():
 
 
 def test_measuring_is_cheap():
-    """The limit is far from what it takes (0.6 µs), because other programs run too."""
+    """The limit is far from what it takes (about 1 µs), because other programs run too."""
     waits, one, count = Waits(), batch(), 2000
 
     def took():

@@ -385,6 +385,19 @@ def test_errors_count_from_the_state_on(tmp_path):
         assert pipeline.errors == []
 
 
+def test_a_rest_without_a_good_sample_may_be_read_again(tmp_path):
+    """A source that seeks counts from there: the batches before had good samples."""
+    folder = class_folders(tmp_path, classes=1, each=4, size=(8, 8))
+    for path in sorted(path for path in folder.rglob("*") if path.is_file())[2:]:
+        path.write_bytes(b"no picture")
+    source = ImageFileReader(folder, 2, (8, 8), shuffle=False, epochs=1, on_error="skip").for_run()
+    for _ in range(2):
+        assert source.seek(Position(0, 2)) == 1
+        source.open()
+        assert source.load(source.task_at(0, 1)) is None
+        source.close()
+
+
 def test_a_rest_without_a_good_sample_is_told(tmp_path):
     folder = class_folders(tmp_path, classes=1, each=6, size=(12, 12))
     files = sorted(path for path in folder.rglob("*") if path.is_file())

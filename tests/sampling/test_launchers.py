@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from concurrency import LIMIT
+from pictures import class_folders
 
 import highway
 from highway.engine import Pipeline
-from highway.errors import ArgumentError
-from highway.modules import ArrayReader, Augmentations, Noise
+from highway.errors import ArgumentError, EmptyDatasetError
+from highway.modules import ArrayReader, Augmentations, ImageFileReader, Noise
 from highway.sampling import launchers
 from highway.sampling.launchers import shard_of
 from highway.transforms import FlipX
@@ -90,6 +91,17 @@ def test_what_is_incomplete_is_asked_for_again_at_the_start(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch.distributed")
     with pytest.raises(ArgumentError, match="RANK is not set"):
         Pipeline([Noise(4, (4, 4), size=8)]).dequeue(timeout=LIMIT)
+
+
+def test_bad_samples_are_those_of_the_rank_that_is_known_at_the_start(tmp_path, monkeypatch):
+    folder = class_folders(tmp_path, classes=1, each=4, size=(8, 8))
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"no picture")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    pipeline = Pipeline([ImageFileReader(folder, 2, (8, 8), shuffle=False, epochs=1, on_error="skip")])
+    monkeypatch.setitem(sys.modules, "torch.distributed", Distributed(initialized=True, rank=1, world=2))
+    with pipeline, pytest.raises(EmptyDatasetError, match="this is rank 1 of 2"):
+        list(pipeline)
 
 
 WRONG = {
