@@ -13,10 +13,11 @@ import signal
 import sys
 import threading
 
-from highway.storage.cache import Cache, Key
+from highway.storage.cache import Cache
 from highway.storage.cache.entries import SHARDS
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Room
+from highway.storage.ranges import Object
 
 KEYS = 60
 LARGEST = 150_000
@@ -29,7 +30,7 @@ def bytes_of(number):
 
 def key_of(number):
     size = 1 + number * 7919 % LARGEST
-    return Key("s3://bucket", f"pictures/{number}.jpg", f"etag{number}", size, 0, size)
+    return "s3://bucket", Object(f"pictures/{number}.jpg", size, f"etag{number}"), 0, size
 
 
 def use(cache, seed, rounds, done=lambda: None):
@@ -37,9 +38,9 @@ def use(cache, seed, rounds, done=lambda: None):
     order = random.Random(seed)
     for _ in range(rounds):
         number = order.randrange(KEYS)
-        found = cache.get(key_of(number))
+        found = cache.get(*key_of(number))
         if found is None:
-            cache.put(key_of(number), bytes_of(number))
+            cache.put(*key_of(number), bytes_of(number))
         elif found != bytes_of(number):
             os._exit(3)
         done()

@@ -15,9 +15,11 @@ from cache_users import bytes_of, in_folder, key_of
 from repository import ROOT
 
 from highway.errors import ArgumentError, StoreError, WriteError
-from highway.storage.cache import Cache, Key, ledger, room
+from highway.storage.cache import Cache, ledger, room
 from highway.storage.cache.entries import SHARDS, cost_of, path_of
+from highway.storage.cache.entries import key_of as packed
 from highway.storage.cache.ledger import Ledger
+from highway.storage.ranges import Object
 
 LIMIT = 1 << 20
 # Nine entries of this many bytes take less than the limit, ten take more.
@@ -30,11 +32,11 @@ def cache(tmp_path):
 
 
 def key(name, size=PART, etag="e"):
-    return Key("s3://bucket", name, etag, size, 0, size)
+    return "s3://bucket", Object(name, size, etag), 0, size
 
 
 def path(cache, key):
-    return Path(path_of(os.path.join(cache.directory, "entries"), key.packed)[1])
+    return Path(path_of(os.path.join(cache.directory, "entries"), packed(*key))[1])
 
 
 def contents(name, size=PART):
@@ -44,7 +46,7 @@ def contents(name, size=PART):
 def fill(cache, names):
     """Add entries, each used one second after the one before, an hour ago."""
     for number, name in enumerate(names):
-        assert cache.put(key(name), contents(name))
+        assert cache.put(*key(name), contents(name))
         os.utime(path(cache, key(name)), (1e9 + number, 1e9 + number))
 
 
@@ -53,50 +55,50 @@ def fill(cache, names):
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 300_001])
 def test_what_was_added_is_found(cache, size):
-    assert cache.get(key("a", size)) is None and not cache.has(key("a", size))
-    assert cache.put(key("a", size), contents("ab", size))
-    assert cache.get(key("a", size)) == contents("ab", size)
-    assert cache.has(key("a", size))
+    assert cache.get(*key("a", size)) is None and not cache.has(*key("a", size))
+    assert cache.put(*key("a", size), contents("ab", size))
+    assert cache.get(*key("a", size)) == contents("ab", size)
+    assert cache.has(*key("a", size))
     # From any kind of buffer, and a second time.
-    assert cache.put(key("b", size), memoryview(bytearray(contents("b", size))))
-    assert cache.put(key("b", size), contents("b", size))
-    assert cache.get(key("b", size)) == contents("b", size)
+    assert cache.put(*key("b", size), memoryview(bytearray(contents("b", size))))
+    assert cache.put(*key("b", size), contents("b", size))
+    assert cache.get(*key("b", size)) == contents("b", size)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Key("s3://bucket2", "a", "e", 10, 2, 6),
-        Key("s3://bucket", "b", "e", 10, 2, 6),
-        Key("s3://bucket", "a", "f", 10, 2, 6),
-        Key("s3://bucket", "a", "e", 11, 2, 6),
-        Key("s3://bucket", "a", "e", 10, 1, 5),
-        Key("s3://bucket", "a", "e", 10, 2, 7),
+        ("s3://bucket2", Object("a", 10, "e"), 2, 6),
+        ("s3://bucket", Object("b", 10, "e"), 2, 6),
+        ("s3://bucket", Object("a", 10, "f"), 2, 6),
+        ("s3://bucket", Object("a", 11, "e"), 2, 6),
+        ("s3://bucket", Object("a", 10, "e"), 1, 5),
+        ("s3://bucket", Object("a", 10, "e"), 2, 7),
         # The same characters, divided in another way.
-        Key("s3://bucke", "ta", "e", 10, 2, 6),
-        Key("s3://bucket", "ae", "", 10, 2, 6),
+        ("s3://bucke", Object("ta", 10, "e"), 2, 6),
+        ("s3://bucket", Object("ae", 10, ""), 2, 6),
     ],
 )
 def test_another_object_version_or_range_is_another_entry(cache, other):
-    assert cache.put(Key("s3://bucket", "a", "e", 10, 2, 6), b"1234")
-    assert not cache.has(other) and cache.get(other) is None
+    assert cache.put("s3://bucket", Object("a", 10, "e"), 2, 6, b"1234")
+    assert not cache.has(*other) and cache.get(*other) is None
 
 
 def test_names_need_not_be_valid_text(cache):
     odd = key("a\udcff\n\0b", 3)
-    assert cache.put(odd, b"odd")
-    assert cache.get(odd) == b"odd"
+    assert cache.put(*odd, b"odd")
+    assert cache.get(*odd) == b"odd"
 
 
 def test_wrong_number_of_bytes_is_refused(cache):
     with pytest.raises(ValueError, match="10 bytes, not 3"):
-        cache.put(key("a", 10), b"abc")
+        cache.put(*key("a", 10), b"abc")
 
 
 def test_an_entry_in_the_place_of_another_is_not_taken_for_it(cache, caplog):
     fill(cache, "ab")
     os.replace(path(cache, key("a")), path(cache, key("b")))
-    assert cache.get(key("b")) is None
+    assert cache.get(*key("b")) is None
     assert "is damaged" in caplog.text
 
 
@@ -108,8 +110,8 @@ def test_flipped_bit_is_found_and_the_entry_is_dropped(cache, caplog, place, bit
     damaged = bytearray(file.read_bytes())
     damaged[place] ^= 1 << bit
     file.write_bytes(damaged)
-    assert cache.get(key("a")) is None
-    assert cache.get(key("b")) == contents("b")
+    assert cache.get(*key("a")) is None
+    assert cache.get(*key("b")) == contents("b")
     assert not file.exists()
     assert [record.getMessage() for record in caplog.records] == [
         f"Reader: cache: {file} is damaged; such entries are fetched again (highway cache verify {cache.directory} "
@@ -117,7 +119,7 @@ def test_flipped_bit_is_found_and_the_entry_is_dropped(cache, caplog, place, bit
     ]
     there, counted = in_folder(cache.directory)
     assert there == counted
-    assert cache.put(key("a"), contents("a")) and cache.get(key("a")) == contents("a")
+    assert cache.put(*key("a"), contents("a")) and cache.get(*key("a")) == contents("a")
 
 
 @pytest.mark.parametrize("change", [lambda file: file[:-1], lambda file: file + b"x", lambda file: b""])
@@ -125,7 +127,7 @@ def test_shorter_and_longer_files_are_found(cache, change):
     fill(cache, "a")
     file = path(cache, key("a"))
     file.write_bytes(change(file.read_bytes()))
-    assert cache.get(key("a")) is None
+    assert cache.get(*key("a")) is None
     assert not file.exists()
 
 
@@ -137,7 +139,7 @@ def test_unreadable_entry_is_a_miss_with_one_warning(cache, monkeypatch, caplog,
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, call, failing)
-    assert [cache.get(key(name)) for name in "ab"] == [None, None]
+    assert [cache.get(*key(name)) for name in "ab"] == [None, None]
     monkeypatch.undo()
     (record,) = caplog.records
     assert f"{path(cache, key('a'))} cannot be read: Input/output error" in record.getMessage()
@@ -149,12 +151,12 @@ def test_unreadable_entry_is_a_miss_with_one_warning(cache, monkeypatch, caplog,
 def test_least_recently_used_entries_leave_first(cache):
     names = "abcdefghi"
     fill(cache, names)
-    assert cache.get(key("a")) is not None
-    assert cache.put(key("new"), contents("new"))
-    assert [name for name in names if not cache.has(key(name))] == ["b"]
+    assert cache.get(*key("a")) is not None
+    assert cache.put(*key("new"), contents("new"))
+    assert [name for name in names if not cache.has(*key(name))] == ["b"]
     # As many as need to.
-    assert cache.put(key("large", 3 * PART), contents("large", 3 * PART))
-    assert [name for name in names if not cache.has(key(name))] == ["b", "c", "d", "e"]
+    assert cache.put(*key("large", 3 * PART), contents("large", 3 * PART))
+    assert [name for name in names if not cache.has(*key(name))] == ["b", "c", "d", "e"]
     there, counted = in_folder(cache.directory)
     assert there == counted <= LIMIT
 
@@ -162,32 +164,32 @@ def test_least_recently_used_entries_leave_first(cache):
 def test_use_is_noted_once_a_minute(cache):
     fill(cache, "a")
     file = path(cache, key("a"))
-    cache.get(key("a"))
+    cache.get(*key("a"))
     noted = file.stat().st_mtime_ns
     assert noted > 1e18
-    cache.get(key("a"))
+    cache.get(*key("a"))
     assert file.stat().st_mtime_ns == noted
     # A clock that was put back does not keep an entry forever.
     os.utime(file, (4e9, 4e9))
-    cache.get(key("a"))
+    cache.get(*key("a"))
     assert file.stat().st_mtime < 4e9
 
 
 def test_entry_that_exceeds_the_limit_is_not_added(cache):
     fill(cache, "abc")
-    assert not cache.put(key("large", LIMIT), bytes(LIMIT))
-    assert all(cache.has(key(name)) for name in "abc")
-    assert cache.put(key("d"), contents("d"))
+    assert not cache.put(*key("large", LIMIT), bytes(LIMIT))
+    assert all(cache.has(*key(name)) for name in "abc")
+    assert cache.put(*key("d"), contents("d"))
 
 
 def test_large_caches_evict_from_a_sample(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "_SAMPLE", 40)
     cache = Cache(tmp_path, LIMIT, "Reader")
     for number in range(1000):
-        assert cache.put(key(f"{number}", 1000), bytes(1000))
+        assert cache.put(*key(f"{number}", 1000), bytes(1000))
     there, counted = in_folder(cache.directory)
     assert LIMIT * 0.9 < there == counted <= LIMIT
-    left = [number for number in range(1000) if cache.has(key(f"{number}", 1000))]
+    left = [number for number in range(1000) if cache.has(*key(f"{number}", 1000))]
     # 256 entries fit in: the newest ones would begin at 744.
     assert sorted(left)[len(left) // 2] > 700
 
@@ -197,7 +199,7 @@ def test_new_limit_holds_for_all(tmp_path):
     fill(first, "abcdefghijklm")
     second = Cache(tmp_path, LIMIT, "Reader")
     assert in_folder(tmp_path)[0] <= LIMIT
-    assert first.put(key("new"), contents("new"))
+    assert first.put(*key("new"), contents("new"))
     assert in_folder(tmp_path)[0] <= LIMIT
     assert second.max_bytes == Cache(tmp_path, None, "Reader").max_bytes == LIMIT
 
@@ -246,8 +248,8 @@ def test_damaged_ledger_is_counted_again(cache, change):
     changed(cache, change)
     again = Cache(cache.directory, LIMIT, "Reader")
     assert in_folder(cache.directory) == before
-    assert again.put(key("new"), contents("new"))
-    assert again.get(key("b")) == contents("b")
+    assert again.put(*key("new"), contents("new"))
+    assert again.get(*key("b")) == contents("b")
     there, counted = in_folder(cache.directory)
     assert there == counted <= LIMIT
 
@@ -255,7 +257,7 @@ def test_damaged_ledger_is_counted_again(cache, change):
 def test_ledger_damaged_while_in_use(cache):
     fill(cache, "abc")
     changed(cache, lambda file: file[:-1] + bytes([file[-1] ^ 1]))
-    assert cache.put(key("d"), contents("d"))
+    assert cache.put(*key("d"), contents("d"))
     there, counted = in_folder(cache.directory)
     assert there == counted
     assert Cache(cache.directory, None, "Reader").max_bytes == LIMIT
@@ -267,7 +269,7 @@ def test_all_is_counted_again_after_a_boot(cache, monkeypatch):
     there, counted = in_folder(cache.directory)
     assert there < counted
     monkeypatch.setattr(ledger, "_boot", lambda: b"another boot ...")
-    assert cache.put(key("d"), contents("d"))
+    assert cache.put(*key("d"), contents("d"))
     there, counted = in_folder(cache.directory)
     assert there == counted
 
@@ -279,9 +281,9 @@ def test_counting_may_take_several_calls(cache, monkeypatch):
     looked = []
     monkeypatch.setattr(room.Room, "_scan", lambda self, shard: looked.append(shard) or room.Shard([], 0))
     # Time is up before the first one: nothing is added before all is counted.
-    assert not cache.put(key("d"), contents("d")) and not looked
+    assert not cache.put(*key("d"), contents("d")) and not looked
     monkeypatch.setattr(room, "_BUDGET", 60.0)
-    assert cache.put(key("d"), contents("d"))
+    assert cache.put(*key("d"), contents("d"))
     assert looked == [*range(SHARDS)]
 
 
@@ -304,9 +306,9 @@ def test_locked_cache_is_passed_by(cache, monkeypatch):
     fill(cache, "a")
     monkeypatch.setattr(cache._room, "_patience", 0.01)
     with Ledger(cache.directory, "other").changing(1.0):
-        assert not cache.put(key("b"), contents("b"))
-        assert cache.get(key("a")) == contents("a")
-    assert cache.put(key("b"), contents("b"))
+        assert not cache.put(*key("b"), contents("b"))
+        assert cache.get(*key("a")) == contents("a")
+    assert cache.put(*key("b"), contents("b"))
 
 
 def test_drafts_of_killed_processes_are_removed(cache):
@@ -338,16 +340,16 @@ def test_full_disk_ends_caching_with_one_warning(cache, monkeypatch, caplog):
         return write(file, data)
 
     monkeypatch.setattr(os, "write", full)
-    assert [cache.put(key(name), contents(name)) for name in "cde"] == [False] * 3
+    assert [cache.put(*key(name), contents(name)) for name in "cde"] == [False] * 3
     monkeypatch.undo()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "Reader: the cache" in caplog.text and "No space left on device" in caplog.text
-    assert [cache.get(key(name)) for name in "abc"] == [contents("a"), contents("b"), None]
+    assert [cache.get(*key(name)) for name in "abc"] == [contents("a"), contents("b"), None]
     there, counted = in_folder(cache.directory)
     assert there == counted
     # The next one tries again.
-    assert Cache(cache.directory, None, "Reader").put(key("c"), contents("c"))
+    assert Cache(cache.directory, None, "Reader").put(*key("c"), contents("c"))
 
 
 @pytest.mark.parametrize("call", ["open", "rename", "pwrite"])
@@ -361,10 +363,10 @@ def test_no_failing_call_breaks_the_cache(cache, monkeypatch, call):
         return real(target, *rest, **options)
 
     monkeypatch.setattr(os, call, failing)
-    assert not cache.put(key("c"), contents("c"))
+    assert not cache.put(*key("c"), contents("c"))
     monkeypatch.undo()
     again = Cache(cache.directory, LIMIT, "Reader")
-    assert [again.get(key(name)) for name in "abc"] == [contents("a"), contents("b"), None]
+    assert [again.get(*key(name)) for name in "abc"] == [contents("a"), contents("b"), None]
     there, counted = in_folder(cache.directory)
     assert there <= counted <= LIMIT
 
@@ -417,7 +419,7 @@ def test_killed_processes_leave_right_bytes_within_the_limit(tmp_path):
     assert done.returncode == 0, done.stderr
     cache = Cache(tmp_path, None, "Reader")
     for number in range(cache_users.KEYS):
-        assert cache.get(key_of(number)) in (None, bytes_of(number))
+        assert cache.get(*key_of(number)) in (None, bytes_of(number))
     with Ledger(tmp_path, "test").changing(1.0) as counts:
         assert counts.total <= 2 * LIMIT
     assert not list(Path(tmp_path).rglob("*.new"))
@@ -435,9 +437,9 @@ def test_threads(cache, restless):
         try:
             for step in range(30):
                 name = f"{(seed * 7 + step * 5) % 12}"
-                if cache.get(key(name)) not in (None, contents(name)):
+                if cache.get(*key(name)) not in (None, contents(name)):
                     wrong.append(name)
-                if not cache.put(key(name), contents(name)):
+                if not cache.put(*key(name), contents(name)):
                     wrong.append(f"no room for {name}")
         except BaseException as error:
             wrong.append(error)

@@ -1,6 +1,5 @@
 """A cache with a limit on the local disk, shared by all processes of a machine."""
 
 from highway.storage.cache.cache import Cache
-from highway.storage.cache.entries import Key
 
-__all__ = ["Cache", "Key"]
+__all__ = ["Cache"]

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from highway.arguments import expanded, number
 from highway.errors import ArgumentError, HighwayError, WriteError
-from highway.storage.cache.entries import Key, contents_of, cost_of, head, path_of, size_of
+from highway.storage.cache.entries import contents_of, cost_of, head, key_of, path_of, size_of
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Draft, Room
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from highway.storage.ranges import Object
 
 __all__ = ["ENTRIES", "Cache"]
 
@@ -96,15 +98,25 @@ class Cache:
             )
         return found
 
-    def has(self, key: Key) -> bool:
-        """Return whether there is an entry; it may leave before it is read."""
-        return os.path.lexists(path_of(self._folder, key.packed)[1])
+    def has(self, store: str, object: Object, start: int, stop: int) -> bool:
+        """Return whether bytes are there; they may leave before they are read. Arguments as for `get`."""
+        return os.path.lexists(path_of(self._folder, key_of(store, object, start, stop))[1])
 
-    def get(self, key: Key) -> memoryview | None:
-        """Return the bytes of an entry; None if there is none, or it is damaged."""
-        packed = key.packed
-        size = size_of(packed, key.stop - key.start)
-        shard, path = path_of(self._folder, packed)
+    def get(self, store: str, object: Object, start: int, stop: int) -> memoryview | None:
+        """Return bytes [start, stop) of a version of an object; None if they are not there, or damaged.
+
+        Parameters
+        ----------
+        store : str
+            Identity of the store.
+        object : Object
+            Of known size.
+        start, stop : int
+            As for `put`: entries are not parts of each other.
+        """
+        key = key_of(store, object, start, stop)
+        size = size_of(key, stop - start)
+        shard, path = path_of(self._folder, key)
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -124,38 +136,34 @@ class Cache:
             return None
         finally:
             os.close(file)
-        contents = contents_of(entry, packed)
+        contents = contents_of(entry, key)
         if contents is None:
             self._tell(f"{path} is damaged")
             self._remove(path, shard)
         return contents
 
-    def put(self, key: Key, contents: Buffer) -> bool:
-        """Add an entry, and return whether it is there now.
+    def put(self, store: str, object: Object, start: int, stop: int, contents: Buffer) -> bool:
+        """Add bytes, and return whether they are there now. Arguments as for `get`.
 
-        Bytes that do not fit are not added. If the disk is full or cannot be written, that is logged once, and nothing
-        more is added by this object.
-
-        Parameters
-        ----------
-        key : Key
-        contents : bytes-like
-            As many bytes as the key says.
+        Bytes that do not fit are not added. If the disk is full or cannot be written, that is logged once, and this
+        object adds nothing from then on.
         """
         if self._stopped:
             return False
         view = memoryview(contents).cast("B")
-        if view.nbytes != key.stop - key.start:
-            raise ValueError(f"{key} has {key.stop - key.start} bytes, not {view.nbytes}")
+        if view.nbytes != stop - start:
+            raise ValueError(
+                f"bytes {start} to {stop} of {object} are {stop - start} bytes, not {view.nbytes}"
+            )
         if view.nbytes > _LARGEST:
             return False
-        packed = key.packed
-        shard, path = path_of(self._folder, packed)
+        key = key_of(store, object, start, stop)
+        shard, path = path_of(self._folder, key)
         try:
-            with self._room.draft(shard, cost_of(size_of(packed, view.nbytes))) as draft:
+            with self._room.draft(shard, cost_of(size_of(key, view.nbytes))) as draft:
                 if draft is None:
                     return False
-                _write(draft, head(packed, view), view)
+                _write(draft, head(key, view), view)
                 self._room.keep(draft, path)
             return True
         except TimeoutError:

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import struct
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from highway._core.records.checksum import crc32c
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["SHARDS", "Key", "contents_of", "cost_of", "head", "key_in", "path_of", "shard_folder", "size_of"]
+    from highway.storage.ranges import Object
+
+__all__ = [
+    "SHARDS",
+    "contents_of",
+    "cost_of",
+    "head",
+    "key_in",
+    "key_of",
+    "path_of",
+    "shard_folder",
+    "size_of",
+]
 
 SHARDS = 256
 """Number of folders that entries are spread over, evenly, by their digests."""
@@ -29,41 +41,24 @@ _KEY = len(_MAGIC) + _CHECKSUM.size + _LENGTH.size
 _DIGEST = 32
 
 
-class Key(NamedTuple):
-    """Bytes of one version of an object.
+def key_of(store: str, object: Object, start: int, stop: int) -> bytes:
+    """Return the key of bytes [start, stop) of a version of an object; other bytes have other keys.
 
-    Attributes
+    Parameters
     ----------
     store : str
-        URL of the store.
-    name : str
-        Name of the object in its store.
-    etag : str
-        Version of the object; "" if the store has none.
-    size : int
-        Bytes of the whole object.
+        Identity of the store.
+    object : Object
+        Of known size.
     start, stop : int
-        First byte, and the byte after the last one.
     """
-
-    store: str
-    name: str
-    etag: str
-    size: int
-    start: int
-    stop: int
-
-    @property
-    def packed(self) -> bytes:
-        """The key as bytes; other keys give other bytes."""
-        store, name, etag, *numbers = self
-        lengths = (*numbers, len(store), len(name))
-        return f"{' '.join(map(str, lengths))} {store}{name}{etag}".encode("utf-8", "surrogatepass")
+    numbers = object.size, start, stop, len(store), len(object.name)
+    return f"{' '.join(map(str, numbers))} {store}{object.name}{object.etag}".encode("utf-8", "surrogatepass")
 
 
-def path_of(folder: str, packed: bytes) -> tuple[int, str]:
+def path_of(folder: str, key: bytes) -> tuple[int, str]:
     """Return the shard of a key and the path of its entry."""
-    digest = blake2b(packed, digest_size=_DIGEST // 2).hexdigest()
+    digest = blake2b(key, digest_size=_DIGEST // 2).hexdigest()
     return int(digest[:2], 16), f"{folder}/{digest[:2]}/{digest[2:]}"
 
 
@@ -77,32 +72,32 @@ def cost_of(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def size_of(packed: bytes, contents: int) -> int:
+def size_of(key: bytes, contents: int) -> int:
     """Return the bytes of an entry with so many bytes of contents."""
-    return _KEY + len(packed) + contents
+    return _KEY + len(key) + contents
 
 
-def head(packed: bytes, contents: Buffer) -> bytes:
+def head(key: bytes, contents: Buffer) -> bytes:
     """Return the bytes of an entry before its contents."""
-    after = _LENGTH.pack(len(packed)) + packed
+    after = _LENGTH.pack(len(key)) + key
     return _MAGIC + _CHECKSUM.pack(crc32c(contents, crc32c(after, 0))) + after
 
 
-def contents_of(entry: bytes, packed: bytes | None = None) -> memoryview | None:
+def contents_of(entry: bytes, key: bytes | None = None) -> memoryview | None:
     """Return the contents of an entry, as a view of it; None if it is damaged.
 
     Parameters
     ----------
     entry : bytes
         The whole file.
-    packed : bytes, optional
+    key : bytes, optional
         The key it should have; by default any.
     """
     if len(entry) < _KEY or not entry.startswith(_MAGIC):
         return None
     view = memoryview(entry)
     first = _KEY + _LENGTH.unpack_from(entry, _KEY - _LENGTH.size)[0]
-    if packed is not None and view[_KEY:first] != packed:
+    if key is not None and view[_KEY:first] != key:
         return None
     if crc32c(view[_KEY - _LENGTH.size :], 0) != _CHECKSUM.unpack_from(entry, len(_MAGIC))[0]:
         return None
@@ -110,5 +105,5 @@ def contents_of(entry: bytes, packed: bytes | None = None) -> memoryview | None:
 
 
 def key_in(entry: bytes) -> bytes:
-    """Return the packed key of an undamaged entry."""
+    """Return the key of an undamaged entry."""
     return entry[_KEY : _KEY + _LENGTH.unpack_from(entry, _KEY - _LENGTH.size)[0]]
