@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from highway.errors import ArgumentError
+from highway.storage.bucket_index import FOLDER
 from highway.storage.cache.cache import ENTRIES
 from highway.storage.cache.entries import SHARDS, contents_of, key_in, path_of
 from highway.storage.cache.ledger import NAME, Ledger
@@ -42,6 +44,7 @@ def describe(directory: str) -> list[tuple[str, str]]:
         drafts += found.drafts
         if found.entries:
             used += [min(found.entries).used, max(found.entries).used]
+    indexes = _indexes(directory)
     facts = [
         ("kind", "a cache"),
         ("entries", f"{number:,}"),
@@ -50,6 +53,8 @@ def describe(directory: str) -> list[tuple[str, str]]:
     ]
     if used:
         facts += [("least recent use", _ago(min(used))), ("last use", _ago(max(used)))]
+    if indexes:
+        facts.append(("indexes", f"{len(indexes)}, {_size(sum(map(os.path.getsize, indexes)))}"))
     return facts
 
 
@@ -87,7 +92,7 @@ def verify(directory: str, bad: Callable[[str], object]) -> tuple[int, int]:
 
 
 def clear(directory: str) -> tuple[int, int]:
-    """Remove all entries, and return how many there were, and their bytes on the disk.
+    """Remove all entries and indexes, and return how many entries there were, and their bytes on the disk.
 
     Processes may go on using the cache; its limit stays.
 
@@ -100,8 +105,11 @@ def clear(directory: str) -> tuple[int, int]:
     removed: list[Entry] = []
     for shard in range(SHARDS):
         removed += room.clear(shard)
-    with suppress(OSError):
-        os.rmdir(os.path.join(directory, ENTRIES))
+    for index in _indexes(directory):
+        os.unlink(index)
+    for folder in (ENTRIES, FOLDER):
+        with suppress(OSError):
+            os.rmdir(os.path.join(directory, folder))
     return len(removed), sum(entry.cost for entry in removed)
 
 
@@ -111,6 +119,11 @@ def _opened(directory: str) -> tuple[Room, int]:
         raise ArgumentError(f"{directory!r} is no cache of Highway: it has no file {NAME}")
     room = Room(os.path.join(directory, ENTRIES), ledger, _PATIENCE)
     return room, room.set_limit(None, create=False)
+
+
+def _indexes(directory: str) -> list[str]:
+    """Return the paths of the indexes of buckets."""
+    return sorted(glob.glob(os.path.join(glob.escape(directory), FOLDER, "*.index")))
 
 
 def _size(number: int) -> str:
