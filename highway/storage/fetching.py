@@ -146,7 +146,7 @@ class Fetcher:
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(loop.stop)
+                loop.call_soon_threadsafe(self._window.stop)
 
     def close(self) -> None:
         """End the thread, and wait for its end."""
@@ -190,7 +190,7 @@ class Fetcher:
         # `interrupt` may have found no loop yet.
         if self._interrupted:
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(loop.stop)
+                loop.call_soon_threadsafe(self._window.stop)
         return loop
 
     def _wait(self, taker: _Taker) -> None:
@@ -300,6 +300,8 @@ class _Window:
         self._held: dict[int, _Request] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._takers: set[_Taker] = set()
+        self._end: asyncio.Future[None] | None = None
+        self._stopped = False
         self._used = self._most_used = 0
         self._fetched = self._evicted = 0
         self._pool = None if cache is None else ThreadPoolExecutor(_CACHE_THREADS, "highway cache")
@@ -358,20 +360,28 @@ class _Window:
                 self._drop_if_unneeded(entry)
         self._pump()
 
-    def end(self) -> None:
-        """Wake everybody."""
-        stopped = PipelineStateError(f"{self._owner}: the pipeline was stopped while it fetched samples")
-        for taker in self._takers:
-            taker.end(stopped)
-        for task in self._tasks:
-            task.cancel()
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._stopped = True
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
 
-    async def ended(self) -> None:
-        """Wait until the tasks have ended, after `end`."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_CLOSE / 2)
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    async def run(self) -> None:
+        """Run until `stop` is called; wakes everybody at the end."""
+        self._end = asyncio.get_running_loop().create_future()
+        try:
+            if not self._stopped:
+                await self._end
+        finally:
+            stopped = PipelineStateError(f"{self._owner}: the pipeline was stopped while it fetched samples")
+            for taker in self._takers:
+                taker.end(stopped)
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_CLOSE / 2)
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
 
     # Entries
 
@@ -600,8 +610,6 @@ def _run(loop: asyncio.AbstractEventLoop, window: _Window) -> None:
     """Run the event loop of a fetcher until it is stopped."""
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        loop.run_until_complete(window.run())
     finally:
-        window.end()
-        loop.run_until_complete(window.ended())
         loop.close()

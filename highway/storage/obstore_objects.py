@@ -34,6 +34,7 @@ _CLIENT = {
 }
 # Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
 _PASSING = (408, 425, 429)
+_NO_LISTING = "; web servers are listed by WebDAV, which this one lacks: give the files to a ListReader"
 _STATUS = re.compile(r"status code: (\d{3})([^:\n]*)")
 _SYSTEM = re.compile(r'message: "([^"]*)"')
 _KIND = re.compile(r"kind: (Timeout|Connect|Interrupted)\b")

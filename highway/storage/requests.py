@@ -47,8 +47,8 @@ _TOLD_AFTER = 1.0
 class Requests:
     """Makes requests of one store, in one event loop.
 
-    Random jitter spreads retries, also over machines. While requests fail, fewer are made at a time, down to one, and
-    after pauses of up to 2 s; each success allows one more.
+    Random jitter spreads retries, also over machines. After a failure, half as many requests are made at a time; after
+    two without a success between them, one, and after pauses of up to 2 s. Each success allows one more.
 
     Parameters
     ----------
@@ -166,7 +166,9 @@ class Requests:
         if began >= self._failed_at:
             self._failures += 1
             self._failed_at = now
-            self._allowed = max(1.0, self._allowed / 2)
+            under_way = min(self._allowed, float(self._active))
+            # Failures without a success between them: one request finds out when the store is back.
+            self._allowed = max(1.0, under_way / 2) if self._failures == 1 else 1.0
         pause = min(_LONGEST, _SHORTEST * 2 ** min(self._failures - 1, 16))
         self._paused_until = max(self._paused_until, now + pause * random.uniform(0.5, 1.0))
 

@@ -95,6 +95,8 @@ class ObjectServer:
     away : bool
         Resets every connection while it is set.
     requests : list of Request
+    accepted : int
+        Number of connections so far.
     """
 
     def __init__(self, objects: Mapping[str, bytes], *, latency: float = 0.0, page: int = 1000) -> None:
@@ -104,6 +106,7 @@ class ObjectServer:
         self.fault: Callable[[Request], Fault | None] = lambda request: None
         self.away = False
         self.requests: list[Request] = []
+        self.accepted = 0
         self.open_connections: set[_Connection] = set()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="object server", daemon=True)
@@ -167,6 +170,9 @@ class ObjectServer:
         if fault.status is not None:
             return fault.status, {}, b"<Error><Code>Injected</Code></Error>"
         if request.method == "PROPFIND":
+            inside = f"{request.key.strip('/')}/".lstrip("/")
+            if not any(key.startswith(inside) for key in self.objects):
+                return 404, {}, b""
             return 207, {"Content-Type": "application/xml"}, self._webdav(request.key)
         if "list-type" in request.query:
             return 200, {"Content-Type": "application/xml"}, self._listing(request)
@@ -230,6 +236,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._server.accepted += 1
         self._server.open_connections.add(self)
         if self._server.away:
             self._reset()

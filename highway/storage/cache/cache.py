@@ -31,6 +31,8 @@ _NOTED = 60 * 10**9
 # Seconds to wait for other processes; after that the bytes are not cached this time.
 _PATIENCE = 10.0
 
+_DISK, _ENTRY = "disk", "entry"
+
 # The smallest limit; one entry must fit in.
 _LEAST = 1 << 20
 
@@ -74,7 +76,9 @@ class Cache:
             limit = int(number(owner, "cache_bytes", max_bytes, _LEAST, 2**62))
         self._folder = os.path.join(self.directory, ENTRIES)
         self._room = Room(self._folder, Ledger(self.directory, owner), _PATIENCE)
-        self._stopped = self._told = False
+        self._stopped = False
+        # Each of these is logged once; `set.remove` tells the threads that come at the same time apart.
+        self._untold = {_DISK, _ENTRY}
         self.max_bytes = self._limited(limit)
 
     def _limited(self, limit: int | None) -> int:
@@ -170,13 +174,14 @@ class Cache:
             return False
         except OSError as error:
             self._stopped = True
-            logger.warning(
-                "%s: the cache %r cannot be written: %s; from now on this process does not add to it, and reads from "
-                "the store what it does not hold. Free some space on its disk, or set a smaller cache_bytes",
-                self._owner,
-                self.directory,
-                error.strerror or error,
-            )
+            if self._first(_DISK):
+                logger.warning(
+                    "%s: the cache %r cannot be written: %s; from now on this process does not add to it, and reads "
+                    "from the store what it does not hold. Free some space on its disk, or set a smaller cache_bytes",
+                    self._owner,
+                    self.directory,
+                    error.strerror or error,
+                )
             return False
 
     def _remove(self, path: str, shard: int) -> None:
@@ -185,10 +190,17 @@ class Cache:
         except OSError as error:
             self._tell(f"{path} cannot be removed: {error.strerror or error}")
 
+    def _first(self, fault: str) -> bool:
+        """Return True once for each fault."""
+        try:
+            self._untold.remove(fault)
+        except KeyError:
+            return False
+        return True
+
     def _tell(self, what: str) -> None:
         """Log a fault of an entry, the first time only."""
-        if not self._told:
-            self._told = True
+        if self._first(_ENTRY):
             logger.warning(
                 "%s: cache: %s; such entries are fetched again (highway cache verify %s finds all of them)",
                 self._owner,
