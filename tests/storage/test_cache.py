@@ -15,7 +15,7 @@ from cache_users import bytes_of, in_folder, key_of
 from repository import ROOT
 
 from highway.errors import ArgumentError, StoreError, WriteError
-from highway.storage.cache import Cache, ledger, room
+from highway.storage.cache import Cache, checks, ledger, room
 from highway.storage.cache.entries import SHARDS, cost_of, path_of
 from highway.storage.cache.entries import key_of as packed
 from highway.storage.cache.ledger import Ledger
@@ -63,6 +63,8 @@ def test_what_was_added_is_found(cache, size):
     assert cache.put(*key("b", size), memoryview(bytearray(contents("b", size))))
     assert cache.put(*key("b", size), contents("b", size))
     assert cache.get(*key("b", size)) == contents("b", size)
+    there, counted = in_folder(cache.directory)
+    assert there == counted
 
 
 @pytest.mark.parametrize(
@@ -122,11 +124,11 @@ def test_flipped_bit_is_found_and_the_entry_is_dropped(cache, caplog, place, bit
     assert cache.put(*key("a"), contents("a")) and cache.get(*key("a")) == contents("a")
 
 
-@pytest.mark.parametrize("change", [lambda file: file[:-1], lambda file: file + b"x", lambda file: b""])
-def test_shorter_and_longer_files_are_found(cache, change):
+@pytest.mark.parametrize("more", [-1, 1, -PART, 1 << 40])
+def test_shorter_and_longer_files_are_found(cache, more):
     fill(cache, "a")
     file = path(cache, key("a"))
-    file.write_bytes(change(file.read_bytes()))
+    os.truncate(file, file.stat().st_size + more)
     assert cache.get(*key("a")) is None
     assert not file.exists()
 
@@ -326,6 +328,16 @@ def test_drafts_of_killed_processes_are_removed(cache):
         cache._room.keep(draft, path(cache, key("a")))
 
 
+def test_what_is_being_written_is_not_cleared(cache):
+    fill(cache, "ab")
+    shard = int(path(cache, key("c")).parent.name, 16)
+    with cache._room.draft(shard, 8192) as draft:
+        assert checks.clear(cache.directory)[0] == 2
+        assert Path(draft.path).exists()
+        assert in_folder(cache.directory) == (8192, 8192)
+        cache._room.keep(draft, path(cache, key("c")))
+
+
 # Faults of the disk
 
 
@@ -425,7 +437,7 @@ def test_killed_processes_leave_right_bytes_within_the_limit(tmp_path):
     assert not list(Path(tmp_path).rglob("*.new"))
 
 
-def test_forked_child_keeps_no_lock(tmp_path):
+def test_child_of_a_killed_process_keeps_no_lock(tmp_path):
     done = users("fork", tmp_path, 2 * LIMIT)
     assert done.returncode == 0, done.stderr
 

@@ -165,6 +165,16 @@ def test_what_others_cache_meanwhile_is_not_kept_in_memory(server, cache, fetche
     eventually(lambda: fetcher.measures()["held"] == 0)
 
 
+def test_sample_that_was_announced_twice_is_let_go(server, fetchers):
+    fetcher = fetchers(pictures(server))
+    for ticket in range(2):
+        fetcher.announce(ticket, np.array([3]))
+    for ticket in range(2):
+        (data,), _ = fetcher.take(ticket, np.array([3]))
+        assert bytes(data) == BODIES[3]
+    eventually(lambda: fetcher.measures()["held"] == 0)
+
+
 def test_full_disk_changes_no_byte(server, cache, fetchers, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
