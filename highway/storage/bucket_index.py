@@ -16,6 +16,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -24,14 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.records.checksum import crc32c
-from highway.errors import BucketIndexError, ReadError
+from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.files import LARGEST_FILE, read_whole, write_whole
 from highway.storage.ranges import Object
 
 if TYPE_CHECKING:
+    from highway.storage.access import Access
     from highway.storage.objects import ObjectStore
 
-__all__ = ["FOLDER", "BucketIndex", "indexed", "path_in_cache"]
+__all__ = ["FOLDER", "BucketIndex", "indexed", "listed", "path_in_cache"]
 
 logger = logging.getLogger("highway.modules")
 
@@ -296,6 +298,35 @@ def indexed(
     index = BucketIndex.of(store.url, prefix, _told(store.list(prefix), told))
     index.save(path, store.owner)
     return index
+
+
+def listed(store: ObjectStore, prefix: str, access: Access) -> Iterator[Object]:
+    """Yield the objects in a folder of a store, from the index that a reader was given, or from that in its cache.
+
+    An index in a cache that is damaged, or cannot be written, is no error: the store is listed.
+
+    Raises
+    ------
+    BucketIndexError, ReadError, StorageError, WriteError
+        See `indexed`.
+    """
+    if access.index_file is not None:
+        return _within(indexed(store, prefix, access.index_file), prefix)
+    if access.cache is None:
+        return store.list(prefix)
+    path = path_in_cache(access.cache.directory, store, prefix)
+    try:
+        return _within(indexed(store, prefix, path), prefix)
+    except (BucketIndexError, WriteError) as error:
+        logger.warning("%s; the store is listed", error)
+    with suppress(WriteError):
+        return _within(indexed(store, prefix, path, refresh=True), prefix)
+    return store.list(prefix)
+
+
+def _within(index: BucketIndex, prefix: str) -> Iterator[Object]:
+    numbers = index.within(prefix.strip("/"))
+    return iter(index) if len(numbers) == len(index) else map(index.__getitem__, numbers)
 
 
 def path_in_cache(directory: str, store: ObjectStore, prefix: str) -> str:

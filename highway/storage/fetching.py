@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
     from highway.storage.cache import Cache
 
-__all__ = ["PREFETCH_BYTES", "Fetcher"]
-
-PREFETCH_BYTES = 256 << 20
-"""Bytes that a reader fetches ahead, unless the user says otherwise."""
+__all__ = ["Fetcher"]
 
 # Ranges of one object with no more bytes between them are fetched together, up to so many bytes.
 _GAP = 64 << 10
@@ -70,7 +67,7 @@ class Fetcher:
         owner: str,
         ranges: Ranges,
         *,
-        max_bytes: int = PREFETCH_BYTES,
+        max_bytes: int,
         max_requests: int | None = None,
         cache: Cache | None = None,
     ) -> None:
@@ -319,12 +316,12 @@ class _Window:
         }
 
     def place(self, index: int) -> Place | None:
-        """Return what the cache calls a sample, None if it is of unknown size; any thread may ask."""
+        """Return what the cache calls a sample, None if it has no place there; any thread may ask."""
         ranges = self._ranges
         number = int(ranges.which[index])
         object = self._known.get(number) or ranges.objects[number]
         start, stop = int(ranges.start[index]), int(ranges.stop[index])
-        if object.size == UNKNOWN:
+        if object.size == UNKNOWN or not ranges.store.is_cached(object.name):
             return None
         return ranges.store.identity, object, start, object.size if stop == UNKNOWN else stop
 
@@ -554,7 +551,7 @@ class _Window:
         entries = list(request.entries.values())
         data = await self._requests.get(object, start, stop, request.priority)
         self._fetched += stop - start
-        if self._cache is not None:
+        if self._cache is not None and self._ranges.store.is_cached(object.name):
             view = memoryview(data)
             parts = [
                 (entry.start, entry.stop, view[entry.start - start : entry.stop - start]) for entry in entries

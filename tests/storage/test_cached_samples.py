@@ -56,7 +56,7 @@ def fetchers(cache):
     made = []
 
     def make(ranges):
-        made.append(Fetcher("Reader", ranges, cache=cache))
+        made.append(Fetcher("Reader", ranges, max_bytes=64 << 20, cache=cache))
         return made[-1]
 
     yield make
@@ -194,7 +194,7 @@ def test_small_cache_changes_no_byte(server, tmp_path):
     cache = Cache(tmp_path / "small", 1 << 20, "Reader")
     filler = 900_000
     assert cache.put("other", Object("filler", filler), 0, filler, bytes(filler))
-    fetcher = Fetcher("Reader", pictures(server), cache=cache)
+    fetcher = Fetcher("Reader", pictures(server), max_bytes=64 << 20, cache=cache)
     for number in range(3):
         epoch(fetcher, number, first=100 * number)
     fetcher.close()
@@ -202,9 +202,11 @@ def test_small_cache_changes_no_byte(server, tmp_path):
     assert in_folder(cache.directory)[0] <= 1 << 20
 
 
-def test_unknown_size_has_no_place():
-    store = type("Store", (), {"identity": "x", "most_requests": 1})()
-    ranges = Ranges.of_objects(store, [Object("a"), Object("b", 5, "e")])
-    window = Fetcher("Reader", ranges)._window
-    assert ranges.stop[0] == UNKNOWN and window.place(0) is None
+def test_what_has_no_place_in_a_cache():
+    store = type(
+        "Store", (), {"identity": "x", "most_requests": 1, "is_cached": lambda self, name: name != "c"}
+    )()
+    ranges = Ranges.of_objects(store, [Object("a"), Object("b", 5, "e"), Object("c", 5, "e")])
+    window = Fetcher("Reader", ranges, max_bytes=1)._window
+    assert ranges.stop[0] == UNKNOWN and window.place(0) is window.place(2) is None
     assert window.place(1) == ("x", Object("b", 5, "e"), 0, 5)

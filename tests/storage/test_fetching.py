@@ -37,7 +37,7 @@ def make(server):
             store = open_store("s3://data", "Reader", server.options)
             ranges = Ranges.of_objects(store, list(store.list("")))
             server.requests.clear()
-        made.append(Fetcher("Reader", ranges, **arguments))
+        made.append(Fetcher("Reader", ranges, **{"max_bytes": 256 << 20, **arguments}))
         return made[-1]
 
     yield fetcher
