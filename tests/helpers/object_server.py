@@ -159,9 +159,11 @@ class ObjectServer:
             self.loop.run_forever()
         finally:
             server.close()
-            for connection in list(self.open_connections):
-                connection.transport.abort()
-            self.loop.run_until_complete(asyncio.sleep(0))
+            # Some may have been accepted just now, and take a few turns of the loop to be there.
+            for _ in range(10):
+                for connection in list(self.open_connections):
+                    connection.transport.abort()
+                self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.close()
 
     # Answers
