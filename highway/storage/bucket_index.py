@@ -16,7 +16,6 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from hashlib import blake2b
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -286,17 +285,22 @@ def indexed(
     """
     prefix = prefix.strip("/")
     if not refresh and os.path.lexists(path):
-        index = BucketIndex.load(path, store.owner)
-        if not index.covers(store.url, prefix):
-            raise BucketIndexError(
-                f"{store.owner}: {path} is the index of {_where(index.url, index.prefix)}; expected one of "
-                f"{_where(store.url, prefix)}"
-            )
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(index.made))
-        logger.info("%s: %s: as it was listed on %s (%s)", store.owner, _where(store.url, prefix), when, path)
-        return index
+        return _loaded(store, prefix, path)
     index = BucketIndex.of(store.url, prefix, _told(store.list(prefix), told))
     index.save(path, store.owner)
+    return index
+
+
+def _loaded(store: ObjectStore, prefix: str, path: str) -> BucketIndex:
+    """Return the index in a file, which has to cover a folder."""
+    index = BucketIndex.load(path, store.owner)
+    if not index.covers(store.url, prefix):
+        raise BucketIndexError(
+            f"{store.owner}: {path} is the index of {_where(index.url, index.prefix)}; expected one of "
+            f"{_where(store.url, prefix)}"
+        )
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(index.made))
+    logger.info("%s: %s: as it was listed on %s (%s)", store.owner, _where(store.url, prefix), when, path)
     return index
 
 
@@ -314,14 +318,19 @@ def listed(store: ObjectStore, prefix: str, access: Access) -> Iterator[Object]:
         return _within(indexed(store, prefix, access.index_file), prefix)
     if access.cache is None:
         return store.list(prefix)
+    prefix = prefix.strip("/")
     path = path_in_cache(access.cache.directory, store, prefix)
+    if os.path.lexists(path):
+        try:
+            return iter(_loaded(store, prefix, path))
+        except (BucketIndexError, ReadError) as error:
+            logger.warning("%s; the store is listed", error)
+    index = BucketIndex.of(store.url, prefix, store.list(prefix))
     try:
-        return _within(indexed(store, prefix, path), prefix)
-    except (BucketIndexError, WriteError) as error:
-        logger.warning("%s; the store is listed", error)
-    with suppress(WriteError):
-        return _within(indexed(store, prefix, path, refresh=True), prefix)
-    return store.list(prefix)
+        index.save(path, store.owner)
+    except WriteError as error:
+        logger.warning("%s; the next reader will list the store again", error)
+    return iter(index)
 
 
 def _within(index: BucketIndex, prefix: str) -> Iterator[Object]:

@@ -163,7 +163,10 @@ class Fetcher:
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
             bytes that were dropped before they were taken, to make room for others.
         """
-        return self._window.measures() | {"cached": 0 if self._cached is None else self._cached.nbytes}
+        found = self._window.measures()
+        if self._cached is not None:
+            found["cached"] += self._cached.nbytes
+        return found
 
     def _call(self, method: object, *arguments: object) -> None:
         """Run a method of the window in the thread, which is started if needed."""
@@ -259,13 +262,14 @@ class _Request:
     It waits (in the heap), is asked for, then held, until all of its entries are taken; or it has failed.
     """
 
-    __slots__ = ("data", "entries", "error", "number", "priority", "start", "state", "stop")
+    __slots__ = ("asked_size", "data", "entries", "error", "number", "priority", "start", "state", "stop")
 
     def __init__(self, number: int, start: int, stop: int, priority: Priority, entries: list[_Entry]) -> None:
         self.number, self.start, self.stop = number, start, stop
         self.priority = priority
         self.entries = {entry.index: entry for entry in entries}
         self.state = "waits"
+        self.asked_size = False
         self.data: memoryview | None = None
         self.error: HighwayError | None = None
         for entry in entries:
@@ -300,7 +304,7 @@ class _Window:
         self._end: asyncio.Future[None] | None = None
         self._stopped = False
         self._used = self._most_used = 0
-        self._fetched = self._evicted = 0
+        self._fetched = self._cached = self._evicted = 0
         self._pool = None if cache is None else ThreadPoolExecutor(_CACHE_THREADS, "highway cache")
 
     def measures(self) -> dict[str, int]:
@@ -310,6 +314,7 @@ class _Window:
             "retried": made.retried,
             "hedged": made.hedged,
             "fetched": self._fetched,
+            "cached": self._cached,
             "held": self._used,
             "most_held": self._most_used,
             "evicted": self._evicted,
@@ -529,6 +534,7 @@ class _Window:
         """Find how long an object is, and make a request for its bytes."""
         found = self._known[request.number] = await self._requests.head(known.name, request.priority)
         request.stop = found.size
+        request.asked_size = True
         urgent = False
         for entry in request.entries.values():
             entry.stop = found.size
@@ -549,15 +555,28 @@ class _Window:
     async def _bytes(self, request: _Request, object: Object) -> Buffer:
         start, stop = request.start, request.stop
         entries = list(request.entries.values())
+        caches = self._cache is not None and self._ranges.store.is_cached(object.name)
+        if caches and request.asked_size:
+            # It can be found only now.
+            kept = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._kept, object, start, stop
+            )
+            if kept is not None:
+                self._cached += stop - start
+                return kept
         data = await self._requests.get(object, start, stop, request.priority)
         self._fetched += stop - start
-        if self._cache is not None and self._ranges.store.is_cached(object.name):
+        if caches:
             view = memoryview(data)
             parts = [
                 (entry.start, entry.stop, view[entry.start - start : entry.stop - start]) for entry in entries
             ]
             await asyncio.get_running_loop().run_in_executor(self._pool, self._keep, object, parts)
         return data
+
+    def _kept(self, object: Object, start: int, stop: int) -> Buffer | None:
+        assert self._cache is not None
+        return self._cache.get(self._ranges.store.identity, object, start, stop)
 
     def _keep(self, object: Object, parts: list[tuple[int, int, memoryview]]) -> None:
         """Give samples of an object to the cache."""

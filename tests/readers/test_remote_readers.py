@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 from concurrency import Task, eventually
+from every_sample import samples
 from numbered_photographs import make_photographs
 from object_server import HANG, Fault, ObjectServer, folder_objects
 from PIL import Image
@@ -86,24 +87,6 @@ def place(request, server, folder):
             files.pipe_file(f"/{key}", body)
         yield "memory://data", {}
         files.rm("/data", recursive=True)
-
-
-def samples(*modules):
-    """Every sample of all epochs, by epoch and key: its fields as bytes."""
-    found = {}
-    with Pipeline(list(modules)) as pipeline:
-        for _ in range(modules[0].epochs):
-            for batch in pipeline:
-                for row, key in enumerate(batch.keys):
-                    values = {}
-                    for name in batch.fields:
-                        offsets = batch.offsets if name in batch.ragged else None
-                        part = batch.rows_of(name, row) if offsets is not None else batch[name][row]
-                        values[name] = np.asarray(part).tobytes()
-                    assert (batch.epoch, key) not in found
-                    found[batch.epoch, key] = values
-        assert pipeline.errors == []
-    return found
 
 
 JOB = {"fit": RandomResizedCrop(), "epochs": 2, "seed": 5}

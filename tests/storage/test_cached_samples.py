@@ -102,8 +102,10 @@ def test_objects_of_unknown_size_are_asked_for_once(server, fetchers):
     epoch(fetcher, 2, first=100)
     assert server.requests == []
     # Another run must ask for the etag, but not for the bytes.
-    epoch(fetchers(unlisted(server)), 3)
-    assert server.count("HEAD") == COUNT
+    another = fetchers(unlisted(server))
+    epoch(another, 3)
+    assert server.count("HEAD") == COUNT and server.count() == 0
+    assert another.measures()["cached"] == sum(map(len, BODIES))
 
 
 def test_what_was_not_announced_comes_from_the_cache_too(server, fetchers):
