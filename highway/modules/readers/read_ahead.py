@@ -73,13 +73,17 @@ class ReadAhead:
             while ahead and (nbytes >= self._max_bytes or count >= _MOST_AHEAD):
                 first, size, samples = ahead.popleft()
                 nbytes, count = nbytes - size, count - samples
-                self._drop(self._ticket_of(first) - MOST_WORKERS)
-                yield first
+                yield self._begun(first)
         while ahead:
-            yield ahead.popleft()[0]
+            yield self._begun(ahead.popleft()[0])
+
+    def _begun(self, task: Task) -> Task:
+        """Drop what was announced for tasks that were passed over long before this one."""
+        self._drop(self._ticket_of(task) - MOST_WORKERS)
+        return task
 
     def _drop(self, before: float) -> None:
-        """Drop what was announced with tickets before this one: a data machine may take up tasks and not make them."""
+        """Drop what was announced with tickets before this one: a data machine may pass over tasks."""
         # Other threads remove theirs meanwhile.
         for ticket in [*self._open]:
             if ticket < before:
