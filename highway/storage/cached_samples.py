@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core.pool import BufferPool
 from highway.storage.ranges import Object
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class CachedSamples:
     Parameters
     ----------
     cache : Cache
+    count : int
+        Number of samples.
     place : callable
         Returns where the bytes of a sample are, None as long as their number is not known.
 
@@ -41,8 +44,12 @@ class CachedSamples:
         Bytes that were read from the cache.
     """
 
-    def __init__(self, cache: Cache, place: Callable[[int], Place | None]) -> None:
+    def __init__(self, cache: Cache, count: int, place: Callable[[int], Place | None]) -> None:
         self._cache, self._place = cache, place
+        # What was read is likely to be there in the next epoch too: not to look saves a third of the time of reading.
+        self._seen = bytearray(count)
+        # Made by the first worker: it must not take special memory, as pools of a torch loader do.
+        self._pool: BufferPool | None = None
         self.nbytes = 0
         # How often each sample was announced to the fetcher, and not taken yet.
         self._announced: Counter[int] = Counter()
@@ -50,26 +57,44 @@ class CachedSamples:
 
     def announced(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the samples that the cache lacks: they will be announced to the fetcher."""
-        lacking = indices[[not self._has(index) for index in indices.tolist()]]
+        lacking = indices[[not self._seen[index] and not self._has(index) for index in indices.tolist()]]
         with self._counting:
             self._announced.update(lacking.tolist())
         return lacking
 
     def read(self, indices: NDArray[np.int64]) -> list[Buffer | None]:
-        """Return the bytes of samples; None for those that the fetcher has to give."""
-        found = [self._one(index) for index in indices.tolist()]
+        """Return the bytes of samples; None for those that the fetcher has to give.
+
+        Those of one call lie in one buffer, which the next calls use again when nobody needs it any more: new memory
+        costs as much as reading into it.
+        """
+        places = [self._taken(index) for index in indices.tolist()]
+        sizes = [0 if place is None else place[3] - place[2] for place in places]
         with self._counting:
-            self.nbytes += sum(len(one) for one in found if one is not None)
-        return list(found)
+            if self._pool is None:
+                self._pool = BufferPool()
+            view = self._pool.empty(sum(sizes)).data
+        found: list[Buffer | None] = []
+        at = nbytes = 0
+        for index, place, size in zip(indices.tolist(), places, sizes, strict=True):
+            part = view[at : at + size]
+            at += size
+            there = place is not None and self._cache.read(*place, part)
+            self._seen[index] = there
+            nbytes += size * there
+            found.append(part if there else None)
+        with self._counting:
+            self.nbytes += nbytes
+        return found
 
     def _has(self, index: int) -> bool:
         place = self._place(index)
         return place is not None and self._cache.has(*place)
 
-    def _one(self, index: int) -> memoryview | None:
+    def _taken(self, index: int) -> Place | None:
+        """Return where a sample may be in the cache; None if it was announced to the fetcher."""
         with self._counting:
             announced = self._announced.pop(index, 0)
             if announced > 1:
                 self._announced[index] = announced - 1
-        place = None if announced else self._place(index)
-        return None if place is None else self._cache.get(*place)
+        return None if announced else self._place(index)

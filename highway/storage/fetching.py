@@ -77,7 +77,7 @@ class Fetcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, cache)
-        self._cached = None if cache is None else CachedSamples(cache, self._window.place)
+        self._cached = None if cache is None else CachedSamples(cache, len(ranges), self._window.place)
 
     def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
         """Fetch these samples, after those of smaller tickets; returns at once.

@@ -133,7 +133,7 @@ def test_shorter_and_longer_files_are_found(cache, more):
     assert not file.exists()
 
 
-@pytest.mark.parametrize("call", ["open", "fstat", "pread", "utime"])
+@pytest.mark.parametrize("call", ["open", "fstat", "preadv", "utime"])
 def test_unreadable_entry_is_a_miss_with_one_warning(cache, monkeypatch, caplog, call):
     fill(cache, "ab")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from highway.arguments import expanded, number
 from highway.errors import ArgumentError, HighwayError, WriteError
-from highway.storage.cache.entries import contents_of, cost_of, head, key_of, path_of, size_of
+from highway.storage.cache.entries import cost_of, head, head_size, key_of, path_of
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Draft, Room
 
@@ -118,33 +118,38 @@ class Cache:
         start, stop : int
             As for `put`: entries are not parts of each other.
         """
+        contents = memoryview(bytearray(stop - start))
+        return contents if self.read(store, object, start, stop, contents) else None
+
+    def read(self, store: str, object: Object, start: int, stop: int, into: memoryview) -> bool:
+        """Read bytes into memory of their size, and return whether they were there, undamaged; as `get` otherwise."""
         key = key_of(store, object, start, stop)
-        size = size_of(key, stop - start)
         shard, path = path_of(self._folder, key)
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
             self._tell(f"{path} cannot be read: {error.strerror}")
-            return None
+            return False
+        found = bytearray(head_size(key))
         try:
-            status = os.fstat(file)
-            # Of any other size it is damaged, and may be too large to read.
-            entry = os.pread(file, status.st_size, 0) if status.st_size == size else b""
+            used = os.fstat(file).st_mtime_ns
+            # A byte more than expected tells that the file is too long.
+            size = os.preadv(file, [found, into, bytearray(1)], 0)
             now = time.time_ns()
-            if abs(now - status.st_mtime_ns) > _NOTED:
+            if abs(now - used) > _NOTED:
                 os.utime(file, ns=(now, now))
         except OSError as error:
             self._tell(f"{path} cannot be read: {error.strerror}")
-            return None
+            return False
         finally:
             os.close(file)
-        contents = contents_of(entry, key)
-        if contents is None:
-            self._tell(f"{path} is damaged")
-            self._remove(path, shard)
-        return contents
+        if size == len(found) + len(into) and found == head(key, into):
+            return True
+        self._tell(f"{path} is damaged")
+        self._remove(path, shard)
+        return False
 
     def put(self, store: str, object: Object, start: int, stop: int, contents: Buffer) -> bool:
         """Add bytes, and return whether they are there now. Arguments as for `get`.
@@ -164,7 +169,7 @@ class Cache:
         key = key_of(store, object, start, stop)
         shard, path = path_of(self._folder, key)
         try:
-            with self._room.draft(shard, cost_of(size_of(key, view.nbytes))) as draft:
+            with self._room.draft(shard, cost_of(head_size(key) + view.nbytes)) as draft:
                 if draft is None:
                     return False
                 _write(draft, head(key, view), view)

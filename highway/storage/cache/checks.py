@@ -11,7 +11,7 @@ from contextlib import suppress
 from highway.errors import ArgumentError
 from highway.storage.bucket_index import FOLDER
 from highway.storage.cache.cache import ENTRIES
-from highway.storage.cache.entries import SHARDS, contents_of, key_in, path_of
+from highway.storage.cache.entries import SHARDS, is_sound, key_in, path_of
 from highway.storage.cache.ledger import NAME, Ledger
 from highway.storage.cache.room import Entry, Room
 
@@ -84,7 +84,7 @@ def verify(directory: str, bad: Callable[[str], object]) -> tuple[int, int]:
                 # It has left meanwhile.
                 continue
             number += 1
-            if contents_of(whole) is None or path_of(folder, key_in(whole))[1] != entry.path:
+            if not is_sound(whole) or path_of(folder, key_in(whole))[1] != entry.path:
                 damaged += 1
                 bad(entry.path)
                 room.remove(entry.path, shard)

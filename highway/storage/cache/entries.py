@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHARDS",
-    "contents_of",
     "cost_of",
     "head",
+    "head_size",
+    "is_sound",
     "key_in",
     "key_of",
     "path_of",
     "shard_folder",
-    "size_of",
 ]
 
 SHARDS = 256
@@ -72,9 +72,9 @@ def cost_of(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def size_of(key: bytes, contents: int) -> int:
-    """Return the bytes of an entry with so many bytes of contents."""
-    return _KEY + len(key) + contents
+def head_size(key: bytes) -> int:
+    """Return the number of bytes of an entry before its contents."""
+    return _KEY + len(key)
 
 
 def head(key: bytes, contents: Buffer) -> bytes:
@@ -83,27 +83,15 @@ def head(key: bytes, contents: Buffer) -> bytes:
     return _MAGIC + _CHECKSUM.pack(crc32c(contents, crc32c(after, 0))) + after
 
 
-def contents_of(entry: bytes, key: bytes | None = None) -> memoryview | None:
-    """Return the contents of an entry, as a view of it; None if it is damaged.
-
-    Parameters
-    ----------
-    entry : bytes
-        The whole file.
-    key : bytes, optional
-        The key it should have; by default any.
-    """
-    if len(entry) < _KEY or not entry.startswith(_MAGIC):
-        return None
-    view = memoryview(entry)
-    first = _KEY + _LENGTH.unpack_from(entry, _KEY - _LENGTH.size)[0]
-    if key is not None and view[_KEY:first] != key:
-        return None
-    if crc32c(view[_KEY - _LENGTH.size :], 0) != _CHECKSUM.unpack_from(entry, len(_MAGIC))[0]:
-        return None
-    return view[first:]
+def is_sound(entry: bytes) -> bool:
+    """Return whether a whole file is an undamaged entry, of any key."""
+    if len(entry) < _KEY:
+        return False
+    key = key_in(entry)
+    contents = memoryview(entry)[head_size(key) :]
+    return entry[: head_size(key)] == head(key, contents)
 
 
 def key_in(entry: bytes) -> bytes:
-    """Return the key of an undamaged entry."""
+    """Return the key in an entry, or what lies in its place."""
     return entry[_KEY : _KEY + _LENGTH.unpack_from(entry, _KEY - _LENGTH.size)[0]]
