@@ -9,6 +9,7 @@ __all__ = [
     "AddressError",
     "AddressInUseError",
     "ArgumentError",
+    "BucketIndexError",
     "ContractError",
     "CorruptStoreError",
     "DatasetError",
@@ -81,6 +82,10 @@ class StorageError(HighwayError, OSError):
 
 class ObjectChangedError(HighwayError, OSError):
     """An object of a store is not the one that was listed; the message says which one and what differs."""
+
+
+class BucketIndexError(HighwayError, OSError):
+    """The index of a bucket is damaged, of another bucket, or of another version of the format."""
 
 
 class WriteError(HighwayError, OSError):

@@ -426,6 +426,62 @@ def _store_repair(options: argparse.Namespace) -> int:
     return 0
 
 
+def _index(options: argparse.Namespace) -> int:
+    from highway.cli.terminal import status_line
+    from highway.storage import urls
+    from highway.storage.bucket_index import indexed, path_in_cache
+    from highway.storage.objects import open_store
+
+    if not urls.is_url(options.url):
+        raise ArgumentError(
+            f"URL is {options.url!r}; expected one of a bucket or a folder in it, such as s3://BUCKET/FOLDER"
+        )
+    root, prefix = urls.split(options.url, "index")
+    store = open_store(root, "index", dict(options.storage_options))
+    path = options.output or path_in_cache(options.cache, store, prefix)
+    there = os.path.lexists(path) and not options.refresh
+    start = time.perf_counter()
+    with status_line() as show:
+        index = indexed(
+            store, prefix, path, refresh=options.refresh, told=lambda count: show(f"{count:,} objects")
+        )
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(index.made))
+    how = f"of {when} (--refresh lists again)" if there else f"listed in {time.perf_counter() - start:.1f} s"
+    print(f"{path}: {_count(len(index), 'object')}, {int(index.sizes.sum()):,} bytes, {how}")
+    return 0
+
+
+def _cache_info(options: argparse.Namespace) -> int:
+    from highway.cli.terminal import facts
+    from highway.storage.cache import checks
+
+    facts(checks.describe(options.directory))
+    return 0
+
+
+def _cache_verify(options: argparse.Namespace) -> int:
+    from highway.storage.cache import checks
+
+    def bad(path: str) -> None:
+        print(f"{_in_one_line(HighwayError(path))} was damaged, and is removed", flush=True)
+
+    entries, damaged = checks.verify(options.directory, bad)
+    print(f"{options.directory}: {_entries(entries)}, {damaged or 'none'} of them damaged")
+    return 1 if damaged else 0
+
+
+def _cache_clear(options: argparse.Namespace) -> int:
+    from highway.storage.cache import checks
+
+    entries, size = checks.clear(options.directory)
+    print(f"{options.directory}: removed {_entries(entries)}, {size:,} bytes")
+    return 0
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"
+
+
 def _unfinished(complete: bool) -> str:
     return "" if complete else "; its writing was interrupted, so samples may be missing"
 
@@ -593,6 +649,10 @@ def command_line() -> argparse.ArgumentParser:
             "work": _work,
             "keygen": _keygen,
             "pack": _pack,
+            "index": _index,
+            "cache info": _cache_info,
+            "cache verify": _cache_verify,
+            "cache clear": _cache_clear,
             "store export": _store_export,
             "store info": _store_info,
             "store verify": _store_verify,

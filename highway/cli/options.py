@@ -381,6 +381,50 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         "target", type=_expanded, metavar="TO", help="folder of the new store; must not exist yet"
     )
     export.add_argument("folder", type=_expanded, metavar="DIR", help="folder to write to; must be empty")
+
+    index = _command(
+        commands,
+        "index",
+        runs["index"],
+        "list a bucket, or a folder in it, once for all: readers that get the index do not list it again",
+    )
+    index.add_argument(
+        "url", metavar="URL", help="such as s3://BUCKET/FOLDER, gs://, az://, http:// or https://"
+    )
+    place = index.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        "-o", "--output", type=_expanded, metavar="FILE", help="file to write: index=FILE of readers"
+    )
+    place.add_argument(
+        "--cache", type=_expanded, metavar="DIR", help="write it where readers with cache=DIR look for it"
+    )
+    index.add_argument("--refresh", action="store_true", help="list again, even if there is an index")
+    index.add_argument(
+        "--storage-option",
+        type=_setting,
+        action="append",
+        default=[],
+        dest="storage_options",
+        metavar="NAME=VALUE",
+        help="option of the store, such as endpoint=https://HOST or region=NAME; repeat for several",
+    )
+
+    cache = commands.add_parser(
+        "cache",
+        help="describe, verify or clear a cache of fetched data",
+        description="Describe, verify or clear a cache of fetched data; programs may use it meanwhile.",
+    )
+    caches = cache.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, what in (
+        ("info", "describe a cache: entries, bytes, limit, when it was used"),
+        (
+            "verify",
+            "read every entry of a cache, and remove damaged ones; the exit code is 1 if there were any",
+        ),
+        ("clear", "remove all entries and indexes of a cache; its limit stays"),
+    ):
+        command = _command(caches, name, runs[f"cache {name}"], what)
+        command.add_argument("directory", type=_expanded, metavar="DIR", help="folder of the cache")
     return parser
 
 
@@ -595,6 +639,13 @@ def _shard(text: str) -> tuple[int, int]:
     if pair[0] >= pair[1]:
         raise argparse.ArgumentTypeError(f"{text!r} is not R/W, such as 0/2 and 1/2 for two machines")
     return pair
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 def _place(text: str) -> tuple[Path, str]:

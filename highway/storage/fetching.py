@@ -1,8 +1,8 @@
 """Fetcher: has the bytes of samples in memory when they are needed, by fetching those that are announced.
 
 One thread with an event loop, started in the process that runs the pipeline, does everything; other threads talk to it
-through calls that it takes up, and through a queue for each `take`. So nothing here needs a lock, and `interrupt` may
-run anywhere.
+through calls that it takes up, and through a queue for each `take`. So `interrupt` needs no lock, and may run anywhere.
+What a cache holds is not fetched, and the thread has nothing to do with it: the caller of `take` reads it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import HighwayError, PipelineStateError, ReadError
+from highway.storage.cached_samples import CachedSamples, Place
 from highway.storage.files import LARGEST_FILE
-from highway.storage.ranges import UNKNOWN, Object, Ranges
+from highway.storage.ranges import PREFETCH_BYTES, UNKNOWN, Object, Ranges
 from highway.storage.requests import Priority, Requests
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Fetcher", "RangeCache"]
+    from highway.storage.cache import Cache
+
+__all__ = ["Fetcher"]
 
 # Ranges of one object with no more bytes between them are fetched together, up to so many bytes.
 _GAP = 64 << 10
@@ -38,22 +41,6 @@ _LOOK = 0.5
 # Longest wait of `close` for the thread, in seconds.
 _CLOSE = 1.0
 _CACHE_THREADS = 4
-
-
-class RangeCache(Protocol):
-    """Keeps ranges of objects between epochs and runs; all methods may be called by several threads."""
-
-    def get(self, store: str, object: Object, start: int, stop: int) -> Buffer | None:
-        """Return bytes [start, stop) of an object of known size, None if the cache lacks them.
-
-        Parameters
-        ----------
-        store : str
-            `ObjectStore.identity`.
-        """
-
-    def put(self, store: str, object: Object, start: int, stop: int, data: Buffer) -> None:
-        """Keep these bytes, if there is room. Raises nothing: without a cache, reading goes on."""
 
 
 class Fetcher:
@@ -71,7 +58,8 @@ class Fetcher:
     max_bytes : int
     max_requests : int, optional
         Most requests at the same time; by default as many as the store allows.
-    cache : RangeCache, optional
+    cache : Cache, optional
+        Gets each sample that is fetched, by itself: so a later epoch finds it, whatever its order.
     """
 
     def __init__(
@@ -79,9 +67,9 @@ class Fetcher:
         owner: str,
         ranges: Ranges,
         *,
-        max_bytes: int,
+        max_bytes: int = PREFETCH_BYTES,
         max_requests: int | None = None,
-        cache: RangeCache | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self._owner = owner
         self._starting = threading.Lock()
@@ -89,13 +77,18 @@ class Fetcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, cache)
+        self._cached = None if cache is None else CachedSamples(cache, len(ranges), self._window.place)
 
     def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
         """Fetch these samples, after those of smaller tickets; returns at once.
 
         A sample that is announced twice must be taken twice, or released.
         """
-        if not self._interrupted and len(indices):
+        if self._interrupted:
+            return
+        if self._cached is not None:
+            indices = self._cached.announced(indices)
+        if len(indices):
             self._call(self._window.announce, ticket, indices.copy())
 
     def take(
@@ -125,12 +118,19 @@ class Fetcher:
         PipelineStateError
             `interrupt` was called.
         """
-        taker = _Taker(len(indices))
-        if len(indices):
-            if not self._interrupted:
-                self._call(self._window.take, taker, ticket, indices.copy())
-            self._wait(taker)
-        return taker.contents, taker.errors
+        contents: list[Buffer | None] = [None] * len(indices)
+        if self._cached is not None:
+            contents = self._cached.read(indices)
+        rows = [row for row, data in enumerate(contents) if data is None]
+        if not rows:
+            return contents, {}
+        taker = _Taker(len(rows))
+        if not self._interrupted:
+            self._call(self._window.take, taker, ticket, indices[rows])
+        self._wait(taker)
+        for row, data in zip(rows, taker.contents, strict=True):
+            contents[row] = data
+        return contents, {rows[row]: error for row, error in taker.errors.items()}
 
     def release(self, ticket: int) -> None:
         """Drop what was announced with a ticket and not taken."""
@@ -163,7 +163,10 @@ class Fetcher:
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
             bytes that were dropped before they were taken, to make room for others.
         """
-        return self._window.measures()
+        found = self._window.measures()
+        if self._cached is not None:
+            found["cached"] += self._cached.nbytes
+        return found
 
     def _call(self, method: object, *arguments: object) -> None:
         """Run a method of the window in the thread, which is started if needed."""
@@ -259,13 +262,14 @@ class _Request:
     It waits (in the heap), is asked for, then held, until all of its entries are taken; or it has failed.
     """
 
-    __slots__ = ("data", "entries", "error", "number", "priority", "start", "state", "stop")
+    __slots__ = ("asked_size", "data", "entries", "error", "number", "priority", "start", "state", "stop")
 
     def __init__(self, number: int, start: int, stop: int, priority: Priority, entries: list[_Entry]) -> None:
         self.number, self.start, self.stop = number, start, stop
         self.priority = priority
         self.entries = {entry.index: entry for entry in entries}
         self.state = "waits"
+        self.asked_size = False
         self.data: memoryview | None = None
         self.error: HighwayError | None = None
         for entry in entries:
@@ -284,9 +288,7 @@ class _Request:
 class _Window:
     """What is held and asked for. All of it belongs to the thread."""
 
-    def __init__(
-        self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: RangeCache | None
-    ) -> None:
+    def __init__(self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: Cache | None) -> None:
         self._owner, self._ranges, self._cache = owner, ranges, cache
         self._max_bytes, self._most = max_bytes, most
         self._requests = Requests(ranges.store, most, self._reserve)
@@ -317,6 +319,16 @@ class _Window:
             "most_held": self._most_used,
             "evicted": self._evicted,
         }
+
+    def place(self, index: int) -> Place | None:
+        """Return what the cache calls a sample, None if it has no place there; any thread may ask."""
+        ranges = self._ranges
+        number = int(ranges.which[index])
+        object = self._known.get(number) or ranges.objects[number]
+        start, stop = int(ranges.start[index]), int(ranges.stop[index])
+        if object.size == UNKNOWN or not ranges.store.is_cached(object.name):
+            return None
+        return ranges.store.identity, object, start, object.size if stop == UNKNOWN else stop
 
     # Calls from other threads
 
@@ -371,7 +383,7 @@ class _Window:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_CLOSE / 2)
             if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool.shutdown(cancel_futures=True)
 
     # Entries
 
@@ -522,6 +534,7 @@ class _Window:
         """Find how long an object is, and make a request for its bytes."""
         found = self._known[request.number] = await self._requests.head(known.name, request.priority)
         request.stop = found.size
+        request.asked_size = True
         urgent = False
         for entry in request.entries.values():
             entry.stop = found.size
@@ -541,20 +554,35 @@ class _Window:
 
     async def _bytes(self, request: _Request, object: Object) -> Buffer:
         start, stop = request.start, request.stop
-        if self._cache is None:
-            data = await self._requests.get(object, start, stop, request.priority)
-            self._fetched += stop - start
-            return data
-        loop = asyncio.get_running_loop()
-        identity = self._ranges.store.identity
-        found = await loop.run_in_executor(self._pool, self._cache.get, identity, object, start, stop)
-        if found is not None:
-            self._cached += stop - start
-            return found
+        entries = list(request.entries.values())
+        caches = self._cache is not None and self._ranges.store.is_cached(object.name)
+        if caches and request.asked_size:
+            # It can be found only now.
+            kept = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._kept, object, start, stop
+            )
+            if kept is not None:
+                self._cached += stop - start
+                return kept
         data = await self._requests.get(object, start, stop, request.priority)
         self._fetched += stop - start
-        await loop.run_in_executor(self._pool, self._cache.put, identity, object, start, stop, data)
+        if caches:
+            view = memoryview(data)
+            parts = [
+                (entry.start, entry.stop, view[entry.start - start : entry.stop - start]) for entry in entries
+            ]
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._keep, object, parts)
         return data
+
+    def _kept(self, object: Object, start: int, stop: int) -> Buffer | None:
+        assert self._cache is not None
+        return self._cache.get(self._ranges.store.identity, object, start, stop)
+
+    def _keep(self, object: Object, parts: list[tuple[int, int, memoryview]]) -> None:
+        """Give samples of an object to the cache."""
+        assert self._cache is not None
+        for start, stop, contents in parts:
+            self._cache.put(self._ranges.store.identity, object, start, stop, contents)
 
     def _fail(self, request: _Request, error: HighwayError) -> None:
         self._used -= request.size

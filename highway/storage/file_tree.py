@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from highway.errors import HighwayError, ReadError
+from highway.storage.access import Access
 from highway.storage.files import read_whole, scanned, status_of
 from highway.storage.outages import ask
 from highway.storage.urls import is_url, located
@@ -103,7 +104,7 @@ class LocalTree(Tree):
         raise TypeError("local files are read by their paths")
 
 
-def folder_at(owner: str, name: str, value: object, options: Mapping[str, Any] | None) -> tuple[bytes, Tree]:
+def folder_at(owner: str, name: str, value: object, access: Access) -> tuple[bytes, Tree]:
     """Return the path or URL of a folder, with a slash at its end, and the tree to read it with.
 
     Parameters
@@ -112,8 +113,8 @@ def folder_at(owner: str, name: str, value: object, options: Mapping[str, Any] |
         The reader and the name of its argument, for errors.
     value : object
         str, bytes or path.
-    options : mapping or None
-        `storage_options`.
+    access : Access
+        For a URL.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def folder_at(owner: str, name: str, value: object, options: Mapping[str, Any] |
     # It brings asyncio, and OpenSSL with it.
     from highway.storage.object_tree import ObjectTree
 
-    return root, ObjectTree(text, owner, options)
+    return root, ObjectTree(text, owner, access)
 
 
 def walk(

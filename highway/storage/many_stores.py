@@ -51,6 +51,9 @@ class ManyStores(ObjectStore):
             if is_url(name):
                 self._found(name)
 
+    def is_cached(self, name: str) -> bool:
+        return is_url(name)
+
     def where(self, name: str) -> str:
         return name
 

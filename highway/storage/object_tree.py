@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import ArgumentError, DatasetError, HighwayError, ReadError, StorageError
+from highway.storage.access import Access
+from highway.storage.bucket_index import listed
 from highway.storage.fetching import Fetcher
 from highway.storage.file_tree import Entry, Tree
 from highway.storage.objects import open_store
@@ -47,8 +49,7 @@ class ObjectTree(Tree):
         The folder.
     owner : str
         Name of the reader, for errors.
-    options : mapping, optional
-        `storage_options`.
+    access : Access
 
     Raises
     ------
@@ -58,10 +59,10 @@ class ObjectTree(Tree):
         See `open_store` and `ObjectStore.list`.
     """
 
-    def __init__(self, url: str, owner: str, options: Mapping[str, Any] | None = None) -> None:
-        self._owner = owner
+    def __init__(self, url: str, owner: str, access: Access) -> None:
+        self._owner, self._cache = owner, access.cache
         place = split(url, owner)
-        self.store = open_store(place.root, owner, options)
+        self.store = open_store(place.root, owner, access.options)
         self._root = os.path.join(os.fsencode(url), b"")
         folder = place.name.strip("/")
         self._prefix = f"{folder}/" if folder else ""
@@ -70,7 +71,7 @@ class ObjectTree(Tree):
         self._etags: list[str] = []
         self._folders: dict[bytes, set[bytes]] = {b"": set()}
         try:
-            for found in self.store.list(folder):
+            for found in listed(self.store, folder, access):
                 name = found.name.removeprefix(self._prefix).encode("utf-8", "surrogateescape")
                 self._rows[name] = len(sizes)
                 sizes.append(found.size)
@@ -161,7 +162,7 @@ class ObjectTree(Tree):
 
     def contents(self, paths: Sequence[bytes], most: int) -> Iterator[bytes | HighwayError]:
         ranges = self.ranges(paths)
-        fetcher = Fetcher(self._owner, ranges, max_bytes=_AHEAD_BYTES)
+        fetcher = Fetcher(self._owner, ranges, max_bytes=_AHEAD_BYTES, cache=self._cache)
         try:
             numbers = np.arange(len(paths))
             fetcher.announce(0, numbers[:_AHEAD])

@@ -128,6 +128,10 @@ class ObjectStore:
 
     # For subclasses
 
+    def is_cached(self, name: str) -> bool:
+        """Return whether a cache on the local disk keeps an object."""
+        return True
+
     def where(self, name: str) -> str:
         """URL of an object, for errors."""
         return f"{self.url}/{name}" if name else self.url
@@ -160,7 +164,8 @@ class ObjectStore:
     def _changed(self, object: Object, how: str) -> ObjectChangedError:
         return ObjectChangedError(
             f"{self.owner}: {self.where(object.name)} changed after it was listed: {how}; make the reader again to "
-            "list it as it is now, and leave the objects alone while they are read"
+            "list it as it is now (if it has an index: after highway index --refresh), and leave the objects alone "
+            "while they are read"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import os
 import socket
 import sys
 import threading
@@ -18,6 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+# Requests to this machine are not for proxies.
+for _name in ("NO_PROXY", "no_proxy"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1")))
 
 LIMIT = 60.0
 BUCKET = "data"
@@ -159,9 +164,11 @@ class ObjectServer:
             self.loop.run_forever()
         finally:
             server.close()
-            for connection in list(self.open_connections):
-                connection.transport.abort()
-            self.loop.run_until_complete(asyncio.sleep(0))
+            # Some may have been accepted just now, and take a few turns of the loop to be there.
+            for _ in range(10):
+                for connection in list(self.open_connections):
+                    connection.transport.abort()
+                self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.close()
 
     # Answers

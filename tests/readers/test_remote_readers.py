@@ -1,6 +1,7 @@
 """Readers of URLs: the same samples as from a folder, each once, whatever the server does."""
 
 import copy
+import gc
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 from concurrency import Task, eventually
+from every_sample import samples
 from numbered_photographs import make_photographs
 from object_server import HANG, Fault, ObjectServer, folder_objects
 from PIL import Image
@@ -31,6 +33,7 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules import Augmentations, Encoded, ImageFileReader, LevelDBImageReader, ListReader, VOCReader
+from highway.modules.readers import read_ahead
 from highway.storage import outages, requests
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
@@ -86,24 +89,6 @@ def place(request, server, folder):
             files.pipe_file(f"/{key}", body)
         yield "memory://data", {}
         files.rm("/data", recursive=True)
-
-
-def samples(*modules):
-    """Every sample of all epochs, by epoch and key: its fields as bytes."""
-    found = {}
-    with Pipeline(list(modules)) as pipeline:
-        for _ in range(modules[0].epochs):
-            for batch in pipeline:
-                for row, key in enumerate(batch.keys):
-                    values = {}
-                    for name in batch.fields:
-                        offsets = batch.offsets if name in batch.ragged else None
-                        part = batch.rows_of(name, row) if offsets is not None else batch[name][row]
-                        values[name] = np.asarray(part).tobytes()
-                    assert (batch.epoch, key) not in found
-                    found[batch.epoch, key] = values
-        assert pipeline.errors == []
-    return found
 
 
 JOB = {"fit": RandomResizedCrop(), "epochs": 2, "seed": 5}
@@ -415,6 +400,38 @@ def test_no_thread_is_left_at_the_end_of_the_data(server):
     assert sum(batch.size for batch in pipeline) == COUNT + 1
     eventually(lambda: not any(thread.name.startswith("highway fetcher") for thread in threading.enumerate()))
     pipeline.stop()
+
+
+def test_a_dropped_pipeline_ends_its_threads(server):
+    reader = ImageFileReader("s3://data/photos", 4, SHAPE, storage_options=server.options)
+    pipeline = Pipeline([reader])
+    pipeline.dequeue(timeout=60)
+    del pipeline
+    gc.collect()
+    eventually(lambda: not any(thread.name.startswith("highway ") for thread in threading.enumerate()))
+
+
+def test_tasks_that_are_not_made_keep_no_memory(server, monkeypatch):
+    """A data machine takes up tasks from another place when a training machine connects, and passes over some."""
+    monkeypatch.setattr(read_ahead, "MOST_WORKERS", 1)
+    reader = ImageFileReader("s3://data/photos", 4, SHAPE, epochs=1, storage_options=server.options).for_run()
+    reader.enter([reader], lambda: None)
+    reader.open()
+    try:
+        tasks = reader.tasks_from(0)
+        next(tasks)
+        eventually(lambda: len(server.per_key()) == COUNT + 1)
+        everything = reader.fetched()["most_held"]
+        eventually(lambda: reader.fetched()["held"] == everything)
+        for _ in range(len(reader) - 2):
+            next(tasks)
+        eventually(lambda: reader.fetched()["held"] < everything / 2)
+        tasks = reader.tasks_from(len(reader) - 1)
+        assert reader.load(next(tasks)).size == 1
+        eventually(lambda: reader.fetched()["held"] == 0)
+    finally:
+        reader.interrupt()
+        reader.close()
 
 
 # Listings

@@ -37,7 +37,7 @@ def make(server):
             store = open_store("s3://data", "Reader", server.options)
             ranges = Ranges.of_objects(store, list(store.list("")))
             server.requests.clear()
-        made.append(Fetcher("Reader", ranges, **arguments))
+        made.append(Fetcher("Reader", ranges, **{"max_bytes": 256 << 20, **arguments}))
         return made[-1]
 
     yield fetcher
@@ -406,29 +406,3 @@ def test_errors_of_highway_itself_end_the_wait(server, make, monkeypatch):
     task = Task(fetcher.take, 0, ALL)
     with pytest.raises(ZeroDivisionError):
         task.result()
-
-
-class Memory:
-    """A cache in memory."""
-
-    def __init__(self):
-        self.kept, self.lock = {}, threading.Lock()
-
-    def get(self, store, object, start, stop):
-        with self.lock:
-            return self.kept.get((store, object, start, stop))
-
-    def put(self, store, object, start, stop, data):
-        with self.lock:
-            self.kept[store, object, start, stop] = bytes(data)
-
-
-def test_a_cache_is_asked_first(server, make):
-    cache = Memory()
-    fetcher = make(cache=cache)
-    for ticket in range(2):
-        fetcher.announce(ticket, ALL)
-        assert taken(fetcher, ticket, ALL) == BODIES
-    assert server.count() == COUNT
-    assert fetcher.measures()["cached"] == fetcher.measures()["fetched"] == sum(map(len, BODIES))
-    assert {key[0] for key in cache.kept} == {f"s3://data at {server.endpoint}"}

@@ -104,6 +104,8 @@ class Encoded(ImageReader):
             queue_size=2,
             storage_options=reader.storage_options,
             prefetch_bytes=reader.prefetch_bytes,
+            cache=reader.cache,
+            cache_bytes=reader.cache_bytes,
         )
         self.image_shape = None
         # The placement in stored pictures is computed when they are read.

@@ -16,6 +16,7 @@ from highway.modules.readers.listing.skipped_files import logger
 from highway.modules.readers.masks import mask_paths
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import files_of, masks_of
+from highway.storage.access import Access
 from highway.storage.file_tree import folder_at
 from highway.transforms.fit import CenterFit, Fit
 
@@ -66,6 +67,8 @@ class ImageFileReader(ImageReader):
         bad one.
     mask_fill : int
         0 to 255: value of mask pixels that the fit leaves uncovered.
+    index : path, optional
+        For a URL: file that keeps its listing, as `highway index` writes it; written now if it does not exist.
     shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
         See `PictureFileOptions`.
 
@@ -99,19 +102,20 @@ class ImageFileReader(ImageReader):
         labels: Literal["index", "one_hot"] = "index",
         masks_dir: str | bytes | os.PathLike[str] | None = None,
         mask_fill: int = 0,
+        index: str | os.PathLike[str] | None = None,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
         self._choice("labels", labels, ("index", "one_hot"))
         self._one_hot = labels == "one_hot"
-        self._folders = list_class_folders(data_dir, classes, options["storage_options"])
+        self._folders = list_class_folders(data_dir, classes, Access.of(self.name, options, index))
         self._given = classes is not None
         self.classes = self._folders.classes
         self.skipped = self._folders.skipped
         root, names = self._folders.root, self._folders.names
         masks = None
         if masks_dir is not None:
-            folder, tree = folder_at(self.name, "masks_dir", masks_dir, options["storage_options"])
+            folder, tree = folder_at(self.name, "masks_dir", masks_dir, Access.of(self.name, options))
             paths = mask_paths(folder, tree, names, self.name)
             masks = masks_of(tree, paths, mask_fill, options["max_pixels"], self.name, options["exif"])
         super().__init__(

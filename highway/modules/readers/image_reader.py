@@ -37,6 +37,7 @@ from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
+from highway.storage.access import cache_at
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Resize
 from highway.transforms.placement import Placement
@@ -192,6 +193,8 @@ class ImageReader(OrderedSource):
         self.max_pixels = whole(self.name, "max_pixels", options["max_pixels"], 1, 2**62)
         self.storage_options = options["storage_options"]
         self.prefetch_bytes = whole(self.name, "prefetch_bytes", options["prefetch_bytes"], 1, 2**62)
+        self.cache, self.cache_bytes = options["cache"], options["cache_bytes"]
+        self._cache = cache_at(self.name, self.cache, self.cache_bytes)
         self._gray = self.color == "gray"
         self.fit.color(1 if self._gray else 3)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
@@ -294,7 +297,7 @@ class ImageReader(OrderedSource):
             # It brings asyncio, and OpenSSL with it.
             from highway.modules.readers.read_ahead import ReadAhead
 
-            self._ahead = ReadAhead(self.name, self.samples, self._ticket, self.prefetch_bytes)
+            self._ahead = ReadAhead(self.name, self.samples, self._ticket, self.prefetch_bytes, self._cache)
             self.samples = self._ahead.samples
 
     def tasks(self) -> Iterator[Task]:

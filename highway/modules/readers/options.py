@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from highway.arguments.options import documents
+from highway.storage.ranges import PREFETCH_BYTES
 
 __all__ = [
     "MAX_PIXELS",
-    "PREFETCH_BYTES",
     "OnError",
     "PictureFileOptions",
     "PictureOptions",
@@ -18,9 +19,6 @@ __all__ = [
 ]
 
 OnError: TypeAlias = Literal["raise", "skip", "replace"]
-
-PREFETCH_BYTES = 256 << 20
-"""Bytes that readers of URLs fetch ahead, unless the user says otherwise."""
 
 MAX_PIXELS = 2 * 89_478_485
 """The limit at which PIL refuses to open a picture."""
@@ -109,10 +107,18 @@ class RemoteOptions(TypedDict, total=False):
         others from the environment. Local files need none.
     prefetch_bytes : int
         Most bytes, 1 or more, that are fetched from URLs before they are needed; a single picture may have more.
+    cache : path, optional
+        Folder on a local disk that keeps what is fetched from URLs, and their listings: later epochs and runs read it
+        from there. All processes of a machine may use the same one (docs/object-stores.md).
+    cache_bytes : int or float, optional
+        Most bytes of the cache, 1 MiB or more, for everybody who uses it; those that were not used for the longest time
+        leave. None for the limit that it has already; a new cache needs one.
     """
 
     storage_options: Annotated[Mapping[str, Any] | None, None]
     prefetch_bytes: Annotated[int, PREFETCH_BYTES]
+    cache: Annotated[str | os.PathLike[str] | None, None]
+    cache_bytes: Annotated[int | float | None, None]
 
 
 @documents(RemoteOptions)
@@ -131,7 +137,7 @@ class PictureFileOptions(PictureOptions, RemoteOptions, total=False):
         Of several EXIF segments in a JPEG the first counts. Values other than 2 to 8, and damaged EXIF data, turn
         nothing. Boxes and masks of the stored picture turn with it; a mask that states its own orientation, other than
         1, is turned by that.
-    storage_options, prefetch_bytes
+    storage_options, prefetch_bytes, cache, cache_bytes
         See `RemoteOptions`.
     """
 

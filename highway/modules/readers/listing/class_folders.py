@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,14 @@ from highway.modules.readers.listing.class_names import looks, remarks
 from highway.modules.readers.listing.leftovers import is_skipped
 from highway.modules.readers.listing.numeric_names import order_remark
 from highway.modules.readers.listing.skipped_files import SkippedFiles
+from highway.storage.access import Access
 from highway.storage.file_names import EXTENSIONS
 from highway.storage.file_tree import Entry, Tree, folder_at
 from highway.storage.urls import is_url
 
 __all__ = ["ClassFolders", "list_class_folders"]
+
+_LOCAL = Access()
 
 _OWNER = "ImageFileReader"
 
@@ -72,7 +75,7 @@ class ClassFolders(NamedTuple):
 def list_class_folders(
     data_dir: str | bytes | os.PathLike[str],
     classes: Sequence[str] | None = None,
-    options: Mapping[str, Any] | None = None,
+    access: Access = _LOCAL,
 ) -> ClassFolders:
     """List ``data_dir/CLASS/.../picture``.
 
@@ -86,8 +89,8 @@ def list_class_folders(
     data_dir : path or URL
     classes : sequence of str, optional
         The class folders in the order of their labels; some of them may be missing, or have no pictures.
-    options : mapping, optional
-        `storage_options`, for a URL.
+    access : Access
+        For a URL.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def list_class_folders(
         The storage failed for more than 30 s.
     """
     wanted = None if classes is None else _wanted(classes)
-    root, tree = folder_at(_OWNER, "data_dir", data_dir, options)
+    root, tree = folder_at(_OWNER, "data_dir", data_dir, access)
     try:
         return _list(root, tree, wanted)
     except FileNotFoundError as error:

@@ -8,12 +8,13 @@ import logging
 import os
 import posixpath
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.readers.listing.leftovers import is_hidden, is_skipped
 from highway.modules.readers.listing.skipped_files import SkippedFiles
+from highway.storage.access import Access
 from highway.storage.file_names import EXTENSIONS
 from highway.storage.file_tree import Entry, LocalTree, Tree, folder_at
 from highway.storage.printing import printable
@@ -24,6 +25,8 @@ __all__ = ["VOCFolder", "VOCSample"]
 _logger = logging.getLogger("highway.modules")
 
 Path = str | bytes | os.PathLike[str]
+
+_LOCAL = Access()
 
 _LARGEST_LIST = 1 << 28
 _XML = frozenset((b".xml",))
@@ -66,8 +69,8 @@ class VOCFolder:
         Folders, relative to `root` or absolute.
     masks : path, optional
         Folder of the masks, if they are read.
-    options : mapping, optional
-        `storage_options`, for a URL.
+    access : Access
+        For a URL.
 
     Attributes
     ----------
@@ -90,9 +93,9 @@ class VOCFolder:
         images: Path,
         annotations: Path,
         masks: Path | None = None,
-        options: Mapping[str, Any] | None = None,
+        access: Access = _LOCAL,
     ) -> None:
-        self.root, self.tree = folder_at("VOCReader", "root", root, options)
+        self.root, self.tree = folder_at("VOCReader", "root", root, access)
         self.images = self._below("images", images)
         self.annotations = self._below("annotations", annotations)
         self._masks = None if masks is None else self._below("masks", masks)

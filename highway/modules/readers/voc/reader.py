@@ -24,6 +24,7 @@ from highway.modules.readers.remote_files import files_of, masks_of
 from highway.modules.readers.voc.folder import VOCFolder, VOCSample
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.modules.readers.voc.voc_xml import LARGEST_FILE, Annotation, object_names, parse_annotation
+from highway.storage.access import Access
 from highway.transforms.fit import Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class VOCReader(ImageReader):
         Adds two extras, which map what a network finds back to the picture: `placement`, float64 (N, 3, 3), maps
         (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up to date;
         `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
+    index : path, optional
+        For a URL: file that keeps its listing, as `highway index` writes it; written now if it does not exist.
     shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
         See `PictureFileOptions`.
 
@@ -180,6 +183,7 @@ class VOCReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
+        index: Path | None = None,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
@@ -196,7 +200,7 @@ class VOCReader(ImageReader):
                 "VOCReader: other_classes is 'drop', and classes is not given; expected the classes that are to be kept"
             )
         given = _given(classes)
-        folder = VOCFolder(root, images, annotations, masks or None, options["storage_options"])
+        folder = VOCFolder(root, images, annotations, masks or None, Access.of(self.name, options, index))
         samples = folder.samples(split)
         self.split = split
         self.root = os.fsdecode(folder.root)

@@ -1,0 +1,221 @@
+"""Cache: keeps bytes that were fetched on the local disk, up to a limit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from highway.arguments import expanded, number
+from highway.errors import ArgumentError, HighwayError, WriteError
+from highway.storage.cache.entries import cost_of, head, head_size, key_of, path_of
+from highway.storage.cache.ledger import Ledger
+from highway.storage.cache.room import Draft, Room
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from highway.storage.ranges import Object
+
+__all__ = ["ENTRIES", "Cache"]
+
+logger = logging.getLogger("highway.modules")
+
+ENTRIES = "entries"
+"""Name of the folder of entries in that of the cache."""
+
+# A use that is noted costs a write to the file system: at most one in so many nanoseconds and entry.
+_NOTED = 60 * 10**9
+
+# Seconds to wait for other processes; after that the bytes are not cached this time.
+_PATIENCE = 10.0
+
+_DISK, _ENTRY = "disk", "entry"
+
+# The smallest limit; one entry must fit in.
+_LEAST = 1 << 20
+
+# Most bytes of an entry. Such files are not pictures.
+_LARGEST = 1 << 30
+
+
+class Cache:
+    """Bytes of objects on the local disk; all processes of the machine may use it at the same time.
+
+    Entries have checksums, which every read compares; a damaged entry is removed, and fetched again. Files are complete
+    or do not exist, whenever a process is killed. All entries together, also those that are being written, never take
+    more than the limit; those that were not used for the longest time leave first: of all entries of a small cache,
+    otherwise of a random sample of 2,048. A use is noted once a minute.
+
+    Parameters
+    ----------
+    directory : path
+        Folder of the cache, on a local disk; it is made if it does not exist.
+    max_bytes : int or float, optional
+        Most bytes on the disk, 1 MiB or more, for all processes; None for the limit that the folder has already. Each
+        entry takes whole blocks of 4 KiB; the folders themselves are not counted.
+    owner : str
+        Name of the reader, for errors and the log.
+
+    Raises
+    ------
+    ArgumentError
+        The limit is too small, or missing for a new folder; the file system has no locks.
+    StoreError
+        The folder belongs to another version of Highway.
+    WriteError
+        The folder cannot be made or written.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], max_bytes: int | float | None, owner: str) -> None:
+        self.directory = expanded(owner, "cache", directory)
+        self._owner = owner
+        limit = None
+        if max_bytes is not None:
+            limit = int(number(owner, "cache_bytes", max_bytes, _LEAST, 2**62))
+        self._folder = os.path.join(self.directory, ENTRIES)
+        self._room = Room(self._folder, Ledger(self.directory, owner), _PATIENCE)
+        self._stopped = False
+        # Each of these is logged once; `set.remove` tells the threads that come at the same time apart.
+        self._untold = {_DISK, _ENTRY}
+        self.max_bytes = self._limited(limit)
+
+    def _limited(self, limit: int | None) -> int:
+        """Set the limit and return it, or return that of the folder."""
+        try:
+            if limit is not None:
+                os.makedirs(self._folder, exist_ok=True)
+            found = self._room.set_limit(limit, create=limit is not None)
+        except HighwayError:
+            raise
+        except FileNotFoundError:
+            found = 0
+        except OSError as error:
+            raise WriteError(
+                f"{self._owner}: cache={self.directory!r} cannot be written: {error.strerror or error}"
+            ) from error
+        if not found:
+            raise ArgumentError(
+                f"{self._owner}: cache_bytes is missing: {self.directory!r} is no cache yet, and a new one needs a "
+                "limit, such as cache_bytes=100e9"
+            )
+        return found
+
+    def has(self, store: str, object: Object, start: int, stop: int) -> bool:
+        """Return whether bytes are there; they may leave before they are read. Arguments as for `get`."""
+        return os.path.lexists(path_of(self._folder, key_of(store, object, start, stop))[1])
+
+    def get(self, store: str, object: Object, start: int, stop: int) -> memoryview | None:
+        """Return bytes [start, stop) of a version of an object; None if they are not there, or damaged.
+
+        Parameters
+        ----------
+        store : str
+            Identity of the store.
+        object : Object
+            Of known size.
+        start, stop : int
+            As for `put`: entries are not parts of each other.
+        """
+        contents = memoryview(bytearray(stop - start))
+        return contents if self.read(store, object, start, stop, contents) else None
+
+    def read(self, store: str, object: Object, start: int, stop: int, into: memoryview) -> bool:
+        """Read bytes into memory of their size, and return whether they were there, undamaged; as `get` otherwise."""
+        key = key_of(store, object, start, stop)
+        shard, path = path_of(self._folder, key)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._tell(f"{path} cannot be read: {error.strerror}")
+            return False
+        found = bytearray(head_size(key))
+        try:
+            used = os.fstat(file).st_mtime_ns
+            # A byte more than expected tells that the file is too long.
+            size = os.preadv(file, [found, into, bytearray(1)], 0)
+            now = time.time_ns()
+            if abs(now - used) > _NOTED:
+                os.utime(file, ns=(now, now))
+        except OSError as error:
+            self._tell(f"{path} cannot be read: {error.strerror}")
+            return False
+        finally:
+            os.close(file)
+        if size == len(found) + len(into) and found == head(key, into):
+            return True
+        self._tell(f"{path} is damaged")
+        self._remove(path, shard)
+        return False
+
+    def put(self, store: str, object: Object, start: int, stop: int, contents: Buffer) -> bool:
+        """Add bytes, and return whether they are there now. Arguments as for `get`.
+
+        Bytes that do not fit are not added. If the disk is full or cannot be written, that is logged once, and this
+        object adds nothing from then on.
+        """
+        if self._stopped:
+            return False
+        view = memoryview(contents).cast("B")
+        if view.nbytes != stop - start:
+            raise ValueError(
+                f"bytes {start} to {stop} of {object} are {stop - start} bytes, not {view.nbytes}"
+            )
+        if view.nbytes > _LARGEST:
+            return False
+        key = key_of(store, object, start, stop)
+        shard, path = path_of(self._folder, key)
+        try:
+            with self._room.draft(shard, cost_of(head_size(key) + view.nbytes)) as draft:
+                if draft is None:
+                    return False
+                _write(draft, head(key, view), view)
+                self._room.keep(draft, path)
+            return True
+        except TimeoutError:
+            return False
+        except OSError as error:
+            self._stopped = True
+            if self._first(_DISK):
+                logger.warning(
+                    "%s: the cache %r cannot be written: %s; from now on this process does not add to it, and reads "
+                    "from the store what it does not hold. Free some space on its disk, or set a smaller cache_bytes",
+                    self._owner,
+                    self.directory,
+                    error.strerror or error,
+                )
+            return False
+
+    def _remove(self, path: str, shard: int) -> None:
+        try:
+            self._room.remove(path, shard)
+        except OSError as error:
+            self._tell(f"{path} cannot be removed: {error.strerror or error}")
+
+    def _first(self, fault: str) -> bool:
+        """Return True once for each fault."""
+        try:
+            self._untold.remove(fault)
+        except KeyError:
+            return False
+        return True
+
+    def _tell(self, what: str) -> None:
+        """Log a fault of an entry, the first time only."""
+        if self._first(_ENTRY):
+            logger.warning(
+                "%s: cache: %s; such entries are fetched again (highway cache verify %s finds all of them)",
+                self._owner,
+                what,
+                self.directory,
+            )
+
+
+def _write(draft: Draft, *parts: Buffer) -> None:
+    for part in parts:
+        left = memoryview(part)
+        while left:
+            left = left[os.write(draft.file, left) :]
