@@ -110,9 +110,11 @@ INLINED SSE4 void undo_sse4(int filter, uint8_t *row, const uint8_t *above, size
     if (filter == PAETH) paeth_sse4(row, above, n, step);
 }
 
-/* Rows of whole pixels of 3, 4, 6 or 8 bytes. */
+/* A pixel has 1, 2, 3, 4, 6 or 8 bytes. */
 SSE4 static void undo_pixels_sse4(int filter, uint8_t *row, const uint8_t *above, size_t n, size_t step) {
     switch (step) {
+    case 1: undo_sse4(filter, row, above, n, 1); break;
+    case 2: undo_sse4(filter, row, above, n, 2); break;
     case 3: undo_sse4(filter, row, above, n, 3); break;
     case 4: undo_sse4(filter, row, above, n, 4); break;
     case 6: undo_sse4(filter, row, above, n, 6); break;
@@ -127,7 +129,7 @@ void hw_png_unfilter(int simd, int filter, uint8_t *row, const uint8_t *above, s
         return;
     }
 #if HW_X86
-    if (simd >= HW_SSE4 && step >= 3) {
+    if (simd >= HW_SSE4) {
         undo_pixels_sse4(filter, row, above, n, step);
         return;
     }

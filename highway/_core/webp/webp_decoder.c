@@ -12,6 +12,14 @@
 
 enum { RIFF_HEAD = 12, HEADER_BYTES = 30 };
 
+/* Pixels around a window whose upsampled color libwebp makes from neighbors that the window does not have. */
+enum { CROP_MARGIN = 2 };
+
+/* The decoded part of a picture. */
+typedef struct {
+    int left, top, right, bottom;
+} part;
+
 struct hw_webp {
     hw_drawing *drawing;
     hw_buffer pixels; /* RGB */
@@ -117,26 +125,33 @@ int hw_webp_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
 
 /* ---- pixels ---- */
 
-/* Decodes the first frame into the canvas, of `height` x `width` black pixels. */
-static int decode_frame(hw_webp *decoder, const WebPDemuxer *demuxer, int height, int width, char *message) {
-    WebPIterator frame;
+/* Decodes a frame. One that covers the canvas is decoded only in the rows and columns of `wanted`; of any
+ * other, `wanted` becomes the whole canvas, which is black around it. */
+static int decode_frame(hw_webp *decoder, const WebPIterator *frame, int height, int width, part *wanted,
+                        char *message) {
     WebPDecoderConfig config;
-    const size_t row = (size_t)width * 3, size = row * (size_t)height;
+    const int covers = frame->width == width && frame->height == height;
+    if (!covers) *wanted = (part){0, 0, width, height};
+    const size_t row = (size_t)(wanted->right - wanted->left) * 3;
+    const size_t size = row * (size_t)(wanted->bottom - wanted->top);
     if (hw_buffer_reserve(&decoder->pixels, size)) return hw_out_of_memory(message);
-    if (!WebPDemuxGetFrame(demuxer, 1, &frame)) return refused(message, "a WebP without a frame");
-    if (frame.width != width || frame.height != height) memset(decoder->pixels.bytes, 0, size);
+    if (!covers) memset(decoder->pixels.bytes, 0, size);
     VP8StatusCode status = VP8_STATUS_INVALID_PARAM;
     if (WebPInitDecoderConfig(&config)) {
-        const size_t begin = (size_t)frame.y_offset * row + (size_t)frame.x_offset * 3;
+        const size_t begin = (size_t)frame->y_offset * row + (size_t)frame->x_offset * 3;
+        config.options.use_cropping = covers;
+        config.options.crop_left = wanted->left;
+        config.options.crop_top = wanted->top;
+        config.options.crop_width = wanted->right - wanted->left;
+        config.options.crop_height = wanted->bottom - wanted->top;
         config.output.colorspace = MODE_RGB;
         config.output.is_external_memory = 1;
         config.output.u.RGBA.rgba = decoder->pixels.bytes + begin;
         config.output.u.RGBA.stride = (int)row;
         config.output.u.RGBA.size = size - begin;
-        status = WebPDecode(frame.fragment.bytes, frame.fragment.size, &config);
+        status = WebPDecode(frame->fragment.bytes, frame->fragment.size, &config);
         WebPFreeDecBuffer(&config.output);
     }
-    WebPDemuxReleaseIterator(&frame);
     if (status == VP8_STATUS_OUT_OF_MEMORY) return hw_out_of_memory(message);
     return status == VP8_STATUS_OK ? HW_OK : refused(message, "libwebp does not decode its first frame");
 }
@@ -161,23 +176,63 @@ static int read_rows(void *source, const hw_target *target, uint8_t **lines, int
     return wanted;
 }
 
-static int draw_rows(hw_webp *decoder, const hw_picture *picture, const hw_target *target,
-                     const hw_image *image, char *message) {
+/* Decodes the first frame of the canvas of a file; see `decode_frame`. */
+static int decode_first(hw_webp *decoder, const uint8_t *bytes, size_t size, int height, int width,
+                        part *wanted, char *message) {
+    const WebPData data = {bytes, size};
+    WebPDemuxer *demuxer = WebPDemux(&data);
+    if (!demuxer) return refused(message, "a WebP that is cut off, or whose chunks are not valid");
+    int status;
+    WebPIterator frame;
+    if (WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_HEIGHT) != (uint32_t)height ||
+        WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_WIDTH) != (uint32_t)width) {
+        status = refused(message, "it contains headers of different sizes");
+    } else if (!WebPDemuxGetFrame(demuxer, 1, &frame)) {
+        status = refused(message, "a WebP without a frame");
+    } else {
+        status = decode_frame(decoder, &frame, height, width, wanted, message);
+        WebPDemuxReleaseIterator(&frame);
+    }
+    WebPDemuxDelete(demuxer);
+    return status;
+}
+
+/* The columns or rows to decode for those from `lowest` to before `highest`: the first is even, as colors may
+ * be shared by two of them. */
+static void widen(int lowest, int highest, int end, int *from, int *to) {
+    *from = lowest > CROP_MARGIN ? (lowest - CROP_MARGIN) & ~1 : 0;
+    *to = highest + CROP_MARGIN < end ? highest + CROP_MARGIN : end;
+}
+
+static int draw_rows(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                     const hw_target *target, const hw_image *image, char *message) {
     const hw_stored_window window = hw_stored_window_of(picture, target);
-    if (hw_drawing_build(decoder->drawing, &window, target->filter, picture->width, picture->height, 1.0))
+    const int height = picture->height, width = picture->width;
+    if (hw_drawing_build(decoder->drawing, &window, target->filter, width, height, 1.0))
         return hw_out_of_memory(message);
     const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
-    rgb_reader reader = {NULL, (size_t)picture->width * 3, x->highest - x->lowest};
-    reader.next = decoder->pixels.bytes + (size_t)y->lowest * reader.stride + (size_t)x->lowest * 3;
+    part found;
+    widen(x->lowest, x->highest, width, &found.left, &found.right);
+    widen(y->lowest, y->highest, height, &found.top, &found.bottom);
+    const int status = decode_first(decoder, bytes, size, height, width, &found, message);
+    if (status != HW_OK) return status;
+    rgb_reader reader = {NULL, (size_t)(found.right - found.left) * 3, x->highest - x->lowest};
+    reader.next = decoder->pixels.bytes + (size_t)(y->lowest - found.top) * reader.stride +
+                  (size_t)(x->lowest - found.left) * 3;
     const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels, &reader,
                           read_rows};
     return hw_draw_rows(decoder->drawing, &window, target, image, &rows, message);
 }
 
-static int draw_turned(hw_webp *decoder, const hw_picture *picture, int height, int width,
+static int draw_turned(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                        const hw_target *target, const hw_image *image, char *message) {
     hw_turned turned;
-    const int channels = target->channels;
+    const int channels = target->channels, swapped = picture->orientation >= 5;
+    const int height = swapped ? picture->width : picture->height;
+    const int width = swapped ? picture->height : picture->width;
+    part whole = {0, 0, width, height};
+    const int status = decode_first(decoder, bytes, size, height, width, &whole, message);
+    if (status != HW_OK) return status;
     if (hw_turned_make(decoder->drawing, picture, channels, &turned) ||
         hw_buffer_reserve(&decoder->line, (size_t)width * (size_t)channels))
         return hw_out_of_memory(message);
@@ -190,22 +245,9 @@ static int draw_turned(hw_webp *decoder, const hw_picture *picture, int height, 
 
 int hw_webp_decode(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                    const hw_target *target, const hw_image *image, char *message) {
-    const WebPData data = {bytes, size};
-    WebPDemuxer *demuxer = WebPDemux(&data);
-    if (!demuxer) return refused(message, "a WebP that is cut off, or whose chunks are not valid");
-    const int swapped = picture->orientation >= 5;
-    const int height = swapped ? picture->width : picture->height;
-    const int width = swapped ? picture->height : picture->width;
-    int status = HW_REFUSED;
-    if (WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_HEIGHT) != (uint32_t)height ||
-        WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_WIDTH) != (uint32_t)width)
-        refused(message, "it contains headers of different sizes");
-    else
-        status = decode_frame(decoder, demuxer, height, width, message);
-    WebPDemuxDelete(demuxer);
-    if (status != HW_OK) return status;
-    status = picture->orientation == 1 ? draw_rows(decoder, picture, target, image, message)
-                                       : draw_turned(decoder, picture, height, width, target, image, message);
-    hw_buffer_trim(&decoder->pixels, (size_t)height * (size_t)width * 3);
+    const int status = picture->orientation == 1
+                           ? draw_rows(decoder, bytes, size, picture, target, image, message)
+                           : draw_turned(decoder, bytes, size, picture, target, image, message);
+    hw_buffer_trim(&decoder->pixels, (size_t)picture->height * (size_t)picture->width * 3);
     return status;
 }
