@@ -63,7 +63,9 @@ def convert(paths: list[str], labels: list[int], format_: str, target: Path) -> 
     return total
 
 
-def one_round(make: Callable[..., Batches], folder: Path, job: Job, threads: int, seconds: float) -> list[float]:
+def one_round(
+    make: Callable[..., Batches], folder: Path, job: Job, threads: int, seconds: float
+) -> list[float]:
     """Pictures a second, and milliseconds of CPU a picture."""
     batches = make(str(folder), job, threads, "", 1)
     try:
@@ -108,7 +110,9 @@ def main() -> None:
 
     facts = {**describe(), "pil": PIL.__version__, "libraries": jpeg.library_versions()}
     print(describe_line(facts))
-    print(f"PIL {PIL.__version__}; {jpeg.library_versions()}; {len(paths)} pictures, {arguments.threads} threads\n")
+    print(
+        f"PIL {PIL.__version__}; {jpeg.library_versions()}; {len(paths)} pictures, {arguments.threads} threads\n"
+    )
     print(
         f"{'':<32}{'KB each':>8}{'highway/s':>11}{'pillow/s':>10}{'ratio':>7}{'CPU ms':>8}{'pillow':>8}{'ratio':>7}"
     )
@@ -117,9 +121,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             size = convert(paths, labels, format_, Path(scratch)) / len(paths)
             for job in JOBS.values():
-                found = measure(
-                    Path(scratch), job, arguments.threads, arguments.rounds, arguments.seconds
-                )
+                found = measure(Path(scratch), job, arguments.threads, arguments.rounds, arguments.seconds)
                 (rate, cpu), (its_rate, its_cpu) = found["highway"], found["pillow"]
                 rows[f"{format_}, {job.name}"] = {"bytes": size, **found}
                 print(

@@ -126,6 +126,29 @@ def test_windows_are_resampled_as_those_of_other_formats(lossless, orientation, 
     np.testing.assert_array_equal(found, resized(whole, window, size, mirrored))
 
 
+KINDS_OF_WINDOWS = {
+    "lossy": webp(photograph(37, 53, 4), quality=70),
+    "lossless": webp(photograph(37, 53, 4), lossless=True),
+    "alpha": webp(with_alpha(photograph(37, 53, 4)), quality=70),
+    "animation": webp(photograph(37, 53, 4), save_all=True, append_images=[Image.new("RGB", (53, 37))]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_WINDOWS)
+def test_a_window_has_the_pixels_of_the_whole(decoder, kind):
+    """Colors at its borders are made from neighbors outside of it."""
+    contents = KINDS_OF_WINDOWS[kind]
+    whole = by_other_picture(contents)
+    rng = np.random.default_rng(7)
+    for _ in range(400):
+        y0, x0 = (int(rng.integers(0, side)) for side in whole.shape[:2])
+        y1, x1 = (
+            int(rng.integers(low + 1, side + 1)) for low, side in zip((y0, x0), whole.shape, strict=False)
+        )
+        found = decoded(decoder, contents, window=(x0, y0, x1, y1), size=(y1 - y0, x1 - x0))
+        np.testing.assert_array_equal(found, whole[y0:y1, x0:x1])
+
+
 @pytest.mark.parametrize("metadata", [{"exif": exif_data()}, {"xmp": xmp_data(6)}])
 def test_orientation_stands_behind_the_pixels(decoder, metadata):
     contents = webp(photograph(20, 31, 4), **metadata)
