@@ -77,7 +77,7 @@ def libjpeg_flags():
 # Formats that the core decodes if the headers of these libraries are there; PIL decodes them otherwise.
 OPTIONAL_FORMATS = {
     "PNG": (["libdeflate"], ["png/png_decoder.c", "png/png_filters.c", "png/png_header.c"]),
-    "WEBP": (["libwebp", "libwebpdemux"], ["webp/webp_decoder.c"]),
+    "WebP": (["libwebp", "libwebpdemux"], ["webp/webp_decoder.c"]),
 }
 
 
@@ -90,7 +90,7 @@ def add_optional_formats(extension):
                 f"Highway is compiled without {name}, which PIL decodes then: no headers of {', '.join(libraries)}"
             )
             continue
-        extension.define_macros = [*extension.define_macros, (f"HIGHWAY_HAS_{name}", "1")]
+        extension.define_macros = [*extension.define_macros, (f"HIGHWAY_HAS_{name.upper()}", "1")]
         extension.sources += [f"highway/_core/{source}" for source in sources]
         extension.extra_compile_args += cflags
         extension.extra_link_args += pkg_config("--libs", *libraries)
