@@ -51,23 +51,49 @@ KIND = [name for name, on in (("debug", DEBUG), ("coverage", COVERAGE), ("saniti
 BUILD = os.path.join("build", "-".join(KIND or ["release"]))
 
 
+PKG_CONFIG = os.environ.get("PKG_CONFIG", "pkg-config")
+
+
+def pkg_config(*arguments):
+    """Return the words that pkg-config prints, or None if it does not know a library."""
+    answer = subprocess.run([PKG_CONFIG, *arguments], capture_output=True, text=True)
+    return None if answer.returncode else shlex.split(answer.stdout)
+
+
 def libjpeg_flags():
     """Return the compiler and linker flags of libjpeg-turbo; end the build with one sentence if it is missing."""
     missing = (
         "Highway needs the headers of libjpeg-turbo and pkg-config to build: "
         "apt-get install libjpeg62-turbo-dev pkg-config (Debian) or libjpeg-turbo8-dev pkg-config (Ubuntu)."
     )
-    pkg_config = os.environ.get("PKG_CONFIG", "pkg-config")
-    if shutil.which(pkg_config) is None:
+    if shutil.which(PKG_CONFIG) is None:
         raise SystemExit(missing)
+    cflags, libs = pkg_config("--cflags", "libjpeg"), pkg_config("--libs", "libjpeg")
+    if cflags is None or libs is None:
+        raise SystemExit(missing)
+    return cflags, libs
 
-    def ask(option):
-        answer = subprocess.run([pkg_config, option, "libjpeg"], capture_output=True, text=True)
-        if answer.returncode:
-            raise SystemExit(missing)
-        return shlex.split(answer.stdout)
 
-    return ask("--cflags"), ask("--libs")
+# Formats that the core decodes if the headers of these libraries are there; PIL decodes them otherwise.
+OPTIONAL_FORMATS = {
+    "PNG": (["libdeflate"], ["png/png_decoder.c", "png/png_filters.c", "png/png_header.c"]),
+    "WebP": (["libwebp", "libwebpdemux"], ["webp/webp_decoder.c"]),
+}
+
+
+def add_optional_formats(extension):
+    """Add the decoders of the formats whose libraries are there to an extension."""
+    for name, (libraries, sources) in OPTIONAL_FORMATS.items():
+        cflags = pkg_config("--cflags", *libraries)
+        if cflags is None:
+            print(
+                f"Highway is compiled without {name}, which PIL decodes then: no headers of {', '.join(libraries)}"
+            )
+            continue
+        extension.define_macros = [*extension.define_macros, (f"HIGHWAY_HAS_{name.upper()}", "1")]
+        extension.sources += [f"highway/_core/{source}" for source in sources]
+        extension.extra_compile_args += cflags
+        extension.extra_link_args += pkg_config("--libs", *libraries)
 
 
 def python_headers():
@@ -165,6 +191,8 @@ def extensions():
             "jpeg/jpeg_header.c",
             "jpeg/jpeg_samples.c",
             "jpeg/orientation.c",
+            "picture/decoders.c",
+            "picture/drawing.c",
             "pixels/pixels.c",
             "pixels/resampler.c",
             libs=["-pthread"],
@@ -181,7 +209,7 @@ def extensions():
 
 # Cython's own code for memoryviews, shared by all extensions: it would be most of the compiled code of each.
 MEMORYVIEWS = "highway._core.memoryviews"
-USES_LIBJPEG = {"highway._core.jpeg.codec"}
+DECODES = {"highway._core.jpeg.codec"}
 # They rely on holding the GIL between lines, and a tracer may release it at any line.
 NEVER_TRACED = {"highway._core.pool", "highway._core.queue"}
 
@@ -205,9 +233,10 @@ class BuildCore(build_ext):
         python_headers()
         cflags, libs = libjpeg_flags()
         for extension in self.extensions:
-            if extension.name in USES_LIBJPEG:
+            if extension.name in DECODES:
                 extension.extra_compile_args += cflags
                 extension.extra_link_args += libs
+                add_optional_formats(extension)
         for extension in self.extensions:
             traced = COVERAGE and extension.name not in NEVER_TRACED
             (generated,) = cythonize(

@@ -21,8 +21,8 @@ settings.load_profile("highway")
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
-    resample simd tables values warp warps
+    color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox png
+    resample simd tables values warp warps webp
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy

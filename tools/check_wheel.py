@@ -56,7 +56,7 @@ def check_sdist(sdist):
 
 
 def check_wheel(wheel):
-    """Check that the repaired wheel has all extensions, their stubs, libjpeg and the licenses, and no sources."""
+    """Check that the repaired wheel has all extensions, their stubs, the libraries and the licenses, and no sources."""
     names = zipfile.ZipFile(wheel).namelist()
     core = ROOT / "highway" / "_core"
     stems = {path.with_suffix("") for kind in ("*.pyx", "*.pyi") for path in core.rglob(kind)}
@@ -67,12 +67,14 @@ def check_wheel(wheel):
         "stubs are missing": [stem for stem in wanted if f"{stem}.pyi" not in names],
         "sources are inside": [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd"))],
         "is not marked as typed": [] if "highway/py.typed" in names else ["highway/py.typed"],
-        "libjpeg is missing": []
-        if any("libs/libjpeg" in name for name in names)
-        else ["highway_loader.libs/libjpeg*"],
+        "libraries are missing": [
+            f"highway_loader.libs/{library}*"
+            for library in ("libjpeg", "libdeflate", "libwebp", "libwebpdemux")
+            if not any(f"libs/{library}-" in name for name in names)
+        ],
         "licenses are missing": [
             license
-            for license in ("LICENSE", "LICENSE.libjpeg-turbo")
+            for license in ("LICENSE", "LICENSE.libdeflate", "LICENSE.libjpeg-turbo", "LICENSE.libwebp")
             if not any(name.endswith(f"licenses/{license}") for name in names)
         ],
         "is not for manylinux": [] if "manylinux" in wheel.name else [wheel.name],
@@ -80,11 +82,13 @@ def check_wheel(wheel):
     for fault, files in faults.items():
         if files:
             raise CheckError(f"{wheel.name}: {fault}: {files}")
-    print(f"{wheel.name}: {len(built)} extensions, libjpeg, {wheel.stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{wheel.name}: {len(built)} extensions, libraries of pictures, {wheel.stat().st_size / 1e6:.1f} MB"
+    )
 
 
 def use(wheel, folder):
-    """Install the wheel in an empty environment and read a JPEG there, with no compiler on the PATH."""
+    """Install the wheel in an empty environment and read pictures there, with no compiler on the PATH."""
     environment = folder / "environment"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"

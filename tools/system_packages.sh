@@ -29,6 +29,7 @@ for tool in cc c++ make; do
 done
 command -v pkg-config >/dev/null 2>&1 || need pkg-config
 has libjpeg || need libjpeg-dev
+has libdeflate || need libdeflate-dev
 has zlib || need zlib1g-dev
 has libwebp libwebpmux libwebpdemux || need libwebp-dev
 has libtiff-4 || need libtiff-dev

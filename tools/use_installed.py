@@ -1,4 +1,4 @@
-"""Uses an installed Highway: imports every module and reads a JPEG. Needs the base installation only."""
+"""Uses an installed Highway: imports every module and reads pictures. Needs the base installation only."""
 
 import base64
 import importlib
@@ -8,13 +8,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-# 32 x 24 pixels of one color, (200, 60, 20).
+LIBRARIES = ("libjpeg", "libdeflate", "libwebp-", "libwebpdemux")
+# Each has 32 x 24 pixels of one color, (200, 60, 20).
 JPEG = """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8X
 GBYUGBIUFRT/2wBDAQMEBAUEBQkFBQkUDQsNFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBT/wAAR
 CAAYACADAREAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAAf/xAAUEAEAAAAAAAAAAAAAAAAAAAAA/8QAFgEBAQEAAAAAAAAAAAAAAAAA
 AAcI/8QAFBEBAAAAAAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AliFNhgAAAAAAAAAAP//Z
 """
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAYCAIAAAAUMWhjAAAAJklEQVR4nGM8YSPCQEvARFPTRy0YtWDUglELRi0YtWDUglELqAYA1LIBSISPG3sA"
+    "AAAASUVORK5CYII="
+)
+WEBP = "UklGRh4AAABXRUJQVlA4TBEAAAAvH8AFAAdQniKXov+BiOh/AAA="
 
 
 def main():
@@ -27,10 +33,13 @@ def main():
         if name != "highway.__main__":
             importlib.import_module(name)
     libraries = {
-        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libjpeg" in line
+        line.split()[-1]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if any(library in line for library in LIBRARIES)
     }
     home = str(Path(highway.__file__).parents[1])
-    assert libraries, "no libjpeg is loaded"
+    for library in LIBRARIES:
+        assert any(library in loaded for loaded in libraries), f"no {library} is loaded"
     assert all(library.startswith(home) for library in libraries), libraries
 
     from highway.engine import Pipeline
@@ -39,13 +48,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for label in ("first", "second"):
             (Path(folder) / label).mkdir()
-            (Path(folder) / label / "red.jpg").write_bytes(base64.b64decode(JPEG))
-        with Pipeline([ImageFileReader(folder, 2, (12, 16))]) as pipeline:
+            for name, contents in (("red.jpg", JPEG), ("red.png", PNG), ("red.webp", WEBP)):
+                (Path(folder) / label / name).write_bytes(base64.b64decode(contents))
+        with Pipeline([ImageFileReader(folder, 6, (12, 16))]) as pipeline:
             images, labels = pipeline.dequeue(timeout=30)
-    assert images.shape == (2, 12, 16, 3), images.shape
-    assert abs(images.astype(int) - (200, 60, 20)).max() <= 2, images[0, 0, 0]
-    assert sorted(labels.tolist()) == [0, 1], labels
-    print(f"highway {version}, Python {sys.version.split()[0]}: {len(names)} modules, JPEG read, {libraries}")
+    assert images.shape == (6, 12, 16, 3), images.shape
+    assert abs(images.astype(int) - (200, 60, 20)).max() <= 2, images[:, 0, 0]
+    assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1], labels
+    print(
+        f"highway {version}, Python {sys.version.split()[0]}: {len(names)} modules, pictures read, {libraries}"
+    )
 
 
 if __name__ == "__main__":

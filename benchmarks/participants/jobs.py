@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-SUFFIXES = (".jpg", ".jpeg")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -72,12 +72,12 @@ RECORD_JOBS = {
 
 
 def list_files(directory: str) -> tuple[list[str], list[int], list[str]]:
-    """Return the JPEG files under the class folders of `directory`, sorted; their labels; the class names.
+    """Return the pictures under the class folders of `directory`, sorted; their labels; the class names.
 
     Raises
     ------
     ValueError
-        No class folder, or no JPEG in any of them.
+        No class folder, or no picture in any of them.
     """
     paths: list[str] = []
     labels: list[int] = []
@@ -90,6 +90,6 @@ def list_files(directory: str) -> tuple[list[str], list[int], list[str]]:
                 labels.append(label)
     if not paths:
         raise ValueError(
-            f"{directory}: found {len(classes)} folders and no JPEG in them; expected class folders of JPEGs"
+            f"{directory}: found {len(classes)} folders and no picture in them; expected class folders of pictures"
         )
     return paths, labels, classes

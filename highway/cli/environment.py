@@ -1,4 +1,4 @@
-"""Describe this installation: versions, the JPEG library, SIMD, PIL, optional packages."""
+"""Describe this installation: versions, libraries of the decoders, SIMD, PIL, optional packages."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ _EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w
 _RIVALS = {"Pillow": "Pillow-SIMD", "Pillow-SIMD": "Pillow"}
 # Packages that depend on Pillow, and which Highway uses without their dependencies.
 _BRINGING_PILLOW = frozenset({"scikit-image"})
+# Libraries of the formats that the core may decode, and the packages of Debian and Ubuntu with their headers.
+_LIBRARIES = {
+    "JPEG": ("libjpeg-turbo", "libjpeg-dev"),
+    "PNG": ("libdeflate", "libdeflate-dev"),
+    "WebP": ("libwebp", "libwebp-dev"),
+}
 # Formats that PIL may have been built without, by the names of PIL.features.
 _OPTIONAL_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "compressed TIFF"}
 
@@ -50,7 +56,7 @@ def pil() -> str:
     try:
         import PIL
     except ImportError:
-        return "none: JPEG is read, other formats are not, and no contact sheet can be written"
+        return "none: other formats than those of Highway are not read, and no contact sheet can be written"
     versions = {name: installed(name) for name in ("Pillow-SIMD", "Pillow")}
     # Both install the same file names: the version of the files decides which one is active.
     active = [name for name, its_version in versions.items() if its_version == PIL.__version__]
@@ -61,6 +67,17 @@ def pil() -> str:
             "uninstall both, then install one"
         )
     return name
+
+
+def decoders() -> list[tuple[str, str]]:
+    """Return what decodes each format that the core may decode, with the version of its library."""
+    versions = jpeg.library_versions()
+    facts = []
+    for name, (library, package) in _LIBRARIES.items():
+        made = f"Highway with {library} {versions[name]}"
+        missing = f"PIL: Highway was compiled without {library}; install {package} and compile it again"
+        facts.append((name, made if versions[name] else missing))
+    return facts
 
 
 def pil_formats() -> list[str]:
@@ -82,7 +99,7 @@ def describe() -> list[tuple[str, str]]:
         ("system", platform.platform()),
         ("cores", f"{cores} usable of {all_cores}"),
         ("numpy", np.__version__),
-        ("libjpeg-turbo", jpeg.library_version()),
+        *decoders(),
         ("kernels", f"{simd.in_use()} instructions"),
         ("PIL", pil()),
     ]

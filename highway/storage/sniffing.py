@@ -9,8 +9,8 @@ __all__ = ["FIRST_BYTES", "READ", "sniff", "unknown"]
 FIRST_BYTES = 1024
 """Number of bytes that `sniff` needs, if the file has as many."""
 
-READ = frozenset(("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF"))
-"""Formats of `sniff` that Highway reads."""
+READ = frozenset(("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "HEIC", "HEIF", "JPEG XL"))
+"""Formats of `sniff` that Highway reads, some with plug-ins of PIL."""
 
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8", "JPEG"),

@@ -223,10 +223,21 @@ def test_info_tells_versions_libraries_and_cores(capsys):
     assert (code, errors) == (0, "")
     assert facts["highway"].startswith(highway.__version__)
     assert facts["numpy"] == np.__version__
-    assert re.match(r"\d+\.\d+", facts["libjpeg-turbo"])
+    assert re.fullmatch(r"Highway with libjpeg-turbo \d+\.\d+\.\d+", facts["JPEG"])
+    for name, library in (("PNG", "libdeflate"), ("WebP", "libwebp")):
+        assert re.match(rf"Highway with {library} \d+\.\d+|PIL: .* compiled without {library};", facts[name])
     assert facts["PIL"].startswith("Pillow")
     assert "JPEG" in facts["PIL's formats"]
     assert facts["cores"].split()[0] == str(usable_cores())
+
+
+def test_info_tells_which_decoders_are_missing(monkeypatch):
+    monkeypatch.setattr(
+        environment.jpeg, "library_versions", lambda: {"JPEG": "2.1.5", "PNG": None, "WebP": "1.2.4"}
+    )
+    facts = dict(environment.decoders())
+    assert facts["WebP"] == "Highway with libwebp 1.2.4"
+    assert facts["PNG"].startswith("PIL: Highway was compiled without libdeflate; install libdeflate-dev")
 
 
 def fake_metadata(monkeypatch, installed, requires=()):

@@ -237,7 +237,7 @@ def test_what_was_refused_is_not_decoded(paths):
     decoder = jpeg.BatchDecoder()
     heads = decoder.read(paths)
     begin(decoder, heads)
-    with pytest.raises(ValueError, match="not a JPEG that was read"):
+    with pytest.raises(ValueError, match="not read with status OK"):
         decoder.begin(
             np.array([0, MANY]),
             np.array([[0, 0, 4, 4]] * 2, float),

@@ -29,19 +29,61 @@ def png_chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(values, bits, color, *, palette=None, interlaced=False, before=(), behind=()):
-    """A PNG of values (H, W, samples); `before` and `behind` the pixels are chunks, (name, data)."""
-    height, width = values.shape[:2]
+def _filtered(row, above, number, step):
+    """A row of a PNG (bytes as numbers) with a filter, and the number of the filter before it."""
+    left, corner = (np.concatenate([np.zeros(step, int), line])[: len(line)] for line in (row, above))
+    guess = left + above - corner
+    to_left, to_above, to_corner = (np.abs(guess - value) for value in (left, above, corner))
+    nearest = np.where(to_above <= to_corner, above, corner)
+    nearest = np.where((to_left <= to_above) & (to_left <= to_corner), left, nearest)
+    predicted = [0, left, above, (left + above) // 2, nearest][number]
+    return bytes([number]) + ((row - predicted) & 0xFF).astype(np.uint8).tobytes()
+
+
+def png_lines(values, bits, *, interlaced=False, filters=(0,)):
+    """The rows of a PNG of values (H, W, samples), with the given filters in turn."""
     passes = [values[y::dy, x::dx] for y, x, dy, dx in _ADAM7] if interlaced else [values]
-    lines = b""
+    step = max(1, bits * values.shape[2] // 8)
+    lines, count = [], 0
     for one in passes:
+        above = 0
         for row in one.reshape(one.shape[0], -1) if one.size else ():
-            lines += b"\0" + packed(row[None], bits)
+            stored = np.frombuffer(packed(row[None], bits), np.uint8).astype(int)
+            lines.append(
+                _filtered(stored, above + np.zeros_like(stored), filters[count % len(filters)], step)
+            )
+            above = stored
+            count += 1
+    return b"".join(lines)
+
+
+def png(
+    values,
+    bits,
+    color,
+    *,
+    palette=None,
+    interlaced=False,
+    filters=(0,),
+    before=(),
+    behind=(),
+    data=None,
+    parts=1,
+):
+    """A PNG of values (H, W, samples); `before` and `behind` the pixels are chunks, (name, data).
+
+    The compressed `data`, if not given those of the values, are in `parts` chunks.
+    """
+    height, width = values.shape[:2]
+    if data is None:
+        data = zlib.compress(png_lines(values, bits, interlaced=interlaced, filters=filters))
+    size = -(-len(data) // parts)
     head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, int(interlaced))
     chunks = [(b"IHDR", head)]
     if palette is not None:
         chunks.append((b"PLTE", np.asarray(palette, np.uint8).tobytes()))
-    chunks += [*before, (b"IDAT", zlib.compress(lines)), *behind, (b"IEND", b"")]
+    pixels = [(b"IDAT", data[at : at + size]) for at in range(0, len(data), size)]
+    chunks += [*before, *pixels, *behind, (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 

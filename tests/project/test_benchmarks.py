@@ -114,7 +114,7 @@ def test_help_tells_the_options(script):
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
     done = run(script, tmp_path)
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("expected class folders of JPEGs")
+    assert done.stderr.strip().endswith("expected class folders of pictures")
     assert "Traceback" not in done.stderr
 
 

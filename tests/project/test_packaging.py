@@ -143,6 +143,20 @@ def test_missing_libjpeg_ends_the_build_with_one_sentence(source_tree, pkg_confi
     assert "Traceback" not in answer.stderr
 
 
+def test_missing_libraries_of_other_formats_are_named(source_tree):
+    """Only libjpeg is there; the build ends at the first extension, whose source is missing."""
+    pkg_config = source_tree / "pkg-config"
+    pkg_config.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = libjpeg ]\n')
+    pkg_config.chmod(0o755)
+    (source_tree / "highway" / "_core" / "simd.pyx").unlink()
+    answer = setup_py(source_tree, "build_ext", PKG_CONFIG=str(pkg_config), CC="false")
+    assert answer.returncode == 1
+    assert answer.stdout.splitlines()[:2] == [
+        "Highway is compiled without PNG, which PIL decodes then: no headers of libdeflate",
+        "Highway is compiled without WebP, which PIL decodes then: no headers of libwebp, libwebpdemux",
+    ]
+
+
 def test_missing_source_of_an_extension_ends_the_build(source_tree):
     (source_tree / "highway" / "_core" / "pixels" / "geometry.pyx").unlink()
     answer = setup_py(source_tree, "build_ext", CC="false")

@@ -9,7 +9,7 @@ import pytest
 from repository import ROOT
 
 SCRIPT = ROOT / "tools" / "system_packages.sh"
-LIBRARIES = ["libjpeg-dev", "zlib1g-dev", "libwebp-dev", "libtiff-dev"]
+LIBRARIES = ["libjpeg-dev", "libdeflate-dev", "zlib1g-dev", "libwebp-dev", "libtiff-dev"]
 
 
 class Machine:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pictures import class_folders, jpeg_bytes, photograph, with_size
 
+from highway._core.jpeg import codec as jpeg
 from highway.engine import Pipeline
 from highway.errors import DecodeError, EmptyDatasetError, MissingPackageError, ReadError, TooManyErrors
 from highway.modules import ImageFileReader
@@ -226,12 +227,42 @@ def test_drop_last_of_bad_samples_goes_on(folder):
 
 
 def test_without_pil_nothing_is_skipped(folder, monkeypatch):
-    photograph(20, 20).save(folder / "class0" / "good.png")
+    photograph(20, 20).save(folder / "class0" / "good.bmp")
     monkeypatch.setitem(sys.modules, "PIL", None)
     with Pipeline([ImageFileReader(folder, 4, (8, 8), on_error="skip", epochs=1)]) as pipeline:
         with pytest.raises(MissingPackageError, match="pip install"):
             list(pipeline)
         assert pipeline.errors == []
+
+
+@pytest.mark.skipif(jpeg.library_versions()["PNG"] is None, reason="the core was compiled without libdeflate")
+def test_without_pil_sound_pngs_are_read_and_damaged_ones_are_bad(folder, monkeypatch):
+    photograph(20, 20).save(folder / "class0" / "good.png")
+    contents = (folder / "class0" / "good.png").read_bytes()
+    (folder / "class0" / "cut.png").write_bytes(contents[:-20])
+    (folder / "class0" / "damaged.png").write_bytes(contents[:20] + b"?" + contents[21:])
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with Pipeline([ImageFileReader(folder, 4, (8, 8), on_error="skip", epochs=1)]) as pipeline:
+        assert {key for batch in pipeline for key in batch.keys} == {*GOOD_KEYS, "class0/good.png"}
+        errors = dict(pipeline.errors)
+    assert errors.keys() == {"class0/cut.png", "class0/damaged.png"}
+    assert "PIL, which may read it, is not installed or lacks a part" in errors["class0/cut.png"]
+
+
+def test_what_the_decoder_of_pngs_refuses_is_judged_by_pil(folder):
+    """As before: PIL accepts a file without its last chunk, and a picture with a row too many."""
+    photograph(20, 20).save(folder / "class0" / "good.png")
+    contents = (folder / "class0" / "good.png").read_bytes()
+    (folder / "class0" / "endless.png").write_bytes(contents[:-12])
+    (folder / "class0" / "cut.png").write_bytes(contents[: len(contents) // 2])
+    reader = ImageFileReader(folder, 100, (8, 8), on_error="skip", epochs=1, shuffle=False)
+    with Pipeline([reader]) as pipeline:
+        (batch,) = pipeline
+        errors = dict(pipeline.errors)
+    images = dict(zip(batch.keys, batch.images, strict=True))
+    np.testing.assert_array_equal(images["class0/endless.png"], images["class0/good.png"])
+    assert errors.keys() == {"class0/cut.png"}
+    assert "cannot be decoded" in errors["class0/cut.png"]
 
 
 def test_max_pixels_is_an_argument(folder):

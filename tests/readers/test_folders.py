@@ -135,7 +135,7 @@ def test_files_that_systems_leave_behind_are_no_pictures(tmp_path):
 
 def test_what_is_skipped_is_counted(tmp_path):
     touch(
-        tmp_path, "loose.jpg", "README.md", "a/1.JPG", "a/3.jpg_large", "a/deep/2.ppm", "b/1.jpg", "b/2.heic"
+        tmp_path, "loose.jpg", "README.md", "a/1.JPG", "a/3.jpg_large", "a/deep/2.ppm", "b/1.jpg", "b/2.hdr"
     )
     (tmp_path / "a" / "4").write_bytes(b"\xff\xd8\xff\xe0")
     (tmp_path / "c").symlink_to("nowhere")
@@ -143,7 +143,7 @@ def test_what_is_skipped_is_counted(tmp_path):
     assert found.names == [b"a/1.JPG", b"b/1.jpg"]
     assert str(found.skipped) == (
         "skipped 7 files: 1 in no class folder (loose.jpg), 1 linked to nothing (c), "
-        "1 with the ending .heic (b/2.heic), 1 with the ending .jpg_large (a/3.jpg_large), "
+        "1 with the ending .hdr (b/2.hdr), 1 with the ending .jpg_large (a/3.jpg_large), "
         "1 with the ending .ppm (a/deep/2.ppm), 1 without an ending (a/4), 1 of other kinds; "
         "1 is JPEG under another name (a/4)"
     )

@@ -8,6 +8,7 @@ import PIL
 import pytest
 from PIL import Image
 
+from highway._core.jpeg import codec as jpeg
 from highway.engine import Pipeline
 from highway.errors import EmptyDatasetError, MissingPackageError
 from highway.modules import ImageFileReader, ListReader
@@ -52,20 +53,18 @@ def lacking(monkeypatch):
     return lack
 
 
+VERSIONS = jpeg.library_versions()
+LEFT_TO_PIL = [
+    ("libtiff_decoder", "a.tif", encoded("TIFF", compression="tiff_lzw"), "decoder libtiff not available")
+]
+if VERSIONS["PNG"] is None:
+    LEFT_TO_PIL.append(("zip_decoder", "a.png", encoded("PNG"), "decoder zip not available"))
+if VERSIONS["WebP"] is None:
+    LEFT_TO_PIL.append(("_webp", "a.webp", encoded("WEBP"), "_webp"))
+
+
 @pytest.mark.parametrize("policy", ["raise", "skip", "replace"])
-@pytest.mark.parametrize(
-    ("part", "name", "contents", "told"),
-    [
-        ("zip_decoder", "a.png", encoded("PNG"), "decoder zip not available"),
-        (
-            "libtiff_decoder",
-            "a.tif",
-            encoded("TIFF", compression="tiff_lzw"),
-            "decoder libtiff not available",
-        ),
-        ("_webp", "a.webp", encoded("WEBP"), "_webp"),
-    ],
-)
+@pytest.mark.parametrize(("part", "name", "contents", "told"), LEFT_TO_PIL)
 def test_a_missing_part_is_an_error_under_any_policy(tmp_path, lacking, policy, part, name, contents, told):
     (tmp_path / "class").mkdir()
     path = tmp_path / "class" / name
@@ -77,6 +76,23 @@ def test_a_missing_part_is_an_error_under_any_policy(tmp_path, lacking, policy, 
         assert pipeline.errors == []
     assert str(caught.value).startswith("ImageFileReader: PIL is installed without a part")
     assert told in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.skipif(None in VERSIONS.values(), reason="the core was compiled without libdeflate or libwebp")
+@pytest.mark.parametrize(
+    ("part", "format_", "what"), [("zip_decoder", "PNG", "IEND"), ("_webp", "WEBP", "cut off")]
+)
+def test_sound_pictures_need_no_part_of_pil(tmp_path, lacking, part, format_, what):
+    (tmp_path / "class").mkdir()
+    contents = encoded(format_)
+    (tmp_path / "class" / f"sound.{format_}").write_bytes(contents)
+    (tmp_path / "class" / f"cut.{format_}").write_bytes(contents[:-12])
+    lacking(part)
+    with Pipeline([ImageFileReader(tmp_path, 2, (8, 8), epochs=1, on_error="skip")]) as pipeline:
+        (batch,) = pipeline
+        ((key, error),) = pipeline.errors
+    assert (batch.keys, key) == ([f"class/sound.{format_}"], f"class/cut.{format_}")
+    assert what in error and "PIL, which may read it, is not installed or lacks a part" in error
 
 
 def test_a_module_that_is_missed_when_it_is_used(tmp_path, lacking):

@@ -316,12 +316,12 @@ def test_repr_and_log_tell_the_classes_and_what_is_skipped(tmp_path, caplog):
     assert repr(plain).endswith(", 2 classes from the folders)")
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert caplog.messages[0].endswith(": 4 pictures of 2 classes from the folders")
-    (data / "class0" / "2.avif").touch()
+    (data / "class0" / "2.psd").touch()
     (data / "class1").rename(data / "Class0")
     caplog.clear()
     with caplog.at_level(logging.INFO, "highway.modules"):
         reader = ImageFileReader(data, 2, (8, 8), classes=["Class0", "class0", "more"])
-    skipped = "skipped 1 file: 1 with the ending .avif (class0/2.avif)"
+    skipped = "skipped 1 file: 1 with the ending .psd (class0/2.psd)"
     assert repr(reader).endswith(f", 3 classes as given (1 without pictures), {skipped})")
     assert str(reader.skipped) == skipped
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]

@@ -52,7 +52,7 @@ def test_many_kinds_are_summed_up():
         (b"a/1.jpg:Zone.Identifier", logging.INFO),
         (b"a/1.jpg@SynoEAStream", logging.INFO),
         (b"README.md", logging.INFO),
-        (b"a/1.avif", logging.WARNING),
+        (b"a/1.psd", logging.WARNING),
         (b"a/3.jpg_large", logging.WARNING),
         (b"a/1.tar", logging.WARNING),
         (b"a/4", logging.WARNING),

@@ -286,7 +286,7 @@ def test_what_is_skipped_is_told(tmp_path, caplog):
     folder = voc_folder(tmp_path, dict.fromkeys("abcd", GOOD))
     listed(folder, "a\nb")
     pictures = folder / "JPEGImages"
-    for name in ("x.heic", ".hidden.jpg", "Thumbs.db", "notes.txt"):
+    for name in ("x.psd", ".hidden.jpg", "Thumbs.db", "notes.txt"):
         (pictures / name).write_bytes(b"x")
     (pictures / "@eaDir").mkdir()
     (pictures / "@eaDir/a.jpg").write_bytes(b"x")
@@ -297,7 +297,7 @@ def test_what_is_skipped_is_told(tmp_path, caplog):
     reader = VOCReader(folder, 2, (20, 20))
     for said in (
         "skipped 8 files: ",
-        "1 with the ending .heic (JPEGImages/x.heic)",
+        "1 with the ending .psd (JPEGImages/x.psd)",
         "1 without an annotation (JPEGImages/c.jpg)",
         "1 without a picture (Annotations/d.xml)",
         "1 with the name of another except for the ending (JPEGImages/a.png)",

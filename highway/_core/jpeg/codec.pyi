@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 OK: int
 NOT_JPEG: int
+REFUSED: int
 NO_FILE: int
 NO_HANDLE: int
 STORAGE: int
@@ -12,7 +13,7 @@ UNTRIED: int
 BAD_FILE: int
 NO_MEMORY: int
 
-def library_version() -> str: ...
+def library_versions() -> dict[str, str | None]: ...
 def orientation(exif: bytes | None, xmp: bytes | None) -> int: ...
 def failure(number: int) -> int: ...
 def encode(pixels: NDArray[np.uint8], quality: int) -> bytes: ...

@@ -1,4 +1,4 @@
-"""Reads the files of a batch and decodes windows of its JPEGs into images, without the GIL."""
+"""Reads the files of a batch and decodes windows of its pictures into images, without the GIL."""
 
 cimport cython
 from cpython.buffer cimport (
@@ -32,7 +32,7 @@ cdef extern from "resampler.h" nogil:
     enum: HW_FILTERS
 
 cdef extern from "files.h" nogil:
-    enum: HW_OK, HW_NOT_JPEG, HW_NO_FILE, HW_NO_HANDLE, HW_STORAGE, HW_UNTRIED, HW_BAD_FILE, HW_NO_MEMORY
+    enum: HW_OK, HW_NOT_JPEG, HW_REFUSED, HW_NO_FILE, HW_NO_HANDLE, HW_STORAGE, HW_UNTRIED, HW_BAD_FILE, HW_NO_MEMORY
     enum: HW_MESSAGE_SIZE
 
     int hw_file_failure(int number)
@@ -50,16 +50,15 @@ cdef extern from "orientation.h" nogil:
 
     int hw_orientation(const hw_metadata *metadata)
 
-cdef extern from "jpeg_header.h" nogil:
+cdef extern from "header.h" nogil:
+    enum: HW_JPEG, HW_PNG, HW_WEBP
+
     ctypedef struct hw_picture:
         int height
         int width
         int orientation
 
-cdef extern from "jpeg_decoder.h" nogil:
-    ctypedef struct hw_jpeg:
-        pass
-
+cdef extern from "drawing.h" nogil:
     ctypedef struct hw_image:
         void *data
         int height, width, channels
@@ -69,10 +68,14 @@ cdef extern from "jpeg_decoder.h" nogil:
         double x0, y0, x1, y1
         int left, top, height, width, mirror_x, mirror_y, channels, filter, exact, simd
 
-    hw_jpeg *hw_jpeg_new()
-    void hw_jpeg_free(hw_jpeg *decoder)
-    int64_t hw_jpeg_by_library(const hw_jpeg *decoder)
-    int hw_jpeg_library_version()
+cdef extern from "decoders.h" nogil:
+    ctypedef struct hw_decoders:
+        pass
+
+    hw_decoders *hw_decoders_new()
+    void hw_decoders_free(hw_decoders *decoders)
+    int64_t hw_decoders_by_library(const hw_decoders *decoders)
+    int hw_decoders_version(int format, char *text, size_t n)
 
 cdef extern from "jpeg_encoder.h" nogil:
     int hw_jpeg_encode(
@@ -110,7 +113,7 @@ cdef extern from "crew.h" nogil:
         pass
 
     ctypedef struct hw_worker:
-        hw_jpeg *jpeg
+        hw_decoders *decoders
         hw_buffer file
 
     hw_crew *hw_crew_new()
@@ -133,6 +136,7 @@ cdef uint8_t NOTHING = 0
 
 OK = HW_OK
 NOT_JPEG = HW_NOT_JPEG
+REFUSED = HW_REFUSED
 NO_FILE = HW_NO_FILE
 NO_HANDLE = HW_NO_HANDLE
 STORAGE = HW_STORAGE
@@ -141,10 +145,16 @@ BAD_FILE = HW_BAD_FILE
 NO_MEMORY = HW_NO_MEMORY
 
 
-def library_version():
-    """Return the version of libjpeg-turbo that the core was compiled with, as text: ``"2.1.5"``."""
-    cdef int version = hw_jpeg_library_version()
-    return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
+def library_versions():
+    """Return the versions of the libraries that decode, by format, such as ``{"JPEG": "2.1.5", ...}``.
+
+    The libraries are libjpeg-turbo, libdeflate and libwebp. None: the core was compiled without the library.
+    """
+    cdef char text[32]
+    versions = {}
+    for name, format in (("JPEG", HW_JPEG), ("PNG", HW_PNG), ("WebP", HW_WEBP)):
+        versions[name] = text.decode() if hw_decoders_version(format, text, sizeof(text)) else None
+    return versions
 
 
 def orientation(bytes exif, bytes xmp):
@@ -314,7 +324,7 @@ cdef class Crew:
 # If the garbage collector cleared it, it could no longer leave its crew.
 @cython.no_gc_clear
 cdef class BatchDecoder:
-    """Reads the files of batches, one batch after the other, and decodes the JPEGs.
+    """Reads the files of batches, one batch after the other, and decodes the pictures.
 
     Each thread has its own decoder. Decoders of one crew share their batches in the order of their turns: each helps
     with the batches that are due before its own. Call `read`, `begin` and `finish` for every batch; after `read`, a
@@ -335,16 +345,16 @@ cdef class BatchDecoder:
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity
     cdef list files  # paths or contents; the samples point to them
-    cdef readonly bint sound  # every file of the last read is a JPEG
+    cdef readonly bint sound  # every file of the last read has status OK
     cdef const int64_t[::1] chosen
 
     def __cinit__(self, Crew crew=None, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
         self.crew = Crew() if crew is None else crew
         self.job.max_bytes = max_bytes
         self.job.max_pixels = max_pixels
-        self.worker.jpeg = hw_jpeg_new()
-        if self.worker.jpeg is NULL:
-            raise MemoryError("BatchDecoder: libjpeg could not be set up")
+        self.worker.decoders = hw_decoders_new()
+        if self.worker.decoders is NULL:
+            raise MemoryError("BatchDecoder: no memory for the decoders")
         hw_crew_resize(self.crew.crew, 1)
 
     def __dealloc__(self):
@@ -352,12 +362,12 @@ cdef class BatchDecoder:
 
     cdef void _free(self) noexcept:
         cdef int i
-        if self.worker.jpeg is NULL:
+        if self.worker.decoders is NULL:
             return
         hw_crew_leave(self.crew.crew, &self.job)
         hw_crew_resize(self.crew.crew, -1)
-        hw_jpeg_free(self.worker.jpeg)
-        self.worker.jpeg = NULL
+        hw_decoders_free(self.worker.decoders)
+        self.worker.decoders = NULL
         hw_buffer_free(&self.worker.file)
         for i in range(HW_AHEAD):
             hw_buffer_free(&self.job.ahead[i])
@@ -370,7 +380,7 @@ cdef class BatchDecoder:
         self._free()
 
     cdef int _check(self, Py_ssize_t i=0, bint indexed=False) except -1:
-        if self.worker.jpeg is NULL:
+        if self.worker.decoders is NULL:
             raise ValueError("BatchDecoder: it was closed")
         if indexed and not 0 <= i < self.count:
             raise IndexError(f"BatchDecoder: sample {i} of {self.count}")
@@ -382,9 +392,9 @@ cdef class BatchDecoder:
 
     @property
     def by_library(self):
-        """Number of pictures decoded by libjpeg: those at a reduced scale, and all but sound sequential ones."""
+        """Number of JPEGs decoded by libjpeg: those at a reduced scale, and all but sound sequential ones."""
         self._check()
-        return hw_jpeg_by_library(self.worker.jpeg)
+        return hw_decoders_by_library(self.worker.decoders)
 
     def read(self, list paths not None, bint oriented=True, int64_t turn=0):
         """Read the headers of files, and prefetch the files.
@@ -400,8 +410,10 @@ cdef class BatchDecoder:
         Returns
         -------
         int64 (N, 3)
-            Status, height and width. Status `OK`: a JPEG with an upright picture of that size. `NOT_JPEG`: see
-            `contents`; otherwise see `message`. Sizes are 0 where they are not known. `STORAGE`: a later read may
+            Status, height and width. Status `OK`: an upright picture of that size, which the decoder decodes.
+            `NOT_JPEG`: a format that it does not decode, a PNG with compressed metadata, or no picture. `REFUSED`: a
+            PNG or WebP that is not sound, which a more lenient decoder may decode. `contents` returns these two;
+            otherwise see `message`. Sizes are 0 where they are not known. `STORAGE`: a later read may
             succeed. The files after it are not tried: their status is `UNTRIED`.
 
         Raises
@@ -507,7 +519,7 @@ cdef class BatchDecoder:
     def orientations(self):
         """Return the EXIF orientation, 1 to 8, that turns each picture of the last `read` upright: int64 (N,).
 
-        1 if orientation is ignored, or the file is not a JPEG.
+        1 if orientation is ignored, or the status of the file is not `OK`.
         """
         self._check()
         cdef Py_ssize_t i
@@ -539,7 +551,7 @@ cdef class BatchDecoder:
         tuple size not None,
         size_t nbytes=0,
     ):
-        """Set the windows of the JPEGs of the last `read`, and help other batches until this batch's turn.
+        """Set the windows of the pictures of the last `read`, and help other batches until this batch's turn.
 
         Parameters
         ----------
@@ -554,7 +566,7 @@ cdef class BatchDecoder:
         filter : int
             Index into `resample.FILTERS`.
         exact : bool
-            Never decode at a reduced scale.
+            Never decode a JPEG at a reduced scale.
         size : (int, int, int)
             Height, width and channels of the images: 3 (RGB) or 1 (gray).
         nbytes : int
@@ -600,7 +612,7 @@ cdef class BatchDecoder:
             self.job.samples[i].slot = UNUSED
         for i in range(n):
             if not 0 <= samples[i] < self.count or self.job.samples[samples[i]].status != HW_OK:
-                raise ValueError(f"BatchDecoder: sample {samples[i]} is not a JPEG that was read")
+                raise ValueError(f"BatchDecoder: sample {samples[i]} was not read with status OK")
             if self.job.samples[samples[i]].slot != UNUSED:
                 raise ValueError(f"BatchDecoder: sample {samples[i]} comes twice")
             sample = &self.job.samples[samples[i]]
@@ -672,7 +684,8 @@ cdef class BatchDecoder:
         Returns
         -------
         list of int
-            Status of each sample; if it is not `OK`, see `message`, and the target's pixels are undefined.
+            Status of each sample; if it is not `OK`, see `message`, and the target's pixels are undefined. `REFUSED`:
+            the file is a PNG or WebP that is not sound; another decoder may decode its `contents`.
 
         Raises
         ------

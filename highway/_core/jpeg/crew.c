@@ -117,8 +117,8 @@ static int read_header(const hw_job *job, hw_sample *sample, int file, size_t fi
         int status = hw_file_take(file, wanted, &worker->file, &got, sample->message);
         if (status != HW_OK) return status;
         /* A file that was shortened meanwhile counts with its current size. */
-        status = hw_jpeg_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
-                                 job->max_pixels, &sample->picture, sample->message);
+        status = hw_picture_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
+                                    job->max_pixels, &sample->picture, sample->message);
         if (status != HW_MORE) return status;
         wanted = file_size / 8 > wanted ? wanted * 8 : file_size;
     }
@@ -138,8 +138,8 @@ static int header_in_memory(const hw_job *job, hw_sample *sample) {
                  job->max_bytes);
         return HW_BAD_FILE;
     }
-    return hw_jpeg_inspect(sample->bytes, sample->size, sample->size, job->oriented, job->max_pixels,
-                           &sample->picture, sample->message);
+    return hw_picture_inspect(sample->bytes, sample->size, sample->size, job->oriented, job->max_pixels,
+                              &sample->picture, sample->message);
 }
 
 static int is_closed(hw_crew *crew) {
@@ -197,8 +197,8 @@ static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker,
     hw_picture now;
     sample->status = hw_file_read(sample->path, job->max_bytes, &worker->file, &size, sample->message);
     if (sample->status != HW_OK) return;
-    sample->status = hw_jpeg_inspect(worker->file.bytes, size, size, job->oriented, job->max_pixels, &now,
-                                     sample->message);
+    sample->status = hw_picture_inspect(worker->file.bytes, size, size, job->oriented, job->max_pixels, &now,
+                                        sample->message);
     if (sample->status == HW_OK &&
         (now.height != sample->picture.height || now.width != sample->picture.width ||
          now.orientation != sample->picture.orientation)) {
@@ -209,8 +209,8 @@ static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker,
     }
     if (sample->status == HW_NOT_JPEG) sample->status = HW_BAD_FILE;
     if (sample->status == HW_OK)
-        sample->status = hw_jpeg_decode(worker->jpeg, worker->file.bytes, size, &now, &sample->target, image,
-                                        sample->message);
+        sample->status = hw_picture_decode(worker->decoders, worker->file.bytes, size, &now, &sample->target,
+                                           image, sample->message);
     hw_buffer_trim(&worker->file, size);
 }
 
@@ -219,8 +219,8 @@ static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, cons
     if (sample->path)
         decode_file(job, sample, worker, image);
     else
-        sample->status = hw_jpeg_decode(worker->jpeg, sample->bytes, sample->size, &sample->picture,
-                                        &sample->target, image, sample->message);
+        sample->status = hw_picture_decode(worker->decoders, sample->bytes, sample->size, &sample->picture,
+                                           &sample->target, image, sample->message);
 }
 
 static hw_image image_of(const hw_job *job, const hw_sample *sample) {

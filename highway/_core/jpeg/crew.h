@@ -11,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "decoders.h"
+#include "drawing.h"
 #include "files.h"
-#include "jpeg_decoder.h"
 
 /* Maximum number of pictures decoded before their images exist. */
 enum { HW_AHEAD = 16 };
@@ -53,7 +54,7 @@ typedef struct hw_crew hw_crew;
 
 /* State of one thread. */
 typedef struct {
-    hw_jpeg *jpeg;
+    hw_decoders *decoders;
     hw_buffer file;
 } hw_worker;
 

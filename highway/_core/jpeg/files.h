@@ -10,7 +10,8 @@
 
 enum hw_status {
     HW_OK = 0,
-    HW_NOT_JPEG,  /* another format, or not a picture */
+    HW_NOT_JPEG,  /* a format that is not decoded here, or not a picture */
+    HW_REFUSED,   /* not sound, so that it is not decoded here; a more lenient decoder may */
     HW_NO_FILE,   /* the file cannot be read; a retry does not help */
     HW_NO_HANDLE, /* the system has no file handle or memory to open it */
     HW_STORAGE,   /* the storage failed; a retry may succeed */

@@ -10,6 +10,7 @@
 
 #include <jerror.h>
 
+#include "jpeg_header.h"
 #include "jpeg_samples.h"
 #include "jpeg_sequential.h"
 #include "resampler.h"
@@ -19,9 +20,6 @@
 
 /* libjpeg holds the coefficients of progressive pictures in memory: two bytes per sample. */
 #define MAX_LIBJPEG_MEMORY (1024L * 1024 * 1024)
-
-/* Rows requested at once; libjpeg returns at most one iMCU row. */
-#define ROWS_AT_ONCE 16
 
 /* Columns around a window whose upsampled color libjpeg makes from neighbors that the window does not have.
  */
@@ -37,11 +35,7 @@ struct hw_jpeg {
     unsigned components_seen; /* bit c: a scan of component c has begun */
     hw_sequential *sequential;
     int64_t by_library; /* pictures that libjpeg decoded */
-    hw_axis x, y;
-    hw_buffer line;     /* one row of the target */
-    hw_buffer ring;     /* decoded rows, reused in turn */
-    hw_buffer combined; /* one row after the vertical pass */
-    hw_buffer upright;  /* a picture before it is transposed */
+    hw_drawing *drawing;
 };
 
 /* ---- callbacks of libjpeg ---- */
@@ -81,7 +75,7 @@ static void on_progress(j_common_ptr cinfo) {
 
 /* ---- construction ---- */
 
-hw_jpeg *hw_jpeg_new(void) {
+hw_jpeg *hw_jpeg_new(hw_drawing *drawing) {
     hw_jpeg *decoder = calloc(1, sizeof *decoder);
     if (!decoder) return NULL;
     decoder->sequential = hw_sequential_new();
@@ -89,6 +83,7 @@ hw_jpeg *hw_jpeg_new(void) {
         free(decoder);
         return NULL;
     }
+    decoder->drawing = drawing;
     decoder->cinfo.err = jpeg_std_error(&decoder->errors);
     decoder->errors.error_exit = on_error;
     decoder->errors.emit_message = on_message;
@@ -100,12 +95,6 @@ hw_jpeg *hw_jpeg_new(void) {
 void hw_jpeg_free(hw_jpeg *decoder) {
     if (!decoder) return;
     hw_sequential_free(decoder->sequential);
-    hw_axis_free(&decoder->x);
-    hw_axis_free(&decoder->y);
-    hw_buffer_free(&decoder->line);
-    hw_buffer_free(&decoder->ring);
-    hw_buffer_free(&decoder->combined);
-    hw_buffer_free(&decoder->upright);
     free(decoder);
 }
 
@@ -139,91 +128,17 @@ static void cmyk_to_rgb(uint8_t *row, size_t width) {
     }
 }
 
-/* ITU-R 601 luma, as Pillow's convert("L"), in place. */
-static void rgb_to_gray(uint8_t *row, size_t width) {
-    for (size_t i = 0; i < width; i++) {
-        const uint8_t *in = row + 3 * i;
-        row[i] = (uint8_t)((in[0] * 19595u + in[1] * 38470u + in[2] * 7471u + 0x8000u) >> 16);
-    }
-}
-
-/* Column `x` of an image as a row. */
-static void take_column(const uint8_t *in, ptrdiff_t stride, int x, int height, int channels, uint8_t *out) {
-    in += (ptrdiff_t)x * channels;
-    for (int y = 0; y < height; y++)
-        for (int c = 0; c < channels; c++) *out++ = in[y * stride + c];
-}
-
-void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row) {
-    const ptrdiff_t at = (ptrdiff_t)(target->top + y) * image->width + target->left;
-    if (image->normalization)
-        hw_normalize(target->simd, row, target->width, image->channels, image->normalization, image->data, at,
-                     (ptrdiff_t)image->height * image->width);
-    else
-        memcpy((uint8_t *)image->data + at * image->channels, row,
-               (size_t)target->width * (size_t)image->channels);
-}
-
-/* EXIF orientation as: mirror the stored rows, mirror the stored columns, then swap the axes. */
-static const struct {
-    int mirror_x, mirror_y, swap;
-} ORIENTATIONS[9] = {{0, 0, 0}, {0, 0, 0}, {1, 0, 0}, {1, 1, 0}, {0, 1, 0},
-                     {0, 0, 1}, {0, 1, 1}, {1, 1, 1}, {1, 0, 1}};
-
-typedef struct {
-    double x0, y0, x1, y1; /* in stored pixels */
-    int height, width;     /* of the output before the axes are swapped */
-    int mirror_x, mirror_y, swap;
-} stored_window;
-
-static stored_window to_stored(const hw_picture *picture, const hw_target *target) {
-    const int orientation = picture->orientation;
-    stored_window w = {target->x0,
-                       target->y0,
-                       target->x1,
-                       target->y1,
-                       target->height,
-                       target->width,
-                       ORIENTATIONS[orientation].mirror_x,
-                       ORIENTATIONS[orientation].mirror_y,
-                       ORIENTATIONS[orientation].swap};
-    double stored_height = picture->height, stored_width = picture->width;
-    if (w.swap) {
-        w = (stored_window){w.y0, w.x0, w.y1, w.x1, w.width, w.height, w.mirror_x, w.mirror_y, 1};
-        stored_height = picture->width;
-        stored_width = picture->height;
-    }
-    if (w.mirror_x) {
-        const double x0 = w.x0;
-        w.x0 = stored_width - w.x1;
-        w.x1 = stored_width - x0;
-    }
-    if (w.mirror_y) {
-        const double y0 = w.y0;
-        w.y0 = stored_height - w.y1;
-        w.y1 = stored_height - y0;
-    }
-    w.mirror_x ^= w.swap ? target->mirror_y : target->mirror_x;
-    w.mirror_y ^= w.swap ? target->mirror_x : target->mirror_y;
-    return w;
-}
-
 /* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorized) that leaves the window at
  * least twice as large as the output. With a scale that just covers the output, the filter could not smooth,
  * and the image would differ from one filtered at full size by up to 12 levels on average; here it is at most
  * about 3. Filters that do not smooth decode exactly. */
-static int choose_eighths(const stored_window *w, const hw_target *target) {
+static int choose_eighths(const hw_stored_window *w, const hw_target *target) {
     int eighths = 8;
     if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
     while (eighths > 1 && (w->x1 - w->x0) * (eighths / 2) >= 2 * 8.0 * w->width &&
            (w->y1 - w->y0) * (eighths / 2) >= 2 * 8.0 * w->height)
         eighths /= 2;
     return eighths;
-}
-
-static int out_of_memory(hw_jpeg *decoder) {
-    snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: no memory left");
-    return HW_NO_MEMORY;
 }
 
 /* Whether a picture of several scans is complete: it has every component, and in progressive pictures every
@@ -240,122 +155,53 @@ static int is_complete(const hw_jpeg *decoder) {
     return 1;
 }
 
-/* Source of decoded rows: the columns from `left` on, from row `next` on. */
-typedef struct {
-    int left, next;
-    size_t row_bytes;
-    /* Writes up to `wanted` rows; returns their number, 0 at the end of the picture, -1 if it is damaged. */
-    int (*read)(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted);
-} row_source;
-
-/* Resamples rows into the target; `x` and `y` of the decoder are built. Returns a hw_status, or -1 if the
- * source finds the picture damaged. */
-static int resample_rows(hw_jpeg *decoder, const stored_window *window, const hw_target *target,
-                         const hw_image *image, const row_source *source) {
-    const hw_axis *x = &decoder->x, *y = &decoder->y;
-    /* A ring that holds the input of one output row and the rows that the source returns at once. */
-    const size_t row_stride = (source->row_bytes + HW_SAMPLES_SLACK + 63) & ~(size_t)63;
-    const int ring_rows = y->taps + ROWS_AT_ONCE;
-    const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
-    const size_t used = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    const size_t line = (size_t)target->width * (size_t)target->channels;
-    const ptrdiff_t upright_stride = (ptrdiff_t)window->width * target->channels;
-    if (hw_buffer_reserve(&decoder->ring, row_stride * (size_t)ring_rows) ||
-        hw_buffer_reserve(&decoder->combined, pointers + used + HW_ROW_SLACK) ||
-        hw_buffer_reserve(&decoder->line, line) ||
-        (window->swap &&
-         hw_buffer_reserve(&decoder->upright, (size_t)upright_stride * (size_t)window->height)))
-        return out_of_memory(decoder);
-    const uint8_t **rows = (const uint8_t **)decoder->combined.bytes;
-    uint8_t *combined = decoder->combined.bytes + pointers;
-    uint8_t *const ring = decoder->ring.bytes;
-    const size_t column_offset = (size_t)(x->lowest - source->left) * (size_t)target->channels;
-    int next = source->next;
-    for (int i = 0; i < window->height; i++) {
-        const int first = y->first[i];
-        while (next < first + y->taps) {
-            uint8_t *lines[ROWS_AT_ONCE];
-            const int wanted = y->highest - next < ROWS_AT_ONCE ? y->highest - next : ROWS_AT_ONCE;
-            for (int k = 0; k < wanted; k++) lines[k] = ring + (size_t)((next + k) % ring_rows) * row_stride;
-            const int got = source->read(decoder, target, lines, wanted);
-            if (got < 0) return got;
-            if (got == 0) {
-                snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next,
-                         y->in_size);
-                return HW_BAD_FILE;
-            }
-            next += got;
-        }
-        for (int k = 0; k < y->taps; k++)
-            rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
-        hw_combine_rows(target->simd, rows, y->weights + (size_t)i * (size_t)y->stride, y->taps, combined,
-                        used);
-        const int place = window->mirror_y ? window->height - 1 - i : i;
-        uint8_t *const out =
-            window->swap ? decoder->upright.bytes + place * upright_stride : decoder->line.bytes;
-        hw_resample_row(target->simd, x, combined, x->lowest, target->channels, out);
-        if (!window->swap) hw_target_put(target, image, place, out);
-    }
-    for (int i = 0; window->swap && i < target->height; i++) {
-        take_column(decoder->upright.bytes, upright_stride, i, target->width, target->channels,
-                    decoder->line.bytes);
-        hw_target_put(target, image, i, decoder->line.bytes);
-    }
-    return HW_OK;
-}
-
-static int build_axes(hw_jpeg *decoder, const stored_window *window, int filter, int width, int height,
-                      double scale) {
-    return hw_axis_build(&decoder->x, filter, width, window->x0 * scale, fmin(window->x1 * scale, width),
-                         window->width, window->mirror_x) ||
-           hw_axis_build(&decoder->y, filter, height, window->y0 * scale, fmin(window->y1 * scale, height),
-                         window->height, 0);
-}
-
 /* ---- our own decoder ---- */
 
-static int read_sequential(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted) {
+static int read_sequential(void *sequential, const hw_target *target, uint8_t **lines, int wanted) {
     for (int k = 0; k < wanted; k++)
-        if (hw_sequential_read(decoder->sequential, lines[k]) != HW_SEQUENTIAL_OK) return -1;
+        if (hw_sequential_read(sequential, lines[k]) != HW_SEQUENTIAL_OK) return -1;
     return wanted;
 }
 
 /* Returns a hw_status, or -1 if libjpeg must decode the picture. */
 static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                             const hw_target *target, const hw_image *image, const stored_window *window) {
+                             const hw_target *target, const hw_image *image, const hw_stored_window *window) {
     const int swapped = picture->orientation >= 5;
     const int width = swapped ? picture->height : picture->width;
     const int height = swapped ? picture->width : picture->height;
     if (hw_sequential_open(decoder->sequential, bytes, size, width, height) != HW_SEQUENTIAL_OK) return -1;
-    if (build_axes(decoder, window, target->filter, width, height, 1.0)) return out_of_memory(decoder);
-    const hw_axis *x = &decoder->x, *y = &decoder->y;
+    if (hw_drawing_build(decoder->drawing, window, target->filter, width, height, 1.0))
+        return hw_out_of_memory(decoder->message);
+    const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
     const int status = hw_sequential_begin(decoder->sequential, target->simd, target->channels, x->lowest,
                                            x->highest, y->lowest);
-    if (status != HW_SEQUENTIAL_OK) return status == HW_SEQUENTIAL_NO_MEMORY ? out_of_memory(decoder) : -1;
-    const row_source source = {x->lowest, y->lowest,
-                               (size_t)(x->highest - x->lowest) * (size_t)target->channels, read_sequential};
-    return resample_rows(decoder, window, target, image, &source);
+    if (status != HW_SEQUENTIAL_OK)
+        return status == HW_SEQUENTIAL_NO_MEMORY ? hw_out_of_memory(decoder->message) : -1;
+    const size_t row_bytes = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
+    const hw_rows rows = {x->lowest, y->lowest, row_bytes + HW_SAMPLES_SLACK, decoder->sequential,
+                          read_sequential};
+    return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
 }
 
 /* ---- libjpeg ---- */
 
-static int read_library(hw_jpeg *decoder, const hw_target *target, uint8_t **lines, int wanted) {
-    struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
+static int read_library(void *library, const hw_target *target, uint8_t **lines, int wanted) {
+    struct jpeg_decompress_struct *cinfo = library;
     const int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
     if (cinfo->out_color_space == JCS_CMYK)
         for (int k = 0; k < got; k++) {
             cmyk_to_rgb(lines[k], cinfo->output_width);
-            if (target->channels == 1) rgb_to_gray(lines[k], cinfo->output_width);
+            if (target->channels == 1) hw_rgb_to_gray(lines[k], cinfo->output_width, lines[k]);
         }
     return got > 0 ? got : 0;
 }
 
 /* The part after setjmp: libjpeg jumps to decoder->escape on failure. */
 static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                          const hw_target *target, const hw_image *image, const stored_window *window,
+                          const hw_target *target, const hw_image *image, const hw_stored_window *window,
                           int eighths) {
     struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
-    const hw_axis *x = &decoder->x, *y = &decoder->y;
+    const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
 
     /* Created for every picture: libjpeg keeps tables between pictures, and a damaged file without tables
      * would be decoded with those of the previous picture. */
@@ -385,8 +231,8 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
     }
 
     const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
-    if (build_axes(decoder, window, target->filter, width, height, eighths / 8.0))
-        return out_of_memory(decoder);
+    if (hw_drawing_build(decoder->drawing, window, target->filter, width, height, eighths / 8.0))
+        return hw_out_of_memory(decoder->message);
 
     /* Columns: libjpeg widens the window to whole blocks. */
     JDIMENSION left = 0, columns = (JDIMENSION)width;
@@ -406,14 +252,14 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
             return HW_BAD_FILE;
         }
     }
-    const row_source source = {(int)left, next, (size_t)columns * (size_t)cinfo->output_components,
-                               read_library};
-    return resample_rows(decoder, window, target, image, &source);
+    const size_t row_bytes = (size_t)columns * (size_t)cinfo->output_components;
+    const hw_rows rows = {(int)left, next, row_bytes + HW_SAMPLES_SLACK, cinfo, read_library};
+    return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
 }
 
 static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t size,
                                   const hw_picture *picture, const hw_target *target, const hw_image *image,
-                                  const stored_window *window, int eighths) {
+                                  const hw_stored_window *window, int eighths) {
     int status;
     decoder->by_library++;
     decoder->failure = HW_BAD_FILE;
@@ -433,7 +279,7 @@ int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw
         snprintf(message, HW_MESSAGE_SIZE, "is truncated: no end-of-image marker within its %zu bytes", size);
         return HW_BAD_FILE;
     }
-    const stored_window window = to_stored(picture, target);
+    const hw_stored_window window = hw_stored_window_of(picture, target);
     const int eighths = choose_eighths(&window, target);
     decoder->message = message;
     int status = eighths == 8 ? decode_sequential(decoder, bytes, size, picture, target, image, &window) : -1;

@@ -37,6 +37,7 @@ int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int ori
     }
     picture->height = picture->width = 0;
     picture->orientation = 1;
+    picture->format = HW_JPEG;
     hw_metadata metadata;
     metadata.exif_parts = 0;
     metadata.xmp = (hw_part){NULL, 0};

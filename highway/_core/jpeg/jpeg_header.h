@@ -6,17 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Result of hw_jpeg_inspect if the header is longer than the given bytes. */
-enum { HW_MORE = -1 };
+#include "header.h"
 
-/* Contents of a header. Height and width are those of the upright picture if the orientation is applied. */
-typedef struct {
-    int height, width;
-    int orientation; /* EXIF 1..8 */
-    size_t scan;     /* offset of its first scan */
-} hw_picture;
-
-/* Reads the header out of the first `size` bytes of a file; `oriented`: apply its orientation. */
+/* Reads the header out of the first `size` bytes of a file; `oriented`: apply its orientation. Returns a
+ * hw_status, or HW_MORE. */
 int hw_jpeg_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                     hw_picture *picture, char *message);
 

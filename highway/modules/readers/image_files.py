@@ -33,7 +33,8 @@ class ImageFileReader(ImageReader):
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
     least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
     sequential JPEGs at full scale and gives the same bits as libjpeg-turbo; libjpeg-turbo decodes all other JPEGs and
-    checks the damaged ones. PIL decodes all other formats. Links are followed.
+    checks the damaged ones. Sound PNGs and WebPs are decoded without the GIL too; PIL decodes all other formats and
+    checks the damaged files. Links are followed.
     Workers share batches that are large in pictures or in bytes; each small batch is made by one worker. The first
     flips of the Augmentations after the reader, and a `Normalize`, `Rescale` or `ToFloat` after those flips, are fused
     into the reader.

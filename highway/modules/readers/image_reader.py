@@ -53,6 +53,8 @@ __all__ = ["DecodedBatch", "ImageReader"]
 # A larger file of another format is read twice, for its header and its pixels, instead of staying in memory between:
 # uncompressed files are as large as their pixels.
 _KEPT_BYTES = 1 << 20
+# Statuses of files that the decoder leaves to PIL.
+_FOR_PIL = (jpeg.NOT_JPEG, jpeg.REFUSED)
 
 
 class DecodedBatch:
@@ -114,8 +116,8 @@ class _Heads(NamedTuple):
         Whether the decoder decodes every row.
     rows : int64 (K,)
         The rows that the decoder decodes.
-    others : dict of int to OtherPicture
-        The rows that PIL decodes.
+    others : dict of int to OtherPicture or None
+        The rows that PIL decodes; None: still to be opened, as the decoder refused the file.
     orientations : int64 (N,)
         EXIF orientation by which each picture is turned upright.
     turns : int64 (N,)
@@ -127,7 +129,7 @@ class _Heads(NamedTuple):
     table: NDArray[np.int64]
     good: bool
     rows: NDArray[np.int64]
-    others: dict[int, OtherPicture]
+    others: dict[int, OtherPicture | None]
     orientations: NDArray[np.int64]
     turns: NDArray[np.int64]
     boxed: bool
@@ -140,7 +142,8 @@ class ImageReader(OrderedSource):
     JPEGs are decoded without the GIL: only the window that the fit chose, at a reduced scale where the window is at
     least four times as large as the image, resampled row by row into the batch. Highway's own decoder decodes
     sequential JPEGs at full scale and gives the same bits as libjpeg-turbo; libjpeg-turbo decodes all other JPEGs and
-    checks the damaged ones. PIL decodes all other formats.
+    checks the damaged ones. Sound PNGs and WebPs are decoded without the GIL too, with the bits of PIL; PIL decodes all
+    other formats and checks the damaged files.
     Workers share batches that are large in pictures or in bytes; each small batch is made by one worker. The first
     flips of the Augmentations after the reader, and a `Normalize`, `Rescale` or `ToFloat` after those flips, are fused
     into the reader.
@@ -448,7 +451,7 @@ class ImageReader(OrderedSource):
     ) -> _Heads:
         """Read the headers of the pictures and check their boxes; adds the errors of rows to `failures`."""
         decoder: jpeg.BatchDecoder = self._local.decoder
-        others: dict[int, OtherPicture] = {}
+        others: dict[int, OtherPicture | None] = {}
         heads, wrong = part.read(decoder, indices, self.exif, turn)
         statuses, heights, widths = heads.T
         good = decoder.sound
@@ -484,7 +487,7 @@ class ImageReader(OrderedSource):
     def _decode(
         self, heads: _Heads, placement: Placement, made: DecodedBatch | None, places: NDArray[np.int64]
     ) -> tuple[DecodedBatch, Sequence[int]]:
-        """Decode the JPEGs into new images, or into `places` of `made`; also returns a status for each JPEG."""
+        """Decode pictures into new images, or into `places` of `made`; also returns a status for each of them."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         rows, good = heads.rows, heads.good
         windows, targets, mirrored = placement if good else placement.take(rows)
@@ -520,13 +523,15 @@ class ImageReader(OrderedSource):
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
     ) -> None:
-        """Add the JPEGs that could not be decoded to `failures`."""
+        """Add the pictures that could not be decoded to `failures`, or to the others if PIL may decode them."""
         if not any(results):
             return
         decoder: jpeg.BatchDecoder = self._local.decoder
         found = dict(zip(heads.rows.tolist(), results, strict=True))
         for row in _tried_first(found, found):
-            if found[row] != jpeg.OK:
+            if found[row] == jpeg.REFUSED:
+                heads.others[row] = None
+            elif found[row] != jpeg.OK:
                 failures[row] = self._error(indices[row], found[row], decoder.message(row))
 
     def _decode_others(
@@ -538,9 +543,9 @@ class ImageReader(OrderedSource):
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
     ) -> None:
-        """Decode the pictures of other formats into `places` of `images`, and free each one."""
+        """Decode pictures with PIL into `places` of `images`, and free each one."""
         for row in list(heads.others):
-            found = self._with_file(heads.others.pop(row), row, indices[row])
+            found = self._with_file(heads.others.pop(row), row, indices[row], heads)
             if isinstance(found, HighwayError):
                 failures[row] = found
                 continue
@@ -549,7 +554,7 @@ class ImageReader(OrderedSource):
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
-                raise named(error, self.name, self.samples.describe(indices[row])) from error
+                failures[row] = self._without_pil(row, indices[row], error)
             except ValueError:
                 self._refuse(heads, placement)
                 raise
@@ -582,12 +587,13 @@ class ImageReader(OrderedSource):
         _, heights, widths = heads.table.T
         self.fit.refuse(placement, heights, widths, self.shape)
 
-    def _orientations(self, others: dict[int, OtherPicture]) -> NDArray[np.int64]:
+    def _orientations(self, others: Mapping[int, OtherPicture | None]) -> NDArray[np.int64]:
         """EXIF orientation by which each picture of the last read is turned upright."""
         decoder: jpeg.BatchDecoder = self._local.decoder
         orientations = decoder.orientations()
         for row, picture in others.items():
-            orientations[row] = picture.orientation
+            if picture is not None:
+                orientations[row] = picture.orientation
         return orientations
 
     def _refused_objects(
@@ -606,7 +612,7 @@ class ImageReader(OrderedSource):
             accepted = {}
             for row, text in wrong.items():
                 # The size of a bad picture is unknown.
-                if heads[row, 0] not in (jpeg.OK, jpeg.NOT_JPEG):
+                if heads[row, 0] not in (jpeg.OK, *_FOR_PIL):
                     continue
                 if self._other_sizes is None or unsure[row]:
                     refused[row] = self._error(indices[row], jpeg.BAD_FILE, text)
@@ -625,9 +631,9 @@ class ImageReader(OrderedSource):
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
-        """Open a picture that is not a JPEG, or return its error; `again` keeps the file however large it is."""
+        """Open a picture for PIL, or return its error; `again` keeps the file however large it is."""
         decoder: jpeg.BatchDecoder = self._local.decoder
-        contents = decoder.contents(row) if decoder.status(row) == jpeg.NOT_JPEG else None
+        contents = decoder.contents(row) if decoder.status(row) in _FOR_PIL else None
         if contents is None:
             return self._error(index, decoder.status(row), decoder.message(row))
         try:
@@ -637,22 +643,43 @@ class ImageReader(OrderedSource):
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
         except MissingPackageError as error:
-            raise named(error, self.name, self.samples.describe(index)) from error
+            return self._without_pil(row, index, error)
         if len(contents) > _KEPT_BYTES and not again:
             picture.release()
         return picture
 
-    def _with_file(self, picture: OtherPicture, row: int, index: int) -> OtherPicture | HighwayError:
+    def _without_pil(self, row: int, index: int, error: MissingPackageError) -> DecodeError:
+        """The error of a file that the decoder refused, and that PIL cannot judge; raises for other formats."""
+        decoder: jpeg.BatchDecoder = self._local.decoder
+        if decoder.status(row) != jpeg.REFUSED:
+            raise named(error, self.name, self.samples.describe(index)) from error
+        found = DecodeError(
+            f"{self.name}: {self.samples.describe(index)} {decoder.message(row)}; PIL, which may read it, is not "
+            "installed or lacks a part"
+        )
+        found.__cause__ = error
+        return found
+
+    def _with_file(
+        self, picture: OtherPicture | None, row: int, index: int, heads: _Heads
+    ) -> OtherPicture | HighwayError:
         """The picture with its file, which is read again if it was not kept; or an error."""
-        if not picture.released:
-            return picture
+        return self._again(row, index, heads) if picture is None or picture.released else picture
+
+    def _again(self, row: int, index: int, heads: _Heads) -> OtherPicture | HighwayError:
+        """Open a picture for PIL whose header was read already, or return its error."""
         again = self._other(row, index, again=True)
-        if isinstance(again, OtherPicture) and not picture.same(again):
+        height, width = heads.table[row, 1:].tolist()
+        if isinstance(again, OtherPicture) and (again.height, again.width, again.orientation) != (
+            height,
+            width,
+            heads.orientations[row],
+        ):
             return self._error(
                 index,
                 jpeg.BAD_FILE,
                 f"was changed while it was read: {again.height} x {again.width} pixels, before it had "
-                f"{picture.height} x {picture.width}",
+                f"{height} x {width}",
             )
         return again
 

@@ -85,7 +85,7 @@ class PictureOptions(SourceOptions, total=False):
         from Pillow's by rounding only.
     max_pixels : int
         Pictures with more pixels in their header are bad samples and are not decoded. A progressive JPEG takes up to 6
-        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 16 bytes a pixel with the
+        bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 25 bytes a pixel with the
         file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
     """
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Container
 
-from highway.modules.readers.pictures import bmp, gif, png, tiff, webp
+from highway.modules.readers.pictures import bmp, gif, plugin_formats, png, tiff, webp
 from highway.modules.readers.pictures.still import Still
 
 __all__ = ["NAMES", "header"]
 
-NAMES = ("PNG", "WebP", "BMP", "GIF", "TIFF")
+NAMES = ("PNG", "WebP", "BMP", "GIF", "TIFF", *plugin_formats.NAMES)
 _FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], Still]]] = {
     "PNG": (lambda contents: contents.startswith(png.MAGIC), png.read),
     "WebP": (webp.is_webp, webp.read),
     "BMP": (lambda contents: contents.startswith(bmp.MAGIC), bmp.read),
     "GIF": (lambda contents: contents.startswith(gif.MAGICS), gif.read),
     "TIFF": (tiff.is_tiff, tiff.read),
+} | {
+    name: (
+        functools.partial(plugin_formats.is_one, name=name),
+        functools.partial(plugin_formats.read, name=name),
+    )
+    for name in plugin_formats.NAMES
 }
 
 
@@ -24,6 +31,8 @@ def header(contents: bytes, formats: Container[str] = NAMES) -> Still | None:
 
     Raises
     ------
+    MissingPackageError
+        PIL needs a plug-in for the format.
     DecodeError
         The header is damaged or not supported; the text continues the name of the file.
     """

@@ -1,4 +1,4 @@
-"""OtherPicture: decodes pictures that are not JPEGs with PIL (Pillow-SIMD or Pillow)."""
+"""OtherPicture: decodes pictures with PIL (Pillow-SIMD or Pillow)."""
 
 from __future__ import annotations
 
@@ -79,10 +79,6 @@ class OtherPicture:
     def release(self) -> None:
         """Free the file; the values of the header stay."""
         self._still = None
-
-    def same(self, other: OtherPicture) -> bool:
-        """Whether another picture has the same size and orientation."""
-        return (self.height, self.width, self.orientation) == (other.height, other.width, other.orientation)
 
     @property
     def released(self) -> bool:

@@ -1,0 +1,103 @@
+/* Draws windows of pictures into images: resamples decoded rows, one after the other, so that the whole
+ * window need not be in memory. */
+
+#ifndef HIGHWAY_DRAWING_H
+#define HIGHWAY_DRAWING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buffer.h"
+#include "header.h"
+#include "pixels.h"
+#include "resampler.h"
+
+/* Most rows that are requested at once. */
+enum { HW_ROWS_AT_ONCE = 16 };
+
+/* An image of a batch, or a buffer for a picture whose batch does not exist yet. */
+typedef struct {
+    void *data;
+    int height, width, channels;           /* 1 (gray) or 3 (RGB) */
+    const hw_normalization *normalization; /* conversion of bytes; NULL: interleaved bytes */
+} hw_image;
+
+typedef struct {
+    double x0, y0, x1, y1;  /* window in pixels of the upright picture */
+    int left, top;          /* position in the image */
+    int height, width;      /* size in the image */
+    int mirror_x, mirror_y; /* whether to mirror it */
+    int channels;           /* of the image */
+    int filter;             /* enum hw_filter */
+    int exact;              /* never decode at a reduced scale */
+    int simd;               /* variant of simd.h */
+} hw_target;
+
+/* A window of the stored picture, and how it becomes the target. */
+typedef struct {
+    double x0, y0, x1, y1; /* in stored pixels */
+    int height, width;     /* of the output before the axes are swapped */
+    int mirror_x, mirror_y, swap;
+} hw_stored_window;
+
+/* Memory of one worker. Starts zeroed. */
+typedef struct {
+    hw_axis x, y;
+    hw_buffer line;     /* one row of the target */
+    hw_buffer ring;     /* decoded rows, reused in turn */
+    hw_buffer combined; /* one row after the vertical pass */
+    hw_buffer swapped;  /* a target before its axes are swapped */
+    hw_buffer upright;  /* a whole picture that was turned while it was decoded */
+} hw_drawing;
+
+/* Source of decoded rows: the columns from `left` on, from row `next` on. */
+typedef struct {
+    int left, next;
+    size_t row_bytes; /* that reading a row may write */
+    void *decoder;
+    /* Writes up to `wanted` rows; returns their number, 0 at the end of the picture, -1 if it is damaged. */
+    int (*read)(void *decoder, const hw_target *target, uint8_t **lines, int wanted);
+} hw_rows;
+
+void hw_drawing_free(hw_drawing *drawing);
+
+/* The window of the stored picture. */
+hw_stored_window hw_stored_window_of(const hw_picture *picture, const hw_target *target);
+
+/* Builds the axes for a stored picture of this size, decoded at `scale`; 0, or -1 without memory. */
+int hw_drawing_build(hw_drawing *drawing, const hw_stored_window *window, int filter, int width, int height,
+                     double scale);
+
+/* Resamples rows into the target; the axes are built. Returns a hw_status, or -1 if the source finds the
+ * picture damaged. */
+int hw_draw_rows(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target,
+                 const hw_image *image, const hw_rows *rows, char *message);
+
+/* Writes row `y` of the target, width * channels bytes, to the image. */
+void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row);
+
+/* Writes the message, and returns HW_NO_MEMORY. */
+int hw_out_of_memory(char *message);
+
+/* ITU-R 601 luma of packed RGB, as Pillow's convert("L"); `out` may be `in`. */
+void hw_rgb_to_gray(const uint8_t *in, size_t width, uint8_t *out);
+
+/* A whole picture, turned upright by its orientation: stored pixel (y, x) is at origin + y * down + x *
+ * right. */
+typedef struct {
+    uint8_t *origin;
+    ptrdiff_t down, right; /* in bytes */
+} hw_turned;
+
+/* Makes room, set to zero, for a picture in `drawing->upright`; 0, or -1 without memory. */
+int hw_turned_make(hw_drawing *drawing, const hw_picture *picture, int channels, hw_turned *turned);
+
+/* Writes pixels of a stored row: number k of them at column `x` + k * `step`. */
+void hw_turned_put(const hw_turned *turned, int y, int x, int step, const uint8_t *row, int count,
+                   int channels);
+
+/* Resamples the picture in `drawing->upright` into the target. Returns a hw_status. */
+int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_target *target,
+                   const hw_image *image, char *message);
+
+#endif
