@@ -15,6 +15,7 @@ from highway.modules.stages.pad_boxes import PadBoxes
 if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
     from highway.modules.readers.leveldb_images import LevelDBImageReader
+    from highway.modules.readers.tar import TarReader
     from highway.network import ZMQSink, ZMQSource
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ListReader",
     "Noise",
     "PadBoxes",
+    "TarReader",
     "VOCReader",
     "ZMQSink",
     "ZMQSource",
@@ -50,6 +52,10 @@ if not TYPE_CHECKING:
             from highway.modules.readers.leveldb_images import LevelDBImageReader
 
             return LevelDBImageReader
+        if name == "TarReader":
+            from highway.modules.readers.tar import TarReader
+
+            return TarReader
         from highway.arguments.foreign_names import missing_name
 
         raise missing_name(__name__, name)
