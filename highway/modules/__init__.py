@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
     from highway.modules.readers.leveldb_images import LevelDBImageReader
     from highway.modules.readers.tar import TarReader
+    from highway.modules.sinks.tar import TarSink
     from highway.network import ZMQSink, ZMQSource
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Noise",
     "PadBoxes",
     "TarReader",
+    "TarSink",
     "VOCReader",
     "ZMQSink",
     "ZMQSource",
@@ -56,6 +58,10 @@ if not TYPE_CHECKING:
             from highway.modules.readers.tar import TarReader
 
             return TarReader
+        if name == "TarSink":
+            from highway.modules.sinks.tar import TarSink
+
+            return TarSink
         from highway.arguments.foreign_names import missing_name
 
         raise missing_name(__name__, name)
