@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway._core.tar import members
-from highway.errors import ReadError, StorageError, TarError, WriteError
+from highway.errors import HighwayError, ReadError, StorageError, TarError, WriteError
 from highway.storage.files import LARGEST_FILE, read_whole, write_whole
 from highway.storage.outages import Outages, ask
 from highway.storage.sniffing import sniff
@@ -206,6 +206,8 @@ def scanned_tar(path: str, size: int, changed: int, owner: str) -> TarIndex:
         try:
             _check_format(path, owner, os.pread(file, 1024, 0))
             found = members.Members(file, size)
+        except HighwayError:
+            raise
         except OSError as error:
             raise _failed(path, owner, error.errno or 0) from None
         finally:
@@ -221,6 +223,13 @@ def complete(path: str, size: int, changed: int, found: members.Members, owner: 
         raise _failed(path, owner, found.number)
     if found.status != members.END:
         raise TarError(f"{owner}: {path!r} {_wrong(found, size)}")
+    if found.header >= size:
+        _logger.warning(
+            "%s: %r ends without the mark that ends a tar: all of its %d members are whole, and more may be missing",
+            owner,
+            path,
+            len(found),
+        )
     return TarIndex(path, size, changed, *found.arrays())
 
 

@@ -139,7 +139,7 @@ cdef class Members:
             self.kind = ""
             if self.status == HW_TAR_REFUSED or self.status == HW_TAR_CUT_MEMBER:
                 self.name = member.name[:member.name_size]
-                self.kind = chr(member.type)
+                self.kind = chr(<uint8_t> member.type)
         finally:
             hw_tar_free(&tar)
         if reading is not None and reading.error is not None:
