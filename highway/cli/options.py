@@ -329,9 +329,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         metavar="TO",
         help="folder of the store, or name of tar shards, such as 'train-{0000..}.tar'",
     )
-    pack.add_argument(
-        "--shard-size", type=_positive, metavar="MIB", help="largest tar shard in MiB (1024)"
-    )
+    pack.add_argument("--shard-size", type=_positive, metavar="MIB", help="largest tar shard in MiB (1024)")
     pack.add_argument(
         "--encoding",
         type=_encoding,
