@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import class_names, expanded, flag, number
+from highway.arguments import class_names, flag, number
 from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
-from highway.modules.readers.masks import MaskFiles
 from highway.modules.readers.options import PictureFileOptions
-from highway.modules.readers.samples import Files
+from highway.modules.readers.remote_files import Listed
+from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class ListReader(ImageReader):
 
     Parameters
     ----------
-    paths : sequence of path
+    paths : sequence of path or URL
+        URLs are not listed: a file is asked for its size, once, before it is read.
     labels : array_like or None
         One for each picture: whole numbers (N,) or (N, K), which become int64; floats of these shapes, which become
         float32; or class names (N,), str, which become class numbers, int64. With `boxes`: for each picture, one label
@@ -57,7 +58,7 @@ class ListReader(ImageReader):
         For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
         to 1. They follow the picture through its orientation, fit and mirroring, and are clipped to the window: float32
         (total, 4) in pixels of the images.
-    masks : sequence of path, optional
+    masks : sequence of path or URL, optional
         For each picture a file of class numbers: palette indices, 8 bits of gray or 1 bit, in a format that keeps every
         number (PNG, BMP, GIF, TIFF). Each mask has the size of its picture as stored, and turns with it, or that of the
         upright picture. The field is uint8 (N, H, W), sampled from the nearest pixel of the mask.
@@ -111,6 +112,7 @@ class ListReader(ImageReader):
         if not self._names:
             raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
         count = len(self._names)
+        listed = Listed(self.name, options["storage_options"])
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
@@ -143,12 +145,10 @@ class ListReader(ImageReader):
                 raise ArgumentError(
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
-            files = MaskFiles(mask_paths, mask_fill, options["max_pixels"], self.name, options["exif"])
+            files = listed.masks(mask_paths, mask_fill, options["max_pixels"], options["exif"])
         super().__init__(
-            Files(
-                b"",
+            listed.files(
                 self._names,
-                "of the list",
                 labels=None if self._labels is None else self._rows,
                 objects=objects,
                 masks=files,
@@ -179,7 +179,7 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
         raise ArgumentError(f"ListReader: {name} is a {type(paths).__name__}; expected a list of paths")
     found = []
     for number_, path in enumerate(paths):
-        found.append(os.fsencode(expanded("ListReader", f"{name}[{number_}]", path)))
+        found.append(os.fsencode(located("ListReader", f"{name}[{number_}]", path)))
     return found
 
 
