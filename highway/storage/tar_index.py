@@ -21,7 +21,7 @@ from highway.storage.files import LARGEST_FILE, read_whole, write_whole
 from highway.storage.outages import Outages, ask
 from highway.storage.sniffing import sniff
 
-__all__ = ["TarIndex", "indexed", "scanned_tar"]
+__all__ = ["TarIndex", "check_format", "complete", "indexed", "scanned_tar"]
 
 _logger = logging.getLogger("highway.storage")
 
@@ -53,7 +53,7 @@ class TarIndex:
     path : str
         Of the tar file.
     size, changed : int
-        Of the tar file: bytes, and modification time in nanoseconds.
+        Of the tar file: bytes, and modification time in nanoseconds; of an object, a hash of its etag.
     starts, sizes : int64 (M,)
         First byte of the contents of each member, and their number of bytes.
     ends : int64 (M,)
@@ -204,7 +204,7 @@ def scanned_tar(path: str, size: int, changed: int, owner: str) -> TarIndex:
         except OSError as error:
             raise _failed(path, owner, error.errno or 0) from None
         try:
-            _check_format(path, owner, os.pread(file, 1024, 0))
+            check_format(path, owner, os.pread(file, 1024, 0))
             found = members.Members(file, size)
         except HighwayError:
             raise
@@ -238,7 +238,8 @@ def _failed(path: str, owner: str, number: int) -> ReadError | StorageError:
     return kind(f"{owner}: {path!r} cannot be read: {os.strerror(number)}")
 
 
-def _check_format(path: str, owner: str, first: bytes) -> None:
+def check_format(path: str, owner: str, first: bytes) -> None:
+    """Raise TarError if a file begins as an empty or compressed one."""
     found = sniff(first)
     if not first:
         raise TarError(f"{owner}: {path!r} is empty (0 bytes); expected a tar file")

@@ -41,7 +41,7 @@ def test_a_window_has_few_shards(window):
     sampler = order(window, 1)
     places = whole_epoch(sampler)
     shards = shards_of(places)
-    _, turns, ends = sampler._shards_of(0)
+    _, turns, ends, _ = sampler._shards_of(0)
     begin = 0
     for first in range(0, len(SIZES), window):
         last = min(first + window, len(SIZES)) - 1

@@ -298,7 +298,7 @@ class ImageReader(OrderedSource):
             # It brings asyncio, and OpenSSL with it.
             from highway.modules.readers.read_ahead import ReadAhead
 
-            self._ahead = ReadAhead(self.name, self.samples, self._ticket, self.prefetch_bytes)
+            self._ahead = ReadAhead(self.name, self.samples, self._ticket, self.prefetch_bytes, self._group)
             self.samples = self._ahead.samples
 
     def tasks(self) -> Iterator[Task]:
@@ -313,6 +313,10 @@ class ImageReader(OrderedSource):
 
     def _ticket(self, task: Task) -> int:
         return task.epoch * len(self.order) + task.seq
+
+    def _group(self, task: Task) -> object:
+        """Group of a task whose samples are fetched together with those of its neighbors."""
+        return self._ticket(task)
 
     def forget(self, start: int) -> None:
         self._bad_samples.forget(start)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from highway.arguments import class_names, expanded, flag, number, whole
 from highway.arguments.options import completed, takes
@@ -16,20 +19,28 @@ from highway.modules.readers.listing.class_names import log_classes
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.tar_samples import TarSamples
-from highway.sampling.sampler import Sampler
+from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import indexed
+from highway.storage.urls import is_url
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from highway.storage.objects import ObjectStore
+    from highway.storage.ranges import Object
+    from highway.storage.tar_index import TarIndex
 
 __all__ = ["TarReader"]
 
 _logger = logging.getLogger("highway.modules")
 
 _OWN = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
+# Adjacent samples of a tar in a store that are fetched together, in bytes; with less to prefetch they are fewer.
+_CHUNK = 8 << 20
+_CHUNKS = 8
 _IMAGE = "jpg;jpeg;png;webp;bmp;gif;tif;tiff;jpe;jfif"
 
 
@@ -44,14 +55,18 @@ class TarReader(ImageReader):
 
     Every tar is searched once for its members; this index is kept beside it, in ``NAME.tar.index``, and made again when
     the tar changes. The order is a permutation of all samples of all tars, unless `window` is given.
+    Tars in stores, such as ``s3://bucket/train-{0000..1023}.tar``, are fetched ahead, and their indexes are kept on
+    this machine. Their default order reads large ranges: runs of adjacent samples, of 8 MiB, come in a random order,
+    and the samples of so many runs as fit into half of `prefetch_bytes` are shuffled together.
     Members without an ending, hidden files and metadata of WebDataset (``__NAME__``) are ignored. Samples without a
     picture are counted and not read; a sample without one of its other members is a bad sample. Several tars may have
     samples with the same key.
 
     Parameters
     ----------
-    paths : path, or sequence of path
-        Tar files; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``.
+    paths : path or URL, or sequence of these
+        Tar files; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``. All are local, or all
+        URLs.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int or (int, int)
@@ -87,11 +102,12 @@ class TarReader(ImageReader):
         Adds the extras `placement` and `picture_sizes`, as `ListReader` says.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, otherwise ``CenterFit()``.
-    window : int, optional
-        Shuffle the order of the tars, and the samples within every `window` tars of that order: few tars are read at
-        a time, and samples of different windows are never mixed.
+    window : int, "all" or None
+        A number shuffles the order of the tars, and the samples within every `window` tars of that order: few tars are
+        read at a time, and samples of different windows are never mixed. "all" shuffles all samples, which needs a
+        request or two for every sample in a store. None is "all" for local tars.
     index_dir : path, optional
-        Folder for the indexes, instead of the folders of the tars.
+        Folder for the indexes, instead of the folders of local tars, and of the user's folder for caches.
     shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
         See `PictureFileOptions`.
 
@@ -138,7 +154,7 @@ class TarReader(ImageReader):
         mask_fill: int = 0,
         placement: bool = False,
         fit: Fit | None = None,
-        window: int | None = None,
+        window: int | Literal["all"] | None = None,
         index_dir: str | os.PathLike[str] | None = None,
         **options: Unpack[PictureFileOptions],
     ) -> None:
@@ -148,7 +164,9 @@ class TarReader(ImageReader):
             raise ArgumentError(f"TarReader: min_visible is {min_visible}, and there are no boxes")
         if mask_fill and masks is None:
             raise ArgumentError(f"TarReader: mask_fill is {mask_fill!r}, and there are no masks")
-        self._window = None if window is None else whole(self.name, "window", window, 1)
+        self._window: int | None = None
+        if window is not None and window != "all":
+            self._window = whole(self.name, "window", window, 1)
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         if self.classes is not None:
             log_classes(self.name, self.classes, "given")
@@ -156,10 +174,13 @@ class TarReader(ImageReader):
         if mask_ending is not None and len(mask_ending) != 1:
             raise ArgumentError(f"TarReader: masks is {masks!r}; expected one ending")
         folder = None if index_dir is None else expanded(self.name, "index_dir", index_dir)
-        self.paths = shard_paths(paths, self.name)
+        self.paths = shard_paths(paths, self.name, options=options["storage_options"])
+        indexes, store, objects = self._indexed(folder, options["storage_options"])
         samples = TarSamples(
-            indexed(self.paths, self.name, folder),
+            indexes,
             _endings("image", image),
+            store=store,
+            objects=objects,
             label=None if label is None else SampleField("labels", label, self.name, "label", self.classes),
             boxes=None if boxes is None else SampleField("boxes", boxes, self.name, "boxes"),
             fields=_fields(fields),
@@ -173,6 +194,7 @@ class TarReader(ImageReader):
             placement=flag(self.name, "placement", placement),
         )
         self._tars = samples
+        self._shards = self._sizes_of_shards(store is not None and window is None, options)
         self.without_picture = samples.without_picture
         super().__init__(
             samples,
@@ -198,14 +220,53 @@ class TarReader(ImageReader):
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}{window}"
         return f"<TarReader of {self.size} pictures in {shown}, {own}{self._drawn()}>"
 
+    def _indexed(
+        self, folder: str | None, options: Mapping[str, Any] | None
+    ) -> tuple[list[TarIndex], ObjectStore | None, list[Object]]:
+        """Return the indexes of the tars; for URLs also their store and the tars as objects."""
+        urls = [path for path in self.paths if is_url(path)]
+        if not urls:
+            return indexed(self.paths, self.name, folder), None, []
+        if len(urls) < len(self.paths):
+            local = next(path for path in self.paths if not is_url(path))
+            raise ArgumentError(
+                f"TarReader: paths has {local!r} and {urls[0]!r}; expected only local files, or only URLs"
+            )
+        # They bring asyncio, and OpenSSL with it.
+        from highway.storage.many_stores import ManyStores
+        from highway.storage.remote_tar_index import indexed_objects
+
+        store = ManyStores(self.name, options)
+        store.open(urls)
+        indexes, objects = indexed_objects(store, urls, self.name, folder)
+        return indexes, store, objects
+
+    def _sizes_of_shards(self, remote: bool, options: PictureFileOptions) -> NDArray[np.int64] | None:
+        """Return the number of samples in each shard of the order, None for no shards; may set the window."""
+        prefetch = options["prefetch_bytes"]
+        if remote:
+            nbytes = max(1, min(_CHUNK, prefetch // 2 // _CHUNKS))
+            self._window = max(1, prefetch // 2 // nbytes)
+            return self._tars.chunks(nbytes)
+        if self._window is None:
+            return None
+        if self._tars.ranges is not None:
+            largest = sum(sorted(self._tars.nbytes)[-self._window :])
+            if 2 * largest > prefetch:
+                raise ArgumentError(
+                    f"TarReader: window is {self._window}, tars of up to {largest} bytes together, and prefetch_bytes "
+                    f"is {prefetch}; expected at least twice as many bytes for a window of whole tars in a store"
+                )
+        return self._tars.shards
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"TarReader", self._tars.identity()
 
     def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        if self._window is None:
+        if self._shards is None or self._window is None:
             return super()._ordered(size, batch_size, options)
         return WindowedSampler(
-            self._tars.shards,
+            self._shards,
             self._window,
             batch_size,
             shuffle=options["shuffle"],
@@ -215,6 +276,13 @@ class TarReader(ImageReader):
             drop_last=options["drop_last"],
             owner=self.name,
         )
+
+    def _group(self, task: Task) -> object:
+        order = self.order
+        if not isinstance(order, WindowedSampler) or not order.shuffle:
+            return super()._group(task)
+        place = order.place_at(self._ticket(task), self._begun)
+        return place.epoch, order.window_at(place)
 
 
 def _endings(name: str, text: object) -> list[bytes]:

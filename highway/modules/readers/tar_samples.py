@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,14 @@ from highway.modules.readers.masks import Masks
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.storage.files import LARGEST_FILE
+from highway.storage.ranges import Object, Ranges
 from highway.storage.tar_index import TarIndex
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from highway.storage.fetching import Fetcher
+    from highway.storage.objects import ObjectStore
 
 __all__ = ["TarSamples"]
 
@@ -42,6 +50,8 @@ class TarSamples(Samples):
     Parameters
     ----------
     indexes : sequence of TarIndex
+    store, objects : ObjectStore, sequence of Object, optional
+        Where the tars are, if they are not local files.
     image : sequence of bytes
         Endings of pictures; of several in a sample the first counts.
     label, boxes : SampleField or None
@@ -70,17 +80,22 @@ class TarSamples(Samples):
     ----------
     shards : int64 (T,)
         Number of samples in each tar.
+    nbytes : list of int
+        Bytes of each tar.
     without_picture : int
         Samples without a member that is a picture; they are not read.
     """
 
     noun = "sample"
+    _fetcher: Fetcher | None = None
 
     def __init__(
         self,
         indexes: Sequence[TarIndex],
         image: Sequence[bytes],
         *,
+        store: ObjectStore | None = None,
+        objects: Sequence[Object] = (),
         label: SampleField | None,
         boxes: SampleField | None,
         fields: Sequence[SampleField],
@@ -95,6 +110,7 @@ class TarSamples(Samples):
     ) -> None:
         self._owner = owner
         self._names = [index.path for index in indexes]
+        self.nbytes = [index.size for index in indexes]
         self._paths = [os.fsencode(path) for path in self._names]
         self.where = f"in {indexes[0].path!r}" + (f" and {len(indexes) - 1} more" * (len(indexes) > 1))
         self.label, self.boxes, self.fields = label, boxes, fields
@@ -119,7 +135,11 @@ class TarSamples(Samples):
         self._small = [(field, self._member_of[endings.index(field.ending)]) for field in small]
         self._masks_of = None if masks is None else self._member_of[endings.index(masks)]
         self._mask_ending = masks
-        self._learn()
+        opened: _Opened = _OpenTars(self._paths)
+        if store is not None:
+            self.ranges = self._all_ranges(store, objects)
+            opened = _Requested(store, objects)
+        self._learn(opened)
 
     # Grouping
 
@@ -223,7 +243,7 @@ class TarSamples(Samples):
 
     # Types of the fields
 
-    def _learn(self) -> None:
+    def _learn(self, tars: _Opened) -> None:
         """Find the types of the fields in the first sample whose fields are valid."""
         if self.boxes is not None:
             self.boxes.dtype, self.boxes.shape = np.dtype(np.float32), (0, 4)
@@ -238,7 +258,8 @@ class TarSamples(Samples):
             return
         failed: HighwayError | None = None
         for index in range(min(_TRIED, self.size)):
-            values, wrong = self.values(np.array([index]))
+            with tars:
+                values, wrong = self.values(tars, np.array([index]))
             if wrong:
                 failed = failed or next(iter(wrong.values()))
                 continue
@@ -262,9 +283,8 @@ class TarSamples(Samples):
         label = self.label
         if label is not None and label.dtype.hasobject:
             raise ArgumentError(
-                f"{self._owner}: labels are {self.values(np.array([0]))[0].get(0, {}).get(label.name)!r} in the first "
-                "sample; expected numbers or lists of them, or names together with classes=[...], or the field as one "
-                "of fields= instead of label="
+                f"{self._owner}: labels are {found[label.name]!r} in {self.describe(index)}; expected numbers or lists "
+                "of them, or names together with classes=[...], or the field as one of fields= instead of label="
             )
 
     # Samples
@@ -301,13 +321,67 @@ class TarSamples(Samples):
         yield self._sizes.astype("<i8", copy=False).tobytes()
         yield self._pictures.astype("<i8", copy=False).tobytes()
 
-    def ranges(self, indices: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
+    def places(self, indices: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
         """Return path, first byte and size of the picture of each sample."""
         pictures = self._pictures[indices]
         paths = [self._paths[tar] for tar in self._tars[indices].tolist()]
         return paths, self._starts[pictures], self._sizes[pictures]
 
-    def values(self, indices: NDArray[np.int64]) -> tuple[dict[int, dict[str, Any]], dict[int, HighwayError]]:
+    def chunks(self, nbytes: int) -> NDArray[np.int64]:
+        """Number of samples in each run of adjacent samples of a tar with up to so many bytes, int64 (C,)."""
+        starts = self._starts[self._pictures]
+        cuts = [0]
+        while cuts[-1] < self.size:
+            at = cuts[-1]
+            end = int(np.searchsorted(self._tars, self._tars[at], "right"))
+            far = at + int(np.searchsorted(starts[at:end], starts[at] + nbytes, "left"))
+            cuts.append(max(at + 1, far))
+        sizes: NDArray[np.int64] = np.diff(np.array(cuts))
+        return sizes
+
+    # Ranges of a store: the pictures of all samples, then the members of each other kind, empty where there is none
+
+    def _kinds(self) -> list[NDArray[np.int64]]:
+        """Members of all samples, by kind; a kind that several fields share comes once."""
+        kinds = {id(of_samples): of_samples for _, of_samples in self._small}
+        if self._masks_of is not None:
+            kinds[id(self._masks_of)] = self._masks_of
+        return [self._pictures, *kinds.values()]
+
+    def _all_ranges(self, store: ObjectStore, objects: Sequence[Object]) -> Ranges:
+        kinds = self._kinds()
+        rows = np.concatenate(kinds)
+        start = self._starts[rows]
+        stop = np.where(rows >= 0, start + self._sizes[rows], start)
+        return Ranges(store, objects, np.tile(self._tars, len(kinds)), start, stop)
+
+    def needed(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        kinds = self._kinds()
+        numbers = np.concatenate([indices + kind * self.size for kind in range(len(kinds))])
+        there = np.concatenate([members_of[indices] for members_of in kinds]) >= 0
+        return numbers[there]
+
+    def fetching(self, fetcher: Fetcher) -> TarSamples:
+        run = copy.copy(self)
+        run._fetcher = fetcher
+        return run
+
+    def fetched(
+        self, indices: NDArray[np.int64], turn: int, into: _Fetched
+    ) -> tuple[list[bytes | memoryview | None], dict[int, HighwayError]]:
+        """Take all members of samples from the fetcher; returns their pictures, and the errors of these by row."""
+        assert self._fetcher is not None and self.ranges is not None
+        numbers = self.needed(indices)
+        contents, errors = self._fetcher.take(turn, numbers)
+        tars, starts = self.ranges.which[numbers].tolist(), self.ranges.start[numbers].tolist()
+        for row, (tar, start) in enumerate(zip(tars, starts, strict=True)):
+            into.put(tar, start, errors.get(row) or contents[row])
+        pictures = [None if one is None else memoryview(one) for one in contents[: len(indices)]]
+        return list(pictures), {row: error for row, error in errors.items() if row < len(indices)}
+
+    def values(
+        self, tars: _Opened, indices: NDArray[np.int64]
+    ) -> tuple[dict[int, dict[str, Any]], dict[int, HighwayError]]:
         """Read the small members of samples.
 
         Returns
@@ -319,25 +393,24 @@ class TarSamples(Samples):
         """
         found: dict[int, dict[str, Any]] = {}
         wrong: dict[int, HighwayError] = {}
-        with _OpenTars(self._paths) as tars:
-            for row, index in enumerate(indices.tolist()):
-                tar = int(self._tars[index])
-                read: dict[int, bytes] = {}
-                values: dict[str, Any] = {}
-                field = self._small[0][0] if self._small else None
-                try:
-                    for field, of_samples in self._small:
-                        member = int(of_samples[index])
-                        if member < 0:
-                            raise ReadError("is not there")
-                        if member not in read:
-                            read[member] = tars.read(tar, int(self._starts[member]), int(self._sizes[member]))
-                        values[field.name] = field.value(read[member])
-                except (ReadError, StorageError, DecodeError) as error:
-                    assert field is not None
-                    wrong[row] = self.wrong(index, field.text, error)
-                    continue
-                found[index] = values
+        for row, index in enumerate(indices.tolist()):
+            tar = int(self._tars[index])
+            read: dict[int, bytes] = {}
+            values: dict[str, Any] = {}
+            field = self._small[0][0] if self._small else None
+            try:
+                for field, of_samples in self._small:
+                    member = int(of_samples[index])
+                    if member < 0:
+                        raise ReadError("is not there")
+                    if member not in read:
+                        read[member] = tars.read(tar, int(self._starts[member]), int(self._sizes[member]))
+                    values[field.name] = field.value(read[member])
+            except (ReadError, StorageError, DecodeError) as error:
+                assert field is not None
+                wrong[row] = self.wrong(index, field.text, error)
+                continue
+            found[index] = values
         return found, wrong
 
     def wrong(self, index: int, what: str, error: HighwayError) -> HighwayError:
@@ -345,17 +418,20 @@ class TarSamples(Samples):
         tar = self._names[self._tars[index]]
         return type(error)(f"{self._owner}: {self.name(index) + what!r} of {tar!r} {error}")
 
-    def mask(self, index: int) -> bytes:
+    def opened(self) -> _OpenTars:
+        """Return the tars, to read the small members of some samples."""
+        return _OpenTars(self._paths)
+
+    def mask(self, tars: _Opened, index: int) -> bytes:
         """Contents of the mask of a sample; raises ReadError and StorageError, whose text continues its name."""
         assert self._masks_of is not None
         member = int(self._masks_of[index])
         if member < 0:
             raise ReadError("is not there")
-        with _OpenTars(self._paths) as tars:
-            try:
-                return tars.read(int(self._tars[index]), int(self._starts[member]), int(self._sizes[member]))
-            except DecodeError as error:
-                raise ReadError(str(error)) from None
+        try:
+            return tars.read(int(self._tars[index]), int(self._starts[member]), int(self._sizes[member]))
+        except DecodeError as error:
+            raise ReadError(str(error)) from None
 
     def describe_mask(self, index: int) -> str:
         """Name of the mask of a sample in errors."""
@@ -364,7 +440,48 @@ class TarSamples(Samples):
         return f"{self.name(index) + '.' + self._mask_ending.decode()!r} of {tar!r}"
 
 
-class _OpenTars:
+class _Opened(Protocol):
+    """Tars that are read; a context manager."""
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+    def read(self, tar: int, start: int, size: int) -> bytes:
+        """Return a range of a tar; raises ReadError, StorageError or DecodeError, whose text continues its name."""
+
+
+class _Requested(_Opened):
+    """Tars in a store, which are asked for one range at a time: for the time before the pipeline starts."""
+
+    def __init__(self, store: ObjectStore, objects: Sequence[Object]) -> None:
+        self._store, self._objects = store, objects
+
+    def read(self, tar: int, start: int, size: int) -> bytes:
+        return bytes(self._store.read(self._objects[tar], start, start + size))
+
+
+class _Fetched(_Opened):
+    """Ranges that a fetcher fetched for a batch."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], Buffer | HighwayError | None] = {}
+
+    def put(self, tar: int, start: int, found: Buffer | HighwayError | None) -> None:
+        """Keep the range that begins at `start`, or its error."""
+        self._found[tar, start] = found
+
+    def read(self, tar: int, start: int, size: int) -> bytes:
+        found = self._found[tar, start]
+        if isinstance(found, HighwayError):
+            raise found
+        assert found is not None
+        return bytes(found)
+
+
+class _OpenTars(_Opened):
     """The tars of a batch, opened when they are needed."""
 
     def __init__(self, paths: Sequence[bytes]) -> None:
@@ -377,9 +494,9 @@ class _OpenTars:
     def __exit__(self, *raised: object) -> None:
         for file in self._files.values():
             os.close(file)
+        self._files.clear()
 
     def read(self, tar: int, start: int, size: int) -> bytes:
-        """Return a range of a tar; raises ReadError, StorageError or DecodeError, whose text continues its name."""
         if size > LARGEST_FILE:
             raise DecodeError(f"has {size} bytes; allowed are {LARGEST_FILE}")
         try:
@@ -411,13 +528,22 @@ class _TarPart(SampleReader):
         self._samples = samples
         self._upright = upright
         self._values: dict[int, Mapping[str, Any]] = {}
-        self._masks = _TarMasks(samples, mask_options, upright) if samples.masked else None
+        self._fetched = _Fetched()
+        self._masks = _TarMasks(samples, self._fetched, mask_options, upright) if samples.masked else None
 
     def read(
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-        heads = decoder.read_ranges(*self._samples.ranges(indices), oriented, turn)
-        values, wrong = self._samples.values(indices)
+        samples = self._samples
+        if samples.ranges is None:
+            heads = decoder.read_ranges(*samples.places(indices), oriented, turn)
+            with samples.opened() as tars:
+                values, wrong = samples.values(tars, indices)
+        else:
+            pictures, wrong = samples.fetched(indices, turn, self._fetched)
+            heads = decoder.read_contents(pictures, oriented, turn)
+            values, others = samples.values(self._fetched, indices)
+            wrong = {**others, **wrong}
         for row, index in enumerate(indices.tolist()):
             if row not in wrong:
                 try:
@@ -498,12 +624,15 @@ class _TarPart(SampleReader):
 class _TarMasks(Masks):
     """Masks that are members of tars."""
 
-    def __init__(self, samples: TarSamples, options: tuple[int, int, str, bool], upright: bool) -> None:
+    def __init__(
+        self, samples: TarSamples, fetched: _Fetched, options: tuple[int, int, str, bool], upright: bool
+    ) -> None:
         super().__init__(*options)
-        self._samples, self._upright = samples, upright
+        self._samples, self._fetched, self._upright = samples, fetched, upright
 
     def contents(self, index: int) -> bytes:
-        return self._samples.mask(index)
+        with self._fetched if self._samples.ranges is not None else self._samples.opened() as tars:
+            return self._samples.mask(tars, index)
 
     def describe(self, index: int) -> str:
         return self._samples.describe_mask(index)
