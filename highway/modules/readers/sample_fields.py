@@ -167,14 +167,16 @@ class SampleField:
             array = self._cast(array, self._given)
         self.dtype, self.shape = array.dtype, array.shape
 
-    def checked(self, value: Any) -> NDArray[Any]:
-        """Return a value as an array of the dtype and shape of the field.
+    def checked(self, value: Any) -> Any:
+        """Return a value as an array of the dtype and shape of the field; a whole number may stay an int.
 
         Raises
         ------
         DecodeError
             It has another shape, or another type.
         """
+        if type(value) is int and self.dtype == np.int64 and not self.shape:
+            return _in_range(value)
         if self.dtype.hasobject:
             return _as_object(value)
         array = self._cast(_array(value), self.dtype)
@@ -202,7 +204,7 @@ class SampleField:
             raise DecodeError(f"has the shape {array.shape}; expected {('n', *shape)}")
         return array
 
-    def stacked(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def stacked(self, values: Sequence[Any]) -> NDArray[Any]:
         """Return checked values as the array of a batch."""
         found = np.empty((len(values), *self.shape), self.dtype)
         for row, value in enumerate(values):

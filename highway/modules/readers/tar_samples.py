@@ -558,11 +558,11 @@ class _TarPart(SampleReader):
         """Return the values of a sample as arrays of the types of the fields."""
         samples = self._samples
         found: dict[str, Any] = {}
-        boxed = [field for field in (samples.boxes, samples.label) if field is not None and samples.boxed]
         for field, _ in samples._small:
             try:
                 value = values[field.name]
-                found[field.name] = field.rows(value) if field in boxed else field.checked(value)
+                ragged = samples.boxed and field.name in ("boxes", "labels")
+                found[field.name] = field.rows(value) if ragged else field.checked(value)
             except DecodeError as error:
                 wrong = samples.wrong(index, field.text, error)
                 assert isinstance(wrong, DecodeError)
