@@ -99,6 +99,13 @@ def test_shards_of_some_bytes_and_equal_bits_again(folder, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_relative_path(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(source(folder), "t-{0..}.tar", shard_samples=20)
+    assert sorted(os.listdir()) == ["t-0.tar", "t-1.tar", "t.json"]
+    assert write(source(folder), "t-{0..}.tar", append=True).begun_with == 26
+
+
 def test_python_reads_the_members(folder, tmp_path):
     write(source(folder), tmp_path / "t-{0..}.tar")
     with tarfile.open(tmp_path / "t-0.tar") as tar:

@@ -288,6 +288,13 @@ def test_an_index_is_kept_and_made_again_when_the_tar_changes(tmp_path, monkeypa
     assert changed.name(0) == b"dog/0001.jpg"
 
 
+def test_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tar(tmp_path / "a.tar", MEMBERS)
+    indexed(["a.tar"], "Test")
+    assert sorted(os.listdir()) == ["a.tar", "a.tar.index"]
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
 def test_a_damaged_index_is_made_again(tmp_path, damage):
     path = write_tar(tmp_path / "a.tar", MEMBERS)
