@@ -22,7 +22,7 @@ settings.load_profile("highway")
 MARKED = {
     "kernel": """
     color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
-    resample simd tables values warp warps
+    ranges resample simd tables values warp warps
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
@@ -35,7 +35,7 @@ MARKED = {
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
     cores demo detection docs docstrings fetching fit floor_plan framework_guides guard_pages list_reader
     missing_frameworks missing_parts objects one_pass outages packaging parcels paths placement policies readme
-    remote_readers seeds sheet stats system_packages transform_sheet tuning urls voc wrappers
+    remote_readers seeds sheet stats system_packages tar_objects tar_sink transform_sheet tuning urls voc wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

@@ -291,6 +291,15 @@ def test_missing_and_wrong_tars(server, make, tmp_path, tars):
         make("s3://data/a.tar.gz")
 
 
+def test_a_list_of_shards(server, make):
+    names = [f"part-{number:02}.tar" for number in range(4)]
+    shards = [{"url": name, "filesize": len(server.objects[f"data/set/{name}"])} for name in names]
+    server.put("data/set/all.json", json.dumps({"wids_version": 1, "shardlist": shards}).encode())
+    reader = make("s3://data/set/all.json")
+    assert reader.paths == [f"s3://data/set/{name}" for name in names]
+    assert len(samples_of(reader)) == COUNT
+
+
 # Faults
 
 

@@ -19,10 +19,14 @@ from highway.engine import Pipeline, Source
 from highway.errors import (
     ArgumentError,
     CorruptStoreError,
+    DecodeError,
+    EmptyDatasetError,
     IncompleteStoreError,
+    ReadError,
     StateMismatchError,
     StoreError,
     StoreLockedError,
+    TarError,
     WriteError,
 )
 from highway.modules import Encoded, ImageFileReader, ListReader, Noise, TarReader, TarSink
@@ -87,6 +91,34 @@ def test_shards_have_the_samples_of_the_folder(folder, tmp_path, shuffle):
     assert listing["highway"]["complete"] is True
     if not shuffle:
         assert listing["highway"]["samples"] == [[[0, 9]], [[10, 19]], [[20, 25]]]
+
+
+def test_the_list_of_shards_is_read(folder, tmp_path):
+    write(source(folder), tmp_path / "t-{00..}.tar", shard_samples=10)
+    listing = tmp_path / "t.json"
+    reader = TarReader(listing, 4, SHAPE, epochs=1)
+    assert [os.path.basename(path) for path in reader.paths] == ["t-00.tar", "t-01.tar", "t-02.tar"]
+    assert samples_of(reader) == samples_of(ImageFileReader(folder, 4, SHAPE, epochs=1))
+    text = listing.read_text()
+    for name, value in (("nsamples", 10), ("filesize", (tmp_path / "t-00.tar").stat().st_size)):
+        listing.write_text(text.replace(f'"{name}":{value}', f'"{name}":{value + 1}', 1))
+        with pytest.raises(TarError, match=rf"t-00.tar' has {value} .*, and its list says {value + 1}"):
+            TarReader(listing, 4, SHAPE)
+    for wrong in (
+        "{}",
+        "[]",
+        "x",
+        '{"wids_version":2,"shardlist":[]}',
+        '{"wids_version":1,"shardlist":[{}]}',
+    ):
+        listing.write_text(wrong)
+        with pytest.raises(DecodeError, match="is no list of shards in the format of wids"):
+            TarReader(listing, 4, SHAPE)
+    listing.write_text('{"wids_version":1,"shardlist":[]}')
+    with pytest.raises(EmptyDatasetError, match="lists no shards"):
+        TarReader(listing, 4, SHAPE)
+    with pytest.raises(ReadError, match=r"none\.json' cannot be read"):
+        TarReader(tmp_path / "none.json", 4, SHAPE)
 
 
 def test_shards_of_some_bytes_and_equal_bits_again(folder, tmp_path):

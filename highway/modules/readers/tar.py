@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from highway.arguments import class_names, expanded, flag, number, whole
 from highway.arguments.options import completed, takes
 from highway.batch import is_field_name
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, TarError
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
@@ -23,7 +23,8 @@ from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import indexed
-from highway.storage.urls import is_url
+from highway.storage.urls import is_url, located
+from highway.storage.wids_lists import ListedShard, is_wids_list, listed_shards
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class TarReader(ImageReader):
     ----------
     paths : path or URL, or sequence of these
         Tar files; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``. All are local, or all
-        URLs.
+        URLs. Or one JSON file in the format of wids, ``train.json``, which lists the tars with their numbers of bytes
+        and samples; these are compared.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int or (int, int)
@@ -119,7 +121,7 @@ class TarReader(ImageReader):
         There are no tars, or no pictures in them.
     TarError
         A tar is cut off, damaged or compressed, or has links or sparse files; a sample has two members of one ending,
-        comes twice in a tar, or is split over two tars.
+        comes twice in a tar, or is split over two tars; a tar is not as its list says.
     ReadError, DecodeError
         A tar or the fields of the first sample cannot be read.
     StorageError
@@ -174,7 +176,12 @@ class TarReader(ImageReader):
         if mask_ending is not None and len(mask_ending) != 1:
             raise ArgumentError(f"TarReader: masks is {masks!r}; expected one ending")
         folder = None if index_dir is None else expanded(self.name, "index_dir", index_dir)
-        self.paths = shard_paths(paths, self.name, options=options["storage_options"])
+        listed = _listed(paths, options["storage_options"])
+        self.paths = (
+            shard_paths(paths, self.name, options=options["storage_options"])
+            if listed is None
+            else [shard.path for shard in listed]
+        )
         indexes, store, objects = self._indexed(folder, options["storage_options"])
         samples = TarSamples(
             indexes,
@@ -194,6 +201,8 @@ class TarReader(ImageReader):
             placement=flag(self.name, "placement", placement),
         )
         self._tars = samples
+        if listed is not None:
+            _check_listed(listed, samples)
         self._shards = self._sizes_of_shards(store is not None and window is None, options)
         self.without_picture = samples.without_picture
         super().__init__(
@@ -283,6 +292,25 @@ class TarReader(ImageReader):
             return super()._group(task)
         place = order.place_at(self._ticket(task), self._begun)
         return place.epoch, order.window_at(place)
+
+
+def _listed(paths: object, options: Mapping[str, Any] | None) -> list[ListedShard] | None:
+    """Return the tars of a list in a file; None if `paths` is none."""
+    if not isinstance(paths, (str, os.PathLike)):
+        return None
+    path = located(TarReader.name, "paths", paths)
+    return listed_shards(path, TarReader.name, options) if is_wids_list(path) else None
+
+
+def _check_listed(listed: Sequence[ListedShard], samples: TarSamples) -> None:
+    """Raise if the tars are not as their list says."""
+    for shard, nbytes, groups in zip(listed, samples.nbytes, samples.groups.tolist(), strict=True):
+        for stated, found, noun in ((shard.nbytes, nbytes, "bytes"), (shard.samples, groups, "samples")):
+            if stated not in (None, found):
+                raise TarError(
+                    f"TarReader: {shard.path!r} has {found} {noun}, and its list says {stated}; expected the same: "
+                    "copy the tar, or make the list, again"
+                )
 
 
 def _endings(name: str, text: object) -> list[bytes]:

@@ -82,6 +82,8 @@ class TarSamples(Samples):
         Number of samples in each tar.
     nbytes : list of int
         Bytes of each tar.
+    groups : int64 (T,)
+        Number of samples in each tar, with or without a picture.
     without_picture : int
         Samples without a member that is a picture; they are not read.
     """
@@ -160,6 +162,7 @@ class TarSamples(Samples):
         for row in table[:pictures][::-1]:
             picture = np.where(row >= 0, row, picture)
         tars = np.searchsorted(self._firsts, first, "right") - 1
+        self.groups = np.bincount(tars, minlength=len(self._names)).astype(np.int64)
         self._keys = keys[first]
         self._check_keys(hashes[first], tars, table[pictures:] >= 0, picture >= 0)
         kept = np.flatnonzero(picture >= 0)
