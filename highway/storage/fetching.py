@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from highway.errors import HighwayError, PipelineStateError, ReadError
 from highway.storage.files import LARGEST_FILE
-from highway.storage.ranges import UNKNOWN, Object, Ranges
+from highway.storage.ranges import PREFETCH_BYTES, UNKNOWN, Object, Ranges
 from highway.storage.requests import Priority, Requests
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Fetcher:
         owner: str,
         ranges: Ranges,
         *,
-        max_bytes: int,
+        max_bytes: int = PREFETCH_BYTES,
         max_requests: int | None = None,
         cache: RangeCache | None = None,
     ) -> None:

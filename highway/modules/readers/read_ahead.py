@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from highway.arguments.limits import MOST_WORKERS
 from highway.modules.readers.samples import Samples
 from highway.sampling.sampler import Task
 from highway.storage.fetching import Fetcher, RangeCache
@@ -61,9 +63,12 @@ class ReadAhead:
         self.samples = samples.fetching(self._fetcher)
         # An item for each worker: appending and popping are atomic.
         self._workers: list[None] = []
+        # Tickets that were announced, and whose tasks are not done.
+        self._open: set[int] = set()
 
     def over(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        """Yield the tasks, and announce the samples of those that follow."""
+        """Yield the tasks, and announce the samples of those that follow; drops what was announced before."""
+        self._drop(math.inf)
         ahead: deque[tuple[Task, int, int]] = deque()
         nbytes = count = 0
         for _, group in itertools.groupby(tasks, self._group_of):
@@ -73,20 +78,35 @@ class ReadAhead:
             while ahead and (nbytes >= self._max_bytes or count >= _MOST_AHEAD):
                 first, size, samples = ahead.popleft()
                 nbytes, count = nbytes - size, count - samples
-                yield first
+                yield self._begun(first)
         while ahead:
-            yield ahead.popleft()[0]
+            yield self._begun(ahead.popleft()[0])
+
+    def _begun(self, task: Task) -> Task:
+        """Drop what was announced for tasks that were passed over long before this one."""
+        self._drop(self._ticket_of(task) - MOST_WORKERS)
+        return task
+
+    def _drop(self, before: float) -> None:
+        """Drop what was announced with tickets before this one: a data machine may pass over tasks."""
+        # Other threads remove theirs meanwhile.
+        for ticket in [*self._open]:
+            if ticket < before:
+                self.done(ticket)
 
     def _announced(self, tasks: list[Task]) -> Iterator[tuple[Task, int, int]]:
         """Announce the samples of some tasks; yields each task with their bytes and their number."""
         needed = [self.samples.needed(task.indices) for task in tasks]
         # With the last ticket: those before it are released earlier.
-        self._fetcher.announce(self._ticket_of(tasks[-1]), np.concatenate(needed))
+        ticket = self._ticket_of(tasks[-1])
+        self._open.add(ticket)
+        self._fetcher.announce(ticket, np.concatenate(needed))
         for task, ranges in zip(tasks, needed, strict=True):
             yield task, self._ranges.nbytes(ranges, _UNKNOWN_SIZE), len(ranges)
 
     def done(self, ticket: int) -> None:
         """Drop what was fetched for a task and not used."""
+        self._open.discard(ticket)
         self._fetcher.release(ticket)
 
     def open(self) -> None:
