@@ -1,5 +1,6 @@
 """TarReader: samples in tar files, read where they lie, in any order."""
 
+import errno
 import io
 import json
 import os
@@ -20,10 +21,12 @@ from highway.errors import (
     EmptyDatasetError,
     ReadError,
     StateMismatchError,
+    StorageError,
     TarError,
     TooManyErrors,
 )
 from highway.modules import Augmentations, ImageFileReader, ImageSaver, ListReader, TarReader
+from highway.storage import outages
 from highway.transforms import CenterFit, FlipX, Letterbox, RandomResizedCrop, ToFloat
 
 PICTURE = jpeg_bytes(photograph(30, 40))
@@ -534,6 +537,31 @@ def test_a_tar_that_is_gone(tmp_path):
     os.unlink(path)
     with pytest.raises(ReadError, match="No such file"):
         only_batch(reader)
+
+
+def test_failing_storage_is_no_bad_sample(tars, monkeypatch):
+    reader = TarReader(tars, 7, SHAPE, epochs=1, on_error="skip", workers=1)
+    expected = samples_of(reader)
+    fails = iter([True] * 3)
+    read = os.pread
+
+    def pread(*arguments):
+        if next(fails, False):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(*arguments)
+
+    monkeypatch.setattr(os, "pread", pread)
+    again = TarReader(tars, 7, SHAPE, epochs=1, on_error="skip", workers=1)
+    assert samples_of(again) == expected
+    assert again.errors == [] and next(fails, None) is None
+    monkeypatch.setattr(outages, "LIMIT", 0.2)
+
+    def fail(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(StorageError, match="the storage failed"):
+        samples_of(reader)
 
 
 def test_no_pictures(tmp_path):

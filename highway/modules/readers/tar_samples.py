@@ -383,9 +383,9 @@ class TarSamples(Samples):
         return list(pictures), {row: error for row, error in errors.items() if row < len(indices)}
 
     def values(
-        self, tars: _Opened, indices: NDArray[np.int64]
+        self, tars: _Opened, indices: NDArray[np.int64], away: bool = False
     ) -> tuple[dict[int, dict[str, Any]], dict[int, HighwayError]]:
-        """Read the small members of samples.
+        """Read the small members of samples; none if the storage is `away`, and none after it has failed.
 
         Returns
         -------
@@ -397,6 +397,11 @@ class TarSamples(Samples):
         found: dict[int, dict[str, Any]] = {}
         wrong: dict[int, HighwayError] = {}
         for row, index in enumerate(indices.tolist()):
+            if away and self._small:
+                # Every attempt on a dead server may take a minute to fail.
+                text = self._small[0][0].text
+                wrong[row] = self.wrong(index, text, StorageError("was not tried after another one failed"))
+                continue
             tar = int(self._tars[index])
             read: dict[int, bytes] = {}
             values: dict[str, Any] = {}
@@ -412,6 +417,7 @@ class TarSamples(Samples):
             except (ReadError, StorageError, DecodeError) as error:
                 assert field is not None
                 wrong[row] = self.wrong(index, field.text, error)
+                away = isinstance(error, StorageError)
                 continue
             found[index] = values
         return found, wrong
@@ -541,7 +547,7 @@ class _TarPart(SampleReader):
         if samples.ranges is None:
             heads = decoder.read_ranges(*samples.places(indices), oriented, turn)
             with samples.opened() as tars:
-                values, wrong = samples.values(tars, indices)
+                values, wrong = samples.values(tars, indices, bool((heads[:, 0] == jpeg.STORAGE).any()))
         else:
             pictures, wrong = samples.fetched(indices, turn, self._fetched)
             heads = decoder.read_contents(pictures, oriented, turn)
