@@ -40,6 +40,7 @@ __all__ = [
     "StoreError",
     "StoreLockedError",
     "SupersededError",
+    "TarError",
     "TooManyErrors",
     "UndeliveredError",
     "UnknownLengthError",
@@ -114,6 +115,10 @@ class CorruptStoreError(StoreError):
 
 class IncompleteStoreError(StoreError):
     """The store was not written to its end."""
+
+
+class TarError(HighwayError, OSError):
+    """A tar file cannot be indexed: it is cut off, damaged or compressed, or has members that cannot be samples."""
 
 
 class StateMismatchError(HighwayError, ValueError):

@@ -21,8 +21,8 @@ settings.load_profile("highway")
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox png
-    resample simd tables values warp warps webp
+    color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
+    png ranges resample simd tables values warp warps webp
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
@@ -35,8 +35,8 @@ MARKED = {
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes bucket_index cache
     cache_commands cached_samples compose concurrency cores demo detection docs docstrings fetching fit floor_plan
     framework_guides guard_pages list_reader missing_frameworks missing_parts objects one_pass outages packaging
-    parcels paths placement policies readme remote_readers seeds sheet stats system_packages transform_sheet tuning
-    urls voc wrappers
+    parcels paths placement policies readme remote_readers seeds sheet stats system_packages tar_objects tar_sink
+    transform_sheet tuning urls voc wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

@@ -89,12 +89,12 @@ FOREIGN = {
     "ToFloat32": ("ToFloat", "ToFloat(dtype='float32')"),
     # webdataset
     "WebDataset": (
-        "LevelDBImageReader",
-        "`highway pack` writes a folder of pictures into a store, once",
+        "TarReader",
+        "TarReader(paths, batch_size, shape, image='jpg;png', label='cls')",
     ),
     "WebLoader": ("Pipeline", "Pipeline([reader, ...]); the reader has batch_size and shuffle"),
-    "ShardWriter": ("LevelDBSink", "`highway pack` writes a folder of pictures into a store"),
-    "TarWriter": ("LevelDBSink", "`highway pack` writes a folder of pictures into a store"),
+    "ShardWriter": ("TarSink", "`highway pack DIR out-{0000..}.tar` writes a folder of pictures"),
+    "TarWriter": ("TarSink", "`highway pack DIR out-{0000..}.tar` writes a folder of pictures"),
     # NVIDIA DALI
     "pipeline_def": ("Pipeline", "Pipeline([reader, Augmentations([...])]) of modules, without a decorator"),
     "DALIGenericIterator": ("Pipeline", "it is iterable: one `for` is one epoch"),

@@ -366,7 +366,8 @@ def _pack(options: argparse.Namespace) -> int:
     reader = _folder_reader(options, batch_size, 1, _fit(options))
     start = time.perf_counter()
     try:
-        before, after, errors = pack(reader, options.store, encoding)
+        shard_bytes = None if options.shard_size is None else options.shard_size << 20
+        before, after, errors = pack(reader, options.store, encoding, shard_bytes)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the packed samples are kept; run the same command to resume") from None
     seconds = time.perf_counter() - start

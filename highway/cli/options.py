@@ -320,10 +320,16 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "pack",
         runs["pack"],
-        "pack a folder of pictures into a store, or resume an interrupted run",
+        "pack a folder of pictures into a store or tar shards, or resume an interrupted run",
     )
     _add_source(pack)
-    pack.add_argument("store", type=_expanded, metavar="TO", help="folder of the store")
+    pack.add_argument(
+        "store",
+        type=_expanded,
+        metavar="TO",
+        help="folder of the store, or name of tar shards, such as 'train-{0000..}.tar'",
+    )
+    pack.add_argument("--shard-size", type=_positive, metavar="MIB", help="largest tar shard in MiB (1024)")
     pack.add_argument(
         "--encoding",
         type=_encoding,

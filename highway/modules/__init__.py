@@ -15,6 +15,8 @@ from highway.modules.stages.pad_boxes import PadBoxes
 if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
     from highway.modules.readers.leveldb_images import LevelDBImageReader
+    from highway.modules.readers.tar import TarReader
+    from highway.modules.sinks.tar import TarSink
     from highway.network import ZMQSink, ZMQSource
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "ListReader",
     "Noise",
     "PadBoxes",
+    "TarReader",
+    "TarSink",
     "VOCReader",
     "ZMQSink",
     "ZMQSource",
@@ -50,6 +54,14 @@ if not TYPE_CHECKING:
             from highway.modules.readers.leveldb_images import LevelDBImageReader
 
             return LevelDBImageReader
+        if name == "TarReader":
+            from highway.modules.readers.tar import TarReader
+
+            return TarReader
+        if name == "TarSink":
+            from highway.modules.sinks.tar import TarSink
+
+            return TarSink
         from highway.arguments.foreign_names import missing_name
 
         raise missing_name(__name__, name)

@@ -145,7 +145,7 @@ def write_whole(path: str, write: Callable[[BinaryIO], object], owner: str) -> N
     ------
     WriteError
     """
-    folder = os.path.dirname(path)
+    folder = os.path.dirname(path) or "."
     # A short name: the file name may have the maximal length. Unique: other processes may write here too.
     beside = os.path.join(folder, f".highway-{os.getpid()}-{next(_unique)}")
     try:

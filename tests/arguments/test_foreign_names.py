@@ -99,7 +99,7 @@ CASES = [
     ("highway.modules", "ImageFolder", "use highway.modules.ImageFileReader; "),
     ("highway.modules", "DataLoader", "use highway.Pipeline; "),
     ("highway.modules", "VOCDetection", "use highway.modules.VOCReader; "),
-    ("highway.modules", "WebDataset", "use highway.modules.LevelDBImageReader; "),
+    ("highway.modules", "WebDataset", "use highway.modules.TarReader; "),
     ("highway.modules", "DistributedSampler", "readers have shard='auto'"),
     ("highway.modules", "ImageFileReeder", "did you mean ImageFileReader?"),
     ("highway.modules", "RandomCrop", "it is in highway.transforms"),

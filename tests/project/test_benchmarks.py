@@ -846,6 +846,14 @@ def test_transport_measures_chains_against_bare_sockets(tmp_path):
     assert killed["seconds"] > 0 and 0 < killed["longest wait"] <= killed["killed"]
 
 
+def test_formats_are_compared(folder):
+    done = run("formats.py", folder, "--rounds", 1, "--seconds", 0.1, "--warmup", 0, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| ([\d.]+) \|", done.stdout, re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["folder", "tar"]
+    assert all(int(rate) > 0 and float(ratio) > 0 for _, rate, ratio in rows)
+
+
 @pytest.mark.parametrize(
     "script", ["soak.py", "store.py", "transport.py", "participants/chain.py", "participants/job_chain.py"]
 )

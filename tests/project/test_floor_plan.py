@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "network/protocol": BASE,
     "network/zmq": BASE | {"network/protocol", "storage"},
     "network": BASE | {"batch", "engine", "network/protocol", "network/zmq"},
-    "modules/readers": BASE | {"batch", "sampling", "engine", "transforms", "storage", "store"},
+    "modules/readers": BASE
+    | {"batch", "sampling", "engine", "transforms", "storage", "store", "modules/sinks"},
     "modules/stages": BASE | {"batch", "engine", "transforms"},
-    "modules/sinks": BASE | {"batch", "engine", "storage", "store"},
+    "modules/sinks": BASE | {"batch", "engine", "sampling", "storage", "store"},
     "modules": BASE | {"modules/readers", "modules/stages", "modules/sinks", "network"},
     "torch": BASE | {"batch", "engine", "transforms", "modules/stages"},
     "replay": BASE | {"batch", "engine", "modules/readers", "sampling"},

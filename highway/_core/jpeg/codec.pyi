@@ -37,6 +37,14 @@ class BatchDecoder:
     @property
     def by_library(self) -> int: ...
     def read(self, paths: list[bytes], oriented: bool = True, turn: int = 0) -> NDArray[np.int64]: ...
+    def read_ranges(
+        self,
+        paths: list[bytes],
+        starts: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        oriented: bool = True,
+        turn: int = 0,
+    ) -> NDArray[np.int64]: ...
     def read_contents(
         self, contents: list[bytes | memoryview | None], oriented: bool = True, turn: int = 0
     ) -> NDArray[np.int64]: ...

@@ -34,9 +34,16 @@ cdef extern from "resampler.h" nogil:
 cdef extern from "files.h" nogil:
     enum: HW_OK, HW_NOT_JPEG, HW_REFUSED, HW_NO_FILE, HW_NO_HANDLE, HW_STORAGE, HW_UNTRIED, HW_BAD_FILE, HW_NO_MEMORY
     enum: HW_MESSAGE_SIZE
+    enum: HW_WHOLE
+
+    ctypedef struct hw_range:
+        int64_t start
+        size_t size
 
     int hw_file_failure(int number)
-    int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message)
+    int hw_file_read(
+        const char *path, hw_range range, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message
+    )
 
 cdef extern from "orientation.h" nogil:
     ctypedef struct hw_part:
@@ -88,6 +95,7 @@ cdef extern from "crew.h" nogil:
 
     ctypedef struct hw_sample:
         const char *path
+        hw_range range
         const uint8_t *bytes
         size_t size
         int status
@@ -426,7 +434,54 @@ cdef class BatchDecoder:
         self.files = list(paths)
         for i in range(len(paths)):
             self.job.samples[i].path = PyBytes_AsString(self.files[i])
+            self.job.samples[i].range = hw_range(HW_WHOLE, 0)
         return self._read_heads(len(paths), oriented, turn)
+
+    def read_ranges(
+        self,
+        list paths not None,
+        const int64_t[::1] starts not None,
+        const int64_t[::1] sizes not None,
+        bint oriented=True,
+        int64_t turn=0,
+    ):
+        """Read the headers of files that are ranges of other files, and prefetch the ranges.
+
+        Parameters
+        ----------
+        paths : list of bytes
+            Path of the file with each range; several ranges may have the same.
+        starts, sizes : int64 (N,)
+            First byte, and number of bytes; not negative.
+        oriented, turn
+            As `read` says.
+
+        Returns
+        -------
+        int64 (N, 3)
+            As `read` says. A range that does not lie in its file has the status `BAD_FILE`.
+
+        Raises
+        ------
+        QueueClosed
+            The crew was closed.
+        ValueError
+            Lengths differ, or a number is negative.
+        """
+        cdef Py_ssize_t i, n = len(paths)
+        if starts.shape[0] != n or sizes.shape[0] != n:
+            raise ValueError(
+                f"BatchDecoder: {n} paths, {starts.shape[0]} starts and {sizes.shape[0]} sizes; expected as many"
+            )
+        for i in range(n):
+            if starts[i] < 0 or sizes[i] < 0:
+                raise ValueError(f"BatchDecoder: range {i} is {sizes[i]} bytes from {starts[i]} on; expected 0 or more")
+        self._make_room(n)
+        self.files = list(paths)
+        for i in range(n):
+            self.job.samples[i].path = PyBytes_AsString(self.files[i])
+            self.job.samples[i].range = hw_range(starts[i], <size_t> sizes[i])
+        return self._read_heads(n, oriented, turn)
 
     def read_contents(self, list contents not None, bint oriented=True, int64_t turn=0):
         """Read the headers of files in memory, as `read` does for files on disk.
@@ -510,7 +565,9 @@ cdef class BatchDecoder:
         if sample.path is NULL:
             return None if self.files[i] is None else bytes(self.files[i])
         with nogil:
-            status = hw_file_read(sample.path, self.job.max_bytes, &self.worker.file, &size, sample.message)
+            status = hw_file_read(
+                sample.path, sample.range, self.job.max_bytes, &self.worker.file, &size, sample.message
+            )
         if status != HW_OK:
             sample.status = status
             return None

@@ -114,7 +114,7 @@ static hw_job *to_help(const hw_crew *crew) {
 static int read_header(const hw_job *job, hw_sample *sample, int file, size_t file_size, hw_worker *worker) {
     size_t wanted = file_size < HEADER_BYTES ? file_size : HEADER_BYTES, got;
     for (;;) {
-        int status = hw_file_take(file, wanted, &worker->file, &got, sample->message);
+        int status = hw_file_take(file, sample->range, wanted, &worker->file, &got, sample->message);
         if (status != HW_OK) return status;
         /* A file that was shortened meanwhile counts with its current size. */
         status = hw_picture_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
@@ -172,8 +172,8 @@ static int read_headers(hw_crew *crew, const hw_job *job, hw_worker *worker, int
                 mark_untried(sample);
                 continue;
             }
-            sample->status =
-                hw_file_open(sample->path, job->max_bytes, 1, &files[n], &sizes[n], sample->message);
+            sample->status = hw_file_open(sample->path, sample->range, job->max_bytes, 1, &files[n],
+                                          &sizes[n], sample->message);
             /* Retry after closing the open files. */
             if (sample->status == HW_NO_HANDLE && n > 0) break;
             storage_failed = sample->status == HW_STORAGE;
@@ -195,7 +195,8 @@ static int read_headers(hw_crew *crew, const hw_job *job, hw_worker *worker, int
 static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
     size_t size;
     hw_picture now;
-    sample->status = hw_file_read(sample->path, job->max_bytes, &worker->file, &size, sample->message);
+    sample->status =
+        hw_file_read(sample->path, sample->range, job->max_bytes, &worker->file, &size, sample->message);
     if (sample->status != HW_OK) return;
     sample->status = hw_picture_inspect(worker->file.bytes, size, size, job->oriented, job->max_pixels, &now,
                                         sample->message);

@@ -20,6 +20,7 @@ enum { HW_AHEAD = 16 };
 
 typedef struct {
     const char *path;     /* of the file; NULL if its bytes are in memory */
+    hw_range range;       /* of the file */
     const uint8_t *bytes; /* the bytes; unchanged until the job has left */
     size_t size;
     int status; /* enum hw_status */

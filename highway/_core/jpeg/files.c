@@ -56,7 +56,7 @@ static int failed(int number, const char *what, char *message) {
     return hw_file_failure(number);
 }
 
-static int check(int file, size_t max_bytes, size_t *size, char *message) {
+static int check(int file, hw_range range, size_t max_bytes, size_t *size, char *message) {
     struct stat info;
     if (fstat(file, &info)) return failed(errno, "examined", message);
     if (!S_ISREG(info.st_mode)) {
@@ -66,46 +66,58 @@ static int check(int file, size_t max_bytes, size_t *size, char *message) {
                                           : "a device or socket");
         return HW_NO_FILE;
     }
-    if (info.st_size == 0) {
+    const int whole = range.start == HW_WHOLE;
+    const uintmax_t there = (uintmax_t)info.st_size, wanted = whole ? there : range.size;
+    if (wanted == 0) {
         snprintf(message, HW_MESSAGE_SIZE, "is empty (0 bytes)");
         return HW_BAD_FILE;
     }
-    if ((uintmax_t)info.st_size > max_bytes) {
-        snprintf(message, HW_MESSAGE_SIZE, "has %jd bytes, allowed are %zu", (intmax_t)info.st_size,
-                 max_bytes);
+    if (wanted > max_bytes) {
+        snprintf(message, HW_MESSAGE_SIZE, "has %ju bytes, allowed are %zu", wanted, max_bytes);
         return HW_BAD_FILE;
     }
-    *size = (size_t)info.st_size;
+    if (!whole && ((uintmax_t)range.start > there || wanted > there - (uintmax_t)range.start)) {
+        snprintf(message, HW_MESSAGE_SIZE,
+                 "is cut off: its file has %ju bytes, expected %ju bytes from %jd on", there, wanted,
+                 (intmax_t)range.start);
+        return HW_BAD_FILE;
+    }
+    *size = (size_t)wanted;
     return HW_OK;
 }
 
-int hw_file_open(const char *path, size_t max_bytes, int soon, int *file, size_t *size, char *message) {
+int hw_file_open(const char *path, hw_range range, size_t max_bytes, int soon, int *file, size_t *size,
+                 char *message) {
     /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
     for (int tries = 0; tries < INTERRUPTED; tries++) {
         *file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (*file >= 0 || errno != EINTR) break;
     }
     if (*file < 0) return failed(errno, "opened", message);
-    const int status = check(*file, max_bytes, size, message);
+    const int status = check(*file, range, max_bytes, size, message);
     if (status != HW_OK) {
         close(*file);
         *file = -1;
         return status;
     }
 #ifdef POSIX_FADV_WILLNEED
-    if (soon) posix_fadvise(*file, 0, 0, POSIX_FADV_WILLNEED);
+    if (soon) {
+        const int whole = range.start == HW_WHOLE;
+        posix_fadvise(*file, whole ? 0 : range.start, whole ? 0 : (off_t)*size, POSIX_FADV_WILLNEED);
+    }
 #endif
     return HW_OK;
 }
 
-int hw_file_take(int file, size_t wanted, hw_buffer *buffer, size_t *got, char *message) {
+int hw_file_take(int file, hw_range range, size_t wanted, hw_buffer *buffer, size_t *got, char *message) {
+    const int64_t first = range.start == HW_WHOLE ? 0 : range.start;
     if (hw_buffer_reserve(buffer, wanted)) {
         snprintf(message, HW_MESSAGE_SIZE, "needs %zu bytes of memory, more than the system has", wanted);
         return HW_NO_MEMORY;
     }
     *got = 0;
     for (int interrupted = 0; *got < wanted;) {
-        const ssize_t part = pread(file, buffer->bytes + *got, wanted - *got, (off_t)*got);
+        const ssize_t part = pread(file, buffer->bytes + *got, wanted - *got, (off_t)(first + (int64_t)*got));
         if (part < 0 && errno == EINTR && ++interrupted < INTERRUPTED) continue;
         if (part < 0) return failed(errno, "read", message);
         if (part == 0) break;
@@ -114,12 +126,13 @@ int hw_file_take(int file, size_t wanted, hw_buffer *buffer, size_t *got, char *
     return HW_OK;
 }
 
-int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message) {
+int hw_file_read(const char *path, hw_range range, size_t max_bytes, hw_buffer *buffer, size_t *got,
+                 char *message) {
     int file;
     size_t size;
-    int status = hw_file_open(path, max_bytes, 0, &file, &size, message);
+    int status = hw_file_open(path, range, max_bytes, 0, &file, &size, message);
     if (status != HW_OK) return status;
-    status = hw_file_take(file, size, buffer, got, message);
+    status = hw_file_take(file, range, size, buffer, got, message);
     close(file);
     return status;
 }

@@ -26,14 +26,25 @@ enum { HW_MESSAGE_SIZE = 256 };
 /* The status for an error of open, fstat or read: HW_NO_FILE, HW_NO_HANDLE or HW_STORAGE. */
 int hw_file_failure(int number);
 
-/* Opens a regular file of 1 to `max_bytes` bytes; `soon` prefetches all of it. The caller closes `file`. */
-int hw_file_open(const char *path, size_t max_bytes, int soon, int *file, size_t *size, char *message);
+/* The bytes of a file that are read: from `start` on `size` bytes, or all if `start` is HW_WHOLE. */
+enum { HW_WHOLE = -1 };
 
-/* The first `wanted` bytes of an open file, into a buffer that grows; `got` is smaller if the file was
- * shortened. */
-int hw_file_take(int file, size_t wanted, hw_buffer *buffer, size_t *got, char *message);
+typedef struct {
+    int64_t start;
+    size_t size;
+} hw_range;
 
-/* A whole file, as hw_file_open and hw_file_take. */
-int hw_file_read(const char *path, size_t max_bytes, hw_buffer *buffer, size_t *got, char *message);
+/* Opens a regular file with a range of 1 to `max_bytes` bytes, whose size it returns; `soon` prefetches the
+ * range. The caller closes `file`. */
+int hw_file_open(const char *path, hw_range range, size_t max_bytes, int soon, int *file, size_t *size,
+                 char *message);
+
+/* The first `wanted` bytes of the range of an open file, into a buffer that grows; `got` is smaller if the
+ * file was shortened. */
+int hw_file_take(int file, hw_range range, size_t wanted, hw_buffer *buffer, size_t *got, char *message);
+
+/* A whole range, as hw_file_open and hw_file_take. */
+int hw_file_read(const char *path, hw_range range, size_t max_bytes, hw_buffer *buffer, size_t *got,
+                 char *message);
 
 #endif

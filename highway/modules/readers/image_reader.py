@@ -251,7 +251,7 @@ class ImageReader(OrderedSource):
         spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self.shape)
-        return spec
+        return {**spec, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
@@ -300,7 +300,9 @@ class ImageReader(OrderedSource):
             # It brings asyncio, and OpenSSL with it.
             from highway.modules.readers.read_ahead import ReadAhead
 
-            self._ahead = ReadAhead(self.name, self.samples, self._ticket, self.prefetch_bytes, self._cache)
+            self._ahead = ReadAhead(
+                self.name, self.samples, self._ticket, self.prefetch_bytes, self._group, self._cache
+            )
             self.samples = self._ahead.samples
 
     def tasks(self) -> Iterator[Task]:
@@ -315,6 +317,10 @@ class ImageReader(OrderedSource):
 
     def _ticket(self, task: Task) -> int:
         return task.epoch * len(self.order) + task.seq
+
+    def _group(self, task: Task) -> object:
+        """Group of a task whose samples are fetched together with those of its neighbors."""
+        return self._ticket(task)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
@@ -371,6 +377,7 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
+        fields |= part.columns(indices)
         return Batch(
             fields,
             epoch=task.epoch,
@@ -454,7 +461,7 @@ class ImageReader(OrderedSource):
         others: dict[int, OtherPicture | None] = {}
         heads, wrong = part.read(decoder, indices, self.exif, turn)
         statuses, heights, widths = heads.T
-        good = decoder.sound
+        good = decoder.sound and not wrong
         if not good:
             np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
             for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +12,18 @@ from numpy.typing import NDArray
 from highway.arguments import expanded, flag, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch
-from highway.engine import Failure, Module, Outlet, Source
+from highway.engine import Source
 from highway.engine.spec import Spec, array_spec
-from highway.engine.stats import PipelineStats
 from highway.errors import (
     ArgumentError,
     EmptyDatasetError,
-    PipelineStateError,
 )
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
+from highway.modules.sinks.storing import StoringSink
 from highway.sampling.sampler import Task
 from highway.store.reading import StoreReader
 from highway.store.records import BatchBuffers, Records
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LevelDBSink", "LevelDBSource"]
 
 
-class LevelDBSink(Outlet):
+class LevelDBSink(StoringSink):
     """Writes the samples of every batch to a store, with all fields unchanged, for a `LevelDBSource`.
 
     Samples are numbered as they arrive. They are written in atomic batches of some MiB: each one is on the disk whole
@@ -76,42 +73,21 @@ class LevelDBSink(Outlet):
         append: bool = False,
         batch_bytes: int = 4 << 20,
     ) -> None:
-        super().__init__(workers=1)
+        super().__init__()
         self.path = expanded(self.name, "path", path)
         self.append = flag(self.name, "append", append)
         self.batch_bytes = whole(self.name, "batch_bytes", batch_bytes, 1, 1 << 30)
-        self._writer: StoreWriter | None = None
-        self._source: Source | None = None
-        self._length: int | None = None
-        self._exhausted = False
-        self._latest: LevelDBSink | None = None
-        # Numbers of the running tasks, by ticket.
-        self._numbers: dict[int, int] = {}
-        # The thread that acquires it closes the writer: the worker, or an interrupt before there is a worker. No thread
-        # waits for it, because a finalizer may interrupt.
-        self._closer = threading.Lock()
 
     def __repr__(self) -> str:
         return f"LevelDBSink({self.path!r}{', append=True' if self.append else ''})"
 
-    def for_run(self) -> Module:
-        self._latest = run = self.copied()
-        run._latest = None
-        return run
-
-    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        source = modules[0]
-        assert isinstance(source, Source)
+    def make_writer(self, source: Source) -> StoreWriter:
         if isinstance(source, OrderedSource) and source.order.epochs is None:
             raise ArgumentError(
                 f"{self.name}: {source.name} has no end, and would fill the disk; expected one with epochs=1"
             )
-        self._source = source
-        self._numbers = {}
-        # A pipeline that failed to start has interrupted this module, and so acquired the lock.
-        self._closer = threading.Lock()
         classes = getattr(source, "classes", None)
-        self._writer = StoreWriter(
+        return StoreWriter(
             self.path,
             self.name,
             append=self.append,
@@ -121,71 +97,6 @@ class LevelDBSink(Outlet):
             fingerprint=source.samples_fingerprint(),
             shard=source.shard,
         )
-
-    @property
-    def stored(self) -> int:
-        """Number of samples that are in the store or wait to be written; 0 before the pipeline is made."""
-        writer = (self._latest or self)._writer
-        return 0 if writer is None else writer.count
-
-    @property
-    def begun_with(self) -> int:
-        """Number of samples that the store had when the pipeline was made."""
-        writer = (self._latest or self)._writer
-        return 0 if writer is None else writer.before
-
-    @property
-    def _open_writer(self) -> StoreWriter:
-        assert self._writer is not None
-        return self._writer
-
-    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        self._length = length
-        ticket = 0
-        for place, task in enumerate(source.tasks()):
-            if isinstance(task, Task) and self._there(task):
-                continue
-            self._numbers[ticket] = place
-            ticket += 1
-            yield task
-        self._exhausted = True
-
-    def _there(self, task: Task) -> bool:
-        writer = self._open_writer
-        return all(writer.has(task.epoch, index) for index in task.indices.tolist())
-
-    def identity(self, ticket: int) -> tuple[int, int]:
-        place = self._numbers[ticket]
-        return divmod(place, self._length) if self._length else (0, place)
-
-    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        del self._numbers[ticket]
-        if isinstance(outcome, Failure):
-            if sys.version_info >= (3, 11):
-                outcome.error.add_note(f"In module {outcome.module}, upstream of this one:")
-            raise outcome.error
-        source = self._source
-        assert source is not None
-        if source.follows_delivery and not source.delivered(ticket):
-            return
-        if outcome is not None:
-            self._open_writer.add(outcome)
-
-    def drain(self) -> None:
-        # If `Pipeline.drain` ended the tasks early, the store is not complete.
-        if self._exhausted:
-            self._open_writer.finish()
-
-    def open(self) -> None:
-        if not self._closer.acquire(blocking=False):
-            raise PipelineStateError(f"{self.name}: the pipeline was stopped")
-
-    def interrupt(self) -> None:
-        if self._closer.acquire(blocking=False) and self._writer is not None:
-            self._writer.close()
-
-    def close(self) -> None:
-        self._open_writer.close()
 
 
 class _Found(NamedTuple):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from highway.arguments.limits import MOST_WORKERS
 from highway.modules.readers.samples import Samples
@@ -35,6 +38,9 @@ class ReadAhead:
         Number of a task, which grows with the order.
     max_bytes : int
         Most bytes that are fetched and not taken yet.
+    group_of : callable, optional
+        Group of a task: the samples of adjacent tasks of one group are announced at once, so that ranges that touch are
+        fetched together.
     cache : Cache, optional
 
     Attributes
@@ -49,11 +55,13 @@ class ReadAhead:
         samples: Samples,
         ticket_of: Callable[[Task], int],
         max_bytes: int,
+        group_of: Callable[[Task], object] | None = None,
         cache: Cache | None = None,
     ) -> None:
         assert samples.ranges is not None
         self._ranges = samples.ranges
         self._ticket_of = ticket_of
+        self._group_of = group_of or ticket_of
         self._max_bytes = max_bytes
         self._fetcher = Fetcher(owner, samples.ranges, max_bytes=max_bytes, cache=cache)
         self.samples = samples.fetching(self._fetcher)
@@ -67,13 +75,10 @@ class ReadAhead:
         self._drop(math.inf)
         ahead: deque[tuple[Task, int, int]] = deque()
         nbytes = count = 0
-        for task in tasks:
-            needed = self.samples.needed(task.indices)
-            size = self._ranges.nbytes(needed, _UNKNOWN_SIZE)
-            self._open.add(self._ticket_of(task))
-            self._fetcher.announce(self._ticket_of(task), needed)
-            ahead.append((task, size, len(needed)))
-            nbytes, count = nbytes + size, count + len(needed)
+        for _, group in itertools.groupby(tasks, self._group_of):
+            for task, size, needed in self._announced([*group]):
+                ahead.append((task, size, needed))
+                nbytes, count = nbytes + size, count + needed
             while ahead and (nbytes >= self._max_bytes or count >= _MOST_AHEAD):
                 first, size, samples = ahead.popleft()
                 nbytes, count = nbytes - size, count - samples
@@ -92,6 +97,16 @@ class ReadAhead:
         for ticket in [*self._open]:
             if ticket < before:
                 self.done(ticket)
+
+    def _announced(self, tasks: list[Task]) -> Iterator[tuple[Task, int, int]]:
+        """Announce the samples of some tasks; yields each task with their bytes and their number."""
+        needed = [self.samples.needed(task.indices) for task in tasks]
+        # With the last ticket: those before it are released earlier.
+        ticket = self._ticket_of(tasks[-1])
+        self._open.add(ticket)
+        self._fetcher.announce(ticket, np.concatenate(needed))
+        for task, ranges in zip(tasks, needed, strict=True):
+            yield task, self._ranges.nbytes(ranges, _UNKNOWN_SIZE), len(ranges)
 
     def done(self, ticket: int) -> None:
         """Drop what was fetched for a task and not used."""

@@ -48,6 +48,10 @@ class SampleReader(Protocol):
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         """Boxes with their labels and extras; sample i of the table is ``indices[i]``. None without boxes."""
 
+    def columns(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Further fields, in order, arrays of N rows."""
+        return {}
+
     def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Height and width, int64 (N, 2), of the upright pictures before they were shrunk; None if they were not."""
         return None
@@ -100,6 +104,10 @@ class Samples(Protocol):
 
     def spec(self) -> Spec:
         """The fields `labels` and `boxes`, as far as there are any, in this order."""
+
+    def columns_spec(self) -> Spec:
+        """The fields after `masks`."""
+        return {}
 
     def describe(self, index: int) -> str:
         """Name of a sample in errors."""

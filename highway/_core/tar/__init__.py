@@ -1,0 +1,1 @@
+"""Kernels for tar files: their members, and the samples that these are."""

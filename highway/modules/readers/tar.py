@@ -1,0 +1,340 @@
+"""TarReader: reads pictures with their labels, boxes, masks and other fields from tar files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.arguments import class_names, expanded, flag, number, whole
+from highway.arguments.options import completed, takes
+from highway.batch import is_field_name
+from highway.errors import ArgumentError, TarError
+from highway.modules.readers.image_reader import ImageReader
+from highway.modules.readers.listing.class_names import log_classes
+from highway.modules.readers.options import PictureFileOptions, SourceOptions
+from highway.modules.readers.sample_fields import SampleField
+from highway.modules.readers.tar_samples import TarSamples
+from highway.sampling.sampler import Sampler, Task
+from highway.sampling.windows import WindowedSampler
+from highway.storage.shard_names import shard_paths
+from highway.storage.tar_index import indexed
+from highway.storage.urls import is_url, located
+from highway.storage.wids_lists import ListedShard, is_wids_list, listed_shards
+from highway.transforms.fit import CenterFit, Fit, Letterbox
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from highway.storage.objects import ObjectStore
+    from highway.storage.ranges import Object
+    from highway.storage.tar_index import TarIndex
+
+__all__ = ["TarReader"]
+
+_logger = logging.getLogger("highway.modules")
+
+_OWN = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
+# Adjacent samples of a tar in a store that are fetched together, in bytes; with less to prefetch they are fewer.
+_CHUNK = 8 << 20
+_CHUNKS = 8
+_IMAGE = "jpg;jpeg;png;webp;bmp;gif;tif;tiff;jpe;jfif"
+
+
+@takes(PictureFileOptions)
+class TarReader(ImageReader):
+    r"""Reads pictures from tar files in the WebDataset layout and yields batches ``images, labels``.
+
+    The members of a sample are next to each other and have the same name up to the first dot of the file name, such as
+    ``cat/0001.jpg`` and ``cat/0001.cls``; ``cat/0001`` is the key. The fields are `images` and, as far as they are
+    given, `labels`, `boxes`, `masks` and `fields`, in this order. Pictures are read as by `ImageFileReader`, where they
+    lie in the tar.
+
+    Every tar is searched once for its members; this index is kept beside it, in ``NAME.tar.index``, and made again when
+    the tar changes. The order is a permutation of all samples of all tars, unless `window` is given.
+    Tars in stores, such as ``s3://bucket/train-{0000..1023}.tar``, are fetched ahead, and their indexes are kept on
+    this machine. Their default order reads large ranges: runs of adjacent samples, of 8 MiB, come in a random order,
+    and the samples of so many runs as fit into half of `prefetch_bytes` are shuffled together.
+    Members without an ending, hidden files and metadata of WebDataset (``__NAME__``) are ignored. Samples without a
+    picture are counted and not read; a sample without one of its other members is a bad sample. Several tars may have
+    samples with the same key.
+
+    Parameters
+    ----------
+    paths : path or URL, or sequence of these
+        Tar files; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``. All are local, or all
+        URLs. Or one JSON file in the format of wids, ``train.json``, which lists the tars with their numbers of bytes
+        and samples; these are compared.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    shape : int or (int, int)
+        Height and width of the images in pixels; a number alone is a square.
+    image : str
+        Endings of the pictures, with ``;`` between them, in upper or lower case; of several pictures in a sample the
+        first of these endings counts. The contents decide the format.
+    label : str, (str, dtype) or None
+        Field of the labels: ``cls``, a whole number or the name of a class; ``json:a.b``, a part of a JSON file (keys
+        of objects, and places in lists); ``npy``, an array; ``txt``, the name of a class. The last part of an ending
+        decides, as in ``meta.json``. Numbers become int64 or float32, (N,) or (N, K), as in the first sample, or the
+        dtype. With `boxes`: for each picture a list or array, with one label for each of its boxes.
+    classes : sequence of str, optional
+        Class names in the order of their numbers, where labels are names.
+    boxes : str or None
+        Field of the boxes, as for `label`: for each picture x0, y0, x1, y1 of its boxes, in pixels; (n, 4). They follow
+        the picture through its orientation, fit and mirroring.
+    masks : str or None
+        Ending of masks, such as ``mask.png``: class numbers, as for `ListReader`.
+    fields : mapping of str to (str or (str, dtype)), optional
+        Further fields by their names, as for `label`. A ``txt`` is a str, a ``json`` without a path whatever it has,
+        and any other ending bytes: arrays of objects, (N,). Arrays and lists have one shape in all samples; with the
+        dtype ``object`` they may differ.
+    upright : bool
+        Whether boxes and masks belong to the upright pictures, as those that `highway pack` writes, rather than to the
+        pictures as they are stored.
+    min_visible : float
+        0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
+        dropped. Only with `boxes`.
+    mask_fill : int
+        0 to 255: value of mask pixels that the fit leaves uncovered. Only with `masks`.
+    placement : bool
+        Adds the extras `placement` and `picture_sizes`, as `ListReader` says.
+    fit : Fit, optional
+        Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, otherwise ``CenterFit()``.
+    window : int, "all" or None
+        A number shuffles the order of the tars, and the samples within every `window` tars of that order: few tars are
+        read at a time, and samples of different windows are never mixed. "all" shuffles all samples, which needs a
+        request or two for every sample in a store. None is "all" for local tars.
+    index_dir : path, optional
+        Folder for the indexes, instead of the folders of local tars, and of the user's folder for caches.
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+        See `PictureFileOptions`.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range, no sample has a field, or labels are neither numbers nor names of classes.
+    EmptyDatasetError
+        There are no tars, or no pictures in them.
+    TarError
+        A tar is cut off, damaged or compressed, or has links or sparse files; a sample has two members of one ending,
+        comes twice in a tar, or is split over two tars; a tar is not as its list says.
+    ReadError, DecodeError
+        A tar or the fields of the first sample cannot be read.
+    StorageError
+        The storage failed for more than 30 s.
+    WriteError
+        `index_dir` cannot be written to.
+
+    Attributes
+    ----------
+    classes : list of str or None
+        As given.
+    paths : list of str
+        The tars.
+    without_picture : int
+        Number of samples without a picture, which are not read.
+    """
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        image: str = _IMAGE,
+        label: str | tuple[str, Any] | None = "cls",
+        classes: Sequence[str] | None = None,
+        boxes: str | tuple[str, Any] | None = None,
+        masks: str | None = None,
+        fields: Mapping[str, str | tuple[str, Any]] | None = None,
+        upright: bool = False,
+        min_visible: float = 0.0,
+        mask_fill: int = 0,
+        placement: bool = False,
+        fit: Fit | None = None,
+        window: int | Literal["all"] | None = None,
+        index_dir: str | os.PathLike[str] | None = None,
+        **options: Unpack[PictureFileOptions],
+    ) -> None:
+        options = completed(PictureFileOptions, options)
+        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
+        if min_visible and boxes is None:
+            raise ArgumentError(f"TarReader: min_visible is {min_visible}, and there are no boxes")
+        if mask_fill and masks is None:
+            raise ArgumentError(f"TarReader: mask_fill is {mask_fill!r}, and there are no masks")
+        self._window: int | None = None
+        if window is not None and window != "all":
+            self._window = whole(self.name, "window", window, 1)
+        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
+        if self.classes is not None:
+            log_classes(self.name, self.classes, "given")
+        mask_ending = None if masks is None else _endings("masks", masks)
+        if mask_ending is not None and len(mask_ending) != 1:
+            raise ArgumentError(f"TarReader: masks is {masks!r}; expected one ending")
+        folder = None if index_dir is None else expanded(self.name, "index_dir", index_dir)
+        listed = _listed(paths, options["storage_options"])
+        self.paths = (
+            shard_paths(paths, self.name, options=options["storage_options"])
+            if listed is None
+            else [shard.path for shard in listed]
+        )
+        indexes, store, objects = self._indexed(folder, options["storage_options"])
+        samples = TarSamples(
+            indexes,
+            _endings("image", image),
+            store=store,
+            objects=objects,
+            label=None if label is None else SampleField("labels", label, self.name, "label", self.classes),
+            boxes=None if boxes is None else SampleField("boxes", boxes, self.name, "boxes"),
+            fields=_fields(fields),
+            masks=None if mask_ending is None else mask_ending[0],
+            mask_fill=mask_fill,
+            max_pixels=options["max_pixels"],
+            owner=self.name,
+            oriented=options["exif"],
+            upright=flag(self.name, "upright", upright),
+            min_visible=min_visible,
+            placement=flag(self.name, "placement", placement),
+        )
+        self._tars = samples
+        if listed is not None:
+            _check_listed(listed, samples)
+        self._shards = self._sizes_of_shards(store is not None and window is None, options)
+        self.without_picture = samples.without_picture
+        super().__init__(
+            samples,
+            batch_size,
+            shape,
+            fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
+            **options,
+        )
+        self.annotated = ("boxes", boxes, samples.boxed and upright)
+        if self.without_picture:
+            _logger.warning(
+                "%s: %d samples of %d %s have no picture (%s), and are not read",
+                self.name,
+                self.without_picture,
+                self.without_picture + self.size,
+                samples.where,
+                image,
+            )
+
+    def __repr__(self) -> str:
+        shown = repr(self.paths[0]) + (f" and {len(self.paths) - 1} more tars" * (len(self.paths) > 1))
+        window = "" if self._window is None else f", window={self._window}"
+        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}{window}"
+        return f"<TarReader of {self.size} pictures in {shown}, {own}{self._drawn()}>"
+
+    def _indexed(
+        self, folder: str | None, options: Mapping[str, Any] | None
+    ) -> tuple[list[TarIndex], ObjectStore | None, list[Object]]:
+        """Return the indexes of the tars; for URLs also their store and the tars as objects."""
+        urls = [path for path in self.paths if is_url(path)]
+        if not urls:
+            return indexed(self.paths, self.name, folder), None, []
+        if len(urls) < len(self.paths):
+            local = next(path for path in self.paths if not is_url(path))
+            raise ArgumentError(
+                f"TarReader: paths has {local!r} and {urls[0]!r}; expected only local files, or only URLs"
+            )
+        # They bring asyncio, and OpenSSL with it.
+        from highway.storage.many_stores import ManyStores
+        from highway.storage.remote_tar_index import indexed_objects
+
+        store = ManyStores(self.name, options)
+        store.open(urls)
+        indexes, objects = indexed_objects(store, urls, self.name, folder)
+        return indexes, store, objects
+
+    def _sizes_of_shards(self, remote: bool, options: PictureFileOptions) -> NDArray[np.int64] | None:
+        """Return the number of samples in each shard of the order, None for no shards; may set the window."""
+        prefetch = options["prefetch_bytes"]
+        if remote:
+            nbytes = max(1, min(_CHUNK, prefetch // 2 // _CHUNKS))
+            self._window = max(1, prefetch // 2 // nbytes)
+            return self._tars.chunks(nbytes)
+        if self._window is None:
+            return None
+        if self._tars.ranges is not None:
+            largest = sum(sorted(self._tars.nbytes)[-self._window :])
+            if 2 * largest > prefetch:
+                raise ArgumentError(
+                    f"TarReader: window is {self._window}, tars of up to {largest} bytes together, and prefetch_bytes "
+                    f"is {prefetch}; expected at least twice as many bytes for a window of whole tars in a store"
+                )
+        return self._tars.shards
+
+    def contents(self) -> Iterable[bytes | Iterable[bytes]]:
+        return b"TarReader", self._tars.identity()
+
+    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+        if self._shards is None or self._window is None:
+            return super()._ordered(size, batch_size, options)
+        return WindowedSampler(
+            self._shards,
+            self._window,
+            batch_size,
+            shuffle=options["shuffle"],
+            seed=options["seed"],
+            epochs=options["epochs"],
+            shard=options["shard"],
+            drop_last=options["drop_last"],
+            owner=self.name,
+        )
+
+    def _group(self, task: Task) -> object:
+        order = self.order
+        if not isinstance(order, WindowedSampler) or not order.shuffle:
+            return super()._group(task)
+        place = order.place_at(self._ticket(task), self._begun)
+        return place.epoch, order.window_at(place)
+
+
+def _listed(paths: object, options: Mapping[str, Any] | None) -> list[ListedShard] | None:
+    """Return the tars of a list in a file; None if `paths` is none."""
+    if not isinstance(paths, (str, os.PathLike)):
+        return None
+    path = located(TarReader.name, "paths", paths)
+    return listed_shards(path, TarReader.name, options) if is_wids_list(path) else None
+
+
+def _check_listed(listed: Sequence[ListedShard], samples: TarSamples) -> None:
+    """Raise if the tars are not as their list says."""
+    for shard, nbytes, groups in zip(listed, samples.nbytes, samples.groups.tolist(), strict=True):
+        for stated, found, noun in ((shard.nbytes, nbytes, "bytes"), (shard.samples, groups, "samples")):
+            if stated not in (None, found):
+                raise TarError(
+                    f"TarReader: {shard.path!r} has {found} {noun}, and its list says {stated}; expected the same: "
+                    "copy the tar, or make the list, again"
+                )
+
+
+def _endings(name: str, text: object) -> list[bytes]:
+    """Return the endings in an argument, in lower case, each once."""
+    words = [word.strip().lower() for word in text.split(";")] if isinstance(text, str) else [""]
+    if not all(words) or any(word.startswith(".") or "/" in word for word in words):
+        raise ArgumentError(
+            f"TarReader: {name} is {text!r}; expected endings without a dot before them, such as 'jpg;png'"
+        )
+    return [word.encode() for word in dict.fromkeys(words)]
+
+
+def _fields(fields: object) -> list[SampleField]:
+    if fields is None:
+        return []
+    if not isinstance(fields, Mapping):
+        raise ArgumentError(
+            f"TarReader: fields is {fields!r}; expected endings by the names of the fields, such as "
+            "{'caption': 'txt'}"
+        )
+    for name in fields:
+        if not is_field_name(name) or name in _OWN:
+            raise ArgumentError(
+                f"TarReader: fields has the name {name!r}; expected identifiers that are no attributes of Batch and "
+                f"none of {', '.join(_OWN)}"
+            )
+    return [SampleField(name, spec, TarReader.name, f"fields[{name!r}]") for name, spec in fields.items()]

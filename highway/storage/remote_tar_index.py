@@ -1,0 +1,148 @@
+"""The indexes of tars in stores: published beside them, kept on this machine, or made by reading their headers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import blake2b
+
+from typing_extensions import Buffer
+
+from highway._core.tar import members
+from highway.errors import ReadError, WriteError
+from highway.storage.files import LARGEST_FILE, read_whole, write_whole
+from highway.storage.objects import ObjectStore
+from highway.storage.ranges import Object
+from highway.storage.tar_index import TarIndex, check_format, complete
+
+__all__ = ["indexed_objects"]
+
+_logger = logging.getLogger("highway.storage")
+
+# Tars that are searched at a time.
+_TOGETHER = 32
+
+# Bytes of a request for headers: few where members are large, more where they are small.
+_SMALLEST = 4 << 10
+_LARGEST = 1 << 20
+
+
+def indexed_objects(
+    store: ObjectStore, names: Sequence[str], owner: str, index_dir: str | None = None
+) -> tuple[list[TarIndex], list[Object]]:
+    """Return the index of each tar of a store, and the tars as objects.
+
+    An index is taken from `index_dir`, by default ``highway/tars`` in the user's folder for caches, if it was made of
+    the object as it is now, by size and etag; from the object ``NAME.index`` beside the tar, if it is of the same
+    size, and a header that it states is there; or made by reading the headers. It is then kept in the folder.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    names : sequence of str
+    owner : str
+        Name of the reader, for errors.
+    index_dir : str, optional
+
+    Raises
+    ------
+    TarError, ReadError, StorageError, WriteError
+        As for `indexed`.
+    """
+    folder = index_dir or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "highway", "tars"
+    )
+
+    def one(name: str) -> tuple[TarIndex, Object]:
+        found = store.head(name)
+        kept = os.path.join(
+            folder, blake2b(store.where(name).encode(), digest_size=16).hexdigest() + ".index"
+        )
+        changed = int.from_bytes(blake2b(found.etag.encode(), digest_size=7).digest(), "big")
+        index = _kept(kept, store.where(name), found, changed, owner)
+        if index is None:
+            index = _published(store, found, changed) or _made(store, found, changed, owner)
+            try:
+                contents = index.packed()
+                write_whole(kept, lambda file: file.write(contents), owner)
+            except WriteError as error:
+                if index_dir is not None:
+                    raise
+                _logger.info("%s: the index of %s is not kept (use index_dir=FOLDER): %s", owner, name, error)
+        return index, found
+
+    with ThreadPoolExecutor(min(_TOGETHER, len(names)), "highway-index") as pool:
+        both = list(pool.map(one, names))
+    return [index for index, _ in both], [found for _, found in both]
+
+
+def _kept(kept: str, path: str, found: Object, changed: int, owner: str) -> TarIndex | None:
+    # Without an etag, an object of the same size may be another one.
+    if not found.etag:
+        return None
+    with suppress(ReadError):
+        return TarIndex.unpacked(
+            path, found.size, changed, read_whole(os.fsencode(kept), LARGEST_FILE, owner)
+        )
+    return None
+
+
+def _published(store: ObjectStore, found: Object, changed: int) -> TarIndex | None:
+    """Return the index in the object beside a tar, if there is one, and it is of this tar."""
+    try:
+        contents = bytes(store.read(Object(found.name + ".index")))
+    except ReadError:
+        return None
+    stated = int.from_bytes(contents[16:24], "little", signed=True)
+    index = TarIndex.unpacked(store.where(found.name), found.size, stated, contents)
+    if index is None or not len(index):
+        return None
+    last = len(index) - 1
+    start = int(index.starts[last]) - 512
+    if not 0 <= start < found.size:
+        return None
+    header = bytes(store.read(found, start, min(start + 1024, found.size)))
+    one = members.Members(lambda at, size: header[at - start : at - start + size], found.size, start, 1)
+    starts, sizes, _, text = one.arrays()
+    # A long name is in a header before this one, and this one has the beginning of it.
+    name = index.name(last)
+    if starts.tolist() != [start + 512] or sizes.tolist() != [int(index.sizes[last])]:
+        return None
+    if not (name == text.tobytes() or name.startswith(text.tobytes()[:100])):
+        return None
+    _logger.info("%s: the index is that of %s.index", store.owner, store.where(found.name))
+    return TarIndex(index.path, index.size, changed, index.starts, index.sizes, index.ends, index.text)
+
+
+def _made(store: ObjectStore, found: Object, changed: int, owner: str) -> TarIndex:
+    path = store.where(found.name)
+    blocks = _Blocks(store, found)
+    check_format(path, owner, bytes(blocks.read(0, 1024)))
+    return complete(path, found.size, changed, members.Members(blocks.read, found.size), owner)
+
+
+class _Blocks:
+    """Reads an object from its front to its end, in blocks whose size suits the distance between the reads."""
+
+    def __init__(self, store: ObjectStore, found: Object) -> None:
+        self._store, self._found = store, found
+        self._start = 0
+        self._block = memoryview(b"")
+        self._size = _SMALLEST
+
+    def read(self, start: int, size: int) -> Buffer:
+        """Return a range; shorter at the end of the object."""
+        stop = min(start + size, self._found.size)
+        if start >= stop:
+            return b""
+        end = self._start + len(self._block)
+        if not self._start <= start <= stop <= end:
+            near = self._start <= start < end + 4 * self._size
+            self._size = min(2 * self._size, _LARGEST) if near else max(self._size // 2, _SMALLEST)
+            last = min(max(stop, start + self._size), self._found.size)
+            self._block = memoryview(self._store.read(self._found, start, last))
+            self._start = start
+        return self._block[start - self._start : stop - self._start]

@@ -1,0 +1,276 @@
+"""TarIndex: where the members of a tar file lie; kept in a file, so that a tar is searched once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway._core.jpeg import codec as jpeg
+from highway._core.tar import members
+from highway.errors import HighwayError, ReadError, StorageError, TarError, WriteError
+from highway.storage.files import LARGEST_FILE, read_whole, write_whole
+from highway.storage.outages import Outages, ask
+from highway.storage.sniffing import sniff
+
+__all__ = ["TarIndex", "check_format", "complete", "indexed", "scanned_tar"]
+
+_logger = logging.getLogger("highway.storage")
+
+# Magic, version; size and modification time (ns) of the tar; members, bytes of their names; CRC-32 of the arrays.
+_HEAD = struct.Struct("<8sqqqqI")
+_MAGIC = b"HWTAR\0\0\1"
+
+# Tars that are searched at a time: requests for the disk.
+_TOGETHER = 8
+
+_COMPRESSED = ("gzip", "bzip2", "xz", "Zstandard")
+_KINDS = {
+    "1": "a hard link",
+    "2": "a symbolic link",
+    "3": "a device",
+    "4": "a device",
+    "6": "a FIFO",
+    "M": "a part of a file that began in another tar",
+    "S": "a sparse file",
+}
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """The regular files in a tar file, in their order.
+
+    Attributes
+    ----------
+    path : str
+        Of the tar file.
+    size, changed : int
+        Of the tar file: bytes, and modification time in nanoseconds; of an object, a hash of its etag.
+    starts, sizes : int64 (M,)
+        First byte of the contents of each member, and their number of bytes.
+    ends : int64 (M,)
+        End of the name of each member in `text`; each begins at the end of the one before.
+    text : uint8 (K,)
+        The names, one after the other.
+    """
+
+    path: str
+    size: int
+    changed: int
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    text: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def name(self, member: int) -> bytes:
+        """Name of a member as it is in the tar."""
+        begin = int(self.ends[member - 1]) if member else 0
+        return self.text[begin : int(self.ends[member])].tobytes()
+
+    def packed(self) -> bytes:
+        """Return the index as the contents of a file."""
+        arrays = b"".join(
+            array.tobytes()
+            for array in (
+                self.starts.astype("<i8", copy=False),
+                self.sizes.astype("<i8", copy=False),
+                self.ends.astype("<i8", copy=False),
+                self.text,
+            )
+        )
+        head = self.size, self.changed, len(self), len(self.text), zlib.crc32(arrays)
+        return _HEAD.pack(_MAGIC, *head) + arrays
+
+    @classmethod
+    def unpacked(cls, path: str, size: int, changed: int, contents: bytes) -> TarIndex | None:
+        """Return the index in the contents of a file; None if it is damaged, or not of this state of the tar."""
+        if len(contents) < _HEAD.size:
+            return None
+        magic, *state, count, letters, checksum = _HEAD.unpack_from(contents)
+        arrays = memoryview(contents)[_HEAD.size :]
+        if (magic, state) != (_MAGIC, [size, changed]) or len(arrays) != 24 * count + letters:
+            return None
+        if zlib.crc32(arrays) != checksum:
+            return None
+        starts, sizes, ends = np.frombuffer(arrays[: 24 * count], "<i8").astype(np.int64).reshape(3, count)
+        text = np.frombuffer(arrays[24 * count :], np.uint8)
+        return cls(path, size, changed, starts, sizes, ends, text)
+
+
+def indexed(paths: Sequence[str], owner: str, index_dir: str | None = None) -> list[TarIndex]:
+    """Return the index of each tar file: as it is kept, or made now and kept for the next time.
+
+    The index of ``x.tar`` is kept in ``x.tar.index``, beside it or in `index_dir`. It is made again when the size or
+    the modification time of the tar has changed. Where it cannot be written, it is not kept.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    owner : str
+        Name of the reader, for errors.
+    index_dir : str, optional
+        Folder for the files; created if needed.
+
+    Raises
+    ------
+    TarError
+        A tar is cut off, damaged or compressed, or has links, sparse files or other members that are no files.
+    ReadError
+        A tar cannot be read, or is no file.
+    StorageError
+        The storage failed for more than 30 s.
+    WriteError
+        `index_dir` cannot be written to.
+    """
+
+    def one(path: str) -> TarIndex:
+        return _indexed(path, owner, index_dir)
+
+    if len(paths) == 1:
+        return [one(paths[0])]
+    with ThreadPoolExecutor(min(_TOGETHER, len(paths)), "highway-index") as pool:
+        return list(pool.map(one, paths))
+
+
+def _indexed(path: str, owner: str, index_dir: str | None) -> TarIndex:
+    size, changed = _state_of(path, owner)
+    kept = _place(path, index_dir)
+    found = _kept(kept, path, size, changed, owner)
+    if found is not None:
+        return found
+    made = scanned_tar(path, size, changed, owner)
+    # A tar that is still being written would leave a wrong index.
+    if _state_of(path, owner) != (size, changed):
+        raise TarError(f"{owner}: {path!r} was changed while it was indexed; wait until it is complete")
+    try:
+        write_whole(kept, lambda file: file.write(made.packed()), owner)
+    except WriteError as error:
+        if index_dir is not None:
+            raise
+        _logger.info("%s: the index of %r is not kept (use index_dir=FOLDER): %s", owner, path, error)
+    return made
+
+
+def _place(path: str, index_dir: str | None) -> str:
+    """Return the file of the index of a tar."""
+    if index_dir is None:
+        return path + ".index"
+    # Tars of several folders may have the same name.
+    folder = os.path.dirname(os.path.abspath(path))
+    unique = blake2b(os.fsencode(folder), digest_size=6).hexdigest()
+    return os.path.join(index_dir, f"{os.path.basename(path)}-{unique}.index")
+
+
+def _kept(kept: str, path: str, size: int, changed: int, owner: str) -> TarIndex | None:
+    """Return the index in a file; None if there is none, or none of this state of the tar."""
+    try:
+        contents = read_whole(os.fsencode(kept), LARGEST_FILE, owner)
+    except ReadError:
+        return None
+    found = TarIndex.unpacked(path, size, changed, contents)
+    if found is None:
+        _logger.info("%s: %r is not an index of %r as it is now; it is made again", owner, kept, path)
+    return found
+
+
+def _state_of(path: str, owner: str) -> tuple[int, int]:
+    """Return size and modification time of a tar."""
+    try:
+        found = ask(owner, path, lambda: os.stat(path))
+    except StorageError:
+        raise
+    except OSError as error:
+        raise ReadError(f"{owner}: {path!r} cannot be read: {error.strerror}") from None
+    return found.st_size, found.st_mtime_ns
+
+
+def scanned_tar(path: str, size: int, changed: int, owner: str) -> TarIndex:
+    """Search a tar file for its members; raises as `indexed`."""
+
+    def once() -> TarIndex:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise _failed(path, owner, error.errno or 0) from None
+        try:
+            check_format(path, owner, os.pread(file, 1024, 0))
+            found = members.Members(file, size)
+        except HighwayError:
+            raise
+        except OSError as error:
+            raise _failed(path, owner, error.errno or 0) from None
+        finally:
+            os.close(file)
+        return complete(path, size, changed, found, owner)
+
+    return Outages(owner).patiently(once)
+
+
+def complete(path: str, size: int, changed: int, found: members.Members, owner: str) -> TarIndex:
+    """Return the index of the members that were found; raises if they are not all members of a sound tar."""
+    if found.status == members.READ:
+        raise _failed(path, owner, found.number)
+    if found.status != members.END:
+        raise TarError(f"{owner}: {path!r} {_wrong(found, size)}")
+    if found.header >= size:
+        _logger.warning(
+            "%s: %r ends without the mark that ends a tar: all of its %d members are whole, and more may be missing",
+            owner,
+            path,
+            len(found),
+        )
+    return TarIndex(path, size, changed, *found.arrays())
+
+
+def _failed(path: str, owner: str, number: int) -> ReadError | StorageError:
+    kind = StorageError if jpeg.failure(number) == jpeg.STORAGE else ReadError
+    return kind(f"{owner}: {path!r} cannot be read: {os.strerror(number)}")
+
+
+def check_format(path: str, owner: str, first: bytes) -> None:
+    """Raise TarError if a file begins as an empty or compressed one."""
+    found = sniff(first)
+    if not first:
+        raise TarError(f"{owner}: {path!r} is empty (0 bytes); expected a tar file")
+    if found in _COMPRESSED:
+        unpack = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k", "Zstandard": "unzstd"}[found]
+        raise TarError(
+            f"{owner}: {path!r} is compressed ({found}): samples in it cannot be read in any order; unpack it once "
+            f"with {unpack} (pictures are compressed already, so the tar is hardly larger)"
+        )
+
+
+def _wrong(found: members.Members, size: int) -> str:
+    """Text of what is wrong with a tar, and where."""
+    where = f"at byte {found.header}"
+    name = os.fsdecode(found.name)
+    texts = {
+        members.CUT_HEADER: f"is cut off: it ends after {size} bytes, in the header {where}",
+        members.CUT_MEMBER: f"is cut off: it ends after {size} bytes, in the member {name!r} {where}",
+        members.CUT_AFTER: f"is cut off: it ends {where} after an extended header, whose member is missing",
+        members.CHECKSUM: f"is damaged, or no tar: the header {where} has a wrong checksum",
+        members.NUMBER: f"is damaged: the header {where} states no valid size",
+        members.EXTENDED: f"is damaged: the extended header {where} is not valid",
+        members.TRAILING: (
+            f"has more {where}, after its end; if tars were joined, give them apart (tar --concatenate joins them to "
+            "one)"
+        ),
+    }
+    if found.status == members.REFUSED:
+        kind = _KINDS.get(found.kind, f"of the unknown type {found.kind!r}")
+        return (
+            f"has {name!r} {where}, which is {kind}; expected files and folders (tar --dereference "
+            "--hard-dereference makes such a tar)"
+        )
+    return f"{texts[found.status]}; copy or make it again"

@@ -1,0 +1,96 @@
+"""Lists of shards in the format of wids, WebDataset's JSON files: which tars there are, and how much is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from highway.errors import DecodeError, EmptyDatasetError, ReadError
+from highway.storage.files import LARGEST_FILE, read_whole
+from highway.storage.urls import is_url, join, split
+
+__all__ = ["ListedShard", "is_wids_list", "listed_shards"]
+
+
+class ListedShard(NamedTuple):
+    """A tar in a list.
+
+    Attributes
+    ----------
+    path : str
+        Path or URL.
+    samples, nbytes : int or None
+        Number of samples and bytes of the tar; None if the list does not say.
+    """
+
+    path: str
+    samples: int | None
+    nbytes: int | None
+
+
+def is_wids_list(path: str) -> bool:
+    """Return whether a path names a list rather than a tar."""
+    return path.lower().endswith(".json")
+
+
+def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> list[ListedShard]:
+    """Return the tars of a list; names without a folder are relative to that of the list.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL.
+    owner : str
+        Name of the reader, for errors.
+    options : mapping or None
+        `storage_options`.
+
+    Raises
+    ------
+    DecodeError
+        The file is no such list.
+    EmptyDatasetError
+        It lists nothing.
+    ReadError, StorageError
+        It cannot be read.
+    """
+    try:
+        found = json.loads(_contents(path, owner, options))
+        if found["wids_version"] != 1:
+            raise ValueError(f"wids_version is {found['wids_version']!r}")
+        listed = [
+            ListedShard(
+                join(os.path.dirname(path), str(shard["url"])),
+                _count(shard, "nsamples"),
+                _count(shard, "filesize"),
+            )
+            for shard in found["shardlist"]
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DecodeError(
+            f"{owner}: {path!r} is no list of shards in the format of wids, version 1 ({error!r}); expected a "
+            "shardlist with the url of each tar"
+        ) from None
+    if not listed:
+        raise EmptyDatasetError(f"{owner}: {path!r} lists no shards; expected one or more")
+    return listed
+
+
+def _count(shard: Mapping[str, Any], name: str) -> int | None:
+    return None if shard.get(name) is None else int(shard[name])
+
+
+def _contents(path: str, owner: str, options: Mapping[str, Any] | None) -> bytes:
+    if is_url(path):
+        # They bring asyncio, and OpenSSL with it.
+        from highway.storage.objects import open_store
+        from highway.storage.ranges import Object
+
+        place = split(path, owner)
+        return bytes(open_store(place.root, owner, options).read(Object(place.name)))
+    try:
+        return read_whole(os.fsencode(path), LARGEST_FILE, owner)
+    except ReadError as error:
+        raise ReadError(f"{owner}: {path!r} {error}") from None
