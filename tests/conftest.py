@@ -33,7 +33,7 @@ MARKED = {
     """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
-    cores demo detection docs docstrings fit floor_plan framework_guides guard_pages list_reader
+    cores demo detection docs docstrings fit floor_plan framework_guides guard_pages list_reader manifests
     missing_frameworks missing_parts one_pass outages packaging parcels paths placement policies readme seeds
     sheet stats system_packages transform_sheet tuning voc wrappers
     """,

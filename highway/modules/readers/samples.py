@@ -98,9 +98,9 @@ class Files(Samples, SampleReader):
     Parameters
     ----------
     root : bytes
-        Prefix that makes a path of every name.
+        Folder of the names that are relative, with a separator at its end; empty for the working directory.
     names : sequence of bytes
-        File names of the samples without `root`; also their keys.
+        File names of the samples; also their keys.
     where : str
     labels : callable, optional
         Returns the field `labels` for indices (N,), an array of N rows.
@@ -153,7 +153,7 @@ class Files(Samples, SampleReader):
 
     def path(self, index: int) -> bytes:
         """Path of a picture."""
-        return self._root + self._names[index]
+        return os.path.join(self._root, self._names[index])
 
     def describe(self, index: int) -> str:
         return os.fsdecode(self.path(index))
