@@ -16,13 +16,19 @@ from highway._core import philox
 from highway.arguments import whole
 from highway.errors import ArgumentError
 
-__all__ = ["ORDER_POSITION", "REPLACEMENT_POSITION", "SampleRandom"]
+__all__ = ["ORDER_POSITION", "REPLACEMENT_POSITION", "SHARD_POSITION", "WINDOW_POSITION", "SampleRandom"]
 
 ORDER_POSITION = 2**32 - 1
 """Position of the draws for the order of the data; no transform has it."""
 
 REPLACEMENT_POSITION = 2**32 - 2
 """Position of the draws for replacements of bad samples; no transform has it."""
+
+SHARD_POSITION = 2**32 - 3
+"""Position of the draws for the order of shards; no transform has it."""
+
+WINDOW_POSITION = 2**31
+"""Position of the draws for the order within the first window of shards; the other windows count on from there."""
 
 
 class SampleRandom:
@@ -41,7 +47,7 @@ class SampleRandom:
         Index of each sample in the data, 0 to 2**32 - 1.
     position : int
         Number of the transform in the pipeline, 0 to 2**32 - 1: the reader's fit is 0, later transforms count
-        on from there. The two highest are reserved (`ORDER_POSITION`, `REPLACEMENT_POSITION`).
+        on from there. Those from 2**31 on are reserved for orders and replacements (`ORDER_POSITION`).
 
     Raises
     ------

@@ -106,6 +106,8 @@ class Sampler:
 
     skips: Skips | None = None
     """What is skipped; None for nothing."""
+    window: int | None = None
+    """Number of shards whose samples are mixed (`WindowedSampler`); None for all."""
 
     def __init__(
         self,
@@ -196,18 +198,23 @@ class Sampler:
         ArgumentError
             See `Sampler`.
         """
-        other = Sampler(
-            self.size,
-            self.batch_size,
-            shuffle=self.shuffle,
-            seed=self.seed,
-            epochs=self.epochs,
-            shard=shard,
-            drop_last=self.drop_last,
-            owner=owner,
-        )
+        other = self._of_shard(shard, owner)
         other.seed_drawn = self.seed_drawn
         return other
+
+    def _of_shard(self, shard: object, owner: str) -> Sampler:
+        return Sampler(self.size, self.batch_size, **self._options(shard, owner))
+
+    def _options(self, shard: object, owner: str) -> dict[str, Any]:
+        """Return the keyword arguments of a sampler for another shard."""
+        return {
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "shard": shard,
+            "drop_last": self.drop_last,
+            "owner": owner,
+        }
 
     def task_at(self, epoch: int, seq: int, begun: Position = FRONT) -> Task:
         """Return the task of batch `seq` of an epoch, in an order that starts at `begun`.

@@ -158,7 +158,8 @@ class OrderedSource(Source):
         dict
             "version", "kind" (name of the source), "size" (number of samples), "shuffle", "seed", "fingerprint" (of the
             list of samples), "epoch", and "position": number of places of that epoch's order that all ranks together
-            have delivered. Where something is skipped also "skips", see `Skips.state`.
+            have delivered. With a `WindowedSampler` also "window". Where something is skipped also "skips", see
+            `Skips.state`.
         """
         epoch, position = self.order.place_at(ticket, self._begun)
         state = {**self._identity(), "epoch": epoch, "position": position}
@@ -167,7 +168,7 @@ class OrderedSource(Source):
 
     def _identity(self) -> dict[str, Any]:
         order = self.order
-        return {
+        identity = {
             "version": VERSION,
             "kind": self.name,
             "size": order.size,
@@ -175,6 +176,7 @@ class OrderedSource(Source):
             "seed": order.seed,
             "fingerprint": self._digest,
         }
+        return identity if order.window is None else {**identity, "window": order.window}
 
     def find(self, state: Mapping[str, Any]) -> Position:
         """Position of a state, which also has its skips.
@@ -198,6 +200,11 @@ class OrderedSource(Source):
         epoch = self._whole(state, "epoch", last)
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
+        window = state.get("window")
+        if window != self.order.window:
+            raise self._mismatch(
+                f"has window {_shown(window)}", f"{self.order.window}; the order of the samples is another"
+            )
         found = _Found(epoch, position)
         found.skips = Skips.of_state(self.name, state["skips"], self.order) if "skips" in state else Skips()
         return found
