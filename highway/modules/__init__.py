@@ -15,6 +15,7 @@ from highway.modules.stages.pad_boxes import PadBoxes
 if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
     from highway.modules.readers.leveldb_images import LevelDBImageReader
+    from highway.modules.readers.tables.table_reader import TableReader
     from highway.network import ZMQSink, ZMQSource
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ListReader",
     "Noise",
     "PadBoxes",
+    "TableReader",
     "VOCReader",
     "ZMQSink",
     "ZMQSource",
@@ -50,6 +52,10 @@ if not TYPE_CHECKING:
             from highway.modules.readers.leveldb_images import LevelDBImageReader
 
             return LevelDBImageReader
+        if name == "TableReader":
+            from highway.modules.readers.tables.table_reader import TableReader
+
+            return TableReader
         from highway.arguments.foreign_names import missing_name
 
         raise missing_name(__name__, name)

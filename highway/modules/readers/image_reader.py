@@ -227,7 +227,7 @@ class ImageReader(OrderedSource):
         spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self.shape)
-        return spec
+        return {**spec, **self.samples.field_spec()}
 
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
@@ -327,6 +327,12 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
+        fields |= part.fields(indices)
+        lists = part.lists(indices)
+        if lists is not None:
+            more, offsets = lists
+            extras |= more
+            ragged |= {*more}
         return Batch(
             fields,
             epoch=task.epoch,

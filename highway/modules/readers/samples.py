@@ -43,6 +43,14 @@ class SampleReader(Protocol):
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         """Boxes with their labels and extras; sample i of the table is ``indices[i]``. None without boxes."""
 
+    def fields(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Further fields, arrays of N rows."""
+        return {}
+
+    def lists(self, indices: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]] | None:
+        """Ragged extras and their offsets, int64 (N + 1,), of samples without boxes; None if there are none."""
+        return None
+
     def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Height and width, int64 (N, 2), of the upright pictures before they were shrunk; None if they were not."""
         return None
@@ -84,6 +92,10 @@ class Samples(Protocol):
 
     def spec(self) -> Spec:
         """The fields `labels` and `boxes`, as far as there are any, in this order."""
+
+    def field_spec(self) -> Spec:
+        """The further fields, after the masks."""
+        return {}
 
     def describe(self, index: int) -> str:
         """Name of a sample in errors."""
