@@ -66,7 +66,7 @@ class WindowedSampler(Sampler):
         owner = options.get("owner", "WindowedSampler")
         super().__init__(int(sizes.sum()), batch_size, **options)
         whole(owner, "number of shards", len(sizes), 1, _MOST_SHARDS)
-        self.window = whole(owner, "window", window, 1)
+        self.window: int = whole(owner, "window", window, 1)
         self.sizes = sizes
         self._firsts = np.cumsum(sizes) - sizes
         self._epoch: _Epoch | None = None

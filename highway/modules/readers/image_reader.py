@@ -227,7 +227,7 @@ class ImageReader(OrderedSource):
         spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self.shape)
-        return {**spec, **self.samples.field_spec()}
+        return {**spec, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
@@ -327,7 +327,7 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
-        fields |= part.fields(indices)
+        fields |= part.columns(indices)
         lists = part.lists(indices)
         if lists is not None:
             more, offsets = lists
@@ -416,7 +416,7 @@ class ImageReader(OrderedSource):
         others: dict[int, OtherPicture] = {}
         heads, wrong = part.read(decoder, indices, self.exif, turn)
         statuses, heights, widths = heads.T
-        good = decoder.sound
+        good = decoder.sound and not wrong
         if not good:
             np.maximum(heads[:, 1:], 1, out=heads[:, 1:])
             for row in _tried_first(np.flatnonzero(statuses).tolist(), statuses):

@@ -43,8 +43,8 @@ class SampleReader(Protocol):
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         """Boxes with their labels and extras; sample i of the table is ``indices[i]``. None without boxes."""
 
-    def fields(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Further fields, arrays of N rows."""
+    def columns(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Further fields, in order, arrays of N rows."""
         return {}
 
     def lists(self, indices: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]] | None:
@@ -93,8 +93,8 @@ class Samples(Protocol):
     def spec(self) -> Spec:
         """The fields `labels` and `boxes`, as far as there are any, in this order."""
 
-    def field_spec(self) -> Spec:
-        """The further fields, after the masks."""
+    def columns_spec(self) -> Spec:
+        """The fields after `masks`."""
         return {}
 
     def describe(self, index: int) -> str:

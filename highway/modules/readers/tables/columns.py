@@ -246,7 +246,7 @@ def _of_lists(place: Place, array: Any, bad: Bad) -> tuple[NDArray[np.int64], ND
             row = int(np.flatnonzero(~np.isin(counts, (0, 4)))[0])
             raise place.error(f"has {counts[row]} numbers in row {row}; expected 4, x0, y0, x1, y1, or none")
         numbers = boxes
-        counts = np.floor_divide(counts, 4, dtype=np.int64)
+        counts = counts >> 2
     else:
         sides = _counts(boxes)
         if (sides != 4).any():

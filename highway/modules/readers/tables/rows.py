@@ -276,7 +276,7 @@ class Rows(Samples, SampleReader):
             spec["boxes"] = array_spec(np.float32, 4, ragged=True)
         return spec
 
-    def field_spec(self) -> Spec:
+    def columns_spec(self) -> Spec:
         return {
             name: array_spec(field.dtype, *(() if isinstance(field, Texts) else field.shape[1:]))
             for name, field in self._fields.items()
@@ -365,7 +365,7 @@ class Rows(Samples, SampleReader):
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         return None if self._objects is None else self._objects.of(indices)
 
-    def fields(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def columns(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         return {
             name: field.at(indices) if isinstance(field, Texts) else field[indices]
             for name, field in self._fields.items()
