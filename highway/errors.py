@@ -22,6 +22,7 @@ __all__ = [
     "InsecureWarning",
     "MessageTooLargeError",
     "MissingPackageError",
+    "ObjectChangedError",
     "PeerLostError",
     "PipelineStateError",
     "PoisonItemError",
@@ -76,6 +77,10 @@ class ReadError(HighwayError, OSError):
 
 class StorageError(HighwayError, OSError):
     """The storage (a disk or a file server) failed for longer than a reader waits; no file is counted as bad."""
+
+
+class ObjectChangedError(HighwayError, OSError):
+    """An object of a store is not the one that was listed; the message says which one and what differs."""
 
 
 class WriteError(HighwayError, OSError):

@@ -33,9 +33,10 @@ MARKED = {
     """,
     "once": """
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes compose concurrency
-    cores demo detection docs docstrings fit floor_plan framework_guides guard_pages list_reader manifests
-    missing_frameworks missing_parts one_pass outages packaging parcels paths placement policies readme seeds
-    sheet stats system_packages transform_sheet tuning voc wrappers
+    cores demo detection docs docstrings fetching fit floor_plan framework_guides guard_pages list_reader
+    missing_frameworks missing_parts objects one_pass outages packaging parcels paths placement policies readme
+    remote_readers seeds sheet stats system_packages transform_sheet tuning urls voc wrappers
+    manifests row_groups table_reader
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

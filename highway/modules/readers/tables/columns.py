@@ -238,7 +238,7 @@ def _of_lists(place: Place, array: Any, bad: Bad) -> tuple[NDArray[np.int64], ND
     if not is_list(kind):
         raise place.error(f"is of type {kind}; expected boxes: lists of 4 numbers, or lists of such lists")
     _note_nulls(place, array, "boxes", bad)
-    counts = _counts(array)
+    counts: NDArray[np.int64] = _counts(array)
     boxes = array.flatten()
     if not is_list(kind.value_type):
         # A row is one box, or empty.
@@ -246,7 +246,7 @@ def _of_lists(place: Place, array: Any, bad: Bad) -> tuple[NDArray[np.int64], ND
             row = int(np.flatnonzero(~np.isin(counts, (0, 4)))[0])
             raise place.error(f"has {counts[row]} numbers in row {row}; expected 4, x0, y0, x1, y1, or none")
         numbers = boxes
-        counts = counts >> 2
+        counts = np.right_shift(counts, 2)
     else:
         sides = _counts(boxes)
         if (sides != 4).any():

@@ -1,0 +1,606 @@
+"""Fetcher: has the bytes of samples in memory when they are needed, by fetching those that are announced.
+
+One thread with an event loop, started in the process that runs the pipeline, does everything; other threads talk to it
+through calls that it takes up, and through a queue for each `take`. So nothing here needs a lock, and `interrupt` may
+run anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import queue
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.errors import HighwayError, PipelineStateError, ReadError
+from highway.storage.files import LARGEST_FILE
+from highway.storage.ranges import UNKNOWN, Object, Ranges
+from highway.storage.requests import Priority, Requests
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["PREFETCH_BYTES", "Fetcher", "RangeCache"]
+
+PREFETCH_BYTES = 256 << 20
+"""Bytes that a reader fetches ahead, unless the user says otherwise."""
+
+# Ranges of one object with no more bytes between them are fetched together, up to so many bytes.
+_GAP = 64 << 10
+_LARGEST_REQUEST = 8 << 20
+# Seconds between two looks whether the thread still runs.
+_LOOK = 0.5
+# Longest wait of `close` for the thread, in seconds.
+_CLOSE = 1.0
+_CACHE_THREADS = 4
+
+
+class RangeCache(Protocol):
+    """Keeps ranges of objects between epochs and runs; all methods may be called by several threads."""
+
+    def get(self, store: str, object: Object, start: int, stop: int) -> Buffer | None:
+        """Return bytes [start, stop) of an object of known size, None if the cache lacks them.
+
+        Parameters
+        ----------
+        store : str
+            `ObjectStore.identity`.
+        """
+
+    def put(self, store: str, object: Object, start: int, stop: int, data: Buffer) -> None:
+        """Keep these bytes, if there is room. Raises nothing: without a cache, reading goes on."""
+
+
+class Fetcher:
+    """Fetches ranges before they are needed; one for each run of a source.
+
+    `announce` says what is needed next, `take` returns it, and waits if it is not there yet. What is fetched or asked
+    for but not taken has at most `max_bytes`; a single range may have more. Samples are fetched in the order of their
+    tickets. What was not announced, `take` fetches at once.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the reader, for errors.
+    ranges : Ranges
+    max_bytes : int
+    max_requests : int, optional
+        Most requests at the same time; by default as many as the store allows.
+    cache : RangeCache, optional
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        ranges: Ranges,
+        *,
+        max_bytes: int = PREFETCH_BYTES,
+        max_requests: int | None = None,
+        cache: RangeCache | None = None,
+    ) -> None:
+        self._owner = owner
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._interrupted = False
+        self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, cache)
+
+    def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
+        """Fetch these samples, after those of smaller tickets; returns at once.
+
+        A sample that is announced twice must be taken twice, or released.
+        """
+        if not self._interrupted and len(indices):
+            self._call(self._window.announce, ticket, indices.copy())
+
+    def take(
+        self, ticket: int, indices: NDArray[np.int64]
+    ) -> tuple[list[Buffer | None], dict[int, HighwayError]]:
+        """Return the bytes of samples; waits until they are there.
+
+        Parameters
+        ----------
+        ticket : int
+            Of the batch that needs them; they may have been announced with another one.
+        indices : int64 (N,)
+
+        Returns
+        -------
+        contents : list of buffer or None
+            None where there is an error.
+        errors : dict of int to HighwayError
+            ReadErrors, by row, of what cannot be read however often one tries.
+
+        Raises
+        ------
+        StorageError
+            The store failed for more than 30 s.
+        ObjectChangedError
+            An object is not the one that was listed.
+        PipelineStateError
+            `interrupt` was called.
+        """
+        taker = _Taker(len(indices))
+        if len(indices):
+            if not self._interrupted:
+                self._call(self._window.take, taker, ticket, indices.copy())
+            self._wait(taker)
+        return taker.contents, taker.errors
+
+    def release(self, ticket: int) -> None:
+        """Drop what was announced with a ticket and not taken."""
+        if not self._interrupted:
+            self._call(self._window.release, ticket)
+
+    def interrupt(self) -> None:
+        """End the thread, and wake everybody who waits in `take`. Takes no lock, and does not wait."""
+        self._interrupted = True
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(self._window.stop)
+
+    def close(self) -> None:
+        """End the thread, and wait for its end."""
+        self.interrupt()
+        with self._starting:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_CLOSE)
+
+    def measures(self) -> dict[str, int]:
+        """Return figures of this run.
+
+        Returns
+        -------
+        dict
+            "requests", and those among them that were "retried" or "hedged"; "fetched" and "cached": bytes from the
+            store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
+            bytes that were dropped before they were taken, to make room for others.
+        """
+        return self._window.measures()
+
+    def _call(self, method: object, *arguments: object) -> None:
+        """Run a method of the window in the thread, which is started if needed."""
+        loop = self._loop or self._started()
+        with suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(method, *arguments)  # type: ignore[arg-type]
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run,
+                    args=(loop, self._window),
+                    name=f"highway fetcher of {self._owner}",
+                    daemon=True,
+                )
+                self._thread.start()
+                self._loop = loop
+            loop = self._loop
+        # `interrupt` may have found no loop yet.
+        if self._interrupted:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._window.stop)
+        return loop
+
+    def _wait(self, taker: _Taker) -> None:
+        while not self._interrupted:
+            try:
+                error = taker.ready.get(timeout=_LOOK)
+            except queue.Empty:
+                continue
+            if error is None:
+                return
+            raise error
+        raise PipelineStateError(f"{self._owner}: the pipeline was stopped while it fetched samples")
+
+
+class _Taker:
+    """A call of `take`.
+
+    Attributes
+    ----------
+    missing : int
+        Samples that are not there yet.
+    ready : SimpleQueue
+        Gets None when all are there, or the error to raise.
+    over : bool
+        Whether it got either.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.contents: list[Buffer | None] = [None] * count
+        self.errors: dict[int, HighwayError] = {}
+        self.missing = count
+        self.ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.over = False
+
+    def put(self, row: int, data: Buffer | None, error: BaseException | None) -> None:
+        if self.over:
+            return
+        if error is not None and not isinstance(error, ReadError):
+            self.end(error)
+            return
+        self.contents[row] = data
+        if isinstance(error, ReadError):
+            self.errors[row] = error
+        self.missing -= 1
+        if not self.missing:
+            self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        if not self.over:
+            self.over = True
+            self.ready.put(error)
+
+
+class _Entry:
+    """A sample that is needed: with the tickets that announced it, and the calls that wait for it."""
+
+    __slots__ = ("index", "request", "start", "stop", "tickets", "waiters")
+
+    def __init__(self, index: int, start: int, stop: int, ticket: int) -> None:
+        self.index, self.start, self.stop = index, start, stop
+        self.tickets = [ticket]
+        self.waiters: list[tuple[_Taker, int]] = []
+        self.request: _Request
+
+
+class _Request:
+    """A range that is fetched at once, for one sample or more.
+
+    It waits (in the heap), is asked for, then held, until all of its entries are taken; or it has failed.
+    """
+
+    __slots__ = ("data", "entries", "error", "number", "priority", "start", "state", "stop")
+
+    def __init__(self, number: int, start: int, stop: int, priority: Priority, entries: list[_Entry]) -> None:
+        self.number, self.start, self.stop = number, start, stop
+        self.priority = priority
+        self.entries = {entry.index: entry for entry in entries}
+        self.state = "waits"
+        self.data: memoryview | None = None
+        self.error: HighwayError | None = None
+        for entry in entries:
+            entry.request = self
+
+    @property
+    def size(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def fit(self) -> None:
+        """Shrink the range to the entries that are still needed."""
+        self.start = min(entry.start for entry in self.entries.values())
+        self.stop = max(entry.stop for entry in self.entries.values())
+
+
+class _Window:
+    """What is held and asked for. All of it belongs to the thread."""
+
+    def __init__(
+        self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: RangeCache | None
+    ) -> None:
+        self._owner, self._ranges, self._cache = owner, ranges, cache
+        self._max_bytes, self._most = max_bytes, most
+        self._requests = Requests(ranges.store, most, self._reserve)
+        self._known: dict[int, Object] = {}
+        self._entries: dict[int, _Entry] = {}
+        self._by_ticket: dict[int, list[int]] = {}
+        # (whether nobody waits for it, priority, number): the order in which requests are made.
+        self._heap: list[tuple[bool, Priority, int, _Request]] = []
+        self._numbers = itertools.count()
+        self._held: dict[int, _Request] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._takers: set[_Taker] = set()
+        self._end: asyncio.Future[None] | None = None
+        self._stopped = False
+        self._used = self._most_used = 0
+        self._fetched = self._cached = self._evicted = 0
+        self._pool = None if cache is None else ThreadPoolExecutor(_CACHE_THREADS, "highway cache")
+
+    def measures(self) -> dict[str, int]:
+        made = self._requests
+        return {
+            "requests": made.made,
+            "retried": made.retried,
+            "hedged": made.hedged,
+            "fetched": self._fetched,
+            "cached": self._cached,
+            "held": self._used,
+            "most_held": self._most_used,
+            "evicted": self._evicted,
+        }
+
+    # Calls from other threads
+
+    def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
+        self._by_ticket.setdefault(ticket, []).extend(indices.tolist())
+        self._need(ticket, indices)
+        self._pump()
+
+    def take(self, taker: _Taker, ticket: int, indices: NDArray[np.int64]) -> None:
+        self._takers = {one for one in self._takers if not one.over} | {taker}
+        # A sample that comes twice here needs two announcements.
+        wanted: dict[int, int] = {}
+        for index in indices.tolist():
+            wanted[index] = wanted.get(index, 0) + 1
+        lacking = [
+            index
+            for index, count in wanted.items()
+            for _ in range(count - (len(self._entries[index].tickets) if index in self._entries else 0))
+        ]
+        if lacking:
+            self._need(ticket, np.array(lacking, np.int64))
+        for row, index in enumerate(indices.tolist()):
+            self._wait_for(self._entries[index], taker, row, ticket)
+        self._pump()
+
+    def release(self, ticket: int) -> None:
+        for index in self._by_ticket.pop(ticket, ()):
+            entry = self._entries.get(index)
+            if entry is not None and ticket in entry.tickets:
+                entry.tickets.remove(ticket)
+                self._drop_if_unneeded(entry)
+        self._pump()
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._stopped = True
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
+
+    async def run(self) -> None:
+        """Run until `stop` is called; wakes everybody at the end."""
+        self._end = asyncio.get_running_loop().create_future()
+        try:
+            if not self._stopped:
+                await self._end
+        finally:
+            stopped = PipelineStateError(f"{self._owner}: the pipeline was stopped while it fetched samples")
+            for taker in self._takers:
+                taker.end(stopped)
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_CLOSE / 2)
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # Entries
+
+    def _need(self, ticket: int, indices: NDArray[np.int64]) -> None:
+        """Add samples, and requests for those that are new."""
+        ranges = self._ranges
+        new: list[tuple[int, _Entry, int]] = []
+        columns = (indices, ranges.which[indices], ranges.start[indices], ranges.stop[indices])
+        for place, (index, number, start, stop) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        ):
+            entry = self._entries.get(index)
+            if entry is not None:
+                entry.tickets.append(ticket)
+                continue
+            if stop == UNKNOWN and number in self._known:
+                stop = self._known[number].size
+            entry = self._entries[index] = _Entry(index, start, stop, ticket)
+            new.append((number, entry, place))
+        for request in _joined(new, ticket):
+            self._push(request)
+
+    def _push(self, request: _Request, *, urgent: bool = False) -> None:
+        heapq.heappush(self._heap, (not urgent, request.priority, next(self._numbers), request))
+
+    def _wait_for(self, entry: _Entry, taker: _Taker, row: int, ticket: int) -> None:
+        entry.tickets.remove(ticket if ticket in entry.tickets else entry.tickets[0])
+        entry.waiters.append((taker, row))
+        request = entry.request
+        if request.state == "held" or (request.state == "failed" and isinstance(request.error, ReadError)):
+            self._deliver(entry)
+        elif request.state == "failed":
+            # It failed while nobody waited; the storage may be back.
+            request.state, request.error = "waits", None
+            self._push(request, urgent=True)
+        elif request.state == "waits":
+            self._push(request, urgent=True)
+
+    def _deliver(self, entry: _Entry) -> None:
+        """Give a sample to everybody who waits for it."""
+        request = entry.request
+        data = None
+        if request.data is not None:
+            data = request.data[entry.start - request.start : entry.stop - request.start]
+        for taker, row in entry.waiters:
+            taker.put(row, data, request.error)
+        entry.waiters.clear()
+        self._drop_if_unneeded(entry)
+
+    def _drop_if_unneeded(self, entry: _Entry) -> None:
+        if entry.tickets or entry.waiters:
+            return
+        request = entry.request
+        del self._entries[entry.index], request.entries[entry.index]
+        if not request.entries and request.state == "held":
+            self._let_go(request)
+
+    def _let_go(self, request: _Request) -> None:
+        del self._held[id(request)]
+        self._used -= request.size
+        request.data = None
+
+    # Requests
+
+    def _reserve(self, nbytes: int) -> bool:
+        """Count bytes as used, if there is room; bytes that are freed are negative."""
+        if nbytes > 0 and self._used + nbytes > self._max_bytes:
+            return False
+        self._use(nbytes)
+        return True
+
+    def _use(self, nbytes: int) -> None:
+        self._used += nbytes
+        self._most_used = max(self._most_used, self._used)
+
+    def _pump(self) -> None:
+        """Make the requests that are next, as far as there is room."""
+        while self._heap and len(self._tasks) < self._most:
+            patient, _, _, request = self._heap[0]
+            if request.state != "waits" or not request.entries:
+                heapq.heappop(self._heap)
+                continue
+            if not patient and not self._has_room(request):
+                self._evict(request)
+            if not self._has_room(request):
+                return
+            heapq.heappop(self._heap)
+            self._ask(request)
+
+    def _has_room(self, request: _Request) -> bool:
+        return not self._used or self._used + request.size <= self._max_bytes
+
+    def _evict(self, wanted: _Request) -> None:
+        """Drop what is held for the latest tickets, and fetch it again later, until a request has room."""
+        for request in sorted(self._held.values(), key=lambda one: one.priority, reverse=True):
+            if self._has_room(wanted):
+                return
+            self._evicted += request.size
+            self._let_go(request)
+            request.fit()
+            request.state = "waits"
+            self._push(request)
+
+    def _ask(self, request: _Request) -> None:
+        request.state = "asked"
+        self._use(request.size)
+        task = asyncio.get_running_loop().create_task(self._answered(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            # A mistake of Highway, or no memory.
+            for taker in self._takers:
+                taker.end(error)
+        self._pump()
+
+    async def _answered(self, request: _Request) -> None:
+        """Fetch a range, and give it to those who wait for it."""
+        number = request.number
+        known = self._known.get(number) or self._ranges.objects[number]
+        try:
+            if request.stop == UNKNOWN:
+                await self._ask_size(request, known)
+                return
+            if known.size == UNKNOWN:
+                # Somebody states the range, but not the size.
+                known = self._known[number] = await self._requests.head(known.name, request.priority)
+            self._check(request, known)
+            data = await self._bytes(request, known) if request.size else b""
+        except HighwayError as error:
+            self._fail(request, error)
+            return
+        request.data = memoryview(data)
+        request.state = "held"
+        self._held[id(request)] = request
+        for entry in list(request.entries.values()):
+            if entry.waiters:
+                self._deliver(entry)
+        if not request.entries and id(request) in self._held:
+            self._let_go(request)
+
+    async def _ask_size(self, request: _Request, known: Object) -> None:
+        """Find how long an object is, and make a request for its bytes."""
+        found = self._known[request.number] = await self._requests.head(known.name, request.priority)
+        request.stop = found.size
+        urgent = False
+        for entry in request.entries.values():
+            entry.stop = found.size
+            urgent = urgent or bool(entry.waiters)
+        request.state = "waits"
+        self._push(request, urgent=urgent)
+
+    def _check(self, request: _Request, object: Object) -> None:
+        store = self._ranges.store
+        if request.stop > object.size:
+            raise store.unreadable(
+                object.name, f"it has {object.size} bytes; bytes {request.start} to {request.stop} are needed"
+            )
+        longest = max((entry.stop - entry.start for entry in request.entries.values()), default=0)
+        if longest > LARGEST_FILE:
+            raise store.unreadable(object.name, f"has {longest} bytes; allowed are {LARGEST_FILE}")
+
+    async def _bytes(self, request: _Request, object: Object) -> Buffer:
+        start, stop = request.start, request.stop
+        if self._cache is None:
+            data = await self._requests.get(object, start, stop, request.priority)
+            self._fetched += stop - start
+            return data
+        loop = asyncio.get_running_loop()
+        identity = self._ranges.store.identity
+        found = await loop.run_in_executor(self._pool, self._cache.get, identity, object, start, stop)
+        if found is not None:
+            self._cached += stop - start
+            return found
+        data = await self._requests.get(object, start, stop, request.priority)
+        self._fetched += stop - start
+        await loop.run_in_executor(self._pool, self._cache.put, identity, object, start, stop, data)
+        return data
+
+    def _fail(self, request: _Request, error: HighwayError) -> None:
+        self._used -= request.size
+        request.state, request.error = "failed", error
+        for entry in list(request.entries.values()):
+            if entry.waiters:
+                self._deliver(entry)
+
+
+def _joined(new: Iterable[tuple[int, _Entry, int]], ticket: int) -> list[_Request]:
+    """Requests for samples, given as (number of the object, entry, place in the announcement)."""
+    requests: list[_Request] = []
+    parts: list[_Entry] = []
+    number, place, stop = -1, 0, 0
+
+    def close() -> None:
+        if parts:
+            requests.append(_Request(number, parts[0].start, stop, (ticket, place), list(parts)))
+
+    for object_number, entry, at in sorted(new, key=lambda one: (one[0], one[1].start)):
+        known = entry.stop != UNKNOWN
+        if (
+            parts
+            and known
+            and object_number == number
+            and entry.start <= stop + _GAP
+            and max(stop, entry.stop) - parts[0].start <= _LARGEST_REQUEST
+        ):
+            parts.append(entry)
+            place, stop = min(place, at), max(stop, entry.stop)
+            continue
+        close()
+        parts.clear()
+        parts.append(entry)
+        number, place, stop = object_number, at, entry.stop
+    close()
+    return requests
+
+
+def _run(loop: asyncio.AbstractEventLoop, window: _Window) -> None:
+    """Run the event loop of a fetcher until it is stopped."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(window.run())
+    finally:
+        loop.close()

@@ -1,0 +1,133 @@
+"""Objects in any file system of fsspec."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from highway.errors import ArgumentError, HighwayError, MissingPackageError
+from highway.storage.objects import ObjectStore, Page
+from highway.storage.outages import may_pass
+from highway.storage.ranges import UNKNOWN, Object
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["FsspecObjects"]
+
+Answer = TypeVar("Answer")
+
+
+class FsspecObjects(ObjectStore):
+    """Objects that fsspec reads, each in a thread of its own.
+
+    fsspec does not tell the etag with the bytes: that an object changed is noticed by its size alone.
+
+    Parameters
+    ----------
+    url, owner
+        See `ObjectStore`.
+    options : dict
+        Arguments of the file system.
+    """
+
+    most_requests = 16
+
+    def __init__(self, url: str, owner: str, options: dict[str, Any]) -> None:
+        super().__init__(url, owner)
+        try:
+            core: Any = importlib.import_module("fsspec.core")
+        except ImportError as error:
+            raise MissingPackageError(
+                f'{owner}: {url} needs fsspec, which is not installed: pip install "highway-loader[remote]"'
+            ) from error
+        try:
+            self._files, path = core.url_to_fs(url, **options)
+        except ImportError as error:
+            raise MissingPackageError(f"{owner}: {url} cannot be opened with fsspec: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"{owner}: {url} cannot be opened with fsspec: {error}") from error
+        self._folder = path.rstrip("/")
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}" if name else self._folder or "/"
+
+    def pages(self, prefix: str, after: str | None) -> Iterator[Page]:
+        found = self._called(prefix, lambda: self._files.find(self._path(prefix), detail=True))
+        inside = self._folder.lstrip("/")
+        names = {path.lstrip("/").removeprefix(inside).lstrip("/"): info for path, info in found.items()}
+        yield [_object(name, names[name]) for name in sorted(names) if after is None or name > after]
+
+    def ask_now(self, name: str) -> Object:
+        return _object(name, self._called(name, lambda: self._files.info(self._path(name))))
+
+    def read_now(self, object: Object, start: int, stop: int) -> Buffer:
+        path = self._path(object.name)
+        if start == 0 and stop == object.size:
+            body: bytes = self._called(object.name, lambda: self._files.cat_file(path))
+            self.check(object, len(body), "")
+        else:
+            body = self._called(object.name, lambda: self._files.cat_file(path, start=start, end=stop))
+        self.check_length(object, start, stop, len(body))
+        return body
+
+    async def ask(self, name: str) -> Object:
+        return await _in_thread(lambda: self.ask_now(name))
+
+    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
+        return await _in_thread(lambda: self.read_now(object, start, stop))
+
+    def _called(self, name: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (FileNotFoundError, NotADirectoryError):
+            raise self.unreadable(name, "there is no such file") from None
+        except (PermissionError, IsADirectoryError) as error:
+            raise self.unreadable(name, error.strerror or str(error)) from error
+        except OSError as error:
+            passing = error.errno is None or may_pass(error.errno)
+            make = self.failed if passing else self.unreadable
+            raise make(name, error.strerror or str(error) or type(error).__name__) from error
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise self.unreadable(name, f"{type(error).__name__}: {error}") from error
+        except HighwayError:
+            raise
+        except Exception as error:
+            # Of the library that talks to the server: it may be away.
+            raise self.failed(name, f"{type(error).__name__}: {error}") from error
+
+
+def _object(name: str, info: dict[str, Any]) -> Object:
+    size = info.get("size")
+    etag = next((info[key] for key in ("ETag", "etag") if isinstance(info.get(key), str)), "")
+    return Object(name, UNKNOWN if size is None else int(size), etag)
+
+
+async def _in_thread(call: Callable[[], Answer]) -> Answer:
+    """Run a call in a new thread. One that hangs does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Answer] = loop.create_future()
+
+    def settle(found: Answer | None, error: BaseException | None) -> None:
+        if not answer.done():
+            if error is None:
+                answer.set_result(found)  # type: ignore[arg-type]
+            else:
+                answer.set_exception(error)
+
+    def work() -> None:
+        found, failed = None, None
+        try:
+            found = call()
+        except BaseException as error:
+            failed = error
+        try:
+            loop.call_soon_threadsafe(settle, found, failed)
+        except RuntimeError:  # the loop was closed: nobody waits
+            return
+
+    threading.Thread(target=work, name="highway-fsspec", daemon=True).start()
+    return await answer

@@ -1,0 +1,187 @@
+"""Objects in S3, Google Cloud Storage, Azure and on web servers, through obstore, whose threads hold no GIL."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from highway.errors import ArgumentError, HighwayError, MissingPackageError
+from highway.storage.objects import ObjectStore, Page, check_process
+from highway.storage.ranges import Object
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["SCHEMES", "ObstoreObjects"]
+
+SCHEMES = {
+    **dict.fromkeys(("s3", "s3a"), "S3Store"),
+    **dict.fromkeys(("gs", "gcs"), "GCSStore"),
+    **dict.fromkeys(("az", "azure", "adl", "abfs", "abfss"), "AzureStore"),
+    **dict.fromkeys(("http", "https"), "HTTPStore"),
+}
+"""Classes of obstore by scheme."""
+
+_PAGE = 1000
+_CLIENT = {
+    "connect_timeout": "5s",
+    # Without a byte for so long, a request has failed.
+    "read_timeout": "10s",
+    # For a request as a whole: long, since large ranges over slow networks take long.
+    "timeout": "1h",
+}
+# Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
+_PASSING = (408, 425, 429)
+_NO_LISTING = "; web servers are listed by WebDAV, which this one lacks: give the files to a ListReader"
+_STATUS = re.compile(r"status code: (\d{3})([^:\n]*)")
+_SYSTEM = re.compile(r'message: "([^"]*)"')
+_KIND = re.compile(r"kind: (Timeout|Connect|Interrupted)\b")
+_KINDS = {
+    "Timeout": "no answer in time",
+    "Connect": "no connection to the server",
+    "Interrupted": "the answer was cut off",
+}
+
+
+class ObstoreObjects(ObjectStore):
+    """Objects that obstore reads. Its own retries are off: Highway retries, and counts.
+
+    Parameters
+    ----------
+    url, owner
+        See `ObjectStore`.
+    options : dict
+        Configuration of the store of obstore, and its `client_options`.
+    """
+
+    def __init__(self, url: str, owner: str, options: dict[str, Any]) -> None:
+        super().__init__(url, owner)
+        try:
+            self._obstore: Any = importlib.import_module("obstore")
+            stores = importlib.import_module("obstore.store")
+        except ImportError as error:
+            raise MissingPackageError(
+                f'{owner}: {url} needs obstore, which is not installed: pip install "highway-loader[remote]"'
+            ) from error
+        self._web = url.startswith("http")
+        if "retry_config" in options:
+            raise ArgumentError(
+                f"{owner}: storage_options has 'retry_config'; expected none, since Highway itself retries requests"
+            )
+        client = {**_CLIENT, **options.pop("client_options", {})}
+        endpoint = next((value for name, value in options.items() if "endpoint" in name.lower()), "")
+        if url.startswith("http://") or str(endpoint).startswith("http://"):
+            client.setdefault("allow_http", True)
+        if endpoint:
+            self.identity = f"{url} at {endpoint}"
+        try:
+            make = getattr(stores, SCHEMES[url.partition("://")[0]]).from_url
+            self._store = make(url, client_options=client, retry_config={"max_retries": 0}, **options)
+        except (TypeError, ValueError, self._obstore.exceptions.BaseError) as error:
+            names = ", ".join(sorted(options)) or "nothing"
+            # Without values, which may be secrets.
+            text = next((line for line in str(error).splitlines() if line), type(error).__name__)
+            for value in options.values():
+                text = text.replace(str(value), "...") if str(value) else text
+            raise ArgumentError(
+                f"{owner}: {url} cannot be opened with storage_options of {names}: {text}; expected options of "
+                f"obstore's {SCHEMES[url.partition('://')[0]]}"
+            ) from None
+
+    def pages(self, prefix: str, after: str | None) -> Iterator[Page]:
+        check_process(self.owner)
+        try:
+            # Web servers do not sort.
+            stream = self._obstore.list(
+                self._store, prefix or None, offset=None if self._web else after, chunk_size=_PAGE
+            )
+            if self._web:
+                yield [_object(meta) for page in stream for meta in page]
+                return
+            for page in stream:
+                yield [_object(meta) for meta in page]
+        except Exception as error:
+            raise self._error(error, prefix, lists=True) from error
+
+    def ask_now(self, name: str) -> Object:
+        check_process(self.owner)
+        try:
+            return _object(self._obstore.head(self._store, name))._replace(name=name)
+        except Exception as error:
+            raise self._error(error, name) from error
+
+    def read_now(self, object: Object, start: int, stop: int) -> Buffer:
+        check_process(self.owner)
+        try:
+            found = self._obstore.get(self._store, object.name, options=_options(object, start, stop))
+            self.check(object, found.meta["size"], found.meta["e_tag"] or "")
+            body: Buffer = found.bytes()
+        except HighwayError:
+            raise
+        except Exception as error:
+            raise self._error(error, object.name) from error
+        self.check_length(object, start, stop, len(memoryview(body)))
+        return body
+
+    async def ask(self, name: str) -> Object:
+        check_process(self.owner)
+        try:
+            return _object(await self._obstore.head_async(self._store, name))._replace(name=name)
+        except Exception as error:
+            raise self._error(error, name) from error
+
+    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
+        check_process(self.owner)
+        try:
+            found = await self._obstore.get_async(
+                self._store, object.name, options=_options(object, start, stop)
+            )
+            self.check(object, found.meta["size"], found.meta["e_tag"] or "")
+            body: Buffer = await found.bytes_async()
+        except HighwayError:
+            raise
+        except Exception as error:
+            raise self._error(error, object.name) from error
+        self.check_length(object, start, stop, len(memoryview(body)))
+        return body
+
+    def _error(self, error: Exception, name: str, *, lists: bool = False) -> HighwayError:
+        """Return the error of Highway for one of obstore."""
+        text = str(error)
+        # Addresses in the texts of obstore may have signatures.
+        found = _STATUS.search(text)
+        if found is not None:
+            status, reason = int(found[1]), f"the server answered {found[1]}{found[2].rstrip()}"
+            if 400 <= status < 500 and status not in _PASSING:
+                if lists and self._web:
+                    reason += (
+                        "; a web server is listed by WebDAV, which this one does not have: give the files to "
+                    )
+                    reason += "a ListReader"
+                return self.unreadable(name, reason)
+            return self.failed(name, reason)
+        if "redirect without LOCATION" in text:
+            return self.unreadable(name, "the bucket is in another region; give region in storage_options")
+        if isinstance(error, FileNotFoundError):
+            return self.unreadable(name, "there is no such object")
+        exceptions = self._obstore.exceptions
+        if isinstance(error, exceptions.NotSupportedError):
+            return self.unreadable(name, "the server does not support ranges of bytes")
+        if isinstance(error, exceptions.GenericError):
+            system, kind = _SYSTEM.search(text), _KIND.search(text)
+            reason = _KINDS[kind[1]] if kind else text.partition("\n")[0].rpartition(" - ")[2]
+            return self.failed(name, f"{reason} ({system[1]})" if system else reason)
+        if isinstance(error, (exceptions.BaseError, ValueError)):
+            return self.unreadable(name, text.partition("\n")[0])
+        return self.failed(name, f"{type(error).__name__}: {text.partition(chr(10))[0]}")
+
+
+def _options(object: Object, start: int, stop: int) -> dict[str, Any] | None:
+    """Options of a request: none for a whole object, since some servers have no ranges."""
+    return None if start == 0 and stop == object.size else {"range": (start, stop)}
+
+
+def _object(meta: Any) -> Object:
+    return Object(meta["path"], meta["size"], meta["e_tag"] or "")
