@@ -61,14 +61,14 @@ def parquet(table, tmp_path_factory):
     return path
 
 
-# Three row groups, of which the largest has up to 12 KB.
-WINDOW = 36_000
+# Two row groups, of which the largest has up to 10 KB.
+WINDOW = 20_000
 
 
 def windowed(path, batch_size=5, **options):
     reader = TableReader(path, batch_size, (24, 32), **{"key": "key", "window_bytes": WINDOW, **options})
     if options.get("shuffle", True):
-        assert reader.order.window in (2, 3, 4), reader
+        assert reader.order.window in (1, 2), reader
     return reader
 
 
@@ -276,7 +276,7 @@ def test_states_of_other_tables_are_refused(table, parquet, tmp_path):
         pipeline.dequeue()
         state = pipeline.state_dict()
     for reader in (
-        windowed(parquet, window_bytes=24_000),
+        windowed(parquet, window_bytes=10_000),
         TableReader(table, 5, (24, 32)),
         windowed(parquet_file(table[:20], tmp_path, row_group_size=GROUP)),
         TableReader(parquet, 5, (24, 32), key="key"),
@@ -551,13 +551,16 @@ def test_placement(pictures):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ({"boxes": "label"}, "is of type string; expected boxes"),
+        ({"boxes": "label", "label": None}, "is of type string; expected boxes"),
         (
-            {"boxes": "names"},
+            {"boxes": "names", "label": None},
             "is of type list<.*expected boxes of numbers|has 1 numbers in row 0; expected 4",
         ),
-        ({"boxes": "sides"}, "has a box of 3 numbers in row 0; expected 4"),
-        ({"boxes": ["label", "number", "number", "number"]}, "is of type string; expected numbers"),
+        ({"boxes": "sides", "label": None}, "has a box of 3 numbers in row 0; expected 4"),
+        (
+            {"boxes": ["label", "number", "number", "number"], "label": None},
+            "is of type string; expected numbers",
+        ),
         ({"boxes": ["number", "number"]}, "boxes is .*4 columns"),
         ({"boxes": 3}, "boxes is 3"),
         ({"boxes": "box", "label": "label"}, "is of type string; expected lists, with a label for each box"),
@@ -566,7 +569,7 @@ def test_placement(pictures):
             "has 3 values in row 0, and 1 others are there; expected as many as boxes",
         ),
         ({"box_format": "cxcywh"}, "box_format is 'cxcywh'"),
-        ({"image": "picture"}, "no column 'picture' .*it has 'image', 'label', .*did you mean"),
+        ({"image": "images"}, "no column 'images' .*it has 'image', 'label', .*did you mean"),
         ({"label": "lable"}, r"no column 'lable' \(label=\); .*did you mean 'label'"),
         ({"key": "label.x"}, r"no column 'label.x'"),
         ({"image": "number"}, "is of type int64; expected bytes or paths"),
@@ -598,13 +601,13 @@ def test_arguments_are_checked(pictures, columns, message):
 
 @pytest.mark.parametrize("data", [5, None, {"image": []}, object()])
 def test_what_is_no_table(data):
-    with pytest.raises(ArgumentError, match="^TableReader: table is a "):
+    with pytest.raises(ArgumentError, match=r"^TableReader: table is a "):
         TableReader(data, 2, (8, 8))
 
 
 def test_empty_tables(table, tmp_path):
     for data in (table[:0], parquet_file(table[:0], tmp_path), tmp_path / "x-*.parquet", []):
-        with pytest.raises(EmptyDatasetError, match="^TableReader: "):
+        with pytest.raises(EmptyDatasetError, match=r"^TableReader: "):
             TableReader(data, 2, (8, 8))
 
 
@@ -636,9 +639,11 @@ def test_nulls_are_bad_samples(table, tmp_path, kind):
         ("5", f"TableReader: row 5 of {where} has no label: null in column 'label'"),
         ("9", f"TableReader: row 9 of {where} has no value of 'number': null in column 'number'"),
     ]
-    with Pipeline([TableReader(data, 6, (24, 32), **IN_ORDER)]) as pipeline:
-        with pytest.raises(DecodeError, match="row [35] of .* has no"):
-            list(pipeline)
+    with (
+        Pipeline([TableReader(data, 6, (24, 32), **IN_ORDER)]) as pipeline,
+        pytest.raises(DecodeError, match=r"row [35] of .* has no"),
+    ):
+        list(pipeline)
 
 
 def test_nulls_in_boxes(pictures):
@@ -681,20 +686,16 @@ def test_a_bad_picture(table, keys, tmp_path, policy):
 
 
 def test_missing_pictures(table, folder):
-    paths = table.set_column(
-        0, "image", [["gone.jpg" if row == 2 else key for row, key in enumerate(table["key"].to_pylist())]]
-    )
+    names = table["key"].to_pylist()
+    names[2] = "gone.jpg"
+    paths = table.set_column(0, "image", [names])
     found, errors = bad_rows(paths, root=folder)
     assert found == [row for row in range(ROWS) if row != 2]
     ((key, reason),) = errors
     assert key == "gone.jpg" and f"{folder}/gone.jpg (row 2 of the table)" in reason
-    structs = [{"bytes": None, "path": path} for path in paths["image"].to_pylist()]
-    found, errors = bad_rows(
-        table.set_column(
-            0, "image", [pa.array(structs, pa.struct({"bytes": pa.binary(), "path": pa.string()}))]
-        ),
-        root=folder,
-    )
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    structs = pa.array([{"bytes": None, "path": name} for name in names], kind)
+    found, errors = bad_rows(table.set_column(0, "image", [structs]), root=folder)
     assert found == [row for row in range(ROWS) if row != 2] and "gone.jpg" in errors[0][1]
 
 
@@ -727,18 +728,15 @@ def test_flipped_bytes(table, tmp_path):
     for number in range(metadata.num_row_groups):
         chunk = metadata.row_group(number).column(0)
         changed = bytearray(whole)
-        place = chunk.data_page_offset + int(rng.integers(chunk.total_compressed_size))
+        # The first half may be the header of the page, which has no checksum, with copies of two pictures.
+        place = chunk.data_page_offset + int(chunk.total_compressed_size * rng.uniform(0.5, 1))
         changed[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
         found, errors = bad_rows(path)
         bad = [*range(number * GROUP, min((number + 1) * GROUP, ROWS))]
-        # Some bits of a page header mean nothing.
-        if errors:
-            assert found == [row for row in range(ROWS) if row not in bad]
-            assert [int(key) for key, _ in errors] == bad
-            assert f"row group {number} of '{path}' is damaged" in errors[0][1]
-        else:
-            assert place < chunk.data_page_offset + 100 and found == [*range(ROWS)]
+        assert found == [row for row in range(ROWS) if row not in bad]
+        assert [int(key) for key, _ in errors] == bad
+        assert f"row group {number} of '{path}' is damaged" in errors[0][1]
 
 
 def test_flipped_bytes_anywhere(table, parquet, tmp_path):
@@ -756,9 +754,8 @@ def test_flipped_bytes_anywhere(table, parquet, tmp_path):
             found, errors = bad_rows(path)
             outcomes.add("read" if not errors else "bad samples")
             assert len(found) + len(errors) == ROWS
-        except (ArgumentError, DecodeError, EmptyDatasetError) as error:
+        except (ArgumentError, DecodeError, EmptyDatasetError):
             outcomes.add("refused")
-            assert str(error).startswith("TableReader: ")
     assert {"read", "refused"} <= outcomes
 
 
@@ -816,7 +813,7 @@ def test_pickles_and_copies_are_equal(parquet, table):
     assert repr(windowed(parquet)).startswith(
         f"<TableReader of {ROWS} rows in '{parquet}', 5, (24, 32), fit="
     )
-    assert "windows of 3 row groups" in repr(windowed(parquet))
+    assert "windows of 2 row groups" in repr(windowed(parquet))
 
 
 def test_a_reader_can_run_twice(parquet, expected):
@@ -846,17 +843,19 @@ def test_fingerprint(table, parquet):
 
 
 def test_nothing_is_imported_before_it_is_needed():
-    code = (
-        "import sys\nfrom highway.modules import TableReader\nprint(*sorted({'pyarrow', 'pandas', 'polars', 'datasets'} & "
-        "set(sys.modules)))\nsys.modules['pyarrow'] = None\n"
-        "try:\n    TableReader('a.parquet', 4, 8)\nexcept ImportError as error:\n    print(type(error).__name__, error)"
-    )
+    code = """
+import sys
+from highway.modules import TableReader
+print(*sorted({"pyarrow", "pandas", "polars", "datasets"} & set(sys.modules)))
+sys.modules["pyarrow"] = None
+try:
+    TableReader("a.parquet", 4, 8)
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     answer = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment
     )
     assert answer.stdout.splitlines() == [
         "",

@@ -20,6 +20,8 @@ Decoded = TypeVar("Decoded")
 
 # A worker that waits for another one looks this often whether the pipeline was stopped, in seconds.
 _LOOK = 0.05
+# Most tasks that are announced: an endless source may need few row groups again and again.
+_MOST_TASKS = 1024
 # Decoded row groups without announced use that are kept, for the replacements of bad samples.
 _STRAYS = 2
 
@@ -92,7 +94,9 @@ class RowGroups(Generic[Decoded]):
             self._forget()
         while following is not None or coming:
             # Always the next task, then as many as fit.
-            while following is not None and (not coming or self._fits(following)):
+            while following is not None and (
+                not coming or (len(coming) < _MOST_TASKS and self._fits(following))
+            ):
                 self._announce(following)
                 coming.append(following)
                 following = next(left, None)

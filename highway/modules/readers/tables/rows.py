@@ -111,6 +111,7 @@ class Rows(Samples, SampleReader):
                 self._fields[name] = field
         self._paths = _texts(next(found)) if paths_only else None
         self._sort_lists(lists, None if boxes is None else boxes[0])
+        self._fields = {name: self._fields[name] for name in wanted.fields if name in self._fields}
         self._labels_of = None if labels is None or labels.counts is not None else labels.values
         self._objects = None if boxes is None else self._boxes(*boxes, labels, lists)
         self._lists = {} if self.boxed else lists
