@@ -292,8 +292,8 @@ def test_row_groups_are_decoded_once_an_epoch(parquet):
         with Pipeline([reader]) as pipeline:
             for _ in pipeline.forever():
                 pass
-        # A row group that ends an epoch and begins the next may still be there.
-        assert 3 * groups <= reader.latest.samples.decodes <= 4 * groups
+        # Row groups of the last window of an epoch may still be there in the next epoch.
+        assert groups <= reader.latest.samples.decodes <= 4 * groups
 
 
 def test_only_some_row_groups_are_held(parquet):
@@ -735,7 +735,7 @@ def test_flipped_bytes(table, tmp_path):
         found, errors = bad_rows(path)
         bad = [*range(number * GROUP, min((number + 1) * GROUP, ROWS))]
         assert found == [row for row in range(ROWS) if row not in bad]
-        assert [int(key) for key, _ in errors] == bad
+        assert sorted(int(key) for key, _ in errors) == bad
         assert f"row group {number} of '{path}' is damaged" in errors[0][1]
 
 
