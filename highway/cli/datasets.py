@@ -11,6 +11,7 @@ import numpy as np
 from highway.modules import VOCReader
 from highway.modules.readers.listing.class_folders import list_class_folders
 from highway.storage.printing import printable
+from highway.storage.urls import is_url, split
 
 __all__ = ["describe", "is_voc"]
 
@@ -20,7 +21,14 @@ _CLASSES_SHOWN = 100
 def is_voc(
     path: str | os.PathLike[str], images: str = "JPEGImages", annotations: str = "Annotations"
 ) -> bool:
-    """Whether a folder contains the two folders of a VOC set: pictures and annotations."""
+    """Whether a folder, or a folder at a URL, contains the two folders of a VOC set: pictures and annotations."""
+    if is_url(os.fspath(path)):
+        from highway.storage.objects import open_store
+
+        place = split(os.fspath(path), "highway")
+        store = open_store(place.root, "highway")
+        folders = (f"{place.name.strip('/')}/{name}".strip("/") for name in (images, annotations))
+        return all(next(store.list(folder), None) is not None for folder in folders)
     return all(os.path.isdir(os.path.join(path, name)) for name in (images, annotations))
 
 

@@ -28,10 +28,7 @@ from highway.storage.requests import Priority, Requests
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["PREFETCH_BYTES", "Fetcher", "RangeCache"]
-
-PREFETCH_BYTES = 256 << 20
-"""Bytes that a reader fetches ahead, unless the user says otherwise."""
+__all__ = ["Fetcher", "RangeCache"]
 
 # Ranges of one object with no more bytes between them are fetched together, up to so many bytes.
 _GAP = 64 << 10
@@ -82,7 +79,7 @@ class Fetcher:
         owner: str,
         ranges: Ranges,
         *,
-        max_bytes: int = PREFETCH_BYTES,
+        max_bytes: int,
         max_requests: int | None = None,
         cache: RangeCache | None = None,
     ) -> None:

@@ -1,15 +1,135 @@
-"""Walks folders recursively: follows links but not loops, and waits during storage outages."""
+"""Tree: folders and files. LocalTree: those of this machine; walks follow links but not loops, and wait."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from highway.storage.files import scanned
+from highway.errors import HighwayError, ReadError
+from highway.storage.files import read_whole, scanned, status_of
 from highway.storage.outages import ask
+from highway.storage.urls import is_url, located
 
-__all__ = ["is_folder", "walk"]
+if TYPE_CHECKING:
+    from highway.storage.ranges import Ranges
+
+__all__ = ["Entry", "LocalTree", "Tree", "folder_at", "is_folder", "walk"]
+
+
+class Entry(Protocol):
+    """A file or folder in a folder; `os.DirEntry` is one."""
+
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def path(self) -> bytes: ...
+    def is_symlink(self) -> bool: ...
+
+
+class Tree(Protocol):
+    """Folders and files, of this machine or of a store. Paths are absolute: those of the system, or URLs."""
+
+    def scanned(self, path: bytes) -> Sequence[Entry]:
+        """Return the entries of a folder; raises OSError and StorageError."""
+
+    def is_folder(self, entry: Any) -> bool:
+        """Return whether an entry is a folder or a link to one; raises OSError and StorageError."""
+
+    def walk(
+        self, root: bytes, folder: bytes, left: Callable[[bytes, Any], bool], is_file: Callable[[Any], bool]
+    ) -> Iterator[tuple[bytes, Entry, bool]]:
+        """Yield all files and folders in a folder; see `walk`."""
+
+    def exists(self, path: bytes) -> bool:
+        """Return whether a path can be reached; raises StorageError."""
+
+    def is_directory(self, path: bytes) -> bool:
+        """Return whether a path is a folder; raises StorageError."""
+
+    def read(self, path: bytes, most: int) -> bytes:
+        """Return the contents of a file of up to `most` bytes; see `read_whole`."""
+
+    def contents(self, paths: Sequence[bytes], most: int) -> Iterator[bytes | HighwayError]:
+        """Yield the contents of files, or the ReadError of `read`."""
+
+    def ranges(self, paths: Sequence[bytes]) -> Ranges:
+        """Return where files lie in a store; one that was not listed has no known size. Only for URLs."""
+
+
+class LocalTree(Tree):
+    """The folders and files of this machine; waits during storage outages.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the reader, for errors.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    def scanned(self, path: bytes) -> Sequence[Entry]:
+        return scanned(path, self._owner)
+
+    def is_folder(self, entry: Any) -> bool:
+        return is_folder(entry, self._owner)
+
+    def walk(
+        self, root: bytes, folder: bytes, left: Callable[[bytes, Any], bool], is_file: Callable[[Any], bool]
+    ) -> Iterator[tuple[bytes, Entry, bool]]:
+        return walk(root, folder, self._owner, left, is_file)
+
+    def exists(self, path: bytes) -> bool:
+        return status_of(path, self._owner) is not None
+
+    def is_directory(self, path: bytes) -> bool:
+        found = status_of(path, self._owner)
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def read(self, path: bytes, most: int) -> bytes:
+        return read_whole(path, most, self._owner)
+
+    def contents(self, paths: Sequence[bytes], most: int) -> Iterator[bytes | HighwayError]:
+        for path in paths:
+            try:
+                yield self.read(path, most)
+            except ReadError as error:
+                yield error
+
+    def ranges(self, paths: Sequence[bytes]) -> Ranges:
+        raise TypeError("local files are read by their paths")
+
+
+def folder_at(owner: str, name: str, value: object, options: Mapping[str, Any] | None) -> tuple[bytes, Tree]:
+    """Return the path or URL of a folder, with a slash at its end, and the tree to read it with.
+
+    Parameters
+    ----------
+    owner, name : str
+        The reader and the name of its argument, for errors.
+    value : object
+        str, bytes or path.
+    options : mapping or None
+        `storage_options`.
+
+    Raises
+    ------
+    ArgumentError
+        It is neither a path nor a URL.
+    DatasetError, MissingPackageError, StorageError
+        See `ObjectTree`.
+    """
+    text = located(owner, name, value)
+    root = os.path.join(os.fsencode(text), b"")
+    if not is_url(text):
+        return root, LocalTree(owner)
+    # It brings asyncio, and OpenSSL with it.
+    from highway.storage.object_tree import ObjectTree
+
+    return root, ObjectTree(text, owner, options)
 
 
 def walk(

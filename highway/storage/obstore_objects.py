@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ SCHEMES = {
 """Classes of obstore by scheme."""
 
 _PAGE = 1000
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CLIENT = {
     "connect_timeout": "5s",
     # Without a byte for so long, a request has failed.
@@ -71,8 +73,8 @@ class ObstoreObjects(ObjectStore):
                 f"{owner}: storage_options has 'retry_config'; expected none, since Highway itself retries requests"
             )
         client = {**_CLIENT, **options.pop("client_options", {})}
-        endpoint = next((value for name, value in options.items() if "endpoint" in name.lower()), "")
-        if url.startswith("http://") or str(endpoint).startswith("http://"):
+        endpoint = self._endpoint(options)
+        if url.startswith("http://") or endpoint.startswith("http://"):
             client.setdefault("allow_http", True)
         if endpoint:
             self.identity = f"{url} at {endpoint}"
@@ -89,6 +91,13 @@ class ObstoreObjects(ObjectStore):
                 f"{owner}: {url} cannot be opened with storage_options of {names}: {text}; expected options of "
                 f"obstore's {SCHEMES[url.partition('://')[0]]}"
             ) from None
+
+    def _endpoint(self, options: dict[str, Any]) -> str:
+        """Address of the server, as far as the options or the environment say it."""
+        given = [str(value) for name, value in options.items() if "endpoint" in name.lower()]
+        if self.url.startswith("s3"):
+            given += [os.environ[name] for name in _ENDPOINTS if os.environ.get(name)]
+        return given[0] if given else ""
 
     def pages(self, prefix: str, after: str | None) -> Iterator[Page]:
         check_process(self.owner)

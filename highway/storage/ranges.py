@@ -72,6 +72,26 @@ class ObjectTable(Sequence[Object]):
         return Object(self.folder + name, int(self.sizes[number]), etag)
 
 
+class _Both(Sequence[Object]):
+    """Two sequences as one."""
+
+    def __init__(self, first: Sequence[Object], second: Sequence[Object]) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    @overload
+    def __getitem__(self, number: int) -> Object: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Object]: ...
+    def __getitem__(self, number: int | slice) -> Object | list[Object]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        first = len(self._first)
+        return self._first[number] if number < first else self._second[number - first]
+
+
 class Ranges:
     """Where the bytes of N samples lie: sample i is bytes [start, stop) of object number ``which[i]``.
 
@@ -108,6 +128,16 @@ class Ranges:
 
     def __len__(self) -> int:
         return len(self.which)
+
+    def followed_by(self, other: Ranges) -> Ranges:
+        """Return these ranges and, after them, those of other objects of the same store."""
+        return Ranges(
+            self.store,
+            _Both(self.objects, other.objects),
+            np.concatenate([self.which, other.which + len(self.objects)], dtype=np.int32),
+            np.concatenate([self.start, other.start]),
+            np.concatenate([self.stop, other.stop]),
+        )
 
     def nbytes(self, indices: NDArray[np.int64], unknown: int) -> int:
         """Bytes of some samples; those of unknown size count as `unknown` each."""

@@ -96,6 +96,7 @@ def test_queue_hop_measures(tmp_path):
         "cold.py",
         "startup.py",
         "memory.py",
+        "remote.py",
         "participants/run.py",
         "participants/steady.py",
         "participants/one_epoch.py",
@@ -108,7 +109,7 @@ def test_help_tells_the_options(script):
 
 
 @pytest.mark.parametrize(
-    "script", ["peers.py", "scaling.py", "python_share.py", "cold.py", "startup.py", "memory.py"]
+    "script", ["peers.py", "scaling.py", "python_share.py", "cold.py", "startup.py", "memory.py", "remote.py"]
 )
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
     done = run(script, tmp_path)
@@ -577,6 +578,15 @@ def test_python_share_profiles_highway(folder, tmp_path):
     assert sum(found["shares"].values()) == pytest.approx(1)
     assert found["shares"]["kernels"] > 0
     assert found["images"] > 0
+
+
+def test_remote_measures_a_store_against_a_folder(folder, tmp_path):
+    options = ["--rounds", 1, "--seconds", 0.1, "--latency", 0.001, "--json", tmp_path / "remote.json"]
+    done = run("remote.py", folder, *options)
+    assert done.returncode == 0, done.stderr
+    assert "s3/local" in done.stdout
+    (figures,) = json.loads((tmp_path / "remote.json").read_text())["rounds"]
+    assert figures["s3"]["fetched"]["requests"] >= FILES and figures["local"]["fetched"] is None
 
 
 def test_cold_measures_files_that_are_not_in_memory(folder, tmp_path):

@@ -303,7 +303,7 @@ def test_only_some_row_groups_are_held(parquet):
     most = 0
     for task in run.tasks():
         run.samples.begin_task(task)
-        run.samples._files(task.indices)
+        run.samples._pictures_of(task.indices)
         most = max(most, len(run.samples._groups._decoded))
         run.samples.finish_task(task)
     assert window <= most <= 2 * window + 2 < 7
@@ -619,7 +619,7 @@ def bad_rows(data, **options):
     reader = TableReader(data, 6, (24, 32), on_error="skip", **{**IN_ORDER, **options})
     with Pipeline([reader]) as pipeline:
         found = [index for batch in pipeline for index in batch.indices.tolist()]
-    return found, reader.errors
+    return found, sorted(reader.errors, key=lambda error: (len(error[0]), error[0]))
 
 
 @pytest.mark.parametrize("kind", ["table", "parquet"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Container, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from highway._core.jpeg import codec as jpeg
 from highway.arguments.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.batch import Batch
 from highway.engine.spec import Spec, array_spec
-from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
+from highway.errors import ArgumentError, HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import DecodedBatch, ImageReader
 from highway.modules.readers.masks import Masks
@@ -22,9 +22,11 @@ from highway.modules.readers.pictures.other_picture import pillow
 from highway.modules.readers.samples import Files, SampleReader, Samples
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
-from highway.storage.files import LARGEST_FILE, read_once, status_of
 from highway.transforms.fit import Fit
 from highway.transforms.placement import Placement
+
+if TYPE_CHECKING:
+    from highway.storage.fetching import Fetcher
 
 __all__ = ["Encoded"]
 
@@ -100,6 +102,8 @@ class Encoded(ImageReader):
             max_pixels=reader.max_pixels,
             workers=reader.workers,
             queue_size=2,
+            storage_options=reader.storage_options,
+            prefetch_bytes=reader.prefetch_bytes,
         )
         self.image_shape = None
         # The placement in stored pictures is computed when they are read.
@@ -193,13 +197,23 @@ class _Originals(Samples):
         self.size, self.noun, self.where = files.size, files.noun, files.where
         self.boxed, self.masked, self.min_visible = files.boxed, files.masked, files.min_visible
         self.placement = False
+        self.ranges = files.ranges
+
+    def needed(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._files.needed(indices)
+
+    def fetching(self, fetcher: Fetcher) -> _Originals:
+        files = self._files.fetching(fetcher)
+        assert isinstance(files, Files)
+        return _Originals(files, self._owner)
 
     @property
     def nbytes(self) -> int:
         """Mean size of a file, estimated from some of them."""
         some = range(0, self.size, max(1, self.size // _MOST_SAMPLES))
-        sizes = [_size_of(self._files.path(index)) for index in some]
-        return max(1, sum(sizes) // len(sizes))
+        # Errors are raised when the files are read.
+        sizes = self._files.sizes(np.array(some, np.int64), self._owner)
+        return max(1, int(sizes.sum()) // len(sizes))
 
     def spec(self) -> Spec:
         return self._files.spec()
@@ -225,20 +239,10 @@ class _OriginalFiles(SampleReader):
     def read(
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-        wrong: dict[int, HighwayError] = {}
-        found: list[bytes | memoryview | None] = [None] * len(indices)
-        away = False
-        for row, index in enumerate(indices.tolist()):
-            if away:
-                # Every attempt on a dead server may take a minute to fail.
-                name = self._files.describe(index)
-                wrong[row] = StorageError(f"{self._owner}: {name} was not tried after another one failed")
-                continue
-            try:
-                found[row] = self.contents[index] = read_once(self._files.path(index), LARGEST_FILE)
-            except (ReadError, StorageError) as error:
-                wrong[row] = type(error)(f"{self._owner}: {self._files.describe(index)} {error}")
-                away = isinstance(error, StorageError)
+        found, wrong = self._files.contents(indices, turn, self._owner)
+        for index, contents in zip(indices.tolist(), found, strict=True):
+            if contents is not None:
+                self.contents[index] = bytes(contents)
         return decoder.read_contents(found, oriented, turn), wrong
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
@@ -291,9 +295,3 @@ def _array(files: Sequence[bytes]) -> NDArray[Any]:
     found = np.empty(len(files), object)
     found[:] = files
     return found
-
-
-def _size_of(path: bytes) -> int:
-    found = status_of(path, Encoded.name)
-    # Errors are raised when the file is read.
-    return 0 if found is None else found.st_size

@@ -13,9 +13,10 @@ from highway.arguments.options import completed, takes
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_folders import list_class_folders
 from highway.modules.readers.listing.skipped_files import logger
-from highway.modules.readers.masks import masks_beside
+from highway.modules.readers.masks import mask_paths
 from highway.modules.readers.options import PictureFileOptions
-from highway.modules.readers.samples import Files
+from highway.modules.readers.remote_files import files_of, masks_of
+from highway.storage.file_tree import folder_at
 from highway.transforms.fit import CenterFit, Fit
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class ImageFileReader(ImageReader):
 
     Parameters
     ----------
-    data_dir : path
-        Folder with one sub-folder for each class.
+    data_dir : path or URL
+        Folder with one sub-folder for each class; a URL such as ``s3://bucket/folder`` is listed once, now.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int or (int, int)
@@ -58,7 +59,7 @@ class ImageFileReader(ImageReader):
         `Fit` of your own.
     labels : {"index", "one_hot"}
         int64 (N,), or float32 (N, number of classes).
-    masks_dir : path, optional
+    masks_dir : path or URL, optional
         Folder with a mask for every picture, under the same relative name with the ending ``.png``: class numbers as
         palette indices, 8 bits of gray or 1 bit. The batches then end with `masks`, uint8 (N, H, W), sampled from the
         nearest pixel of the mask. A mask that is missing, or whose size is not that of its picture, makes the sample a
@@ -103,18 +104,18 @@ class ImageFileReader(ImageReader):
         options = completed(PictureFileOptions, options)
         self._choice("labels", labels, ("index", "one_hot"))
         self._one_hot = labels == "one_hot"
-        self._folders = list_class_folders(data_dir, classes)
+        self._folders = list_class_folders(data_dir, classes, options["storage_options"])
         self._given = classes is not None
         self.classes = self._folders.classes
         self.skipped = self._folders.skipped
         root, names = self._folders.root, self._folders.names
         masks = None
         if masks_dir is not None:
-            masks = masks_beside(
-                masks_dir, names, mask_fill, options["max_pixels"], self.name, options["exif"]
-            )
+            folder, tree = folder_at(self.name, "masks_dir", masks_dir, options["storage_options"])
+            paths = mask_paths(folder, tree, names, self.name)
+            masks = masks_of(tree, paths, mask_fill, options["max_pixels"], self.name, options["exif"])
         super().__init__(
-            Files(root, names, f"in {os.fsdecode(root)!r}", labels=self._labels, masks=masks),
+            files_of(self._folders.tree, root, names, self.name, labels=self._labels, masks=masks),
             batch_size,
             shape,
             fit=CenterFit() if fit is None else fit,

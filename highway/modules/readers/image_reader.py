@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -44,6 +44,8 @@ from highway.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from highway.modules.readers.read_ahead import ReadAhead
 
 __all__ = ["DecodedBatch", "ImageReader"]
 
@@ -156,6 +158,7 @@ class ImageReader(OrderedSource):
     """Whether `_batch` always needs the mapping from pictures to images."""
     annotated: tuple[object, ...] = ()
     """Arguments, besides the files, that determine the boxes of a picture."""
+    _ahead: ReadAhead | None = None
     _other_sizes: OtherSizes | None = None
     """Counts the pictures whose size is not the one that their boxes were made for; None: they are bad samples."""
 
@@ -186,6 +189,8 @@ class ImageReader(OrderedSource):
         self.exif = flag(self.name, "exif", options["exif"])
         self.exact = flag(self.name, "exact", options["exact"])
         self.max_pixels = whole(self.name, "max_pixels", options["max_pixels"], 1, 2**62)
+        self.storage_options = options["storage_options"]
+        self.prefetch_bytes = whole(self.name, "prefetch_bytes", options["prefetch_bytes"], 1, 2**62)
         self._gray = self.color == "gray"
         self.fit.color(1 if self._gray else 3)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
@@ -220,6 +225,19 @@ class ImageReader(OrderedSource):
         """Samples whose annotation states another size than the picture has; None if they are not read."""
         return self.latest._other_sizes  # type: ignore[attr-defined,no-any-return]
 
+    def fetched(self) -> dict[str, int] | None:
+        """Return figures of the requests of the pipeline that was made last; None if all of its files are local.
+
+        Returns
+        -------
+        dict of str to int, or None
+            "requests", and those among them that were "retried" or "hedged"; "fetched" and "cached": bytes from the
+            store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
+            bytes that were dropped to make room for others that were needed earlier.
+        """
+        ahead = self.latest._ahead  # type: ignore[attr-defined]
+        return None if ahead is None else ahead.measures()
+
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
 
@@ -248,13 +266,19 @@ class ImageReader(OrderedSource):
 
     def open(self) -> None:
         self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
+        if self._ahead is not None:
+            self._ahead.open()
 
     def interrupt(self) -> None:
         self._crew.close()
         self._outages.interrupt()
+        if self._ahead is not None:
+            self._ahead.interrupt()
 
     def close(self) -> None:
         self._local.decoder.close()
+        if self._ahead is not None:
+            self._ahead.close()
 
     def separate(self) -> None:
         self._local = threading.local()
@@ -270,6 +294,25 @@ class ImageReader(OrderedSource):
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
+        if self.samples.ranges is not None:
+            # It brings asyncio, and OpenSSL with it.
+            from highway.modules.readers.read_ahead import ReadAhead
+
+            self._ahead = ReadAhead(self.name, self.samples, self._ticket, self.prefetch_bytes)
+            self.samples = self._ahead.samples
+
+    def tasks(self) -> Iterator[Task]:
+        return self._announced(super().tasks())
+
+    def tasks_from(self, start: int) -> Iterator[Task]:
+        return self._announced(super().tasks_from(start))
+
+    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """The same tasks, whose samples are fetched ahead."""
+        return tasks if self._ahead is None else self._ahead.over(tasks)
+
+    def _ticket(self, task: Task) -> int:
+        return task.epoch * len(self.order) + task.seq
 
     def forget(self, start: int) -> None:
         self._bad_samples.forget(start)
@@ -285,7 +328,14 @@ class ImageReader(OrderedSource):
         if not len(indices):
             self._bad_samples.count(indices)
             return None
-        turn = task.epoch * len(self.order) + task.seq
+        turn = self._ticket(task)
+        try:
+            return self._loaded(task, indices, turn)
+        finally:
+            if self._ahead is not None:
+                self._ahead.done(turn)
+
+    def _loaded(self, task: Task, indices: NDArray[np.int64], turn: int) -> Batch | None:
         part = self.samples.begin()
         made, failures = self._read(part, task.epoch, indices, turn)
         if failures:

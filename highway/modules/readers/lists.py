@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import class_names, expanded, flag, number
+from highway.arguments import class_names, flag, number
 from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
-from highway.modules.readers.manifests import Columns, Listed, listed_csv, listed_jsonl
-from highway.modules.readers.masks import MaskFiles
+from highway.modules.readers.manifests import Columns, Manifest, listed_csv, listed_jsonl
 from highway.modules.readers.options import PictureFileOptions
-from highway.modules.readers.samples import Files
+from highway.modules.readers.remote_files import Listed
+from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class ListReader(ImageReader):
 
     Parameters
     ----------
-    paths : sequence of path
+    paths : sequence of path or URL
+        URLs are not listed: a file is asked for its size, once, before it is read.
     labels : array_like or None
         One for each picture: whole numbers (N,) or (N, K), which become int64; floats of these shapes, which become
         float32; class names (N,), str, which become class numbers, int64; or a list of class names for each picture,
@@ -51,7 +52,7 @@ class ListReader(ImageReader):
     batch_size : int
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
-    root : path, optional
+    root : path or URL, optional
         Folder of the pictures and masks whose paths are relative; by default the working directory.
     classes : sequence of str, optional
         Class names in the order of their numbers; every label must be one of these numbers or names. If labels are
@@ -61,7 +62,7 @@ class ListReader(ImageReader):
         For each picture x0, y0, x1, y1 of its boxes, in pixels of the picture as it is stored; the first pixel covers 0
         to 1. They follow the picture through its orientation, fit and mirroring, and are clipped to the window: float32
         (total, 4) in pixels of the images.
-    masks : sequence of path, optional
+    masks : sequence of path or URL, optional
         For each picture a file of class numbers: palette indices, 8 bits of gray or 1 bit, in a format that keeps every
         number (PNG, BMP, GIF, TIFF). Each mask has the size of its picture as stored, and turns with it, or that of the
         upright picture. The field is uint8 (N, H, W), sampled from the nearest pixel of the mask.
@@ -116,7 +117,8 @@ class ListReader(ImageReader):
         if not self._names:
             raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
         count = len(self._names)
-        folder = b"" if root is None else os.path.join(os.fsencode(expanded(self.name, "root", root)), b"")
+        folder = b"" if root is None else os.path.join(os.fsencode(located(self.name, "root", root)), b"")
+        listed = Listed(self.name, folder, options["storage_options"])
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
@@ -149,13 +151,10 @@ class ListReader(ImageReader):
                 raise ArgumentError(
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
-            mask_paths = [os.path.join(folder, path) for path in mask_paths]
-            files = MaskFiles(mask_paths, mask_fill, options["max_pixels"], self.name, options["exif"])
+            files = listed.masks(mask_paths, mask_fill, options["max_pixels"], options["exif"])
         super().__init__(
-            Files(
-                folder,
+            listed.files(
                 self._names,
-                "of the list",
                 labels=None if self._labels is None else self._rows,
                 objects=objects,
                 masks=files,
@@ -197,7 +196,7 @@ class ListReader(ImageReader):
 
         Parameters
         ----------
-        path : path
+        path : path or URL
             UTF-8, or UTF-16 with a byte order mark.
         batch_size, shape
             See `ListReader`.
@@ -211,7 +210,7 @@ class ListReader(ImageReader):
             Whether these are x0, y0, x1, y1, or x0, y0, width, height.
         masks : str, optional
             Column of the paths of the masks.
-        root : path, optional
+        root : path or URL, optional
             Folder of the pictures and masks whose paths are relative; by default that of the CSV file.
         classes : sequence of str, optional
             See `ListReader`.
@@ -235,7 +234,7 @@ class ListReader(ImageReader):
             It cannot be read.
         """
         columns = Columns(image, label, boxes, box_format, masks, classes)
-        listed = listed_csv(path, columns, separator, delimiter)
+        listed = listed_csv(path, columns, separator, delimiter, options.get("storage_options"))
         return cls._from_manifest(listed, batch_size, shape, root=root, classes=classes, **options)
 
     @classmethod
@@ -279,12 +278,22 @@ class ListReader(ImageReader):
         """
         columns = Columns(image, label, boxes, box_format, masks, classes)
         return cls._from_manifest(
-            listed_jsonl(path, columns), batch_size, shape, root=root, classes=classes, **options
+            listed_jsonl(path, columns, options.get("storage_options")),
+            batch_size,
+            shape,
+            root=root,
+            classes=classes,
+            **options,
         )
 
     @classmethod
     def _from_manifest(
-        cls, listed: Listed, batch_size: int, shape: int | tuple[int, int], root: Path | None, **options: Any
+        cls,
+        listed: Manifest,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        root: Path | None,
+        **options: Any,
     ) -> Self:
         return cls(
             listed.paths,
@@ -315,7 +324,7 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
         raise ArgumentError(f"ListReader: {name} is a {type(paths).__name__}; expected a list of paths")
     found = []
     for number_, path in enumerate(paths):
-        found.append(os.fsencode(expanded("ListReader", f"{name}[{number_}]", path)))
+        found.append(os.fsencode(located("ListReader", f"{name}[{number_}]", path)))
     return found
 
 

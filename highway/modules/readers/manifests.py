@@ -9,15 +9,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from highway.arguments import class_names, expanded
+from highway.arguments import class_names
 from highway.arguments.synonyms import nearest
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, HighwayError, ReadError
 from highway.storage.files import read_whole
+from highway.storage.ranges import Object
+from highway.storage.urls import is_url, located, split
 
-__all__ = ["Columns", "Listed", "box_of", "listed_csv", "listed_jsonl", "missing_column"]
+__all__ = ["Columns", "Manifest", "box_of", "listed_csv", "listed_jsonl", "missing_column"]
 
 _OWNER = "ListReader"
 _LARGEST = 1 << 36
@@ -88,7 +90,7 @@ def _names(columns: Any) -> list[str]:
     return [columns] if isinstance(columns, str) or not isinstance(columns, Sequence) else list(columns)
 
 
-class Listed(NamedTuple):
+class Manifest(NamedTuple):
     """Arguments of `ListReader` that a manifest has.
 
     Attributes
@@ -129,7 +131,9 @@ class _Rows(NamedTuple):
         return kind(f"{_OWNER}: {self.where}, line {self.lines[row]}: {text}")
 
 
-def listed_csv(path: Path, columns: Columns, separator: Any, delimiter: Any) -> Listed:
+def listed_csv(
+    path: Path, columns: Columns, separator: Any, delimiter: Any, options: Mapping[str, Any] | None
+) -> Manifest:
     """Read a CSV file; see `ListReader.from_csv`."""
     columns.check(lists=False)
     if separator is not None and not (isinstance(separator, str) and separator):
@@ -142,7 +146,7 @@ def listed_csv(path: Path, columns: Columns, separator: Any, delimiter: Any) -> 
         raise ArgumentError(
             f"{_OWNER}: delimiter is {delimiter!r}; expected one character, or None to find it out"
         )
-    where, text = _opened(path)
+    where, text = _opened(path, options)
     rows = _csv_rows(repr(where), text, columns.all(), delimiter)
     _check_texts(rows, columns)
     if columns.boxes is not None:
@@ -159,10 +163,10 @@ def listed_csv(path: Path, columns: Columns, separator: Any, delimiter: Any) -> 
     return _listed(where, rows, columns, labels)
 
 
-def listed_jsonl(path: Path, columns: Columns) -> Listed:
+def listed_jsonl(path: Path, columns: Columns, options: Mapping[str, Any] | None) -> Manifest:
     """Read a file of JSON objects; see `ListReader.from_jsonl`."""
     columns.check(lists=True)
-    where, text = _opened(path)
+    where, text = _opened(path, options)
     rows = _json_rows(repr(where), text, columns.all())
     _check_texts(rows, columns)
     if columns.boxes is not None:
@@ -196,13 +200,20 @@ def box_of(sides: Sequence[float], form: str) -> list[float]:
 # Files
 
 
-def _opened(path: Path) -> tuple[str, io.TextIOWrapper]:
+def _opened(path: Path, options: Mapping[str, Any] | None) -> tuple[str, io.TextIOWrapper]:
     """Return the name of a manifest, and its text."""
-    where = expanded(_OWNER, "path", path)
-    try:
-        contents = read_whole(os.fsencode(where), _LARGEST, _OWNER)
-    except ReadError as error:
-        raise ReadError(f"{_OWNER}: {where} {error}") from error
+    where = located(_OWNER, "path", path)
+    if is_url(where):
+        # Late: it brings asyncio, and OpenSSL with it.
+        from highway.storage.objects import open_store
+
+        root, name = split(where, _OWNER)
+        contents = bytes(open_store(root, _OWNER, options).read(Object(name)))
+    else:
+        try:
+            contents = read_whole(os.fsencode(where), _LARGEST, _OWNER)
+        except ReadError as error:
+            raise ReadError(f"{_OWNER}: {where} {error}") from error
     encoding = "utf-16" if contents[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return where, io.TextIOWrapper(io.BytesIO(contents), encoding=encoding, newline="")
 
@@ -326,9 +337,9 @@ def _check_texts(rows: _Rows, columns: Columns) -> None:
                 raise rows.error(row, f"{name!r} is {value!r}; expected a path")
 
 
-def _listed(where: str, rows: _Rows, columns: Columns, labels: list[Any] | None) -> Listed:
+def _listed(where: str, rows: _Rows, columns: Columns, labels: list[Any] | None) -> Manifest:
     masks = None if columns.masks is None else rows.values[columns.masks]
-    return Listed(os.path.dirname(where) or os.curdir, rows.values[columns.image], labels, None, masks)
+    return Manifest(os.path.dirname(where) or os.curdir, rows.values[columns.image], labels, None, masks)
 
 
 def _text_labels(rows: _Rows, name: str, classes: Sequence[str] | None) -> list[Any]:
@@ -419,7 +430,7 @@ def _check_json_labels(rows: _Rows, name: str, columns: Columns) -> None:
 # Boxes
 
 
-def _with_lists(where: str, rows: _Rows, columns: Columns) -> Listed:
+def _with_lists(where: str, rows: _Rows, columns: Columns) -> Manifest:
     """Samples whose rows have all of their boxes."""
     (name,) = columns.sides()
     boxes = []
@@ -445,7 +456,7 @@ def _with_lists(where: str, rows: _Rows, columns: Columns) -> Listed:
     return _listed(where, rows, columns, labels)._replace(boxes=boxes)
 
 
-def _grouped(where: str, rows: _Rows, columns: Columns, texts: bool) -> Listed:
+def _grouped(where: str, rows: _Rows, columns: Columns, texts: bool) -> Manifest:
     """Samples whose rows have one box each, or none."""
     sides, labels = columns.sides(), columns.labels()
     flat: list[Any] = []
@@ -487,7 +498,7 @@ def _grouped(where: str, rows: _Rows, columns: Columns, texts: bool) -> Listed:
             values = [rows.values[name][row] for name in sides]
             boxes_of[place].append(_checked_box(rows, row, ", ".join(sides), values, columns, texts))
             labels_of[place].append(flat[row] if labels else None)
-    return Listed(
+    return Manifest(
         os.path.dirname(where) or os.curdir,
         paths,
         labels_of if labels else None,

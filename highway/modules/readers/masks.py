@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.pixels import resample
-from highway.arguments import expanded, whole
+from highway.arguments import whole
 from highway.batch import empty
 from highway.errors import (
     DatasetError,
@@ -25,9 +24,10 @@ from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.orientation import mirrored, stated_orientation, upright
 from highway.modules.readers.pictures.other_picture import named_errors, opened, pillow
 from highway.storage.file_names import folded
-from highway.storage.files import LARGEST_FILE, read_once, status_of
+from highway.storage.file_tree import Tree
+from highway.storage.files import LARGEST_FILE, read_once
 
-__all__ = ["MaskFiles", "Masks", "masks_beside"]
+__all__ = ["MaskFiles", "Masks", "mask_paths"]
 
 # Lossless formats; JPEG and WebP may change numbers.
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
@@ -192,28 +192,30 @@ class MaskFiles(Masks):
         return os.fsdecode(self._paths[index])
 
 
-def masks_beside(
-    masks_dir: str | bytes | os.PathLike[str],
-    names: Sequence[bytes],
-    fill: int,
-    max_pixels: int,
-    owner: str,
-    oriented: bool,
-) -> MaskFiles:
-    """Find the mask of every picture in a folder of masks: the name of the picture with the ending ``.png``.
+def mask_paths(root: bytes, tree: Tree, names: Sequence[bytes], owner: str) -> list[bytes]:
+    """Return the mask of every picture in a folder of masks: the name of the picture with the ending ``.png``.
+
+    Parameters
+    ----------
+    root : bytes
+        The folder, with a slash at its end.
+    tree : Tree
+        Reads the folder.
+    names : sequence of bytes
+        The pictures, relative to their folder.
+    owner : str
+        Name of the reader, for errors.
 
     Raises
     ------
     DatasetError
         There is no such folder, or two pictures have the same mask.
     """
-    root = os.path.join(os.fsencode(expanded(owner, "masks_dir", masks_dir)), b"")
-    found = status_of(root, owner)
-    if found is None or not stat.S_ISDIR(found.st_mode):
+    if not tree.is_directory(root):
         raise DatasetError(f"{owner}: masks_dir is {os.fsdecode(root)!r}; expected a folder of masks")
     paths = [root + os.path.splitext(name)[0] + b".png" for name in names]
     _check_apart(paths, names, owner)
-    return MaskFiles(paths, fill, max_pixels, owner, oriented)
+    return paths
 
 
 def _check_apart(paths: Sequence[bytes], names: Sequence[bytes], owner: str) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from highway.arguments.options import documents
 
-__all__ = ["MAX_PIXELS", "OnError", "PictureFileOptions", "PictureOptions", "SourceOptions"]
+__all__ = [
+    "MAX_PIXELS",
+    "PREFETCH_BYTES",
+    "OnError",
+    "PictureFileOptions",
+    "PictureOptions",
+    "RemoteOptions",
+    "SourceOptions",
+]
 
 OnError: TypeAlias = Literal["raise", "skip", "replace"]
+
+PREFETCH_BYTES = 256 << 20
+"""Bytes that readers of URLs fetch ahead, unless the user says otherwise."""
 
 MAX_PIXELS = 2 * 89_478_485
 """The limit at which PIL refuses to open a picture."""
@@ -86,8 +98,26 @@ class PictureOptions(SourceOptions, total=False):
     max_pixels: Annotated[int, MAX_PIXELS]
 
 
+class RemoteOptions(TypedDict, total=False):
+    """Options of readers whose data may be in object stores, on web servers or in other file systems.
+
+    Parameters
+    ----------
+    storage_options : mapping, optional
+        For URLs: options of the store, such as `endpoint`, `region`, `access_key_id`, `secret_access_key`,
+        `skip_signature` or `client_options` of obstore, or arguments of the file system of fsspec. obstore takes the
+        others from the environment. Local files need none.
+    prefetch_bytes : int
+        Most bytes, 1 or more, that are fetched from URLs before they are needed; a single picture may have more.
+    """
+
+    storage_options: Annotated[Mapping[str, Any] | None, None]
+    prefetch_bytes: Annotated[int, PREFETCH_BYTES]
+
+
+@documents(RemoteOptions)
 @documents(PictureOptions)
-class PictureFileOptions(PictureOptions, total=False):
+class PictureFileOptions(PictureOptions, RemoteOptions, total=False):
     """Options of the readers of picture files.
 
     Parameters
@@ -101,6 +131,8 @@ class PictureFileOptions(PictureOptions, total=False):
         Of several EXIF segments in a JPEG the first counts. Values other than 2 to 8, and damaged EXIF data, turn
         nothing. Boxes and masks of the stored picture turn with it; a mask that states its own orientation, other than
         1, is turned by that.
+    storage_options, prefetch_bytes
+        See `RemoteOptions`.
     """
 
     exif: Annotated[bool, True]

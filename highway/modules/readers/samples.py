@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.engine.spec import Spec, array_spec
-from highway.errors import HighwayError
+from highway.errors import HighwayError, ReadError, StorageError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles, Masks
+from highway.storage.files import LARGEST_FILE, read_once, status_of
 
-__all__ = ["Files", "SampleReader", "Samples"]
+if TYPE_CHECKING:
+    from highway.storage.fetching import Fetcher
+    from highway.storage.ranges import Ranges
+
+__all__ = ["Files", "SampleReader", "Samples", "joined"]
+
+
+def joined(root: bytes, name: bytes) -> bytes:
+    """Return the path or URL of a file in a folder; a `name` that is a URL or an absolute path stays as it is."""
+    return name if b"://" in name else os.path.join(root, name)
 
 
 class SampleReader(Protocol):
@@ -73,8 +83,11 @@ class Samples(Protocol):
         Boxes are dropped if less than this fraction of their area, 0 to 1, is shown.
     placement : bool
         Whether batches have the extras `placement` and `picture_sizes`.
+    ranges : Ranges or None
+        Where the samples lie in a store, from which a `Fetcher` fetches them; None if they are read otherwise.
     """
 
+    ranges: Ranges | None = None
     size: int
     noun: str
     where: str
@@ -85,6 +98,14 @@ class Samples(Protocol):
 
     def begin(self) -> SampleReader:
         """Make a reader for the samples of one batch."""
+
+    def needed(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers, int64 (M,), of the ranges that some samples need."""
+        return indices
+
+    def fetching(self, fetcher: Fetcher) -> Samples:
+        """Return a copy for a run, which takes its ranges from a fetcher. Only with `ranges`."""
+        raise TypeError("samples without ranges are not fetched")
 
     def known_keys(self) -> Iterable[str] | None:
         """Keys of all samples; None if they are known only after reading."""
@@ -165,7 +186,7 @@ class Files(Samples, SampleReader):
 
     def path(self, index: int) -> bytes:
         """Path of a picture."""
-        return os.path.join(self._root, self._names[index])
+        return joined(self._root, self._names[index])
 
     def describe(self, index: int) -> str:
         return os.fsdecode(self.path(index))
@@ -177,6 +198,39 @@ class Files(Samples, SampleReader):
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
         return decoder.read([self.path(index) for index in indices.tolist()], oriented, turn), {}
+
+    def contents(
+        self, indices: NDArray[np.int64], turn: int, owner: str
+    ) -> tuple[list[bytes | memoryview | None], dict[int, HighwayError]]:
+        """Read whole files.
+
+        Returns
+        -------
+        contents : list of bytes, memoryview or None
+            None where there is an error.
+        errors : dict of int to HighwayError
+            ReadErrors and StorageErrors, by row.
+        """
+        found: list[bytes | memoryview | None] = [None] * len(indices)
+        wrong: dict[int, HighwayError] = {}
+        away = False
+        for row, index in enumerate(indices.tolist()):
+            if away:
+                # Every attempt on a dead server may take a minute to fail.
+                name = self.describe(index)
+                wrong[row] = StorageError(f"{owner}: {name} was not tried after another one failed")
+                continue
+            try:
+                found[row] = read_once(self.path(index), LARGEST_FILE)
+            except (ReadError, StorageError) as error:
+                wrong[row] = type(error)(f"{owner}: {self.describe(index)} {error}")
+                away = isinstance(error, StorageError)
+        return found, wrong
+
+    def sizes(self, indices: NDArray[np.int64], owner: str) -> NDArray[np.int64]:
+        """Bytes of files, int64 (N,); 0 for those that cannot be reached."""
+        found = (status_of(self.path(index), owner) for index in indices.tolist())
+        return np.array([0 if one is None else one.st_size for one in found], np.int64)
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
         return [self.name(index) for index in indices.tolist()]

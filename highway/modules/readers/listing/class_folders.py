@@ -5,21 +5,21 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import class_names, expanded
+from highway.arguments import class_names
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, StorageError
 from highway.modules.readers.listing.class_names import looks, remarks
 from highway.modules.readers.listing.leftovers import is_skipped
 from highway.modules.readers.listing.numeric_names import order_remark
 from highway.modules.readers.listing.skipped_files import SkippedFiles
 from highway.storage.file_names import EXTENSIONS
-from highway.storage.file_tree import is_folder, walk
-from highway.storage.files import scanned, status_of
+from highway.storage.file_tree import Entry, Tree, folder_at
+from highway.storage.urls import is_url
 
 __all__ = ["ClassFolders", "list_class_folders"]
 
@@ -32,7 +32,9 @@ class ClassFolders(NamedTuple):
     Attributes
     ----------
     root : bytes
-        The folder, with a separator at its end.
+        The folder or its URL, with a separator at its end.
+    tree : Tree
+        Reads the folder.
     classes : list of str
         Names of the classes, in the order of their labels: as given, or the names of the class folders, sorted.
     names : list of bytes
@@ -44,6 +46,7 @@ class ClassFolders(NamedTuple):
     """
 
     root: bytes
+    tree: Tree
     classes: list[str]
     names: list[bytes]
     labels: NDArray[np.int64]
@@ -67,7 +70,9 @@ class ClassFolders(NamedTuple):
 
 
 def list_class_folders(
-    data_dir: str | bytes | os.PathLike[str], classes: Sequence[str] | None = None
+    data_dir: str | bytes | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> ClassFolders:
     """List ``data_dir/CLASS/.../picture``.
 
@@ -78,9 +83,11 @@ def list_class_folders(
 
     Parameters
     ----------
-    data_dir : path
+    data_dir : path or URL
     classes : sequence of str, optional
         The class folders in the order of their labels; some of them may be missing, or have no pictures.
+    options : mapping, optional
+        `storage_options`, for a URL.
 
     Raises
     ------
@@ -93,10 +100,10 @@ def list_class_folders(
     StorageError
         The storage failed for more than 30 s.
     """
-    root = os.path.join(os.fsencode(expanded(_OWNER, "data_dir", data_dir)), b"")
     wanted = None if classes is None else _wanted(classes)
+    root, tree = folder_at(_OWNER, "data_dir", data_dir, options)
     try:
-        return _list(root, wanted)
+        return _list(root, tree, wanted)
     except FileNotFoundError as error:
         if isinstance(error, EmptyDatasetError):
             raise
@@ -123,13 +130,13 @@ def _wanted(classes: Sequence[str]) -> list[bytes]:
     return [os.fsencode(name) for name in names]
 
 
-def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
-    inside = scanned(root, _OWNER)
+def _list(root: bytes, tree: Tree, wanted: list[bytes] | None) -> ClassFolders:
+    inside = tree.scanned(root)
     skipped = SkippedFiles()
     folders = []
     for entry in inside:
-        if not is_folder(entry, _OWNER):
-            _skip_loose(entry, skipped)
+        if not tree.is_folder(entry):
+            _skip_loose(tree, entry, skipped)
         elif is_skipped(entry.name) and entry.name not in (wanted or ()):
             skipped.add_by_name(entry.name, folder=True)
         else:
@@ -148,9 +155,9 @@ def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
     labels: list[NDArray[np.int64]] = []
     there = frozenset(folders)
     for label, folder in enumerate(folders if wanted is None else wanted):
-        found_in_class = sorted(_pictures(root, folder, skipped)) if folder in there else []
+        found_in_class = sorted(_pictures(root, tree, folder, skipped)) if folder in there else []
         if not found_in_class and wanted is None:
-            raise EmptyDatasetError(_without_pictures(root, folder))
+            raise EmptyDatasetError(_without_pictures(root, tree, folder))
         names += found_in_class
         labels.append(np.full(len(found_in_class), label, dtype=np.int64))
     if not names:
@@ -160,7 +167,7 @@ def _list(root: bytes, wanted: list[bytes] | None) -> ClassFolders:
         )
     skipped.look(root)
     classes = [os.fsdecode(folder) for folder in (folders if wanted is None else wanted)]
-    return ClassFolders(root, classes, names, np.concatenate(labels), skipped)
+    return ClassFolders(root, tree, classes, names, np.concatenate(labels), skipped)
 
 
 def _check_known(root: bytes, folders: list[bytes], wanted: list[bytes]) -> None:
@@ -180,7 +187,7 @@ def _check_known(root: bytes, folders: list[bytes], wanted: list[bytes]) -> None
     )
 
 
-def _without_folders(root: bytes, inside: list[os.DirEntry[bytes]]) -> str:
+def _without_folders(root: bytes, inside: Sequence[Entry]) -> str:
     if any(entry.name == b"CURRENT" for entry in inside):
         return (
             f"{_OWNER}: {os.fsdecode(root)!r} is a store, and has no class folders; LevelDBImageReader "
@@ -192,19 +199,17 @@ def _without_folders(root: bytes, inside: list[os.DirEntry[bytes]]) -> str:
         found = f"{len(loose)} pictures are directly in it"
         endings = sorted(os.path.splitext(name)[1] for name in loose)
         pattern = os.fsdecode(glob.escape(root) + b"*" + max(endings, key=endings.count))
-        instead = (
-            ". Without classes, ListReader reads them: "
-            f"ListReader(sorted(glob.glob({pattern!r})), None, batch_size, shape)"
-        )
+        paths = "[...]" if is_url(root) else f"sorted(glob.glob({pattern!r}))"
+        instead = f". Without classes, ListReader reads them: ListReader({paths}, None, batch_size, shape)"
     return (
         f"{_OWNER}: {os.fsdecode(root)!r} has no class folders ({found}); expected one folder for each "
         f"class, with the pictures of that class inside{instead}"
     )
 
 
-def _without_pictures(root: bytes, folder: bytes) -> str:
+def _without_pictures(root: bytes, tree: Tree, folder: bytes) -> str:
     skipped = SkippedFiles()
-    _pictures(root, folder, skipped)
+    _pictures(root, tree, folder, skipped)
     skipped.look(root)
     said = f" ({skipped})" if len(skipped) else ""
     return (
@@ -222,31 +227,31 @@ def _is_picture(name: bytes) -> bool:
     return _has_ending(name) and not is_skipped(name)
 
 
-def _skip_loose(entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
+def _skip_loose(tree: Tree, entry: Entry, skipped: SkippedFiles) -> None:
     """Count a file outside of the class folders as skipped."""
     if _is_picture(entry.name):
         skipped.add(entry.name, "in no class folder")
     else:
-        _skip(entry.name, entry, skipped)
+        _skip(entry.name, tree, entry, skipped)
 
 
-def _skip(name: bytes, entry: os.DirEntry[bytes], skipped: SkippedFiles) -> None:
-    if entry.is_symlink() and not is_skipped(entry.name) and status_of(entry.path, _OWNER) is None:
+def _skip(name: bytes, tree: Tree, entry: Entry, skipped: SkippedFiles) -> None:
+    if entry.is_symlink() and not is_skipped(entry.name) and not tree.exists(entry.path):
         skipped.add(name, "linked to nothing")
     else:
         skipped.add_by_name(name)
 
 
-def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
+def _pictures(root: bytes, tree: Tree, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     """Names of the pictures in `folder`, at any depth, relative to `root`."""
     found = []
     named_alike = []
-    for name, entry, is_inner_folder in walk(root, folder, _OWNER, _is_left, _is_picture_by_name):
+    for name, entry, is_inner_folder in tree.walk(root, folder, _is_left, _is_picture_by_name):
         if not is_inner_folder:
             if _is_picture(entry.name):
                 found.append(name)
             else:
-                _skip(name, entry, skipped)
+                _skip(name, tree, entry, skipped)
         elif is_skipped(entry.name):
             skipped.add_by_name(name, folder=True)
         elif _has_ending(entry.name):
@@ -259,9 +264,9 @@ def _pictures(root: bytes, folder: bytes, skipped: SkippedFiles) -> list[bytes]:
     return found
 
 
-def _is_left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
+def _is_left(name: bytes, entry: Entry) -> bool:
     return is_skipped(entry.name)
 
 
-def _is_picture_by_name(entry: os.DirEntry[bytes]) -> bool:
+def _is_picture_by_name(entry: Entry) -> bool:
     return _is_picture(entry.name)

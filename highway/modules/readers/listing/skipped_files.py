@@ -11,6 +11,7 @@ from highway.modules.readers.listing.leftovers import is_hidden, is_leftover
 from highway.storage.files import first_bytes
 from highway.storage.printing import printable
 from highway.storage.sniffing import FIRST_BYTES, READ, sniff
+from highway.storage.urls import is_url
 
 __all__ = ["SkippedFiles", "logger"]
 
@@ -92,8 +93,11 @@ class SkippedFiles:
     def look(self, root: bytes) -> None:
         """Read the first bytes of some of the files in `root` that `add_by_name` counted by their endings.
 
-        ``str()`` then shows which of them are pictures that Highway reads, under other names.
+        ``str()`` then shows which of them are pictures that Highway reads, under other names. Objects of a store are
+        not read: that would be a request for each.
         """
+        if is_url(root):
+            return
         names = [name for names in self._to_look_at.values() for name in names][:_MOST_LOOKED_AT]
         self._to_look_at.clear()
         for name in names:

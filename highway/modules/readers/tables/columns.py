@@ -229,7 +229,7 @@ def _of_sides(place: Place, arrays: Sequence[Any], bad: Bad) -> tuple[NDArray[np
             f"has a part of a box: null in one of the columns {place.name}; expected null in all or none"
         )
     table = np.stack([_filled(array).astype(np.float64) for array in arrays], axis=1)
-    there: NDArray[np.bool_] = ~missing.any(axis=1)
+    there = np.asarray(~missing.any(axis=1), np.bool_)
     return there.astype(np.int64), table[there]
 
 

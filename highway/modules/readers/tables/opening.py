@@ -107,8 +107,8 @@ class GroupedData(Data):
         return self.files.place(index)
 
 
-def opened(owner: str, table: Any) -> Data:
-    """Open the argument `table` of `TableReader`.
+def opened(owner: str, table: Any, options: Mapping[str, Any] | None) -> Data:
+    """Open the argument `table` of `TableReader`; `options` are its `storage_options`.
 
     Raises
     ------
@@ -121,10 +121,10 @@ def opened(owner: str, table: Any) -> Data:
         features: Any = getattr(table, "features", None)
         stated = features.to_dict() if hasattr(features, "to_dict") else features_of(found.schema)
         return WholeData(found, rows, "the table", "", stated)
-    files = files_of(owner, table)
+    files = files_of(owner, table, options)
     more = f" and {len(files) - 1} more" if files[1:] else ""
     where, folder = f"{files[0]!r}{more}", os.path.dirname(files[0])
     if is_parquet(owner, files):
-        return GroupedData(ParquetFiles(owner, files), where, folder)
+        return GroupedData(ParquetFiles(owner, files, options), where, folder)
     found = mapped(owner, files)
     return WholeData(found, None, where, folder, features_of(found.schema))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
+import io
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway.arguments import expanded
 from highway.errors import (
     ArgumentError,
     DatasetError,
@@ -27,6 +26,14 @@ from highway.modules.readers.tables.arrow import paths_of
 from highway.modules.readers.tables.pictures import Pictures
 from highway.storage.files import first_bytes
 from highway.storage.outages import ask
+from highway.storage.ranges import Object, Ranges
+from highway.storage.shard_names import shard_paths
+from highway.storage.urls import is_url, located
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from highway.storage.objects import ObjectStore
 
 __all__ = ["ParquetFiles", "files_of", "is_parquet", "mapped"]
 
@@ -35,43 +42,39 @@ _ARROW = b"ARROW1"
 _ENDINGS = (".parquet", ".pq", ".arrow", ".feather")
 
 
-def files_of(owner: str, paths: Any) -> list[str]:
-    """Return the files that paths name: files, patterns with ``*``, ``?`` or ``[``, or folders of tables.
+def files_of(owner: str, paths: Any, options: Mapping[str, Any] | None) -> list[str]:
+    """Return the files that paths and URLs name: see `shard_paths`; of a local folder, the tables in it.
 
     Raises
     ------
-    ArgumentError
-        There is something else than paths.
-    EmptyDatasetError
-        A pattern or a folder has no file.
+    ArgumentError, EmptyDatasetError, ReadError, StorageError
+        See `shard_paths`.
     """
     given = paths if isinstance(paths, Sequence) and not isinstance(paths, (str, bytes)) else [paths]
-    found: list[str] = []
+    found: list[Any] = []
     for number, path in enumerate(given):
-        where = expanded(owner, f"table[{number}]" if given is paths else "table", path)
-        if os.path.isdir(where):
-            inside = sorted(name for name in os.listdir(where) if name.endswith(_ENDINGS))
-            listed = [os.path.join(where, name) for name in inside if not name.startswith((".", "_"))]
-        elif glob.has_magic(where) and not os.path.exists(where):
-            listed = sorted(glob.glob(where))
-        else:
-            listed = [where]
-        if not listed:
+        where = located(owner, f"table[{number}]" if given is paths else "table", path)
+        if is_url(where) or not os.path.isdir(where):
+            found.append(where)
+            continue
+        inside = sorted(name for name in os.listdir(where) if name.endswith(_ENDINGS))
+        inside = [os.path.join(where, name) for name in inside if not name.startswith((".", "_"))]
+        if not inside:
             raise EmptyDatasetError(f"{owner}: {where!r} has no files of tables ({', '.join(_ENDINGS)})")
-        found += listed
-    if not found:
-        raise EmptyDatasetError(f"{owner}: table is an empty list; expected one path or more")
-    return found
+        found += inside
+    return shard_paths(found, owner, "table", options)
 
 
 def is_parquet(owner: str, files: Sequence[str]) -> bool:
-    """Return whether files are Parquet files, rather than Arrow files.
+    """Return whether files are Parquet files, rather than Arrow files; those at URLs are.
 
     Raises
     ------
     ArgumentError
         There are both.
     """
+    if is_url(files[0]):
+        return True
     begins = [first_bytes(os.fsencode(file), 6) for file in files]
     arrow = [begin[:6] == _ARROW or begin[:4] == b"\xff\xff\xff\xff" for begin in begins]
     if any(arrow) and not all(arrow):
@@ -136,12 +139,58 @@ def _shown(schema: Any) -> str:
 
 
 class _File(NamedTuple):
-    """A Parquet file; size and time of its last change show whether it is still the same."""
+    """A Parquet file; size and time of its last change show whether a local one is still the same."""
 
     path: str
     metadata: Any
     size: int
     changed: int
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object of a store as a file."""
+
+    def __init__(self, store: ObjectStore, found: Object) -> None:
+        super().__init__()
+        self._store, self._object = store, found
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._object.size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._object.size if size < 0 else min(self._at + size, self._object.size)
+        contents = self.range(self._at, stop) if stop > self._at else b""
+        self._at += len(contents)
+        return contents
+
+    def range(self, start: int, stop: int) -> bytes:
+        """Return bytes [start, stop)."""
+        return bytes(self._store.read(self._object, start, stop))
+
+
+class _FetchedFile(_ObjectFile):
+    """A part of an object, which was fetched, as a file of the size of the object."""
+
+    def __init__(self, store: ObjectStore, found: Object, start: int, contents: Buffer) -> None:
+        super().__init__(store, found)
+        self._start, self._contents = start, memoryview(contents).cast("B")
+
+    def range(self, start: int, stop: int) -> bytes:
+        first = start - self._start
+        if first < 0 or stop - self._start > len(self._contents):
+            raise OSError(f"bytes {start} to {stop} of {self._object.name} do not belong to the row group")
+        return bytes(self._contents[first : stop - self._start])
 
 
 class ParquetFiles:
@@ -152,9 +201,14 @@ class ParquetFiles:
     owner : str
         Name of the reader, for errors.
     files : sequence of str
+        Paths and URLs.
+    options : mapping or None
+        `storage_options`.
 
     Attributes
     ----------
+    store : ObjectStore or None
+        Reads the files if there are URLs among them.
     schema : pyarrow.Schema
     sizes : int64 (G,)
         Number of rows of each row group.
@@ -167,13 +221,22 @@ class ParquetFiles:
         A file is damaged, or cannot be read.
     """
 
-    def __init__(self, owner: str, files: Sequence[str]) -> None:
+    def __init__(self, owner: str, files: Sequence[str], options: Mapping[str, Any] | None) -> None:
         self._owner = owner
+        self.store: ObjectStore | None = None
+        if any(map(is_url, files)):
+            # Late: it brings asyncio, and OpenSSL with it.
+            from highway.storage.many_stores import ManyStores
+
+            stores = ManyStores(owner, options)
+            stores.open(files)
+            self.store = stores
+        self._objects = [] if self.store is None else [self.store.head(file) for file in files]
         self._files: list[_File] = []
         schemas = []
-        for file in files:
+        for number, file in enumerate(files):
             try:
-                found, schema = ask(owner, file, lambda file=file: _opened(file))  # type: ignore[misc]
+                found, schema = self._opened(number, file)
             except HighwayError:
                 raise
             except (OSError, pa.ArrowException) as error:
@@ -211,6 +274,28 @@ class ParquetFiles:
             )
         return np.array(found, np.int64)
 
+    def ranges(self, name: str) -> Ranges:
+        """Return where a column lies, in the object of each row group."""
+        assert self.store is not None
+        bounds = []
+        for number, group in self._places:
+            part = self._files[number].metadata.row_group(group)
+            columns = [part.column(place) for place in range(part.num_columns)]
+            parts = [
+                (min(one.data_page_offset, one.dictionary_page_offset or one.data_page_offset), one)
+                for one in columns
+                if one.path_in_schema == name or one.path_in_schema.startswith(f"{name}.")
+            ]
+            bounds.append(
+                (
+                    min(start for start, _ in parts),
+                    max(start + one.total_compressed_size for start, one in parts),
+                )
+            )
+        which = np.array([number for number, _ in self._places], np.int32)
+        start, stop = np.array(bounds, np.int64).reshape(-1, 2).T
+        return Ranges(self.store, self._objects, which, start.copy(), stop.copy())
+
     def place(self, index: int) -> str:
         """Return the name of a row in errors."""
         number = int(np.searchsorted(self._before, index, "right")) - 1
@@ -232,17 +317,24 @@ class ParquetFiles:
         DecodeError, ReadError, StorageError
         """
         tables = []
-        for file in self._files:
+        for number, file in enumerate(self._files):
             try:
-                tables.append(ask(self._owner, file.path, lambda file=file: _columns(file, names)))  # type: ignore[misc]
+                tables.append(ask(self._owner, file.path, lambda number=number: self._columns(number, names)))  # type: ignore[misc]
             except HighwayError:
                 raise
             except (OSError, pa.ArrowException) as error:
                 raise error_of(self._owner, repr(file.path), error) from error
         return pa.concat_tables(tables)
 
-    def pictures(self, group: int, name: str) -> Pictures:
+    def pictures(self, group: int, name: str, contents: Buffer | None = None) -> Pictures:
         """Decode the column of pictures of a row group.
+
+        Parameters
+        ----------
+        group : int
+        name : str
+        contents : buffer, optional
+            The bytes of `ranges`, if the files are objects.
 
         Raises
         ------
@@ -259,8 +351,13 @@ class ParquetFiles:
         file = self._files[number]
         where = f"row group {inside} of {file.path!r}"
         try:
-            self._check_same(file)
-            with pq.ParquetFile(file.path, metadata=file.metadata, page_checksum_verification=True) as opened:
+            source: Any = file.path
+            if contents is None:
+                self._check_same(file)
+            else:
+                assert self.store is not None
+                source = _FetchedFile(self.store, self._objects[number], self._start(group, name), contents)
+            with pq.ParquetFile(source, metadata=file.metadata, page_checksum_verification=True) as opened:
                 table = opened.read_row_group(inside, columns=[name], use_threads=False)
             if len(table) != self.sizes[group]:
                 raise DecodeError(
@@ -276,6 +373,13 @@ class ParquetFiles:
                 raise
             raise error_of(self._owner, where, error) from error
 
+    def _start(self, group: int, name: str) -> int:
+        if self._starts is None:
+            self._starts = self.ranges(name).start
+        return int(self._starts[group])
+
+    _starts: NDArray[np.int64] | None = None
+
     def _check_same(self, file: _File) -> None:
         found = os.stat(file.path)
         if (found.st_size, found.st_mtime_ns) != (file.size, file.changed):
@@ -284,14 +388,24 @@ class ParquetFiles:
                 f"it had {file.size}; make a new reader"
             )
 
+    def _opened(self, number: int, path: str) -> tuple[_File, Any]:
+        if self.store is None:
+            return ask(self._owner, path, lambda: _local(path))
+        found = self._objects[number]
+        with pq.ParquetFile(_ObjectFile(self.store, found)) as opened:
+            return _File(path, opened.metadata, found.size, 0), opened.schema_arrow
 
-def _opened(path: str) -> tuple[_File, Any]:
+    def _columns(self, number: int, names: Sequence[str]) -> Any:
+        file = self._files[number]
+        known = {*paths_of(file.metadata.schema.to_arrow_schema())}
+        source = file.path if self.store is None else _ObjectFile(self.store, self._objects[number])
+        with pq.ParquetFile(
+            source, metadata=file.metadata, page_checksum_verification=True, pre_buffer=self.store is not None
+        ) as opened:
+            return opened.read(columns=[name for name in names if name in known])
+
+
+def _local(path: str) -> tuple[_File, Any]:
     status = os.stat(path)
     with pq.ParquetFile(path) as opened:
         return _File(path, opened.metadata, status.st_size, status.st_mtime_ns), opened.schema_arrow
-
-
-def _columns(file: _File, names: Sequence[str]) -> Any:
-    known = {*paths_of(file.metadata.schema.to_arrow_schema())}
-    with pq.ParquetFile(file.path, metadata=file.metadata, page_checksum_verification=True) as opened:
-        return opened.read(columns=[name for name in names if name in known], use_threads=True)

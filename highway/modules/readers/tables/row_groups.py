@@ -11,7 +11,14 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.errors import DatasetError, HighwayError, QueueClosed, StorageError
+from highway.errors import (
+    DatasetError,
+    HighwayError,
+    ObjectChangedError,
+    PipelineStateError,
+    QueueClosed,
+    StorageError,
+)
 from highway.sampling.sampler import Task
 
 __all__ = ["RowGroups"]
@@ -43,6 +50,9 @@ class RowGroups(Generic[Decoded]):
         Returns the row groups, int64 (N,), of samples (N,).
     decode : callable
         Decodes a row group; raises HighwayError.
+    fetch : callable or None
+        Runs once for each announced row group, before `decode`, with the number of the task that needs it first, and
+        row groups, int64 (K,); returns at once. StorageErrors of `decode` are then final: they are raised.
     most_bytes : int
         Most bytes of the row groups that are announced or decoded; one more may be decoded for each worker, and always
         as many as one task needs.
@@ -59,12 +69,14 @@ class RowGroups(Generic[Decoded]):
         nbytes: NDArray[np.int64],
         groups_of: Callable[[NDArray[np.int64]], NDArray[np.int64]],
         decode: Callable[[int], Decoded],
+        fetch: Callable[[int, NDArray[np.int64]], None] | None,
         most_bytes: int,
     ) -> None:
         self._owner = owner
         self._nbytes = nbytes
         self._groups_of = groups_of
         self._decode = decode
+        self._fetch = fetch
         self._most_bytes = most_bytes
         self._changed = threading.Condition()
         # A plain attribute: `interrupt` must not take a lock.
@@ -168,12 +180,14 @@ class RowGroups(Generic[Decoded]):
         made: Decoded | HighwayError | None = None
         try:
             made = self._decode(group)
+        except (DatasetError, ObjectChangedError, PipelineStateError):
+            raise
         except StorageError as error:
+            if self._fetch is not None:
+                raise
             # The next call tries again.
             return error
         except HighwayError as error:
-            if isinstance(error, DatasetError):
-                raise
             made = error
         finally:
             with self._changed:
@@ -215,6 +229,7 @@ class RowGroups(Generic[Decoded]):
 
     def _announce(self, task: Task) -> None:
         key = task.epoch, task.seq
+        new = []
         with self._changed:
             if key in self._tasks:
                 return
@@ -225,7 +240,10 @@ class RowGroups(Generic[Decoded]):
                     self._bytes += int(self._nbytes[group])
                     if group not in self._decoded:
                         self._due.append((number, group))
+                        new.append(group)
                 self._uses[group] += 1
+        if new and self._fetch is not None:
+            self._fetch(number, np.array(new, np.int64))
 
     def _share(self, task: Task) -> list[int]:
         with self._changed:

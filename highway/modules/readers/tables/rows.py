@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,8 @@ from highway._core.jpeg import codec as jpeg
 from highway.engine.spec import Spec, array_spec
 from highway.errors import DecodeError, HighwayError, ReadError, StorageError
 from highway.modules.readers.box_table import BoxTable
-from highway.modules.readers.samples import SampleReader, Samples
+from highway.modules.readers.remote_files import Listed
+from highway.modules.readers.samples import Files, SampleReader, Samples
 from highway.modules.readers.tables.arrow import names_of
 from highway.modules.readers.tables.columns import (
     Bad,
@@ -34,7 +35,13 @@ from highway.modules.readers.tables.row_groups import RowGroups
 from highway.sampling.sampler import Task
 from highway.storage.files import LARGEST_FILE, read_once
 
+if TYPE_CHECKING:
+    from highway.storage.fetching import Fetcher
+
 __all__ = ["Rows", "Wanted"]
+
+# A ticket before all others: of row groups that a worker waits for.
+_NOW = -1
 
 Picture = memoryview | str | None | HighwayError
 """A picture as bytes, or its path, or None if there is none; or the error of its row group."""
@@ -51,6 +58,7 @@ class Wanted(NamedTuple):
     box_format: str
     classes: Sequence[str] | None
     folder: str
+    storage_options: Mapping[str, Any] | None
 
 
 class Rows(Samples, SampleReader):
@@ -62,7 +70,7 @@ class Rows(Samples, SampleReader):
         Name of the reader, for errors.
     data : Data
     wanted : Wanted
-    window_bytes : int
+    window_bytes, prefetch_bytes : int
         See `TableReader`.
 
     Attributes
@@ -78,7 +86,9 @@ class Rows(Samples, SampleReader):
     min_visible = 0.0
     placement = False
 
-    def __init__(self, owner: str, data: Data, wanted: Wanted, window_bytes: int) -> None:
+    def __init__(
+        self, owner: str, data: Data, wanted: Wanted, window_bytes: int, prefetch_bytes: int
+    ) -> None:
         self.size = data.size
         self.where = f"in {data.where}"
         self._owner, self._data, self._wanted = owner, data, wanted
@@ -109,22 +119,37 @@ class Rows(Samples, SampleReader):
                 lists[name] = field
             else:
                 self._fields[name] = field
-        self._paths = _texts(next(found)) if paths_only else None
+        self._files = self._listed(_texts(next(found))) if paths_only else None
+        self.ranges = None if self._files is None else self._files.ranges
         self._sort_lists(lists, None if boxes is None else boxes[0])
         self._fields = {name: self._fields[name] for name in wanted.fields if name in self._fields}
         self._labels_of = None if labels is None or labels.counts is not None else labels.values
         self._objects = None if boxes is None else self._boxes(*boxes, labels, lists)
         self._lists = {} if self.boxed else lists
-        self._window_bytes = window_bytes
+        self._window_bytes, self._prefetch_bytes = window_bytes, prefetch_bytes
+        self._fetcher: Fetcher | None = None
+        self._workers: list[None] = []
         self._groups: RowGroups[Pictures] | None = None
         self._pictures: Pictures | None = None
         if paths_only:
             pass
         elif isinstance(data, GroupedData):
             self._nbytes = data.files.nbytes(wanted.image)
-            self._groups = self._new_groups(data)
+            self._ranges = None if data.files.store is None else data.files.ranges(wanted.image)
+            self._begin_run(data)
         elif isinstance(data, WholeData):
             self._pictures = Pictures(_chunks(owner, data, wanted.image))
+
+    def _listed(self, paths: Any) -> Files:
+        """The pictures whose paths are in a column."""
+        names = []
+        for row, path in enumerate(paths.to_pylist()):
+            if not path:
+                self._bad.setdefault(row, f"has no picture: no path in column {self._wanted.image!r}")
+            names.append(os.fsencode(path or ""))
+        return Listed(self._owner, self._folder, self._wanted.storage_options).files(
+            names, labels=None, objects=None, masks=None, min_visible=0.0, placement=False
+        )
 
     def _labels(self, array: Any) -> Labels:
         data, wanted = self._data, self._wanted
@@ -196,13 +221,33 @@ class Rows(Samples, SampleReader):
 
     # Row groups
 
-    def _new_groups(self, data: GroupedData) -> RowGroups[Pictures]:
+    def _begin_run(self, data: GroupedData) -> None:
+        """Begin with nothing fetched and nothing decoded."""
         files, name = data.files, self._wanted.image
-        return RowGroups(
+        fetcher = None
+        self._workers = []
+        if self._ranges is not None:
+            # Late: it brings asyncio, and OpenSSL with it.
+            from highway.storage.fetching import Fetcher
+
+            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes)
+        self._fetcher = fetcher
+
+        def decode(group: int) -> Pictures:
+            if fetcher is None:
+                return files.pictures(group, name)
+            (contents,), errors = fetcher.take(_NOW, np.array([group]))
+            if errors:
+                raise errors[0]
+            assert contents is not None
+            return files.pictures(group, name, contents)
+
+        self._groups = RowGroups(
             self._owner,
             self._nbytes,
             files.groups,
-            lambda group: files.pictures(group, name),
+            decode,
+            None if fetcher is None else fetcher.announce,
             2 * max(self._window_bytes, int(self._nbytes.max(initial=0))),
         )
 
@@ -217,7 +262,7 @@ class Rows(Samples, SampleReader):
         """Return the same rows with nothing decoded."""
         other = copy(self)
         if isinstance(self._data, GroupedData) and self._groups is not None:
-            other._groups = self._new_groups(self._data)
+            other._begin_run(self._data)
         return other
 
     @property
@@ -239,15 +284,43 @@ class Rows(Samples, SampleReader):
         if self._groups is not None:
             self._groups.finish(task)
 
+    def open(self) -> None:
+        """Count a worker; appending and popping are atomic."""
+        self._workers.append(None)
+
+    def close(self) -> None:
+        """Uncount a worker; the last one ends the thread that fetches."""
+        self._workers.pop()
+        if not self._workers and self._fetcher is not None:
+            self._fetcher.close()
+
     def interrupt(self) -> None:
         """Wake the workers that wait; takes no lock."""
         if self._groups is not None:
             self._groups.interrupt()
+        if self._fetcher is not None:
+            self._fetcher.interrupt()
+
+    def fetched(self) -> dict[str, int] | None:
+        """Figures of the requests; None if nothing is fetched."""
+        return None if self._fetcher is None else self._fetcher.measures()
 
     # All samples
 
     def begin(self) -> Rows:
         return self
+
+    def needed(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        assert self._files is not None
+        return self._files.needed(indices)
+
+    def fetching(self, fetcher: Fetcher) -> Rows:
+        assert self._files is not None
+        run = copy(self)
+        files = self._files.fetching(fetcher)
+        assert isinstance(files, Files)
+        run._files = files
+        return run
 
     def contents(self) -> Iterator[bytes | Iterable[bytes]]:
         """Yield what identifies the data."""
@@ -259,14 +332,15 @@ class Rows(Samples, SampleReader):
             yield self._objects.boxes.tobytes()
             yield b"" if self._objects.labels is None else self._objects.labels.tobytes()
         keys = self.known_keys()
-        if self._keys is not None or self._paths is not None:
+        if self._keys is not None or self._files is not None:
             yield [key.encode("utf-8", "surrogateescape") for key in keys]
 
     def known_keys(self) -> Iterable[str]:
-        texts = self._keys if self._keys is not None else self._paths
-        if texts is None:
-            return map(str, range(self.size))
-        return (str(row) if text is None else text for row, text in enumerate(texts.to_pylist()))
+        if self._keys is not None:
+            return (str(row) if text is None else text for row, text in enumerate(self._keys.to_pylist()))
+        if self._files is not None:
+            return self._files.known_keys()
+        return map(str, range(self.size))
 
     def spec(self) -> Spec:
         spec = {}
@@ -285,9 +359,7 @@ class Rows(Samples, SampleReader):
 
     def describe(self, index: int) -> str:
         row = self._data.describe(index)
-        if self._paths is None:
-            return row
-        return f"{os.path.join(os.fsdecode(self._folder), str(self._paths[int(index)].as_py()))} ({row})"
+        return row if self._files is None else f"{self._files.describe(index)} ({row})"
 
     def name(self, index: int) -> str:
         (key,) = self.keys(np.array([index], np.int64))
@@ -304,16 +376,11 @@ class Rows(Samples, SampleReader):
             for row, index in enumerate(listed):
                 if index in self._bad:
                     wrong[row] = self._error(index, self._bad[index])
-        if self._paths is not None:
-            paths: list[bytes] = []
-            for row, path in enumerate(self._paths.take(pa.array(indices)).to_pylist()):
-                if path is None:
-                    wrong.setdefault(row, self._no_picture(listed[row]))
-                # No file has an empty path.
-                paths.append(b"" if row in wrong else os.path.join(self._folder, os.fsencode(path)))
-            return decoder.read(paths, oriented, turn), wrong
+        if self._files is not None:
+            heads, errors = self._files.read(decoder, indices, oriented, turn)
+            return heads, errors | wrong
         files: list[bytes | memoryview | None] = []
-        for row, found in enumerate(self._files(indices)):
+        for row, found in enumerate(self._pictures_of(indices)):
             contents: bytes | memoryview | None = None
             if row in wrong:
                 pass
@@ -331,7 +398,7 @@ class Rows(Samples, SampleReader):
             files.append(contents)
         return decoder.read_contents(files, oriented, turn), wrong
 
-    def _files(self, indices: NDArray[np.int64]) -> list[Picture]:
+    def _pictures_of(self, indices: NDArray[np.int64]) -> list[Picture]:
         data = self._data
         if self._groups is not None and isinstance(data, GroupedData):
             groups = data.files.groups(indices)
@@ -353,12 +420,11 @@ class Rows(Samples, SampleReader):
         return self._error(index, f"has no picture: null in column {self._wanted.image!r}")
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
-        texts = self._keys if self._keys is not None else self._paths
         listed = indices.tolist()
-        if texts is None:
-            return list(map(str, listed))
-        found = texts.take(pa.array(indices)).to_pylist()
-        return [str(index) if text is None else text for index, text in zip(listed, found, strict=True)]
+        if self._keys is not None:
+            found = self._keys.take(pa.array(indices)).to_pylist()
+            return [str(index) if text is None else text for index, text in zip(listed, found, strict=True)]
+        return list(map(str, listed)) if self._files is None else self._files.keys(indices)
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
         return None if self._labels_of is None else self._labels_of[indices]

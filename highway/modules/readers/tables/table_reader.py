@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from highway.arguments import expanded, flag, number, whole
+from highway.arguments import flag, number, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch, is_field_name
 from highway.errors import ArgumentError, EmptyDatasetError, MissingPackageError
@@ -17,6 +17,7 @@ from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
+from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class TableReader(ImageReader):
 
     Parameters
     ----------
-    table : path, sequence of path, or table
-        Files, patterns such as ``"train-*.parquet"``, folders of ``.parquet`` or ``.arrow`` files; all with the same
-        columns. Or a table in memory.
+    table : path or URL, sequence of these, or table
+        Files, patterns such as ``"train-*.parquet"`` or ``"train-{000..127}.parquet"``, local folders of ``.parquet``
+        or ``.arrow`` files; all with the same columns. Parquet files may be at URLs. Or a table in memory.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int or (int, int)
@@ -73,7 +74,7 @@ class TableReader(ImageReader):
         for each row, null for none. In pixels of the picture as it is stored; see `ListReader`.
     box_format : {"xyxy", "xywh"}
         Whether a box is x0, y0, x1, y1, or x0, y0, width, height.
-    root : path, optional
+    root : path or URL, optional
         Folder of the pictures whose paths are relative; by default that of the (first) file of the table, or the
         working directory for a table in memory.
     classes : sequence of str, optional
@@ -165,14 +166,22 @@ class TableReader(ImageReader):
         from highway.modules.readers.tables.opening import opened
         from highway.modules.readers.tables.rows import Rows, Wanted
 
-        data = opened(self.name, table)
+        data = opened(self.name, table, options["storage_options"])
         if not data.size:
             raise EmptyDatasetError(f"{self.name}: {data.where} has no rows")
-        folder = data.folder if root is None else expanded(self.name, "root", root)
+        folder = data.folder if root is None else located(self.name, "root", root)
         wanted = Wanted(
-            image, label, key, chosen, sides, box_format, None if classes is None else [*classes], folder
+            image,
+            label,
+            key,
+            chosen,
+            sides,
+            box_format,
+            None if classes is None else [*classes],
+            folder,
+            options["storage_options"],
         )
-        samples = Rows(self.name, data, wanted, self._window_bytes)
+        samples = Rows(self.name, data, wanted, self._window_bytes, options["prefetch_bytes"])
         samples.min_visible, samples.placement = min_visible, flag(self.name, "placement", placement)
         self.classes = samples.classes
         # Known before the order is made, in the base.
@@ -242,13 +251,16 @@ class TableReader(ImageReader):
         if isinstance(self.order, WindowedSampler):
             yield self.order.sizes.tobytes()
 
+    def fetched(self) -> dict[str, int] | None:
+        run: Any = self.latest
+        found: dict[str, int] | None = run.samples.fetched()
+        return super().fetched() if found is None else found
+
     # Calls from the engine
 
-    def tasks(self) -> Iterator[Task]:
-        yield from self.samples.announced(super().tasks())
-
-    def tasks_from(self, start: int) -> Iterator[Task]:
-        yield from self.samples.announced(super().tasks_from(start))
+    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        # When the first task is asked for: `prepare` may run before that.
+        yield from self.samples.announced(super()._announced(tasks))
 
     def load(self, task: Task) -> Batch | None:
         self.samples.begin_task(task)
@@ -264,6 +276,14 @@ class TableReader(ImageReader):
     def prepare(self) -> None:
         self.samples = self.samples.for_run()
         super().prepare()
+
+    def open(self) -> None:
+        super().open()
+        self.samples.open()
+
+    def close(self) -> None:
+        self.samples.close()
+        super().close()
 
     def interrupt(self) -> None:
         super().interrupt()

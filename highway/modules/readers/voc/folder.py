@@ -8,17 +8,16 @@ import logging
 import os
 import posixpath
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from highway.arguments import expanded
 from highway.errors import ArgumentError, DatasetError, EmptyDatasetError, ReadError, StorageError
 from highway.modules.readers.listing.leftovers import is_hidden, is_skipped
 from highway.modules.readers.listing.skipped_files import SkippedFiles
 from highway.storage.file_names import EXTENSIONS
-from highway.storage.file_tree import walk
-from highway.storage.files import read_whole, scanned, status_of
+from highway.storage.file_tree import Entry, LocalTree, Tree, folder_at
 from highway.storage.printing import printable
+from highway.storage.urls import is_url, located
 
 __all__ = ["VOCFolder", "VOCSample"]
 
@@ -62,16 +61,20 @@ class VOCFolder:
 
     Parameters
     ----------
-    root : path
+    root : path or URL
     images, annotations : path
         Folders, relative to `root` or absolute.
     masks : path, optional
         Folder of the masks, if they are read.
+    options : mapping, optional
+        `storage_options`, for a URL.
 
     Attributes
     ----------
     root, images, annotations : bytes
         Each with a separator at its end.
+    tree : Tree
+        Reads the folders.
     skipped : SkippedFiles
         Files that are neither picture nor annotation; `skip_unpaired` adds more.
 
@@ -81,8 +84,15 @@ class VOCFolder:
         One of the folders is missing, or cannot be listed.
     """
 
-    def __init__(self, root: Path, images: Path, annotations: Path, masks: Path | None = None) -> None:
-        self.root = os.path.join(os.fsencode(expanded("VOCReader", "root", root)), b"")
+    def __init__(
+        self,
+        root: Path,
+        images: Path,
+        annotations: Path,
+        masks: Path | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root, self.tree = folder_at("VOCReader", "root", root, options)
         self.images = self._below("images", images)
         self.annotations = self._below("annotations", annotations)
         self._masks = None if masks is None else self._below("masks", masks)
@@ -95,7 +105,12 @@ class VOCFolder:
         self._pictures = _NamedFiles(files, EXTENSIONS, b".jpg")
 
     def _below(self, name: str, folder: object) -> bytes:
-        return os.path.join(self.root, os.fsencode(expanded("VOCReader", name, folder)), b"")
+        path = os.fsencode(located("VOCReader", name, folder))
+        if is_url(path) and not is_url(self.root):
+            raise ArgumentError(
+                f"VOCReader: {name} is {os.fsdecode(path)!r}, and root is a local folder; expected a local folder"
+            )
+        return os.path.join(path if is_url(path) else os.path.join(self.root, path), b"")
 
     def _listed(
         self,
@@ -114,14 +129,14 @@ class VOCFolder:
         def is_apart(name: bytes) -> bool:
             return os.path.normpath(folder + name) in apart
 
-        def left(name: bytes, entry: os.DirEntry[bytes]) -> bool:
+        def left(name: bytes, entry: Entry) -> bool:
             return is_skipped(entry.name) or is_apart(name)
 
-        def is_wanted(entry: os.DirEntry[bytes]) -> bool:
+        def is_wanted(entry: Entry) -> bool:
             return os.path.splitext(entry.name)[1].lower() in endings and not is_skipped(entry.name)
 
         try:
-            for name, entry, is_folder in walk(folder, b"", "VOCReader", left, is_wanted):
+            for name, entry, is_folder in self.tree.walk(folder, b"", left, is_wanted):
                 if not is_folder and is_wanted(entry):
                     found.append(name)
                 elif not is_folder or (is_skipped(entry.name) and not is_apart(name)):
@@ -139,6 +154,8 @@ class VOCFolder:
 
     def _set_within(self) -> str | None:
         """The first folder with annotations, at most two levels inside of the root, such as VOCdevkit/VOC2012."""
+        if is_url(self.root):
+            return None
         for level in ("*", "*/*"):
             found = glob.glob(f"{level}/Annotations/", root_dir=os.fsdecode(self.root))
             if found:
@@ -148,6 +165,10 @@ class VOCFolder:
     def _told(self, folder: bytes, name: bytes) -> bytes:
         """Name of a file in reports: relative to `root`, if it is inside."""
         return os.path.normpath((folder + name).removeprefix(self.root))
+
+    def _tree_of(self, path: bytes) -> Tree:
+        """What reads a list: one of this machine may go with a folder in a store."""
+        return self.tree if is_url(path) else LocalTree("VOCReader")
 
     def path(self, *parts: bytes) -> bytes:
         """A path in `root`."""
@@ -199,14 +220,14 @@ class VOCFolder:
         kinds = main if self._masks is None else (b"ImageSets/Segmentation", *main)
         places = [self.path(kind, name + b".txt") for kind in (*kinds, b"ImageSets")]
         if name.endswith(b".txt"):
-            places.append(self.path(os.fsencode(expanded("VOCReader", "split", split))))
-        path = next((place for place in places if status_of(place, "VOCReader") is not None), None)
+            places.append(self.path(os.fsencode(located("VOCReader", "split", split))))
+        path = next((place for place in places if self._tree_of(place).exists(place)), None)
         if path is not None:
             return path
         there: set[bytes] = set()
         for kind in (*kinds, b"ImageSets"):
             try:
-                names = (entry.name for entry in scanned(self.path(kind), "VOCReader"))
+                names = (entry.name for entry in self.tree.scanned(self.path(kind)))
                 there |= {name[:-4] for name in names if name.endswith(b".txt")}
             except StorageError:
                 raise
@@ -222,7 +243,7 @@ class VOCFolder:
     def _named(self, path: bytes) -> list[VOCSample]:
         """Samples that a list names."""
         found: list[VOCSample] = []
-        for line in _lines(path):
+        for line in _lines(self._tree_of(path), path):
             sample = self._find(line)
             # A line with # is a comment, unless a file has that name.
             if sample is not None or not (line.startswith(b"#") and line[1:2].strip() == b""):
@@ -364,10 +385,10 @@ def _composed(name: bytes) -> bytes:
     )
 
 
-def _lines(path: bytes) -> list[bytes]:
+def _lines(tree: Tree, path: bytes) -> list[bytes]:
     """Lines of a list that are not empty, stripped."""
     try:
-        contents = read_whole(path, _LARGEST_LIST, "VOCReader")
+        contents = tree.read(path, _LARGEST_LIST)
     except ReadError as error:
         raise DatasetError(f"VOCReader: {os.fsdecode(path)!r} {error}") from None
     if contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,12 +19,11 @@ from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, shown_names, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
-from highway.modules.readers.masks import MaskFiles
 from highway.modules.readers.options import PictureFileOptions
-from highway.modules.readers.samples import Files
+from highway.modules.readers.remote_files import files_of, masks_of
 from highway.modules.readers.voc.folder import VOCFolder, VOCSample
 from highway.modules.readers.voc.other_sizes import OtherSizes
-from highway.modules.readers.voc.voc_xml import Annotation, object_names, read_annotation
+from highway.modules.readers.voc.voc_xml import LARGEST_FILE, Annotation, object_names, parse_annotation
 from highway.transforms.fit import Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class VOCReader(ImageReader):
 
     Parameters
     ----------
-    root : path
-        The folder.
+    root : path or URL
+        The folder; a URL such as ``s3://bucket/VOC2012`` is listed once, now, and all of its annotations are fetched.
     batch_size : int
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
@@ -196,11 +196,11 @@ class VOCReader(ImageReader):
                 "VOCReader: other_classes is 'drop', and classes is not given; expected the classes that are to be kept"
             )
         given = _given(classes)
-        folder = VOCFolder(root, images, annotations, masks or None)
+        folder = VOCFolder(root, images, annotations, masks or None, options["storage_options"])
         samples = folder.samples(split)
         self.split = split
         self.root = os.fsdecode(folder.root)
-        read = {sample.annotation: _read(folder, sample.annotation) for sample in samples}
+        read = dict(_read(folder, [*{sample.annotation: None for sample in samples}]))
         self.classes, self.classes_origin = _found(folder, read) if given is None else given
         names = {name for found in read.values() if isinstance(found, Annotation) for name in found.names}
         if given is None:
@@ -217,7 +217,14 @@ class VOCReader(ImageReader):
         self._labels = objects.labels
         self._names = [sample.picture for sample in samples]
         files = (
-            MaskFiles(folder.masks(samples), mask_fill, options["max_pixels"], self.name, options["exif"])
+            masks_of(
+                folder.tree,
+                folder.masks(samples),
+                mask_fill,
+                options["max_pixels"],
+                self.name,
+                options["exif"],
+            )
             if masks
             else None
         )
@@ -225,10 +232,11 @@ class VOCReader(ImageReader):
         self.skipped = folder.skipped
         self.skipped.log(self.name, self.root)
         super().__init__(
-            Files(
+            files_of(
+                folder.tree,
                 folder.images,
                 self._names,
-                f"in {self.root!r}",
+                self.name,
                 objects=objects,
                 masks=files,
                 min_visible=min_visible,
@@ -272,12 +280,26 @@ def _given(classes: object) -> tuple[list[str], str] | None:
     return class_names("VOCReader", classes), "given"
 
 
-def _read(folder: VOCFolder, annotation: bytes) -> _Read:
-    path = folder.annotations + annotation
-    try:
-        return read_annotation(path)
-    except (DecodeError, ReadError) as error:
-        return type(error), f"{os.fsdecode(path)} {error}"
+def _read(folder: VOCFolder, annotations: Sequence[bytes]) -> Iterator[tuple[bytes, _Read]]:
+    """Yield annotations, given relative to their folder, with what they are."""
+    for annotation, contents in _contents(folder, annotations):
+        try:
+            yield annotation, parse_annotation(_raised(contents))
+        except (DecodeError, ReadError) as error:
+            yield annotation, (type(error), f"{os.fsdecode(folder.annotations + annotation)} {error}")
+
+
+def _contents(
+    folder: VOCFolder, annotations: Sequence[bytes]
+) -> Iterator[tuple[bytes, bytes | HighwayError]]:
+    paths = [folder.annotations + annotation for annotation in annotations]
+    return zip(annotations, folder.tree.contents(paths, LARGEST_FILE), strict=True)
+
+
+def _raised(contents: bytes | HighwayError) -> bytes:
+    if isinstance(contents, HighwayError):
+        raise contents
+    return contents
 
 
 def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]:
@@ -291,17 +313,22 @@ def _found(folder: VOCFolder, read: dict[bytes, _Read]) -> tuple[list[str], str]
     classes: set[str] = set()
     unreadable: list[HighwayError] = []
     files = folder.annotation_files()
-    for annotation in files:
-        found = read.get(annotation) or _read(folder, annotation)
+    there = frozenset(files)
+    others = _read(folder, [file for file in files if file not in read])
+    bad = []
+    for annotation, found in itertools.chain(read.items(), others):
+        if annotation not in there:
+            continue
         if isinstance(found, Annotation):
             classes.update(found.names)
-            continue
-        # An annotation with a bad box still has its class names.
-        path = folder.annotations + annotation
+        else:
+            bad.append(annotation)
+    # An annotation with a bad box still has its class names.
+    for annotation, contents in _contents(folder, sorted(bad)):
         try:
-            classes.update(object_names(path))
+            classes.update(object_names(_raised(contents)))
         except (DecodeError, ReadError) as error:
-            unreadable.append(type(error)(f"{os.fsdecode(path)} {error}"))
+            unreadable.append(type(error)(f"{os.fsdecode(folder.annotations + annotation)} {error}"))
     if unreadable:
         raise type(unreadable[0])(
             f"VOCReader: {unreadable[0]}; classes are found in all {len(files)} annotations of the folder, and "

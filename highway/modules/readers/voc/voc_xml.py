@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 
 from highway.errors import DecodeError
 from highway.modules.readers.voc.xml_text import xml_text
-from highway.storage.files import read_whole
 
-__all__ = ["LARGEST_FILE", "Annotation", "object_names", "parse_annotation", "read_annotation"]
+__all__ = ["LARGEST_FILE", "Annotation", "object_names", "parse_annotation"]
 
 LARGEST_FILE = 8 << 20
 """Bytes; a file with 10 000 objects has about a fifth of this."""
@@ -50,17 +49,6 @@ class Annotation(NamedTuple):
     truncated: list[bool]
 
 
-def read_annotation(path: bytes) -> Annotation:
-    """Read and parse a file.
-
-    Raises
-    ------
-    ReadError, DecodeError
-        The text continues the name of the file.
-    """
-    return parse_annotation(read_whole(path, LARGEST_FILE, "VOCReader"))
-
-
 def parse_annotation(contents: bytes) -> Annotation:
     """Parse the XML of an annotation, in the encoding that it declares.
 
@@ -86,16 +74,16 @@ def parse_annotation(contents: bytes) -> Annotation:
     return found
 
 
-def object_names(path: bytes) -> list[str]:
-    """Class of every object of a file, even if other elements are bad.
+def object_names(contents: bytes) -> list[str]:
+    """Class of every object of an annotation, even if other elements are bad.
 
     Raises
     ------
-    ReadError, DecodeError
+    DecodeError
         The text continues the name of the file.
     """
     names = []
-    for number, parts in enumerate(_objects(_root(read_whole(path, LARGEST_FILE, "VOCReader"))), 1):
+    for number, parts in enumerate(_objects(_root(contents)), 1):
         try:
             names.append(_name(_one("name", parts)))
         except DecodeError as error:

@@ -1,0 +1,106 @@
+"""ManyStores: objects by their URLs, in any stores, and local files by their paths."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from highway.errors import ReadError, StorageError
+from highway.storage.files import LARGEST_FILE, read_once
+from highway.storage.objects import ObjectStore, open_store
+from highway.storage.ranges import Object
+from highway.storage.urls import is_url, split
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["ManyStores"]
+
+
+class ManyStores(ObjectStore):
+    """Reads objects whose names are URLs or paths; it cannot be listed.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the reader, for errors.
+    options : mapping, optional
+        `storage_options`, for all stores.
+    """
+
+    def __init__(self, owner: str, options: Mapping[str, Any] | None) -> None:
+        super().__init__("", owner)
+        self._options = options
+        self._stores: dict[str, ObjectStore] = {}
+        endpoint = next(
+            (value for name, value in (options or {}).items() if "endpoint" in name.lower()), None
+        )
+        self.identity = "" if endpoint is None else f"at {endpoint}"
+
+    def open(self, names: Iterable[str]) -> None:
+        """Open the stores of all URLs among some names, so that wrong options raise now.
+
+        Raises
+        ------
+        ArgumentError, MissingPackageError
+            See `open_store`.
+        """
+        for name in names:
+            if is_url(name):
+                self._found(name)
+
+    def where(self, name: str) -> str:
+        return name
+
+    def ask_now(self, name: str) -> Object:
+        store, inside = self._found(name)
+        return store.ask_now(inside)._replace(name=name)
+
+    def read_now(self, object: Object, start: int, stop: int) -> Buffer:
+        store, inside = self._found(object.name)
+        return store.read_now(object._replace(name=inside), start, stop)
+
+    async def ask(self, name: str) -> Object:
+        store, inside = self._found(name)
+        return (await store.ask(inside))._replace(name=name)
+
+    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
+        store, inside = self._found(object.name)
+        return await store.fetch(object._replace(name=inside), start, stop)
+
+    def _found(self, name: str) -> tuple[ObjectStore, str]:
+        root, inside = split(name, self.owner) if is_url(name) else ("", name)
+        store = self._stores.get(root)
+        if store is None:
+            store = open_store(root, self.owner, self._options) if root else _LocalFiles("", self.owner)
+            self._stores[root] = store
+        return store, inside
+
+
+class _LocalFiles(ObjectStore):
+    """Files of this machine, by their paths."""
+
+    def where(self, name: str) -> str:
+        return name
+
+    def ask_now(self, name: str) -> Object:
+        try:
+            return Object(name, os.stat(name).st_size)
+        except OSError as error:
+            raise self.unreadable(name, error.strerror or str(error)) from error
+
+    def read_now(self, object: Object, start: int, stop: int) -> Buffer:
+        try:
+            contents = read_once(os.fsencode(object.name), LARGEST_FILE)
+        except (ReadError, StorageError) as error:
+            raise type(error)(f"{self.owner}: {object.name} {error}") from error
+        self.check(object, len(contents), "")
+        return memoryview(contents)[start:stop]
+
+    async def ask(self, name: str) -> Object:
+        return await asyncio.get_running_loop().run_in_executor(None, self.ask_now, name)
+
+    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
+        return await asyncio.get_running_loop().run_in_executor(None, self.read_now, object, start, stop)
