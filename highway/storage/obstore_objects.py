@@ -37,6 +37,12 @@ _CLIENT = {
 # Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
 _PASSING = (408, 425, 429)
 _NO_LISTING = "; web servers are listed by WebDAV, which this one lacks: give the files to a ListReader"
+# Where obstore asks for credentials if it has none.
+_METADATA = "//169.254.169.254/"
+_NO_CREDENTIALS = (
+    "there are no credentials, and the metadata service of this machine gives none; give them in storage_options or in "
+    "the environment, or skip_signature=True for a public bucket"
+)
 _STATUS = re.compile(r"status code: (\d{3})([^:\n]*)")
 _SYSTEM = re.compile(r'message: "([^"]*)"')
 _KIND = re.compile(r"kind: (Timeout|Connect|Interrupted)\b")
@@ -161,6 +167,9 @@ class ObstoreObjects(ObjectStore):
         text = str(error)
         # Addresses in the texts of obstore may have signatures.
         found = _STATUS.search(text)
+        if _METADATA in text:
+            lasting = found is not None and found[1].startswith("4")
+            return (self.unreadable if lasting else self.failed)(name, _NO_CREDENTIALS)
         if found is not None:
             status, reason = int(found[1]), f"the server answered {found[1]}{found[2].rstrip()}"
             if 400 <= status < 500 and status not in _PASSING:

@@ -53,7 +53,9 @@ class Document:
     def missing_files(self):
         """What it links to, or names, and is not there."""
         linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", self.text)
-        named = re.findall(r"(?<![\w/])(?:docs|examples|benchmarks|highway|tools|tests)/[\w./]*\w", self.text)
+        named = re.findall(
+            r"(?<![\w/])(?:docs|examples|benchmarks|highway|tools|tests)/[\w./-]*\w", self.text
+        )
         missing = [name for name in linked if not (self.path.parent / name).exists()]
         return sorted({*missing, *(name for name in named if not (ROOT / name).exists())})
 

@@ -1,6 +1,7 @@
 """Readers of URLs: the same samples as from a folder, each once, whatever the server does."""
 
 import copy
+import gc
 import json
 import os
 import pickle
@@ -31,6 +32,7 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules import Augmentations, Encoded, ImageFileReader, LevelDBImageReader, ListReader, VOCReader
+from highway.modules.readers import read_ahead
 from highway.storage import outages, requests
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
@@ -415,6 +417,38 @@ def test_no_thread_is_left_at_the_end_of_the_data(server):
     assert sum(batch.size for batch in pipeline) == COUNT + 1
     eventually(lambda: not any(thread.name.startswith("highway fetcher") for thread in threading.enumerate()))
     pipeline.stop()
+
+
+def test_a_dropped_pipeline_ends_its_threads(server):
+    reader = ImageFileReader("s3://data/photos", 4, SHAPE, storage_options=server.options)
+    pipeline = Pipeline([reader])
+    pipeline.dequeue(timeout=60)
+    del pipeline
+    gc.collect()
+    eventually(lambda: not any(thread.name.startswith("highway ") for thread in threading.enumerate()))
+
+
+def test_tasks_that_are_not_made_keep_no_memory(server, monkeypatch):
+    """A data machine takes up tasks from another place when a training machine connects, and passes over some."""
+    monkeypatch.setattr(read_ahead, "MOST_WORKERS", 1)
+    reader = ImageFileReader("s3://data/photos", 4, SHAPE, epochs=1, storage_options=server.options).for_run()
+    reader.enter([reader], lambda: None)
+    reader.open()
+    try:
+        tasks = reader.tasks_from(0)
+        next(tasks)
+        eventually(lambda: len(server.per_key()) == COUNT + 1)
+        everything = reader.fetched()["most_held"]
+        eventually(lambda: reader.fetched()["held"] == everything)
+        for _ in range(len(reader) - 2):
+            next(tasks)
+        eventually(lambda: reader.fetched()["held"] < everything / 2)
+        tasks = reader.tasks_from(len(reader) - 1)
+        assert reader.load(next(tasks)).size == 1
+        eventually(lambda: reader.fetched()["held"] == 0)
+    finally:
+        reader.interrupt()
+        reader.close()
 
 
 # Listings

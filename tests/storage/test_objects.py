@@ -131,6 +131,25 @@ def test_an_unknown_scheme_is_refused():
         open_store("nothing://x", "Reader")
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (
+            "Error performing PUT http://169.254.169.254/latest/api/token in 1 ms - status code: 403 Forbidden",
+            ReadError,
+        ),
+        ("Error performing PUT http://169.254.169.254/latest/api/token in 5 s - HTTP error", StorageError),
+    ],
+)
+def test_missing_credentials_are_named(server, error, kind):
+    store = open_store("s3://data", "Reader", server.options)
+    found = store._error(store._obstore.exceptions.GenericError(error), "a")
+    assert type(found) is kind
+    assert "s3://data/a cannot be read: there are no credentials" in str(found) and "skip_signature" in str(
+        found
+    )
+
+
 def test_servers_without_webdav_cannot_be_listed(server):
     store = open_store(server.endpoint, "Reader")
     server.fault = lambda request: Fault(status=405) if request.method == "PROPFIND" else None

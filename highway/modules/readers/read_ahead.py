@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from highway.arguments.limits import MOST_WORKERS
 from highway.modules.readers.samples import Samples
 from highway.sampling.sampler import Task
 from highway.storage.fetching import Fetcher, RangeCache
@@ -53,26 +55,43 @@ class ReadAhead:
         self.samples = samples.fetching(self._fetcher)
         # An item for each worker: appending and popping are atomic.
         self._workers: list[None] = []
+        # Tickets that were announced, and whose tasks are not done.
+        self._open: set[int] = set()
 
     def over(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        """Yield the tasks, and announce the samples of those that follow."""
+        """Yield the tasks, and announce the samples of those that follow; drops what was announced before."""
+        self._drop(math.inf)
         ahead: deque[tuple[Task, int, int]] = deque()
         nbytes = count = 0
         for task in tasks:
             needed = self.samples.needed(task.indices)
             size = self._ranges.nbytes(needed, _UNKNOWN_SIZE)
+            self._open.add(self._ticket_of(task))
             self._fetcher.announce(self._ticket_of(task), needed)
             ahead.append((task, size, len(needed)))
             nbytes, count = nbytes + size, count + len(needed)
             while ahead and (nbytes >= self._max_bytes or count >= _MOST_AHEAD):
                 first, size, samples = ahead.popleft()
                 nbytes, count = nbytes - size, count - samples
-                yield first
+                yield self._begun(first)
         while ahead:
-            yield ahead.popleft()[0]
+            yield self._begun(ahead.popleft()[0])
+
+    def _begun(self, task: Task) -> Task:
+        """Drop what was announced for tasks that were passed over long before this one."""
+        self._drop(self._ticket_of(task) - MOST_WORKERS)
+        return task
+
+    def _drop(self, before: float) -> None:
+        """Drop what was announced with tickets before this one: a data machine may pass over tasks."""
+        # Other threads remove theirs meanwhile.
+        for ticket in [*self._open]:
+            if ticket < before:
+                self.done(ticket)
 
     def done(self, ticket: int) -> None:
         """Drop what was fetched for a task and not used."""
+        self._open.discard(ticket)
         self._fetcher.release(ticket)
 
     def open(self) -> None:
