@@ -122,7 +122,8 @@ def test_manifests(server, folder, expected):
     [Fault(status=503), Fault(reset=True), Fault(cut=100), Fault(short=1)],
     ids=["503", "reset", "cut", "short"],
 )
-def test_nothing_is_lost_to_what_passes(server, expected, fault):
+def test_nothing_is_lost_to_what_passes(server, expected, monkeypatch, fault):
+    monkeypatch.setattr(requests, "_SHORTEST", 0.001)
     chance = random.Random(1)
     server.fault = lambda request: fault if not request.lists and chance.random() < 0.3 else None
     reader = reader_of("s3://data/part-*.parquet", storage_options=server.options, on_error="skip")
