@@ -36,7 +36,7 @@ MARKED = {
     cores demo detection docs docstrings fetching fit floor_plan framework_guides guard_pages list_reader
     missing_frameworks missing_parts objects one_pass outages packaging parcels paths placement policies readme
     remote_readers seeds sheet stats system_packages transform_sheet tuning urls voc wrappers
-    manifests remote_tables table_reader
+    manifests remote_tables row_groups table_reader
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

@@ -1,6 +1,7 @@
 """TableReader: pictures, labels, boxes and fields from the columns of tables of every kind."""
 
 import csv
+import errno
 import json
 import os
 import pickle
@@ -24,8 +25,10 @@ from highway.errors import (
     MissingPackageError,
     ReadError,
     StateMismatchError,
+    StorageError,
 )
 from highway.modules import Augmentations, ImageFileReader, ListReader, TableReader
+from highway.storage import outages
 from highway.transforms import FlipX, Letterbox, RandomResizedCrop
 
 IN_ORDER = {"epochs": 1, "shuffle": False}
@@ -780,6 +783,49 @@ def test_files_that_differ(table, tmp_path):
     arrow = arrow_file(table, tmp_path)
     with pytest.raises(ArgumentError, match=r"a\.arrow' is an Arrow file, and '.*a\.parquet' is none"):
         TableReader([tmp_path / "a.parquet", arrow], 4, (8, 8))
+
+
+def failing(monkeypatch, number, times):
+    """Let the next openings of Parquet files fail."""
+    opened, left = pq.ParquetFile, [times]
+
+    def fail(*arguments, **options):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr("highway.modules.readers.tables.parquet.pq.ParquetFile", fail)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "replace"])
+def test_failing_storage_makes_no_bad_samples(parquet, expected, monkeypatch, policy):
+    reader = windowed(parquet, epochs=1, on_error=policy, **DRAWN)
+    other = windowed(parquet, epochs=1, on_error=policy)
+    failing(monkeypatch, errno.EIO, 5)
+    assert read(reader) == expected and reader.errors == []
+    monkeypatch.setattr(outages, "LIMIT", 0.2)
+    failing(monkeypatch, errno.ESTALE, 10**9)
+    with (
+        Pipeline([other]) as pipeline,
+        pytest.raises(StorageError, match=r"^TableReader: row group \d of '.*parquet' cannot be read: "),
+    ):
+        pipeline.dequeue()
+
+
+def test_failing_storage_at_the_start(parquet, monkeypatch):
+    failing(monkeypatch, errno.EIO, 2)
+    assert windowed(parquet).size == ROWS
+    failing(monkeypatch, errno.EACCES, 2)
+    with pytest.raises(ReadError, match=r"parquet' cannot be read: Permission denied"):
+        windowed(parquet)
+
+
+def test_a_machine_without_file_handles(parquet, monkeypatch):
+    reader = windowed(parquet, epochs=1, on_error="skip")
+    failing(monkeypatch, errno.EMFILE, 10**9)
+    with Pipeline([reader]) as pipeline, pytest.raises(OSError, match="Too many open files"):
+        pipeline.dequeue()
 
 
 @pytest.mark.parametrize("how", ["other", "cut", "gone"])
