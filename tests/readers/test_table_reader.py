@@ -754,12 +754,19 @@ def test_flipped_bytes_anywhere(table, parquet, tmp_path):
         changed[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
         try:
-            found, errors = bad_rows(path)
+            found, errors = bad_rows(path, key="key")
             outcomes.add("read" if not errors else "bad samples")
             assert len(found) + len(errors) == ROWS
         except (ArgumentError, DecodeError, EmptyDatasetError):
             outcomes.add("refused")
     assert {"read", "refused"} <= outcomes
+
+
+def test_texts_that_are_not_utf8(table, tmp_path):
+    wrong = pa.array([b"\xff" if row == 3 else b"a" for row in range(ROWS)]).view(pa.string())
+    data = parquet_file(table.set_column(1, "label", wrong), tmp_path)
+    with pytest.raises(DecodeError, match=r"^TableReader: column 'label' of '.*' is damaged: .*UTF8"):
+        TableReader(data, 4, (8, 8))
 
 
 def test_files_that_are_none(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, DecodeError
 from highway.modules.readers.manifests import missing_column
 
 __all__ = ["column", "features_of", "is_list", "names_of", "paths_of", "table_of"]
@@ -63,7 +63,18 @@ def column(owner: str, where: str, table: Any, argument: str, name: str) -> Any:
     ------
     ArgumentError
         There is no such column; the error lists those that there are.
+    DecodeError
+        Its memory is damaged, or a text is not UTF-8.
     """
+    found = _found(owner, where, table, argument, name)
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DecodeError(f"{owner}: column {name!r} of {where} is damaged: {error}") from error
+    return found
+
+
+def _found(owner: str, where: str, table: Any, argument: str, name: str) -> Any:
     if name in table.column_names:
         return _whole(table.column(name))
     first, *inner = name.split(".")

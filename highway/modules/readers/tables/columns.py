@@ -166,7 +166,8 @@ def _numbers(
                 )
         return values, classes
     if pa.types.is_floating(kind):
-        return _filled(array).astype(np.float32), classes
+        with np.errstate(over="ignore"):
+            return _filled(array).astype(np.float32), classes
     raise place.error(f"is of type {kind}; expected labels: numbers, names of classes, or lists of either")
 
 
@@ -206,7 +207,9 @@ def boxes_of(
         counts, table = _of_lists(place, arrays[0], bad)
     if form == "xywh":
         table[:, 2:] += table[:, :2]
-    wrong = ~np.isfinite(table).all(axis=1) | (table[:, :2] > table[:, 2:]).any(axis=1)
+    with np.errstate(over="ignore"):
+        found = table.astype(np.float32)
+    wrong = ~np.isfinite(found).all(axis=1) | (table[:, :2] > table[:, 2:]).any(axis=1)
     if wrong.any():
         owners = np.repeat(np.arange(len(counts)), counts)
         for number in np.flatnonzero(wrong).tolist():
@@ -216,7 +219,7 @@ def boxes_of(
                 f"has the box {box} (x0, y0, x1, y1) in column {place.name!r}; expected finite numbers, the smaller "
                 f"first (box_format is {form!r})",
             )
-    return counts, table.astype(np.float32)
+    return counts, found
 
 
 def _of_sides(place: Place, arrays: Sequence[Any], bad: Bad) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

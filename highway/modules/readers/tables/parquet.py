@@ -100,7 +100,7 @@ def mapped(owner: str, files: Sequence[str]) -> Any:
             tables.append(ask(owner, file, lambda file=file: _mapped(file)))  # type: ignore[misc]
         except HighwayError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise error_of(owner, repr(file), error) from error
     _check_schemas(owner, files, [table.schema for table in tables])
     return pa.concat_tables(tables)
@@ -139,12 +139,22 @@ def _shown(schema: Any) -> str:
 
 
 class _File(NamedTuple):
-    """A Parquet file; size and time of its last change show whether a local one is still the same."""
+    """A Parquet file; size and time of its last change show whether a local one is still the same.
+
+    `leaves` are the paths of the columns without fields, such as "image.bytes".
+    """
 
     path: str
     metadata: Any
+    leaves: list[str]
     size: int
     changed: int
+
+    def chunks(self, group: int, name: str) -> list[Any]:
+        """Return the metadata of a column, or of all of its fields, in a row group."""
+        part = self.metadata.row_group(group)
+        places = [k for k, leaf in enumerate(self.leaves) if leaf == name or leaf.startswith(f"{name}.")]
+        return [part.column(place) for place in places]
 
 
 class _ObjectFile(io.RawIOBase):
@@ -239,7 +249,7 @@ class ParquetFiles:
                 found, schema = self._opened(number, file)
             except HighwayError:
                 raise
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
                 raise error_of(owner, repr(file), error) from error
             self._files.append(found)
             schemas.append(schema)
@@ -261,17 +271,10 @@ class ParquetFiles:
 
     def nbytes(self, name: str) -> NDArray[np.int64]:
         """Return the bytes of a column in each row group, before compression: int64 (G,)."""
-        found = []
-        for number, group in self._places:
-            part = self._files[number].metadata.row_group(group)
-            columns = (part.column(place) for place in range(part.num_columns))
-            found.append(
-                sum(
-                    one.total_uncompressed_size
-                    for one in columns
-                    if one.path_in_schema == name or one.path_in_schema.startswith(f"{name}.")
-                )
-            )
+        found = [
+            sum(one.total_uncompressed_size for one in self._files[number].chunks(group, name))
+            for number, group in self._places
+        ]
         return np.array(found, np.int64)
 
     def ranges(self, name: str) -> Ranges:
@@ -279,12 +282,9 @@ class ParquetFiles:
         assert self.store is not None
         bounds = []
         for number, group in self._places:
-            part = self._files[number].metadata.row_group(group)
-            columns = [part.column(place) for place in range(part.num_columns)]
             parts = [
                 (min(one.data_page_offset, one.dictionary_page_offset or one.data_page_offset), one)
-                for one in columns
-                if one.path_in_schema == name or one.path_in_schema.startswith(f"{name}.")
+                for one in self._files[number].chunks(group, name)
             ]
             bounds.append(
                 (
@@ -322,7 +322,7 @@ class ParquetFiles:
                 tables.append(ask(self._owner, file.path, lambda number=number: self._columns(number, names)))  # type: ignore[misc]
             except HighwayError:
                 raise
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
                 raise error_of(self._owner, repr(file.path), error) from error
         return pa.concat_tables(tables)
 
@@ -366,7 +366,7 @@ class ParquetFiles:
             return Pictures(table.column(0))
         except HighwayError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             if isinstance(error, OSError) and jpeg.failure(error.errno or 0) == jpeg.NO_HANDLE:
                 raise
             if isinstance(error, MemoryError):
@@ -393,7 +393,7 @@ class ParquetFiles:
             return ask(self._owner, path, lambda: _local(path))
         found = self._objects[number]
         with pq.ParquetFile(_ObjectFile(self.store, found)) as opened:
-            return _File(path, opened.metadata, found.size, 0), opened.schema_arrow
+            return _File(path, opened.metadata, _leaves(opened), found.size, 0), opened.schema_arrow
 
     def _columns(self, number: int, names: Sequence[str]) -> Any:
         file = self._files[number]
@@ -408,4 +408,10 @@ class ParquetFiles:
 def _local(path: str) -> tuple[_File, Any]:
     status = os.stat(path)
     with pq.ParquetFile(path) as opened:
-        return _File(path, opened.metadata, status.st_size, status.st_mtime_ns), opened.schema_arrow
+        file = _File(path, opened.metadata, _leaves(opened), status.st_size, status.st_mtime_ns)
+        return file, opened.schema_arrow
+
+
+def _leaves(opened: Any) -> list[str]:
+    schema = opened.schema
+    return [schema.column(place).path for place in range(len(schema))]

@@ -103,7 +103,7 @@ class Pictures:
         if found is not None or paths is None:
             return found
         path = paths.at(row)
-        return None if path is None else bytes(path).decode("utf-8")
+        return None if path is None else bytes(path).decode("utf-8", "surrogateescape")
 
 
 def _opened(array: Any) -> tuple[_Values | None, _Values | None]:

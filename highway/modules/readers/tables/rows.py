@@ -457,6 +457,11 @@ def _texts(array: Any) -> Any:
 def _chunks(owner: str, data: WholeData, name: str) -> Any:
     """A column of a table without joining its chunks."""
     if name in data.table.column_names:
-        return data.table.column(name)
+        found = data.table.column(name)
+        try:
+            found.validate()
+        except pa.ArrowInvalid as error:
+            raise DecodeError(f"{owner}: column {name!r} of {data.where} is damaged: {error}") from error
+        return found
     (array,) = data.read(owner, [("image=", name)])
     return pa.chunked_array([array])
