@@ -21,7 +21,10 @@ FOREIGN = {
         "highway.torch.Loader",
     ),
     "StatefulDataLoader": ("Pipeline", "it has state_dict() and load_state_dict()"),
-    "Dataset": ("Source", "or a ready reader: ImageFileReader, ListReader, ArrayReader, VOCReader"),
+    "Dataset": (
+        "Source",
+        "or a ready reader: ImageFileReader, ListReader, TableReader (also for datasets.Dataset), ArrayReader",
+    ),
     "IterableDataset": ("Source", "a class of your own, with tasks() and load(task)"),
     "TensorDataset": ("ArrayReader", "ArrayReader(images, labels, batch_size) of NumPy arrays"),
     # torchvision.datasets

@@ -19,7 +19,7 @@ SAME = [
         "queuesize prefetch prefetchfactor prefetchqueuedepth buffer",
         "batchsize batch bs samplespergpu",
         "shape size imagesize imgsize resolution targetsize outputsize cropsize height width",
-        "datadir root path paths folder directory fileroot rootdir filenames files urls",
+        "datadir paths table root path folder directory fileroot rootdir filenames files urls",
         "images x",
         "labels targets y labelmode",
         "classes classnames categories numclasses",

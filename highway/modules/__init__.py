@@ -15,6 +15,7 @@ from highway.modules.stages.pad_boxes import PadBoxes
 if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
     from highway.modules.readers.leveldb_images import LevelDBImageReader
+    from highway.modules.readers.tables.table_reader import TableReader
     from highway.modules.readers.tar import TarReader
     from highway.modules.sinks.tar import TarSink
     from highway.network import ZMQSink, ZMQSource
@@ -31,6 +32,7 @@ __all__ = [
     "ListReader",
     "Noise",
     "PadBoxes",
+    "TableReader",
     "TarReader",
     "TarSink",
     "VOCReader",
@@ -62,6 +64,10 @@ if not TYPE_CHECKING:
             from highway.modules.sinks.tar import TarSink
 
             return TarSink
+        if name == "TableReader":
+            from highway.modules.readers.tables.table_reader import TableReader
+
+            return TableReader
         from highway.arguments.foreign_names import missing_name
 
         raise missing_name(__name__, name)

@@ -3,7 +3,8 @@
 import inspect
 import re
 import typing
-from typing import Annotated, Literal, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 
@@ -21,7 +22,7 @@ from highway.modules import (
     VOCReader,
     ZMQSource,
 )
-from highway.modules.readers.options import MAX_PIXELS, OnError, PictureFileOptions
+from highway.modules.readers.options import MAX_PIXELS, PREFETCH_BYTES, OnError, PictureFileOptions
 from highway.transforms import Normalize, Resize, Rotate
 from highway.transforms.warps import INTERPOLATIONS
 
@@ -41,13 +42,18 @@ PICTURE = SOURCE | {
     "exact": (bool, False),
     "max_pixels": (int, MAX_PIXELS),
 }
-FILE = PICTURE | {"exif": (bool, True)}
+FILE = PICTURE | {
+    "storage_options": (Mapping[str, Any] | None, None),
+    "prefetch_bytes": (int, PREFETCH_BYTES),
+    "exif": (bool, True),
+}
 FITS = ("CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch")
 WARPS = ("Affine", "Perspective", "RandAugment", "Rotate", "TrivialAugmentWide", "Warp", "Zoom")
 READERS = {
     "ImageFileReader": FILE,
     "VOCReader": FILE,
     "ListReader": FILE,
+    "TableReader": FILE,
     "LevelDBImageReader": PICTURE,
     "ArrayReader": SOURCE,
     "LevelDBSource": SOURCE,

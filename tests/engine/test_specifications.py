@@ -9,6 +9,8 @@ import pickle
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from concurrency import LIMIT, Task
 from pictures import class_folders
@@ -235,6 +237,9 @@ def readers(root):
             paths, list(range(SIZE)), 5, (16, 20), on_error="skip", **more
         ),
         "Noise": lambda **more: Noise(5, (16, 20), size=SIZE, **more),
+        "TableReader": lambda **more: modules.TableReader(
+            root / "table.parquet", 5, (16, 20), label=None, fields=("number",), window_bytes=20_000, **more
+        ),
         "VOCReader": lambda **more: VOCReader(root / "voc", 5, (16, 20), fit=Stretch(), **more),
         "LevelDBSource": lambda **more: modules.LevelDBSource(root / "store", 5, **more),
         "LevelDBImageReader": lambda **more: modules.LevelDBImageReader(
@@ -254,12 +259,17 @@ READERS = [
     "LevelDBSource",
     "ListReader",
     "Noise",
+    "TableReader",
     "VOCReader",
 ]
 
 
 def reader_of(root, name):
-    """The function that makes the reader; makes the store that it reads."""
+    """The function that makes the reader; makes the store or table that it reads."""
+    if name == "TableReader" and not (root / "table.parquet").exists():
+        paths = sorted(path for path in (root / "pictures").rglob("*") if path.is_file())
+        table = pa.table({"image": [path.read_bytes() for path in paths], "number": range(SIZE)})
+        pq.write_table(table, root / "table.parquet", row_group_size=4)
     if name.startswith("LevelDB"):
         pytest.importorskip("plyvel", reason="plyvel is not installed: it has no wheels for this Python")
         store = root / ("store" if name == "LevelDBSource" else "encoded")

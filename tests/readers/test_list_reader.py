@@ -229,7 +229,7 @@ def test_fingerprint_is_that_of_the_paths(paths):
         ({"labels": ["a", "b", "c"]}, "3 labels for 2 paths"),
         ({"labels": ["a", 1]}, r"labels\[0\] is 'a' and labels\[1\] is 1; expected all labels to be names"),
         ({"labels": [None, "b"]}, r"labels\[1\] is 'b' and labels\[0\] is None"),
-        ({"labels": [["a"], ["b"]]}, "labels is an array of <U1"),
+        ({"labels": [["a"], "b"]}, r"labels\[1\] is 'b' and labels\[0\] is \['a'\]"),
         ({"labels": ["a", "d"], "classes": ["a", "b"]}, r"labels\[1\] is 'd'; expected one of .*: a, b$"),
         ({"labels": ["a", "a"], "classes": ["a", "b", "a"]}, "classes has 'a' more than once"),
         (

@@ -378,6 +378,11 @@ class ImageReader(OrderedSource):
         if made.masks is not None:
             fields["masks"] = made.masks
         fields |= part.columns(indices)
+        lists = part.lists(indices)
+        if lists is not None:
+            more, offsets = lists
+            extras |= more
+            ragged |= {*more}
         return Batch(
             fields,
             epoch=task.epoch,

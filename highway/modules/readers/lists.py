@@ -1,4 +1,4 @@
-"""ListReader: reads a list of pictures, with labels, boxes and masks from arrays or lists."""
+"""ListReader: reads a list of pictures, with labels, boxes and masks from arrays, lists or manifests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import bisect
 import itertools
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,14 @@ from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
+from highway.modules.readers.manifests import Columns, Manifest, listed_csv, listed_jsonl
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import Listed
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 __all__ = ["ListReader"]
 
@@ -45,11 +46,14 @@ class ListReader(ImageReader):
         URLs are not listed: a file is asked for its size, once, before it is read.
     labels : array_like or None
         One for each picture: whole numbers (N,) or (N, K), which become int64; floats of these shapes, which become
-        float32; or class names (N,), str, which become class numbers, int64. With `boxes`: for each picture, one label
-        for each of its boxes.
+        float32; class names (N,), str, which become class numbers, int64; or a list of class names for each picture,
+        which becomes float32 (N, number of classes), 1 for the classes in the list and 0 for the others. With `boxes`:
+        for each picture, one label for each of its boxes.
     batch_size : int
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
+    root : path or URL, optional
+        Folder of the pictures and masks whose paths are relative; by default the working directory.
     classes : sequence of str, optional
         Class names in the order of their numbers; every label must be one of these numbers or names. If labels are
         names, the default is the sorted names in `labels`: give `classes`, each once, if several lists need the same
@@ -98,6 +102,7 @@ class ListReader(ImageReader):
         batch_size: int,
         shape: int | tuple[int, int],
         *,
+        root: Path | None = None,
         classes: Sequence[str] | None = None,
         boxes: Sequence[Any] | None = None,
         masks: Sequence[Path] | None = None,
@@ -112,7 +117,8 @@ class ListReader(ImageReader):
         if not self._names:
             raise EmptyDatasetError("ListReader: paths is empty; expected one path or more")
         count = len(self._names)
-        listed = Listed(self.name, options["storage_options"])
+        folder = b"" if root is None else os.path.join(os.fsencode(located(self.name, "root", root)), b"")
+        listed = Listed(self.name, folder, options["storage_options"])
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
@@ -161,6 +167,145 @@ class ListReader(ImageReader):
             **options,
         )
 
+    @classmethod
+    def from_csv(
+        cls,
+        path: Path,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        image: str = "path",
+        label: str | Sequence[str] | None = "class",
+        boxes: Sequence[str] | None = None,
+        box_format: Literal["xyxy", "xywh"] = "xyxy",
+        masks: str | None = None,
+        root: Path | None = None,
+        classes: Sequence[str] | None = None,
+        separator: str | None = None,
+        delimiter: str | None = ",",
+        **options: Any,
+    ) -> Self:
+        """Make a reader of the pictures in a CSV file, whose first line names the columns.
+
+        Fields may be quoted (RFC 4180). Empty lines are skipped; every other line is a sample, also if a picture comes
+        again. With `boxes`, a line is one box, and the lines of a picture are one sample, at the place of its first
+        line; a line without coordinates is a picture without boxes.
+
+        A label column is numbers if all of its values are: whole numbers become int64, others float32. Otherwise, and
+        if all values are in `classes`, it has class names. Values are not stripped.
+
+        Parameters
+        ----------
+        path : path or URL
+            UTF-8, or UTF-16 with a byte order mark.
+        batch_size, shape
+            See `ListReader`.
+        image : str
+            Column of the paths of the pictures; these are the keys.
+        label : str, sequence of str, or None
+            Column of the labels; several columns of numbers are K labels (N, K), such as the targets of a regression.
+        boxes : sequence of 4 str, optional
+            Columns of the coordinates of a box, in pixels of the picture as it is stored, from 0.
+        box_format : {"xyxy", "xywh"}
+            Whether these are x0, y0, x1, y1, or x0, y0, width, height.
+        masks : str, optional
+            Column of the paths of the masks.
+        root : path or URL, optional
+            Folder of the pictures and masks whose paths are relative; by default that of the CSV file.
+        classes : sequence of str, optional
+            See `ListReader`.
+        separator : str, optional
+            A label is a list of class names with this between them, such as ";", or empty: `labels` are float32 (N,
+            number of classes). Only without `boxes`.
+        delimiter : str or None
+            Character between two fields; None finds out which of ``,``, ``;``, tab and ``|`` it is.
+        **options
+            Other arguments of `ListReader`.
+
+        Raises
+        ------
+        ArgumentError
+            The file lacks a column, has one twice, or a value is not allowed; the error names the line.
+        DecodeError
+            The file is not such a table.
+        EmptyDatasetError
+            It has no samples.
+        ReadError, StorageError
+            It cannot be read.
+        """
+        columns = Columns(image, label, boxes, box_format, masks, classes)
+        listed = listed_csv(path, columns, separator, delimiter, options.get("storage_options"))
+        return cls._from_manifest(listed, batch_size, shape, root=root, classes=classes, **options)
+
+    @classmethod
+    def from_jsonl(
+        cls,
+        path: Path,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        *,
+        image: str = "path",
+        label: str | Sequence[str] | None = "class",
+        boxes: str | Sequence[str] | None = None,
+        box_format: Literal["xyxy", "xywh"] = "xyxy",
+        masks: str | None = None,
+        root: Path | None = None,
+        classes: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a reader of the pictures in a file with one JSON object per line.
+
+        Empty lines are skipped. A name with dots, such as ``"objects.bbox"``, is a member of an object in the object.
+
+        Parameters
+        ----------
+        path, batch_size, shape, image, box_format, masks, root, classes
+            See `from_csv`; `root` is by default the folder of this file.
+        label : str, sequence of str, or None
+            Member with the label: a number, a class name, a list of class names (`labels` are then float32 (N, number
+            of classes)), or a list of K numbers, as many in every line, or several members with a number each. With
+            `boxes` a list with a label for each box.
+        boxes : str or sequence of 4 str, optional
+            Member with the boxes, a list of lists of 4 numbers; or 4 members with the coordinates of one box, as for
+            `from_csv`.
+        **options
+            Other arguments of `ListReader`.
+
+        Raises
+        ------
+        ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
+            See `from_csv`.
+        """
+        columns = Columns(image, label, boxes, box_format, masks, classes)
+        return cls._from_manifest(
+            listed_jsonl(path, columns, options.get("storage_options")),
+            batch_size,
+            shape,
+            root=root,
+            classes=classes,
+            **options,
+        )
+
+    @classmethod
+    def _from_manifest(
+        cls,
+        listed: Manifest,
+        batch_size: int,
+        shape: int | tuple[int, int],
+        root: Path | None,
+        **options: Any,
+    ) -> Self:
+        return cls(
+            listed.paths,
+            listed.labels,
+            batch_size,
+            shape,
+            root=listed.folder if root is None else root,
+            boxes=listed.boxes,
+            masks=listed.masks,
+            **options,
+        )
+
     def __repr__(self) -> str:
         known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
@@ -187,6 +332,8 @@ def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any,
     """Labels with names replaced by numbers, and the classes; both unchanged if no label is a name."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind not in "UO":
         return labels, classes
+    if not boxed and (sets := _sets(labels)) is not None:
+        return _many_hot(sets, classes)
     rows = [_listed(row) for row in _listed(labels)] if boxed else [_listed(labels)]
     flat = list(itertools.chain.from_iterable(rows))
     named = [isinstance(label, str) for label in flat]
@@ -216,12 +363,45 @@ def _numbered(labels: Any, classes: list[str] | None, boxed: bool) -> tuple[Any,
     numbers = {name: number_ for number_, name in enumerate(known)}
     for k, name in enumerate(flat):
         if name not in numbers:
-            raise ArgumentError(
-                f"ListReader: {place(k)} is {name!r}; expected one of the classes: "
-                f"{', '.join(known[:30])}{', ...' if known[30:] else ''}"
-            )
+            raise ArgumentError(_no_class(place(k), name, known))
     found = [[numbers[name] for name in row] for row in rows]
     return (found if boxed else found[0]), [str(name) for name in known]
+
+
+def _sets(labels: Any) -> list[list[Any]] | None:
+    """Labels as a list of class names for each picture; None if they are something else."""
+    rows = _listed(labels)
+    if not all(
+        isinstance(row, (list, tuple)) or (isinstance(row, np.ndarray) and row.ndim == 1) for row in rows
+    ):
+        return None
+    sets = [list(row) for row in rows]
+    return sets if any(isinstance(label, str) for row in sets for label in row) else None
+
+
+def _many_hot(sets: list[list[Any]], classes: list[str] | None) -> tuple[NDArray[np.float32], list[str]]:
+    """Labels float32 (N, number of classes), 1 for every class of a picture; and the classes."""
+    for place, label in (
+        (f"{row}][{k}", label) for row, one in enumerate(sets) for k, label in enumerate(one)
+    ):
+        if not isinstance(label, str):
+            raise ArgumentError(
+                f"ListReader: labels[{place}] is {label!r}; expected names of classes, as in others"
+            )
+    known = sorted({*itertools.chain.from_iterable(sets)}) if classes is None else classes
+    numbers = {name: number_ for number_, name in enumerate(class_names("ListReader", known))}
+    labels = np.zeros((len(sets), len(known)), np.float32)
+    for row, names in enumerate(sets):
+        for k, name in enumerate(names):
+            if name not in numbers:
+                raise ArgumentError(_no_class(f"labels[{row}][{k}]", name, known))
+            labels[row, numbers[name]] = 1.0
+    return labels, [str(name) for name in known]
+
+
+def _no_class(place: str, name: str, known: Sequence[str]) -> str:
+    shown = f"{', '.join(known[:30])}{', ...' if known[30:] else ''}"
+    return f"ListReader: {place} is {name!r}; expected one of the classes: {shown}"
 
 
 def _listed(labels: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from highway._core.jpeg import codec as jpeg
 from highway.errors import ArgumentError, HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles
-from highway.modules.readers.samples import Files
+from highway.modules.readers.samples import Files, joined
 from highway.storage.file_tree import LocalTree, Tree
 from highway.storage.ranges import UNKNOWN, ObjectTable, Ranges
 from highway.storage.urls import is_url
@@ -245,12 +245,14 @@ class Listed:
     ----------
     owner : str
         Name of the reader, for errors.
+    root : bytes
+        Folder of the paths that are relative, with a slash at its end; empty for the working directory.
     options : mapping or None
         `storage_options`.
     """
 
-    def __init__(self, owner: str, options: Mapping[str, Any] | None) -> None:
-        self._owner, self._options = owner, options
+    def __init__(self, owner: str, root: bytes, options: Mapping[str, Any] | None) -> None:
+        self._owner, self._root, self._options = owner, root, options
         self._store: ManyStores | None = None
 
     def _ranges(self, paths: Sequence[bytes]) -> Ranges | None:
@@ -268,6 +270,7 @@ class Listed:
 
     def masks(self, paths: Sequence[bytes], fill: int, max_pixels: int, oriented: bool) -> MaskFiles:
         """Return the masks of a list; see `MaskFiles`."""
+        paths = [joined(self._root, path) for path in paths]
         ranges = self._ranges(paths)
         if ranges is None:
             return MaskFiles(paths, fill, max_pixels, self._owner, oriented)
@@ -284,10 +287,10 @@ class Listed:
         placement: bool,
     ) -> Files:
         """Return the samples of a list; see `Files`."""
-        ranges, where = self._ranges(paths), "of the list"
+        ranges, where = self._ranges([joined(self._root, path) for path in paths]), "of the list"
         if ranges is None and not isinstance(masks, MaskObjects):
             return Files(
-                b"",
+                self._root,
                 paths,
                 where,
                 labels=labels,
@@ -297,7 +300,7 @@ class Listed:
                 placement=placement,
             )
         return ObjectFiles(
-            b"",
+            self._root,
             paths,
             where,
             self._owner,

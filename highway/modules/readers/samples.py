@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from highway.storage.fetching import Fetcher
     from highway.storage.ranges import Ranges
 
-__all__ = ["Files", "SampleReader", "Samples"]
+__all__ = ["Files", "SampleReader", "Samples", "joined"]
+
+
+def joined(root: bytes, name: bytes) -> bytes:
+    """Return the path or URL of a file in a folder; a `name` that is a URL or an absolute path stays as it is."""
+    return name if b"://" in name else os.path.join(root, name)
 
 
 class SampleReader(Protocol):
@@ -51,6 +56,10 @@ class SampleReader(Protocol):
     def columns(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Further fields, in order, arrays of N rows."""
         return {}
+
+    def lists(self, indices: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]] | None:
+        """Ragged extras and their offsets, int64 (N + 1,), of samples without boxes; None if there are none."""
+        return None
 
     def picture_sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Height and width, int64 (N, 2), of the upright pictures before they were shrunk; None if they were not."""
@@ -122,9 +131,9 @@ class Files(Samples, SampleReader):
     Parameters
     ----------
     root : bytes
-        Prefix that makes a path of every name.
+        Folder of the names that are relative, with a separator at its end; empty for the working directory.
     names : sequence of bytes
-        File names of the samples without `root`; also their keys.
+        File names of the samples; also their keys.
     where : str
     labels : callable, optional
         Returns the field `labels` for indices (N,), an array of N rows.
@@ -177,7 +186,7 @@ class Files(Samples, SampleReader):
 
     def path(self, index: int) -> bytes:
         """Path of a picture."""
-        return self._root + self._names[index]
+        return joined(self._root, self._names[index])
 
     def describe(self, index: int) -> str:
         return os.fsdecode(self.path(index))
