@@ -11,7 +11,7 @@ from typing import Any
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.engine.iteration import EpochIterator
-from highway.errors import ArgumentError, MissingPackageError, PipelineStateError
+from highway.errors import ArgumentError, EndOfData, MissingPackageError, PipelineStateError
 
 try:
     from keras.callbacks import Callback
@@ -118,11 +118,14 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
 
     def __len__(self) -> int:
         """Number of batches of the next pass: of an epoch, or of the rest of one after `load_state_dict`."""
-        # `iter` raises where no epoch is left, and Keras asks for the length also after the last one.
         epoch = self._epoch
-        return len(
-            EpochIterator(self.pipeline, None) if epoch is None or not self._comes_again(epoch) else epoch
-        )
+        if epoch is not None and self._comes_again(epoch):
+            return len(epoch)
+        try:
+            return len(iter(self.pipeline))
+        except (EndOfData, PipelineStateError):
+            # Keras asks for it also after the last epoch, and after the pipeline was stopped.
+            return len(self.pipeline)
 
     def callback(self) -> Any:
         """Return a ``keras.callbacks.Callback`` for ``fit``, which tells the dataset when the model has trained.

@@ -111,7 +111,7 @@ class _Writer(TarShards):
                 "Encoded(reader, 'original')"
             )
         for row, index in enumerate(batch.indices.tolist()):
-            key = batch.keys[row] if batch.keys is not None else f"{index:08}"
+            key = batch.keys[row] if batch.keys else f"{index:08}"
             self.put(index, key, dict(self._members(batch, row)))
 
     def _members(self, batch: Batch, row: int) -> Any:
