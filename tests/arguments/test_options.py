@@ -1,9 +1,11 @@
 """Options that several classes have: signature, defaults and documentation are as if each class stated them."""
 
 import inspect
+import os
 import re
 import typing
-from typing import Annotated, Literal, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 
@@ -21,7 +23,7 @@ from highway.modules import (
     VOCReader,
     ZMQSource,
 )
-from highway.modules.readers.options import MAX_PIXELS, OnError, PictureFileOptions
+from highway.modules.readers.options import MAX_PIXELS, PREFETCH_BYTES, OnError, PictureFileOptions
 from highway.transforms import Normalize, Resize, Rotate
 from highway.transforms.warps import INTERPOLATIONS
 
@@ -41,7 +43,13 @@ PICTURE = SOURCE | {
     "exact": (bool, False),
     "max_pixels": (int, MAX_PIXELS),
 }
-FILE = PICTURE | {"exif": (bool, True)}
+REMOTE = {
+    "storage_options": (Mapping[str, Any] | None, None),
+    "prefetch_bytes": (int, PREFETCH_BYTES),
+    "cache": (str | os.PathLike[str] | None, None),
+    "cache_bytes": (int | float | None, None),
+}
+FILE = PICTURE | REMOTE | {"exif": (bool, True)}
 FITS = ("CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch")
 WARPS = ("Affine", "Perspective", "RandAugment", "Rotate", "TrivialAugmentWide", "Warp", "Zoom")
 READERS = {
