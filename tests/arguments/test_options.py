@@ -1,6 +1,7 @@
 """Options that several classes have: signature, defaults and documentation are as if each class stated them."""
 
 import inspect
+import os
 import re
 import typing
 from collections.abc import Mapping
@@ -42,11 +43,13 @@ PICTURE = SOURCE | {
     "exact": (bool, False),
     "max_pixels": (int, MAX_PIXELS),
 }
-FILE = PICTURE | {
+REMOTE = {
     "storage_options": (Mapping[str, Any] | None, None),
     "prefetch_bytes": (int, PREFETCH_BYTES),
-    "exif": (bool, True),
+    "cache": (str | os.PathLike[str] | None, None),
+    "cache_bytes": (int | float | None, None),
 }
+FILE = PICTURE | REMOTE | {"exif": (bool, True)}
 FITS = ("CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch")
 WARPS = ("Affine", "Perspective", "RandAugment", "Rotate", "TrivialAugmentWide", "Warp", "Zoom")
 READERS = {

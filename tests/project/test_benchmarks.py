@@ -584,9 +584,10 @@ def test_remote_measures_a_store_against_a_folder(folder, tmp_path):
     options = ["--rounds", 1, "--seconds", 0.1, "--latency", 0.001, "--json", tmp_path / "remote.json"]
     done = run("remote.py", folder, *options)
     assert done.returncode == 0, done.stderr
-    assert "s3/local" in done.stdout
+    assert "of local)  cache" in done.stdout
     (figures,) = json.loads((tmp_path / "remote.json").read_text())["rounds"]
     assert figures["s3"]["fetched"]["requests"] >= FILES and figures["local"]["fetched"] is None
+    assert figures["cache"]["fetched"]["requests"] == 0 < figures["cache"]["fetched"]["cached"]
 
 
 def test_cold_measures_files_that_are_not_in_memory(folder, tmp_path):
