@@ -161,7 +161,8 @@ class Fetcher:
         dict
             "requests", and those among them that were "retried" or "hedged"; "fetched" and "cached": bytes from the
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
-            bytes that were dropped before they were taken, to make room for others.
+            bytes that were dropped before they were taken, to make room for others; "waiting": calls of `take` that
+            wait.
         """
         return self._window.measures()
 
@@ -316,6 +317,7 @@ class _Window:
             "held": self._used,
             "most_held": self._most_used,
             "evicted": self._evicted,
+            "waiting": sum(not taker.over for taker in [*self._takers]),
         }
 
     # Calls from other threads
