@@ -98,6 +98,9 @@ def main() -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder of class folders of JPEGs")
     parser.add_argument("--threads", type=int, default=2, help="threads of each participant (default: 2)")
     parser.add_argument("--pictures", type=int, default=400, help="most pictures of DIR (default: 400)")
+    parser.add_argument(
+        "--format", choices=list(FORMATS), action="append", help="only this one; may be repeated"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts (default: 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each is measured in each round")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
@@ -117,7 +120,7 @@ def main() -> None:
         f"{'':<32}{'KB each':>8}{'highway/s':>11}{'pillow/s':>10}{'ratio':>7}{'CPU ms':>8}{'pillow':>8}{'ratio':>7}"
     )
     rows = {}
-    for format_ in FORMATS:
+    for format_ in arguments.format or FORMATS:
         with tempfile.TemporaryDirectory() as scratch:
             size = convert(paths, labels, format_, Path(scratch)) / len(paths)
             for job in JOBS.values():
@@ -134,4 +137,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(str(error))

@@ -1,5 +1,7 @@
 """The decoder of PNGs against PIL: every kind of PNG to the bit, and of damaged ones none that PIL refuses."""
 
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,6 +11,7 @@ from decoding import by_other_picture, decoded, resized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import photograph
+from repository import ROOT
 from stated_orientations import exif_data, xmp_data
 
 from highway._core.jpeg import codec as jpeg
@@ -275,6 +278,17 @@ def test_a_header_alone_costs_no_memory():
     decoder = jpeg.BatchDecoder(max_pixels=10**9)
     assert decoded(decoder, contents, window=(0, 0, 1, 1), size=(1, 1)) == jpeg.REFUSED
     assert "too little data" in decoder.message(0)
+
+
+def test_the_fuzz_program_finds_nothing():
+    answer = subprocess.run(
+        [sys.executable, ROOT / "tools" / "fuzz_pictures.py", "--seconds", "2", "--seed", "3"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "'PNG decoded'" in answer.stdout and "'WEBP refused'" in answer.stdout
 
 
 def test_max_pixels_is_checked_in_the_header():

@@ -97,6 +97,7 @@ def test_queue_hop_measures(tmp_path):
         "startup.py",
         "memory.py",
         "remote.py",
+        "pictures.py",
         "participants/run.py",
         "participants/steady.py",
         "participants/one_epoch.py",
@@ -109,7 +110,11 @@ def test_help_tells_the_options(script):
 
 
 @pytest.mark.parametrize(
-    "script", ["peers.py", "scaling.py", "python_share.py", "cold.py", "startup.py", "memory.py", "remote.py"]
+    "script",
+    [
+        *("peers.py", "scaling.py", "python_share.py", "cold.py"),
+        *("startup.py", "memory.py", "remote.py", "pictures.py"),
+    ],
 )
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
     done = run(script, tmp_path)
@@ -831,6 +836,17 @@ def test_windows_are_inside_the_picture(participants, size):
         assert 0 <= left < left + columns <= width or width == columns == 1
     assert windows.centre_window(375, 500, 240, 320) == (0, 0, 375, 500)
     assert windows.centre_window(500, 375, 240, 320) == (109, 0, 281, 375)
+
+
+def test_pictures_measures_each_format_against_pillow(folder, tmp_path):
+    result = tmp_path / "pictures.json"
+    few = ("--pictures", 4, "--rounds", 1, "--seconds", 0.05, "--threads", 1)
+    done = run("pictures.py", folder, *few, "--format", "PNG", "--format", "WebP, lossy", "--json", result)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(result.read_text())["rows"]
+    assert set(rows) == {f"{name}, {job}" for name in ("PNG", "WebP, lossy") for job in ("fit", "rrc")}
+    for row in rows.values():
+        assert min(*row["highway"], *row["pillow"]) > 0
 
 
 def test_transport_measures_chains_against_bare_sockets(tmp_path):
