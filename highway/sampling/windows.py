@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from highway._core import philox
 from highway.arguments import whole
+from highway.sampling.position import Position
 from highway.sampling.rng import SHARD_POSITION, WINDOW_POSITION
 from highway.sampling.sampler import Sampler
 
@@ -26,11 +27,14 @@ class _Epoch(NamedTuple):
     shards : int64 (S,)
     ends : int64 (S,)
         Places of the epoch up to the end of each of them.
+    window_ends : int64 (W,)
+        The same for the windows.
     """
 
     epoch: int
     shards: NDArray[np.int64]
     ends: NDArray[np.int64]
+    window_ends: NDArray[np.int64]
 
 
 class WindowedSampler(Sampler):
@@ -87,9 +91,7 @@ class WindowedSampler(Sampler):
             return super()._at(epoch, places)
         if self.world > 1:
             places %= self.size
-        _, shards, ends = self._shards_of(epoch)
-        last = np.minimum(np.arange(self.window, len(ends) + self.window, self.window), len(ends)) - 1
-        window_ends = ends[last]
+        _, shards, ends, window_ends = self._shards_of(epoch)
         windows = np.searchsorted(window_ends, places, "right")
         for window in np.unique(windows).tolist():
             rows = np.flatnonzero(windows == window)
@@ -104,11 +106,19 @@ class WindowedSampler(Sampler):
         places += self._firsts[chosen] + self.sizes[chosen] - ends[turns]
         return places
 
+    def window_at(self, place: Position) -> int:
+        """Return the number of the window of a place, in its epoch; 0 without shuffling."""
+        if not self.shuffle:
+            return 0
+        return int(np.searchsorted(self._shards_of(place.epoch).window_ends, place.position, "right"))
+
     def _shards_of(self, epoch: int) -> _Epoch:
         """Return the order of the shards in an epoch; that of the last one is kept."""
         found = self._epoch
         if found is None or found.epoch != epoch:
             shards = np.arange(len(self.sizes), dtype=np.int64)
             philox.permute(self.seed, epoch, SHARD_POSITION, len(shards), shards, shards)
-            self._epoch = found = _Epoch(epoch, shards, np.cumsum(self.sizes[shards]))
+            ends = np.cumsum(self.sizes[shards])
+            last = np.minimum(np.arange(self.window, len(ends) + self.window, self.window), len(ends)) - 1
+            self._epoch = found = _Epoch(epoch, shards, ends, ends[last])
         return found

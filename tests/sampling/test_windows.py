@@ -41,7 +41,7 @@ def test_a_window_has_few_shards(window):
     sampler = order(window, 1)
     places = whole_epoch(sampler)
     shards = shards_of(places)
-    _, turns, ends = sampler._shards_of(0)
+    _, turns, ends, _ = sampler._shards_of(0)
     begin = 0
     for first in range(0, len(SIZES), window):
         last = min(first + window, len(SIZES)) - 1
@@ -57,9 +57,22 @@ def test_epochs_seeds_and_windows_differ():
     assert first.tolist() != whole_epoch(order(4, 10, sizes, seed=1)).tolist()
     assert first.tolist() != sorted(first)
     # Windows of one size do not have the same order inside.
-    inside = [shards_of(first[at : at + 120], sizes) for at in (0, 120)]
-    ranks = [np.unique(each, return_inverse=True)[1].tolist() for each in inside]
-    assert ranks[0] != ranks[1]
+    _, turns, _, _ = order(4, 10, sizes)._shards_of(0)
+    place = {int(shard): turn for turn, shard in enumerate(turns)}
+    places = [
+        place[int(shard)] * 30 + int(sample) % 30
+        for shard, sample in zip(shards_of(first, sizes), first, strict=True)
+    ]
+    inside = [[one % 120 for one in places[at : at + 120]] for at in (0, 120)]
+    assert sorted(inside[0]) == sorted(inside[1]) == list(range(120))
+    assert inside[0] != inside[1]
+
+
+def test_shards_are_shuffled():
+    sampler = order(sizes=np.full(20, 30))
+    found = [sampler._shards_of(epoch).shards.tolist() for epoch in (0, 1, 0)]
+    assert found[0] == found[2] != found[1]
+    assert all(sorted(each) == list(range(20)) != each for each in found)
 
 
 def test_one_window_of_all_shards_mixes_all():
