@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from highway.errors import HighwayError, PipelineStateError, ReadError
 from highway.storage.files import LARGEST_FILE
-from highway.storage.ranges import UNKNOWN, Object, Ranges
+from highway.storage.ranges import PREFETCH_BYTES, UNKNOWN, Object, Ranges
 from highway.storage.requests import Priority, Requests
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Fetcher:
         owner: str,
         ranges: Ranges,
         *,
-        max_bytes: int,
+        max_bytes: int = PREFETCH_BYTES,
         max_requests: int | None = None,
         cache: RangeCache | None = None,
     ) -> None:
@@ -161,7 +161,8 @@ class Fetcher:
         dict
             "requests", and those among them that were "retried" or "hedged"; "fetched" and "cached": bytes from the
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
-            bytes that were dropped before they were taken, to make room for others.
+            bytes that were dropped before they were taken, to make room for others; "waiting": calls of `take` that
+            wait.
         """
         return self._window.measures()
 
@@ -316,6 +317,7 @@ class _Window:
             "held": self._used,
             "most_held": self._most_used,
             "evicted": self._evicted,
+            "waiting": sum(not taker.over for taker in [*self._takers]),
         }
 
     # Calls from other threads

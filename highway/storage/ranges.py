@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from highway.storage.objects import ObjectStore
 
-__all__ = ["UNKNOWN", "Object", "ObjectTable", "Ranges"]
+__all__ = ["PREFETCH_BYTES", "UNKNOWN", "Object", "ObjectTable", "Ranges"]
+
+PREFETCH_BYTES = 256 << 20
+"""Bytes that are fetched ahead, unless the user says otherwise."""
 
 UNKNOWN = -1
 """Size of an object before anybody has asked for it."""

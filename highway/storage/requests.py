@@ -90,7 +90,7 @@ class Requests:
         StorageError
             Requests failed for 30 s.
         """
-        return await self._retried(lambda: self._store.ask(name), 0, priority)
+        return await self._retried(lambda: self._store.ask(name), name, 0, priority)
 
     async def get(self, object: Object, start: int, stop: int, priority: Priority) -> Buffer:
         """Return bytes [start, stop) of an object.
@@ -101,10 +101,12 @@ class Requests:
         StorageError
             Requests failed for 30 s.
         """
-        return await self._retried(lambda: self._store.fetch(object, start, stop), stop - start, priority)
+        return await self._retried(
+            lambda: self._store.fetch(object, start, stop), object.name, stop - start, priority
+        )
 
     async def _retried(
-        self, call: Callable[[], Coroutine[Any, Any, Answer]], size: int, priority: Priority
+        self, call: Callable[[], Coroutine[Any, Any, Answer]], name: str, size: int, priority: Priority
     ) -> Answer:
         loop = asyncio.get_running_loop()
         first: float | None = None
@@ -113,7 +115,7 @@ class Requests:
             self.retried += tries > 1
             began = loop.time()
             try:
-                answer = await self._hedged(call, size, began)
+                answer = await self._hedged(call, name, size, began)
             except StorageError as error:
                 now = loop.time()
                 first = began if first is None else first
@@ -185,7 +187,7 @@ class Requests:
     # Slow requests
 
     async def _hedged(
-        self, call: Callable[[], Coroutine[Any, Any, Answer]], size: int, began: float
+        self, call: Callable[[], Coroutine[Any, Any, Answer]], name: str, size: int, began: float
     ) -> Answer:
         """Make a request; if it is slow, make it once more, and return the first answer."""
         loop = asyncio.get_running_loop()
@@ -204,7 +206,7 @@ class Requests:
                     await self._first_answer(tasks, began + limit)
             done = [task for task in tasks if task.done()]
             if not done:
-                raise self._store.failed("", f"a request had no answer within {limit:.0f} s")
+                raise self._store.failed(name, f"no answer within {limit:.3g} s")
             answered = [task for task in done if task.exception() is None]
             if answered:
                 durations.add(loop.time() - began)

@@ -164,10 +164,19 @@ class ObjectServer:
             self.loop.run_forever()
         finally:
             server.close()
+            self.loop.run_until_complete(self._closed())
+            self.loop.close()
+
+    async def _closed(self) -> None:
+        """Close all connections, also those that are being accepted."""
+        accepting = asyncio.all_tasks() - {asyncio.current_task()}
+        if accepting:
+            await asyncio.wait(accepting, timeout=LIMIT)
+        await asyncio.sleep(0)
+        while self.open_connections:
             for connection in list(self.open_connections):
                 connection.transport.abort()
-            self.loop.run_until_complete(asyncio.sleep(0))
-            self.loop.close()
+            await asyncio.sleep(0)
 
     # Answers
 

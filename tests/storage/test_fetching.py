@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from concurrency import Task, eventually
+from concurrency import LIMIT, Task, eventually
 from object_server import HANG, Fault, ObjectServer
 
 from highway.errors import ObjectChangedError, PipelineStateError, ReadError, StorageError
@@ -78,14 +78,17 @@ def test_what_was_not_announced_is_fetched(server, make):
 
 def test_requests_are_made_in_the_order_of_the_tickets(server, make):
     fetcher = make(max_requests=1)
+    gate = threading.Event()
+    server.fault = lambda request: None if gate.wait(LIMIT) else Fault(status=500)
     for ticket in (2, 0, 1):
         fetcher.announce(ticket, np.array([ticket + 10, ticket]))
-    assert taken(fetcher, 1, [11, 1]) == [BODIES[11], BODIES[1]]
-    # What one waits for comes first; the first request was under way.
+    task = Task(taken, fetcher, 1, [11, 1])
+    eventually(lambda: fetcher.measures()["waiting"] == 1)
+    gate.set()
+    assert task.result() == [BODIES[11], BODIES[1]]
     eventually(lambda: server.count() == 6)
-    keys = [int(request.key[-6:-4]) for request in server.requests]
-    assert sorted(keys) == [0, 1, 2, 10, 11, 12]
-    assert keys.index(10) < keys.index(0) and keys.index(11) < keys.index(1)
+    # The first one was under way; then what somebody waits for.
+    assert [int(request.key[-6:-4]) for request in server.requests] == [12, 11, 1, 10, 0, 2]
 
 
 def test_a_sample_announced_twice_is_fetched_once(server, make):
@@ -127,6 +130,14 @@ def test_adjacent_ranges_are_joined(server, make):
     assert taken(fetcher, 9, [399, 0]) == [body[399_000:], body[:1000]]
     assert server.count() == before + 3
     eventually(lambda: fetcher.measures()["held"] == 0)
+
+
+def test_a_range_that_is_cut_short_is_fetched_again(server, make):
+    server.put("data/tar", b"x" * 5000)
+    fetcher = make(parts(server, [0, 1000, 5000]))
+    server.fault = first(2, Fault(short=1))
+    assert taken(fetcher, 0, [0]) == [b"x" * 1000]
+    assert fetcher.measures()["retried"] == 2
 
 
 def test_joined_requests_have_a_limit(server, make, monkeypatch):

@@ -233,7 +233,7 @@ class ImageReader(OrderedSource):
         dict of str to int, or None
             "requests", and those among them that were "retried" or "hedged"; "fetched" and "cached": bytes from the
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
-            bytes that were dropped to make room for others that were needed earlier.
+            bytes that were dropped to make room for others that were needed earlier; "waiting": workers that wait.
         """
         ahead = self.latest._ahead  # type: ignore[attr-defined]
         return None if ahead is None else ahead.measures()

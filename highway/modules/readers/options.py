@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from highway.arguments.options import documents
+from highway.storage.ranges import PREFETCH_BYTES
 
 __all__ = [
     "MAX_PIXELS",
-    "PREFETCH_BYTES",
     "OnError",
     "PictureFileOptions",
     "PictureOptions",
@@ -18,9 +18,6 @@ __all__ = [
 ]
 
 OnError: TypeAlias = Literal["raise", "skip", "replace"]
-
-PREFETCH_BYTES = 256 << 20
-"""Bytes that readers of URLs fetch ahead, unless the user says otherwise."""
 
 MAX_PIXELS = 2 * 89_478_485
 """The limit at which PIL refuses to open a picture."""
