@@ -102,8 +102,6 @@ class RowGroups(Generic[Decoded]):
         coming: deque[Task] = deque()
         left = iter(tasks)
         following: Task | None = next(left, None)
-        with self._changed:
-            self._forget()
         while following is not None or coming:
             # Always the next task, then as many as fit.
             while following is not None and (
@@ -212,11 +210,6 @@ class RowGroups(Generic[Decoded]):
             del self._decoded[group]
 
     # Announcements
-
-    def _forget(self) -> None:
-        self._tasks, self._uses, self._at = {}, Counter(), {}
-        self._due.clear()
-        self._bytes = 0
 
     def _needed(self, task: Task) -> list[int]:
         found: list[int] = np.unique(self._groups_of(task.indices)).tolist()
