@@ -240,6 +240,9 @@ def readers(root):
         "TableReader": lambda **more: modules.TableReader(
             root / "table.parquet", 5, (16, 20), label=None, fields=("number",), window_bytes=20_000, **more
         ),
+        "TarReader": lambda **more: modules.TarReader(
+            str(root / "shards" / "{0..2}.tar"), 5, (16, 20), window=2, **more
+        ),
         "VOCReader": lambda **more: VOCReader(root / "voc", 5, (16, 20), fit=Stretch(), **more),
         "LevelDBSource": lambda **more: modules.LevelDBSource(root / "store", 5, **more),
         "LevelDBImageReader": lambda **more: modules.LevelDBImageReader(
@@ -260,12 +263,18 @@ READERS = [
     "ListReader",
     "Noise",
     "TableReader",
+    "TarReader",
     "VOCReader",
 ]
 
 
 def reader_of(root, name):
-    """The function that makes the reader; makes the store or table that it reads."""
+    """The function that makes the reader; makes the store, table or tars that it reads."""
+    if name == "TarReader" and not (root / "shards").exists():
+        reader = ImageFileReader(root / "pictures", 5, (16, 20), epochs=1, shuffle=False)
+        sink = modules.TarSink(root / "shards" / "{0..}.tar", shard_samples=4)
+        with Pipeline([Encoded(reader, "original"), sink]) as pipeline:
+            pipeline.wait(LIMIT)
     if name == "TableReader" and not (root / "table.parquet").exists():
         paths = sorted(path for path in (root / "pictures").rglob("*") if path.is_file())
         table = pa.table({"image": [path.read_bytes() for path in paths], "number": range(SIZE)})
@@ -287,6 +296,7 @@ def test_every_module_is_tested():
         "ImageSaver",
         "LevelDBSink",
         "PadBoxes",
+        "TarSink",
         "ZMQSink",
         "ZMQSource",
     } == set(modules.__all__)
@@ -326,6 +336,10 @@ def test_stages_and_sinks_are_values(copied, workers, tmp_path):
         (
             lambda: ImageSaver(tmp_path / "saved", "jpeg", quality=90, workers=workers),
             ImageSaver(tmp_path, "png"),
+        ),
+        (
+            lambda: modules.TarSink(tmp_path / "{00..}.tar", shard_samples=9),
+            modules.TarSink(tmp_path / "{00..}.tar"),
         ),
         (lambda: ZMQSink("inproc://one", window=3), ZMQSink("inproc://two")),
         (lambda: ZMQSource(["inproc://one", "inproc://two"], ordered=True), ZMQSource("inproc://one")),
