@@ -211,7 +211,7 @@ def _sizes(pipeline: Pipeline) -> list[int]:
 
 def _require_jax() -> None:
     if jax is None:
-        raise MissingPackageError('highway.jax: JAX is not installed: pip install "highway-loader[jax]"')
+        raise MissingPackageError("highway.jax: JAX is not installed: pip install jax")
 
 
 # Batch as a pytree

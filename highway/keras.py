@@ -76,9 +76,7 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
         sample_weight: Names | None = None,
     ) -> None:
         if PyDataset is None:
-            raise MissingPackageError(
-                'highway.keras: Keras is not installed: pip install "highway-loader[keras]"'
-            )
+            raise MissingPackageError("highway.keras: Keras is not installed: pip install keras")
         # One worker, which is the thread of Keras that trains: Highway has its own threads.
         super().__init__(workers=1, use_multiprocessing=False)
         if not isinstance(pipeline, Pipeline):

@@ -49,7 +49,7 @@ def dataset(pipeline: Pipeline, *, as_dict: bool = False, spec: Mapping[str, Any
         if error.name != "tensorflow":
             raise
         raise MissingPackageError(
-            'highway.tensorflow: TensorFlow is not installed: pip install "highway-loader[tensorflow]"'
+            "highway.tensorflow: TensorFlow is not installed: pip install tensorflow"
         ) from None
     if not isinstance(pipeline, Pipeline):
         raise ArgumentError(f"highway.tensorflow.dataset: pipeline is {pipeline!r}; expected a Pipeline")

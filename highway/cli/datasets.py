@@ -25,8 +25,8 @@ def is_voc(
     if is_url(os.fspath(path)):
         from highway.storage.objects import open_store
 
-        place = split(os.fspath(path), "highway")
-        store = open_store(place.root, "highway")
+        place = split(os.fspath(path), "DIR")
+        store = open_store(place.root, "DIR")
         folders = (f"{place.name.strip('/')}/{name}".strip("/") for name in (images, annotations))
         return all(next(store.list(folder), None) is not None for folder in folders)
     return all(os.path.isdir(os.path.join(path, name)) for name in (images, annotations))

@@ -42,7 +42,7 @@ class FsspecObjects(ObjectStore):
             core: Any = importlib.import_module("fsspec.core")
         except ImportError as error:
             raise MissingPackageError(
-                f'{owner}: {url} needs fsspec, which is not installed: pip install "highway-loader[remote]"'
+                f"{owner}: {url} needs fsspec, which is not installed: pip install fsspec"
             ) from error
         try:
             self._files, path = core.url_to_fs(url, **options)

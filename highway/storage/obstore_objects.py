@@ -36,6 +36,7 @@ _CLIENT = {
 }
 # Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
 _PASSING = (408, 425, 429)
+_NOT_IMPLEMENTED = 501
 _NO_LISTING = "; web servers are listed by WebDAV, which this one lacks: give the files to a ListReader"
 # Where obstore asks for credentials if it has none.
 _METADATA = "//169.254.169.254/"
@@ -71,7 +72,7 @@ class ObstoreObjects(ObjectStore):
             stores = importlib.import_module("obstore.store")
         except ImportError as error:
             raise MissingPackageError(
-                f'{owner}: {url} needs obstore, which is not installed: pip install "highway-loader[remote]"'
+                f"{owner}: {url} needs obstore, which is not installed: pip install obstore"
             ) from error
         self._web = url.startswith("http")
         if "retry_config" in options:
@@ -174,11 +175,10 @@ class ObstoreObjects(ObjectStore):
             status, reason = int(found[1]), f"the server answered {found[1]}{found[2].rstrip()}"
             if 400 <= status < 500 and status not in _PASSING:
                 if lists and self._web:
-                    reason += (
-                        "; a web server is listed by WebDAV, which this one does not have: give the files to "
-                    )
-                    reason += "a ListReader"
+                    reason += _NO_LISTING
                 return self.unreadable(name, reason)
+            if lists and self._web and status == _NOT_IMPLEMENTED:
+                reason += _NO_LISTING
             return self.failed(name, reason)
         if "redirect without LOCATION" in text:
             return self.unreadable(name, "the bucket is in another region; give region in storage_options")

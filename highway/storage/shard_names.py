@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from highway.errors import ArgumentError, EmptyDatasetError
 from highway.storage.urls import braces, has_wildcard, is_url, located, split, wildcard
 
 __all__ = ["shard_paths"]
+
+_WITHOUT_END = re.compile(r"\{\d+\.\.\}", re.ASCII)
 
 
 def shard_paths(
@@ -23,7 +26,7 @@ def shard_paths(
     Raises
     ------
     ArgumentError
-        The argument is something else, or has a file twice.
+        The argument is something else, has a file twice, or a brace list without a last number.
     EmptyDatasetError
         There is no name, or no file for a wildcard.
     ReadError, StorageError
@@ -51,6 +54,12 @@ def _listed(pattern: object, owner: str, name: str, options: Mapping[str, Any] |
     if not is_url(path) and os.path.lexists(path):
         yield path
         return
+    without_end = _WITHOUT_END.search(path)
+    if without_end is not None:
+        raise ArgumentError(
+            f"{owner}: {name} is {pattern!r}, and {without_end[0]!r} has no last number, which only names to write may "
+            f"lack; expected one, or a wildcard: {_WITHOUT_END.sub('*', path)!r}"
+        )
     for each in braces(path, owner):
         if not has_wildcard(each):
             yield each

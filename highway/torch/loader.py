@@ -370,7 +370,7 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise MissingPackageError(
-            f'highway.torch: torch is not installed: pip install "highway-loader[torch]" ({error})'
+            f"highway.torch: torch is not installed: pip install torch ({error})"
         ) from None
     return torch
 

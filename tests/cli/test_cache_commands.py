@@ -88,10 +88,13 @@ def test_clear(capsys, cache):
 @pytest.mark.parametrize("command", ["info", "verify", "clear"])
 def test_other_folders_are_left_alone(capsys, tmp_path, command):
     (tmp_path / "entries").mkdir()
-    for folder in (tmp_path, tmp_path / "absent"):
+    for folder, said in (
+        (tmp_path, "is no cache of Highway: it has no file cache.state"),
+        (tmp_path / "absent", "does not exist; expected the folder of a cache"),
+    ):
         code, output, errors = run(capsys, "cache", command, folder)
         assert (code, output) == (1, "")
-        assert errors == f"highway: '{folder}' is no cache of Highway: it has no file cache.state\n"
+        assert errors == f"highway: '{folder}' {said}\n"
     assert os.listdir(tmp_path) == ["entries"]
 
 

@@ -10,7 +10,7 @@ import pytest
 # Read when JAX makes its devices, with its first array.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-jax = pytest.importorskip("jax", reason="JAX is not installed: pip install highway-loader[jax]")
+jax = pytest.importorskip("jax", reason="JAX is not installed: pip install jax")
 import jax.numpy as jnp  # noqa: E402
 from framework_programs import programs, run  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip(
-    "tensorflow", reason="TensorFlow is not installed: pip install highway-loader[tensorflow]"
-)
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install tensorflow")
 
 from framework_programs import programs, run  # noqa: E402
 from pictures import class_folders  # noqa: E402
@@ -127,7 +125,7 @@ def test_ragged_fields_are_padded_first():
 
 def test_keras_trains_on_it():
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    keras = pytest.importorskip("keras", reason="Keras is not installed: pip install highway-loader[keras]")
+    keras = pytest.importorskip("keras", reason="Keras is not installed: pip install keras")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("Keras was imported with another backend")
     layers = [keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]

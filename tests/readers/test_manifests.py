@@ -278,8 +278,12 @@ def test_delimiters(folder, keys, tmp_path, delimiter):
         reader = ListReader.from_csv(path, 2, (8, 8), root=folder, delimiter=given, **IN_ORDER)
         assert reader.classes == ["a", "b, c"] and only_batch(reader).keys == keys[:2]
     if delimiter != ",":
-        with pytest.raises(ArgumentError, match="has no column 'path'"):
+        with pytest.raises(ArgumentError, match=r"has no column 'path'.* delimiter= is the character"):
             ListReader.from_csv(path, 2, (8, 8), root=folder)
+    else:
+        with pytest.raises(ArgumentError, match="has no column 'x'") as caught:
+            ListReader.from_csv(path, 2, (8, 8), root=folder, image="x")
+        assert "delimiter=" not in str(caught.value)
 
 
 def test_repeated_rows_are_repeated_samples(folder, keys, tmp_path):

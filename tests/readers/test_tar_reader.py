@@ -112,6 +112,13 @@ def test_indices_and_keys(folder, tars):
     assert Pipeline([reader]).spec == Pipeline([files]).spec
 
 
+def test_a_brace_list_without_an_end_is_only_for_writing(tmp_path):
+    with pytest.raises(ArgumentError, match=r"'\{000\.\.\}' has no last number.*wildcard: '.*/t-\*\.tar'"):
+        TarReader(tmp_path / "t-{000..}.tar", 1, 8)
+    path = write_tar(tmp_path / "t-{000..}.tar", [("a.jpg", PICTURE), ("a.cls", b"1")])
+    assert TarReader(path, 1, 8).size == 1  # a file may have this name
+
+
 def test_names_of_tars_and_the_program_tar(folder, tmp_path):
     for name in ("a", "b"):
         command = ["tar", "--sort=name", "-C", folder, "-cf", tmp_path / f"{name}.tar"]
@@ -577,6 +584,7 @@ def test_no_pictures(tmp_path):
     ("options", "text"),
     [
         ({"label": "class"}, r"no sample .* has a member '\.class'; there are '000\.jpg'.*label=None"),
+        ({"fields": {"text": "txt"}}, r"no sample .* has a member '\.txt'; there are [^(]*$"),
         ({"label": ".cls"}, "expected an ending without a dot before it"),
         ({"label": "cls:a"}, "expected a path after 'json:' only"),
         ({"label": ("cls", "U3")}, "expected one of numbers"),

@@ -155,6 +155,10 @@ def test_servers_without_webdav_cannot_be_listed(server):
     server.fault = lambda request: Fault(status=405) if request.method == "PROPFIND" else None
     with pytest.raises(ReadError, match=r"answered 405.* WebDAV.* ListReader"):
         list(store.list(""))
+    error = store._obstore.exceptions.GenericError("status code: 501 Not Implemented")
+    assert "WebDAV" in str(store._error(error, "", lists=True)) and "WebDAV" not in str(
+        store._error(error, "a")
+    )
 
 
 def test_tables_of_objects_are_sequences(server):

@@ -275,7 +275,10 @@ def _places(where: str, header: Sequence[str], names: Sequence[str]) -> dict[str
     places = {}
     for name in names:
         if name not in header:
-            raise missing_column(_OWNER, where, _ARGUMENT, name, header)
+            argument = _ARGUMENT
+            if len(header) == 1 and any(mark in header[0] for mark in _DELIMITERS):
+                argument += "; delimiter= is the character between them, and None finds it out"
+            raise missing_column(_OWNER, where, argument, name, header)
         if header.count(name) > 1:
             raise ArgumentError(f"{_OWNER}: {where} has {header.count(name)} columns {name!r}; expected one")
         places[name] = header.index(name)

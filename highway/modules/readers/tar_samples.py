@@ -252,9 +252,10 @@ class TarSamples(Samples):
             self.boxes.dtype, self.boxes.shape = np.dtype(np.float32), (0, 4)
         for field, of_samples in self._small:
             if (of_samples < 0).all():
+                way_on = " (label=None reads no labels)" if field is self.label else ""
                 raise ArgumentError(
                     f"{self._owner}: no sample {self.where} has a member {field.text.partition(':')[0]!r}; there are "
-                    f"{self._shown_names()} (label=None reads no labels)"
+                    f"{self._shown_names()}{way_on}"
                 )
         wanted = [field for field, _ in self._small if field is not self.boxes]
         if not wanted:

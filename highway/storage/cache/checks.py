@@ -115,6 +115,8 @@ def clear(directory: str) -> tuple[int, int]:
 
 def _opened(directory: str) -> tuple[Room, int]:
     ledger = Ledger(directory, _OWNER)
+    if not os.path.lexists(directory):
+        raise ArgumentError(f"{directory!r} does not exist; expected the folder of a cache")
     if not os.path.isfile(ledger.path):
         raise ArgumentError(f"{directory!r} is no cache of Highway: it has no file {NAME}")
     room = Room(os.path.join(directory, ENTRIES), ledger, _PATIENCE)

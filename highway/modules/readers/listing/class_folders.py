@@ -119,9 +119,11 @@ def list_class_folders(
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
+        others = " (TarReader reads tars, TableReader tables, ListReader lists of pictures)"
         raise DatasetError(
             f"{_OWNER}: {os.fsdecode(error.filename)!r} cannot be listed: {error.strerror}; data_dir must be a "
             "folder with one folder for each class, all of which may be read"
+            f"{others if isinstance(error, NotADirectoryError) else ''}"
         ) from None
 
 

@@ -118,7 +118,9 @@ def error_of(owner: str, where: str, error: Exception) -> HighwayError:
     text = " ".join(str(error).split())
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        return DecodeError(f"{owner}: {where} is damaged, or no file of a table: {text}")
+        return DecodeError(
+            f"{owner}: {where} is damaged, or no file of a table: {text} (ListReader reads CSV and JSONL)"
+        )
     if jpeg.failure(number) == jpeg.STORAGE:
         return StorageError(f"{owner}: {where} cannot be read: {os.strerror(number)}")
     return ReadError(f"{owner}: {where} cannot be read: {os.strerror(number)}")
