@@ -16,8 +16,7 @@ SOURCES := setup.py setup.cfg pyproject.toml $(shell find highway -name "*.py" -
 
 help:
 	@echo "make demo    feed real photographs through Highway: rate, bottleneck, a contact sheet in demo-output/"
-	@echo "make test    all tests, some with every installed Python from 3.10 on, lint, types, sanitizers, wheel, demo,"
-	@echo "             and training loops with torch, Keras, JAX and others, which it installs (8 GB)"
+	@echo "make test    all tests, some with every installed Python from 3.10 on, lint, types, sanitizers, wheel, demo"
 	@echo "make docs    the documentation as a site, in build/docs/index.html"
 	@echo "make clean   remove the output of these, including environments"
 	@echo
