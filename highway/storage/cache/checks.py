@@ -11,7 +11,7 @@ from contextlib import suppress
 from highway.errors import ArgumentError
 from highway.storage.bucket_index import FOLDER
 from highway.storage.cache.cache import ENTRIES
-from highway.storage.cache.entries import SHARDS, is_sound, key_in, path_of
+from highway.storage.cache.entries import LARGEST, READ, SHARDS, is_sound, key_in, path_of
 from highway.storage.cache.ledger import NAME, Ledger
 from highway.storage.cache.room import Entry, Room
 
@@ -78,8 +78,9 @@ def verify(directory: str, bad: Callable[[str], object]) -> tuple[int, int]:
     for shard in range(SHARDS):
         for entry in room.count(shard).entries:
             try:
-                with open(entry.path, "rb") as file:
-                    whole = file.read()
+                with open(os.open(entry.path, READ), "rb") as file:
+                    # More than any entry has: what is longer is damaged.
+                    whole = file.read(2 * LARGEST)
             except FileNotFoundError:
                 # It has left meanwhile.
                 continue
