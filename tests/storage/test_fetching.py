@@ -409,10 +409,11 @@ def test_fetchers_leave_no_descriptors(server, make):
     eventually(lambda: descriptors() <= before + 4)
 
 
-def test_errors_of_highway_itself_end_the_wait(server, make, monkeypatch):
+@pytest.mark.parametrize("where", ["_check", "_need", "_ask"])
+def test_errors_of_highway_itself_end_the_wait(server, make, monkeypatch, where):
     fetcher = make()
     monkeypatch.setattr(
-        fetching._Window, "_check", lambda *_: (_ for _ in ()).throw(ZeroDivisionError("a mistake"))
+        fetching._Window, where, lambda *_: (_ for _ in ()).throw(ZeroDivisionError("a mistake"))
     )
     task = Task(fetcher.take, 0, ALL)
     with pytest.raises(ZeroDivisionError):
