@@ -449,6 +449,9 @@ class _Window:
         data = None
         if request.data is not None:
             data = request.data[entry.start - request.start : entry.stop - request.start]
+            if len(request.data) > len(data):
+                # A view would keep the whole range in memory, uncounted, until its batch is made.
+                data = memoryview(bytes(data))
         for taker, row in entry.waiters:
             taker.put(row, data, request.error)
         entry.waiters.clear()

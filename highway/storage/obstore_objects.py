@@ -87,7 +87,12 @@ class ObstoreObjects(ObjectStore):
         if url.startswith("http://") or endpoint.startswith("http://"):
             client.setdefault("allow_http", True)
         account = self._account(options)
-        for where in (_USER.sub("//", endpoint), account):
+        if _USER.search(endpoint):
+            raise ArgumentError(
+                f"{owner}: the endpoint of {url} has a user or a password; expected none, since errors show it: "
+                "give them as a header, in the default_headers of client_options"
+            )
+        for where in (endpoint, account):
             self.identity += f" at {where}" if where else ""
         try:
             make = getattr(stores, SCHEMES[url.partition("://")[0]]).from_url

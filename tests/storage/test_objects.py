@@ -154,11 +154,19 @@ def test_stores_of_other_servers_and_accounts_have_another_identity(url, one, ot
         assert identities[0] == identities[1]
 
 
-def test_identity_has_no_password_of_an_endpoint_and_knows_the_environment(monkeypatch):
-    store = open_store("s3://data", "Reader", {"endpoint": "http://user:secret@host"})
-    assert store.identity == "s3://data at http://host"
+def test_the_account_may_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "mine")
     assert open_store("az://data", "Reader", {"account_key": "c2VjcmV0"}).identity == "az://data at mine"
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+def test_passwords_of_endpoints_are_refused(monkeypatch, given):
+    endpoint = "http://user:secret@host"
+    if given == "environment":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ArgumentError, match="the endpoint of s3://data has a user or a password") as caught:
+        open_store("s3://data", "Reader", {"endpoint": endpoint} if given == "option" else {})
+    assert "secret" not in str(caught.value)
 
 
 def test_an_unknown_scheme_is_refused():
