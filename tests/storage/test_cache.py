@@ -340,6 +340,10 @@ def test_links_and_pipes_in_the_folder_are_not_followed(cache, tmp_path, caplog)
         path(cache, key(name)).unlink()
         make(path(cache, key(name)))
         assert cache.get(*key(name)) is None
+    os.truncate(path(cache, key("c")), 1 << 40)
+    found = []
+    assert checks.verify(cache.directory, found.append) == (3, 3)
+    assert sorted(found) == sorted(str(path(cache, key(name))) for name in "abc")
     file = Path(cache.directory, ledger.NAME)
     file.unlink()
     file.symlink_to(other)
