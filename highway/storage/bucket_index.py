@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from highway._core.records.checksum import crc32c
 from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.files import LARGEST_FILE, read_whole, write_whole
-from highway.storage.ranges import Object
+from highway.storage.ranges import UNKNOWN, Object
 
 if TYPE_CHECKING:
     from highway.storage.access import Access
@@ -44,6 +44,8 @@ _VERSION = 1
 _HEAD = struct.Struct("<8sII")
 _LEVEL = 6
 _TOLD_EVERY = 10_000
+# Times after the year 9999 cannot be shown.
+_LATEST = 250_000_000_000
 
 
 class _Description(NamedTuple):
@@ -149,6 +151,11 @@ class BucketIndex(Sequence[Object]):
                 blocks.append(_decompressed(view[at : at + compressed], whole))
                 at += compressed
             sizes = np.frombuffer(blocks[2], np.uint8).reshape(8, described.objects).T.copy()
+            places: list[object] = [described.url, described.prefix]
+            if not all(isinstance(place, str) for place in places):
+                raise ValueError("its URL is no text")
+            if not 0 <= described.made < _LATEST or (sizes.reshape(-1).view("<i8") < UNKNOWN).any():
+                raise ValueError("its time or a size is out of range")
             names, etags = (_Texts.joined(block, described.objects) for block in blocks[:2])
             return cls(
                 described.url,
@@ -158,7 +165,7 @@ class BucketIndex(Sequence[Object]):
                 etags,
                 sizes.reshape(-1).view("<i8").astype(np.int64, copy=False),
             )
-        except (ValueError, TypeError, zlib.error) as error:
+        except (ValueError, TypeError, RecursionError, zlib.error) as error:
             # The checksum is right: somebody else has made the file.
             raise BucketIndexError(
                 f"{owner}: {path} is no valid index: {error}; make it again with highway index"
@@ -322,7 +329,7 @@ def listed(store: ObjectStore, prefix: str, access: Access) -> Iterator[Object]:
     path = path_in_cache(access.cache.directory, store, prefix)
     if os.path.lexists(path):
         try:
-            return iter(_loaded(store, prefix, path))
+            return _within(_loaded(store, prefix, path), prefix)
         except (BucketIndexError, ReadError) as error:
             logger.warning("%s; the store is listed", error)
     index = BucketIndex.of(store.url, prefix, store.list(prefix))

@@ -62,6 +62,11 @@ class CachedSamples:
             self._announced.update(lacking.tolist())
         return lacking
 
+    def forget(self, index: int) -> None:
+        """Take back an announcement: the fetcher has dropped the sample."""
+        with self._counting:
+            self._taken_back(index)
+
     def read(self, indices: NDArray[np.int64]) -> list[Buffer | None]:
         """Return the bytes of samples; None for those that the fetcher has to give.
 
@@ -94,7 +99,12 @@ class CachedSamples:
     def _taken(self, index: int) -> Place | None:
         """Return where a sample may be in the cache; None if it was announced to the fetcher."""
         with self._counting:
-            announced = self._announced.pop(index, 0)
-            if announced > 1:
-                self._announced[index] = announced - 1
+            announced = self._taken_back(index)
         return None if announced else self._place(index)
+
+    def _taken_back(self, index: int) -> bool:
+        """Count one announcement less; return whether there was one."""
+        announced = self._announced.pop(index, 0)
+        if announced > 1:
+            self._announced[index] = announced - 1
+        return announced > 0

@@ -12,10 +12,11 @@ import heapq
 import itertools
 import queue
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,9 @@ _GAP = 64 << 10
 _LARGEST_REQUEST = 8 << 20
 # Seconds between two looks whether the thread still runs.
 _LOOK = 0.5
-# Longest wait of `close` for the thread, in seconds.
-_CLOSE = 1.0
+# Longest wait of `close` for the thread, and of the thread for its requests, in seconds.
+_CLOSE = 5.0
+_CANCEL = 0.5
 _CACHE_THREADS = 4
 
 
@@ -77,7 +79,10 @@ class Fetcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, cache)
-        self._cached = None if cache is None else CachedSamples(cache, len(ranges), self._window.place)
+        self._cached: CachedSamples | None = None
+        if cache is not None:
+            self._cached = CachedSamples(cache, len(ranges), self._window.place)
+            self._window.released = self._cached.forget
 
     def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
         """Fetch these samples, after those of smaller tickets; returns at once.
@@ -306,6 +311,8 @@ class _Window:
         self._stopped = False
         self._used = self._most_used = 0
         self._fetched = self._cached = self._evicted = 0
+        # Called with each sample that was announced and released.
+        self.released: Callable[[int], object] = lambda index: None
         self._pool = None if cache is None else ThreadPoolExecutor(_CACHE_THREADS, "highway cache")
 
     def measures(self) -> dict[str, int]:
@@ -330,7 +337,7 @@ class _Window:
         start, stop = int(ranges.start[index]), int(ranges.stop[index])
         if object.size == UNKNOWN or not ranges.store.is_cached(object.name):
             return None
-        return ranges.store.identity, object, start, object.size if stop == UNKNOWN else stop
+        return ranges.store.identity_of(object.name), object, start, object.size if stop == UNKNOWN else stop
 
     # Calls from other threads
 
@@ -362,7 +369,17 @@ class _Window:
             if entry is not None and ticket in entry.tickets:
                 entry.tickets.remove(ticket)
                 self._drop_if_unneeded(entry)
+                self.released(index)
         self._pump()
+
+    def fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle an error of Highway itself in a call from another thread: nobody waits any longer."""
+        error = context.get("exception")
+        if error is None or "handle" not in context:
+            loop.default_exception_handler(context)
+            return
+        for taker in self._takers:
+            taker.end(error)
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -382,8 +399,10 @@ class _Window:
                 taker.end(stopped)
             for task in self._tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=_CLOSE / 2)
+            # With the requests of these tasks, which they cancel themselves.
+            end = time.monotonic() + _CANCEL
+            while (left := asyncio.all_tasks() - {asyncio.current_task()}) and time.monotonic() < end:
+                await asyncio.wait(left, timeout=_CANCEL)
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
 
@@ -430,6 +449,9 @@ class _Window:
         data = None
         if request.data is not None:
             data = request.data[entry.start - request.start : entry.stop - request.start]
+            if len(request.data) > len(data):
+                # A view would keep the whole range in memory, uncounted, until its batch is made.
+                data = memoryview(bytes(data))
         for taker, row in entry.waiters:
             taker.put(row, data, request.error)
         entry.waiters.clear()
@@ -578,13 +600,14 @@ class _Window:
 
     def _kept(self, object: Object, start: int, stop: int) -> Buffer | None:
         assert self._cache is not None
-        return self._cache.get(self._ranges.store.identity, object, start, stop)
+        return self._cache.get(self._ranges.store.identity_of(object.name), object, start, stop)
 
     def _keep(self, object: Object, parts: list[tuple[int, int, memoryview]]) -> None:
         """Give samples of an object to the cache."""
         assert self._cache is not None
+        store = self._ranges.store.identity_of(object.name)
         for start, stop, contents in parts:
-            self._cache.put(self._ranges.store.identity, object, start, stop, contents)
+            self._cache.put(store, object, start, stop, contents)
 
     def _fail(self, request: _Request, error: HighwayError) -> None:
         self._used -= request.size
@@ -627,6 +650,7 @@ def _joined(new: Iterable[tuple[int, _Entry, int]], ticket: int) -> list[_Reques
 def _run(loop: asyncio.AbstractEventLoop, window: _Window) -> None:
     """Run the event loop of a fetcher until it is stopped."""
     asyncio.set_event_loop(loop)
+    loop.set_exception_handler(window.fail)
     try:
         loop.run_until_complete(window.run())
     finally:

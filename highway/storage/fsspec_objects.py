@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from highway.errors import ArgumentError, HighwayError, MissingPackageError
-from highway.storage.objects import ObjectStore, Page
+from highway.storage.objects import ObjectStore, Page, without_values
 from highway.storage.outages import may_pass
 from highway.storage.ranges import UNKNOWN, Object
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["FsspecObjects"]
 
 Answer = TypeVar("Answer")
+
+# Names of options that may be secrets.
+_SECRET = re.compile("key|secret|token|pass|cred|auth|sas|sign|cert|header|cookie|connection", re.IGNORECASE)
 
 
 class FsspecObjects(ObjectStore):
@@ -49,7 +55,14 @@ class FsspecObjects(ObjectStore):
         except ImportError as error:
             raise MissingPackageError(f"{owner}: {url} cannot be opened with fsspec: {error}") from error
         except (ValueError, TypeError) as error:
-            raise ArgumentError(f"{owner}: {url} cannot be opened with fsspec: {error}") from error
+            raise ArgumentError(
+                f"{owner}: {url} cannot be opened with fsspec: {without_values(str(error), options)}"
+            ) from None
+        # Options may name the server, as `endpoint_url` and `host` do, or the repository.
+        public = _public(options)
+        if public:
+            text = json.dumps(public, sort_keys=True, default=lambda value: type(value).__name__)
+            self.identity = f"{url} with {blake2b(text.encode(), digest_size=8).hexdigest()}"
         self._folder = path.rstrip("/")
 
     def _path(self, name: str) -> str:
@@ -98,6 +111,15 @@ class FsspecObjects(ObjectStore):
         except Exception as error:
             # Of the library that talks to the server: it may be away.
             raise self.failed(name, f"{type(error).__name__}: {error}") from error
+
+
+def _public(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are no secrets."""
+    found = {}
+    for name, value in options.items():
+        if not _SECRET.search(str(name)):
+            found[str(name)] = _public(value) if isinstance(value, Mapping) else value
+    return found
 
 
 def _object(name: str, info: dict[str, Any]) -> Object:

@@ -34,10 +34,6 @@ class ManyStores(ObjectStore):
         super().__init__("", owner)
         self._options = options
         self._stores: dict[str, ObjectStore] = {}
-        endpoint = next(
-            (value for name, value in (options or {}).items() if "endpoint" in name.lower()), None
-        )
-        self.identity = "" if endpoint is None else f"at {endpoint}"
 
     def open(self, names: Iterable[str]) -> None:
         """Open the stores of all URLs among some names, so that wrong options raise now.
@@ -50,6 +46,10 @@ class ManyStores(ObjectStore):
         for name in names:
             if is_url(name):
                 self._found(name)
+
+    def identity_of(self, name: str) -> str:
+        store, _ = self._found(name)
+        return store.identity
 
     def is_cached(self, name: str) -> bool:
         return is_url(name)

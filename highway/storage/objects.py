@@ -36,7 +36,7 @@ class ObjectStore:
     Attributes
     ----------
     identity : str
-        Tells stores with the same URL at different servers apart.
+        Tells stores with the same URL at different servers or of different accounts apart; has no secrets.
     most_requests : int
         Most requests at the same time.
     """
@@ -95,7 +95,8 @@ class ObjectStore:
         ReadError, StorageError, ObjectChangedError
         """
         if object.size == UNKNOWN:
-            object = self.head(object.name)._replace(etag=object.etag)
+            found = self.head(object.name)
+            object = found._replace(etag=object.etag or found.etag)
         stop = object.size if stop == UNKNOWN else stop
         if start == stop:
             return b""
@@ -127,6 +128,10 @@ class ObjectStore:
         raise NotImplementedError
 
     # For subclasses
+
+    def identity_of(self, name: str) -> str:
+        """Return the identity of the store of an object."""
+        return self.identity
 
     def is_cached(self, name: str) -> bool:
         """Return whether a cache on the local disk keeps an object."""
@@ -172,6 +177,16 @@ class ObjectStore:
 def plain_etag(etag: str) -> str:
     """Return an etag as listings and answers both state it: without quotes and the mark of weak ones."""
     return etag.removeprefix("W/").strip('"')
+
+
+def without_values(text: str, options: Mapping[str, Any]) -> str:
+    """Return an error text without the values of options, which may be secrets."""
+    for value in options.values():
+        if isinstance(value, Mapping):
+            text = without_values(text, value)
+        elif str(value):
+            text = text.replace(str(value), "...")
+    return text
 
 
 _first_use = threading.Lock()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from highway.errors import ArgumentError, HighwayError, MissingPackageError
-from highway.storage.objects import ObjectStore, Page, check_process
+from highway.storage.objects import ObjectStore, Page, check_process, without_values
 from highway.storage.ranges import Object
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ SCHEMES = {
 
 _PAGE = 1000
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
+# User and password in a URL.
+_USER = re.compile(r"//[^/@]*@")
 _CLIENT = {
     "connect_timeout": "5s",
     # Without a byte for so long, a request has failed.
@@ -79,21 +82,27 @@ class ObstoreObjects(ObjectStore):
             raise ArgumentError(
                 f"{owner}: storage_options has 'retry_config'; expected none, since Highway itself retries requests"
             )
-        client = {**_CLIENT, **options.pop("client_options", {})}
+        given = options.pop("client_options", {})
+        client = {**_CLIENT, **given}
         endpoint = self._endpoint(options)
         if url.startswith("http://") or endpoint.startswith("http://"):
             client.setdefault("allow_http", True)
-        if endpoint:
-            self.identity = f"{url} at {endpoint}"
+        account = self._account(options)
+        if _USER.search(endpoint):
+            raise ArgumentError(
+                f"{owner}: the endpoint of {url} has a user or a password; expected none, since errors show it: "
+                "give them as a header, in the default_headers of client_options"
+            )
+        for where in (endpoint, account):
+            self.identity += f" at {where}" if where else ""
         try:
             make = getattr(stores, SCHEMES[url.partition("://")[0]]).from_url
             self._store = make(url, client_options=client, retry_config={"max_retries": 0}, **options)
         except (TypeError, ValueError, self._obstore.exceptions.BaseError) as error:
-            names = ", ".join(sorted(options)) or "nothing"
+            names = ", ".join(sorted({*options} | ({"client_options"} if given else set()))) or "nothing"
             # Without values, which may be secrets.
             text = next((line for line in str(error).splitlines() if line), type(error).__name__)
-            for value in options.values():
-                text = text.replace(str(value), "...") if str(value) else text
+            text = without_values(text, {**options, "client_options": client})
             raise ArgumentError(
                 f"{owner}: {url} cannot be opened with storage_options of {names}: {text}; expected options of "
                 f"obstore's {SCHEMES[url.partition('://')[0]]}"
@@ -105,6 +114,13 @@ class ObstoreObjects(ObjectStore):
         if self.url.startswith("s3"):
             given += [os.environ[name] for name in _ENDPOINTS if os.environ.get(name)]
         return given[0] if given else ""
+
+    def _account(self, options: dict[str, Any]) -> str:
+        """Account of a container of Azure, which its URL need not have."""
+        if SCHEMES[self.url.partition("://")[0]] != "AzureStore":
+            return ""
+        given = [str(value) for name, value in options.items() if "account_name" in name.lower()]
+        return given[0] if given else os.environ.get(_ACCOUNT, "")
 
     def pages(self, prefix: str, after: str | None) -> Iterator[Page]:
         check_process(self.owner)

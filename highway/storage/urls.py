@@ -88,14 +88,20 @@ def split(url: str, owner: str) -> Location:
     Raises
     ------
     ArgumentError
-        The URL has no bucket or host, or has a query.
+        The URL has no bucket or host, or has a query or a password.
     """
     found = _URL.match(url)
     assert found is not None
     scheme, rest = found[1].lower(), url[found.end() :]
+    host, _, name = rest.partition("/")
+    # ``github://OWNER:REPOSITORY@BRANCH`` is no password.
+    if ":" in host.rpartition("@")[0] and scheme not in ("git", "github"):
+        raise ArgumentError(
+            f"{owner}: a URL of {scheme}://...@{host.rpartition('@')[2]} has a password; expected none, since URLs are "
+            "logged: give it in storage_options"
+        )
     if "::" in rest:
         raise ArgumentError(f"{owner}: {url!r} has '::'; expected the URL of an object, not a chain of them")
-    host, _, name = rest.partition("/")
     web = scheme in ("http", "https")
     if web:
         if "?" in rest or "#" in rest:

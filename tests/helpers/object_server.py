@@ -163,8 +163,11 @@ class ObjectServer:
         try:
             self.loop.run_forever()
         finally:
-            server.close()
+            # First no more of them, and then the server: asyncio loses connections, without closing their sockets, that
+            # are being accepted when their server is closed.
+            self.loop.remove_reader(self._socket)
             self.loop.run_until_complete(self._closed())
+            server.close()
             self.loop.close()
 
     async def _closed(self) -> None:

@@ -92,6 +92,32 @@ def test_row_groups_are_fetched_once_an_epoch(server, folder):
     assert reader.latest.samples.decodes <= 2 * groups
 
 
+def test_later_epochs_and_runs_come_from_the_cache(server, expected, tmp_path):
+    options = {"storage_options": server.options, "cache": tmp_path / "cache"}
+    first = reader_of("s3://data/part-*.parquet", cache_bytes=20e6, epochs=2, **options)
+    with Pipeline([first]) as pipeline:
+        for _ in pipeline.forever():
+            pass
+    assert first.fetched()["fetched"] > 0
+    # Each row group once: the second epoch is from the cache, or still in memory.
+    assert first.fetched()["requests"] <= len(first.latest.samples._nbytes)
+    again = reader_of("s3://data/part-*.parquet", **options)
+    server.requests.clear()
+    assert list(read(again).items()) == list(expected.items())
+    assert server.requests == []
+    assert again.fetched()["cached"] > 0 and again.fetched()["requests"] == 0
+
+
+def test_paths_in_a_table_use_the_cache(server, expected, tmp_path):
+    options = {"storage_options": server.options, "cache": tmp_path / "cache", "cache_bytes": 20e6}
+    assert read(reader_of("s3://data/paths.parquet", **options)) == expected
+    again = reader_of("s3://data/paths.parquet", **options)
+    server.requests.clear()
+    assert read(again) == expected
+    # Objects whose sizes nobody lists are asked for their etags.
+    assert server.count() == 0
+
+
 @pytest.mark.parametrize("world", [1, 3])
 def test_every_sample_once(server, expected, world):
     found = []

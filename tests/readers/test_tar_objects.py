@@ -146,6 +146,23 @@ def test_a_window_is_read_in_large_ranges(server, make):
     assert server.count() <= COUNT
 
 
+@pytest.mark.parametrize("window", [None, "all", 2])
+def test_later_epochs_and_runs_come_from_the_cache(folder, server, make, tmp_path, window):
+    options = {"fit": RandomResizedCrop(), "epochs": 2}
+    expected = samples_of(ImageFileReader(folder, 4, SHAPE, **options), 2)
+    kept = {"cache": tmp_path / "cache", "cache_bytes": 20e6}
+    first = make(window=window, **options, **kept)
+    server.requests.clear()
+    assert samples_of(first, 2) == expected
+    assert 0 < server.count() <= 2 * COUNT
+    # Another order and world: the indexes are asked for, and nothing of the tars.
+    again = make(window=window, prefetch_bytes=400_000, batch_size=7, **options, **kept)
+    server.requests.clear()
+    assert samples_of(again, 2) == expected
+    assert server.requests == []
+    assert again.fetched()["cached"] > 0 and again.fetched()["fetched"] == 0
+
+
 def test_memory_is_bounded(make):
     reader = make(prefetch_bytes=60_000)
     assert len(samples_of(reader)) == COUNT

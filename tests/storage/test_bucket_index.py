@@ -158,6 +158,10 @@ def test_newer_version_is_refused(file):
         {"names": [10, 10]},
         {"sizes": [5, 1 << 40]},
         {"more": 1},
+        {"made": 1e300},
+        {"made": "today"},
+        {"url": None},
+        {"prefix": 7},
         {"etags": None},
     ],
 )

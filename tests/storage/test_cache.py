@@ -310,7 +310,47 @@ def test_locked_cache_is_passed_by(cache, monkeypatch):
     with Ledger(cache.directory, "other").changing(1.0):
         assert not cache.put(*key("b"), contents("b"))
         assert cache.get(*key("a")) == contents("a")
+    cache._paused_until = 0.0
     assert cache.put(*key("b"), contents("b"))
+
+
+def test_a_lock_that_is_not_free_delays_one_sample_only(cache, monkeypatch, caplog):
+    """The process that has it may be stopped: others do not wait for it again and again."""
+    fill(cache, "a")
+    monkeypatch.setattr(cache._room, "_patience", 0.01)
+    path(cache, key("a")).write_bytes(b"damaged")
+    with Ledger(cache.directory, "other").changing(1.0):
+        waits = []
+        real = Ledger._lock
+        monkeypatch.setattr(Ledger, "_lock", lambda *given: waits.append(given) or real(*given))
+        assert not any(cache.put(*key(name), contents(name)) for name in "bcd")
+        assert cache.get(*key("a")) is None
+    assert len(waits) == 1
+    assert sum("is locked by another process since 0.01 s" in text for text in caplog.messages) == 1
+    # After a time it tries again.
+    monkeypatch.setattr(cache, "_paused_until", 0.0)
+    assert cache.put(*key("b"), contents("b"))
+
+
+def test_links_and_pipes_in_the_folder_are_not_followed(cache, tmp_path, caplog):
+    fill(cache, "abc")
+    other = tmp_path / "other"
+    other.write_bytes(bytes(10_000))
+    for name, make in (("a", os.mkfifo), ("b", lambda place: os.symlink(other, place))):
+        path(cache, key(name)).unlink()
+        make(path(cache, key(name)))
+        assert cache.get(*key(name)) is None
+    os.truncate(path(cache, key("c")), 1 << 40)
+    found = []
+    assert checks.verify(cache.directory, found.append) == (3, 3)
+    assert sorted(found) == sorted(str(path(cache, key(name))) for name in "abc")
+    file = Path(cache.directory, ledger.NAME)
+    file.unlink()
+    file.symlink_to(other)
+    with pytest.raises(WriteError, match="cannot be written"):
+        Cache(cache.directory, LIMIT, "Reader")
+    assert not cache.put(*key("d"), contents("d"))
+    assert other.read_bytes() == bytes(10_000)
 
 
 def test_drafts_of_killed_processes_are_removed(cache):

@@ -12,7 +12,7 @@ from object_server import ObjectServer
 
 from highway.storage.cache import Cache
 from highway.storage.fetching import Fetcher
-from highway.storage.objects import open_store
+from highway.storage.objects import ObjectStore, open_store
 from highway.storage.ranges import UNKNOWN, Object, Ranges
 
 pytest.importorskip("obstore")
@@ -177,6 +177,21 @@ def test_sample_that_was_announced_twice_is_let_go(server, fetchers):
     eventually(lambda: fetcher.measures()["held"] == 0)
 
 
+def test_what_was_announced_and_released_comes_from_the_cache(server, fetchers):
+    ranges = pictures(server)
+    epoch(fetchers(ranges), 1)
+    fetcher = fetchers(unlisted(server))
+    fetcher.announce(0, np.array([3]))
+    fetcher.release(0)
+    fetcher.take(1, np.array([4]))
+    # Its size is known now; the announcement no longer counts.
+    eventually(lambda: not fetcher._cached._announced)
+    fetcher.take(2, np.array([3]))
+    server.requests.clear()
+    (data,), _ = fetcher.take(3, np.array([3]))
+    assert bytes(data) == BODIES[3] and server.requests == []
+
+
 def test_full_disk_changes_no_byte(server, cache, fetchers, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -205,9 +220,11 @@ def test_small_cache_changes_no_byte(server, tmp_path):
 
 
 def test_what_has_no_place_in_a_cache():
-    store = type(
-        "Store", (), {"identity": "x", "most_requests": 1, "is_cached": lambda self, name: name != "c"}
-    )()
+    class Store(ObjectStore):
+        def is_cached(self, name):
+            return name != "c"
+
+    store = Store("x", "Reader")
     ranges = Ranges.of_objects(store, [Object("a"), Object("b", 5, "e"), Object("c", 5, "e")])
     window = Fetcher("Reader", ranges, max_bytes=1)._window
     assert ranges.stop[0] == UNKNOWN and window.place(0) is window.place(2) is None

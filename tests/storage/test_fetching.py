@@ -140,6 +140,19 @@ def test_a_range_that_is_cut_short_is_fetched_again(server, make):
     assert fetcher.measures()["retried"] == 2
 
 
+def test_a_sample_does_not_keep_its_whole_range_in_memory(server, make):
+    body = os.urandom(400_000)
+    server.put("data/tar", body)
+    fetcher = make(parts(server, np.arange(0, 400_001, 1000)))
+    fetcher.announce(0, np.arange(400))
+    (data,), _ = fetcher.take(0, np.array([7]))
+    assert data == body[7000:8000] and len(data.obj) == 1000
+    fetcher.release(0)
+    # Alone, it is not copied.
+    (data,), _ = fetcher.take(1, np.array([7]))
+    assert data == body[7000:8000]
+
+
 def test_joined_requests_have_a_limit(server, make, monkeypatch):
     monkeypatch.setattr(fetching, "_LARGEST_REQUEST", 10_000)
     body = os.urandom(100_000)
@@ -409,10 +422,11 @@ def test_fetchers_leave_no_descriptors(server, make):
     eventually(lambda: descriptors() <= before + 4)
 
 
-def test_errors_of_highway_itself_end_the_wait(server, make, monkeypatch):
+@pytest.mark.parametrize("where", ["_check", "_need", "_ask"])
+def test_errors_of_highway_itself_end_the_wait(server, make, monkeypatch, where):
     fetcher = make()
     monkeypatch.setattr(
-        fetching._Window, "_check", lambda *_: (_ for _ in ()).throw(ZeroDivisionError("a mistake"))
+        fetching._Window, where, lambda *_: (_ for _ in ()).throw(ZeroDivisionError("a mistake"))
     )
     task = Task(fetcher.take, 0, ALL)
     with pytest.raises(ZeroDivisionError):

@@ -12,6 +12,7 @@ from object_server import Fault, ObjectServer
 
 from highway.errors import ArgumentError, ObjectChangedError, ReadError, StorageError
 from highway.storage import obstore_objects, outages
+from highway.storage.many_stores import ManyStores
 from highway.storage.objects import open_store
 from highway.storage.ranges import UNKNOWN, Object, ObjectTable, Ranges
 
@@ -118,11 +119,53 @@ def test_another_object_is_noticed(server):
         ({"no_such_option": "secret"}, "no_such_option"),
         ({"retry_config": {}}, "Highway itself retries"),
         ({"client_options": {"no_such_option": "secret"}}, "client_options|no_such_option"),
+        ({"client_options": {"timeout": "secret"}}, "storage_options of client_options: .*failed to parse"),
     ],
 )
 def test_wrong_options_are_named(options, text):
     with pytest.raises(ArgumentError, match=text) as caught:
         open_store("s3://data", "Reader", options)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "one", "other"),
+    [
+        ("s3://data", {"endpoint": "http://a"}, {"endpoint": "http://b"}),
+        ("az://data", {"account_name": "a"}, {"account_name": "b"}),
+        ("memory://data", {"host": "a"}, {"host": "b"}),
+        ("memory://data", {"client_kwargs": {"endpoint_url": "a"}}, {"client_kwargs": {"endpoint_url": "b"}}),
+    ],
+)
+def test_stores_of_other_servers_and_accounts_have_another_identity(url, one, other):
+    secrets = {
+        "s3": {"secret_access_key": "secret1", "access_key_id": "secret2"},
+        "az": {"account_key": "c2VjcmV0"},
+        "memory": {"password": "secret1", "nested": {"token": "secret2"}},
+    }[url.partition(":")[0]]
+    made = [open_store(url, "Reader", options) for options in (one, {**one, **secrets}, other)]
+    identities = [store.identity for store in made]
+    assert identities[1] not in (identities[2], url) and identities[2] != url
+    assert not any(value in identities[1] for value in ("secret1", "secret2", "c2VjcmV0"))
+    urls = [f"{url}/a"] * 3
+    many = [ManyStores("Reader", options) for options in (one, {**one, **secrets}, other)]
+    assert [store.identity_of(name) for store, name in zip(many, urls, strict=True)] == identities
+    if url != "memory://data":
+        assert identities[0] == identities[1]
+
+
+def test_the_account_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "mine")
+    assert open_store("az://data", "Reader", {"account_key": "c2VjcmV0"}).identity == "az://data at mine"
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+def test_passwords_of_endpoints_are_refused(monkeypatch, given):
+    endpoint = "http://user:secret@host"
+    if given == "environment":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ArgumentError, match="the endpoint of s3://data has a user or a password") as caught:
+        open_store("s3://data", "Reader", {"endpoint": endpoint} if given == "option" else {})
     assert "secret" not in str(caught.value)
 
 

@@ -55,6 +55,8 @@ def test_bad_arguments_are_refused(value):
         ("S3://bucket/a%20", Location("s3://bucket", "a%20")),
         ("https://host:8080/a%20b/", Location("https://host:8080", "a b/")),
         ("memory:///a", Location("memory://", "a")),
+        ("abfss://container@account.host/a", Location("abfss://container@account.host", "a")),
+        ("github://owner:repository@main/a", Location("github://owner:repository@main", "a")),
         ("gs://bucket/what?#", Location("gs://bucket", "what?#")),
     ],
 )
@@ -69,6 +71,9 @@ def test_urls_are_split(url, found):
         ("https:///a", "no host"),
         ("https://host/a?sig=secret", "signed URLs"),
         ("zip://a.jpg::s3://bucket/b.zip", "chain"),
+        ("https://user:secret@host/a", "https://...@host has a password"),
+        ("sftp://user:secret@host/a", "has a password"),
+        ("s3://key:secret@bucket/a::b", "has a password"),
     ],
 )
 def test_bad_urls_are_refused(url, text):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from highway.arguments import expanded, number
 from highway.errors import ArgumentError, HighwayError, WriteError
-from highway.storage.cache.entries import cost_of, head, head_size, key_of, path_of
+from highway.storage.cache.entries import LARGEST, READ, cost_of, head, head_size, key_of, path_of
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Draft, Room
 
@@ -28,16 +28,15 @@ ENTRIES = "entries"
 # A use that is noted costs a write to the file system: at most one in so many nanoseconds and entry.
 _NOTED = 60 * 10**9
 
-# Seconds to wait for other processes; after that the bytes are not cached this time.
+# Seconds to wait for other processes; after that nothing is cached for the next `_PAUSE` seconds: the one that has the
+# lock may be stopped, and each wait would delay a sample.
 _PATIENCE = 10.0
+_PAUSE = 60.0
 
-_DISK, _ENTRY = "disk", "entry"
+_DISK, _ENTRY, _LOCK = "disk", "entry", "lock"
 
 # The smallest limit; one entry must fit in.
 _LEAST = 1 << 20
-
-# Most bytes of an entry. Such files are not pictures.
-_LARGEST = 1 << 30
 
 
 class Cache:
@@ -77,8 +76,9 @@ class Cache:
         self._folder = os.path.join(self.directory, ENTRIES)
         self._room = Room(self._folder, Ledger(self.directory, owner), _PATIENCE)
         self._stopped = False
+        self._paused_until = 0.0
         # Each of these is logged once; `set.remove` tells the threads that come at the same time apart.
-        self._untold = {_DISK, _ENTRY}
+        self._untold = {_DISK, _ENTRY, _LOCK}
         self.max_bytes = self._limited(limit)
 
     def _limited(self, limit: int | None) -> int:
@@ -126,7 +126,7 @@ class Cache:
         key = key_of(store, object, start, stop)
         shard, path = path_of(self._folder, key)
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, READ)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -157,14 +157,14 @@ class Cache:
         Bytes that do not fit are not added. If the disk is full or cannot be written, that is logged once, and this
         object adds nothing from then on.
         """
-        if self._stopped:
+        if self._stopped or self._paused:
             return False
         view = memoryview(contents).cast("B")
         if view.nbytes != stop - start:
             raise ValueError(
                 f"bytes {start} to {stop} of {object} are {stop - start} bytes, not {view.nbytes}"
             )
-        if view.nbytes > _LARGEST:
+        if view.nbytes > LARGEST:
             return False
         key = key_of(store, object, start, stop)
         shard, path = path_of(self._folder, key)
@@ -175,7 +175,8 @@ class Cache:
                 _write(draft, head(key, view), view)
                 self._room.keep(draft, path)
             return True
-        except TimeoutError:
+        except TimeoutError as error:
+            self._pause(error)
             return False
         except OSError as error:
             self._stopped = True
@@ -189,9 +190,28 @@ class Cache:
                 )
             return False
 
+    @property
+    def _paused(self) -> bool:
+        """Whether another process kept the lock a short time ago."""
+        return time.monotonic() < self._paused_until
+
+    def _pause(self, error: TimeoutError) -> None:
+        self._paused_until = time.monotonic() + _PAUSE
+        if self._first(_LOCK):
+            logger.warning(
+                "%s: cache: %s; for %g s nothing is added to it. Look whether a process that uses it was stopped",
+                self._owner,
+                error,
+                _PAUSE,
+            )
+
     def _remove(self, path: str, shard: int) -> None:
+        if self._paused:
+            return
         try:
             self._room.remove(path, shard)
+        except TimeoutError as error:
+            self._pause(error)
         except OSError as error:
             self._tell(f"{path} cannot be removed: {error.strerror or error}")
 

@@ -6,6 +6,7 @@ key, and the contents.
 
 from __future__ import annotations
 
+import os
 import struct
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from highway.storage.ranges import Object
 
 __all__ = [
+    "LARGEST",
+    "READ",
     "SHARDS",
     "cost_of",
     "head",
@@ -31,6 +34,12 @@ __all__ = [
 
 SHARDS = 256
 """Number of folders that entries are spread over, evenly, by their digests."""
+
+LARGEST = 1 << 30
+"""Most bytes that an entry may hold. Larger files are not pictures."""
+
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""How files are opened: in the folder of somebody else there may be links to other files, and pipes."""
 
 # Files take whole blocks of so many bytes on a disk.
 _BLOCK = 4096

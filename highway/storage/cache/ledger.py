@@ -151,7 +151,9 @@ class Ledger:
         OSError
             The file cannot be read or written.
         """
-        file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
+        # In the folder of somebody else it may be a link to another file, which must not be written.
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+        file = os.open(self.path, flags, 0o666)
         with not_for_children(file):
             self._lock(file, seconds)
             try:
@@ -178,7 +180,7 @@ class Ledger:
             except BlockingIOError:
                 if time.monotonic() >= end:
                     raise TimeoutError(
-                        f"{self.path} is locked by another process since {seconds} s"
+                        f"{self.path} is locked by another process since {seconds:g} s"
                     ) from None
             except OSError as error:
                 if error.errno in WITHOUT_LOCKS:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from highway.storage.cache.entries import SHARDS, cost_of, shard_folder
+from highway.storage.cache.entries import READ, SHARDS, cost_of, shard_folder
 from highway.storage.cache.ledger import Counts, Ledger
 from highway.storage.locks import not_for_children
 
@@ -258,7 +258,7 @@ class Room:
 
 def _removed(path: str) -> bool:
     """Remove a draft that nobody writes; return whether it is gone."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, READ)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(path)

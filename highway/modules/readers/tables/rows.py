@@ -36,6 +36,7 @@ from highway.sampling.sampler import Task
 from highway.storage.files import LARGEST_FILE, read_once
 
 if TYPE_CHECKING:
+    from highway.storage.cache import Cache
     from highway.storage.fetching import Fetcher
 
 __all__ = ["Rows", "Wanted"]
@@ -72,6 +73,8 @@ class Rows(Samples, SampleReader):
     wanted : Wanted
     window_bytes, prefetch_bytes : int
         See `TableReader`.
+    cache : Cache, optional
+        Keeps the row groups of pictures that are fetched.
 
     Attributes
     ----------
@@ -87,7 +90,13 @@ class Rows(Samples, SampleReader):
     placement = False
 
     def __init__(
-        self, owner: str, data: Data, wanted: Wanted, window_bytes: int, prefetch_bytes: int
+        self,
+        owner: str,
+        data: Data,
+        wanted: Wanted,
+        window_bytes: int,
+        prefetch_bytes: int,
+        cache: Cache | None = None,
     ) -> None:
         self.size = data.size
         self.where = f"in {data.where}"
@@ -126,7 +135,7 @@ class Rows(Samples, SampleReader):
         self._labels_of = None if labels is None or labels.counts is not None else labels.values
         self._objects = None if boxes is None else self._boxes(*boxes, labels, lists)
         self._lists = {} if self.boxed else lists
-        self._window_bytes, self._prefetch_bytes = window_bytes, prefetch_bytes
+        self._window_bytes, self._prefetch_bytes, self._cache = window_bytes, prefetch_bytes, cache
         self._fetcher: Fetcher | None = None
         self._workers: list[None] = []
         self._groups: RowGroups[Pictures] | None = None
@@ -230,7 +239,7 @@ class Rows(Samples, SampleReader):
             # Late: it brings asyncio, and OpenSSL with it.
             from highway.storage.fetching import Fetcher
 
-            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes)
+            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes, cache=self._cache)
         self._fetcher = fetcher
 
         def decode(group: int) -> Pictures:

@@ -17,6 +17,7 @@ from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
+from highway.storage.access import cache_at
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -181,7 +182,8 @@ class TableReader(ImageReader):
             folder,
             options["storage_options"],
         )
-        samples = Rows(self.name, data, wanted, self._window_bytes, options["prefetch_bytes"])
+        cache = cache_at(self.name, options["cache"], options["cache_bytes"])
+        samples = Rows(self.name, data, wanted, self._window_bytes, options["prefetch_bytes"], cache)
         samples.min_visible, samples.placement = min_visible, flag(self.name, "placement", placement)
         self.classes = samples.classes
         # Known before the order is made, in the base.
