@@ -52,6 +52,34 @@ def test_import_is_light():
     assert answer.stdout.split() == []
 
 
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys(sys.argv[1:])
+import highway
+for module in pkgutil.walk_packages(highway.__path__, "highway."):
+    if module.name != "highway.__main__":
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name != "pyarrow":
+                raise
+"""
+
+
+def test_modules_need_no_package_that_is_not_installed_with_highway():
+    """But those about tables, which are imported when a table is read."""
+    optional = ["PIL", "fsspec", "jax", "keras", "obstore", "plyvel", "pyarrow", "rich", "skimage"]
+    optional += ["tensorflow", "torch", "tqdm", "typing_extensions"]
+    answer = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, *optional],
+        env=os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_modules_and_transforms_are_reached_from_the_top():
     code = "import highway\nhighway.modules.Augmentations([highway.transforms.FlipX()])\nhighway.nothing"
     environment = os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
