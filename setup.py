@@ -14,6 +14,7 @@ CYTHON_CACHE_DIR names a folder that caches the C of Cython for later builds.
 import copy
 import glob
 import os
+import pathlib
 import shlex
 import shutil
 import subprocess
@@ -228,7 +229,13 @@ class BuildCore(build_ext):
         # Separate object files: several extensions share sources and compile at the same time.
         own = copy.copy(self)
         own.build_temp = os.path.join(self.build_temp, ext.name)
+        # setuptools compares only times of files: a library that was installed since the last build changes flags.
+        flags = repr((ext.define_macros, ext.undef_macros, ext.extra_compile_args, ext.extra_link_args))
+        kept = pathlib.Path(own.build_temp, "flags")
+        own.force = self.force or not kept.exists() or kept.read_text() != flags
         build_ext.build_extension(own, ext)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(flags)
 
     def build_extensions(self):
         python_headers()

@@ -1,6 +1,6 @@
 """Decodes damaged PNGs, WebPs and JPEGs for a while; what the decoder accepts must be what PIL gives.
 
-usage: tools/sanitized.sh python tools/fuzz_pictures.py [--seconds 600] [--seed 0]
+usage: tools/sanitized.sh python tools/fuzz_pictures.py [--seconds 600] [--files N] [--seed 0]
 (with a core that was built with HIGHWAY_SANITIZE=1; without the sanitizers it compares only)
 """
 
@@ -140,13 +140,18 @@ def check(rng: np.random.Generator, contents: bytes, format_: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=600, help="how long (default: 600)")
+    parser.add_argument("--seconds", type=float, default=600, help="how long at most (default: 600)")
+    parser.add_argument(
+        "--files", type=int, default=sys.maxsize, help="how many sound files, each damaged 8 times"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     counts: Counter[str] = Counter()
     end = time.monotonic() + arguments.seconds
-    while time.monotonic() < end:
+    for _ in range(arguments.files):
+        if time.monotonic() >= end:
+            break
         format_ = str(rng.choice(["PNG", "WEBP", "JPEG"], p=[0.5, 0.4, 0.1]))
         whole = png(rng) if format_ == "PNG" else saved(rng, format_)
         for _ in range(8):

@@ -1,5 +1,6 @@
 """The decoder of PNGs against PIL: every kind of PNG to the bit, and of damaged ones none that PIL refuses."""
 
+import os
 import subprocess
 import sys
 import zlib
@@ -7,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import rasters
-from decoding import by_other_picture, decoded, resized
+from decoding import by_other_picture, decode_into, decoded, resized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import photograph
@@ -15,6 +16,7 @@ from repository import ROOT
 from stated_orientations import exif_data, xmp_data
 
 from highway._core.jpeg import codec as jpeg
+from highway._core.pixels import resample
 
 pytestmark = pytest.mark.skipif(
     jpeg.library_versions()["PNG"] is None, reason="the core was compiled without libdeflate"
@@ -190,6 +192,12 @@ STREAM = zlib.compress(rasters.png_lines(SMALL, 8))
         "a late palette": (rasters.png(SMALL[:, :, :1], 8, 3, behind=[(b"PLTE", bytes(3))]), False),
         "an unknown critical chunk": (rasters.png(SMALL, 8, 2, before=[(b"ABCD", b"")]), False),
         "no pixels": (rasters.png(SMALL, 8, 2, data=b"\0")[:33] + rasters.png_chunk(b"IEND", b""), False),
+        "pixels without bytes": (
+            rasters.png(SMALL, 8, 2, data=b"\0")[:33]
+            + rasters.png_chunk(b"IDAT", b"") * 2
+            + rasters.png_chunk(b"IEND", b""),
+            False,
+        ),
         "no end": (rasters.png(SMALL, 8, 2)[:-12], False),
     }.values(),
 )
@@ -282,7 +290,7 @@ def test_a_header_alone_costs_no_memory():
 
 def test_the_fuzz_program_finds_nothing():
     answer = subprocess.run(
-        [sys.executable, ROOT / "tools" / "fuzz_pictures.py", "--seconds", "2", "--seed", "3"],
+        [sys.executable, ROOT / "tools" / "fuzz_pictures.py", "--files", "60", "--seed", "3"],
         capture_output=True,
         text=True,
         timeout=200,
@@ -293,5 +301,45 @@ def test_the_fuzz_program_finds_nothing():
 
 def test_max_pixels_is_checked_in_the_header():
     decoder = jpeg.BatchDecoder(max_pixels=98)
-    assert decoded(decoder, rasters.png(SMALL, 8, 2)) == jpeg.REFUSED
+    assert decoded(decoder, rasters.png(SMALL, 8, 2)) == jpeg.BAD_FILE
     assert decoder.message(0) == "has 9 x 11 pixels, allowed are 98 in total (max_pixels)"
+
+
+def bytes_read():
+    """Bytes that this process has read so far."""
+    with open("/proc/self/io") as file:
+        return int(file.readline().split()[1])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="the system does not count what is read")
+def test_a_picture_over_the_limit_is_not_read_to_its_end(tmp_path):
+    """Also if its orientation, which may follow the pixels, is wanted: the file is mostly a hole."""
+    path = tmp_path / "large.png"
+    path.write_bytes(rasters.png(SMALL, 8, 2))
+    os.truncate(path, 64 << 20)
+    decoder = jpeg.BatchDecoder(max_pixels=98)
+    before = bytes_read()
+    ((status, *_),) = decoder.read([os.fsencode(path)])
+    assert bytes_read() - before < 1 << 20
+    assert status == jpeg.BAD_FILE
+    assert decoder.message(0) == "has 9 x 11 pixels, allowed are 98 in total (max_pixels)"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_file_in_memory_that_changes_is_noticed(interlaced, orientation):
+    """Another size than its header had when it was read."""
+    options = {"interlaced": interlaced, "before": [exif_chunk_of(orientation)]}
+    large = rasters.png(draw_values(1, 90, 110, 2, 8), 8, 2, **options)
+    small = rasters.png(SMALL, 8, 2, **options)
+    contents = bytearray(large)
+    decoder = jpeg.BatchDecoder()
+    ((status, height, width),) = decoder.read_contents([memoryview(contents)])
+    assert status == jpeg.OK
+    contents[: len(small)] = small
+    out = np.zeros((1, height, width, 3), np.uint8)
+    window, target = [(0, 0, width, height)], [(0, 0, width, height)]
+    bilinear = resample.FILTERS.index("bilinear")
+    (status,) = decode_into(decoder, [0], window, target, bilinear, True, [0], out)
+    assert status == jpeg.BAD_FILE
+    assert decoder.message(0) == "was changed while it was read"

@@ -182,5 +182,5 @@ def test_of_damaged_files_none_is_taken_that_pil_refuses(written):
 
 def test_max_pixels_is_checked_in_the_header():
     decoder = jpeg.BatchDecoder(max_pixels=98)
-    assert decoded(decoder, webp(photograph(9, 11))) == jpeg.REFUSED
+    assert decoded(decoder, webp(photograph(9, 11))) == jpeg.BAD_FILE
     assert decoder.message(0) == "has 9 x 11 pixels, allowed are 98 in total (max_pixels)"

@@ -52,6 +52,34 @@ def test_import_is_light():
     assert answer.stdout.split() == []
 
 
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys(sys.argv[1:])
+import highway
+for module in pkgutil.walk_packages(highway.__path__, "highway."):
+    if module.name != "highway.__main__":
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name != "pyarrow":
+                raise
+"""
+
+
+def test_modules_need_no_package_that_is_not_installed_with_highway():
+    """But those about tables, which are imported when a table is read."""
+    optional = ["PIL", "fsspec", "jax", "keras", "obstore", "plyvel", "pyarrow", "rich", "skimage"]
+    optional += ["tensorflow", "torch", "tqdm", "typing_extensions"]
+    answer = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, *optional],
+        env=os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_modules_and_transforms_are_reached_from_the_top():
     code = "import highway\nhighway.modules.Augmentations([highway.transforms.FlipX()])\nhighway.nothing"
     environment = os.environ | {"PYTHONPATH": str(Path(highway.__file__).parents[1])}
@@ -155,6 +183,45 @@ def test_missing_libraries_of_other_formats_are_named(source_tree):
         "Highway is compiled without PNG, which PIL decodes then: no headers of libdeflate",
         "Highway is compiled without WebP, which PIL decodes then: no headers of libwebp, libwebpdemux",
     ]
+
+
+BUILD_A_PROBE = """
+import sys
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext
+from distutils.core import run_setup
+distribution = run_setup("setup.py", ["-q", "build_ext"], stop_after="commandline")
+distribution.ext_modules = [Extension("probe", ["probe.c"], define_macros=[(sys.argv[1], "1")])]
+command = distribution.get_command_obj("build_ext")
+command.build_extensions = lambda: build_ext.build_extensions(command)
+command.ensure_finalized()
+command.run()
+"""
+
+
+def test_a_library_that_was_installed_meanwhile_is_compiled_in(source_tree):
+    """The same sources with other flags are compiled again; with the same flags they are not."""
+    log = source_tree / "log"
+    (source_tree / "probe.c").write_text("")
+    compiler = source_tree / "compiler"
+    compiler.write_text(
+        f'#!/bin/sh\necho "$@" >>"{log}"\nwhile [ "$1" != -o ]; do shift; done\necho made >"$2"\n'
+    )
+    compiler.chmod(0o755)
+    calls = []
+    for macro in ("ONE", "ONE", "TWO"):
+        log.write_text("")
+        subprocess.run(
+            [sys.executable, "-c", BUILD_A_PROBE, macro],
+            cwd=source_tree,
+            env=os.environ | {"CC": str(compiler), "LDSHARED": str(compiler)},
+            stdin=subprocess.DEVNULL,
+            check=True,
+            timeout=100,
+        )
+        calls.append([line for line in log.read_text().splitlines() if "-c probe.c" in line])
+    assert [len(found) for found in calls] == [1, 0, 1]
+    assert "-DTWO=1" in calls[2][0]
 
 
 def test_missing_source_of_an_extension_ends_the_build(source_tree):

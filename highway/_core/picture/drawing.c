@@ -198,5 +198,7 @@ int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_targ
                           (size_t)(x->highest - x->lowest) * (size_t)target->channels};
     stored.next = drawing->upright.bytes + y->lowest * stored.stride + x->lowest * target->channels;
     const hw_rows rows = {x->lowest, y->lowest, stored.used, &stored, read_stored};
-    return hw_draw_rows(drawing, &window, target, image, &rows, message);
+    const int status = hw_draw_rows(drawing, &window, target, image, &rows, message);
+    hw_buffer_trim(&drawing->upright, (size_t)stored.stride * (size_t)upright.height);
+    return status;
 }

@@ -71,6 +71,12 @@ static int refused(char *message, const char *why) {
     return HW_REFUSED;
 }
 
+/* The file may be memory that another program writes to. */
+static int changed(char *message) {
+    snprintf(message, HW_MESSAGE_SIZE, "was changed while it was read");
+    return HW_BAD_FILE;
+}
+
 /* ---- chunks ---- */
 
 static int is_kind(const uint8_t *kind, const char *name) {
@@ -118,6 +124,7 @@ static int read_chunks(hw_png *decoder, const uint8_t *bytes, size_t size, const
             if (kind[0] & 0x20) continue; /* not needed for the pixels */
             if (is_kind(kind, "IDAT")) {
                 if (copying) {
+                    if (length > total - joined) return changed(message);
                     memcpy(decoder->joined.bytes + joined, chunk + 8, length);
                     joined += length;
                     continue;
@@ -135,7 +142,7 @@ static int read_chunks(hw_png *decoder, const uint8_t *bytes, size_t size, const
                 return refused(message, "an unknown chunk, or a chunk in the wrong place");
             }
         }
-        if (!parts || (decoder->info.color == HW_PNG_PALETTE && !has_palette))
+        if (!total || (decoder->info.color == HW_PNG_PALETTE && !has_palette))
             return refused(message, "a PNG without pixels, or without its palette");
         *data = first;
         *data_size = total;
@@ -290,6 +297,10 @@ int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_p
     if (size < HW_PNG_HEAD || !hw_png_read_info(bytes, &decoder->info))
         return refused(message, "a PNG without a valid header (IHDR)");
     if (decoder->info.color == HW_PNG_GRAY && decoder->info.bits < 8) set_grays(decoder, decoder->info.bits);
+    const int swapped = picture->orientation >= 5;
+    if (decoder->info.height != (swapped ? picture->width : picture->height) ||
+        decoder->info.width != (swapped ? picture->height : picture->width))
+        return changed(message);
     int status = read_chunks(decoder, bytes, size, &data, &data_size, message);
     if (status != HW_OK) return status;
     const size_t needed = list_passes(decoder);

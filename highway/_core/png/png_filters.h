@@ -11,8 +11,7 @@
 enum { HW_PNG_LAST_FILTER = 4, HW_PNG_ROW_SLACK = 8 };
 
 /* Undoes a filter in place; `above` is the finished row above, or zeros; `step` is the bytes of a pixel, at
- * least
- * 1. `simd` is a variant of simd.h that this CPU can run. */
+ * least 1. `simd` is a variant of simd.h that this CPU can run. */
 void hw_png_unfilter(int simd, int filter, uint8_t *row, const uint8_t *above, size_t n, size_t step);
 
 #endif

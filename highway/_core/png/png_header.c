@@ -119,8 +119,7 @@ int hw_png_inspect(const uint8_t *bytes, size_t size, size_t file_size, int orie
                    hw_picture *picture, char *message) {
     hw_png_info info;
     hw_metadata metadata;
-    const size_t needed = oriented ? file_size : HW_PNG_HEAD;
-    if (size < needed && size < file_size) return HW_MORE;
+    if (size < HW_PNG_HEAD && size < file_size) return HW_MORE;
     if (size < HW_PNG_HEAD || !hw_png_read_info(bytes, &info)) {
         snprintf(message, HW_MESSAGE_SIZE, "is damaged: a PNG without a valid header (IHDR)");
         return HW_REFUSED;
@@ -128,8 +127,9 @@ int hw_png_inspect(const uint8_t *bytes, size_t size, size_t file_size, int orie
     if ((int64_t)info.height * info.width > max_pixels) {
         snprintf(message, HW_MESSAGE_SIZE, "has %d x %d pixels, allowed are %lld in total (max_pixels)",
                  info.height, info.width, (long long)max_pixels);
-        return HW_REFUSED;
+        return HW_BAD_FILE;
     }
+    if (oriented && size < file_size) return HW_MORE;
     *picture = (hw_picture){info.height, info.width, 1, HW_PNG, 0};
     if (!oriented) return HW_OK;
     if (!read_metadata(bytes, size, &metadata)) {

@@ -30,8 +30,8 @@ unsigned long hw_png_number(const uint8_t *p);
 int hw_png_read_info(const uint8_t *bytes, hw_png_info *info);
 
 /* Reads the header out of the first `size` bytes of a file; with `oriented`, also the metadata, which may
- * follow the pixels, and applies the orientation. Returns HW_OK, HW_MORE, HW_REFUSED, or
- * HW_NOT_JPEG if the metadata is compressed. */
+ * follow the pixels, and applies the orientation. Returns HW_OK, HW_MORE, HW_REFUSED, HW_BAD_FILE if the
+ * picture is too large, or HW_NOT_JPEG if the metadata is compressed. */
 int hw_png_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                    hw_picture *picture, char *message);
 

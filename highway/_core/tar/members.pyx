@@ -132,8 +132,9 @@ cdef class Members:
             while self.status == HW_TAR_MEMBER and self.count != most:
                 with nogil:
                     self.status = self._scan(&tar, &member, most)
+                # Before a handler of signals, which may change it.
+                self.number = errno if self.status == HW_TAR_READ else 0
                 PyErr_CheckSignals()
-            self.number = errno if self.status == HW_TAR_READ else 0
             self.header = member.header if self.status != HW_TAR_MEMBER else tar.at
             self.name = b""
             self.kind = ""

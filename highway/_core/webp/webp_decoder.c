@@ -87,12 +87,12 @@ static int read_size(const uint8_t *bytes, hw_picture *picture) {
 /* The data of the first chunk of this name, as far as it is there; 0 if there is none. */
 static int find_chunk(const uint8_t *bytes, size_t size, const char *name, hw_part *found) {
     for (size_t at = RIFF_HEAD; at + 8 <= size;) {
-        const size_t length = little(bytes + at + 4, 4);
+        const size_t length = little(bytes + at + 4, 4), rest = size - at - 8;
         if (is_kind(bytes + at, name)) {
-            const size_t rest = size - at - 8;
             *found = (hw_part){bytes + at + 8, length < rest ? length : rest};
             return 1;
         }
+        if (length > rest) break;
         at += 8 + length + (length & 1);
     }
     return 0;
@@ -100,17 +100,17 @@ static int find_chunk(const uint8_t *bytes, size_t size, const char *name, hw_pa
 
 int hw_webp_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                     hw_picture *picture, char *message) {
-    const size_t needed = oriented ? file_size : HEADER_BYTES;
-    if (size < needed && size < file_size) return HW_MORE;
+    if (size < HEADER_BYTES && size < file_size) return HW_MORE;
     *picture = (hw_picture){0, 0, 1, HW_WEBP, 0};
     if (size < HEADER_BYTES || !read_size(bytes, picture))
         return refused(message, "a WebP without a valid header (VP8, VP8L or VP8X)");
     if ((int64_t)picture->height * picture->width > max_pixels) {
         snprintf(message, HW_MESSAGE_SIZE, "has %d x %d pixels, allowed are %lld in total (max_pixels)",
                  picture->height, picture->width, (long long)max_pixels);
-        return HW_REFUSED;
+        return HW_BAD_FILE;
     }
     if (!oriented) return HW_OK;
+    if (size < file_size) return HW_MORE;
     hw_metadata metadata;
     metadata.exif_parts = find_chunk(bytes, size, "EXIF", &metadata.exif[0]);
     if (!find_chunk(bytes, size, "XMP ", &metadata.xmp)) metadata.xmp = (hw_part){NULL, 0};

@@ -19,7 +19,8 @@ void hw_webp_free(hw_webp *decoder);
 int hw_webp_begins(const uint8_t *bytes, size_t size);
 
 /* Reads the header out of the first `size` bytes of a file; with `oriented`, also the metadata, which follows
- * the pixels, and applies the orientation. Returns HW_OK, HW_MORE, or HW_REFUSED. */
+ * the pixels, and applies the orientation. Returns HW_OK, HW_MORE, HW_REFUSED, or HW_BAD_FILE if the picture
+ * is too large. */
 int hw_webp_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                     hw_picture *picture, char *message);
 

@@ -1,4 +1,4 @@
-"""Picture files that are not JPEGs: parses their headers, and decodes them with PIL."""
+"""Picture files that PIL decodes: parses their headers, and decodes them."""
 
 from highway.modules.readers.pictures.headers import NAMES, header
 from highway.modules.readers.pictures.still import Still

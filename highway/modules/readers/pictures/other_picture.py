@@ -31,7 +31,7 @@ _MOST_MESSAGES = 3
 
 
 class OtherPicture:
-    """A PNG, WebP, BMP, GIF or TIFF: reads its size at once, and decodes its pixels on demand.
+    """A picture in any format but JPEG: reads its size at once, and decodes its pixels on demand.
 
     Alpha is dropped, palettes are resolved, 12 and 16 bits are reduced to the upper 8, and only the first frame is
     read: docs/formats.md has a table.
@@ -147,8 +147,8 @@ def pillow(owner: str) -> Any:
         from PIL import Image
     except ImportError:
         raise MissingPackageError(
-            f"{owner}: the data has files that are not JPEGs, and PIL, which reads the other formats, is not "
-            "installed: pip install Pillow-SIMD (or Pillow, if other packages need it)"
+            f"{owner}: the data has files that only PIL reads, and PIL is not installed: pip install Pillow-SIMD (or "
+            "Pillow, if other packages need it)"
         ) from None
     return Image
 
