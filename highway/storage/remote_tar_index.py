@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
-
-from typing_extensions import Buffer
+from typing import TYPE_CHECKING
 
 from highway._core.tar import members
 from highway.errors import ReadError, WriteError
@@ -17,6 +16,9 @@ from highway.storage.files import LARGEST_FILE, read_whole, write_whole
 from highway.storage.objects import ObjectStore
 from highway.storage.ranges import Object
 from highway.storage.tar_index import TarIndex, check_format, complete
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["indexed_objects"]
 
