@@ -16,10 +16,10 @@ from highway.batch import is_field_name
 from highway.errors import ArgumentError, TarError
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes
-from highway.modules.readers.options import PictureFileOptions, SourceOptions
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.tar_samples import TarSamples
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Task
 from highway.sampling.windows import WindowedSampler
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import indexed
@@ -271,24 +271,12 @@ class TarReader(ImageReader):
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"TarReader", self._tars.identity()
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        if self._shards is None or self._window is None:
-            return super()._ordered(size, batch_size, options)
-        return WindowedSampler(
-            self._shards,
-            self._window,
-            batch_size,
-            shuffle=options["shuffle"],
-            seed=options["seed"],
-            epochs=options["epochs"],
-            shard=options["shard"],
-            drop_last=options["drop_last"],
-            owner=self.name,
-        )
+    def _windows(self) -> tuple[NDArray[np.int64], int] | None:
+        return None if self._shards is None or self._window is None else (self._shards, self._window)
 
     def _group(self, task: Task) -> object:
         order = self.order
-        if not isinstance(order, WindowedSampler) or not order.shuffle:
+        if not isinstance(order, WindowedSampler):
             return super()._group(task)
         place = order.place_at(self._ticket(task), self._begun)
         return place.epoch, order.window_at(place)
