@@ -702,6 +702,17 @@ def test_missing_pictures(table, folder):
     assert found == [row for row in range(ROWS) if row != 2] and "gone.jpg" in errors[0][1]
 
 
+def test_paths_with_a_zero_byte_name_no_other_file(table, folder):
+    names = table["key"].to_pylist()
+    names[2] += "\0.png"
+    found, errors = bad_rows(table.set_column(0, "image", [names]), root=folder)
+    assert found == [row for row in range(ROWS) if row != 2] and "has no picture: '" in errors[0][1]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    structs = pa.array([{"bytes": None, "path": name} for name in names], kind)
+    found, errors = bad_rows(table.set_column(0, "image", [structs]), root=folder)
+    assert found == [row for row in range(ROWS) if row != 2] and "no zero bytes" in errors[0][1]
+
+
 # Damaged files
 
 

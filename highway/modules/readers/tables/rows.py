@@ -36,6 +36,7 @@ from highway.sampling.sampler import Task
 from highway.storage.files import LARGEST_FILE, read_once
 
 if TYPE_CHECKING:
+    from highway.storage.cache import Cache
     from highway.storage.fetching import Fetcher
 
 __all__ = ["Rows", "Wanted"]
@@ -78,11 +79,14 @@ class Rows(Samples, SampleReader):
     classes : list of str or None
     origin : str
         Where the classes come from.
+    cache : Cache or None
+        Keeps what runs fetch.
     """
 
     noun = "row"
     masked = False
     masks = None
+    cache: Cache | None = None
     min_visible = 0.0
     placement = False
 
@@ -144,9 +148,11 @@ class Rows(Samples, SampleReader):
         """The pictures whose paths are in a column."""
         names = []
         for row, path in enumerate(paths.to_pylist()):
-            if not path:
-                self._bad.setdefault(row, f"has no picture: no path in column {self._wanted.image!r}")
-            names.append(os.fsencode(path or ""))
+            if not path or "\0" in path:
+                found = "no path" if not path else repr(path)
+                self._bad.setdefault(row, f"has no picture: {found} in column {self._wanted.image!r}")
+                path = ""
+            names.append(os.fsencode(path))
         return Listed(self._owner, self._folder, self._wanted.storage_options).files(
             names, labels=None, objects=None, masks=None, min_visible=0.0, placement=False
         )
@@ -230,7 +236,7 @@ class Rows(Samples, SampleReader):
             # Late: it brings asyncio, and OpenSSL with it.
             from highway.storage.fetching import Fetcher
 
-            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes)
+            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes, cache=self.cache)
         self._fetcher = fetcher
 
         def decode(group: int) -> Pictures:
@@ -249,6 +255,7 @@ class Rows(Samples, SampleReader):
             decode,
             None if fetcher is None else fetcher.announce,
             2 * max(self._window_bytes, int(self._nbytes.max(initial=0))),
+            None if fetcher is None else fetcher.release,
         )
 
     def windows(self) -> tuple[NDArray[np.int64], int] | None:
@@ -380,6 +387,7 @@ class Rows(Samples, SampleReader):
             heads, errors = self._files.read(decoder, indices, oriented, turn)
             return heads, errors | wrong
         files: list[bytes | memoryview | None] = []
+        away = False
         for row, found in enumerate(self._pictures_of(indices)):
             contents: bytes | memoryview | None = None
             if row in wrong:
@@ -388,8 +396,9 @@ class Rows(Samples, SampleReader):
                 wrong[row] = found
             elif isinstance(found, str):
                 try:
-                    contents = read_once(os.path.join(self._folder, os.fsencode(found)), LARGEST_FILE)
+                    contents = self._file(found, away)
                 except (ReadError, StorageError) as error:
+                    away = isinstance(error, StorageError)
                     wrong[row] = type(error)(f"{self._owner}: {found} ({self.describe(listed[row])}) {error}")
             elif found is None:
                 wrong[row] = self._no_picture(listed[row])
@@ -397,6 +406,15 @@ class Rows(Samples, SampleReader):
                 contents = found
             files.append(contents)
         return decoder.read_contents(files, oriented, turn), wrong
+
+    def _file(self, path: str, away: bool) -> bytes:
+        """Contents of a picture whose path is in a struct; nothing is read if the storage is `away`."""
+        if away:
+            # Every attempt on a dead server may take a minute to fail.
+            raise StorageError("was not tried after another one failed")
+        if "\0" in path:
+            raise ReadError("cannot be read: a path has no zero bytes")
+        return read_once(os.path.join(self._folder, os.fsencode(path)), LARGEST_FILE)
 
     def _pictures_of(self, indices: NDArray[np.int64]) -> list[Picture]:
         data = self._data

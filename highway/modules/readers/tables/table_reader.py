@@ -14,22 +14,34 @@ from highway.errors import ArgumentError, EmptyDatasetError, MissingPackageError
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
-from highway.modules.readers.options import PictureFileOptions, SourceOptions
-from highway.sampling.sampler import Sampler, Task
-from highway.sampling.windows import WindowedSampler
+from highway.modules.readers.options import PictureFileOptions
+from highway.sampling.sampler import Task
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
     from highway.modules.readers.tables.rows import Rows
 
-__all__ = ["TableReader"]
+__all__ = ["TableReader", "need_pyarrow"]
 
 logger = logging.getLogger("highway.modules")
 
 _TAKEN = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
+
+
+def need_pyarrow(owner: str) -> None:
+    """Raise MissingPackageError if pyarrow is not installed, which opens tables."""
+    try:
+        import pyarrow
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingPackageError(
+            f"{owner}: the package pyarrow is not installed: pip install pyarrow"
+        ) from None
 
 
 @takes(PictureFileOptions)
@@ -155,13 +167,7 @@ class TableReader(ImageReader):
         self._window_bytes = whole(self.name, "window_bytes", window_bytes, 1)
         chosen = self._fields(fields)
         sides = self._sides(boxes)
-        try:
-            import pyarrow
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise MissingPackageError(
-                f"{self.name}: the package pyarrow is not installed: pip install pyarrow"
-            ) from None
+        need_pyarrow(self.name)
         # Late: they need pyarrow.
         from highway.modules.readers.tables.opening import opened
         from highway.modules.readers.tables.rows import Rows, Wanted
@@ -193,6 +199,7 @@ class TableReader(ImageReader):
             fit=(Letterbox() if samples.boxed else CenterFit()) if fit is None else fit,
             **options,
         )
+        samples.cache = self._cache
         if self.classes is not None:
             log_classes(self.name, self.classes, samples.origin)
             warn_of_alike(self.name, self.classes, "among the labels")
@@ -228,28 +235,12 @@ class TableReader(ImageReader):
             raise self._refused("boxes", boxes, "the name of a column, or the names of 4 columns")
         return sides
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        groups = self.samples.windows()
-        if groups is None or not options["shuffle"]:
-            return super()._ordered(size, batch_size, options)
-        sizes, together = groups
-        return WindowedSampler(
-            sizes,
-            together,
-            batch_size,
-            shuffle=True,
-            seed=options["seed"],
-            epochs=options["epochs"],
-            shard=options["shard"],
-            drop_last=options["drop_last"],
-            owner=self.name,
-        )
+    def _windows(self) -> tuple[NDArray[np.int64], int] | None:
+        return self.samples.windows()
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         yield b"TableReader"
         yield from self.samples.contents()
-        if isinstance(self.order, WindowedSampler):
-            yield self.order.sizes.tobytes()
 
     def fetched(self) -> dict[str, int] | None:
         run: Any = self.latest
