@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from highway.arguments import flag, number, whole
+from highway.arguments import flag, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch, is_field_name
 from highway.errors import ArgumentError, EmptyDatasetError, MissingPackageError
@@ -15,6 +15,7 @@ from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions
+from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
 from highway.sampling.sampler import Task
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["TableReader", "need_pyarrow"]
 
 logger = logging.getLogger("highway.modules")
-
-_TAKEN = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
 
 
 def need_pyarrow(owner: str) -> None:
@@ -161,9 +160,7 @@ class TableReader(ImageReader):
             if not (isinstance(value, str) or (value is None and name != "image")):
                 raise self._refused(name, value, "the name of a column")
         self._choice("box_format", box_format, ("xyxy", "xywh"))
-        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
-        if min_visible and boxes is None:
-            raise ArgumentError(f"{self.name}: min_visible is {min_visible}, and there are no boxes")
+        min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         self._window_bytes = whole(self.name, "window_bytes", window_bytes, 1)
         chosen = self._fields(fields)
         sides = self._sides(boxes)
@@ -220,10 +217,10 @@ class TableReader(ImageReader):
             )
         chosen = dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
         for name, column in chosen.items():
-            if not isinstance(column, str) or not is_field_name(name) or name in _TAKEN:
+            if not isinstance(column, str) or not is_field_name(name) or name in OWN_FIELDS:
                 raise ArgumentError(
                     f"{self.name}: fields has {name!r} for the column {column!r}; expected an identifier that is not "
-                    f"an attribute of Batch or one of {', '.join(_TAKEN)}: give fields={{name: column}}"
+                    f"an attribute of Batch or one of {', '.join(OWN_FIELDS)}: give fields={{name: column}}"
                 )
         return chosen
 
