@@ -117,6 +117,9 @@ def test_the_list_of_shards_is_read(folder, tmp_path):
     listing.write_text('{"wids_version":1,"shardlist":[]}')
     with pytest.raises(EmptyDatasetError, match="lists no shards"):
         TarReader(listing, 4, SHAPE)
+    listing.write_text('{"wids_version":1,"shardlist":[{"url":"t-00.tar"},{"url":"t-00.tar"}]}')
+    with pytest.raises(DecodeError, match=r"t\.json' lists .*t-00\.tar' twice"):
+        TarReader(listing, 4, SHAPE)
     with pytest.raises(ReadError, match=r"none\.json' cannot be read"):
         TarReader(tmp_path / "none.json", 4, SHAPE)
 

@@ -402,7 +402,9 @@ def test_no_shards(paths, tmp_path, monkeypatch):
         shard_paths(paths, "Test")
 
 
-@pytest.mark.parametrize("paths", [3, None, [3], ["a.tar", "a.tar"], "a-{1..1}{1,1}.tar"])
+@pytest.mark.parametrize(
+    "paths", [3, None, [3], ["a.tar", "a.tar"], ["a.tar", "./a.tar"], "a-{1..1}{1,1}.tar"]
+)
 def test_wrong_names_of_shards(paths):
     with pytest.raises(ArgumentError, match="Test: paths"):
         shard_paths(paths, "Test")
