@@ -24,11 +24,18 @@ from highway.errors import (
 
 if TYPE_CHECKING:
     from highway.engine import Module, Stage
-    from highway.modules import ImageFileReader, LevelDBImageReader, LevelDBSource, VOCReader
+    from highway.modules import (
+        ImageFileReader,
+        LevelDBImageReader,
+        LevelDBSource,
+        TableReader,
+        TarReader,
+        VOCReader,
+    )
     from highway.transforms import Normalize, Transform
     from highway.transforms.fit import Fit
 
-    Reader = ImageFileReader | VOCReader | LevelDBImageReader | LevelDBSource
+    Reader = ImageFileReader | VOCReader | TarReader | TableReader | LevelDBImageReader | LevelDBSource
 
 __all__ = ["main"]
 
@@ -107,23 +114,24 @@ def _info(options: argparse.Namespace) -> int:
 
     if options.data_dir is None:
         facts(environment.describe())
-    elif _is_store(options.data_dir):
+        return 0
+    from highway.cli import datasets
+
+    if datasets.is_store(options.data_dir):
         from highway.store import checks
 
         facts([("kind", "a store"), *checks.describe(options.data_dir)])
     else:
-        from highway.cli import datasets
-
         facts(datasets.describe(options.data_dir))
     return 0
 
 
 def _classes(options: argparse.Namespace) -> int:
     from highway.cli import classes
-    from highway.cli.datasets import is_voc
+    from highway.cli.datasets import is_store, is_voc
 
-    if _is_store(options.data_dir):
-        _check_no_folder(options)
+    if is_store(options.data_dir):
+        _check_no_folder(options, _A_STORE)
         known = classes.of_store(options.data_dir, _given_classes(options).get("classes"))
     else:
         if not options.voc:
@@ -488,12 +496,10 @@ def _unfinished(complete: bool) -> str:
 
 
 def _how_many(reader: Reader) -> str:
-    """Return the number of files, or of records of a store, as text."""
-    from highway.modules import LevelDBImageReader, LevelDBSource
+    """Return the number of files, records, samples in tars, or rows, as text."""
+    from highway.modules import LevelDBSource
 
-    return _count(
-        reader.size, "record" if isinstance(reader, (LevelDBImageReader, LevelDBSource)) else "file"
-    )
+    return _count(reader.size, "record" if isinstance(reader, LevelDBSource) else reader.samples.noun)
 
 
 def _samples(reader: Reader) -> str:
@@ -524,17 +530,15 @@ def _fit(options: argparse.Namespace) -> Fit | None:
 
 
 def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None) -> Reader:
-    kind = _store_reader if _is_store(options.data_dir) else _folder_reader
-    return kind(options, batch_size, epochs, fit)
+    from highway.cli.datasets import is_store, is_tar
+    from highway.modules.readers.tables.endings import is_table
 
-
-def _is_store(path: str) -> bool:
-    try:
-        names = os.listdir(path)
-    except OSError:
-        return False
-    # Every LevelDB has a manifest; a folder of pictures may have files of the other LevelDB names.
-    return any(name.startswith("MANIFEST-") for name in names)
+    path = options.data_dir
+    if is_store(path):
+        return _store_reader(options, batch_size, epochs, fit)
+    if is_tar(path) or is_table(path):
+        return _shard_reader(options, batch_size, epochs, fit)
+    return _folder_reader(options, batch_size, epochs, fit)
 
 
 def _passes(options: argparse.Namespace, epochs: int | None) -> dict[str, Any]:
@@ -557,13 +561,38 @@ def _given_classes(options: argparse.Namespace) -> dict[str, Any]:
     return {} if options.classes is None else {"classes": classes.read_file(options.classes)}
 
 
-def _check_no_folder(options: argparse.Namespace) -> None:
+_A_STORE = "is a store, which contains its boxes and masks"
+
+
+def _check_no_folder(options: argparse.Namespace, what: str) -> None:
     for name in ("voc", "split", "images", "annotations", "masks", "masks_dir"):
         if getattr(options, name, None):
+            raise ArgumentError(f"--{name.replace('_', '-')} is for folders; {options.data_dir!r} {what}")
+
+
+def _check_no_shards(options: argparse.Namespace) -> None:
+    for name in ("image", "label", "no_labels"):
+        if getattr(options, name, None):
             raise ArgumentError(
-                f"--{name.replace('_', '-')} is for folders; {options.data_dir!r} is a store, which contains its boxes "
-                "and masks"
+                f"--{name.replace('_', '-')} is for tar shards and tables; {options.data_dir!r} is neither"
             )
+
+
+def _shard_reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
+) -> TarReader | TableReader:
+    from highway.cli.datasets import is_tar
+    from highway.modules import TableReader, TarReader
+
+    tar = is_tar(options.data_dir)
+    _check_no_folder(options, "names tar shards" if tar else "names a table")
+    arguments = _passes(options, epochs)
+    if options.image is not None:
+        arguments["image"] = options.image
+    if options.label is not None or options.no_labels:
+        arguments["label"] = options.label
+    kind = TarReader if tar else TableReader
+    return kind(options.data_dir, batch_size, options.size or _IMAGE_SIZE, fit=fit, **arguments)
 
 
 def _store_reader(
@@ -573,7 +602,8 @@ def _store_reader(
     from highway.store.reading import StoreReader
 
     path = options.data_dir
-    _check_no_folder(options)
+    _check_no_folder(options, _A_STORE)
+    _check_no_shards(options)
     store = StoreReader(path, LevelDBSource.__name__)
     try:
         columns = store.mark.schema.columns if store.mark.schema is not None else ()
@@ -593,6 +623,7 @@ def _store_reader(
 def _folder_reader(
     options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
 ) -> ImageFileReader | VOCReader:
+    _check_no_shards(options)
     if hasattr(options, "voc"):
         _check_annotated(options)
     size, arguments = options.size or _IMAGE_SIZE, _passes(options, epochs)

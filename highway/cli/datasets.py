@@ -1,4 +1,4 @@
-"""Describe a folder of pictures: class folders or a VOC set, its classes, its samples and its skipped files."""
+"""Describe data: class folders, a VOC set, tar shards or a table; their samples, classes and skipped files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,34 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from highway.modules import VOCReader
+from highway.modules import TarReader, VOCReader
 from highway.modules.readers.listing.class_folders import list_class_folders
+from highway.modules.readers.tables.endings import is_table
+from highway.modules.readers.tables.table_reader import need_pyarrow
+from highway.modules.readers.tar_samples import TarSamples
 from highway.storage.printing import printable
 from highway.storage.urls import is_url, split
+from highway.storage.wids_lists import is_wids_list
 
-__all__ = ["describe", "is_voc"]
+__all__ = ["describe", "is_store", "is_tar", "is_voc"]
 
 _CLASSES_SHOWN = 100
+_NAME_SHOWN = 200  # letters
+
+
+def is_store(path: str) -> bool:
+    """Whether a path is the folder of a store."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return False
+    # Every LevelDB has a manifest; a folder of pictures may have files of the other LevelDB names.
+    return any(name.startswith("MANIFEST-") for name in names)
+
+
+def is_tar(path: str) -> bool:
+    """Whether a path, brace list, wildcard or URL names tar shards, or the list of them."""
+    return path.endswith(".tar") or is_wids_list(path)
 
 
 def is_voc(
@@ -38,8 +58,13 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     Raises
     ------
     HighwayError
-        The folder cannot be read, or has no samples.
+        The data cannot be read, or have no samples.
     """
+    name = os.fspath(path)
+    if is_tar(name):
+        return _tar(name)
+    if is_table(name):
+        return _table(name)
     return _voc(path) if is_voc(path) else _class_folders(path)
 
 
@@ -69,6 +94,41 @@ def _voc(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     ]
 
 
+def _tar(path: str) -> list[tuple[str, str]]:
+    reader = TarReader(path, 1, (1, 1), label=None)
+    samples = reader.samples
+    assert isinstance(samples, TarSamples)
+    without = reader.without_picture
+    endings = Counter(name.rpartition(b"/")[2].partition(b".")[2] for name in samples.member_names())
+    return [
+        ("kind", "tar shards"),
+        ("tars", f"{len(reader.paths)}, {sum(samples.nbytes):,} bytes"),
+        ("samples", f"{reader.size}" + (f", and {without} without a picture" if without else "")),
+        ("endings", _counted(endings)),
+    ]
+
+
+def _table(path: str) -> list[tuple[str, str]]:
+    need_pyarrow("info")
+    # Late: they need pyarrow.
+    from highway.modules.readers.tables.arrow import names_of
+    from highway.modules.readers.tables.opening import GroupedData, opened
+
+    data = opened("info", path, None)
+    facts = [("kind", "a table"), ("rows", str(data.size))]
+    if isinstance(data, GroupedData):
+        facts.append(("row groups", str(len(data.files.sizes))))
+    for name in data.names:
+        kind, classes = str(data.type_of("info", "column", name)), names_of(data.features, name)
+        known = "" if classes is None else f"; {len(classes)} classes: {', '.join(classes)}"
+        facts.append((f"column {printable(name)}", printable(_cut(" ".join(kind.split()) + known))))
+    return facts
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _NAME_SHOWN else f"{text[: _NAME_SHOWN - 3]}..."
+
+
 def _skipped(skipped: object) -> str:
     return str(skipped).removeprefix("skipped ") or "nothing"
 
@@ -84,5 +144,12 @@ def _classes(classes: Sequence[str], counts: Sequence[int]) -> list[tuple[str, s
 
 
 def _endings(names: Iterable[bytes]) -> str:
-    counts = Counter(os.path.splitext(name)[1] for name in names)
-    return ", ".join(f"{count} {printable(ending) or 'without'}" for ending, count in counts.most_common())
+    return _counted(Counter(os.path.splitext(name)[1].removeprefix(b".") for name in names))
+
+
+def _counted(endings: Counter[bytes]) -> str:
+    """Endings without their dots, and how often each comes."""
+    return ", ".join(
+        f"{count} .{printable(ending)}" if ending else f"{count} without"
+        for ending, count in endings.most_common()
+    )

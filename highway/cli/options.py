@@ -118,14 +118,14 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "info",
         runs["info"],
-        "show versions, JPEG library, SIMD, PIL, cores and optional packages; or describe a folder of data",
+        "show versions, JPEG library, SIMD, PIL, cores and optional packages; or describe data",
     )
     info.add_argument(
         "data_dir",
         nargs="?",
         type=_expanded,
         metavar="DIR",
-        help="class folders, a VOC set or a store; shows its classes, its samples and its skipped files",
+        help="class folders, a VOC set, a store, tar shards or a table; shows classes, samples and skipped files",
     )
 
     classes = _command(
@@ -146,7 +146,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "bench",
         runs["bench"],
-        "measure how fast class folders, a VOC set or a store become batches, and find the bottleneck",
+        "measure how fast a folder, a store, tar shards or a table become batches, and find the bottleneck",
     )
     _add_data(bench)
     _add_annotated(bench)
@@ -174,7 +174,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "preview",
         runs["preview"],
-        "write a contact sheet of the batches of a folder or a store",
+        "write a contact sheet of the batches of a folder, a store, tar shards or a table",
     )
     _add_data(preview)
     _add_flip(preview)
@@ -239,7 +239,8 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "serve",
         runs["serve"],
-        "run a data machine: send the batches of a folder or a store to workers or the training machine",
+        "run a data machine: send the batches of a folder, a store, tar shards or a table to workers or the training "
+        "machine",
     )
     _add_data(serve, shared=True)
     serve.add_argument(
@@ -461,7 +462,22 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
 
 def _add_data(command: argparse.ArgumentParser, shared: bool = False) -> None:
     """Add the options of the data; `shared` where other machines need the same seed."""
-    _add_source(command, ", or a store")
+    _add_source(
+        command,
+        "; or a store, tar shards such as 'train-{0000..0099}.tar', or a table such as 'train-*.parquet'",
+    )
+    command.add_argument(
+        "--image",
+        metavar="NAME",
+        help="of tar shards: endings of the pictures, with ; between them; of a table: their column (image)",
+    )
+    labels = command.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--label",
+        metavar="NAME",
+        help="of tar shards: ending of the labels, such as json:label.id (cls); of a table: their column (label)",
+    )
+    labels.add_argument("--no-labels", action="store_true", help="of tar shards or a table: read no labels")
     command.add_argument("--size", type=_size, metavar="HxW", help="height and width of the images (240x320)")
     command.add_argument(
         "--fit",

@@ -184,6 +184,10 @@ class Sampler:
         order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
         return digest(repr(order).encode(), *parts)
 
+    def parts(self) -> tuple[bytes, ...]:
+        """What else a state of this order depends on, for `digest`: sizes of shards."""
+        return ()
+
     def skipping(self, skips: Skips) -> Sampler:
         """Return the same order that skips these samples and steps, and no others."""
         other = copy(self)

@@ -83,6 +83,9 @@ class WindowedSampler(Sampler):
             repr((self.window, len(self.sizes))).encode(), self.sizes.tobytes(), *parts
         )
 
+    def parts(self) -> tuple[bytes, ...]:
+        return (self.sizes.tobytes(),)
+
     def _of_shard(self, shard: object, owner: str) -> Sampler:
         return WindowedSampler(self.sizes, self.window, self.batch_size, **self._options(shard, owner))
 

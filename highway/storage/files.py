@@ -10,10 +10,19 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from highway._core.jpeg import codec as jpeg
-from highway.errors import HighwayError, ReadError, StorageError, WriteError
+from highway.errors import DatasetError, HighwayError, ReadError, StorageError, WriteError
 from highway.storage.outages import Outages, ask
 
-__all__ = ["LARGEST_FILE", "first_bytes", "read_once", "read_whole", "scanned", "status_of", "write_whole"]
+__all__ = [
+    "LARGEST_FILE",
+    "check_same",
+    "first_bytes",
+    "read_once",
+    "read_whole",
+    "scanned",
+    "status_of",
+    "write_whole",
+]
 
 LARGEST_FILE = 1 << 30
 """Largest picture or mask in bytes."""
@@ -117,6 +126,15 @@ def status_of(path: bytes, owner: str) -> os.stat_result | None:
         raise
     except (OSError, ValueError):
         return None
+
+
+def check_same(owner: str, path: str, size: int, changed: int, found: os.stat_result) -> None:
+    """Raise DatasetError if a file is not as it was: `size` in bytes, and modification time `changed` in ns."""
+    if (found.st_size, found.st_mtime_ns) != (size, changed):
+        raise DatasetError(
+            f"{owner}: {path!r} was changed while it was in use: it has {found.st_size} bytes, before it had {size}; "
+            "make a new reader"
+        )
 
 
 def _contents(file: int, size: int) -> bytes:

@@ -42,9 +42,10 @@ def shard_paths(
         raise EmptyDatasetError(f"{owner}: {name} is {paths!r}; expected one file or more")
     seen: set[str] = set()
     for path in found:
-        if path in seen:
+        same = path if is_url(path) else os.path.normpath(path)
+        if same in seen:
             raise ArgumentError(f"{owner}: {name} has {path!r} twice; expected every file once")
-        seen.add(path)
+        seen.add(same)
     return found
 
 

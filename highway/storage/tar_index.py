@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,12 +98,18 @@ class TarIndex:
             return None
         magic, *state, count, letters, checksum = _HEAD.unpack_from(contents)
         arrays = memoryview(contents)[_HEAD.size :]
-        if (magic, state) != (_MAGIC, [size, changed]) or len(arrays) != 24 * count + letters:
+        if (magic, state) != (_MAGIC, [size, changed]) or min(count, letters) < 0:
+            return None
+        if len(arrays) != 24 * count + letters:
             return None
         if zlib.crc32(arrays) != checksum:
             return None
         starts, sizes, ends = np.frombuffer(arrays[: 24 * count], "<i8").astype(np.int64).reshape(3, count)
         text = np.frombuffer(arrays[24 * count :], np.uint8)
+        # An index in a store may come from anybody.
+        inside = (starts >= 0) & (sizes >= 0) & (starts <= size) & (sizes <= size - starts)
+        if not inside.all() or (np.diff(ends, prepend=0) < 0).any() or ends[-1:].sum() != letters:
+            return None
         return cls(path, size, changed, starts, sizes, ends, text)
 
 
@@ -137,8 +142,8 @@ def indexed(paths: Sequence[str], owner: str, index_dir: str | None = None) -> l
     def one(path: str) -> TarIndex:
         return _indexed(path, owner, index_dir)
 
-    if len(paths) == 1:
-        return [one(paths[0])]
+    if len(paths) <= 1:
+        return [one(path) for path in paths]
     with ThreadPoolExecutor(min(_TOGETHER, len(paths)), "highway-index") as pool:
         return list(pool.map(one, paths))
 
@@ -166,6 +171,9 @@ def _place(path: str, index_dir: str | None) -> str:
     """Return the file of the index of a tar."""
     if index_dir is None:
         return path + ".index"
+    # It brings OpenSSL with it.
+    from hashlib import blake2b
+
     # Tars of several folders may have the same name.
     folder = os.path.dirname(os.path.abspath(path))
     unique = blake2b(os.fsencode(folder), digest_size=6).hexdigest()

@@ -50,7 +50,7 @@ def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> l
     Raises
     ------
     DecodeError
-        The file is no such list.
+        The file is no such list, or lists a tar twice.
     EmptyDatasetError
         It lists nothing.
     ReadError, StorageError
@@ -73,6 +73,10 @@ def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> l
             f"{owner}: {path!r} is no list of shards in the format of wids, version 1 ({error!r}); expected a "
             "shardlist with the url of each tar"
         ) from None
+    paths = [shard.path for shard in listed]
+    if len(set(paths)) < len(paths):
+        twice = next(shard for number, shard in enumerate(paths) if shard in paths[:number])
+        raise DecodeError(f"{owner}: {path!r} lists {twice!r} twice; expected every shard once")
     if not listed:
         raise EmptyDatasetError(f"{owner}: {path!r} lists no shards; expected one or more")
     return listed

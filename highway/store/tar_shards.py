@@ -156,6 +156,8 @@ class TarShards:
         self._seen = Seen()
         self._keys: set[int] = set()
         self._part: _Part | None = None
+        # Number of the only shard that may be there without being listed: a run was killed before it listed it.
+        self._unlisted = -1
         self._failed = self._closed = False
         self.count = self.before = 0
         folder = os.path.dirname(os.path.abspath(names.listing))
@@ -198,6 +200,9 @@ class TarShards:
                 f"{self._owner}: {listing!r} exists, and is no list of shards that Highway wrote ({error!r}); use "
                 "another path"
             ) from None
+        self._unlisted = len(shards)
+        if not shards:
+            return
         if not append:
             kind, what = (StoreError, "a set") if complete else (IncompleteStoreError, "an incomplete set")
             raise kind(
@@ -288,6 +293,11 @@ class TarShards:
             self._end_shard()
         if self._part is None:
             path = self._names.name(len(self._shards))
+            if len(self._shards) != self._unlisted and os.path.lexists(path):
+                raise StoreError(
+                    f"{self._owner}: {path!r} exists, is not in {self._names.listing!r}, and is not overwritten; move "
+                    "it, or use another path"
+                )
             self._part = self._writing(path, lambda: _Part(path))
         part = self._part
         self._writing(part.path, lambda: part.write(blocks, size))
@@ -323,6 +333,13 @@ class TarShards:
     def _end_shard(self) -> None:
         part, self._part = self._part, None
         assert part is not None
+        if not self._shards:
+            # From now on a run that was killed can be completed.
+            try:
+                self._write_listing(False)
+            except BaseException:
+                part.discard()
+                raise
         self._writing(part.path, part.finish)
         self._shards.append(
             {
@@ -431,15 +448,27 @@ class _Lock:
     def __init__(self, listing: str, owner: str) -> None:
         folder, name = os.path.split(listing)
         self._path = os.path.join(folder, f".{name}.lock")
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        while True:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, listing, logger, owner)
+                if self._is_there():
+                    return
+            except BlockingIOError:
+                os.close(self._file)
+                raise StoreLockedError(f"{owner}: the shards of {listing!r} are being written") from None
+            except BaseException:
+                os.close(self._file)
+                raise
+            # Another writer ended, and removed the file, between opening and locking it.
+            os.close(self._file)
+
+    def _is_there(self) -> bool:
+        """Whether the locked file still has its name."""
         try:
-            flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, listing, logger, owner)
-        except BlockingIOError:
-            os.close(self._file)
-            raise StoreLockedError(f"{owner}: the shards of {listing!r} are being written") from None
-        except BaseException:
-            os.close(self._file)
-            raise
+            return os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         # First: after the lock is gone, another writer may have made the file again.

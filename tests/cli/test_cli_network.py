@@ -11,11 +11,12 @@ from contextlib import suppress
 import pytest
 from commands import LIMIT, highway_command, run
 from pictures import class_folders
+from tars import shards_of_folder
 
 from highway.cli import definitions, serve
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, InsecureWarning, WaitTimeout
-from highway.modules import Augmentations, ImageFileReader, ZMQSource
+from highway.modules import Augmentations, ImageFileReader, TarReader, ZMQSource
 from highway.transforms import FlipX, Normalize
 
 # Long, and not about the interpreter.
@@ -137,6 +138,20 @@ def test_serve_and_work_give_what_one_pipeline_gives(photos, stages, start):
         assert (code, errors) == (0, "")
         assert re.match(rf"\n{2 * BATCHES} batches \({2 * FILES} samples\) sent, [\d.]+ batches/s, ", output)
         assert re.search(rf"^{module} +\d(?: \(auto\))? +{2 * BATCHES} ", output, re.MULTILINE)
+
+
+def test_serve_sends_the_samples_of_tar_shards(photos, start, tmp_path):
+    keys = [*ImageFileReader(photos, 1, 8).known_keys()]
+    tars = shards_of_folder(photos, keys, tmp_path / "tars", 2)
+    pipeline, address = trainer()
+    with pipeline:
+        where = tmp_path / "tars" / "part-*.tar"
+        data, line = start("serve", where, "--to", address, "--connect", "--epochs", 1, *SMALL)
+        assert line.startswith(f"Serving {FILES} samples, in {where}, part 0 of 1: <TarReader of ")
+        came = list(pipeline.forever())
+    with Pipeline([TarReader(tars, 4, (16, 16), epochs=1)]) as here:
+        assert bits(came) == bits(here.forever())
+    assert ended(data)[0] == 0
 
 
 def test_worker_flips_where_nothing_else_is_asked_for(photos, start):

@@ -258,3 +258,33 @@ def test_switch_of_the_build_that_means_nothing_ends_it(source_tree, name):
     assert answer.returncode == 1
     text = f"The environment variable HIGHWAY_{name} is 'yes'; expected 1 (on) or 0 (off)."
     assert answer.stderr.splitlines()[-1] == text
+
+
+def test_modules_import_without_packages_that_only_type_checkers_need():
+    """The base installation has no typing_extensions."""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for folder in ("modules", "storage", "store", "sampling", "engine", "transforms")
+        for path in sorted((ROOT / "highway" / folder).rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    assert "highway.storage.remote_tar_index" in names
+    code = (
+        "import importlib, sys\n"
+        "sys.modules['typing_extensions'] = None\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "    except ImportError as error:\n"
+        "        if 'typing_extensions' in str(error):\n"
+        "            print(name)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, *names],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (found.returncode, found.stdout) == (0, ""), found.stderr

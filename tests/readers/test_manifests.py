@@ -351,6 +351,7 @@ def test_missing_pictures_are_bad_samples(folder, keys, tmp_path):
             ArgumentError,
             "line 2: the box .*xywh",
         ),
+        (f"path,class\na,1\nb,{'9' * 5000}\n", {}, ArgumentError, "line 3: 'class' is '9999.* of 64 bits"),
         ("path,class\na,b\n", {"separator": ""}, ArgumentError, "separator is ''"),
         ("path,class\na,b\n", {"delimiter": "ab"}, ArgumentError, "delimiter is 'ab'"),
         ("path,class;x\na,b\n", {"delimiter": None}, DecodeError, "several delimiters"),
@@ -378,6 +379,13 @@ def test_wrong_csv(tmp_path, text, options, error, message):
         ("[1]\n", {}, DecodeError, "line 1: a list; expected an object"),
         ('{"file": "a", "class": 1}\n', {"image": "files"}, ArgumentError, "'files' .*did you mean 'file'"),
         ('{"path": 3, "class": 1}\n', {}, ArgumentError, "line 1: 'path' is 3; expected a path"),
+        (
+            '{"path": "a", "b": [[1, 2, 3, 1' + "0" * 400 + "]]}\n",
+            {"label": None, "boxes": "b"},
+            ArgumentError,
+            "line 1: 'b' is 10",
+        ),
+        ('{"path": "a", "class": ' + "9" * 5000 + "}\n", {}, DecodeError, "line 1: not JSON"),
         ('{"path": "a", "o": {"b": 1}}\n', {"label": "o.c"}, ArgumentError, "no column 'o.c' .*it has 'b'"),
         ('{"path": "a", "b": [1, 2, 3, 4]}\n', {"label": None, "boxes": "b"}, ArgumentError, "list of boxes"),
         (

@@ -189,3 +189,20 @@ def test_stopping_while_it_waits(server):
     server.fault = lambda request: Fault(delay=30.0)
     with Pipeline([reader]) as pipeline, pytest.raises(TimeoutError):
         pipeline.dequeue(timeout=0.3)
+
+
+def test_row_groups_are_kept_in_the_cache(server, expected, tmp_path):
+    def reader():
+        return reader_of(
+            "s3://data/part-*.parquet",
+            storage_options=server.options,
+            cache=tmp_path / "cache",
+            cache_bytes=20e6,
+        )
+
+    first = reader()
+    assert read(first) == expected
+    assert first.fetched()["fetched"] > 0
+    again = reader()
+    assert read(again) == expected
+    assert again.fetched()["fetched"] == 0 and again.fetched()["cached"] > 0

@@ -7,6 +7,7 @@ import pytest
 from concurrency import Task as Thread
 from concurrency import eventually
 
+from highway.arguments.limits import MOST_WORKERS
 from highway.errors import DatasetError, DecodeError, QueueClosed, StorageError
 from highway.modules.readers.tables.row_groups import RowGroups
 from highway.sampling.sampler import Sampler, Task
@@ -18,11 +19,11 @@ ROWS = 10
 class Decoder:
     """Decodes row group n to its number, and counts."""
 
-    def __init__(self, groups=6, most_bytes=1000, fetch=None):
+    def __init__(self, groups=6, most_bytes=1000, fetch=None, release=None):
         self.decoded = []
         self.errors = {}
         self.groups = RowGroups(
-            "Reader", np.full(groups, 100), lambda rows: rows // ROWS, self, fetch, most_bytes
+            "Reader", np.full(groups, 100), lambda rows: rows // ROWS, self, fetch, most_bytes, release
         )
 
     def __call__(self, group):
@@ -178,3 +179,24 @@ def test_workers_that_wait_are_woken():
     assert first.result() == {0: 0}
     with pytest.raises(QueueClosed):
         decoder.groups.take(np.array([ROWS]))
+
+
+def test_tasks_that_are_passed_over_are_forgotten():
+    """A data machine makes only the batches that its training machine lacks."""
+    fetched, released = [], []
+    decoder = Decoder(
+        groups=5000,
+        most_bytes=400,
+        fetch=lambda number, groups: fetched.append(number),
+        release=released.append,
+    )
+    for seq, one in enumerate(decoder.groups.announced(task(seq, seq) for seq in range(4000))):
+        if seq % 3 == 0:
+            load(decoder, one)
+    assert len(decoder.groups._tasks) <= MOST_WORKERS + 4
+    assert len(decoder.groups._uses) <= MOST_WORKERS + 4
+    # From another place: what was announced before is not needed.
+    tasks = decoder.groups.announced(iter([task(7, 4500), task(8, 4501)]))
+    next(tasks)
+    assert sorted(decoder.groups._uses) == [4500, 4501] and decoder.groups._bytes == 200
+    assert {*fetched} - {*released} == {4000, 4001}

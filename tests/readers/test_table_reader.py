@@ -28,6 +28,7 @@ from highway.errors import (
     StorageError,
 )
 from highway.modules import Augmentations, ImageFileReader, ListReader, TableReader
+from highway.modules.readers.tables import arrow
 from highway.storage import outages
 from highway.transforms import FlipX, Letterbox, RandomResizedCrop
 
@@ -700,6 +701,34 @@ def test_missing_pictures(table, folder):
     structs = pa.array([{"bytes": None, "path": name} for name in names], kind)
     found, errors = bad_rows(table.set_column(0, "image", [structs]), root=folder)
     assert found == [row for row in range(ROWS) if row != 2] and "gone.jpg" in errors[0][1]
+
+
+def test_paths_with_a_zero_byte_name_no_other_file(table, folder):
+    names = table["key"].to_pylist()
+    names[2] += "\0.png"
+    found, errors = bad_rows(table.set_column(0, "image", [names]), root=folder)
+    assert found == [row for row in range(ROWS) if row != 2] and "has no picture: '" in errors[0][1]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    structs = pa.array([{"bytes": None, "path": name} for name in names], kind)
+    found, errors = bad_rows(table.set_column(0, "image", [structs]), root=folder)
+    assert found == [row for row in range(ROWS) if row != 2] and "no zero bytes" in errors[0][1]
+
+
+def of_many_bytes(count):
+    """A column of chunks of 1 MiB, which share their memory."""
+    offsets, data = pa.py_buffer(np.array([0, 1 << 20], np.int32)), pa.py_buffer(bytes(1 << 20))
+    return pa.chunked_array([pa.Array.from_buffers(pa.binary(), 1, [None, offsets, data])] * count)
+
+
+def test_columns_of_more_than_two_gigabytes(table, monkeypatch):
+    structs = pa.chunked_array(
+        [pa.StructArray.from_arrays([one], ["a"]) for one in of_many_bytes(2100).chunks]
+    )
+    with pytest.raises(ArgumentError, match=r"column .big. of the table cannot be joined .*large_binary"):
+        arrow.column("Test", "the table", pa.table({"big": structs}), "fields=", "big")
+    monkeypatch.setattr(arrow, "_MOST_BYTES", 1 << 20)
+    found = arrow.column("Test", "the table", pa.table({"big": of_many_bytes(2)}), "fields=", "big")
+    assert found.type == pa.large_binary() and len(found) == 2
 
 
 # Damaged files

@@ -17,6 +17,7 @@ from tars import members_of, shards_of_folder, write_tar
 from highway.engine import Pipeline
 from highway.errors import (
     ArgumentError,
+    DatasetError,
     DecodeError,
     EmptyDatasetError,
     ReadError,
@@ -26,6 +27,8 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules import Augmentations, ImageFileReader, ImageSaver, ListReader, TarReader
+from highway.modules.readers.sample_fields import SampleField
+from highway.modules.readers.tar_samples import TarSamples
 from highway.storage import outages
 from highway.transforms import CenterFit, FlipX, Letterbox, RandomResizedCrop, ToFloat
 
@@ -273,6 +276,46 @@ def test_fields_by_ending(tmp_path):
     assert batch["raw"].tolist() == [b"\0\1"] * 2
     assert batch["several"].tolist() == [[1], [1, 2]]
     assert batch["small"].dtype == np.uint8
+
+
+def damaged(old, new):
+    contents = npy(np.arange(6))
+    assert old in contents
+    return contents.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("contents", "text"),
+    [
+        (damaged(b"(6,), }       ", b"(1 << 40,), } "), "is no array"),
+        (
+            damaged(b"(6,), }" + b" " * 12, b"(1099511627776,), }"),
+            "needs 8796093022208 bytes, and there are 48",
+        ),
+        (damaged(b"(6,), }  ", b"(-2,-3), "), "is no array"),
+        (damaged(b"(6,), }", b"(((((( "), "is no array"),
+        (damaged(b"'descr'", b"0x     "), "is no array"),
+        (npy(np.arange(6))[:-1], "needs 48 bytes, and there are 47"),
+        (npy(np.arange(6)) + b"x", "needs 48 bytes, and there are 49"),
+        (npy(np.arange(6))[:50], "is no array"),
+        (npy(np.array([{}], object)), "without objects"),
+        (b"PK\3\4", "is no array"),
+        (b"", "is no array"),
+    ],
+)
+def test_damaged_arrays(contents, text):
+    field = SampleField("a", "npy", "Test", "label")
+    with pytest.raises(DecodeError, match=text):
+        field.value(contents)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6).reshape(2, 3), np.zeros((0, 4), "f4"), np.float64(3), np.asfortranarray([[1, 2], [3, 4]])],
+)
+def test_arrays(array):
+    found = SampleField("a", "npy", "Test", "label").value(npy(array))
+    assert found.dtype == array.dtype and found.shape == array.shape and (found == array).all()
 
 
 def test_labels(tmp_path):
@@ -526,16 +569,39 @@ def test_bad_samples_are_skipped_or_replaced(tmp_path):
         only_batch(TarReader(path, 7, 8, epochs=1))
 
 
-def test_a_tar_that_is_cut_after_it_was_indexed(tmp_path):
+@pytest.mark.parametrize("label", ["cls", None])
+@pytest.mark.parametrize("how", ["cut", "replaced", "written"])
+def test_a_tar_that_changes_in_use(tmp_path, how, label):
+    """Pictures of one tar with labels of another one must not be read, whatever happens to bad samples."""
     path = one_tar(tmp_path, *({"jpg": PICTURE, "cls": b"1"} for _ in range(8)))
-    reader = TarReader(path, 8, 8, shuffle=False, epochs=1, on_error="skip")
-    # In the picture of the fourth sample.
-    os.truncate(path, 3 * (512 + -(-len(PICTURE) // 512) * 512 + 1024) + 1000)
-    batch = only_batch(reader)
-    assert batch.keys == ["000", "001", "002"]
-    assert all("is cut off: its" in text for _, text in reader.errors)
-    with pytest.raises(TarError, match="is cut off"):
-        TarReader(path, 8, 8)
+    reader = TarReader(path, 1, 8, label=label, shuffle=False, on_error="skip", queue_size=1, workers=1)
+    with Pipeline([reader]) as pipeline:
+        assert label is None or pipeline.dequeue().labels.tolist() == [1]
+        if how == "cut":
+            os.truncate(path, 3 * (512 + -(-len(PICTURE) // 512) * 512 + 1024) + 1000)
+        elif how == "replaced":
+            other = one_tar(tmp_path, *({"jpg": PICTURE, "cls": b"2"} for _ in range(8)), name="b.tar")
+            assert os.path.getsize(other) == os.path.getsize(path)
+            os.utime(other, ns=(1, 1))
+            os.replace(other, path)
+        else:
+            with open(path, "r+b") as file:
+                file.write(b"other")
+            os.utime(path, ns=(1, 1))
+        with pytest.raises(DatasetError, match="was changed while it was in use"):
+            [pipeline.dequeue() for _ in range(20)]
+    if how == "cut":
+        with pytest.raises(TarError, match="is cut off"):
+            TarReader(path, 8, 8)
+
+
+def test_a_tar_that_is_replaced_between_its_pictures_and_its_fields(tmp_path, monkeypatch):
+    path = one_tar(tmp_path, {"jpg": PICTURE, "cls": b"1"})
+    reader = TarReader(path, 1, 8, on_error="skip")
+    os.utime(path, ns=(1, 1))
+    monkeypatch.setattr(TarSamples, "check_same", lambda self, indices: None)
+    with pytest.raises(DatasetError, match="was changed while it was in use"):
+        only_batch(reader)
 
 
 def test_a_tar_that_is_gone(tmp_path):

@@ -117,6 +117,9 @@ def test_the_list_of_shards_is_read(folder, tmp_path):
     listing.write_text('{"wids_version":1,"shardlist":[]}')
     with pytest.raises(EmptyDatasetError, match="lists no shards"):
         TarReader(listing, 4, SHAPE)
+    listing.write_text('{"wids_version":1,"shardlist":[{"url":"t-00.tar"},{"url":"t-00.tar"}]}')
+    with pytest.raises(DecodeError, match=r"t\.json' lists .*t-00\.tar' twice"):
+        TarReader(listing, 4, SHAPE)
     with pytest.raises(ReadError, match=r"none\.json' cannot be read"):
         TarReader(tmp_path / "none.json", 4, SHAPE)
 
@@ -446,6 +449,73 @@ def test_wrong_sources(folder, tmp_path):
     with pytest.raises(ArgumentError, match="other of sample 0 of a batch is a dict"):
         write(Made(encoded(1, other=other)), tmp_path / "w-{0..}.tar")
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
+
+
+def test_a_run_that_was_killed_before_it_listed_its_first_shard(folder, tmp_path, monkeypatch):
+    path = tmp_path / "t-{0..}.tar"
+
+    def killed(self):
+        _Part.finish(self)
+        raise KeyboardInterrupt("killed")
+
+    _Part = tar_shards._Part
+    monkeypatch.setattr(tar_shards, "_Part", type("_Part", (_Part,), {"finish": killed}))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Pipeline([source(folder), TarSink(path, shard_samples=10)]) as pipeline,
+    ):
+        pipeline.wait(60)
+    monkeypatch.undo()
+    assert "t-0.tar" in os.listdir(tmp_path)
+    assert write(source(folder), path, shard_samples=10, append=True).stored == 26
+    assert samples_of(TarReader(tmp_path / "t-?.tar", 4, SHAPE, epochs=1, shuffle=False)) == samples_of(
+        ImageFileReader(folder, 4, SHAPE, epochs=1, shuffle=False)
+    )
+
+
+def test_data_without_a_good_picture_leave_nothing_in_the_way(folder, tmp_path):
+    path = tmp_path / "t-{0..}.tar"
+    empty = tar_shards.TarShards(
+        tar_shards.ShardNames(str(path), "Test"),
+        "Test",
+        append=True,
+        shard_bytes=1 << 20,
+        shard_samples=None,
+        classes=None,
+        fingerprint="",
+        origin="",
+    )
+    empty.finish()
+    empty.close()
+    assert json.loads((tmp_path / "t.json").read_text())["shardlist"] == []
+    assert write(source(folder), path, append=True).stored == 26
+
+
+def test_a_tar_of_somebody_else_is_not_overwritten(folder, tmp_path):
+    path = tmp_path / "t-{0..}.tar"
+    (tmp_path / "t-2.tar").write_bytes(b"precious")
+    with pytest.raises(StoreError, match=r"t-2.tar' exists, is not in .*t.json', and is not overwritten"):
+        write(source(folder), path, shard_samples=10)
+    assert (tmp_path / "t-2.tar").read_bytes() == b"precious"
+
+
+def test_a_lock_whose_file_was_removed_is_taken_again(tmp_path, monkeypatch):
+    """A writer ends between opening and locking the file by another one."""
+    listing = str(tmp_path / "t.json")
+    first = tar_shards._Lock(listing, "Test")
+    flock = tar_shards.flock
+
+    def late(file, *arguments):
+        monkeypatch.setattr(tar_shards, "flock", flock)
+        first.release()
+        return flock(file, *arguments)
+
+    monkeypatch.setattr(tar_shards, "flock", late)
+    second = tar_shards._Lock(listing, "Test")
+    with pytest.raises(StoreLockedError):
+        tar_shards._Lock(listing, "Test")
+    second.release()
+    assert os.listdir(tmp_path) == []
 
 
 # The command

@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -401,7 +402,9 @@ def test_no_shards(paths, tmp_path, monkeypatch):
         shard_paths(paths, "Test")
 
 
-@pytest.mark.parametrize("paths", [3, None, [3], ["a.tar", "a.tar"], "a-{1..1}{1,1}.tar"])
+@pytest.mark.parametrize(
+    "paths", [3, None, [3], ["a.tar", "a.tar"], ["a.tar", "./a.tar"], "a-{1..1}{1,1}.tar"]
+)
 def test_wrong_names_of_shards(paths):
     with pytest.raises(ArgumentError, match="Test: paths"):
         shard_paths(paths, "Test")
@@ -417,3 +420,38 @@ def test_the_format_of_the_index_is_fixed():
     assert struct.unpack_from("<4q", packed, 8) == (3, 4, 1, 5)
     assert packed[-5:] == b"a.jpg"
     assert len(packed) == 44 + 24 + 5
+
+
+@pytest.mark.parametrize(
+    ("starts", "sizes", "ends"),
+    [
+        ([-1, 1536], [4, 4], [5, 10]),
+        ([512, 1 << 62], [4, 4], [5, 10]),
+        ([512, 1536], [-4, 4], [5, 10]),
+        ([512, 1536], [4, 2**63 - 1], [5, 10]),
+        ([512, 1536], [4, 600], [5, 10]),
+        ([512, 1536], [4, 4], [7, 5]),
+        ([512, 1536], [4, 4], [-1, 10]),
+        ([512, 1536], [4, 4], [5, 9]),
+    ],
+)
+def test_an_index_that_leads_out_of_its_tar_is_none(starts, sizes, ends):
+    text = np.frombuffer(b"a.jpgb.jpg", np.uint8)
+
+    def unpacked(starts, sizes, ends):
+        made = TarIndex("a.tar", 2048, 4, *(np.array(each) for each in (starts, sizes, ends)), text)
+        return TarIndex.unpacked("a.tar", 2048, 4, made.packed())
+
+    assert unpacked([512, 1536], [4, 512], [5, 10]) is not None
+    assert unpacked(starts, sizes, ends) is None
+
+
+@pytest.mark.parametrize(("count", "letters"), [(-1, 124), (4, 4), (5, -20)])
+def test_an_index_with_impossible_counts_is_none(count, letters):
+    arrays = bytes(100)
+    head = struct.pack("<8sqqqqI", b"HWTAR\0\0\1", 2048, 4, count, letters, zlib.crc32(arrays))
+    assert TarIndex.unpacked("a.tar", 2048, 4, head + arrays) is None
+
+
+def test_no_tars_have_no_indexes():
+    assert indexed([], "Test") == []

@@ -28,7 +28,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.fused_transforms import FusedTransforms
-from highway.modules.readers.options import PictureFileOptions
+from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.missing_parts import named
@@ -36,7 +36,8 @@ from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.rng import SampleRandom
-from highway.sampling.sampler import Task
+from highway.sampling.sampler import Sampler, Task
+from highway.sampling.windows import WindowedSampler
 from highway.storage.access import cache_at
 from highway.storage.outages import Outages
 from highway.transforms.fit import Fit, Resize
@@ -215,6 +216,16 @@ class ImageReader(OrderedSource):
         self._bad_samples = BadSamples(
             self.name, self.order, self.on_error, self.max_errors, samples.noun, samples.where
         )
+
+    def _windows(self) -> tuple[NDArray[np.int64], int] | None:
+        """Samples of each shard, int64 (S,), and shards in a window; None if the data are shuffled as a whole."""
+        return None
+
+    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+        windows = self._windows() if options["shuffle"] else None
+        if windows is None:
+            return super()._ordered(size, batch_size, options)
+        return WindowedSampler(*windows, batch_size, **self._order_options(options))
 
     @property
     def size(self) -> int:

@@ -303,7 +303,7 @@ class _StoredMasks(Masks):
     """Masks of the records of a batch, stored upright."""
 
     def __init__(self, part: _RecordPart, fill: int, max_pixels: int, owner: str) -> None:
-        super().__init__(fill, max_pixels, owner, False)
+        super().__init__(fill, max_pixels, owner, False, of_upright=True)
         self._part = part
 
     def contents(self, index: int) -> bytes:
@@ -311,6 +311,3 @@ class _StoredMasks(Masks):
 
     def describe(self, index: int) -> str:
         return f"of {self._part.describe(index)}"
-
-    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
-        return super().whole(index, size, 1)

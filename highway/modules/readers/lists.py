@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import class_names, flag, number
+from highway.arguments import class_names, flag
 from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
@@ -21,6 +21,7 @@ from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.manifests import Columns, Manifest, listed_csv, listed_jsonl
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import Listed
+from highway.modules.readers.samples import checked_min_visible
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -122,9 +123,7 @@ class ListReader(ImageReader):
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
-        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
-        if min_visible and boxes is None:
-            raise ArgumentError(f"ListReader: min_visible is {min_visible}, and there are no boxes")
+        min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         if mask_fill and masks is None:
             raise ArgumentError(f"ListReader: mask_fill is {mask_fill!r}, and there are no masks")
         if labels is not None:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ _OWNER = "ListReader"
 _LARGEST = 1 << 36
 _DELIMITERS = ",;\t|"
 _SNIFFED = 1 << 16
+# Python refuses to read numbers of some thousand digits.
+_LONGEST_NUMBER = 40
+_LARGEST_NUMBER = sys.float_info.max
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _ARGUMENT = "image=, label=, boxes= and masks= name the columns"
 
@@ -294,7 +298,7 @@ def _json_rows(where: str, text: io.TextIOWrapper, names: Sequence[str]) -> _Row
                 continue
             try:
                 found = json.loads(row)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise DecodeError(f"{_OWNER}: {where}, line {line}: not JSON: {error}") from error
             if not isinstance(found, dict):
                 raise DecodeError(
@@ -351,6 +355,9 @@ def _text_labels(rows: _Rows, name: str, classes: Sequence[str] | None) -> list[
     if classes is not None and {*class_names(_OWNER, classes, repeated=True)}.issuperset(values):
         return values
     if all(map(_WHOLE.fullmatch, values)):
+        for row, value in enumerate(values):
+            if len(value) > _LONGEST_NUMBER:
+                raise rows.error(row, f"{name!r} is {value[:40]!r}...; expected a number of 64 bits")
         return list(map(int, values))
     if all(map(_is_number, values)):
         return list(map(float, values))
@@ -392,7 +399,7 @@ def _vectors(rows: _Rows, names: Sequence[str], texts: bool) -> list[list[float]
 def _number(rows: _Rows, row: int, name: str, value: Any, texts: bool) -> float:
     if texts and _is_number(value):
         return float(value)
-    if not texts and type(value) in (int, float) and math.isfinite(value):
+    if not texts and type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER:
         return float(value)
     raise rows.error(row, f"{name!r} is {value!r}; expected a number")
 

@@ -48,6 +48,8 @@ class Masks:
         Name of the reader, for errors.
     oriented : bool
         Whether to apply the orientation that a mask itself states.
+    of_upright : bool
+        Whether the masks belong to the upright pictures, rather than to the pictures as they are stored.
 
     Notes
     -----
@@ -56,11 +58,14 @@ class Masks:
     the upright picture.
     """
 
-    def __init__(self, fill: int, max_pixels: int, owner: str, oriented: bool) -> None:
+    def __init__(
+        self, fill: int, max_pixels: int, owner: str, oriented: bool, of_upright: bool = False
+    ) -> None:
         self.fill = whole(owner, "mask_fill", fill, 0, 255)
         self._max_pixels = max_pixels
         self._owner = owner
         self._oriented = oriented
+        self._of_upright = of_upright
 
     def contents(self, index: int) -> bytes:
         """Contents of the file of a mask.
@@ -94,6 +99,8 @@ class Masks:
         MissingPackageError
             PIL, or a part of it, is not installed.
         """
+        if self._of_upright:
+            orientation = 1
         try:
             mask, own = _pixels(self.contents(index), self._max_pixels, self._owner)
             return np.ascontiguousarray(_fitting(mask, own if self._oriented else 1, *size, orientation))

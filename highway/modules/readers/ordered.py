@@ -49,16 +49,18 @@ class OrderedSource(Source):
 
     def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
         """Return the sampler of `size` samples with these options."""
-        return Sampler(
-            size,
-            batch_size,
-            shuffle=options["shuffle"],
-            seed=options["seed"],
-            epochs=options["epochs"],
-            shard=options["shard"],
-            drop_last=options["drop_last"],
-            owner=self.name,
-        )
+        return Sampler(size, batch_size, **self._order_options(options))
+
+    def _order_options(self, options: SourceOptions) -> dict[str, Any]:
+        """Return the options of a sampler among those of a source."""
+        return {
+            "shuffle": options["shuffle"],
+            "seed": options["seed"],
+            "epochs": options["epochs"],
+            "shard": options["shard"],
+            "drop_last": options["drop_last"],
+            "owner": self.name,
+        }
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         """Parts that identify the data, for `digest`; without its order and batches."""
@@ -162,7 +164,7 @@ class OrderedSource(Source):
     @cached_property
     def _digest(self) -> str:
         # Cached: a million names take most of a second.
-        return digest(*self.contents())
+        return digest(*self.contents(), *self.order.parts())
 
     def state_at(self, ticket: int) -> dict[str, Any]:
         """State to resume from after all batches before number `ticket` were delivered.
@@ -206,6 +208,12 @@ class OrderedSource(Source):
         for name in (*mine, "epoch", "position"):
             if name not in state:
                 raise self._mismatch(f"has no {name!r}", "the result of state_dict()")
+        # First: other windows have another fingerprint.
+        window = state.get("window")
+        if window != self.order.window:
+            raise self._mismatch(
+                f"has window {_shown(window)}", f"{self.order.window}; the order of the samples is another"
+            )
         for name, expected in mine.items():
             found = state[name]
             if type(found) is not type(expected) or found != expected:
@@ -214,11 +222,6 @@ class OrderedSource(Source):
         epoch = self._whole(state, "epoch", last)
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
-        window = state.get("window")
-        if window != self.order.window:
-            raise self._mismatch(
-                f"has window {_shown(window)}", f"{self.order.window}; the order of the samples is another"
-            )
         found = _Found(epoch, position)
         found.skips = Skips.of_state(self.name, state["skips"], self.order) if "skips" in state else Skips()
         return found

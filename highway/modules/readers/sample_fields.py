@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ __all__ = ["SampleField"]
 
 _NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id", "count"))
 _TEXTS = frozenset(("txt", "text", "caption", "transcript"))
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class SampleField:
@@ -104,10 +109,7 @@ class SampleField:
         if self._kind == "json":
             return self._class(self._part(contents))
         if self._kind == "npy":
-            try:
-                return np.load(io.BytesIO(contents), allow_pickle=False)
-            except (ValueError, OSError, EOFError) as error:
-                raise DecodeError(f"is no array of NumPy without objects: {error}") from None
+            return _npy(contents)
         return contents
 
     def _number(self, contents: bytes) -> int:
@@ -240,6 +242,28 @@ def _checked(dtype: DTypeLike, owner: str, argument: str) -> np.dtype[Any]:
     return found
 
 
+def _npy(contents: bytes) -> NDArray[Any]:
+    """Return the array in a file of NumPy."""
+    file = io.BytesIO(contents)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"version {version} of the format")
+        shape, _, dtype = _HEADERS[version](file)
+        # Before NumPy takes the memory that the header asks for.
+        stated, left = math.prod(shape) * dtype.itemsize, len(contents) - file.tell()
+        if min(shape, default=0) < 0 or (stated != left and not dtype.hasobject):
+            raise ValueError(f"the shape {shape} of {dtype} needs {stated} bytes, and there are {left}")
+        file.seek(0)
+        found: NDArray[Any] = np.load(file, allow_pickle=False)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # NumPy parses the header as Python: a damaged one raises anything from a SyntaxError to a TypeError.
+        raise DecodeError(f"is no array of NumPy without objects: {error}") from None
+    return found
+
+
 def _decoded(contents: bytes) -> str:
     try:
         return contents.decode("utf-8")
@@ -267,7 +291,8 @@ def _array(value: Any) -> NDArray[Any]:
         if array.dtype.kind in "iu":
             return array.astype(np.int64, copy=False) if array.dtype != np.uint64 else _as_object(value)
         if array.dtype.kind == "f":
-            return array.astype(np.float32)
+            with np.errstate(over="ignore"):
+                return array.astype(np.float32)
     return _as_object(value)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
+from highway.arguments import number
 from highway.engine.spec import Spec, array_spec
-from highway.errors import HighwayError, ReadError, StorageError
+from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles, Masks
 from highway.storage.files import LARGEST_FILE, read_once, status_of
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from highway.storage.fetching import Fetcher
     from highway.storage.ranges import Ranges
 
-__all__ = ["Files", "SampleReader", "Samples", "joined"]
+__all__ = ["OWN_FIELDS", "Files", "SampleReader", "Samples", "checked_min_visible", "joined"]
+
+OWN_FIELDS = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
+"""Names that no further field may have."""
+
+
+def checked_min_visible(owner: str, min_visible: float, boxed: bool) -> float:
+    """Return the argument `min_visible`; raises ArgumentError if it is not 0 to 1, or given without boxes."""
+    found = number(owner, "min_visible", min_visible, 0.0, 1.0)
+    if found and not boxed:
+        raise ArgumentError(f"{owner}: min_visible is {found}, and there are no boxes")
+    return found
 
 
 def joined(root: bytes, name: bytes) -> bytes:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.arguments import class_names, expanded, flag, number, whole
+from highway.arguments import class_names, expanded, flag, whole
 from highway.arguments.options import completed, takes
 from highway.batch import is_field_name
 from highway.errors import ArgumentError, TarError
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes
-from highway.modules.readers.options import PictureFileOptions, SourceOptions
+from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.sample_fields import SampleField
+from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
 from highway.modules.readers.tar_samples import TarSamples
-from highway.sampling.sampler import Sampler, Task
+from highway.sampling.sampler import Task
 from highway.sampling.windows import WindowedSampler
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import indexed
@@ -38,7 +39,6 @@ __all__ = ["TarReader"]
 
 _logger = logging.getLogger("highway.modules")
 
-_OWN = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
 # Adjacent samples of a tar in a store that are fetched together, in bytes; with less to prefetch they are fewer.
 _CHUNK = 8 << 20
 _CHUNKS = 8
@@ -161,9 +161,7 @@ class TarReader(ImageReader):
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
-        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
-        if min_visible and boxes is None:
-            raise ArgumentError(f"TarReader: min_visible is {min_visible}, and there are no boxes")
+        min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         if mask_fill and masks is None:
             raise ArgumentError(f"TarReader: mask_fill is {mask_fill!r}, and there are no masks")
         self._window: int | None = None
@@ -271,24 +269,12 @@ class TarReader(ImageReader):
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"TarReader", self._tars.identity()
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        if self._shards is None or self._window is None:
-            return super()._ordered(size, batch_size, options)
-        return WindowedSampler(
-            self._shards,
-            self._window,
-            batch_size,
-            shuffle=options["shuffle"],
-            seed=options["seed"],
-            epochs=options["epochs"],
-            shard=options["shard"],
-            drop_last=options["drop_last"],
-            owner=self.name,
-        )
+    def _windows(self) -> tuple[NDArray[np.int64], int] | None:
+        return None if self._shards is None or self._window is None else (self._shards, self._window)
 
     def _group(self, task: Task) -> object:
         order = self.order
-        if not isinstance(order, WindowedSampler) or not order.shuffle:
+        if not isinstance(order, WindowedSampler):
             return super()._group(task)
         place = order.place_at(self._ticket(task), self._begun)
         return place.epoch, order.window_at(place)
@@ -332,9 +318,9 @@ def _fields(fields: object) -> list[SampleField]:
             "{'caption': 'txt'}"
         )
     for name in fields:
-        if not is_field_name(name) or name in _OWN:
+        if not is_field_name(name) or name in OWN_FIELDS:
             raise ArgumentError(
                 f"TarReader: fields has the name {name!r}; expected identifiers that are no attributes of Batch and "
-                f"none of {', '.join(_OWN)}"
+                f"none of {', '.join(OWN_FIELDS)}"
             )
     return [SampleField(name, spec, TarReader.name, f"fields[{name!r}]") for name, spec in fields.items()]

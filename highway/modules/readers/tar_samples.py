@@ -15,6 +15,7 @@ from highway._core.tar import members
 from highway.engine.spec import Spec, array_spec
 from highway.errors import (
     ArgumentError,
+    DatasetError,
     DecodeError,
     EmptyDatasetError,
     HighwayError,
@@ -26,7 +27,7 @@ from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import Masks
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import SampleReader, Samples
-from highway.storage.files import LARGEST_FILE
+from highway.storage.files import LARGEST_FILE, check_same
 from highway.storage.ranges import Object, Ranges
 from highway.storage.tar_index import TarIndex
 
@@ -114,6 +115,7 @@ class TarSamples(Samples):
         self._names = [index.path for index in indexes]
         self.nbytes = [index.size for index in indexes]
         self._paths = [os.fsencode(path) for path in self._names]
+        self._indexes = [(index.path, index.size, index.changed) for index in indexes]
         self.where = f"in {indexes[0].path!r}" + (f" and {len(indexes) - 1} more" * (len(indexes) > 1))
         self.label, self.boxes, self.fields = label, boxes, fields
         self.min_visible, self.placement = min_visible, placement
@@ -137,7 +139,7 @@ class TarSamples(Samples):
         self._small = [(field, self._member_of[endings.index(field.ending)]) for field in small]
         self._masks_of = None if masks is None else self._member_of[endings.index(masks)]
         self._mask_ending = masks
-        opened: _Opened = _OpenTars(self._paths)
+        opened: _Opened = self.opened()
         if store is not None:
             self.ranges = self._all_ranges(store, objects)
             opened = _Requested(store, objects)
@@ -234,6 +236,13 @@ class TarSamples(Samples):
     def _name(self, member: int) -> bytes:
         begin = int(self._ends[member - 1]) if member else 0
         return self._text[begin : int(self._ends[member])].tobytes()
+
+    def member_names(self) -> Iterator[bytes]:
+        """Yield the names of all members of all tars."""
+        text, begin = self._text.tobytes(), 0
+        for end in self._ends.tolist():
+            yield text[begin:end]
+            begin = end
 
     def _place(self, member: int) -> str:
         """Name of a member in errors."""
@@ -430,7 +439,18 @@ class TarSamples(Samples):
 
     def opened(self) -> _OpenTars:
         """Return the tars, to read the small members of some samples."""
-        return _OpenTars(self._paths)
+        return _OpenTars(self._owner, self._indexes)
+
+    def check_same(self, indices: NDArray[np.int64]) -> None:
+        """Raise DatasetError if a tar of some samples is not the one that was indexed."""
+        for tar in np.unique(self._tars[indices]).tolist():
+            try:
+                found = os.stat(self._paths[tar])
+            except OSError:
+                # Nor could the pictures be read.
+                continue
+            path, size, changed = self._indexes[tar]
+            check_same(self._owner, path, size, changed, found)
 
     def mask(self, tars: _Opened, index: int) -> bytes:
         """Contents of the mask of a sample; raises ReadError and StorageError, whose text continues its name."""
@@ -494,8 +514,8 @@ class _Fetched(_Opened):
 class _OpenTars(_Opened):
     """The tars of a batch, opened when they are needed."""
 
-    def __init__(self, paths: Sequence[bytes]) -> None:
-        self._paths = paths
+    def __init__(self, owner: str, indexes: Sequence[tuple[str, int, int]]) -> None:
+        self._owner, self._indexes = owner, indexes
         self._files: dict[int, int] = {}
 
     def __enter__(self) -> _OpenTars:
@@ -510,9 +530,7 @@ class _OpenTars(_Opened):
         if size > LARGEST_FILE:
             raise DecodeError(f"has {size} bytes; allowed are {LARGEST_FILE}")
         try:
-            if tar not in self._files:
-                self._files[tar] = os.open(self._paths[tar], os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            file = self._files[tar]
+            file = self._file(tar)
             contents = os.pread(file, size, start)
             while len(contents) < size:
                 more = os.pread(file, size - len(contents), start + len(contents))
@@ -523,12 +541,21 @@ class _OpenTars(_Opened):
                     )
                 contents += more
             return contents
+        except DatasetError:
+            raise
         except OSError as error:
             kind = jpeg.failure(error.errno or 0)
             if kind == jpeg.NO_HANDLE:
                 raise
             text = f"cannot be read: {error.strerror}"
             raise (StorageError if kind == jpeg.STORAGE else ReadError)(text) from None
+
+    def _file(self, tar: int) -> int:
+        if tar not in self._files:
+            path, size, changed = self._indexes[tar]
+            self._files[tar] = file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            check_same(self._owner, path, size, changed, os.fstat(file))
+        return self._files[tar]
 
 
 class _TarPart(SampleReader):
@@ -547,6 +574,7 @@ class _TarPart(SampleReader):
         samples = self._samples
         if samples.ranges is None:
             heads = decoder.read_ranges(*samples.places(indices), oriented, turn)
+            samples.check_same(indices)
             with samples.opened() as tars:
                 values, wrong = samples.values(tars, indices, bool((heads[:, 0] == jpeg.STORAGE).any()))
         else:
@@ -637,8 +665,8 @@ class _TarMasks(Masks):
     def __init__(
         self, samples: TarSamples, fetched: _Fetched, options: tuple[int, int, str, bool], upright: bool
     ) -> None:
-        super().__init__(*options)
-        self._samples, self._fetched, self._upright = samples, fetched, upright
+        super().__init__(*options, of_upright=upright)
+        self._samples, self._fetched = samples, fetched
 
     def contents(self, index: int) -> bytes:
         with self._fetched if self._samples.ranges is not None else self._samples.opened() as tars:
@@ -646,6 +674,3 @@ class _TarMasks(Masks):
 
     def describe(self, index: int) -> str:
         return self._samples.describe_mask(index)
-
-    def whole(self, index: int, size: tuple[int, int], orientation: int) -> NDArray[np.uint8]:
-        return super().whole(index, size, 1 if self._upright else orientation)

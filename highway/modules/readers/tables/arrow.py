@@ -13,6 +13,10 @@ from highway.modules.readers.manifests import missing_column
 
 __all__ = ["column", "features_of", "is_list", "names_of", "paths_of", "table_of"]
 
+_LARGE = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
+_MOST_BYTES = 2**31 - 1
+"""Bytes of a column that offsets of 32 bits reach."""
+
 _HUGGING_FACE = b"huggingface"
 """Key of the metadata of a schema in which the package datasets writes the types of its columns, as JSON."""
 
@@ -62,11 +66,18 @@ def column(owner: str, where: str, table: Any, argument: str, name: str) -> Any:
     Raises
     ------
     ArgumentError
-        There is no such column; the error lists those that there are.
+        There is no such column; the error lists those that there are. Or it has lists or structs of more bytes than
+        offsets of 32 bits reach.
     DecodeError
         Its memory is damaged, or a text is not UTF-8.
     """
-    found = _found(owner, where, table, argument, name)
+    try:
+        found = _found(owner, where, table, argument, name)
+    except pa.ArrowInvalid as error:
+        raise ArgumentError(
+            f"{owner}: column {name!r} of {where} cannot be joined ({error}); use large_string, large_binary and "
+            "large_list in it"
+        ) from error
     try:
         found.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -110,6 +121,8 @@ def is_list(kind: Any) -> bool:
 
 def _whole(chunked: Any) -> Any:
     """A chunked array as one array, which begins at the start of its memory."""
+    if chunked.type in _LARGE and chunked.nbytes > _MOST_BYTES:
+        chunked = chunked.cast(_LARGE[chunked.type])
     found = pa.concat_arrays(chunked.chunks) if chunked.num_chunks else pa.array([], chunked.type)
     return found if not found.offset else pa.concat_arrays([found, found[:0]])
 

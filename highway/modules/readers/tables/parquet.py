@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from highway._core.jpeg import codec as jpeg
 from highway.errors import (
     ArgumentError,
-    DatasetError,
     DecodeError,
     EmptyDatasetError,
     HighwayError,
@@ -23,8 +22,9 @@ from highway.errors import (
     StorageError,
 )
 from highway.modules.readers.tables.arrow import paths_of
+from highway.modules.readers.tables.endings import ENDINGS
 from highway.modules.readers.tables.pictures import Pictures
-from highway.storage.files import first_bytes
+from highway.storage.files import check_same, first_bytes
 from highway.storage.outages import ask
 from highway.storage.ranges import Object, Ranges
 from highway.storage.shard_names import shard_paths
@@ -39,7 +39,6 @@ __all__ = ["ParquetFiles", "files_of", "is_parquet", "mapped"]
 
 _PARQUET = b"PAR1"
 _ARROW = b"ARROW1"
-_ENDINGS = (".parquet", ".pq", ".arrow", ".feather")
 
 
 def files_of(owner: str, paths: Any, options: Mapping[str, Any] | None) -> list[str]:
@@ -57,10 +56,10 @@ def files_of(owner: str, paths: Any, options: Mapping[str, Any] | None) -> list[
         if is_url(where) or not os.path.isdir(where):
             found.append(where)
             continue
-        inside = sorted(name for name in os.listdir(where) if name.endswith(_ENDINGS))
+        inside = sorted(name for name in os.listdir(where) if name.endswith(ENDINGS))
         inside = [os.path.join(where, name) for name in inside if not name.startswith((".", "_"))]
         if not inside:
-            raise EmptyDatasetError(f"{owner}: {where!r} has no files of tables ({', '.join(_ENDINGS)})")
+            raise EmptyDatasetError(f"{owner}: {where!r} has no files of tables ({', '.join(ENDINGS)})")
         found += inside
     return shard_paths(found, owner, "table", options)
 
@@ -355,7 +354,7 @@ class ParquetFiles:
         try:
             source: Any = file.path
             if contents is None:
-                self._check_same(file)
+                check_same(self._owner, file.path, file.size, file.changed, os.stat(file.path))
             else:
                 assert self.store is not None
                 source = _FetchedFile(self.store, self._objects[number], self._start(group, name), contents)
@@ -381,14 +380,6 @@ class ParquetFiles:
         return int(self._starts[group])
 
     _starts: NDArray[np.int64] | None = None
-
-    def _check_same(self, file: _File) -> None:
-        found = os.stat(file.path)
-        if (found.st_size, found.st_mtime_ns) != (file.size, file.changed):
-            raise DatasetError(
-                f"{self._owner}: {file.path!r} was changed while it was in use: it has {found.st_size} bytes, before "
-                f"it had {file.size}; make a new reader"
-            )
 
     def _opened(self, number: int, path: str) -> tuple[_File, Any]:
         if self.store is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments.limits import MOST_WORKERS
 from highway.errors import (
     DatasetError,
     HighwayError,
@@ -56,6 +58,8 @@ class RowGroups(Generic[Decoded]):
     most_bytes : int
         Most bytes of the row groups that are announced or decoded; one more may be decoded for each worker, and always
         as many as one task needs.
+    release : callable or None
+        Drops what `fetch` got with a number and was not decoded.
 
     Attributes
     ----------
@@ -71,6 +75,7 @@ class RowGroups(Generic[Decoded]):
         decode: Callable[[int], Decoded],
         fetch: Callable[[int, NDArray[np.int64]], None] | None,
         most_bytes: int,
+        release: Callable[[int], None] | None = None,
     ) -> None:
         self._owner = owner
         self._nbytes = nbytes
@@ -78,6 +83,7 @@ class RowGroups(Generic[Decoded]):
         self._decode = decode
         self._fetch = fetch
         self._most_bytes = most_bytes
+        self._release = release
         self._changed = threading.Condition()
         # A plain attribute: `interrupt` must not take a lock.
         self._closed = False
@@ -98,7 +104,8 @@ class RowGroups(Generic[Decoded]):
         self._closed = True
 
     def announced(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Yield tasks, and announce those after them."""
+        """Yield tasks, and announce those after them; drops what was announced before."""
+        self._pass_over(math.inf)
         coming: deque[Task] = deque()
         left = iter(tasks)
         following: Task | None = next(left, None)
@@ -112,6 +119,7 @@ class RowGroups(Generic[Decoded]):
                 following = next(left, None)
             task = coming.popleft()
             self._announce(task)
+            self._pass_over(self._at.get((task.epoch, task.seq), 0) - MOST_WORKERS)
             yield task
 
     def begin(self, task: Task) -> None:
@@ -127,15 +135,34 @@ class RowGroups(Generic[Decoded]):
 
     def finish(self, task: Task) -> None:
         """Note that a task needs its row groups no longer."""
-        key = task.epoch, task.seq
         with self._changed:
-            self._at.pop(key, None)
-            for group in self._tasks.pop(key, ()):
-                self._uses[group] -= 1
-                if not self._uses[group]:
-                    del self._uses[group]
-                    self._bytes -= int(self._nbytes[group])
+            number = self._done((task.epoch, task.seq))
             self._drop()
+        if number is not None and self._release is not None:
+            self._release(number)
+
+    def _done(self, key: tuple[int, int]) -> int | None:
+        """Forget an announced task; returns its number."""
+        for group in self._tasks.pop(key, ()):
+            self._uses[group] -= 1
+            if not self._uses[group]:
+                del self._uses[group]
+                self._bytes -= int(self._nbytes[group])
+        return self._at.pop(key, None)
+
+    def _pass_over(self, before: float) -> None:
+        """Forget the tasks with numbers before this one: a data machine may pass over tasks."""
+        gone = []
+        with self._changed:
+            # In the order of their numbers.
+            for key, number in [*itertools.takewhile(lambda item: item[1] < before, self._at.items())]:
+                self._done(key)
+                gone.append(number)
+            if gone:
+                self._drop()
+        if self._release is not None:
+            for number in gone:
+                self._release(number)
 
     def take(self, indices: NDArray[np.int64]) -> dict[int, Decoded | HighwayError]:
         """Return the row groups of samples, decoded or with their error; decodes those that are not.

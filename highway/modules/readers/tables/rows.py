@@ -73,19 +73,20 @@ class Rows(Samples, SampleReader):
     wanted : Wanted
     window_bytes, prefetch_bytes : int
         See `TableReader`.
-    cache : Cache, optional
-        Keeps the row groups of pictures that are fetched.
 
     Attributes
     ----------
     classes : list of str or None
     origin : str
         Where the classes come from.
+    cache : Cache or None
+        Keeps what runs fetch.
     """
 
     noun = "row"
     masked = False
     masks = None
+    cache: Cache | None = None
     min_visible = 0.0
     placement = False
 
@@ -96,7 +97,6 @@ class Rows(Samples, SampleReader):
         wanted: Wanted,
         window_bytes: int,
         prefetch_bytes: int,
-        cache: Cache | None = None,
     ) -> None:
         self.size = data.size
         self.where = f"in {data.where}"
@@ -135,7 +135,7 @@ class Rows(Samples, SampleReader):
         self._labels_of = None if labels is None or labels.counts is not None else labels.values
         self._objects = None if boxes is None else self._boxes(*boxes, labels, lists)
         self._lists = {} if self.boxed else lists
-        self._window_bytes, self._prefetch_bytes, self._cache = window_bytes, prefetch_bytes, cache
+        self._window_bytes, self._prefetch_bytes = window_bytes, prefetch_bytes
         self._fetcher: Fetcher | None = None
         self._workers: list[None] = []
         self._groups: RowGroups[Pictures] | None = None
@@ -153,9 +153,11 @@ class Rows(Samples, SampleReader):
         """The pictures whose paths are in a column."""
         names = []
         for row, path in enumerate(paths.to_pylist()):
-            if not path:
-                self._bad.setdefault(row, f"has no picture: no path in column {self._wanted.image!r}")
-            names.append(os.fsencode(path or ""))
+            if not path or "\0" in path:
+                found = "no path" if not path else repr(path)
+                self._bad.setdefault(row, f"has no picture: {found} in column {self._wanted.image!r}")
+                path = ""
+            names.append(os.fsencode(path))
         return Listed(self._owner, self._folder, self._wanted.storage_options).files(
             names, labels=None, objects=None, masks=None, min_visible=0.0, placement=False
         )
@@ -239,7 +241,7 @@ class Rows(Samples, SampleReader):
             # Late: it brings asyncio, and OpenSSL with it.
             from highway.storage.fetching import Fetcher
 
-            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes, cache=self._cache)
+            fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes, cache=self.cache)
         self._fetcher = fetcher
 
         def decode(group: int) -> Pictures:
@@ -258,6 +260,7 @@ class Rows(Samples, SampleReader):
             decode,
             None if fetcher is None else fetcher.announce,
             2 * max(self._window_bytes, int(self._nbytes.max(initial=0))),
+            None if fetcher is None else fetcher.release,
         )
 
     def windows(self) -> tuple[NDArray[np.int64], int] | None:
@@ -389,6 +392,7 @@ class Rows(Samples, SampleReader):
             heads, errors = self._files.read(decoder, indices, oriented, turn)
             return heads, errors | wrong
         files: list[bytes | memoryview | None] = []
+        away = False
         for row, found in enumerate(self._pictures_of(indices)):
             contents: bytes | memoryview | None = None
             if row in wrong:
@@ -397,8 +401,9 @@ class Rows(Samples, SampleReader):
                 wrong[row] = found
             elif isinstance(found, str):
                 try:
-                    contents = read_once(os.path.join(self._folder, os.fsencode(found)), LARGEST_FILE)
+                    contents = self._file(found, away)
                 except (ReadError, StorageError) as error:
+                    away = isinstance(error, StorageError)
                     wrong[row] = type(error)(f"{self._owner}: {found} ({self.describe(listed[row])}) {error}")
             elif found is None:
                 wrong[row] = self._no_picture(listed[row])
@@ -406,6 +411,15 @@ class Rows(Samples, SampleReader):
                 contents = found
             files.append(contents)
         return decoder.read_contents(files, oriented, turn), wrong
+
+    def _file(self, path: str, away: bool) -> bytes:
+        """Contents of a picture whose path is in a struct; nothing is read if the storage is `away`."""
+        if away:
+            # Every attempt on a dead server may take a minute to fail.
+            raise StorageError("was not tried after another one failed")
+        if "\0" in path:
+            raise ReadError("cannot be read: a path has no zero bytes")
+        return read_once(os.path.join(self._folder, os.fsencode(path)), LARGEST_FILE)
 
     def _pictures_of(self, indices: NDArray[np.int64]) -> list[Picture]:
         data = self._data

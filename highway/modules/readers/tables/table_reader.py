@@ -7,30 +7,40 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from highway.arguments import flag, number, whole
+from highway.arguments import flag, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch, is_field_name
 from highway.errors import ArgumentError, EmptyDatasetError, MissingPackageError
 from highway.modules.readers.image_reader import ImageReader
 from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
-from highway.modules.readers.options import PictureFileOptions, SourceOptions
-from highway.sampling.sampler import Sampler, Task
-from highway.sampling.windows import WindowedSampler
-from highway.storage.access import cache_at
+from highway.modules.readers.options import PictureFileOptions
+from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
+from highway.sampling.sampler import Task
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
     from highway.modules.readers.tables.rows import Rows
 
-__all__ = ["TableReader"]
+__all__ = ["TableReader", "need_pyarrow"]
 
 logger = logging.getLogger("highway.modules")
 
-_TAKEN = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
+
+def need_pyarrow(owner: str) -> None:
+    """Raise MissingPackageError if pyarrow is not installed, which opens tables."""
+    try:
+        import pyarrow
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingPackageError(
+            f"{owner}: the package pyarrow is not installed: pip install pyarrow"
+        ) from None
 
 
 @takes(PictureFileOptions)
@@ -150,19 +160,11 @@ class TableReader(ImageReader):
             if not (isinstance(value, str) or (value is None and name != "image")):
                 raise self._refused(name, value, "the name of a column")
         self._choice("box_format", box_format, ("xyxy", "xywh"))
-        min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
-        if min_visible and boxes is None:
-            raise ArgumentError(f"{self.name}: min_visible is {min_visible}, and there are no boxes")
+        min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         self._window_bytes = whole(self.name, "window_bytes", window_bytes, 1)
         chosen = self._fields(fields)
         sides = self._sides(boxes)
-        try:
-            import pyarrow
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise MissingPackageError(
-                f"{self.name}: the package pyarrow is not installed: pip install pyarrow"
-            ) from None
+        need_pyarrow(self.name)
         # Late: they need pyarrow.
         from highway.modules.readers.tables.opening import opened
         from highway.modules.readers.tables.rows import Rows, Wanted
@@ -182,8 +184,7 @@ class TableReader(ImageReader):
             folder,
             options["storage_options"],
         )
-        cache = cache_at(self.name, options["cache"], options["cache_bytes"])
-        samples = Rows(self.name, data, wanted, self._window_bytes, options["prefetch_bytes"], cache)
+        samples = Rows(self.name, data, wanted, self._window_bytes, options["prefetch_bytes"])
         samples.min_visible, samples.placement = min_visible, flag(self.name, "placement", placement)
         self.classes = samples.classes
         # Known before the order is made, in the base.
@@ -195,6 +196,7 @@ class TableReader(ImageReader):
             fit=(Letterbox() if samples.boxed else CenterFit()) if fit is None else fit,
             **options,
         )
+        samples.cache = self._cache
         if self.classes is not None:
             log_classes(self.name, self.classes, samples.origin)
             warn_of_alike(self.name, self.classes, "among the labels")
@@ -215,10 +217,10 @@ class TableReader(ImageReader):
             )
         chosen = dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
         for name, column in chosen.items():
-            if not isinstance(column, str) or not is_field_name(name) or name in _TAKEN:
+            if not isinstance(column, str) or not is_field_name(name) or name in OWN_FIELDS:
                 raise ArgumentError(
                     f"{self.name}: fields has {name!r} for the column {column!r}; expected an identifier that is not "
-                    f"an attribute of Batch or one of {', '.join(_TAKEN)}: give fields={{name: column}}"
+                    f"an attribute of Batch or one of {', '.join(OWN_FIELDS)}: give fields={{name: column}}"
                 )
         return chosen
 
@@ -230,28 +232,12 @@ class TableReader(ImageReader):
             raise self._refused("boxes", boxes, "the name of a column, or the names of 4 columns")
         return sides
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        groups = self.samples.windows()
-        if groups is None or not options["shuffle"]:
-            return super()._ordered(size, batch_size, options)
-        sizes, together = groups
-        return WindowedSampler(
-            sizes,
-            together,
-            batch_size,
-            shuffle=True,
-            seed=options["seed"],
-            epochs=options["epochs"],
-            shard=options["shard"],
-            drop_last=options["drop_last"],
-            owner=self.name,
-        )
+    def _windows(self) -> tuple[NDArray[np.int64], int] | None:
+        return self.samples.windows()
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         yield b"TableReader"
         yield from self.samples.contents()
-        if isinstance(self.order, WindowedSampler):
-            yield self.order.sizes.tobytes()
 
     def fetched(self) -> dict[str, int] | None:
         run: Any = self.latest
