@@ -439,7 +439,7 @@ def _index(options: argparse.Namespace) -> int:
     from highway.cli.terminal import status_line
     from highway.storage import urls
     from highway.storage.bucket_index import indexed, path_in_cache
-    from highway.storage.objects import open_store
+    from highway.storage.opening import open_store
 
     if not urls.is_url(options.url):
         raise ArgumentError(

@@ -43,7 +43,7 @@ def is_voc(
 ) -> bool:
     """Whether a folder, or a folder at a URL, contains the two folders of a VOC set: pictures and annotations."""
     if is_url(os.fspath(path)):
-        from highway.storage.objects import open_store
+        from highway.storage.opening import open_store
 
         place = split(os.fspath(path), "DIR")
         store = open_store(place.root, "DIR")

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from highway._core.records.checksum import crc32c
 from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.files import LARGEST_FILE, read_whole, write_whole
-from highway.storage.ranges import UNKNOWN, Object
+from highway.storage.objects import UNKNOWN, Object
 
 if TYPE_CHECKING:
     from highway.storage.access import Access
-    from highway.storage.objects import ObjectStore
+    from highway.storage.object_store import ObjectStore
 
 __all__ = ["FOLDER", "BucketIndex", "indexed", "listed", "path_in_cache"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.pool import BufferPool
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

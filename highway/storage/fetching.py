@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from highway.errors import HighwayError, PipelineStateError, ReadError
 from highway.storage.cached_samples import CachedSamples, Place
 from highway.storage.files import LARGEST_FILE
-from highway.storage.ranges import PREFETCH_BYTES, UNKNOWN, Object, Ranges
+from highway.storage.objects import UNKNOWN, Object
+from highway.storage.ranges import PREFETCH_BYTES, Ranges
 from highway.storage.requests import Priority, Requests
 
 if TYPE_CHECKING:

@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from highway.errors import HighwayError, ReadError
-from highway.storage.access import Access
 from highway.storage.files import read_whole, scanned, status_of
 from highway.storage.outages import ask
-from highway.storage.urls import is_url, located
 
 if TYPE_CHECKING:
     from highway.storage.ranges import Ranges
 
-__all__ = ["Entry", "LocalTree", "Tree", "folder_at", "is_folder", "walk"]
+__all__ = ["Entry", "LocalTree", "Tree", "is_folder", "walk"]
 
 
 class Entry(Protocol):
@@ -102,35 +100,6 @@ class LocalTree(Tree):
 
     def ranges(self, paths: Sequence[bytes]) -> Ranges:
         raise TypeError("local files are read by their paths")
-
-
-def folder_at(owner: str, name: str, value: object, access: Access) -> tuple[bytes, Tree]:
-    """Return the path or URL of a folder, with a slash at its end, and the tree to read it with.
-
-    Parameters
-    ----------
-    owner, name : str
-        The reader and the name of its argument, for errors.
-    value : object
-        str, bytes or path.
-    access : Access
-        For a URL.
-
-    Raises
-    ------
-    ArgumentError
-        It is neither a path nor a URL.
-    DatasetError, MissingPackageError, StorageError
-        See `ObjectTree`.
-    """
-    text = located(owner, name, value)
-    root = os.path.join(os.fsencode(text), b"")
-    if not is_url(text):
-        return root, LocalTree(owner)
-    # It brings asyncio, and OpenSSL with it.
-    from highway.storage.object_tree import ObjectTree
-
-    return root, ObjectTree(text, owner, access)
 
 
 def walk(

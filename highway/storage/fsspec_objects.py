@@ -12,9 +12,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from highway.errors import ArgumentError, HighwayError, MissingPackageError
-from highway.storage.objects import ObjectStore, Page, without_values
+from highway.storage.object_store import ObjectStore, Page, without_values
+from highway.storage.objects import UNKNOWN, Object
 from highway.storage.outages import may_pass
-from highway.storage.ranges import UNKNOWN, Object
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

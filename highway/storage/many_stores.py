@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from highway.errors import ReadError, StorageError
 from highway.storage.files import LARGEST_FILE, read_once
-from highway.storage.objects import ObjectStore, open_store
-from highway.storage.ranges import Object
+from highway.storage.object_store import ObjectStore
+from highway.storage.objects import Object
+from highway.storage.opening import open_store
 from highway.storage.urls import is_url, split
 
 if TYPE_CHECKING:

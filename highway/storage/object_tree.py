@@ -16,8 +16,9 @@ from highway.storage.access import Access
 from highway.storage.bucket_index import listed
 from highway.storage.fetching import Fetcher
 from highway.storage.file_tree import Entry, Tree
-from highway.storage.objects import open_store
-from highway.storage.ranges import UNKNOWN, ObjectTable, Ranges
+from highway.storage.objects import UNKNOWN, ObjectTable
+from highway.storage.opening import open_store
+from highway.storage.ranges import Ranges
 from highway.storage.urls import split
 
 __all__ = ["ObjectTree"]

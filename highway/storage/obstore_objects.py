@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from highway.errors import ArgumentError, HighwayError, MissingPackageError
-from highway.storage.objects import ObjectStore, Page, check_process, without_values
-from highway.storage.ranges import Object
+from highway.storage.object_store import ObjectStore, Page, check_process, without_values
+from highway.storage.objects import Object
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from highway._core.tar import members
 from highway.errors import ReadError, WriteError
 from highway.storage.files import LARGEST_FILE, read_whole, write_whole
-from highway.storage.objects import ObjectStore
-from highway.storage.ranges import Object
+from highway.storage.object_store import ObjectStore
+from highway.storage.objects import Object
 from highway.storage.tar_index import TarIndex, check_format, complete
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from highway.errors import StorageError
 from highway.storage import outages
-from highway.storage.objects import ObjectStore
-from highway.storage.ranges import Object
+from highway.storage.object_store import ObjectStore
+from highway.storage.objects import Object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -74,7 +74,7 @@ def _listed(pattern: object, owner: str, name: str, options: Mapping[str, Any] |
 def _found(pattern: str, owner: str, options: Mapping[str, Any] | None) -> list[str]:
     """Return the objects whose URLs match, sorted."""
     # It brings asyncio, and OpenSSL with it.
-    from highway.storage.objects import open_store
+    from highway.storage.opening import open_store
 
     place = split(pattern, owner)
     folder, expression = wildcard(place.name)

@@ -89,8 +89,8 @@ def _count(shard: Mapping[str, Any], name: str) -> int | None:
 def _contents(path: str, owner: str, options: Mapping[str, Any] | None) -> bytes:
     if is_url(path):
         # They bring asyncio, and OpenSSL with it.
-        from highway.storage.objects import open_store
-        from highway.storage.ranges import Object
+        from highway.storage.objects import Object
+        from highway.storage.opening import open_store
 
         place = split(path, owner)
         return bytes(open_store(place.root, owner, options).read(Object(place.name)))

@@ -10,7 +10,7 @@ from object_server import Fault, ObjectServer
 
 from highway.storage.bucket_index import BucketIndex
 from highway.storage.cache import Cache
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
 
 LIMIT = 1 << 20
 

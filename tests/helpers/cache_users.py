@@ -18,7 +18,7 @@ from highway.storage.cache import Cache
 from highway.storage.cache.entries import SHARDS
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Room
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
 
 KEYS = 60
 LARGEST = 150_000

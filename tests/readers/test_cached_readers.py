@@ -18,7 +18,7 @@ from highway.engine import Pipeline
 from highway.errors import ArgumentError, BucketIndexError, ObjectChangedError
 from highway.modules import Encoded, ImageFileReader, ListReader, VOCReader
 from highway.storage.cache import Cache
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
 from highway.transforms import RandomResizedCrop
 
 COUNT = 30

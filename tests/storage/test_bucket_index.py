@@ -13,8 +13,8 @@ from object_server import Fault, ObjectServer
 from highway._core.records.checksum import crc32c
 from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.bucket_index import BucketIndex, indexed, path_in_cache
-from highway.storage.objects import open_store
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
+from highway.storage.opening import open_store
 
 URL = "s3://data"
 

@@ -19,7 +19,7 @@ from highway.storage.cache import Cache, checks, ledger, room
 from highway.storage.cache.entries import SHARDS, cost_of, path_of
 from highway.storage.cache.entries import key_of as packed
 from highway.storage.cache.ledger import Ledger
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
 
 LIMIT = 1 << 20
 # Nine entries of this many bytes take less than the limit, ten take more.

@@ -12,8 +12,10 @@ from object_server import ObjectServer
 
 from highway.storage.cache import Cache
 from highway.storage.fetching import Fetcher
-from highway.storage.objects import ObjectStore, open_store
-from highway.storage.ranges import UNKNOWN, Object, Ranges
+from highway.storage.object_store import ObjectStore
+from highway.storage.objects import UNKNOWN, Object
+from highway.storage.opening import open_store
+from highway.storage.ranges import Ranges
 
 pytest.importorskip("obstore")
 

@@ -12,8 +12,9 @@ from object_server import HANG, Fault, ObjectServer
 from highway.errors import ObjectChangedError, PipelineStateError, ReadError, StorageError
 from highway.storage import fetching, outages, requests
 from highway.storage.fetching import Fetcher
-from highway.storage.objects import open_store
-from highway.storage.ranges import UNKNOWN, Object, Ranges
+from highway.storage.objects import UNKNOWN, Object
+from highway.storage.opening import open_store
+from highway.storage.ranges import Ranges
 
 COUNT = 60
 BODIES = [os.urandom(2000 + 10 * number) for number in range(COUNT)]

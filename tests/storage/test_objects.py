@@ -13,8 +13,9 @@ from object_server import Fault, ObjectServer
 from highway.errors import ArgumentError, ObjectChangedError, ReadError, StorageError
 from highway.storage import obstore_objects, outages
 from highway.storage.many_stores import ManyStores
-from highway.storage.objects import open_store
-from highway.storage.ranges import UNKNOWN, Object, ObjectTable, Ranges
+from highway.storage.objects import UNKNOWN, Object, ObjectTable
+from highway.storage.opening import open_store
+from highway.storage.ranges import Ranges
 
 OBJECTS = {f"data/a/{number:02}.jpg": os.urandom(100 + number) for number in range(25)} | {
     "data/b/x y+%é.jpg": b"other",
@@ -217,7 +218,7 @@ def test_tables_of_objects_are_sequences(server):
 FORKED = """
 import os, sys
 from highway.errors import PipelineStateError
-from highway.storage.objects import open_store
+from highway.storage.opening import open_store
 endpoint, used = sys.argv[1:]
 store = open_store("s3://data", "Reader", {"endpoint": endpoint, "access_key_id": "k", "secret_access_key": "s"})
 if used == "used":

@@ -17,7 +17,7 @@ from highway.modules.readers.masks import mask_paths
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import files_of, masks_of
 from highway.storage.access import Access
-from highway.storage.file_tree import folder_at
+from highway.storage.folders import folder_at
 from highway.transforms.fit import CenterFit, Fit
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from highway.arguments import class_names
 from highway.arguments.synonyms import nearest
 from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, HighwayError, ReadError
 from highway.storage.files import read_whole
-from highway.storage.ranges import Object
+from highway.storage.objects import Object
 from highway.storage.urls import is_url, located, split
 
 __all__ = ["Columns", "Manifest", "box_of", "listed_csv", "listed_jsonl", "missing_column"]
@@ -209,7 +209,7 @@ def _opened(path: Path, options: Mapping[str, Any] | None) -> tuple[str, io.Text
     where = located(_OWNER, "path", path)
     if is_url(where):
         # Late: it brings asyncio, and OpenSSL with it.
-        from highway.storage.objects import open_store
+        from highway.storage.opening import open_store
 
         root, name = split(where, _OWNER)
         contents = bytes(open_store(root, _OWNER, options).read(Object(name)))

@@ -16,7 +16,8 @@ from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles
 from highway.modules.readers.samples import Files, joined
 from highway.storage.file_tree import LocalTree, Tree
-from highway.storage.ranges import UNKNOWN, ObjectTable, Ranges
+from highway.storage.objects import UNKNOWN, ObjectTable
+from highway.storage.ranges import Ranges
 from highway.storage.urls import is_url
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from highway.transforms.fit import CenterFit, Fit, Letterbox
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from highway.storage.objects import ObjectStore
-    from highway.storage.ranges import Object
+    from highway.storage.object_store import ObjectStore
+    from highway.storage.objects import Object
     from highway.storage.tar_index import TarIndex
 
 __all__ = ["TarReader"]

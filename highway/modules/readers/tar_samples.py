@@ -28,14 +28,15 @@ from highway.modules.readers.masks import Masks
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.storage.files import LARGEST_FILE, check_same
-from highway.storage.ranges import Object, Ranges
+from highway.storage.objects import Object
+from highway.storage.ranges import Ranges
 from highway.storage.tar_index import TarIndex
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from highway.storage.fetching import Fetcher
-    from highway.storage.objects import ObjectStore
+    from highway.storage.object_store import ObjectStore
 
 __all__ = ["TarSamples"]
 

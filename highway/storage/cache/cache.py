@@ -16,7 +16,7 @@ from highway.storage.cache.room import Draft, Room
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from highway.storage.ranges import Object
+    from highway.storage.objects import Object
 
 __all__ = ["ENTRIES", "Cache"]
 

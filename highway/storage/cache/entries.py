@@ -16,7 +16,7 @@ from highway._core.records.checksum import crc32c
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from highway.storage.ranges import Object
+    from highway.storage.objects import Object
 
 __all__ = [
     "LARGEST",

@@ -19,7 +19,8 @@ from highway.modules.readers.listing.numeric_names import order_remark
 from highway.modules.readers.listing.skipped_files import SkippedFiles
 from highway.storage.access import Access
 from highway.storage.file_names import EXTENSIONS
-from highway.storage.file_tree import Entry, Tree, folder_at
+from highway.storage.file_tree import Entry, Tree
+from highway.storage.folders import folder_at
 from highway.storage.urls import is_url
 
 __all__ = ["ClassFolders", "list_class_folders"]

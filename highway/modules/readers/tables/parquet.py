@@ -25,15 +25,16 @@ from highway.modules.readers.tables.arrow import paths_of
 from highway.modules.readers.tables.endings import ENDINGS
 from highway.modules.readers.tables.pictures import Pictures
 from highway.storage.files import check_same, first_bytes
+from highway.storage.objects import Object
 from highway.storage.outages import ask
-from highway.storage.ranges import Object, Ranges
+from highway.storage.ranges import Ranges
 from highway.storage.shard_names import shard_paths
 from highway.storage.urls import is_url, located
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from highway.storage.objects import ObjectStore
+    from highway.storage.object_store import ObjectStore
 
 __all__ = ["ParquetFiles", "files_of", "is_parquet", "mapped"]
 

@@ -16,7 +16,8 @@ from highway.modules.readers.listing.leftovers import is_hidden, is_skipped
 from highway.modules.readers.listing.skipped_files import SkippedFiles
 from highway.storage.access import Access
 from highway.storage.file_names import EXTENSIONS
-from highway.storage.file_tree import Entry, LocalTree, Tree, folder_at
+from highway.storage.file_tree import Entry, LocalTree, Tree
+from highway.storage.folders import folder_at
 from highway.storage.printing import printable
 from highway.storage.urls import is_url, located
 
