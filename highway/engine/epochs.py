@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from highway.batch import Batch
 from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.run import Run
 from highway.engine.workers import SourceRunner, clock
-from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed
+from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed, WaitTimeout
 
 __all__ = ["Epochs"]
 
@@ -111,6 +112,22 @@ class Epochs:
             if self._run.moves == moves:
                 self._next_epoch = max(self._next_epoch, epoch + 1)
                 self._resumed = False
+
+    def is_ready(self) -> bool:
+        """Whether `take` would return or raise without waiting; see `Pipeline.ready`."""
+        queue = self._run.queue
+        with suppress(EndOfData, QueueClosed):
+            while True:
+                try:
+                    ticket, batch = queue.peek(block=False)
+                except WaitTimeout:
+                    return False
+                if batch is not None:
+                    break
+                # What was skipped is not for the user, and the source is told of it; a batch may follow.
+                if queue.take(ticket):
+                    self._is_wanted(ticket, None)
+        return True
 
     def forever(self) -> Iterator[Batch]:
         """Iterate to the end of the data; raises EndOfData if there is no batch. See `Pipeline.forever`."""
