@@ -131,7 +131,7 @@ class Epochs:
 
     def forever(self) -> Iterator[Batch]:
         """Iterate to the end of the data; raises EndOfData if there is no batch. See `Pipeline.forever`."""
-        if self.is_over:
+        if self.is_over("forever()"):
             raise self.ended("forever()")
         return self._forever(self._taken())
 
@@ -156,9 +156,18 @@ class Epochs:
 
     # The end of the data
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the data has ended and every batch was returned, in a pipeline that was not stopped since."""
+    def is_over(self, what: str) -> bool:
+        """Whether the data has ended and every batch was returned, in a pipeline that was not stopped since.
+
+        While another thread goes on elsewhere, there are no batches either: this waits until it does.
+        """
+        if not self._is_at_end():
+            return False
+        self._run.refuse_own_thread(what)
+        with self._run.turn:
+            return self._is_at_end()
+
+    def _is_at_end(self) -> bool:
         queue = self._run.queue
         total = queue.last_total
         return total is not None and queue.next_ticket >= total and not self._run.control.closing
@@ -201,7 +210,7 @@ class Epochs:
             raise self._no_epochs(what)
         if run.control.closing:
             raise run.outcome.error(what)
-        if epoch is None and self.is_over and not self._is_empty_next():
+        if epoch is None and self.is_over(what) and not self._is_empty_next():
             raise self.ended(what)
         if run.length is not None:
             self._check(self._next_epoch if epoch is None else epoch, what)

@@ -570,6 +570,42 @@ def test_a_thread_that_asks_while_a_state_is_loaded_gets_what_comes_after_it():
         assert identity(asking.result())[:2] == (0, 2)
 
 
+@pytest.mark.parametrize("move", [Pipeline.load_state_dict, lambda pipeline, state: next(pipeline.epoch(3))])
+@pytest.mark.parametrize("iterate", [iter, Pipeline.epoch, Pipeline.forever])
+def test_iteration_that_is_asked_for_while_another_thread_goes_on_elsewhere(move, iterate):
+    """The data has not ended, although every batch was dropped."""
+    armed, held, gate = threading.Event(), threading.Event(), threading.Event()
+
+    class Held(Noise):
+        def prepare(self):
+            super().prepare()
+            if armed.is_set():
+                held.set()
+                assert gate.wait(LIMIT)
+
+    class Turn:
+        """Opens the gate for who waits for it."""
+
+        def __enter__(self):
+            gate.set()
+            assert turn.acquire(timeout=LIMIT)
+
+        def __exit__(self, *error):
+            turn.release()
+
+    with Pipeline([Held(2, (2, 2), size=10)]) as pipeline:
+        pipeline.dequeue(timeout=LIMIT)
+        state = pipeline.state_dict()
+        armed.set()
+        moving = Task(move, pipeline, state)
+        assert held.wait(LIMIT)
+        run = inspected(pipeline)
+        turn, run.turn = run.turn, Turn()
+        batches = iterate(pipeline)
+        moving.result()
+        assert next(batches).size == 2
+
+
 def test_stopped_while_a_state_is_loaded():
     state, _ = state_after(2, lambda: [noise()])
     gate, at_it = threading.Event(), threading.Event()
