@@ -74,7 +74,7 @@ class Epochs:
                 try:
                     ticket, batch = queue.get(block, left, before, reader)
                 except EndOfData:
-                    if reader is not None or not run.has_moved(moves):
+                    if reader is not None or not run.has_moved(moves, queue):
                         raise
                     # Another thread has dropped the batches, to go on elsewhere.
                     ticket, batch = -1, None
@@ -291,10 +291,12 @@ class Epochs:
         """End iterations and continue at a place that the source has found in a state; with `Run.turn` held."""
         run = self._run
         self.iteration += 1
-        run.begin_at(place)
-        self.touched = True
         self._last_epoch = None
         self._rejected = 0
+        # Until the next epoch is known, who takes a batch waits in `_enter`.
+        self._next_epoch = 0
+        run.begin_at(place)
+        self.touched = True
         if run.length:
             self._next_epoch, done = divmod(run.first_ticket, run.length)
             self._resumed = bool(done) or place != run.source.front(self._next_epoch)

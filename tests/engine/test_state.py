@@ -606,6 +606,26 @@ def test_iteration_that_is_asked_for_while_another_thread_goes_on_elsewhere(move
         assert next(batches).size == 2
 
 
+def test_a_rest_that_is_taken_while_the_state_is_loaded_does_not_come_again():
+    with Pipeline([Noise(2, (2, 2), size=6)]) as pipeline:
+        list(pipeline)
+        state = {**pipeline.state_dict(), "epoch": 0, "position": 4}
+        list(pipeline)
+        run, asking = inspected(pipeline), []
+        begin_at = run.begin_at
+
+        def overtaken(place):
+            begin_at(place)
+            asking.append(Task(pipeline.dequeue))
+            eventually(lambda: run.queue.reached > run.first_ticket)
+
+        run.begin_at = overtaken
+        pipeline.load_state_dict(state)
+        assert identity(asking[0].result())[:2] == (0, 2)
+        assert pipeline.resumed_epoch is None
+        assert [identity(batch)[:2] for batch in pipeline] == [(1, 0), (1, 1), (1, 2)]
+
+
 def test_stopped_while_a_state_is_loaded():
     state, _ = state_after(2, lambda: [noise()])
     gate, at_it = threading.Event(), threading.Event()
