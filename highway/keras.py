@@ -98,9 +98,10 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
         self._requested = 0
         self._kept: list[tuple[Batch, dict[str, Any] | None]] = []
         self._begins = True
-        # With `callback`: the positions of batches that the model has not trained with yet, the oldest first, and of
-        # the last one that it has; None where the pipeline has no state.
+        # The position where the pass began; with `callback`, also those of batches that the model has not trained with
+        # yet, the oldest first, and of the last one that it has. None where the pipeline has no state.
         self._tracks = False
+        self._start: dict[str, Any] | None = None
         self._positions: deque[dict[str, Any] | None] = deque()
         self._position: dict[str, Any] | None = None
         # Whether the model has trained with a batch of the pass; whether its batches come again although it is over.
@@ -149,8 +150,11 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
                 "callbacks=[data.callback(), ...]"
             )
         with self._lock:
-            found = self.pipeline.state_dict() if self._position is None else self._position
-            return copy.deepcopy(found)
+            found = self._position
+            if found is None and self._epoch is not None and self._comes_again(self._epoch):
+                # What was requested has only built the model.
+                found = self._start
+            return self.pipeline.state_dict() if found is None else copy.deepcopy(found)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state_dict` returned: the next pass is the rest of its epoch.
@@ -165,7 +169,7 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
         """
         with self._lock:
             self.pipeline.load_state_dict(state)
-            self._epoch = self._position = None
+            self._epoch = self._position = self._start = None
             self._forget()
 
     def _begin_training(self) -> None:
@@ -217,8 +221,10 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
                     f"Dataset: the epoch ended after {requested} batches; expected {length}, the same in every epoch: "
                     "use on_error='replace' in the reader"
                 )
-            batch, position = found, self._found_position()
-            if requested == len(kept):
+            # A kept batch may come again with `callback`.
+            keeps = requested == len(kept)
+            batch, position = found, self._found_position() if keeps or self._tracks else None
+            if keeps:
                 kept.append((batch, position))
         if self._tracks:
             self._positions.append(position)
@@ -229,7 +235,7 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
 
     def _found_position(self) -> dict[str, Any] | None:
         try:
-            return self.pipeline.state_dict() if self._tracks else None
+            return self.pipeline.state_dict()
         except PipelineStateError:
             # `state_dict` asks the pipeline again, and raises.
             return None
@@ -239,10 +245,11 @@ class Dataset(PyDataset if PyDataset is not None else object):  # type: ignore[m
         epoch = self._epoch
         if epoch is None or self._begins or self._requested == len(epoch):
             if epoch is None or not self._comes_again(epoch):
-                if self._position is None:
-                    self._position = self._found_position()
+                self._start = self._found_position()
                 self._epoch = epoch = iter(self.pipeline)
                 self._forget()
+            if self._tracks and self._position is None:
+                self._position = self._start
             self._begins, self._again, self._requested = False, False, 0
             self._positions.clear()
         return epoch

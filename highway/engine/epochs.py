@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from highway.batch import Batch
 from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.run import Run
 from highway.engine.workers import SourceRunner, clock
-from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed
+from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed, WaitTimeout
 
 __all__ = ["Epochs"]
 
@@ -73,7 +74,7 @@ class Epochs:
                 try:
                     ticket, batch = queue.get(block, left, before, reader)
                 except EndOfData:
-                    if reader is not None or not run.has_moved(moves):
+                    if reader is not None or not run.has_moved(moves, queue):
                         raise
                     # Another thread has dropped the batches, to go on elsewhere.
                     ticket, batch = -1, None
@@ -112,9 +113,25 @@ class Epochs:
                 self._next_epoch = max(self._next_epoch, epoch + 1)
                 self._resumed = False
 
+    def is_ready(self) -> bool:
+        """Whether `take` would return or raise without waiting; see `Pipeline.ready`."""
+        queue = self._run.queue
+        with suppress(EndOfData, QueueClosed):
+            while True:
+                try:
+                    ticket, batch = queue.peek(block=False)
+                except WaitTimeout:
+                    return False
+                if batch is not None:
+                    break
+                # What was skipped is not for the user, and the source is told of it; a batch may follow.
+                if queue.take(ticket):
+                    self._is_wanted(ticket, None)
+        return True
+
     def forever(self) -> Iterator[Batch]:
         """Iterate to the end of the data; raises EndOfData if there is no batch. See `Pipeline.forever`."""
-        if self.is_over:
+        if self.is_over("forever()"):
             raise self.ended("forever()")
         return self._forever(self._taken())
 
@@ -139,9 +156,18 @@ class Epochs:
 
     # The end of the data
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the data has ended and every batch was returned, in a pipeline that was not stopped since."""
+    def is_over(self, what: str) -> bool:
+        """Whether the data has ended and every batch was returned, in a pipeline that was not stopped since.
+
+        While another thread goes on elsewhere, there are no batches either: this waits until it does.
+        """
+        if not self._is_at_end():
+            return False
+        self._run.refuse_own_thread(what)
+        with self._run.turn:
+            return self._is_at_end()
+
+    def _is_at_end(self) -> bool:
         queue = self._run.queue
         total = queue.last_total
         return total is not None and queue.next_ticket >= total and not self._run.control.closing
@@ -184,7 +210,7 @@ class Epochs:
             raise self._no_epochs(what)
         if run.control.closing:
             raise run.outcome.error(what)
-        if epoch is None and self.is_over and not self._is_empty_next():
+        if epoch is None and self.is_over(what) and not self._is_empty_next():
             raise self.ended(what)
         if run.length is not None:
             self._check(self._next_epoch if epoch is None else epoch, what)
@@ -265,10 +291,12 @@ class Epochs:
         """End iterations and continue at a place that the source has found in a state; with `Run.turn` held."""
         run = self._run
         self.iteration += 1
-        run.begin_at(place)
-        self.touched = True
         self._last_epoch = None
         self._rejected = 0
+        # Until the next epoch is known, who takes a batch waits in `_enter`.
+        self._next_epoch = 0
+        run.begin_at(place)
+        self.touched = True
         if run.length:
             self._next_epoch, done = divmod(run.first_ticket, run.length)
             self._resumed = bool(done) or place != run.source.front(self._next_epoch)

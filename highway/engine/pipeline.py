@@ -260,13 +260,7 @@ class Pipeline:
             The pipeline ends in a sink, or belongs to the parent process of a fork.
         """
         self._refuse("ready()", sink=False)
-        try:
-            self._run.queue.peek(block=False)
-        except WaitTimeout:
-            return False
-        except (EndOfData, QueueClosed):
-            return True
-        return True
+        return self._epochs.is_ready()
 
     def __iter__(self) -> EpochIterator:
         """Iterate over the next epoch; after `load_state_dict`, over the rest of the epoch of the state.

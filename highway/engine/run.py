@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 from typing import Any, cast
 
+from highway._core.queue import BatchQueue
 from highway.engine.composition import check_seeds
 from highway.engine.module import Module, Outlet, Sink, Source, usable_cores
 from highway.engine.stats import PipelineStats
@@ -182,7 +183,7 @@ class Run:
                 self._place = place
                 self._finalizer.detach()
                 self._set_up(self.source.begin_at(place))
-            self.moves += 1
+                self.moves += 1
         except BaseException:
             self.started = True
             self.control.shutdown()
@@ -193,6 +194,8 @@ class Run:
         self._drop_batches("load_state_dict()")
         before.retire()
         self._finalizer.detach()
+        # Before there is the other queue: what is taken from that is taken after so many moves.
+        self.moves += 1
         self._set_up(self.source.begin_at(place))
         self.moving = False
         if before.closing:
@@ -246,10 +249,13 @@ class Run:
                 return True
         return False
 
-    def has_moved(self, moves: int) -> bool:
-        """Whether an epoch was begun or a state loaded since there were so many moves; waits if it is under way."""
+    def has_moved(self, moves: int, queue: BatchQueue) -> bool:
+        """Whether an epoch was begun or a state loaded since there were so many moves and this queue.
+
+        Waits if it is under way.
+        """
         with self.turn:
-            return self.moves != moves
+            return self.moves != moves or self.queue is not queue
 
     # Facts
 

@@ -162,7 +162,8 @@ class Waits:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that runs in `_add_up` may ask for the figures.
+        self._lock = threading.RLock()
         self._calling = _Calling()
         # What the threads have noted and nobody has added up yet, oldest first: consumer, epoch or None where it got no
         # batch, samples, and the time when it began and ended to wait. Adding up many at once is much cheaper.
@@ -186,10 +187,12 @@ class Waits:
 
     def _add_up(self) -> None:
         with self._lock:
-            noted = self._noted[:]
-            # Not `clear`: other threads append.
-            del self._noted[: len(noted)]
-            for consumer, epoch, size, asked, now in noted:
+            noted = self._noted
+            # One by one, with what is complete in between, for a signal handler. Other threads append.
+            for _ in range(len(noted)):
+                if not noted:
+                    break
+                consumer, epoch, size, asked, now = noted.pop(0)
                 wait = now - asked + consumer.blocked
                 if epoch is None:
                     consumer.blocked = wait
@@ -199,7 +202,8 @@ class Waits:
                 consumer.blocked = 0.0
                 bin_ = int(BINS_PER_DOUBLING * log2(wait) + BIN_OF_A_SECOND) if wait > SHORTEST else 0
                 figures = self._epochs.get(epoch) or self._begin(epoch, before)
-                figures.last = now
+                # Threads note in any order.
+                figures.last = max(figures.last, now)
                 figures.samples += size
                 figures.waited += wait
                 figures.seconds += now - before
@@ -216,7 +220,8 @@ class Waits:
         self._add_up()
         total = _Figures()
         with self._lock:
-            epochs = tuple(figures.stats(epoch) for epoch, figures in self._epochs.items())
-            for figures in (self._earlier, *self._epochs.values()):
+            latest = list(self._epochs.items())
+            epochs = tuple(figures.stats(epoch) for epoch, figures in latest)
+            for figures in (self._earlier, *(figures for _, figures in latest)):
                 total.add(figures)
         return total.stats(None), epochs

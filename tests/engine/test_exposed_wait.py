@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 import re
 import statistics
@@ -12,7 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from clocks import Clock, Slow, notice_waits
-from concurrency import LIMIT
+from concurrency import LIMIT, Task
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import class_folders
@@ -145,6 +146,30 @@ def test_memory_does_not_grow():
         assert took(10_000) < before + 10_000
     finally:
         tracemalloc.stop()
+
+
+def test_figures_are_there_in_a_signal_handler(monkeypatch):
+    """It runs in the thread that adds up, and gets the figures so far."""
+    waits, seen = Waits(), []
+
+    def interrupted(wait):
+        if not seen:
+            seen.append(None)
+            seen.append(waits.stats()[0].batches)
+        return math.log2(wait)
+
+    monkeypatch.setattr("highway.engine.waits.log2", interrupted)
+
+    def took():
+        for number in range(64):
+            waits.took(batch(), float(number), number + 0.5)
+        return waits.stats()[0]
+
+    total = Task(took).result()
+    assert (total.batches, total.waited, total.seconds) == (64, pytest.approx(32.0), pytest.approx(63.5))
+    assert total.last == 63.5
+    # All but the one that was being added.
+    assert seen == [None, 63]
 
 
 def test_measuring_is_cheap():

@@ -323,6 +323,30 @@ def test_ready_says_whether_dequeue_would_wait():
         pipeline.ready()
 
 
+def test_what_a_source_that_follows_skips_does_not_make_a_pipeline_ready():
+    class Following(Numbers):
+        follows_delivery = True
+
+        def delivered(self, ticket):
+            told.append(ticket)
+            return True
+
+    told, gate = [], Gate(workers=1)
+    with Pipeline([Following(3, holes=[0, 2], workers=1), gate]) as pipeline:
+        pipeline.start()
+        eventually(lambda: inspected(pipeline).queue.measures()["holes"])
+        assert gate.entered.wait(LIMIT)
+        assert (pipeline.ready(), told) == (False, [0])
+        gate.gate.set()
+        eventually(pipeline.ready)
+        assert (numbers_of([pipeline.dequeue(timeout=LIMIT)]), told) == ([1], [0, 1])
+        # The end of the data is ready too.
+        eventually(pipeline.ready)
+        assert told == [0, 1, 2]
+        with pytest.raises(EndOfData):
+            pipeline.dequeue(timeout=LIMIT)
+
+
 def test_state_in_an_epoch_that_was_sought():
     """The position counts from the start of the data, wherever the pipeline began."""
     with pipeline_of(noise, True) as pipeline:

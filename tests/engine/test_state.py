@@ -570,6 +570,62 @@ def test_a_thread_that_asks_while_a_state_is_loaded_gets_what_comes_after_it():
         assert identity(asking.result())[:2] == (0, 2)
 
 
+@pytest.mark.parametrize("move", [Pipeline.load_state_dict, lambda pipeline, state: next(pipeline.epoch(3))])
+@pytest.mark.parametrize("iterate", [iter, Pipeline.epoch, Pipeline.forever])
+def test_iteration_that_is_asked_for_while_another_thread_goes_on_elsewhere(move, iterate):
+    """The data has not ended, although every batch was dropped."""
+    armed, held, gate = threading.Event(), threading.Event(), threading.Event()
+
+    class Held(Noise):
+        def prepare(self):
+            super().prepare()
+            if armed.is_set():
+                held.set()
+                assert gate.wait(LIMIT)
+
+    class Turn:
+        """Opens the gate for who waits for it."""
+
+        def __enter__(self):
+            gate.set()
+            assert turn.acquire(timeout=LIMIT)
+
+        def __exit__(self, *error):
+            turn.release()
+
+    with Pipeline([Held(2, (2, 2), size=10)]) as pipeline:
+        pipeline.dequeue(timeout=LIMIT)
+        state = pipeline.state_dict()
+        armed.set()
+        moving = Task(move, pipeline, state)
+        assert held.wait(LIMIT)
+        run = inspected(pipeline)
+        turn, run.turn = run.turn, Turn()
+        batches = iterate(pipeline)
+        moving.result()
+        assert next(batches).size == 2
+
+
+def test_a_rest_that_is_taken_while_the_state_is_loaded_does_not_come_again():
+    with Pipeline([Noise(2, (2, 2), size=6)]) as pipeline:
+        list(pipeline)
+        state = {**pipeline.state_dict(), "epoch": 0, "position": 4}
+        list(pipeline)
+        run, asking = inspected(pipeline), []
+        begin_at = run.begin_at
+
+        def overtaken(place):
+            begin_at(place)
+            asking.append(Task(pipeline.dequeue))
+            eventually(lambda: run.queue.reached > run.first_ticket)
+
+        run.begin_at = overtaken
+        pipeline.load_state_dict(state)
+        assert identity(asking[0].result())[:2] == (0, 2)
+        assert pipeline.resumed_epoch is None
+        assert [identity(batch)[:2] for batch in pipeline] == [(1, 0), (1, 1), (1, 2)]
+
+
 def test_stopped_while_a_state_is_loaded():
     state, _ = state_after(2, lambda: [noise()])
     gate, at_it = threading.Event(), threading.Event()

@@ -168,6 +168,20 @@ with Pipeline([reader(1)]) as pipeline:
         assert place(data) == (4, position)
     state = data.state_dict()
 
+with Pipeline([reader(1)]) as pipeline:
+    data = Dataset(pipeline)
+    # Batches to look at, before there is a callback, come again.
+    seen = labels(data, 2)
+    callback = data.callback()
+    assert place(data) == (0, 0)
+    callback.on_train_begin()
+    assert data.num_batches == 10
+    assert labels(data, 4)[:2] == seen
+    assert place(data) == (0, 0)
+    for batch in range(3):
+        callback.on_train_batch_end(batch)
+        assert place(data) == (0, batch + 1)
+
 with Pipeline([reader(1)]) as pipeline, Pipeline([reader(1)]) as other:
     data = Dataset(other)
     callback = data.callback()
