@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from highway.batch import Batch
 from highway.errors import EndOfData, PipelineStateError, QueueClosed
 
-if TYPE_CHECKING:
-    from highway.engine.epochs import Epochs
-
 __all__ = ["EpochIterator", "superseded"]
+
+
+class Epochs(Protocol):
+    """What an iterator asks of the epochs of its pipeline; see `highway.engine.epochs`."""
+
+    iteration: int
+
+    def begin(self, iteration: EpochIterator) -> None: ...
+    def take(self, *, before: int | None, reader: int | None) -> Batch: ...
+    def take_uncounted(self, iteration: EpochIterator) -> Batch: ...
+    def check_current(self, iteration: EpochIterator) -> None: ...
+    def continue_empty(self, iteration: EpochIterator) -> bool: ...
+    def length_of(self, iteration: EpochIterator) -> int: ...
+    def stopped(self) -> BaseException: ...
 
 
 class EpochIterator(Iterator[Batch]):

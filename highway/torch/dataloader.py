@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from highway.torch.loader import Loader
+from typing import Any, Protocol
 
 __all__ = ["dataloader"]
+
+
+class Loader(Protocol):
+    """What a DataLoader asks of a loader; see `highway.torch.loader`."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def __len__(self) -> int: ...
+    def set_epoch(self, n: int) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 @functools.cache
