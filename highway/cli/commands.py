@@ -15,6 +15,7 @@ from highway.cli.options import FITS, RANDOM, parser
 from highway.errors import (
     ArgumentError,
     DecodeError,
+    EmptyDatasetError,
     HighwayError,
     IncompleteStoreError,
     ReadError,
@@ -454,6 +455,9 @@ def _index(options: argparse.Namespace) -> int:
         index = indexed(
             store, prefix, path, refresh=options.refresh, told=lambda count: show(f"{count:,} objects")
         )
+    if not len(index):
+        os.remove(path)
+        raise EmptyDatasetError(f"index: {options.url!r} has no objects; check the bucket and the folder")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(index.made))
     how = f"of {when} (--refresh lists again)" if there else f"listed in {time.perf_counter() - start:.1f} s"
     print(f"{path}: {_count(len(index), 'object')}, {int(index.sizes.sum()):,} bytes, {how}")

@@ -63,6 +63,11 @@ def pack(
         As raised by the reader, `Encoded`, `LevelDBSink` and `TarSink`.
     """
     sink: LevelDBSink | TarSink
+    if os.fspath(path).endswith((".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2")):
+        raise ArgumentError(
+            f"pack: {os.fspath(path)!r} names a compressed tar, which has no random access; expected "
+            "NAME-{0000..}.tar, or the folder of a store"
+        )
     if is_tar(path):
         if encoding == "raw":
             raise ArgumentError(

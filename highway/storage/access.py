@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from highway.arguments import expanded
 from highway.errors import ArgumentError
+from highway.storage.urls import is_url, located
 
 if TYPE_CHECKING:
     from highway.storage.cache import Cache
@@ -69,6 +70,8 @@ def cache_at(owner: str, directory: Any, max_bytes: int | float | None) -> Cache
                 f"{owner}: cache_bytes is {max_bytes!r} without cache; expected the folder in cache"
             )
         return None
+    if is_url(located(owner, "cache", directory)):
+        raise ArgumentError(f"{owner}: cache is {directory!r}; expected a folder of this machine")
     # It brings OpenSSL.
     from highway.storage.cache import Cache
 

@@ -189,12 +189,8 @@ class ObstoreObjects(ObjectStore):
             return (self.unreadable if lasting else self.failed)(name, _NO_CREDENTIALS)
         if found is not None:
             status, reason = int(found[1]), f"the server answered {found[1]}{found[2].rstrip()}"
-            if 400 <= status < 500 and status not in _PASSING:
-                if lists and self._web:
-                    reason += _NO_LISTING
-                return self.unreadable(name, reason)
-            if lists and self._web and status == _NOT_IMPLEMENTED:
-                reason += _NO_LISTING
+            if (400 <= status < 500 and status not in _PASSING) or status == _NOT_IMPLEMENTED:
+                return self.unreadable(name, reason + _NO_LISTING if lists and self._web else reason)
             return self.failed(name, reason)
         if "redirect without LOCATION" in text:
             return self.unreadable(name, "the bucket is in another region; give region in storage_options")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from highway.errors import ArgumentError
 from highway.storage.object_store import ObjectStore
 
 __all__ = ["open_store"]
@@ -27,10 +28,16 @@ def open_store(url: str, owner: str, options: Mapping[str, Any] | None = None) -
     Raises
     ------
     ArgumentError
-        The store does not have such options, or there is no such scheme.
+        `options` is no mapping, the store does not have such options, or there is no such scheme.
     MissingPackageError
         obstore or fsspec is not installed.
     """
+    if options is not None and not isinstance(options, Mapping):
+        # Not the value, which may be a secret.
+        raise ArgumentError(
+            f"{owner}: storage_options is of type {type(options).__name__}; expected a mapping, such as "
+            "{'region': 'eu-central-1'}"
+        )
     scheme = url.partition("://")[0]
     from highway.storage.fsspec_objects import FsspecObjects
     from highway.storage.obstore_objects import SCHEMES, ObstoreObjects

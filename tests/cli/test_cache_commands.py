@@ -164,3 +164,9 @@ def test_wrong_usage(capsys, words, message):
         run(capsys, *words)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_index_of_nothing_is_refused(capsys, tmp_path):
+    code, _, errors = run(capsys, "index", "memory://nothing-here", "-o", str(tmp_path / "one.index"))
+    assert code == 1 and "'memory://nothing-here' has no objects; check the bucket and the folder" in errors
+    assert not (tmp_path / "one.index").exists()

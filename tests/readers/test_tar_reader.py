@@ -351,10 +351,22 @@ def test_labels(tmp_path):
         labels("json:price")
     with pytest.raises(ArgumentError, match=r"labels are 'cat'.*names together with classes"):
         labels("txt")
-    with pytest.raises(DecodeError, match=r"has 'cat'; expected one of the 1 classes"):
+    with pytest.raises(DecodeError, match=r"has 'cat'; expected one of the classes 'dog'"):
         labels("txt", classes=["dog"])
     with pytest.raises(DecodeError, match=r"has no 'a.b'|has no 'a'"):
         labels("json:a.b")
+
+
+@pytest.mark.parametrize(
+    "ending, three", [("cls", b"3"), ("json:a", b'{"a": 3}'), ("json:a", b'{"a": [0, 3]}')]
+)
+def test_numbers_of_classes_are_in_range(tmp_path, ending, three):
+    path = one_tar(tmp_path, {"jpg": PICTURE, ending.partition(":")[0]: three})
+    for classes in (["a", "b", "c", "d"], None):
+        reader = TarReader(path, 1, 8, label=ending, classes=classes)
+        assert only_batch(reader).labels.max() == 3
+    with pytest.raises(DecodeError, match=r"has the class number 3; expected 0 to 2, the places in classes"):
+        TarReader(path, 1, 8, label=ending, classes=["a", "b", "c"])
 
 
 def test_boxes_and_masks(tmp_path):

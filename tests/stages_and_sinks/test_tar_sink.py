@@ -531,5 +531,9 @@ def test_highway_pack(folder, tmp_path, capsys):
     assert samples_of(reader) == samples_of(ImageFileReader(folder, 4, SHAPE, epochs=1))
     assert main(["pack", str(folder), to, "--encoding", "raw:16"]) == 1
     assert "in the encoding raw; expected original" in capsys.readouterr().err
+    for name in ("photos.tar.gz", "photos.tgz", "photos.tar.zst"):
+        assert main(["pack", str(folder), str(tmp_path / name)]) == 1
+        assert "names a compressed tar, which has no random access" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
     assert main(["pack", str(folder), str(tmp_path / "s.ldb"), "--shard-size", "1"]) == 1
     assert "no name of tar shards" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from cache_users import bytes_of, in_folder, key_of
 from repository import ROOT
 
 from highway.errors import ArgumentError, StoreError, WriteError
+from highway.storage.access import cache_at
 from highway.storage.cache import Cache, checks, ledger, room
 from highway.storage.cache.entries import SHARDS, cost_of, path_of
 from highway.storage.cache.entries import key_of as packed
@@ -48,6 +49,13 @@ def fill(cache, names):
     for number, name in enumerate(names):
         assert cache.put(*key(name), contents(name))
         os.utime(path(cache, key(name)), (1e9 + number, 1e9 + number))
+
+
+def test_a_url_is_no_folder():
+    with pytest.raises(
+        ArgumentError, match="Reader: cache is 'memory://c'; expected a folder of this machine"
+    ):
+        cache_at("Reader", "memory://c", LIMIT)
 
 
 # Bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,17 @@ class SampleField:
         except ValueError:
             known = "(classes= gives names their numbers)"
             if self._classes is not None:
-                known = f"or one of the {len(self._classes)} classes"
+                known = f"or one of the classes {_few(self._classes)}"
             raise DecodeError(f"has {text[:60]!r}; expected a whole number {known}") from None
-        return _in_range(number)
+        return self._class_number(_in_range(number))
+
+    def _class_number(self, number: int) -> int:
+        """Return the number of a class as it is; raises for one that `classes` does not have."""
+        if self._classes is not None and not 0 <= number < len(self._classes):
+            raise DecodeError(
+                f"has the class number {number}; expected 0 to {len(self._classes) - 1}, the places in classes="
+            )
+        return number
 
     def _class(self, value: Any) -> Any:
         """Return the number of a class by its name, also in a list; other values as they are."""
@@ -131,11 +139,13 @@ class SampleField:
             return value
         if isinstance(value, list):
             return [self._class(one) for one in value]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._class_number(value)
         if not isinstance(value, str):
             return value
         name = value if value in self._classes else value.strip()
         if name not in self._classes:
-            raise DecodeError(f"has {value[:60]!r}; expected one of the {len(self._classes)} classes")
+            raise DecodeError(f"has {value[:60]!r}; expected one of the classes {_few(self._classes)}")
         return self._classes[name]
 
     def _part(self, contents: bytes) -> Any:
@@ -262,6 +272,13 @@ def _npy(contents: bytes) -> NDArray[Any]:
         # NumPy parses the header as Python: a damaged one raises anything from a SyntaxError to a TypeError.
         raise DecodeError(f"is no array of NumPy without objects: {error}") from None
     return found
+
+
+def _few(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names as text, and how many there are more."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name[:40]) for name in names[:most]) + more
 
 
 def _decoded(contents: bytes) -> str:
