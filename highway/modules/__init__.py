@@ -13,10 +13,11 @@ from highway.modules.stages.augmentations import Augmentations
 from highway.modules.stages.pad_boxes import PadBoxes
 
 if TYPE_CHECKING:
-    from highway.modules.readers.leveldb import LevelDBSink, LevelDBSource
+    from highway.modules.readers.leveldb import LevelDBSource
     from highway.modules.readers.leveldb_images import LevelDBImageReader
     from highway.modules.readers.tables.table_reader import TableReader
     from highway.modules.readers.tar import TarReader
+    from highway.modules.sinks.leveldb import LevelDBSink
     from highway.modules.sinks.tar import TarSink
     from highway.network import ZMQSink, ZMQSource
 
@@ -48,10 +49,14 @@ if not TYPE_CHECKING:
             from highway import network
 
             return getattr(network, name)
-        if name in ("LevelDBSink", "LevelDBSource"):
-            from highway.modules.readers import leveldb
+        if name == "LevelDBSink":
+            from highway.modules.sinks.leveldb import LevelDBSink
 
-            return getattr(leveldb, name)
+            return LevelDBSink
+        if name == "LevelDBSource":
+            from highway.modules.readers.leveldb import LevelDBSource
+
+            return LevelDBSource
         if name == "LevelDBImageReader":
             from highway.modules.readers.leveldb_images import LevelDBImageReader
 
