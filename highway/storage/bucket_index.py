@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from highway._core.records.checksum import crc32c
 from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.files import LARGEST_FILE, read_whole, write_whole
-from highway.storage.objects import UNKNOWN, Object
+from highway.storage.objects import UNKNOWN, LazySequence, Object
 
 if TYPE_CHECKING:
     from highway.storage.access import Access
@@ -59,7 +59,7 @@ class _Description(NamedTuple):
     sizes: tuple[int, int]
 
 
-class BucketIndex(Sequence[Object]):
+class BucketIndex(LazySequence[Object]):
     """Objects of a store, sorted by the bytes of their names.
 
     Make one with `of` or `load`.
@@ -192,14 +192,7 @@ class BucketIndex(Sequence[Object]):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    @overload
-    def __getitem__(self, number: int) -> Object: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Object]: ...
-    def __getitem__(self, number: int | slice) -> Object | list[Object]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        number = range(len(self))[number]
+    def at(self, number: int) -> Object:
         return Object(_text(self._names[number]), int(self.sizes[number]), _text(self._etags[number]))
 
     def __iter__(self) -> Iterator[Object]:
@@ -223,7 +216,7 @@ class BucketIndex(Sequence[Object]):
         )
 
 
-class _Texts(Sequence[bytes]):
+class _Texts(LazySequence[bytes]):
     """Byte strings without zero bytes in one, with zero bytes between them."""
 
     def __init__(self, text: bytes, starts: NDArray[np.int64]) -> None:
@@ -245,14 +238,7 @@ class _Texts(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, number: int) -> bytes: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[bytes]: ...
-    def __getitem__(self, number: int | slice) -> bytes | list[bytes]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        number = range(len(self))[number]
+    def at(self, number: int) -> bytes:
         return self.text[self._starts[number] : self._starts[number + 1] - 1]
 
     def __iter__(self) -> Iterator[bytes]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UNKNOWN", "JoinedObjects", "Object", "ObjectTable"]
+__all__ = ["UNKNOWN", "JoinedObjects", "LazySequence", "Object", "ObjectTable"]
+
+Item = TypeVar("Item")
 
 UNKNOWN = -1
 """Size of an object before anybody has asked for it."""
@@ -32,7 +34,24 @@ class Object(NamedTuple):
     etag: str = ""
 
 
-class ObjectTable(Sequence[Object]):
+class LazySequence(Sequence[Item]):
+    """A sequence whose items are made when they are asked for; a subclass defines `at` and the length."""
+
+    def at(self, number: int) -> Item:
+        """Return one item; `number` is 0 or more, and less than the length."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, number: int) -> Item: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Item]: ...
+    def __getitem__(self, number: int | slice) -> Item | list[Item]:
+        if isinstance(number, slice):
+            return [self.at(one) for one in range(*number.indices(len(self)))]
+        return self.at(range(len(self))[number])
+
+
+class ObjectTable(LazySequence[Object]):
     """Objects of a store in little memory.
 
     Parameters
@@ -57,19 +76,13 @@ class ObjectTable(Sequence[Object]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, number: int) -> Object: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Object]: ...
-    def __getitem__(self, number: int | slice) -> Object | list[Object]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
+    def at(self, number: int) -> Object:
         etag = "" if self._etags is None else self._etags[number].decode()
         name = self.names[number].decode("utf-8", "surrogateescape")
         return Object(self.folder + name, int(self.sizes[number]), etag)
 
 
-class JoinedObjects(Sequence[Object]):
+class JoinedObjects(LazySequence[Object]):
     """Two sequences as one."""
 
     def __init__(self, first: Sequence[Object], second: Sequence[Object]) -> None:
@@ -78,12 +91,6 @@ class JoinedObjects(Sequence[Object]):
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 
-    @overload
-    def __getitem__(self, number: int) -> Object: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Object]: ...
-    def __getitem__(self, number: int | slice) -> Object | list[Object]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
+    def at(self, number: int) -> Object:
         first = len(self._first)
         return self._first[number] if number < first else self._second[number - first]
