@@ -12,7 +12,6 @@ from pathlib import Path
 import cache_users
 import pytest
 from cache_users import bytes_of, in_folder, key_of
-from repository import ROOT
 
 from highway.errors import ArgumentError, StoreError, WriteError
 from highway.storage.access import cache_at
@@ -434,7 +433,6 @@ def test_no_failing_call_breaks_the_cache(cache, monkeypatch, call):
 def users(what, folder, *numbers):
     return subprocess.run(
         [sys.executable, "-W", "error", cache_users.__file__, what, folder, *map(str, numbers)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

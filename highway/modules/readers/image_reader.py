@@ -336,11 +336,11 @@ class ImageReader(OrderedSource):
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
-        if not len(indices):
-            self._bad_samples.count(indices)
-            return None
         turn = self._ticket(task)
         try:
+            if not len(indices):
+                self._bad_samples.count(indices)
+                return None
             return self._loaded(task, indices, turn)
         finally:
             if self._ahead is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -23,6 +24,15 @@ __all__ = ["ReadAhead"]
 # Bytes of a file whose size is not known yet, and most files that are announced at a time.
 _UNKNOWN_SIZE = 256 << 10
 _MOST_AHEAD = 1 << 14
+
+
+class _Group:
+    """Tasks whose samples were announced together: with which ticket, and how many of them are not done."""
+
+    __slots__ = ("tasks", "ticket")
+
+    def __init__(self, ticket: int, tasks: int) -> None:
+        self.ticket, self.tasks = ticket, tasks
 
 
 class ReadAhead:
@@ -67,8 +77,9 @@ class ReadAhead:
         self.samples = samples.fetching(self._fetcher)
         # An item for each worker: appending and popping are atomic.
         self._workers: list[None] = []
-        # Tickets that were announced, and whose tasks are not done.
-        self._open: set[int] = set()
+        # The group of each task that was announced and is not done, by its ticket.
+        self._open: dict[int, _Group] = {}
+        self._lock = threading.Lock()
 
     def over(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """Yield the tasks, and announce the samples of those that follow; drops what was announced before."""
@@ -93,25 +104,33 @@ class ReadAhead:
 
     def _drop(self, before: float) -> None:
         """Drop what was announced with tickets before this one: a data machine may pass over tasks."""
-        # Other threads remove theirs meanwhile.
-        for ticket in [*self._open]:
-            if ticket < before:
-                self.done(ticket)
+        with self._lock:
+            passed = [ticket for ticket in self._open if ticket < before]
+        for ticket in passed:
+            self.done(ticket)
 
     def _announced(self, tasks: list[Task]) -> Iterator[tuple[Task, int, int]]:
         """Announce the samples of some tasks; yields each task with their bytes and their number."""
         needed = [self.samples.needed(task.indices) for task in tasks]
-        # With the last ticket: those before it are released earlier.
-        ticket = self._ticket_of(tasks[-1])
-        self._open.add(ticket)
-        self._fetcher.announce(ticket, np.concatenate(needed))
+        tickets = [self._ticket_of(task) for task in tasks]
+        group = _Group(tickets[-1], len(tasks))
+        with self._lock:
+            self._open |= dict.fromkeys(tickets, group)
+        self._fetcher.announce(group.ticket, np.concatenate(needed))
         for task, ranges in zip(tasks, needed, strict=True):
             yield task, self._ranges.nbytes(ranges, _UNKNOWN_SIZE), len(ranges)
 
     def done(self, ticket: int) -> None:
-        """Drop what was fetched for a task and not used."""
-        self._open.discard(ticket)
-        self._fetcher.release(ticket)
+        """Drop what was fetched for the group of a task and not used, once all tasks of the group are done."""
+        with self._lock:
+            group = self._open.pop(ticket, None)
+            if group is None:
+                return
+            group.tasks -= 1
+            if group.tasks:
+                # Other workers may not have taken their samples yet.
+                return
+        self._fetcher.release(group.ticket)
 
     def open(self) -> None:
         """Count a worker."""
