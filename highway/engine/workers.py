@@ -171,10 +171,12 @@ class Control:
         if any(thread is threading.current_thread() for thread, _ in self.threads):
             return
         deadline = time.monotonic() + STOP_LIMIT
-        # A thread that failed to start, or has not started yet, cannot be joined.
-        ending = [each for each in self.threads if each[0].ident is not None]
-        for thread, _ in ending:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        ending = []
+        for each in [*self.threads]:
+            # A thread that failed to start, or is just starting in another thread, cannot be joined: `end_late` does.
+            with suppress(RuntimeError):
+                each[0].join(max(0.0, deadline - time.monotonic()))
+                ending.append(each)
         self.pool.close()
         hung = [(thread, name) for thread, name in ending if thread.is_alive()]
         # Not all: others may have started in the meantime, for `end_late`.

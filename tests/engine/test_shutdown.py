@@ -536,6 +536,24 @@ def test_hundred_pipelines_leave_nothing():
     assert grown < 100 * 100, f"{grown} bytes grown over 100 pipelines"
 
 
+def test_stop_beside_a_thread_that_is_just_starting():
+    class Starting(threading.Thread):
+        """In the middle of its start: it has an identity and cannot be joined yet."""
+
+        ident = 1
+
+    pipeline = Pipeline([Numbers(1000, workers=1)])
+    pipeline.dequeue()
+    control = inspected(pipeline).control
+    threads = [thread for thread, _ in control.threads]
+    starting = Starting(), "Numbers"
+    control.threads.insert(0, starting)
+    pipeline.stop()
+    assert not any(thread.is_alive() for thread in threads)
+    # Whoever starts it ends it.
+    assert control.threads == [starting]
+
+
 # Leaving the interpreter
 
 
