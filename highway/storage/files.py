@@ -21,6 +21,7 @@ __all__ = [
     "read_whole",
     "scanned",
     "status_of",
+    "unreadable",
     "write_whole",
 ]
 
@@ -73,11 +74,21 @@ def read_once(path: bytes, most: int) -> bytes:
     except ReadError:
         raise
     except OSError as error:
-        kind = jpeg.failure(error.errno or 0)
-        if kind == jpeg.NO_HANDLE:
-            raise
-        text = f"cannot be read: {error.strerror}"
-        raise (StorageError if kind == jpeg.STORAGE else ReadError)(text) from None
+        raise unreadable(error) from None
+
+
+def unreadable(error: OSError) -> ReadError | StorageError:
+    """Return the error of a file that the system cannot read; its text follows the name of the file.
+
+    Raises
+    ------
+    OSError
+        The error itself, if the machine has no memory or file handles left.
+    """
+    kind = jpeg.failure(error.errno or 0)
+    if kind == jpeg.NO_HANDLE:
+        raise error
+    return (StorageError if kind == jpeg.STORAGE else ReadError)(f"cannot be read: {error.strerror}")
 
 
 def first_bytes(path: bytes, count: int) -> bytes:

@@ -27,7 +27,7 @@ from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import Masks
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import SampleReader, Samples
-from highway.storage.files import LARGEST_FILE, check_same
+from highway.storage.files import LARGEST_FILE, check_same, unreadable
 from highway.storage.objects import Object
 from highway.storage.ranges import Ranges
 from highway.storage.tar_index import TarIndex
@@ -545,11 +545,7 @@ class _OpenTars(_Opened):
         except DatasetError:
             raise
         except OSError as error:
-            kind = jpeg.failure(error.errno or 0)
-            if kind == jpeg.NO_HANDLE:
-                raise
-            text = f"cannot be read: {error.strerror}"
-            raise (StorageError if kind == jpeg.STORAGE else ReadError)(text) from None
+            raise unreadable(error) from None
 
     def _file(self, tar: int) -> int:
         if tar not in self._files:
