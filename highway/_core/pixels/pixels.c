@@ -429,8 +429,6 @@ SSE4 ALWAYS_INLINE void put_four(__m128 values, void *out, ptrdiff_t at, int kin
         _mm_storel_epi64((__m128i *)((uint16_t *)out + at), half_bits_sse4(values));
     else if (kind == BFLOATS)
         _mm_storel_epi64((__m128i *)((uint16_t *)out + at), bfloat_bits_sse4(values));
-    else if (kind == STREAMED)
-        _mm_stream_ps((float *)out + at, values);
     else
         _mm_storeu_ps((float *)out + at, values);
 }
@@ -441,8 +439,6 @@ AVX2 ALWAYS_INLINE void put_eight(__m256 values, void *out, ptrdiff_t at, int ki
                          _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
     else if (kind == BFLOATS)
         _mm_storeu_si128((__m128i *)((uint16_t *)out + at), bfloat_bits_avx2(values));
-    else if (kind == STREAMED)
-        _mm256_stream_ps((float *)out + at, values);
     else
         _mm256_storeu_ps((float *)out + at, values);
 }
@@ -547,6 +543,21 @@ AVX2 ALWAYS_INLINE __m256 normalization_of(__m256i pixels, __m256i mask, __m256 
     return _mm256_add_ps(_mm256_mul_ps(values, scale), bias);
 }
 
+/* Writes `count` floats, a multiple of eight, past the caches. Two cache lines a step: with one vector a step
+ * the rate depended on where the compiler placed the loop, by up to 20 %. */
+AVX2 ALWAYS_INLINE void stream_floats(const float *in, ptrdiff_t count, float *out) {
+    ptrdiff_t i = 0;
+    for (; i <= count - 32; i += 32) {
+        const __m256 a = _mm256_load_ps(in + i), b = _mm256_load_ps(in + i + 8);
+        const __m256 c = _mm256_load_ps(in + i + 16), d = _mm256_load_ps(in + i + 24);
+        _mm256_stream_ps(out + i, a);
+        _mm256_stream_ps(out + i + 8, b);
+        _mm256_stream_ps(out + i + 16, c);
+        _mm256_stream_ps(out + i + 24, d);
+    }
+    for (; i < count; i += 8) _mm256_stream_ps(out + i, _mm256_load_ps(in + i));
+}
+
 AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                                          const float *scale, const float *bias, void *out, ptrdiff_t plane,
                                          int kind) {
@@ -570,8 +581,7 @@ AVX2 ALWAYS_INLINE ptrdiff_t planar_avx2(const uint8_t *in, ptrdiff_t pixels, pt
                     _mm256_store_ps(pieces[c] + k, normalization_of(eight, masks[c], scales[c], biases[c]));
             }
             for (ptrdiff_t c = 0; c < channels; c++)
-                for (ptrdiff_t k = 0; k < size; k += 8)
-                    put_eight(_mm256_load_ps(pieces[c] + k), out, c * plane + i + k, STREAMED);
+                stream_floats(pieces[c], size, (float *)out + c * plane + i);
             i += size;
         }
         kind = FLOATS;
