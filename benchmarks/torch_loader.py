@@ -1,8 +1,8 @@
 """Measures what `highway.torch.Loader` adds to a pipeline, and checks and measures its copies to a CUDA device.
 
-On the CPU: microseconds that a loop waits for a batch that is ready in the queue, as arrays (the baseline) and as
-tensors, in turns, and whether the tensors have the addresses of the arrays. The loop pauses between two batches, so
-that the next one is ready.
+On the CPU: microseconds that a loop waits for a batch that is ready in the queue, as arrays (the baseline), as arrays
+that the loop itself gives to `torch.from_numpy`, and as tensors, in turns, and whether the tensors have the addresses
+of the arrays. The loop pauses between two batches, so that the next one is ready.
 
 Where torch finds a CUDA device: every batch on the device is compared with the one on the CPU, while the device
 computes and memory is used again; and images per second in a loop whose step keeps the device busy for `--step-ms`,
@@ -68,6 +68,13 @@ def wait(batches: Iterator[Any], count: int, pause: float) -> float:
 def as_arrays(count: int, pause: float) -> float:
     with Pipeline([Small(count)]) as pipeline:
         return wait(iter(pipeline), count, pause)
+
+
+def by_hand(count: int, pause: float) -> float:
+    from torch import from_numpy
+
+    with Pipeline([Small(count)]) as pipeline:
+        return wait((tuple([from_numpy(array) for array in batch]) for batch in pipeline), count, pause)
 
 
 def as_tensors(count: int, pause: float) -> float:
@@ -197,7 +204,12 @@ def main() -> int:
     except ImportError:
         parser.error("torch is not installed")
 
-    ways = {"arrays": as_arrays, "tensors": as_tensors, "a dict, channels last": as_dicts}
+    ways = {
+        "arrays": as_arrays,
+        "arrays, torch.from_numpy in the loop": by_hand,
+        "tensors": as_tensors,
+        "a dict, channels last": as_dicts,
+    }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(arguments.rounds):
         for name, measure in ways.items():
@@ -209,9 +221,9 @@ def main() -> int:
     figures["shared"] = are_shared(arguments.count)
     print(describe_line(facts))
     print(f"Python {facts['python']}, torch {facts['torch']}, highway {facts['highway']}")
-    print(f"\n{'microseconds a ready batch':<32}{'':>10}{'ratio':>8}")
+    print(f"\n{'microseconds a ready batch':<40}{'':>10}{'ratio':>8}")
     for name, median in medians.items():
-        print(f"{name:<32}{median:>10.2f}{median / medians['arrays']:>8.2f}")
+        print(f"{name:<40}{median:>10.2f}{median / medians['arrays']:>8.2f}")
     print(f"tensors have the addresses of the arrays: {'yes' if figures['shared'] else 'NO'}")
     if torch.cuda.is_available():
         figures["wrong"] = wrong_batches("cuda", photographs(arguments.images, 224), 64, 3)

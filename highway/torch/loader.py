@@ -309,8 +309,7 @@ class _Epoch(Iterator[Any]):
                 self._begin()
             copies = loader._copies
             if copies is None:
-                batch = next(self._batches)
-                return loader._tensors.finish(loader._tensors.of(batch), rows_of(batch))
+                return loader._tensors.made(next(self._batches))
             return self._next_on(copies)
         finally:
             loader._turn.release()
