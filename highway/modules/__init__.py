@@ -10,7 +10,10 @@ from highway.modules.readers.synthetic import Noise
 from highway.modules.readers.voc.reader import VOCReader
 from highway.modules.sinks.image_saver import ImageSaver
 from highway.modules.stages.augmentations import Augmentations
+from highway.modules.stages.pack import Pack
 from highway.modules.stages.pad_boxes import PadBoxes
+from highway.modules.stages.pad_ragged import PadRagged
+from highway.modules.stages.window import Window
 
 if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSource
@@ -32,11 +35,14 @@ __all__ = [
     "LevelDBSource",
     "ListReader",
     "Noise",
+    "Pack",
     "PadBoxes",
+    "PadRagged",
     "TableReader",
     "TarReader",
     "TarSink",
     "VOCReader",
+    "Window",
     "ZMQSink",
     "ZMQSource",
 ]
