@@ -155,7 +155,8 @@ class Pack(Stage):
         number_rows(offsets, positions, segments)
         first = np.searchsorted(offsets, np.arange(rows) * length, side="right") - 1
         made = {
-            name: self._cut(name, array, rows) if name in packed else array
+            # An array of the whole batch may be kept by the module before.
+            name: self._cut(name, array, rows) if name in packed else array.copy()
             for name, array in {**batch.fields, **batch.extras}.items()
             if name not in self.drop
         }
