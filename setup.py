@@ -168,6 +168,7 @@ def extensions():
         extension("queue", libs=["-pthread"]),
         extension("pool"),
         extension("philox"),
+        extension("ragged"),
         extension(
             "pixels/color",
             "pixels/pointwise.c",

@@ -59,8 +59,9 @@ def batch(
     Raises
     ------
     ArgumentError
-        `pipeline` does not begin with a reader that orders its samples, or draws its seeds anew; there is no such step,
-        epoch or rank; or the training received no batch at this step, since it was skipped.
+        `pipeline` does not begin with a reader that orders its samples, draws its seeds anew, or has a stage that
+        regroups samples; there is no such step, epoch or rank; or the training received no batch at this step, since it
+        was skipped.
     StateMismatchError
         `state` is not valid, or belongs to other data or another order.
     Exception
@@ -131,6 +132,13 @@ def _modules(pipeline: object) -> list[Module]:
             )
     if isinstance(modules[-1], Sink):
         modules.pop()
+    for module in modules:
+        if isinstance(module, Stage) and module.regroups:
+            raise ArgumentError(
+                f"replay.batch: {module.name} makes batches of other samples than the reader, so the number of a step "
+                "does not say which these are; expected stages that keep the batches: leave it out, and replay the "
+                "batch of the reader"
+            )
     # Copies: a pipeline notes in a module that it has run it.
     return [module.copied() if isinstance(module, Module) else module for module in modules]
 

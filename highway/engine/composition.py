@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from highway.engine.module import Module, Outlet, Sink, Source, Stage
 from highway.errors import ArgumentError
 
-__all__ = ["check_seeds", "checked"]
+__all__ = ["check_regrouping", "check_seeds", "checked"]
 
 
 def checked(modules: Sequence[Module]) -> list[Module]:
@@ -44,6 +44,28 @@ def checked(modules: Sequence[Module]) -> list[Module]:
             raise ArgumentError(f"Pipeline: modules[{place}] must be {allowed}, but is {_kind(module)}{way}")
     check_seeds(modules)
     return list(modules)
+
+
+def check_regrouping(modules: Sequence[Module], ordered: bool) -> None:
+    """Raise where a stage makes batches of other samples, and others need those of the source."""
+    source, sink = modules[0], modules[-1]
+    assert isinstance(source, Source)
+    for module in modules:
+        if not isinstance(module, Stage) or not module.regroups:
+            continue
+        if not ordered:
+            why = "the pipeline is unordered, so that samples of several epochs would mix; expected ordered=True"
+        elif source.follows_delivery:
+            why = f"{source.name} counts the batches that were delivered, which others replace; expected it where "
+            why += "the batches are read"
+        elif isinstance(sink, Outlet):
+            why = f"{sink.name} makes lost batches again by their number in the reader; expected another sink"
+        else:
+            continue
+        raise ArgumentError(
+            f"{module.name}: it makes batches of other samples than arrive, and {why}. Filter(function, refill=False) "
+            "keeps the batches"
+        )
 
 
 def check_seeds(modules: Sequence[Module]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from highway.batch import Batch
 from highway.engine.iteration import EpochIterator, superseded
+from highway.engine.regrouping import Place
 from highway.engine.run import Run
 from highway.engine.workers import SourceRunner, clock
 from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed, WaitTimeout
@@ -236,7 +237,7 @@ class Epochs:
             if run.length:
                 self._begin_counted(iteration, run.length)
             else:
-                iteration.begin_after = self._last_epoch
+                self._begin_numbered(iteration)
             iteration.is_counted = run.length is not None
             # Last: other threads that share the iterator then take batches.
             iteration.number = self.iteration
@@ -253,6 +254,15 @@ class Epochs:
             self._go_to(epoch, front)
         iteration.epoch, iteration.end, iteration.resumed = epoch, front + length, resumed
         self._next_epoch, self._resumed = epoch + 1, False
+
+    def _begin_numbered(self, iteration: EpochIterator) -> None:
+        run, wanted = self._run, iteration.wanted
+        if wanted is not None and run.regroups and run.source.seekable:
+            self._check(wanted, "epoch")
+            if self.touched or wanted:
+                run.move(run.source.front(wanted), "iteration")
+            self._last_epoch = None
+        iteration.begin_after = self._last_epoch
 
     def _check(self, epoch: int, what: str) -> None:
         """Raise if there is no such epoch."""
@@ -287,7 +297,7 @@ class Epochs:
 
     # Loaded states
 
-    def restart(self, place: Any) -> None:
+    def restart(self, place: Any, regrouped: Sequence[Place] = ()) -> None:
         """End iterations and continue at a place that the source has found in a state; with `Run.turn` held."""
         run = self._run
         self.iteration += 1
@@ -295,7 +305,7 @@ class Epochs:
         self._rejected = 0
         # Until the next epoch is known, who takes a batch waits in `_enter`.
         self._next_epoch = 0
-        run.begin_at(place)
+        run.begin_at(place, regrouped)
         self.touched = True
         if run.length:
             self._next_epoch, done = divmod(run.first_ticket, run.length)
@@ -414,6 +424,11 @@ class Epochs:
         """Whether batches of this epoch come before the iteration; raises if its epoch cannot come any more."""
         if iteration.wanted is None:
             return epoch == iteration.begin_after
+        if epoch > iteration.wanted and self._run.regroups and self._run.source.seekable:
+            raise EmptyEpochError(
+                f"Pipeline.epoch: no sample of epoch {iteration.wanted} remains after the stages; expected one or "
+                "more. stats() lists what was skipped; the next iteration begins the next epoch"
+            )
         if epoch > iteration.wanted or iteration.wanted == iteration.begin_after:
             raise PipelineStateError(
                 f"Pipeline.epoch: {self._run.source.name} cannot go back to epoch {iteration.wanted}; the next batch "

@@ -346,7 +346,22 @@ class Source(Module):
 
 
 class Stage(Module):
-    """Transforms batches between a source and the end of the pipeline."""
+    """Transforms batches between a source and the end of the pipeline.
+
+    Attributes
+    ----------
+    regroups : bool
+        Whether the pipeline makes batches of `batch_size` samples of those that `process` returns, and drops a smaller
+        last one of an epoch with `drop_last`, as `Rebatch` does. Such a stage has one worker.
+    batch_size : int or None
+        With `regroups`: known when the pipeline starts.
+    drop_last : bool
+        With `regroups`.
+    """
+
+    regroups: bool = False
+    batch_size: int | None = None
+    drop_last: bool = False
 
     def process(self, batch: Batch) -> Batch | None:
         """Return the transformed batch, or None to skip it. Runs in several workers at once.

@@ -16,7 +16,7 @@ import numpy as np
 from highway.arguments import flag, whole
 from highway.arguments.signatures import explained
 from highway.batch import Batch
-from highway.engine.composition import checked
+from highway.engine.composition import check_regrouping, checked
 from highway.engine.epochs import Epochs
 from highway.engine.iteration import EpochIterator
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
@@ -116,6 +116,7 @@ class Pipeline:
             else whole("Pipeline", "max_bytes", max_bytes, 1, MOST_BYTES)
         )
         ordered = flag("Pipeline", "ordered", ordered)
+        check_regrouping(self.given, ordered)
         self.modules = tuple(module.for_run() for module in self.given)
         self._has_sink = isinstance(self.modules[-1], Sink)
         self._run = Run(self.modules, ordered, bound)
@@ -355,7 +356,7 @@ class Pipeline:
                 "Pipeline.state_dict: an unordered pipeline returns whichever batch is ready, so it has no position "
                 "in the order of the data; use ordered=True"
             )
-        return source.state_at(self._run.queue.next_ticket)
+        return self._run.state_at(self._run.queue.next_ticket)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state_dict` returned; the next iteration is the rest of its epoch.
@@ -380,10 +381,10 @@ class Pipeline:
             return
         self._refuse_state("load_state_dict()")
         with run.turn:
-            place = run.source.find(state)
+            place, regrouped = run.find(state)
             if run.control.closing:
                 raise run.outcome.error("load_state_dict()")
-            self._epochs.restart(place)
+            self._epochs.restart(place, regrouped)
 
     def skip(self, *, samples: Iterable[int | str] = (), steps: Iterable[int | tuple[int, int]] = ()) -> None:
         """Skip samples and steps from the next batch on, also in resumed runs: `state_dict` contains them.
@@ -420,6 +421,11 @@ class Pipeline:
         if not run.ordered:
             raise PipelineStateError(
                 "Pipeline.skip: an unordered pipeline has no position in the order of the data; use ordered=True"
+            )
+        if run.regroups:
+            raise PipelineStateError(
+                "Pipeline.skip: a stage makes batches of other samples than the reader does, so that steps and samples "
+                "cannot be skipped in the reader; expected no Rebatch and no Filter that refills"
             )
         for name, given in (("samples", samples), ("steps", steps)):
             if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):

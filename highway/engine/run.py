@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from highway._core.queue import BatchQueue
 from highway.engine.composition import check_seeds
-from highway.engine.module import Module, Outlet, Sink, Source, usable_cores
+from highway.engine.module import Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.engine.regrouping import Place, places_in
 from highway.engine.stats import PipelineStats
 from highway.engine.waits import Waits, WaitStats
-from highway.engine.workers import Control, Outcome, SourceRunner, Tuning, make_runners
-from highway.errors import EndOfData, PipelineStateError, QueueClosed, UnknownLengthError
+from highway.engine.workers import Control, Outcome, RegroupRunner, SourceRunner, Tuning, make_runners
+from highway.errors import EndOfData, PipelineStateError, QueueClosed, StateMismatchError, UnknownLengthError
 
 __all__ = ["Run"]
 
@@ -53,7 +54,9 @@ class Run:
     dropped : int
         Batches that were dropped to go on elsewhere.
     length : int or None
-        Batches in an epoch, if the source knows it.
+        Batches in an epoch, if the source knows it and no stage makes batches of other samples.
+    regroups : bool
+        Whether a stage makes batches of other samples; their tickets are then not those of the source.
     runners : list of ModuleRunner
         Those of the modules that run, in their order.
     queue : BatchQueue
@@ -78,6 +81,9 @@ class Run:
         for before, module in zip((None, *self.modules), self.modules, strict=False):
             module.follow(before)
         self._left_out = tuple(module.name for module in self.modules if module.left_out)
+        self.regroups = any(isinstance(module, Stage) and module.regroups for module in self.modules)
+        # Where the regrouping stages begin, after a state was loaded.
+        self._regrouped: Sequence[Place] = ()
         self.turn = threading.Lock()
         self.started = self._entered = False
         # The place where a loaded state begins; None for the first batch of all.
@@ -88,9 +94,13 @@ class Run:
 
     def _set_up(self, start: int) -> None:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
-        self.length = len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None
+        length = len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None
+        self.length = None if self.regroups else length
         modules = [module for module in self.modules if not module.left_out]
-        self.runners = make_runners(modules, self.ordered, self.max_bytes, self.length, self.follower, start)
+        self.runners = make_runners(modules, self.ordered, self.max_bytes, length, self.follower, start)
+        self._regroupers = [runner for runner in self.runners if isinstance(runner, RegroupRunner)]
+        for runner, place in zip(self._regroupers, self._regrouped, strict=False):
+            runner.begin_at(start, place)
         self.queue = self.runners[-1].output
         self.first_ticket = start
         self.dropped = 0
@@ -171,11 +181,56 @@ class Run:
 
     # Going on at another place
 
-    def begin_at(self, place: Any) -> None:
+    def state_at(self, ticket: int) -> dict[str, Any]:
+        """Return the state after all batches below a ticket of the last queue were delivered."""
+        if not self.regroups:
+            return self.source.state_at(ticket)
+        places: list[Place] = []
+        for runner in reversed(self._regroupers):
+            places.insert(0, runner.place_before(ticket))
+            ticket = places[0].ticket
+        return {
+            "regrouped": [[place.skipped, place.epoch, place.seq] for place in places],
+            "shard": list(self.source.shard),
+            "batches": len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None,
+            "source": self.source.state_at(ticket),
+        }
+
+    def find(self, state: Mapping[str, Any]) -> tuple[Any, list[Place]]:
+        """Return the place of a state in the source, and those in the regrouping stages; changes nothing.
+
+        Raises
+        ------
+        StateMismatchError
+            The state is not valid, or belongs to other data, stages or ranks.
+        """
+        given: object = state
+        if not self.regroups or not isinstance(given, Mapping) or "regrouped" not in given:
+            # A state from before there was such a stage begins with a whole batch.
+            return self.source.find(state), []
+        places = places_in(state["regrouped"], len(self._regroupers))
+        place = self.source.find(state.get("source", {}))
+        length = len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None
+        shard = state.get("shard")
+        mine = [*self.source.shard, length]
+        theirs = [*(shard if isinstance(shard, (list, tuple)) else ()), state.get("batches")]
+        alone = mine[1] == 1 and theirs[1:2] == [1]
+        if mine != theirs and not alone:
+            raise StateMismatchError(
+                f"Pipeline.load_state_dict: the state is of rank and world {theirs[:-1]} with {theirs[-1]} batches of "
+                f"the reader in an epoch, this pipeline has {mine[:-1]} and {mine[-1]}; expected the same, since each "
+                "rank has other samples left of its batches"
+            )
+        return place, places
+
+    def begin_at(self, place: Any, regrouped: Sequence[Place] = ()) -> None:
         """Drop all batches made so far, and begin at a place that the source has found, with new statistics.
+
+        `regrouped` are the places in the regrouping stages.
 
         Called with `turn` held. After an exception, all threads have ended.
         """
+        self._regrouped = regrouped
         try:
             if self.started:
                 self._begin_again_at(place)
@@ -261,6 +316,12 @@ class Run:
 
     def known_length(self) -> int:
         """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it."""
+        if self.regroups:
+            names = ", ".join(runner.name for runner in self._regroupers)
+            raise UnknownLengthError(
+                f"Pipeline: the number of batches in an epoch is known only at its end, since {names} makes batches of "
+                "other samples than arrive"
+            )
         if self.length is None:
             raise UnknownLengthError(
                 f"Pipeline: {self.source.name} does not know the number of batches in an epoch"

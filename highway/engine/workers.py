@@ -31,6 +31,7 @@ from highway._core.queue import BatchQueue
 from highway.batch import Batch
 from highway.engine.autotune import ModuleReading, Reading, Tuner
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.engine.regrouping import Place, Regrouper
 from highway.engine.stats import ModuleStats
 from highway.errors import (
     ArgumentError,
@@ -42,12 +43,14 @@ from highway.errors import (
     WaitTimeout,
 )
 
-__all__ = ["Control", "Outcome", "SourceRunner", "Tuning", "clock", "make_runners"]
+__all__ = ["Control", "Outcome", "RegroupRunner", "SourceRunner", "Tuning", "clock", "make_runners"]
 
 # Longest time that stop() waits for the threads to end, in seconds; stop() as a whole takes less than 2 s.
 STOP_LIMIT = 1.5
 # Seconds between two readings of the figures, where numbers of workers are tuned.
 LOOK_INTERVAL = 0.25
+# Places that a regrouping stage keeps before it drops those of batches that were taken.
+MOST_PLACES = 1024
 # Whether Linux reports how long threads were ready to run but waited for a core.
 TELLS_DELAY = os.path.exists("/proc/self/schedstat")
 
@@ -472,7 +475,7 @@ class SourceRunner(ModuleRunner):
 
     def identify(self, batch: Batch, ticket: int) -> None:
         """Set the epoch and number of a batch whose source set none."""
-        self.nameless = True
+        self.nameless = not self.length
         if self.outlet is not None:
             batch.epoch, batch.seq = self.outlet.identity(ticket)
         elif self.length:
@@ -616,6 +619,103 @@ class StageRunner(ModuleRunner):
             del batch, result
             if ended >= tuning.due:
                 tuning.look()
+
+
+class RegroupRunner(ModuleRunner):
+    """Runs a stage that makes batches of other samples, with tickets of their own; it has one worker."""
+
+    kind = "stage"
+
+    def __init__(
+        self, module: Stage, name: str, source: BatchQueue, output: BatchQueue, share: int, start: int
+    ) -> None:
+        super().__init__(module, name, output, share)
+        self.input: BatchQueue = source
+        self.stage = module
+        # The next regrouping runner, and the queue from which batches are taken; set when all runners are there.
+        self.after: RegroupRunner | None = None
+        self.last: BatchQueue = output
+        self.begin_at(start, Place(start))
+
+    def begin_at(self, start: int, place: Place) -> None:
+        """Begin with ticket `start` of both queues, and at a place in its batches."""
+        self.made = start
+        # By the ticket of each batch that may be asked for: the place after it.
+        self.places = {start - 1: place._replace(ticket=start)}
+
+    def rewind(self, start: int) -> None:
+        super().rewind(start)
+        self.begin_at(start, Place(start))
+
+    def total(self) -> int:
+        return self.made
+
+    def place_before(self, ticket: int) -> Place:
+        """Return the place in the batches that arrive, after all batches below a ticket of its own."""
+        return self.places[ticket - 1]
+
+    def needed(self) -> int:
+        """Return the first of its own tickets that is not taken by the user."""
+        if self.after is None:
+            return self.last.next_ticket
+        return self.after.place_before(self.after.needed()).ticket
+
+    def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
+        get, process = self.input.get, self.stage.process
+        assert self.stage.batch_size is not None
+        place = self.place_before(self.made)
+        regrouper = Regrouper(self.name, self.stage.batch_size, self.stage.drop_last, place)
+        while True:
+            try:
+                ticket, batch = get()
+            except EndOfData:
+                if not self.dropping:
+                    self._put(regrouper.rest(), worker)
+                return
+            if batch is None or self.dropping:
+                del batch
+                continue
+            size = batch.size
+            began = clock()
+            result = process(batch)
+            if result is not None:
+                self.check(result, "process")
+                if result.size != size and result._indices is None:
+                    raise ContractError(
+                        f"{self.name}.process returned {result.size} samples for a batch of {size}, without their "
+                        "indices; expected batch.take(rows), or a batch with the indices= of its samples"
+                    )
+                if result is not batch and result.seq is None:
+                    result.adopt(batch)
+            worker.busy += clock() - began
+            if result is None:
+                worker.skip(size)
+            else:
+                worker.skipped_samples += max(0, size - result.size)
+                self._put(regrouper.add(ticket, result), worker)
+            del batch, result
+            if clock() >= tuning.due:
+                tuning.look()
+
+    def _put(self, found: Iterator[tuple[Batch, Place]], worker: WorkerThread) -> None:
+        while True:
+            began = clock()
+            batch, place = next(found, (None, None))
+            worker.busy += clock() - began
+            if batch is None or place is None:
+                return
+            self.output.reserve(self.made)
+            nbytes = batch.nbytes
+            worker.add(batch, nbytes)
+            # Before the batch: who takes it may ask for the place at once.
+            self.places[self.made] = place
+            self.output.put(self.made, batch, nbytes)
+            self.made += 1
+            del batch
+            if len(self.places) >= MOST_PLACES:
+                needed = self.needed() - 1
+                for ticket in [ticket for ticket in self.places if ticket < needed]:
+                    del self.places[ticket]
 
 
 class SinkRunner(ModuleRunner):
@@ -856,13 +956,21 @@ def make_runners(
             runners.append(SourceRunner(module, name, output, share, length, outlet, start))
             continue
         assert source is not None
-        if isinstance(module, Stage):
+        if isinstance(module, Stage) and module.regroups:
+            runners.append(RegroupRunner(module, name, source, output, share, start))
+        elif isinstance(module, Stage):
             runners.append(StageRunner(module, name, source, output, share, outlet))
         elif isinstance(module, Outlet):
             runners.append(OutletStation(module, name, source, output, share))
         else:
             assert isinstance(module, Sink)
             runners.append(SinkRunner(module, name, source, output, share, follower))
+    assert output is not None
+    later: RegroupRunner | None = None
+    for runner in reversed(runners):
+        if isinstance(runner, RegroupRunner):
+            runner.after, runner.last = later, output
+            later = runner
     return runners
 
 

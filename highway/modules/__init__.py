@@ -10,7 +10,13 @@ from highway.modules.readers.synthetic import Noise
 from highway.modules.readers.voc.reader import VOCReader
 from highway.modules.sinks.image_saver import ImageSaver
 from highway.modules.stages.augmentations import Augmentations
+from highway.modules.stages.filter import Filter
+from highway.modules.stages.map import Map
+from highway.modules.stages.pack import Pack
 from highway.modules.stages.pad_boxes import PadBoxes
+from highway.modules.stages.pad_ragged import PadRagged
+from highway.modules.stages.rebatch import Rebatch
+from highway.modules.stages.window import Window
 
 if TYPE_CHECKING:
     from highway.modules.readers.leveldb import LevelDBSource
@@ -25,18 +31,24 @@ __all__ = [
     "ArrayReader",
     "Augmentations",
     "Encoded",
+    "Filter",
     "ImageFileReader",
     "ImageSaver",
     "LevelDBImageReader",
     "LevelDBSink",
     "LevelDBSource",
     "ListReader",
+    "Map",
     "Noise",
+    "Pack",
     "PadBoxes",
+    "PadRagged",
+    "Rebatch",
     "TableReader",
     "TarReader",
     "TarSink",
     "VOCReader",
+    "Window",
     "ZMQSink",
     "ZMQSource",
 ]

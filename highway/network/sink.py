@@ -37,8 +37,8 @@ class ZMQSink(Outlet):
         True to listen at the address (any number of sources connect), False to connect to a source that listens.
     delivery : {"exactly-once", "at-most-once", "msgpack-numpy"}
         Delivery guarantee; both ends need the same. "at-most-once" does not resend lost batches. "msgpack-numpy" sends
-        to programs without Highway: each message over PUSH and PULL is a list of arrays, the fields and the offsets
-        of ragged ones.
+        to programs without Highway: each message over PUSH and PULL is a list of arrays: the fields, and the
+        offsets that the ragged ones share, or those of each.
     window : int
         Most batches in flight to a training machine, 1 to 1024; a worker asks for twice as many.
     secret : bytes, str or path, optional

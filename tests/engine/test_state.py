@@ -614,8 +614,8 @@ def test_a_rest_that_is_taken_while_the_state_is_loaded_does_not_come_again():
         run, asking = inspected(pipeline), []
         begin_at = run.begin_at
 
-        def overtaken(place):
-            begin_at(place)
+        def overtaken(*place):
+            begin_at(*place)
             asking.append(Task(pipeline.dequeue))
             eventually(lambda: run.queue.reached > run.first_ticket)
 

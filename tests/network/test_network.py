@@ -51,7 +51,16 @@ from highway.errors import (
     UndeliveredError,
     WaitTimeout,
 )
-from highway.modules import Augmentations, ImageFileReader, Noise, ZMQSink, ZMQSource
+from highway.modules import (
+    Augmentations,
+    Filter,
+    ImageFileReader,
+    Noise,
+    PadRagged,
+    Window,
+    ZMQSink,
+    ZMQSource,
+)
 from highway.network import exactly_once as exact
 from highway.network.protocol.messages import Kind
 from highway.network.protocol.roles import Worker
@@ -442,6 +451,46 @@ def test_everything_travels(machines, through_worker):
         assert (batch.epoch, batch.seq, batch.keys, batch.applied) == (0, mine.seq, mine.keys, 3)
         # As at home, they may be written to.
         batch.boxes[:] = 0
+
+
+class Texts(Numbers):
+    """Tokens with weights, and words of other numbers."""
+
+    def load(self, task):
+        counts = np.random.default_rng(task).integers(0, 9, 4)
+        rows = np.cumsum([0, *counts])
+        total = int(rows[-1])
+        return Batch(
+            {"tokens": np.arange(total) + 100 * task, "words": np.arange(12, dtype=np.uint8)},
+            extras={"weights": np.ones((total, 2), np.float32)},
+            ragged={"tokens": rows, "weights": rows, "words": [0, 3, 3, 7, 12]},
+        )
+
+
+def test_ragged_fields_of_different_offsets_travel(machines):
+    """And the stages for them work on any machine."""
+
+    def stages():
+        long = Filter(lambda sample: len(sample["tokens"]) > 2, refill=False)
+        return [Window("tokens", 5), PadRagged("words", 8), long]
+
+    def found(batches):
+        return [
+            (
+                *(batch.seq, batch.keys, batch.indices.tolist(), sorted(batch.ragged_with("tokens"))),
+                *(batch[name].tolist() for name in (*batch.fields, *batch.extras)),
+                batch.offsets_of("tokens").tolist(),
+            )
+            for batch in batches
+        ]
+
+    with Pipeline([Texts(10), *stages()]) as pipeline:
+        expected = found(pipeline.forever())
+    sink = machines.data(Texts(10))
+    pipeline, source = machines.trainer(ordered=True)
+    machines.worker(sink, source, *stages())
+    assert found(pipeline.forever()) == expected
+    assert len(expected) > 5
 
 
 def test_what_was_applied_counts_on_the_way(machines):

@@ -95,6 +95,19 @@ def test_offsets_go_out_last(machines, foreign):
     data.wait(LIMIT)
 
 
+def test_offsets_of_each_field_go_out_last(machines, foreign):
+    def texts(batch):
+        fields = {"tokens": np.arange(5), "labels": np.arange(2), "audio": np.ones((4, 2))}
+        return Batch(fields, indices=[0, 1], ragged={"audio": [0, 4, 4], "tokens": [0, 2, 5]})
+
+    sink = ZMQSink("tcp://127.0.0.1:*", **FOREIGN)
+    data = machines.add(Numbers(1), Call(texts), sink)
+    *_, of_tokens, of_audio = found = unpacked(foreign(zmq.PULL, sink.address).recv())
+    assert len(found) == 5
+    assert of_tokens.tolist() == [0, 2, 5] and of_audio.tolist() == [0, 4, 4]
+    data.wait(LIMIT)
+
+
 @pytest.mark.parametrize("binds", [True, False])
 def test_batches_come_in(machines, foreign, binds):
     rng = np.random.default_rng(0)

@@ -87,6 +87,21 @@ def test_queue_hop_measures(tmp_path):
     assert run("queue_hop.py", "--stages", 3).returncode == 2
 
 
+def test_sequences_are_measured(tmp_path):
+    result = tmp_path / "sequences.json"
+    done = run(
+        "sequences.py", "--documents", 9, "--longest", 20, "--length", 8, "--rounds", 1, "--json", result
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(result.read_text())
+    assert {"cpu", "python", "numpy", "highway"} <= set(figures["machine"])
+    assert {
+        f"{name} {dtype}" for name in ("pack", "pad", "crop") for dtype in ("uint16", "int32", "int64")
+    } == set(figures["cases"])
+    assert all(case["of_copy"] > 0 and case["as_numpy"] > 0 for case in figures["cases"].values())
+    assert run("sequences.py", "--rounds", 0).returncode == 2
+
+
 @pytest.mark.parametrize(
     "script",
     [

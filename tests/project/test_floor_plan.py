@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "network/zmq": BASE | {"network/protocol", "storage"},
     "network": BASE | {"batch", "engine", "network/protocol", "network/zmq"},
     "modules/readers": BASE | {"batch", "sampling", "engine", "transforms", "storage", "store"},
-    "modules/stages": BASE | {"batch", "engine", "transforms"},
+    "modules/stages": BASE | {"batch", "engine", "sampling", "transforms"},
     "modules/sinks": BASE | {"batch", "engine", "sampling", "storage", "store"},
     "modules": BASE | {"modules/readers", "modules/stages", "modules/sinks", "network"},
     "torch": BASE | {"batch", "engine", "transforms", "modules/stages"},
