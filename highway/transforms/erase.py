@@ -64,8 +64,8 @@ class RandomErasing(Transform):
 
     Notes
     -----
-    Matches torchvision's ``v2.RandomErasing``. Takes uint8 and uint16 (N, H, W, C) and floats (N, H, W, C) or (N, C, H, W) with
-    at most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
+    Matches torchvision's ``v2.RandomErasing``. Takes uint8 and uint16 (N, H, W, C) and floats (N, H, W, C) or
+    (N, C, H, W) with at most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
     """
 
     in_place = True

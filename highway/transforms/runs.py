@@ -89,9 +89,7 @@ class TransformChain:
         """Whether later code may write into the result, if it may write into the input."""
         return all(step is None or step.hands_over for step in self.transforms)
 
-    def out_shape(
-        self, shape: tuple[int, int, int], dtype: np.dtype[Any]
-    ) -> tuple[int, int, int] | None:
+    def out_shape(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int] | None:
         """Return the output shape for images of shape (H, W, C), or None; see `Transform.shape_after`."""
         found: tuple[int, int, int] | None = shape
         for number, transform in enumerate(self.transforms):
@@ -308,7 +306,9 @@ class _FusedFit(_FusedGroup):
 
     def fits(self, images: NDArray[Any]) -> bool:
         """Accept uint8, or channels-last uint16 or float32, if no window reaches beyond the images."""
-        return _is_sampled(images, np.uint16, np.float32) and _all_inside(self.steps, images.shape, images.dtype)
+        return _is_sampled(images, np.uint16, np.float32) and _all_inside(
+            self.steps, images.shape, images.dtype
+        )
 
     def together(
         self, images: NDArray[Any], draws: Draws, naming: Naming, may_overwrite: bool

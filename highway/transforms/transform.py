@@ -16,7 +16,16 @@ from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry
 
-__all__ = ["Fusing", "Transform", "check_dtype", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
+__all__ = [
+    "Fusing",
+    "Transform",
+    "check_dtype",
+    "is_planar",
+    "keeps",
+    "looks_planar",
+    "pixels",
+    "way_to_pixels",
+]
 
 
 class Transform:

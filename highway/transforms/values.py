@@ -123,9 +123,7 @@ class Values(Transform):
         """Number of channels that images must have; 1 means any number."""
         return len(self._scale)
 
-    def factors(
-        self, channels: int, wide: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def factors(self, channels: int, wide: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return scale and bias of each channel, for uint8 images or, if `wide`, for uint16."""
         scale = self._scale16 if wide else self._scale
         if len(self._scale) not in (1, channels):
@@ -155,8 +153,8 @@ class Normalize(Values):
     uint16 images are divided by 65535 instead: both ranges become 0 to 1.
 
     Computed as ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
-    ``bias = -mean / std`` computed in float64 and rounded to float32; for uint16 images with ``scale / 257``. float16 and bfloat16 results are rounded once
-    more. Bits are equal on every CPU.
+    ``bias = -mean / std`` computed in float64 and rounded to float32; for uint16 images with ``scale / 257``. float16
+    and bfloat16 results are rounded once more. Bits are equal on every CPU.
 
     Deterministic form: itself.
 

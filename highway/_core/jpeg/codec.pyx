@@ -257,8 +257,8 @@ cdef class Images:
     Parameters
     ----------
     images : ndarray
-        C-contiguous. uint8 or uint16 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, or of
-        bfloat16 as int16, (N, C, H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
+        C-contiguous. uint8 or uint16 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as
+        uint16, or of bfloat16 as int16, (N, C, H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
     scale, bias : float32 (C,), optional
         A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
     planar : bool

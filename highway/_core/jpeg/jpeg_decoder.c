@@ -178,8 +178,8 @@ static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size
     if (status != HW_SEQUENTIAL_OK)
         return status == HW_SEQUENTIAL_NO_MEMORY ? hw_out_of_memory(decoder->message) : -1;
     const size_t row_bytes = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    const hw_rows rows = {x->lowest, y->lowest, row_bytes + HW_SAMPLES_SLACK, decoder->sequential,
-                          read_sequential,   0};
+    const hw_rows rows = {x->lowest,           y->lowest,       row_bytes + HW_SAMPLES_SLACK,
+                          decoder->sequential, read_sequential, 0};
     return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
 }
 

@@ -182,15 +182,14 @@ int hw_turned_make(hw_drawing *drawing, const hw_picture *picture, int size, hw_
     const int mirror_x = swap ? ORIENTATIONS[orientation].mirror_y : ORIENTATIONS[orientation].mirror_x;
     const int mirror_y = swap ? ORIENTATIONS[orientation].mirror_x : ORIENTATIONS[orientation].mirror_y;
     const ptrdiff_t right = mirror_x ? -size : size, down = mirror_y ? -row : row;
-    turned->origin = drawing->upright.bytes + (mirror_x ? row - size : 0) +
-                     (mirror_y ? row * (picture->height - 1) : 0);
+    turned->origin =
+        drawing->upright.bytes + (mirror_x ? row - size : 0) + (mirror_y ? row * (picture->height - 1) : 0);
     turned->right = swap ? down : right;
     turned->down = swap ? right : down;
     return 0;
 }
 
-void hw_turned_put(const hw_turned *turned, int y, int x, int step, const uint8_t *row, int count,
-                   int size) {
+void hw_turned_put(const hw_turned *turned, int y, int x, int step, const uint8_t *row, int count, int size) {
     uint8_t *out = turned->origin + y * turned->down + x * turned->right;
     const ptrdiff_t next = step * turned->right;
     if (next == size) {

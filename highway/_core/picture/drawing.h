@@ -1,8 +1,9 @@
 /* Draws windows of pictures into images: resamples decoded rows, one after the other, so that the whole
  * window need not be in memory.
  *
- * Samples are bytes, or 16-bit numbers in the order of this CPU where something is `wide`. Rows of bytes for a
- * wide target are widened before they are resampled: a byte becomes byte * 257, so that 255 becomes 65535. */
+ * Samples are bytes, or 16-bit numbers in the order of this CPU where something is `wide`. Rows of bytes for
+ * a wide target are widened before they are resampled: a byte becomes byte * 257, so that 255 becomes 65535.
+ */
 
 #ifndef HIGHWAY_DRAWING_H
 #define HIGHWAY_DRAWING_H

@@ -34,7 +34,8 @@ void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t siz
 /* Types of numbers; the two short ones are rounded once more, to nearest, ties to even. */
 enum { HW_FLOAT32, HW_FLOAT16, HW_BFLOAT16 };
 
-/* Conversion of samples: sample * scale + bias in float, both rounded, with a scale and bias for each channel. */
+/* Conversion of samples: sample * scale + bias in float, both rounded, with a scale and bias for each
+ * channel. */
 typedef struct {
     const float *scale, *bias;
     int type;

@@ -154,7 +154,8 @@ def normalize16(
     """
     cdef Py_ssize_t sample, count = images.shape[0], height = images.shape[1], width = images.shape[2]
     cdef Py_ssize_t channels = images.shape[3], plane = height * width
-    cdef size_t nbytes = <size_t>(out.shape[0] * out.strides[0])
+    cdef size_t factors = <size_t>channels * sizeof(float), nbytes = <size_t>(out.shape[0] * out.strides[0])
+    cdef uintptr_t first
     cdef hw_normalization normalization
     if out.shape[0] != count or (
         (out.shape[1], out.shape[2], out.shape[3])
@@ -171,10 +172,11 @@ def normalize16(
         )
     if count == 0 or plane == 0 or channels == 0:
         return
+    first = <uintptr_t>&out[0, 0, 0, 0]
     if (
-        overlap(<uintptr_t>&images[0, 0, 0, 0], <size_t>(count * images.strides[0]), <uintptr_t>&out[0, 0, 0, 0], nbytes)
-        or overlap(<uintptr_t>&scale[0], <size_t>channels * sizeof(float), <uintptr_t>&out[0, 0, 0, 0], nbytes)
-        or overlap(<uintptr_t>&bias[0], <size_t>channels * sizeof(float), <uintptr_t>&out[0, 0, 0, 0], nbytes)
+        overlap(<uintptr_t>&images[0, 0, 0, 0], <size_t>(count * images.strides[0]), first, nbytes)
+        or overlap(<uintptr_t>&scale[0], factors, first, nbytes)
+        or overlap(<uintptr_t>&bias[0], factors, first, nbytes)
     ):
         raise ValueError("values.normalize16: an input shares memory with out; expected another array")
     normalization = normalization_of(scale, bias, out, planar)

@@ -31,7 +31,7 @@ struct hw_png {
     hw_buffer line;   /* a converted row */
     /* the picture */
     hw_png_info info;
-    int wide; /* whether its 16 bits are kept */
+    int wide;                  /* whether its 16 bits are kept */
     uint8_t colors[COLORS][3]; /* of numbers of less than 8 bits, or of a palette */
     uint8_t grays[COLORS];     /* their luma */
     pass passes[PASSES];

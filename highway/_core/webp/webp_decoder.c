@@ -219,8 +219,8 @@ static int draw_rows(hw_webp *decoder, const uint8_t *bytes, size_t size, const 
     rgb_reader reader = {NULL, (size_t)(found.right - found.left) * 3, x->highest - x->lowest};
     reader.next = decoder->pixels.bytes + (size_t)(y->lowest - found.top) * reader.stride +
                   (size_t)(x->lowest - found.left) * 3;
-    const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels, &reader,
-                          read_rows,  0};
+    const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels,
+                          &reader,   read_rows, 0};
     return hw_draw_rows(decoder->drawing, &window, target, image, &rows, message);
 }
 

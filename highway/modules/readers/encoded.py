@@ -75,7 +75,7 @@ class Encoded(ImageReader):
         size = size_and_quality(encoding)
         if size and reader.dtype != "uint8":
             raise ArgumentError(
-                f'Encoded: reader has dtype="uint16", and JPEG has 8 bits; expected the encoding "original"'
+                'Encoded: reader has dtype="uint16", and JPEG has 8 bits; expected the encoding "original"'
             )
         # Originals are not encoded.
         side, self._quality = size or (_LOOKED_AT, 0)

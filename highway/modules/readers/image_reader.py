@@ -154,7 +154,7 @@ class ImageReader(OrderedSource):
     samples : Samples
     batch_size, shape, fit
         See `ImageFileReader`.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
     """
 

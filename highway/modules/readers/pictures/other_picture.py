@@ -215,8 +215,8 @@ def _listening() -> bool:
 def _luma(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """ITU-R 601 luma of uint16 (height, width, 3), with the weights that PIL has for 8 bits."""
     red, green, blue = np.moveaxis(pixels.astype(np.uint32), 2, 0)
-    luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-    return luma.astype(np.uint16)[:, :, None]
+    luma: NDArray[np.uint16] = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint16)
+    return luma[:, :, None]
 
 
 def _to_array(image: Any, gray: bool, still: Still, wide: bool) -> NDArray[Any]:
@@ -276,7 +276,7 @@ def _all_bits(pixels: NDArray[Any], bits: int, negative: bool) -> NDArray[np.uin
     """Gray values of 12 or 16 bits in the range of 16: the upper bits of 12 are repeated below them."""
     values = pixels.astype(np.uint16)[:, :, None]
     if bits < 16:
-        values = values << (16 - bits) | values >> (2 * bits - 16)
+        np.bitwise_or(values << (16 - bits), values >> (2 * bits - 16), out=values)
     return 65535 - values if negative else values
 
 

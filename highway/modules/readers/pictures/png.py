@@ -78,7 +78,8 @@ def _wide(contents: bytes, height: int, width: int) -> NDArray[np.uint16]:
             pixels = np.empty((1, *size), np.uint16)
             (status,) = decoder.finish(first, codec.Images(pixels))
             if status == codec.OK:
-                return pixels[0]
+                decoded: NDArray[np.uint16] = pixels[0]
+                return decoded
         if status == codec.NO_MEMORY:
             raise MemoryError(decoder.message(0))
         raise DecodeError(f'{decoder.message(0)} (with dtype="uint8", PIL may read it)')
