@@ -25,6 +25,7 @@ from highway.modules import (
     ZMQSink,
     ZMQSource,
 )
+from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.transforms import CenterFit, FlipX, FlipY, Letterbox, Normalize, RandomResizedCrop, Stretch
 
 HEIGHT, WIDTH = 13, 22
@@ -162,6 +163,34 @@ def test_tiff_of_other_kinds(tmp_path):
     check(tmp_path, rasters.tiff(colors, 16, 2, extra=(1,)), divided.astype(np.uint16))
     with pytest.raises(DecodeError, match=r'colors of 16 bits in planes.*dtype="uint8"'):
         read(tmp_path, rasters.tiff(numbers(3), 16, 2, planes=True, compression=8))
+
+
+def pgm(values, most, comment=b""):
+    head = b"P5\n%s%d %d\n%d\n" % (comment, values.shape[1], values.shape[0], most)
+    return head + values[..., 0].astype(">u2" if most > 255 else np.uint8).tobytes()
+
+
+def test_pgm(tmp_path):
+    stored = numbers(1)
+    check(tmp_path, pgm(stored, 65535), stored, stored)
+    check(tmp_path, pgm(stored, 65535, b"# depth in mm\r\n# 2\n"), stored, stored)
+    small = (stored >> 8).astype(np.uint16)
+    check(tmp_path, pgm(small, 255), small * 257, small * 257)
+    scaled = (stored % 1001 * 65535.0 / 1000).round().astype(np.uint16)
+    check(tmp_path, pgm(stored % 1001, 1000), scaled, scaled)
+    for file, most in ((pgm(small, 255), 255), (pgm(stored, 65535), 65535)):
+        ours = OtherPicture(file, gray=True, oriented=True, max_pixels=10**6).pixels()
+        theirs = np.asarray(Image.open(io.BytesIO(file)))
+        np.testing.assert_array_equal(ours[..., 0], theirs >> 8 if most > 255 else theirs)
+    for contents, message in (
+        (pgm(stored, 65535)[:-1], "is cut off: 572 bytes of pixels begin at byte 15, the file has 586"),
+        (pgm(stored, 1000), "is damaged: a value of 65535 in a PGM of values up to 1000"),
+        (pgm(stored, 70000), "up to 70000; expected 1 or more, up to 1 to 65535"),
+        (b"P5 0 3 255 ", "3 x 0 pixels"),
+        (b"P5 10", "without width, height and largest value"),
+    ):
+        with pytest.raises(DecodeError, match=message):
+            read(tmp_path, contents)
 
 
 def test_eight_bits_are_widened(tmp_path):

@@ -99,9 +99,8 @@ static void draw_row(const hw_drawing *drawing, const hw_target *target, int i, 
     const hw_axis *x = &drawing->x, *y = &drawing->y;
     const size_t at = (size_t)i * (size_t)y->stride;
     if (target->wide) {
-        hw_combine_rows16(target->simd, (const uint16_t *const *)rows, y->exact + at, y->taps,
-                          (float *)combined, used);
-        hw_resample_row16(x, (const float *)combined, x->lowest, target->channels, (uint16_t *)out);
+        hw_resample_rows16(target->simd, x, (const uint16_t *const *)rows, y->exact + at, y->taps,
+                           target->channels, (float *)combined, (uint16_t *)out);
         return;
     }
     hw_combine_rows(target->simd, rows, y->weights + at, y->taps, combined, used);

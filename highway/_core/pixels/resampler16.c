@@ -1,5 +1,7 @@
 #include "resampler16.h"
 
+#include <string.h>
+
 /* Sums of so many columns stay in registers or the first-level cache. */
 enum { COLUMNS = 32 };
 
@@ -30,8 +32,8 @@ __attribute__((target("avx2"))) static void combine_avx2(const uint16_t *const *
 }
 #endif
 
-void hw_combine_rows16(int simd, const uint16_t *const *rows, const double *weights, int count, float *out,
-                       size_t n) {
+static void combine_rows(int simd, const uint16_t *const *rows, const double *weights, int count, float *out,
+                         size_t n) {
 #if HW_X86
     if (simd >= HW_AVX2) {
         combine_avx2(rows, weights, count, out, n);
@@ -45,10 +47,10 @@ static inline uint16_t to_number(double sum) {
     return sum <= 0.0 ? 0 : sum >= 65535.0 ? 65535 : (uint16_t)(sum + 0.5);
 }
 
-static inline __attribute__((always_inline)) void resample(const hw_axis *x, const float *row, int origin,
+static inline __attribute__((always_inline)) void resample(const hw_axis *x, const float *row,
                                                            const int channels, uint16_t *out) {
     for (int i = 0; i < x->out_size; i++) {
-        const float *in = row + (ptrdiff_t)(x->first[i] - origin) * channels;
+        const float *in = row + (ptrdiff_t)(x->first[i] - x->lowest) * channels;
         const double *weights = x->exact + (size_t)i * (size_t)x->stride;
         for (int c = 0; c < channels; c++) {
             double sum = 0.0;
@@ -58,13 +60,22 @@ static inline __attribute__((always_inline)) void resample(const hw_axis *x, con
     }
 }
 
-void hw_resample_row16(const hw_axis *x, const float *row, int origin, int channels, uint16_t *out) {
+void hw_resample_rows16(int simd, const hw_axis *x, const uint16_t *const *rows, const double *weights,
+                        int count, int channels, float *combined, uint16_t *out) {
+    while (count > 1 && weights[count - 1] == 0.0) count--;
+    while (count > 1 && weights[0] == 0.0) rows++, weights++, count--;
+    if (x->identity && count == 1) {
+        memcpy(out, rows[0] + ((ptrdiff_t)x->begin - x->lowest) * channels,
+               (size_t)x->out_size * (size_t)channels * sizeof *out);
+        return;
+    }
+    combine_rows(simd, rows, weights, count, combined, (size_t)(x->highest - x->lowest) * (size_t)channels);
     if (channels == 3) /* with constants, the compiler unrolls the usual cases */
-        resample(x, row, origin, 3, out);
+        resample(x, combined, 3, out);
     else if (channels == 1)
-        resample(x, row, origin, 1, out);
+        resample(x, combined, 1, out);
     else
-        resample(x, row, origin, channels, out);
+        resample(x, combined, channels, out);
 }
 
 int hw_resample_image16(int simd, const hw_axis *x, const hw_axis *y, const uint16_t *image,
@@ -74,12 +85,11 @@ int hw_resample_image16(int simd, const hw_axis *x, const hw_axis *y, const uint
     const size_t used = (size_t)(x->highest - x->lowest) * (size_t)channels;
     if (hw_buffer_reserve(work, pointers + used * sizeof(float))) return -1;
     const uint16_t **rows = (const uint16_t **)work->bytes;
-    float *combined = (float *)(work->bytes + pointers);
     for (int i = 0; i < y->out_size; i++) {
         for (int k = 0; k < y->taps; k++)
             rows[k] = image + (ptrdiff_t)(y->first[i] + k) * row_stride + (ptrdiff_t)x->lowest * channels;
-        hw_combine_rows16(simd, rows, y->exact + (size_t)i * (size_t)y->stride, y->taps, combined, used);
-        hw_resample_row16(x, combined, x->lowest, channels, out + (ptrdiff_t)i * out_stride);
+        hw_resample_rows16(simd, x, rows, y->exact + (size_t)i * (size_t)y->stride, y->taps, channels,
+                           (float *)(work->bytes + pointers), out + (ptrdiff_t)i * out_stride);
     }
     return 0;
 }

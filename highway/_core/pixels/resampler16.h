@@ -10,12 +10,10 @@
 
 /* `simd` is a variant of simd.h that this CPU can run. */
 
-/* out[0..n) = weighted sum of `count` rows of n numbers. */
-void hw_combine_rows16(int simd, const uint16_t *const *rows, const double *weights, int count, float *out,
-                       size_t n);
-
-/* One combined row through the axis; row[0] is input `origin`. */
-void hw_resample_row16(const hw_axis *x, const float *row, int origin, int channels, uint16_t *out);
+/* One row of the output: the weighted sum of `count` rows, which begin at input x->lowest, through the axis.
+ * `combined` has room for the numbers of a row, x->lowest to x->highest. */
+void hw_resample_rows16(int simd, const hw_axis *x, const uint16_t *const *rows, const double *weights,
+                        int count, int channels, float *combined, uint16_t *out);
 
 /* A whole image of x->in_size by y->in_size pixels; strides are in numbers. 0, or -1 without memory. */
 int hw_resample_image16(int simd, const hw_axis *x, const hw_axis *y, const uint16_t *image,
