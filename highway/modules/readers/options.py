@@ -71,8 +71,9 @@ class PictureOptions(SourceOptions, total=False):
     color : {"rgb", "gray"}
         Three channels or one.
     dtype : {"uint8", "uint16"}
-        Type of the images. "uint16" keeps the 16 bits of PNGs, TIFFs and PGMs; 8 bits become ``value * 257``, so that the
-        range is 0 to 65535 for every file (docs/formats.md). Transforms of color, filters and warps take uint8 only.
+        Type of the images. "uint16" keeps the 16 bits of PNGs, TIFFs and PGMs; 8 bits become ``value * 257``, so that
+        the range is 0 to 65535 for every file (docs/formats.md). Transforms of color, filters and warps take uint8
+        only.
     on_error : {"raise", "skip", "replace"}
         Policy for a sample that cannot be read. "raise" raises its error. "skip" drops the sample, so that the batch is
         smaller, or missing if it has no sample left. "replace" reads another sample instead, chosen by the seed, so
