@@ -179,7 +179,7 @@ def extensions():
         extension("pixels/geometry", "pixels/pixels.c", "pixels/windows.c"),
         extension("pixels/mix", "pixels/blend.c", "pixels/pixels.c"),
         extension("pixels/values", "pixels/pixels.c", "pixels/windows.c"),
-        extension("pixels/resample", "buffer.c", "pixels/resampler.c"),
+        extension("pixels/resample", "buffer.c", "pixels/resampler.c", "pixels/resampler16.c"),
         extension("pixels/warp", "pixels/pixels.c", "pixels/warper.c"),
         extension(
             "jpeg/codec",
@@ -197,6 +197,7 @@ def extensions():
             "picture/drawing.c",
             "pixels/pixels.c",
             "pixels/resampler.c",
+            "pixels/resampler16.c",
             libs=["-pthread"],
         ),
         extension("wire/codec", "wire/msgpack.c"),

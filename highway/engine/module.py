@@ -60,7 +60,10 @@ class Module:
     seed_drawn : bool
         Whether its seed was drawn, since the user gave None: no other module or process has the same seed.
     image_shape : (int, int, int) or None
-        Known after `follow`: shape (H, W, C) of the uint8 images that it returns, where all have the same shape.
+        Known after `follow`: shape (H, W, C) of the images of `image_dtype` that it returns, where all have the same
+        shape.
+    image_dtype : {"uint8", "uint16"}
+        Dtype of these images.
     left_out : bool
         Known after `follow`: whether the module is fused into the one before, so that the pipeline does not run it.
     """
@@ -72,6 +75,7 @@ class Module:
     starts_at_once: ClassVar[bool] = False
     seed_drawn: bool = False
     image_shape: tuple[int, int, int] | None = None
+    image_dtype: str = "uint8"
     workers: int | None = None
     queue_size: int = 4
 

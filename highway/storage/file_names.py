@@ -15,7 +15,7 @@ from highway.storage.files import write_whole
 __all__ = ["EXTENSIONS", "Claims", "FoldingFolder", "alike", "folded", "name_of"]
 
 EXTENSIONS = frozenset(
-    b".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .avif .heic .heif .jxl".split()
+    b".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .pgm .avif .heic .heif .jxl".split()
 )
 """Extensions of picture files, in any case. The first bytes of a file decide its format."""
 

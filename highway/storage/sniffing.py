@@ -9,7 +9,7 @@ __all__ = ["FIRST_BYTES", "READ", "sniff", "unknown"]
 FIRST_BYTES = 1024
 """Number of bytes that `sniff` needs, if the file has as many."""
 
-READ = frozenset(("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "HEIC", "HEIF", "JPEG XL"))
+READ = frozenset(("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "PGM", "AVIF", "HEIC", "HEIF", "JPEG XL"))
 """Formats of `sniff` that Highway reads, some with plug-ins of PIL."""
 
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -107,7 +107,7 @@ def sniff(first: bytes) -> str | None:
     if first[257:262] == b"ustar":
         return "tar"
     if _PNM.match(first):
-        return "PNM"
+        return "PGM" if first.startswith(b"P5") else "PNM"
     return _markup(first)
 
 

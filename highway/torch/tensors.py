@@ -155,15 +155,15 @@ class _Numbers:
         self._values = values
         self._planar = values.layout == "NCHW" and not channels_last
         self._dtype = getattr(torch, values.dtype)
-        self._factors: dict[tuple[int, Any], tuple[Any, Any]] = {}
+        self._factors: dict[tuple[int, bool, Any], tuple[Any, Any]] = {}
 
     def of(self, images: Any) -> tuple[Any, bool]:
-        """Return the numbers of uint8 images (N, H, W, C), and whether they are (N, C, H, W)."""
+        """Return the numbers of uint8 or uint16 images (N, H, W, C), and whether they are (N, C, H, W)."""
         torch = self._torch
-        if images.dtype != torch.uint8:
+        if images.dtype not in (torch.uint8, getattr(torch, "uint16", torch.uint8)):
             raise ArgumentError(
                 f"Loader: normalize is 'device', and images are {images.dtype} of shape {tuple(images.shape)}; "
-                "expected bytes (N, H, W, C)"
+                "expected uint8 or uint16 (N, H, W, C)"
             )
         scale, bias = self._factors_for(images)
         if self._planar:
@@ -174,10 +174,11 @@ class _Numbers:
 
     def _factors_for(self, images: Any) -> tuple[Any, Any]:
         """Return scale and bias of each channel, on the device of the images."""
-        key = images.shape[3], images.device
+        wide = images.dtype != self._torch.uint8
+        key = images.shape[3], wide, images.device
         found = self._factors.get(key)
         if found is None:
-            scale, bias = self._values.factors(images.shape[3])
+            scale, bias = self._values.factors(images.shape[3], wide)
             found = tuple(self._torch.tensor(one, device=images.device) for one in (scale, bias))
             self._factors[key] = found
         return found

@@ -59,14 +59,18 @@ class _Composed(Several):
         return int(self._firsts[-1])
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Return the output shape for images of this shape, the same for every branch.
+        """Return the output shape for uint8 images of this shape, the same for every branch.
 
         Raises
         ------
         ArgumentError
             The branches return different shapes, or one does not take such images.
         """
-        found = {self._passed(shape), *(branch.out_shape(shape) for branch in self._branches)}
+        return self.shape_after(shape, np.dtype(np.uint8))
+
+    def shape_after(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int] | None:
+        """Return `out_shape` for images of this shape and dtype."""
+        found = {self._passed(shape), *(branch.out_shape(shape, dtype) for branch in self._branches)}
         found.discard(None)
         if len(found) > 1:
             shapes = " and ".join(str(one) for one in sorted(one for one in found if one is not None))

@@ -71,6 +71,13 @@ class CropOrPad(Moving):
         """Whether the window stays within the image: true without a border."""
         return not any(self._margins)
 
+    def shape_after(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int] | None:
+        """Return the output shape (H, W, C), and check that the images can hold the fill."""
+        if dtype == np.uint8:
+            return self.out_shape(shape)
+        self._pixel(shape[2], dtype)
+        return self._shown(shape, self.moved)
+
     def look(self, view: View, params: CropWindows) -> View | None:
         """Return the windows of the view."""
         return view.cropped(*params, self._pixel(view.shape[3], np.dtype(np.uint8)))

@@ -55,7 +55,7 @@ class RandomErasing(Transform):
         Smallest and largest aspect ratio (height / width); its logarithm is drawn uniformly.
     value : float, sequence of float or "random"
         Fill value: one number or one per channel, in units of the images. "random" fills each value with noise:
-        uniform bytes for uint8 images, otherwise normal with mean 0 and standard deviation 1.
+        uniform over the range of uint8 and uint16 images, otherwise normal with mean 0 and standard deviation 1.
 
     Raises
     ------
@@ -64,8 +64,8 @@ class RandomErasing(Transform):
 
     Notes
     -----
-    Matches torchvision's ``v2.RandomErasing``. Takes uint8 (N, H, W, C) and floats (N, H, W, C) or (N, C, H, W) with
-    at most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
+    Matches torchvision's ``v2.RandomErasing``. Takes uint8 and uint16 (N, H, W, C) and floats (N, H, W, C) or
+    (N, C, H, W) with at most 4 channels. Z. Zhong et al., "Random erasing data augmentation", AAAI 2020.
     """
 
     in_place = True
@@ -93,8 +93,12 @@ class RandomErasing(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape unchanged."""
+        return self.shape_after(shape, np.dtype(np.uint8))
+
+    def shape_after(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
+        """Return the shape unchanged, and check that the images can hold the value."""
         if self._values is not None:
-            fill_pixel(self, self._values, shape[2], np.dtype(np.uint8), "value")
+            fill_pixel(self, self._values, shape[2], dtype, "value")
         return shape
 
     def draw(self, rng: SampleRandom, batch: Batch) -> Erased:
@@ -158,8 +162,8 @@ class RandomErasing(Transform):
         self, rng: SampleRandom, row: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> NDArray[Any]:
         sample, count = rng.at(rng.position + 1).of(row), math.prod(shape)
-        if dtype == np.uint8:
-            return sample.bytes(count).reshape(shape)
+        if dtype in (np.uint8, np.uint16):
+            return sample.bytes(count * dtype.itemsize).view(dtype).reshape(shape)
         return sample.normal(size=count).reshape(shape).astype(dtype)
 
     def deterministic(self) -> None:

@@ -190,6 +190,7 @@ class GaussianNoise(Transform):
 
     in_place = True
     hands_over = True
+    dtypes = ("uint8", "float32")
 
     def __init__(self, mean: float = 0.0, sigma: float = 0.1, p: float = 1.0, clip: bool = True) -> None:
         self.mean = number("GaussianNoise", "mean", mean, -100, 100)

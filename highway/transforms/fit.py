@@ -26,6 +26,8 @@ Filter: TypeAlias = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 _ATTEMPTS = 10
 """Windows that RandomResizedCrop draws before it falls back to the center, as in torchvision."""
 
+_BYTES = np.dtype(np.uint8)
+
 
 class Fit(Transform):
     """Base of the fits: resizes a window of each picture to the output. Override `place` in your own fit.
@@ -45,7 +47,8 @@ class Fit(Transform):
     covers : bool
         Whether every target is the whole output.
     fill : int or sequence of int
-        Value of output pixels that the picture does not cover, 0 to 255: one number, or one per channel.
+        Value of output pixels that the picture does not cover, in units of the images: 0 to 255, or 0 to 65535 for
+        uint16. One number, or one per channel.
 
     Examples
     --------
@@ -180,11 +183,11 @@ class Fit(Transform):
         """Draw windows for images of shape (N, H, W, C)."""
         images = batch["images"]
         if images.ndim != 4 or not (
-            images.dtype == np.uint8 or (images.dtype == np.float32 and images.shape[3] <= 4)
+            images.dtype == np.uint8 or (images.dtype in (np.uint16, np.float32) and images.shape[3] <= 4)
         ):
             raise ArgumentError(
                 f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C), or "
-                "float32 with at most 4 channels; put it before Normalize"
+                "uint16 or float32 with at most 4 channels; put it before Normalize"
             )
         count, height, width = images.shape[:3]
         return self.choose(
@@ -210,8 +213,15 @@ class Fit(Transform):
         self.color(shape[2])
         return (*self.output_size(*shape[:2]), shape[2])
 
+    def shape_after(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
+        """Return the output shape (H, W, C), and check that the images can hold the fill."""
+        if dtype == np.uint8:
+            return self.out_shape(shape)
+        self.color(shape[2], dtype)
+        return (*self.output_size(*shape[:2]), shape[2])
+
     def apply_images(self, images: NDArray[Any], params: Placement) -> NDArray[Any]:
-        """Resample the windows: uint8 or float32 (N, H, W, C) to (N, height, width, C)."""
+        """Resample the windows: uint8, uint16 or float32 (N, H, W, C) to (N, height, width, C)."""
         return self.resampled(images, params)
 
     def apply_pictures(self, pictures: NDArray[Any], params: Placement) -> NDArray[Any]:
@@ -237,7 +247,7 @@ class Fit(Transform):
         targets = placement.targets
         uncovered = self.uncovered(targets, size)
         if uncovered.any():
-            out[uncovered] = self.color(channels)
+            out[uncovered] = self.color(channels, images.dtype)
             # The kernel mirrors each window within its target.
             targets = placement.mirrored_targets(size)
         filter_ = resample.FILTERS.index(self.interpolation)
@@ -258,9 +268,14 @@ class Fit(Transform):
         targets = None if self.covers else params.mirrored_targets(size).astype(np.float64)
         return Geometry(params.matrices(size), *size, targets)
 
-    def color(self, channels: int) -> NDArray[np.uint8]:
-        """Return `fill` for this number of channels; ArgumentError if it does not match."""
-        color = np.asarray(self.fill, dtype=np.uint8)
+    def color(self, channels: int, dtype: np.dtype[Any] = _BYTES) -> NDArray[Any]:
+        """Return `fill` for images of this number of channels and dtype; ArgumentError if it does not match."""
+        color = np.asarray(self.fill)
+        if dtype.kind == "u" and color.size and not 0 <= color.min() <= color.max() <= np.iinfo(dtype).max:
+            raise ArgumentError(
+                f"{self._name}: fill is {self.fill!r}, for images of {dtype}; expected 0 to {np.iinfo(dtype).max}"
+            )
+        color = color.astype(dtype)
         if color.ndim and len(color) not in (1, channels):
             raise ArgumentError(
                 f"{self._name}: fill has {len(color)} values for images of {channels} channels; expected one, or one "
@@ -403,7 +418,8 @@ class Letterbox(Fit):
     size : int or (int, int), optional
         Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
     fill : int or sequence of int
-        Value of the margins, 0 to 255: one number, or one per channel.
+        Value of the margins, in units of the images: 0 to 255, or 0 to 65535 for uint16. One number, or one per
+        channel.
     interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
     """
 
@@ -415,7 +431,7 @@ class Letterbox(Fit):
     ) -> None:
         super().__init__(size, interpolation)
         for color in fill if isinstance(fill, (tuple, list)) else (fill,):
-            whole(self._name, "fill", color, 0, 255)
+            whole(self._name, "fill", color, 0, 65535)
         self.fill = fill
 
     def __repr__(self) -> str:

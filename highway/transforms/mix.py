@@ -13,7 +13,7 @@ from highway.arguments import number, whole
 from highway.batch import Batch, empty
 from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.transform import Transform, is_planar, pixels
+from highway.transforms.transform import Transform, check_dtype, is_planar, pixels
 
 __all__ = ["CutMix", "Mixing", "Mixup"]
 
@@ -177,11 +177,14 @@ class Mixup(Mixing):
     ``OneOf([CutMix(...), Mixup(...)])`` is torchvision's ``RandomChoice``, but chooses per sample.
     """
 
+    dtypes = ("uint8", "float16", "float32", "float64")
+
     def _placed(self, rng: SampleRandom, own: NDArray[np.float64], images: NDArray[Any]) -> Mixed:
         return Mixed(own, None)
 
     def apply_images(self, images: NDArray[Any], params: Mixed) -> NDArray[Any]:
-        """Mix the images; uint8 results are rounded to nearest."""
+        """Mix the images, uint8 or floats; uint8 results are rounded to nearest."""
+        check_dtype(self, images.dtype)
         out = empty(images.shape, images.dtype)
         count = len(images)
         if images.dtype in (np.uint8, np.float32):

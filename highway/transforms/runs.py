@@ -26,7 +26,7 @@ from highway.transforms.along import Along
 from highway.transforms.crop import fill_pixel
 from highway.transforms.fit import Fit
 from highway.transforms.placement import Placement
-from highway.transforms.transform import Transform
+from highway.transforms.transform import Transform, check_dtype
 from highway.transforms.values import Values
 from highway.transforms.view import Moving, View, is_moving, unchanged
 from highway.transforms.warps import INTERPOLATIONS, ComposedWarp, Warp
@@ -89,18 +89,19 @@ class TransformChain:
         """Whether later code may write into the result, if it may write into the input."""
         return all(step is None or step.hands_over for step in self.transforms)
 
-    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-        """Return the output shape for images of shape (H, W, C), or None; see `Transform.out_shape`."""
+    def out_shape(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int] | None:
+        """Return the output shape for images of shape (H, W, C), or None; see `Transform.shape_after`."""
         found: tuple[int, int, int] | None = shape
         for number, transform in enumerate(self.transforms):
             if found is None:
                 return None
             if transform is not None:
                 with self._naming(number):
+                    check_dtype(transform, dtype)
                     if isinstance(transform, Values):
                         transform.out_shape(found)
                         self._check_behind(transform, self.transforms[number + 1 :])
-                    found = transform.out_shape(found)
+                    found = transform.shape_after(found, dtype)
         return found
 
     def _check_behind(self, values: Values, rest: Sequence[Transform | None]) -> None:
@@ -175,6 +176,8 @@ class TransformChain:
         self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, may_overwrite: bool, along: Along
     ) -> tuple[Batch, bool]:
         transform, images = step.transform, batch["images"]
+        if images.dtype == np.uint16:
+            check_dtype(transform, images.dtype)
         if isinstance(transform, Several):
             result = transform.apply(batch, seed, first + step.position, may_overwrite, along)
             # If no branch was chosen, the images are the input, and `may_overwrite` stays as it was.
@@ -302,8 +305,10 @@ class _FusedFit(_FusedGroup):
         return fit.covers and _stays_inside(step.transform)
 
     def fits(self, images: NDArray[Any]) -> bool:
-        """Accept uint8 or channels-last float32, if no window reaches beyond the images."""
-        return _is_sampled(images) and _all_inside(self.steps, images.shape)
+        """Accept uint8, or channels-last uint16 or float32, if no window reaches beyond the images."""
+        return _is_sampled(images, np.uint16, np.float32) and _all_inside(
+            self.steps, images.shape, images.dtype
+        )
 
     def together(
         self, images: NDArray[Any], draws: Draws, naming: Naming, may_overwrite: bool
@@ -354,9 +359,9 @@ class _FusedWarps(_FusedGroup):
     def fits(self, images: NDArray[Any]) -> bool:
         """Accept uint8 or channels-last float32, if no window with another fill reaches beyond the images."""
         others = [step for step in self.steps if getattr(step.transform, "fill", None) != self._warp.fill]
-        return _is_sampled(images) and (
+        return _is_sampled(images, np.float32) and (
             not any(_may_reach_out(step.transform) for step in others)
-            or _all_inside(self.steps, images.shape)
+            or _all_inside(self.steps, images.shape, images.dtype)
         )
 
     def together(
@@ -417,10 +422,10 @@ def _is_pointwise(transform: Transform) -> bool:
     return isinstance(transform, color.Pointwise) and unchanged(transform, color.Pointwise)
 
 
-def _is_sampled(images: NDArray[Any]) -> bool:
-    """Whether fits and warps take such images; floats with a last axis of more than 4 are planar."""
+def _is_sampled(images: NDArray[Any], *others: type) -> bool:
+    """Whether images are uint8, or of another dtype with a last axis of at most 4: otherwise they are planar."""
     return images.ndim == 4 and (
-        images.dtype == np.uint8 or (images.dtype == np.float32 and images.shape[3] <= 4)
+        images.dtype == np.uint8 or (images.dtype in others and images.shape[3] <= 4)
     )
 
 
@@ -429,7 +434,7 @@ def _may_reach_out(transform: Transform) -> bool:
     return type(transform).reaches_out is not Moving.reaches_out if isinstance(transform, Moving) else False
 
 
-def _all_inside(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
+def _all_inside(steps: Sequence[Step], shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     """Whether no window reaches beyond images of shape (N, H, W, C)."""
     if not any(_may_reach_out(step.transform) for step in steps):
         return True
@@ -440,7 +445,7 @@ def _all_inside(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
         if isinstance(step.transform, Moving) and step.transform.reaches_out(*sides[:2]):
             return False
         try:
-            sides = step.transform.out_shape(sides)
+            sides = step.transform.shape_after(sides, dtype)
         except ArgumentError:
             # Applying the step raises the error.
             return False

@@ -16,7 +16,16 @@ from highway.errors import ArgumentError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.geometry import Geometry
 
-__all__ = ["Fusing", "Transform", "is_planar", "keeps", "looks_planar", "pixels", "way_to_pixels"]
+__all__ = [
+    "Fusing",
+    "Transform",
+    "check_dtype",
+    "is_planar",
+    "keeps",
+    "looks_planar",
+    "pixels",
+    "way_to_pixels",
+]
 
 
 class Transform:
@@ -30,7 +39,10 @@ class Transform:
     Attributes
     ----------
     takes : {"any", "pixels", "bytes"}
-        Accepted images: any; (N, H, W, C) of any dtype; or uint8 only. Checked when the pipeline is built.
+        Accepted images: any; (N, H, W, C) of any dtype; or uint8 only, and the other `dtypes`. Checked when the
+        pipeline is built.
+    dtypes : tuple of str
+        Dtypes of the images that it takes. Empty: those of `takes`.
     min_visible : float
         Drop boxes with less than this fraction of their area visible after the transform, 0 to 1. Boxes without a
         visible area are always dropped.
@@ -63,6 +75,7 @@ class Transform:
     in_place: ClassVar[bool] = False
     hands_over: ClassVar[bool] = False
     takes: ClassVar[str] = "any"
+    dtypes: ClassVar[tuple[str, ...]] = ()
     mixes: ClassVar[bool] = False
     min_visible: float = 0.0
 
@@ -97,6 +110,16 @@ class Transform:
         """
         return None
 
+    def shape_after(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> tuple[int, int, int] | None:
+        """Return `out_shape` for images of this shape and dtype, uint8 or uint16.
+
+        Raises
+        ------
+        ArgumentError
+            The transform does not accept such images. Raised when the pipeline is built.
+        """
+        return self.out_shape(shape)
+
     def draw(self, rng: SampleRandom, batch: Batch) -> Any:
         """Draw the random parameters of every sample of the batch.
 
@@ -120,7 +143,7 @@ class Transform:
         Parameters
         ----------
         images : ndarray (N, ...)
-            uint8 (N, H, W, C) unless an earlier transform changes that. Do not write into it.
+            uint8 (N, H, W, C) unless the reader or an earlier transform changes that. Do not write into it.
         params : object
             Result of `draw`.
 
@@ -311,6 +334,19 @@ def pixels(images: NDArray[Any], owner: Transform) -> NDArray[np.uint8]:
     return images.view(np.uint8)
 
 
+def check_dtype(step: Transform, dtype: np.dtype[Any]) -> None:
+    """Raise ArgumentError unless a transform takes images of this dtype."""
+    accepted = step.dtypes or (("uint8",) if step.takes == "bytes" else ())
+    if accepted and dtype.name not in accepted:
+        ways = ['read the pictures with dtype="uint8"']
+        if "float32" in accepted:
+            ways.insert(0, 'put it after ToFloat("NHWC")')
+        raise ArgumentError(
+            f"{type(step).__name__}: images are {dtype}; expected {' or '.join(accepted)} (N, H, W, C): "
+            f"{', '.join(ways)}, or leave {type(step).__name__} out"
+        )
+
+
 def looks_planar(shape: tuple[int, ...]) -> bool:
     """Whether images of this shape, three sizes, are probably (C, H, W) instead of (H, W, C)."""
     return shape[0] in (1, 3) and min(shape[1:]) >= 28
@@ -318,7 +354,11 @@ def looks_planar(shape: tuple[int, ...]) -> bool:
 
 def way_to_pixels(images: NDArray[Any]) -> str:
     """Return the advice for images that are not uint8 (N, H, W, C)."""
-    return "images[..., None] adds a channel axis" if images.ndim == 3 else "put it before Normalize"
+    if images.ndim == 3:
+        return "images[..., None] adds a channel axis"
+    if images.dtype == np.uint16 and not is_planar(images):
+        return 'read the pictures with dtype="uint8"'
+    return "put it before Normalize"
 
 
 def is_planar(images: NDArray[Any]) -> bool:

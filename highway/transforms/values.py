@@ -1,4 +1,4 @@
-"""Values: convert bytes to normalized floats in the layout of the network."""
+"""Values: convert pixels to normalized floats in the layout of the network."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ class Values(Transform):
     """Base of the conversions to floats: ``image * scale + bias``, in the layout of the network, in one pass.
 
     Computed in float32, both operations rounded; float16 and bfloat16 results are rounded once more. Bits are equal on
-    every CPU.
+    every CPU. Values of uint16 images are in units of 1 / 257, so that 65535 is 255: their scale is ``scale / 257``,
+    computed in float64 and rounded to float32.
 
     Deterministic form: itself.
 
     Parameters
     ----------
     scale, bias : float64 (C,) or (1,)
-        One per channel, or one for all.
+        One per channel, or one for all; for uint8 images.
     layout : {"NCHW", "NHWC"}
         Layout of the result.
     dtype : {"float32", "float16", "bfloat16"}
@@ -41,6 +42,7 @@ class Values(Transform):
 
     hands_over = True
     takes = "bytes"
+    dtypes = ("uint8", "uint16")
 
     def __init__(
         self, scale: NDArray[np.float64], bias: NDArray[np.float64], layout: Layout, dtype: FloatType
@@ -51,6 +53,7 @@ class Values(Transform):
         self.dtype = _real(self._name, dtype)
         with np.errstate(over="ignore"):
             self._scale = scale.astype(np.float32)
+            self._scale16 = (scale / 257).astype(np.float32)
             self._bias = bias.astype(np.float32)
 
     @property
@@ -70,19 +73,26 @@ class Values(Transform):
 
         Parameters
         ----------
-        images : uint8 (N, H, W, C)
+        images : uint8 or uint16 (N, H, W, C)
+            uint16 with at most 4 channels.
         params : None
 
         Returns
         -------
         float32, float16 or uint16 (N, C, H, W) or (N, H, W, C)
         """
-        if images.dtype != np.uint8 or images.ndim != 4:
+        wide = images.dtype == np.uint16
+        if not (wide or images.dtype == np.uint8) or images.ndim != 4 or (wide and images.shape[3] > 4):
             raise ArgumentError(
-                f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
+                f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C), or "
+                "uint16 with at most 4 channels"
             )
-        scale, bias = self.factors(images.shape[3])
+        scale, bias = self.factors(images.shape[3], wide)
         result = self.room(images.shape)
+        if wide:
+            source = np.ascontiguousarray(images)
+            values.normalize16(source, scale, bias, self.layout == "NCHW", self.bits(result))
+            return result
         values.normalize(pixels(images, self), scale, bias, self.layout == "NCHW", self.bits(result))
         return result
 
@@ -113,16 +123,17 @@ class Values(Transform):
         """Number of channels that images must have; 1 means any number."""
         return len(self._scale)
 
-    def factors(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return scale and bias of each channel."""
+    def factors(self, channels: int, wide: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return scale and bias of each channel, for uint8 images or, if `wide`, for uint16."""
+        scale = self._scale16 if wide else self._scale
         if len(self._scale) not in (1, channels):
             raise ArgumentError(
                 f"{self._name}: {self._told()}, for images with {channels} channels; expected one number, or one per "
                 "channel"
             )
-        if len(self._scale) == channels:
-            return self._scale, self._bias
-        return np.full(channels, self._scale[0]), np.full(channels, self._bias[0])
+        if len(scale) == channels:
+            return scale, self._bias
+        return np.full(channels, scale[0]), np.full(channels, self._bias[0])
 
     def room(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return an empty result array for images of this shape."""
@@ -139,9 +150,11 @@ class Values(Transform):
 class Normalize(Values):
     """Normalize images to ``(image / 255 - mean) / std``, in the layout of the network, in one pass.
 
+    uint16 images are divided by 65535 instead: both ranges become 0 to 1.
+
     Computed as ``x * scale + bias`` in float32, both operations rounded, with ``scale = 1 / (255 * std)`` and
-    ``bias = -mean / std`` computed in float64 and rounded to float32. float16 and bfloat16 results are rounded once
-    more. Bits are equal on every CPU.
+    ``bias = -mean / std`` computed in float64 and rounded to float32; for uint16 images with ``scale / 257``. float16
+    and bfloat16 results are rounded once more. Bits are equal on every CPU.
 
     Deterministic form: itself.
 
@@ -158,8 +171,8 @@ class Normalize(Values):
     Raises
     ------
     ArgumentError
-        An argument is out of range. Images other than uint8 (N, H, W, C), or with another number of channels, raise
-        at the first batch.
+        An argument is out of range. Images other than uint8 or uint16 (N, H, W, C), or with another number of channels,
+        raise at the first batch.
     """
 
     def __init__(
@@ -199,6 +212,8 @@ class Normalize(Values):
 
 class Rescale(Values):
     """Rescale images to ``image * scale + offset``, where `image` is 0 to 255.
+
+    uint16 images are divided by 257 first, so that their range is 0 to 255 too: ``Rescale(257)`` keeps the numbers.
 
     Deterministic form: itself.
 
@@ -243,7 +258,7 @@ class Rescale(Values):
 
 
 class ToFloat(Rescale):
-    """Convert images to floats from 0 to 1: ``image / 255``.
+    """Convert images to floats from 0 to 1: ``image / 255``, and ``image / 65535`` for uint16.
 
     Deterministic form: itself.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -217,10 +218,15 @@ class Moving(Transform):
 
     def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
         """Return the output shape (H, W, C) for images of this shape (H, W, C)."""
+        return self._shown(shape, self.look)
+
+    def _shown(
+        self, shape: tuple[int, int, int], look: Callable[[View, Any], View | None]
+    ) -> tuple[int, int, int] | None:
         if not unchanged(self, next(kind for kind in type(self).__mro__ if "look" in vars(kind))):
             return None
         view = View.whole((1, *shape))
-        seen = self.look(view, self.choose(SampleRandom(0, 0, [0], 0), view.shape))
+        seen = look(view, self.choose(SampleRandom(0, 0, [0], 0), view.shape))
         assert seen is not None, "a whole image has all windows"
         return seen.shape[1:]
 

@@ -63,6 +63,7 @@ class Warp(Transform):
 
     hands_over = True
     takes = "pixels"
+    dtypes = ("uint8", "float32")
 
     def __init__(
         self,
@@ -164,7 +165,8 @@ class Warp(Transform):
         pixels(images, self)
         if images.dtype not in (np.uint8, np.float32):
             raise ArgumentError(
-                f"{type(self).__name__}: images are {images.dtype}; expected uint8 or float32 (N, H, W, C)"
+                f"{type(self).__name__}: images are {images.dtype}; expected uint8 or float32 (N, H, W, C); "
+                'ToFloat("NHWC") makes float32'
             )
         fill_pixel(self, self.fill, images.shape[3], images.dtype)
 

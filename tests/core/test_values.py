@@ -294,3 +294,29 @@ def test_entries_for_windows_refuse_what_does_not_fit():
         frozen.setflags(write=False)
         with pytest.raises(ValueError, match="read-only"):
             kernel(images, at, fill, scale, bias, frozen)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_numbers_of_sixteen_bits(channels, planar, dtype):
+    images = np.random.default_rng(channels).integers(0, 65536, (3, 5, 7, channels), dtype=np.uint16)
+    images[0, 0], images[0, 1] = 0, 65535
+    scale, bias = factors(channels)
+    scale /= 257
+    expected = reference(images, scale, bias, planar, dtype)
+    out = np.full(expected.shape, 77, TYPES[dtype])
+    values.normalize16(images, scale, bias, planar, out)
+    np.testing.assert_array_equal(out.view(expected.dtype), expected)
+
+
+def test_numbers_of_sixteen_bits_are_checked():
+    images, ones = np.zeros((2, 4, 5, 3), np.uint16), np.ones(3, np.float32)
+    for shape, planar in (((2, 4, 5, 3), True), ((2, 3, 4, 5), False), ((1, 4, 5, 3), False)):
+        with pytest.raises(ValueError, match=r"images are \(2, 4, 5, 3\), out is"):
+            values.normalize16(images, ones, ones, planar, np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match="scale of 2 and bias of 3 for 3 channels"):
+        values.normalize16(images, ones[:2], ones, False, np.zeros(images.shape, np.float32))
+    with pytest.raises(ValueError, match="shares memory"):
+        values.normalize16(images, ones, ones, False, images)
+    values.normalize16(images[:0], ones, ones, False, np.zeros((0, 4, 5, 3), np.float32))

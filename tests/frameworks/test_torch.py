@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasters
 from concurrency import LIMIT, Task, eventually
 from documents import Document
 from pictures import class_folders, jpeg_bytes, photograph
@@ -373,6 +374,42 @@ def test_normalize_on_the_device(device, name, channels_last, where):
             images.float(), like.float(), atol=tolerance[like.dtype], rtol=tolerance[like.dtype]
         )
         assert torch.equal(labels, others)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """PNGs of 16 bits."""
+    folder = tmp_path_factory.mktemp("deep")
+    for number in range(6):
+        values = np.random.default_rng(number).integers(0, 65536, (40, 50, 3))
+        values[0], values[1] = 0, 65535
+        (folder / f"{number}.png").write_bytes(rasters.png(values, 16, 2))
+    return sorted(folder.iterdir())
+
+
+def test_pictures_of_sixteen_bits(deep):
+    modules = [ListReader(deep, None, 3, (40, 50), dtype="uint16", shuffle=False, epochs=1)]
+    with Loader(modules) as loader, Pipeline(modules) as pipeline:
+        for (images,), batch in zip(loader, pipeline.forever(), strict=True):
+            assert images.dtype == torch.uint16
+            assert images.shape == (3, 40, 50, 3)
+            assert np.array_equal(images.numpy(), batch.images)
+            assert batch.images.max() == 65535
+
+
+@pytest.mark.parametrize("name", CONVERSIONS)
+@pytest.mark.parametrize("where", [None, "cuda"])
+def test_normalize_sixteen_bits_on_the_device(device, deep, name, where):
+    device.prompt = True
+    modules = [ListReader(deep, None, 3, (40, 50), dtype="uint16"), Augmentations([CONVERSIONS[name]])]
+    with Loader(modules) as loader:
+        expected = [images for (images,) in loader]
+    with Loader(modules, normalize="device", device=where) as loader:
+        found = [images for (images,) in loader]
+    tolerance = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}[expected[0].dtype]
+    for images, like in zip(found, expected, strict=True):
+        assert images.dtype == like.dtype
+        assert torch.allclose(images.float(), like.float(), atol=tolerance, rtol=tolerance)
 
 
 def test_normalize_on_the_device_changes_no_random_choice(photographs):

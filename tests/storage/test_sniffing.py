@@ -60,7 +60,7 @@ def test_formats_that_plug_ins_read(first, name):
         (b"<?xml version='1.0'?><annotation>", "XML"),
         (b"8BPS\0\1", "PSD"),
         (b"P6\n3 4\n255\n", "PNM"),
-        (b"P5 3 4 255 ", "PNM"),
+        (b"P5 3 4 255 ", "PGM"),
         (bytes(128) + b"DICM", "DICOM"),
         (b"PK\3\4\x14\0", "ZIP"),
         (b"\x93NUMPY\1\0", "NumPy"),

@@ -73,7 +73,7 @@ cdef extern from "drawing.h" nogil:
 
     ctypedef struct hw_target:
         double x0, y0, x1, y1
-        int left, top, height, width, mirror_x, mirror_y, channels, filter, exact, simd
+        int left, top, height, width, mirror_x, mirror_y, channels, filter, exact, simd, wide
 
 cdef extern from "decoders.h" nogil:
     ctypedef struct hw_decoders:
@@ -252,13 +252,13 @@ def encode(const uint8_t[:, :, :] pixels not None, int quality):
 
 
 cdef class Images:
-    """The images of a batch as targets of decoding: bytes, or numbers computed from bytes.
+    """The images of a batch as targets of decoding: samples, or numbers computed from bytes.
 
     Parameters
     ----------
     images : ndarray
-        C-contiguous. uint8 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as uint16, or of
-        bfloat16 as int16, (N, C, H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
+        C-contiguous. uint8 or uint16 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as
+        uint16, or of bfloat16 as int16, (N, C, H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
     scale, bias : float32 (C,), optional
         A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
     planar : bool
@@ -273,6 +273,7 @@ cdef class Images:
     cdef hw_normalization normalization
     cdef hw_image first
     cdef Py_ssize_t count
+    cdef bint wide
     cdef const float[::1] scale
     cdef const float[::1] bias
 
@@ -280,17 +281,18 @@ cdef class Images:
         cdef int c, h, w
         PyObject_GetBuffer(images, &self.view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
         format = (<bytes> self.view.format).decode() if self.view.format is not NULL else "B"
-        if self.view.ndim != 4 or format not in (("f", "H", "h") if scale is not None else ("B",)):
+        if self.view.ndim != 4 or format not in (("f", "H", "h") if scale is not None else ("B", "H")):
             raise ValueError(
                 f"Images: {self.view.ndim} dimensions of type {format!r}; expected 4 of "
-                + ("float32, uint16 or int16" if scale is not None else "uint8")
+                + ("float32, uint16 or int16" if scale is not None else "uint8 or uint16")
             )
         if planar and scale is None:
-            raise ValueError("Images: bytes are not planar; give scale and bias")
+            raise ValueError("Images: samples are not planar; give scale and bias")
         if max(self.view.shape[1], self.view.shape[2], self.view.shape[3]) > LONGEST_SIDE:
             raise ValueError(f"Images: a side of more than {LONGEST_SIDE}")
         c, h, w = (1, 2, 3) if planar else (3, 1, 2)
         self.count = self.view.shape[0]
+        self.wide = scale is None and format == "H"
         self.first.data = self.view.buf
         self.first.height = <int> self.view.shape[h]
         self.first.width = <int> self.view.shape[w]
@@ -355,6 +357,7 @@ cdef class BatchDecoder:
     cdef list files  # paths or contents; the samples point to them
     cdef readonly bint sound  # every file of the last read has status OK
     cdef const int64_t[::1] chosen
+    cdef bint wide  # whether the batch that was begun has 16-bit numbers
 
     def __cinit__(self, Crew crew=None, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
         self.crew = Crew() if crew is None else crew
@@ -607,6 +610,7 @@ cdef class BatchDecoder:
         bint exact,
         tuple size not None,
         size_t nbytes=0,
+        bint wide=False,
     ):
         """Set the windows of the pictures of the last `read`, and help other batches until this batch's turn.
 
@@ -628,6 +632,8 @@ cdef class BatchDecoder:
             Height, width and channels of the images: 3 (RGB) or 1 (gray).
         nbytes : int
             Bytes of the whole batch: the crew works on fewer large batches than small ones at once.
+        wide : bool
+            The images are uint16: PNGs of 16 bits keep them, and bytes become ``byte * 257``.
 
         Returns
         -------
@@ -692,7 +698,7 @@ cdef class BatchDecoder:
                 width - targets[i, 2] if mirrors[i, 0] else targets[i, 0],
                 height - targets[i, 3] if mirrors[i, 1] else targets[i, 1],
                 targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrors[i, 0], mirrors[i, 1],
-                channels, filter, exact, simd.level,
+                channels, filter, exact, simd.level, wide,
             )
             sample.slot = 0
             covered &= sample.target.height == height and sample.target.width == width
@@ -704,6 +710,7 @@ cdef class BatchDecoder:
         self.job.chosen = &self.chosen[0] if n else NULL
         self.job.count = <int> n
         self.job.bytes = nbytes
+        self.wide = wide
         if n == 0:
             hw_crew_leave(self.crew.crew, &self.job)
             return True
@@ -766,6 +773,11 @@ cdef class BatchDecoder:
                 raise ValueError(
                     f"BatchDecoder: images of {images.first.height} x {images.first.width} x "
                     f"{images.first.channels}; expected {wanted.height} x {wanted.width} x {wanted.channels}, as begun"
+                )
+            if images.wide != self.wide:
+                raise ValueError(
+                    f"BatchDecoder: images of {16 if images.wide else 8} bits; expected {16 if self.wide else 8}, "
+                    "as begun"
                 )
             for i in range(n):
                 if not 0 <= slots[i] < images.count:

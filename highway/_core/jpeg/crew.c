@@ -263,7 +263,8 @@ static int decode_ahead(hw_job *job, hw_worker *worker) {
     hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
     hw_buffer *place = &job->ahead[job->ahead_count];
     const hw_target target = sample->target;
-    const size_t bytes = (size_t)target.height * (size_t)target.width * (size_t)target.channels;
+    const size_t size = (size_t)(target.channels << target.wide);
+    const size_t bytes = (size_t)target.height * (size_t)target.width * size;
     if (bytes > AHEAD_BYTES / HW_AHEAD || hw_buffer_reserve(place, bytes)) return -1;
     const hw_image image = {place->bytes, target.height, target.width, target.channels, NULL};
     sample->target.left = sample->target.top = 0;
@@ -280,7 +281,8 @@ static void put_ahead(hw_job *job) {
         hw_sample *sample = &job->samples[job->chosen[i]];
         if (sample->status != HW_OK) continue;
         const hw_image image = image_of(job, sample);
-        const size_t row = (size_t)sample->target.width * (size_t)sample->target.channels;
+        const size_t size = (size_t)(sample->target.channels << sample->target.wide);
+        const size_t row = (size_t)sample->target.width * size;
         for (int y = 0; y < sample->target.height; y++)
             hw_target_put(&sample->target, &image, y, job->ahead[i].bytes + (size_t)y * row);
     }

@@ -170,7 +170,7 @@ static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size
     const int width = swapped ? picture->height : picture->width;
     const int height = swapped ? picture->width : picture->height;
     if (hw_sequential_open(decoder->sequential, bytes, size, width, height) != HW_SEQUENTIAL_OK) return -1;
-    if (hw_drawing_build(decoder->drawing, window, target->filter, width, height, 1.0))
+    if (hw_drawing_build(decoder->drawing, window, target, width, height, 1.0))
         return hw_out_of_memory(decoder->message);
     const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
     const int status = hw_sequential_begin(decoder->sequential, target->simd, target->channels, x->lowest,
@@ -178,8 +178,8 @@ static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size
     if (status != HW_SEQUENTIAL_OK)
         return status == HW_SEQUENTIAL_NO_MEMORY ? hw_out_of_memory(decoder->message) : -1;
     const size_t row_bytes = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    const hw_rows rows = {x->lowest, y->lowest, row_bytes + HW_SAMPLES_SLACK, decoder->sequential,
-                          read_sequential};
+    const hw_rows rows = {x->lowest,           y->lowest,       row_bytes + HW_SAMPLES_SLACK,
+                          decoder->sequential, read_sequential, 0};
     return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
 }
 
@@ -231,7 +231,7 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
     }
 
     const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
-    if (hw_drawing_build(decoder->drawing, window, target->filter, width, height, eighths / 8.0))
+    if (hw_drawing_build(decoder->drawing, window, target, width, height, eighths / 8.0))
         return hw_out_of_memory(decoder->message);
 
     /* Columns: libjpeg widens the window to whole blocks. */
@@ -253,7 +253,7 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
         }
     }
     const size_t row_bytes = (size_t)columns * (size_t)cinfo->output_components;
-    const hw_rows rows = {(int)left, next, row_bytes + HW_SAMPLES_SLACK, cinfo, read_library};
+    const hw_rows rows = {(int)left, next, row_bytes + HW_SAMPLES_SLACK, cinfo, read_library, 0};
     return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
 }
 

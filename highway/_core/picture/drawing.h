@@ -1,5 +1,9 @@
 /* Draws windows of pictures into images: resamples decoded rows, one after the other, so that the whole
- * window need not be in memory. */
+ * window need not be in memory.
+ *
+ * Samples are bytes, or 16-bit numbers in the order of this CPU where something is `wide`. Rows of bytes for
+ * a wide target are widened before they are resampled: a byte becomes byte * 257, so that 255 becomes 65535.
+ */
 
 #ifndef HIGHWAY_DRAWING_H
 #define HIGHWAY_DRAWING_H
@@ -19,7 +23,7 @@ enum { HW_ROWS_AT_ONCE = 16 };
 typedef struct {
     void *data;
     int height, width, channels;           /* 1 (gray) or 3 (RGB) */
-    const hw_normalization *normalization; /* conversion of bytes; NULL: interleaved bytes */
+    const hw_normalization *normalization; /* conversion of bytes; NULL: interleaved samples */
 } hw_image;
 
 typedef struct {
@@ -31,6 +35,7 @@ typedef struct {
     int filter;             /* enum hw_filter */
     int exact;              /* never decode at a reduced scale */
     int simd;               /* variant of simd.h */
+    int wide;               /* whether the image has 16-bit numbers; then it has no normalization */
 } hw_target;
 
 /* A window of the stored picture, and how it becomes the target. */
@@ -57,6 +62,7 @@ typedef struct {
     void *decoder;
     /* Writes up to `wanted` rows; returns their number, 0 at the end of the picture, -1 if it is damaged. */
     int (*read)(void *decoder, const hw_target *target, uint8_t **lines, int wanted);
+    int wide; /* whether it writes 16-bit numbers */
 } hw_rows;
 
 void hw_drawing_free(hw_drawing *drawing);
@@ -65,15 +71,15 @@ void hw_drawing_free(hw_drawing *drawing);
 hw_stored_window hw_stored_window_of(const hw_picture *picture, const hw_target *target);
 
 /* Builds the axes for a stored picture of this size, decoded at `scale`; 0, or -1 without memory. */
-int hw_drawing_build(hw_drawing *drawing, const hw_stored_window *window, int filter, int width, int height,
-                     double scale);
+int hw_drawing_build(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target, int width,
+                     int height, double scale);
 
 /* Resamples rows into the target; the axes are built. Returns a hw_status, or -1 if the source finds the
  * picture damaged. */
 int hw_draw_rows(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target,
                  const hw_image *image, const hw_rows *rows, char *message);
 
-/* Writes row `y` of the target, width * channels bytes, to the image. */
+/* Writes row `y` of the target, width * channels samples, to the image. */
 void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row);
 
 /* Writes the message, and returns HW_NO_MEMORY. */
@@ -82,6 +88,9 @@ int hw_out_of_memory(char *message);
 /* ITU-R 601 luma of packed RGB, as Pillow's convert("L"); `out` may be `in`. */
 void hw_rgb_to_gray(const uint8_t *in, size_t width, uint8_t *out);
 
+/* The same for packed 16-bit RGB. */
+void hw_rgb_to_gray16(const uint16_t *in, size_t width, uint16_t *out);
+
 /* A whole picture, turned upright by its orientation: stored pixel (y, x) is at origin + y * down + x *
  * right. */
 typedef struct {
@@ -89,15 +98,15 @@ typedef struct {
     ptrdiff_t down, right; /* in bytes */
 } hw_turned;
 
-/* Makes room, set to zero, for a picture in `drawing->upright`; 0, or -1 without memory. */
-int hw_turned_make(hw_drawing *drawing, const hw_picture *picture, int channels, hw_turned *turned);
+/* Makes room, set to zero, for a picture of pixels of `size` bytes in `drawing->upright`; 0, or -1 without
+ * memory. */
+int hw_turned_make(hw_drawing *drawing, const hw_picture *picture, int size, hw_turned *turned);
 
-/* Writes pixels of a stored row: number k of them at column `x` + k * `step`. */
-void hw_turned_put(const hw_turned *turned, int y, int x, int step, const uint8_t *row, int count,
-                   int channels);
+/* Writes pixels of `size` bytes of a stored row: number k of them at column `x` + k * `step`. */
+void hw_turned_put(const hw_turned *turned, int y, int x, int step, const uint8_t *row, int count, int size);
 
-/* Resamples the picture in `drawing->upright` into the target. Returns a hw_status. */
+/* Resamples the picture in `drawing->upright`, `wide` or not, into the target. Returns a hw_status. */
 int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_target *target,
-                   const hw_image *image, char *message);
+                   const hw_image *image, int wide, char *message);
 
 #endif

@@ -670,6 +670,40 @@ void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t chann
     }
 }
 
+/* Numbers of one channel, `step` apart in the input and the output. */
+ALWAYS_INLINE void normalize_channel16(const uint16_t *in, ptrdiff_t pixels, ptrdiff_t step, float scale,
+                                       float bias, void *out, ptrdiff_t out_step, int type) {
+    for (ptrdiff_t i = 0; i < pixels; i++) {
+        const float value = (float)in[i * step] * scale + bias;
+        if (type == FLOATS)
+            ((float *)out)[i * out_step] = value;
+        else
+            ((uint16_t *)out)[i * out_step] = type == HALVES ? half_bits(value) : bfloat_bits(value);
+    }
+}
+
+void hw_normalize16(const uint16_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                    const hw_normalization *normalization, void *image, ptrdiff_t at, ptrdiff_t plane) {
+    const int planar = normalization->planar;
+    const ptrdiff_t step = planar ? 1 : channels;
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        const float scale = normalization->scale[c], bias = normalization->bias[c];
+        const ptrdiff_t first = planar ? at + c * plane : at * channels + c;
+        switch (normalization->type) {
+        case FLOATS:
+            normalize_channel16(in + c, pixels, channels, scale, bias, (float *)image + first, step, FLOATS);
+            break;
+        case HALVES:
+            normalize_channel16(in + c, pixels, channels, scale, bias, (uint16_t *)image + first, step,
+                                HALVES);
+            break;
+        default:
+            normalize_channel16(in + c, pixels, channels, scale, bias, (uint16_t *)image + first, step,
+                                BFLOATS);
+        }
+    }
+}
+
 void hw_normalization_fence(const hw_normalization *normalization) {
 #if HW_X86
     if (normalization->streamed) _mm_sfence();

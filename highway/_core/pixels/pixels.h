@@ -34,7 +34,8 @@ void hw_fill(uint8_t *out, ptrdiff_t pixels, const uint8_t *pixel, ptrdiff_t siz
 /* Types of numbers; the two short ones are rounded once more, to nearest, ties to even. */
 enum { HW_FLOAT32, HW_FLOAT16, HW_BFLOAT16 };
 
-/* Conversion of bytes: byte * scale + bias in float, both rounded, with a scale and bias for each channel. */
+/* Conversion of samples: sample * scale + bias in float, both rounded, with a scale and bias for each
+ * channel. */
 typedef struct {
     const float *scale, *bias;
     int type;
@@ -49,6 +50,10 @@ typedef struct {
  * Factors are finite: short types do not keep a NaN. */
 void hw_normalize(int simd, const uint8_t *in, ptrdiff_t pixels, ptrdiff_t channels,
                   const hw_normalization *normalization, void *image, ptrdiff_t at, ptrdiff_t plane);
+
+/* The same for pixels of 16-bit numbers, without vector code of its own. */
+void hw_normalize16(const uint16_t *in, ptrdiff_t pixels, ptrdiff_t channels,
+                    const hw_normalization *normalization, void *image, ptrdiff_t at, ptrdiff_t plane);
 
 /* Makes the numbers written by this thread visible to all threads. */
 void hw_normalization_fence(const hw_normalization *normalization);

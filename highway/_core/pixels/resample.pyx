@@ -1,7 +1,7 @@
 """Windows of pictures, and antialiased resampling of windows of images in memory."""
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 
 from highway._core cimport simd
 
@@ -14,7 +14,8 @@ cdef extern from "resampler.h" nogil:
     ctypedef struct hw_buffer:
         pass
 
-    int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size, int reversed)
+    int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size, int reversed,
+                      int precise)
     void hw_axis_free(hw_axis *axis)
     void hw_buffer_free(hw_buffer *buffer)
     int hw_resample_image(int simd, const hw_axis *x, const hw_axis *y, const uint8_t *image,
@@ -22,11 +23,16 @@ cdef extern from "resampler.h" nogil:
     int hw_resample_floats(const hw_axis *x, const hw_axis *y, const float *image, ptrdiff_t row_stride,
                            int channels, float *out, ptrdiff_t out_stride, hw_buffer *work)
 
+cdef extern from "resampler16.h" nogil:
+    int hw_resample_image16(int simd, const hw_axis *x, const hw_axis *y, const uint16_t *image,
+                            ptrdiff_t row_stride, int channels, uint16_t *out, ptrdiff_t out_stride, hw_buffer *work)
+
 cdef extern from "string.h" nogil:
     void *memset(void *, int, size_t)
 
 ctypedef fused value:
     uint8_t
+    uint16_t
     float
 
 FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
@@ -101,16 +107,21 @@ cdef int resize_all(
     for i in range(images.shape[0]):
         status = hw_axis_build(
             &x, filter, <int> images.shape[2], windows[i, 0], windows[i, 2], targets[i, 2] - targets[i, 0],
-            mirrored[i, 0] != 0,
+            mirrored[i, 0] != 0, value is uint16_t,
         )
         if not status:
             status = hw_axis_build(
                 &y, filter, <int> images.shape[1], windows[i, 1], windows[i, 3], targets[i, 3] - targets[i, 1],
-                mirrored[i, 1] != 0,
+                mirrored[i, 1] != 0, value is uint16_t,
             )
         if not status:
             if value is uint8_t:
                 status = hw_resample_image(
+                    variant, &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
+                    &out[i, targets[i, 1], targets[i, 0], 0], out.shape[2] * channels, &work,
+                )
+            elif value is uint16_t:
+                status = hw_resample_image16(
                     variant, &x, &y, &images[i, 0, 0, 0], images.shape[2] * channels, channels,
                     &out[i, targets[i, 1], targets[i, 0], 0], out.shape[2] * channels, &work,
                 )
@@ -139,7 +150,7 @@ def resize_batch(
 
     Parameters
     ----------
-    images : uint8 or float32 (N, H, W, C)
+    images : uint8, uint16 or float32 (N, H, W, C)
     windows : float64 (N, 4)
         x0, y0, x1, y1 in pixels of the image, within it; need not be whole numbers.
     targets : int32 (N, 4)
@@ -159,7 +170,8 @@ def resize_batch(
     Notes
     -----
     Same definition as Pillow's ``Image.resize(size, filter, box=window)``: the filter widens with the scale and
-    includes pixels around the window. Weights have 14 bits; results differ from Pillow's by rounding.
+    includes pixels around the window. Weights have 14 bits; results differ from Pillow's by rounding. For uint16 the
+    weights are float64, and only the result is rounded.
     """
     cdef Py_ssize_t n = images.shape[0], i
     cdef int variant = simd.level

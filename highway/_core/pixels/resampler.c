@@ -82,9 +82,9 @@ static void clamp_span(int *first, int *last, int in_size) {
 }
 
 int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size,
-                  int reversed) {
+                  int reversed, int precise) {
     if (axis->out_size == out_size && axis->in_size == in_size && axis->begin == begin && axis->end == end &&
-        axis->filter == filter && axis->reversed == reversed)
+        axis->filter == filter && axis->reversed == reversed && axis->precise >= precise)
         return 0;
     const double scale = (end - begin) / out_size;
     const double stretch = scale > 1.0 ? scale : 1.0;
@@ -132,6 +132,11 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
         if (!axis->weights_capacity) return -1;
     }
     memset(axis->weights, 0, (n_weights + 1) * sizeof(int16_t));
+    axis->precise = precise;
+    if (precise) {
+        if (grow((void **)&axis->exact, &axis->exact_capacity, n_weights, sizeof(double))) return -1;
+        memset(axis->exact, 0, n_weights * sizeof(double));
+    }
 
     for (int i = 0; i < out_size; i++) {
         const int place = reversed ? out_size - 1 - i : i;
@@ -154,7 +159,10 @@ int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double e
             }
             if (sum == 0.0) sum = axis->scratch[0] = 1.0; /* a box that falls between two centers */
             quantize(axis->scratch, sum, weights, last - first);
+            for (int k = 0; precise && k < last - first; k++)
+                axis->exact[weights - axis->weights + k] = axis->scratch[k] / sum;
         }
+        if (precise && filter == HW_NEAREST) axis->exact[weights - axis->weights] = 1.0;
     }
 
     /* Four taps a group: (w0 w1) four times for the low half of a vector, (w2 w3) four times for the high
@@ -187,6 +195,7 @@ void hw_axis_free(hw_axis *axis) {
     free(axis->first);
     free(axis->weights);
     free(axis->spread);
+    free(axis->exact);
     free(axis->scratch);
     memset(axis, 0, sizeof *axis);
 }

@@ -32,15 +32,17 @@ typedef struct {
     int32_t *first;
     int16_t *weights;
     int16_t *spread; /* the same weights, laid out for the vector kernel of three channels */
+    double *exact;   /* the same weights before they are rounded; only if `precise` */
+    int precise;
     double *scratch;
-    size_t outputs_capacity, weights_capacity, scratch_capacity;
+    size_t outputs_capacity, weights_capacity, exact_capacity, scratch_capacity;
 } hw_axis;
 
 /* Makes the axis that takes [begin, end) of in_size inputs to out_size outputs, in reverse order if
- * `reversed`. An axis starts zeroed, and is reused if its arguments are unchanged. 0, or -1 without
- * memory. */
+ * `reversed`, and its exact weights if `precise`. An axis starts zeroed, and is reused if its arguments are
+ * unchanged. 0, or -1 without memory. */
 int hw_axis_build(hw_axis *axis, int filter, int in_size, double begin, double end, int out_size,
-                  int reversed);
+                  int reversed, int precise);
 void hw_axis_free(hw_axis *axis);
 
 /* `simd` is a variant of simd.h that this CPU can run. */

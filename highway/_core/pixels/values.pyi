@@ -8,6 +8,13 @@ def normalize(
     planar: bool,
     out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
 ) -> None: ...
+def normalize16(
+    images: NDArray[np.uint16],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    planar: bool,
+    out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int16],
+) -> None: ...
 def normalize_windows(
     images: NDArray[np.uint8],
     places: NDArray[np.int64],

@@ -1,4 +1,4 @@
-"""Normalizes uint8 images to float32, float16 or bfloat16, in either layout, in one pass.
+"""Normalizes uint8 and uint16 images to float32, float16 or bfloat16, in either layout, in one pass.
 
 Defined to the bit: value = float32(float32(x) * scale) + bias in float32, each operation rounded to
 nearest, ties to even, never fused (the build forbids contraction); float16 and bfloat16 are that value rounded
@@ -6,7 +6,7 @@ once more.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uintptr_t
 
 from highway._core cimport simd
 from highway._core.pixels.arrays cimport address_range, check_packed, has_pixels, overlap, pixels_of
@@ -16,6 +16,7 @@ from highway._core.pixels.windows cimport (
     hw_normalization,
     hw_normalization_fence,
     hw_normalize,
+    hw_normalize16,
     hw_pixels,
     hw_window,
     hw_window_normalize,
@@ -127,6 +128,63 @@ def normalize(
                     row * pixels, plane,
                 )
         hw_normalization_fence(&normalization)
+
+
+def normalize16(
+    const uint16_t[:, :, :, ::1] images not None,
+    const float[::1] scale not None,
+    const float[::1] bias not None,
+    bint planar,
+    real[:, :, :, ::1] out not None,
+):
+    """Apply `normalize` to 16-bit numbers.
+
+    Parameters
+    ----------
+    images : uint16 (N, H, W, C), C order
+    scale, bias : float32 (C,)
+    planar : bool
+    out : float32, or the bits of float16 as uint16, or of bfloat16 as int16
+        (N, H, W, C), or planar (N, C, H, W), C order
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, or out shares memory with an input.
+    """
+    cdef Py_ssize_t sample, count = images.shape[0], height = images.shape[1], width = images.shape[2]
+    cdef Py_ssize_t channels = images.shape[3], plane = height * width
+    cdef size_t factors = <size_t>channels * sizeof(float), nbytes = <size_t>(out.shape[0] * out.strides[0])
+    cdef uintptr_t first
+    cdef hw_normalization normalization
+    if out.shape[0] != count or (
+        (out.shape[1], out.shape[2], out.shape[3])
+        != ((channels, height, width) if planar else (height, width, channels))
+    ):
+        raise ValueError(
+            f"values.normalize16: images are ({count}, {height}, {width}, {channels}), out is ({out.shape[0]}, "
+            f"{out.shape[1]}, {out.shape[2]}, {out.shape[3]}), {'planar' if planar else 'interleaved'}"
+        )
+    if scale.shape[0] != channels or bias.shape[0] != channels:
+        raise ValueError(
+            f"values.normalize16: scale of {scale.shape[0]} and bias of {bias.shape[0]} for {channels} channels; "
+            "expected one for each"
+        )
+    if count == 0 or plane == 0 or channels == 0:
+        return
+    first = <uintptr_t>&out[0, 0, 0, 0]
+    if (
+        overlap(<uintptr_t>&images[0, 0, 0, 0], <size_t>(count * images.strides[0]), first, nbytes)
+        or overlap(<uintptr_t>&scale[0], factors, first, nbytes)
+        or overlap(<uintptr_t>&bias[0], factors, first, nbytes)
+    ):
+        raise ValueError("values.normalize16: an input shares memory with out; expected another array")
+    normalization = normalization_of(scale, bias, out, planar)
+    with nogil:
+        for sample in range(count):
+            hw_normalize16(
+                &images[sample, 0, 0, 0], plane, channels, &normalization, &out[sample, 0, 0, 0], 0, plane
+            )
 
 
 def normalize_windows(

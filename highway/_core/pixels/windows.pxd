@@ -28,6 +28,10 @@ cdef extern from "pixels.h" nogil:
         int simd, const uint8_t *source, Py_ssize_t pixels, Py_ssize_t channels,
         const hw_normalization *normalization, void *image, Py_ssize_t at, Py_ssize_t plane
     )
+    void hw_normalize16(
+        const uint16_t *source, Py_ssize_t pixels, Py_ssize_t channels, const hw_normalization *normalization,
+        void *image, Py_ssize_t at, Py_ssize_t plane
+    )
     void hw_normalization_fence(const hw_normalization *normalization)
 
 

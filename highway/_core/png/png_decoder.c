@@ -31,6 +31,7 @@ struct hw_png {
     hw_buffer line;   /* a converted row */
     /* the picture */
     hw_png_info info;
+    int wide;                  /* whether its 16 bits are kept */
     uint8_t colors[COLORS][3]; /* of numbers of less than 8 bits, or of a palette */
     uint8_t grays[COLORS];     /* their luma */
     pass passes[PASSES];
@@ -212,10 +213,32 @@ static void convert_numbers(const hw_png *decoder, const uint8_t *row, int x, in
     }
 }
 
-/* Converts `count` pixels of a row from column `x` on to gray or RGB of 8 bits: of 16 bits the upper 8,
- * without alpha. */
+static uint16_t big(const uint8_t *bytes) {
+    return (uint16_t)(bytes[0] << 8 | bytes[1]);
+}
+
+/* Converts pixels of 16 bits to gray or RGB of 16 bits. */
+static void convert_wide(const uint8_t *in, int samples, int count, int channels, uint16_t *out) {
+    const int second = samples > 2 ? 2 : 0, third = 2 * second; /* offsets of green and blue */
+    for (int i = 0; i < count; i++, in += 2 * samples, out += channels) {
+        const uint16_t rgb[3] = {big(in), big(in + second), big(in + third)};
+        if (channels == 3)
+            memcpy(out, rgb, sizeof rgb);
+        else if (samples > 2)
+            hw_rgb_to_gray16(rgb, 1, out);
+        else
+            *out = rgb[0];
+    }
+}
+
+/* Converts `count` pixels of a row from column `x` on to gray or RGB without alpha: of 16 bits all or the
+ * upper 8, otherwise 8 bits. */
 static void convert(const hw_png *decoder, const uint8_t *row, int x, int count, int channels, uint8_t *out) {
     const hw_png_info *info = &decoder->info;
+    if (decoder->wide) {
+        convert_wide(row + (ptrdiff_t)x * 2 * info->samples, info->samples, count, channels, (uint16_t *)out);
+        return;
+    }
     if (info->bits < 8 || info->color == HW_PNG_PALETTE) {
         convert_numbers(decoder, row, x, count, channels, out);
         return;
@@ -258,14 +281,14 @@ static int read_rows(void *source, const hw_target *target, uint8_t **lines, int
 static int draw_rows(hw_png *decoder, const hw_picture *picture, const hw_target *target,
                      const hw_image *image, char *message) {
     const hw_stored_window window = hw_stored_window_of(picture, target);
-    if (hw_drawing_build(decoder->drawing, &window, target->filter, picture->width, picture->height, 1.0))
+    if (hw_drawing_build(decoder->drawing, &window, target, picture->width, picture->height, 1.0))
         return hw_out_of_memory(message);
     const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
     row_reader reader = {decoder, x->lowest, x->highest - x->lowest};
     begin_pass(decoder);
     for (int row = 0; row < y->lowest; row++) next_row(decoder, decoder->passes[0].row_bytes, target->simd);
-    const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels, &reader,
-                          read_rows};
+    const size_t row_bytes = (size_t)reader.columns * (size_t)(target->channels << decoder->wide);
+    const hw_rows rows = {x->lowest, y->lowest, row_bytes, &reader, read_rows, decoder->wide};
     return hw_draw_rows(decoder->drawing, &window, target, image, &rows, message);
 }
 
@@ -273,9 +296,9 @@ static int draw_rows(hw_png *decoder, const hw_picture *picture, const hw_target
 static int draw_whole(hw_png *decoder, const hw_picture *picture, const hw_target *target,
                       const hw_image *image, char *message) {
     hw_turned turned;
-    const int channels = target->channels;
-    if (hw_turned_make(decoder->drawing, picture, channels, &turned) ||
-        hw_buffer_reserve(&decoder->line, (size_t)decoder->info.width * (size_t)channels))
+    const int channels = target->channels, size = channels << decoder->wide;
+    if (hw_turned_make(decoder->drawing, picture, size, &turned) ||
+        hw_buffer_reserve(&decoder->line, (size_t)decoder->info.width * (size_t)size))
         return hw_out_of_memory(message);
     for (int k = 0; k < decoder->pass_count; k++) {
         const pass *p = &decoder->passes[k];
@@ -283,11 +306,10 @@ static int draw_whole(hw_png *decoder, const hw_picture *picture, const hw_targe
         for (int y = 0; y < p->height; y++) {
             const uint8_t *row = next_row(decoder, p->row_bytes, target->simd);
             convert(decoder, row, 0, p->width, channels, decoder->line.bytes);
-            hw_turned_put(&turned, p->y + y * p->down, p->x, p->right, decoder->line.bytes, p->width,
-                          channels);
+            hw_turned_put(&turned, p->y + y * p->down, p->x, p->right, decoder->line.bytes, p->width, size);
         }
     }
-    return hw_draw_turned(decoder->drawing, picture, target, image, message);
+    return hw_draw_turned(decoder->drawing, picture, target, image, decoder->wide, message);
 }
 
 int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
@@ -296,6 +318,7 @@ int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_p
     size_t data_size;
     if (size < HW_PNG_HEAD || !hw_png_read_info(bytes, &decoder->info))
         return refused(message, "a PNG without a valid header (IHDR)");
+    decoder->wide = target->wide && decoder->info.bits == 16;
     if (decoder->info.color == HW_PNG_GRAY && decoder->info.bits < 8) set_grays(decoder, decoder->info.bits);
     const int swapped = picture->orientation >= 5;
     if (decoder->info.height != (swapped ? picture->width : picture->height) ||

@@ -1,4 +1,4 @@
-/* PNG files to resampled pixels: 8 bits of gray or RGB. libdeflate decompresses the data.
+/* PNG files to resampled pixels of gray or RGB. libdeflate decompresses the data.
  *
  * Only sound files are decoded; all others are refused, and another decoder may judge them. One hw_png
  * belongs to one thread. A picture that is neither interlaced nor turned is converted row by row: in memory

@@ -208,7 +208,7 @@ static int draw_rows(hw_webp *decoder, const uint8_t *bytes, size_t size, const 
                      const hw_target *target, const hw_image *image, char *message) {
     const hw_stored_window window = hw_stored_window_of(picture, target);
     const int height = picture->height, width = picture->width;
-    if (hw_drawing_build(decoder->drawing, &window, target->filter, width, height, 1.0))
+    if (hw_drawing_build(decoder->drawing, &window, target, width, height, 1.0))
         return hw_out_of_memory(message);
     const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
     part found;
@@ -219,8 +219,8 @@ static int draw_rows(hw_webp *decoder, const uint8_t *bytes, size_t size, const 
     rgb_reader reader = {NULL, (size_t)(found.right - found.left) * 3, x->highest - x->lowest};
     reader.next = decoder->pixels.bytes + (size_t)(y->lowest - found.top) * reader.stride +
                   (size_t)(x->lowest - found.left) * 3;
-    const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels, &reader,
-                          read_rows};
+    const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels,
+                          &reader,   read_rows, 0};
     return hw_draw_rows(decoder->drawing, &window, target, image, &rows, message);
 }
 
@@ -240,7 +240,7 @@ static int draw_turned(hw_webp *decoder, const uint8_t *bytes, size_t size, cons
         convert(decoder->pixels.bytes + (size_t)y * (size_t)width * 3, width, channels, decoder->line.bytes);
         hw_turned_put(&turned, y, 0, 1, decoder->line.bytes, width, channels);
     }
-    return hw_draw_turned(decoder->drawing, picture, target, image, message);
+    return hw_draw_turned(decoder->drawing, picture, target, image, 0, message);
 }
 
 int hw_webp_decode(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,

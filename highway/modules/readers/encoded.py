@@ -73,6 +73,10 @@ class Encoded(ImageReader):
             raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
         self._reader = reader
         size = size_and_quality(encoding)
+        if size and reader.dtype != "uint8":
+            raise ArgumentError(
+                'Encoded: reader has dtype="uint16", and JPEG has 8 bits; expected the encoding "original"'
+            )
         # Originals are not encoded.
         side, self._quality = size or (_LOOKED_AT, 0)
         samples: Samples = files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, cast
 
 import numpy as np
@@ -28,6 +29,8 @@ __all__ = ["FusedTransforms", "FusedWindows"]
 # By the `look` of a flip: the column of `FusedTransforms.mirrored`.
 _AXES: dict[object, int] = {FlipX.look: 0, FlipY.look: 1}
 
+
+_BYTES = np.dtype(np.uint8)
 
 # Methods whose work on boxes and masks the reader does itself.
 _ANNOTATIONS = ("geometry", "apply_boxes", "apply_masks", "apply_keypoints", "apply_labels")
@@ -120,15 +123,22 @@ class FusedTransforms:
         All transforms of the Augmentations; None for steps that do nothing.
     seed : int
         Seed of the Augmentations.
+    dtype : dtype
+        Type of the images: uint8 or uint16.
 
     Attributes
     ----------
     count : int
-        Number of fused steps: flips from the first step on, and a Normalize after them.
+        Number of fused steps: flips from the first step on, and a Normalize of uint8 images after them.
     """
 
-    def __init__(self, steps: Sequence[Transform | None] = (), seed: int = 0) -> None:
+    def __init__(
+        self, steps: Sequence[Transform | None] = (), seed: int = 0, dtype: np.dtype[Any] = _BYTES
+    ) -> None:
+        if dtype != np.uint8:
+            steps = list(takewhile(lambda step: not isinstance(step, Values), steps))
         first = _First(steps, _is_flip)
+        self._dtype = dtype
         self.count = first.count
         self.takes = first.fits
         self._seed = seed
@@ -156,11 +166,13 @@ class FusedTransforms:
     @property
     def itemsize(self) -> int:
         """Bytes of a number in the finished images."""
-        return 1 if self._normalize is None else 4 if self._normalize.dtype == "float32" else 2
+        if self._normalize is None:
+            return self._dtype.itemsize
+        return 4 if self._normalize.dtype == "float32" else 2
 
     def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
         """Allocate the finished images, from images of shape (N, H, W, C)."""
-        return empty(shape) if self._normalize is None else self._normalize.room(shape)
+        return empty(shape, self._dtype) if self._normalize is None else self._normalize.room(shape)
 
     def images(self, room: NDArray[Any]) -> jpeg.Images:
         """Describe `room` for the decoder."""
@@ -170,12 +182,14 @@ class FusedTransforms:
         scale, bias = self._normalize.factors(room.shape[1 if planar else 3])
         return jpeg.Images(self._normalize.bits(room), scale, bias, planar)
 
-    def done(self, images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[Any]:
+    def done(self, images: NDArray[Any], mirrored: NDArray[np.bool_]) -> NDArray[Any]:
         """Apply the fused steps to complete images (N, H, W, C); see `mirrored` for the argument `mirrored`."""
-        view = replace(View.whole(images.shape), mirrored=mirrored)
+        # Any dtype is moved as bytes.
+        source = images.view(np.uint8)
+        view = replace(View.whole(source.shape), mirrored=mirrored)
         if self._normalize is not None:
-            return self._normalize.apply_view(images, view)
-        return view.copied(images)
+            return self._normalize.apply_view(source, view)
+        return view.copied(source).view(images.dtype)
 
 
 class FusedWindows:

@@ -70,7 +70,7 @@ class ImageFileReader(ImageReader):
         0 to 255: value of mask pixels that the fit leaves uncovered.
     index : path, optional
         For a URL: file that keeps its listing, as `highway index` writes it; written now if it does not exist.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
 
     Raises

@@ -154,7 +154,7 @@ class ImageReader(OrderedSource):
     samples : Samples
     batch_size, shape, fit
         See `ImageFileReader`.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
     """
 
@@ -191,6 +191,9 @@ class ImageReader(OrderedSource):
         self.fit = fit
         self._choice("color", options["color"], ("rgb", "gray"))
         self.color = options["color"]
+        self._choice("dtype", options["dtype"], ("uint8", "uint16"))
+        self.dtype = self.image_dtype = options["dtype"]
+        self._type = np.dtype(self.dtype)
         self.on_error = options["on_error"]
         self.exif = flag(self.name, "exif", options["exif"])
         self.exact = flag(self.name, "exact", options["exact"])
@@ -200,7 +203,7 @@ class ImageReader(OrderedSource):
         self.cache, self.cache_bytes = options["cache"], options["cache_bytes"]
         self._cache = cache_at(self.name, self.cache, self.cache_bytes)
         self._gray = self.color == "gray"
-        self.fit.color(1 if self._gray else 3)
+        self.fit.color(1 if self._gray else 3, self._type)
         self._filter = resample.FILTERS.index(self.fit.interpolation)
         self.samples = samples
         self.placed = samples.placement
@@ -209,7 +212,7 @@ class ImageReader(OrderedSource):
         self.order = self._ordered(samples.size, batch_size, options)
         self._size = (*self.shape, 1 if self._gray else 3)
         self.image_shape = self._size
-        self._finish = FusedTransforms()
+        self._finish = FusedTransforms(dtype=self._type)
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
@@ -259,26 +262,27 @@ class ImageReader(OrderedSource):
         return self.samples.known_keys()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
+        spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self.shape)
         return {**spec, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
-        return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
+        wide = () if self.dtype == "uint8" else (self.dtype,)
+        return self.fit, *self._size, *wide, self.exif, self.exact, self._min_visible, *self.annotated
 
     # Calls from the engine
 
     def fuse(self, steps: Sequence[Transform | None], seed: int) -> int:
-        """Fuse the first flips of the Augmentations after this reader, and a Normalize after those.
+        """Fuse the first flips of the Augmentations after this reader, and a Normalize of uint8 images after those.
 
         Returns
         -------
         int
             Number of fused steps.
         """
-        finish = FusedTransforms(steps, seed)
-        self._finish = finish if finish.takes(self._size[2]) else FusedTransforms()
+        finish = FusedTransforms(steps, seed, self._type)
+        self._finish = finish if finish.takes(self._size[2]) else FusedTransforms(dtype=self._type)
         return self._finish.count
 
     def open(self) -> None:
@@ -526,6 +530,7 @@ class ImageReader(OrderedSource):
                 self.exact,
                 self._size,
                 nbytes,
+                self._type == np.uint16,
             )
         except ValueError:
             self._refuse(heads, placement)
@@ -649,7 +654,7 @@ class ImageReader(OrderedSource):
 
     def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
         """Fill the images that their targets do not cover with the color of the fit."""
-        color = np.broadcast_to(self.fit.color(self._size[2]), (1, 1, 1, self._size[2]))
+        color = np.broadcast_to(self.fit.color(self._size[2], self._type), (1, 1, 1, self._size[2]))
         pixel = self._finish.done(np.ascontiguousarray(color), np.zeros((1, 2), np.bool_))
         images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
@@ -661,7 +666,12 @@ class ImageReader(OrderedSource):
             return self._error(index, decoder.status(row), decoder.message(row))
         try:
             picture = OtherPicture(
-                contents, gray=self._gray, oriented=self.exif, max_pixels=self.max_pixels, owner=self.name
+                contents,
+                gray=self._gray,
+                wide=self._type == np.uint16,
+                oriented=self.exif,
+                max_pixels=self.max_pixels,
+                owner=self.name,
             )
         except DecodeError as error:
             return self._error(index, jpeg.BAD_FILE, str(error))
@@ -708,10 +718,10 @@ class ImageReader(OrderedSource):
 
     def _finished(self, picture: OtherPicture, placement: Placement, row: int) -> NDArray[Any]:
         """Decode a picture with PIL and make the image of row `row`."""
-        whole = empty((1, *self._size))
+        whole = empty((1, *self._size), self._type)
         windows, targets, mirrored = placement.take(slice(row, row + 1))
         if self.fit.uncovered(targets, self.shape)[0]:
-            whole[0] = self.fit.color(self._size[2])
+            whole[0] = self.fit.color(self._size[2], self._type)
         upright = np.zeros((1, 2), np.uint8)
         resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
         image: NDArray[Any] = self._finish.done(whole, mirrored)[0]

@@ -67,7 +67,7 @@ class LevelDBImageReader(ImageReader):
         or another order raises an ArgumentError.
     allow_incomplete : bool
         Also read a store whose writing was interrupted: the samples that were written.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, max_pixels
         See `PictureOptions`.
 
     Raises

@@ -79,7 +79,7 @@ class ListReader(ImageReader):
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, which shows all of them,
         otherwise ``CenterFit()``.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
 
     Raises

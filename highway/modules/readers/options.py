@@ -70,6 +70,10 @@ class PictureOptions(SourceOptions, total=False):
         See `SourceOptions`.
     color : {"rgb", "gray"}
         Three channels or one.
+    dtype : {"uint8", "uint16"}
+        Type of the images. "uint16" keeps the 16 bits of PNGs, TIFFs and PGMs; 8 bits become ``value * 257``, so that
+        the range is 0 to 65535 for every file (docs/formats.md). Transforms of color, filters and warps take uint8
+        only.
     on_error : {"raise", "skip", "replace"}
         Policy for a sample that cannot be read. "raise" raises its error. "skip" drops the sample, so that the batch is
         smaller, or missing if it has no sample left. "replace" reads another sample instead, chosen by the seed, so
@@ -90,6 +94,7 @@ class PictureOptions(SourceOptions, total=False):
     """
 
     color: Annotated[Literal["rgb", "gray"], "rgb"]
+    dtype: Annotated[Literal["uint8", "uint16"], "uint8"]
     on_error: Annotated[OnError, "raise"]
     max_errors: Annotated[int | float | None, None]
     exact: Annotated[bool, False]
@@ -128,7 +133,7 @@ class PictureFileOptions(PictureOptions, RemoteOptions, total=False):
 
     Parameters
     ----------
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, max_pixels
         See `PictureOptions`.
     exif : bool
         Turn pictures upright by their orientation; False reads every picture as it is stored. The rule is that of PIL's

@@ -110,7 +110,7 @@ class TarReader(ImageReader):
         request or two for every sample in a store. None is "all" for local tars.
     index_dir : path, optional
         Folder for the indexes, instead of the folders of local tars, and of the user's folder for caches.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
 
     Raises

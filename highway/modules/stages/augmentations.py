@@ -124,7 +124,8 @@ class Augmentations(Stage):
             self.fused = reader.fuse(self._row, self.seed)
             self._steps = TransformChain(self._row, "Augmentations", self.fused)
         shape = None if before is None else before.image_shape
-        self.image_shape = None if shape is None else self._steps.out_shape(shape)
+        self.image_dtype = "uint8" if before is None else before.image_dtype
+        self.image_shape = None if shape is None else self._steps.out_shape(shape, np.dtype(self.image_dtype))
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]

@@ -63,7 +63,7 @@ def _images(images: FieldSpec, step: Transform) -> FieldSpec:
         room = step.room((0, height, width, channels))
         return array_spec(room.dtype, *room.shape[1:])
     # Planar images pass through those transforms that take any; these keep the shape, or do not know it.
-    shape = step.out_shape((height, width, channels))
+    shape = step.shape_after((height, width, channels), images.dtype)
     return FieldSpec() if shape is None else array_spec(images.dtype, *shape)
 
 

@@ -33,8 +33,8 @@ _MOST_MESSAGES = 3
 class OtherPicture:
     """A picture in any format but JPEG: reads its size at once, and decodes its pixels on demand.
 
-    Alpha is dropped, palettes are resolved, 12 and 16 bits are reduced to the upper 8, and only the first frame is
-    read: docs/formats.md has a table.
+    Alpha is dropped, palettes are resolved, 12 and 16 bits are reduced to the upper 8 unless they are kept, and only
+    the first frame is read: docs/formats.md has a table.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ class OtherPicture:
         The whole file.
     gray : bool
         One channel (ITU-R 601 luma) instead of RGB.
+    wide : bool
+        16 bits instead of 8: ``value * 257`` of 8 bits.
     oriented : bool
         Whether to turn the picture upright by its `stated_orientation`; otherwise it is as stored.
     max_pixels : int
@@ -66,10 +68,18 @@ class OtherPicture:
     """
 
     def __init__(
-        self, contents: bytes, *, gray: bool, oriented: bool, max_pixels: int, owner: str = "OtherPicture"
+        self,
+        contents: bytes,
+        *,
+        gray: bool,
+        oriented: bool,
+        max_pixels: int,
+        wide: bool = False,
+        owner: str = "OtherPicture",
     ) -> None:
         pillow(owner)
         self._gray = gray
+        self._wide = wide
         self._still: Still | None = opened(contents, max_pixels)
         self.height, self.width = self._still.height, self._still.width
         self.orientation = stated_orientation(self._still, contents) if oriented else 1
@@ -85,12 +95,12 @@ class OtherPicture:
         """Whether the file was freed."""
         return self._still is None
 
-    def pixels(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[Any]:
         """Decode the picture. Call it once: it frees the file, and does not keep the pixels.
 
         Returns
         -------
-        uint8 (height, width, C), C-contiguous
+        uint8 or, if `wide`, uint16 (height, width, C), C-contiguous
 
         Raises
         ------
@@ -101,7 +111,10 @@ class OtherPicture:
         still, self._still = self._still, None
         assert still is not None
         with named_errors(still.layout):
-            array = _to_array(still.decode(), self._gray, still)
+            if self._wide and still.decode_wide is not None:
+                array = _luma(still.decode_wide()) if self._gray else still.decode_wide()
+            else:
+                array = _to_array(still.decode(), self._gray, still, self._wide)
         if array.shape[:2] != (still.height, still.width):
             raise DecodeError(
                 f"is damaged: {array.shape[0]} x {array.shape[1]} pixels, its header says {still.height} x "
@@ -199,16 +212,24 @@ def _listening() -> bool:
     return tiff_messages.listen(os.fsencode(str(_imaging.__file__)))
 
 
-def _to_array(image: Any, gray: bool, still: Still) -> NDArray[np.uint8]:
-    """Convert a PIL image to uint8 (height, width, 1 or 3), band by band."""
+def _luma(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """ITU-R 601 luma of uint16 (height, width, 3), with the weights that PIL has for 8 bits."""
+    red, green, blue = np.moveaxis(pixels.astype(np.uint32), 2, 0)
+    luma: NDArray[np.uint16] = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint16)
+    return luma[:, :, None]
+
+
+def _to_array(image: Any, gray: bool, still: Still, wide: bool) -> NDArray[Any]:
+    """Convert a PIL image to uint8, or uint16 if `wide`, (height, width, 1 or 3), band by band."""
     from PIL import Image
 
     image.load()
     # Alpha is dropped, so PIL does not need to handle a transparent color.
     image.info.pop("transparency", None)
     width, height = image.size
-    array = np.empty((height, width, 1 if gray else 3), np.uint8)
-    eight_bits = _converter(image, gray, still)
+    array = np.empty((height, width, 1 if gray else 3), np.uint16 if wide else np.uint8)
+    converted = _converter(image, gray, still, wide)
+    widened = wide and not _is_sixteen(image)
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -216,14 +237,26 @@ def _to_array(image: Any, gray: bool, still: Still) -> NDArray[np.uint8]:
         band = image if bottom - top == height else Image.new(image.mode, (width, bottom - top))
         if band is not image:
             band.paste(image, (0, -top))
-        array[top:bottom] = eight_bits(band)
+        array[top:bottom] = converted(band)
+        if widened:
+            array[top:bottom] *= 257
     return array
 
 
-def _converter(image: Any, gray: bool, still: Still) -> Callable[[Any], NDArray[np.uint8]]:
-    """Return the function that converts a band of this image to uint8 (rows, width, 1 or 3)."""
+def _is_sixteen(image: Any) -> bool:
+    """Whether PIL has gray values of 12 or 16 bits."""
+    return bool(image.mode.startswith("I;16"))
+
+
+def _converter(image: Any, gray: bool, still: Still, wide: bool) -> Callable[[Any], NDArray[Any]]:
+    """Return the function that converts a band of this image to (rows, width, 1 or 3).
+
+    The result is uint8; or uint16 if `wide` and the image `_is_sixteen`.
+    """
     mode = "L" if gray else "RGB"
-    if image.mode.startswith("I;16"):
+    if _is_sixteen(image):
+        if wide:
+            return lambda band: _all_bits(np.asarray(band), still.bits, still.negative)
         shift = still.bits - 8
         return lambda band: _upper_bits(np.asarray(band), shift, still.negative)
     if image.mode in ("P", "PA"):
@@ -237,6 +270,14 @@ def _upper_bits(pixels: NDArray[Any], shift: int, negative: bool) -> NDArray[np.
     """The upper 8 bits of wider gray values, as PIL reduces wider colors."""
     upper = (pixels >> shift).astype(np.uint8)[:, :, None]
     return 255 - upper if negative else upper
+
+
+def _all_bits(pixels: NDArray[Any], bits: int, negative: bool) -> NDArray[np.uint16]:
+    """Gray values of 12 or 16 bits in the range of 16: the upper bits of 12 are repeated below them."""
+    values = pixels.astype(np.uint16)[:, :, None]
+    if bits < 16:
+        np.bitwise_or(values << (16 - bits), values >> (2 * bits - 16), out=values)
+    return 65535 - values if negative else values
 
 
 def _lookup(image: Any, mode: str) -> Callable[[Any], NDArray[np.uint8]]:

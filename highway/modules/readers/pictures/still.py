@@ -1,9 +1,12 @@
-"""Still: the header of a picture in any format, before it is decoded to 8 bits of gray or RGB."""
+"""Still: the header of a picture in any format, before it is decoded to gray or RGB."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Still"]
 
@@ -31,6 +34,8 @@ class Still(NamedTuple):
         Metadata that may state the orientation; that of a PNG is read by `stated_orientation`.
     tile : (int, int), optional
         Height and width of the parts that are decoded at once, which may be larger than the picture.
+    decode_wide : callable, optional
+        Returns all bits of RGB of 16 bits, of which `decode` has the upper 8: uint16 (height, width, 3).
     """
 
     format: str
@@ -44,3 +49,4 @@ class Still(NamedTuple):
     exif: bytes | None = None
     xmp: bytes | None = None
     tile: tuple[int, int] | None = None
+    decode_wide: Callable[[], NDArray[np.uint16]] | None = None

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from highway.errors import DecodeError
 from highway.modules.readers.pictures.plugins import tiff_plugin
@@ -57,7 +61,9 @@ _KEPT |= {279, 320, 325, 347, 517, 518, 519, 520, 521, 529, 530, 532, 50674}
 
 # The limit of a classic TIFF, also applied to BigTIFF.
 _MOST_ENTRIES = 0xFFFF
-_RAW = 1
+_RAW, _PREMULTIPLIED = 1, 1
+# Raw, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard: compress bytes, whatever samples these are.
+_ANY_SAMPLES = (_RAW, 5, 8, 32946, 32773, 34925, 50000)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRICS = {
     _WHITE_IS_ZERO: "gray with white at 0",
@@ -210,26 +216,43 @@ class _Page:
             # The pixels do not depend on it.
             return None
 
-    def alone(self) -> bytes:
+    def alone(self, changes: Mapping[int, int | None] | None = None) -> bytes:
         """The file with only the tags of this picture that its pixels depend on.
+
+        `changes` are other values of tags that are there; None drops one.
 
         PIL and libtiff then print no warnings for other tags, and read nothing but pixels. The new directory overwrites
         the old one: appended to the file, it would be read as the missing pixels of a cut file.
         """
-        if not self.rest:
+        if not self.rest and not changes:
             return self.contents
+        changes = changes or {}
         count_code, _, next_code = self._formats
         entry_bytes = 20 if self.big else 12
-        places = [entry.place for _, entry in sorted(self.entries.items())]
+        entries = [
+            self._entry(tag, changes[tag])
+            if tag in changes
+            else self.contents[entry.place : entry.place + entry_bytes]
+            for tag, entry in sorted(self.entries.items())
+        ]
+        entries = [entry for entry in entries if entry]
         directory = b"".join(
             [
-                struct.pack(self.order + count_code, len(places)),
-                *(self.contents[place : place + entry_bytes] for place in places),
+                struct.pack(self.order + count_code, len(entries)),
+                *entries,
                 struct.pack(self.order + next_code, 0),
             ]
         )
         whole = memoryview(self.contents)
         return b"".join([whole[: self.start], directory, whole[self.start + len(directory) :]])
+
+    def _entry(self, tag: int, value: int | None) -> bytes:
+        """The bytes of an entry with one value; none if it is None."""
+        if value is None:
+            return b""
+        kind, code, rest = (3, "H", 2) if value < 1 << 16 else (4, "L", 0)
+        head = struct.pack(self.order + ("HHQ" if self.big else "HHL"), tag, kind, 1)
+        return head + struct.pack(self.order + code, value) + bytes(rest + (4 if self.big else 0))
 
     @property
     def tile(self) -> tuple[int, int] | None:
@@ -295,7 +318,44 @@ def read(contents: bytes) -> Still:
         exif=page.exif(),
         xmp=page.xmp(),
         tile=page.tile,
+        decode_wide=(lambda: _wide(page)) if page.photometric == _RGB and bits == 16 else None,
     )
+
+
+def _wide(page: _Page) -> NDArray[np.uint16]:
+    """Decode RGB of 16 bits, of which PIL keeps 8: as gray of 16 bits, a column for each sample."""
+    if page.planes > 1 or page.compression not in _ANY_SAMPLES:
+        raise DecodeError(
+            f"has colors of 16 bits in planes, or in a compression that PIL reads with 8 bits ({page}); with "
+            'dtype="uint8", it may be read'
+        )
+    changes: dict[int, int | None] = {
+        _WIDTH: page.width * page.samples,
+        _BITS: 16,
+        _PHOTOMETRIC: _BLACK_IS_ZERO,
+        _SAMPLES: 1,
+        _PLANAR: None,
+        _PREDICTOR: None,
+        _EXTRA_SAMPLES: None,
+        _SAMPLE_FORMAT: None,
+    }
+    columns = page.width
+    if page.tile:
+        columns = page.tile[1]
+        changes[_TILE_WIDTH] = columns * page.samples
+    image = tiff_plugin()(io.BytesIO(page.alone(changes)))
+    image.load()
+    numbers = np.asarray(image).astype(np.uint16).reshape(page.height, page.width, page.samples)
+    if page.number(_PREDICTOR, 1) == 2:
+        # Differences of neighbors, in each strip or tile.
+        for left in range(0, page.width, columns):
+            part = numbers[:, left : left + columns]
+            np.cumsum(part, axis=1, dtype=np.uint16, out=part)
+    colors = numbers[:, :, :3]
+    if page.samples > 3 and page.numbers(_EXTRA_SAMPLES)[:1] == [_PREMULTIPLIED]:
+        alpha = np.maximum(numbers[:, :, 3:4], 1).astype(np.uint32)
+        colors = np.minimum(colors.astype(np.uint32) * 65535 // alpha, 65535).astype(np.uint16)
+    return np.ascontiguousarray(colors)
 
 
 def _refuse(page: _Page) -> None:

@@ -103,7 +103,7 @@ class TableReader(ImageReader):
         together, at least one. The reader holds up to two windows: the current one, and the next, which is decoded
         meanwhile. If all row groups fit into one window, the whole table is shuffled. The order, and a saved state,
         depend on the number of row groups in a window.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
 
     Raises

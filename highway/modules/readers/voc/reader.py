@@ -118,7 +118,7 @@ class VOCReader(ImageReader):
         `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
     index : path, optional
         For a URL: file that keeps its listing, as `highway index` writes it; written now if it does not exist.
-    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, on_error, max_errors, exact, max_pixels, exif
+    shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
         See `PictureFileOptions`.
 
     Raises
