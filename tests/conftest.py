@@ -53,6 +53,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(marks[item.path.stem])
 
 
+@pytest.fixture
+def no_hedges(monkeypatch):
+    """Requests are made once, however slow the machine is: tests may count them."""
+    from highway.storage import requests
+
+    monkeypatch.setattr(requests, "_FIRST_HEDGES", 0)
+    monkeypatch.setattr(requests, "_HEDGES", 0.0)
+
+
 def pytest_collection_finish():
     """What is there now stays to the end: looking through all of it for garbage takes a third of a second."""
     gc.collect()
