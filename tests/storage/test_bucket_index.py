@@ -4,6 +4,7 @@ import json
 import os
 import random
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -157,6 +158,8 @@ def test_newer_version_is_refused(file):
         {"objects": -1},
         {"names": [10, 10]},
         {"sizes": [5, 1 << 40]},
+        {"names": [10, -1]},
+        {"names": [10, "x"]},
         {"more": 1},
         {"made": 1e300},
         {"made": "today"},
@@ -173,6 +176,38 @@ def test_wrong_descriptions_with_right_checksums_are_refused(file, change):
     file.write_bytes(whole[:8] + struct.pack("<I", crc32c(rest, 0)) + rest)
     with pytest.raises(BucketIndexError, match="is no valid index"):
         BucketIndex.load(str(file), "Reader")
+
+
+@pytest.mark.parametrize(
+    ("objects", "names", "sizes"),
+    [(1, 1 << 30, 8), (1 << 27, 1 << 28, 1 << 30), (50, 1000, 1 << 30), (1 << 20, 1 << 21, 1 << 23)],
+)
+def test_no_more_is_asked_for_than_a_file_of_its_size_may_hold(file, objects, names, sizes):
+    """All of it is there: zeros, of which a thousand take a byte."""
+    blocks = [zlib.compress(bytes(size), 9) for size in (min(names, 1 << 24), 3, min(sizes, 1 << 24))]
+    lengths = [[len(block), size] for block, size in zip(blocks, (names, 3, sizes), strict=True)]
+    whole = file.read_bytes()
+    (length,) = struct.unpack_from("<I", whole, 12)
+    described = json.loads(whole[16 : 16 + length]) | dict(
+        zip(("names", "etags", "sizes"), lengths, strict=True), objects=objects
+    )
+    described = json.dumps(described).encode()
+    rest = b"".join([struct.pack("<I", len(described)), described, *blocks])
+    file.write_bytes(whole[:8] + struct.pack("<I", crc32c(rest, 0)) + rest)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BucketIndexError, match=r"do not fit in \d+ bytes|have \d+ bytes of sizes"):
+            BucketIndex.load(str(file), "Reader")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_hardly_takes_any_bytes_is_read_back(tmp_path):
+    path = str(tmp_path / "index")
+    found = [Object("a" * 4000 + f"/{number:04}", 7) for number in range(3000)]
+    BucketIndex.of(URL, "", found).save(path, "Reader")
+    assert list(BucketIndex.load(path, "Reader")) == found
 
 
 def test_no_more_is_decompressed_than_described(file):
