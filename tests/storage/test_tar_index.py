@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tars import write_tar
 
+from highway._core.records.checksum import crc32c
 from highway._core.tar import members
 from highway.errors import ArgumentError, EmptyDatasetError, ReadError, TarError, WriteError
 from highway.storage import tar_index
@@ -31,6 +32,8 @@ MEMBERS = [
 def listed(index):
     with open(index.path, "rb") as file:
         contents = file.read()
+    headers = [contents[start - members.HEADER : start] for start in index.starts.tolist()]
+    assert index.checks.tolist() == [crc32c(header, 0) for header in headers]
     return [
         (os.fsdecode(index.name(number)), contents[start : start + size])
         for number, (start, size) in enumerate(zip(index.starts.tolist(), index.sizes.tolist(), strict=True))
@@ -93,7 +96,7 @@ def test_a_tar_cut_at_any_byte(tmp_path):
     path = write_tar(tmp_path / "a.tar", [*MEMBERS, ("d/" * 60 + "e.jpg", b"x" * 600)])
     contents = path.read_bytes()
     whole = members.Members(lambda at, size: contents[at : at + size], len(contents))
-    starts, sizes, _, _ = whole.arrays()
+    starts, sizes, *_ = whole.arrays()
     fine = 0
     for cut in range(len(contents)):
         kept = contents[:cut]
@@ -169,7 +172,7 @@ def test_any_bytes_end_in_an_answer(seed):
                 damaged[at + 148 : at + 156] = b"%06o\0 " % total
         damaged = bytes(damaged[: rng.randrange(len(damaged))])
         found = members.Members(lambda at, size, kept=damaged: kept[at : at + size], len(damaged))
-        starts, sizes, ends, text = found.arrays()
+        starts, sizes, ends, _, text = found.arrays()
         assert (starts + sizes <= len(damaged)).all()
         assert (sizes >= 0).all() and (np.diff(ends) >= 0).all() and (not len(ends) or ends[-1] == len(text))
 
@@ -413,13 +416,18 @@ def test_wrong_names_of_shards(paths):
 def test_the_format_of_the_index_is_fixed():
     """A change of it needs another version: old files must not be read as new ones."""
     index = TarIndex(
-        "a.tar", 3, 4, np.array([512]), np.array([2]), np.array([5]), np.frombuffer(b"a.jpg", np.uint8)
+        "a.tar",
+        3,
+        4,
+        *(np.array([number]) for number in (512, 2, 5)),
+        np.array([6], np.uint32),
+        np.frombuffer(b"a.jpg", np.uint8),
     )
     packed = index.packed()
-    assert packed[:8] == b"HWTAR\0\0\1"
+    assert packed[:8] == b"HWTAR\0\0\2"
     assert struct.unpack_from("<4q", packed, 8) == (3, 4, 1, 5)
-    assert packed[-5:] == b"a.jpg"
-    assert len(packed) == 44 + 24 + 5
+    assert packed[-9:] == b"\6\0\0\0a.jpg"
+    assert len(packed) == 44 + 28 + 5
 
 
 @pytest.mark.parametrize(
@@ -439,17 +447,18 @@ def test_an_index_that_leads_out_of_its_tar_is_none(starts, sizes, ends):
     text = np.frombuffer(b"a.jpgb.jpg", np.uint8)
 
     def unpacked(starts, sizes, ends):
-        made = TarIndex("a.tar", 2048, 4, *(np.array(each) for each in (starts, sizes, ends)), text)
+        arrays = (np.array(each) for each in (starts, sizes, ends))
+        made = TarIndex("a.tar", 2048, 4, *arrays, np.zeros(2, np.uint32), text)
         return TarIndex.unpacked("a.tar", 2048, 4, made.packed())
 
     assert unpacked([512, 1536], [4, 512], [5, 10]) is not None
     assert unpacked(starts, sizes, ends) is None
 
 
-@pytest.mark.parametrize(("count", "letters"), [(-1, 124), (4, 4), (5, -20)])
+@pytest.mark.parametrize(("count", "letters"), [(-1, 128), (3, 17), (4, -12)])
 def test_an_index_with_impossible_counts_is_none(count, letters):
     arrays = bytes(100)
-    head = struct.pack("<8sqqqqI", b"HWTAR\0\0\1", 2048, 4, count, letters, zlib.crc32(arrays))
+    head = struct.pack("<8sqqqqI", b"HWTAR\0\0\2", 2048, 4, count, letters, zlib.crc32(arrays))
     assert TarIndex.unpacked("a.tar", 2048, 4, head + arrays) is None
 
 
