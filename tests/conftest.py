@@ -26,6 +26,7 @@ MARKED = {
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
+    remote_processes
     security
     """,
     "frameworks": """
@@ -35,8 +36,9 @@ MARKED = {
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes bucket_index cache
     cache_commands cached_samples compose concurrency cores demo detection docs docstrings fetching fit floor_plan
     framework_guides guard_pages list_reader manifests missing_frameworks missing_parts objects one_pass outages
-    packaging parcels paths placement policies readme remote_readers remote_tables row_groups seeds sheet stats
-    system_packages table_reader tar_objects tar_sink transform_sheet tuning urls voc wrappers
+    packaging parcels paths placement policies readme remote_readers remote_tables row_groups
+    same_samples_everywhere seeds sheet stats system_packages table_reader tar_objects tar_sink transform_sheet
+    tuning urls voc wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

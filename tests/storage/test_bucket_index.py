@@ -14,6 +14,7 @@ from object_server import Fault, ObjectServer
 from highway._core.records.checksum import crc32c
 from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.bucket_index import BucketIndex, indexed, path_in_cache
+from highway.storage.object_store import ObjectStore
 from highway.storage.objects import Object
 from highway.storage.opening import open_store
 
@@ -257,6 +258,35 @@ def test_bucket_is_listed_once(server, tmp_path):
     again = indexed(store, "train", path, refresh=True)
     assert len(again) == 31 and len(indexed(store, "train", path)) == 31
     assert [path] == [os.path.join(folder, name) for folder, _, names in os.walk(tmp_path) for name in names]
+
+
+def test_a_million_objects_are_listed_once(tmp_path):
+    class Store(ObjectStore):
+        pages_given = 0
+
+        def pages(self, prefix, after):
+            for page in range(1000):
+                self.pages_given += 1
+                yield [
+                    Object(
+                        f"train/n{page:04}/{page:04}_{number:03}.jpg",
+                        1000 + number,
+                        f"{page * 1000 + number:032x}",
+                    )
+                    for number in range(1000)
+                ]
+
+    path = tmp_path / "index"
+    store = Store(URL, "Reader")
+    assert len(indexed(store, "train", str(path))) == 1_000_000
+    assert path.stat().st_size < 30e6
+    again = indexed(store, "train", str(path))
+    assert store.pages_given == 1000
+    assert again[123_456] == Object("train/n0123/0123_456.jpg", 1456, f"{123_456:032x}")
+    numbers = again.within("train/n0500")
+    assert (numbers[0], len(numbers)) == (500_000, 1000)
+    # As bytes: not a million objects of Python.
+    assert len(again._names.text) + len(again._etags.text) + again.sizes.nbytes < 80e6
 
 
 def test_index_of_another_bucket_is_refused(server, tmp_path):
