@@ -26,8 +26,7 @@ MARKED = {
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
-    remote_processes
-    security
+    remote_processes security
     """,
     "frameworks": """
     jax keras tensorflow torch training_loops
