@@ -206,7 +206,7 @@ def extensions():
         extension("records/spans"),
         extension("records/span_windows", "pixels/pixels.c", "pixels/windows.c"),
         extension("records/tables", "records/crc32c.c", "records/sorted_table.c"),
-        extension("tar/members", "buffer.c", "tar/tar_headers.c"),
+        extension("tar/members", "buffer.c", "records/crc32c.c", "tar/tar_headers.c"),
         extension("tiff/tiff_messages", "tiff/libtiff.c", libs=["-ldl"]),
     ]
 

@@ -26,7 +26,7 @@ MARKED = {
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
-    security
+    remote_processes security
     """,
     "frameworks": """
     jax keras tensorflow torch training_loops
@@ -35,8 +35,9 @@ MARKED = {
     addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes bucket_index cache
     cache_commands cached_samples compose concurrency cores demo detection docs docstrings fetching fit floor_plan
     framework_guides guard_pages list_reader manifests missing_frameworks missing_parts objects one_pass outages
-    packaging parcels paths placement policies readme remote_readers remote_tables row_groups seeds sheet stats
-    system_packages table_reader tar_objects tar_sink transform_sheet tuning urls voc wrappers
+    packaging parcels paths placement policies readme remote_readers remote_tables row_groups
+    same_samples_everywhere seeds sheet stats system_packages table_reader tar_objects tar_sink transform_sheet
+    tuning urls voc wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state
@@ -51,6 +52,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in marks:
             item.add_marker(marks[item.path.stem])
+
+
+@pytest.fixture
+def no_hedges(monkeypatch):
+    """Requests are made once, however slow the machine is: tests may count them."""
+    from highway.storage import requests
+
+    monkeypatch.setattr(requests, "_FIRST_HEDGES", 0)
+    monkeypatch.setattr(requests, "_HEDGES", 0.0)
 
 
 def pytest_collection_finish():

@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Smaller buffers are always kept. */
+/* Smaller buffers are always kept, and larger ones than MOST never. */
 #define KEPT ((size_t)16 << 20)
+#define MOST ((size_t)64 << 20)
 
 int hw_buffer_reserve(hw_buffer *buffer, size_t n) {
     if (n <= buffer->capacity) return 0;
@@ -20,5 +21,6 @@ void hw_buffer_free(hw_buffer *buffer) {
 }
 
 void hw_buffer_trim(hw_buffer *buffer, size_t n) {
-    if (buffer->capacity > KEPT && n < buffer->capacity / 4) hw_buffer_free(buffer);
+    const size_t kept = buffer->capacity;
+    if (kept > MOST || (kept > KEPT && n < kept / 4)) hw_buffer_free(buffer);
 }

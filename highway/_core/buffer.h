@@ -17,7 +17,8 @@ typedef struct {
 int hw_buffer_reserve(hw_buffer *buffer, size_t n);
 void hw_buffer_free(hw_buffer *buffer);
 
-/* Frees memory of a large buffer that is far larger than the `n` bytes that were needed. */
+/* Frees the memory of a buffer that has more than 64 MiB, or is large and far larger than the `n` bytes that
+ * were needed: a worker does not keep the memory of its largest picture. */
 void hw_buffer_trim(hw_buffer *buffer, size_t n);
 
 #endif

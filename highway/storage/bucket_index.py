@@ -44,6 +44,9 @@ _VERSION = 1
 _HEAD = struct.Struct("<8sII")
 _LEVEL = 6
 _TOLD_EVERY = 10_000
+# A file has a byte or more for each object, and at most so many times its size once decompressed, or so many bytes: an
+# index may come from somebody else.
+_MOST_TIMES, _FEW_BYTES = 200, 1 << 20
 # Times after the year 9999 cannot be shown.
 _LATEST = 250_000_000_000
 
@@ -146,6 +149,7 @@ class BucketIndex(LazySequence[Object]):
             )
         try:
             described = _Description(**json.loads(bytes(view[_HEAD.size : _HEAD.size + length])))
+            _check_sizes(described, len(file))
             blocks, at = [], _HEAD.size + length
             for compressed, whole in (described.names, described.etags, described.sizes):
                 blocks.append(_decompressed(view[at : at + compressed], whole))
@@ -181,6 +185,8 @@ class BucketIndex(LazySequence[Object]):
         planes = np.ascontiguousarray(self.sizes.astype("<i8").view(np.uint8).reshape(-1, 8).T).tobytes()
         wholes = (self._names.text, self._etags.text, planes)
         blocks = [zlib.compress(whole, _LEVEL) for whole in wholes]
+        if not _is_plausible(len(self), sum(map(len, wholes)), sum(map(len, blocks))):
+            blocks = [*map(_stored, wholes)]
         lengths = [(len(block), len(whole)) for block, whole in zip(blocks, wholes, strict=True)]
         described = json.dumps(
             _Description(self.url, self.prefix, self.made, len(self), *lengths)._asdict()
@@ -346,6 +352,27 @@ def _told(objects: Iterable[Object], told: Callable[[int], object]) -> Iterator[
 
 def _where(url: str, prefix: str) -> str:
     return f"{url}/{prefix}" if prefix else url
+
+
+def _is_plausible(objects: int, whole: int, size: int) -> bool:
+    """Return whether an index in so many bytes may have so many objects, and so many bytes once decompressed."""
+    return whole <= _FEW_BYTES or (objects <= size and whole <= _MOST_TIMES * size)
+
+
+def _check_sizes(described: _Description, size: int) -> None:
+    """Raise ValueError if a description asks for more memory than a file of its size can hold."""
+    wholes = [whole for _, whole in (described.names, described.etags, described.sizes)]
+    numbers: list[object] = [described.objects, *wholes]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise ValueError("a number of objects or bytes is none")
+    if wholes[2] != 8 * described.objects:
+        raise ValueError(f"{described.objects} objects have {wholes[2]} bytes of sizes")
+    if not _is_plausible(described.objects, sum(wholes), size):
+        raise ValueError(f"{described.objects} objects with {sum(wholes)} bytes do not fit in {size} bytes")
+
+
+def _stored(whole: bytes) -> bytes:
+    return zlib.compress(whole, 0)
 
 
 def _decompressed(block: memoryview, size: int) -> bytes:

@@ -11,17 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.pool import BufferPool
-from highway.storage.objects import Object
+from highway.storage.write_behind import Place, WriteBehind
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from highway.storage.cache import Cache
-
-__all__ = ["CachedSamples", "Place"]
-
-Place = tuple[str, Object, int, int]
-"""Identity of the store, the object, and bytes [start, stop) of it."""
+__all__ = ["CachedSamples"]
 
 
 class CachedSamples:
@@ -32,7 +27,7 @@ class CachedSamples:
 
     Parameters
     ----------
-    cache : Cache
+    cache : WriteBehind
     count : int
         Number of samples.
     place : callable
@@ -44,7 +39,7 @@ class CachedSamples:
         Bytes that were read from the cache.
     """
 
-    def __init__(self, cache: Cache, count: int, place: Callable[[int], Place | None]) -> None:
+    def __init__(self, cache: WriteBehind, count: int, place: Callable[[int], Place | None]) -> None:
         self._cache, self._place = cache, place
         # What was read is likely to be there in the next epoch too: not to look saves a third of the time of reading.
         self._seen = bytearray(count)
@@ -84,7 +79,7 @@ class CachedSamples:
         for index, place, size in zip(indices.tolist(), places, sizes, strict=True):
             part = view[at : at + size]
             at += size
-            there = place is not None and self._cache.read(*place, part)
+            there = place is not None and self._cache.read(place, part)
             self._seen[index] = there
             nbytes += size * there
             found.append(part if there else None)
@@ -94,7 +89,7 @@ class CachedSamples:
 
     def _has(self, index: int) -> bool:
         place = self._place(index)
-        return place is not None and self._cache.has(*place)
+        return place is not None and self._cache.has(place)
 
     def _taken(self, index: int) -> Place | None:
         """Return where a sample may be in the cache; None if it was announced to the fetcher."""

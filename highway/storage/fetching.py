@@ -14,7 +14,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.errors import HighwayError, PipelineStateError, ReadError
-from highway.storage.cached_samples import CachedSamples, Place
+from highway.storage.cached_samples import CachedSamples
 from highway.storage.files import LARGEST_FILE
 from highway.storage.objects import UNKNOWN, Object
 from highway.storage.ranges import PREFETCH_BYTES, Ranges
 from highway.storage.requests import Priority, Requests
+from highway.storage.write_behind import Place, WriteBehind
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -43,7 +43,9 @@ _LOOK = 0.5
 # Longest wait of `close` for the thread, and of the thread for its requests, in seconds.
 _CLOSE = 5.0
 _CANCEL = 0.5
-_CACHE_THREADS = 4
+# Longest wait for the disk of the cache, before what was not written is dropped: of `close`, and after `interrupt`.
+_FINISH = 5.0
+_WRITE = 1.0
 
 
 class Fetcher:
@@ -62,7 +64,8 @@ class Fetcher:
     max_requests : int, optional
         Most requests at the same time; by default as many as the store allows.
     cache : Cache, optional
-        Gets each sample that is fetched, by itself: so a later epoch finds it, whatever its order.
+        Gets each sample that is fetched, by itself: so a later epoch finds it, whatever its order. It is written after
+        the sample was delivered; until then its bytes count as fetched but not taken.
     """
 
     def __init__(
@@ -79,10 +82,11 @@ class Fetcher:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
-        self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, cache)
+        behind = None if cache is None else WriteBehind(cache)
+        self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, behind)
         self._cached: CachedSamples | None = None
-        if cache is not None:
-            self._cached = CachedSamples(cache, len(ranges), self._window.place)
+        if behind is not None:
+            self._cached = CachedSamples(behind, len(ranges), self._window.place)
             self._window.released = self._cached.forget
 
     def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
@@ -152,11 +156,16 @@ class Fetcher:
                 loop.call_soon_threadsafe(self._window.stop)
 
     def close(self) -> None:
-        """End the thread, and wait for its end."""
-        self.interrupt()
+        """End the thread, and wait for its end; what was fetched is written to the cache before."""
         with self._starting:
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+            thread, loop = self._thread, self._loop
+        other = thread is not None and thread is not threading.current_thread()
+        if thread is not None and loop is not None and other and not self._interrupted:
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(self._window.finish)
+            thread.join(_FINISH)
+        self.interrupt()
+        if thread is not None and other:
             thread.join(_CLOSE)
 
     def measures(self) -> dict[str, int]:
@@ -269,7 +278,18 @@ class _Request:
     It waits (in the heap), is asked for, then held, until all of its entries are taken; or it has failed.
     """
 
-    __slots__ = ("asked_size", "data", "entries", "error", "number", "priority", "start", "state", "stop")
+    __slots__ = (
+        "asked_size",
+        "data",
+        "entries",
+        "error",
+        "number",
+        "priority",
+        "start",
+        "state",
+        "stop",
+        "write",
+    )
 
     def __init__(self, number: int, start: int, stop: int, priority: Priority, entries: list[_Entry]) -> None:
         self.number, self.start, self.stop = number, start, stop
@@ -279,6 +299,7 @@ class _Request:
         self.asked_size = False
         self.data: memoryview | None = None
         self.error: HighwayError | None = None
+        self.write: _Write | None = None
         for entry in entries:
             entry.request = self
 
@@ -292,10 +313,27 @@ class _Request:
         self.stop = max(entry.stop for entry in self.entries.values())
 
 
+class _Write:
+    """Bytes of a request that are being written to the cache.
+
+    Attributes
+    ----------
+    owed : int
+        Bytes to free at the end, since the request was let go before.
+    """
+
+    __slots__ = ("owed",)
+
+    def __init__(self) -> None:
+        self.owed = 0
+
+
 class _Window:
     """What is held and asked for. All of it belongs to the thread."""
 
-    def __init__(self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: Cache | None) -> None:
+    def __init__(
+        self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: WriteBehind | None
+    ) -> None:
         self._owner, self._ranges, self._cache = owner, ranges, cache
         self._max_bytes, self._most = max_bytes, most
         self._requests = Requests(ranges.store, most, self._reserve)
@@ -307,14 +345,14 @@ class _Window:
         self._numbers = itertools.count()
         self._held: dict[int, _Request] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Future[None]] = set()
         self._takers: set[_Taker] = set()
         self._end: asyncio.Future[None] | None = None
-        self._stopped = False
+        self._stopped = self._finishing = False
         self._used = self._most_used = 0
         self._fetched = self._cached = self._evicted = 0
         # Called with each sample that was announced and released.
         self.released: Callable[[int], object] = lambda index: None
-        self._pool = None if cache is None else ThreadPoolExecutor(_CACHE_THREADS, "highway cache")
 
     def measures(self) -> dict[str, int]:
         made = self._requests
@@ -338,7 +376,10 @@ class _Window:
         start, stop = int(ranges.start[index]), int(ranges.stop[index])
         if object.size == UNKNOWN or not ranges.store.is_cached(object.name):
             return None
-        return ranges.store.identity_of(object.name), object, start, object.size if stop == UNKNOWN else stop
+        return self._place(object, start, object.size if stop == UNKNOWN else stop)
+
+    def _place(self, object: Object, start: int, stop: int) -> Place:
+        return self._ranges.store.identity_of(object.name), object, start, stop
 
     # Calls from other threads
 
@@ -382,6 +423,14 @@ class _Window:
         for taker in self._takers:
             taker.end(error)
 
+    def finish(self) -> None:
+        """Let `run` end as soon as everything is written; nothing more is fetched."""
+        self._finishing = True
+        for task in self._tasks:
+            task.cancel()
+        if not self._writes:
+            self.stop()
+
     def stop(self) -> None:
         """Let `run` end."""
         self._stopped = True
@@ -404,8 +453,10 @@ class _Window:
             end = time.monotonic() + _CANCEL
             while (left := asyncio.all_tasks() - {asyncio.current_task()}) and time.monotonic() < end:
                 await asyncio.wait(left, timeout=_CANCEL)
-            if self._pool is not None:
-                self._pool.shutdown(cancel_futures=True)
+            if self._writes:
+                await asyncio.wait(self._writes, timeout=_WRITE)
+            if self._cache is not None:
+                self._cache.close()
 
     # Entries
 
@@ -468,7 +519,10 @@ class _Window:
 
     def _let_go(self, request: _Request) -> None:
         del self._held[id(request)]
-        self._used -= request.size
+        if request.write is None:
+            self._used -= request.size
+        else:
+            request.write.owed, request.write = request.size, None
         request.data = None
 
     # Requests
@@ -506,6 +560,9 @@ class _Window:
         for request in sorted(self._held.values(), key=lambda one: one.priority, reverse=True):
             if self._has_room(wanted):
                 return
+            if request.write is not None:
+                # It would free nothing now.
+                continue
             self._evicted += request.size
             self._let_go(request)
             request.fit()
@@ -521,14 +578,16 @@ class _Window:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():
+        if task.cancelled() or self._finishing:
             return
-        error = task.exception()
+        self._report(task.exception())
+        self._pump()
+
+    def _report(self, error: BaseException | None) -> None:
+        """Pass on a mistake of Highway, or that there is no memory."""
         if error is not None:
-            # A mistake of Highway, or no memory.
             for taker in self._takers:
                 taker.end(error)
-        self._pump()
 
     async def _answered(self, request: _Request) -> None:
         """Fetch a range, and give it to those who wait for it."""
@@ -583,9 +642,8 @@ class _Window:
         caches = self._cache is not None and self._ranges.store.is_cached(object.name)
         if caches and request.asked_size:
             # It can be found only now.
-            kept = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._kept, object, start, stop
-            )
+            assert self._cache is not None
+            kept = await asyncio.wrap_future(self._cache.get(self._place(object, start, stop)))
             if kept is not None:
                 self._cached += stop - start
                 return kept
@@ -593,22 +651,37 @@ class _Window:
         self._fetched += stop - start
         if caches:
             view = memoryview(data)
-            parts = [
-                (entry.start, entry.stop, view[entry.start - start : entry.stop - start]) for entry in entries
-            ]
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._keep, object, parts)
+            self._keep(
+                request,
+                [
+                    (
+                        self._place(object, entry.start, entry.stop),
+                        view[entry.start - start : entry.stop - start],
+                    )
+                    for entry in entries
+                ],
+            )
         return data
 
-    def _kept(self, object: Object, start: int, stop: int) -> Buffer | None:
+    def _keep(self, request: _Request, samples: list[tuple[Place, memoryview]]) -> None:
+        """Give the samples of a request to the cache, and count its bytes until they are written."""
         assert self._cache is not None
-        return self._cache.get(self._ranges.store.identity_of(object.name), object, start, stop)
+        write = request.write = _Write()
+        written = asyncio.wrap_future(self._cache.put(samples))
+        self._writes.add(written)
+        written.add_done_callback(lambda done: self._written(done, request, write))
 
-    def _keep(self, object: Object, parts: list[tuple[int, int, memoryview]]) -> None:
-        """Give samples of an object to the cache."""
-        assert self._cache is not None
-        store = self._ranges.store.identity_of(object.name)
-        for start, stop, contents in parts:
-            self._cache.put(store, object, start, stop, contents)
+    def _written(self, done: asyncio.Future[None], request: _Request, write: _Write) -> None:
+        self._writes.discard(done)
+        self._used -= write.owed
+        if request.write is write:
+            request.write = None
+        if not done.cancelled():
+            self._report(done.exception())
+        if not self._finishing:
+            self._pump()
+        elif not self._writes:
+            self.stop()
 
     def _fail(self, request: _Request, error: HighwayError) -> None:
         self._used -= request.size

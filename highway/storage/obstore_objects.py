@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from highway.errors import ArgumentError, HighwayError, MissingPackageError
@@ -37,6 +39,11 @@ _CLIENT = {
     # For a request as a whole: long, since large ranges over slow networks take long.
     "timeout": "1h",
 }
+# A blocking request fails after so many seconds, and one more for so many bytes: a server that sends a byte now and
+# then is never silent for long. The same as for requests of a `Fetcher`.
+_PATIENCE, _SLOWEST = 20.0, 256 << 10
+# The same for a page of a listing, whose size is not known; a web server gives all of its listing at once.
+_PAGE_SECONDS, _WEB_SECONDS = 60, 600
 # Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
 _PASSING = (408, 425, 429)
 _NOT_IMPLEMENTED = 501
@@ -83,7 +90,8 @@ class ObstoreObjects(ObjectStore):
                 f"{owner}: storage_options has 'retry_config'; expected none, since Highway itself retries requests"
             )
         given = options.pop("client_options", {})
-        client = {**_CLIENT, **given}
+        self._timeout = given.get("timeout")
+        client = self._client = {**_CLIENT, **given}
         endpoint = self._endpoint(options)
         if url.startswith("http://") or endpoint.startswith("http://"):
             client.setdefault("allow_http", True)
@@ -97,7 +105,8 @@ class ObstoreObjects(ObjectStore):
             self.identity += f" at {where}" if where else ""
         try:
             make = getattr(stores, SCHEMES[url.partition("://")[0]]).from_url
-            self._store = make(url, client_options=client, retry_config={"max_retries": 0}, **options)
+            self._make = partial(make, url, retry_config={"max_retries": 0}, **options)
+            self._store = self._make(client_options=client)
         except (TypeError, ValueError, self._obstore.exceptions.BaseError) as error:
             names = ", ".join(sorted({*options} | ({"client_options"} if given else set()))) or "nothing"
             # Without values, which may be secrets.
@@ -107,6 +116,11 @@ class ObstoreObjects(ObjectStore):
                 f"{owner}: {url} cannot be opened with storage_options of {names}: {text}; expected options of "
                 f"obstore's {SCHEMES[url.partition('://')[0]]}"
             ) from None
+
+    def _for_listing(self) -> Any:
+        """Return the store for a listing, each of whose requests has an end that suits it."""
+        seconds = _WEB_SECONDS if self._web else _PAGE_SECONDS
+        return self._make(client_options={**self._client, "timeout": self._timeout or f"{seconds}s"})
 
     def _endpoint(self, options: dict[str, Any]) -> str:
         """Address of the server, as far as the options or the environment say it."""
@@ -127,7 +141,7 @@ class ObstoreObjects(ObjectStore):
         try:
             # Web servers do not sort.
             stream = self._obstore.list(
-                self._store, prefix or None, offset=None if self._web else after, chunk_size=_PAGE
+                self._for_listing(), prefix or None, offset=None if self._web else after, chunk_size=_PAGE
             )
             if self._web:
                 yield [_object(meta) for page in stream for meta in page]
@@ -146,16 +160,28 @@ class ObstoreObjects(ObjectStore):
 
     def read_now(self, object: Object, start: int, stop: int) -> Buffer:
         check_process(self.owner)
+        began = time.monotonic()
         try:
             found = self._obstore.get(self._store, object.name, options=_options(object, start, stop))
             self.check(object, found.meta["size"], found.meta["e_tag"] or "")
-            body: Buffer = found.bytes()
+            body = self._received(found, object, stop - start, began)
         except HighwayError:
             raise
         except Exception as error:
             raise self._error(error, object.name) from error
-        self.check_length(object, start, stop, len(memoryview(body)))
+        self.check_length(object, start, stop, len(body))
         return body
+
+    def _received(self, found: Any, object: Object, size: int, began: float) -> bytes:
+        """Return the body of an answer; raises StorageError if it takes too long."""
+        limit = _PATIENCE + size / _SLOWEST
+        parts = []
+        for part in found.stream(min_chunk_size=1):
+            parts.append(bytes(part))
+            if time.monotonic() - began > limit:
+                got = sum(map(len, parts))
+                raise self.failed(object.name, f"only {got} of {size} bytes came within {limit:.3g} s")
+        return b"".join(parts)
 
     async def ask(self, name: str) -> Object:
         check_process(self.owner)

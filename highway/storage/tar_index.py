@@ -26,7 +26,9 @@ _logger = logging.getLogger("highway.storage")
 
 # Magic, version; size and modification time (ns) of the tar; members, bytes of their names; CRC-32 of the arrays.
 _HEAD = struct.Struct("<8sqqqqI")
-_MAGIC = b"HWTAR\0\0\1"
+_MAGIC = b"HWTAR\0\0\2"
+# Of each member: start, size, end of its name, checksum of its header.
+_MEMBER_BYTES = 3 * 8 + 4
 
 # Tars that are searched at a time: requests for the disk.
 _TOGETHER = 8
@@ -57,6 +59,8 @@ class TarIndex:
         First byte of the contents of each member, and their number of bytes.
     ends : int64 (M,)
         End of the name of each member in `text`; each begins at the end of the one before.
+    checks : uint32 (M,)
+        CRC-32C of the header of each member, the 512 bytes before its contents: whether it is there still.
     text : uint8 (K,)
         The names, one after the other.
     """
@@ -67,6 +71,7 @@ class TarIndex:
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     ends: NDArray[np.int64]
+    checks: NDArray[np.uint32]
     text: NDArray[np.uint8]
 
     def __len__(self) -> int:
@@ -85,6 +90,7 @@ class TarIndex:
                 self.starts.astype("<i8", copy=False),
                 self.sizes.astype("<i8", copy=False),
                 self.ends.astype("<i8", copy=False),
+                self.checks.astype("<u4", copy=False),
                 self.text,
             )
         )
@@ -100,17 +106,18 @@ class TarIndex:
         arrays = memoryview(contents)[_HEAD.size :]
         if (magic, state) != (_MAGIC, [size, changed]) or min(count, letters) < 0:
             return None
-        if len(arrays) != 24 * count + letters:
+        if len(arrays) != _MEMBER_BYTES * count + letters:
             return None
         if zlib.crc32(arrays) != checksum:
             return None
         starts, sizes, ends = np.frombuffer(arrays[: 24 * count], "<i8").astype(np.int64).reshape(3, count)
-        text = np.frombuffer(arrays[24 * count :], np.uint8)
+        checks = np.frombuffer(arrays[24 * count : _MEMBER_BYTES * count], "<u4").astype(np.uint32)
+        text = np.frombuffer(arrays[_MEMBER_BYTES * count :], np.uint8)
         # An index in a store may come from anybody.
         inside = (starts >= 0) & (sizes >= 0) & (starts <= size) & (sizes <= size - starts)
         if not inside.all() or (np.diff(ends, prepend=0) < 0).any() or ends[-1:].sum() != letters:
             return None
-        return cls(path, size, changed, starts, sizes, ends, text)
+        return cls(path, size, changed, starts, sizes, ends, checks, text)
 
 
 def indexed(paths: Sequence[str], owner: str, index_dir: str | None = None) -> list[TarIndex]:

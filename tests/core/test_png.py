@@ -1,6 +1,8 @@
 """The decoder of PNGs against PIL: every kind of PNG to the bit, and of damaged ones none that PIL refuses."""
 
+import itertools
 import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -8,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import rasters
-from decoding import by_other_picture, decode_into, decoded, resized
+from decoding import by_other_picture, decode_into, decoded, resident, resized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import photograph
@@ -286,6 +288,27 @@ def test_a_header_alone_costs_no_memory():
     decoder = jpeg.BatchDecoder(max_pixels=10**9)
     assert decoded(decoder, contents, window=(0, 0, 1, 1), size=(1, 1)) == jpeg.REFUSED
     assert "too little data" in decoder.message(0)
+
+
+@pytest.mark.once  # sanitizers keep what was freed
+@pytest.mark.parametrize("kind", ["sound", "refused"])
+def test_the_memory_of_a_large_picture_is_not_kept(kind):
+    """It has 144 MB."""
+    side = 12_000
+    rows = bytearray((side + 1) * side)
+    if kind == "refused":
+        # No filter has this number.
+        rows[-side - 1] = 9
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = {b"IHDR": head, b"IDAT": zlib.compress(rows, 1), b"IEND": b""}
+    contents = b"\x89PNG\r\n\x1a\n" + b"".join(itertools.starmap(rasters.png_chunk, chunks.items()))
+    del rows
+    decoder = jpeg.BatchDecoder(max_pixels=10**9)
+    before = resident()
+    found = decoded(decoder, contents, gray=True, window=(0, 0, 8, 8), size=(8, 8))
+    assert isinstance(found, int) == (kind == "refused")
+    assert resident() - before < 70 << 20
+    decoder.close()
 
 
 def test_the_fuzz_program_finds_nothing():

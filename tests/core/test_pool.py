@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pytest
 from concurrency import Task
+from decoding import resident
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -225,12 +226,6 @@ def test_each_thread_has_the_pool_that_it_uses():
     here = batch.empty((2, 3))
     assert (here.dtype, here.shape) == (np.uint8, (2, 3))
     assert pool.stats()["handed_out"] == 1
-
-
-def resident():
-    """Bytes of this process that are in memory."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(

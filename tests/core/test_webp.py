@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from decoding import by_other_picture, decoded, resized
+from decoding import by_other_picture, decoded, resident, resized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import photograph
@@ -184,3 +184,14 @@ def test_max_pixels_is_checked_in_the_header():
     decoder = jpeg.BatchDecoder(max_pixels=98)
     assert decoded(decoder, webp(photograph(9, 11))) == jpeg.BAD_FILE
     assert decoder.message(0) == "has 9 x 11 pixels, allowed are 98 in total (max_pixels)"
+
+
+@pytest.mark.once  # sanitizers keep what was freed
+def test_the_memory_of_a_large_picture_is_not_kept():
+    """It has 108 MB."""
+    contents = webp(Image.new("RGB", (6000, 6000), (1, 2, 3)), lossless=True, method=0)
+    decoder = jpeg.BatchDecoder(max_pixels=10**9)
+    before = resident()
+    assert decoded(decoder, contents, size=(8, 8)).tolist() == [[[1, 2, 3]] * 8] * 8
+    assert resident() - before < 70 << 20
+    decoder.close()

@@ -1,5 +1,7 @@
 """What a reader does with a decoder, in one call; and what it does with PIL."""
 
+import os
+
 import numpy as np
 
 from highway._core.jpeg import codec as jpeg
@@ -32,6 +34,12 @@ def decoded(decoder, contents, *, gray=False, oriented=True, window=None, size=N
         decoder, [0], [window], target, bilinear, True, [0], out, mirrored=np.array([mirrored])
     )
     return out[0] if status == jpeg.OK else status
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def by_other_picture(contents, *, gray=False, oriented=True, max_pixels=10**7):

@@ -64,6 +64,8 @@ class Fault:
         States and sends so many bytes fewer than were asked for.
     body : bytes
         Answers as if this was the object.
+    drip : str
+        Sends the first byte at once, and then one more every 50 ms: of the "body", or of the "head" before it.
     """
 
     delay: float = 0.0
@@ -72,8 +74,10 @@ class Fault:
     cut: int | None = None
     short: int = 0
     body: bytes | None = None
+    drip: str = ""
 
 
+_DRIP_SECONDS = 0.05
 HANG = -1.0
 
 
@@ -313,11 +317,23 @@ class _Connection(asyncio.Protocol):
             f"{name}: {value}\r\n" for name, value in headers.items()
         )
         sent = b"" if request.method == "HEAD" else body if fault.cut is None else body[: fault.cut]
-        self.transport.write(head.encode("latin-1") + b"\r\n" + sent)
+        answer = head.encode("latin-1") + b"\r\n" + sent
+        if fault.drip:
+            self._busy = True
+            at = len(answer) - len(sent) if fault.drip == "body" else 0
+            self.transport.write(answer[:at])
+            self._drip(answer[at:])
+            return
+        self.transport.write(answer)
         if fault.cut is not None:
             self.transport.close()
             return
         self._next()
+
+    def _drip(self, rest: bytes) -> None:
+        if rest and not self.transport.is_closing():
+            self.transport.write(rest[:1])
+            self._server.loop.call_later(_DRIP_SECONDS, self._drip, rest[1:])
 
     def _reset(self) -> None:
         # With this option, closing sends RST.

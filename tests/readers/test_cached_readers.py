@@ -21,6 +21,9 @@ from highway.storage.cache import Cache
 from highway.storage.objects import Object
 from highway.transforms import RandomResizedCrop
 
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
+
 COUNT = 30
 SHAPE = (24, 32)
 LIMIT = 20e6

@@ -37,6 +37,9 @@ from highway.modules.readers import read_ahead
 from highway.storage import outages, requests
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
+
 COUNT = 40
 SHAPE = (24, 32)
 

@@ -1,10 +1,12 @@
 """TableReader and manifests at URLs: the same samples as from local files, whatever the server does."""
 
 import random
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from concurrency import LIMIT
 from object_server import Fault, ObjectServer, folder_objects
 from pictures import class_folders
 
@@ -12,7 +14,11 @@ from highway.engine import Pipeline
 from highway.errors import DecodeError, ObjectChangedError, ReadError, StorageError
 from highway.modules import ListReader, TableReader
 from highway.storage import outages, requests
+from highway.storage.object_store import ObjectStore
 from highway.transforms import RandomResizedCrop
+
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
 
 ROWS = 30
 GROUP = 4
@@ -78,6 +84,38 @@ def test_the_same_as_from_local_files(server, expected, scheme, pattern):
     found = read(reader)
     assert list(found.items()) == list(expected.items())
     assert reader.fetched()["fetched"] > 0 and reader.fetched()["held"] == 0
+
+
+def test_many_files_are_opened_together(server, folder, monkeypatch):
+    """Not one after the other: each takes several requests."""
+    contents = (folder / "part-0.parquet").read_bytes()
+    for number in range(20):
+        server.put(f"data/many/{number:02}.parquet", contents)
+    read = ObjectStore.read
+    lock, enough, active = threading.Lock(), threading.Event(), 0
+
+    def waiting(*arguments):
+        nonlocal active
+        with lock:
+            active += 1
+            if active == 10:
+                enough.set()
+        try:
+            assert enough.wait(LIMIT)
+            return read(*arguments)
+        finally:
+            with lock:
+                active -= 1
+
+    monkeypatch.setattr(ObjectStore, "read", waiting)
+    opened = reader_of("s3://data/many/*.parquet", storage_options=server.options, key=None)
+    assert opened.order.size == 20 * (ROWS // 2)
+    # The first error counts.
+    for number in (3, 11):
+        server.put(f"data/many/{number:02}.parquet", contents[:-100])
+    with pytest.raises(DecodeError, match=r"many/03\.parquet' is damaged"):
+        reader_of("s3://data/many/*.parquet", storage_options=server.options, key=None)
+    assert not any(thread.name.startswith("highway-parquet") for thread in threading.enumerate())
 
 
 def test_row_groups_are_fetched_once_an_epoch(server, folder):

@@ -27,6 +27,9 @@ from highway.modules import ImageFileReader, TarReader
 from highway.storage import outages, remote_tar_index
 from highway.transforms import RandomResizedCrop
 
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
+
 SHAPE = (24, 32)
 COUNT = 40
 
@@ -296,6 +299,53 @@ def test_a_published_index_is_used_if_it_is_that_of_the_tar(server, make, tars, 
     server.objects["data/set/part-02.tar.index"] = b"no index"
     assert list(make(index_dir=tmp_path / "other").known_keys()) == expected
     assert sorted(made) == ["s3://data/set/part-00.tar", "s3://data/set/part-02.tar"]
+
+
+def pictures_of(numbers):
+    """Members with one length: pictures of one color, padded behind their end."""
+    pictures = {number: jpeg_bytes(Image.new("RGB", (32, 24), (25 * number,) * 3)) for number in numbers}
+    longest = max(map(len, pictures.values()))
+    return [
+        (f"{number:04}.{ending}", contents)
+        for number in numbers
+        for ending, contents in (
+            ("jpg", pictures[number].ljust(longest + 20, b"\0")),
+            ("cls", b"%d" % (number % 10)),
+        )
+    ]
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "replace"])
+@pytest.mark.parametrize("kept", ["published", "kept"])
+def test_an_index_of_other_samples_in_the_same_places_mixes_nothing(server, make, tmp_path, policy, kept):
+    """The sizes and the last members of both tars are equal, and so are all places."""
+    for name, numbers in (("one", [0, 1, 2, 3, 4, 5, 9]), ("two", [0, 1, 7, 3, 8, 6, 9])):
+        write_tar(tmp_path / f"{name}.tar", pictures_of(numbers))
+    TarReader(tmp_path / "one.tar", 1, SHAPE)
+    one, two = ((tmp_path / f"{name}.tar").read_bytes() for name in ("one", "two"))
+    assert len(one) == len(two)
+    server.put("data/x.tar", one)
+    server.put("data/x.tar.index", (tmp_path / "one.tar.index").read_bytes())
+    read = {"on_error": policy, "shuffle": False, "batch_size": 1, "label": "cls"}
+    expected = samples_of(make("s3://data/x.tar", **read))
+    assert len(expected) == 7
+    if kept == "published":
+        server.put("data/x.tar", two)
+    else:
+        # A server that does not tell: it has no etags.
+        server.objects["data/x.tar"] = two
+    delivered = []
+    with (
+        Pipeline([make("s3://data/x.tar", **read)]) as pipeline,
+        pytest.raises(ObjectChangedError, match=r"x\.tar is that of another tar: '0002\.jpg' is not at byte"),
+    ):
+        delivered.extend(batch.keys[0] for batch in pipeline)
+    assert {*delivered} <= {"0000", "0001"}
+    # Without the wrong index, all is right.
+    del server.objects["data/x.tar.index"]
+    right = samples_of(make("s3://data/x.tar", index_dir=tmp_path / "other", **read))
+    local = samples_of(TarReader(tmp_path / "two.tar", 1, SHAPE, epochs=1, shuffle=False, label="cls"))
+    assert right == local and len(local) == 7
 
 
 def test_large_members_are_not_read_for_an_index(server, make, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import subprocess
 
 import numpy as np
@@ -30,6 +31,7 @@ from highway.modules import Augmentations, ImageFileReader, ImageSaver, ListRead
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.tar_samples import TarSamples
 from highway.storage import outages
+from highway.storage.tar_index import indexed
 from highway.transforms import CenterFit, FlipX, Letterbox, RandomResizedCrop, ToFloat
 
 PICTURE = jpeg_bytes(photograph(30, 40))
@@ -579,6 +581,46 @@ def test_bad_samples_are_skipped_or_replaced(tmp_path):
         only_batch(TarReader(path, 7, 8, epochs=1, on_error="skip", max_errors=2))
     with pytest.raises((DecodeError, ReadError)):
         only_batch(TarReader(path, 7, 8, epochs=1))
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["", "with its index"])
+def test_flipped_bits_anywhere(tmp_path, kept):
+    """A sample without a flipped bit is right, or there is an error; the state of the file does not tell."""
+    samples = [{"jpg": jpeg_bytes(photograph(24, 32, seed)), "cls": b"%d" % seed} for seed in range(6)]
+    path = one_tar(tmp_path, *samples)
+    options = {
+        "shuffle": False,
+        "epochs": 1,
+        "on_error": "skip",
+        "max_errors": 1.0,
+        "index_dir": tmp_path / "indexes",
+    }
+    expected = samples_of(TarReader(path, 2, 8, **options))
+    (index,) = indexed([path], "Test", str(tmp_path / "indexes"))
+    whole, state = (tmp_path / "a.tar").read_bytes(), os.stat(path)
+    rng = random.Random(int(kept))
+    skipped = refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        place = rng.randrange(int(index.starts[-1] + index.sizes[-1]))
+        damaged[place] ^= 1 << rng.randrange(8)
+        (tmp_path / "a.tar").write_bytes(damaged)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        if not kept:
+            shutil.rmtree(tmp_path / "indexes", ignore_errors=True)
+        # The sample whose members, or headers of members, have the flipped bit.
+        hit = int(np.searchsorted(index.starts + index.sizes, place, "right")) // 2
+        try:
+            found = samples_of(TarReader(path, 2, 8, **options))
+        except (TarError, EmptyDatasetError, ArgumentError, TooManyErrors, DecodeError):
+            refused += 1
+            continue
+        skipped += len(found) < len(expected)
+        key = 0, f"{hit:03}"
+        assert {name: bits for name, bits in found.items() if name in expected and name != key} == {
+            name: bits for name, bits in expected.items() if name != key
+        }
+    assert (refused > 5) == (not kept) and (kept or skipped < 150)
 
 
 @pytest.mark.parametrize("label", ["cls", None])

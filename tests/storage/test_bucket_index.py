@@ -4,6 +4,7 @@ import json
 import os
 import random
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -13,6 +14,7 @@ from object_server import Fault, ObjectServer
 from highway._core.records.checksum import crc32c
 from highway.errors import BucketIndexError, ReadError, WriteError
 from highway.storage.bucket_index import BucketIndex, indexed, path_in_cache
+from highway.storage.object_store import ObjectStore
 from highway.storage.objects import Object
 from highway.storage.opening import open_store
 
@@ -157,6 +159,8 @@ def test_newer_version_is_refused(file):
         {"objects": -1},
         {"names": [10, 10]},
         {"sizes": [5, 1 << 40]},
+        {"names": [10, -1]},
+        {"names": [10, "x"]},
         {"more": 1},
         {"made": 1e300},
         {"made": "today"},
@@ -173,6 +177,38 @@ def test_wrong_descriptions_with_right_checksums_are_refused(file, change):
     file.write_bytes(whole[:8] + struct.pack("<I", crc32c(rest, 0)) + rest)
     with pytest.raises(BucketIndexError, match="is no valid index"):
         BucketIndex.load(str(file), "Reader")
+
+
+@pytest.mark.parametrize(
+    ("objects", "names", "sizes"),
+    [(1, 1 << 30, 8), (1 << 27, 1 << 28, 1 << 30), (50, 1000, 1 << 30), (1 << 20, 1 << 21, 1 << 23)],
+)
+def test_no_more_is_asked_for_than_a_file_of_its_size_may_hold(file, objects, names, sizes):
+    """All of it is there: zeros, of which a thousand take a byte."""
+    blocks = [zlib.compress(bytes(size), 9) for size in (min(names, 1 << 24), 3, min(sizes, 1 << 24))]
+    lengths = [[len(block), size] for block, size in zip(blocks, (names, 3, sizes), strict=True)]
+    whole = file.read_bytes()
+    (length,) = struct.unpack_from("<I", whole, 12)
+    described = json.loads(whole[16 : 16 + length]) | dict(
+        zip(("names", "etags", "sizes"), lengths, strict=True), objects=objects
+    )
+    described = json.dumps(described).encode()
+    rest = b"".join([struct.pack("<I", len(described)), described, *blocks])
+    file.write_bytes(whole[:8] + struct.pack("<I", crc32c(rest, 0)) + rest)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BucketIndexError, match=r"do not fit in \d+ bytes|have \d+ bytes of sizes"):
+            BucketIndex.load(str(file), "Reader")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_hardly_takes_any_bytes_is_read_back(tmp_path):
+    path = str(tmp_path / "index")
+    found = [Object("a" * 4000 + f"/{number:04}", 7) for number in range(3000)]
+    BucketIndex.of(URL, "", found).save(path, "Reader")
+    assert list(BucketIndex.load(path, "Reader")) == found
 
 
 def test_no_more_is_decompressed_than_described(file):
@@ -222,6 +258,35 @@ def test_bucket_is_listed_once(server, tmp_path):
     again = indexed(store, "train", path, refresh=True)
     assert len(again) == 31 and len(indexed(store, "train", path)) == 31
     assert [path] == [os.path.join(folder, name) for folder, _, names in os.walk(tmp_path) for name in names]
+
+
+def test_a_million_objects_are_listed_once(tmp_path):
+    class Store(ObjectStore):
+        pages_given = 0
+
+        def pages(self, prefix, after):
+            for page in range(1000):
+                self.pages_given += 1
+                yield [
+                    Object(
+                        f"train/n{page:04}/{page:04}_{number:03}.jpg",
+                        1000 + number,
+                        f"{page * 1000 + number:032x}",
+                    )
+                    for number in range(1000)
+                ]
+
+    path = tmp_path / "index"
+    store = Store(URL, "Reader")
+    assert len(indexed(store, "train", str(path))) == 1_000_000
+    assert path.stat().st_size < 30e6
+    again = indexed(store, "train", str(path))
+    assert store.pages_given == 1000
+    assert again[123_456] == Object("train/n0123/0123_456.jpg", 1456, f"{123_456:032x}")
+    numbers = again.within("train/n0500")
+    assert (numbers[0], len(numbers)) == (500_000, 1000)
+    # As bytes: not a million objects of Python.
+    assert len(again._names.text) + len(again._etags.text) + again.sizes.nbytes < 80e6
 
 
 def test_index_of_another_bucket_is_refused(server, tmp_path):

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cache_users import in_folder
-from concurrency import eventually
-from object_server import ObjectServer
+from concurrency import LIMIT, Task, eventually
+from object_server import HANG, Fault, ObjectServer
 
+from highway.storage import fetching
 from highway.storage.cache import Cache
 from highway.storage.fetching import Fetcher
 from highway.storage.object_store import ObjectStore
@@ -18,6 +20,9 @@ from highway.storage.opening import open_store
 from highway.storage.ranges import Ranges
 
 pytest.importorskip("obstore")
+
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
 
 COUNT = 40
 BODIES = [os.urandom(2000 + 10 * number) for number in range(COUNT)]
@@ -66,6 +71,10 @@ def fetchers(cache):
         one.close()
 
 
+def files_of(cache):
+    return sorted(path for path in Path(cache.directory).rglob("*") if len(path.name) == 30)
+
+
 def epoch(fetcher, seed, size=7, first=0):
     """Take all samples in an order, announced before; the bytes must be right."""
     order = np.random.default_rng(seed).permutation(COUNT)
@@ -76,6 +85,8 @@ def epoch(fetcher, seed, size=7, first=0):
         contents, errors = fetcher.take(first + ticket, batch)
         assert not errors
         assert [bytes(data) for data in contents] == [BODIES[index] for index in batch]
+    # Written to the cache, too.
+    eventually(lambda: fetcher.measures()["held"] == 0)
 
 
 @pytest.mark.parametrize("kind", [pictures, members])
@@ -94,7 +105,7 @@ def test_second_epoch_in_another_order_makes_no_request(server, cache, fetchers,
     assert again.measures()["fetched"] == again.measures()["requests"] == 0
     assert again.measures()["cached"] == sum(map(len, BODIES))
     eventually(lambda: first.measures()["held"] == 0)
-    assert len([path for path in Path(cache.directory).rglob("*") if len(path.name) == 30]) == COUNT
+    assert len(files_of(cache)) == COUNT
 
 
 def test_objects_of_unknown_size_are_asked_for_once(server, fetchers):
@@ -124,9 +135,8 @@ def test_entry_that_leaves_after_the_announcement_is_fetched(server, cache, fetc
     epoch(fetchers(ranges), 1)
     fetcher = fetchers(ranges)
     fetcher.announce(0, np.arange(COUNT))
-    for path in Path(cache.directory).rglob("*"):
-        if len(path.name) == 30:
-            path.unlink()
+    for path in files_of(cache):
+        path.unlink()
     server.requests.clear()
     contents, errors = fetcher.take(0, np.arange(COUNT))
     assert [bytes(data) for data in contents] == BODIES and not errors
@@ -136,8 +146,7 @@ def test_entry_that_leaves_after_the_announcement_is_fetched(server, cache, fetc
 def test_damaged_entries_are_fetched_again(server, cache, fetchers, caplog):
     ranges = pictures(server)
     epoch(fetchers(ranges), 1)
-    files = sorted(path for path in Path(cache.directory).rglob("*") if len(path.name) == 30)
-    for path in files[:5]:
+    for path in files_of(cache)[:5]:
         damaged = bytearray(path.read_bytes())
         damaged[-1] ^= 4
         path.write_bytes(damaged)
@@ -192,6 +201,98 @@ def test_what_was_announced_and_released_comes_from_the_cache(server, fetchers):
     server.requests.clear()
     (data,), _ = fetcher.take(3, np.array([3]))
     assert bytes(data) == BODIES[3] and server.requests == []
+
+
+class Disk:
+    """Writes of a cache, which wait until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.gate = threading.Event()
+        self.waiting = 0
+        put = Cache.put
+
+        def slow(*arguments):
+            self.waiting += 1
+            assert self.gate.wait(LIMIT)
+            return put(*arguments)
+
+        monkeypatch.setattr(Cache, "put", slow)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    disk = Disk(monkeypatch)
+    yield disk
+    disk.gate.set()
+
+
+def test_nobody_waits_for_the_disk(server, cache, fetchers, disk):
+    fetcher = fetchers(pictures(server))
+    server.requests.clear()
+    for seed in range(2):
+        # In the second epoch, what is not written yet comes from the memory.
+        order = np.random.default_rng(seed).permutation(COUNT)
+        fetcher.announce(seed, order)
+        contents, errors = fetcher.take(seed, order)
+        assert [bytes(data) for data in contents] == [BODIES[index] for index in order] and not errors
+    assert server.count() == COUNT and in_folder(cache.directory)[0] == 0
+    assert fetcher.measures()["held"] == sum(map(len, BODIES))
+    disk.gate.set()
+    eventually(lambda: fetcher.measures()["held"] == 0)
+    assert len(files_of(cache)) == COUNT
+
+
+def test_what_waits_for_the_disk_is_bounded(server, cache, disk):
+    limit = 6 * len(BODIES[-1])
+    fetcher = Fetcher("Reader", pictures(server), max_bytes=limit, cache=cache)
+    server.requests.clear()
+    fetcher.announce(0, np.arange(COUNT))
+    task = Task(fetcher.take, 0, np.arange(COUNT))
+    eventually(lambda: disk.waiting == 4)
+    assert server.count() < 10 and task.is_alive()
+    disk.gate.set()
+    contents, errors = task.result()
+    assert [bytes(data) for data in contents] == BODIES and not errors
+    assert fetcher.measures()["most_held"] <= limit
+    fetcher.close()
+    assert len(files_of(cache)) == COUNT
+
+
+@pytest.mark.parametrize("how", ["close", "interrupt"])
+def test_a_disk_that_hangs_ends_with_its_fetcher(server, cache, fetchers, disk, monkeypatch, how):
+    """What is being written then is complete, what is not is dropped."""
+    for name in ("_FINISH", "_WRITE"):
+        monkeypatch.setattr(fetching, name, 0.1)
+    fetcher = fetchers(pictures(server))
+    order = np.arange(COUNT)
+    contents, _ = fetcher.take(0, order)
+    assert [bytes(data) for data in contents] == BODIES
+    eventually(lambda: disk.waiting == 4)
+    thread = fetcher._thread
+    task = Task(getattr(fetcher, how))
+    if how == "interrupt":
+        task.result()
+    # Only then the threads of the disk are waited for.
+    eventually(lambda: fetcher._window._cache._writers._shutdown)
+    disk.gate.set()
+    task.result()
+    thread.join(LIMIT)
+    assert not thread.is_alive() and len(files_of(cache)) == 4
+    there, counted = in_folder(cache.directory)
+    assert there == counted
+    assert not any("highway cache" in thread.name for thread in threading.enumerate())
+    # The rest is fetched again.
+    server.requests.clear()
+    epoch(fetchers(pictures(server)), 1)
+    assert server.count() == COUNT - 4
+
+
+def test_a_mistake_in_a_write_is_reported(server, fetchers, monkeypatch):
+    monkeypatch.setattr(Cache, "put", lambda *_: 1 / 0)
+    fetcher = fetchers(pictures(server))
+    server.fault = lambda request: None if request.key.endswith("00.jpg") else Fault(delay=HANG)
+    with pytest.raises(ZeroDivisionError):
+        fetcher.take(0, np.arange(COUNT))
 
 
 def test_full_disk_changes_no_byte(server, cache, fetchers, monkeypatch, caplog):

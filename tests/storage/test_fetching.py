@@ -16,6 +16,10 @@ from highway.storage.objects import UNKNOWN, Object
 from highway.storage.opening import open_store
 from highway.storage.ranges import Ranges
 
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
+
+HEDGES = {name: getattr(requests, name) for name in ("_FIRST_HEDGES", "_HEDGES")}
 COUNT = 60
 BODIES = [os.urandom(2000 + 10 * number) for number in range(COUNT)]
 KEYS = [f"a/{number:02}.jpg" for number in range(COUNT)]
@@ -295,7 +299,13 @@ def test_an_object_that_shrank_is_an_error(server, make):
     assert "it has 100 bytes; bytes 50 to 200 are needed" in str(errors[0])
 
 
-def test_a_request_that_hangs_is_hedged_once(server, make, monkeypatch):
+@pytest.fixture
+def hedges(no_hedges, monkeypatch):
+    for name, value in HEDGES.items():
+        monkeypatch.setattr(requests, name, value)
+
+
+def test_a_request_that_hangs_is_hedged_once(server, make, monkeypatch, hedges):
     monkeypatch.setattr(requests, "_FEW_KNOWN", 0.1)
     fetcher = make()
     server.fault = first(1, Fault(delay=HANG))
@@ -305,7 +315,7 @@ def test_a_request_that_hangs_is_hedged_once(server, make, monkeypatch):
     assert (figures["requests"], figures["hedged"], figures["retried"]) == (2, 1, 0)
 
 
-def test_hedges_are_few(server, make, monkeypatch):
+def test_hedges_are_few(server, make, monkeypatch, hedges):
     """A server that is slow as a whole does not get twice the requests."""
     monkeypatch.setattr(requests, "_FEW_KNOWN", 0.01)
     fetcher = make()

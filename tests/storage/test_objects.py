@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import fsspec
 import numpy as np
@@ -16,6 +17,9 @@ from highway.storage.many_stores import ManyStores
 from highway.storage.objects import UNKNOWN, Object, ObjectTable
 from highway.storage.opening import open_store
 from highway.storage.ranges import Ranges
+
+# They count requests.
+pytestmark = pytest.mark.usefixtures("no_hedges")
 
 OBJECTS = {f"data/a/{number:02}.jpg": os.urandom(100 + number) for number in range(25)} | {
     "data/b/x y+%é.jpg": b"other",
@@ -102,6 +106,38 @@ def test_what_passes_is_tried_again_for_a_time(server, monkeypatch, fault):
     server.fault = lambda request: fault
     with pytest.raises(StorageError, match=r"the storage failed: .* no sample was counted as bad"):
         store.read(known)
+
+
+@pytest.mark.parametrize("kind", ["s3", "http"])
+@pytest.mark.parametrize(
+    ("call", "drip"),
+    [("head", "head"), ("read", "head"), ("read", "body"), ("list", "head"), ("list", "body")],
+)
+def test_a_server_that_drips_does_not_hold_up_for_long(server, monkeypatch, kind, drip, call):
+    """It is never silent, so that no limit between two bytes helps."""
+    monkeypatch.setattr(outages, "LIMIT", 0.0)
+    monkeypatch.setattr(obstore_objects, "_PATIENCE", 0.5)
+    monkeypatch.setattr(obstore_objects, "_PAGE_SECONDS", 1)
+    monkeypatch.setattr(obstore_objects, "_WEB_SECONDS", 1)
+    monkeypatch.setitem(obstore_objects._CLIENT, "read_timeout", "1s")
+    url = "s3://data" if kind == "s3" else f"{server.endpoint}/data"
+    store = open_store(url, "Reader", server.options if kind == "s3" else None)
+    known = store.head("a/07.jpg")
+    server.fault = lambda request: Fault(drip=drip)
+    # In full, the shortest answer takes 5 s.
+    began = time.monotonic()
+    with pytest.raises(
+        StorageError, match=r"Reader: .*data.* cannot be read: (no answer in time|only \d+ of)"
+    ):
+        {
+            "head": lambda: store.head("a/07.jpg"),
+            "read": lambda: store.read(known),
+            "list": lambda: [*store.list("a")],
+        }[call]()
+    assert time.monotonic() - began < 20
+    # An answer in the usual time.
+    server.fault = lambda request: None
+    assert bytes(store.read(known)) == OBJECTS["data/a/07.jpg"]
 
 
 def test_another_object_is_noticed(server):

@@ -312,7 +312,7 @@ static int draw_whole(hw_png *decoder, const hw_picture *picture, const hw_targe
     return hw_draw_turned(decoder->drawing, picture, target, image, decoder->wide, message);
 }
 
-int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+static int decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
                   const hw_target *target, const hw_image *image, char *message) {
     const uint8_t *data;
     size_t data_size;
@@ -338,10 +338,16 @@ int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_p
         return refused(message, "its data do not decompress to its pixels");
     if (!has_known_filters(decoder)) return refused(message, "a row has an unknown filter");
     decoder->next = decoder->raw.bytes;
-    status = decoder->info.interlaced || picture->orientation != 1
-                 ? draw_whole(decoder, picture, target, image, message)
-                 : draw_rows(decoder, picture, target, image, message);
-    hw_buffer_trim(&decoder->joined, data_size);
-    hw_buffer_trim(&decoder->raw, needed);
+    return decoder->info.interlaced || picture->orientation != 1
+               ? draw_whole(decoder, picture, target, image, message)
+               : draw_rows(decoder, picture, target, image, message);
+}
+
+int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
+                  const hw_target *target, const hw_image *image, char *message) {
+    const int status = decode(decoder, bytes, size, picture, target, image, message);
+    const size_t pixels = (size_t)picture->height * (size_t)picture->width;
+    hw_buffer_trim(&decoder->joined, size);
+    hw_buffer_trim(&decoder->raw, pixels * (size_t)(decoder->info.bits * decoder->info.samples) / 8);
     return status;
 }

@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
+HEADER: int
 MEMBER: int
 END: int
 REFUSED: int
@@ -31,7 +32,9 @@ class Members:
     def __len__(self) -> int: ...
     def arrays(
         self,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]: ...
+    ) -> tuple[
+        NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint8]
+    ]: ...
 
 def group(
     text: NDArray[np.uint8],

@@ -4,10 +4,17 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.errno cimport errno
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 import numpy as np
+
+from highway._core cimport simd
+
+
+cdef extern from "crc32c.h" nogil:
+    void hw_crc32c_begin()
+    uint32_t hw_crc32c(int simd, uint32_t crc, const uint8_t *bytes, size_t size)
 
 
 cdef extern from "tar_headers.h" nogil:
@@ -25,6 +32,7 @@ cdef extern from "tar_headers.h" nogil:
         const uint8_t *name
         size_t name_size
         char type
+        uint8_t block[512]
 
     void hw_tar_begin(hw_tar *tar, hw_tar_read read, void *source, int64_t size, int64_t at)
     void hw_tar_free(hw_tar *tar)
@@ -32,9 +40,14 @@ cdef extern from "tar_headers.h" nogil:
     int64_t hw_tar_read_file(void *source, int64_t offset, uint8_t *into, size_t size)
 
 
+hw_crc32c_begin()
+
 cdef enum:
     BLOCK = 4096  # members between two checks for Ctrl-C
+    HEADER_BYTES = 512
     MOST_ENDINGS = 256
+
+HEADER = HEADER_BYTES
 
 MEMBER = HW_TAR_MEMBER
 END = HW_TAR_END
@@ -106,6 +119,7 @@ cdef class Members:
     cdef int64_t *starts
     cdef int64_t *sizes
     cdef int64_t *ends
+    cdef uint32_t *checks
     cdef uint8_t *text
     cdef Py_ssize_t count, room, text_size, text_room
     cdef readonly int status
@@ -152,6 +166,7 @@ cdef class Members:
         PyMem_RawFree(self.starts)
         PyMem_RawFree(self.sizes)
         PyMem_RawFree(self.ends)
+        PyMem_RawFree(self.checks)
         PyMem_RawFree(self.text)
 
     cdef int _scan(self, hw_tar *tar, hw_tar_member *member, int64_t most) noexcept nogil:
@@ -170,6 +185,7 @@ cdef class Members:
             memcpy(self.text + self.text_size, member.name, member.name_size)
             self.text_size += <Py_ssize_t> member.name_size
             self.ends[self.count] = self.text_size
+            self.checks[self.count] = hw_crc32c(simd.level, 0, member.block, HEADER_BYTES)
             self.count += 1
         return status
 
@@ -190,6 +206,10 @@ cdef class Members:
             if grown is NULL:
                 return -1
             self.ends = <int64_t *> grown
+            grown = PyMem_RawRealloc(self.checks, room * sizeof(uint32_t))
+            if grown is NULL:
+                return -1
+            self.checks = <uint32_t *> grown
             self.room = room
         if self.text_size + name_size > self.text_room:
             room = 2 * self.text_room + name_size + 4096
@@ -212,16 +232,21 @@ cdef class Members:
             First byte of the contents in the tar file, and their number of bytes.
         ends : int64 (M,)
             End of each name in `text`; each begins at the end of the one before.
+        checks : uint32 (M,)
+            CRC-32C of the `HEADER` bytes before the contents: the header.
         text : uint8 (K,)
         """
         cdef Py_ssize_t n = self.count
-        arrays = [np.empty(n, np.int64) for _ in range(3)] + [np.empty(self.text_size, np.uint8)]
+        arrays = [np.empty(n, np.int64) for _ in range(3)]
+        arrays += [np.empty(n, np.uint32), np.empty(self.text_size, np.uint8)]
         cdef int64_t[::1] starts = arrays[0], sizes = arrays[1], ends = arrays[2]
-        cdef uint8_t[::1] text = arrays[3]
+        cdef uint32_t[::1] checks = arrays[3]
+        cdef uint8_t[::1] text = arrays[4]
         if n:
             memcpy(&starts[0], self.starts, n * sizeof(int64_t))
             memcpy(&sizes[0], self.sizes, n * sizeof(int64_t))
             memcpy(&ends[0], self.ends, n * sizeof(int64_t))
+            memcpy(&checks[0], self.checks, n * sizeof(uint32_t))
         if self.text_size:
             memcpy(&text[0], self.text, self.text_size)
         return tuple(arrays)

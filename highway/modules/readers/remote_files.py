@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
 from highway.errors import ArgumentError, HighwayError
-from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.masks import MaskFiles
-from highway.modules.readers.samples import Files, joined
+from highway.modules.readers.samples import FileParts, Files, joined
 from highway.storage.file_tree import LocalTree, Tree
 from highway.storage.objects import UNKNOWN, ObjectTable
 from highway.storage.ranges import Ranges
 from highway.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, Unpack
 
     from highway.storage.fetching import Fetcher
     from highway.storage.many_stores import ManyStores
@@ -81,10 +80,14 @@ class ObjectFiles(Files):
 
     Parameters
     ----------
-    root, names, where, labels, objects, masks, min_visible, placement
+    root, names, where
         See `Files`; with `pictures`, `root` and `names` are parts of URLs.
+    owner : str
+        Name of the reader, for errors.
     pictures : Ranges or None
         Picture i is range i; None if the pictures are local files.
+    **parts
+        See `FileParts`.
 
     Raises
     ------
@@ -101,23 +104,10 @@ class ObjectFiles(Files):
         where: str,
         owner: str,
         pictures: Ranges | None,
-        *,
-        labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None = None,
-        objects: BoxTable | None = None,
-        masks: MaskFiles | None = None,
-        min_visible: float = 0.0,
-        placement: bool = False,
+        **parts: Unpack[FileParts],
     ) -> None:
-        super().__init__(
-            root,
-            names,
-            where,
-            labels=labels,
-            objects=objects,
-            masks=masks,
-            min_visible=min_visible,
-            placement=placement,
-        )
+        super().__init__(root, names, where, **parts)
+        masks = self._masks
         of_masks = masks.ranges if isinstance(masks, MaskObjects) else None
         both = [ranges for ranges in (pictures, of_masks) if ranges is not None]
         if len(both) == 2 and both[0].store.url != both[1].store.url:
@@ -193,12 +183,7 @@ def files_of(
     root: bytes,
     names: Sequence[bytes],
     owner: str,
-    *,
-    labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None = None,
-    objects: BoxTable | None = None,
-    masks: MaskFiles | None = None,
-    min_visible: float = 0.0,
-    placement: bool = False,
+    **parts: Unpack[FileParts],
 ) -> Files:
     """Return samples whose pictures lie in a tree of folders, local or of a store.
 
@@ -207,36 +192,19 @@ def files_of(
     tree : Tree
     root : bytes
         Folder of the pictures.
-    names, labels, objects, masks, min_visible, placement
+    names : sequence of bytes
         See `Files`.
     owner : str
         Name of the reader, for errors.
+    **parts
+        See `FileParts`.
     """
     where = f"in {os.fsdecode(root)!r}"
     local = isinstance(tree, LocalTree)
-    if local and not isinstance(masks, MaskObjects):
-        return Files(
-            root,
-            names,
-            where,
-            labels=labels,
-            objects=objects,
-            masks=masks,
-            min_visible=min_visible,
-            placement=placement,
-        )
-    return ObjectFiles(
-        root,
-        names,
-        where,
-        owner,
-        None if local else tree.ranges([root + name for name in names]),
-        labels=labels,
-        objects=objects,
-        masks=masks,
-        min_visible=min_visible,
-        placement=placement,
-    )
+    if local and not isinstance(parts.get("masks"), MaskObjects):
+        return Files(root, names, where, **parts)
+    pictures = None if local else tree.ranges([root + name for name in names])
+    return ObjectFiles(root, names, where, owner, pictures, **parts)
 
 
 class Listed:
@@ -277,38 +245,9 @@ class Listed:
             return MaskFiles(paths, fill, max_pixels, self._owner, oriented)
         return MaskObjects(paths, ranges, fill, max_pixels, self._owner, oriented)
 
-    def files(
-        self,
-        paths: Sequence[bytes],
-        *,
-        labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None,
-        objects: BoxTable | None,
-        masks: MaskFiles | None,
-        min_visible: float,
-        placement: bool,
-    ) -> Files:
+    def files(self, paths: Sequence[bytes], **parts: Unpack[FileParts]) -> Files:
         """Return the samples of a list; see `Files`."""
         ranges, where = self._ranges([joined(self._root, path) for path in paths]), "of the list"
-        if ranges is None and not isinstance(masks, MaskObjects):
-            return Files(
-                self._root,
-                paths,
-                where,
-                labels=labels,
-                objects=objects,
-                masks=masks,
-                min_visible=min_visible,
-                placement=placement,
-            )
-        return ObjectFiles(
-            self._root,
-            paths,
-            where,
-            self._owner,
-            ranges,
-            labels=labels,
-            objects=objects,
-            masks=masks,
-            min_visible=min_visible,
-            placement=placement,
-        )
+        if ranges is None and not isinstance(parts.get("masks"), MaskObjects):
+            return Files(self._root, paths, where, **parts)
+        return ObjectFiles(self._root, paths, where, self._owner, ranges, **parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ from highway.modules.readers.masks import MaskFiles, Masks
 from highway.storage.files import LARGEST_FILE, read_once, status_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from highway.storage.fetching import Fetcher
     from highway.storage.ranges import Ranges
 
-__all__ = ["OWN_FIELDS", "Files", "SampleReader", "Samples", "checked_min_visible", "joined"]
+__all__ = ["OWN_FIELDS", "FileParts", "Files", "SampleReader", "Samples", "checked_min_visible", "joined"]
 
 OWN_FIELDS = ("images", "labels", "boxes", "masks", "placement", "picture_sizes")
 """Names that no further field may have."""
@@ -137,6 +139,29 @@ class Samples(Protocol):
         """Name of a sample in `errors` of the reader."""
 
 
+class FileParts(TypedDict, total=False):
+    """What files have beside their pictures: arguments of `Files`.
+
+    Attributes
+    ----------
+    labels : callable, optional
+        Returns the field `labels` for indices (N,), an array of N rows.
+    objects : BoxTable, optional
+        Boxes of every sample with their labels and extras; the field `labels` is then that of the boxes.
+    masks : MaskFiles, optional
+    min_visible : float
+        0 by default.
+    placement : bool
+        False by default.
+    """
+
+    labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None
+    objects: BoxTable | None
+    masks: MaskFiles | None
+    min_visible: float
+    placement: bool
+
+
 class Files(Samples, SampleReader):
     """Samples that are files.
 
@@ -147,13 +172,8 @@ class Files(Samples, SampleReader):
     names : sequence of bytes
         File names of the samples; also their keys.
     where : str
-    labels : callable, optional
-        Returns the field `labels` for indices (N,), an array of N rows.
-    objects : BoxTable, optional
-        Boxes of every sample with their labels and extras; the field `labels` is then that of the boxes.
-    masks : MaskFiles, optional
-    min_visible : float
-    placement : bool
+    **parts
+        See `FileParts`.
     """
 
     noun = "file"
@@ -163,19 +183,18 @@ class Files(Samples, SampleReader):
         root: bytes,
         names: Sequence[bytes],
         where: str,
-        *,
-        labels: Callable[[NDArray[np.int64]], NDArray[Any]] | None = None,
-        objects: BoxTable | None = None,
-        masks: MaskFiles | None = None,
-        min_visible: float = 0.0,
-        placement: bool = False,
+        **parts: Unpack[FileParts],
     ) -> None:
         self.size = len(names)
         self.where = where
-        self.boxed, self.masked = objects is not None, masks is not None
-        self.min_visible, self.placement = min_visible, placement
         self._root, self._names = root, names
-        self._labels, self._objects, self._masks = labels, objects, masks
+        self._labels, self._objects, self._masks = (
+            parts.get("labels"),
+            parts.get("objects"),
+            parts.get("masks"),
+        )
+        self.boxed, self.masked = self._objects is not None, self._masks is not None
+        self.min_visible, self.placement = parts.get("min_visible", 0.0), parts.get("placement", False)
 
     def begin(self) -> Files:
         return self

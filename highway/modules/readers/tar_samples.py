@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
+from highway._core.records.checksum import crc32c
 from highway._core.tar import members
 from highway.engine.spec import Spec, array_spec
 from highway.errors import (
@@ -19,6 +20,7 @@ from highway.errors import (
     DecodeError,
     EmptyDatasetError,
     HighwayError,
+    ObjectChangedError,
     ReadError,
     StorageError,
     TarError,
@@ -125,6 +127,7 @@ class TarSamples(Samples):
         self._mask_options = mask_fill, max_pixels, owner, oriented
         self._starts = np.concatenate([index.starts for index in indexes])
         self._sizes = np.concatenate([index.sizes for index in indexes])
+        self._checks = np.concatenate([index.checks for index in indexes])
         self._text = np.concatenate([index.text for index in indexes])
         letters = np.cumsum([0, *(len(index.text) for index in indexes)])
         self._ends = np.concatenate(
@@ -353,7 +356,8 @@ class TarSamples(Samples):
         sizes: NDArray[np.int64] = np.diff(np.array(cuts))
         return sizes
 
-    # Ranges of a store: the pictures of all samples, then the members of each other kind, empty where there is none
+    # Ranges of a store: the pictures of all samples, then the members of each other kind, empty where there is none.
+    # Each begins with the header of its member, which tells whether the index is that of the tar.
 
     def _kinds(self) -> list[NDArray[np.int64]]:
         """Members of all samples, by kind; a kind that several fields share comes once."""
@@ -365,15 +369,19 @@ class TarSamples(Samples):
     def _all_ranges(self, store: ObjectStore, objects: Sequence[Object]) -> Ranges:
         kinds = self._kinds()
         rows = np.concatenate(kinds)
-        start = self._starts[rows]
-        stop = np.where(rows >= 0, start + self._sizes[rows], start)
+        start = self._starts[rows] - members.HEADER
+        stop = np.where(rows >= 0, self._starts[rows] + self._sizes[rows], start)
         return Ranges(store, objects, np.tile(self._tars, len(kinds)), start, stop)
 
     def needed(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._needed(indices)[0]
+
+    def _needed(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the ranges that samples need, and the member in each."""
         kinds = self._kinds()
         numbers = np.concatenate([indices + kind * self.size for kind in range(len(kinds))])
-        there = np.concatenate([members_of[indices] for members_of in kinds]) >= 0
-        return numbers[there]
+        rows = np.concatenate([members_of[indices] for members_of in kinds])
+        return numbers[rows >= 0], rows[rows >= 0]
 
     def fetching(self, fetcher: Fetcher) -> TarSamples:
         run = copy.copy(self)
@@ -383,15 +391,36 @@ class TarSamples(Samples):
     def fetched(
         self, indices: NDArray[np.int64], turn: int, into: _Fetched
     ) -> tuple[list[bytes | memoryview | None], dict[int, HighwayError]]:
-        """Take all members of samples from the fetcher; returns their pictures, and the errors of these by row."""
+        """Take all members of samples from the fetcher; returns their pictures, and the errors of these by row.
+
+        Raises
+        ------
+        ObjectChangedError
+            The index is that of another tar.
+        """
         assert self._fetcher is not None and self.ranges is not None
-        numbers = self.needed(indices)
-        contents, errors = self._fetcher.take(turn, numbers)
-        tars, starts = self.ranges.which[numbers].tolist(), self.ranges.start[numbers].tolist()
+        numbers, rows = self._needed(indices)
+        taken, errors = self._fetcher.take(turn, numbers)
+        contents = [
+            None if one is None else self._after_header(member, memoryview(one))
+            for member, one in zip(rows.tolist(), taken, strict=True)
+        ]
+        tars, starts = self.ranges.which[numbers].tolist(), self._starts[rows].tolist()
         for row, (tar, start) in enumerate(zip(tars, starts, strict=True)):
             into.put(tar, start, errors.get(row) or contents[row])
-        pictures = [None if one is None else memoryview(one) for one in contents[: len(indices)]]
-        return list(pictures), {row: error for row, error in errors.items() if row < len(indices)}
+        return list(contents[: len(indices)]), {
+            row: error for row, error in errors.items() if row < len(indices)
+        }
+
+    def _after_header(self, member: int, found: memoryview) -> memoryview:
+        """Return the contents of a member; raises ObjectChangedError if its header is another one."""
+        if crc32c(found[: members.HEADER], 0) != self._checks[member]:
+            tar = self._names[int(np.searchsorted(self._firsts, member, "right")) - 1]
+            raise ObjectChangedError(
+                f"{self._owner}: the index of {tar} is that of another tar: {os.fsdecode(self._name(member))!r} is not "
+                f"at byte {self._starts[member]}; make {tar}.index again or delete it, and delete what index_dir keeps"
+            )
+        return found[members.HEADER :]
 
     def values(
         self, tars: _Opened, indices: NDArray[np.int64], away: bool = False

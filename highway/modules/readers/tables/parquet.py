@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ParquetFiles", "files_of", "is_parquet", "mapped"]
 
-_PARQUET = b"PAR1"
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+
+# Objects that are asked for at a time, before the pipeline starts.
+_TOGETHER = 32
+
 _ARROW = b"ARROW1"
 
 
@@ -243,20 +250,11 @@ class ParquetFiles:
             stores = ManyStores(owner, options)
             stores.open(files)
             self.store = stores
-        self._objects = [] if self.store is None else [self.store.head(file) for file in files]
-        self._files: list[_File] = []
-        schemas = []
-        for number, file in enumerate(files):
-            try:
-                found, schema = self._opened(number, file)
-            except HighwayError:
-                raise
-            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-                raise error_of(owner, repr(file), error) from error
-            self._files.append(found)
-            schemas.append(schema)
-        _check_schemas(owner, files, schemas)
-        self.schema = schemas[0]
+        self._objects = [] if self.store is None else self._each(files, self.store.head)
+        opened = self._each(range(len(files)), lambda number: self._opened(number, files[number]))
+        self._files = [file for file, _ in opened]
+        _check_schemas(owner, files, [schema for _, schema in opened])
+        self.schema = opened[0][1]
         # Of each row group: its file, and its number there.
         self._places = [
             (number, group)
@@ -270,6 +268,16 @@ class ParquetFiles:
         self._first = np.cumsum(self.sizes) - self.sizes
         before = np.cumsum([0, *(file.metadata.num_rows for file in self._files)])
         self._before: NDArray[np.int64] = before.astype(np.int64)
+
+    def _each(self, items: Sequence[Item], call: Callable[[Item], Answer]) -> list[Answer]:
+        """Call a function with each item, several at a time if it makes requests of a store; raises its first error."""
+        if self.store is None:
+            return [call(item) for item in items]
+        pool = ThreadPoolExecutor(_TOGETHER, "highway-parquet")
+        try:
+            return list(pool.map(call, items))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def nbytes(self, name: str) -> NDArray[np.int64]:
         """Return the bytes of a column in each row group, before compression: int64 (G,)."""
@@ -318,15 +326,13 @@ class ParquetFiles:
         ------
         DecodeError, ReadError, StorageError
         """
-        tables = []
-        for number, file in enumerate(self._files):
-            try:
-                tables.append(ask(self._owner, file.path, lambda number=number: self._columns(number, names)))  # type: ignore[misc]
-            except HighwayError:
-                raise
-            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-                raise error_of(self._owner, repr(file.path), error) from error
-        return pa.concat_tables(tables)
+
+        def one(number: int) -> Any:
+            path = self._files[number].path
+            with self._named(path):
+                return ask(self._owner, path, lambda: self._columns(number, names))
+
+        return pa.concat_tables(self._each(range(len(self._files)), one))
 
     def pictures(self, group: int, name: str, contents: Buffer | None = None) -> Pictures:
         """Decode the column of pictures of a row group.
@@ -383,11 +389,22 @@ class ParquetFiles:
     _starts: NDArray[np.int64] | None = None
 
     def _opened(self, number: int, path: str) -> tuple[_File, Any]:
-        if self.store is None:
-            return ask(self._owner, path, lambda: _local(path))
-        found = self._objects[number]
-        with pq.ParquetFile(_ObjectFile(self.store, found)) as opened:
-            return _File(path, opened.metadata, _leaves(opened), found.size, 0), opened.schema_arrow
+        with self._named(path):
+            if self.store is None:
+                return ask(self._owner, path, lambda: _local(path))
+            found = self._objects[number]
+            with pq.ParquetFile(_ObjectFile(self.store, found)) as opened:
+                return _File(path, opened.metadata, _leaves(opened), found.size, 0), opened.schema_arrow
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """Raise errors of Arrow about a file as those of Highway."""
+        try:
+            yield
+        except HighwayError:
+            raise
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+            raise error_of(self._owner, repr(path), error) from error
 
     def _columns(self, number: int, names: Sequence[str]) -> Any:
         file = self._files[number]
