@@ -58,6 +58,9 @@ def batches(
             # With more, which serve more machines, samples are repeated until their number can be divided.
             num_canonical_nodes=1,
         )
+        # It has fetched the index. Worker processes that are forked would all continue on that one connection.
+        for stream in data.streams:
+            stream._downloader.clean_up()
         yield from forever(
             streaming.StreamingDataLoader(
                 data, batch_size=job.batch_size, num_workers=threads, persistent_workers=True
