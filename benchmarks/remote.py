@@ -1,9 +1,9 @@
 """Measures photographs in a store with latency against the same photographs on this machine, and against peers.
 
-A server on this machine, in a process of its own, answers each request of S3 or HTTP after --latency seconds. It needs a
-part of a core, which the readers then lack: on a machine with few cores, compare the CPU time per image. The job is
-RandomResizedCrop to 224 x 224, flip and normalize, in batches of 64. The photographs of DIR are repeated until there are
---photos, and numbered. The participants:
+A server on this machine, in a process of its own, answers each request of S3 or HTTP after --latency seconds. It and
+the network need a part of a core, which the readers then lack: on a machine with few cores, leave them one (--threads,
+--workers), or compare the CPU time per image. The job is RandomResizedCrop to 224 x 224, flip and normalize, in batches
+of 64. The photographs of DIR are repeated until there are --photos, and numbered. The participants:
 
   folder, tar          on this machine
   folder in S3, tar in S3, tar over HTTP
@@ -157,7 +157,7 @@ def told(turns: Turns, options: argparse.Namespace) -> list[str]:
             "later images/s": f"{row.median('images_per_second'):.0f}",
             "later, of local": "" if other is None else f"{row.ratio(other):.3f}",
             "CPU ms/image": f"{row.cpu_milliseconds():.2f}",
-            "local CPU, of its": "" if other is None else f"{row.cpu_ratio(other):.3f}",
+            "by CPU": "" if other is None else f"{row.cpu_ratio(other):.3f}",
             "peak MB": f"{row.median('peak_megabytes'):.0f}",
             "MB above local": "" if more is None else f"{more:.0f}",
             "written as": row.written_as,
@@ -172,7 +172,7 @@ def told(turns: Turns, options: argparse.Namespace) -> list[str]:
     window = options.prefetch / 1e6
     for row in rows:
         more = above(row)
-        if more is not None:
+        if more is not None and not row.peer:
             lines.append(
                 f"- {row.label}: {more:.0f} MB above the local run, of which {window:.0f} are the fetch window"
             )

@@ -16,7 +16,7 @@ from participants.registry import HIGHWAY_READERS, LOADERS, Participant
 from peers import Row, positive, say
 
 JOB = "rrc"
-# Of these photographs, windows of the smallest size that a batch of 64 needs for several in an epoch.
+# A batch.
 LEAST_PHOTOGRAPHS = 64
 
 
@@ -47,10 +47,6 @@ class Turn(Row):
     def written_as(self) -> str:
         """The variant and the number of workers, in words."""
         return ", ".join(filter(None, (self.variant, f"{self.workers} workers")))
-
-    def optional(self, key: str) -> float | None:
-        """Return the median of a figure; None if a run does not have it."""
-        return self.median(key) if all(key in result for result in self.results) else None
 
     def epoch_rates(self, photographs: int) -> list[float]:
         """Images per second of the first epoch in each round, from its start."""
