@@ -172,7 +172,7 @@ def told(turns: Turns, options: argparse.Namespace) -> list[str]:
     window = options.prefetch / 1e6
     for row in rows:
         more = above(row)
-        if more is not None and not row.peer:
+        if more is not None:
             lines.append(
                 f"- {row.label}: {more:.0f} MB above the local run, of which {window:.0f} are the fetch window"
             )
@@ -235,7 +235,7 @@ def main() -> None:
         peers = []
         for peer in PEERS:
             source = f"s3://data/{peer.name}"
-            peers.append(turn_of(peer.title, peer, compared="tar", source=source, scratch=str(scratch)))
+            peers.append(turn_of(peer.title, peer, source=source, scratch=str(scratch)))
             missing(peers[-1], options)
             packed(peers[-1], options, bucket / "photos", bucket / peer.name, nbytes // options.shards)
         with served(bucket, options.latency) as address:

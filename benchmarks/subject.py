@@ -78,7 +78,9 @@ def choose_interpreters(
     found = {python: importable(python, names) for python in [*tried, sys.executable]}
     for participant in known.values():
         own = [there[participant.folder]] if participant.folder in there else []
-        for python in [sys.executable, *tried] if participant is HIGHWAY else [*own, *tried, sys.executable]:
+        for python in (
+            [sys.executable, *tried] if participant.needs == HIGHWAY.needs else [*own, *tried, sys.executable]
+        ):
             if participant.name not in settled and found[python].issuperset(participant.needs):
                 settled[participant.name] = python
     return settled
