@@ -35,6 +35,7 @@ from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
+from highway.sampling.identity import numbers_of
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
@@ -222,15 +223,15 @@ class ImageReader(OrderedSource):
         return None
 
     def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        windows = self._windows() if options["shuffle"] else None
+        windows = self._windows() if options["shuffle"] and options["weights"] is None else None
         if windows is None:
             return super()._ordered(size, batch_size, options)
-        return WindowedSampler(*windows, batch_size, **self._order_options(options))
+        return WindowedSampler(*windows, batch_size, **self._order_options(size, options))
 
     @property
     def size(self) -> int:
         """Number of pictures in the data."""
-        return self.order.size
+        return self.order.data_size
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -257,6 +258,9 @@ class ImageReader(OrderedSource):
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
+
+    def known_labels(self) -> NDArray[Any] | None:
+        return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
         spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
@@ -367,7 +371,8 @@ class ImageReader(OrderedSource):
         fields: dict[str, NDArray[Any]] = {"images": made.images}
         extras: dict[str, NDArray[Any]] = {}
         offsets = None
-        labels, objects = part.labels(indices), part.objects(indices)
+        numbers = numbers_of(indices)
+        labels, objects = part.labels(numbers), part.objects(numbers)
         ragged: set[str] = set()
         if objects is not None:
             assert made.mapping is not None
@@ -381,15 +386,15 @@ class ImageReader(OrderedSource):
         if self.placed:
             assert made.mapping is not None
             placement, sizes = made.mapping.placement.matrices(self.shape), made.mapping.sizes.copy()
-            before = part.picture_sizes(indices)
+            before = part.picture_sizes(numbers)
             if before is not None:
                 placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
                 sizes = before
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
-        fields |= part.columns(indices)
-        lists = part.lists(indices)
+        fields |= part.columns(numbers)
+        lists = part.lists(numbers)
         if lists is not None:
             more, offsets = lists
             extras |= more
@@ -399,7 +404,7 @@ class ImageReader(OrderedSource):
             epoch=task.epoch,
             seq=task.seq,
             indices=indices,
-            keys=part.keys(indices),
+            keys=part.keys(numbers),
             applied=1 + self._finish.count,
             extras=extras,
             offsets=offsets,
@@ -454,15 +459,16 @@ class ImageReader(OrderedSource):
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         places = np.arange(len(indices)) if slots is None else slots
+        numbers = numbers_of(indices)
         try:
-            heads = self._read_heads(part, indices, turn, failures)
+            heads = self._read_heads(part, numbers, turn, failures)
             placement = self._place(heads, epoch, indices)
             made, results = self._decode(heads, placement, made, places)
         finally:
             decoder.leave()
-        self._note_results(heads, results, indices, failures)
-        self._decode_others(heads, placement, made.images, places, indices, failures)
-        self._annotate(part, heads, placement, made, slots, indices, failures)
+        self._note_results(heads, results, numbers, failures)
+        self._decode_others(heads, placement, made.images, places, numbers, failures)
+        self._annotate(part, heads, placement, made, slots, numbers, failures)
         return made, failures
 
     def _read_heads(
@@ -756,7 +762,7 @@ class ImageReader(OrderedSource):
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
-        self._bad_samples.note({int(indices[row]): error for row, error in failures.items()})
+        self._bad_samples.note({int(numbers_of(indices)[row]): error for row, error in failures.items()})
 
     # Arguments
 

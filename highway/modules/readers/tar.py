@@ -167,6 +167,11 @@ class TarReader(ImageReader):
         self._window: int | None = None
         if window is not None and window != "all":
             self._window = whole(self.name, "window", window, 1)
+            if options["weights"] is not None:
+                raise ArgumentError(
+                    f"TarReader: window is {window!r} with weights; expected window=None, since samples that are drawn "
+                    "by their weights come from all tars"
+                )
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         if self.classes is not None:
             log_classes(self.name, self.classes, "given")
