@@ -81,8 +81,8 @@ class VOCReader(ImageReader):
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
         ``ImageSets/Segmentation/train.txt`` if that exists, or else for ``ImageSets/train.txt``; "lists/mine.txt"
         for a list of your own, relative to the folder. None: every annotation, sorted by name. A pair is a part of
-        those, chosen by `split_seed`: ("train", 0.9) is 0.9 of them, and ("validation", 0.9) the rest; see
-        `SourceOptions`.
+        those, chosen by `split_seed`: ("train", 0.9) is 0.9 of them, and ("validation", 0.9) the rest; for other
+        parts as in ``("test", {"train": 0.8, "validation": 0.1, "test": 0.1})``.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
     classes : sequence of str, "voc" or None
