@@ -159,6 +159,11 @@ class Sampler:
                 f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller batch_size or drop_last=False"
             )
 
+    @property
+    def given_shard(self) -> Any:
+        """The argument `shard`."""
+        return self._shard
+
     def current(self) -> Sampler:
         """Return the sampler for this process as its launcher says now: itself, or one with another rank and world.
 
@@ -324,11 +329,15 @@ class Sampler:
             return indices
         # Batches of other ranks can be empty only where so many samples are skipped.
         if self.world > 1 and skipped.count >= len(indices):
-            first = self._at(epoch, np.arange(place.position, place.position + self.world, dtype=np.int64))
+            first = self._first_of_ranks(epoch, seq, place)
             for rank in np.flatnonzero(skipped.hold(numbers_of(first))).tolist():
                 if skipped.hold(numbers_of(self._indices(epoch, seq, seq + 1, position, rank))).all():
                     return indices[:0]
         return indices[~skipped.hold(numbers_of(indices))]
+
+    def _first_of_ranks(self, epoch: int, seq: int, place: Position) -> NDArray[np.int64]:
+        """Return the first sample of each rank in the batches at a place."""
+        return self._at(epoch, np.arange(place.position, place.position + self.world, dtype=np.int64))
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
         """Return the samples of batch `seq` of an epoch, on this rank; also those that are skipped.
@@ -393,6 +402,17 @@ class Sampler:
         """Return the elements at places of the permutation of 0 to `count` - 1 of an epoch, written over the places."""
         philox.permute(self.seed, epoch, ORDER_POSITION, self.count, places, places)
         return places
+
+    @property
+    def copies(self) -> int:
+        """How many numbers of copies an epoch has."""
+        if self.plan is None:
+            return 1
+        return self.size if self.plan.weights is not None else self.plan.repeats
+
+    def samples_at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at places of an epoch, of all ranks: int64 (N,), from 0 to `size` - 1."""
+        return self._at(epoch, places.copy())
 
     def choice(self, turns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return samples that are read, by their turn from 0 to `count` - 1: their numbers in the data, int64 (N,)."""

@@ -316,31 +316,28 @@ class ImageReader(OrderedSource):
             from highway.modules.readers.read_ahead import ReadAhead
 
             self._ahead = ReadAhead(
-                self.name, self.samples, self._ticket, self.prefetch_bytes, self._group, self._cache
+                self.name, self.samples, self.ticket_of, self.prefetch_bytes, self._group, self._cache
             )
             self.samples = self._ahead.samples
 
     def tasks(self) -> Iterator[Task]:
-        return self._announced(super().tasks())
+        return self.announced(super().tasks())
 
     def tasks_from(self, start: int) -> Iterator[Task]:
-        return self._announced(super().tasks_from(start))
+        return self.announced(super().tasks_from(start))
 
-    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """The same tasks, whose samples are fetched ahead."""
         return tasks if self._ahead is None else self._ahead.over(tasks)
 
-    def _ticket(self, task: Task) -> int:
-        return task.epoch * len(self.order) + task.seq
-
     def _group(self, task: Task) -> object:
         """Group of a task whose samples are fetched together with those of its neighbors."""
-        return self._ticket(task)
+        return self.ticket_of(task)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
-        turn = self._ticket(task)
+        turn = self.ticket_of(task)
         try:
             if not len(indices):
                 self._bad_samples.count(indices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,24 @@ from highway.sampling.plan import Data, Plan
 from highway.sampling.sampler import FRONT, Position, Sampler, Task
 from highway.sampling.skips import Intervals, Skips
 
-__all__ = ["OrderedSource"]
+__all__ = ["OrderedSource", "Within"]
 
 VERSION = 1
+
+
+class Within(NamedTuple):
+    """What a mixture says to one of its sources.
+
+    Attributes
+    ----------
+    length : int
+        Batches in an epoch of the mixture.
+    skipped : callable
+        Returns the samples of the source that are skipped where a task is, or None.
+    """
+
+    length: int
+    skipped: Callable[[Task], Intervals | None]
 
 
 class OrderedSource(Source):
@@ -48,6 +63,8 @@ class OrderedSource(Source):
     seekable = True
 
     order: Sampler
+    within: Within | None = None
+    """What a mixture says to a source that loads a part of its batches; None in a pipeline of its own."""
     _latest: OrderedSource | None = None
     _begun = FRONT
     # Of a source that may skip or replace bad samples.
@@ -177,8 +194,9 @@ class OrderedSource(Source):
     def samples_fingerprint(self) -> str:
         order = self.order
         made = (order.data_size, order.shuffle, order.seed, *self.making())
-        if order.plan is not None:
-            made = (*made, order.planned())
+        planned = order.planned()
+        if planned:
+            made = (*made, planned)
         return digest(repr(made).encode("utf-8", "surrogateescape"), *self.contents())
 
     def tasks(self) -> Iterator[Task]:
@@ -187,6 +205,10 @@ class OrderedSource(Source):
 
     def tasks_from(self, start: int) -> Iterator[Task]:
         return self.order.tasks(start)
+
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """Return the same tasks, in an iterator that may read samples ahead; `load` gets each of them."""
+        return tasks
 
     # State
 
@@ -261,8 +283,8 @@ class OrderedSource(Source):
             if state.get(name) != planned.get(name):
                 raise self._mismatch(
                     f"has {name} {_shown(state.get(name))}",
-                    f"{planned.get(name)!r}; give the arguments subset, split, stratify, split_seed, weights, repeats "
-                    "and max_samples of the run that saved it",
+                    f"{planned.get(name)!r}; give the arguments of the run that saved it, which say what samples an "
+                    "epoch has",
                 )
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
@@ -365,8 +387,14 @@ class OrderedSource(Source):
                 )
         return found
 
+    def ticket_of(self, task: Task) -> int:
+        """Return the number of a task, counted from the start of the first epoch, of this source or of its mixture."""
+        return task.epoch * (len(self.order) if self.within is None else self.within.length) + task.seq
+
     def skipped_samples(self, task: Task) -> Intervals | None:
         """Return the samples that are skipped where a task is; None if there are none."""
+        if self.within is not None:
+            return self.within.skipped(task)
         skips = self.order.skips
         if skips is None:
             return None
@@ -396,7 +424,7 @@ _HINTS = {
 }
 
 
-_PLANNED = ("subset", "split", "repeats", "max_samples", "weights")
+_PLANNED = ("subset", "split", "repeats", "max_samples", "stop", "exact", "weights")
 """Entries of a state that a source with these arguments has."""
 
 

@@ -279,9 +279,9 @@ class TarReader(ImageReader):
 
     def _group(self, task: Task) -> object:
         order = self.order
-        if not isinstance(order, WindowedSampler):
+        if not isinstance(order, WindowedSampler) or self.within is not None:
             return super()._group(task)
-        place = order.place_at(self._ticket(task), self._begun)
+        place = order.place_at(self.ticket_of(task), self._begun)
         return place.epoch, order.window_at(place)
 
 
