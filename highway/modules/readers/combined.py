@@ -83,11 +83,10 @@ class _Combined(OrderedSource):
 
     def _check_alike(self, where: str, first: OrderedSource, source: OrderedSource) -> None:
         """Raise if batches of two sources have different fields or classes."""
-        specs = first.out_spec(None), source.out_spec(None)
-        if specs[0] is not None and specs[1] is not None and specs[0] != specs[1]:
-            names = [name for name in {**specs[0], **specs[1]} if specs[0].get(name) != specs[1].get(name)]
+        known, spec = first.out_spec(None), source.out_spec(None)
+        if known is not None and spec is not None and (names := _unequal(known, spec)):
             raise ArgumentError(
-                f"{where} has {names[0]} {specs[1].get(names[0])}, and sources[0] {specs[0].get(names[0])}; expected "
+                f"{where} has {_field(names[0], spec)}, and sources[0] {_field(names[0], known)}; expected "
                 "sources with the same fields, dtypes and shapes"
             )
         classes: list[Any] = [getattr(one, "classes", None) for one in (first, source)]
@@ -452,6 +451,36 @@ def _layout(batch: Batch) -> object:
         for name, array in (*batch.fields.items(), *batch.extras.items())
     ]
     return arrays, batch.applied
+
+
+def _unequal(one: Spec, other: Spec) -> list[str]:
+    """Return the names of the fields that differ for certain."""
+    found = []
+    for name in {**one, **other}:
+        first, second = one.get(name), other.get(name)
+        if first is None or second is None:
+            found.append(name)
+            continue
+        dtypes = {first.dtype, second.dtype} - {None}
+        shapes = [shape for shape in (first.shape, second.shape) if shape is not None]
+        sizes = zip(*shapes, strict=True) if len({*map(len, shapes)}) == 1 else [(0, 1)] if shapes else []
+        if (
+            len(dtypes) > 1
+            or first.ragged != second.ragged
+            or any(len({*pair} - {None}) > 1 for pair in sizes)
+        ):
+            found.append(name)
+    return found
+
+
+def _field(name: str, spec: Spec) -> str:
+    """Return what a spec says of a field."""
+    if name not in spec:
+        return f"no {name}"
+    dtype, shape, ragged = spec[name]
+    sizes = ["?" if size is None else str(size) for size in (shape or ())[1:]]
+    shown = "?" if shape is None else ", ".join(["total" if ragged else "N", *sizes])
+    return f"{name} of {dtype} and shape ({shown})"
 
 
 def _shown(classes: Sequence[str]) -> str:
