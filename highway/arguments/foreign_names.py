@@ -118,7 +118,7 @@ WITHOUT_CLASS = {
     "RandomSampler": "readers have shuffle=True, the default, and seed",
     "SequentialSampler": "readers have shuffle=False",
     "BatchSampler": "readers have batch_size and drop_last",
-    "Sampler": "readers have shuffle, seed and shard; for another order, write a Source",
+    "Sampler": "readers have shuffle, seed, shard, subset and weights; for another order, write a Source",
     "WeightedRandomSampler": "readers have weights=, an array, 'balanced', or a function of the epoch",
     "Subset": "readers have subset=, indices, a mask, or a function of key and label",
     "random_split": "readers have split=, ('train', 0.9) and ('validation', 0.9)",
