@@ -114,28 +114,30 @@ class Weights:
     ) -> None:
         self._owner, self._size, self._chosen = owner, size, chosen
         self._of_epoch: Callable[[int], Any] | None = None
-        self._latest: _Epoch | None = None
+        self._latest: tuple[_Epoch, ...] = ()
         if isinstance(given, str):
             if given != _BALANCED:
                 raise ArgumentError(
                     f"{owner}: weights is {given!r}; expected 'balanced', one number for each sample, or a function "
                     "of the epoch"
                 )
-            self._latest = self._made(0, _balanced(classes(), chosen))
+            self._latest = (self._made(0, _balanced(classes(), chosen)),)
         elif callable(given):
             self._of_epoch = given
             self.at(0)
         else:
-            self._latest = self._made(0, self._checked(given, "weights"))
+            self._latest = (self._made(0, self._checked(given, "weights")),)
 
     def at(self, epoch: int) -> _Epoch:
-        """Return the distribution of an epoch; that of the last one is kept."""
-        found = self._latest
-        if found is not None and (self._of_epoch is None or found.epoch == epoch):
-            return found
+        """Return the distribution of an epoch; the last two are kept."""
+        for found in self._latest:
+            if self._of_epoch is None or found.epoch == epoch:
+                return found
         assert self._of_epoch is not None
-        self._latest = found = self._made(epoch, self._checked(self._of_epoch(epoch), f"weights({epoch})"))
-        return found
+        made = self._made(epoch, self._checked(self._of_epoch(epoch), f"weights({epoch})"))
+        # States are of the epoch that is delivered, while workers may be in the next one.
+        self._latest = (*self._latest[-1:], made)
+        return made
 
     def _made(self, epoch: int, weights: NDArray[np.float64]) -> _Epoch:
         chosen = weights if self._chosen is None else weights[self._chosen]

@@ -26,6 +26,8 @@ from highway.modules import (
     Noise,
     TarReader,
     VOCReader,
+    ZMQSink,
+    ZMQSource,
 )
 from highway.modules.readers.ordered import OrderedSource
 from highway.transforms import FlipX, RandomResizedCrop
@@ -272,6 +274,9 @@ def test_stores_and_copies_of_a_mixture(tmp_path):
     assert source == mixed(epochs=1)
     with Pipeline([source, LevelDBSink(tmp_path / "s")]) as pipeline:
         pipeline.wait()
+    address = "inproc://mixture"
+    with Pipeline([mixed(), ZMQSink(address)]), Pipeline([ZMQSource(address)]) as training:
+        assert contents([batch for _ in range(2) for batch in training]) == contents(batches(mixed()))
     stored = batches(LevelDBSource(tmp_path / "s", 4, shuffle=False, epochs=1))
     expected = batches(mixed(epochs=1))
     assert np.concatenate([batch.labels for batch in stored]).tolist() == (

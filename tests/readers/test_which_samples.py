@@ -21,6 +21,7 @@ from highway.modules import (
     Augmentations,
     Encoded,
     ImageFileReader,
+    ImageSaver,
     LevelDBImageReader,
     LevelDBSink,
     LevelDBSource,
@@ -28,7 +29,10 @@ from highway.modules import (
     Noise,
     TableReader,
     TarReader,
+    TarSink,
     VOCReader,
+    ZMQSink,
+    ZMQSource,
 )
 from highway.transforms import FlipX, RandomCrop, RandomResizedCrop
 
@@ -347,6 +351,38 @@ def test_stores_keep_every_copy(tmp_path):
     found = batches(LevelDBSource(tmp_path / "s", 5, epochs=1, shuffle=False))
     stored = Counter(int(image[0]) for batch in found for image in batch.images)
     assert stored == dict.fromkeys(range(10), 2)
+
+
+def test_files_and_tars_keep_every_copy(folder, tmp_path):
+    def reader():
+        return ImageFileReader(folder, 5, SHAPE, subset=[3, 7], repeats=3, epochs=2)
+
+    batches(reader(), ImageSaver(tmp_path / "files"))
+    found = {path.relative_to(tmp_path / "files").as_posix() for path in (tmp_path / "files").rglob("*.png")}
+    assert found == {
+        f"class{number}/3{copy}{epoch}.png"
+        for number in (0, 1)
+        for copy in ("", "-c1", "-c2")
+        for epoch in ("", "-e1")
+    }
+    tar = tmp_path / "out-{0000..}.tar"
+    for append in (False, True):
+        packed = ImageFileReader(folder, 5, SHAPE, subset=[3, 7], repeats=3, epochs=1)
+        with Pipeline([Encoded(packed, "original"), TarSink(tar, append=append)]) as pipeline:
+            pipeline.wait()
+    assert TarReader(sorted(map(str, tmp_path.glob("*.tar"))), 5, SHAPE).size == 6
+
+
+@pytest.mark.parametrize("name", ["weights", "repeats"])
+def test_other_machines_get_the_same_copies(name):
+    reader, stage = arrays(**CHOICES[name]), Augmentations([])
+    address = f"inproc://{name}"
+    with (
+        Pipeline([reader, ZMQSink(address)]),
+        Pipeline([ZMQSource(address), stage]) as training,
+    ):
+        found = [batch for _ in range(2) for batch in training]
+    assert identities(found) == identities(batches(reader, stage))
 
 
 def test_packing_follows_the_choice_of_its_reader(folder, tmp_path):
