@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 __all__ = ["completed", "documents", "takes"]
@@ -39,7 +39,8 @@ def completed(options: type[_Options], given: _Options) -> _Options:
 def takes(options: type) -> Callable[[_Class], _Class]:
     """Decorate a class that takes options: its signature and its docstring then have each of them.
 
-    In the docstring, their documentation replaces the entry whose text is "See `Options`."
+    In the docstring, their documentation replaces the entry whose text is "See `Options`." An argument of the class
+    itself takes the place of an option with the same name.
     """
 
     def decorate(cls: _Class) -> _Class:
@@ -54,6 +55,7 @@ def takes(options: type) -> Callable[[_Class], _Class]:
                 annotation=kind,
             )
             for name, (kind, default) in _stated(options).items()
+            if name not in signature.parameters
         ]
         init.__annotations__ = {
             **{name: kind for name, kind in init.__annotations__.items() if name != packed.name},
@@ -66,19 +68,24 @@ def takes(options: type) -> Callable[[_Class], _Class]:
         init.__signature__ = inspect.unwrap(init).__signature__ = signature.replace(
             parameters=[*own, *stated]
         )
-        return documents(options)(cls)
+        return documents(options, {one.name for one in own})(cls)
 
     return decorate
 
 
-def documents(options: type) -> Callable[[_Class], _Class]:
-    """Decorate a class: its docstring then documents each option, in place of the entry "See `Options`."."""
+def documents(options: type, without: Iterable[str] = ()) -> Callable[[_Class], _Class]:
+    """Decorate a class: its docstring then documents each option, in place of the entry "See `Options`.".
+
+    Options with the names `without` are documented by the class itself.
+    """
 
     def decorate(cls: _Class) -> _Class:
         # Python -OO has no docstrings.
         if cls.__doc__ and options.__doc__:
             entry = re.compile(rf"^( *)[a-z][^\n]*\n\1 +See `{options.__name__}`\.\n", re.MULTILINE)
             documentation = inspect.cleandoc(options.__doc__).partition("Parameters\n----------\n")[2] + "\n"
+            for name in without:
+                documentation = re.sub(rf"^{name} :.*\n(?: .*\n)+", "", documentation, flags=re.MULTILINE)
             cls.__doc__ = entry.sub(lambda found: textwrap.indent(documentation, found[1]), cls.__doc__, 1)
         return cls
 

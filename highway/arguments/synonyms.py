@@ -23,7 +23,9 @@ SAME = [
         "images x",
         "labels targets y labelmode",
         "classes classnames categories numclasses",
-        "split imageset subset",
+        "split imageset",
+        "weights sampleweights",
+        "maxsamples numsamples",
         "seed generator randomstate rng",
         "shuffle randomshuffle",
         "epochs numepochs nepochs repeat",
@@ -92,7 +94,7 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(
         ("sampler", "batchsampler"),
-        "readers have shuffle, seed and shard; for another order give ListReader its samples, or write a Source",
+        "readers have shuffle, seed, shard, subset, weights and repeats; for another order, write a Source",
     ),
     **dict.fromkeys(
         ("shufflebuffer", "shufflebuffersize", "buffersize", "initialfill", "shardshuffle"),
@@ -119,7 +121,7 @@ ELSEWHERE = {
     ),
     "download": "Highway downloads nothing",
     "year": "the folder of the year is the root, as in VOCReader('VOCdevkit/VOC2012', ...)",
-    "validationsplit": "give ListReader the samples of each part, or keep a folder for each",
+    "validationsplit": "readers have split: ('train', 0.9) in one, ('validation', 0.9) in the other",
     **dict.fromkeys(
         ("device", "deviceid"),
         "readers and transforms work on the CPU; highway.torch.Loader(pipeline, device=...) copies batches to a device",

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from highway.modules.readers.arrays import ArrayReader
+from highway.modules.readers.combined import Concat, Mix
 from highway.modules.readers.encoded import Encoded
 from highway.modules.readers.image_files import ImageFileReader
 from highway.modules.readers.lists import ListReader
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrayReader",
     "Augmentations",
+    "Concat",
     "Encoded",
     "Filter",
     "ImageFileReader",
@@ -39,6 +41,7 @@ __all__ = [
     "LevelDBSource",
     "ListReader",
     "Map",
+    "Mix",
     "Noise",
     "Pack",
     "PadBoxes",

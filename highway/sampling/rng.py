@@ -15,8 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 from highway._core import philox
 from highway.arguments import whole
 from highway.errors import ArgumentError
+from highway.sampling.identity import draw_numbers
 
-__all__ = ["ORDER_POSITION", "REPLACEMENT_POSITION", "SHARD_POSITION", "WINDOW_POSITION", "SampleRandom"]
+__all__ = [
+    "ORDER_POSITION",
+    "REPLACEMENT_POSITION",
+    "SHARD_POSITION",
+    "SPLIT_POSITION",
+    "WEIGHT_POSITION",
+    "WINDOW_POSITION",
+    "SampleRandom",
+]
 
 ORDER_POSITION = 2**32 - 1
 """Position of the draws for the order of the data; no transform has it."""
@@ -26,6 +35,12 @@ REPLACEMENT_POSITION = 2**32 - 2
 
 SHARD_POSITION = 2**32 - 3
 """Position of the draws for the order of shards; no transform has it."""
+
+WEIGHT_POSITION = 2**32 - 4
+"""Position of the draws of samples by their weights; no transform has it."""
+
+SPLIT_POSITION = 2**32 - 5
+"""Position of the draws for the parts of a split; no transform has it."""
 
 WINDOW_POSITION = 2**31
 """Position of the draws for the order within the first window of shards; the other windows count on from there."""
@@ -44,7 +59,8 @@ class SampleRandom:
     epoch : int
         0 to 2**32 - 1.
     indices : array_like of int, (N,)
-        Index of each sample in the data, 0 to 2**32 - 1.
+        Index of each sample, as ``batch.indices``: its number in the data, 0 to 2**32 - 1, plus 2**32 times the number
+        of its copy in the epoch. Copies of a sample have different draws.
     position : int
         Number of the transform in the pipeline, 0 to 2**32 - 1: the reader's fit is 0, later transforms count
         on from there. Those from 2**31 on are reserved for orders and replacements (`ORDER_POSITION`).
@@ -74,11 +90,13 @@ class SampleRandom:
                 "expected integers, one per sample"
             )
         # The bitwise or is negative if an index is, and at least as large as the largest index.
-        if found.size and not 0 <= int(np.bitwise_or.reduce(found)) < 2**32:
-            raise ArgumentError(
-                f"SampleRandom: indices run from {found.min()} to {found.max()}; "
-                "expected numbers from 0 to 2**32 - 1"
-            )
+        if found.size and not 0 <= (bits := int(np.bitwise_or.reduce(found))) < 2**32:
+            if not 0 <= bits < 2**63:
+                raise ArgumentError(
+                    f"SampleRandom: indices run from {found.min()} to {found.max()}; "
+                    "expected numbers from 0 to 2**63 - 1"
+                )
+            found = draw_numbers(found.astype(np.int64))
         # Shared by all objects that draw for these samples.
         self._indices: NDArray[np.uint32] = np.array(found, dtype=np.uint32)
         self._indices.flags.writeable = False
@@ -96,7 +114,7 @@ class SampleRandom:
 
     @property
     def indices(self) -> NDArray[np.uint32]:
-        """Index of each sample in the data, uint32 (N,); read-only."""
+        """Number by which each sample draws, its index unless it is a copy: uint32 (N,); read-only."""
         return self._indices
 
     def of(self, rows: ArrayLike) -> SampleRandom:

@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from highway._core import philox
 from highway.arguments import chosen_seed, flag, whole
 from highway.errors import ArgumentError
+from highway.sampling.digests import digest
+from highway.sampling.identity import identities, numbers_of
 from highway.sampling.launchers import AUTO, WHOLE, shard_of
+from highway.sampling.plan import Plan
 from highway.sampling.position import FRONT, Position
 from highway.sampling.rng import ORDER_POSITION
 from highway.sampling.skips import Skips
+from highway.sampling.weights import draw
 
 __all__ = ["FRONT", "Position", "Sampler", "Task", "digest"]
 
@@ -33,26 +37,18 @@ class Task(NamedTuple):
     seq : int
         Number of the batch within its epoch, on this rank.
     indices : int64 (n,)
-        The samples of the batch, without skipped ones; none where the batch is skipped.
+        The samples of the batch, without skipped ones; none where the batch is skipped. Each is its number in the data
+        plus 2**32 times the number of its copy in the epoch; the batch has the same.
     """
 
     epoch: int
     seq: int
     indices: NDArray[np.int64]
 
-
-def digest(*parts: bytes | Iterable[bytes]) -> str:
-    """Return a hash of the parts and their boundaries, 32 hex digits."""
-    # Late: it loads OpenSSL, 5 MB that most programs do not need.
-    from hashlib import blake2b
-
-    hashed = blake2b(digest_size=16)
-    for part in parts:
-        for text in (part,) if isinstance(part, bytes) else part:
-            hashed.update(b"%d:" % len(text))
-            hashed.update(text)
-        hashed.update(b";")
-    return hashed.hexdigest()
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Numbers of the samples in the data, without those of their copies: what to read, int64 (n,)."""
+        return numbers_of(self.indices)
 
 
 class Sampler:
@@ -74,10 +70,12 @@ class Sampler:
     Skipped samples and steps (see `skipping`) change neither the places of other samples nor the numbers of batches. A
     batch that would be empty on one rank is skipped on all: every rank still has the same number of batches.
 
+    With a `Plan` an epoch has other places: some of the samples, copies of them, or samples drawn by their weights.
+
     Parameters
     ----------
     size : int
-        Number of samples, 1 to 2**32.
+        Number of samples in the data, 1 to 2**32.
     batch_size : int
         Samples per batch, 1 or more; the last batch of an epoch may have fewer.
     shuffle : bool
@@ -89,8 +87,19 @@ class Sampler:
     shard : (int, int), "auto", process group, or (mesh, axis)
         (rank, world), 0 <= rank < world, or where to find them: see `shard_of`.
     drop_last : bool
+    plan : Plan, optional
+        By default an epoch has each sample once.
     owner : str
         Name of the object with these arguments, for the errors.
+
+    Attributes
+    ----------
+    size : int
+        Places of an epoch, on all ranks together.
+    data_size : int
+        Number of samples in the data.
+    count : int
+        Number of them that are read.
 
     Raises
     ------
@@ -119,9 +128,14 @@ class Sampler:
         epochs: int | None = None,
         shard: Any = (0, 1),
         drop_last: bool = False,
+        plan: Plan | None = None,
         owner: str = "Sampler",
     ) -> None:
-        self.size = whole(owner, "size", size, 1, 2**32)
+        self.size = self.data_size = self.count = whole(owner, "size", size, 1, 2**32)
+        self.plan = None if plan is None or plan.is_default else plan
+        self._chosen = None
+        if self.plan is not None:
+            self.size, self.count, self._chosen = self.plan.size, self.plan.count, self.plan.chosen
         self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
         self.shuffle = flag(owner, "shuffle", shuffle)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
@@ -144,6 +158,11 @@ class Sampler:
                 f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
                 f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller batch_size or drop_last=False"
             )
+
+    @property
+    def given_shard(self) -> Any:
+        """The argument `shard`."""
+        return self._shard
 
     def current(self) -> Sampler:
         """Return the sampler for this process as its launcher says now: itself, or one with another rank and world.
@@ -181,8 +200,13 @@ class Sampler:
 
         It is the same for all ranks of any world, and for any number of epochs.
         """
-        order = self.size, self.batch_size, self.shuffle, self.seed, self.drop_last
-        return digest(repr(order).encode(), *parts)
+        order = self.data_size, self.batch_size, self.shuffle, self.seed, self.drop_last
+        planned = [repr(self.planned()).encode()] if self.plan is not None else []
+        return digest(repr(order).encode(), *planned, *parts)
+
+    def planned(self, epoch: int = 0) -> dict[str, Any]:
+        """What a state of an epoch says of the plan; nothing where each sample comes once."""
+        return {} if self.plan is None else self.plan.state(epoch)
 
     def parts(self) -> tuple[bytes, ...]:
         """What else a state of this order depends on, for `digest`: sizes of shards."""
@@ -207,7 +231,7 @@ class Sampler:
         return other
 
     def _of_shard(self, shard: object, owner: str) -> Sampler:
-        return Sampler(self.size, self.batch_size, **self._options(shard, owner))
+        return Sampler(self.data_size, self.batch_size, **self._options(shard, owner))
 
     def _options(self, shard: object, owner: str) -> dict[str, Any]:
         """Return the keyword arguments of a sampler for another shard."""
@@ -217,6 +241,7 @@ class Sampler:
             "epochs": self.epochs,
             "shard": shard,
             "drop_last": self.drop_last,
+            "plan": self.plan,
             "owner": owner,
         }
 
@@ -304,11 +329,15 @@ class Sampler:
             return indices
         # Batches of other ranks can be empty only where so many samples are skipped.
         if self.world > 1 and skipped.count >= len(indices):
-            first = self._at(epoch, np.arange(place.position, place.position + self.world, dtype=np.int64))
-            for rank in np.flatnonzero(skipped.hold(first)).tolist():
-                if skipped.hold(self._indices(epoch, seq, seq + 1, position, rank)).all():
+            first = self._first_of_ranks(epoch, seq, place)
+            for rank in np.flatnonzero(skipped.hold(numbers_of(first))).tolist():
+                if skipped.hold(numbers_of(self._indices(epoch, seq, seq + 1, position, rank))).all():
                     return indices[:0]
-        return indices[~skipped.hold(indices)]
+        return indices[~skipped.hold(numbers_of(indices))]
+
+    def _first_of_ranks(self, epoch: int, seq: int, place: Position) -> NDArray[np.int64]:
+        """Return the first sample of each rank in the batches at a place."""
+        return self._at(epoch, np.arange(place.position, place.position + self.world, dtype=np.int64))
 
     def indices(self, epoch: int, seq: int) -> NDArray[np.int64]:
         """Return the samples of batch `seq` of an epoch, on this rank; also those that are skipped.
@@ -350,9 +379,51 @@ class Sampler:
         return self._at(epoch, places)
 
     def _at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the samples at places of an epoch, written over the places."""
+        """Return the samples at places of an epoch; may write over the places."""
         if self.world > 1:
             places %= self.size
-        if self.shuffle:
-            philox.permute(self.seed, epoch, ORDER_POSITION, self.size, places, places)
+        plan = self.plan
+        if plan is None:
+            return self._shuffled(epoch, places) if self.shuffle else places
+        copies = None
+        if plan.weights is not None:
+            found = draw(plan.weights.at(epoch).table, self.seed, epoch, places)
+            copies = places
+        else:
+            if plan.repeats > 1:
+                # The copies of a sample are neighbors.
+                places, copies = np.divmod(places, plan.repeats)
+            found = self._shuffled(epoch, places) if self.shuffle else places
+        if self._chosen is not None:
+            found = self._chosen[found]
+        return found if copies is None else identities(found, copies)
+
+    def _shuffled(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the elements at places of the permutation of 0 to `count` - 1 of an epoch, written over the places."""
+        philox.permute(self.seed, epoch, ORDER_POSITION, self.count, places, places)
         return places
+
+    @property
+    def copies(self) -> int:
+        """How many numbers of copies an epoch has."""
+        if self.plan is None:
+            return 1
+        return self.size if self.plan.weights is not None else self.plan.repeats
+
+    def samples_at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at places of an epoch, of all ranks: int64 (N,), from 0 to `size` - 1."""
+        return self._at(epoch, places.copy())
+
+    def choice(self, turns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return samples that are read, by their turn from 0 to `count` - 1: their numbers in the data, int64 (N,)."""
+        return turns if self._chosen is None else self._chosen[turns]
+
+    def reached(self) -> int:
+        """Return how many different samples this rank reads in all epochs together."""
+        if self.shuffle:
+            return self.count
+        samples = min(len(self) * self.batch_size if self.drop_last else self.samples, self.size)
+        if self.plan is None or self.plan.repeats == 1:
+            return samples
+        places = (np.arange(samples) * self.world + self.rank) % self.size
+        return len(np.unique(places // self.plan.repeats))

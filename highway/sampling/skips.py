@@ -26,6 +26,7 @@ class Order(Protocol):
     """What skips need of a `Sampler`."""
 
     size: int
+    data_size: int
     batch_size: int
     world: int
 
@@ -171,8 +172,8 @@ class Skips:
                 f"{owner}: the state skips steps of batch_size={found[0]!r} and a world of {found[1]!r}; expected "
                 f"batch_size={order.batch_size} and a world of {order.world}, since other batches have other numbers"
             )
-        last_epoch, last = 2**32, order.size - 1
-        rows = _rows(owner, "samples", state["samples"], (last_epoch, last, last, last))
+        last_epoch, last = 2**32, order.data_size - 1
+        rows = _rows(owner, "samples", state["samples"], (last_epoch, order.size - 1, last, last))
         steps = _rows(owner, "steps", state["steps"], (last_epoch, len(order) - 1, len(order) - 1))
         of_samples: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for epoch, position, first, end in rows:

@@ -52,7 +52,7 @@ class WindowedSampler(Sampler):
     window : int
         Shards in a window, 1 or more; the last window of an epoch may have fewer.
     batch_size, options
-        See `Sampler`.
+        See `Sampler`. A plan has no weights: draws do not stay within a window.
 
     Raises
     ------
@@ -72,7 +72,14 @@ class WindowedSampler(Sampler):
         whole(owner, "number of shards", len(sizes), 1, _MOST_SHARDS)
         self.window: int = whole(owner, "window", window, 1)
         self.sizes = sizes
-        self._firsts = np.cumsum(sizes) - sizes
+        # Of the samples that are read: how many each shard has; shards without any are left away.
+        self._counts = sizes
+        if self._chosen is not None:
+            self._chosen = np.sort(self._chosen)
+            shards = np.searchsorted(np.cumsum(sizes), self._chosen, "right")
+            self._counts = np.bincount(shards, minlength=len(sizes))
+            self._counts = self._counts[self._counts > 0]
+        self._firsts = np.cumsum(self._counts) - self._counts
         self._epoch: _Epoch | None = None
 
     def __repr__(self) -> str:
@@ -89,11 +96,7 @@ class WindowedSampler(Sampler):
     def _of_shard(self, shard: object, owner: str) -> Sampler:
         return WindowedSampler(self.sizes, self.window, self.batch_size, **self._options(shard, owner))
 
-    def _at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        if not self.shuffle:
-            return super()._at(epoch, places)
-        if self.world > 1:
-            places %= self.size
+    def _shuffled(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         _, shards, ends, window_ends = self._shards_of(epoch)
         windows = np.searchsorted(window_ends, places, "right")
         for window in np.unique(windows).tolist():
@@ -106,22 +109,23 @@ class WindowedSampler(Sampler):
         # From places in the order of the shards to samples.
         turns = np.searchsorted(ends, places, "right")
         chosen = shards[turns]
-        places += self._firsts[chosen] + self.sizes[chosen] - ends[turns]
+        places += self._firsts[chosen] + self._counts[chosen] - ends[turns]
         return places
 
     def window_at(self, place: Position) -> int:
         """Return the number of the window of a place, in its epoch; 0 without shuffling."""
         if not self.shuffle:
             return 0
-        return int(np.searchsorted(self._shards_of(place.epoch).window_ends, place.position, "right"))
+        position = place.position if self.plan is None else place.position // self.plan.repeats
+        return int(np.searchsorted(self._shards_of(place.epoch).window_ends, position, "right"))
 
     def _shards_of(self, epoch: int) -> _Epoch:
         """Return the order of the shards in an epoch; that of the last one is kept."""
         found = self._epoch
         if found is None or found.epoch != epoch:
-            shards = np.arange(len(self.sizes), dtype=np.int64)
+            shards = np.arange(len(self._counts), dtype=np.int64)
             philox.permute(self.seed, epoch, SHARD_POSITION, len(shards), shards, shards)
-            ends = np.cumsum(self.sizes[shards])
+            ends = np.cumsum(self._counts[shards])
             last = np.minimum(np.arange(self.window, len(ends) + self.window, self.window), len(ends)) - 1
             self._epoch = found = _Epoch(epoch, shards, ends, ends[last])
         return found

@@ -4,10 +4,11 @@ import inspect
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
+from numpy.typing import ArrayLike
 
 from highway import modules, transforms
 from highway._core.pixels import resample
@@ -33,6 +34,13 @@ SOURCE = {
     "epochs": (int | None, None),
     "shard": (object, "auto"),
     "drop_last": (bool, False),
+    "subset": (ArrayLike | Callable[[Any, Any], object] | None, None),
+    "split": (tuple[str, float | Mapping[str, float]] | None, None),
+    "stratify": (bool, False),
+    "split_seed": (int, 0),
+    "weights": (Literal["balanced"] | ArrayLike | Callable[[int], ArrayLike] | None, None),
+    "repeats": (int, 1),
+    "max_samples": (int | None, None),
     "workers": (int | None, None),
     "queue_size": (int, 4),
 }
@@ -54,7 +62,8 @@ FITS = ("CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch
 WARPS = ("Affine", "Perspective", "RandAugment", "Rotate", "TrivialAugmentWide", "Warp", "Zoom")
 READERS = {
     "ImageFileReader": FILE,
-    "VOCReader": FILE,
+    # Its own `split` may also be the name of a list.
+    "VOCReader": FILE | {"split": ("str | tuple[str, float | Mapping[str, float]] | None", "train")},
     "ListReader": FILE,
     "TableReader": FILE,
     "LevelDBImageReader": PICTURE,
@@ -238,3 +247,38 @@ def test_class_without_docstring():
 
     assert Silent.__doc__ is None
     assert list(inspect.signature(Silent).parameters) == ["gain", "names"]
+
+
+def test_an_argument_of_the_class_takes_the_place_of_an_option():
+    class Options(TypedDict, total=False):
+        """Options.
+
+        Parameters
+        ----------
+        first : int
+            One,
+            on two lines.
+        second : int
+            Two.
+        """
+
+        first: Annotated[int, 1]
+        second: Annotated[int, 2]
+
+    @takes(Options)
+    class Own:
+        """Has its own.
+
+        Parameters
+        ----------
+        first : str
+            Own.
+        first, second
+            See `Options`.
+        """
+
+        def __init__(self, *, first: str = "", **options: Any) -> None: ...
+
+    assert [*inspect.signature(Own).parameters] == ["first", "second"]
+    assert inspect.signature(Own).parameters["first"].default == ""
+    assert inspect.getdoc(Own).endswith("first : str\n    Own.\nsecond : int\n    Two.")

@@ -136,7 +136,10 @@ def test_too_many_places_and_missing_arguments_name_the_class(cls):
             "'collate_fn': no counterpart is needed: readers make",
         ),
         (lambda: Pipeline([], pin_memory=True), "'pin_memory': highway.torch.Loader(pipeline, device="),
-        (lambda: Pipeline([], sampler=0), "'sampler': readers have shuffle, seed and shard;"),
+        (
+            lambda: Pipeline([], sampler=0),
+            "'sampler': readers have shuffle, seed, shard, subset, weights and repeats;",
+        ),
         (lambda: Pipeline([], persistent_workers=True), "'persistent_workers': no counterpart is needed"),
         (lambda: Pipeline([], transform=0), "'transform': transforms go into Augmentations([...]),"),
         (lambda: Rotate(2, expand=True), "'expand': images turn about their center"),

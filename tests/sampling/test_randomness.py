@@ -172,7 +172,7 @@ def test_reserved_positions_are_the_highest():
         ((0, 2**32, [0], 0), "epoch is 4294967296"),
         ((0, -1, [0], 0), "epoch is -1"),
         ((0, 0, [0], 2**32), "position is 4294967296"),
-        ((0, 0, [0, 2**32], 0), "indices run from 0 to 4294967296"),
+        ((0, 0, np.array([0, 2**63], np.uint64), 0), "indices run from 0 to 9223372036854775808"),
         ((0, 0, [-1, 3], 0), "indices run from -1 to 3"),
         ((0, 0, [0.5], 0), "dtype float64"),
         ((0, 0, 3, 0), r"shape \(\)"),

@@ -136,6 +136,9 @@ class ArrayReader(OrderedSource):
     def known_keys(self) -> Sequence[str] | None:
         return self._keys
 
+    def known_labels(self) -> NDArray[Any] | None:
+        return self._arrays.get("labels")
+
     def contents(self) -> tuple[bytes, list[bytes]]:
         shapes = [repr((name, array.dtype.str, array.shape)) for name, array in self._arrays.items()]
         return b"ArrayReader", [shape.encode() for shape in shapes]
@@ -166,11 +169,11 @@ class ArrayReader(OrderedSource):
             return None
         keys = self._keys
         return Batch(
-            self._finished(task) | self._rows(task.indices),
+            self._finished(task) | self._rows(task.numbers),
             epoch=task.epoch,
             seq=task.seq,
             indices=task.indices,
-            keys=None if keys is None else [keys[index] for index in task.indices.tolist()],
+            keys=None if keys is None else [keys[number] for number in task.numbers.tolist()],
             applied=_APPLIED + self._windows.count,
         )
 
@@ -182,7 +185,7 @@ class ArrayReader(OrderedSource):
         assert shape is not None
         view = self._windows.view(task.epoch, task.indices, _APPLIED, shape)
         room = self._windows.room(count, shape)
-        spans = spans_of_rows(images.reshape(len(images), math.prod(shape)), task.indices)
+        spans = spans_of_rows(images.reshape(len(images), math.prod(shape)), task.numbers)
         self._windows.put(room, np.arange(count), view, spans, np.zeros(count, np.int64))
         return {"images": room}
 

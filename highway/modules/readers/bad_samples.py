@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import number, whole
 from highway.errors import ArgumentError, EmptyDatasetError, HighwayError, TooManyErrors
+from highway.sampling.identity import numbers_of
 from highway.sampling.rng import REPLACEMENT_POSITION, SampleRandom
 from highway.sampling.sampler import Sampler
 from highway.sampling.skips import Intervals
@@ -55,7 +56,7 @@ class BadSamples:
         self._order = order
         self._on_error = on_error
         self._max_errors = max_errors
-        self._most = _most(owner, on_error, max_errors, order.size)
+        self._most = _most(owner, on_error, max_errors, order.count)
         self._noun, self._where = noun, where
         self._lock = threading.Lock()
         # All bad samples so far; those that were not read successfully since; counts of the batches so far.
@@ -88,7 +89,7 @@ class BadSamples:
             return dict(self._bad)
 
     def note(self, bad: Mapping[int, HighwayError]) -> None:
-        """Record bad samples, by index; raises if the policy or `max_errors` does not allow them."""
+        """Record bad samples, by their number in the data; raises if the policy or `max_errors` does not allow them."""
         with self._lock:
             for index, error in bad.items():
                 self._bad.setdefault(index, error)
@@ -99,7 +100,7 @@ class BadSamples:
             raise error
         if count > self._most:
             raise TooManyErrors(
-                f"{self._owner}: {count} of {self._order.size} {self._noun}s are bad, more than max_errors="
+                f"{self._owner}: {count} of {self._order.count} {self._noun}s are bad, more than max_errors="
                 f"{self._max_errors} allows; one of them: {error} (all so far: Pipeline.errors)"
             )
         if all_lost:
@@ -109,7 +110,7 @@ class BadSamples:
         """Count a batch of these samples; raises if it is the last one and no batch had a sample."""
         order = self._order
         with self._lock:
-            self._lost.difference_update(indices.tolist() if self._lost else ())
+            self._lost.difference_update(numbers_of(indices).tolist() if self._lost else ())
             self._batches += 1
             self._any_good = self._any_good or len(indices) > 0
             over = order.epochs is not None and self._batches == order.epochs * len(order)
@@ -121,29 +122,29 @@ class BadSamples:
         self, epoch: int, indices: NDArray[np.int64], skipped: Intervals | None = None
     ) -> Iterator[NDArray[np.int64]]:
         """Yield samples to try instead of these: some at random, then all in turn; none that is skipped."""
-        draws = SampleRandom(self._order.seed, epoch, indices, REPLACEMENT_POSITION)
-        tried = indices
+        order = self._order
+        draws = SampleRandom(order.seed, epoch, indices, REPLACEMENT_POSITION)
+        # A replacement has the number of the copy of the bad sample.
+        copies = indices - numbers_of(indices)
         for _ in range(_RANDOM_REPLACEMENTS):
-            tried = self._not_skipped(draws.integers(0, self._order.size), skipped)
-            yield tried
-        for _ in range(self._order.size):
-            tried = self._not_skipped((tried + 1) % self._order.size, skipped)
-            yield tried
+            turns = self._not_skipped(draws.integers(0, order.count), skipped)
+            yield order.choice(turns) + copies
+        for _ in range(order.count):
+            turns = self._not_skipped((turns + 1) % order.count, skipped)
+            yield order.choice(turns) + copies
 
-    def _not_skipped(self, indices: NDArray[np.int64], skipped: Intervals | None) -> NDArray[np.int64]:
-        """Return each sample, or the next one after it that is not skipped; the bad ones are not."""
-        while skipped is not None and (held := skipped.hold(indices)).any():
-            indices = np.where(held, (indices + 1) % self._order.size, indices)
-        return indices
+    def _not_skipped(self, turns: NDArray[np.int64], skipped: Intervals | None) -> NDArray[np.int64]:
+        """Return the turn of each sample, or of the next one after it that is not skipped; the bad ones are not."""
+        order = self._order
+        while skipped is not None and (held := skipped.hold(order.choice(turns))).any():
+            turns = np.where(held, (turns + 1) % order.count, turns)
+        return turns
 
     @property
     def _reachable(self) -> int:
         """Number of samples that the source may read in all epochs."""
         order = self._order
-        if order.shuffle or self._on_error == "replace":
-            return order.size
-        samples = len(order) * order.batch_size if order.drop_last else order.samples
-        return min(samples, order.size)
+        return order.count if self._on_error == "replace" else order.reached()
 
     def refuse_all(self, error: HighwayError) -> None:
         """Raise EmptyDatasetError: nothing can be read."""
@@ -151,7 +152,7 @@ class BadSamples:
         part = f", of which this is rank {rank} of {world}," if world > 1 else ""
         raise EmptyDatasetError(
             f"{self._owner}: none of the {self._noun}s that were tried {self._where}{part} could be read, and none is "
-            f"left ({len(self._bad)} of {self._order.size} {self._noun}s); one of them: {error}"
+            f"left ({len(self._bad)} of {self._order.count} {self._noun}s); one of them: {error}"
         ) from error
 
 

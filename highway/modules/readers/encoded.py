@@ -17,9 +17,12 @@ from highway.errors import ArgumentError, HighwayError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import DecodedBatch, ImageReader
 from highway.modules.readers.masks import Masks
+from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.pictures.other_picture import pillow
 from highway.modules.readers.samples import Files, SampleReader, Samples
+from highway.sampling.identity import numbers_of
+from highway.sampling.plan import Plan
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
 from highway.transforms.fit import Fit
@@ -120,6 +123,10 @@ class Encoded(ImageReader):
     def __repr__(self) -> str:
         return f"Encoded({self._reader!r}, {self.encoding!r})"
 
+    def _plan(self, size: int, options: SourceOptions) -> Plan:
+        plan = self._reader.order.plan
+        return super()._plan(size, options) if plan is None else plan
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"Encoded", *self._reader.contents()
 
@@ -140,8 +147,9 @@ class Encoded(ImageReader):
         assert made.mapping is not None
         targets = made.mapping.placement.targets[:, 2:].tolist()
         if isinstance(part, _OriginalFiles):
-            files = [part.contents[index] for index in indices.tolist()]
-            masks = [part.pngs[index] for index in indices.tolist()] if part.masks is not None else None
+            numbers = numbers_of(indices).tolist()
+            files = [part.contents[number] for number in numbers]
+            masks = [part.pngs[number] for number in numbers] if part.masks is not None else None
             # Boxes keep their coordinates in the upright picture.
             placement = made.mapping.placement
             placement = placement._replace(targets=placement.windows.astype(np.int32))

@@ -35,6 +35,7 @@ from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
+from highway.sampling.identity import numbers_of
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
@@ -225,15 +226,15 @@ class ImageReader(OrderedSource):
         return None
 
     def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        windows = self._windows() if options["shuffle"] else None
+        windows = self._windows() if options["shuffle"] and options["weights"] is None else None
         if windows is None:
             return super()._ordered(size, batch_size, options)
-        return WindowedSampler(*windows, batch_size, **self._order_options(options))
+        return WindowedSampler(*windows, batch_size, **self._order_options(size, options))
 
     @property
     def size(self) -> int:
         """Number of pictures in the data."""
-        return self.order.size
+        return self.order.data_size
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -260,6 +261,9 @@ class ImageReader(OrderedSource):
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
+
+    def known_labels(self) -> NDArray[Any] | None:
+        return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
         spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
@@ -316,31 +320,28 @@ class ImageReader(OrderedSource):
             from highway.modules.readers.read_ahead import ReadAhead
 
             self._ahead = ReadAhead(
-                self.name, self.samples, self._ticket, self.prefetch_bytes, self._group, self._cache
+                self.name, self.samples, self.ticket_of, self.prefetch_bytes, self._group, self._cache
             )
             self.samples = self._ahead.samples
 
     def tasks(self) -> Iterator[Task]:
-        return self._announced(super().tasks())
+        return self.announced(super().tasks())
 
     def tasks_from(self, start: int) -> Iterator[Task]:
-        return self._announced(super().tasks_from(start))
+        return self.announced(super().tasks_from(start))
 
-    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """The same tasks, whose samples are fetched ahead."""
         return tasks if self._ahead is None else self._ahead.over(tasks)
 
-    def _ticket(self, task: Task) -> int:
-        return task.epoch * len(self.order) + task.seq
-
     def _group(self, task: Task) -> object:
         """Group of a task whose samples are fetched together with those of its neighbors."""
-        return self._ticket(task)
+        return self.ticket_of(task)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
-        turn = self._ticket(task)
+        turn = self.ticket_of(task)
         try:
             if not len(indices):
                 self._bad_samples.count(indices)
@@ -371,7 +372,8 @@ class ImageReader(OrderedSource):
         fields: dict[str, NDArray[Any]] = {"images": made.images}
         extras: dict[str, NDArray[Any]] = {}
         offsets = None
-        labels, objects = part.labels(indices), part.objects(indices)
+        numbers = numbers_of(indices)
+        labels, objects = part.labels(numbers), part.objects(numbers)
         ragged: set[str] = set()
         if objects is not None:
             assert made.mapping is not None
@@ -385,15 +387,15 @@ class ImageReader(OrderedSource):
         if self.placed:
             assert made.mapping is not None
             placement, sizes = made.mapping.placement.matrices(self.shape), made.mapping.sizes.copy()
-            before = part.picture_sizes(indices)
+            before = part.picture_sizes(numbers)
             if before is not None:
                 placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
                 sizes = before
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
-        fields |= part.columns(indices)
-        lists = part.lists(indices)
+        fields |= part.columns(numbers)
+        lists = part.lists(numbers)
         if lists is not None:
             more, offsets = lists
             extras |= more
@@ -403,7 +405,7 @@ class ImageReader(OrderedSource):
             epoch=task.epoch,
             seq=task.seq,
             indices=indices,
-            keys=part.keys(indices),
+            keys=part.keys(numbers),
             applied=1 + self._finish.count,
             extras=extras,
             offsets=offsets,
@@ -458,15 +460,16 @@ class ImageReader(OrderedSource):
         decoder: jpeg.BatchDecoder = self._local.decoder
         failures: dict[int, HighwayError] = {}
         places = np.arange(len(indices)) if slots is None else slots
+        numbers = numbers_of(indices)
         try:
-            heads = self._read_heads(part, indices, turn, failures)
+            heads = self._read_heads(part, numbers, turn, failures)
             placement = self._place(heads, epoch, indices)
             made, results = self._decode(heads, placement, made, places)
         finally:
             decoder.leave()
-        self._note_results(heads, results, indices, failures)
-        self._decode_others(heads, placement, made.images, places, indices, failures)
-        self._annotate(part, heads, placement, made, slots, indices, failures)
+        self._note_results(heads, results, numbers, failures)
+        self._decode_others(heads, placement, made.images, places, numbers, failures)
+        self._annotate(part, heads, placement, made, slots, numbers, failures)
         return made, failures
 
     def _read_heads(
@@ -766,7 +769,7 @@ class ImageReader(OrderedSource):
 
     def _note(self, failures: dict[int, HighwayError], indices: NDArray[np.int64]) -> None:
         """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
-        self._bad_samples.note({int(indices[row]): error for row, error in failures.items()})
+        self._bad_samples.note({int(numbers_of(indices)[row]): error for row, error in failures.items()})
 
     # Arguments
 

@@ -22,6 +22,7 @@ from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
+from highway.sampling.identity import numbers_of
 from highway.sampling.sampler import Task
 from highway.store.reading import StoreReader
 from highway.store.records import BatchBuffers, Records
@@ -145,7 +146,7 @@ class LevelDBSource(OrderedSource):
     @property
     def size(self) -> int:
         """Number of samples in the store."""
-        return self.order.size
+        return self.order.data_size
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -201,8 +202,9 @@ class LevelDBSource(OrderedSource):
             self._bad_samples.count(indices)
             return self._batch(task, indices, found) if len(indices) else None
 
-    def _read(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
+    def _read(self, rows: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[_Found, NDArray[np.int64]]:
         """Read records for these rows of a batch; also returns the rows whose records are damaged."""
+        numbers = numbers_of(indices)
         records = self._store.read(numbers)
         if records.errors:
             self._bad_samples.note({int(numbers[row]): error for row, error in records.errors.items()})

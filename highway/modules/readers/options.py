@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
+
+from numpy.typing import ArrayLike
 
 from highway.arguments.options import documents
 from highway.storage.ranges import PREFETCH_BYTES
@@ -45,6 +47,29 @@ class SourceOptions(TypedDict, total=False):
         world - 1 samples come twice, or are dropped with `drop_last`.
     drop_last : bool
         Drop the samples that do not fill a batch on every rank.
+    subset : array_like of int, array_like of bool (N,), or callable, optional
+        The samples to read: their indices, each once; one bool for each sample of the data; or a function that gets the
+        key of a sample (its index, where the data have no keys) and its label (None, if it is known only after reading,
+        or if each box has its own) and returns whether to read it. Without shuffling, indices are read in their order.
+    split : (str, float) or (str, mapping of str to float), optional
+        The part of the data, or of `subset`, to read: ("train", 0.9) is 0.9 of the samples, chosen at random, and
+        ("validation", 0.9), with the same number, the rest. For other parts, the name of one and the fractions of all:
+        ("test", {"train": 0.8, "validation": 0.1, "test": 0.1}). Parts of the same split have no sample in common, and
+        have all samples together.
+    stratify : bool
+        Split the samples of each label alike, to the nearest whole number.
+    split_seed : int
+        0 to 2**64 - 1: chooses the samples of the parts. It does not depend on `seed`.
+    weights : "balanced", array_like of float (N,), or callable, optional
+        Draw samples with replacement: each place of an epoch is drawn anew, a sample with a probability that is
+        proportional to its weight. One weight of 0 or more for each sample of the data, or a function that gets the
+        epoch and returns them; "balanced" makes all labels equally likely. An epoch has as many samples as without
+        weights. Needs `shuffle`.
+    repeats : int
+        Read each sample so many times in an epoch, one after the other, with different random augmentations.
+    max_samples : int, optional
+        Most samples in an epoch, on all ranks together: the first ones of its order. With `shuffle`, every epoch has
+        others.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
     queue_size : int
@@ -56,6 +81,13 @@ class SourceOptions(TypedDict, total=False):
     epochs: Annotated[int | None, None]
     shard: Annotated[object, "auto"]
     drop_last: Annotated[bool, False]
+    subset: Annotated[ArrayLike | Callable[[Any, Any], object] | None, None]
+    split: Annotated[tuple[str, float | Mapping[str, float]] | None, None]
+    stratify: Annotated[bool, False]
+    split_seed: Annotated[int, 0]
+    weights: Annotated[Literal["balanced"] | ArrayLike | Callable[[int], ArrayLike] | None, None]
+    repeats: Annotated[int, 1]
+    max_samples: Annotated[int | None, None]
     workers: Annotated[int | None, None]
     queue_size: Annotated[int, 4]
 

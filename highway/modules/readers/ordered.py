@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from highway.arguments import whole
 from highway.engine import Module, Source
@@ -13,12 +16,30 @@ from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, HighwayError, StateMismatchError
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.options import SourceOptions
-from highway.sampling.sampler import FRONT, Position, Sampler, Task, digest
+from highway.sampling.digests import digest
+from highway.sampling.identity import numbers_of
+from highway.sampling.plan import Data, Plan
+from highway.sampling.sampler import FRONT, Position, Sampler, Task
 from highway.sampling.skips import Intervals, Skips
 
-__all__ = ["OrderedSource"]
+__all__ = ["OrderedSource", "Within"]
 
 VERSION = 1
+
+
+class Within(NamedTuple):
+    """What a mixture says to one of its sources.
+
+    Attributes
+    ----------
+    length : int
+        Batches in an epoch of the mixture.
+    skipped : callable
+        Returns the samples of the source that are skipped where a task is, or None.
+    """
+
+    length: int
+    skipped: Callable[[Task], Intervals | None]
 
 
 class OrderedSource(Source):
@@ -29,6 +50,8 @@ class OrderedSource(Source):
 
     A subclass sets `order` in `__init__`, defines `contents` and `load`, and extends `separate`, `prepare` and
     `forget` for what belongs to a run. A task whose samples are all skipped has no indices; its `load` returns None.
+    `load` reads the samples with the numbers ``task.numbers``, and returns a batch with ``task.indices``, which also
+    say which copy of a sample it is: random draws depend on them.
 
     Attributes
     ----------
@@ -40,6 +63,8 @@ class OrderedSource(Source):
     seekable = True
 
     order: Sampler
+    within: Within | None = None
+    """What a mixture says to a source that loads a part of its batches; None in a pipeline of its own."""
     _latest: OrderedSource | None = None
     _begun = FRONT
     # Of a source that may skip or replace bad samples.
@@ -48,10 +73,10 @@ class OrderedSource(Source):
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
     def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
-        """Return the sampler of `size` samples with these options."""
-        return Sampler(size, batch_size, **self._order_options(options))
+        """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already."""
+        return Sampler(size, batch_size, **self._order_options(size, options))
 
-    def _order_options(self, options: SourceOptions) -> dict[str, Any]:
+    def _order_options(self, size: int, options: SourceOptions) -> dict[str, Any]:
         """Return the options of a sampler among those of a source."""
         return {
             "shuffle": options["shuffle"],
@@ -59,8 +84,27 @@ class OrderedSource(Source):
             "epochs": options["epochs"],
             "shard": options["shard"],
             "drop_last": options["drop_last"],
+            "plan": self._plan(size, options),
             "owner": self.name,
         }
+
+    def _plan(self, size: int, options: SourceOptions) -> Plan:
+        """Return which of `size` samples an epoch has."""
+        return Plan(
+            Data(self.name, size, self),
+            subset=options["subset"],
+            split=options["split"],
+            stratify=options["stratify"],
+            split_seed=options["split_seed"],
+            weights=options["weights"],
+            repeats=options["repeats"],
+            max_samples=options["max_samples"],
+            shuffle=options["shuffle"],
+        )
+
+    def known_labels(self) -> NDArray[Any] | None:
+        """Label of each sample, an array of N rows; None if they are known only after reading, or belong to boxes."""
+        return None
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         """Parts that identify the data, for `digest`; without its order and batches."""
@@ -149,7 +193,10 @@ class OrderedSource(Source):
 
     def samples_fingerprint(self) -> str:
         order = self.order
-        made = (order.size, order.shuffle, order.seed, *self.making())
+        made = (order.data_size, order.shuffle, order.seed, *self.making())
+        planned = order.planned()
+        if planned:
+            made = (*made, planned)
         return digest(repr(made).encode("utf-8", "surrogateescape"), *self.contents())
 
     def tasks(self) -> Iterator[Task]:
@@ -158,6 +205,10 @@ class OrderedSource(Source):
 
     def tasks_from(self, start: int) -> Iterator[Task]:
         return self.order.tasks(start)
+
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """Return the same tasks, in an iterator that may read samples ahead; `load` gets each of them."""
+        return tasks
 
     # State
 
@@ -174,11 +225,12 @@ class OrderedSource(Source):
         dict
             "version", "kind" (name of the source), "size" (number of samples), "shuffle", "seed", "fingerprint" (of the
             list of samples), "epoch", and "position": number of places of that epoch's order that all ranks together
-            have delivered. With a `WindowedSampler` also "window". Where something is skipped also "skips", see
-            `Skips.state`.
+            have delivered. With a `WindowedSampler` also "window"; with a `Plan` also hashes of what "subset", "split"
+            and "weights" choose, "repeats" and "max_samples", as far as they are given. Where something is skipped also
+            "skips", see `Skips.state`.
         """
         epoch, position = self.order.place_at(ticket, self._begun)
-        state = {**self._identity(), "epoch": epoch, "position": position}
+        state = {**self._identity(), **self._planned(epoch), "epoch": epoch, "position": position}
         skips = self.order.skips
         return state if skips is None else {**state, "skips": skips.state(self.order)}
 
@@ -187,12 +239,18 @@ class OrderedSource(Source):
         identity = {
             "version": VERSION,
             "kind": self.name,
-            "size": order.size,
+            "size": order.data_size,
             "shuffle": order.shuffle,
             "seed": order.seed,
             "fingerprint": self._digest,
         }
         return identity if order.window is None else {**identity, "window": order.window}
+
+    def _planned(self, epoch: int) -> dict[str, Any]:
+        """What a state of an epoch says of the samples that an epoch has."""
+        epochs = self.order.epochs
+        # After the last epoch, the weights are those of the last one.
+        return self.order.planned(epoch if epochs is None else max(0, min(epoch, epochs - 1)))
 
     def find(self, state: Mapping[str, Any]) -> Position:
         """Position of a state, which also has its skips.
@@ -220,6 +278,14 @@ class OrderedSource(Source):
                 raise self._mismatch(f"has {name} {_shown(found)}", repr(expected) + _HINTS.get(name, ""))
         last = 2**32 - 1 if self.order.epochs is None else self.order.epochs
         epoch = self._whole(state, "epoch", last)
+        planned = self._planned(epoch)
+        for name in _PLANNED:
+            if state.get(name) != planned.get(name):
+                raise self._mismatch(
+                    f"has {name} {_shown(state.get(name))}",
+                    f"{planned.get(name)!r}; give the arguments of the run that saved it, which say what samples an "
+                    "epoch has",
+                )
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
         found = _Found(epoch, position)
@@ -296,8 +362,9 @@ class OrderedSource(Source):
         """Return the indices of samples; raises for those that are not there."""
         given = list(samples)
         keys = {sample for sample in given if isinstance(sample, str)}
+        # The copies of a sample are skipped together.
         found = [
-            whole("Pipeline.skip", "sample", sample, 0, self.order.size - 1)
+            whole("Pipeline.skip", "sample", _number_of(sample), 0, self.order.data_size - 1)
             for sample in given
             if not isinstance(sample, str)
         ]
@@ -320,8 +387,14 @@ class OrderedSource(Source):
                 )
         return found
 
+    def ticket_of(self, task: Task) -> int:
+        """Return the number of a task, counted from the start of the first epoch, of this source or of its mixture."""
+        return task.epoch * (len(self.order) if self.within is None else self.within.length) + task.seq
+
     def skipped_samples(self, task: Task) -> Intervals | None:
         """Return the samples that are skipped where a task is; None if there are none."""
+        if self.within is not None:
+            return self.within.skipped(task)
         skips = self.order.skips
         if skips is None:
             return None
@@ -349,6 +422,17 @@ _HINTS = {
     "size": ", the number of samples here",
     "fingerprint": "; the samples are not the same, or in another order",
 }
+
+
+_PLANNED = ("subset", "split", "repeats", "max_samples", "stop", "exact", "weights")
+"""Entries of a state that a source with these arguments has."""
+
+
+def _number_of(index: Any) -> Any:
+    """Number of a sample in the data, from its index in a batch; anything else as it is."""
+    if isinstance(index, (int, np.integer)) and not isinstance(index, bool) and 0 <= index < 2**63:
+        return int(numbers_of(np.array(index, np.int64)))
+    return index
 
 
 def _shown(value: object) -> str:

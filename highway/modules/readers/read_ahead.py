@@ -111,7 +111,7 @@ class ReadAhead:
 
     def _announced(self, tasks: list[Task]) -> Iterator[tuple[Task, int, int]]:
         """Announce the samples of some tasks; yields each task with their bytes and their number."""
-        needed = [self.samples.needed(task.indices) for task in tasks]
+        needed = [self.samples.needed(task.numbers) for task in tasks]
         tickets = [self._ticket_of(task) for task in tasks]
         group = _Group(tickets[-1], len(tasks))
         with self._lock:

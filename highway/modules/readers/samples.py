@@ -125,6 +125,10 @@ class Samples(Protocol):
         """Keys of all samples; None if they are known only after reading."""
         return None
 
+    def known_labels(self) -> NDArray[Any] | None:
+        """Labels of all samples, an array of N rows; None if they are known only after reading, or belong to boxes."""
+        return None
+
     def spec(self) -> Spec:
         """The fields `labels` and `boxes`, as far as there are any, in this order."""
 
@@ -201,6 +205,9 @@ class Files(Samples, SampleReader):
 
     def known_keys(self) -> Iterable[str]:
         return map(os.fsdecode, self._names)
+
+    def known_labels(self) -> NDArray[Any] | None:
+        return self.labels(np.arange(self.size))
 
     def spec(self) -> Spec:
         nothing = np.zeros(0, np.int64)

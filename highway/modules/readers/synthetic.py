@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from highway._core import philox
 from highway.arguments import size, whole
@@ -71,14 +72,23 @@ class Noise(OrderedSource):
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.shape = self.image_shape = _shape(shape)
         self.classes = whole("Noise", "classes", classes, 1, 2**32)
+        self._size, self._given = whole("Noise", "size", size, 1, 2**32), options["seed"]
         self.order = self._ordered(size, batch_size, options)
 
     def __repr__(self) -> str:
-        own = f"{self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.size}"
+        own = f"{self.order.batch_size}, {self.shape}, classes={self.classes}, size={self.order.data_size}"
         return f"Noise({own}{self._drawn()})"
 
     def contents(self) -> tuple[bytes, bytes]:
         return b"Noise", repr((self.shape, self.classes)).encode()
+
+    def known_labels(self) -> NDArray[np.int64] | None:
+        # A seed that is drawn is not known before the order.
+        return None if self._given is None else self._labels(self._given, np.arange(self._size))
+
+    def _labels(self, seed: int, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        # Position 0, where a reader draws its fit. Labels use block 0 of a sample, the image uses the others.
+        return SampleRandom(seed, 0, numbers, 0).integers(0, self.classes)
 
     def out_spec(self, before: Spec | None) -> Spec:
         return {"images": array_spec(np.uint8, *self.shape), "labels": array_spec(np.int64)}
@@ -94,10 +104,9 @@ class Noise(OrderedSource):
         if not len(task.indices):
             return None
         count = len(task.indices)
-        # Position 0, where a reader draws its fit. Labels use block 0 of a sample, the image uses the others.
-        labels = SampleRandom(self.order.seed, 0, task.indices, 0).integers(0, self.classes)
+        labels = self._labels(self.order.seed, task.numbers)
         images = empty((count, *self.shape), np.uint8)
-        philox.noise(self.order.seed, 0, 0, task.indices.astype(np.uint32), images.reshape(count, -1))
+        philox.noise(self.order.seed, 0, 0, task.numbers.astype(np.uint32), images.reshape(count, -1))
         return Batch(
             {"images": images, "labels": labels},
             epoch=task.epoch,

@@ -167,6 +167,11 @@ class TarReader(ImageReader):
         self._window: int | None = None
         if window is not None and window != "all":
             self._window = whole(self.name, "window", window, 1)
+            if options["weights"] is not None:
+                raise ArgumentError(
+                    f"TarReader: window is {window!r} with weights; expected window=None, since samples that are drawn "
+                    "by their weights come from all tars"
+                )
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         if self.classes is not None:
             log_classes(self.name, self.classes, "given")
@@ -274,9 +279,9 @@ class TarReader(ImageReader):
 
     def _group(self, task: Task) -> object:
         order = self.order
-        if not isinstance(order, WindowedSampler):
+        if not isinstance(order, WindowedSampler) or self.within is not None:
             return super()._group(task)
-        place = order.place_at(self._ticket(task), self._begun)
+        place = order.place_at(self.ticket_of(task), self._begun)
         return place.epoch, order.window_at(place)
 
 

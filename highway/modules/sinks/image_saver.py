@@ -16,6 +16,7 @@ from highway.engine import Module, Source, Stage
 from highway.engine.spec import Spec
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, MissingPackageError
+from highway.sampling.identity import COPY_BITS
 from highway.storage.file_names import Claims, FoldingFolder, alike, name_of
 from highway.storage.files import write_whole
 
@@ -36,8 +37,9 @@ class ImageSaver(Stage):
 
     It can be anywhere in a pipeline. A sample is written to ``folder/KEY``, in the folders of its key (also of an
     absolute path), with the ending of the format instead of the ending of a picture; a sample without a key is named by
-    its index. In epoch n above 0, ``-en`` comes before the ending. If keys of the source differ only in the ending,
-    each of them keeps its ending, as ``cat/1.jpg.png`` and ``cat/1.png.png``, in every epoch and on every machine.
+    its index. In epoch n above 0, ``-en`` comes before the ending; before that ``-cn`` for copy n above 0 of a sample
+    that comes several times in an epoch. If keys of the source differ only in the ending, each of them keeps its
+    ending, as ``cat/1.jpg.png`` and ``cat/1.png.png``, in every epoch and on every machine.
     Files of an earlier run are replaced, and a sample that comes again replaces its own file. Two samples with the same
     file raise an ArgumentError: their keys are equal, are the same name for the file system, or differ only in the
     ending and the source (one that receives, or reads a store) does not know all keys in advance. A file is written
@@ -154,9 +156,12 @@ class ImageSaver(Stage):
         if not images.shape[1] or not images.shape[2]:
             raise ArgumentError(f"ImageSaver: images of shape {images.shape} have no pixels to write")
         keys = batch.keys or [f"{index:08}" for index in batch.indices]
+        copies = (batch.indices >> COPY_BITS).tolist() if batch.keys else [0] * len(keys)
         masks = None if self.masks_dir is None else self._masks(batch)
         # Check all keys first, so that a refused batch writes nothing.
-        stems = [self._stem(key) for key in keys]
+        stems = [
+            self._stem(key) + (f"-c{copy}" if copy else "") for key, copy in zip(keys, copies, strict=True)
+        ]
         self._claim(batch, keys, stems)
         names = [f"{stem}-e{batch.epoch}" for stem in stems] if batch.epoch else stems
         options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}

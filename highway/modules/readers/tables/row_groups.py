@@ -239,7 +239,7 @@ class RowGroups(Generic[Decoded]):
     # Announcements
 
     def _needed(self, task: Task) -> list[int]:
-        found: list[int] = np.unique(self._groups_of(task.indices)).tolist()
+        found: list[int] = np.unique(self._groups_of(task.numbers)).tolist()
         return found
 
     def _fits(self, task: Task) -> bool:

@@ -347,6 +347,9 @@ class Rows(Samples, SampleReader):
         if self._keys is not None or self._files is not None:
             yield [key.encode("utf-8", "surrogateescape") for key in keys]
 
+    def known_labels(self) -> NDArray[Any] | None:
+        return self._labels_of
+
     def known_keys(self) -> Iterable[str]:
         if self._keys is not None:
             return (str(row) if text is None else text for row, text in enumerate(self._keys.to_pylist()))

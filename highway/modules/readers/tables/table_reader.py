@@ -246,9 +246,9 @@ class TableReader(ImageReader):
 
     # Calls from the engine
 
-    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         # When the first task is asked for: `prepare` may run before that.
-        yield from self.samples.announced(super()._announced(tasks))
+        yield from self.samples.announced(super().announced(tasks))
 
     def load(self, task: Task) -> Batch | None:
         self.samples.begin_task(task)

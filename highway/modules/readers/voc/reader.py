@@ -6,8 +6,8 @@ import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,6 @@ from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.modules.readers.voc.voc_xml import LARGEST_FILE, Annotation, object_names, parse_annotation
 from highway.storage.access import Access
 from highway.transforms.fit import Fit, Letterbox
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["VOC_CLASSES", "VOCReader"]
 
@@ -80,10 +77,12 @@ class VOCReader(ImageReader):
     batch_size : int
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
-    split : str or None
+    split : str, (str, float), (str, mapping of str to float) or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
         ``ImageSets/Segmentation/train.txt`` if that exists, or else for ``ImageSets/train.txt``; "lists/mine.txt"
-        for a list of your own, relative to the folder. None: every annotation, sorted by name.
+        for a list of your own, relative to the folder. None: every annotation, sorted by name. A pair is a part of
+        those, chosen by `split_seed`: ("train", 0.9) is 0.9 of them, and ("validation", 0.9) the rest; for other
+        parts as in ``("test", {"train": 0.8, "validation": 0.1, "test": 0.1})``.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``Letterbox()``, which shows all of it.
     classes : sequence of str, "voc" or None
@@ -170,7 +169,7 @@ class VOCReader(ImageReader):
         batch_size: int,
         shape: int | tuple[int, int],
         *,
-        split: str | None = "train",
+        split: str | tuple[str, float | Mapping[str, float]] | None = "train",
         fit: Fit | None = None,
         classes: Sequence[str] | str | None = None,
         other_classes: Literal["error", "drop"] = "error",
@@ -184,9 +183,10 @@ class VOCReader(ImageReader):
         mask_fill: int = 0,
         placement: bool = False,
         index: Path | None = None,
-        **options: Unpack[PictureFileOptions],
+        # Those of PictureFileOptions, whose `split` is another.
+        **given: Any,
     ) -> None:
-        options = completed(PictureFileOptions, options)
+        options = completed(PictureFileOptions, cast(PictureFileOptions, given))
         min_visible = number(self.name, "min_visible", min_visible, 0.0, 1.0)
         difficult = flag(self.name, "difficult", difficult)
         one_based = flag(self.name, "one_based", one_based)
@@ -199,15 +199,19 @@ class VOCReader(ImageReader):
             raise ArgumentError(
                 "VOCReader: other_classes is 'drop', and classes is not given; expected the classes that are to be kept"
             )
-        given = _given(classes)
+        known = _given(classes)
         folder = VOCFolder(root, images, annotations, masks or None, Access.of(self.name, options, index))
-        samples = folder.samples(split)
+        if isinstance(split, (tuple, list)):
+            options["split"] = split
+            samples = folder.samples(None)
+        else:
+            samples = folder.samples(split)
         self.split = split
         self.root = os.fsdecode(folder.root)
         read = dict(_read(folder, [*{sample.annotation: None for sample in samples}]))
-        self.classes, self.classes_origin = _found(folder, read) if given is None else given
+        self.classes, self.classes_origin = _found(folder, read) if known is None else known
         names = {name for found in read.values() if isinstance(found, Annotation) for name in found.names}
-        if given is None:
+        if known is None:
             warn_of_order(self.name, self.classes)
         warn_of_alike(self.name, names | {*self.classes}, f"in {self.root!r}")
         log_classes(self.name, self.classes, f"{self.classes_origin}, of {self.root!r}")
