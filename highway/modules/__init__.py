@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from highway.modules.readers.arrays import ArrayReader
+from highway.modules.readers.datasets.reader import DatasetReader
 from highway.modules.readers.encoded import Encoded
 from highway.modules.readers.image_files import ImageFileReader
 from highway.modules.readers.lists import ListReader
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrayReader",
     "Augmentations",
+    "DatasetReader",
     "Encoded",
     "ImageFileReader",
     "ImageSaver",

@@ -16,7 +16,14 @@ from highway._core import philox
 from highway.arguments import whole
 from highway.errors import ArgumentError
 
-__all__ = ["ORDER_POSITION", "REPLACEMENT_POSITION", "SHARD_POSITION", "WINDOW_POSITION", "SampleRandom"]
+__all__ = [
+    "ORDER_POSITION",
+    "REPLACEMENT_POSITION",
+    "SEED_POSITION",
+    "SHARD_POSITION",
+    "WINDOW_POSITION",
+    "SampleRandom",
+]
 
 ORDER_POSITION = 2**32 - 1
 """Position of the draws for the order of the data; no transform has it."""
@@ -26,6 +33,9 @@ REPLACEMENT_POSITION = 2**32 - 2
 
 SHARD_POSITION = 2**32 - 3
 """Position of the draws for the order of shards; no transform has it."""
+
+SEED_POSITION = 2**32 - 16
+"""Position of the draws that seed the random numbers of Python's libraries; no transform has it."""
 
 WINDOW_POSITION = 2**31
 """Position of the draws for the order within the first window of shards; the other windows count on from there."""
