@@ -19,7 +19,11 @@ from highway.errors import ArgumentError, FieldError, SampleIndexError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Batch", "assembled", "empty", "is_field_name"]
+__all__ = ["Batch", "assembled", "concatenated", "empty", "is_field_name", "ragged_groups"]
+
+
+# Of all batches whose ragged fields share their offsets; nothing writes into it.
+_NONE: Mapping[str, NDArray[np.int64]] = {}
 
 
 class Batch:
@@ -51,18 +55,24 @@ class Batch:
     offsets : int64 array of shape (N + 1,), optional
         For samples with different numbers of rows, such as boxes: sample i has the rows from ``offsets[i]`` to
         ``offsets[i + 1]`` (exclusive). The first offset is 0.
-    ragged : sequence of str, optional
-        Fields and extras with ``offsets[-1]`` rows instead of one per sample.
+    ragged : sequence of str, or mapping of str to int64 array of shape (N + 1,), optional
+        Fields and extras with ``offsets[-1]`` rows instead of one per sample. A mapping gives each of them its own
+        offsets, as boxes and tokens need; `offsets` is then omitted. Fields that get the same array object share it:
+        where a transform drops boxes, the rows of the fields that share their offsets are dropped too.
 
     Raises
     ------
     ArgumentError
         A field is not an ndarray, a name is not allowed, or counts disagree: every field and extra has one
-        row per sample, unless it is ragged or has no dimensions; so have `indices` and `keys`.
+        row per sample, unless it is ragged or has no dimensions; so have `indices` and `keys`. Or offsets do not ascend
+        from 0 to the number of rows.
 
     Attributes
     ----------
     fields, extras : dict of str to ndarray
+    offsets : int64 array or None
+        The offsets that all ragged fields share. None without ragged fields, and where these differ: `offsets_of`
+        returns those of a field.
     ragged : frozenset of str
 
     Notes
@@ -87,10 +97,17 @@ class Batch:
     [[1.0, 0.0, 3.0, 2.0], [1.0, 1.0, 4.0, 4.0]]
     >>> batch.rows_of("labels", 1).tolist()
     [6, 7]
+
+    Texts as bytes, beside tokens of other numbers:
+
+    >>> text, starts = concatenated(["a cat", "dogs"])
+    >>> batch = Batch({"text": text, "tokens": np.array([4, 8, 9])}, ragged={"text": starts, "tokens": [0, 2, 3]})
+    >>> batch.text_of("text", 1), batch.rows_of("tokens", 0).tolist()
+    ('dogs', [4, 8])
     """
 
     __slots__ = (
-        *("__weakref__", "_indices", "applied", "epoch"),
+        *("__weakref__", "_apart", "_indices", "applied", "epoch"),
         *("_keys", "extras", "fields", "offsets", "ragged", "seq"),
     )
 
@@ -101,6 +118,8 @@ class Batch:
     epoch: int
     seq: int | None
     applied: int
+    # Offsets by name, where ragged fields have different ones; `offsets` is then None.
+    _apart: Mapping[str, NDArray[np.int64]]
     _indices: NDArray[np.int64] | None
     _keys: list[str]
 
@@ -116,7 +135,7 @@ class Batch:
         applied: int = 0,
         extras: Mapping[str, NDArray[Any]] | None = None,
         offsets: NDArray[np.int64] | Sequence[int] | None = None,
-        ragged: Iterable[str] = (),
+        ragged: Iterable[str] | Mapping[str, NDArray[np.int64] | Sequence[int]] = (),
     ) -> None:
         for name, arrays in (("fields", fields), ("extras", extras or {})):
             if not isinstance(arrays, Mapping):
@@ -137,13 +156,12 @@ class Batch:
         self.seq = seq
         self.applied = applied
         self._indices = None if indices is None else _as_indices(indices)
-        self.offsets = None if offsets is None else _as_offsets(offsets)
+        self.offsets, self.ragged, self._apart = _raggedness(offsets, ragged)
         self.keys = keys
         if self.extras and not self.extras.keys().isdisjoint(self.fields):
             raise ArgumentError(
                 f"Batch: {', '.join(self.extras.keys() & self.fields)} is a field and an extra"
             )
-        self.ragged = frozenset(ragged)
         self._check_counts()
 
     def _check(self) -> None:
@@ -178,8 +196,8 @@ class Batch:
         kind = "field" if name in self.fields else "extra"
         if self._indices is not None:
             other = f"there are {len(self._indices)} indices"
-        elif self.offsets is not None:
-            other = f"the offsets are for {len(self.offsets) - 1} samples"
+        elif self.offsets is not None or self._apart:
+            other = f"the offsets are for {self.size} samples"
         else:
             first = next(other for other, array in self._with_rows() if other not in self.ragged)
             other = f"{'field' if first in self.fields else 'extra'} {first!r} has {self.size}"
@@ -195,17 +213,26 @@ class Batch:
                     yield name, array
 
     def _check_ragged(self) -> None:
-        if self.offsets is None:
-            raise ArgumentError(f"Batch: {', '.join(sorted(self.ragged))} ragged, but there are no offsets")
-        if len(self.offsets) != self.size + 1:
+        size, shared, apart = self.size, self.offsets, self._apart
+        if shared is not None and len(shared) != size + 1:
             raise ArgumentError(
-                f"Batch: {len(self.offsets)} offsets for {self.size} samples; expected one more than samples"
+                f"Batch: {len(shared)} offsets for {size} samples; expected one more than samples"
             )
-        for name in self.ragged:
-            array = self[name]
-            if not array.ndim or len(array) != self.offsets[-1]:
+        for name in apart or self.ragged:
+            offsets = apart.get(name, shared)
+            if offsets is None:
                 raise ArgumentError(
-                    f"Batch: field {name!r} has shape {array.shape}, and the offsets end with {self.offsets[-1]}; "
+                    f"Batch: {', '.join(sorted(self.ragged))} ragged, but there are no offsets"
+                )
+            if offsets is not shared and len(offsets) != size + 1:
+                raise ArgumentError(
+                    f"Batch: field {name!r} has {len(offsets)} offsets for {size} samples; expected one more than "
+                    "samples"
+                )
+            array = self[name]
+            if not array.ndim or len(array) != offsets[-1]:
+                raise ArgumentError(
+                    f"Batch: field {name!r} has shape {array.shape}, and the offsets end with {offsets[-1]}; "
                     "expected as many rows"
                 )
 
@@ -241,6 +268,8 @@ class Batch:
             return len(self._indices)
         if self.offsets is not None:
             return len(self.offsets) - 1
+        if self._apart:
+            return len(next(iter(self._apart.values()))) - 1
         for array in self.fields.values():
             if array.ndim:
                 return len(array)
@@ -285,9 +314,73 @@ class Batch:
             )
         if name not in self.ragged:
             return array[i]  # type: ignore[no-any-return]
-        assert self.offsets is not None
+        offsets = self.offsets_of(name)
         i = i % size
-        return array[self.offsets[i] : self.offsets[i + 1]]
+        return array[offsets[i] : offsets[i + 1]]
+
+    def offsets_of(self, name: str) -> NDArray[np.int64]:
+        """Return the offsets of a ragged field or extra, int64 (N + 1,).
+
+        Fields that share their offsets return the same array.
+
+        Raises
+        ------
+        FieldError
+            The batch has no such field, or it is not ragged.
+        """
+        offsets = self._apart.get(name, self.offsets)
+        if name not in self.ragged or offsets is None:
+            shape = self[name].shape
+            raise FieldError(
+                f"Batch: field {name!r}, of shape {shape}, is not ragged; expected one of "
+                f"{', '.join(sorted(self.ragged)) or 'no field: none is ragged'}"
+            )
+        return offsets
+
+    def ragged_with(self, name: str) -> frozenset[str]:
+        """Return the names of the ragged fields and extras that share the offsets of `name`, with itself.
+
+        Raises
+        ------
+        FieldError
+            The batch has no such field, or it is not ragged.
+        """
+        offsets = self.offsets_of(name)
+        return frozenset(other for other in self.ragged if self.offsets_of(other) is offsets)
+
+    def text_of(self, name: str, i: int) -> str:
+        """Return the text of sample `i`: its UTF-8 bytes in a ragged uint8 field, else its element.
+
+        Parameters
+        ----------
+        name : str
+        i : int
+            ``-size`` to ``size - 1``; -1 is the last sample.
+
+        Raises
+        ------
+        FieldError
+            The batch has no such field, it holds neither bytes nor texts, or the bytes are not UTF-8.
+        SampleIndexError
+            The batch has no such sample.
+        """
+        found: Any = self.rows_of(name, i)
+        if isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 1:
+            found = found.tobytes()
+        if isinstance(found, bytes):
+            try:
+                return found.decode()
+            except UnicodeDecodeError as error:
+                raise FieldError(
+                    f"Batch: {name!r} of sample {i} is not UTF-8: {error}; for other bytes, use "
+                    f"rows_of({name!r}, {i}).tobytes()"
+                ) from None
+        if isinstance(found, str):
+            return str(found)
+        raise FieldError(
+            f"Batch: field {name!r} is {self[name].dtype} of shape {self[name].shape}; expected ragged uint8 (M,), "
+            "bytes or str"
+        )
 
     def boxes_of(self, i: int) -> NDArray[np.float32]:
         """Return the boxes of sample `i`, float32 (n, 4): x0, y0, x1, y1 in pixels.
@@ -353,7 +446,7 @@ class Batch:
         keys: Sequence[str] | None = None,
         applied: int | None = None,
         offsets: NDArray[np.int64] | Sequence[int] | None = None,
-        ragged: Iterable[str] | None = None,
+        ragged: Iterable[str] | Mapping[str, NDArray[np.int64] | Sequence[int]] | None = None,
         **fields: NDArray[Any],
     ) -> Batch:
         """Return a batch with other arrays and the same identity.
@@ -365,7 +458,8 @@ class Batch:
         applied : int, optional
             Number of transforms applied to the new batch.
         offsets, ragged : optional
-            New offsets and ragged arrays, if the numbers of rows have changed.
+            New offsets and ragged arrays, if the numbers of rows have changed. Names alone keep their offsets. A
+            mapping lists all ragged arrays of the new batch.
         **fields : ndarray
             Arrays that replace the fields and extras of the same name; arrays with new names become fields, after
             the existing ones.
@@ -382,6 +476,14 @@ class Batch:
         kept_indices = self._indices if indices is None else indices
         kept_keys = self._keys if keys is None and indices is None else keys
         extras = {name: fields.pop(name, array) for name, array in self.extras.items()}
+        if self._apart and offsets is None:
+            if ragged is None:
+                ragged = self._apart
+            elif not isinstance(ragged, Mapping):
+                ragged = {name: self.offsets_of(name) for name in ragged}
+        elif not isinstance(ragged, Mapping):
+            offsets = self.offsets if offsets is None else offsets
+            ragged = self.ragged if ragged is None else ragged
         return Batch(
             {**self.fields, **fields},
             epoch=self.epoch,
@@ -390,8 +492,8 @@ class Batch:
             keys=kept_keys,
             applied=self.applied if applied is None else applied,
             extras=extras,
-            offsets=self.offsets if offsets is None else offsets,
-            ragged=self.ragged if ragged is None else ragged,
+            offsets=offsets,
+            ragged=ragged or (),
         )
 
     def take(self, rows: NDArray[np.intp] | Sequence[int]) -> Batch:
@@ -403,11 +505,8 @@ class Batch:
             Numbers of samples in this batch, in any order.
         """
         chosen = np.asarray(rows, dtype=np.intp).reshape(-1)
-        offsets, inner = None, np.zeros(0, np.intp)
-        if self.offsets is not None:
-            starts, counts = self.offsets[chosen], np.diff(self.offsets)[chosen]
-            offsets = np.concatenate(([0], np.cumsum(counts)))
-            inner = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        shared = None if self.offsets is None else _chosen(self.offsets, chosen)
+        apart = {id(offsets): _chosen(offsets, chosen) for offsets in self._apart.values()}
 
         for name in (*self.fields, *self.extras):
             if name not in self.ragged and self[name].shape[:1] != (self.size,):
@@ -417,10 +516,15 @@ class Batch:
                 )
 
         def taken(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            return {
-                name: array[inner] if name in self.ragged else _rows(array, chosen)
-                for name, array in arrays.items()
-            }
+            found = {}
+            for name, array in arrays.items():
+                if name in self._apart:
+                    found[name] = _rows(array, apart[id(self._apart[name])][1])
+                elif name in self.ragged and shared is not None:
+                    found[name] = _rows(array, shared[1])
+                else:
+                    found[name] = _rows(array, chosen)
+            return found
 
         return Batch(
             taken(self.fields),
@@ -430,8 +534,8 @@ class Batch:
             keys=[self._keys[row] for row in chosen] if self._keys else None,
             applied=self.applied,
             extras=taken(self.extras),
-            offsets=offsets,
-            ragged=self.ragged,
+            offsets=None if shared is None else shared[0],
+            ragged={name: apart[id(offsets)][0] for name, offsets in self._apart.items()} or self.ragged,
         )
 
     def sheet(
@@ -556,13 +660,83 @@ def assembled(
     indices: NDArray[np.int64] | None = None,
     keys: Sequence[str] = (),
     applied: int = 0,
+    apart: Mapping[str, Any] = _NONE,
 ) -> Batch:
-    """Make a batch of the arrays of another library, or of what stands for them, without any checks."""
+    """Make a batch of the arrays of another library, or of what stands for them, without any checks.
+
+    `apart` has the offsets of each ragged name where these differ; `offsets` is then None.
+    """
     batch = object.__new__(Batch)
     batch.fields, batch.extras, batch.offsets, batch.ragged = fields, extras, offsets, ragged
+    batch._apart = apart
     batch.epoch, batch.seq, batch.applied = epoch, seq, applied
     batch._indices, batch._keys = indices, list(keys)
     return batch
+
+
+def ragged_groups(batch: Batch) -> list[list[str]]:
+    """Return the names of the ragged fields and extras, those that share their offsets together; all in order."""
+    return sorted(sorted(group) for group in {batch.ragged_with(name) for name in batch.ragged})
+
+
+def concatenated(samples: Sequence[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the values of samples of different length, one after the other, and their offsets.
+
+    Parameters
+    ----------
+    samples : sequence of str, bytes or array_like (n, ...)
+        Of one kind. Texts become UTF-8. Arrays have the same dtype and the same shape but for the first axis.
+
+    Returns
+    -------
+    values : array (M, ...)
+        uint8 for str and bytes, else of the dtype of the arrays; uint8 (0,) without samples.
+    offsets : int64 (N + 1,)
+        Sample i has the rows from ``offsets[i]`` to ``offsets[i + 1]`` (exclusive), for ``ragged=`` of `Batch`.
+
+    Raises
+    ------
+    ArgumentError
+        Samples are of several kinds, dtypes or shapes, or an array has no dimensions or no numbers.
+
+    Examples
+    --------
+    >>> values, offsets = concatenated([np.array([1, 2]), np.array([3])])
+    >>> values.tolist(), offsets.tolist()
+    ([1, 2, 3], [0, 2, 3])
+    """
+    arrays = [_as_sample(number, sample) for number, sample in enumerate(samples)]
+    for number, array in enumerate(arrays):
+        first = arrays[0]
+        if array.dtype != first.dtype or array.shape[1:] != first.shape[1:]:
+            raise ArgumentError(
+                f"concatenated: sample {number} is {array.dtype} of shape {array.shape}, sample 0 is {first.dtype} of "
+                f"shape {first.shape}; expected the same dtype, and the same shape but for the first axis"
+            )
+    offsets = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum([len(array) for array in arrays], out=offsets[1:])
+    if not arrays:
+        return np.empty(0, np.uint8), offsets
+    values = empty((int(offsets[-1]), *arrays[0].shape[1:]), arrays[0].dtype)
+    np.concatenate(arrays, out=values)
+    return values, offsets
+
+
+def _as_sample(number: int, sample: Any) -> NDArray[Any]:
+    if isinstance(sample, str):
+        sample = sample.encode("utf-8", "surrogateescape")
+    if isinstance(sample, (bytes, bytearray, memoryview)):
+        return np.frombuffer(sample, np.uint8)
+    try:
+        array = np.asarray(sample)
+    except ValueError as error:
+        raise ArgumentError(f"concatenated: sample {number} is no array: {error}") from None
+    if not array.ndim or array.dtype.kind not in "biufc":
+        raise ArgumentError(
+            f"concatenated: sample {number} is {array.dtype} of shape {array.shape}; expected str, bytes, or numbers "
+            "with at least one dimension"
+        )
+    return array
 
 
 class _Keys(list[str]):
@@ -605,7 +779,34 @@ def _rows(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
     return np.take(array, rows, axis=0, out=out, mode="clip")
 
 
-def _as_offsets(offsets: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
+def _chosen(
+    offsets: NDArray[np.int64], chosen: NDArray[np.intp]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return the offsets of chosen samples, and the rows that these have."""
+    starts, counts = offsets[chosen], np.diff(offsets)[chosen]
+    found = np.concatenate(([0], np.cumsum(counts)))
+    return found, np.arange(found[-1]) + np.repeat(starts - found[:-1], counts)
+
+
+def _raggedness(
+    offsets: NDArray[np.int64] | Sequence[int] | None,
+    ragged: Iterable[str] | Mapping[str, NDArray[np.int64] | Sequence[int]],
+) -> tuple[NDArray[np.int64] | None, frozenset[str], Mapping[str, NDArray[np.int64]]]:
+    """Return the shared offsets, the ragged names, and the offsets by name where they differ."""
+    if not isinstance(ragged, Mapping):
+        return None if offsets is None else _as_offsets(offsets), frozenset(ragged), _NONE
+    if offsets is not None:
+        raise ArgumentError(
+            "Batch: ragged is a mapping, which has the offsets of each field, and offsets are given too; expected one "
+            "of both"
+        )
+    arrays = {id(given): _as_offsets(given, f" of {name!r}") for name, given in ragged.items()}
+    if len(arrays) == 1:
+        return next(iter(arrays.values())), frozenset(ragged), _NONE
+    return None, frozenset(ragged), {name: arrays[id(given)] for name, given in ragged.items()}
+
+
+def _as_offsets(offsets: NDArray[np.int64] | Sequence[int], whose: str = "") -> NDArray[np.int64]:
     array = np.asarray(offsets)
     if (
         array.ndim != 1
@@ -614,7 +815,9 @@ def _as_offsets(offsets: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]
         or array[0] != 0
         or (array[1:] < array[:-1]).any()
     ):
-        raise ArgumentError(f"Batch: offsets are {offsets!r}; expected whole numbers that ascend from 0")
+        raise ArgumentError(
+            f"Batch: offsets{whose} are {offsets!r}; expected whole numbers that ascend from 0"
+        )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import whole
-from highway.batch import Batch, assembled
+from highway.batch import Batch, assembled, ragged_groups
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, MissingPackageError, PipelineStateError
 from highway.modules import Augmentations, ImageSaver, PadBoxes
@@ -145,7 +145,8 @@ class DeviceBatches(Iterator[Batch]):
         if batch.ragged and isinstance(self._place, _Placing):
             raise ArgumentError(
                 f"highway.jax.batches: {', '.join(sorted(batch.ragged))} have a different number of rows for each "
-                "sample, which cannot be divided among devices; put PadBoxes(most) at the end of the pipeline"
+                "sample, which cannot be divided among devices; put PadBoxes(most) or PadRagged(field) at "
+                "the end of the pipeline"
             )
         arrays, structure = _flatten(batch)
         return _unflatten(structure, map(self._put, structure.names, arrays))
@@ -239,21 +240,28 @@ class _Structure:
     extras: tuple[str, ...]
     ragged: frozenset[str]
     has_offsets: bool
+    # Names that share their offsets, where the ragged arrays have different ones.
+    groups: tuple[tuple[str, ...], ...]
     identity: _Identity = field(compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the arrays."""
-        return (*self.fields, *self.extras, *(("offsets",) if self.has_offsets else ()))
+        apart = (f"offsets_of_{group[0]}" for group in self.groups)
+        return (*self.fields, *self.extras, *(("offsets",) if self.has_offsets else ()), *apart)
 
 
 def _flatten(batch: Batch) -> tuple[list[Any], _Structure]:
     arrays: list[Any] = [*batch.fields.values(), *batch.extras.values()]
     if batch.offsets is not None:
         arrays.append(batch.offsets)
+    groups: tuple[tuple[str, ...], ...] = ()
+    if batch._apart:
+        groups = tuple(map(tuple, ragged_groups(batch)))
+        arrays += [batch.offsets_of(group[0]) for group in groups]
     identity = _Identity(batch.epoch, batch.seq, batch._indices, batch.keys, batch.applied)
     names = tuple(batch.fields), tuple(batch.extras)
-    return arrays, _Structure(*names, batch.ragged, batch.offsets is not None, identity)
+    return arrays, _Structure(*names, batch.ragged, batch.offsets is not None, groups, identity)
 
 
 def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], _Structure]:
@@ -275,6 +283,11 @@ def _unflatten(structure: _Structure, children: Iterable[Any]) -> Batch:
         dict(zip(structure.extras, arrays[first:rest], strict=True)),
         arrays[rest] if structure.has_offsets else None,
         structure.ragged,
+        apart={
+            name: array
+            for group, array in zip(structure.groups, arrays[rest:], strict=False)
+            for name in group
+        },
         **identity._asdict(),
     )
 

@@ -304,5 +304,5 @@ def _refuse_ragged(names: Any) -> None:
     if ragged:
         raise ArgumentError(
             f"Dataset: {ragged}: samples have different numbers of rows, which Keras cannot batch; put "
-            "PadBoxes(most) at the end of the pipeline"
+            "PadBoxes(most) or PadRagged(field) at the end of the pipeline"
         )

@@ -82,8 +82,8 @@ def _known(spec: object) -> Spec:
             )
         if field.ragged:
             raise ArgumentError(
-                f"highway.tensorflow.dataset: {name}: samples have different numbers of rows; put PadBoxes(most) at "
-                "the end of the pipeline"
+                f"highway.tensorflow.dataset: {name}: samples have different numbers of rows; put PadBoxes(most) or "
+                "PadRagged(field) at the end of the pipeline"
             )
         known[name] = field
     return known

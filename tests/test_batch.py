@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 
-from highway.batch import Batch
+from highway.batch import Batch, concatenated, ragged_groups
 from highway.errors import ArgumentError, FieldError, HighwayError, SampleIndexError
 
 IMAGES = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
@@ -400,3 +400,136 @@ def test_samples_by_number():
 
 def test_repr_shows_what_is_in_it(batch):
     assert repr(batch) == "<Batch images=uint8[2, 4, 6, 3], labels=int64[2], epoch=2, seq=3>"
+
+
+@pytest.fixture
+def mixed():
+    """Boxes with their labels, and tokens of other numbers."""
+    rows = np.array([0, 1, 1, 3])
+    return Batch(
+        {"boxes": np.arange(12.0).reshape(3, 4), "tokens": np.arange(5)},
+        extras={"labels": np.array([7, 8, 9]), "sizes": np.arange(3)},
+        ragged={"boxes": rows, "labels": rows, "tokens": [0, 4, 5, 5]},
+        indices=[5, 3, 4],
+    )
+
+
+def test_ragged_fields_with_their_own_offsets(mixed):
+    assert mixed.offsets is None
+    assert mixed.size == 3
+    assert mixed.ragged == {"boxes", "labels", "tokens"}
+    assert mixed.offsets_of("tokens").tolist() == [0, 4, 5, 5]
+    assert mixed.offsets_of("boxes") is mixed.offsets_of("labels")
+    assert mixed.ragged_with("labels") == {"boxes", "labels"}
+    assert mixed.ragged_with("tokens") == {"tokens"}
+    assert ragged_groups(mixed) == [["boxes", "labels"], ["tokens"]]
+    assert mixed.rows_of("tokens", 0).tolist() == [0, 1, 2, 3]
+    assert mixed.rows_of("labels", -1).tolist() == [8, 9]
+    assert mixed.rows_of("sizes", 1) == 1
+
+
+def test_one_array_of_offsets_for_all_is_that_of_the_batch():
+    rows = np.array([0, 1, 3])
+    arrays = {"boxes": np.ones((3, 4)), "labels": np.arange(3)}
+    for ragged in ({"boxes": rows, "labels": rows}, {"labels": rows}):
+        batch = Batch({name: arrays[name] for name in ragged}, ragged=ragged)
+        assert batch.offsets is batch.offsets_of("labels")
+        assert batch.offsets.tolist() == [0, 1, 3]
+    # Equal by chance: where boxes are dropped, the tokens stay.
+    batch = Batch(arrays, ragged={"boxes": [0, 1, 3], "labels": [0, 1, 3]})
+    assert batch.ragged_with("boxes") == {"boxes"}
+
+
+def test_samples_of_several_offsets_are_taken(mixed):
+    taken = mixed.take([2, 0, 2])
+    assert taken.rows_of("labels", 0).tolist() == [8, 9]
+    assert taken.rows_of("labels", 1).tolist() == [7]
+    assert taken.offsets_of("tokens").tolist() == [0, 0, 4, 4]
+    assert taken.ragged_with("boxes") == {"boxes", "labels"}
+    assert taken.indices.tolist() == [4, 5, 4]
+    assert mixed.take([]).offsets_of("tokens").tolist() == [0]
+
+
+def test_replace_with_several_offsets(mixed):
+    kept = mixed.replace(tokens=np.arange(10, 15))
+    assert kept.rows_of("tokens", 1).tolist() == [14]
+    assert kept.ragged_with("boxes") == {"boxes", "labels"}
+    padded = mixed.replace(tokens=np.zeros((3, 4)), ragged={"boxes", "labels"})
+    assert padded.offsets.tolist() == [0, 1, 1, 3]
+    assert padded["tokens"].shape == (3, 4)
+    whole = mixed.replace(
+        boxes=np.zeros((3, 4)), labels=np.zeros(3), tokens=np.zeros(3), ragged=(), offsets=None
+    )
+    assert whole.ragged == frozenset() and whole.size == 3
+    with pytest.raises(FieldError, match=r"'sizes', of shape \(3,\), is not ragged; expected one of boxes"):
+        mixed.replace(ragged=["sizes"])
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda batch: pickle.loads(pickle.dumps(batch))]
+)
+def test_copies_keep_several_offsets(mixed, duplicate):
+    copied = duplicate(mixed)
+    assert copied.offsets_of("tokens").tolist() == [0, 4, 5, 5]
+    assert ragged_groups(copied) == ragged_groups(mixed)
+
+
+@pytest.mark.parametrize(
+    ("ragged", "message"),
+    [
+        ({"tokens": [0, 5], "more": [0, 1, 5]}, "field 'more' has 3 offsets for 1 samples"),
+        (
+            {"tokens": [0, 3, 4], "more": [0, 1, 5]},
+            r"field 'tokens' has shape \(5,\), and the offsets end with 4",
+        ),
+        (
+            {"tokens": [0, 3, 5], "more": [1, 5]},
+            "offsets of 'more' are .*; expected whole numbers that ascend from 0",
+        ),
+        ({"tokens": [0, 5], "more": [0, 5], "others": [0, 5]}, "no field .others."),
+    ],
+)
+def test_several_offsets_that_disagree_are_refused(ragged, message):
+    with pytest.raises(HighwayError, match=message):
+        Batch({"tokens": np.arange(5), "more": np.arange(5)}, ragged=ragged)
+
+
+def test_offsets_are_given_once():
+    with pytest.raises(ArgumentError, match=r"ragged is a mapping.*expected one of both"):
+        Batch({"tokens": np.arange(5)}, ragged={"tokens": [0, 5]}, offsets=[0, 5])
+
+
+def test_texts_are_ragged_bytes():
+    texts = ["a", "", "größer", "\udcff"]
+    values, offsets = concatenated(texts)
+    batch = Batch({"text": values, "names": np.array(texts, object)}, ragged={"text": offsets})
+    assert values.dtype == np.uint8
+    assert [batch.text_of("text", i) for i in range(3)] == texts[:3]
+    assert batch.text_of("names", 2) == "größer"
+    assert concatenated([b"ab", bytearray(b"c")])[0].tobytes() == b"abc"
+    with pytest.raises(FieldError, match=r"'text' of sample 3 is not UTF-8: .*rows_of\('text', 3\).tobytes"):
+        batch.text_of("text", 3)
+    with pytest.raises(FieldError, match=r"'n' is int64 of shape \(4,\); expected ragged uint8"):
+        batch.replace(n=np.arange(4)).text_of("n", 0)
+
+
+def test_samples_are_concatenated():
+    values, offsets = concatenated([np.ones((2, 3), np.float32), np.zeros((0, 3), np.float32)])
+    assert values.shape == (2, 3) and values.dtype == np.float32
+    assert offsets.tolist() == [0, 2, 2]
+    assert concatenated([])[1].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (["a", np.arange(2)], "sample 1 is int64 of shape .*, sample 0 is uint8"),
+        ([np.ones((1, 2)), np.ones((1, 3))], "the same shape but for the first axis"),
+        ([5], r"sample 0 is int64 of shape \(\); expected str, bytes, or numbers"),
+        ([[None]], "sample 0 is object"),
+        ([[[1], [1, 2]]], "sample 0 is no array"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(samples, message):
+    with pytest.raises(ArgumentError, match=message):
+        concatenated(samples)

@@ -10,7 +10,7 @@ import traceback
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.batch import Batch
+from highway.batch import Batch, ragged_groups
 from highway.engine import Failure
 from highway.errors import (
     HighwayError,
@@ -58,11 +58,16 @@ def item_of(outcome: Batch | Failure | None) -> Item:
     if outcome.keys:
         arrays += _packed(outcome.keys)
     meta = [names, outcome.epoch, outcome.seq, outcome.applied, has_indices, bool(outcome.keys)]
-    if outcome.extras or outcome.offsets is not None:
+    if outcome.extras or outcome.offsets is not None or outcome.ragged:
         meta += [list(outcome.extras), outcome.offsets is not None, sorted(outcome.ragged)]
         arrays += outcome.extras.values()
         if outcome.offsets is not None:
             arrays.append(outcome.offsets)
+        elif outcome.ragged:
+            # An older peer knows no tenth part, and raises ProtocolError.
+            groups = ragged_groups(outcome)
+            meta.append(groups)
+            arrays += [outcome.offsets_of(group[0]) for group in groups]
     return Item(Kind.BATCH, meta, arrays)
 
 
@@ -96,9 +101,10 @@ def to_batch(item: Item) -> Batch:
     """
     try:
         names, epoch, seq, applied, has_indices, has_keys, *more = item.meta
-        extra_names, has_offsets, ragged = more or ([], False, [])
+        extra_names, has_offsets, ragged, *grouped = more or ([], False, [])
+        groups = _checked_groups(grouped, ragged) if grouped else []
         listed: object
-        for listed in (names, extra_names, ragged):
+        for listed in (names, extra_names, ragged, *groups):
             if not isinstance(listed, (list, tuple)) or not {*map(type, listed)} <= _TEXTS:
                 raise ProtocolError("a batch has invalid field names; expected lists of texts")
         if len({*names, *extra_names}) != len(names) + len(extra_names):
@@ -108,7 +114,8 @@ def to_batch(item: Item) -> Batch:
             raise ProtocolError(
                 "a batch has an invalid epoch, seq or applied; expected integers of 0 or more"
             )
-        count = len(names) + bool(has_indices) + 2 * bool(has_keys) + len(extra_names) + bool(has_offsets)
+        count = len(names) + bool(has_indices) + 2 * bool(has_keys) + len(extra_names)
+        count += len(groups) + bool(has_offsets)
         if len(item.arrays) != count:
             raise ProtocolError(f"a batch has {len(item.arrays)} arrays; its description lists {count}")
         arrays = iter(item.arrays)
@@ -117,8 +124,10 @@ def to_batch(item: Item) -> Batch:
         keys = _unpacked(next(arrays), next(arrays)) if has_keys else None
         extras = dict(zip(extra_names, arrays, strict=False))
         offsets = next(arrays) if has_offsets else None
-        if offsets is not None and offsets.dtype != np.int64:
-            raise ProtocolError(f"a batch has offsets of {offsets.dtype}; expected int64")
+        apart = {name: given for group, given in zip(groups, arrays, strict=True) for name in group}
+        for given in (offsets, *apart.values()):
+            if given is not None and given.dtype != np.int64:
+                raise ProtocolError(f"a batch has offsets of {given.dtype}; expected int64")
         return Batch(
             fields,
             epoch=epoch,
@@ -128,12 +137,22 @@ def to_batch(item: Item) -> Batch:
             applied=applied,
             extras=extras,
             offsets=offsets,
-            ragged=ragged,
+            ragged=apart or ragged,
         )
     except ProtocolError:
         raise
     except (HighwayError, ValueError, TypeError, IndexError) as error:
         raise ProtocolError(f"an item does not describe a batch: {error}") from None
+
+
+def _checked_groups(grouped: list[object], ragged: object) -> list[list[str]]:
+    """Return the names of the ragged arrays in groups; raises ProtocolError unless each is in one group."""
+    (groups,) = grouped
+    if isinstance(groups, (list, tuple)) and all(isinstance(group, (list, tuple)) for group in groups):
+        named = [name for group in groups for name in group]
+        if all(groups) and {*map(type, named)} <= _TEXTS and sorted(named) == ragged:
+            return [list(group) for group in groups]
+    raise ProtocolError("a batch has invalid groups of ragged fields; expected each ragged field once")
 
 
 def _described(failure: Failure) -> list[str]:

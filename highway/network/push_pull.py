@@ -148,8 +148,7 @@ class PushTransport(_Pipe):
                 # The msgpack-numpy format cannot carry an error.
                 raise outcome.error
             if outcome is not None:
-                offsets = [] if outcome.offsets is None else [outcome.offsets]
-                self._send(encode_msgpack_numpy([*outcome.fields.values(), *offsets]))
+                self._send(encode_msgpack_numpy([*outcome.fields.values(), *_offsets(outcome)]))
         else:
             self._send_item(key, world, fingerprint, passed_on or item_of(outcome))
         self._source.delivered(ticket)
@@ -291,6 +290,13 @@ class PullTransport(_Pipe):
                     )
                 )
         return found
+
+
+def _offsets(batch: Batch) -> list[Any]:
+    """Return the shared offsets, or those of each ragged field, in the order of the fields."""
+    if batch.offsets is not None or not batch.ragged:
+        return [] if batch.offsets is None else [batch.offsets]
+    return [batch.offsets_of(name) for name in batch.fields if name in batch.ragged]
 
 
 def _total(item: Item) -> int:

@@ -15,6 +15,10 @@ The key of a record is its number, 8 bytes, big-endian. The record is, little-en
 
 `kind` is the sum of 1 for an extra, 2 for a ragged column, and 4 for encoded files: their column is a uint64, the
 number of bytes, followed by the bytes. All records of a store have the same description.
+
+Where ragged columns have different numbers of rows, `offset` is a list of lists of names instead of a flag: the columns
+that have the same number. They have kind 2 + 4, a number of bytes before their rows; the other ragged columns have the
+number of rows that the header has. Versions that cannot read this raise CorruptStoreError.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from highway._core.records.layout import ALIGNMENT, ENCODED, EXTRA, LENGTH_BYTES
 from highway._core.records.spans import Spans, copy_rows
 from highway._core.wire import codec as wire
 from highway._core.wire import packing
-from highway.batch import Batch, empty, is_field_name
+from highway.batch import Batch, empty, is_field_name, ragged_groups
 from highway.errors import ContractError, CorruptStoreError, MessageTooLargeError, ProtocolError, StoreError
 
 __all__ = ["BatchBuffers", "Column", "Records", "Schema", "key_of", "number_of", "schema_in"]
@@ -77,6 +81,8 @@ class Column(NamedTuple):
         Shape of a sample, or of a row of a ragged column.
     encoded : bool
         Whether a sample is a whole file, such as a JPEG, as bytes; a batch holds them as an array of objects.
+    apart : bool
+        Whether a ragged column has another number of rows than the header of the record says.
     """
 
     name: str
@@ -85,11 +91,12 @@ class Column(NamedTuple):
     ragged: bool
     shape: tuple[int, ...]
     encoded: bool = False
+    apart: bool = False
 
     @property
     def kind(self) -> int:
         """What it is, as a number in the description of a record."""
-        return EXTRA * self.extra + RAGGED * self.ragged + ENCODED * self.encoded
+        return EXTRA * self.extra + RAGGED * self.ragged + ENCODED * (self.encoded or self.apart)
 
     @property
     def nbytes(self) -> int:
@@ -115,13 +122,23 @@ class Schema:
         Number of transforms that were applied.
     keyed, offset : bool
         Whether they have keys, and whether their batches had offsets.
+    groups : sequence of sequence of str
+        Names of the columns that are apart: those with the same number of rows together.
     """
 
-    def __init__(self, columns: Sequence[Column], applied: int, keyed: bool, offset: bool) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        applied: int,
+        keyed: bool,
+        offset: bool,
+        groups: Sequence[Sequence[str]] = (),
+    ) -> None:
         self.columns = tuple(columns)
         self.applied = applied
         self.keyed = keyed
         self.offset = offset
+        self.groups = tuple(map(tuple, groups))
         table = [
             [
                 column.name,
@@ -131,7 +148,7 @@ class Schema:
             ]
             for column in self.columns
         ]
-        self.packed = packing.pack([applied, keyed, offset, table])
+        self.packed = packing.pack([applied, keyed, [*map(list, groups)] or offset, table])
         self._header_bytes = layout.HEADER_BYTES + len(self.packed)
         self._sizes = np.array([column.nbytes for column in self.columns], np.int64)
         self._kinds = np.array([column.kind for column in self.columns], np.uint8)
@@ -155,6 +172,8 @@ class Schema:
             A field cannot be stored; the message names it.
         """
         columns = []
+        groups = _groups_apart(batch)
+        names_apart = {name for group in groups for name in group}
         for name, array in (*batch.fields.items(), *batch.extras.items()):
             if name not in batch.ragged and _is_of_files(array, batch.size):
                 columns.append(Column(name, np.dtype(np.uint8), name in batch.extras, False, (), True))
@@ -170,7 +189,13 @@ class Schema:
                     f"{owner}: field {name!r} has shape {array.shape} in a batch of {batch.size} samples; expected a "
                     "row for each"
                 )
-            column = Column(name, _DTYPES[code], name in batch.extras, ragged, array.shape[1:])
+            apart = name in names_apart
+            column = Column(name, _DTYPES[code], name in batch.extras, ragged, array.shape[1:], apart=apart)
+            if apart and not column.nbytes:
+                raise StoreError(
+                    f"{owner}: field {name!r} has rows of shape {column.shape}, without values; expected rows with "
+                    "values where ragged fields have different offsets"
+                )
             if not _is_storable(column):
                 raise StoreError(
                     f"{owner}: field {name!r} has samples of shape {column.shape}; expected less than 4 GiB and up to "
@@ -178,7 +203,8 @@ class Schema:
                 )
             columns.append(column)
         try:
-            return cls(columns, batch.applied, bool(batch.keys), batch.offsets is not None)
+            offset = batch.offsets is not None or bool(groups)
+            return cls(columns, batch.applied, bool(batch.keys), offset, groups)
         except (ContractError, MessageTooLargeError) as error:
             raise StoreError(f"{owner}: the batches have too many fields for a record: {error}") from None
 
@@ -194,22 +220,29 @@ class Schema:
         try:
             applied, keyed, offset, table = packing.unpack(packed)
             columns = []
+            groups = offset if isinstance(offset, list) else []
+            offset = offset is True or bool(groups)
+            names_apart = [name for group in groups for name in group]
             for name, code, kind, *shape in table:
                 extra, ragged, encoded = (bool(kind & bit) for bit in (EXTRA, RAGGED, ENCODED))
                 known = 0 <= kind <= EXTRA + RAGGED + ENCODED
+                apart = ragged and encoded and names_apart.count(name) == 1
+                encoded = encoded and not apart
                 if not is_field_name(name) or not known or (encoded and (ragged or shape)):
                     raise ValueError(f"a column is {name!r} of kind {kind!r}")
                 if not all(type(extent) is int and extent >= 0 for extent in shape):
                     raise ValueError(f"column {name!r} has shape {shape}")
-                column = Column(name, _DTYPES[code], extra, ragged, tuple(shape), encoded)
-                if not _is_storable(column) or (ragged and offset is not True):
+                column = Column(name, _DTYPES[code], extra, ragged, tuple(shape), encoded, apart)
+                if not _is_storable(column) or (ragged and not offset) or (apart and not column.nbytes):
                     raise ValueError(f"column {name!r} has shape {shape}, offsets {offset!r}")
                 columns.append(column)
             if len({column.name for column in columns}) < len(columns):
                 raise ValueError("two columns have the same name")
+            if {column.name for column in columns if column.apart} != {*names_apart}:
+                raise ValueError(f"the groups of ragged columns are {groups!r}")
             if type(applied) is not int or applied < 0:
                 raise ValueError(f"{applied!r} transforms were applied")
-            return cls(columns, applied, keyed is True, offset is True)
+            return cls(columns, applied, keyed is True, offset, groups)
         except (ProtocolError, ValueError, TypeError, KeyError) as error:
             raise CorruptStoreError(f"a description of columns is damaged: {error}") from None
 
@@ -224,8 +257,9 @@ class Schema:
         keys = batch.keys
         key = keys[row].encode("utf-8", "surrogateescape") if keys else b""
         begin = end = 0
-        if batch.offsets is not None:
-            begin, end = batch.offsets[row : row + 2].tolist()
+        shared = self._offsets_in_header(batch)
+        if shared is not None:
+            begin, end = shared[row : row + 2].tolist()
         checked = _CHECKED.pack(number, len(self.packed), len(key) if keys else layout.NO_KEY, end - begin, 0)
         pieces: list[Any] = [checked, self.packed, key]
         at = self._header_bytes + len(key)
@@ -237,7 +271,13 @@ class Schema:
                 pieces += (len(file).to_bytes(LENGTH_BYTES, "little"), file)
                 at += LENGTH_BYTES + len(file)
                 continue
-            taken = array[begin:end] if column.ragged else array[row : row + 1]
+            if column.apart:
+                first, last = batch.offsets_of(column.name)[row : row + 2].tolist()
+                taken = array[first:last]
+                pieces.append(taken.nbytes.to_bytes(LENGTH_BYTES, "little"))
+                at += LENGTH_BYTES
+            else:
+                taken = array[begin:end] if column.ragged else array[row : row + 1]
             if taken.nbytes:
                 pieces.append(taken.reshape(-1).view(np.uint8))
                 at += taken.nbytes
@@ -245,6 +285,14 @@ class Schema:
         for piece in pieces:
             crc = crc32c(piece, crc)
         return b"".join([MAGIC, crc.to_bytes(4, "little"), *pieces])
+
+    def _offsets_in_header(self, batch: Batch) -> NDArray[np.int64] | None:
+        """Return the offsets of the ragged columns that are not apart; None if there are none."""
+        if not self.groups:
+            return batch.offsets
+        return batch.offsets_of(
+            next(column.name for column in self.columns if column.ragged and not column.apart)
+        )
 
     def check(self, spans: Spans, numbers: NDArray[np.int64]) -> Records:
         """Check records in memory: header, number, columns, size and checksum.
@@ -267,7 +315,14 @@ class Schema:
                 errors[int(rows[position])] = _error_of(spans[position], table[position])
             good = np.flatnonzero(table[:, 0] == layout.SOUND)
             rows, spans, table = rows[good], spans.take(good), table[good]
-        return Records(self, rows, spans, table, dict(sorted(errors.items())))
+        records = Records(self, rows, spans, table, errors)
+        if self.groups:
+            good = records.sound_groups()
+            wrong = CorruptStoreError("its ragged columns do not have the same number of whole rows")
+            errors |= dict.fromkeys(np.delete(rows, good).tolist(), wrong)
+            records = Records(self, rows[good], spans.take(good), table[good], errors)
+        records.errors = dict(sorted(errors.items()))
+        return records
 
 
 def _error_of(value: memoryview | None, found: NDArray[np.int64]) -> CorruptStoreError:
@@ -325,6 +380,28 @@ class Records:
         """Return the number of rows in the ragged columns of each record, int64 (K,)."""
         return self._table[:, 3]
 
+    def counts_of(self, column: int) -> NDArray[np.int64]:
+        """Return the number of rows of a ragged column in each record, int64 (K,)."""
+        found = self._schema.columns[column]
+        return self._lengths(column) // found.nbytes if found.apart else self.counts()
+
+    def sound_groups(self) -> NDArray[np.intp]:
+        """Return which records have whole rows, as many in all columns of a group: ascending positions."""
+        sound = np.ones(len(self.rows), np.bool_)
+        first: dict[str, NDArray[np.int64]] = {}
+        group_of = {name: group[0] for group in self._schema.groups for name in group}
+        for number, column in enumerate(self._schema.columns):
+            if column.apart:
+                counts, rest = np.divmod(self._lengths(number), column.nbytes)
+                sound &= (rest == 0) & (counts == first.setdefault(group_of[column.name], counts))
+        return np.flatnonzero(sound)
+
+    def _lengths(self, column: int) -> NDArray[np.int64]:
+        """Return the number of bytes that a column has in each record, where it begins with this number."""
+        lengths = np.empty((len(self.rows), LENGTH_BYTES), np.uint8)
+        copy_rows(self.spans, self.byte_offsets(column), lengths, np.arange(len(lengths)))
+        return lengths.view("<i8")[:, 0].astype(np.int64)
+
     def keys(self) -> list[str | None]:
         """Return the key of each record; None where it has none."""
         if not self._schema.keyed:
@@ -345,16 +422,17 @@ class Records:
         found = self._schema.columns[column]
         count = int(self._table[record, 3]) if found.ragged else 1
         place = int(self._table[record, layout.CHECKED + column])
+        value = self._value(record)
+        if found.apart:
+            count = int.from_bytes(value[place : place + LENGTH_BYTES], "little") // found.nbytes
+            place += LENGTH_BYTES
         shape = (count, *found.shape)
-        flat = np.frombuffer(self._value(record), _stored(found.dtype), math.prod(shape), place)
+        flat = np.frombuffer(value, _stored(found.dtype), math.prod(shape), place)
         return flat.reshape(shape)
 
     def files(self, column: int) -> list[memoryview]:
         """Return the encoded file in a column of each record."""
-        begins = self.byte_offsets(column)
-        lengths = np.empty((len(begins), LENGTH_BYTES), np.uint8)
-        copy_rows(self.spans, begins, lengths, np.arange(len(begins)))
-        return self.spans.parts(begins + LENGTH_BYTES, lengths.view("<i8")[:, 0].astype(np.int64))
+        return self.spans.parts(self.byte_offsets(column) + LENGTH_BYTES, self._lengths(column))
 
     def array(self, column: int) -> NDArray[Any]:
         """Return a column that is neither ragged nor encoded, as an array of K rows."""
@@ -389,6 +467,10 @@ class BatchBuffers:
         self._whole: list[tuple[int, Column, NDArray[Any], NDArray[np.uint8]]] = []
         self._ragged: list[tuple[int, Column, list[NDArray[Any]]]] = []
         self._encoded: list[tuple[int, Column, NDArray[Any]]] = []
+        # By the name of each column that is apart: the number of rows of each sample.
+        self._counts_apart = {
+            name: counts for group in schema.groups for counts in [np.zeros(size, np.int64)] for name in group
+        }
         for position, column in enumerate(schema.columns):
             if names is not None and column.name not in names:
                 continue
@@ -413,7 +495,9 @@ class BatchBuffers:
         for number, _, files in self._encoded:
             for row, file in zip(listed, records.files(number), strict=True):
                 files[row] = bytes(file)
-        for number, _, parts in self._ragged:
+        for number, column, parts in self._ragged:
+            if column.apart:
+                self._counts_apart[column.name][rows] = records.counts_of(number)
             for record, row in enumerate(listed):
                 parts[row] = records.view(record, number)
 
@@ -431,22 +515,42 @@ class BatchBuffers:
         found |= apart or {}
         found.update({column.name: files for _, column, files in self._encoded})
         for _, column, parts in self._ragged:
-            joined = empty((int(self._counts.sum()), *column.shape), column.dtype)
+            counts = self._counts_apart.get(column.name, self._counts)
+            joined = empty((int(counts.sum()), *column.shape), column.dtype)
             if joined.size:
                 np.concatenate(parts, out=joined)
             found[column.name] = joined
         columns = [column for column in self._schema.columns if column.name in found]
-        offsets = np.concatenate(([0], np.cumsum(self._counts))) if self._schema.offset else None
+        shared = np.concatenate(([0], np.cumsum(self._counts))) if self._schema.offset else None
+        ragged: Any = [column.name for column in columns if column.ragged]
+        if any(column.apart for column in columns):
+            made = {
+                id(counts): np.concatenate(([0], np.cumsum(counts))) for counts in self._counts_apart.values()
+            }
+            apart = {name: made[id(counts)] for name, counts in self._counts_apart.items()}
+            ragged, shared = {name: apart.get(name, shared) for name in ragged}, None
         keys = [key for key in self._keys if key is not None]
         return Batch(
             {column.name: found[column.name] for column in columns if not column.extra},
             keys=keys if self._schema.keyed else None,
             applied=self._schema.applied,
             extras={column.name: found[column.name] for column in columns if column.extra},
-            offsets=offsets,
-            ragged=[column.name for column in columns if column.ragged],
+            offsets=shared,
+            ragged=ragged,
             **identity,
         )
+
+
+def _groups_apart(batch: Batch) -> list[list[str]]:
+    """Return the names of ragged arrays, those that share their offsets together, without one group: that of boxes.
+
+    Without boxes, it is the group of the first ragged array. Empty where all share their offsets.
+    """
+    if batch.offsets is not None or not batch.ragged:
+        return []
+    named = [name for name in (*batch.fields, *batch.extras) if name in batch.ragged]
+    left = batch.ragged_with("boxes" if "boxes" in batch.ragged else named[0])
+    return [group for group in ragged_groups(batch) if group[0] not in left]
 
 
 def _is_storable(column: Column) -> bool:

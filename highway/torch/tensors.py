@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,19 +126,17 @@ def _is_taken(array: NDArray[Any]) -> bool:
 
 
 class Rows:
-    """Which rows of the arrays of a batch with boxes belong to which sample."""
+    """Which rows of the ragged arrays of a batch, such as boxes, belong to which sample."""
 
     def __init__(self, batch: Batch) -> None:
-        assert batch.offsets is not None
         self.count = batch.size
-        self._ragged = batch.ragged
-        self._offsets = batch.offsets.tolist()
+        self._offsets = {name: batch.offsets_of(name).tolist() for name in batch.ragged}
 
     def split(self, name: str, values: Any) -> Sequence[Any]:
         """Return the rows of each sample: views of a tensor, or parts of a list."""
-        if name in self._ragged:
-            pairs = zip(self._offsets, self._offsets[1:], strict=False)
-            return [values[start:end] for start, end in pairs]
+        offsets = self._offsets.get(name)
+        if offsets is not None:
+            return [values[start:end] for start, end in pairwise(offsets)]
         if isinstance(values, list):
             return values
         return [values] * self.count if values.ndim == 0 else list(values.unbind())

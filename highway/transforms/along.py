@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from highway.transforms.geometry import Geometry, product
 from highway.transforms.transform import Transform, is_planar, keeps
 from highway.transforms.values import Values
 
-__all__ = ["GO_ALONG", "Along", "is_spatial"]
+__all__ = ["GO_ALONG", "Along", "check_kinds", "is_spatial", "with_offsets"]
 
 GO_ALONG = ("boxes", "masks", "keypoints", "placement")
 """Names of the arrays that always move with the images."""
@@ -67,7 +67,7 @@ class Along:
         changed: dict[str, Any] = {}
         if "boxes" in batch and "boxes" not in batch.ragged and len(shape) > 2:
             _refuse_loose_boxes(batch, transform, params, shape)
-        offsets, size = batch.offsets, (shape[0], shape[1], shape[2]) if len(shape) > 2 else None
+        ragged, size = None, (shape[0], shape[1], shape[2]) if len(shape) > 2 else None
         check_kinds(batch, shape)
         if "masks" in batch and size is not None:
             changed["masks"] = self._masks(batch["masks"], transform, params)
@@ -91,13 +91,14 @@ class Along:
             boxes, kept = transform.apply_boxes(batch["boxes"], owners, params, size)
             if kept is not None and not kept.all():
                 changed["boxes"] = boxes[kept]
-                for name in batch.ragged - {"boxes"}:
+                beside = batch.ragged_with("boxes")
+                for name in beside - {"boxes"}:
                     changed[name] = changed.get(name, batch[name])[kept]
                 counts = np.bincount(owners[kept], minlength=batch.size)
-                offsets = np.concatenate(([0], np.cumsum(counts)))
+                ragged = with_offsets(batch, beside, np.concatenate(([0], np.cumsum(counts))))
             elif boxes is not batch["boxes"]:
                 changed["boxes"] = boxes
-        return batch.replace(offsets=offsets, **changed) if changed else batch
+        return batch.replace(ragged=ragged, **changed) if changed else batch
 
     def tied(self, batch: Batch, sides: tuple[int, ...]) -> list[str]:
         """Return the additional per-pixel fields for images of (H, W), except those that stay unchanged."""
@@ -264,6 +265,13 @@ def check_kinds(batch: Batch, shape: tuple[int, ...]) -> None:
         raise ContractError(f"placement is {_told(batch['placement'])}; expected float64 (N, 3, 3)")
 
 
+def with_offsets(
+    batch: Batch, names: Collection[str], offsets: NDArray[np.int64]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the offsets of all ragged arrays of a batch, where `names` get other ones."""
+    return {name: offsets if name in names else batch.offsets_of(name) for name in batch.ragged}
+
+
 def _check_boxes(batch: Batch) -> None:
     boxes = batch["boxes"]
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
@@ -275,9 +283,9 @@ def _check_boxes(batch: Batch) -> None:
     wrong = ~(boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        assert batch.offsets is not None
-        sample = int(np.searchsorted(batch.offsets, row, side="right")) - 1
-        box = f"box {row - batch.offsets[sample]} of sample {sample}, {boxes[row].tolist()}"
+        offsets = batch.offsets_of("boxes")
+        sample = int(np.searchsorted(offsets, row, side="right")) - 1
+        box = f"box {row - offsets[sample]} of sample {sample}, {boxes[row].tolist()}"
         if np.isnan(boxes[row]).any():
             raise ContractError(f"{box}, contains NaN; expected x0, y0, x1, y1 in pixels")
         raise ContractError(
@@ -322,6 +330,4 @@ def _refuse_loose_boxes(batch: Batch, transform: Transform, params: Any, shape: 
 
 def _owners(batch: Batch, name: str) -> NDArray[np.int64]:
     samples = np.arange(batch.size)
-    if name not in batch.ragged or batch.offsets is None:
-        return samples
-    return np.repeat(samples, np.diff(batch.offsets))
+    return np.repeat(samples, np.diff(batch.offsets_of(name))) if name in batch.ragged else samples

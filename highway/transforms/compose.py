@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import number, numbers, whole
-from highway.batch import Batch, empty
+from highway.batch import Batch, empty, ragged_groups
 from highway.errors import ArgumentError, ContractError
 from highway.sampling.rng import SampleRandom
 from highway.transforms.along import Along
@@ -146,12 +146,12 @@ class _Composed(Several):
     def _joined(self, batch: Batch, parts: list[tuple[NDArray[np.intp], Batch]]) -> Batch:
         """Join the parts of a batch, given with their rows, into one batch."""
         order = np.concatenate([rows for rows, _ in parts])
-        counts = None
-        if batch.offsets is not None:
+        ragged: dict[str, Any] = {}
+        for group in ragged_groups(batch):
             counts = np.empty(batch.size, np.int64)
             for rows, part in parts:
-                assert part.offsets is not None
-                counts[rows] = np.diff(part.offsets)
+                counts[rows] = np.diff(part.offsets_of(group[0]))
+            ragged |= dict.fromkeys(group, np.concatenate(([0], np.cumsum(counts))))
         changed: dict[str, Any] = {}
         for name in (*batch.fields, *batch.extras):
             if name in batch.ragged:
@@ -170,8 +170,7 @@ class _Composed(Several):
             for (rows, _), array in zip(parts, arrays, strict=True):
                 whole_array[rows] = array
             changed[name] = whole_array
-        offsets = None if counts is None else np.concatenate(([0], np.cumsum(counts)))
-        return batch.replace(offsets=offsets, **changed)
+        return batch.replace(ragged=ragged or None, **changed)
 
 
 class Sequential(_Composed):

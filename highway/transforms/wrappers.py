@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from highway.batch import Batch
 from highway.errors import ArgumentError, ContractError, MissingPackageError
 from highway.sampling.rng import SampleRandom
-from highway.transforms.along import Along, check_kinds
+from highway.transforms.along import Along, check_kinds, with_offsets
 from highway.transforms.runs import Several
 
 __all__ = ["Albumentations", "TorchVision"]
@@ -73,7 +73,8 @@ class Wrapper(Several):
             return batch
         seeds = SampleRandom(seed, batch.epoch, batch.indices, first).integers(0, 2**32)
         has_boxes = "boxes" in batch.ragged
-        offsets = batch.offsets if has_boxes else None
+        offsets = batch.offsets_of("boxes") if has_boxes else None
+        ragged = None
         results = []
         for row in range(len(images)):
             rows, boxes = np.zeros(0, np.int64), None
@@ -90,10 +91,12 @@ class Wrapper(Several):
             changed["boxes"] = np.concatenate(
                 [result.boxes for result in results if result.boxes is not None]
             )
-            for field in batch.ragged - {"boxes"}:
+            beside = batch.ragged_with("boxes")
+            for field in beside - {"boxes"}:
                 changed[field] = batch[field][kept]
-            offsets = np.concatenate(([0], np.cumsum([len(result.rows) for result in results])))
-        return batch.replace(offsets=offsets, **changed)
+            ends = np.cumsum([len(result.rows) for result in results])
+            ragged = with_offsets(batch, beside, np.concatenate(([0], ends)))
+        return batch.replace(ragged=ragged, **changed)
 
     def _stacked(self, arrays: list[Any]) -> NDArray[Any]:
         shapes = sorted({(np.shape(array), str(np.asarray(array).dtype)) for array in arrays}, key=str)

@@ -315,7 +315,9 @@ def _box_labels(batch: Samples, i: int) -> list[int] | None:
     """Return the class of each box of a sample; None if the labels do not belong to boxes."""
     if "labels" not in batch.ragged and not _is_padded(batch):
         return None
-    return [int(label) for label in _rows(batch, "labels", i)]
+    labels = _rows(batch, "labels", i)
+    # Ragged labels may follow something else than the boxes.
+    return [int(label) for label in labels] if len(labels) == len(_rows(batch, "boxes", i)) else None
 
 
 def _is_padded(batch: Samples) -> bool:

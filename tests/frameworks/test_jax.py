@@ -301,6 +301,17 @@ def test_leaves_have_paths(batch):
     assert again.images is batch.images
 
 
+def test_different_offsets_are_leaves(batch):
+    rows = batch.offsets
+    batch = batch.replace(tokens=np.arange(4), ragged={"boxes": rows, "tokens": [0, 0, 4]})
+    leaves, structure = jax.tree_util.tree_flatten_with_path(batch)
+    paths = [jax.tree_util.keystr(path) for path, _ in leaves]
+    assert paths[-2:] == [".offsets_of_boxes", ".offsets_of_tokens"]
+    again = jax.tree.unflatten(structure, [leaf for _, leaf in leaves])
+    assert again.offsets_of("tokens").tolist() == [0, 0, 4]
+    assert jax.tree.map(lambda array: array * 2, batch).offsets_of("boxes").tolist() == [0, 2, 6]
+
+
 def test_what_is_no_array_can_take_the_place_of_one(batch):
     shapes = jax.tree.map(lambda array: array.shape, batch)
     assert shapes.labels == (2,)

@@ -572,6 +572,21 @@ def test_boxes_in_a_dict(boxed):
     assert len(first["targets"]) == 3
 
 
+def test_fields_of_different_offsets_in_targets():
+    class Texts(Source):
+        def tasks(self):
+            return iter(range(1))
+
+        def load(self, task):
+            fields = {"tokens": np.arange(5), "audio": np.ones((4, 2), np.float32)}
+            return Batch(fields, ragged={"tokens": [0, 3, 5], "audio": [0, 0, 4]})
+
+    with Loader([Texts()]) as loader:
+        ((targets,),) = loader
+    assert [target["tokens"].tolist() for target in targets] == [[0, 1, 2], [3, 4]]
+    assert [tuple(target["audio"].shape) for target in targets] == [(0, 2), (4, 2)]
+
+
 def test_targets_share_the_memory_of_the_batch(boxed):
     addresses = []
 

@@ -151,3 +151,54 @@ def test_descriptions_of_another_length_are_refused(length):
     meta = [*item.meta, None][:length]
     with pytest.raises(ProtocolError):
         to_batch(Item(Kind.BATCH, meta, item.arrays))
+
+
+def tokens():
+    batch = detection()
+    rows = batch.offsets
+    return batch.replace(
+        tokens=np.arange(7), ragged={**dict.fromkeys(batch.ragged, rows), "tokens": [0, 7, 7]}
+    )
+
+
+def test_several_offsets_travel():
+    item = item_of(tokens())
+    assert len(item.meta) == 10, "a peer that knows nine parts must refuse it"
+    found = to_batch(item)
+    assert found.offsets is None
+    assert found.ragged_with("boxes") == {"labels", "boxes", "difficult"}
+    assert found.offsets_of("boxes").tolist() == [0, 1, 3]
+    assert found.offsets_of("tokens").tolist() == [0, 7, 7]
+    assert found.difficult.tolist() == [True, False, True]
+
+
+def test_a_batch_with_shared_offsets_is_described_as_before():
+    item = item_of(detection())
+    assert item.meta == [
+        *(["images", "labels", "boxes"], 2, 3, 1, True, True),
+        *(["difficult", "weights"], True, ["boxes", "difficult", "labels"]),
+    ]
+    assert item.arrays[-1].tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [],
+        [["tokens"]],
+        [["boxes", "difficult", "labels", "tokens"]],
+        [["boxes", "difficult", "labels"], ["tokens"], []],
+        [["boxes", "difficult", "labels"], ["tokens", "tokens"]],
+        [["boxes", "difficult", "labels"], ["images"]],
+        [["boxes", "difficult", "labels"], [5]],
+        [["boxes", "difficult"], ["labels", "tokens"]],
+        ["boxes", "tokens"],
+        {"boxes": 1},
+        5,
+    ],
+)
+def test_hostile_groups_of_ragged_fields_are_refused(groups):
+    item = item_of(tokens())
+    item.meta[9] = groups
+    with pytest.raises(ProtocolError):
+        to_batch(item)

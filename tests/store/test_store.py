@@ -21,8 +21,9 @@ from voc_folders import annotation, thing, voc_folder
 import highway
 from highway._core import simd
 from highway._core.records import checksum
+from highway._core.records.spans import Spans
 from highway._core.wire import packing
-from highway.batch import Batch
+from highway.batch import Batch, ragged_groups
 from highway.cli import main
 from highway.engine import Pipeline, Source, Stage
 from highway.errors import (
@@ -39,6 +40,7 @@ from highway.errors import (
 from highway.modules import Augmentations, ImageFileReader, LevelDBSink, LevelDBSource, Noise, VOCReader
 from highway.sampling.sampler import Sampler
 from highway.store.marks import Mark
+from highway.store.records import Schema
 from highway.store.writing import StoreWriter
 from highway.transforms import FlipX, Normalize
 
@@ -208,6 +210,77 @@ def test_any_fields_come_back_to_the_bit(tmp_path):
     for one, other in zip(found, batches, strict=True):
         assert one["f6"].dtype == np.float32
         assert_equal(one, other.replace(f6=other["f6"].astype(np.float32)))
+
+
+def texts(seq, count):
+    """A batch with boxes, their labels, texts, and tokens with weights."""
+    boxes, words, tokens = (np.arange(count + 1) * factor for factor in (1, 5, 3))
+    rng = np.random.default_rng(seq)
+    return Batch(
+        {"boxes": rng.random((count, 4), np.float32), "text": rng.integers(0, 256, 5 * count, np.uint8)},
+        seq=seq,
+        indices=seq * 10 + np.arange(count),
+        extras={
+            "labels": np.arange(count),
+            "tokens": rng.integers(0, 9, 3 * count),
+            "weights": rng.random((3 * count, 2)),
+        },
+        ragged={"boxes": boxes, "labels": boxes, "text": words, "tokens": tokens, "weights": tokens},
+    )
+
+
+def test_ragged_fields_of_different_offsets_come_back(tmp_path):
+    batches = [texts(0, 3), texts(1, 3), texts(2, 1)]
+    written(tmp_path / "s", Batches(*batches))
+    found = batches_of(LevelDBSource(tmp_path / "s", 3, epochs=1, shuffle=False))
+    for one, other in zip(found, batches, strict=True):
+        assert_equal(one, other)
+        assert ragged_groups(one) == [["boxes", "labels"], ["text"], ["tokens", "weights"]]
+        for name in other.ragged:
+            assert one.offsets_of(name).tolist() == other.offsets_of(name).tolist()
+    (some,) = batches_of(
+        LevelDBSource(tmp_path / "s", 7, epochs=1, shuffle=False, fields=["tokens", "boxes"])
+    )
+    assert some.tokens.tolist() == np.concatenate([batch.tokens for batch in batches]).tolist()
+    assert some.offsets_of("tokens").tolist() == [0, 3, 6, 9, 12, 15, 18, 21]
+    assert some.offsets_of("boxes").tolist() == [*range(8)]
+
+
+def test_an_older_version_refuses_different_offsets():
+    """It expects a flag in the place of the groups, and no column of both kinds."""
+    schema = Schema.of(texts(0, 3), "test")
+    _, _, offset, table = packing.unpack(schema.packed)
+    assert offset == [["text"], ["tokens", "weights"]]
+    assert [kind for name, _, kind, *_ in table if name in ("text", "tokens")] == [6, 7]
+    assert Schema.unpacked(schema.packed) == schema
+
+
+@pytest.mark.parametrize(
+    "groups", [[["text"]], [["text"], ["tokens"]], [["text"], ["tokens", "weights", "boxes"]], [[5]], [5]]
+)
+def test_damaged_groups_are_refused(groups):
+    applied, keyed, _, table = packing.unpack(Schema.of(texts(0, 3), "test").packed)
+    with pytest.raises(CorruptStoreError):
+        Schema.unpacked(packing.pack([applied, keyed, groups, table]))
+
+
+def test_rows_that_disagree_are_damage():
+    """Records whose checksums are right, from a program that writes other numbers of rows than it says."""
+    batch = texts(0, 2)
+    schema = Schema.of(batch, "test")
+    wrong = batch.replace(weights=batch.weights[:3], ragged={
+        **{name: batch.offsets_of(name) for name in batch.ragged}, "weights": [0, 2, 3],
+    })  # fmt: skip
+    values = [*schema.records(batch, 0, [0]), *schema.records(wrong, 1, [0]), *schema.records(batch, 2, [1])]
+    records = schema.check(Spans(values), np.arange(3))
+    assert records.rows.tolist() == [0, 2]
+    assert "do not have the same number of whole rows" in str(records.errors[1])
+
+
+def test_rows_without_values_need_the_offsets_of_the_others():
+    batch = Batch({"a": np.ones((2, 3)), "b": np.ones((4, 0))}, ragged={"a": [0, 2], "b": [0, 4]})
+    with pytest.raises(StoreError, match=r"field 'b' has rows of shape \(0,\), without values"):
+        Schema.of(batch, "LevelDBSink")
 
 
 def test_chosen_fields_alone(tmp_path):

@@ -15,6 +15,7 @@ from highway.transforms import (
     Lambda,
     Letterbox,
     Normalize,
+    OneOf,
     Pad,
     PadCrop,
     Perspective,
@@ -324,3 +325,34 @@ def test_methods_of_a_subclass_are_called_wherever_it_stands():
     stage = Augmentations([Mine()])
     stage.input_handed_over = True
     assert stage.process(batch).images.shape == (2, 8, 8, 3)
+
+
+def texts_beside_boxes():
+    """Of each sample one box at the left and one at the right, and five tokens."""
+    batch = detection([[(0, 0, 8, 8), (100, 40, 120, 60)]] * 4)
+    boxes, tokens = batch.offsets, np.arange(5) * 5
+    return batch.replace(
+        tokens=np.arange(20), ragged={**dict.fromkeys(batch.ragged, boxes), "tokens": tokens}
+    )
+
+
+def test_tokens_stay_where_boxes_are_dropped():
+    found = Augmentations([Slice(0, 64, 96, 64)]).process(texts_beside_boxes())
+    assert found.offsets_of("boxes").tolist() == [0, 1, 2, 3, 4]
+    assert found.ragged_with("boxes") == {"boxes", "labels", "difficult"}
+    assert found.labels.tolist() == [1, 3, 5, 7]
+    assert found.tokens.tolist() == [*range(20)]
+    assert found.offsets_of("tokens").tolist() == [0, 5, 10, 15, 20]
+
+
+def test_tokens_stay_with_their_samples_in_branches():
+    batch = texts_beside_boxes()
+    found = Augmentations([OneOf([FlipX(1), Shift((-0.5, -0.5), 0, p=1), FlipY(1)])]).process(batch)
+    for i in range(4):
+        assert found.rows_of("tokens", i).tolist() == batch.rows_of("tokens", i).tolist()
+
+
+def test_boxes_are_padded_and_tokens_stay_ragged():
+    found = PadBoxes(3).process(texts_beside_boxes())
+    assert found.boxes.shape == (4, 3, 4) and found.counts.tolist() == [2] * 4
+    assert found.ragged == {"tokens"} and found.rows_of("tokens", 1).tolist() == [5, 6, 7, 8, 9]

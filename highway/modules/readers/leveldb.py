@@ -243,9 +243,15 @@ class LevelDBSource(OrderedSource):
 
     def _images(self) -> tuple[int, tuple[int, int, int] | None]:
         """Column of the images and their shape; -1 and None if the store has no uint8 images (H, W, C)."""
-        for number, (name, dtype, _, ragged, shape, encoded) in enumerate(self._store.schema.columns):
-            wanted = name == "images" and (self._fields is None or name in self._fields)
-            if wanted and dtype == np.uint8 and len(shape) == 3 and not (ragged or encoded):
+        for number, column in enumerate(self._store.schema.columns):
+            shape = column.shape
+            wanted = column.name == "images" and (self._fields is None or column.name in self._fields)
+            if (
+                wanted
+                and column.dtype == np.uint8
+                and len(shape) == 3
+                and not (column.ragged or column.encoded)
+            ):
                 return number, (shape[0], shape[1], shape[2])
         return -1, None
 

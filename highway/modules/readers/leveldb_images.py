@@ -187,7 +187,9 @@ class _Records(Samples):
         if "labels" in columns and columns["labels"].encoded:
             raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected labels that are numbers")
         boxes = columns.get("boxes")
-        if boxes is not None and (not boxes.ragged or boxes.dtype != np.float32 or boxes.shape != (4,)):
+        if boxes is not None and (
+            not boxes.ragged or boxes.apart or boxes.dtype != np.float32 or boxes.shape != (4,)
+        ):
             raise ArgumentError(f"{owner}: {store.path!r} has {schema}; expected boxes of float32 (rows, 4)")
         # Masks that are arrays belong to pictures of one size; encoded pictures differ in size.
         self.masked = "masks" in columns and columns["masks"].encoded
@@ -277,7 +279,7 @@ class _RecordPart(SampleReader):
         columns = {
             column.name: self._column(indices[known], place)
             for place, column in enumerate(self._schema.columns)
-            if column.ragged
+            if column.ragged and not column.apart
         }
         boxes = columns.pop("boxes")
         return BoxTable(counts, boxes, columns.pop("labels", None), columns, upright=True)

@@ -21,7 +21,8 @@ class PadBoxes(Stage):
 
     Ragged arrays (M, ...) become (N, most, ...), in the order of the batch, and the field `counts`, int64 (N,), is
     added after the others. Padding is 0 in `boxes`, -1 in `labels` and other signed integers, 0 in other numbers, False
-    in flags.
+    in flags. Where ragged arrays have different offsets, those that do not share the offsets of `boxes` stay ragged;
+    `PadRagged` pads them.
 
     Parameters
     ----------
@@ -86,18 +87,25 @@ class PadBoxes(Stage):
         Raises
         ------
         FieldError
-            The batch has no ragged arrays.
+            The batch has no ragged arrays, or several with different offsets and no boxes.
         ArgumentError
             A sample has too many boxes, or the batch already has a field or extra `counts`.
         """
-        if batch.offsets is None or not batch.ragged:
+        if not batch.ragged:
             raise FieldError(f"PadBoxes: {batch!r} has no boxes of differing number; expected ragged fields")
+        if batch.offsets is None and "boxes" not in batch.ragged:
+            raise FieldError(
+                f"PadBoxes: {batch!r} has no boxes, and its ragged fields have different offsets; expected boxes: use "
+                "PadRagged(field) for each field"
+            )
+        names = batch.ragged if "boxes" not in batch.ragged else batch.ragged_with("boxes")
+        offsets = batch.offsets_of(min(names))
         if "counts" in batch:
             raise ArgumentError(
                 f"PadBoxes: {batch!r} has counts already, which PadBoxes adds; expected no such field or extra: "
                 "rename it"
             )
-        counts = np.diff(batch.offsets)
+        counts = np.diff(offsets)
         if not self.truncate and counts.max(initial=0) > self.most:
             row = int(np.argmax(counts))
             key = batch.keys[row] if batch.keys else f"sample {batch.indices[row]}"
@@ -106,12 +114,12 @@ class PadBoxes(Stage):
                 "truncate=True"
             )
         owners = np.repeat(np.arange(batch.size), counts)
-        places = np.arange(len(owners)) - batch.offsets[:-1][owners]
+        places = np.arange(len(owners)) - offsets[:-1][owners]
         kept = places < self.most
         counts = np.minimum(counts, self.most)
 
         def padded(name: str, array: NDArray[Any]) -> NDArray[Any]:
-            if name not in batch.ragged:
+            if name not in names:
                 return array
             out = np.zeros((batch.size, self.most, *array.shape[1:]), array.dtype)
             if array.dtype.kind == "i":
@@ -127,4 +135,5 @@ class PadBoxes(Stage):
             keys=batch.keys,
             applied=batch.applied,
             extras={name: padded(name, array) for name, array in batch.extras.items()},
+            ragged={name: batch.offsets_of(name) for name in batch.ragged - names},
         )
