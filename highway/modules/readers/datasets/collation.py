@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from highway.batch import is_field_name
 from highway.errors import ArgumentError, ContractError
 
-__all__ = ["Collator", "Field", "Names", "Planned", "Schema", "Unfit"]
+__all__ = ["Collator", "Field", "Names", "Planned", "Schema", "Unfit", "samples_of"]
 
 Names = Sequence[str] | Mapping[Any, str] | None
 
@@ -413,6 +413,10 @@ def _kind(value: Any) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
         return "text", np.dtype(np.str_), ()
     if isinstance(value, (bytes, bytearray)):
         return "bytes", np.dtype(np.uint8), (len(value),)
+    if isinstance(value, (list, tuple)) and not value:
+        raise Unfit(
+            "is an empty list, which has no type; expected an array, such as numpy.zeros(0, numpy.int64)"
+        )
     array = _array(value)
     return "array", array.dtype, array.shape
 
@@ -461,7 +465,11 @@ def _arrays(field: Field, values: Sequence[Any]) -> list[NDArray[Any]]:
     for value in values:
         if isinstance(value, (str, bytes, bytearray)):
             raise Unfit(f"is a {type(value).__name__}; expected an array")
-    return [_array(value) for value in values]
+    empty_one = np.empty((0, *field.shape[1:]), field.dtype)
+    # An empty list has no type of its own.
+    return [
+        empty_one if isinstance(value, (list, tuple)) and not value else _array(value) for value in values
+    ]
 
 
 _PLAIN = {int: np.dtype(np.int64), float: np.dtype(np.float32), bool: np.dtype(np.bool_)}
@@ -506,5 +514,6 @@ def _compare(schema: Schema, field: Field, dtype: np.dtype[Any], shape: tuple[in
     if dtype == field.dtype and len(shape) == len(expected) and shape[1:] == expected[1:]:
         advice = f" (ragged=({field.name!r},) joins rows of samples with different lengths)"
     raise Unfit(
-        f"is {dtype} of shape {shape}; expected {field.dtype} of shape {expected}, as in sample {schema.reference}{advice}"
+        f"is {dtype} of shape {shape}; expected {field.dtype} of shape {expected}, as in sample "
+        f"{schema.reference}{advice}"
     )

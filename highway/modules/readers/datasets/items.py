@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import whole
 from highway.errors import ArgumentError, ContractError
+from highway.modules.readers.datasets.collation import samples_of
 
 __all__ = ["Items", "only_iterates"]
 
@@ -98,6 +99,11 @@ class Items:
 
     def one(self, index: int) -> Any:
         """Return one sample."""
+        if self._is_hugging_face:
+            # With the types of a batch.
+            columns = self.some(np.array([index]))
+            assert isinstance(columns, Mapping)
+            return samples_of(columns, 1)[0]
         return self._one(index)
 
     def some(self, indices: NDArray[np.int64]) -> Sequence[Any] | Mapping[str, Any]:

@@ -111,21 +111,37 @@ class IterableSource(Source):
             indices.append(mine[0])
             samples.append(mine[1])
             if len(samples) == self._batch_size:
-                yield _Portion(epoch, next(numbers), np.array(indices, np.int64), samples)
+                yield self._portion(epoch, next(numbers), indices, samples)
                 indices, samples = [], []
         if samples and not self._drop_last:
-            yield _Portion(epoch, next(numbers), np.array(indices, np.int64), samples)
+            yield self._portion(epoch, next(numbers), indices, samples)
+
+    def _portion(self, epoch: int, seq: int, indices: list[int], samples: list[Any]) -> _Portion:
+        """Return the samples of a batch; the first good one of the first batch determines the schema."""
+        wrong: SampleError | None = None
+        for index, sample in zip(indices, samples, strict=True):
+            if self._schema is not None or self._collator.collate is not None:
+                break
+            try:
+                self._schema = self._collator.learn(index, sample)
+            except Unfit as error:
+                wrong = wrong or self._error(index, error)
+        else:
+            if wrong is not None and self._schema is None:
+                raise wrong
+        return _Portion(epoch, seq, np.array(indices, np.int64), samples)
+
+    def _error(self, index: int, unfit: Unfit) -> SampleError:
+        error = SampleError(f"{self.name}: sample {index} of the iterable {unfit}")
+        error.__cause__ = unfit.__cause__
+        return error
 
     def _samples(self) -> Iterator[Any]:
         index = 0
         try:
             for sample in self._dataset:
-                if self._schema is None and self._collator.collate is None:
-                    self._schema = self._collator.learn(0, sample)
                 yield sample
                 index += 1
-        except Unfit as error:
-            raise SampleError(f"{self.name}: sample 0 of the iterable {error}") from error.__cause__
         except Exception as error:
             raise SampleError(
                 f"{self.name}: the iterable raised {type(error).__name__} in place of sample {index}: {error}"
@@ -141,9 +157,7 @@ class IterableSource(Source):
             assert self._schema is not None
             planned, _, wrong = self._collator.plan(self._schema, task.samples)
             for row, error in wrong.items():
-                raise SampleError(
-                    f"{self.name}: sample {task.indices[row]} of the iterable {error}"
-                ) from error.__cause__
+                raise self._error(int(task.indices[row]), error)
         return batch_of(*filled(planned), epoch=task.epoch, seq=task.seq, indices=task.indices)
 
 

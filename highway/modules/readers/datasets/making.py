@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.batch import Batch, empty
-from highway.errors import ContractError
-from highway.modules.readers.datasets.collation import Collator, Planned, Schema, Unfit
+from highway.modules.readers.datasets.collation import Collator, Planned, Schema, Unfit, samples_of
 from highway.modules.readers.datasets.items import Items
 from highway.modules.readers.datasets.seeding import seed_libraries, seeds_of
 
@@ -172,8 +171,6 @@ class Maker:
             arrays, _, wrong = self.collator.plan_columns(request.schema, found, len(rows))
             return Plan(arrays, _failed(wrong, rows), request.schema)
         if isinstance(found, Mapping):
-            from highway.modules.readers.datasets.collation import samples_of
-
             found = samples_of(found, len(rows))
         if len(found) != len(rows):
             # Which ones are missing, nobody knows.
@@ -218,30 +215,8 @@ def batch_of(
     indices: NDArray[np.int64],
     keys: list[str] | None = None,
 ) -> Batch:
-    """Return arrays as a batch.
-
-    Raises
-    ------
-    ContractError
-        Ragged fields have different offsets.
-    """
-    first = next(iter(offsets.values()), None)
-    for name, other in offsets.items():
-        if first is not None and not np.array_equal(first, other):
-            raise ContractError(
-                f"DatasetReader: the fields {next(iter(offsets))!r} and {name!r} are ragged and have different "
-                "numbers of rows in a sample; expected as many rows"
-            )
-    return Batch(
-        arrays,
-        epoch=epoch,
-        seq=seq,
-        indices=indices,
-        keys=keys,
-        applied=_APPLIED,
-        offsets=first,
-        ragged=tuple(offsets),
-    )
+    """Return arrays as a batch."""
+    return Batch(arrays, epoch=epoch, seq=seq, indices=indices, keys=keys, applied=_APPLIED, ragged=offsets)
 
 
 def _failed(wrong: Mapping[int, Unfit], rows: list[int]) -> dict[int, Failed]:

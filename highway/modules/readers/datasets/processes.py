@@ -336,8 +336,8 @@ class _Process:
             self._process.join(_REAPING)
             raise ProcessLostError(
                 f"{self._owner}: a worker process {_end_of(self._process.exitcode)} before it was ready; its error is "
-                "on stderr. A script that starts processes needs `if __name__ == '__main__':` before its first statement "
-                "that does something, since the processes import it"
+                "on stderr. A script that starts processes needs `if __name__ == '__main__':` before its first "
+                "statement that does something, since the processes import it"
             ) from None
         if kind == "failed":
             text, trace = answer

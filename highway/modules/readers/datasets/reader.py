@@ -112,9 +112,9 @@ class DatasetReader(OrderedSource):
     Notes
     -----
     In worker processes the generators of Python's `random`, NumPy (`numpy.random.seed`) and torch are seeded before
-    each sample, from the seed, the epoch and the index. So random augmentations in the data set are the same for any number
-    of processes, after resuming, and in a replay. Threads share these generators, which are then left alone: draw from
-    a generator of your own, or from a transform of Highway.
+    each sample, from the seed, the epoch and the index. So random augmentations in the data set are the same for any
+    number of processes, after resuming, and in a replay. Threads share these generators, which are then left alone:
+    draw from a generator of your own, or from a transform of Highway.
 
     The fingerprint, which ties a saved state to its data, covers the type and length of the data set, and the keys.
 
@@ -194,6 +194,18 @@ class DatasetReader(OrderedSource):
     def errors(self) -> list[tuple[str, str]]:
         """(key, reason) of every bad sample found so far, once each; the index stands for a missing key."""
         return [(self._key(index), str(error)) for index, error in self._bad_by_index().items()]
+
+    @property
+    def epochs(self) -> int | None:  # type: ignore[override]
+        return super().epochs if self._stream is None else self._stream().epochs
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        return super().shard if self._stream is None else self._stream().shard
+
+    @property
+    def seed_drawn(self) -> bool:  # type: ignore[override]
+        return self._stream is None and super().seed_drawn
 
     def known_keys(self) -> Sequence[str] | None:
         return self._keys
