@@ -16,6 +16,7 @@ from mmap import mmap
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import recv_handle
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ from highway.errors import (
 )
 from highway.modules.readers.datasets.collation import Schema
 from highway.modules.readers.datasets.making import COLLATING, Answer, Failed, Maker, Request
-from highway.modules.readers.datasets.shared import Placed, received, views_of
-from highway.modules.readers.datasets.worker import IDLE, SLOTS, ends_of_parent, serve
+from highway.modules.readers.datasets.shared import Event, Placed, received, views_of
+from highway.modules.readers.datasets.worker import IDLE, ends_of_parent, serve
 
 __all__ = ["START_METHODS", "Processes"]
 
@@ -169,10 +170,8 @@ class Processes:
         losses = 0
         while True:
             process = self._take()
-            slot = -1
             try:
-                slot = process.slots.get()
-                answer = process.ask(slot, request, self._timeout)
+                reply = process.ask(request, self._timeout)
             except _Lost as lost:
                 self._replace(process)
                 if lost.row >= 0:
@@ -191,17 +190,15 @@ class Processes:
                     ) from None
                 continue
             except _Raised as raised:
-                process.slots.put(slot)
                 self._put(process)
                 raise raised.error from raised.error.__cause__
             except BaseException:
                 self._replace(process)
                 raise
+            memory, copied = process.memory, process.copied
+            # It makes the next batch while this one is copied.
             self._put(process)
-            try:
-                return answer.copied(process.rooms[slot])
-            finally:
-                process.slots.put(slot)
+            return reply.copied(memory, copied)
 
     def _take(self) -> _Process:
         process = self._free.get()
@@ -261,17 +258,21 @@ class _Reply(NamedTuple):
     failures: dict[int, tuple[str, tuple[bytes | None, str] | None]]
     schema: Schema | None
 
-    def copied(self, memory: mmap | None) -> Answer:
-        """Copy the batch into memory of the pool, without the GIL."""
+    def copied(self, memory: mmap | None, event: Event | None) -> Answer:
+        """Copy the batch into memory of the pool, without the GIL; the process may then write the next one."""
         arrays, offsets = {}, {}
-        for place in self.placed:
-            assert memory is not None
-            view, starts = views_of(memory, place)
-            out = empty(place.shape, place.dtype)
-            np.copyto(out, view)
-            arrays[place.name] = out
-            if starts is not None:
-                offsets[place.name] = starts.copy()
+        if self.placed:
+            assert memory is not None and event is not None
+            try:
+                for place in self.placed:
+                    view, starts = views_of(memory, place)
+                    out = empty(place.shape, place.dtype)
+                    np.copyto(out, view)
+                    arrays[place.name] = out
+                    if starts is not None:
+                        offsets[place.name] = starts.copy()
+            finally:
+                event.set()
         failures = {
             row: Failed(text, None if packed is None else _unpacked(packed))
             for row, (text, packed) in self.failures.items()
@@ -300,24 +301,22 @@ class _Process:
         self.sentinel = self._process.sentinel
         self._pid = self._process.pid
         self._progress: mmap | None = None
-        self.slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.rooms: list[mmap | None] = [None] * SLOTS
-        for slot in range(SLOTS):
-            self.slots.put(slot)
+        self.memory: mmap | None = None
+        self.copied: Event | None = None
 
-    def ask(self, slot: int, request: Request, timeout: float | None) -> _Reply:
+    def ask(self, request: Request, timeout: float | None) -> _Reply:
         """Send a request and wait for the answer."""
         try:
             if self._progress is None:
                 self._await_start()
-            self._connection.send_bytes(pickle.dumps((slot, request), pickle.HIGHEST_PROTOCOL))
+            self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
             self._await(timeout)
             kind, *answer = pickle.loads(self._connection.recv_bytes())
             if kind == "raised":
                 raise _Raised(_unpacked(answer[0]))
             placed, failures, schema, new = answer
             if new:
-                self.rooms[slot] = received(self._connection)
+                self.memory = received(self._connection)
             return _Reply(placed, failures, schema)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise self._lost() from None
@@ -348,6 +347,7 @@ class _Process:
             error.__cause__ = _RemoteTraceback(trace)
             raise error
         self._progress = received(self._connection)
+        self.copied = Event(recv_handle(self._connection))
 
     def _await(self, timeout: float | None) -> None:
         """Wait for the answer; raises _Lost where a sample takes longer than `timeout` seconds."""

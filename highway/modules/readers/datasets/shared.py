@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from highway.modules.readers.datasets.collation import Planned
 
-__all__ = ["Placed", "Room", "received", "views_of"]
+__all__ = ["Event", "Placed", "Room", "received", "views_of"]
 
 _ALIGNMENT = 64
 _LEAST = 1 << 16
@@ -43,15 +43,22 @@ class Placed(NamedTuple):
 
 
 class Room:
-    """The memory of one batch at a time, in the process that writes it; it grows with the batches."""
+    """The memory of one batch at a time, in the process that writes it; it grows with the batches.
+
+    Attributes
+    ----------
+    free : int
+        Descriptor of an event: 1 if the memory may be written. The parent sets it when it has copied a batch.
+    """
 
     def __init__(self) -> None:
         self._map: mmap.mmap | None = None
         self._file = -1
-        self.size = 0
+        self._size = 0
+        self.free = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
 
     def write(self, arrays: Sequence[Planned]) -> tuple[list[Placed], bool]:
-        """Write the arrays of a batch.
+        """Write the arrays of a batch, once the parent has copied the last one.
 
         Returns
         -------
@@ -66,9 +73,13 @@ class Room:
             count = 0 if array.offsets is None else len(array.offsets)
             placed.append(Placed(array.name, array.dtype, array.shape, at, end, count))
             end = _aligned(end + 8 * count)
-        new = end > self.size or self._map is None
+        if not placed:
+            return placed, False
+        os.eventfd_read(self.free)
+        new = end > self._size
         if new:
-            self._make(max(_LEAST, end + end // 4))
+            # Batches that grow once may grow again.
+            self._make(max(_LEAST, end + end // 4 if self._size else end))
         assert self._map is not None
         for array, place in zip(arrays, placed, strict=True):
             out, offsets = views_of(self._map, place)
@@ -83,13 +94,33 @@ class Room:
             os.close(self._file)
         self._file = file_in_memory(size)
         self._map = mmap.mmap(self._file, size)
-        self.size = size
+        self._size = size
 
     def send(self, connection: Connection, parent: int) -> None:
         """Send the memory to the parent."""
         send_handle(connection, self._file, parent)
         os.close(self._file)
         self._file = -1
+
+
+class Event:
+    """The parent's end of `Room.free`.
+
+    Parameters
+    ----------
+    file : int
+        Its descriptor, which is closed with this object.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def set(self) -> None:
+        """Note that the batch was copied."""
+        os.eventfd_write(self._file, 1)
+
+    def __del__(self) -> None:
+        os.close(self._file)
 
 
 def file_in_memory(size: int) -> int:

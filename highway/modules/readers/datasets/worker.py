@@ -21,13 +21,10 @@ import numpy as np
 from highway.modules.readers.datasets.making import Maker
 from highway.modules.readers.datasets.shared import Room, file_in_memory
 
-__all__ = ["IDLE", "PROGRESS_BYTES", "SLOTS", "ends_of_parent", "serve"]
+__all__ = ["IDLE", "PROGRESS_BYTES", "ends_of_parent", "serve"]
 
 IDLE = -1
 """Progress between two requests."""
-
-SLOTS = 2
-"""Batches of a process that may be in shared memory: one is written while the parent copies the other."""
 
 PROGRESS_BYTES = 4096
 
@@ -63,31 +60,32 @@ def serve(connection: Connection, given: bytes | Maker) -> None:
         file = file_in_memory(PROGRESS_BYTES)
         progress = np.frombuffer(mmap(file, PROGRESS_BYTES), np.int64)
         progress[0] = IDLE
+        room = Room()
         connection.send_bytes(pickle.dumps(("ready",)))
         send_handle(connection, file, parent)
+        send_handle(connection, room.free, parent)
         os.close(file)
-        rooms = [Room() for _ in range(SLOTS)]
         while True:
-            slot, request = pickle.loads(connection.recv_bytes())
-            answer, room = _answer(maker, request, rooms[slot], lambda row: progress.__setitem__(0, row))
+            request = pickle.loads(connection.recv_bytes())
+            answer, new = _answer(maker, request, room, lambda row: progress.__setitem__(0, row))
             progress[0] = IDLE
             connection.send_bytes(answer)
-            if room is not None:
+            if new:
                 room.send(connection, parent)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The parent needs it no longer.
         return
 
 
-def _answer(maker: Maker, request: Any, room: Room, mark: Callable[[int], None]) -> tuple[bytes, Room | None]:
-    """Return the answer to a request, and the memory that is to be sent with it."""
+def _answer(maker: Maker, request: Any, room: Room, mark: Callable[[int], None]) -> tuple[bytes, bool]:
+    """Return the answer to a request, and whether the memory is to be sent after it."""
     try:
         plan = maker.plan(request, mark)
         placed, new = room.write(plan.arrays)
         failures = {row: (failed.text, _packed(failed.cause)) for row, failed in plan.failures.items()}
-        return pickle.dumps(("made", placed, failures, plan.schema, new)), room if new else None
+        return pickle.dumps(("made", placed, failures, plan.schema, new)), new
     except BaseException as error:
-        return pickle.dumps(("raised", _packed(error))), None
+        return pickle.dumps(("raised", _packed(error))), False
 
 
 def _packed(error: BaseException | None) -> tuple[bytes | None, str] | None:
