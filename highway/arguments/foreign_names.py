@@ -23,7 +23,7 @@ FOREIGN = {
     "StatefulDataLoader": ("Pipeline", "it has state_dict() and load_state_dict()"),
     "Dataset": (
         "DatasetReader",
-        "DatasetReader(dataset, batch_size) reads it; a ready reader is faster: ImageFileReader, ListReader, TableReader",
+        "it takes the data set; a ready reader is faster: ImageFileReader, ListReader, TableReader, ArrayReader",
     ),
     "IterableDataset": ("DatasetReader", "DatasetReader(dataset, batch_size, shuffle=False)"),
     "TensorDataset": ("ArrayReader", "ArrayReader(images, labels, batch_size) of NumPy arrays"),

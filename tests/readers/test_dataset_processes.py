@@ -277,3 +277,33 @@ def test_the_end_of_the_parent_ends_the_processes(method, tmp_path):
         parent.wait(LIMIT)
         parent.stdout.close()
     eventually(lambda: not any(map(is_running, pids)))
+
+
+UNSTOPPED = """
+import sys
+from small_datasets import Plain
+from highway.engine import Pipeline
+from highway.modules import DatasetReader
+
+if __name__ == "__main__":
+    reader = DatasetReader(Plain(1000), 4, processes=2, start_method=sys.argv[1], on_error="skip")
+    pipeline = Pipeline([reader])
+    pipeline.dequeue()
+    print(*(process._pid for process in pipeline.modules[0]._processes._all))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_the_end_of_a_program_that_does_not_stop_its_pipeline_is_quiet(method, tmp_path):
+    script = tmp_path / "unstopped.py"
+    script.write_text(UNSTOPPED)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
+    done = subprocess.run(
+        [sys.executable, str(script), method],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not any(map(is_running, map(int, done.stdout.split())))

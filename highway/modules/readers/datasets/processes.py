@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import queue
@@ -18,6 +20,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle
 from typing import NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +115,8 @@ class Processes:
         self._free: queue.SimpleQueue[_Process | object | None] = queue.SimpleQueue()
         self._all: list[_Process] = []
         self.closing = False
+        self._parent = os.getpid()
+        _running.add(self)
 
     def start(self) -> None:
         """Start the processes.
@@ -249,6 +254,20 @@ class Processes:
             if isinstance(process, _Process):
                 self._forget(process)
         self._free.put(None)
+
+
+_running: WeakSet[Processes] = WeakSet()
+
+
+def _end_all() -> None:
+    """End all processes at the end of the interpreter."""
+    for processes in [*_running]:
+        if processes._parent == os.getpid():
+            processes.interrupt()
+
+
+# Called before what `multiprocessing.util` has registered, which ends processes too, but not those that replace them.
+atexit.register(_end_all)
 
 
 class _Reply(NamedTuple):
