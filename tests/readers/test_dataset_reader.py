@@ -97,7 +97,6 @@ class Tensor:
         ([np.int8(1), np.int8(2)], None, {"inputs": np.array([1, 2], np.int8)}),
         ([[1, 2], [3, 4]], None, {"inputs": np.array([[1, 2], [3, 4]])}),
         ([[1.0], [3.0]], ("x",), {"x": np.array([[1], [3]], np.float32)}),
-        (["a", "bcd"], ("text",), {"text": np.array(["a", "bcd"])}),
         (
             [Tensor(np.eye(2)), Tensor(np.ones((2, 2)))],
             None,
@@ -143,6 +142,7 @@ def test_lists_of_different_lengths_are_ragged():
             "tokens": [*range(index)],
             "points": np.full((2 * index, 2), index, np.float32),
             "name": b"x" * index,
+            "text": "ä" * index,
         }
         for index in range(4)
     ]
@@ -152,8 +152,9 @@ def test_lists_of_different_lengths_are_ragged():
         assert (batch.rows_of("points", index) == index).all()
         assert batch.rows_of("points", index).shape == (2 * index, 2)
         assert batch.rows_of("name", index).tobytes() == b"x" * index
+        assert batch.text_of("text", index) == "ä" * index
     # An empty list alone says nothing about its type.
-    assert batch.tokens.dtype == np.int64 and batch.ragged == {"tokens", "points", "name"}
+    assert batch.tokens.dtype == np.int64 and batch.ragged == {"tokens", "points", "name", "text"}
 
 
 def test_ragged_as_the_user_says():
@@ -482,10 +483,19 @@ def test_arrow_batches_of_hugging_face(tmp_path):
     data = datasets.Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path / "cache"))
     for dataset in (data, data.with_format("numpy"), data.select(range(N))):
         batch = only(dataset)
-        assert batch.text.tolist() == table["text"].to_pylist()
+        assert [batch.text_of("text", index) for index in range(N)] == table["text"].to_pylist()
         assert batch.label.tolist() == [*range(N)]
         assert (batch.pair == np.array([[index, index + 0.5] for index in range(N)])).all()
         for index in range(N):
             assert batch.rows_of("tokens", index).tolist() == [*range(index)]
     whole = only(data)
     assert whole.tokens.dtype == np.int32 and whole.pair.dtype == np.float32 and whole.label.dtype == np.int8
+
+
+def test_texts_are_ragged_also_if_their_lengths_are_equal():
+    batch = only(["ab", "cd"], names=("text",), ragged=())
+    assert batch.ragged == {"text"} and batch.text_of("text", 1) == "cd"
+    with pytest.raises(SampleError, match=r"sample 1 .* that is a bytes; expected a text"):
+        only(["ab", b"cd"])
+    with pytest.raises(SampleError, match=r"sample 1 .* that UTF-8 does not have"):
+        only(["ab", "\ud800"])

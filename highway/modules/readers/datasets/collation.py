@@ -277,8 +277,6 @@ class Collator:
 
     def _planned(self, schema: Schema, field: Field, values: Any) -> Planned:
         """Return the plan of a field; raises Unfit if a value does not fit."""
-        if field.kind == "text":
-            return _texts(field, values)
         shape = field.shape
         if isinstance(values, np.ndarray):
             # A column with a row for each sample.
@@ -309,7 +307,7 @@ class Collator:
 
     def _is_listed(self, field: Field) -> bool | None:
         """Whether a field is ragged; None: where lengths differ."""
-        if field.kind == "bytes":
+        if field.kind != "array":
             return True
         if self._ragged is not None:
             return field.name in self._ragged
@@ -410,7 +408,7 @@ def _other_form(schema: Schema, sample: Any) -> Unfit:
 def _kind(value: Any) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
     """Return kind, dtype and shape of a value."""
     if isinstance(value, str):
-        return "text", np.dtype(np.str_), ()
+        return "text", np.dtype(np.uint8), (len(value),)
     if isinstance(value, (bytes, bytearray)):
         return "bytes", np.dtype(np.uint8), (len(value),)
     if isinstance(value, (list, tuple)) and not value:
@@ -455,13 +453,15 @@ def _array(value: Any) -> NDArray[Any]:
 
 
 def _arrays(field: Field, values: Sequence[Any]) -> list[NDArray[Any]]:
-    if {*map(type, values)} == {np.ndarray}:
-        return list(values)
+    if field.kind == "text":
+        return [np.frombuffer(_encoded(value), np.uint8) for value in values]
     if field.kind == "bytes":
         for value in values:
             if not isinstance(value, (bytes, bytearray)):
                 raise Unfit(f"is a {type(value).__name__}; expected bytes")
         return [np.frombuffer(value, np.uint8) for value in values]
+    if {*map(type, values)} == {np.ndarray}:
+        return list(values)
     for value in values:
         if isinstance(value, (str, bytes, bytearray)):
             raise Unfit(f"is a {type(value).__name__}; expected an array")
@@ -495,14 +495,13 @@ def _numbers(schema: Schema, field: Field, values: Sequence[Any]) -> NDArray[Any
     return out
 
 
-def _texts(field: Field, values: Sequence[Any]) -> Planned:
-    for value in values:
-        if not isinstance(value, str):
-            raise Unfit(f"is a {type(value).__name__}; expected a text")
-        if value.endswith("\0"):
-            raise Unfit("is a text that ends with a zero character, which NumPy drops; expected another end")
-    texts = np.array(values, np.str_) if len(values) else np.empty(0, "U1")
-    return Planned(field.name, texts.dtype, texts.shape, None, texts, None)
+def _encoded(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise Unfit(f"is a {type(value).__name__}; expected a text")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise Unfit(f"is a text that UTF-8 does not have: {error}") from error
 
 
 def _compare(schema: Schema, field: Field, dtype: np.dtype[Any], shape: tuple[int, ...], free: bool) -> None:

@@ -54,8 +54,8 @@ class DatasetReader(OrderedSource):
 
     - numbers (N,): Python's ints as int64, its floats and lists of floats as float32, arrays with their own dtype
     - arrays of one shape (N, ...)
-    - arrays whose lengths along the first axis differ, and bytes (as uint8): ragged, see `Batch`
-    - texts (N,), NumPy's str as long as the longest of the batch
+    - arrays whose lengths along the first axis differ: ragged, see `Batch`
+    - texts and bytes: ragged uint8, see `Batch.text_of`
 
     The first sample determines fields, dtypes and shapes; a sample that differs is a bad one.
 
