@@ -111,7 +111,7 @@ class Tensor:
             ("a", "b", "c"),
             {"a": np.array([1, 4]), "b": np.array([2, 5]), "c": np.array([3, 6])},
         ),
-        ([(1, 2, 3), (4, 5, 6)], {2: "c"}, {"c": np.array([3, 6])}),
+        ([(1, {}, 3), (4, {}, 6)], {2: "c", 0: "a"}, {"c": np.array([3, 6]), "a": np.array([1, 4])}),
         (
             [(np.zeros((2, 3, 3), np.uint8), 5), (np.ones((2, 3, 3), np.uint8), 6)],
             None,
@@ -371,10 +371,11 @@ def test_refused_arguments(options, text):
 def test_names_that_do_not_fit_the_samples():
     for options, text in (
         ({"names": ("a",)}, "names has 1 names, a, and the samples of the dataset have 2 values"),
+        ({"names": {5: "a"}}, "sample 0 of the dataset has no value at 5; it has 2"),
         ({"ragged": ("x",)}, "ragged has 'x', and sample 0 has no such field"),
         ({"ragged": ("labels",)}, "ragged has 'labels', and sample 0 has one value"),
     ):
-        with pytest.raises(ArgumentError, match=text):
+        with pytest.raises((ArgumentError, SampleError), match=text):
             only(Numbers(), **options)
     with pytest.raises(ArgumentError, match="tuples of 3 values; expected names="):
         only([(1, 2, 3)])

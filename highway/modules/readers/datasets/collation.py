@@ -179,7 +179,7 @@ class Collator:
                     f"{self._owner}: ragged has {name!r}, and sample {index} has {found}; expected fields with rows, "
                     f"of {', '.join(field.name for field in fields)}"
                 )
-        return Schema(index, form, len(keys), fields)
+        return Schema(index, form, len(sample) if form == "tuple" else 1, fields)
 
     def _taken_apart(self, sample: Any) -> tuple[str, Sequence[Any], Sequence[Any]]:
         """Return how a sample is built, the places of its values, and the values."""
@@ -193,7 +193,12 @@ class Collator:
                     raise Unfit(f"has no {key!r}; it has {', '.join(map(repr, sample)) or 'nothing'}")
             return "mapping", keys, [sample[key] for key in keys]
         if isinstance(sample, tuple):
-            return "tuple", range(len(sample)), sample
+            if not isinstance(self._names, Mapping):
+                return "tuple", range(len(sample)), sample
+            for key in self._names:
+                if key not in range(len(sample)):
+                    raise Unfit(f"has no value at {key!r}; it has {len(sample)}, from 0")
+            return "tuple", [*self._names], [sample[key] for key in self._names]
         return "value", (None,), (sample,)
 
     def _names_of(
@@ -376,7 +381,7 @@ def _columns(schema: Schema, samples: Sequence[Any]) -> Sequence[Sequence[Any]]:
             if not isinstance(sample, tuple) or len(sample) != width:
                 raise _other_form(schema, sample)
         columns = list(zip(*samples, strict=True))
-        return columns if len(schema.fields) == width else [columns[field.key] for field in schema.fields]
+        return [columns[field.key] for field in schema.fields]
     if schema.form == "mapping":
         try:
             return [[sample[field.key] for sample in samples] for field in schema.fields]
