@@ -18,6 +18,7 @@ queue without being mapped, less that of the process before.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -37,15 +38,21 @@ WORKERS = 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def jpegs(folder: str) -> list[Path]:
+    """Return the JPEGs of a folder of class folders."""
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not found:
+        raise SystemExit(f"datasets.py: {folder} has no JPEGs; expected class folders of pictures")
+    return found
+
+
 class Photographs:
     """A Dataset of torch: pictures of a folder, with transforms of torchvision."""
 
     def __init__(self, folder: str, samples: int) -> None:
         from torchvision import transforms
 
-        paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-        if not paths:
-            raise SystemExit(f"datasets.py: {folder} has no JPEG")
+        paths = jpegs(folder)
         classes = sorted({path.parent.name for path in paths})
         chosen = [paths[number % len(paths)] for number in range(samples)]
         self.samples = [(str(path), classes.index(path.parent.name)) for path in chosen]
@@ -157,9 +164,7 @@ def measured(work: str, loader: str, how: str, folder: str, samples: int) -> dic
     """Run a participant in this process."""
     dataset = WORK[work](folder, samples)
     # Not a part of the measurement.
-
-    import highway.modules  # noqa: F401
-
+    importlib.import_module("highway.modules" if loader == "highway" else "torch.utils.data")
     make = with_highway if loader == "highway" else with_torch
     memory = Memory()
     memory.start()
@@ -209,6 +214,7 @@ def main() -> None:
     if options.run:
         print(json.dumps(measured(*options.run, options.folder, options.samples)))
         return
+    jpegs(options.folder)
     print(machine.describe_line(machine.describe()))
     for work in [options.only] if options.only else WORK:
         found: dict[tuple[str, str], list[dict[str, float]]] = {}
