@@ -27,11 +27,14 @@ __all__ = [
     "PeerLostError",
     "PipelineStateError",
     "PoisonItemError",
+    "ProcessLostError",
     "ProtocolError",
     "QueueClosed",
     "ReadError",
     "RemoteError",
+    "SampleError",
     "SampleIndexError",
+    "SampleTimeoutError",
     "SecurityError",
     "SettingError",
     "SignatureError",
@@ -91,6 +94,18 @@ class BucketIndexError(HighwayError, OSError):
 
 class WriteError(HighwayError, OSError):
     """A file cannot be written; the message says which one and why."""
+
+
+class SampleError(HighwayError, RuntimeError):
+    """A data set raised for a sample, or returned what does not fit into a batch; the message names the sample."""
+
+
+class ProcessLostError(SampleError):
+    """A worker process ended while it made a sample, or could not start; the message names the sample, if any."""
+
+
+class SampleTimeoutError(SampleError, TimeoutError):
+    """A sample took longer than `timeout` in a worker process; the message names the sample."""
 
 
 class DatasetError(HighwayError, OSError):

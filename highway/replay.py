@@ -119,7 +119,8 @@ def _modules(pipeline: object) -> list[Module]:
             f"replay.batch: pipeline is {pipeline!r}; expected a Pipeline, or a list of modules that begins with a "
             "reader"
         )
-    if not isinstance(modules[0], OrderedSource):
+    # A DatasetReader of an iterable has no order.
+    if not isinstance(modules[0], OrderedSource) or not hasattr(modules[0], "order"):
         raise ArgumentError(
             f"replay.batch: the pipeline begins with {modules[0]!r}; expected a reader, such as ImageFileReader"
         )

@@ -22,10 +22,10 @@ FOREIGN = {
     ),
     "StatefulDataLoader": ("Pipeline", "it has state_dict() and load_state_dict()"),
     "Dataset": (
-        "Source",
-        "or a ready reader: ImageFileReader, ListReader, TableReader (also for datasets.Dataset), ArrayReader",
+        "DatasetReader",
+        "it takes the data set; a ready reader is faster: ImageFileReader, ListReader, TableReader, ArrayReader",
     ),
-    "IterableDataset": ("Source", "a class of your own, with tasks() and load(task)"),
+    "IterableDataset": ("DatasetReader", "DatasetReader(dataset, batch_size, shuffle=False)"),
     "TensorDataset": ("ArrayReader", "ArrayReader(images, labels, batch_size) of NumPy arrays"),
     # torchvision.datasets
     "ImageFolder": (

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from highway.modules.readers.arrays import ArrayReader
 from highway.modules.readers.combined import Concat, Mix
+from highway.modules.readers.datasets.reader import DatasetReader
 from highway.modules.readers.encoded import Encoded
 from highway.modules.readers.image_files import ImageFileReader
 from highway.modules.readers.lists import ListReader
@@ -32,6 +33,7 @@ __all__ = [
     "ArrayReader",
     "Augmentations",
     "Concat",
+    "DatasetReader",
     "Encoded",
     "Filter",
     "ImageFileReader",

@@ -20,6 +20,7 @@ from highway.sampling.identity import draw_numbers
 __all__ = [
     "ORDER_POSITION",
     "REPLACEMENT_POSITION",
+    "SEED_POSITION",
     "SHARD_POSITION",
     "SPLIT_POSITION",
     "WEIGHT_POSITION",
@@ -41,6 +42,9 @@ WEIGHT_POSITION = 2**32 - 4
 
 SPLIT_POSITION = 2**32 - 5
 """Position of the draws for the parts of a split; no transform has it."""
+
+SEED_POSITION = 2**32 - 16
+"""Position of the draws that seed the random numbers of Python's libraries; no transform has it."""
 
 WINDOW_POSITION = 2**31
 """Position of the draws for the order within the first window of shards; the other windows count on from there."""

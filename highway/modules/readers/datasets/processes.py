@@ -1,0 +1,468 @@
+"""Processes: worker processes that read a data set, what they answer, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import multiprocessing.util
+import os
+import pickle
+import queue
+import signal
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from mmap import mmap
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import recv_handle
+from typing import NamedTuple
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.batch import empty
+from highway.errors import (
+    ArgumentError,
+    ProcessLostError,
+    QueueClosed,
+    SampleError,
+    SampleTimeoutError,
+)
+from highway.modules.readers.datasets.collation import Schema
+from highway.modules.readers.datasets.making import COLLATING, Answer, Failed, Maker, Request
+from highway.modules.readers.datasets.shared import Event, Placed, received, views_of
+from highway.modules.readers.datasets.worker import IDLE, ends_of_parent, serve
+
+__all__ = ["START_METHODS", "Processes"]
+
+START_METHODS = ("spawn", "forkserver", "fork")
+
+_GRACE = 0.25
+"""Seconds that processes have to end by themselves, at a stop."""
+_REAPING = 1.0
+"""Seconds to wait for a killed process."""
+_START_LIMIT = 300.0
+"""Seconds that a process has to import what the data set needs."""
+_MOST_LOSSES = 3
+"""Times that a request is sent again after a process was lost that had begun no sample of it."""
+
+
+_START = object()
+
+
+class _Lost(Exception):
+    """A process ended, or was ended as it took too long.
+
+    Attributes
+    ----------
+    row : int
+        The row of the request that it was making, `COLLATING`, or `IDLE`.
+    error : type of SampleError
+    """
+
+    def __init__(self, row: int, error: type[SampleError], text: str) -> None:
+        super().__init__(text)
+        self.row, self.error = row, error
+
+
+class _Raised(Exception):
+    """The process answered with an exception that ends the pipeline."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _RemoteTraceback(Exception):
+    """The traceback of an exception in a worker process, as text."""
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}"
+
+
+class Processes:
+    """Worker processes. Several threads may use it at once.
+
+    A process belongs to the thread that took it from the free ones.
+
+    Parameters
+    ----------
+    owner : str
+        For errors.
+    maker : Maker
+    count : int
+    start_method : str
+    timeout : float or None
+        Seconds for a sample.
+    """
+
+    def __init__(
+        self, owner: str, maker: Maker, count: int, start_method: str, timeout: float | None
+    ) -> None:
+        self._owner = owner
+        self._maker = maker
+        self._count = count
+        self._start_method = start_method
+        self._timeout = timeout
+        self._context: BaseContext = multiprocessing.get_context(start_method)
+        self._given: bytes | Maker | None = None
+        # `_START`: one that is still to be started. None: the processes end, and so do those who wait for one.
+        self._free: queue.SimpleQueue[_Process | object | None] = queue.SimpleQueue()
+        self._all: list[_Process] = []
+        self.closing = False
+        self._parent = os.getpid()
+        _running.add(self)
+
+    def start(self) -> None:
+        """Start the processes.
+
+        Raises
+        ------
+        ArgumentError
+            The data set cannot be pickled, or the system has no memory in files.
+        OSError
+            The system cannot start a process.
+        """
+        if self._given is None:
+            self._given = self._maker if self._start_method == "fork" else self._pickled()
+        for _ in range(self._count):
+            self._free.put(self._new())
+
+    def _pickled(self) -> bytes:
+        try:
+            return pickle.dumps(self._maker, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise ArgumentError(
+                f"{self._owner}: processes={self._count} needs a dataset and a collate that can be pickled, and "
+                f"pickling raised {type(error).__name__}: {error}; expected classes and functions of a module (no "
+                "lambda, no open file), or start_method='fork'"
+            ) from error
+
+    def _new(self) -> _Process:
+        assert self._given is not None
+        process = _Process(self._owner, self._context, self._given)
+        self._all.append(process)
+        if self.closing:
+            self._forget(process)
+            raise self._ended()
+        return process
+
+    def _forget(self, process: _Process) -> None:
+        process.end(0.0)
+        with suppress(ValueError):
+            self._all.remove(process)
+
+    def _ended(self) -> QueueClosed:
+        return QueueClosed(f"{self._owner}: its worker processes have ended")
+
+    def make(self, request: Request) -> Answer:
+        """Make a batch; a sample whose process is lost is a failure, and nothing else is then in the answer.
+
+        Raises
+        ------
+        ProcessLostError, SampleTimeoutError
+            A process was lost, or took too long, but not in a sample.
+        QueueClosed
+            `interrupt` was called.
+        Exception
+            What `Maker.plan` raises.
+        """
+        losses = 0
+        while True:
+            process = self._take()
+            try:
+                reply = process.ask(request, self._timeout)
+            except _Lost as lost:
+                self._replace(process)
+                if lost.row >= 0:
+                    return Answer(
+                        {}, {}, {lost.row: Failed(str(lost), lost.error(str(lost)))}, request.schema
+                    )
+                if lost.row == COLLATING and not request.singly and self._maker.items.batched:
+                    # To find out with which sample.
+                    request = request._replace(singly=True)
+                    continue
+                losses += 1
+                if losses == _MOST_LOSSES or lost.error is SampleTimeoutError:
+                    doing = "while samples were joined" if lost.row == COLLATING else "between two samples"
+                    raise lost.error(
+                        f"{self._owner}: {lost} {doing}; last, of the samples {_few(request.indices)}"
+                    ) from None
+                continue
+            except _Raised as raised:
+                self._put(process)
+                raise raised.error from raised.error.__cause__
+            except BaseException:
+                self._replace(process)
+                raise
+            memory, copied = process.memory, process.copied
+            # It makes the next batch while this one is copied.
+            self._put(process)
+            return reply.copied(memory, copied)
+
+    def _take(self) -> _Process:
+        process = self._free.get()
+        if isinstance(process, _Process):
+            return process
+        if process is None:
+            # For the next one who waits.
+            self._free.put(None)
+            raise self._ended()
+        try:
+            return self._new()
+        except BaseException:
+            self._put(_START)
+            raise
+
+    def _put(self, process: object) -> None:
+        self._free.put(process)
+        if self.closing:
+            self._end_free()
+
+    def _replace(self, process: _Process) -> None:
+        """Note that another process is to be started instead of a lost one."""
+        self._forget(process)
+        self._put(_START)
+
+    def interrupt(self) -> None:
+        """End all processes. Waits for them, for a little more than a second at most, and takes no lock."""
+        self.closing = True
+        processes = [*self._all]
+        for process in processes:
+            process.hang_up()
+        deadline = time.monotonic() + _GRACE
+        while processes and (left := deadline - time.monotonic()) > 0:
+            with suppress(OSError, ValueError):
+                wait([process.sentinel for process in processes], left)
+            processes = [process for process in processes if process.is_alive()]
+        for process in processes:
+            process.kill()
+        self._end_free()
+
+    def _end_free(self) -> None:
+        """End the processes that no thread uses, and wake the threads that wait for one."""
+        while True:
+            try:
+                process = self._free.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(process, _Process):
+                self._forget(process)
+        self._free.put(None)
+
+
+_running: WeakSet[Processes] = WeakSet()
+
+
+def _end_all() -> None:
+    """End all processes at the end of the interpreter."""
+    for processes in [*_running]:
+        if processes._parent == os.getpid():
+            processes.interrupt()
+
+
+# Called before what `multiprocessing.util` has registered, which ends processes too, but not those that replace them.
+atexit.register(_end_all)
+
+
+class _Reply(NamedTuple):
+    """The answer of a process, in shared memory."""
+
+    placed: list[Placed]
+    failures: dict[int, tuple[str, tuple[bytes | None, str] | None]]
+    schema: Schema | None
+
+    def copied(self, memory: mmap | None, event: Event | None) -> Answer:
+        """Copy the batch into memory of the pool, without the GIL; the process may then write the next one."""
+        arrays, offsets = {}, {}
+        if self.placed:
+            assert memory is not None and event is not None
+            try:
+                for place in self.placed:
+                    view, starts = views_of(memory, place)
+                    out = empty(place.shape, place.dtype)
+                    np.copyto(out, view)
+                    arrays[place.name] = out
+                    if starts is not None:
+                        offsets[place.name] = starts.copy()
+            finally:
+                event.set()
+        failures = {
+            row: Failed(text, None if packed is None else _unpacked(packed))
+            for row, (text, packed) in self.failures.items()
+        }
+        return Answer(arrays, offsets, failures, self.schema)
+
+
+class _Process:
+    """One worker process; used by one thread at a time."""
+
+    def __init__(self, owner: str, context: BaseContext, given: bytes | Maker) -> None:
+        self._owner = owner
+        ours, theirs = context.Pipe()
+        self._connection: Connection = ours
+        ends_of_parent.add(ours)
+        self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=serve, args=(theirs, given), name=f"{owner} worker", daemon=True
+        )
+        try:
+            self._process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.sentinel = self._process.sentinel
+        self._pid = self._process.pid
+        self._progress: mmap | None = None
+        self.memory: mmap | None = None
+        self.copied: Event | None = None
+
+    def ask(self, request: Request, timeout: float | None) -> _Reply:
+        """Send a request and wait for the answer."""
+        try:
+            if self._progress is None:
+                self._await_start()
+            self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+            self._await(timeout)
+            kind, *answer = pickle.loads(self._connection.recv_bytes())
+            if kind == "raised":
+                raise _Raised(_unpacked(answer[0]))
+            placed, failures, schema, new = answer
+            if new:
+                self.memory = received(self._connection)
+            return _Reply(placed, failures, schema)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise self._lost() from None
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + _START_LIMIT
+        while not self._is_there(1.0):
+            if time.monotonic() > deadline:
+                raise ProcessLostError(
+                    f"{self._owner}: a worker process was not ready after {_START_LIMIT:.0f} s; expected that it "
+                    "imports and unpickles the dataset sooner"
+                )
+        try:
+            kind, *answer = pickle.loads(self._connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            self._process.join(_REAPING)
+            raise ProcessLostError(
+                f"{self._owner}: a worker process {_end_of(self._process.exitcode)} before it was ready; its error is "
+                "on stderr. A script that starts processes needs `if __name__ == '__main__':` before its first "
+                "statement that does something, since the processes import it"
+            ) from None
+        if kind == "failed":
+            text, trace = answer
+            error = ProcessLostError(
+                f"{self._owner}: a worker process could not unpickle the dataset: {text}; expected classes and "
+                "functions that the process can import"
+            )
+            error.__cause__ = _RemoteTraceback(trace)
+            raise error
+        self._progress = received(self._connection)
+        self.copied = Event(recv_handle(self._connection))
+
+    def _await(self, timeout: float | None) -> None:
+        """Wait for the answer; raises _Lost where a sample takes longer than `timeout` seconds."""
+        row, since = self._row(), time.monotonic()
+        while not self._is_there(1.0 if timeout is None else min(1.0, timeout / 4)):
+            now, before = time.monotonic(), row
+            row = self._row()
+            if row != before:
+                since = now
+            elif timeout is not None and now - since > timeout:
+                raise _Lost(
+                    row,
+                    SampleTimeoutError,
+                    f"took longer than timeout={timeout:g} s, so that its process was ended",
+                )
+
+    def _is_there(self, seconds: float) -> bool:
+        """Whether an answer, or the end of the process, comes within some time."""
+        if self._connection in wait([self._connection, self.sentinel], seconds):
+            return True
+        # Where another process has its end of the connection, its end is not seen there.
+        if self._process.is_alive():
+            return False
+        if self._connection.poll():
+            return True
+        raise EOFError
+
+    def _row(self) -> int:
+        if self._progress is None:
+            return IDLE
+        row: int = struct.unpack_from("q", self._progress)[0]
+        return row
+
+    def _lost(self) -> _Lost:
+        self._process.join(_REAPING)
+        return _Lost(
+            self._row(),
+            ProcessLostError,
+            f"was being made when its worker process {_end_of(self._process.exitcode)}",
+        )
+
+    # The end
+
+    def is_alive(self) -> bool:
+        with suppress(ValueError):
+            return self._process.is_alive()
+        return False
+
+    def hang_up(self) -> None:
+        """Close the connection for both sides: the process ends when it waits for a request, and `ask` raises."""
+        with suppress(OSError, ValueError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    def kill(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self._process.kill()
+
+    def end(self, grace: float) -> None:
+        """End the process and release everything."""
+        self.hang_up()
+        with suppress(ValueError, AssertionError):
+            if grace:
+                self._process.join(grace)
+            self._process.kill()
+            self._process.join(_REAPING)
+            self._process.close()
+        self._connection.close()
+
+
+def _end_of(code: int | None) -> str:
+    if code is None:
+        return "closed its connection"
+    if code < 0:
+        return f"was killed by {_signal(-code)}"
+    return f"ended with exit code {code}"
+
+
+def _signal(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
+def _unpacked(packed: tuple[bytes | None, str]) -> BaseException:
+    """Return the exception of another process, with its traceback as the cause."""
+    pickled, trace = packed
+    error: BaseException
+    try:
+        error = pickle.loads(pickled) if pickled is not None else SampleError(trace.splitlines()[-1])
+    except Exception:
+        # The class exists in the worker process only.
+        error = SampleError(trace.splitlines()[-1])
+    error.__cause__ = _RemoteTraceback(trace)
+    return error
+
+
+def _few(indices: Sequence[int] | NDArray[np.int64]) -> str:
+    shown = ", ".join(str(index) for index in indices[:8])
+    return shown + (", ..." if len(indices) > 8 else "")

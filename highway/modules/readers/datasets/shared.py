@@ -1,0 +1,155 @@
+"""Memory that a worker process and its parent share: unnamed files in memory, so that none is ever left."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from highway.modules.readers.datasets.collation import Planned
+
+__all__ = ["Event", "Placed", "Room", "received", "views_of"]
+
+_ALIGNMENT = 64
+_LEAST = 1 << 16
+
+
+class Placed(NamedTuple):
+    """Where an array of a batch is in shared memory.
+
+    Attributes
+    ----------
+    name : str
+    dtype : dtype
+    shape : tuple of int
+    at : int
+        First byte.
+    offsets_at, offsets_count : int
+        First byte and number of the offsets of a ragged field; the number is 0 for others.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    at: int
+    offsets_at: int
+    offsets_count: int
+
+
+class Room:
+    """The memory of one batch at a time, in the process that writes it; it grows with the batches.
+
+    Attributes
+    ----------
+    free : int
+        Descriptor of an event: 1 if the memory may be written. The parent sets it when it has copied a batch.
+    """
+
+    def __init__(self) -> None:
+        self._map: mmap.mmap | None = None
+        self._file = -1
+        self._size = 0
+        self.free = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+
+    def write(self, arrays: Sequence[Planned]) -> tuple[list[Placed], bool]:
+        """Write the arrays of a batch, once the parent has copied the last one.
+
+        Returns
+        -------
+        list of Placed
+        bool
+            Whether the memory is new: the parent needs it, see `send`.
+        """
+        placed, end = [], 0
+        for array in arrays:
+            at = end
+            end = _aligned(at + array.dtype.itemsize * int(np.prod(array.shape, dtype=np.int64)))
+            count = 0 if array.offsets is None else len(array.offsets)
+            placed.append(Placed(array.name, array.dtype, array.shape, at, end, count))
+            end = _aligned(end + 8 * count)
+        if not placed:
+            return placed, False
+        os.eventfd_read(self.free)
+        new = end > self._size
+        if new:
+            # Batches that grow once may grow again.
+            self._make(max(_LEAST, end + end // 4 if self._size else end))
+        assert self._map is not None
+        for array, place in zip(arrays, placed, strict=True):
+            out, offsets = views_of(self._map, place)
+            array.fill(out)
+            if offsets is not None and array.offsets is not None:
+                offsets[:] = array.offsets
+        return placed, new
+
+    def _make(self, size: int) -> None:
+        self._map = None
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file_in_memory(size)
+        self._map = mmap.mmap(self._file, size)
+        self._size = size
+
+    def send(self, connection: Connection, parent: int) -> None:
+        """Send the memory to the parent."""
+        send_handle(connection, self._file, parent)
+        os.close(self._file)
+        self._file = -1
+
+
+class Event:
+    """The parent's end of `Room.free`.
+
+    Parameters
+    ----------
+    file : int
+        Its descriptor, which is closed with this object.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def set(self) -> None:
+        """Note that the batch was copied."""
+        os.eventfd_write(self._file, 1)
+
+    def __del__(self) -> None:
+        os.close(self._file)
+
+
+def file_in_memory(size: int) -> int:
+    """Return the descriptor of a new unnamed file in memory."""
+    file = os.memfd_create("highway", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(file, size)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def received(connection: Connection) -> mmap.mmap:
+    """Return the memory that the other process sends; it lives as long as the map."""
+    file = recv_handle(connection)
+    try:
+        return mmap.mmap(file, os.fstat(file).st_size)
+    finally:
+        os.close(file)
+
+
+def views_of(memory: mmap.mmap, place: Placed) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Return an array in shared memory, and its offsets if it is ragged, as views."""
+    array: NDArray[Any] = np.ndarray(place.shape, place.dtype, buffer=memory, offset=place.at)
+    if not place.offsets_count:
+        return array, None
+    return array, np.ndarray((place.offsets_count,), np.int64, buffer=memory, offset=place.offsets_at)
+
+
+def _aligned(number: int) -> int:
+    return -(-number // _ALIGNMENT) * _ALIGNMENT
