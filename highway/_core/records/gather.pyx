@@ -5,14 +5,14 @@ from libc.string cimport memcpy
 
 cdef extern from *:
     """
-    #define highway_prefetch(address) __builtin_prefetch((address), 0, 3)
+    #define highway_prefetch(address) __builtin_prefetch((address), 0, 2)
     """
     void highway_prefetch(const void *address) noexcept nogil
 
 cdef enum:
     LINE = 64
     # Bytes that are on their way from memory while others are copied: a row at a time would wait for each.
-    AHEAD = 4096
+    AHEAD = 2048
     # Lines of one row: those after them are adjacent, and the processor fetches them by itself.
     MOST_LINES = 16
 

@@ -130,14 +130,18 @@ class ArrayField:
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Return some samples, (N, *shape), in new memory."""
-        places = Places.of_rows(indices) if self.windows is None else self.windows.places(indices, self.counts)
-        if self.layout == "NCHW":
-            found = self.rows.take_channels_last(places)
+        if self.windows is None and self.layout != "NCHW":
+            found = self.rows.take_rows(indices)
         else:
-            found = self.rows.take(places)
-            if self.layout == "NHW":
-                found = found[..., None]
-        return found.astype(self.dtype, copy=False)
+            places = (
+                Places.of_rows(indices) if self.windows is None else self.windows.places(indices, self.counts)
+            )
+            found = (
+                self.rows.take_channels_last(places) if self.layout == "NCHW" else self.rows.take(places)
+            )
+        if self.layout == "NHW":
+            found = found[..., None]
+        return found if found.dtype == self.dtype else found.astype(self.dtype)
 
     def told(self) -> str:
         """Text for the repr of the reader."""

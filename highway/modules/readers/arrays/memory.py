@@ -40,6 +40,15 @@ class MemoryRows:
         self._bytes: dict[int, NDArray[np.uint8] | None] = {}
         self._runs: tuple[tuple[int, ...], NDArray[np.int64], int] = ((), _ONE, 1)
 
+    def take_rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows of the array into memory from the pool: (N, ...), in C order."""
+        rows = self._flat(1)
+        if rows is None or not rows.size or not len(indices):
+            return self.take(Places.of_rows(indices))
+        out = empty((len(indices), *self.shape[1:]), self.dtype)
+        gather(rows, indices, _ONE, 1, out.reshape(len(out), -1).view(np.uint8))
+        return out
+
     def take(self, places: Places) -> NDArray[Any]:
         """Copy blocks of the array into memory from the pool.
 

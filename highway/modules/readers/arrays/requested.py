@@ -47,6 +47,10 @@ class RequestedRows:
         self._lock: AbstractContextManager[Any] = _lock_of(array.file.filename) if is_hdf5(array) else nullcontext()
         self._rows: Callable[[Any], Any] = array.__getitem__ if is_hdf5(array) else array.oindex.__getitem__
 
+    def take_rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Read rows of the array, (N, ...); see `take`."""
+        return self.take(Places.of_rows(indices))
+
     def take(self, places: Places) -> NDArray[Any]:
         """Read blocks of the array.
 
