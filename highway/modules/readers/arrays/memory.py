@@ -43,7 +43,7 @@ class MemoryRows:
     def take_rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows of the array into memory from the pool: (N, ...), in C order."""
         rows = self._flat(1)
-        if rows is None or not rows.size or not len(indices):
+        if rows is None or not len(indices):
             return self.take(Places.of_rows(indices))
         out = empty((len(indices), *self.shape[1:]), self.dtype)
         gather(rows, indices, _ONE, 1, out.reshape(len(out), -1).view(np.uint8))
@@ -142,6 +142,8 @@ def channels_last(images: NDArray[Any], indices: NDArray[np.int64] | None = None
 
 
 def _as_bytes(array: NDArray[Any], axes: int) -> NDArray[np.uint8] | None:
+    if not array.nbytes:
+        return None
     size = math.prod(array.shape[axes:])
     if array.flags.c_contiguous:
         return array.reshape(-1, size).view(np.uint8)
