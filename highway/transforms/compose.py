@@ -327,8 +327,8 @@ def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None
     for transform in itertools.chain.from_iterable(branches):
         if isinstance(transform, Values):
             raise ArgumentError(
-                f"{owner}: {transform!r} changes the dtype of {transform.field}, but {owner} applies it to only some samples; "
-                f"put it outside of {owner}"
+                f"{owner}: {transform!r} changes the dtype of {transform.field}, but {owner} applies it to only some "
+                f"samples; put it outside of {owner}"
             )
         if isinstance(transform, _Composed):
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]

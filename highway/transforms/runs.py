@@ -154,7 +154,7 @@ class TransformChain:
                 return of_samples
             return of_samples.at(first + position)
 
-        images = batch["images"] if "images" in batch else None
+        images = self._images(batch)
         for group in self.groups:
             if len(group.steps) > 1 and images is not None and group.fits(images):
                 drawn, result = group.together(images, draws, self._naming, may_overwrite)
@@ -168,8 +168,13 @@ class TransformChain:
             for step in group.steps:
                 with self._naming(step.number):
                     batch, may_overwrite = self._alone(step, batch, seed, first, draws, may_overwrite, along)
-                images = batch["images"] if images is not None else None
+                images = self._images(batch)
         return batch
+
+    @staticmethod
+    def _images(batch: Batch) -> NDArray[Any] | None:
+        found = batch.fields.get("images")
+        return batch.extras.get("images") if found is None else found
 
     def _alone(
         self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, may_overwrite: bool, along: Along
@@ -180,10 +185,11 @@ class TransformChain:
         if isinstance(transform, Several):
             result = transform.apply(batch, seed, first + step.position, may_overwrite, along)
             # If no branch was chosen, the images are the input, and `may_overwrite` stays as it was.
-            changed = result.fields.get("images") is not batch.fields.get("images")
+            changed = self._images(result) is not self._images(batch)
             return result, transform.hands_over and (may_overwrite or changed)
         if isinstance(transform, Values) and not transform.needs_images:
-            return batch.replace(**{transform.field: transform.apply_field(batch)}), may_overwrite
+            changes: dict[str, Any] = {transform.field: transform.apply_field(batch)}
+            return batch.replace(**changes), may_overwrite
         images = batch["images"]
         params = None
         if type(transform).draw is not Transform.draw:

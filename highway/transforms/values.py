@@ -64,8 +64,8 @@ class Values(Transform):
         self.field = field
         if field != "images" and self.dtype == "bfloat16":
             raise ArgumentError(
-                f"{self._name}: dtype is 'bfloat16' for the field {field!r}; expected 'float32' or 'float16', since only "
-                "images are known to have such bits"
+                f"{self._name}: dtype is 'bfloat16' for the field {field!r}; expected 'float32' or 'float16'; "
+                "only images are known to have such bits"
             )
         self._wide_scale, self._wide_bias = scale, bias
         with np.errstate(over="ignore"):
@@ -342,9 +342,7 @@ class ToFloat(Rescale):
         The field that is converted; see `Values`.
     """
 
-    def __init__(
-        self, layout: Layout = "NCHW", dtype: FloatType = "float32", field: str = "images"
-    ) -> None:
+    def __init__(self, layout: Layout = "NCHW", dtype: FloatType = "float32", field: str = "images") -> None:
         super().__init__(1 / 255, 0.0, layout, dtype, field)
 
     def _factors_of(self, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

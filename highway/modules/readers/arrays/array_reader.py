@@ -159,7 +159,7 @@ class ArrayReader(OrderedSource):
         self._fused = FusedWindows()
         pictures = self._fields.get("images")
         if pictures is not None and len(pictures.shape) == 3 and pictures.dtype == np.uint8:
-            self.image_shape = pictures.shape  # type: ignore[assignment]
+            self.image_shape = pictures.shape
 
     def __repr__(self) -> str:
         fields = ", ".join(field.told() for field in self._fields.values())
@@ -223,7 +223,15 @@ class ArrayReader(OrderedSource):
 
     def _specification(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         arguments, keywords = super()._specification()
-        return tuple(map(_named, arguments)), {name: _named(value) for name, value in keywords.items()}
+        return tuple(map(self._named, arguments)), {
+            name: self._named(value) for name, value in keywords.items()
+        }
+
+    def _named(self, value: Any) -> Any:
+        """Return an argument for a pickle: the paths of datasets of HDF5, which cannot be pickled."""
+        if isinstance(value, Mapping):
+            return {name: self._named(one) for name, one in value.items()}
+        return place_of(self.name, value) if is_hdf5(value) else value
 
     # Arguments
 
@@ -266,7 +274,9 @@ class ArrayReader(OrderedSource):
     def _add(self, given: dict[str, Any], what: str, further: Mapping[str, Any]) -> None:
         for name, value in further.items():
             if name in given:
-                raise ArgumentError(f"{self.name}: {name} is given twice, the second time in the {what}; expected once")
+                raise ArgumentError(
+                    f"{self.name}: {name} is given twice, the second time in the {what}; expected once"
+                )
             given[name] = value
 
     def _windows_of(
@@ -276,7 +286,9 @@ class ArrayReader(OrderedSource):
         if window is None:
             for name, value, default in (("stride", stride, 1), ("windowed", windowed, None)):
                 if value != default:
-                    raise ArgumentError(f"{self.name}: {name} is {value!r}, but there is no window; expected both")
+                    raise ArgumentError(
+                        f"{self.name}: {name} is {value!r}, but there is no window; expected both"
+                    )
             return {}
         windows = Windows.checked(self.name, window, stride)
         if windowed is None:
@@ -291,7 +303,7 @@ class ArrayReader(OrderedSource):
     def _layouts(self, rows: Mapping[str, Rows], layout: object) -> dict[str, str]:
         if layout is None:
             return {}
-        named = dict(layout) if isinstance(layout, Mapping) else {"images": layout}
+        named: dict[Any, Any] = dict(layout) if isinstance(layout, Mapping) else {"images": layout}
         for name, value in named.items():
             if name not in rows:
                 raise ArgumentError(
@@ -322,7 +334,11 @@ class ArrayReader(OrderedSource):
                     raise ArgumentError(
                         f"{self.name}: {field.name} has {field.rows.shape[0]} rows, {first.name} "
                         f"{first.rows.shape[0]}; expected as many"
-                        + ("" if first.windows is None else f", or, not in windowed, {size}: one for each window")
+                        + (
+                            ""
+                            if first.windows is None
+                            else f", or, not in windowed, {size}: one for each window"
+                        )
                     )
                 raise ArgumentError(
                     f"{self.name}: {field.name} has shape {field.rows.shape}, {first.name} {first.rows.shape}; "
@@ -348,13 +364,6 @@ class ArrayReader(OrderedSource):
                 "each sample"
             )
         return names
-
-
-def _named(value: Any) -> Any:
-    """Return an argument for a pickle: the paths of datasets of HDF5, which cannot be pickled."""
-    if isinstance(value, Mapping) and not is_hdf5(value):
-        return {name: _named(one) for name, one in value.items()}
-    return place_of(value) if is_hdf5(value) else value
 
 
 def _is_whole(value: object) -> bool:

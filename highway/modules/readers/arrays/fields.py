@@ -136,9 +136,7 @@ class ArrayField:
             places = (
                 Places.of_rows(indices) if self.windows is None else self.windows.places(indices, self.counts)
             )
-            found = (
-                self.rows.take_channels_last(places) if self.layout == "NCHW" else self.rows.take(places)
-            )
+            found = self.rows.take_channels_last(places) if self.layout == "NCHW" else self.rows.take(places)
         if self.layout == "NHW":
             found = found[..., None]
         return found if found.dtype == self.dtype else found.astype(self.dtype)

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import expanded
-from highway.errors import ArgumentError, DecodeError, HighwayError, MissingPackageError, ReadError, StorageError
+from highway.errors import (
+    ArgumentError,
+    DecodeError,
+    HighwayError,
+    MissingPackageError,
+    ReadError,
+    StorageError,
+)
 from highway.storage.outages import ask
 
 __all__ = ["has_array_ending", "is_path", "members", "opened"]
@@ -25,6 +32,7 @@ _INSIDE = ":/"
 
 
 def is_path(value: object) -> bool:
+    """Whether a value is a path, not an array."""
     return isinstance(value, (str, bytes, os.PathLike))
 
 
@@ -98,7 +106,9 @@ def _attempted(owner: str, where: str, kind: str, attempt: Any) -> Any:
         raise ReadError(f"{owner}: {where} cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
         # Files of objects cannot be mapped; NumPy's message says so.
-        raise DecodeError(f"{owner}: {where} cannot be mapped as {'an' if kind == '.npz' else 'a'} {kind} file: {error}") from error
+        raise DecodeError(
+            f"{owner}: {where} cannot be mapped as {'an' if kind == '.npz' else 'a'} {kind} file: {error}"
+        ) from error
 
 
 # Files of NumPy
@@ -171,7 +181,9 @@ def _hdf5(owner: str, name: str, where: str, inside: str | None) -> Any:
     try:
         import h5py
     except ImportError:
-        raise MissingPackageError(f"{owner}: {name} is {where}, and the package h5py is not installed: pip install h5py") from None
+        raise MissingPackageError(
+            f"{owner}: {name} is {where}, and the package h5py is not installed: pip install h5py"
+        ) from None
     if not os.path.exists(where):
         raise ReadError(f"{owner}: {where} cannot be read: No such file or directory")
     try:
@@ -179,7 +191,9 @@ def _hdf5(owner: str, name: str, where: str, inside: str | None) -> Any:
     except StorageError:
         raise
     except OSError as error:
-        raise DecodeError(f"{owner}: {where} cannot be opened as an HDF5 file: {' '.join(str(error).split())}") from error
+        raise DecodeError(
+            f"{owner}: {where} cannot be opened as an HDF5 file: {' '.join(str(error).split())}"
+        ) from error
     return _found(owner, name, where, inside, file)
 
 
@@ -187,7 +201,9 @@ def _zarr(owner: str, name: str, where: str, inside: str | None) -> Any:
     try:
         import zarr
     except ImportError:
-        raise MissingPackageError(f"{owner}: {name} is {where}, and the package zarr is not installed: pip install zarr") from None
+        raise MissingPackageError(
+            f"{owner}: {name} is {where}, and the package zarr is not installed: pip install zarr"
+        ) from None
     if not os.path.exists(where):
         raise ReadError(f"{owner}: {where} cannot be read: No such file or directory")
     try:
@@ -195,10 +211,14 @@ def _zarr(owner: str, name: str, where: str, inside: str | None) -> Any:
     except Exception as error:
         # zarr raises errors of many types.
         text = " ".join(str(error).split()) or type(error).__name__
-        raise DecodeError(f"{owner}: {where} cannot be opened as an array or a group of zarr: {text}") from error
+        raise DecodeError(
+            f"{owner}: {where} cannot be opened as an array or a group of zarr: {text}"
+        ) from error
     if not hasattr(found, "keys"):
         if inside:
-            raise ArgumentError(f"{owner}: {name} is {where}{_INSIDE}{inside}; expected {where}, which is an array itself")
+            raise ArgumentError(
+                f"{owner}: {name} is {where}{_INSIDE}{inside}; expected {where}, which is an array itself"
+            )
         return found
     return _found(owner, name, where, inside, found)
 

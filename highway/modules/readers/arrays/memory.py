@@ -85,7 +85,7 @@ class MemoryRows:
         return channels_last(self.take(places))
 
     def _flat(self, axes: int) -> NDArray[np.uint8] | None:
-        """Return the array as rows of bytes, one for each place along its first `axes` axes; None if that needs a copy."""
+        """Return the array as bytes, a row for each place along its first `axes` axes; None if that needs a copy."""
         if axes not in self._bytes:
             self._bytes[axes] = _as_bytes(self.array, axes)
         return self._bytes[axes]
@@ -99,7 +99,8 @@ class MemoryRows:
 
     def _parts(self, sides: tuple[int, ...]) -> tuple[NDArray[np.int64], int]:
         """Return what `gather` copies for a window: the first row of each run, after that of the window; and rows of a
-        run."""
+        run.
+        """
         known, parts, run = self._runs
         if known == sides:
             return parts, run

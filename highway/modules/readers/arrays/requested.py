@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.batch import empty
-from highway.errors import HighwayError, ReadError
+from highway.errors import ArgumentError, HighwayError, ReadError
 from highway.modules.readers.arrays.memory import MemoryRows, channels_last
 from highway.modules.readers.arrays.windows import Places
 
-__all__ = ["RequestedRows", "is_hdf5", "is_zarr"]
+__all__ = ["RequestedRows", "is_hdf5", "is_zarr", "place_of"]
 
 
 class RequestedRows:
@@ -40,11 +40,14 @@ class RequestedRows:
     """
 
     def __init__(self, owner: str, name: str, array: Any) -> None:
+        self._place = place_of(owner, array)
         self.array = array
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         self._named = f"{owner}: {name}"
-        self._lock: AbstractContextManager[Any] = _lock_of(array.file.filename) if is_hdf5(array) else nullcontext()
+        self._lock: AbstractContextManager[Any] = (
+            _lock_of(array.file.filename) if is_hdf5(array) else nullcontext()
+        )
         self._rows: Callable[[Any], Any] = array.__getitem__ if is_hdf5(array) else array.oindex.__getitem__
 
     def take_rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
@@ -105,26 +108,38 @@ class RequestedRows:
             # Both libraries, and their filters, raise errors of many types.
             text = " ".join(str(error).split()) or type(error).__name__
             raise ReadError(
-                f"{self._named}: rows of {place_of(self.array)} cannot be read: {text}; expected an open, undamaged file"
+                f"{self._named}: rows of {self._place} cannot be read: {text}; expected an open, undamaged "
+                "file"
             ) from error
         return np.ascontiguousarray(found)
 
 
 def is_hdf5(value: object) -> bool:
     """Whether a value is a dataset of h5py; without importing h5py."""
-    return hasattr(value, "read_direct") and hasattr(value, "file") and hasattr(value, "shape")
+    # Of its class: a dataset of a closed file raises.
+    return hasattr(type(value), "read_direct") and hasattr(type(value), "file")
 
 
 def is_zarr(value: object) -> bool:
     """Whether a value is an array of zarr; without importing zarr."""
-    return hasattr(value, "oindex") and hasattr(value, "store") and hasattr(value, "shape")
+    return hasattr(type(value), "oindex") and hasattr(type(value), "store")
 
 
-def place_of(array: Any) -> str:
-    """Return where a dataset or array is, as for the argument of `ArrayReader`."""
+def place_of(owner: str, array: Any) -> str:
+    """Return where a dataset or array is, a dataset of HDF5 as for the argument of `ArrayReader`.
+
+    Raises
+    ------
+    ArgumentError
+        The file of a dataset was closed.
+    """
     if is_hdf5(array):
-        # A dataset of a closed file has neither.
-        return f"{array.file.filename}:{array.name}" if array else "a closed file"
+        if not array:
+            raise ArgumentError(
+                f"{owner}: an array is a dataset of a closed file; expected one of an open file, or its path, as in "
+                "'x.h5:/name'"
+            )
+        return f"{array.file.filename}:{array.name}"
     return str(getattr(array, "store_path", array))
 
 

@@ -36,7 +36,8 @@ class Places:
 
     @property
     def axes(self) -> int:
-        return self.corners.shape[1]
+        count: int = self.corners.shape[1]
+        return count
 
     def __len__(self) -> int:
         return len(self.corners)
