@@ -26,7 +26,7 @@ FOREIGN = {
         "or a ready reader: ImageFileReader, ListReader, TableReader (also for datasets.Dataset), ArrayReader",
     ),
     "IterableDataset": ("Source", "a class of your own, with tasks() and load(task)"),
-    "TensorDataset": ("ArrayReader", "ArrayReader(images, labels, batch_size) of NumPy arrays"),
+    "TensorDataset": ("ArrayReader", "ArrayReader(x=x, y=y, batch_size=32) of NumPy arrays"),
     # torchvision.datasets
     "ImageFolder": (
         "ImageFileReader",
