@@ -36,7 +36,7 @@ MARKED = {
     cache cache_commands cached_samples compose concurrency cores demo detection docs docstrings fetching fit floor_plan
     framework_guides guard_pages list_reader manifests missing_frameworks missing_parts objects one_pass outages
     packaging parcels paths placement policies readme remote_readers remote_tables row_groups seeds sheet stats
-    system_packages table_reader tar_objects tar_sink transform_sheet tuning urls voc wrappers
+    system_packages table_reader tables_benchmark tar_objects tar_sink transform_sheet tuning urls voc wrappers
     """,
     "python": """
     arguments cli construction driver ends folders format_limits network order saver shutdown signal signatures state

@@ -259,7 +259,7 @@ cdef inline uint32_t feistel_word(
 
 
 cdef class Rounds:
-    """The results of the round functions of one permutation, once so many were asked for that computing all pays off."""
+    """The results of the round functions of a permutation, once so many were asked for that computing all pays off."""
 
     cdef uint32_t a, b
     # Rounds 0, 2, ... for each right side, then rounds 1, 3, ... for each left side.
@@ -377,8 +377,8 @@ cdef inline void walk(
     const uint16_t *of_right, const uint16_t *of_left, uint32_t a, uint32_t b, uint32_t *left, uint32_t *right
 ) noexcept nogil:
     """Apply all rounds to LANES elements."""
-    cdef int turn, lane
-    for turn in range(ROUNDS // 2):
+    cdef int _turn, lane
+    for _turn in range(ROUNDS // 2):
         for lane in range(LANES):
             left[lane] = wrapped(left[lane] + of_right[right[lane]], a)
         for lane in range(LANES):
