@@ -4,6 +4,8 @@ import pickle
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -295,18 +297,22 @@ def test_a_batch_is_one_request_of_sorted_rows_each_once(kind):
 
 
 def test_requests_to_one_file_do_not_overlap():
-    inside = threading.Lock()
+    # Two requests at once would meet here.
+    meeting = threading.Barrier(2, timeout=0.5)
+    met = []
 
-    class Alone(Dataset):
+    class Watched(Dataset):
         def __getitem__(self, chosen):
-            assert inside.acquire(blocking=False)
-            try:
-                return super().__getitem__(chosen)
-            finally:
-                inside.release()
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait()
+                met.append(chosen)
+            return super().__getitem__(chosen)
 
-    found = epoch(x=Alone(), y=Alone(), workers=4)
-    assert sum(batch.size for batch in found) == N
+    rows = [RequestedRows("Test", name, Watched()) for name in "xy"]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: one.take_rows(np.arange(3)), rows))
+    assert all((one == TABLE[:3]).all() for one in found)
+    assert met == []
 
 
 @pytest.mark.parametrize(("package", "ending"), [("h5py", ".h5"), ("zarr", ".zarr")])
