@@ -202,6 +202,7 @@ def extensions():
         ),
         extension("wire/codec", "wire/msgpack.c"),
         extension("records/checksum", "records/crc32c.c"),
+        extension("records/gather"),
         extension("records/layout", "records/crc32c.c"),
         extension("records/spans"),
         extension("records/span_windows", "pixels/pixels.c", "pixels/windows.c"),

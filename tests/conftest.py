@@ -21,8 +21,8 @@ settings.load_profile("highway")
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    color crew erase_and_mix filters fused_runs geometry jpeg jpeg_sequential mix noise orientation packing philox
-    png ranges resample simd tables values warp warps webp
+    color crew erase_and_mix filters fused_runs gather geometry jpeg jpeg_sequential mix noise orientation packing
+    philox png ranges resample simd tables values warp warps webp
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
@@ -32,12 +32,12 @@ MARKED = {
     jax keras tensorflow torch training_loops
     """,
     "once": """
-    addresses annotations annotations_follow architecture arrays_benchmark benchmarks boxes bucket_index cache
-    cache_commands cached_samples compose concurrency cores dataset_reader demo detection docs docstrings fetching
-    fit floor_plan framework_guides guard_pages list_reader manifests missing_frameworks missing_parts objects
-    one_pass outages packaging parcels paths placement policies readme remote_readers remote_tables row_groups
-    same_samples_everywhere seeds sheet stats system_packages table_reader tar_objects tar_sink transform_sheet
-    tuning urls voc wrappers
+    addresses annotations annotations_follow architecture array_files arrays_benchmark benchmarks boxes
+    bucket_index cache cache_commands cached_samples compose concurrency cores dataset_reader demo detection docs
+    docstrings fetching fit floor_plan framework_guides guard_pages list_reader manifests missing_frameworks
+    missing_parts objects one_pass outages packaging parcels paths placement policies readme remote_readers
+    remote_tables row_groups same_samples_everywhere seeds sheet stats system_packages table_reader
+    tables_benchmark tar_objects tar_sink transform_sheet tuning urls voc wrappers
     """,
     "python": """
     arguments cli construction dataset_processes driver ends folders format_limits network order saver shutdown signal

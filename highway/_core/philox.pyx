@@ -1,14 +1,15 @@
 """Random numbers as a function of seed, sample, epoch and position: Philox4x32-10 over whole arrays.
 
 The key is the seed (low word first). The counter is (index of the sample, epoch, position, block); a block
-gives four words of 32 bits, which are two draws of 64 bits (low word first). The functions have no state: the
-same arguments give the same bits on every machine, in every thread, in any order.
+gives four words of 32 bits, which are two draws of 64 bits (low word first). The results do not
+depend on any state: the same arguments give the same bits on every machine, in every thread, in any order.
 
 Source: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport frexp, sqrt
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -16,6 +17,10 @@ cdef enum:
     # Four rounds mix a large domain; small domains (16 elements) need more: here pairs and
     # triples of positions are within 3e-5 of uniform in total variation (computed exactly, round by round).
     ROUNDS = 16
+    # Permutations whose round functions are kept: of the epochs of several readers.
+    KEPT = 8
+    # Elements of a permutation that are computed side by side.
+    LANES = 8
 
 
 def blocks(const uint32_t[:, ::1] counters not None, uint64_t key, uint32_t[:, ::1] out not None):
@@ -253,6 +258,135 @@ cdef inline uint32_t feistel_word(
     return <uint32_t>(((words[0] | <uint64_t>(words[1] & 0xFFFFu) << 32) * bound) >> 48)
 
 
+cdef class Rounds:
+    """The results of the round functions of a permutation, once so many were asked for that computing all pays off."""
+
+    cdef uint32_t a, b
+    # Rounds 0, 2, ... for each right side, then rounds 1, 3, ... for each left side.
+    cdef uint16_t *words
+    cdef uint64_t asked
+
+    def __cinit__(self, uint64_t size):
+        # The sides of the domain: each about the square root, `a` even, and large enough to mix quickly.
+        self.a = <uint32_t>sqrt(<double>size)
+        self.a = max(<uint32_t>4, (self.a + 1) & ~<uint32_t>1)
+        self.b = max(<uint32_t>4, <uint32_t>((size + self.a - 1) // self.a))
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.words)
+
+
+cdef dict known_rounds = {}
+
+
+cdef Rounds rounds_for(uint64_t seed, uint32_t epoch, uint32_t position, uint64_t size, Py_ssize_t count):
+    """Return the sides of a permutation, with its rounds if they pay off; `count` of its elements are asked for now."""
+    key = (seed, epoch, position, size)
+    cdef Rounds rounds = known_rounds.get(key)
+    cdef uint16_t *words
+    cdef uint32_t half, turn
+    cdef uint32_t a, b
+    if rounds is None:
+        rounds = Rounds(size)
+        while len(known_rounds) >= KEPT:
+            del known_rounds[next(iter(known_rounds))]
+        known_rounds[key] = rounds
+    a, b = rounds.a, rounds.b
+    rounds.asked += <uint64_t>count
+    if rounds.words != NULL or rounds.asked < <uint64_t>a + b:
+        return rounds
+    words = <uint16_t *>PyMem_RawMalloc(sizeof(uint16_t) * (ROUNDS // 2) * (<size_t>a + b))
+    if words == NULL:
+        raise MemoryError
+    with nogil:
+        for turn in range(ROUNDS // 2):
+            for half in range(b):
+                words[<size_t>turn * b + half] = <uint16_t>feistel_word(half, epoch, position, 2 * turn, seed, a)
+        for turn in range(ROUNDS // 2):
+            for half in range(a):
+                words[(ROUNDS // 2) * <size_t>b + <size_t>turn * a + half] = <uint16_t>feistel_word(
+                    half, epoch, position, 2 * turn + 1, seed, b
+                )
+    if rounds.words == NULL:
+        rounds.words = words
+    else:
+        # Another thread was faster.
+        PyMem_RawFree(words)
+    return rounds
+
+
+cdef inline uint32_t wrapped(uint32_t total, uint32_t bound) noexcept nogil:
+    """Return ``total % bound`` of a total below 2 * bound."""
+    return total - bound if total >= bound else total
+
+
+cdef int64_t permuted(
+    uint64_t place, uint32_t a, uint32_t b, uint64_t size, uint64_t seed, uint32_t epoch, uint32_t position
+) noexcept nogil:
+    """Return the element at a place."""
+    cdef uint32_t turn, left, right
+    while True:
+        left = <uint32_t>(place // b)
+        right = <uint32_t>(place % b)
+        for turn in range(ROUNDS // 2):
+            left = wrapped(left + feistel_word(right, epoch, position, 2 * turn, seed, a), a)
+            right = wrapped(right + feistel_word(left, epoch, position, 2 * turn + 1, seed, b), b)
+        place = <uint64_t>left * b + right
+        if place < size:
+            return <int64_t>place
+
+
+cdef void permute_known(
+    const uint16_t *of_right,
+    uint32_t a,
+    uint32_t b,
+    uint64_t size,
+    const int64_t *places,
+    Py_ssize_t count,
+    int64_t *out,
+) noexcept nogil:
+    """Write the elements at places, with the words of `Rounds`; `out` may be `places`."""
+    cdef const uint16_t *of_left = of_right + (ROUNDS // 2) * <size_t>b
+    cdef uint32_t[LANES] left, right
+    cdef uint32_t turn
+    cdef int lane, lanes
+    cdef uint64_t place
+    cdef Py_ssize_t i = 0
+    while i < count:
+        # Each round waits for the one before: several elements at a time keep the processor busy.
+        lanes = <int>min(LANES, count - i)
+        for lane in range(LANES):
+            left[lane] = <uint32_t>places[i + (lane if lane < lanes else 0)]
+            right[lane] = left[lane] % b
+            left[lane] //= b
+        walk(of_right, of_left, a, b, left, right)
+        for lane in range(lanes):
+            place = <uint64_t>left[lane] * b + right[lane]
+            while place >= size:
+                left[lane] = <uint32_t>(place // b)
+                right[lane] = <uint32_t>(place % b)
+                for turn in range(ROUNDS // 2):
+                    left[lane] = wrapped(left[lane] + of_right[<size_t>turn * b + right[lane]], a)
+                    right[lane] = wrapped(right[lane] + of_left[<size_t>turn * a + left[lane]], b)
+                place = <uint64_t>left[lane] * b + right[lane]
+            out[i + lane] = <int64_t>place
+        i += lanes
+
+
+cdef inline void walk(
+    const uint16_t *of_right, const uint16_t *of_left, uint32_t a, uint32_t b, uint32_t *left, uint32_t *right
+) noexcept nogil:
+    """Apply all rounds to LANES elements."""
+    cdef int _turn, lane
+    for _turn in range(ROUNDS // 2):
+        for lane in range(LANES):
+            left[lane] = wrapped(left[lane] + of_right[right[lane]], a)
+        for lane in range(LANES):
+            right[lane] = wrapped(right[lane] + of_left[left[lane]], b)
+        of_right += b
+        of_left += a
+
+
 def permute(
     uint64_t seed,
     uint32_t epoch,
@@ -293,28 +427,17 @@ def permute(
             f"philox.permute: {places.shape[0]} places, out of {out.shape[0]}; expected one length"
         )
     cdef Py_ssize_t i, outside = -1
-    cdef uint32_t turn, left, right
-    cdef uint64_t place
-    # The sides of the domain: each about the square root, `a` even, and large enough to mix quickly.
-    cdef uint32_t a = <uint32_t>sqrt(<double>size)
-    a = max(<uint32_t>4, (a + 1) & ~<uint32_t>1)
-    cdef uint32_t b = max(<uint32_t>4, <uint32_t>((size + a - 1) // a))
+    cdef Rounds rounds = rounds_for(seed, epoch, position, size, places.shape[0])
     with nogil:
         for i in range(places.shape[0]):
             if places[i] < 0 or <uint64_t>places[i] >= size:
                 outside = i
                 break
-            place = <uint64_t>places[i]
-            while True:
-                left = <uint32_t>(place // b)
-                right = <uint32_t>(place % b)
-                for turn in range(ROUNDS // 2):
-                    left = (left + feistel_word(right, epoch, position, 2 * turn, seed, a)) % a
-                    right = (right + feistel_word(left, epoch, position, 2 * turn + 1, seed, b)) % b
-                place = <uint64_t>left * b + right
-                if place < size:
-                    break
-            out[i] = <int64_t>place
+        if outside < 0 and rounds.words != NULL:
+            permute_known(rounds.words, rounds.a, rounds.b, size, &places[0], places.shape[0], &out[0])
+        elif outside < 0:
+            for i in range(places.shape[0]):
+                out[i] = permuted(<uint64_t>places[i], rounds.a, rounds.b, size, seed, epoch, position)
     if outside >= 0:
         raise ValueError(f"philox.permute: place {places[outside]}; expected 0 to {size - 1}")
 

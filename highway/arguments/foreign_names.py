@@ -26,7 +26,7 @@ FOREIGN = {
         "it takes the data set; a ready reader is faster: ImageFileReader, ListReader, TableReader, ArrayReader",
     ),
     "IterableDataset": ("DatasetReader", "DatasetReader(dataset, batch_size, shuffle=False)"),
-    "TensorDataset": ("ArrayReader", "ArrayReader(images, labels, batch_size) of NumPy arrays"),
+    "TensorDataset": ("ArrayReader", "ArrayReader(x=x, y=y, batch_size=32) of NumPy arrays"),
     # torchvision.datasets
     "ImageFolder": (
         "ImageFileReader",

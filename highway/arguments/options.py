@@ -11,10 +11,10 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["completed", "documents", "takes"]
+__all__ = ["completed", "documents", "split", "takes"]
 
 _Class = TypeVar("_Class", bound=type)
 _Options = TypeVar("_Options")
@@ -36,11 +36,24 @@ def completed(options: type[_Options], given: _Options) -> _Options:
     return cast(_Options, values)
 
 
-def takes(options: type) -> Callable[[_Class], _Class]:
+def split(options: type[_Options], given: Mapping[str, Any]) -> tuple[_Options, dict[str, Any]]:
+    """Return all options, as `completed`, and the arguments that are not options."""
+    names = _stated(cast(Any, options))
+    stated: Any = {name: value for name, value in given.items() if name in names}
+    return completed(options, stated), {name: value for name, value in given.items() if name not in names}
+
+
+def takes(options: type, more: str | None = None) -> Callable[[_Class], _Class]:
     """Decorate a class that takes options: its signature and its docstring then have each of them.
 
     In the docstring, their documentation replaces the entry whose text is "See `Options`." An argument of the class
     itself takes the place of an option with the same name.
+
+    Parameters
+    ----------
+    options : type
+    more : str, optional
+        Name of the arguments with other names, which the class takes as well.
     """
 
     def decorate(cls: _Class) -> _Class:
@@ -57,6 +70,8 @@ def takes(options: type) -> Callable[[_Class], _Class]:
             for name, (kind, default) in _stated(options).items()
             if name not in signature.parameters
         ]
+        if more is not None:
+            stated.append(inspect.Parameter(more, inspect.Parameter.VAR_KEYWORD, annotation=Any))
         init.__annotations__ = {
             **{name: kind for name, kind in init.__annotations__.items() if name != packed.name},
             **{one.name: one.annotation for one in stated},

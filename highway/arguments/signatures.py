@@ -13,7 +13,17 @@ import numpy as np
 from highway.arguments.synonyms import elsewhere, nearest, synonym
 from highway.errors import SignatureError
 
-__all__ = ["bound", "explain_init", "explain_new", "explained", "given", "has_own_state", "remade", "same"]
+__all__ = [
+    "bound",
+    "explain_init",
+    "explain_new",
+    "explained",
+    "given",
+    "has_own_state",
+    "refuse_unknown",
+    "remade",
+    "same",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
@@ -159,6 +169,41 @@ def explain_new(cls: type[_Tuple]) -> type[_Tuple]:
     return cls
 
 
+def refuse_unknown(owner: object, unknown: Sequence[str], missing: Sequence[str] = ()) -> None:
+    """Raise SignatureError for arguments that an `__init__` takes by any name, but that cannot be meant.
+
+    Parameters
+    ----------
+    owner : object
+        It has recorded its arguments; see `explain_init`.
+    unknown, missing : sequence of str
+        Those, and required arguments that were not given.
+    """
+    parameters = list(inspect.signature(type(owner)).parameters.values())
+    named = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    arguments, keywords = given(owner)
+    free = [word for word in named[len(arguments) :] if word not in keywords]
+    wrong = [_unknown(word, free, named) for word in unknown]
+    # A misspelled argument is missing too: report it once.
+    if not wrong:
+        wrong = [f"{word!r} is missing" for word in missing]
+    plain = inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
+    raise SignatureError(f"{type(owner).__name__}: {'; '.join(wrong)}; the arguments are {plain}")
+
+
+def _unknown(word: str, free: Sequence[str], named: Sequence[str]) -> str:
+    """Return what is wrong with an unknown argument: `free` are those not given, of all those `named`."""
+    other, taken = synonym(word, free), synonym(word, named)
+    if not other and taken:
+        way = f"{taken!r} is given already"
+    elif not other and (advice := elsewhere(word)):
+        way = advice
+    else:
+        other = other or nearest(word, free)
+        way = f"did you mean {other!r}?" if other else ""
+    return f"unknown argument {word!r}" + (f": {way}" if way else "")
+
+
 def _misfit(
     function: Callable[..., Any], name: str | None, arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> str | None:
@@ -192,16 +237,7 @@ def _misfit(
         misnamed = [word for word in keywords if word in nameless]
         unknown = [word for word in keywords if word not in named and word not in nameless]
     wrong += [f"{word!r} is positional-only, but was passed by name" for word in misnamed]
-    for word in unknown:
-        other, taken = synonym(word, free), synonym(word, named)
-        if not other and taken:
-            way = f"{taken!r} is given already"
-        elif not other and (advice := elsewhere(word)):
-            way = advice
-        else:
-            other = other or nearest(word, free)
-            way = f"did you mean {other!r}?" if other else ""
-        wrong.append(f"unknown argument {word!r}" + (f": {way}" if way else ""))
+    wrong += [_unknown(word, free, named) for word in unknown]
     wrong += [
         f"{word!r} is passed twice, by position and by name"
         for word in keywords

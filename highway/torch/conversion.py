@@ -32,7 +32,7 @@ def _conversion_in(modules: Sequence[Any]) -> _Conversion | None:
             continue
         for step in range(len(module.transforms) - 1, -1, -1):
             values = module.transforms[step]
-            if isinstance(values, Values):
+            if isinstance(values, Values) and values.needs_images:
                 is_last = (
                     type(module) is Augmentations
                     and step == len(module.transforms) - 1

@@ -93,6 +93,11 @@ class _Composed(Several):
         """Whether an inner transform mixes samples."""
         return any(self._mixes)
 
+    @property
+    def needs_images(self) -> bool:  # type: ignore[override]
+        """Whether an inner transform needs images."""
+        return any(step.needs_images for branch in self._branches for step in branch.transforms if step)
+
     def apply(self, batch: Batch, seed: int, first: int, may_overwrite: bool, along: Along) -> Batch:
         """Apply its branches to each sample, one branch after the other."""
         if self._mixing:
@@ -105,7 +110,8 @@ class _Composed(Several):
             only[:, k] = chosen[:, k]
             before = batch
             batch = self._split(batch, only, seed, first, may_overwrite, along)
-            may_overwrite = self.hands_over and (may_overwrite or batch["images"] is not before["images"])
+            changed = batch.fields.get("images") is not before.fields.get("images")
+            may_overwrite = self.hands_over and (may_overwrite or changed)
         return batch
 
     def _split(
@@ -324,8 +330,8 @@ def _refuse_numbers(owner: str, branches: Sequence[Sequence[Transform]]) -> None
     for transform in itertools.chain.from_iterable(branches):
         if isinstance(transform, Values):
             raise ArgumentError(
-                f"{owner}: {transform!r} changes the dtype of images, but {owner} applies it to only some samples; "
-                f"put it outside of {owner}"
+                f"{owner}: {transform!r} changes the dtype of {transform.field}, but {owner} applies it to only some "
+                f"samples; put it outside of {owner}"
             )
         if isinstance(transform, _Composed):
             _refuse_numbers(owner, [branch.transforms for branch in transform._branches])  # type: ignore[misc]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.batch import Batch
-from highway.errors import ArgumentError, ContractError
+from highway.errors import ArgumentError, ContractError, FieldError
 from highway.sampling.rng import SampleRandom
 from highway.transforms import color
 from highway.transforms.along import Along
@@ -98,7 +98,7 @@ class TransformChain:
             if transform is not None:
                 with self._naming(number):
                     check_dtype(transform, dtype)
-                    if isinstance(transform, Values):
+                    if isinstance(transform, Values) and transform.needs_images:
                         transform.out_shape(found)
                         self._check_behind(transform, self.transforms[number + 1 :])
                     found = transform.shape_after(found, dtype)
@@ -107,7 +107,7 @@ class TransformChain:
     def _check_behind(self, values: Values, rest: Sequence[Transform | None]) -> None:
         """Raise if a later transform cannot take the result of `values`."""
         for transform in rest:
-            if transform is None:
+            if transform is None or not transform.needs_images:
                 continue
             # Bits of bfloat16 can be moved, but NumPy cannot compute with them.
             if (
@@ -141,7 +141,7 @@ class TransformChain:
         Raises
         ------
         FieldError
-            The batch has no images.
+            The batch has no images, and a transform needs them; or it has not the field of a transform.
         ContractError
             A transform does not return the same number of images.
         """
@@ -155,9 +155,9 @@ class TransformChain:
                 return of_samples
             return of_samples.at(first + position)
 
-        images = batch["images"]
+        images = self._images(batch)
         for group in self.groups:
-            if len(group.steps) > 1 and group.fits(images):
+            if len(group.steps) > 1 and images is not None and group.fits(images):
                 drawn, result = group.together(images, draws, self._naming, may_overwrite)
                 for step, params, shape in drawn:
                     batch = along.annotated(batch, step.transform, params, shape)
@@ -169,19 +169,32 @@ class TransformChain:
             for step in group.steps:
                 with self._naming(step.number):
                     batch, may_overwrite = self._alone(step, batch, seed, first, draws, may_overwrite, along)
-                images = batch["images"]
+                images = self._images(batch)
         return batch
+
+    @staticmethod
+    def _images(batch: Batch) -> NDArray[Any] | None:
+        found = batch.fields.get("images")
+        return batch.extras.get("images") if found is None else found
 
     def _alone(
         self, step: Step, batch: Batch, seed: int, first: int, draws: Draws, may_overwrite: bool, along: Along
     ) -> tuple[Batch, bool]:
-        transform, images = step.transform, batch["images"]
-        if images.dtype == np.uint16:
-            check_dtype(transform, images.dtype)
+        transform = step.transform
+        if "images" not in batch:
+            if transform.needs_images:
+                raise self._lacking(step, batch)
+        elif batch["images"].dtype == np.uint16:
+            check_dtype(transform, batch["images"].dtype)
         if isinstance(transform, Several):
             result = transform.apply(batch, seed, first + step.position, may_overwrite, along)
             # If no branch was chosen, the images are the input, and `may_overwrite` stays as it was.
-            return result, transform.hands_over and (may_overwrite or result["images"] is not images)
+            changed = self._images(result) is not self._images(batch)
+            return result, transform.hands_over and (may_overwrite or changed)
+        if isinstance(transform, Values) and not transform.needs_images:
+            changes: dict[str, Any] = {transform.field: transform.apply_field(batch)}
+            return batch.replace(**changes), may_overwrite
+        images = batch["images"]
         params = None
         if type(transform).draw is not Transform.draw:
             params = transform.draw(draws(step.position), batch)
@@ -215,6 +228,13 @@ class TransformChain:
         raise ContractError(
             f"{self._owner}: {self._described(number)}, returned {found} for {count} images; "
             f"expected a numpy array of the same length from apply_images, or from the function of a Lambda"
+        )
+
+    def _lacking(self, step: Step, batch: Batch) -> FieldError:
+        return FieldError(
+            f"{self._owner}: {self._described(step.number)}, needs the field 'images'; the batch has "
+            f"{', '.join((*batch.fields, *batch.extras)) or 'none'}; name the array of images so in the reader, as in "
+            "ArrayReader(images=...); Normalize, Rescale and ToFloat take other fields: field='x'"
         )
 
     def _described(self, number: int) -> str:
@@ -407,7 +427,7 @@ class _FusedColors(_FusedGroup):
 
 
 def _is_values(transform: Transform) -> bool:
-    return isinstance(transform, Values) and unchanged(transform, Values)
+    return isinstance(transform, Values) and transform.needs_images and unchanged(transform, Values)
 
 
 def _is_fit(transform: Transform) -> bool:

@@ -53,6 +53,8 @@ class Transform:
         array to which the transform keeps no reference.
     mixes : bool
         Whether the transform mixes samples of a batch.
+    needs_images : bool
+        Whether the batch must have images.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class Transform:
     takes: ClassVar[str] = "any"
     dtypes: ClassVar[tuple[str, ...]] = ()
     mixes: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = True
     min_visible: float = 0.0
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -283,9 +286,11 @@ class Transform:
         parts = []
         for parameter in inspect.signature(type(self)).parameters.values():
             if hasattr(self, parameter.name) and parameter.kind is not parameter.VAR_KEYWORD:
-                if parameter.name == "min_visible" and not self.min_visible:
+                value = getattr(self, parameter.name)
+                # Rarely given.
+                if parameter.name in ("min_visible", "field") and value == parameter.default:
                     continue
-                parts.append(f"{parameter.name}={getattr(self, parameter.name)!r}")
+                parts.append(f"{parameter.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -355,7 +360,7 @@ def looks_planar(shape: tuple[int, ...]) -> bool:
 def way_to_pixels(images: NDArray[Any]) -> str:
     """Return the advice for images that are not uint8 (N, H, W, C)."""
     if images.ndim == 3:
-        return "images[..., None] adds a channel axis"
+        return "images[..., None] adds a channel axis, as layout='NHW' of ArrayReader does"
     if images.dtype == np.uint16 and not is_planar(images):
         return 'read the pictures with dtype="uint8"'
     return "put it before Normalize"

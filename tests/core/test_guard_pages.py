@@ -13,6 +13,7 @@ import numpy as np
 import highway
 from highway._core import philox, simd
 from highway._core.pixels import color, geometry, resample, values, warp
+from highway._core.records.gather import gather, gather_planar
 
 PAGE = mmap.PAGESIZE
 ROOM = 4 * PAGE
@@ -53,9 +54,26 @@ def touch_with_colors(inputs, outputs):
                 color.run(out, codes, arguments, out)
 
 
+def touch_with_rows(inputs, outputs):
+    """The first and the last rows, of all sizes for which copies differ, also in descending order."""
+    ends = np.array([0, 2, 0, 2])
+    for end, size in itertools.product((False, True), (*range(1, 70), 100, 128, 1000, 1024)):
+        rows = inputs.array((4, size), np.uint8, end)
+        rows[:] = 1
+        for source, run in itertools.product((rows, rows[::-1]), (1, 2)):
+            out = outputs.array((4, run * size), np.uint8, end)
+            gather(source, ends, np.zeros(1, np.int64), run, out)
+        gather(rows, np.array([0, 1]), np.array([2, 0]), 1, outputs.array((2, 2 * size), np.uint8, end))
+        for channels, dtype in itertools.product((1, 3, 4), (np.uint8, np.uint32)):
+            images = inputs.array((2, channels, min(size, 70)), dtype, end)
+            out = outputs.array((2, min(size, 70), channels), dtype, end)
+            gather_planar(images, np.array([1, 0]), out)
+
+
 def touch_everything():
     inputs, outputs = Guarded(), Guarded()
     touch_with_colors(inputs, outputs)
+    touch_with_rows(inputs, outputs)
     flags = np.ones(1, np.uint8)
     for variant, end in itertools.product(simd.VARIANTS, (False, True)):
         simd.use(variant)

@@ -144,6 +144,26 @@ def test_permutation_holds_everything_once(size):
         assert np.array_equal(np.sort(permutation(seed, epoch, size)), np.arange(size))
 
 
+@pytest.mark.parametrize("size", [1, 2, 17, 1000, 65_537, 10**6])
+def test_rounds_that_are_kept_are_those_that_are_computed(size):
+    """After so many places, a permutation reads its rounds from a table."""
+    places = np.random.default_rng(size).integers(0, size, 200)
+    seeds = np.random.default_rng(1).integers(0, 2**63, 2).tolist()
+    for seed in seeds:
+        one, all_of_them = np.empty(1, np.int64), np.empty(size, np.int64)
+        computed = []
+        for place in places[:8].tolist():
+            philox.permute(seed, 5, 9, size, np.array([place]), one)
+            computed.append(int(one[0]))
+        philox.permute(seed, 5, 9, size, np.arange(size), all_of_them)
+        assert np.bincount(all_of_them, minlength=size).max() == 1
+        assert all_of_them[places[:8]].tolist() == computed
+        for count in (1, 7, 8, 9, 200):
+            out = places[:count].copy()
+            philox.permute(seed, 5, 9, size, out, out)
+            assert out.tolist() == all_of_them[places[:count]].tolist()
+
+
 def test_permutation_reaches_the_largest_size():
     places = np.array([0, 1, 2**31, 2**32 - 1])
     out = np.empty(4, dtype=np.int64)

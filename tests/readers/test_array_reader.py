@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import pickle
 import weakref
 
 import numpy as np
@@ -16,6 +18,7 @@ from highway.errors import (
     EmptyDatasetError,
     FieldError,
     ReadError,
+    SignatureError,
     StateMismatchError,
 )
 from highway.modules import ArrayReader, Augmentations
@@ -294,3 +297,134 @@ def test_other_arrays_are_another_state():
     with Pipeline([ArrayReader(images_of(), None, 3, epochs=1)]) as pipeline:
         pipeline.load_state_dict(state)
         assert [batch.size for batch in pipeline] == [3, 3, 1]
+
+
+# Arrays by name
+
+
+TABLE = np.random.default_rng(4).random((N, 6), np.float32)
+TARGET = np.arange(N, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (({"x": TABLE, "y": TARGET}, 4), {}),
+        (({"x": TABLE, "y": TARGET},), {"batch_size": 4}),
+        ((), {"x": TABLE, "y": TARGET, "batch_size": 4}),
+        ((), {"x": TABLE, "fields": {"y": TARGET}, "batch_size": 4}),
+        (({"x": TABLE}, 4), {"y": TARGET}),
+    ],
+)
+def test_any_arrays_by_name_as_they_are(arguments, options):
+    found = batches(*arguments, **options, shuffle=False)
+    assert [batch.size for batch in found] == [4, 4, 3]
+    for batch in found:
+        assert list(batch.fields) == ["x", "y"]
+        x, y = batch
+        assert (x == TABLE[batch.indices]).all()
+        assert y.dtype == np.uint8
+        assert y.tolist() == batch.indices.tolist()
+
+
+def test_labels_are_converted_as_an_argument_and_not_in_a_mapping():
+    (batch,) = batches(x=TABLE, labels=TARGET, batch_size=N)
+    assert batch.labels.dtype == np.int64
+    assert list(batch.fields) == ["labels", "x"]
+    (batch,) = batches({"labels": TARGET, "x": TABLE}, N)
+    assert batch.labels.dtype == np.uint8
+
+
+def test_arrays_by_name_have_the_order_and_state_of_the_others():
+    one = ArrayReader({"images": images_of(), "labels": np.arange(N)}, 4, seed=5)
+    other = ArrayReader(images_of(), np.arange(N), 4, seed=5)
+    assert one.fingerprint() == other.fingerprint()
+    tasks = zip(itertools.islice(one.order, 9), other.order, strict=False)
+    assert all((one.indices == other.indices).all() for one, other in tasks)
+    assert one.image_shape == (5, 7, 3)
+
+
+def test_a_reader_of_named_arrays_is_a_specification():
+    reader = ArrayReader(x=TABLE, y=TARGET, batch_size=4, seed=3)
+    copy = pickle.loads(pickle.dumps(reader))
+    assert copy == reader
+    assert copy != ArrayReader(x=TABLE + 1, y=TARGET, batch_size=4, seed=3)
+    assert repr(copy) == "<ArrayReader of x=float32[11, 6], y=uint8[11], 4>"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "named"),
+    [
+        (lambda: ArrayReader(TABLE, 4), ArgumentError, "batch_size is missing"),
+        (lambda: ArrayReader(TABLE, TARGET), SignatureError, "'batch_size' is missing"),
+        (lambda: ArrayReader({"x": TABLE}), SignatureError, "'batch_size' is missing"),
+        (lambda: ArrayReader(batch_size=4), ArgumentError, "there are no arrays"),
+        (lambda: ArrayReader({}, 4), ArgumentError, "there are no arrays"),
+        (
+            lambda: ArrayReader(x=TABLE, batch_size=4, shufle=True),
+            SignatureError,
+            "unknown argument 'shufle': did you mean 'shuffle'",
+        ),
+        (lambda: ArrayReader(x=TABLE, batch_size=4, mode="gray"), SignatureError, "unknown argument 'mode'"),
+        (lambda: ArrayReader({"x": TABLE}, 4, x=TABLE), ArgumentError, "x is given twice"),
+        (lambda: ArrayReader({"x": TABLE}, 4, fields={"x": TABLE}), ArgumentError, "x is given twice"),
+        (lambda: ArrayReader(x=TABLE, y=TARGET[:5], batch_size=4), ArgumentError, "y has 5 rows, x 11;"),
+        (lambda: ArrayReader(x=TABLE, y=[{}] * N, batch_size=4), ArgumentError, "y is an array of object"),
+        (lambda: ArrayReader(x=TABLE[:0], batch_size=4), EmptyDatasetError, "x has no rows"),
+        (lambda: ArrayReader({"x": 3}, 4), ArgumentError, "x is 3; expected an array of rows"),
+    ],
+)
+def test_wrong_arrays_by_name(call, error, named):
+    with pytest.raises(error, match=f"^ArrayReader: .*{named}"):
+        call()
+
+
+# Layouts
+
+
+def test_gray_images_pass_transforms_of_images():
+    digits = images_of(shape=(28, 28))
+    reader = ArrayReader(digits, np.arange(N), 4, layout="NHW", epochs=1)
+    assert reader.image_shape == (28, 28, 1)
+    with Pipeline([reader, Augmentations([FlipX(p=1), Normalize(0.13, 0.31)])]) as pipeline:
+        for batch in pipeline:
+            expected = (digits[batch.indices][:, None, :, ::-1] / 255 - 0.13) / 0.31
+            np.testing.assert_allclose(batch.images, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">f4", "f8", "c16"])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_planar_images_become_channels_last(dtype, channels):
+    images = images_of(dtype, (channels, 6, 4))
+    for given in (images, np.asfortranarray(images), images[:, ::-1]):
+        reader = ArrayReader(given, None, 4, layout="NCHW", epochs=1)
+        spec = reader.out_spec(None)["images"]
+        assert spec.shape == (None, 6, 4, channels)
+        with Pipeline([reader]) as pipeline:
+            for batch in pipeline:
+                assert batch.images.dtype == np.dtype(dtype)
+                assert batch.images.flags.c_contiguous
+                assert (batch.images == given[batch.indices].transpose(0, 2, 3, 1)).all()
+
+
+def test_layouts_of_named_arrays():
+    depth = images_of(np.float32, (5, 7))
+    found = batches({"images": images_of(), "depth": depth}, 4, layout={"images": "NHWC", "depth": "NHW"})
+    for batch in found:
+        assert (batch.depth == depth[batch.indices][..., None]).all()
+        assert (batch.images == images_of()[batch.indices]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"layout": "NHWC"}, "images has shape \\(11, 5, 7\\), for layout 'NHWC'; expected 4 dimensions"),
+        ({"layout": "HWC"}, "layout of images is 'HWC'"),
+        ({"layout": 3}, "layout of images is 3"),
+        ({"layout": {"depth": "NHW"}}, "layout is for 'depth'; expected one of the arrays, images"),
+        ({"layout": "NHW", "window": (2, 2)}, "images has a layout, 'NHW', and windows of 2 x 2"),
+    ],
+)
+def test_wrong_layouts(options, named):
+    with pytest.raises(ArgumentError, match=f"^ArrayReader: {named}"):
+        ArrayReader(images_of(shape=(5, 7)), None, 4, **options)

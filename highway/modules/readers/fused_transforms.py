@@ -94,7 +94,7 @@ class _First:
             return
         for step in steps:
             if isinstance(step, Values):
-                if unchanged(step, Values) and _plain(step, Values):
+                if step.needs_images and unchanged(step, Values) and _plain(step, Values):
                     self.values = step
                     self.count += 1
                 return

@@ -29,6 +29,10 @@ def transformed(
     """
     spec = dict(before)
     for step in _in_order(steps):
+        if isinstance(step, Values) and not step.needs_images:
+            if step.field in spec:
+                spec[step.field] = spec[step.field]._replace(dtype=np.dtype(step.dtype))
+            continue
         if "images" in spec:
             spec["images"] = _images(spec["images"], step)
         if "labels" in spec:

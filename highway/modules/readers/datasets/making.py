@@ -13,6 +13,7 @@ from highway.batch import Batch, empty
 from highway.modules.readers.datasets.collation import Collator, Planned, Schema, Unfit, samples_of
 from highway.modules.readers.datasets.items import Items
 from highway.modules.readers.datasets.seeding import seed_libraries, seeds_of
+from highway.sampling.identity import numbers_of
 
 __all__ = ["COLLATING", "Answer", "Failed", "Maker", "Plan", "Request", "batch_of", "filled"]
 
@@ -31,6 +32,7 @@ class Request(NamedTuple):
     ----------
     epoch : int
     indices : int64 (N,)
+        Identities of the samples; `numbers` are their numbers in the data set.
     schema : Schema or None
         None: of one sample, which is the reference.
     singly : bool
@@ -41,6 +43,10 @@ class Request(NamedTuple):
     indices: NDArray[np.int64]
     schema: Schema | None
     singly: bool = False
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        return numbers_of(self.indices)
 
 
 class Failed(NamedTuple):
@@ -126,16 +132,15 @@ class Maker:
             The machine has no memory or file handles left.
         """
         self.items.check_length()
-        indices = request.indices
         together = self.items.batched and not request.singly and request.schema is not None
         if together:
             plan = self._together(request, mark)
             if plan is not None:
                 return plan
-        seeds = None if self._seed is None else seeds_of(self._seed, request.epoch, indices)
+        seeds = None if self._seed is None else seeds_of(self._seed, request.epoch, request.indices)
         samples, rows, failures = [], [], {}
         one = self.items.one
-        for row, index in enumerate(indices.tolist()):
+        for row, index in enumerate(request.numbers.tolist()):
             if mark is not None:
                 mark(row)
             if seeds is not None:
@@ -159,7 +164,7 @@ class Maker:
         if self._seed is not None:
             seed_libraries(seeds_of(self._seed, request.epoch, request.indices[:1])[0])
         try:
-            found = self.items.some(request.indices)
+            found = self.items.some(request.numbers)
         except MemoryError:
             raise
         except Exception:
@@ -185,7 +190,7 @@ class Maker:
             return Plan(self.collator.collated(samples) if samples else [], failures, schema)
         if schema is None and samples:
             try:
-                schema = self.collator.learn(int(request.indices[rows[0]]), samples[0])
+                schema = self.collator.learn(int(request.numbers[rows[0]]), samples[0])
             except Unfit as error:
                 failures[rows[0]] = Failed(str(error), error.__cause__)
         if schema is None or not samples:

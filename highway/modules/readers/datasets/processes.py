@@ -191,7 +191,7 @@ class Processes:
                 if losses == _MOST_LOSSES or lost.error is SampleTimeoutError:
                     doing = "while samples were joined" if lost.row == COLLATING else "between two samples"
                     raise lost.error(
-                        f"{self._owner}: {lost} {doing}; last, of the samples {_few(request.indices)}"
+                        f"{self._owner}: {lost} {doing}; last, of the samples {_few(request.numbers)}"
                     ) from None
                 continue
             except _Raised as raised:

@@ -30,6 +30,7 @@ from highway.modules.readers.datasets.iteration import IterableSource
 from highway.modules.readers.datasets.making import Answer, Failed, Maker, Request, batch_of
 from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
+from highway.sampling.identity import numbers_of
 from highway.sampling.sampler import Task
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ class DatasetReader(OrderedSource):
             epoch=task.epoch,
             seq=task.seq,
             indices=indices,
-            keys=None if keys is None else [keys[index] for index in indices.tolist()],
+            keys=None if keys is None else [keys[number] for number in numbers_of(indices).tolist()],
         )
 
     def _make(self, request: Request) -> Answer:
@@ -323,7 +324,7 @@ class DatasetReader(OrderedSource):
                 for row in rows:
                     tried = next(tries[row], None)
                     if tried is None:
-                        self._bad_samples.refuse_all(self._error(int(indices[row]), answer.failures[row]))
+                        self._bad_samples.refuse_all(self._error(int(numbers_of(indices)[row]), answer.failures[row]))
                     else:
                         indices[row] = tried[0]
                 trial = self._make(Request(task.epoch, indices[rows], schema))
@@ -337,8 +338,9 @@ class DatasetReader(OrderedSource):
 
     def _note(self, failures: dict[int, Failed], indices: NDArray[np.int64]) -> None:
         """Record the bad rows of `indices`; raises if the policy or `max_errors` does not allow them."""
+        numbers = numbers_of(indices).tolist()
         self._bad_samples.note(
-            {int(indices[row]): self._error(int(indices[row]), failures[row]) for row in sorted(failures)}
+            {numbers[row]: self._error(numbers[row], failures[row]) for row in sorted(failures)}
         )
 
     def _error(self, index: int, failed: Failed) -> SampleError:
