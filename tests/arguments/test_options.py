@@ -46,6 +46,7 @@ SOURCE = {
 }
 PICTURE = SOURCE | {
     "color": (Literal["rgb", "gray"], "rgb"),
+    "dtype": (Literal["uint8", "uint16"], "uint8"),
     "on_error": (OnError, "raise"),
     "max_errors": (int | float | None, None),
     "exact": (bool, False),
