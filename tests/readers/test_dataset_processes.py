@@ -250,10 +250,16 @@ from highway.engine import Pipeline
 from highway.modules import DatasetReader
 
 if __name__ == "__main__":
-    reader = DatasetReader(Plain(100, {50: "hang"}), 4, processes=2, shuffle=False, start_method=sys.argv[1])
+    reader = DatasetReader(Plain(100, {11: "hang"}), 4, processes=2, shuffle=False, start_method=sys.argv[1])
     pipeline = Pipeline([reader])
     pipeline.dequeue()
-    print(*(process._pid for process in pipeline.modules[0]._processes._all), flush=True)
+    processes = pipeline.modules[0]._processes._all
+    seen = 0
+    while seen < 20:
+        # Row 3 of its request: one process hangs.
+        seen = seen + 1 if any(process._row() == 3 for process in processes) else 0
+        threading.Event().wait(0.01)
+    print(*(process._pid for process in processes), flush=True)
     threading.Event().wait()
 """
 
