@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ from highway.storage.files import LARGEST_FILE, check_same, unreadable
 from highway.storage.objects import Object
 from highway.storage.ranges import Ranges
 from highway.storage.tar_index import TarIndex
+from highway.storage.unpacked_tars import UnpackedTar, is_gzipped
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -54,6 +56,8 @@ class TarSamples(Samples):
     indexes : sequence of TarIndex
     store, objects : ObjectStore, sequence of Object, optional
         Where the tars are, if they are not local files.
+    unpacked : mapping of str to UnpackedTar, optional
+        Where the contents of gzip'ed tars are, by the paths of their indexes.
     image : sequence of bytes
         Endings of pictures; of several in a sample the first counts.
     label, boxes : SampleField or None
@@ -100,6 +104,7 @@ class TarSamples(Samples):
         *,
         store: ObjectStore | None = None,
         objects: Sequence[Object] = (),
+        unpacked: Mapping[str, UnpackedTar] | None = None,
         label: SampleField | None,
         boxes: SampleField | None,
         fields: Sequence[SampleField],
@@ -115,8 +120,8 @@ class TarSamples(Samples):
         self._owner = owner
         self._names = [index.path for index in indexes]
         self.nbytes = [index.size for index in indexes]
-        self._paths = [os.fsencode(path) for path in self._names]
-        self._indexes = [(index.path, index.size, index.changed) for index in indexes]
+        self._files = [_TarFile.of(index, (unpacked or {}).get(index.path)) for index in indexes]
+        self._offsets = np.array([file.start for file in self._files], np.int64)
         self.where = f"in {indexes[0].path!r}" + (f" and {len(indexes) - 1} more" * (len(indexes) > 1))
         self.label, self.boxes, self.fields = label, boxes, fields
         self.min_visible, self.placement = min_visible, placement
@@ -329,8 +334,11 @@ class TarSamples(Samples):
 
     def identity(self) -> Iterator[bytes]:
         """Parts that identify the data, for `digest`."""
-        for path in self._paths:
-            yield os.path.basename(path)
+        for path in self._names:
+            # A gzip'ed tar has the samples of the plain one.
+            name = os.path.basename(path)
+            stem = name[:-7] if name.lower().endswith(".tar.gz") else name[:-4]
+            yield os.fsencode(f"{stem}.tar" if is_gzipped(name) else name)
         yield self._text.tobytes()
         yield self._sizes.astype("<i8", copy=False).tobytes()
         yield self._pictures.astype("<i8", copy=False).tobytes()
@@ -338,8 +346,9 @@ class TarSamples(Samples):
     def places(self, indices: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
         """Return path, first byte and size of the picture of each sample."""
         pictures = self._pictures[indices]
-        paths = [self._paths[tar] for tar in self._tars[indices].tolist()]
-        return paths, self._starts[pictures], self._sizes[pictures]
+        tars = self._tars[indices]
+        paths = [self._files[tar].path for tar in tars.tolist()]
+        return paths, self._starts[pictures] + self._offsets[tars], self._sizes[pictures]
 
     def chunks(self, nbytes: int) -> NDArray[np.int64]:
         """Number of samples in each run of adjacent samples of a tar with up to so many bytes, int64 (C,)."""
@@ -440,18 +449,20 @@ class TarSamples(Samples):
 
     def opened(self) -> _OpenTars:
         """Return the tars, to read the small members of some samples."""
-        return _OpenTars(self._owner, self._indexes)
+        return _OpenTars(self._owner, self._files)
 
     def check_same(self, indices: NDArray[np.int64]) -> None:
         """Raise DatasetError if a tar of some samples is not the one that was indexed."""
         for tar in np.unique(self._tars[indices]).tolist():
+            file = self._files[tar]
+            if file.unpacked is not None:
+                continue
             try:
-                found = os.stat(self._paths[tar])
+                found = os.stat(file.path)
             except OSError:
                 # Nor could the pictures be read.
                 continue
-            path, size, changed = self._indexes[tar]
-            check_same(self._owner, path, size, changed, found)
+            check_same(self._owner, file.index.path, file.index.size, file.index.changed, found)
 
     def mask(self, tars: _Opened, index: int) -> bytes:
         """Contents of the mask of a sample; raises ReadError and StorageError, whose text continues its name."""
@@ -512,26 +523,53 @@ class _Fetched(_Opened):
         return bytes(found)
 
 
+@dataclass(frozen=True)
+class _TarFile:
+    """A local file with the contents of a tar.
+
+    Attributes
+    ----------
+    path : bytes
+    start : int
+        First byte of the contents.
+    index : TarIndex
+    unpacked : UnpackedTar or None
+        What owns the file, if the tar is gzip'ed; nobody else can change it then.
+    """
+
+    path: bytes
+    start: int
+    index: TarIndex
+    unpacked: UnpackedTar | None
+
+    @classmethod
+    def of(cls, index: TarIndex, unpacked: UnpackedTar | None) -> _TarFile:
+        if unpacked is None:
+            return cls(os.fsencode(index.path), 0, index, None)
+        return cls(unpacked.path, unpacked.start, index, unpacked)
+
+
 class _OpenTars(_Opened):
     """The tars of a batch, opened when they are needed."""
 
-    def __init__(self, owner: str, indexes: Sequence[tuple[str, int, int]]) -> None:
-        self._owner, self._indexes = owner, indexes
-        self._files: dict[int, int] = {}
+    def __init__(self, owner: str, files: Sequence[_TarFile]) -> None:
+        self._owner, self._files = owner, files
+        self._open: dict[int, int] = {}
 
     def __enter__(self) -> _OpenTars:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for file in self._files.values():
+        for file in self._open.values():
             os.close(file)
-        self._files.clear()
+        self._open.clear()
 
     def read(self, tar: int, start: int, size: int) -> bytes:
         if size > LARGEST_FILE:
             raise DecodeError(f"has {size} bytes; allowed are {LARGEST_FILE}")
         try:
             file = self._file(tar)
+            start += self._files[tar].start
             contents = os.pread(file, size, start)
             while len(contents) < size:
                 more = os.pread(file, size - len(contents), start + len(contents))
@@ -548,11 +586,13 @@ class _OpenTars(_Opened):
             raise unreadable(error) from None
 
     def _file(self, tar: int) -> int:
-        if tar not in self._files:
-            path, size, changed = self._indexes[tar]
-            self._files[tar] = file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            check_same(self._owner, path, size, changed, os.fstat(file))
-        return self._files[tar]
+        if tar not in self._open:
+            opened = self._files[tar]
+            self._open[tar] = file = os.open(opened.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if opened.unpacked is None:
+                index = opened.index
+                check_same(self._owner, index.path, index.size, index.changed, os.fstat(file))
+        return self._open[tar]
 
 
 class _TarPart(SampleReader):
