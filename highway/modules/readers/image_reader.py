@@ -252,8 +252,9 @@ class ImageReader(OrderedSource):
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
             bytes that were dropped to make room for others that were needed earlier; "waiting": workers that wait.
         """
-        ahead = self.latest._ahead  # type: ignore[attr-defined]
-        return None if ahead is None else ahead.measures()
+        run: Any = self.latest
+        found: dict[str, int] | None = run.samples.fetched()
+        return run._ahead.measures() if found is None and run._ahead is not None else found
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
@@ -285,20 +286,24 @@ class ImageReader(OrderedSource):
         self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
         if self._ahead is not None:
             self._ahead.open()
+        self.samples.open()
 
     def interrupt(self) -> None:
         self._crew.close()
         self._outages.interrupt()
         if self._ahead is not None:
             self._ahead.interrupt()
+        self.samples.interrupt()
 
     def close(self) -> None:
+        self.samples.close()
         self._local.decoder.close()
         if self._ahead is not None:
             self._ahead.close()
 
     def separate(self) -> None:
         super().separate()
+        self.samples = self.samples.for_run()
         self._local = threading.local()
         if self._other_sizes is not None:
             self._other_sizes = OtherSizes(self.name)
@@ -307,6 +312,7 @@ class ImageReader(OrderedSource):
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
+        self.samples = self.samples.for_run()
         if self.samples.ranges is not None:
             # It brings asyncio, and OpenSSL with it.
             from highway.modules.readers.read_ahead import ReadAhead
@@ -324,25 +330,32 @@ class ImageReader(OrderedSource):
 
     def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """The same tasks, whose samples are fetched ahead."""
-        return tasks if self._ahead is None else self._ahead.over(tasks)
+        # When the first task is asked for: `prepare` may run before that.
+        yield from self.samples.announced(tasks if self._ahead is None else self._ahead.over(tasks))
 
     def _ticket(self, task: Task) -> int:
         return task.epoch * len(self.order) + task.seq
 
     def _group(self, task: Task) -> object:
         """Group of a task whose samples are fetched together with those of its neighbors."""
-        return self._ticket(task)
+        order = self.order
+        if not isinstance(order, WindowedSampler):
+            return self._ticket(task)
+        place = order.place_at(self._ticket(task), self._begun)
+        return place.epoch, order.window_at(place)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
         turn = self._ticket(task)
+        self.samples.begin_task(task)
         try:
             if not len(indices):
                 self._bad_samples.count(indices)
                 return None
             return self._loaded(task, indices, turn)
         finally:
+            self.samples.finish_task(task)
             if self._ahead is not None:
                 self._ahead.done(turn)
 

@@ -16,7 +16,7 @@ from highway.arguments.options import completed, takes
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
-from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
+from highway.modules.readers.listing.class_names import counts_of, log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.manifests import Columns, Manifest, listed_csv, listed_jsonl
 from highway.modules.readers.options import PictureFileOptions
@@ -123,6 +123,7 @@ class ListReader(ImageReader):
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
+        self._objects: BoxTable | None = None
         min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         if mask_fill and masks is None:
             raise ArgumentError(f"ListReader: mask_fill is {mask_fill!r}, and there are no masks")
@@ -136,7 +137,7 @@ class ListReader(ImageReader):
             if classes is None:
                 warn_of_order(self.name, self.classes)
         if boxes is not None:
-            objects = _objects(boxes, labels, count, self.classes)
+            self._objects = objects = _objects(boxes, labels, count, self.classes)
         elif labels is not None:
             self._labels = _table("labels", labels)
             if len(self._labels) != count:
@@ -309,6 +310,17 @@ class ListReader(ImageReader):
         known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
         return f"<ListReader of {self.size} pictures, {own}{known}{self._drawn()}>"
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of pictures, or with boxes of boxes, of each class: int64 (number of classes,).
+
+        Raises
+        ------
+        ArgumentError
+            The labels are no classes.
+        """
+        labels = self._labels if self._objects is None else self._objects.labels
+        return counts_of(self.name, labels, self.classes)
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         return b"ListReader", self._names

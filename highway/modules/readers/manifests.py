@@ -20,7 +20,7 @@ from highway.storage.files import read_whole
 from highway.storage.objects import Object
 from highway.storage.urls import is_url, located, split
 
-__all__ = ["Columns", "Manifest", "box_of", "listed_csv", "listed_jsonl", "missing_column"]
+__all__ = ["Columns", "Manifest", "box_of", "columns_in", "listed_csv", "listed_jsonl", "missing_column"]
 
 _OWNER = "ListReader"
 _LARGEST = 1 << 36
@@ -185,6 +185,26 @@ def listed_jsonl(path: Path, columns: Columns, options: Mapping[str, Any] | None
     elif names:
         labels = _vectors(rows, names, texts=False)
     return _listed(where, rows, columns, labels)
+
+
+def columns_in(path: Path, lines_of_json: bool, delimiter: str | None) -> tuple[list[str], int]:
+    """Return the names of the columns of a manifest, of JSON those of its first line, and the number of its rows.
+
+    Raises
+    ------
+    DecodeError, EmptyDatasetError, ReadError, StorageError
+        See `ListReader.from_csv`.
+    """
+    where, text = _opened(path, None)
+    if lines_of_json:
+        rows = _json_rows(repr(where), text, [])
+        text.seek(0)
+        first = next(line for line in text if line.strip())
+        return list(json.loads(first)), len(rows.lines)
+    rows = _csv_rows(repr(where), text, [], delimiter)
+    text.seek(0)
+    chosen = _delimiter(where, text) if delimiter is None else delimiter
+    return next(row for row in csv.reader(text, delimiter=chosen) if row), len(rows.lines)
 
 
 def missing_column(owner: str, where: str, argument: str, name: str, known: Sequence[str]) -> ArgumentError:

@@ -16,19 +16,17 @@ from highway.arguments.options import completed, takes
 from highway.batch import is_field_name
 from highway.errors import ArgumentError, TarError
 from highway.modules.readers.image_reader import ImageReader
-from highway.modules.readers.listing.class_names import log_classes
+from highway.modules.readers.listing.class_names import counts_of, log_classes
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
 from highway.modules.readers.tar_samples import TarSamples
-from highway.sampling.sampler import Task
-from highway.sampling.windows import WindowedSampler
 from highway.storage.access import cache_at
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import compression_of, indexed, refused_compression
 from highway.storage.unpacked_tars import UnpackedTar, is_gzipped, unpacked_tars
 from highway.storage.urls import is_url, located
-from highway.storage.wids_lists import ListedShard, is_wids_list, listed_shards
+from highway.storage.wids_lists import ListedShard, ShardList, is_wids_list, listed_shards
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -45,6 +43,9 @@ _logger = logging.getLogger("highway.modules")
 # Adjacent samples of a tar in a store that are fetched together, in bytes; with less to prefetch they are fewer.
 _CHUNK = 8 << 20
 _CHUNKS = 8
+
+# Labels that `TarSink` writes, to which the classes in its list belong.
+_OF_SINK = ("cls", "labels.npy")
 _IMAGE = "jpg;jpeg;png;webp;bmp;gif;tif;tiff;jpe;jfif"
 
 
@@ -87,7 +88,8 @@ class TarReader(ImageReader):
         decides, as in ``meta.json``. Numbers become int64 or float32, (N,) or (N, K), as in the first sample, or the
         dtype. With `boxes`: for each picture a list or array, with one label for each of its boxes.
     classes : sequence of str, optional
-        Class names in the order of their numbers, where labels are names.
+        Class names in the order of their numbers, where labels are names. By default those in the list of shards, if it
+        states them.
     boxes : str or None
         Field of the boxes, as for `label`: for each picture x0, y0, x1, y1 of its boxes, in pixels; (n, 4). They follow
         the picture through its orientation, fit and mirroring.
@@ -137,7 +139,7 @@ class TarReader(ImageReader):
     Attributes
     ----------
     classes : list of str or None
-        As given.
+        As given; or those in the list of shards, if `highway pack` or `TarSink` wrote it.
     paths : list of str
         The tars.
     without_picture : int
@@ -172,9 +174,6 @@ class TarReader(ImageReader):
         self._window: int | None = None
         if window is not None and window != "all":
             self._window = whole(self.name, "window", window, 1)
-        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
-        if self.classes is not None:
-            log_classes(self.name, self.classes, "given")
         mask_ending = None if masks is None else _endings("masks", masks)
         if mask_ending is not None and len(mask_ending) != 1:
             raise ArgumentError(f"TarReader: masks is {masks!r}; expected one ending")
@@ -183,8 +182,13 @@ class TarReader(ImageReader):
         self.paths = (
             shard_paths(paths, self.name, options=options["storage_options"])
             if listed is None
-            else [shard.path for shard in listed]
+            else [shard.path for shard in listed.shards]
         )
+        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
+        if classes is None and listed is not None and label in _OF_SINK:
+            self.classes = listed.classes
+        if self.classes is not None:
+            log_classes(self.name, self.classes, "stated by the list" if classes is None else "given")
         tars = self._opened(folder, options)
         samples = TarSamples(
             tars.indexes,
@@ -206,7 +210,7 @@ class TarReader(ImageReader):
         )
         self._tars = samples
         if listed is not None:
-            _check_listed(listed, samples, tars.nbytes)
+            _check_listed(listed.shards, samples, tars.nbytes)
         self._shards = self._sizes_of_shards(is_url(self.paths[0]) and window is None, options)
         self.without_picture = samples.without_picture
         super().__init__(
@@ -298,18 +302,23 @@ class TarReader(ImageReader):
                 )
         return self._tars.shards
 
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of pictures, or with boxes of boxes, of each class: int64 (number of classes,). Reads all labels.
+
+        Raises
+        ------
+        ArgumentError
+            The labels are no classes.
+        DecodeError, ReadError, StorageError
+            A label cannot be read.
+        """
+        return counts_of(self.name, self._tars.all_labels(), self.classes)
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"TarReader", self._tars.identity()
 
     def _windows(self) -> tuple[NDArray[np.int64], int] | None:
         return None if self._shards is None or self._window is None else (self._shards, self._window)
-
-    def _group(self, task: Task) -> object:
-        order = self.order
-        if not isinstance(order, WindowedSampler):
-            return super()._group(task)
-        place = order.place_at(self._ticket(task), self._begun)
-        return place.epoch, order.window_at(place)
 
 
 class _Tars(NamedTuple):
@@ -338,7 +347,7 @@ class _Tars(NamedTuple):
         ]
 
 
-def _listed(paths: object, options: Mapping[str, Any] | None) -> list[ListedShard] | None:
+def _listed(paths: object, options: Mapping[str, Any] | None) -> ShardList | None:
     """Return the tars of a list in a file; None if `paths` is none."""
     if not isinstance(paths, (str, os.PathLike)):
         return None

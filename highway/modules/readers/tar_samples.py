@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +47,10 @@ _SHOWN = 3
 
 # Samples that are tried to find the types of the fields.
 _TRIED = 100
+
+# Labels that are read at a time, and how often at once from a store.
+_LABELS = 64
+_REQUESTS = 16
 
 
 class TarSamples(Samples):
@@ -145,11 +150,11 @@ class TarSamples(Samples):
         self._small = [(field, self._member_of[endings.index(field.ending)]) for field in small]
         self._masks_of = None if masks is None else self._member_of[endings.index(masks)]
         self._mask_ending = masks
-        opened: _Opened = self.opened()
+        self._requested: _Requested | None = None
         if store is not None:
             self.ranges = self._all_ranges(store, objects)
-            opened = _Requested(store, objects)
-        self._learn(opened)
+            self._requested = _Requested(store, objects)
+        self._learn(self._requested or self.opened())
 
     # Grouping
 
@@ -306,6 +311,40 @@ class TarSamples(Samples):
                 "of them, or names together with classes=[...], or the field as one of fields= instead of label="
             )
 
+    def all_labels(self) -> NDArray[Any] | None:
+        """Read the labels of all samples, or of all boxes; None if there are none.
+
+        Raises
+        ------
+        DecodeError, ReadError, StorageError
+            A label cannot be read.
+        """
+        label = self.label
+        if label is None:
+            return None
+        only = copy.copy(self)
+        only._small = [pair for pair in self._small if pair[0] is label]
+
+        def some(first: int) -> list[NDArray[Any]]:
+            indices = np.arange(first, min(first + _LABELS, self.size))
+            with self._requested or self.opened() as tars:
+                values, wrong = only.values(tars, indices)
+            if wrong:
+                raise next(iter(wrong.values()))
+            try:
+                found = [values[index][label.name] for index in indices.tolist()]
+                if self.boxed:
+                    return [label.rows(value) for value in found]
+                return [label.stacked([label.checked(value) for value in found])]
+            except DecodeError as error:
+                raise DecodeError(f"{self._owner}: labels {label.text!r} {self.where}: {error}") from None
+
+        # A store answers many requests at a time.
+        with ThreadPoolExecutor(1 if self._requested is None else _REQUESTS, "highway-labels") as pool:
+            parts = [one for part in pool.map(some, range(0, self.size, _LABELS)) for one in part]
+        nothing = np.zeros((0, *(label.shape[1:] if self.boxed else label.shape)), label.dtype)
+        return np.concatenate([nothing, *parts])
+
     # Samples
 
     def known_keys(self) -> Iterator[str]:
@@ -350,6 +389,9 @@ class TarSamples(Samples):
         paths = [self._files[tar].path for tar in tars.tolist()]
         return paths, self._starts[pictures] + self._offsets[tars], self._sizes[pictures]
 
+    def sizes(self, indices: NDArray[np.int64], owner: str) -> NDArray[np.int64]:
+        return self._sizes[self._pictures[indices]]
+
     def chunks(self, nbytes: int) -> NDArray[np.int64]:
         """Number of samples in each run of adjacent samples of a tar with up to so many bytes, int64 (C,)."""
         starts = self._starts[self._pictures]
@@ -389,7 +431,7 @@ class TarSamples(Samples):
         run._fetcher = fetcher
         return run
 
-    def fetched(
+    def taken(
         self, indices: NDArray[np.int64], turn: int, into: _Fetched
     ) -> tuple[list[bytes | memoryview | None], dict[int, HighwayError]]:
         """Take all members of samples from the fetcher; returns their pictures, and the errors of these by row."""
@@ -615,7 +657,7 @@ class _TarPart(SampleReader):
             with samples.opened() as tars:
                 values, wrong = samples.values(tars, indices, bool((heads[:, 0] == jpeg.STORAGE).any()))
         else:
-            pictures, wrong = samples.fetched(indices, turn, self._fetched)
+            pictures, wrong = samples.taken(indices, turn, self._fetched)
             heads = decoder.read_contents(pictures, oriented, turn)
             values, others = samples.values(self._fetched, indices)
             wrong = {**others, **wrong}

@@ -282,9 +282,9 @@ class Rows(Samples, SampleReader):
         """How often a row group was decoded."""
         return 0 if self._groups is None else self._groups.decodes
 
-    def announced(self, tasks: Iterable[Task]) -> Iterator[Task]:
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """Yield tasks, and read ahead what they need."""
-        return iter(tasks) if self._groups is None else self._groups.announced(tasks)
+        return tasks if self._groups is None else self._groups.announced(tasks)
 
     def begin_task(self, task: Task) -> None:
         """Decode a part of what later tasks need."""
@@ -346,6 +346,14 @@ class Rows(Samples, SampleReader):
         keys = self.known_keys()
         if self._keys is not None or self._files is not None:
             yield [key.encode("utf-8", "surrogateescape") for key in keys]
+
+    def all_labels(self) -> NDArray[Any] | None:
+        """Labels of all rows, or of all boxes; bad rows have none."""
+        if self._objects is not None:
+            return self._objects.labels
+        if self._labels_of is None or not self._bad:
+            return self._labels_of
+        return np.delete(self._labels_of, sorted(self._bad), axis=0)
 
     def known_keys(self) -> Iterable[str]:
         if self._keys is not None:

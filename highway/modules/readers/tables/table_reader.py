@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from highway.arguments import flag, whole
 from highway.arguments.options import completed, takes
-from highway.batch import Batch, is_field_name
+from highway.batch import is_field_name
 from highway.errors import ArgumentError, EmptyDatasetError, MissingPackageError
 from highway.modules.readers.image_reader import ImageReader
-from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
+from highway.modules.readers.listing.class_names import counts_of, log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
-from highway.sampling.sampler import Task
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -235,44 +234,16 @@ class TableReader(ImageReader):
     def _windows(self) -> tuple[NDArray[np.int64], int] | None:
         return self.samples.windows()
 
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of pictures, or with boxes of boxes, of each class: int64 (number of classes,).
+
+        Raises
+        ------
+        ArgumentError
+            The labels are no classes.
+        """
+        return counts_of(self.name, self.samples.all_labels(), self.classes)
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         yield b"TableReader"
         yield from self.samples.contents()
-
-    def fetched(self) -> dict[str, int] | None:
-        run: Any = self.latest
-        found: dict[str, int] | None = run.samples.fetched()
-        return super().fetched() if found is None else found
-
-    # Calls from the engine
-
-    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        # When the first task is asked for: `prepare` may run before that.
-        yield from self.samples.announced(super()._announced(tasks))
-
-    def load(self, task: Task) -> Batch | None:
-        self.samples.begin_task(task)
-        try:
-            return super().load(task)
-        finally:
-            self.samples.finish_task(task)
-
-    def separate(self) -> None:
-        super().separate()
-        self.samples = self.samples.for_run()
-
-    def prepare(self) -> None:
-        self.samples = self.samples.for_run()
-        super().prepare()
-
-    def open(self) -> None:
-        super().open()
-        self.samples.open()
-
-    def close(self) -> None:
-        self.samples.close()
-        super().close()
-
-    def interrupt(self) -> None:
-        super().interrupt()
-        self.samples.interrupt()
