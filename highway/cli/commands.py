@@ -371,7 +371,6 @@ def _keygen(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from highway.cli.datasets import is_store
     from highway.cli.pack import pack
 
     encoding, size = options.encoding
@@ -382,11 +381,6 @@ def _pack(options: argparse.Namespace) -> int:
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)
     batch_size = max(1, min(64, _RAW_BYTES // (3 * options.size[0] * options.size[1])))
-    if is_store(options.data_dir):
-        raise ArgumentError(
-            f"{options.data_dir!r} is a store; expected the pictures that it was made of (highway store export writes "
-            "them to files)"
-        )
     reader = _file_reader(options, batch_size, 1, _fit(options))
     start = time.perf_counter()
     try:

@@ -109,7 +109,7 @@ def test_packing_keeps_pictures_and_labels(capsys, folder, tars, table, manifest
         noun = {"folder": "files", "csv": "files", "table": "rows"}.get(name, "samples")
         assert (f"{count} samples in" in output and f"15 samples of 15 {noun}" in output) or name == "gzip"
         code, output, _ = run(capsys, "pack", source, target, "--encoding", encoding, *options)
-        assert code == 0 and f"0 samples in 0.0 s (0/s), {count} were there already" in output
+        assert code == 0 and ": 0 samples in " in output and f", {count} were there already" in output
         reader = TarReader(tmp_path / name / "out.json", 5, 24, shuffle=False, epochs=1)
         with Pipeline([reader]) as pipeline:
             found[name] = [(batch.images.tobytes(), batch.labels.tolist()) for batch in pipeline]
@@ -129,7 +129,7 @@ def test_packing_tars_into_a_store_of_arrays(capsys, tars, tmp_path):
     code, output, errors = run(capsys, "pack", tars, tmp_path / "store", "--encoding", "raw:8x8")
     assert (code, errors) == (0, "") and "15 samples of 15 samples" in output
     code, _, errors = run(capsys, "pack", tmp_path / "store", tmp_path / "other")
-    assert code == 1 and "is a store; expected the pictures that it was made of" in errors
+    assert code == 1 and "is a store" in errors
 
 
 def test_info_of_tars(capsys, tars):

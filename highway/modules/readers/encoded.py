@@ -71,6 +71,11 @@ class Encoded(ImageReader):
                 "TarReader"
             )
         files = reader.samples
+        if files.pairs:
+            raise ArgumentError(
+                f"Encoded: reader is {reader!r} with the further pictures {', '.join(files.pairs)}; expected one "
+                "picture for each sample"
+            )
         if not reader.exif:
             raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
         self._reader = reader

@@ -68,6 +68,8 @@ class DecodedBatch:
     mapping : PictureMapping or None
         How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
+    pairs : dict of str to DecodedBatch
+        Further images of the samples, by their fields.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class DecodedBatch:
         images: NDArray[Any],
         mapping: PictureMapping | None = None,
         masks: NDArray[np.uint8] | None = None,
+        pairs: Mapping[str, DecodedBatch] | None = None,
     ) -> None:
         self.images = images
         self.mapping = mapping
         self.masks = masks
+        self.pairs = dict(pairs or {})
 
     def note(self, mapping: PictureMapping, slots: NDArray[np.int64] | None) -> None:
         """Set how all pictures are shown, or the pictures in `slots`."""
@@ -103,6 +107,7 @@ class DecodedBatch:
             taken(self.images),
             None if self.mapping is None else self.mapping.take(rows),
             None if self.masks is None else taken(self.masks),
+            {name: pair.take(rows) for name, pair in self.pairs.items()},
         )
 
 
@@ -263,7 +268,8 @@ class ImageReader(OrderedSource):
         spec = {"images": array_spec(np.uint8, *self._size), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self.shape)
-        return {**spec, **self.samples.columns_spec()}
+        pairs = dict.fromkeys(self.samples.pairs, array_spec(np.uint8, *self._size))
+        return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         return self.fit, *self._size, self.exif, self.exact, self._min_visible, *self.annotated
@@ -278,6 +284,9 @@ class ImageReader(OrderedSource):
         int
             Number of fused steps.
         """
+        if self.samples.pairs:
+            # Only the Augmentations know which fields move with the images.
+            return 0
         finish = FusedTransforms(steps, seed)
         self._finish = finish if finish.takes(self._size[2]) else FusedTransforms()
         return self._finish.count
@@ -401,6 +410,7 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
+        fields |= {name: pair.images for name, pair in made.pairs.items()}
         fields |= part.columns(indices)
         lists = part.lists(indices)
         if lists is not None:
@@ -476,7 +486,20 @@ class ImageReader(OrderedSource):
         self._note_results(heads, results, indices, failures)
         self._decode_others(heads, placement, made.images, places, indices, failures)
         self._annotate(part, heads, placement, made, slots, indices, failures)
+        for name in self.samples.pairs:
+            pair = self._reader_of(name)
+            # With the same random numbers as the first pictures.
+            made.pairs[name], wrong = pair._read_once(
+                pair.samples.begin(), epoch, indices, turn, made.pairs.get(name), slots
+            )
+            failures |= {row: error for row, error in wrong.items() if row not in failures}
         return made, failures
+
+    def _reader_of(self, name: str) -> ImageReader:
+        """Return a reader of further pictures, which decodes with the decoder of this one."""
+        pair = self.copied()
+        pair.samples, pair.placed, pair._other_sizes = self.samples.pairs[name], False, None
+        return pair
 
     def _read_heads(
         self,

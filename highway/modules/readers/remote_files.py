@@ -277,6 +277,10 @@ class Listed:
             return MaskFiles(paths, fill, max_pixels, self._owner, oriented)
         return MaskObjects(paths, ranges, fill, max_pixels, self._owner, oriented)
 
+    def pictures(self, paths: Sequence[bytes]) -> Files:
+        """Return samples that have only pictures."""
+        return self.files(paths, labels=None, objects=None, masks=None, min_visible=0.0, placement=False)
+
     def files(
         self,
         paths: Sequence[bytes],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -102,10 +103,13 @@ class Samples(Protocol):
         Where the samples lie in a store, from which a `Fetcher` fetches them; None if they are read otherwise.
     in_files : bool
         Whether the pictures are files as they were made, which `Encoded` keeps.
+    pairs : mapping of str to Samples
+        Further pictures of the samples, by their fields.
     """
 
     ranges: Ranges | None = None
     in_files: bool = True
+    pairs: Mapping[str, Samples] = MappingProxyType({})
     size: int
     noun: str
     where: str
