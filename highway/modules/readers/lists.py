@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from highway.arguments import class_names, flag
 from highway.arguments.options import completed, takes
+from highway.arguments.signatures import check_options
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["ListReader"]
 
 Path = str | bytes | os.PathLike[str]
+
+# Arguments that a manifest gives.
+_FROM_MANIFEST = ("labels", "boxes", "masks", "pairs")
 
 
 @takes(PictureFileOptions)
@@ -247,6 +251,7 @@ class ListReader(ImageReader):
         ReadError, StorageError
             It cannot be read.
         """
+        check_options(f"{cls.__name__}.from_csv", cls.from_csv, cls, options, _FROM_MANIFEST)
         first, pairs = picture_columns(cls.__name__, image)
         columns = Columns(first, pairs, label, boxes, box_format, masks, classes)
         listed = listed_csv(path, columns, separator, delimiter, options.get("storage_options"))
@@ -291,6 +296,7 @@ class ListReader(ImageReader):
         ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
             See `from_csv`.
         """
+        check_options(f"{cls.__name__}.from_jsonl", cls.from_jsonl, cls, options, _FROM_MANIFEST)
         first, pairs = picture_columns(cls.__name__, image)
         columns = Columns(first, pairs, label, boxes, box_format, masks, classes)
         return cls._from_manifest(
