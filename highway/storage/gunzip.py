@@ -44,27 +44,28 @@ def gunzipped(
         The file is no gzip file, cut off or damaged; the text states the byte.
     """
     member: zlib._Decompress | None = None
-    began = at = 0
-    data = b""
+    # Places in the file: of the member, of the next byte, and after the last byte that was read.
+    began = at = end = 0
+    block = memoryview(b"")
     while True:
-        if not data:
-            data = bytes(read(at, min(request, size - at))) if at < size else b""
-            if not data:
+        if at == end:
+            block = memoryview(read(at, min(request, size - at)) if at < size else b"")
+            end += len(block)
+            if at == end:
                 break
+        data = block[len(block) - (end - at) :][:PIECE]
         if member is None:
-            if at:
-                zeros = len(data) - len(data.lstrip(b"\0"))
-                at, data = at + zeros, data[zeros:]
-                if not data:
-                    continue
+            zeros = len(data) - len(bytes(data).lstrip(b"\0")) if at else 0
+            if zeros:
+                at += zeros
+                continue
             member, began = zlib.decompressobj(_GZIP), at
         before = member.copy()
         try:
             found = member.decompress(data, PIECE)
         except zlib.error as error:
-            raise _damaged(name, before, data, at, began, error) from None
-        rest = member.unused_data if member.eof else member.unconsumed_tail
-        at, data = at + len(data) - len(rest), rest
+            raise _damaged(name, before, bytes(data), at, began, error) from None
+        at += len(data) - len(member.unused_data if member.eof else member.unconsumed_tail)
         if found:
             yield found
         if member.eof:

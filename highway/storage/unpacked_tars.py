@@ -158,14 +158,12 @@ def unpacked_tars(
         return list(pool.map(unpacking.one, paths))
     finally:
         # After an error, or Ctrl-C, tars that are half unpacked are of no use.
-        unpacking.stopped = True
+        unpacking.stop()
         pool.shutdown(cancel_futures=True)
 
 
 class _Unpacking:
     """Unpacks tars in several threads."""
-
-    stopped = False
 
     def __init__(
         self, owner: str, store: ObjectStore | None, cache: Cache | None, index_dir: str | None
@@ -173,6 +171,15 @@ class _Unpacking:
         self._owner, self._store, self._cache, self._index_dir = owner, store, cache, index_dir
         # A temporary file of each thread: a descriptor for every tar would be too many.
         self._local = threading.local()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let the threads raise PipelineStateError."""
+        self._stopped.set()
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise PipelineStateError(f"{self._owner}: unpacking was stopped")
 
     def one(self, path: str) -> UnpackedTar:
         """Unpack a tar, or find what was unpacked before."""
@@ -182,7 +189,7 @@ class _Unpacking:
             file, start, size = self._into_temporary_file(packed)
         else:
             descriptor, start, size = self._cache.whole_files.kept(
-                _MADE + packed.store, packed.object, lambda: self._pieces(packed)
+                _MADE + packed.store, packed.object, lambda: self._pieces(packed), self._wait
             )
             file = _File(descriptor)
         _logger.info(
@@ -227,8 +234,7 @@ class _Unpacking:
         name = f"{self._owner}: {packed.path!r}"
         request = PIECE if self._store is None else _REQUEST
         for piece in gunzipped(packed.read, packed.object.size, name, request):
-            if self.stopped:
-                raise PipelineStateError(f"{self._owner}: unpacking {packed.path!r} was stopped")
+            self._wait(0)
             yield piece
         packed.check()
 

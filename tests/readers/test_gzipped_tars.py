@@ -5,7 +5,10 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from object_server import ObjectServer
@@ -187,6 +190,66 @@ def test_two_at_the_same_time_unpack_once(tmp_path):
         assert size == 20_000_000
         assert os.pread(file, 100_000, start + 19_900_000) == bytes([199]) * 100_000
         os.close(file)
+
+
+_KILLED = """
+import sys
+from highway.storage.cache import Cache
+from highway.storage.objects import Object
+
+def pieces():
+    for number in range(10_000):
+        yield bytes(1 << 20)
+        if number == 30:
+            print("under way", flush=True)
+            sys.stdin.read()
+
+Cache(sys.argv[1], 64 << 20, "killed").whole_files.kept("store", Object("x", 5), pieces)
+"""
+
+
+def test_what_a_killed_process_unpacked_leaves_its_room(tmp_path):
+    cache = tmp_path / "cache"
+    with subprocess.Popen(
+        [sys.executable, "-c", _KILLED, cache], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"under way\n"
+        left = [path.stat().st_size for path in (cache / "entries").rglob("*.new")]
+        assert len(left) == 1 and left[0] > 30 << 20
+        process.kill()
+        process.wait(60)
+    kept = Cache(cache, 64 << 20, "next").whole_files.kept(
+        "store", Object("x", 5), lambda: [b"z" * (1 << 20)] * 60
+    )
+    assert kept.size == 60 << 20
+    os.close(kept.file)
+    assert [*(cache / "entries").rglob("*.new")] == []
+    assert checks.verify(str(cache), print) == (1, 0)
+
+
+def test_an_error_ends_the_other_threads(packed, tmp_path):
+    cache = Cache(tmp_path / "cache", LIMIT, "other")
+    damaged = tmp_path / "a.tgz"
+    damaged.write_bytes(b"damaged")
+    held, done = threading.Event(), threading.Event()
+
+    def pieces():
+        held.set()
+        assert done.wait(60)
+        yield b"x"
+
+    key = "gunzip file", Object(packed[0], os.path.getsize(packed[0]), str(os.stat(packed[0]).st_mtime_ns))
+    thread = threading.Thread(target=lambda: os.close(cache.whole_files.kept(*key, pieces).file))
+    thread.start()
+    assert held.wait(60)
+    begun = time.monotonic()
+    # The first tar waits for the other thread, the second one raises.
+    unpacking = unpacked_tars.unpacked_tars
+    with pytest.raises(TarError, match="not compressed by gzip"):
+        unpacking([str(damaged), packed[0]], "Reader", cache=cache)
+    assert time.monotonic() - begun < 30
+    done.set()
+    thread.join(60)
 
 
 def test_damaged_tars_name_the_shard_and_the_byte(packed, tmp_path):

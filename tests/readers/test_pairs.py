@@ -1,6 +1,7 @@
 """Further pictures of a sample, and masks in columns: of lists, manifests and tables."""
 
 import csv
+import io
 import json
 import shutil
 
@@ -302,3 +303,41 @@ def test_a_gray_pair(folder):
     for batch in batches_of(reader):
         assert batch["right"].shape == batch.images.shape == (4, *SHAPE, 1)
         assert Image.fromarray(batch["right"][0, :, :, 0]).mode == "L"
+
+
+def test_parquet_at_a_url(folder, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"image": names("a"), "target": names("b", "webp"), "mask": names("mask")}
+    files = {name: [(folder / one).read_bytes() for one in column] for name, column in columns.items()}
+    parquet.write_table(pa.table(files), tmp_path / "a.parquet", row_group_size=2)
+    given = {
+        "image": ("image", "target"),
+        "masks": "mask",
+        "label": None,
+        "window_bytes": 40_000,
+        **options(),
+    }
+    expected = batches_of(TableReader(tmp_path / "a.parquet", 5, SHAPE, **given))
+    with ObjectServer({"data/a.parquet": (tmp_path / "a.parquet").read_bytes()}) as server:
+        reader = TableReader("s3://data/a.parquet", 5, SHAPE, storage_options=server.options, **given)
+        found = batches_of(reader)
+        figures = reader.fetched()
+    for batch, other in zip(found, expected, strict=True):
+        assert batch.keys == other.keys
+        for name, array in other.fields.items():
+            np.testing.assert_array_equal(batch[name], array)
+    assert figures["held"] == 0
+    assert figures["fetched"] >= sum(len(one) for column in files.values() for one in column)
+
+
+def test_encoded_tables_keep_masks(folder):
+    pa = pytest.importorskip("pyarrow")
+    columns = {"image": names("a"), "mask": names("mask")}
+    files = {name: [(folder / one).read_bytes() for one in column] for name, column in columns.items()}
+    reader = TableReader(pa.table(files), 5, SHAPE, masks="mask", label=None, epochs=1, shuffle=False)
+    (batch,) = batches_of(Encoded(reader, "original"))
+    assert batch.images.tolist() == files["image"]
+    for png, name in zip(batch["masks"], names("mask"), strict=True):
+        with Image.open(io.BytesIO(png)) as mask, Image.open(folder / name) as original:
+            np.testing.assert_array_equal(np.asarray(mask), np.asarray(original))

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -569,3 +570,28 @@ def test_a_list_of_shards_states_the_classes(folder, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(DecodeError, match="has the class number 1; expected 0 to 0"):
         TarReader(tmp_path / "a.json", 4, SHAPE).class_counts()
+
+
+@pytest.mark.parametrize("options", [{"shuffle": False}, {"window": 2, "seed": 4}])
+def test_tars_are_written_again_with_their_fields(folder, tmp_path, options):
+    members = []
+    for number in range(12):
+        picture = jpeg_bytes(photograph(30, 40, number), orientation=1 + number % 8)
+        fields = {"jpg": picture, "cls": b"%d" % number, "txt": b"text %d" % number, "json": b'{"a": [1, 2]}'}
+        members.append([(f"{number:03}.{ending}", contents) for ending, contents in fields.items()])
+    for shard in range(4):
+        write_tar(tmp_path / f"in-{shard}.tar", itertools.chain(*members[3 * shard : 3 * shard + 3]))
+    given = {"fields": {"caption": "txt", "pair": "json:a"}, "epochs": 1}
+    reader = TarReader(tmp_path / "in-*.tar", 5, SHAPE, **given, **options)
+    write(Encoded(reader, "original"), tmp_path / "out-{0..}.tar")
+    given["fields"] = {"caption": "caption.txt", "pair": "pair.npy"}
+    again = TarReader(tmp_path / "out.json", 12, SHAPE, shuffle=False, **given)
+    with Pipeline([reader]) as pipeline:
+        batches = list(pipeline)
+    with Pipeline([again]) as pipeline:
+        batch = pipeline.dequeue()
+    # In the order in which they were read.
+    for name in ("images", "labels", "caption", "pair"):
+        np.testing.assert_array_equal(batch[name], np.concatenate([one[name] for one in batches]))
+    assert batch.keys == [key for one in batches for key in one.keys]
+    assert (batch.keys == sorted(batch.keys)) == ("window" not in options)

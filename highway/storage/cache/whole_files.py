@@ -78,7 +78,13 @@ class WholeFiles:
     def __init__(self, directory: str, folder: str, room: Room, owner: str) -> None:
         self._directory, self._folder, self._room, self._owner = directory, folder, room, owner
 
-    def kept(self, store: str, object: Object, pieces: Callable[[], Iterable[bytes]]) -> KeptFile:
+    def kept(
+        self,
+        store: str,
+        object: Object,
+        pieces: Callable[[], Iterable[bytes]],
+        wait: Callable[[float], object] = time.sleep,
+    ) -> KeptFile:
         """Return a file that was made from an object, and make it if it is not there.
 
         Parameters
@@ -89,6 +95,8 @@ class WholeFiles:
             Of known size.
         pieces : callable
             Returns the contents.
+        wait : callable
+            Waits so many seconds, while another process makes the file, or there is no room; may raise.
 
         Raises
         ------
@@ -98,12 +106,15 @@ class WholeFiles:
         key = key_of(store, object, 0, 0)
         shard, path = path_of(self._folder, key)
         try:
-            with self._alone(shard):
+            found = self._used(key, shard, path)
+            if found is not None:
+                return found
+            with self._alone(shard, wait):
                 found = self._used(key, shard, path)
                 if found is not None:
                     return found
                 with self._room.draft(shard, _FIRST_STEP) as draft:
-                    self._write(draft, key, pieces)
+                    self._write(draft, key, pieces, wait)
                     assert draft is not None
                     self._room.keep(draft, path)
                     found = self._used(key, shard, path)
@@ -132,25 +143,31 @@ class WholeFiles:
         self._room.remove(path, shard)
         return None
 
-    def _write(self, draft: Draft | None, key: bytes, pieces: Callable[[], Iterable[bytes]]) -> None:
+    def _write(
+        self,
+        draft: Draft | None,
+        key: bytes,
+        pieces: Callable[[], Iterable[bytes]],
+        wait: Callable[[float], object],
+    ) -> None:
         if draft is None:
             raise self._without_room()
         head = HeadOfMany(key)
         size = _written(draft.file, head.packed())
         for piece in pieces():
             if size + len(piece) > draft.cost:
-                self._grow(draft)
+                self._grow(draft, wait)
             head.add(piece)
             size += _written(draft.file, piece)
         os.pwrite(draft.file, head.packed(), 0)
         os.fsync(draft.file)
 
-    def _grow(self, draft: Draft) -> None:
+    def _grow(self, draft: Draft, wait: Callable[[float], object]) -> None:
         end = time.monotonic() + _MAKING_ROOM
         while not self._room.grow(draft, draft.cost + min(draft.cost, _LARGEST_STEP)):
             if time.monotonic() >= end:
                 raise self._without_room()
-            time.sleep(_DELAY)
+            wait(_DELAY)
 
     def _without_room(self) -> WriteError:
         return WriteError(
@@ -160,7 +177,7 @@ class WholeFiles:
         )
 
     @contextmanager
-    def _alone(self, shard: int) -> Iterator[None]:
+    def _alone(self, shard: int, wait: Callable[[float], object]) -> Iterator[None]:
         """Let one process at a time make the files of a shard, so that each is made once."""
         path = os.path.join(self._directory, f"unpacking-{shard:02x}.lock")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -173,7 +190,7 @@ class WholeFiles:
                 except BlockingIOError:
                     if time.monotonic() >= end:
                         break
-                time.sleep(_DELAY)
+                wait(_DELAY)
             yield
 
 

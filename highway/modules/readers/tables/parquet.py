@@ -244,6 +244,8 @@ class ParquetFiles:
             stores.open(files)
             self.store = stores
         self._objects = [] if self.store is None else [self.store.head(file) for file in files]
+        # First bytes of the columns of pictures, by name.
+        self._starts: dict[str, NDArray[np.int64]] = {}
         self._files: list[_File] = []
         schemas = []
         for number, file in enumerate(files):
@@ -376,11 +378,10 @@ class ParquetFiles:
             raise error_of(self._owner, where, error) from error
 
     def _start(self, group: int, name: str) -> int:
-        if self._starts is None:
-            self._starts = self.ranges(name).start
-        return int(self._starts[group])
-
-    _starts: NDArray[np.int64] | None = None
+        starts = self._starts.get(name)
+        if starts is None:
+            starts = self._starts[name] = self.ranges(name).start
+        return int(starts[group])
 
     def _opened(self, number: int, path: str) -> tuple[_File, Any]:
         if self.store is None:

@@ -477,7 +477,7 @@ class Rows(Samples, SampleReader):
             raise type(wrong[0])(str(wrong[0]).partition(name)[2] or str(wrong[0]))
         (one,) = self._pictures_of(np.array([index], np.int64))
         if isinstance(one, HighwayError):
-            raise one
+            raise type(one)(f"cannot be read: {str(one).removeprefix(f'{self._owner}: ')}") from one
         if one is None:
             raise DecodeError(f"is null in column {self._wanted.image!r}")
         return self._file(one, False) if isinstance(one, str) else bytes(one)
