@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from highway.errors import SignatureError
 
 __all__ = [
     "bound",
+    "check_options",
     "explain_init",
     "explain_new",
     "explained",
@@ -202,6 +203,45 @@ def _unknown(word: str, free: Sequence[str], named: Sequence[str]) -> str:
         other = other or nearest(word, free)
         way = f"did you mean {other!r}?" if other else ""
     return f"unknown argument {word!r}" + (f": {way}" if way else "")
+
+
+def check_options(
+    name: str, function: Callable[..., Any], cls: type, options: Mapping[str, Any], own: Collection[str]
+) -> None:
+    """Check what a function passes on to a class as ``**options``, before it does anything else.
+
+    Parameters
+    ----------
+    name : str
+        Name of the function in the error.
+    function : callable
+    cls : type
+        Its arguments by name, except those of the function and `own`, are allowed.
+    options : mapping
+    own : collection of str
+        Arguments of the class that the function makes itself.
+
+    Raises
+    ------
+    SignatureError
+        One is not allowed; the error lists the arguments of the function with those that are.
+    """
+    signature = inspect.signature(function)
+    stated = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    further = [
+        one
+        for one in inspect.signature(cls).parameters.values()
+        if one.kind is one.KEYWORD_ONLY and one.name not in {*own, *(each.name for each in stated)}
+    ]
+    if {one.name for one in further}.issuperset(options):
+        return
+
+    def whole() -> None:
+        return None
+
+    whole.__signature__ = signature.replace(parameters=[*stated, *further])  # type: ignore[attr-defined]
+    places = [one for one in stated if one.default is one.empty]
+    raise SignatureError(_misfit(whole, name, places, options) or name)
 
 
 def _misfit(

@@ -9,7 +9,14 @@ import numpy as np
 
 from highway.engine import Pipeline
 from highway.errors import DatasetError
-from highway.modules import ImageFileReader, LevelDBSource, VOCReader
+from highway.modules import (
+    ImageFileReader,
+    LevelDBSource,
+    ListReader,
+    TableReader,
+    TarReader,
+    VOCReader,
+)
 from highway.storage.printing import printable
 
 __all__ = ["line", "of_reader", "of_store", "read_file"]
@@ -17,9 +24,19 @@ __all__ = ["line", "of_reader", "of_store", "read_file"]
 _BATCH = 256
 
 
-def of_reader(reader: ImageFileReader | VOCReader) -> list[tuple[str, int | None]]:
-    """Return name and count of every class, in the order of their labels."""
-    return list(zip(reader.classes, reader.class_counts().tolist(), strict=True))
+def of_reader(
+    reader: ImageFileReader | VOCReader | TarReader | TableReader | ListReader,
+) -> list[tuple[str, int | None]]:
+    """Return name and count of every class, in the order of their labels; classes without a name have their number.
+
+    Raises
+    ------
+    ArgumentError
+        The labels are no classes.
+    """
+    counts = reader.class_counts().tolist()
+    names = map(str, range(len(counts))) if reader.classes is None else reader.classes
+    return list(zip(names, counts, strict=True))
 
 
 def of_store(path: str | os.PathLike[str], classes: list[str] | None = None) -> list[tuple[str, int | None]]:

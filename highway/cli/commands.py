@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ImageFileReader,
         LevelDBImageReader,
         LevelDBSource,
+        ListReader,
         TableReader,
         TarReader,
         VOCReader,
@@ -36,7 +37,15 @@ if TYPE_CHECKING:
     from highway.transforms import Normalize, Transform
     from highway.transforms.fit import Fit
 
-    Reader = ImageFileReader | VOCReader | TarReader | TableReader | LevelDBImageReader | LevelDBSource
+    Reader = (
+        ImageFileReader
+        | VOCReader
+        | TarReader
+        | TableReader
+        | ListReader
+        | LevelDBImageReader
+        | LevelDBSource
+    )
 
 __all__ = ["main"]
 
@@ -135,10 +144,10 @@ def _classes(options: argparse.Namespace) -> int:
         _check_no_folder(options, _A_STORE)
         known = classes.of_store(options.data_dir, _given_classes(options).get("classes"))
     else:
-        if not options.voc:
+        if not options.voc and not _is_listed(options.data_dir):
             named = {name: getattr(options, name) for name in ("images", "annotations")}
             options.voc = is_voc(options.data_dir, **{name: part for name, part in named.items() if part})
-        known = classes.of_reader(_folder_reader(options, 1, 1, _fit(options)))
+        known = classes.of_reader(_file_reader(options, 1, 1, _fit(options)))
     for number, (name, count) in enumerate(known):
         print(classes.line(number, name, count))
     return 0
@@ -372,7 +381,7 @@ def _pack(options: argparse.Namespace) -> int:
     # Where pictures are encoded, the size of the images does not matter.
     options.size = size or (1, 1)
     batch_size = max(1, min(64, _RAW_BYTES // (3 * options.size[0] * options.size[1])))
-    reader = _folder_reader(options, batch_size, 1, _fit(options))
+    reader = _file_reader(options, batch_size, 1, _fit(options))
     start = time.perf_counter()
     try:
         shard_bytes = None if options.shard_size is None else options.shard_size << 20
@@ -382,7 +391,7 @@ def _pack(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     done = f"{_count(after - before, 'sample')} in {seconds:.1f} s ({(after - before) / seconds:,.0f}/s)"
     there = f", {before} were there already" if before else ""
-    print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_count(reader.size, 'file')}")
+    print(f"{options.store}: {done}{there}; {_count(after, 'sample')} of {_how_many(reader)}")
     _print_bad_files(errors, _how_many(reader), "skipped")
     return 0
 
@@ -534,13 +543,25 @@ def _fit(options: argparse.Namespace) -> Fit | None:
 
 
 def _reader(options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None) -> Reader:
-    from highway.cli.datasets import is_store, is_tar
+    from highway.cli.datasets import is_store
+
+    if is_store(options.data_dir):
+        return _store_reader(options, batch_size, epochs, fit)
+    return _file_reader(options, batch_size, epochs, fit)
+
+
+def _is_listed(path: str) -> bool:
+    """Whether a path names tar shards, a table or a manifest."""
+    from highway.cli.datasets import is_manifest, is_tar
     from highway.modules.readers.tables.endings import is_table
 
-    path = options.data_dir
-    if is_store(path):
-        return _store_reader(options, batch_size, epochs, fit)
-    if is_tar(path) or is_table(path):
+    return is_tar(path) or is_table(path) or is_manifest(path)
+
+
+def _file_reader(
+    options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
+) -> ImageFileReader | VOCReader | TarReader | TableReader | ListReader:
+    if _is_listed(options.data_dir):
         return _shard_reader(options, batch_size, epochs, fit)
     return _folder_reader(options, batch_size, epochs, fit)
 
@@ -578,25 +599,33 @@ def _check_no_shards(options: argparse.Namespace) -> None:
     for name in ("image", "label", "no_labels"):
         if getattr(options, name, None):
             raise ArgumentError(
-                f"--{name.replace('_', '-')} is for tar shards and tables; {options.data_dir!r} is neither"
+                f"--{name.replace('_', '-')} is for tar shards, tables and manifests; {options.data_dir!r} is none of "
+                "them"
             )
 
 
 def _shard_reader(
     options: argparse.Namespace, batch_size: int, epochs: int | None, fit: Fit | None
-) -> TarReader | TableReader:
-    from highway.cli.datasets import is_tar
+) -> TarReader | TableReader | ListReader:
+    from highway.cli.datasets import is_manifest, is_tar, manifest_reader
     from highway.modules import TableReader, TarReader
 
-    tar = is_tar(options.data_dir)
-    _check_no_folder(options, "names tar shards" if tar else "names a table")
+    path, size = options.data_dir, options.size or _IMAGE_SIZE
+    kinds = {"tar shards": is_tar(path), "a manifest": is_manifest(path), "a table": True}
+    kind = next(kind for kind, found in kinds.items() if found)
+    _check_no_folder(options, f"names {kind}")
     arguments = _passes(options, epochs)
     if options.image is not None:
         arguments["image"] = options.image
     if options.label is not None or options.no_labels:
         arguments["label"] = options.label
-    kind = TarReader if tar else TableReader
-    return kind(options.data_dir, batch_size, options.size or _IMAGE_SIZE, fit=fit, **arguments)
+    for name in ("max_pixels", "placement"):
+        if getattr(options, name, None):
+            arguments[name] = getattr(options, name)
+    if kind == "a manifest":
+        return manifest_reader(path, batch_size, size, fit=fit, **arguments)
+    reader = TarReader if kind == "tar shards" else TableReader
+    return reader(path, batch_size, size, fit=fit, **arguments)
 
 
 def _store_reader(

@@ -1,23 +1,31 @@
-"""Describe data: class folders, a VOC set, tar shards or a table; their samples, classes and skipped files."""
+"""Describe data: class folders, a VOC set, tar shards, a table or a manifest; their samples and classes."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from highway.modules import TarReader, VOCReader
+from highway.modules import ListReader, TarReader, VOCReader
 from highway.modules.readers.listing.class_folders import list_class_folders
+from highway.modules.readers.manifests import columns_in
 from highway.modules.readers.tables.endings import is_table
 from highway.modules.readers.tables.table_reader import need_pyarrow
 from highway.modules.readers.tar_samples import TarSamples
 from highway.storage.printing import printable
+from highway.storage.tar_index import compression_of
+from highway.storage.unpacked_tars import is_gzipped
 from highway.storage.urls import is_url, split
 from highway.storage.wids_lists import is_wids_list
 
-__all__ = ["describe", "is_store", "is_tar", "is_voc"]
+__all__ = ["describe", "is_manifest", "is_store", "is_tar", "is_voc", "manifest_reader"]
+
+# Endings of manifests: of CSV files with their delimiters, None where it is to be found out, and of JSONL files.
+_DELIMITERS = {".csv": None, ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
 
 _CLASSES_SHOWN = 100
 _NAME_SHOWN = 200  # letters
@@ -35,7 +43,20 @@ def is_store(path: str) -> bool:
 
 def is_tar(path: str) -> bool:
     """Whether a path, brace list, wildcard or URL names tar shards, or the list of them."""
-    return path.endswith(".tar") or is_wids_list(path)
+    return path.endswith(".tar") or is_gzipped(path) or is_wids_list(path) or compression_of(path) is not None
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a path or URL names a CSV or JSONL file that lists pictures."""
+    return path.lower().endswith((*_DELIMITERS, *_JSON_LINES))
+
+
+def manifest_reader(path: str, batch_size: int, size: tuple[int, int], **arguments: Any) -> ListReader:
+    """Return a reader of the pictures that a CSV or JSONL file lists."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending in _JSON_LINES:
+        return ListReader.from_jsonl(path, batch_size, size, **arguments)
+    return ListReader.from_csv(path, batch_size, size, delimiter=_DELIMITERS[ending], **arguments)
 
 
 def is_voc(
@@ -65,6 +86,8 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         return _tar(name)
     if is_table(name):
         return _table(name)
+    if is_manifest(name):
+        return _manifest(name)
     return _voc(path) if is_voc(path) else _class_folders(path)
 
 
@@ -123,6 +146,16 @@ def _table(path: str) -> list[tuple[str, str]]:
         known = "" if classes is None else f"; {len(classes)} classes: {', '.join(classes)}"
         facts.append((f"column {printable(name)}", printable(_cut(" ".join(kind.split()) + known))))
     return facts
+
+
+def _manifest(path: str) -> list[tuple[str, str]]:
+    ending = os.path.splitext(path)[1].lower()
+    names, rows = columns_in(path, lines_of_json=ending in _JSON_LINES, delimiter=_DELIMITERS.get(ending))
+    return [
+        ("kind", "a manifest"),
+        ("rows", str(rows)),
+        *((f"column {number}", printable(_cut(name))) for number, name in enumerate(names)),
+    ]
 
 
 def _cut(text: str) -> str:

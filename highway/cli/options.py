@@ -125,16 +125,16 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         nargs="?",
         type=_expanded,
         metavar="DIR",
-        help="class folders, a VOC set, a store, tar shards or a table; shows classes, samples and skipped files",
+        help="class folders, a VOC set, a store, tar shards, a table or a manifest; shows what it contains",
     )
 
     classes = _command(
         commands,
         "classes",
         runs["classes"],
-        "list the classes of class folders, a VOC set or a store: label, name, count",
+        "list the classes of class folders, a VOC set, a store, tar shards, a table or a manifest: label, name, count",
     )
-    _add_source(classes, ", a VOC set, or a store")
+    _add_source(classes, "a VOC set, a store, ")
     _add_voc(classes)
     # Nothing is decoded.
     classes.set_defaults(
@@ -146,7 +146,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "bench",
         runs["bench"],
-        "measure how fast a folder, a store, tar shards or a table become batches, and find the bottleneck",
+        "measure how fast a folder, a store, tar shards, a table or a manifest become batches, and find the bottleneck",
     )
     _add_data(bench)
     _add_annotated(bench)
@@ -174,7 +174,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "preview",
         runs["preview"],
-        "write a contact sheet of the batches of a folder, a store, tar shards or a table",
+        "write a contact sheet of the batches of a folder, a store, tar shards, a table or a manifest",
     )
     _add_data(preview)
     _add_flip(preview)
@@ -239,8 +239,8 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "serve",
         runs["serve"],
-        "run a data machine: send the batches of a folder, a store, tar shards or a table to workers or the training "
-        "machine",
+        "run a data machine: send the batches of a folder, a store, tar shards, a table or a manifest to workers or to "
+        "the training machine",
     )
     _add_data(serve, shared=True)
     serve.add_argument(
@@ -321,9 +321,9 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "pack",
         runs["pack"],
-        "pack a folder of pictures into a store or tar shards, or resume an interrupted run",
+        "pack pictures (folders, tar shards, a table, a manifest) into a store or tar shards, or resume",
     )
-    _add_source(pack)
+    _add_source(pack, "")
     pack.add_argument(
         "store",
         type=_expanded,
@@ -445,12 +445,17 @@ def _command(
     return command
 
 
-def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
+_SHARDS = (
+    "tar shards ('train-{0000..0099}.tar'), a table ('train-*.parquet') or a manifest (.csv, .tsv, .jsonl)"
+)
+
+
+def _add_source(command: argparse.ArgumentParser, more: str) -> None:
     command.add_argument(
         "data_dir",
         type=_expanded,
         metavar="DIR",
-        help=f"folder with one sub-folder of pictures for each class{more}",
+        help=f"folder with one sub-folder of pictures for each class; or {more}{_SHARDS}",
     )
     command.add_argument(
         "--classes",
@@ -458,26 +463,27 @@ def _add_source(command: argparse.ArgumentParser, more: str = "") -> None:
         metavar="FILE",
         help="file of classes in the order of their labels, one per line, or the output of highway classes (found)",
     )
-
-
-def _add_data(command: argparse.ArgumentParser, shared: bool = False) -> None:
-    """Add the options of the data; `shared` where other machines need the same seed."""
-    _add_source(
-        command,
-        "; or a store, tar shards such as 'train-{0000..0099}.tar', or a table such as 'train-*.parquet'",
-    )
     command.add_argument(
         "--image",
         metavar="NAME",
-        help="of tar shards: endings of the pictures, with ; between them; of a table: their column (image)",
+        help="of tar shards: endings of the pictures, with ; between them; of a table: their column (image); of a "
+        "manifest: the column of their paths (path)",
     )
     labels = command.add_mutually_exclusive_group()
     labels.add_argument(
         "--label",
         metavar="NAME",
-        help="of tar shards: ending of the labels, such as json:label.id (cls); of a table: their column (label)",
+        help="of tar shards: ending of the labels, such as json:label.id (cls); of a table: their column (label), of a "
+        "manifest too (class)",
     )
-    labels.add_argument("--no-labels", action="store_true", help="of tar shards or a table: read no labels")
+    labels.add_argument(
+        "--no-labels", action="store_true", help="of tar shards, a table or a manifest: read no labels"
+    )
+
+
+def _add_data(command: argparse.ArgumentParser, shared: bool = False) -> None:
+    """Add the options of the data; `shared` where other machines need the same seed."""
+    _add_source(command, "a store, ")
     command.add_argument("--size", type=_size, metavar="HxW", help="height and width of the images (240x320)")
     command.add_argument(
         "--fit",

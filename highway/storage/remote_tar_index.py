@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from highway._core.records.checksum import crc32c
 from highway._core.tar import members
-from highway.errors import ReadError, WriteError
-from highway.storage.files import LARGEST_FILE, read_whole, write_whole
+from highway.errors import ReadError
+from highway.storage.files import LARGEST_FILE, read_whole
 from highway.storage.object_store import ObjectStore
 from highway.storage.objects import Object
-from highway.storage.tar_index import TarIndex, check_format, complete
+from highway.storage.tar_index import TarIndex, check_format, complete, keep_index
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["indexed_objects"]
+__all__ = ["indexed_objects", "number_of", "place_of_index"]
 
 _logger = logging.getLogger("highway.storage")
 
@@ -56,31 +56,33 @@ def indexed_objects(
     TarError, ReadError, StorageError, WriteError
         As for `indexed`.
     """
-    folder = index_dir or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "highway", "tars"
-    )
 
     def one(name: str) -> tuple[TarIndex, Object]:
         found = store.head(name)
-        kept = os.path.join(
-            folder, blake2b(store.where(name).encode(), digest_size=16).hexdigest() + ".index"
-        )
-        changed = int.from_bytes(blake2b(found.etag.encode(), digest_size=7).digest(), "big")
+        kept = place_of_index(store.where(name), index_dir)
+        changed = number_of(found.etag)
         index = _kept(kept, store.where(name), found, changed, owner)
         if index is None:
             index = _published(store, found, changed) or _made(store, found, changed, owner)
-            try:
-                contents = index.packed()
-                write_whole(kept, lambda file: file.write(contents), owner)
-            except WriteError as error:
-                if index_dir is not None:
-                    raise
-                _logger.info("%s: the index of %s is not kept (use index_dir=FOLDER): %s", owner, name, error)
+            keep_index(kept, index, owner, index_dir is not None)
         return index, found
 
     with ThreadPoolExecutor(min(_TOGETHER, len(names)), "highway-index") as pool:
         both = list(pool.map(one, names))
     return [index for index, _ in both], [found for _, found in both]
+
+
+def place_of_index(url: str, index_dir: str | None) -> str:
+    """Return the file of the index of a tar in a store."""
+    folder = index_dir or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "highway", "tars"
+    )
+    return os.path.join(folder, blake2b(url.encode(), digest_size=16).hexdigest() + ".index")
+
+
+def number_of(etag: str) -> int:
+    """Return a number for an etag, in place of the modification time of a local tar."""
+    return int.from_bytes(blake2b(etag.encode(), digest_size=7).digest(), "big")
 
 
 def _kept(kept: str, path: str, found: Object, changed: int, owner: str) -> TarIndex | None:

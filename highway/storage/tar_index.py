@@ -20,7 +20,19 @@ from highway.storage.files import LARGEST_FILE, read_whole, write_whole
 from highway.storage.outages import Outages, ask
 from highway.storage.sniffing import sniff
 
-__all__ = ["TarIndex", "check_format", "complete", "indexed", "scanned_tar"]
+__all__ = [
+    "TarIndex",
+    "check_format",
+    "complete",
+    "compression_of",
+    "indexed",
+    "keep_index",
+    "kept_index",
+    "place_of_index",
+    "refused_compression",
+    "scanned_tar",
+    "state_of",
+]
 
 _logger = logging.getLogger("highway.storage")
 
@@ -33,7 +45,12 @@ _MEMBER_BYTES = 3 * 8 + 4
 # Tars that are searched at a time: requests for the disk.
 _TOGETHER = 8
 
-_COMPRESSED = ("gzip", "bzip2", "xz", "Zstandard")
+_UNPACK = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k", "Zstandard": "unzstd"}
+_ENDINGS = {
+    **dict.fromkeys((".tar.bz2", ".tbz2", ".tbz"), "bzip2"),
+    **dict.fromkeys((".tar.xz", ".txz"), "xz"),
+    **dict.fromkeys((".tar.zst", ".tar.zstd", ".tzst"), "Zstandard"),
+}
 _KINDS = {
     "1": "a hard link",
     "2": "a symbolic link",
@@ -156,25 +173,31 @@ def indexed(paths: Sequence[str], owner: str, index_dir: str | None = None) -> l
 
 
 def _indexed(path: str, owner: str, index_dir: str | None) -> TarIndex:
-    size, changed = _state_of(path, owner)
-    kept = _place(path, index_dir)
-    found = _kept(kept, path, size, changed, owner)
+    size, changed = state_of(path, owner)
+    kept = place_of_index(path, index_dir)
+    found = kept_index(kept, path, size, changed, owner)
     if found is not None:
         return found
     made = scanned_tar(path, size, changed, owner)
     # A tar that is still being written would leave a wrong index.
-    if _state_of(path, owner) != (size, changed):
+    if state_of(path, owner) != (size, changed):
         raise TarError(f"{owner}: {path!r} was changed while it was indexed; wait until it is complete")
-    try:
-        write_whole(kept, lambda file: file.write(made.packed()), owner)
-    except WriteError as error:
-        if index_dir is not None:
-            raise
-        _logger.info("%s: the index of %r is not kept (use index_dir=FOLDER): %s", owner, path, error)
+    keep_index(kept, made, owner, index_dir is not None)
     return made
 
 
-def _place(path: str, index_dir: str | None) -> str:
+def keep_index(kept: str, made: TarIndex, owner: str, required: bool) -> None:
+    """Write an index to a file; raises WriteError if that fails and is `required`."""
+    contents = made.packed()
+    try:
+        write_whole(kept, lambda file: file.write(contents), owner)
+    except WriteError as error:
+        if required:
+            raise
+        _logger.info("%s: the index of %r is not kept (use index_dir=FOLDER): %s", owner, made.path, error)
+
+
+def place_of_index(path: str, index_dir: str | None) -> str:
     """Return the file of the index of a tar."""
     if index_dir is None:
         return path + ".index"
@@ -187,7 +210,7 @@ def _place(path: str, index_dir: str | None) -> str:
     return os.path.join(index_dir, f"{os.path.basename(path)}-{unique}.index")
 
 
-def _kept(kept: str, path: str, size: int, changed: int, owner: str) -> TarIndex | None:
+def kept_index(kept: str, path: str, size: int, changed: int, owner: str) -> TarIndex | None:
     """Return the index in a file; None if there is none, or none of this state of the tar."""
     try:
         contents = read_whole(os.fsencode(kept), LARGEST_FILE, owner)
@@ -199,7 +222,7 @@ def _kept(kept: str, path: str, size: int, changed: int, owner: str) -> TarIndex
     return found
 
 
-def _state_of(path: str, owner: str) -> tuple[int, int]:
+def state_of(path: str, owner: str) -> tuple[int, int]:
     """Return size and modification time of a tar."""
     try:
         found = ask(owner, path, lambda: os.stat(path))
@@ -258,12 +281,23 @@ def check_format(path: str, owner: str, first: bytes) -> None:
     found = sniff(first)
     if not first:
         raise TarError(f"{owner}: {path!r} is empty (0 bytes); expected a tar file")
-    if found in _COMPRESSED:
-        unpack = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k", "Zstandard": "unzstd"}[found]
-        raise TarError(
-            f"{owner}: {path!r} is compressed ({found}): samples in it cannot be read in any order; unpack it once "
-            f"with {unpack} (pictures are compressed already, so the tar is hardly larger)"
-        )
+    if found is not None and found in _UNPACK:
+        raise refused_compression(path, owner, found)
+
+
+def compression_of(path: str) -> str | None:
+    """Return the compression, other than gzip, that the name of a tar states; None if it states none."""
+    lower = path.lower()
+    return next((kind for ending, kind in _ENDINGS.items() if lower.endswith(ending)), None)
+
+
+def refused_compression(path: str, owner: str, found: str) -> TarError:
+    """Return the error of a tar whose compression is not read."""
+    way = "rename it to .tar.gz, which is unpacked when it is read, or " if found == "gzip" else ""
+    return TarError(
+        f"{owner}: {path!r} is compressed ({found}): samples in it cannot be read in any order; {way}unpack it once "
+        f"with {_UNPACK[found]} (pictures are compressed already, so the tar is hardly larger)"
+    )
 
 
 def _wrong(found: members.Members, size: int) -> str:

@@ -11,7 +11,7 @@ from highway.errors import DecodeError, EmptyDatasetError, ReadError
 from highway.storage.files import LARGEST_FILE, read_whole
 from highway.storage.urls import is_url, join, split
 
-__all__ = ["ListedShard", "is_wids_list", "listed_shards"]
+__all__ = ["ListedShard", "ShardList", "is_wids_list", "listed_shards"]
 
 
 class ListedShard(NamedTuple):
@@ -30,12 +30,26 @@ class ListedShard(NamedTuple):
     nbytes: int | None
 
 
+class ShardList(NamedTuple):
+    """What a list has.
+
+    Attributes
+    ----------
+    shards : list of ListedShard
+    classes : list of str or None
+        Classes of the source that a `TarSink` wrote.
+    """
+
+    shards: list[ListedShard]
+    classes: list[str] | None
+
+
 def is_wids_list(path: str) -> bool:
     """Return whether a path names a list rather than a tar."""
     return path.lower().endswith(".json")
 
 
-def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> list[ListedShard]:
+def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> ShardList:
     """Return the tars of a list; names without a folder are relative to that of the list.
 
     Parameters
@@ -68,7 +82,8 @@ def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> l
             )
             for shard in found["shardlist"]
         ]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        classes = found.get("highway", {}).get("classes")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DecodeError(
             f"{owner}: {path!r} is no list of shards in the format of wids, version 1 ({error!r}); expected a "
             "shardlist with the url of each tar"
@@ -79,7 +94,8 @@ def listed_shards(path: str, owner: str, options: Mapping[str, Any] | None) -> l
         raise DecodeError(f"{owner}: {path!r} lists {twice!r} twice; expected every shard once")
     if not listed:
         raise EmptyDatasetError(f"{owner}: {path!r} lists no shards; expected one or more")
-    return listed
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return ShardList(listed, classes if named else None)
 
 
 def _count(shard: Mapping[str, Any], name: str) -> int | None:

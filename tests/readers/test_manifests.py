@@ -12,7 +12,7 @@ from PIL import Image
 from voc_folders import only_batch
 
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError
+from highway.errors import ArgumentError, DecodeError, EmptyDatasetError, ReadError, SignatureError
 from highway.modules import Augmentations, ImageFileReader, ListReader
 from highway.transforms import FlipX, Letterbox, RandomResizedCrop
 
@@ -368,7 +368,7 @@ def test_wrong_csv(tmp_path, text, options, error, message):
     (tmp_path / "m.csv").write_text(text, encoding="utf-8")
     with pytest.raises(error, match=message) as raised:
         ListReader.from_csv(tmp_path / "m.csv", 2, (8, 8), **options)
-    assert str(raised.value).startswith("ListReader: ")
+    assert str(raised.value).startswith(("ListReader: ", "ListReader.from_"))
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_wrong_jsonl(tmp_path, text, options, error, message):
     (tmp_path / "m.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(error, match=message) as raised:
         ListReader.from_jsonl(tmp_path / "m.jsonl", 2, (8, 8), **options)
-    assert str(raised.value).startswith("ListReader: ")
+    assert str(raised.value).startswith(("ListReader: ", "ListReader.from_"))
 
 
 def test_files_that_are_no_text(tmp_path):
@@ -424,3 +424,18 @@ def test_files_that_are_no_text(tmp_path):
         ListReader.from_csv(tmp_path / "nothing.csv", 2, (8, 8))
     with pytest.raises(ReadError, match="is no regular file"):
         ListReader.from_csv(tmp_path, 2, (8, 8))
+
+
+@pytest.mark.parametrize("make", [ListReader.from_csv, ListReader.from_jsonl])
+def test_unknown_arguments_are_explained_before_the_file_is_read(make):
+    name = make.__name__
+    with pytest.raises(
+        SignatureError, match=rf"ListReader\.{name}: unknown argument 'lable'.*'label'"
+    ) as error:
+        make("gone", 4, (8, 8), lable="class")
+    listed = str(error.value).partition("the arguments are")[2]
+    assert "image='path'" in listed and "exif=True" in listed and "path, batch_size, shape" in listed
+    assert ("delimiter" in listed) == (name == "from_csv")
+    assert "labels" not in listed and "pairs" not in listed
+    with pytest.raises(SignatureError, match="unknown argument 'labels'"):
+        make("gone", 4, (8, 8), labels=[0])

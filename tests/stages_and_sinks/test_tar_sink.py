@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from tars import write_tar
 
 from highway.batch import Batch
 from highway.cli import main
-from highway.engine import Pipeline, Source
+from highway.engine import Pipeline, Source, Stage
 from highway.errors import (
     ArgumentError,
     CorruptStoreError,
@@ -537,3 +538,60 @@ def test_highway_pack(folder, tmp_path, capsys):
         assert not (tmp_path / name).exists()
     assert main(["pack", str(folder), str(tmp_path / "s.ldb"), "--shard-size", "1"]) == 1
     assert "no name of tar shards" in capsys.readouterr().err
+
+
+def test_a_field_without_rows_is_refused(folder, tmp_path):
+    class Whole(Stage):
+        def process(self, batch):
+            return batch.replace(loss=np.array(1.0, np.float32))
+
+    sink = TarSink(tmp_path / "a-{0..}.tar")
+    with (
+        Pipeline([source(folder), Whole(), sink]) as pipeline,
+        pytest.raises(ArgumentError, match="TarSink: loss is one float32 for the whole batch"),
+    ):
+        pipeline.wait(60)
+
+
+def test_a_list_of_shards_states_the_classes(folder, tmp_path):
+    write(source(folder), tmp_path / "a-{0..}.tar", shard_samples=10)
+    classes = ["class0", "class1", "class2"]
+    listed = TarReader(tmp_path / "a.json", 4, SHAPE)
+    assert listed.classes == classes
+    assert listed.class_counts().tolist() == [8, 8, 10]
+    assert TarReader(tmp_path / "a-*.tar", 4, SHAPE).classes is None
+    assert TarReader(tmp_path / "a-*.tar", 4, SHAPE).class_counts().tolist() == [8, 8, 10]
+    assert TarReader(tmp_path / "a.json", 4, SHAPE, classes=["x", "y", "z"]).classes == ["x", "y", "z"]
+    assert TarReader(tmp_path / "a.json", 4, SHAPE, label=None).classes is None
+    with pytest.raises(ArgumentError, match="the labels are missing"):
+        TarReader(tmp_path / "a.json", 4, SHAPE, label=None).class_counts()
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["highway"]["classes"] = ["class0"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DecodeError, match="has the class number 1; expected 0 to 0"):
+        TarReader(tmp_path / "a.json", 4, SHAPE).class_counts()
+
+
+@pytest.mark.parametrize("options", [{"shuffle": False}, {"window": 2, "seed": 4}])
+def test_tars_are_written_again_with_their_fields(folder, tmp_path, options):
+    members = []
+    for number in range(12):
+        picture = jpeg_bytes(photograph(30, 40, number), orientation=1 + number % 8)
+        fields = {"jpg": picture, "cls": b"%d" % number, "txt": b"text %d" % number, "json": b'{"a": [1, 2]}'}
+        members.append([(f"{number:03}.{ending}", contents) for ending, contents in fields.items()])
+    for shard in range(4):
+        write_tar(tmp_path / f"in-{shard}.tar", itertools.chain(*members[3 * shard : 3 * shard + 3]))
+    given = {"fields": {"caption": "txt", "pair": "json:a"}, "epochs": 1}
+    reader = TarReader(tmp_path / "in-*.tar", 5, SHAPE, **given, **options)
+    write(Encoded(reader, "original"), tmp_path / "out-{0..}.tar")
+    given["fields"] = {"caption": "caption.txt", "pair": "pair.npy"}
+    again = TarReader(tmp_path / "out.json", 12, SHAPE, shuffle=False, **given)
+    with Pipeline([reader]) as pipeline:
+        batches = list(pipeline)
+    with Pipeline([again]) as pipeline:
+        batch = pipeline.dequeue()
+    # In the order in which they were read.
+    for name in ("images", "labels", "caption", "pair"):
+        np.testing.assert_array_equal(batch[name], np.concatenate([one[name] for one in batches]))
+    assert batch.keys == [key for one in batches for key in one.keys]
+    assert (batch.keys == sorted(batch.keys)) == ("window" not in options)

@@ -394,7 +394,7 @@ def test_damaged_records_are_bad_samples(with_bad_record, on_error):
 
 def test_what_cannot_be_encoded_is_refused(photos):
     for reader in (Noise(1, (2, 2)), "folder"):
-        with pytest.raises(ArgumentError, match=r"Encoded: reader is .*; expected an ImageFileReader"):
+        with pytest.raises(ArgumentError, match=r"Encoded: reader is .*; expected a reader of picture files"):
             Encoded(reader, "original")
     with pytest.raises(ArgumentError, match="exif=False"):
         Encoded(ImageFileReader(photos, 1, (1, 1), exif=False), "original")

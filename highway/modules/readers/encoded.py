@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from highway._core.jpeg import codec as jpeg
 from highway.arguments.limits import MOST_JPEG_SIDE, side_and_quality
 from highway.batch import Batch
 from highway.engine.spec import Spec, array_spec
-from highway.errors import ArgumentError, HighwayError
+from highway.errors import ArgumentError, HighwayError, ReadError, StorageError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import DecodedBatch, ImageReader
 from highway.modules.readers.masks import Masks
@@ -48,7 +48,7 @@ class Encoded(ImageReader):
 
     Parameters
     ----------
-    reader : ImageFileReader, VOCReader or ListReader
+    reader : ImageFileReader, VOCReader, ListReader, TarReader or TableReader
         Determines the samples, their order and the policy for bad samples. Its batch size, shape and fit are not used.
     encoding : str
         "original": the bytes of the files, without loss, with the orientation that they state; or "jpeg:SIDE" or
@@ -67,10 +67,17 @@ class Encoded(ImageReader):
     keeps_shown = True
 
     def __init__(self, reader: ImageReader, encoding: str) -> None:
-        files: object = getattr(reader, "samples", None)
-        if not isinstance(files, Files):
+        given: object = reader
+        if not isinstance(given, ImageReader) or not reader.samples.in_files:
             raise ArgumentError(
-                f"Encoded: reader is {reader!r}; expected an ImageFileReader, a VOCReader or a ListReader"
+                f"Encoded: reader is {reader!r}; expected a reader of picture files, such as an ImageFileReader or a "
+                "TarReader"
+            )
+        files = reader.samples
+        if files.pairs:
+            raise ArgumentError(
+                f"Encoded: reader is {reader!r} with the further pictures {', '.join(files.pairs)}; expected one "
+                "picture for each sample"
             )
         if not reader.exif:
             raise ArgumentError(f"Encoded: reader is {reader!r} with exif=False; expected one with exif=True")
@@ -137,7 +144,10 @@ class Encoded(ImageReader):
         spec = {"images": array_spec(object), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(object)
-        return spec
+        return {**spec, **self.samples.columns_spec()}
+
+    def _windows(self) -> tuple[NDArray[np.int64], int] | None:
+        return self._reader._windows()
 
     def fuse(self, steps: Sequence[Any], seed: int) -> int:
         """Fuse nothing: transforms do not work on encoded pictures."""
@@ -204,9 +214,11 @@ class _Whole(Fit):
 
 
 class _Originals(Samples):
-    """The samples of `Files`, read as whole files."""
+    """The samples of a reader, whose pictures are read as whole files."""
 
-    def __init__(self, files: Files, owner: str) -> None:
+    in_files = False
+
+    def __init__(self, files: Samples, owner: str) -> None:
         self._files, self._owner = files, owner
         self.size, self.noun, self.where = files.size, files.noun, files.where
         self.boxed, self.masked, self.min_visible = files.boxed, files.masked, files.min_visible
@@ -217,9 +229,31 @@ class _Originals(Samples):
         return self._files.needed(indices)
 
     def fetching(self, fetcher: Fetcher) -> _Originals:
-        files = self._files.fetching(fetcher)
-        assert isinstance(files, Files)
-        return _Originals(files, self._owner)
+        return _Originals(self._files.fetching(fetcher), self._owner)
+
+    def for_run(self) -> _Originals:
+        return _Originals(self._files.for_run(), self._owner)
+
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        return self._files.announced(tasks)
+
+    def begin_task(self, task: Task) -> None:
+        self._files.begin_task(task)
+
+    def finish_task(self, task: Task) -> None:
+        self._files.finish_task(task)
+
+    def open(self) -> None:
+        self._files.open()
+
+    def close(self) -> None:
+        self._files.close()
+
+    def interrupt(self) -> None:
+        self._files.interrupt()
+
+    def fetched(self) -> dict[str, int] | None:
+        return self._files.fetched()
 
     @property
     def nbytes(self) -> int:
@@ -232,8 +266,11 @@ class _Originals(Samples):
     def spec(self) -> Spec:
         return self._files.spec()
 
+    def columns_spec(self) -> Spec:
+        return self._files.columns_spec()
+
     def begin(self) -> SampleReader:
-        return _OriginalFiles(self._files, self._owner)
+        return _OriginalFiles(self._files.begin(), self._owner, self._files.describe)
 
     def describe(self, index: int) -> str:
         return self._files.describe(index)
@@ -243,8 +280,8 @@ class _Originals(Samples):
 
 
 class _OriginalFiles(SampleReader):
-    def __init__(self, files: Files, owner: str) -> None:
-        self._files, self._owner = files, owner
+    def __init__(self, files: SampleReader, owner: str, describe: Callable[[int], str]) -> None:
+        self._files, self._owner, self._describe = files, owner, describe
         self.contents: dict[int, bytes] = {}
         self.pngs: dict[int, bytes] = {}
         masks = files.masks
@@ -253,11 +290,25 @@ class _OriginalFiles(SampleReader):
     def read(
         self, decoder: jpeg.BatchDecoder, indices: NDArray[np.int64], oriented: bool, turn: int
     ) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-        found, wrong = self._files.contents(indices, turn, self._owner)
+        found: Sequence[bytes | memoryview | None]
+        if isinstance(self._files, Files):
+            # Each file is read once: what is kept is what is decoded.
+            found, wrong = self._files.contents(indices, turn, self._owner)
+            heads = decoder.read_contents(list(found), oriented, turn)
+        else:
+            heads, wrong = self._files.read(decoder, indices, oriented, turn)
+            found = [None if row in wrong else decoder.contents(row) for row in range(len(indices))]
+            for row, contents in enumerate(found):
+                if contents is None and heads[row, 0] == jpeg.OK:
+                    # It could be read a moment ago.
+                    away = decoder.status(row) in (jpeg.STORAGE, jpeg.UNTRIED)
+                    text = f"{self._owner}: {self._describe(int(indices[row]))} {decoder.message(row)}"
+                    wrong[row] = StorageError(text) if away else ReadError(text)
+                    heads[row, 0] = jpeg.BAD_FILE
         for index, contents in zip(indices.tolist(), found, strict=True):
             if contents is not None:
                 self.contents[index] = bytes(contents)
-        return decoder.read_contents(found, oriented, turn), wrong
+        return heads, wrong
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
         return self._files.keys(indices)
@@ -267,6 +318,12 @@ class _OriginalFiles(SampleReader):
 
     def objects(self, indices: NDArray[np.int64]) -> BoxTable | None:
         return self._files.objects(indices)
+
+    def columns(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        return self._files.columns(indices)
+
+    def lists(self, indices: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]] | None:
+        return self._files.lists(indices)
 
     @property
     def masks(self) -> Masks | None:

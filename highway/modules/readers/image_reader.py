@@ -69,6 +69,8 @@ class DecodedBatch:
     mapping : PictureMapping or None
         How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
+    pairs : dict of str to DecodedBatch
+        Further images of the samples, by their fields.
     """
 
     def __init__(
@@ -76,10 +78,12 @@ class DecodedBatch:
         images: NDArray[Any],
         mapping: PictureMapping | None = None,
         masks: NDArray[np.uint8] | None = None,
+        pairs: Mapping[str, DecodedBatch] | None = None,
     ) -> None:
         self.images = images
         self.mapping = mapping
         self.masks = masks
+        self.pairs = dict(pairs or {})
 
     def note(self, mapping: PictureMapping, slots: NDArray[np.int64] | None) -> None:
         """Set how all pictures are shown, or the pictures in `slots`."""
@@ -104,6 +108,7 @@ class DecodedBatch:
             taken(self.images),
             None if self.mapping is None else self.mapping.take(rows),
             None if self.masks is None else taken(self.masks),
+            {name: pair.take(rows) for name, pair in self.pairs.items()},
         )
 
 
@@ -256,8 +261,9 @@ class ImageReader(OrderedSource):
             store and from the cache; "held" and "most_held": bytes in memory or asked for, now and at most; "evicted":
             bytes that were dropped to make room for others that were needed earlier; "waiting": workers that wait.
         """
-        ahead = self.latest._ahead  # type: ignore[attr-defined]
-        return None if ahead is None else ahead.measures()
+        run: Any = self.latest
+        found: dict[str, int] | None = run.samples.fetched()
+        return run._ahead.measures() if found is None and run._ahead is not None else found
 
     def known_keys(self) -> Iterable[str] | None:
         return self.samples.known_keys()
@@ -269,7 +275,8 @@ class ImageReader(OrderedSource):
         spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self.shape)
-        return {**spec, **self.samples.columns_spec()}
+        pairs = dict.fromkeys(self.samples.pairs, array_spec(self._type, *self._size))
+        return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         wide = () if self.dtype == "uint8" else (self.dtype,)
@@ -285,6 +292,9 @@ class ImageReader(OrderedSource):
         int
             Number of fused steps.
         """
+        if self.samples.pairs:
+            # Only the Augmentations know which fields move with the images.
+            return 0
         finish = FusedTransforms(steps, seed, self._type)
         self._finish = finish if finish.takes(self._size[2]) else FusedTransforms(dtype=self._type)
         return self._finish.count
@@ -293,20 +303,24 @@ class ImageReader(OrderedSource):
         self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
         if self._ahead is not None:
             self._ahead.open()
+        self.samples.open()
 
     def interrupt(self) -> None:
         self._crew.close()
         self._outages.interrupt()
         if self._ahead is not None:
             self._ahead.interrupt()
+        self.samples.interrupt()
 
     def close(self) -> None:
+        self.samples.close()
         self._local.decoder.close()
         if self._ahead is not None:
             self._ahead.close()
 
     def separate(self) -> None:
         super().separate()
+        self.samples = self.samples.for_run()
         self._local = threading.local()
         if self._other_sizes is not None:
             self._other_sizes = OtherSizes(self.name)
@@ -315,6 +329,7 @@ class ImageReader(OrderedSource):
         # The old ones may be closed or interrupted.
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
+        self.samples = self.samples.for_run()
         if self.samples.ranges is not None:
             # It brings asyncio, and OpenSSL with it.
             from highway.modules.readers.read_ahead import ReadAhead
@@ -332,22 +347,29 @@ class ImageReader(OrderedSource):
 
     def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """The same tasks, whose samples are fetched ahead."""
-        return tasks if self._ahead is None else self._ahead.over(tasks)
+        # When the first task is asked for: `prepare` may run before that.
+        yield from self.samples.announced(tasks if self._ahead is None else self._ahead.over(tasks))
 
     def _group(self, task: Task) -> object:
         """Group of a task whose samples are fetched together with those of its neighbors."""
-        return self.ticket_of(task)
+        order = self.order
+        if not isinstance(order, WindowedSampler) or self.within is not None:
+            return self.ticket_of(task)
+        place = order.place_at(self.ticket_of(task), self._begun)
+        return place.epoch, order.window_at(place)
 
     def load(self, task: Task) -> Batch | None:
         """Read one batch; None if all of its samples were skipped."""
         indices = task.indices.copy()
         turn = self.ticket_of(task)
+        self.samples.begin_task(task)
         try:
             if not len(indices):
                 self._bad_samples.count(indices)
                 return None
             return self._loaded(task, indices, turn)
         finally:
+            self.samples.finish_task(task)
             if self._ahead is not None:
                 self._ahead.done(turn)
 
@@ -394,6 +416,7 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
+        fields |= {name: pair.images for name, pair in made.pairs.items()}
         fields |= part.columns(numbers)
         lists = part.lists(numbers)
         if lists is not None:
@@ -470,7 +493,20 @@ class ImageReader(OrderedSource):
         self._note_results(heads, results, numbers, failures)
         self._decode_others(heads, placement, made.images, places, numbers, failures)
         self._annotate(part, heads, placement, made, slots, numbers, failures)
+        for name in self.samples.pairs:
+            pair = self._reader_of(name)
+            # With the same random numbers as the first pictures.
+            made.pairs[name], wrong = pair._read_once(
+                pair.samples.begin(), epoch, indices, turn, made.pairs.get(name), slots
+            )
+            failures |= {row: error for row, error in wrong.items() if row not in failures}
         return made, failures
+
+    def _reader_of(self, name: str) -> ImageReader:
+        """Return a reader of further pictures, which decodes with the decoder of this one."""
+        pair = self.copied()
+        pair.samples, pair.placed, pair._other_sizes = self.samples.pairs[name], False, None
+        return pair
 
     def _read_heads(
         self,

@@ -160,6 +160,7 @@ class _Records(Samples):
     """Samples that are the records of a store."""
 
     noun = "record"
+    in_files = False
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 
 from highway.arguments import class_names, flag
 from highway.arguments.options import completed, takes
+from highway.arguments.signatures import check_options
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.image_reader import ImageReader
-from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
+from highway.modules.readers.listing.class_names import counts_of, log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.manifests import Columns, Manifest, listed_csv, listed_jsonl
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import Listed
-from highway.modules.readers.samples import checked_min_visible
+from highway.modules.readers.samples import Samples, checked_min_visible
+from highway.modules.readers.together import Together, check_pairs, picture_columns
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -32,12 +34,16 @@ __all__ = ["ListReader"]
 
 Path = str | bytes | os.PathLike[str]
 
+# Arguments that a manifest gives.
+_FROM_MANIFEST = ("labels", "boxes", "masks", "pairs")
+
 
 @takes(PictureFileOptions)
 class ListReader(ImageReader):
     r"""Reads the pictures of a list and yields batches ``images, labels``.
 
-    The fields are `images` and, as far as they are given, `labels`, `boxes` and `masks`, in this order.
+    The fields are `images` and, as far as they are given, `labels`, `boxes`, `masks` and those of `pairs`, in this
+    order.
     With boxes, `labels` and `boxes` are ragged: ``batch.boxes_of(i)`` and ``batch.rows_of("labels", i)`` return the
     rows of sample i. Pictures are read as by `ImageFileReader`; the paths are the keys.
 
@@ -67,6 +73,11 @@ class ListReader(ImageReader):
         For each picture a file of class numbers: palette indices, 8 bits of gray or 1 bit, in a format that keeps every
         number (PNG, BMP, GIF, TIFF). Each mask has the size of its picture as stored, and turns with it, or that of the
         upright picture. The field is uint8 (N, H, W), sampled from the nearest pixel of the mask.
+    pairs : mapping of str to (sequence of path or URL), optional
+        Further pictures of each sample, such as a right one or a target, by the names of their fields: uint8, of the
+        shape of the images. They get the same random numbers as the first picture; where both have the same size,
+        upright, they show the same window, mirrored alike. Augmentations leave them alone, unless you name them there:
+        ``Augmentations(transforms, fields={"target": "image"})``.
     min_visible : float
         0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
         dropped. Only with `boxes`.
@@ -107,6 +118,7 @@ class ListReader(ImageReader):
         classes: Sequence[str] | None = None,
         boxes: Sequence[Any] | None = None,
         masks: Sequence[Path] | None = None,
+        pairs: Mapping[str, Sequence[Path]] | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
@@ -123,6 +135,7 @@ class ListReader(ImageReader):
         self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
         self._labels: NDArray[Any] | None = None
         objects = files = None
+        self._objects: BoxTable | None = None
         min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         if mask_fill and masks is None:
             raise ArgumentError(f"ListReader: mask_fill is {mask_fill!r}, and there are no masks")
@@ -136,7 +149,7 @@ class ListReader(ImageReader):
             if classes is None:
                 warn_of_order(self.name, self.classes)
         if boxes is not None:
-            objects = _objects(boxes, labels, count, self.classes)
+            self._objects = objects = _objects(boxes, labels, count, self.classes)
         elif labels is not None:
             self._labels = _table("labels", labels)
             if len(self._labels) != count:
@@ -151,15 +164,19 @@ class ListReader(ImageReader):
                     f"ListReader: {len(mask_paths)} masks for {count} paths; expected as many"
                 )
             files = listed.masks(mask_paths, mask_fill, options["max_pixels"], options["exif"])
+        samples: Samples = listed.files(
+            self._names,
+            labels=None if self._labels is None else self._rows,
+            objects=objects,
+            masks=files,
+            min_visible=min_visible,
+            placement=flag(self.name, "placement", placement),
+        )
+        others = _pairs(pairs, count)
+        if others:
+            samples = Together(samples, {name: listed.pictures(paths) for name, paths in others.items()})
         super().__init__(
-            listed.files(
-                self._names,
-                labels=None if self._labels is None else self._rows,
-                objects=objects,
-                masks=files,
-                min_visible=min_visible,
-                placement=flag(self.name, "placement", placement),
-            ),
+            samples,
             batch_size,
             shape,
             fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
@@ -173,7 +190,7 @@ class ListReader(ImageReader):
         batch_size: int,
         shape: int | tuple[int, int],
         *,
-        image: str = "path",
+        image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
         boxes: Sequence[str] | None = None,
         box_format: Literal["xyxy", "xywh"] = "xyxy",
@@ -199,8 +216,10 @@ class ListReader(ImageReader):
             UTF-8, or UTF-16 with a byte order mark.
         batch_size, shape
             See `ListReader`.
-        image : str
-            Column of the paths of the pictures; these are the keys.
+        image : str, sequence of str, or mapping of str to str
+            Column of the paths of the pictures; these are the keys. Of several columns, ``("path", "target")``, the
+            later ones have further pictures, which become fields of these names: see `pairs` of `ListReader`.
+            ``{"images": "path", "target": "target file"}`` names the fields otherwise.
         label : str, sequence of str, or None
             Column of the labels; several columns of numbers are K labels (N, K), such as the targets of a regression.
         boxes : sequence of 4 str, optional
@@ -232,7 +251,9 @@ class ListReader(ImageReader):
         ReadError, StorageError
             It cannot be read.
         """
-        columns = Columns(image, label, boxes, box_format, masks, classes)
+        check_options(f"{cls.__name__}.from_csv", cls.from_csv, cls, options, _FROM_MANIFEST)
+        first, pairs = picture_columns(cls.__name__, image)
+        columns = Columns(first, pairs, label, boxes, box_format, masks, classes)
         listed = listed_csv(path, columns, separator, delimiter, options.get("storage_options"))
         return cls._from_manifest(listed, batch_size, shape, root=root, classes=classes, **options)
 
@@ -243,7 +264,7 @@ class ListReader(ImageReader):
         batch_size: int,
         shape: int | tuple[int, int],
         *,
-        image: str = "path",
+        image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
         boxes: str | Sequence[str] | None = None,
         box_format: Literal["xyxy", "xywh"] = "xyxy",
@@ -275,7 +296,9 @@ class ListReader(ImageReader):
         ArgumentError, DecodeError, EmptyDatasetError, ReadError, StorageError
             See `from_csv`.
         """
-        columns = Columns(image, label, boxes, box_format, masks, classes)
+        check_options(f"{cls.__name__}.from_jsonl", cls.from_jsonl, cls, options, _FROM_MANIFEST)
+        first, pairs = picture_columns(cls.__name__, image)
+        columns = Columns(first, pairs, label, boxes, box_format, masks, classes)
         return cls._from_manifest(
             listed_jsonl(path, columns, options.get("storage_options")),
             batch_size,
@@ -302,6 +325,7 @@ class ListReader(ImageReader):
             root=listed.folder if root is None else root,
             boxes=listed.boxes,
             masks=listed.masks,
+            pairs=listed.pairs,
             **options,
         )
 
@@ -309,6 +333,17 @@ class ListReader(ImageReader):
         known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
         return f"<ListReader of {self.size} pictures, {own}{known}{self._drawn()}>"
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of pictures, or with boxes of boxes, of each class: int64 (number of classes,).
+
+        Raises
+        ------
+        ArgumentError
+            The labels are no classes.
+        """
+        labels = self._labels if self._objects is None else self._objects.labels
+        return counts_of(self.name, labels, self.classes)
 
     def contents(self) -> tuple[bytes, Sequence[bytes]]:
         return b"ListReader", self._names
@@ -324,6 +359,25 @@ def _checked_paths(name: str, paths: object) -> list[bytes]:
     found = []
     for number_, path in enumerate(paths):
         found.append(os.fsencode(located("ListReader", f"{name}[{number_}]", path)))
+    return found
+
+
+def _pairs(pairs: object, count: int) -> dict[str, list[bytes]]:
+    """Paths of further pictures by their fields."""
+    if pairs is None:
+        return {}
+    if not isinstance(pairs, Mapping):
+        raise ArgumentError(
+            f"ListReader: pairs is {pairs!r}; expected lists of paths by the names of fields, such as "
+            "{'target': paths}"
+        )
+    check_pairs("ListReader", "pairs", pairs)
+    found = {name: _checked_paths(f"pairs[{name!r}]", paths) for name, paths in pairs.items()}
+    for name, paths in found.items():
+        if len(paths) != count:
+            raise ArgumentError(
+                f"ListReader: pairs[{name!r}] has {len(paths)} paths, and there are {count}; expected as many"
+            )
     return found
 
 

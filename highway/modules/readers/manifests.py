@@ -20,7 +20,7 @@ from highway.storage.files import read_whole
 from highway.storage.objects import Object
 from highway.storage.urls import is_url, located, split
 
-__all__ = ["Columns", "Manifest", "box_of", "listed_csv", "listed_jsonl", "missing_column"]
+__all__ = ["Columns", "Manifest", "box_of", "columns_in", "listed_csv", "listed_jsonl", "missing_column"]
 
 _OWNER = "ListReader"
 _LARGEST = 1 << 36
@@ -39,6 +39,7 @@ class Columns(NamedTuple):
     """Which columns of a manifest have what; see `ListReader.from_csv` and `ListReader.from_jsonl`."""
 
     image: str
+    pairs: Mapping[str, str]
     label: str | Sequence[str] | None
     boxes: str | Sequence[str] | None
     box_format: str
@@ -55,16 +56,17 @@ class Columns(NamedTuple):
 
     def all(self) -> list[str]:
         """All columns that are read."""
-        return [self.image, *self.labels(), *self.sides(), *([] if self.masks is None else [self.masks])]
+        return [*self.files(), *self.labels(), *self.sides()]
+
+    def files(self) -> list[str]:
+        """The columns of paths: the pictures first."""
+        return [self.image, *self.pairs.values(), *([] if self.masks is None else [self.masks])]
 
     def check(self, lists: bool) -> None:
         """Raise ArgumentError if the arguments are not allowed; `lists` says whether a column may have all boxes."""
-        given: list[tuple[str, Any]] = [("image", self.image)]
-        if self.masks is not None:
-            given.append(("masks", self.masks))
-        for name, value in given:
-            if not isinstance(value, str):
-                raise ArgumentError(f"{_OWNER}: {name} is {value!r}; expected the name of a column")
+        masks: Any = self.masks
+        if masks is not None and not isinstance(masks, str):
+            raise ArgumentError(f"{_OWNER}: masks is {masks!r}; expected the name of a column")
         labels: list[Any] = self.labels()
         sides: list[Any] = self.sides()
         if self.label is not None and not (labels and all(isinstance(name, str) for name in labels)):
@@ -105,6 +107,8 @@ class Manifest(NamedTuple):
     labels : list or None
     boxes : list of (list of box), or None
     masks : list of str, or None
+    pairs : dict of str to (list of str)
+        Paths of further pictures, by their fields.
     """
 
     folder: str
@@ -112,6 +116,7 @@ class Manifest(NamedTuple):
     labels: list[Any] | None
     boxes: list[list[Any]] | None
     masks: list[str] | None
+    pairs: dict[str, list[str]]
 
 
 class _Rows(NamedTuple):
@@ -185,6 +190,26 @@ def listed_jsonl(path: Path, columns: Columns, options: Mapping[str, Any] | None
     elif names:
         labels = _vectors(rows, names, texts=False)
     return _listed(where, rows, columns, labels)
+
+
+def columns_in(path: Path, lines_of_json: bool, delimiter: str | None) -> tuple[list[str], int]:
+    """Return the names of the columns of a manifest, of JSON those of its first line, and the number of its rows.
+
+    Raises
+    ------
+    DecodeError, EmptyDatasetError, ReadError, StorageError
+        See `ListReader.from_csv`.
+    """
+    where, text = _opened(path, None)
+    if lines_of_json:
+        rows = _json_rows(repr(where), text, [])
+        text.seek(0)
+        first = next(line for line in text if line.strip())
+        return list(json.loads(first)), len(rows.lines)
+    rows = _csv_rows(repr(where), text, [], delimiter)
+    text.seek(0)
+    chosen = _delimiter(where, text) if delimiter is None else delimiter
+    return next(row for row in csv.reader(text, delimiter=chosen) if row), len(rows.lines)
 
 
 def missing_column(owner: str, where: str, argument: str, name: str, known: Sequence[str]) -> ArgumentError:
@@ -338,15 +363,18 @@ def _not_text(where: str, error: UnicodeDecodeError) -> DecodeError:
 
 def _check_texts(rows: _Rows, columns: Columns) -> None:
     """Raise if a path is not a text, or is empty."""
-    for name in (columns.image, columns.masks):
-        for row, value in enumerate(rows.values[name] if name is not None else ()):
+    for name in columns.files():
+        for row, value in enumerate(rows.values[name]):
             if not isinstance(value, str) or not value or "\0" in value:
                 raise rows.error(row, f"{name!r} is {value!r}; expected a path")
 
 
 def _listed(where: str, rows: _Rows, columns: Columns, labels: list[Any] | None) -> Manifest:
     masks = None if columns.masks is None else rows.values[columns.masks]
-    return Manifest(os.path.dirname(where) or os.curdir, rows.values[columns.image], labels, None, masks)
+    pairs = {name: rows.values[column] for name, column in columns.pairs.items()}
+    return Manifest(
+        os.path.dirname(where) or os.curdir, rows.values[columns.image], labels, None, masks, pairs
+    )
 
 
 def _text_labels(rows: _Rows, name: str, classes: Sequence[str] | None) -> list[Any]:
@@ -364,7 +392,7 @@ def _text_labels(rows: _Rows, name: str, classes: Sequence[str] | None) -> list[
     for row, value in enumerate(values):
         if not value:
             raise rows.error(row, f"{name!r} is empty; expected a number or the name of a class")
-    _check_names(rows, [[value] for value in values], Columns("", name, None, "xyxy", None, classes))
+    _check_names(rows, [[value] for value in values], Columns("", {}, name, None, "xyxy", None, classes))
     return values
 
 
@@ -489,21 +517,24 @@ def _grouped(where: str, rows: _Rows, columns: Columns, texts: bool) -> Manifest
             flat[row] = value
     places: dict[str, int] = {}
     paths: list[str] = []
-    masks: list[Any] = []
+    others = columns.files()[1:]
+    files: dict[str, list[str]] = {name: [] for name in others}
     boxes_of: list[list[Any]] = []
     labels_of: list[list[Any]] = []
     for row, path in enumerate(rows.values[columns.image]):
-        mask = None if columns.masks is None else rows.values[columns.masks][row]
         place = places.setdefault(path, len(paths))
         if place == len(paths):
             paths.append(path)
-            masks.append(mask)
+            for name, listed in files.items():
+                listed.append(rows.values[name][row])
             boxes_of.append([])
             labels_of.append([])
-        elif mask != masks[place]:
-            raise rows.error(
-                row, f"{columns.masks!r} is {mask!r}; expected {masks[place]!r}, as before for {path!r}"
-            )
+        for name, listed in files.items():
+            if rows.values[name][row] != listed[place]:
+                raise rows.error(
+                    row,
+                    f"{name!r} is {rows.values[name][row]!r}; expected {listed[place]!r}, as before for {path!r}",
+                )
         if boxed[row]:
             values = [rows.values[name][row] for name in sides]
             boxes_of[place].append(_checked_box(rows, row, ", ".join(sides), values, columns, texts))
@@ -513,7 +544,8 @@ def _grouped(where: str, rows: _Rows, columns: Columns, texts: bool) -> Manifest
         paths,
         labels_of if labels else None,
         boxes_of,
-        None if columns.masks is None else masks,
+        None if columns.masks is None else files[columns.masks],
+        {name: files[column] for name, column in columns.pairs.items()},
     )
 
 

@@ -245,6 +245,10 @@ class Listed:
             return MaskFiles(paths, fill, max_pixels, self._owner, oriented)
         return MaskObjects(paths, ranges, fill, max_pixels, self._owner, oriented)
 
+    def pictures(self, paths: Sequence[bytes]) -> Files:
+        """Return samples that have only pictures."""
+        return self.files(paths)
+
     def files(self, paths: Sequence[bytes], **parts: Unpack[FileParts]) -> Files:
         """Return the samples of a list; see `Files`."""
         ranges, where = self._ranges([joined(self._root, path) for path in paths]), "of the list"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
@@ -18,8 +19,9 @@ from highway.modules.readers.masks import MaskFiles, Masks
 from highway.storage.files import LARGEST_FILE, read_once, status_of
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
+    from highway.sampling.sampler import Task
     from highway.storage.fetching import Fetcher
     from highway.storage.ranges import Ranges
 
@@ -99,9 +101,15 @@ class Samples(Protocol):
         Whether batches have the extras `placement` and `picture_sizes`.
     ranges : Ranges or None
         Where the samples lie in a store, from which a `Fetcher` fetches them; None if they are read otherwise.
+    in_files : bool
+        Whether the pictures are files as they were made, which `Encoded` keeps.
+    pairs : mapping of str to Samples
+        Further pictures of the samples, by their fields.
     """
 
     ranges: Ranges | None = None
+    in_files: bool = True
+    pairs: Mapping[str, Samples] = MappingProxyType({})
     size: int
     noun: str
     where: str
@@ -120,6 +128,46 @@ class Samples(Protocol):
     def fetching(self, fetcher: Fetcher) -> Samples:
         """Return a copy for a run, which takes its ranges from a fetcher. Only with `ranges`."""
         raise TypeError("samples without ranges are not fetched")
+
+    def sizes(self, indices: NDArray[np.int64], owner: str) -> NDArray[np.int64]:
+        """Bytes of the pictures of some samples, int64 (N,); 0 where they are not known."""
+        return np.zeros(len(indices), np.int64)
+
+    # Calls from the engine, for samples that are not read one by one
+
+    def for_run(self) -> Self:
+        """Return the same samples with nothing read ahead."""
+        return self
+
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """Yield tasks, and read ahead what they need."""
+        return tasks
+
+    def begin_task(self, task: Task) -> None:
+        """Read a part of what later tasks need. Runs before a batch is read."""
+        return
+
+    def finish_task(self, task: Task) -> None:
+        """Free what only this task needed."""
+        return
+
+    def open(self) -> None:
+        """Count a worker."""
+        return
+
+    def close(self) -> None:
+        """Uncount a worker."""
+        return
+
+    def interrupt(self) -> None:
+        """Wake the workers that wait; takes no lock."""
+        return
+
+    def fetched(self) -> dict[str, int] | None:
+        """Figures of the requests of the samples themselves; None if they make none."""
+        return None
+
+    # Names and types
 
     def known_keys(self) -> Iterable[str] | None:
         """Keys of all samples; None if they are known only after reading."""

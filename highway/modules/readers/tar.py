@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +16,17 @@ from highway.arguments.options import completed, takes
 from highway.batch import is_field_name
 from highway.errors import ArgumentError, TarError
 from highway.modules.readers.image_reader import ImageReader
-from highway.modules.readers.listing.class_names import log_classes
+from highway.modules.readers.listing.class_names import counts_of, log_classes
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
 from highway.modules.readers.tar_samples import TarSamples
-from highway.sampling.sampler import Task
-from highway.sampling.windows import WindowedSampler
+from highway.storage.access import cache_at
 from highway.storage.shard_names import shard_paths
-from highway.storage.tar_index import indexed
+from highway.storage.tar_index import compression_of, indexed, refused_compression
+from highway.storage.unpacked_tars import UnpackedTar, is_gzipped, unpacked_tars
 from highway.storage.urls import is_url, located
-from highway.storage.wids_lists import ListedShard, is_wids_list, listed_shards
+from highway.storage.wids_lists import ListedShard, ShardList, is_wids_list, listed_shards
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _logger = logging.getLogger("highway.modules")
 # Adjacent samples of a tar in a store that are fetched together, in bytes; with less to prefetch they are fewer.
 _CHUNK = 8 << 20
 _CHUNKS = 8
+
+# Labels that `TarSink` writes, to which the classes in its list belong.
+_OF_SINK = ("cls", "labels.npy")
 _IMAGE = "jpg;jpeg;png;webp;bmp;gif;tif;tiff;jpe;jfif"
 
 
@@ -59,6 +63,8 @@ class TarReader(ImageReader):
     Tars in stores, such as ``s3://bucket/train-{0000..1023}.tar``, are fetched ahead, and their indexes are kept on
     this machine. Their default order reads large ranges: runs of adjacent samples, of 8 MiB, come in a random order,
     and the samples of so many runs as fit into half of `prefetch_bytes` are shuffled together.
+    Gzip'ed tars (``.tar.gz``, ``.tgz``) are unpacked when the reader is made, into `cache`, or into temporary files
+    without a name, and read from there; their order, fields and states are those of the plain tars.
     Members without an ending, hidden files and metadata of WebDataset (``__NAME__``) are ignored. Samples without a
     picture are counted and not read; a sample without one of its other members is a bad sample. Several tars may have
     samples with the same key.
@@ -66,9 +72,9 @@ class TarReader(ImageReader):
     Parameters
     ----------
     paths : path or URL, or sequence of these
-        Tar files; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``. All are local, or all
-        URLs. Or one JSON file in the format of wids, ``train.json``, which lists the tars with their numbers of bytes
-        and samples; these are compared.
+        Tar files, plain or gzip'ed; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``. All
+        are local, or all URLs. Or one JSON file in the format of wids, ``train.json``, which lists the tars with their
+        numbers of bytes and samples; these are compared.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int or (int, int)
@@ -82,7 +88,8 @@ class TarReader(ImageReader):
         decides, as in ``meta.json``. Numbers become int64 or float32, (N,) or (N, K), as in the first sample, or the
         dtype. With `boxes`: for each picture a list or array, with one label for each of its boxes.
     classes : sequence of str, optional
-        Class names in the order of their numbers, where labels are names.
+        Class names in the order of their numbers, where labels are names. By default those in the list of shards, if it
+        states them.
     boxes : str or None
         Field of the boxes, as for `label`: for each picture x0, y0, x1, y1 of its boxes, in pixels; (n, 4). They follow
         the picture through its orientation, fit and mirroring.
@@ -120,19 +127,19 @@ class TarReader(ImageReader):
     EmptyDatasetError
         There are no tars, or no pictures in them.
     TarError
-        A tar is cut off, damaged or compressed, or has links or sparse files; a sample has two members of one ending,
-        comes twice in a tar, or is split over two tars; a tar is not as its list says.
+        A tar is cut off, damaged or compressed in another way than gzip, or has links or sparse files; a sample has two
+        members of one ending, comes twice in a tar, or is split over two tars; a tar is not as its list says.
     ReadError, DecodeError
         A tar or the fields of the first sample cannot be read.
     StorageError
         The storage failed for more than 30 s.
     WriteError
-        `index_dir` cannot be written to.
+        `index_dir` cannot be written to, or there is no space to unpack a tar.
 
     Attributes
     ----------
     classes : list of str or None
-        As given.
+        As given; or those in the list of shards, if `highway pack` or `TarSink` wrote it.
     paths : list of str
         The tars.
     without_picture : int
@@ -172,9 +179,6 @@ class TarReader(ImageReader):
                     f"TarReader: window is {window!r} with weights; expected window=None, since samples that are drawn "
                     "by their weights come from all tars"
                 )
-        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
-        if self.classes is not None:
-            log_classes(self.name, self.classes, "given")
         mask_ending = None if masks is None else _endings("masks", masks)
         if mask_ending is not None and len(mask_ending) != 1:
             raise ArgumentError(f"TarReader: masks is {masks!r}; expected one ending")
@@ -183,14 +187,20 @@ class TarReader(ImageReader):
         self.paths = (
             shard_paths(paths, self.name, options=options["storage_options"])
             if listed is None
-            else [shard.path for shard in listed]
+            else [shard.path for shard in listed.shards]
         )
-        indexes, store, objects = self._indexed(folder, options["storage_options"])
+        self.classes = None if classes is None else class_names(self.name, classes, repeated=True)
+        if classes is None and listed is not None and label in _OF_SINK:
+            self.classes = listed.classes
+        if self.classes is not None:
+            log_classes(self.name, self.classes, "stated by the list" if classes is None else "given")
+        tars = self._opened(folder, options)
         samples = TarSamples(
-            indexes,
+            tars.indexes,
             _endings("image", image),
-            store=store,
-            objects=objects,
+            store=tars.store,
+            objects=tars.objects,
+            unpacked=tars.unpacked,
             label=None if label is None else SampleField("labels", label, self.name, "label", self.classes),
             boxes=None if boxes is None else SampleField("boxes", boxes, self.name, "boxes"),
             fields=_fields(fields),
@@ -205,8 +215,8 @@ class TarReader(ImageReader):
         )
         self._tars = samples
         if listed is not None:
-            _check_listed(listed, samples)
-        self._shards = self._sizes_of_shards(store is not None and window is None, options)
+            _check_listed(listed.shards, samples, tars.nbytes)
+        self._shards = self._sizes_of_shards(is_url(self.paths[0]) and window is None, options)
         self.without_picture = samples.without_picture
         super().__init__(
             samples,
@@ -232,26 +242,52 @@ class TarReader(ImageReader):
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}{window}"
         return f"<TarReader of {self.size} pictures in {shown}, {own}{self._drawn()}>"
 
-    def _indexed(
-        self, folder: str | None, options: Mapping[str, Any] | None
-    ) -> tuple[list[TarIndex], ObjectStore | None, list[Object]]:
-        """Return the indexes of the tars; for URLs also their store and the tars as objects."""
+    def _opened(self, folder: str | None, options: PictureFileOptions) -> _Tars:
+        """Return the indexes of the tars, and where the tars are."""
         urls = [path for path in self.paths if is_url(path)]
-        if not urls:
-            return indexed(self.paths, self.name, folder), None, []
-        if len(urls) < len(self.paths):
+        if 0 < len(urls) < len(self.paths):
             local = next(path for path in self.paths if not is_url(path))
             raise ArgumentError(
                 f"TarReader: paths has {local!r} and {urls[0]!r}; expected only local files, or only URLs"
             )
-        # They bring asyncio, and OpenSSL with it.
-        from highway.storage.many_stores import ManyStores
+        for path in self.paths:
+            compression = compression_of(path)
+            if compression is not None:
+                raise refused_compression(path, self.name, compression)
+        packed = [path for path in self.paths if is_gzipped(path)]
+        if urls and 0 < len(packed) < len(urls):
+            plain = next(path for path in urls if not is_gzipped(path))
+            raise ArgumentError(
+                f"TarReader: paths has {plain!r} and {packed[0]!r}; expected only plain or only gzip'ed tars at URLs"
+            )
+        store = None
+        if urls:
+            # They bring asyncio, and OpenSSL with it.
+            from highway.storage.many_stores import ManyStores
+
+            store = ManyStores(self.name, options["storage_options"])
+            store.open(urls)
+        if packed:
+            return self._unpacked(packed, store, folder, options)
+        if store is None:
+            return _Tars(indexed(self.paths, self.name, folder))
         from highway.storage.remote_tar_index import indexed_objects
 
-        store = ManyStores(self.name, options)
-        store.open(urls)
         indexes, objects = indexed_objects(store, urls, self.name, folder)
-        return indexes, store, objects
+        return _Tars(indexes, store, objects)
+
+    def _unpacked(
+        self, packed: list[str], store: ObjectStore | None, folder: str | None, options: PictureFileOptions
+    ) -> _Tars:
+        """Unpack gzip'ed tars; the others are local files."""
+        cache = cache_at(self.name, options["cache"], options["cache_bytes"])
+        unpacked = {
+            tar.index.path: tar
+            for tar in unpacked_tars(packed, self.name, store=store, cache=cache, index_dir=folder)
+        }
+        plain = indexed([path for path in self.paths if path not in unpacked], self.name, folder)
+        indexes = {index.path: index for index in (*(tar.index for tar in unpacked.values()), *plain)}
+        return _Tars([indexes[path] for path in self.paths], unpacked=unpacked)
 
     def _sizes_of_shards(self, remote: bool, options: PictureFileOptions) -> NDArray[np.int64] | None:
         """Return the number of samples in each shard of the order, None for no shards; may set the window."""
@@ -271,21 +307,52 @@ class TarReader(ImageReader):
                 )
         return self._tars.shards
 
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of pictures, or with boxes of boxes, of each class: int64 (number of classes,). Reads all labels.
+
+        Raises
+        ------
+        ArgumentError
+            The labels are no classes.
+        DecodeError, ReadError, StorageError
+            A label cannot be read.
+        """
+        return counts_of(self.name, self._tars.all_labels(), self.classes)
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         return b"TarReader", self._tars.identity()
 
     def _windows(self) -> tuple[NDArray[np.int64], int] | None:
         return None if self._shards is None or self._window is None else (self._shards, self._window)
 
-    def _group(self, task: Task) -> object:
-        order = self.order
-        if not isinstance(order, WindowedSampler) or self.within is not None:
-            return super()._group(task)
-        place = order.place_at(self.ticket_of(task), self._begun)
-        return place.epoch, order.window_at(place)
+
+class _Tars(NamedTuple):
+    """The tars of a reader.
+
+    Attributes
+    ----------
+    indexes : list of TarIndex
+    store, objects : ObjectStore or None, list of Object
+        Where plain tars at URLs are.
+    unpacked : dict of str to UnpackedTar
+        The gzip'ed ones among them.
+    """
+
+    indexes: list[TarIndex]
+    store: ObjectStore | None = None
+    objects: Sequence[Object] = ()
+    unpacked: Mapping[str, UnpackedTar] = MappingProxyType({})
+
+    @property
+    def nbytes(self) -> list[int]:
+        """Bytes of each tar as it is stored."""
+        return [
+            self.unpacked[index.path].nbytes if index.path in self.unpacked else index.size
+            for index in self.indexes
+        ]
 
 
-def _listed(paths: object, options: Mapping[str, Any] | None) -> list[ListedShard] | None:
+def _listed(paths: object, options: Mapping[str, Any] | None) -> ShardList | None:
     """Return the tars of a list in a file; None if `paths` is none."""
     if not isinstance(paths, (str, os.PathLike)):
         return None
@@ -293,9 +360,9 @@ def _listed(paths: object, options: Mapping[str, Any] | None) -> list[ListedShar
     return listed_shards(path, TarReader.name, options) if is_wids_list(path) else None
 
 
-def _check_listed(listed: Sequence[ListedShard], samples: TarSamples) -> None:
+def _check_listed(listed: Sequence[ListedShard], samples: TarSamples, stored: Sequence[int]) -> None:
     """Raise if the tars are not as their list says."""
-    for shard, nbytes, groups in zip(listed, samples.nbytes, samples.groups.tolist(), strict=True):
+    for shard, nbytes, groups in zip(listed, stored, samples.groups.tolist(), strict=True):
         for stated, found, noun in ((shard.nbytes, nbytes, "bytes"), (shard.samples, groups, "samples")):
             if stated not in (None, found):
                 raise TarError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -33,6 +35,7 @@ from highway.storage.files import LARGEST_FILE, check_same, unreadable
 from highway.storage.objects import Object
 from highway.storage.ranges import Ranges
 from highway.storage.tar_index import TarIndex
+from highway.storage.unpacked_tars import UnpackedTar, is_gzipped
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -47,6 +50,10 @@ _SHOWN = 3
 # Samples that are tried to find the types of the fields.
 _TRIED = 100
 
+# Labels that are read at a time, and how often at once from a store.
+_LABELS = 64
+_REQUESTS = 16
+
 
 class TarSamples(Samples):
     """The samples of tar files: adjacent members with the same name up to the first dot.
@@ -56,6 +63,8 @@ class TarSamples(Samples):
     indexes : sequence of TarIndex
     store, objects : ObjectStore, sequence of Object, optional
         Where the tars are, if they are not local files.
+    unpacked : mapping of str to UnpackedTar, optional
+        Where the contents of gzip'ed tars are, by the paths of their indexes.
     image : sequence of bytes
         Endings of pictures; of several in a sample the first counts.
     label, boxes : SampleField or None
@@ -102,6 +111,7 @@ class TarSamples(Samples):
         *,
         store: ObjectStore | None = None,
         objects: Sequence[Object] = (),
+        unpacked: Mapping[str, UnpackedTar] | None = None,
         label: SampleField | None,
         boxes: SampleField | None,
         fields: Sequence[SampleField],
@@ -117,8 +127,8 @@ class TarSamples(Samples):
         self._owner = owner
         self._names = [index.path for index in indexes]
         self.nbytes = [index.size for index in indexes]
-        self._paths = [os.fsencode(path) for path in self._names]
-        self._indexes = [(index.path, index.size, index.changed) for index in indexes]
+        self._files = [_TarFile.of(index, (unpacked or {}).get(index.path)) for index in indexes]
+        self._offsets = np.array([file.start for file in self._files], np.int64)
         self.where = f"in {indexes[0].path!r}" + (f" and {len(indexes) - 1} more" * (len(indexes) > 1))
         self.label, self.boxes, self.fields = label, boxes, fields
         self.min_visible, self.placement = min_visible, placement
@@ -143,11 +153,11 @@ class TarSamples(Samples):
         self._small = [(field, self._member_of[endings.index(field.ending)]) for field in small]
         self._masks_of = None if masks is None else self._member_of[endings.index(masks)]
         self._mask_ending = masks
-        opened: _Opened = self.opened()
+        self._requested: _Requested | None = None
         if store is not None:
             self.ranges = self._all_ranges(store, objects)
-            opened = _Requested(store, objects)
-        self._learn(opened)
+            self._requested = _Requested(store, objects)
+        self._learn(self._requested or self.opened())
 
     # Grouping
 
@@ -304,6 +314,40 @@ class TarSamples(Samples):
                 "of them, or names together with classes=[...], or the field as one of fields= instead of label="
             )
 
+    def all_labels(self) -> NDArray[Any] | None:
+        """Read the labels of all samples, or of all boxes; None if there are none.
+
+        Raises
+        ------
+        DecodeError, ReadError, StorageError
+            A label cannot be read.
+        """
+        label = self.label
+        if label is None:
+            return None
+        only = copy.copy(self)
+        only._small = [pair for pair in self._small if pair[0] is label]
+
+        def some(first: int) -> list[NDArray[Any]]:
+            indices = np.arange(first, min(first + _LABELS, self.size))
+            with self._requested or self.opened() as tars:
+                values, wrong = only.values(tars, indices)
+            if wrong:
+                raise next(iter(wrong.values()))
+            try:
+                found = [values[index][label.name] for index in indices.tolist()]
+                if self.boxed:
+                    return [label.rows(value) for value in found]
+                return [label.stacked([label.checked(value) for value in found])]
+            except DecodeError as error:
+                raise DecodeError(f"{self._owner}: labels {label.text!r} {self.where}: {error}") from None
+
+        # A store answers many requests at a time.
+        with ThreadPoolExecutor(1 if self._requested is None else _REQUESTS, "highway-labels") as pool:
+            parts = [one for part in pool.map(some, range(0, self.size, _LABELS)) for one in part]
+        nothing = np.zeros((0, *(label.shape[1:] if self.boxed else label.shape)), label.dtype)
+        return np.concatenate([nothing, *parts])
+
     # Samples
 
     def known_keys(self) -> Iterator[str]:
@@ -332,8 +376,11 @@ class TarSamples(Samples):
 
     def identity(self) -> Iterator[bytes]:
         """Parts that identify the data, for `digest`."""
-        for path in self._paths:
-            yield os.path.basename(path)
+        for path in self._names:
+            # A gzip'ed tar has the samples of the plain one.
+            name = os.path.basename(path)
+            stem = name[:-7] if name.lower().endswith(".tar.gz") else name[:-4]
+            yield os.fsencode(f"{stem}.tar" if is_gzipped(name) else name)
         yield self._text.tobytes()
         yield self._sizes.astype("<i8", copy=False).tobytes()
         yield self._pictures.astype("<i8", copy=False).tobytes()
@@ -341,8 +388,12 @@ class TarSamples(Samples):
     def places(self, indices: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
         """Return path, first byte and size of the picture of each sample."""
         pictures = self._pictures[indices]
-        paths = [self._paths[tar] for tar in self._tars[indices].tolist()]
-        return paths, self._starts[pictures], self._sizes[pictures]
+        tars = self._tars[indices]
+        paths = [self._files[tar].path for tar in tars.tolist()]
+        return paths, self._starts[pictures] + self._offsets[tars], self._sizes[pictures]
+
+    def sizes(self, indices: NDArray[np.int64], owner: str) -> NDArray[np.int64]:
+        return self._sizes[self._pictures[indices]]
 
     def chunks(self, nbytes: int) -> NDArray[np.int64]:
         """Number of samples in each run of adjacent samples of a tar with up to so many bytes, int64 (C,)."""
@@ -388,7 +439,7 @@ class TarSamples(Samples):
         run._fetcher = fetcher
         return run
 
-    def fetched(
+    def taken(
         self, indices: NDArray[np.int64], turn: int, into: _Fetched
     ) -> tuple[list[bytes | memoryview | None], dict[int, HighwayError]]:
         """Take all members of samples from the fetcher; returns their pictures, and the errors of these by row.
@@ -469,18 +520,20 @@ class TarSamples(Samples):
 
     def opened(self) -> _OpenTars:
         """Return the tars, to read the small members of some samples."""
-        return _OpenTars(self._owner, self._indexes)
+        return _OpenTars(self._owner, self._files)
 
     def check_same(self, indices: NDArray[np.int64]) -> None:
         """Raise DatasetError if a tar of some samples is not the one that was indexed."""
         for tar in np.unique(self._tars[indices]).tolist():
+            file = self._files[tar]
+            if file.unpacked is not None:
+                continue
             try:
-                found = os.stat(self._paths[tar])
+                found = os.stat(file.path)
             except OSError:
                 # Nor could the pictures be read.
                 continue
-            path, size, changed = self._indexes[tar]
-            check_same(self._owner, path, size, changed, found)
+            check_same(self._owner, file.index.path, file.index.size, file.index.changed, found)
 
     def mask(self, tars: _Opened, index: int) -> bytes:
         """Contents of the mask of a sample; raises ReadError and StorageError, whose text continues its name."""
@@ -541,26 +594,53 @@ class _Fetched(_Opened):
         return bytes(found)
 
 
+@dataclass(frozen=True)
+class _TarFile:
+    """A local file with the contents of a tar.
+
+    Attributes
+    ----------
+    path : bytes
+    start : int
+        First byte of the contents.
+    index : TarIndex
+    unpacked : UnpackedTar or None
+        What owns the file, if the tar is gzip'ed; nobody else can change it then.
+    """
+
+    path: bytes
+    start: int
+    index: TarIndex
+    unpacked: UnpackedTar | None
+
+    @classmethod
+    def of(cls, index: TarIndex, unpacked: UnpackedTar | None) -> _TarFile:
+        if unpacked is None:
+            return cls(os.fsencode(index.path), 0, index, None)
+        return cls(unpacked.path, unpacked.start, index, unpacked)
+
+
 class _OpenTars(_Opened):
     """The tars of a batch, opened when they are needed."""
 
-    def __init__(self, owner: str, indexes: Sequence[tuple[str, int, int]]) -> None:
-        self._owner, self._indexes = owner, indexes
-        self._files: dict[int, int] = {}
+    def __init__(self, owner: str, files: Sequence[_TarFile]) -> None:
+        self._owner, self._files = owner, files
+        self._open: dict[int, int] = {}
 
     def __enter__(self) -> _OpenTars:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for file in self._files.values():
+        for file in self._open.values():
             os.close(file)
-        self._files.clear()
+        self._open.clear()
 
     def read(self, tar: int, start: int, size: int) -> bytes:
         if size > LARGEST_FILE:
             raise DecodeError(f"has {size} bytes; allowed are {LARGEST_FILE}")
         try:
             file = self._file(tar)
+            start += self._files[tar].start
             contents = os.pread(file, size, start)
             while len(contents) < size:
                 more = os.pread(file, size - len(contents), start + len(contents))
@@ -577,11 +657,13 @@ class _OpenTars(_Opened):
             raise unreadable(error) from None
 
     def _file(self, tar: int) -> int:
-        if tar not in self._files:
-            path, size, changed = self._indexes[tar]
-            self._files[tar] = file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            check_same(self._owner, path, size, changed, os.fstat(file))
-        return self._files[tar]
+        if tar not in self._open:
+            opened = self._files[tar]
+            self._open[tar] = file = os.open(opened.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if opened.unpacked is None:
+                index = opened.index
+                check_same(self._owner, index.path, index.size, index.changed, os.fstat(file))
+        return self._open[tar]
 
 
 class _TarPart(SampleReader):
@@ -604,7 +686,7 @@ class _TarPart(SampleReader):
             with samples.opened() as tars:
                 values, wrong = samples.values(tars, indices, bool((heads[:, 0] == jpeg.STORAGE).any()))
         else:
-            pictures, wrong = samples.fetched(indices, turn, self._fetched)
+            pictures, wrong = samples.taken(indices, turn, self._fetched)
             heads = decoder.read_contents(pictures, oriented, turn)
             values, others = samples.values(self._fetched, indices)
             wrong = {**others, **wrong}

@@ -52,7 +52,7 @@ class TarSink(StoringSink):
     ------
     ArgumentError
         An argument is out of range. In the Pipeline: the source has not one epoch. With a batch: its images are not
-        encoded pictures, or a key would lead out of a folder.
+        encoded pictures, a field has no rows, or a key would lead out of a folder.
     StoreError, StoreLockedError, CorruptStoreError, IncompleteStoreError, StateMismatchError
         In the Pipeline: the shards exist, are being written, are damaged, were not finished, or have samples of other
         data.
@@ -118,7 +118,10 @@ class _Writer(TarShards):
         """Yield ending and contents of the members of a sample."""
         for name, array in (*batch.fields.items(), *batch.extras.items()):
             if array.ndim == 0:
-                continue
+                raise ArgumentError(
+                    f"{self._owner}: {name} is one {array.dtype} for the whole batch; expected a row for each sample: "
+                    "drop it in a stage before the sink"
+                )
             value = batch.rows_of(name, row) if name in batch.ragged else array[row]
             if name == "images":
                 yield self._ending(value, batch, row), value

@@ -12,6 +12,7 @@ from highway.errors import ArgumentError, HighwayError, WriteError
 from highway.storage.cache.entries import LARGEST, READ, cost_of, head, head_size, key_of, path_of
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Draft, Room
+from highway.storage.cache.whole_files import WholeFiles
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -65,6 +66,11 @@ class Cache:
         The folder belongs to another version of Highway.
     WriteError
         The folder cannot be made or written.
+
+    Attributes
+    ----------
+    whole_files : WholeFiles
+        Larger files, which are not read as a whole.
     """
 
     def __init__(self, directory: str | os.PathLike[str], max_bytes: int | float | None, owner: str) -> None:
@@ -75,6 +81,7 @@ class Cache:
             limit = int(number(owner, "cache_bytes", max_bytes, _LEAST, 2**62))
         self._folder = os.path.join(self.directory, ENTRIES)
         self._room = Room(self._folder, Ledger(self.directory, owner), _PATIENCE)
+        self.whole_files = WholeFiles(self.directory, self._folder, self._room, owner)
         self._stopped = False
         self._paused_until = 0.0
         # Each of these is logged once; `set.remove` tells the threads that come at the same time apart.

@@ -12,7 +12,7 @@ from contextlib import suppress
 from highway.errors import ArgumentError
 from highway.storage.bucket_index import FOLDER
 from highway.storage.cache.cache import ENTRIES
-from highway.storage.cache.entries import LARGEST, READ, SHARDS, is_sound, key_in, path_of
+from highway.storage.cache.entries import READ, SHARDS, path_of, sound_key
 from highway.storage.cache.ledger import NAME, Ledger
 from highway.storage.cache.room import Entry, Room
 
@@ -79,18 +79,18 @@ def verify(directory: str, bad: Callable[[str], object]) -> tuple[int, int]:
     for shard in range(SHARDS):
         for entry in room.count(shard).entries:
             try:
-                # Neither links nor files larger than any entry are read.
+                # Links are not followed.
                 with open(os.open(entry.path, READ), "rb") as file:
-                    whole = file.read() if entry.cost <= 2 * LARGEST else b""
+                    key = sound_key(file)
             except FileNotFoundError:
                 # It has left meanwhile.
                 continue
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                whole = b""
+                key = None
             number += 1
-            if not is_sound(whole) or path_of(folder, key_in(whole))[1] != entry.path:
+            if key is None or path_of(folder, key)[1] != entry.path:
                 damaged += 1
                 bad(entry.path)
                 room.remove(entry.path, shard)

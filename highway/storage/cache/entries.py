@@ -1,7 +1,7 @@
 r"""Entries of a cache: one file each, named by a digest of what it holds, in one of 256 shards.
 
 An entry is ``b"HWENTRY\x01"``, the CRC-32C of all that follows, the length of the key (both uint32, little-endian), the
-key, and the contents.
+key, and the contents: a range of an object, or an unpacked tar.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from highway._core.records.checksum import crc32c
 
@@ -22,21 +22,22 @@ __all__ = [
     "LARGEST",
     "READ",
     "SHARDS",
+    "HeadOfMany",
     "cost_of",
     "head",
     "head_size",
-    "is_sound",
     "key_in",
     "key_of",
     "path_of",
     "shard_folder",
+    "sound_key",
 ]
 
 SHARDS = 256
 """Number of folders that entries are spread over, evenly, by their digests."""
 
 LARGEST = 1 << 30
-"""Most bytes that an entry may hold. Larger files are not pictures."""
+"""Most bytes of a range that an entry may hold. Larger files are not pictures."""
 
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """How files are opened: in the folder of somebody else there may be links to other files, and pipes."""
@@ -48,6 +49,9 @@ _CHECKSUM = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
 _KEY = len(_MAGIC) + _CHECKSUM.size + _LENGTH.size
 _DIGEST = 32
+_LONGEST_KEY = 1 << 16
+# Bytes of a file that are read at a time.
+_PIECE = 1 << 20
 
 
 def key_of(store: str, object: Object, start: int, stop: int) -> bytes:
@@ -92,15 +96,54 @@ def head(key: bytes, contents: Buffer) -> bytes:
     return _MAGIC + _CHECKSUM.pack(crc32c(contents, crc32c(after, 0))) + after
 
 
-def is_sound(entry: bytes) -> bool:
-    """Return whether a whole file is an undamaged entry, of any key."""
-    if len(entry) < _KEY:
+def sound_key(file: BinaryIO) -> bytes | None:
+    """Return the key of an entry, of which it reads all; None if the file is damaged, or none."""
+    key = key_in(file)
+    if key is None or not _has_room(key, os.fstat(file.fileno()).st_size):
+        return None
+    after = _LENGTH.pack(len(key)) + key
+    checksum = crc32c(after, 0)
+    while piece := file.read(_PIECE):
+        checksum = crc32c(piece, checksum)
+    file.seek(len(_MAGIC))
+    return key if file.read(_CHECKSUM.size) == _CHECKSUM.pack(checksum) else None
+
+
+def _has_room(key: bytes, size: int) -> bool:
+    """Whether a file has as many bytes as the range in its key; those of an unpacked tar are not known."""
+    try:
+        start, stop = map(int, key.split(b" ", 3)[1:3])
+    except ValueError:
         return False
-    key = key_in(entry)
-    contents = memoryview(entry)[head_size(key) :]
-    return entry[: head_size(key)] == head(key, contents)
+    return start == stop or size == head_size(key) + stop - start
 
 
-def key_in(entry: bytes) -> bytes:
-    """Return the key in an entry, or what lies in its place."""
-    return entry[_KEY : _KEY + _LENGTH.unpack_from(entry, _KEY - _LENGTH.size)[0]]
+def key_in(file: BinaryIO) -> bytes | None:
+    """Return the key that an entry states, and stop after it; None if the file begins as no entry does."""
+    beginning = file.read(_KEY)
+    if len(beginning) < _KEY or not beginning.startswith(_MAGIC):
+        return None
+    (length,) = _LENGTH.unpack_from(beginning, _KEY - _LENGTH.size)
+    key = file.read(length) if length <= _LONGEST_KEY else b""
+    return key if len(key) == length else None
+
+
+class HeadOfMany:
+    """The bytes of an entry before its contents, which come in pieces.
+
+    Parameters
+    ----------
+    key : bytes
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._after = _LENGTH.pack(len(key)) + key
+        self._checksum = crc32c(self._after, 0)
+
+    def add(self, piece: Buffer) -> None:
+        """Count a piece of the contents."""
+        self._checksum = crc32c(piece, self._checksum)
+
+    def packed(self) -> bytes:
+        """Return the bytes; of a wrong checksum until all contents are counted."""
+        return _MAGIC + _CHECKSUM.pack(self._checksum) + self._after

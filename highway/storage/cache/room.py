@@ -1,7 +1,8 @@
 """Makes room in a cache: no file is written before its bytes are counted, and the least recently used entries leave.
 
 A file that is being written is a draft, named ``COST.RANDOM.new`` with its bytes on the disk in hexadecimal; the
-process that writes it holds a lock on it. The draft of a process that was killed has no lock, and is removed.
+process that writes it holds a lock on it. The draft of a process that was killed has no lock, and is removed. An entry
+that is in use for longer than a read, an unpacked tar, has a lock too, and does not leave.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from highway.storage.cache.entries import READ, SHARDS, cost_of, shard_folder
@@ -69,7 +71,8 @@ class Shard(NamedTuple):
         return self.drafts + sum(entry.cost for entry in self.entries)
 
 
-class Draft(NamedTuple):
+@dataclass
+class Draft:
     """A file to write, whose bytes are counted.
 
     Attributes
@@ -150,14 +153,56 @@ class Room:
                     self._drop(draft)
                 raise
 
+    def grow(self, draft: Draft, cost: int) -> bool:
+        """Let a draft take more bytes on the disk, `cost` in all; return False if there is no room for them now.
+
+        Raises
+        ------
+        TimeoutError, OSError
+            As for `draft`.
+        """
+        with self._ledger.changing(self._patience) as counts:
+            end = time.monotonic() + _BUDGET
+            if not (self._count(counts, end) and self._evict(counts, cost - draft.cost, end)):
+                return False
+            path = _new_path(self._folder, draft.shard, cost)
+            counts.add(draft.shard, cost - draft.cost)
+            os.rename(draft.path, path)
+            draft.path, draft.cost = path, cost
+            return True
+
     def keep(self, draft: Draft, path: str) -> None:
         """Make a draft an entry, unless another process has written the same."""
         with self._ledger.changing(self._patience) as counts:
             if os.path.lexists(path):
                 os.unlink(draft.path)
                 counts.add(draft.shard, -draft.cost)
-            else:
-                os.rename(draft.path, path)
+                return
+            # Others may use it now; it does not leave until its descriptor is closed.
+            fcntl.flock(draft.file, fcntl.LOCK_SH)
+            os.rename(draft.path, path)
+            counts.add(draft.shard, cost_of(os.fstat(draft.file).st_size) - draft.cost)
+
+    def use(self, path: str) -> int | None:
+        """Open an entry, which does not leave until the descriptor is closed; None if it is not there.
+
+        Raises
+        ------
+        TimeoutError, OSError
+            As for `draft`.
+        """
+        with self._ledger.changing(self._patience):
+            try:
+                file = os.open(path, READ)
+            except FileNotFoundError:
+                return None
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                os.utime(file)
+            except BaseException:
+                os.close(file)
+                raise
+            return file
 
     def remove(self, path: str, shard: int) -> None:
         """Remove an entry, if it is still there."""
@@ -185,7 +230,7 @@ class Room:
             return found.entries
 
     def _begun(self, shard: int, cost: int) -> Draft:
-        path = f"{shard_folder(self._folder, shard)}/{cost:x}.{os.urandom(8).hex()}.new"
+        path = _new_path(self._folder, shard, cost)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             file = os.open(path, flags, 0o666)
@@ -233,9 +278,9 @@ class Room:
             for entry in sample:
                 if goal <= 0:
                     break
-                os.unlink(entry.path)
-                counts.add(entry.shard, -entry.cost)
-                goal -= entry.cost
+                if _has_left(entry.path):
+                    counts.add(entry.shard, -entry.cost)
+                    goal -= entry.cost
         return True
 
     def _scan(self, shard: int) -> Shard:
@@ -254,6 +299,20 @@ class Room:
                     status = file.stat(follow_symlinks=False)
                     entries.append(Entry(status.st_mtime_ns, cost_of(status.st_size), file.path, shard))
         return Shard(entries, drafts)
+
+
+def _new_path(folder: str, shard: int, cost: int) -> str:
+    return f"{shard_folder(folder, shard)}/{cost:x}.{os.urandom(8).hex()}.new"
+
+
+def _has_left(path: str) -> bool:
+    """Remove an entry that no reader has locked; return whether it is gone."""
+    try:
+        return _removed(path)
+    except OSError:
+        # A link, or a file of somebody else.
+        os.unlink(path)
+        return True
 
 
 def _removed(path: str) -> bool:

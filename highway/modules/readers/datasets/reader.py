@@ -324,7 +324,9 @@ class DatasetReader(OrderedSource):
                 for row in rows:
                     tried = next(tries[row], None)
                     if tried is None:
-                        self._bad_samples.refuse_all(self._error(int(numbers_of(indices)[row]), answer.failures[row]))
+                        self._bad_samples.refuse_all(
+                            self._error(int(numbers_of(indices)[row]), answer.failures[row])
+                        )
                     else:
                         indices[row] = tried[0]
                 trial = self._make(Request(task.epoch, indices[rows], schema))

@@ -7,11 +7,15 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from highway.arguments import class_names
 from highway.errors import ArgumentError
 
-__all__ = ["log_classes", "looks", "remarks", "shown_names", "stored_classes", "warn_of_alike"]
+__all__ = ["counts_of", "log_classes", "looks", "remarks", "shown_names", "stored_classes", "warn_of_alike"]
 
 _logger = logging.getLogger("highway.modules")
 
@@ -20,6 +24,7 @@ _SPLIT = re.compile(_WORD + r"([-_ ]?(set|data|\d+))?")
 # As a part of a longer name; folds of a cross-validation only as the whole name.
 _INNER_WORD = re.compile(rf"(?<![a-z]){_WORD}(?![a-z])|^fold[-_ ]?\d+$")
 
+_MOST_CLASSES = 1 << 24
 _SHOWN = 12
 _LONGEST = 60
 
@@ -27,6 +32,36 @@ _LONGEST = 60
 def looks(name: str) -> str:
     """Normalize a name so that names that look the same are equal: case, Unicode normalization and spaces."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def counts_of(owner: str, labels: NDArray[Any] | None, classes: Sequence[str] | None) -> NDArray[np.int64]:
+    """Return how often each class is a label: int64 (number of classes,).
+
+    Parameters
+    ----------
+    owner : str
+        Name of the reader, for errors.
+    labels : ndarray or None
+        Class numbers (N,); or ones for the classes of a sample, float32 (N, number of classes).
+    classes : sequence of str or None
+        None where only numbers are known; the largest one is then the last class.
+
+    Raises
+    ------
+    ArgumentError
+        The labels are something else.
+    """
+    if labels is not None and classes is not None and labels.shape[1:] == (len(classes),):
+        counts: NDArray[np.int64] = np.count_nonzero(labels, axis=0).astype(np.int64)
+        return counts
+    if labels is not None and labels.ndim == 1 and (labels.dtype.kind in "iu" or not labels.size):
+        least, most = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
+        if least >= 0 and most < _MOST_CLASSES:
+            return np.bincount(labels.astype(np.int64), minlength=len(classes or ())).astype(np.int64)
+        found = f"numbers from {least} to {most}"
+    else:
+        found = "missing" if labels is None else f"{labels.dtype} of shape {labels.shape}"
+    raise ArgumentError(f"{owner}: the labels are {found}; expected numbers of classes, from 0 on")
 
 
 def shown_names(names: Sequence[str]) -> str:

@@ -251,6 +251,8 @@ class ParquetFiles:
             stores.open(files)
             self.store = stores
         self._objects = [] if self.store is None else self._each(files, self.store.head)
+        # First bytes of the columns of pictures, by name.
+        self._starts: dict[str, NDArray[np.int64]] = {}
         opened = self._each(range(len(files)), lambda number: self._opened(number, files[number]))
         self._files = [file for file, _ in opened]
         _check_schemas(owner, files, [schema for _, schema in opened])
@@ -382,11 +384,10 @@ class ParquetFiles:
             raise error_of(self._owner, where, error) from error
 
     def _start(self, group: int, name: str) -> int:
-        if self._starts is None:
-            self._starts = self.ranges(name).start
-        return int(self._starts[group])
-
-    _starts: NDArray[np.int64] | None = None
+        starts = self._starts.get(name)
+        if starts is None:
+            starts = self._starts[name] = self.ranges(name).start
+        return int(starts[group])
 
     def _opened(self, number: int, path: str) -> tuple[_File, Any]:
         with self._named(path):

@@ -36,6 +36,7 @@ from highway.sampling.sampler import Task
 from highway.storage.files import LARGEST_FILE, read_once
 
 if TYPE_CHECKING:
+    from highway.modules.readers.masks import Masks
     from highway.storage.cache import Cache
     from highway.storage.fetching import Fetcher
 
@@ -60,6 +61,11 @@ class Wanted(NamedTuple):
     classes: Sequence[str] | None
     folder: str
     storage_options: Mapping[str, Any] | None
+    further: bool = False
+
+    def files_in(self, column: str) -> Wanted:
+        """Return the wish for nothing but the files in another column."""
+        return Wanted(column, None, None, {}, [], "xyxy", None, self.folder, self.storage_options, True)
 
 
 class Rows(Samples, SampleReader):
@@ -85,7 +91,7 @@ class Rows(Samples, SampleReader):
 
     noun = "row"
     masked = False
-    masks = None
+    masks: Masks | None = None
     cache: Cache | None = None
     min_visible = 0.0
     placement = False
@@ -140,6 +146,7 @@ class Rows(Samples, SampleReader):
         self._workers: list[None] = []
         self._groups: RowGroups[Pictures] | None = None
         self._pictures: Pictures | None = None
+        self._with: list[Rows] = []
         if paths_only:
             pass
         elif isinstance(data, GroupedData):
@@ -263,12 +270,18 @@ class Rows(Samples, SampleReader):
             None if fetcher is None else fetcher.release,
         )
 
+    def together_with(self, others: Sequence[Rows]) -> None:
+        """Fit windows to the row groups of further columns of files too."""
+        self._with = [*others]
+
     def windows(self) -> tuple[NDArray[np.int64], int] | None:
         """Rows of each row group, and row groups in a window; None if the whole table can be shuffled."""
-        if not isinstance(self._data, GroupedData) or self._groups is None:
+        grouped = [rows._nbytes for rows in (self, *self._with) if rows._groups is not None]
+        if not isinstance(self._data, GroupedData) or not grouped:
             return None
-        together = max(1, self._window_bytes // max(int(self._nbytes.max()), 1))
-        return None if together >= len(self._nbytes) else (self._data.files.sizes, together)
+        largest = max(int(nbytes.max()) for nbytes in grouped)
+        together = max(1, self._window_bytes // max(largest, 1))
+        return None if together >= len(grouped[0]) else (self._data.files.sizes, together)
 
     def for_run(self) -> Rows:
         """Return the same rows with nothing decoded."""
@@ -282,9 +295,9 @@ class Rows(Samples, SampleReader):
         """How often a row group was decoded."""
         return 0 if self._groups is None else self._groups.decodes
 
-    def announced(self, tasks: Iterable[Task]) -> Iterator[Task]:
+    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """Yield tasks, and read ahead what they need."""
-        return iter(tasks) if self._groups is None else self._groups.announced(tasks)
+        return tasks if self._groups is None else self._groups.announced(tasks)
 
     def begin_task(self, task: Task) -> None:
         """Decode a part of what later tasks need."""
@@ -350,6 +363,14 @@ class Rows(Samples, SampleReader):
     def known_labels(self) -> NDArray[Any] | None:
         return self._labels_of
 
+    def all_labels(self) -> NDArray[Any] | None:
+        """Labels of all rows, or of all boxes; bad rows have none."""
+        if self._objects is not None:
+            return self._objects.labels
+        if self._labels_of is None or not self._bad:
+            return self._labels_of
+        return np.delete(self._labels_of, sorted(self._bad), axis=0)
+
     def known_keys(self) -> Iterable[str]:
         if self._keys is not None:
             return (str(row) if text is None else text for row, text in enumerate(self._keys.to_pylist()))
@@ -374,6 +395,8 @@ class Rows(Samples, SampleReader):
 
     def describe(self, index: int) -> str:
         row = self._data.describe(index)
+        if self._wanted.further:
+            row = f"column {self._wanted.image!r} of {row}"
         return row if self._files is None else f"{self._files.describe(index)} ({row})"
 
     def name(self, index: int) -> str:
@@ -438,6 +461,35 @@ class Rows(Samples, SampleReader):
         assert self._pictures is not None and isinstance(data, WholeData)
         chosen = indices if data.rows is None else data.rows[indices]
         return [self._pictures.at(row) for row in chosen.tolist()]
+
+    def contents_of(self, index: int) -> bytes:
+        """Return the contents of the file of one picture.
+
+        Raises
+        ------
+        ReadError, StorageError, DecodeError
+            The text continues `describe`.
+        """
+        if self._files is not None:
+            if index in self._bad:
+                raise DecodeError(self._bad[index])
+            (found,), wrong = self._files.contents(np.array([index], np.int64), _NOW, self._owner)
+            if found is not None:
+                return bytes(found)
+            name = f"{self._files.describe(index)} "
+            raise type(wrong[0])(str(wrong[0]).partition(name)[2] or str(wrong[0]))
+        (one,) = self._pictures_of(np.array([index], np.int64))
+        if isinstance(one, HighwayError):
+            raise type(one)(f"cannot be read: {str(one).removeprefix(f'{self._owner}: ')}") from one
+        if one is None:
+            raise DecodeError(f"is null in column {self._wanted.image!r}")
+        return self._file(one, False) if isinstance(one, str) else bytes(one)
+
+    def masked_by(self, masks: Masks) -> Rows:
+        """Return the same rows with masks."""
+        other = copy(self)
+        other.masked, other.masks = True, masks
+        return other
 
     def _error(self, index: int, text: str) -> DecodeError:
         return DecodeError(f"{self._owner}: {self._data.describe(index)} {text}")

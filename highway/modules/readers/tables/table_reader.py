@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from highway.arguments import flag, whole
 from highway.arguments.options import completed, takes
-from highway.batch import Batch, is_field_name
+from highway.batch import is_field_name
 from highway.errors import ArgumentError, EmptyDatasetError, MissingPackageError
 from highway.modules.readers.image_reader import ImageReader
-from highway.modules.readers.listing.class_names import log_classes, warn_of_alike
+from highway.modules.readers.listing.class_names import counts_of, log_classes, warn_of_alike
 from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions
-from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
-from highway.sampling.sampler import Task
+from highway.modules.readers.samples import OWN_FIELDS, Samples, checked_min_visible
+from highway.modules.readers.together import Together, picture_columns
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -66,8 +66,10 @@ class TableReader(ImageReader):
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int or (int, int)
         Height and width of the images in pixels; a number alone is a square.
-    image : str
-        Column of the pictures.
+    image : str, sequence of str, or mapping of str to str
+        Column of the pictures. Of several columns, ``("image", "target")``, the later ones have further pictures, which
+        become fields of these names, uint8, of the shape of the images: see `pairs` of `ListReader`.
+        ``{"images": "image", "target": "a column"}`` names the fields otherwise.
     label : str or None
         Column of the labels: whole numbers or bools become int64 (N,); floats, float32 (N,); names of classes, int64
         (N,), their numbers; lists of names of classes, or of their numbers if the classes are known, float32 (N, number
@@ -85,15 +87,19 @@ class TableReader(ImageReader):
         for each row, null for none. In pixels of the picture as it is stored; see `ListReader`.
     box_format : {"xyxy", "xywh"}
         Whether a box is x0, y0, x1, y1, or x0, y0, width, height.
+    masks : str, optional
+        Column of the masks, as bytes or paths: PNG, BMP, GIF or TIFF files of class numbers, as for `ListReader`.
     root : path or URL, optional
-        Folder of the pictures whose paths are relative; by default that of the (first) file of the table, or the
-        working directory for a table in memory.
+        Folder of the pictures and masks whose paths are relative; by default that of the (first) file of the table, or
+        the working directory for a table in memory.
     classes : sequence of str, optional
         Class names in the order of their numbers. By default those that the table states (`datasets.ClassLabel`), or
         the sorted names in the labels.
     min_visible : float
         0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
         dropped. Only with `boxes`.
+    mask_fill : int
+        0 to 255: value of mask pixels that the fit leaves uncovered. Only with `masks`.
     placement : bool
         Adds the extras `placement` and `picture_sizes`: see `ListReader`.
     fit : Fit, optional
@@ -121,10 +127,10 @@ class TableReader(ImageReader):
 
     Notes
     -----
-    A row without a picture, a label, boxes or a value of a field (null) is a bad sample. The fingerprint, which ties a
-    saved state to its data, covers the number of rows, the labels and the keys. Do not write to files that are in use:
-    a Parquet file that was changed raises DatasetError; if an Arrow file, which is memory-mapped, was shortened, or its
-    storage fails, the operating system ends the process (SIGBUS).
+    A row without a picture, a mask, a label, boxes or a value of a field (null) is a bad sample. The fingerprint, which
+    ties a saved state to its data, covers the number of rows, the labels and the keys. Do not write to files that are
+    in use: a Parquet file that was changed raises DatasetError; if an Arrow file, which is memory-mapped, was
+    shortened, or its storage fails, the operating system ends the process (SIGBUS).
 
     Attributes
     ----------
@@ -132,7 +138,7 @@ class TableReader(ImageReader):
         Class names in the order of their numbers, if they are known.
     """
 
-    samples: Rows
+    _rows: Rows
 
     def __init__(
         self,
@@ -140,32 +146,41 @@ class TableReader(ImageReader):
         batch_size: int,
         shape: int | tuple[int, int],
         *,
-        image: str = "image",
+        image: str | Sequence[str] | Mapping[str, str] = "image",
         label: str | None = "label",
         key: str | None = None,
         fields: Sequence[str] | Mapping[str, str] = (),
         boxes: str | Sequence[str] | None = None,
         box_format: Literal["xyxy", "xywh"] = "xyxy",
+        masks: str | None = None,
         root: str | bytes | os.PathLike[str] | None = None,
         classes: Sequence[str] | None = None,
         min_visible: float = 0.0,
+        mask_fill: int = 0,
         placement: bool = False,
         fit: Fit | None = None,
         window_bytes: int = 256 << 20,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
-        given: list[tuple[str, Any]] = [("image", image), ("label", label), ("key", key)]
+        first, pairs = picture_columns(self.name, image)
+        given: list[tuple[str, Any]] = [("label", label), ("key", key), ("masks", masks)]
         for name, value in given:
-            if not (isinstance(value, str) or (value is None and name != "image")):
+            if not (isinstance(value, str) or value is None):
                 raise self._refused(name, value, "the name of a column")
+        if mask_fill and masks is None:
+            raise ArgumentError(f"{self.name}: mask_fill is {mask_fill!r}, and there are no masks")
         self._choice("box_format", box_format, ("xyxy", "xywh"))
         min_visible = checked_min_visible(self.name, min_visible, boxes is not None)
         self._window_bytes = whole(self.name, "window_bytes", window_bytes, 1)
         chosen = self._fields(fields)
+        for name in chosen:
+            if name in pairs:
+                raise ArgumentError(f"{self.name}: fields has {name!r}, and image too; expected other names")
         sides = self._sides(boxes)
         need_pyarrow(self.name)
         # Late: they need pyarrow.
+        from highway.modules.readers.tables.masks import RowMasks
         from highway.modules.readers.tables.opening import opened
         from highway.modules.readers.tables.rows import Rows, Wanted
 
@@ -174,7 +189,7 @@ class TableReader(ImageReader):
             raise EmptyDatasetError(f"{self.name}: {data.where} has no rows")
         folder = data.folder if root is None else located(self.name, "root", root)
         wanted = Wanted(
-            image,
+            first,
             label,
             key,
             chosen,
@@ -184,30 +199,46 @@ class TableReader(ImageReader):
             folder,
             options["storage_options"],
         )
-        samples = Rows(self.name, data, wanted, self._window_bytes, options["prefetch_bytes"])
-        samples.min_visible, samples.placement = min_visible, flag(self.name, "placement", placement)
-        self.classes = samples.classes
-        # Known before the order is made, in the base.
-        self.samples = samples
+
+        def rows_of(one: Wanted) -> Rows:
+            return Rows(self.name, data, one, self._window_bytes, options["prefetch_bytes"])
+
+        rows = self._rows = rows_of(wanted)
+        rows.min_visible, rows.placement = min_visible, flag(self.name, "placement", placement)
+        self.classes = rows.classes
+        others = {name: rows_of(wanted.files_in(column)) for name, column in pairs.items()}
+        files = None if masks is None else rows_of(wanted.files_in(masks))
+        every = [rows, *others.values(), *([] if files is None else [files])]
+        samples: Samples = rows
+        if every[1:]:
+            rows.together_with(every[1:])
+            mask_options = mask_fill, options["max_pixels"], self.name, options["exif"]
+            samples = Together(
+                rows,
+                others,
+                files,
+                None if files is None else lambda rows, files: rows.masked_by(RowMasks(files, *mask_options)),
+            )
         super().__init__(
             samples,
             batch_size,
             shape,
-            fit=(Letterbox() if samples.boxed else CenterFit()) if fit is None else fit,
+            fit=(Letterbox() if rows.boxed else CenterFit()) if fit is None else fit,
             **options,
         )
-        samples.cache = self._cache
+        for one in every:
+            one.cache = self._cache
         if self.classes is not None:
-            log_classes(self.name, self.classes, samples.origin)
+            log_classes(self.name, self.classes, rows.origin)
             warn_of_alike(self.name, self.classes, "among the labels")
-            if samples.origin == "found in the labels":
+            if rows.origin == "found in the labels":
                 warn_of_order(self.name, self.classes)
 
     def __repr__(self) -> str:
-        known = f", {len(self.classes)} classes {self.samples.origin}" if self.classes is not None else ""
+        known = f", {len(self.classes)} classes {self._rows.origin}" if self.classes is not None else ""
         windows = f", windows of {self.order.window} row groups" if self.order.window is not None else ""
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
-        return f"<TableReader of {self.size} rows {self.samples.where}, {own}{known}{windows}{self._drawn()}>"
+        return f"<TableReader of {self.size} rows {self._rows.where}, {own}{known}{windows}{self._drawn()}>"
 
     def _fields(self, fields: Any) -> dict[str, str]:
         """The columns of the fields, by the names of the fields."""
@@ -233,46 +264,18 @@ class TableReader(ImageReader):
         return sides
 
     def _windows(self) -> tuple[NDArray[np.int64], int] | None:
-        return self.samples.windows()
+        return self._rows.windows()
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of pictures, or with boxes of boxes, of each class: int64 (number of classes,).
+
+        Raises
+        ------
+        ArgumentError
+            The labels are no classes.
+        """
+        return counts_of(self.name, self._rows.all_labels(), self.classes)
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         yield b"TableReader"
-        yield from self.samples.contents()
-
-    def fetched(self) -> dict[str, int] | None:
-        run: Any = self.latest
-        found: dict[str, int] | None = run.samples.fetched()
-        return super().fetched() if found is None else found
-
-    # Calls from the engine
-
-    def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        # When the first task is asked for: `prepare` may run before that.
-        yield from self.samples.announced(super().announced(tasks))
-
-    def load(self, task: Task) -> Batch | None:
-        self.samples.begin_task(task)
-        try:
-            return super().load(task)
-        finally:
-            self.samples.finish_task(task)
-
-    def separate(self) -> None:
-        super().separate()
-        self.samples = self.samples.for_run()
-
-    def prepare(self) -> None:
-        self.samples = self.samples.for_run()
-        super().prepare()
-
-    def open(self) -> None:
-        super().open()
-        self.samples.open()
-
-    def close(self) -> None:
-        self.samples.close()
-        super().close()
-
-    def interrupt(self) -> None:
-        super().interrupt()
-        self.samples.interrupt()
+        yield from self._rows.contents()
