@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import threading
 import time
 
 import pytest
-from object_server import ObjectServer
+from object_server import Fault, ObjectServer
 from pictures import class_folders
 from tars import shards_of_folder
 
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, ReadError, TarError, WriteError
+from highway.errors import ArgumentError, ObjectChangedError, ReadError, TarError, WriteError
 from highway.modules import ImageFileReader, TarReader
 from highway.storage import unpacked_tars
 from highway.storage.cache import Cache, checks
@@ -146,23 +147,31 @@ def test_a_damaged_entry_is_found_and_made_again(tars, packed, tmp_path, unpacki
 
 def test_a_tar_in_use_does_not_leave_and_the_limit_holds(packed, tmp_path):
     cache = tmp_path / "cache"
+
+    def entries():
+        return {path for path in (cache / "entries").rglob("*") if path.is_file()}
+
+    def size():
+        (text,) = (text for name, text in checks.describe(str(cache)) if name == "size")
+        return float(text.split()[0]) * {"kB": 1000, "MB": 1_000_000}[text.split()[1]]
+
     made = reader(packed, cache=cache, cache_bytes=LIMIT)
+    tars_in_it = entries()
+    assert len(tars_in_it) == 4
     expected = batches_of(made)
-    other = Cache(cache, 1 << 20, "other")
+    small = Cache(cache, 1 << 20, "other")
     filler = bytes(100_000)
     for number in range(40):
-        other.put("store", Object(f"{number}", len(filler)), 0, len(filler), filler)
-    assert batches_of(made) == expected
-    (size,) = (text for name, text in checks.describe(str(cache)) if name == "size")
-    assert float(size.split()[0]) <= 1049 and size.endswith("kB")
-    small = Cache(cache, 1 << 20, "third")
+        small.put("store", Object(f"{number}", len(filler)), 0, len(filler), filler)
+    assert tars_in_it < entries() and size() <= 1 << 20
     with pytest.raises(WriteError, match=r"has no room for an unpacked tar.*larger cache_bytes"):
         small.whole_files.kept("new", Object("x", 1), lambda: [bytes(2 << 20)])
+    assert tars_in_it <= entries() and size() <= 1 << 20
     assert batches_of(made) == expected
     del made
-    cleared = Cache(cache, LIMIT, "last").whole_files.kept("new", Object("x", 1), lambda: [bytes(2 << 20)])
-    os.close(cleared.file)
-    assert cleared.size == 2 << 20
+    for number in range(40, 80):
+        small.put("store", Object(f"{number}", len(filler)), 0, len(filler), filler)
+    assert not tars_in_it & entries()
 
 
 def test_two_at_the_same_time_unpack_once(tmp_path):
@@ -342,3 +351,29 @@ def test_tars_in_a_store(server, tmp_path, unpackings, cached):
     assert len(unpackings) == (4 if cached else 8)
     with pytest.raises(ArgumentError, match="only plain or only gzip'ed tars at URLs"):
         reader(["s3://data/set/part-00.tar", "s3://data/set/part-01.tar.gz"], **options)
+
+
+def test_faults_of_a_store(tars, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(unpacked_tars, "_REQUEST", 4000)
+    given = {"storage_options": server.options, "window": "all"}
+    expected = batches_of(reader(tars))
+    rng = random.Random(1)
+    kinds = [Fault(reset=True), Fault(status=503), Fault(cut=100), Fault(short=10)]
+    server.fault = lambda request: (
+        rng.choice(kinds) if request.method == "GET" and rng.random() < 0.2 else None
+    )
+    made = reader("s3://data/set/part-{00..03}.tar.gz", index_dir=tmp_path / "kept", **given)
+    server.fault = lambda request: None
+    assert batches_of(made) == expected
+    # Another object under the same name, in the middle.
+    begun = []
+
+    def changing(request):
+        if request.method == "GET" and request.range and request.range[0] >= 4000 and not begun:
+            begun.append(request)
+            server.put("data/set/part-00.tar.gz", server.objects["data/set/part-01.tar.gz"])
+
+    server.fault = changing
+    with pytest.raises(ObjectChangedError, match=r"part-00\.tar\.gz changed"):
+        reader("s3://data/set/part-00.tar.gz", index_dir=tmp_path / "other", **given)
+    assert begun
