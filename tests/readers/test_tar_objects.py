@@ -341,6 +341,14 @@ def test_an_index_of_other_samples_in_the_same_places_mixes_nothing(server, make
     ):
         delivered.extend(batch.keys[0] for batch in pipeline)
     assert {*delivered} <= {"0000", "0001"}
+    # The types of the fields are those of the first sample.
+    write_tar(tmp_path / "y.tar", pictures_of([7, 1, 2, 3, 4, 5, 9]))
+    server.put("data/y.tar", (tmp_path / "y.tar").read_bytes())
+    server.put("data/y.tar.index", (tmp_path / "one.tar.index").read_bytes())
+    with pytest.raises(
+        ObjectChangedError, match=r"y\.tar is that of another tar: '0000\.cls' is not at byte"
+    ):
+        make("s3://data/y.tar", **read)
     # Without the wrong index, all is right.
     del server.objects["data/x.tar.index"]
     right = samples_of(make("s3://data/x.tar", index_dir=tmp_path / "other", **read))

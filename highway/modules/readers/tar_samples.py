@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -156,7 +156,7 @@ class TarSamples(Samples):
         self._requested: _Requested | None = None
         if store is not None:
             self.ranges = self._all_ranges(store, objects)
-            self._requested = _Requested(store, objects)
+            self._requested = _Requested(store, objects, self._checked)
         self._learn(self._requested or self.opened())
 
     # Grouping
@@ -463,6 +463,11 @@ class TarSamples(Samples):
             row: error for row, error in errors.items() if row < len(indices)
         }
 
+    def _checked(self, tar: int, start: int, found: memoryview) -> memoryview:
+        """As `_after_header`, of the member whose contents begin at `start`."""
+        first, end = self._firsts[tar : tar + 2].tolist()
+        return self._after_header(first + int(np.argmax(self._starts[first:end] == start)), found)
+
     def _after_header(self, member: int, found: memoryview) -> memoryview:
         """Return the contents of a member; raises ObjectChangedError if its header is another one."""
         if crc32c(found[: members.HEADER], 0) != self._checks[member]:
@@ -569,11 +574,17 @@ class _Opened(Protocol):
 class _Requested(_Opened):
     """Tars in a store, which are asked for one range at a time: for the time before the pipeline starts."""
 
-    def __init__(self, store: ObjectStore, objects: Sequence[Object]) -> None:
-        self._store, self._objects = store, objects
+    def __init__(
+        self,
+        store: ObjectStore,
+        objects: Sequence[Object],
+        checked: Callable[[int, int, memoryview], memoryview],
+    ) -> None:
+        self._store, self._objects, self._checked = store, objects, checked
 
     def read(self, tar: int, start: int, size: int) -> bytes:
-        return bytes(self._store.read(self._objects[tar], start, start + size))
+        found = self._store.read(self._objects[tar], start - members.HEADER, start + size)
+        return bytes(self._checked(tar, start, memoryview(found)))
 
 
 class _Fetched(_Opened):
