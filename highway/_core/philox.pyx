@@ -289,7 +289,7 @@ cdef Rounds rounds_for(uint64_t seed, uint32_t epoch, uint32_t position, uint64_
     if rounds is None:
         rounds = Rounds(size)
         while len(known_rounds) >= KEPT:
-            del known_rounds[next(iter(known_rounds))]
+            known_rounds.pop(next(iter(known_rounds), None), None)
         known_rounds[key] = rounds
     a, b = rounds.a, rounds.b
     rounds.asked += <uint64_t>count

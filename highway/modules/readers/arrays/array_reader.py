@@ -16,7 +16,7 @@ from highway.batch import Batch, is_field_name
 from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.arrays.fields import LAYOUTS, ArrayField, Rows, rows_of
-from highway.modules.readers.arrays.files import has_array_ending, is_path, members
+from highway.modules.readers.arrays.files import has_array_ending, is_archive, members
 from highway.modules.readers.arrays.requested import is_hdf5, place_of
 from highway.modules.readers.arrays.windows import Windows
 from highway.modules.readers.fused_transforms import FusedWindows
@@ -249,14 +249,12 @@ class ArrayReader(OrderedSource):
             )
         if batch_size is None:
             labels, batch_size = None, labels
-            if is_path(images) and str(images).lower().endswith(".npz"):
-                images = members(self.name, images)
-            elif images is not None and not isinstance(images, Mapping):
+            if not (images is None or isinstance(images, Mapping) or is_archive(images)):
                 raise ArgumentError(
                     f"{self.name}: batch_size is missing; expected ArrayReader(images, labels, batch_size), or a "
                     "mapping of arrays first"
                 )
-        elif labels is None and is_path(images) and str(images).lower().endswith(".npz"):
+        if labels is None and is_archive(images):
             images = members(self.name, images)
         given = dict(images) if isinstance(images, Mapping) else {} if images is None else {"images": images}
         if labels is not None:

@@ -23,7 +23,7 @@ from highway.errors import (
 )
 from highway.storage.outages import ask
 
-__all__ = ["has_array_ending", "is_path", "members", "opened"]
+__all__ = ["has_array_ending", "is_archive", "is_path", "members", "opened"]
 
 _HDF5 = (".h5", ".hdf5", ".hdf")
 _ENDINGS = (".npy", ".npz", ".zarr", *_HDF5)
@@ -34,6 +34,11 @@ _INSIDE = ":/"
 def is_path(value: object) -> bool:
     """Whether a value is a path, not an array."""
     return isinstance(value, (str, bytes, os.PathLike))
+
+
+def is_archive(value: object) -> bool:
+    """Whether a value is the path of an ``.npz`` file, without the name of one of its arrays."""
+    return is_path(value) and os.fsdecode(value).lower().endswith(".npz")  # type: ignore[arg-type]
 
 
 def has_array_ending(path: Any) -> bool:
