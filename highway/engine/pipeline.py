@@ -356,7 +356,7 @@ class Pipeline:
                 "Pipeline.state_dict: an unordered pipeline returns whichever batch is ready, so it has no position "
                 "in the order of the data; use ordered=True"
             )
-        return self._run.state_at(self._run.queue.next_ticket)
+        return self._run.position()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state_dict` returned; the next iteration is the rest of its epoch.

@@ -181,14 +181,16 @@ class Run:
 
     # Going on at another place
 
-    def state_at(self, ticket: int) -> dict[str, Any]:
-        """Return the state after all batches below a ticket of the last queue were delivered."""
+    def position(self) -> dict[str, Any]:
+        """Return the state after all batches that were taken from the last queue."""
         if not self.regroups:
-            return self.source.state_at(ticket)
+            return self.source.state_at(self.queue.next_ticket)
         places: list[Place] = []
-        for runner in reversed(self._regroupers):
-            places.insert(0, runner.place_before(ticket))
-            ticket = places[0].ticket
+        with self._regroupers[0].places_lock:
+            ticket = self.queue.next_ticket
+            for runner in reversed(self._regroupers):
+                places.insert(0, runner.place_before(ticket))
+                ticket = places[0].ticket
         return {
             "regrouped": [[place.skipped, place.epoch, place.seq] for place in places],
             "shard": list(self.source.shard),

@@ -22,11 +22,14 @@ class FieldSpec(NamedTuple):
         the number of dimensions is unknown.
     ragged : bool
         Whether samples have different numbers of rows, such as boxes.
+    rows : str
+        Ragged fields with the same offsets have the same one; "" where all ragged fields share theirs.
     """
 
     dtype: np.dtype[Any] | None = None
     shape: tuple[int | None, ...] | None = None
     ragged: bool = False
+    rows: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -38,6 +41,6 @@ Spec = dict[str, FieldSpec]
 """The fields of the batches, by name and in order."""
 
 
-def array_spec(dtype: DTypeLike, *shape: int | None, ragged: bool = False) -> FieldSpec:
-    """Return the spec of a field with rows of this shape, one for each sample."""
-    return FieldSpec(np.dtype(dtype), (None, *shape), ragged)
+def array_spec(dtype: DTypeLike, *shape: int | None, ragged: bool = False, rows: str = "") -> FieldSpec:
+    """Return the spec of a field with rows of this shape, one for each sample unless it is ragged."""
+    return FieldSpec(np.dtype(dtype), (None, *shape), ragged, rows)

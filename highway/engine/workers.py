@@ -635,6 +635,9 @@ class RegroupRunner(ModuleRunner):
         # The next regrouping runner, and the queue from which batches are taken; set when all runners are there.
         self.after: RegroupRunner | None = None
         self.last: BatchQueue = output
+        # Shared by all regrouping runners: held while places are dropped, and from the look at the next ticket to that
+        # at its places.
+        self.places_lock = threading.Lock()
         self.begin_at(start, Place(start))
 
     def begin_at(self, start: int, place: Place) -> None:
@@ -655,7 +658,7 @@ class RegroupRunner(ModuleRunner):
         return self.places[ticket - 1]
 
     def needed(self) -> int:
-        """Return the first of its own tickets that is not taken by the user."""
+        """Return the first of its own tickets that is not taken by the user; with `places_lock` held."""
         if self.after is None:
             return self.last.next_ticket
         return self.after.place_before(self.after.needed()).ticket
@@ -713,9 +716,10 @@ class RegroupRunner(ModuleRunner):
             self.made += 1
             del batch
             if len(self.places) >= MOST_PLACES:
-                needed = self.needed() - 1
-                for ticket in [ticket for ticket in self.places if ticket < needed]:
-                    del self.places[ticket]
+                with self.places_lock:
+                    needed = self.needed() - 1
+                    for ticket in [ticket for ticket in self.places if ticket < needed]:
+                        del self.places[ticket]
 
 
 class SinkRunner(ModuleRunner):
@@ -970,6 +974,8 @@ def make_runners(
     for runner in reversed(runners):
         if isinstance(runner, RegroupRunner):
             runner.after, runner.last = later, output
+            if later is not None:
+                runner.places_lock = later.places_lock
             later = runner
     return runners
 

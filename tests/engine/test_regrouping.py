@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from concurrency import LIMIT
+from concurrency import LIMIT, Task
 from small_modules import Call, Collect, Numbers, NumbersWithEpochs, SizedNumbers
 
 from highway import replay
@@ -381,3 +381,17 @@ def test_ragged_fields_are_regrouped():
         *(number + 10 * seq for seq in range(5) for number in range(4))
     ]
     assert all(batch.ragged_with("tokens") == {"tokens", "weights"} for batch in found)
+
+
+def test_states_while_other_threads_take_batches(monkeypatch):
+    """The place of a batch is never dropped between two looks at the next one."""
+    monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 1)
+    with Pipeline([reader(size=3000, epochs=1), Rebatch(3), Rebatch(2)]) as pipeline:
+        counts = [Task(lambda: sum(1 for _ in pipeline.forever())) for _ in range(2)]
+        states = 0
+        while any(count.is_alive() for count in counts):
+            state = pipeline.state_dict()
+            assert all(type(number) is int for place in state["regrouped"] for number in place)
+            states += 1
+        assert sum(count.result() for count in counts) == 1500
+        assert states

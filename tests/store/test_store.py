@@ -26,6 +26,7 @@ from highway._core.wire import packing
 from highway.batch import Batch, ragged_groups
 from highway.cli import main
 from highway.engine import Pipeline, Source, Stage
+from highway.engine.spec import array_spec
 from highway.errors import (
     ArgumentError,
     CorruptStoreError,
@@ -37,7 +38,15 @@ from highway.errors import (
     StoreLockedError,
     TooManyErrors,
 )
-from highway.modules import Augmentations, ImageFileReader, LevelDBSink, LevelDBSource, Noise, VOCReader
+from highway.modules import (
+    Augmentations,
+    ImageFileReader,
+    LevelDBSink,
+    LevelDBSource,
+    Noise,
+    PadBoxes,
+    VOCReader,
+)
 from highway.sampling.sampler import Sampler
 from highway.store.marks import Mark
 from highway.store.records import Schema
@@ -238,6 +247,11 @@ def test_ragged_fields_of_different_offsets_come_back(tmp_path):
         assert ragged_groups(one) == [["boxes", "labels"], ["text"], ["tokens", "weights"]]
         for name in other.ragged:
             assert one.offsets_of(name).tolist() == other.offsets_of(name).tolist()
+    with Pipeline([LevelDBSource(tmp_path / "s", 3), PadBoxes(5)]) as pipeline:
+        assert pipeline.spec["boxes"].shape == (None, 5, 4)
+        assert pipeline.spec["text"] == array_spec(np.uint8, ragged=True, rows="text")
+        batch = pipeline.dequeue(timeout=60)
+        assert batch.boxes.shape[1:] == (5, 4) and "text" in batch.ragged
     (some,) = batches_of(
         LevelDBSource(tmp_path / "s", 7, epochs=1, shuffle=False, fields=["tokens", "boxes"])
     )

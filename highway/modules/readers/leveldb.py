@@ -160,10 +160,11 @@ class LevelDBSource(OrderedSource):
         yield repr(names).encode("utf-8", "backslashreplace")
 
     def out_spec(self, before: Spec | None) -> Spec:
+        rows = {name: group[0] for group in self._store.schema.groups for name in group}
         return {
             column.name: array_spec(object)
             if column.encoded
-            else array_spec(column.dtype, *column.shape, ragged=column.ragged)
+            else array_spec(column.dtype, *column.shape, ragged=column.ragged, rows=rows.get(column.name, ""))
             for column in self._store.schema.columns
             if not column.extra and (self._fields is None or column.name in self._fields)
         }

@@ -42,8 +42,8 @@ class Filter(Stage):
     refill : bool
         Fill the batches up again.
     batch_size : int, optional
-        Samples of the refilled batches, 1 to 2**32. By default that of the reader; it is needed where the source has no
-        `order`, and after stages that change the number of samples.
+        Samples of the refilled batches, 1 to 2**32. By default that of the reader, or of a stage between it and this
+        one that regroups; it is needed where the source does not tell.
     drop_last : bool
         With `refill`: drop a smaller batch at the end of an epoch.
     workers : int, optional

@@ -73,9 +73,10 @@ class PadBoxes(Stage):
     def out_spec(self, before: Spec | None) -> Spec | None:
         if before is None:
             return None
+        boxes = before.get("boxes")
         spec = {
             name: FieldSpec(field.dtype, (None, self.most, *field.shape[1:]))
-            if field.ragged and field.shape is not None
+            if field.ragged and field.shape is not None and (boxes is None or field.rows == boxes.rows)
             else field
             for name, field in before.items()
         }
