@@ -62,8 +62,8 @@ class Module:
     image_shape : (int, int, int) or None
         Known after `follow`: shape (H, W, C) of the images of `image_dtype` that it returns, where all have the same
         shape.
-    image_dtype : {"uint8", "uint16"}
-        Dtype of these images.
+    image_dtype : str
+        Dtype of these images, "uint8" or "uint16"; after a conversion to floats that of its result.
     left_out : bool
         Known after `follow`: whether the module is fused into the one before, so that the pipeline does not run it.
     """

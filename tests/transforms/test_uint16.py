@@ -177,3 +177,10 @@ def test_fills_are_numbers_of_the_images(folder):
         built("uint16", T.Pad(2, fill=70000))
     with pytest.raises(ArgumentError, match=r"value is \(70000.0,\), for images of uint16"):
         built("uint16", T.RandomErasing(value=70000))
+
+
+def test_bits_of_bfloat16_are_not_converted_again(folder):
+    reader = ImageFileReader(folder, 3, 12)
+    first = Augmentations([T.Normalize(layout="NHWC", dtype="bfloat16")])
+    with pytest.raises(ArgumentError, match=r"ToFloat.* comes after Augmentations that convert to bfloat16"):
+        Pipeline([reader, first, Augmentations([T.FlipX()]), Augmentations([T.ToFloat()])])

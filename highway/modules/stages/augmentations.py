@@ -13,9 +13,10 @@ from highway.engine.spec import Spec
 from highway.errors import ArgumentError, FieldError
 from highway.modules.stages.transformed_spec import transformed
 from highway.transforms.along import GO_ALONG, Along
-from highway.transforms.compose import checked
+from highway.transforms.compose import checked, with_inner
 from highway.transforms.runs import TransformChain
 from highway.transforms.transform import Fusing, Transform, looks_planar
+from highway.transforms.values import Values
 
 __all__ = ["Augmentations"]
 
@@ -125,7 +126,15 @@ class Augmentations(Stage):
             self._steps = TransformChain(self._row, "Augmentations", self.fused)
         shape = None if before is None else before.image_shape
         self.image_dtype = "uint8" if before is None else before.image_dtype
+        converts = next((step for step in with_inner(self._row) if isinstance(step, Values)), None)
+        if converts is not None and self.image_dtype == "bfloat16":
+            # The bits of bfloat16 would be taken for numbers of 16 bits.
+            raise ArgumentError(
+                f"{converts!r} comes after Augmentations that convert to bfloat16; expected one conversion"
+            )
         self.image_shape = None if shape is None else self._steps.out_shape(shape, np.dtype(self.image_dtype))
+        if converts is not None:
+            self.image_dtype = converts.dtype
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]
