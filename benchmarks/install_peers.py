@@ -5,8 +5,8 @@
 
 Their dependencies conflict (Pillow and Pillow-SIMD overwrite each other's files), hence the environments.
 participants/registry.py lists the packages and versions. A working environment is kept; one for other versions, or a
-broken one, is created again. All of them take about 10 GB, of which torch takes 5.5: its package for Linux includes
-CUDA.
+broken one, is created again. Those of peers.py take about 10 GB, of which torch takes 5.5: its package for Linux
+includes CUDA. Those of formats.py (webdataset, datasets) and remote.py (litdata, streaming) are two, each with torch.
 """
 
 import argparse
@@ -19,9 +19,10 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from participants.registry import PEERS, Participant
+from participants.registry import LOADERS, PEERS, Participant
 
 NAMES = [peer.name for peer in PEERS]
+OTHERS = [peer.name for peer in LOADERS]
 STAMP = "installed-for-benchmarks.json"
 PIP_SECONDS = 3600
 
@@ -111,7 +112,7 @@ def install(folder: Path, names: list[str]) -> dict[str, str]:
     Parameters
     ----------
     folder : Path
-        Gets a sub-folder for each peer, named after it.
+        Gets a sub-folder for each peer, `Participant.folder`.
     names : list of str
         Names of participants; those that are not peers are skipped.
 
@@ -128,10 +129,10 @@ def install(folder: Path, names: list[str]) -> dict[str, str]:
         )
     failures = {}
     folder.mkdir(parents=True, exist_ok=True)
-    for peer in PEERS:
+    for peer in (*PEERS, *LOADERS):
         if peer.name not in names:
             continue
-        environment = folder / peer.name
+        environment = folder / peer.folder
         if ready(peer, environment):
             print(f"{peer.name}: already installed", file=sys.stderr, flush=True)
             continue
@@ -154,12 +155,13 @@ def main() -> None:
         metavar="NAME,...",
         type=lambda text: text.split(","),
         default=NAMES,
-        help=f"some of: {', '.join(NAMES)} (default: all)",
+        help=f"some of: {', '.join(NAMES)} (default: all of these), {', '.join(OTHERS)}",
     )
     options = parser.parse_args()
-    unknown = [name for name in options.only if name not in NAMES]
+    known = [*NAMES, *OTHERS]
+    unknown = [name for name in options.only if name not in known]
     if unknown:
-        parser.error(f"--only: unknown {', '.join(unknown)}; expected some of {', '.join(NAMES)}")
+        parser.error(f"--only: unknown {', '.join(unknown)}; expected some of {', '.join(known)}")
     failures = install(Path(os.path.abspath(options.folder)), options.only)
     if failures:
         raise SystemExit(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from participants.registry import HIGHWAY, PARTICIPANTS, Participant
@@ -40,7 +41,9 @@ def importable(python: str, names: list[str]) -> set[str]:
     return {name for name, found in zip(names, json.loads(done.stdout), strict=True) if found}
 
 
-def choose_interpreters(given: list[str], folder: Path | None = None) -> dict[str, str]:
+def choose_interpreters(
+    given: list[str], folder: Path | None = None, participants: Iterable[Participant] = ()
+) -> dict[str, str]:
     """Return the interpreter of each participant that has one.
 
     Parameters
@@ -50,31 +53,34 @@ def choose_interpreters(given: list[str], folder: Path | None = None) -> dict[st
     folder : Path, optional
         Folder of environments: "folder/NAME" is tried before the plain paths for that participant, the other
         environments there after them. This interpreter is tried last, but first for Highway.
+    participants : iterable of Participant
+        By default those of peers.py.
 
     Raises
     ------
     SystemExit
         Unknown NAME, a PATH that is no interpreter, or a folder without environments.
     """
+    known = {participant.name: participant for participant in participants} or PARTICIPANTS
     settled: dict[str, str] = {}
     tried: list[str] = []
     for item in given:
         name, separator, path = item.partition("=")
         if not separator:
             tried.append(item)
-        elif name in PARTICIPANTS:
+        elif name in known:
             settled[name] = path
         else:
-            raise SystemExit(
-                f"--python: {name!r} is no participant; expected one of {', '.join(PARTICIPANTS)}"
-            )
+            raise SystemExit(f"--python: {name!r} is no participant; expected one of {', '.join(known)}")
     there = environments(folder) if folder else {}
     tried += there.values()
-    names = sorted({name for participant in PARTICIPANTS.values() for name in participant.needs})
+    names = sorted({name for participant in known.values() for name in participant.needs})
     found = {python: importable(python, names) for python in [*tried, sys.executable]}
-    for participant in PARTICIPANTS.values():
-        own = [there[participant.name]] if participant.name in there else []
-        for python in [sys.executable, *tried] if participant is HIGHWAY else [*own, *tried, sys.executable]:
+    for participant in known.values():
+        own = [there[participant.folder]] if participant.folder in there else []
+        for python in (
+            [sys.executable, *tried] if participant.needs == HIGHWAY.needs else [*own, *tried, sys.executable]
+        ):
             if participant.name not in settled and found[python].issuperset(participant.needs):
                 settled[participant.name] = python
     return settled
@@ -102,8 +108,14 @@ def measure(
     seconds: float = 3.0,
     seed: int = 0,
     grids: Path | None = None,
+    colors: Path | None = None,
+    whole_epoch: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> dict:
-    """Return the result of one run of `participants/run.py`; a crash or a hang is a failure with its reason."""
+    """Return the result of one run of `participants/run.py`; a crash or a hang is a failure with its reason.
+
+    `environment` has variables besides those of this process; the other parameters are options of that script.
+    """
     command = [
         python,
         str(RUN),
@@ -126,10 +138,19 @@ def measure(
     ]
     if grids is not None:
         command += ["--grids", str(grids)]
+    if colors is not None:
+        command += ["--colors", str(colors)]
+    if whole_epoch:
+        command.append("--whole-epoch")
     for name in participant.distributions:
         command += ["--distribution", name]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
     )
     timeout = LIMIT_SECONDS + warmup + seconds
     try:

@@ -13,13 +13,11 @@ from highway.transforms import CenterFit, FlipX, Normalize, RandomResizedCrop
 def batches(
     directory: str, job: Job, threads: int, variant: str, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield endless (images, labels); the variant "" reads the files, others a store or tars of them."""
+    """Yield endless (images, labels); the variant "" reads the files, others a store of them."""
     shape, fit, steps = (job.height, job.width), CenterFit(), [FlipX()]
     if job.name == "rrc":
         fit, steps = RandomResizedCrop(), [FlipX(), Normalize()]
-    if variant.endswith(".tar"):
-        from highway.modules import TarReader as Reader
-    elif variant:
+    if variant:
         from highway.modules import LevelDBImageReader as Reader
     else:
         Reader = ImageFileReader

@@ -28,6 +28,8 @@ class Participant:
         their own.
     system : tuple of str
         Packages of Debian or Ubuntu that installing or running it needs.
+    environment : str
+        Name of its environment, if others with the same requirements share it.
     """
 
     name: str
@@ -39,6 +41,12 @@ class Participant:
     title: str
     reduced: tuple[str, ...] = ()
     system: tuple[str, ...] = ()
+    environment: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its environment."""
+        return self.environment or self.name
 
 
 def alike(*variants: str) -> dict[str, tuple[str, ...]]:
@@ -54,6 +62,7 @@ OPENCV = "opencv-python-headless==5.0.0.93"
 SIMPLEJPEG = "simplejpeg==1.9.0"
 PILLOW_SIMD = "Pillow-SIMD==12.1.1.post0"
 COMPILER = ("build-essential", "pkg-config", "libjpeg-dev", "zlib1g-dev", "python3-dev")
+TORCH = ("torch==2.14.1", "torchvision==0.29.1", "numpy", PILLOW_SIMD)
 
 PEERS = (
     Participant(
@@ -91,7 +100,7 @@ PEERS = (
         "torch_dataloader",
         ("torch", "torchvision"),
         ("torch", "torchvision", "Pillow-SIMD", "pillow"),
-        ("torch==2.14.1", "torchvision==0.29.1", "numpy", PILLOW_SIMD),
+        TORCH,
         alike("decode_jpeg", "pil"),
         "torch DataLoader + torchvision v2",
         system=COMPILER,
@@ -138,3 +147,36 @@ PEERS = (
 )
 
 PARTICIPANTS = {participant.name: participant for participant in (HIGHWAY, *PEERS)}
+
+
+def torch_loader(
+    name: str, needs: str, distribution: str, title: str, environment: str, *requirements: str
+) -> Participant:
+    """Return the entry of a loader of shards or streams; torchvision decodes."""
+    return Participant(
+        name,
+        f"{name}_torch",
+        ("torch", "torchvision", "PIL", needs),
+        (distribution, "torch", "torchvision", "Pillow-SIMD", "pillow"),
+        (*TORCH, *requirements),
+        {"rrc": ("decode_jpeg", "pil", "pil v1")},
+        title,
+        system=COMPILER,
+        environment=environment,
+    )
+
+
+SHARDS = ("webdataset==1.0.2", "datasets==5.2.0")
+STREAMS = ("litdata==0.2.76", "obstore==0.12.1", "mosaicml-streaming==0.13.0")
+
+HIGHWAY_READERS = Participant(
+    "readers", "highway_readers", ("highway",), ("highway-loader",), (), {"rrc": ("",)}, "Highway"
+)
+
+LOADERS = (
+    torch_loader("webdataset", "webdataset", "webdataset", "webdataset", "shards", *SHARDS),
+    torch_loader("datasets", "datasets", "datasets", "datasets + torch DataLoader", "shards", *SHARDS),
+    torch_loader("litdata", "litdata", "litdata", "litData", "streams", *STREAMS),
+    torch_loader("streaming", "streaming", "mosaicml-streaming", "mosaicml-streaming", "streams", *STREAMS),
+)
+"""The peers of formats.py and remote.py."""

@@ -2,8 +2,9 @@
 
 The line has "status": "ok", "missing" or "failed". When ok it has the figures of the timed part: images,
 seconds, images_per_second, cpu_seconds (worker processes included), others_cores (cores that other processes
-kept busy meanwhile); and peak_megabytes, import_seconds, first_batch_seconds, mean, versions. Otherwise it
-has a "reason". The timed part begins and ends at the arrival of a batch, after a warm-up that empties what
+kept busy meanwhile); and peak_megabytes, import_seconds, first_batch_seconds, mean, versions, and facts that the
+participant states. With --whole-epoch also first_epoch_seconds, from the start to the last sample of the first epoch.
+Otherwise it has a "reason". The timed part begins and ends at the arrival of a batch, after a warm-up that empties what
 was prefetched.
 """
 
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jobs import JOBS, RECORD_JOBS, Job, list_files
+from numbered import NumberedProof
 from process_tree import cpu_seconds, machine_seconds, peak_megabytes
 from proof import Proof
 from records import RecordProof
@@ -29,16 +31,34 @@ LOOKED_AT = 256
 
 
 def measure(
-    batches: Iterator[tuple[np.ndarray, np.ndarray]], job: Job, proof: Proof, warmup: float, seconds: float
+    batches: Iterator[tuple[np.ndarray, np.ndarray]],
+    job: Job,
+    proof: Proof,
+    warmup: float,
+    seconds: float,
+    whole_epoch: int = 0,
 ) -> dict:
-    """Return the figures of the timed part; `batches` has not started yet."""
+    """Return the figures of the timed part.
+
+    `batches` has not started yet; it begins with an epoch of `whole_epoch` samples, unless that is 0.
+    """
     began = time.perf_counter()
     images, labels = next(batches)
     first_batch = time.perf_counter() - began
+    taken = proof.check(images, labels)
+    first_epoch = {}
+    if whole_epoch:
+        del images, labels
+        while taken < whole_epoch:
+            taken += proof.check(*next(batches))
+        first_epoch["first_epoch_seconds"] = time.perf_counter() - began
+        images, labels = next(batches)
+        proof.check(images, labels)
+    proof.look(images, labels)
     while proof.looked_at < LOOKED_AT:
+        images, labels = next(batches)
         proof.check(images, labels)
         proof.look(images, labels)
-        images, labels = next(batches)
     # A batch kept here would count as the participant's memory.
     del images, labels
     warm = time.perf_counter() + warmup
@@ -46,7 +66,7 @@ def measure(
         proof.check(*next(batches))
 
     count = 0
-    next(batches)
+    proof.check(*next(batches))
     cpu, everything = cpu_seconds(), machine_seconds()
     began = ended = time.perf_counter()
     while ended - began < seconds:
@@ -64,7 +84,7 @@ def measure(
         "peak_megabytes": peak_megabytes(),
         "first_batch_seconds": first_batch,
         "mean": proof.mean,
-    }
+    } | first_epoch
 
 
 def versions(distributions: list[str]) -> dict[str, str]:
@@ -94,13 +114,17 @@ def attempt(options: argparse.Namespace) -> dict:
         if options.job in RECORD_JOBS:
             # A participant without images defines its own check.
             proof = getattr(participant, "proof", RecordProof)(job, options.dir)
+        elif options.colors:
+            proof = NumberedProof(job, np.load(options.colors))
         else:
             paths, labels, _ = list_files(options.dir)
             grids = np.loadtxt(options.grids).reshape(len(paths), 4, 5, 3) if options.grids else None
             proof = Proof(job, labels, grids)
         made = participant.batches(options.dir, job, options.threads, options.variant, options.seed)
+        whole_epoch = proof.epoch if options.whole_epoch else 0
         with contextlib.closing(made):
-            result |= measure(made, job, proof, options.warmup, options.seconds)
+            result |= measure(made, job, proof, options.warmup, options.seconds, whole_epoch)
+        result["facts"] = getattr(participant, "FACTS", {})
     except Exception as error:  # likewise
         return result | {
             "status": "failed",
@@ -128,9 +152,17 @@ def main() -> None:
         "--grids", help="output of `bare_decode grid` for the files in sorted order, to compare images with"
     )
     parser.add_argument(
+        "--colors", help="file of mean colors: labels are the numbers of photographs, each once an epoch"
+    )
+    parser.add_argument(
+        "--whole-epoch", action="store_true", help="begin with a whole epoch, with --colors; it is timed"
+    )
+    parser.add_argument(
         "--distribution", action="append", default=[], help="package whose version to record; repeatable"
     )
     options = parser.parse_args()
+    if options.whole_epoch and not options.colors:
+        parser.error("--whole-epoch needs --colors")
 
     # Peers print on standard output too: keep the original for the result.
     answer = os.fdopen(os.dup(1), "w")
