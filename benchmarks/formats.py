@@ -1,123 +1,124 @@
-"""Compares the formats that photographs are kept in: a folder, tar shards of the same files, and peers on the shards.
+"""Compares the formats that photographs are kept in: class folders, tar shards, Parquet, and peers on the same files.
 
-The job is RandomResizedCrop to 224 x 224, flip and normalize, in batches of 64, from files that are in memory. Every
-participant runs in a process of its own, in turns; the table has the median of the rounds, and ratios to the folder and
-to the fastest peer. A peer needs an interpreter with webdataset, torch, torchvision and Pillow (--python); it is
-skipped without one. Participants are checked as those of peers.py are.
+The job is RandomResizedCrop to 224 x 224, flip and normalize, in batches of 64, from files that are in memory. The
+photographs of DIR are repeated until there are --photos, and numbered. Peers are webdataset's WebLoader on the tars,
+and `datasets` of Hugging Face with torch's DataLoader on the Parquet file, of which it makes Arrow files; both decode
+with torchvision. The fastest of their decoders and numbers of worker processes is found first.
+
+Every participant runs in a process of its own, in turns, and each run begins with a whole epoch, in which every
+photograph must come once; so must it in the epochs after it. Shape, dtype and range of the images are checked, and that
+their colors are those of the photographs of their labels. Ratios are medians of the rounds' ratios. A participant that
+is missing or fails is listed with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from machine import describe, describe_line
+import machine
+from participants.registry import LOADERS
+from photographs import copied, write_colors, write_parquet, write_tars
+from turns import Turn, Turns, add_options, complete, highway, missing, table, turn_of, write
 
-from highway.engine import Pipeline
-from highway.modules import Encoded, ImageFileReader, TarReader, TarSink
+from highway.modules import TarReader
 
-HERE = Path(__file__).resolve().parent
+PEERS = [peer for peer in LOADERS if peer.environment == "shards"]
 
 
-def packed(folder: str, to: Path, shard_bytes: int) -> str:
-    """Write the files of class folders to tar shards; return their name, with braces."""
-    source = Encoded(ImageFileReader(folder, 1, 1, epochs=1, shuffle=False), "original")
-    with Pipeline([source, TarSink(to / "photos-{0000..}.tar", shard_bytes=shard_bytes)]) as pipeline:
-        pipeline.wait()
-    last = len(list(to.glob("photos-*.tar"))) - 1
-    name = str(to / f"photos-{{0000..{last:04}}}.tar")
+def rows_of(options: argparse.Namespace, folder: Path, photos: Path, paths: list[Path]) -> list[Turn]:
+    """Pack the photographs; return the participants."""
+    tars = write_tars(paths, folder / "tars", options.shards)
     # The index is made once, like the shards.
-    TarReader(name, 1, 1)
-    return name
-
-
-def run(python: str, module: str, variant: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Run one participant once; return its figures."""
-    command = [python, str(HERE / "participants" / "run.py"), module, "--job", "rrc", "--dir", options.dir]
-    command += ["--variant", variant, "--threads", str(options.threads), "--seed", str(seed)]
-    command += ["--seconds", str(options.seconds), "--warmup", str(options.warmup)]
-    for name in ("webdataset", "torch", "torchvision"):
-        command += ["--distribution", name]
-    answer = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=600
-    )
-    try:
-        found: dict[str, Any] = json.loads(answer.stdout)
-    except ValueError:
-        return {"status": "failed", "reason": f"exit code {answer.returncode}"}
-    return found
-
-
-def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the rates, and their ratios to the folder and to the fastest peer, as Markdown."""
-    rates = {
-        name: statistics.median(one["images_per_second"] for one in rounds)
-        for name, rounds in results.items()
-        if rounds and all(one["status"] == "ok" for one in rounds)
-    }
-    cpu = {
-        name: statistics.median(1e6 * one["cpu_seconds"] / one["images"] for one in results[name])
-        for name in rates
-    }
-    peers = [rate for name, rate in rates.items() if name.startswith("webdataset")]
-    lines = [
-        "| participant | images/s | of the folder | of the fastest peer | CPU us/image |",
-        "| --- | --: | --: | --: | --: |",
+    TarReader(tars, 1, 1)
+    rows = [
+        highway("folder", "ImageFileReader", str(photos)),
+        highway("tar", "TarReader", tars, compared="folder"),
     ]
-    for name, rounds in results.items():
-        if name not in rates:
-            bad = next((one for one in rounds if one["status"] != "ok"), {"status": "missing", "reason": ""})
-            lines.append(f"| {name} | {bad['status']}: {bad.get('reason', '')} | | | |")
-            continue
-        peer = f"{rates[name] / max(peers):.2f}" if peers else ""
-        lines.append(
-            f"| {name} | {rates[name]:.0f} | {rates[name] / rates['folder']:.3f} | {peer} | {cpu[name]:.0f} |"
-        )
-    return "\n".join(lines)
+    parquet = folder / "photos.parquet"
+    try:
+        write_parquet(paths, parquet)
+    except ImportError as error:
+        rows.append(highway("Parquet", "TableReader", str(parquet)))
+        rows[-1].fail("missing", f"this interpreter has no pyarrow ({error}): pip install pyarrow")
+    else:
+        rows.append(highway("Parquet", "TableReader", str(parquet), compared="folder"))
+    for peer, source in zip(PEERS, (tars, str(parquet)), strict=True):
+        rows.append(turn_of(peer.title, peer, compared="folder", source=source, scratch=str(folder)))
+        missing(rows[-1], options)
+        if source == str(parquet) and not parquet.exists():
+            rows[-1].fail("missing", "there is no Parquet file, as there is no pyarrow")
+    return rows
+
+
+def told(turns: Turns) -> list[str]:
+    """Return the table and the ratios of Highway to the peers."""
+    folder = turns.row("folder")
+
+    def ratio(row: Turn, other: Turn | None) -> str:
+        return f"{row.ratio(other):.3f}" if other is not None and row is not other else ""
+
+    lines = [
+        table(
+            turns.active(),
+            {
+                "images/s": lambda row: f"{row.median('images_per_second'):.0f}",
+                "of the folder": lambda row: ratio(row, folder),
+                "CPU ms/image": lambda row: f"{row.cpu_milliseconds():.2f}",
+                "first batch s": lambda row: f"{row.median('first_batch_seconds'):.2f}",
+                "peak MB": lambda row: f"{row.median('peak_megabytes'):.0f}",
+                "written as": lambda row: row.written_as,
+            },
+        ),
+        "",
+    ]
+    for mine, peer in zip(("tar", "Parquet"), PEERS, strict=True):
+        row, other = turns.row(mine), turns.row(peer.title)
+        if row is not None and other is not None:
+            lines.append(
+                f"- {mine} is {row.ratio(other):.2f} times {peer.title} on the same files "
+                f"({other.written_as}); by CPU time {row.cpu_ratio(other):.2f}"
+            )
+    return lines + turns.failures()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dir", help="folder of class folders of JPEGs")
-    parser.add_argument("--python", metavar="PYTHON", help="interpreter of the peers")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
-    parser.add_argument("--warmup", type=float, default=1.0)
-    parser.add_argument("--shard-mib", type=int, default=64, help="size of the tar shards")
+    add_options(parser, PEERS, 2000)
+    parser.add_argument("--shards", type=int, default=16, help="number of tars (default: %(default)s)")
     options = parser.parse_args()
+    if not 1 <= options.shards <= min(options.photos, 10000):
+        parser.error(f"--shards is {options.shards}; expected 1 to 10000, and no more than photographs")
+    complete(parser, options, PEERS)
 
-    facts = describe()
-    with tempfile.TemporaryDirectory() as folder:
-        shards = packed(options.dir, Path(folder), options.shard_mib << 20)
-        participants = {
-            "folder": (sys.executable, "highway_pipeline", ""),
-            "tar": (sys.executable, "highway_pipeline", shards),
-        }
-        if options.python:
-            for kind in ("decode_jpeg", "pil"):
-                participants[f"webdataset ({kind})"] = (
-                    options.python,
-                    "webdataset_torch",
-                    f"{kind}:{shards}",
-                )
-        results: dict[str, list[dict[str, Any]]] = {name: [] for name in participants}
-        for number in range(options.rounds):
-            for name, (python, module, variant) in participants.items():
-                results[name].append(run(python, module, variant, options, number))
-                print(f"round {number + 1}: {name}: {results[name][-1]['status']}", file=sys.stderr)
-    print(describe_line(facts))
-    print()
-    print(table(results))
+    facts = machine.describe()
+    with tempfile.TemporaryDirectory(prefix="highway-formats-", dir=options.scratch) as name:
+        folder = Path(name)
+        try:
+            paths = copied(options.dir, options.photos, folder / "photos")
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"formats.py: {error}") from None
+        write_colors(paths, folder / "colors.npy")
+        turns = Turns(
+            rows_of(options, folder, folder / "photos", paths),
+            options,
+            folder / "photos",
+            folder / "colors.npy",
+            # Nothing is left behind, or asked for.
+            {"HF_HOME": str(folder / "huggingface"), "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder)},
+        )
+        turns.measure()
+    lines = [
+        machine.describe_line(facts),
+        f"{options.photos} photographs, {options.shards} tars, {options.threads} threads, {options.rounds} rounds. "
+        f"{turns.busy()}".strip(),
+        "",
+        *told(turns),
+    ]
+    write(lines, {"machine": facts, "photographs": options.photos, "rows": turns.record()}, options)
 
 
 if __name__ == "__main__":

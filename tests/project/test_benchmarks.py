@@ -1,5 +1,6 @@
 """The benchmarks run, say who is missing or fails, and count no image that was not returned."""
 
+import argparse
 import dataclasses
 import importlib
 import importlib.util
@@ -97,6 +98,7 @@ def test_queue_hop_measures(tmp_path):
         "startup.py",
         "memory.py",
         "remote.py",
+        "formats.py",
         "pictures.py",
         "participants/run.py",
         "participants/steady.py",
@@ -113,7 +115,7 @@ def test_help_tells_the_options(script):
     "script",
     [
         *("peers.py", "scaling.py", "python_share.py", "cold.py"),
-        *("startup.py", "memory.py", "remote.py", "pictures.py"),
+        *("startup.py", "memory.py", "remote.py", "formats.py", "pictures.py"),
     ],
 )
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
@@ -585,14 +587,69 @@ def test_python_share_profiles_highway(folder, tmp_path):
     assert found["images"] > 0
 
 
-def test_remote_measures_a_store_against_a_folder(folder, tmp_path):
-    options = ["--rounds", 1, "--seconds", 0.1, "--latency", 0.001, "--json", tmp_path / "remote.json"]
-    done = run("remote.py", folder, *options)
+QUICK = ("--photos", 128, "--rounds", 1, "--seconds", 0.05, "--warmup", 0.01, "--threads", 1)
+
+
+def rows_of(file):
+    """The rows of the JSON of formats.py or remote.py, by their names."""
+    return {row["label"]: row for row in json.loads(file.read_text())["rows"]}
+
+
+def test_remote_measures_stores_against_this_machine(folder, tmp_path):
+    written = {"--json": tmp_path / "remote.json", "--markdown": tmp_path / "remote.md"}
+    few = ("--latency", 0.001, "--prefetch", 60_000, "--shards", 2, "--many", 20, "--scratch", tmp_path)
+    done = run("remote.py", folder, *QUICK, *few, *(part for pair in written.items() for part in pair))
     assert done.returncode == 0, done.stderr
-    assert "of local)  cache" in done.stdout
-    (figures,) = json.loads((tmp_path / "remote.json").read_text())["rounds"]
-    assert figures["s3"]["fetched"]["requests"] >= FILES and figures["local"]["fetched"] is None
-    assert figures["cache"]["fetched"]["requests"] == 0 < figures["cache"]["fetched"]["cached"]
+    assert written["--markdown"].read_text() == done.stdout
+    rows = rows_of(written["--json"])
+    peers = {"litData", "mosaicml-streaming"}
+    assert set(rows) == peers | {
+        *("folder", "folder in S3", "folder in S3, cache", "folder in S3, index"),
+        *(
+            "tar",
+            "tar in S3",
+            "tar in S3, cache",
+            "tar over HTTP",
+            "20 tars in S3",
+            "20 tars in S3, indexes here",
+        ),
+    }
+    for name in peers:
+        assert (
+            rows[name]["status"] == "missing"
+            and "no interpreter that was given imports" in rows[name]["reason"]
+        )
+        assert f"- {name}: missing: " in done.stdout
+    for name in set(rows) - peers:
+        assert rows[name]["status"] == "ok", rows[name]["reason"]
+        (one,) = rows[name]["rounds"]
+        assert one["images"] > 0 < one["first_batch_seconds"] <= one["first_epoch_seconds"]
+        fetched = one["facts"]["fetched"]
+        assert (fetched is None) == (name in ("folder", "tar"))
+        assert f"| {name} | " in done.stdout
+        # More than one epoch was read, and the first one alone fetches from behind a cache.
+        if name == "folder in S3":
+            assert fetched["requests"] > 128
+        elif name == "folder in S3, cache":
+            assert fetched["requests"] == 128 and fetched["cached"] > 0
+    assert "- tar in S3: " in done.stdout and "MB above the local run" in done.stdout
+    # What was packed is gone.
+    assert {path.name for path in tmp_path.iterdir()} == {"remote.json", "remote.md"}
+
+
+def test_remote_says_which_options_measure_nothing(folder):
+    done = run("remote.py", folder, *QUICK, "--many", 20)
+    assert done.returncode == 1
+    assert "--prefetch is 67108864, and the photographs have" in done.stderr
+    assert "Traceback" not in done.stderr
+    for wrong, said in (
+        (("--many", 200), "--shards and --many must be 10000 or less, and no more than photographs"),
+        (("--latency", -1), "--latency is -1.0; expected 0 or more"),
+        (("--workers", "2,0"), "argument --workers: 0 is not above 0"),
+    ):
+        done = run("remote.py", folder, *QUICK, *wrong)
+        assert done.returncode == 2
+        assert said in done.stderr
 
 
 def test_cold_measures_files_that_are_not_in_memory(folder, tmp_path):
@@ -863,12 +920,246 @@ def test_transport_measures_chains_against_bare_sockets(tmp_path):
     assert killed["seconds"] > 0 and 0 < killed["longest wait"] <= killed["killed"]
 
 
-def test_formats_are_compared(folder):
-    done = run("formats.py", folder, "--rounds", 1, "--seconds", 0.1, "--warmup", 0, "--threads", 1)
+def test_formats_are_compared(folder, tmp_path):
+    written = {"--json": tmp_path / "formats.json", "--markdown": tmp_path / "formats.md"}
+    named = [part for pair in written.items() for part in pair]
+    done = run("formats.py", folder, *QUICK, "--shards", 3, "--scratch", tmp_path, *named)
     assert done.returncode == 0, done.stderr
-    rows = re.findall(r"^\| (\w+) \| (\d+) \| ([\d.]+) \|", done.stdout, re.MULTILINE)
-    assert [name for name, _, _ in rows] == ["folder", "tar"]
-    assert all(int(rate) > 0 and float(ratio) > 0 for _, rate, ratio in rows)
+    assert written["--markdown"].read_text() == done.stdout
+    rows = rows_of(written["--json"])
+    assert list(rows) == ["folder", "tar", "Parquet", "webdataset", "datasets + torch DataLoader"]
+    reading = ["folder", "tar"]
+    if importlib.util.find_spec("pyarrow") is None:
+        assert "pip install pyarrow" in rows["Parquet"]["reason"]
+    else:
+        reading.append("Parquet")
+    for name in reading:
+        assert rows[name]["status"] == "ok", rows[name]["reason"]
+        assert rows[name]["rounds"][0]["images_per_second"] > 0
+        assert re.search(rf"^\| {name} \| \d+ \| ([\d.]+)? \| [\d.]+ \|", done.stdout, re.MULTILINE)
+    for name in list(rows)[3:]:
+        assert rows[name]["status"] == "missing"
+        assert f"- {name}: missing: no interpreter that was given imports torch" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"formats.json", "formats.md"}
+
+
+@pytest.mark.parametrize("script", ["formats.py", "remote.py"])
+def test_peers_of_formats_and_remote_are_installed_on_request(script, folder, tmp_path):
+    done = run(script, folder, "--install")
+    assert done.returncode == 2
+    assert "--install needs --peers FOLDER, where the environments are made" in done.stderr
+    done = run(script, folder, "--peers", tmp_path)
+    assert done.returncode == 1
+    assert f"--peers: {tmp_path} has no environments (NAME/bin/python)" in done.stderr
+    done = run(script, folder, "--photos", 63, *(["--many", 2] if script == "remote.py" else []))
+    assert done.returncode == 2
+    assert "--photos is 63; expected 64 or more" in done.stderr
+
+
+def test_loaders_share_environments(benchmarks, tmp_path, monkeypatch):
+    install_peers, registry = benchmarks("install_peers"), benchmarks("participants.registry")
+    subject = benchmarks("subject")
+    made = []
+    monkeypatch.setattr(install_peers, "complaint", lambda peer, environment: "")
+
+    def install_one(peer, environment):
+        made.append(environment.name)
+        python = environment / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(
+            f"#!{sys.executable}\nimport json, sys\nprint(json.dumps([True] * len(sys.argv[3:])))\n"
+        )
+        python.chmod(0o755)
+        (environment / install_peers.STAMP).write_text(json.dumps(peer.requirements))
+
+    monkeypatch.setattr(install_peers, "install_one", install_one)
+    assert install_peers.install(tmp_path, [peer.name for peer in registry.LOADERS]) == {}
+    assert made == ["shards", "streams"]
+    found = subject.choose_interpreters([], tmp_path, [registry.HIGHWAY_READERS, *registry.LOADERS])
+    # Highway's is this one, although the others could import it.
+    assert found.pop("readers") == sys.executable
+    assert {name: Path(python).parents[1].name for name, python in found.items()} == {
+        "webdataset": "shards",
+        "datasets": "shards",
+        "litdata": "streams",
+        "streaming": "streams",
+    }
+    with pytest.raises(SystemExit, match="'opencv' is no participant; expected one of webdataset, datasets"):
+        subject.choose_interpreters(["opencv=python"], tmp_path, registry.LOADERS)
+
+
+def test_photographs_are_written_with_their_numbers(benchmarks, folder, tmp_path):
+    from highway.modules import TarReader
+
+    photographs = benchmarks("photographs")
+    paths = photographs.copied(str(folder), 30, tmp_path / "photos")
+    originals = sorted(folder.rglob("*.jpg"))
+    assert [path.read_bytes() for path in paths] == [originals[n % FILES].read_bytes() for n in range(30)]
+    assert paths == sorted((tmp_path / "photos").rglob("*.jpg"))
+    name = photographs.write_tars(paths, tmp_path / "tars", 4)
+    reader = TarReader(name, 30, 32, shuffle=False, epochs=1)
+    with highway.Pipeline([reader]) as pipeline:
+        assert pipeline.dequeue().labels.tolist() == list(range(30))
+    photographs.write_colors(paths, tmp_path / "colors.npy")
+    colors = np.load(tmp_path / "colors.npy")
+    expected = photograph(90, 130, seed=0)
+    assert np.allclose(colors[[0, FILES]], np.asarray(expected).mean(axis=(0, 1)) / 255, atol=0.02)
+    with pytest.raises(ValueError, match="expected class folders of pictures"):
+        photographs.copied(str(tmp_path / "tars" / ".."), 3, tmp_path / "none")
+
+
+def test_parquet_has_the_photographs(benchmarks, folder, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    photographs = benchmarks("photographs")
+    paths = photographs.copied(str(folder), 130, tmp_path / "photos")
+    photographs.write_parquet(paths, tmp_path / "photos.parquet")
+    found = parquet.ParquetFile(tmp_path / "photos.parquet")
+    assert found.num_row_groups == 2
+    table = found.read()
+    assert table["label"].to_pylist() == list(range(130))
+    assert [one["bytes"] for one in table["image"].to_pylist()] == [path.read_bytes() for path in paths]
+
+
+def numbered(participants, epochs, *, value=None, labels=None):
+    """Check epochs of 16 images in halves, each of one color, plus noise; `epochs` lists numbers of photographs."""
+    jobs, module = participants("jobs"), participants("numbered")
+    rng = np.random.default_rng(3)
+    colors = rng.uniform(0.2, 0.8, (16, 3))
+    judge = module.NumberedProof(jobs.JOBS["rrc"], colors)
+    mean, std = np.array(jobs.MEAN), np.array(jobs.STD)
+    for epoch in epochs:
+        for part in (epoch[:8], epoch[8:]):
+            pixels = colors[part][:, :, None, None] + rng.uniform(-0.1, 0.1, (len(part), 3, 224, 224))
+            if value is not None:
+                pixels[3, 1, 7, 7] = value
+            images = ((pixels - mean[:, None, None]) / std[:, None, None]).astype(np.float32)
+            given = np.array(part) if labels is None else labels(np.array(part))
+            assert judge.check(images, given) == len(part)
+            judge.look(images, given)
+    judge.conclude()
+    return judge
+
+
+def test_numbered_proof_accepts_whole_epochs(participants):
+    orders = [list(np.random.default_rng(seed).permutation(16)) for seed in range(3)]
+    judge = numbered(participants, orders)
+    assert judge.epoch == 16 and judge.times.tolist() == [3] * 16
+    # An epoch that is under way.
+    assert numbered(participants, [*orders, orders[0][:9]]).seen == 57
+    assert numbered(participants, orders, value=1.0).seen == 48
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"epochs": [[*range(15), 14]]},
+            "sample 14 came 2 times among the first 16; expected each of 16 once",
+        ),
+        ({"epochs": [[*range(16)], [*range(1, 16), 1]]}, "sample 1 came 3 times among the first 32"),
+        ({"value": 1.01}, "channels are from .* expected"),
+        ({"value": -0.01}, "channels are from .* expected"),
+        ({"labels": lambda numbers: numbers + 1}, "expected numbers from 0 to 15"),
+        ({"labels": lambda numbers: numbers.astype(float)}, "expected numbers from 0 to 15"),
+        ({"labels": lambda numbers: (numbers + 7) % 16}, "the labels belong to other photographs"),
+    ],
+)
+def test_numbered_proof_refuses(participants, change, reason):
+    arguments = {"epochs": [[*range(16)], [*range(16)]], **change}
+    with pytest.raises(ValueError, match=reason):
+        numbered(participants, **arguments)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_participant_that_repeats_samples_fails(folder, tmp_path, benchmarks, repeats):
+    photographs = benchmarks("photographs")
+    paths = photographs.copied(str(folder), 128, tmp_path / "photos")
+    photographs.write_colors(paths, tmp_path / "colors.npy")
+    (tmp_path / "odd_one.py").write_text(
+        "import highway_readers\n"
+        "def batches(*given):\n"
+        "    for number, (images, labels) in enumerate(highway_readers.batches(*given)):\n"
+        f"        yield images, labels[::-1][:1].repeat(len(labels)) if {repeats} and number == 1 else labels\n"
+    )
+    variant = json.dumps({"reader": "ImageFileReader", "source": str(tmp_path / "photos")})
+    quick = ["--threads", "1", "--warmup", "0.01", "--seconds", "0.01", "--job", "rrc", "--variant", variant]
+    whole = ["--colors", tmp_path / "colors.npy", "--whole-epoch", "--dir", tmp_path / "photos"]
+    done = run("participants/run.py", "odd_one", *quick, *whole, path=[tmp_path])
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    if repeats:
+        assert result["status"] == "failed" and "expected each of 128 once an epoch" in result["reason"]
+    else:
+        assert result["status"] == "ok", result["reason"]
+        assert 0 < result["first_batch_seconds"] < result["first_epoch_seconds"]
+
+
+def made_turns(benchmarks, monkeypatch, rates, rounds=3):
+    """The rows of two peers whose runs have made-up rates, by kind and workers; a text is a failure."""
+    turns, registry = benchmarks("turns"), benchmarks("participants.registry")
+    runs = []
+
+    def measure(participant, python, folder, job, *, variant, threads, **more):
+        kind = json.loads(variant)["kind"]
+        rate = rates[participant.name][kind, threads]
+        runs.append((participant.name, kind, threads, more["whole_epoch"]))
+        if isinstance(rate, str):
+            return {"status": "failed", "reason": rate}
+        share = {"cpu_seconds": 1.0, "peak_megabytes": 5.0, "others_cores": 0.0, "first_batch_seconds": 0.5}
+        return {
+            "status": "ok",
+            "images": rate,
+            "images_per_second": rate,
+            "first_epoch_seconds": 64 / rate,
+        } | share
+
+    monkeypatch.setattr(turns.subject, "measure", measure)
+    options = argparse.Namespace(
+        interpreters={"webdataset": "a", "datasets": "b"},
+        threads=2,
+        workers=[2, 4],
+        rounds=rounds,
+        warmup=1,
+        seconds=1,
+        photos=64,
+    )
+    rows = [turns.turn_of(peer.title, peer) for peer in registry.LOADERS[:2]]
+    made = turns.Turns(rows, options, Path(), Path())
+    made.measure()
+    return made, runs
+
+
+def test_the_fastest_decoder_and_number_of_workers_is_measured(benchmarks, monkeypatch):
+    slow = {(kind, workers): 10 for kind in ("decode_jpeg", "pil", "pil v1") for workers in (2, 4)}
+    rates = {
+        "webdataset": slow | {("pil", 2): 30, ("pil", 4): 40, ("decode_jpeg", 4): 99},
+        "datasets": slow | {("decode_jpeg", 2): "broken", ("pil v1", 2): 20},
+    }
+    turns, runs = made_turns(benchmarks, monkeypatch, rates)
+    first, second = turns.rows
+    assert (first.written_as, second.written_as) == ("pil, 4 workers", "pil v1, 2 workers")
+    assert first.trials == {"decode_jpeg, 2 workers": 10, "pil, 2 workers": 30, "pil v1, 2 workers": 10} | {
+        "pil, 4 workers": 40
+    }
+    assert first.ratio(second) == 2.0
+    assert first.epoch_rates(64) == [40, 40, 40]
+    # Trials do not go through a whole epoch; the rounds do, in turns.
+    assert runs[8:] == [
+        *(("webdataset", "pil", 4, True), ("datasets", "pil v1", 2, True)),
+        *(("datasets", "pil v1", 2, True), ("webdataset", "pil", 4, True)),
+        *(("webdataset", "pil", 4, True), ("datasets", "pil v1", 2, True)),
+    ]
+    assert not any(whole for *_, whole in runs[:8])
+
+
+def test_a_peer_that_fails_is_listed_with_the_reason(benchmarks, monkeypatch):
+    kinds = [(kind, workers) for kind in ("decode_jpeg", "pil", "pil v1") for workers in (2, 4)]
+    rates = {"webdataset": dict.fromkeys(kinds, "no tar"), "datasets": dict.fromkeys(kinds, 10)}
+    turns, _ = made_turns(benchmarks, monkeypatch, rates)
+    assert [row.label for row in turns.active()] == ["datasets + torch DataLoader"]
+    assert turns.failures() == [
+        "- webdataset: failed: decode_jpeg, 2 workers: no tar; pil, 2 workers: no tar; pil v1, 2 workers: no tar"
+    ]
 
 
 @pytest.mark.parametrize(
