@@ -477,7 +477,7 @@ def _field(name: str, spec: Spec) -> str:
     """Return what a spec says of a field."""
     if name not in spec:
         return f"no {name}"
-    dtype, shape, ragged = spec[name]
+    dtype, shape, ragged, _ = spec[name]
     sizes = ["?" if size is None else str(size) for size in (shape or ())[1:]]
     shown = "?" if shape is None else ", ".join(["total" if ragged else "N", *sizes])
     return f"{name} of {dtype} and shape ({shown})"
