@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from highway.errors import ReadError, StorageError
@@ -65,6 +65,18 @@ class ManyStores(ObjectStore):
     def read_now(self, object: Object, start: int, stop: int) -> Buffer:
         store, inside = self._found(object.name)
         return store.read_now(object._replace(name=inside), start, stop)
+
+    def listed(self, names: Sequence[str]) -> dict[str, Object]:
+        inside: dict[ObjectStore, dict[str, str]] = {}
+        for name in names:
+            if is_url(name):
+                store, one = self._found(name)
+                inside.setdefault(store, {})[one] = name
+        return {
+            given[one]: found._replace(name=given[one])
+            for store, given in inside.items()
+            for one, found in store.listed([*given]).items()
+        }
 
     async def ask(self, name: str) -> Object:
         store, inside = self._found(name)

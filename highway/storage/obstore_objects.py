@@ -85,6 +85,7 @@ class ObstoreObjects(ObjectStore):
                 f"{owner}: {url} needs obstore, which is not installed: pip install obstore"
             ) from error
         self._web = url.startswith("http")
+        self.lists_sorted = not self._web
         if "retry_config" in options:
             raise ArgumentError(
                 f"{owner}: storage_options has 'retry_config'; expected none, since Highway itself retries requests"

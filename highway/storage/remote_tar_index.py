@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from highway._core.records.checksum import crc32c
 from highway._core.tar import members
-from highway.errors import ReadError
+from highway.errors import ObjectChangedError, ReadError
 from highway.storage.files import LARGEST_FILE, read_whole
-from highway.storage.object_store import ObjectStore
+from highway.storage.object_store import ObjectStore, plain_etag
 from highway.storage.objects import Object
 from highway.storage.tar_index import TarIndex, check_format, complete, keep_index
 
@@ -27,7 +27,9 @@ __all__ = ["indexed_objects", "number_of", "place_of_index"]
 _logger = logging.getLogger("highway.storage")
 
 # Tars that are searched at a time.
-_TOGETHER = 32
+_TOGETHER = 64
+# After the name of a tar: the name of its published index.
+_ENDING = ".index"
 
 # Bytes of a request for headers: few where members are large, more where they are small.
 _SMALLEST = 4 << 10
@@ -56,14 +58,16 @@ def indexed_objects(
     TarError, ReadError, StorageError, WriteError
         As for `indexed`.
     """
+    known = store.listed([*names, *(name + _ENDING for name in names)])
 
     def one(name: str) -> tuple[TarIndex, Object]:
-        found = store.head(name)
+        found = known.get(name) or store.head(name)
         kept = place_of_index(store.where(name), index_dir)
         changed = number_of(found.etag)
         index = _kept(kept, store.where(name), found, changed, owner)
         if index is None:
-            index = _published(store, found, changed) or _made(store, found, changed, owner)
+            beside = known.get(name + _ENDING) or Object(name + _ENDING)
+            index = _published(store, beside, found, changed) or _made(store, found, changed, owner)
             keep_index(kept, index, owner, index_dir is not None)
         return index, found
 
@@ -82,7 +86,7 @@ def place_of_index(url: str, index_dir: str | None) -> str:
 
 def number_of(etag: str) -> int:
     """Return a number for an etag, in place of the modification time of a local tar."""
-    return int.from_bytes(blake2b(etag.encode(), digest_size=7).digest(), "big")
+    return int.from_bytes(blake2b(plain_etag(etag).encode(), digest_size=7).digest(), "big")
 
 
 def _kept(kept: str, path: str, found: Object, changed: int, owner: str) -> TarIndex | None:
@@ -96,11 +100,11 @@ def _kept(kept: str, path: str, found: Object, changed: int, owner: str) -> TarI
     return None
 
 
-def _published(store: ObjectStore, found: Object, changed: int) -> TarIndex | None:
+def _published(store: ObjectStore, beside: Object, found: Object, changed: int) -> TarIndex | None:
     """Return the index in the object beside a tar, if there is one, and it is of this tar."""
     try:
-        contents = bytes(store.read(Object(found.name + ".index")))
-    except ReadError:
+        contents = bytes(store.read(beside))
+    except (ReadError, ObjectChangedError):
         return None
     stated = int.from_bytes(contents[16:24], "little", signed=True)
     index = TarIndex.unpacked(store.where(found.name), found.size, stated, contents)

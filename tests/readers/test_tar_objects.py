@@ -301,6 +301,55 @@ def test_a_published_index_is_used_if_it_is_that_of_the_tar(server, make, tars, 
     assert sorted(made) == ["s3://data/set/part-00.tar", "s3://data/set/part-02.tar"]
 
 
+@pytest.fixture
+def many(server, tmp_path):
+    """20 tars with their published indexes, among other objects."""
+    picture = jpeg_bytes(photograph(30, 40))
+    for number in range(20):
+        members = [(f"{number}.jpg", picture), (f"{number}.cls", b"%d" % number)]
+        path = write_tar(tmp_path / f"t-{number:02}.tar", members)
+        TarReader(path, 1, SHAPE)
+        for ending in ("", ".index"):
+            server.put(
+                f"data/many/t-{number:02}.tar{ending}", (tmp_path / f"t-{number:02}.tar{ending}").read_bytes()
+            )
+        server.put(f"data/many/t-{number:02}/note.txt", b"a note")
+    server.put("data/many/a.txt", b"before")
+    server.put("data/many/z.txt", b"after")
+    server.requests.clear()
+    return "s3://data/many/t-{00..19}.tar"
+
+
+def test_many_tars_are_listed_instead_of_asked_for_one_by_one(server, make, many):
+    assert sorted(make(many).known_keys(), key=int) == [str(number) for number in range(20)]
+    assert server.count(lists=True) == 1 and server.count("HEAD") == 0
+    # Of each tar its index and its last header; and the fields of the first sample.
+    assert server.count() == 41
+    server.requests.clear()
+    make(many)
+    assert (server.count(lists=True), server.count("HEAD"), server.count()) == (1, 0, 1)
+    # The index of an object that the listing states as another one is made again.
+    server.objects["data/many/t-03.tar"] = server.objects["data/many/t-04.tar"]
+    server.etags["data/many/t-03.tar"] = server.etags["data/many/t-04.tar"]
+    assert sorted(make(many).known_keys(), key=int)[3:5] == ["4", "4"]
+
+
+@pytest.mark.parametrize("why", ["no listing", "many others", "few tars"])
+def test_tars_that_no_listing_states_are_asked_for(server, make, many, why):
+    expected = 20
+    if why == "no listing":
+        server.fault = lambda request: Fault(status=403) if request.lists else None
+    elif why == "many others":
+        for number in range(5000):
+            server.put(f"data/many/t-05.tar.{number:04}", b"")
+    else:
+        many, expected = "s3://data/many/t-{00..06}.tar", 7
+    assert len(list(make(many).known_keys())) == expected
+    assert server.count("HEAD") > 0
+    # A listing does not go on through thousands of other objects.
+    assert server.count(lists=True) <= 2
+
+
 def pictures_of(numbers):
     """Members with one length: pictures of one color, padded behind their end."""
     pictures = {number: jpeg_bytes(Image.new("RGB", (32, 24), (25 * number,) * 3)) for number in numbers}
