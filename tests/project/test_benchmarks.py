@@ -130,7 +130,7 @@ def test_help_tells_the_options(script):
     "script",
     [
         *("peers.py", "scaling.py", "python_share.py", "cold.py"),
-        *("startup.py", "memory.py", "remote.py", "formats.py", "pictures.py", "datasets.py"),
+        *("startup.py", "memory.py", "remote.py", "formats.py", "pictures.py", "dataset_reader.py"),
     ],
 )
 def test_a_folder_without_photographs_is_one_sentence(script, tmp_path):
@@ -714,7 +714,7 @@ def test_cold_refuses_a_folder_in_memory(benchmarks, folder, monkeypatch, tmp_pa
 
 
 def test_datasets_measures_highway(tmp_path):
-    done = run("datasets.py", tmp_path, "--samples", "96", "--run", "arrays", "highway", "threads")
+    done = run("dataset_reader.py", tmp_path, "--samples", "96", "--run", "arrays", "highway", "threads")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["first"] > 0 and found["rate"] > 0 and found["memory"] >= 0

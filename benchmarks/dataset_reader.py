@@ -1,7 +1,7 @@
 """Measures data sets in Python: a Dataset of photographs with transforms of torchvision in two worker processes, and
 NumPy items in threads, against a DataLoader of torch with two workers.
 
-    python benchmarks/datasets.py DIR --python PEERS/torch/bin/python
+    python benchmarks/dataset_reader.py DIR --python PEERS/torch/bin/python
 
 DIR is a folder of class folders of JPEGs, which is repeated to `--samples` samples. Each participant runs alone, in a
 process of its own; the rounds are interleaved and the median counts.
@@ -42,7 +42,7 @@ def jpegs(folder: str) -> list[Path]:
     """Return the JPEGs of a folder of class folders."""
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
-        raise SystemExit(f"datasets.py: {folder} has no JPEGs; expected class folders of pictures")
+        raise SystemExit(f"dataset_reader.py: {folder} has no JPEGs; expected class folders of pictures")
     return found
 
 
