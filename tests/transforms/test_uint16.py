@@ -281,3 +281,15 @@ def test_fields_of_pictures_are_rounded_to_nearest():
     mean = (IMAGES[:, :, :-1].astype(float) + IMAGES[:, :, 1:]) / 2
     assert found.dtype == np.uint16
     assert np.abs(found[:, :, :-1] - mean).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "step", [T.Rotate(30), T.Rotate(30, interpolation="nearest", fill=255), T.Perspective(0.5, 1.0)]
+)
+def test_fields_of_pictures_are_warped_beside_bytes(step):
+    fields = {"images": (IMAGES >> 8).astype(np.uint8), "deep": IMAGES, "floats": IMAGES.astype(np.float32)}
+    batch = Batch(fields, indices=np.arange(5), epoch=0, seq=0)
+    found = Augmentations([step], fields={"deep": "image", "floats": "image"}, seed=3).process(batch)
+    assert found.deep.dtype == np.uint16
+    assert (found.deep != IMAGES).any()
+    np.testing.assert_array_equal(found.deep, np.rint(found.floats))
