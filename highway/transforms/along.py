@@ -177,12 +177,12 @@ class Along:
         if kind == "mask":
             moved = transform.apply_masks(pictures, params, self._filling(name, array.dtype))
         else:
-            if pictures.dtype not in (np.uint8, np.float32) or (
-                pictures.dtype == np.float32 and pictures.shape[3] > 4
+            if pictures.dtype not in (np.uint8, np.uint16, np.float32) or (
+                pictures.dtype != np.uint8 and pictures.shape[3] > 4
             ):
                 raise ContractError(
                     f"fields has the kind 'image' for {name!r}, but the field is {_told(array)}; expected uint8, or "
-                    'float32 with at most 4 channels; the kind "mask" takes any dtype'
+                    'uint16 or float32 with at most 4 channels; the kind "mask" takes any dtype'
                 )
             moved = transform.apply_pictures(pictures, params)
         moved = moved.reshape(*moved.shape[:3], *rest)

@@ -110,7 +110,7 @@ class Geometry(NamedTuple):
 
         Parameters
         ----------
-        pictures : uint8 or float32 (N, H, W, C)
+        pictures : uint8, uint16 or float32 (N, H, W, C)
         interpolation : int
             `warp.NEAREST` or `warp.BILINEAR`.
         fill : as pictures, (C,), optional
@@ -121,6 +121,11 @@ class Geometry(NamedTuple):
         as pictures, (N, height, width, C)
         """
         pixel = np.zeros(pictures.shape[3], pictures.dtype) if fill is None else fill
+        if pictures.dtype == np.uint16:
+            # float32 has all numbers of 16 bits.
+            numbers = self._sampled(pictures.astype(np.float32), interpolation, pixel.astype(np.float32))
+            rounded: NDArray[np.uint16] = np.rint(numbers, out=numbers).astype(np.uint16)
+            return rounded
         return self._sampled(np.ascontiguousarray(pictures), interpolation, pixel)
 
     def _sampled(self, source: NDArray[Any], interpolation: int, pixel: NDArray[Any]) -> NDArray[Any]:

@@ -109,12 +109,7 @@ class TransformChain:
         for transform in rest:
             if transform is None or not transform.needs_images:
                 continue
-            # Bits of bfloat16 can be moved, but NumPy cannot compute with them.
-            if (
-                transform.takes == "bytes"
-                or (transform.takes == "pixels" and values.layout == "NCHW")
-                or (transform.takes == "any" and values.dtype == "bfloat16")
-            ):
+            if transform.takes == "bytes" or (transform.takes == "pixels" and values.layout == "NCHW"):
                 raise ArgumentError(
                     f"{transform!r} comes after {values!r}, which returns {values.dtype} in the layout "
                     f"{values.layout}; expected uint8 (N, H, W, C): put it before {type(values).__name__}"

@@ -225,7 +225,7 @@ class Transform:
 
         Parameters
         ----------
-        pictures : uint8 or float32 (N, H, W, C)
+        pictures : uint8, uint16 or float32 (N, H, W, C)
             The same height and width as the images.
         params : object
             Result of `draw`.

@@ -28,7 +28,8 @@ class Values(Transform):
     Computed in float32, both operations rounded; float16 and bfloat16 results are rounded once more. Bits are equal on
     every CPU. Values of uint16 images are in units of 1 / 257, so that 65535 is 255: their scale is ``scale / 257``,
     computed in float64 and rounded to float32. Fields other than `images` have any number of dimensions, whole numbers
-    or floats; of those that float32 cannot hold, both operations are in float64.
+    or floats; of those that float32 cannot hold, both operations are in float64. Results beyond the range of the dtype
+    are infinite.
 
     Deterministic form: itself.
 
@@ -181,9 +182,11 @@ class Values(Transform):
         if narrow:
             scale, bias = scale.astype(np.float32), bias.astype(np.float32)
         made = empty(values.shape, scale.dtype)
-        np.multiply(values, scale, out=made, dtype=scale.dtype)
-        np.add(made, bias, out=made)
-        return made.astype(self.dtype, copy=False)
+        # As of images: without warnings.
+        with np.errstate(all="ignore"):
+            np.multiply(values, scale, out=made, dtype=scale.dtype)
+            np.add(made, bias, out=made)
+            return made.astype(self.dtype, copy=False)
 
     def _factors_of(self, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scale and bias for a field of this type that is not `images`."""

@@ -155,7 +155,11 @@ class Warp(Transform):
         )
 
     def apply_pictures(self, pictures: NDArray[Any], params: NDArray[np.float64]) -> NDArray[Any]:
-        """Transform pictures like images."""
+        """Transform pictures, also uint16, like images."""
+        if pictures.dtype == np.uint16:
+            fill = fill_pixel(self, self.fill, pictures.shape[3], pictures.dtype)
+            geometry = self.geometry(params, pictures.shape[:3])
+            return geometry.pictures(pictures, INTERPOLATIONS[self.interpolation], fill)
         return Warp.apply_images(self, pictures, params)
 
     def deterministic(self) -> None:

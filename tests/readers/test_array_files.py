@@ -121,6 +121,8 @@ def hdf5(tmp_path):
         file.create_dataset("group/chunks", data=TABLE, chunks=(8, 3, 4), compression="gzip")
         file["names"] = ["a"] * N
         file["number"] = 3
+        file["nothing"] = h5py.Empty("f4")
+        file["link"] = h5py.SoftLink("/elsewhere")
     return path
 
 
@@ -172,11 +174,13 @@ def test_a_file_that_was_closed_is_named(hdf5):
 
 def test_what_hdf5_files_lack(hdf5, tmp_path):
     for path, error, named in (
-        (hdf5, ArgumentError, "names no array; .* its arrays are names, number, x"),
+        (hdf5, ArgumentError, "names no array; .* its arrays are names, nothing, number, x"),
         (f"{hdf5}:/z", ArgumentError, "has no array 'z'"),
         (f"{hdf5}:/group", ArgumentError, "has no array 'group'"),
         (f"{hdf5}:/names", ArgumentError, "x is an array of object"),
         (f"{hdf5}:/number", ArgumentError, "x has no dimensions"),
+        (f"{hdf5}:/nothing", ArgumentError, "x has no dimensions"),
+        (f"{hdf5}:/link", DecodeError, r"x is .*some\.h5:/link, which cannot be opened: .*not found"),
         (tmp_path / "none.h5", ReadError, "No such file"),
     ):
         with pytest.raises(error, match=f"^ArrayReader: .*{named}"):

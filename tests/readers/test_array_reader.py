@@ -61,7 +61,8 @@ def test_rows_in_the_order_of_the_seed(workers, shuffle, drop_last):
 def test_any_dtype_but_object(dtype):
     images = images_of("u1", (3,)).astype(dtype)
     for batch in batches(images, None, 4):
-        assert batch.images.dtype == np.dtype(dtype)
+        # The byte order is that of this machine.
+        assert batch.images.dtype == np.dtype(dtype).newbyteorder("=")
         assert batch.images.tolist() == images[batch.indices].tolist()
 
 
@@ -196,6 +197,8 @@ def test_files_that_cannot_be_mapped(tmp_path):
         whole[:128],
         b"PK" + whole,
         whole.replace(b"NUMPY\x01", b"NUMPY\x09"),
+        whole.replace(b"'shape': (", b"'shape':  "),
+        whole.replace(b"'descr'", b"b'desc'"),
     ):
         bad = tmp_path / "bad.npy"
         bad.write_bytes(contents)
@@ -212,12 +215,28 @@ def test_files_that_cannot_be_mapped(tmp_path):
 # What is refused
 
 
+class OnAnotherDevice:
+    def __array__(self, *arguments, **options):
+        raise TypeError("on cuda:0")
+
+
+def test_labels_beyond_int64_are_named():
+    labels = np.array([2**63 - 1, 2**63], np.uint64)
+    assert batches(images_of(count=1), labels[:1], 1)[0].labels.tolist() == [2**63 - 1]
+    with pytest.raises(ArgumentError, match=r"^ArrayReader: labels has 9223372036854775808, .*in a mapping"):
+        batches(images_of(count=2), labels, 2)
+    assert {batch.labels[0] for batch in batches({"labels": labels}, 1)} == {*labels}
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"images": np.array([{}], object)}, "images is an array of object; expected numbers, not objects"),
         ({"images": [[1], [1, 2]]}, "images is not an array; its rows differ"),
         ({"images": 3}, "images is 3; expected an array of rows"),
+        ({"images": np.ma.masked_equal(np.arange(N), 3)}, "images is an array with masked values"),
+        ({"images": OnAnotherDevice()}, "images is a OnAnotherDevice, which NumPy cannot take .*: on cuda:0"),
+        ({"stride": np.array([1, 2])}, r"stride is array\(\[1, 2\]\), but there is no window"),
         ({"images": np.zeros(2, [("a", "i4"), ("b", object)])}, "expected numbers, not objects"),
         ({"labels": range(N - 1)}, "labels has 10 rows, images 11; expected as many"),
         ({"labels": ["a"] * N}, "labels is an array of <U1"),
@@ -402,7 +421,7 @@ def test_planar_images_become_channels_last(dtype, channels):
         assert spec.shape == (None, 6, 4, channels)
         with Pipeline([reader]) as pipeline:
             for batch in pipeline:
-                assert batch.images.dtype == np.dtype(dtype)
+                assert batch.images.dtype == spec.dtype == np.dtype(dtype).newbyteorder("=")
                 assert batch.images.flags.c_contiguous
                 assert (batch.images == given[batch.indices].transpose(0, 2, 3, 1)).all()
 

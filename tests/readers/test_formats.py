@@ -219,7 +219,7 @@ def test_without_pil_the_error_says_what_to_install(monkeypatch):
         (b"<!DOCTYPE html><title>Not found</title>", "is HTML, which"),
         (b"8BPS\0\1", "is PSD, which"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"is a pointer of Git LFS \(git lfs pull"),
-        (b"hello", r"is no picture of a known format \(JPEG, PNG, WebP, BMP, GIF, TIFF\)$"),
+        (b"hello", r"is no picture of a known format \(JPEG, PNG, WebP, BMP, GIF, TIFF, PGM\)$"),
         (b"", "is no picture of a known format .*: it is empty"),
         (bytes(5000), "is no picture of a known format .*: it has no bytes but zeros"),
     ],

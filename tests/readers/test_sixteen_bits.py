@@ -163,6 +163,11 @@ def test_tiff_of_other_kinds(tmp_path):
     check(tmp_path, rasters.tiff(colors, 16, 2, extra=(1,)), divided.astype(np.uint16))
     with pytest.raises(DecodeError, match=r'colors of 16 bits in planes.*dtype="uint8"'):
         read(tmp_path, rasters.tiff(numbers(3), 16, 2, planes=True, compression=8))
+    for samples in (1, 2):
+        with pytest.raises(
+            DecodeError, match=f"is damaged: colors of {samples} numbers .*expected 3 or more"
+        ):
+            read(tmp_path, rasters.tiff(numbers(3)[..., :samples], 16, 2))
 
 
 def pgm(values, most, comment=b""):

@@ -94,6 +94,20 @@ def test_shards_have_the_samples_of_the_folder(folder, tmp_path, shuffle):
         assert listing["highway"]["samples"] == [[[0, 9]], [[10, 19]], [[20, 25]]]
 
 
+def test_pictures_of_16_bits_keep_them(tmp_path):
+    numbers = np.arange(24 * 32, dtype=np.uint16).reshape(SHAPE) * 85
+    (tmp_path / "some" / "a").mkdir(parents=True)
+    Image.fromarray(numbers).save(tmp_path / "some" / "a" / "0.png")
+    (tmp_path / "some" / "a" / "1.pgm").write_bytes(b"P5 32 24 65535\n" + numbers.astype(">u2").tobytes())
+    write(source(tmp_path / "some"), tmp_path / "t-{00..}.tar")
+    with tarfile.open(tmp_path / "t-00.tar") as tar:
+        assert {"png", "pgm"} < {name.rpartition(".")[2] for name in tar.getnames()}
+    options = {"color": "gray", "dtype": "uint16", "epochs": 1, "shuffle": False}
+    with Pipeline([TarReader(tmp_path / "t-00.tar", 2, SHAPE, **options)]) as pipeline:
+        (batch,) = list(pipeline)
+    assert (batch.images[..., 0] == numbers).all()
+
+
 def test_the_list_of_shards_is_read(folder, tmp_path):
     write(source(folder), tmp_path / "t-{00..}.tar", shard_samples=10)
     listing = tmp_path / "t.json"

@@ -10,7 +10,8 @@ from highway import transforms as T
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError
-from highway.modules import Augmentations, ImageFileReader
+from highway.modules import ArrayReader, Augmentations, Concat, ImageFileReader
+from highway.transforms.geometry import Geometry
 
 RNG = np.random.default_rng(2)
 IMAGES = RNG.integers(0, 65536, (5, 12, 12, 3), dtype=np.uint16)
@@ -184,3 +185,111 @@ def test_bits_of_bfloat16_are_not_converted_again(folder):
     first = Augmentations([T.Normalize(layout="NHWC", dtype="bfloat16")])
     with pytest.raises(ArgumentError, match=r"ToFloat.* comes after Augmentations that convert to bfloat16"):
         Pipeline([reader, first, Augmentations([T.FlipX()]), Augmentations([T.ToFloat()])])
+
+
+COMPUTE = [
+    T.ToFloat(),
+    T.Stretch(5),
+    T.RandomResizedCrop(5),
+    T.RandomErasing(1.0),
+    T.CutMix(num_classes=5),
+    T.Pad(2, fill=1),
+    T.RandomApply([T.RandomErasing(1.0)], 1.0),
+]
+
+
+@pytest.mark.parametrize("step", COMPUTE, ids=repr)
+def test_bits_of_bfloat16_are_no_numbers_of_16_bits(step):
+    inner = step.transforms[0] if isinstance(step, T.RandomApply) else step
+    message = rf"{type(inner).__name__}.* comes after .*bfloat16.*put it before"
+    bits = T.Normalize(layout="NHWC", dtype="bfloat16")
+    for steps in ([bits, step], [T.Sequential([bits]), T.FlipX(), step]):
+        with pytest.raises(ArgumentError, match=message):
+            Augmentations(steps)
+    for images in (IMAGES, (IMAGES >> 8).astype(np.uint8)):
+        reader = ArrayReader(images, np.arange(5), 5)
+        with pytest.raises(ArgumentError, match=message):
+            Pipeline([reader, Augmentations([bits]), Augmentations([step])])
+
+
+def test_bits_of_bfloat16_move():
+    bits = T.Normalize(layout="NHWC", dtype="bfloat16")
+    moves = [T.FlipX(1.0), T.Transpose(1.0), T.CenterCrop(16)]
+    expected = augmented(IMAGES, [*moves, bits])
+    inside = np.s_[:, 2:-2, 2:-2]
+    found = augmented(IMAGES, [bits, *moves])
+    np.testing.assert_array_equal(found[inside], expected[inside])
+    assert not found[:, :2].any()
+
+
+def test_arrays_are_checked_when_the_pipeline_is_built():
+    reader = ArrayReader(IMAGES, np.arange(5), 5, epochs=1)
+    with pytest.raises(ArgumentError, match="Invert: images are uint16"):
+        Pipeline([reader, Augmentations([T.FlipX(), T.Invert()])])
+    with Pipeline([reader, Augmentations([T.Pad(2, fill=40000), T.ToFloat("NHWC")])]) as pipeline:
+        (batch,) = list(pipeline)
+    expected = np.pad(IMAGES[batch.indices], ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=40000)
+    np.testing.assert_array_equal(batch.images, expected * np.float32(1 / 65535))
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_arrays_in_another_byte_order(layout):
+    stored = IMAGES.astype(">u2")
+    reader = ArrayReader(
+        stored.transpose(0, 3, 1, 2) if layout == "NCHW" else stored, None, 5, layout=layout, epochs=1
+    )
+    for steps in ([T.Normalize()], [T.Stretch(7), T.ToFloat()], [T.FlipX(1.0)]):
+        with Pipeline([reader, Augmentations(steps)]) as pipeline:
+            (batch,) = list(pipeline)
+        np.testing.assert_array_equal(batch.images, augmented(IMAGES[batch.indices], steps))
+
+
+def test_several_readers_keep_the_dtype(folder):
+    def both():
+        return Concat([ImageFileReader(folder, 3, 12, dtype="uint16") for _ in range(2)], epochs=1)
+
+    with Pipeline([both(), Augmentations([T.Pad(2, fill=40000)])]) as pipeline:
+        assert all((batch.images[:, 0] == 40000).all() for batch in pipeline)
+    with pytest.raises(ArgumentError, match="Invert: images are uint16"):
+        Pipeline([both(), Augmentations([T.Invert()])])
+
+
+@pytest.mark.parametrize(
+    "transforms", [[T.FlipX()], [T.RandomCrop(7)], [T.RandomResizedCrop(9)], [T.Transpose()]]
+)
+def test_fields_of_pictures_follow(transforms):
+    batch = Batch({"images": IMAGES, "more": IMAGES.copy()}, indices=np.arange(5), epoch=0, seq=0)
+    found = Augmentations(transforms, fields={"more": "image"}, seed=3).process(batch)
+    np.testing.assert_array_equal(found.more, found.images)
+
+
+class Half(T.Transform):
+    """Moves further pictures to the left by half a pixel, with the default `apply_pictures`; and no images."""
+
+    def apply_images(self, images, params):
+        return images
+
+    def geometry(self, params, shape):
+        matrices = np.tile(np.eye(3), (shape[0], 1, 1))
+        matrices[:, 0, 2] = -0.5
+        return Geometry(matrices, *shape[1:])
+
+
+def test_fields_of_pictures_are_rounded_to_nearest():
+    batch = Batch({"images": IMAGES, "more": IMAGES.copy()}, indices=np.arange(5), epoch=0, seq=0)
+    found = Augmentations([Half()], fields={"more": "image"}).process(batch).more
+    mean = (IMAGES[:, :, :-1].astype(float) + IMAGES[:, :, 1:]) / 2
+    assert found.dtype == np.uint16
+    assert np.abs(found[:, :, :-1] - mean).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "step", [T.Rotate(30), T.Rotate(30, interpolation="nearest", fill=255), T.Perspective(0.5, 1.0)]
+)
+def test_fields_of_pictures_are_warped_beside_bytes(step):
+    fields = {"images": (IMAGES >> 8).astype(np.uint8), "deep": IMAGES, "floats": IMAGES.astype(np.float32)}
+    batch = Batch(fields, indices=np.arange(5), epoch=0, seq=0)
+    found = Augmentations([step], fields={"deep": "image", "floats": "image"}, seed=3).process(batch)
+    assert found.deep.dtype == np.uint16
+    assert (found.deep != IMAGES).any()
+    np.testing.assert_array_equal(found.deep, np.rint(found.floats))

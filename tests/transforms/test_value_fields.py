@@ -7,7 +7,7 @@ from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, FieldError
 from highway.modules import ArrayReader, Augmentations
-from highway.transforms import FlipX, Normalize, OneOf, RandomApply, Rescale, Sequential, ToFloat
+from highway.transforms import FlipX, Invert, Normalize, OneOf, Pad, RandomApply, Rescale, Sequential, ToFloat
 
 N = 6
 
@@ -85,6 +85,34 @@ def test_flips_after_the_normalized_field_are_fused_or_not_with_the_same_bits():
     )
     assert (found.images == plain.images).all()
     assert (found.x == plain.x).all()
+
+
+def test_images_stay_bytes_for_the_next_augmentations():
+    images, x = table(np.uint8, (N, 8, 8, 3)), table()
+    stages = [Augmentations([Normalize(3, 4, field="x")]), Augmentations([FlipX(), Invert()])]
+    with Pipeline([ArrayReader(images=images, x=x, batch_size=N, epochs=1), *stages]) as pipeline:
+        (found,) = list(pipeline)
+    assert found.images.dtype == np.uint8
+    np.testing.assert_allclose(found.x, (x[found.indices] - 3) / 4, rtol=1e-6)
+    with pytest.raises(ArgumentError, match="fill is 300, for images of uint8"):
+        Pipeline(
+            [ArrayReader(images=images, x=x, batch_size=N), stages[0], Augmentations([Pad(1, fill=300)])]
+        )
+
+
+def test_a_field_is_converted_after_images_in_bfloat16():
+    images, x = table(np.uint8, (N, 8, 8, 3)), table()
+    stages = [Augmentations([ToFloat(dtype="bfloat16")]), Augmentations([Normalize(3, 4, field="x")])]
+    with Pipeline([ArrayReader(images=images, x=x, batch_size=N, epochs=1), *stages]) as pipeline:
+        (found,) = list(pipeline)
+    assert found.images.dtype == np.uint16
+    np.testing.assert_allclose(found.x, (x[found.indices] - 3) / 4, rtol=1e-6)
+
+
+def test_results_beyond_the_range_are_infinite_without_a_warning():
+    x = np.array([1e60, 1e6, -1e6, 1])
+    assert after([Rescale(1, field="x")], x=x).x.tolist() == [np.inf, 1e6, -1e6, 1]
+    assert after([Rescale(1, field="x", dtype="float16")], x=x).x.tolist() == [np.inf, np.inf, -np.inf, 1]
 
 
 def test_the_spec_knows_the_field():

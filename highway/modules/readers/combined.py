@@ -47,8 +47,9 @@ class _Combined(OrderedSource):
         self.sources = self._checked(sources)
         orders = [source.order.of_shard(WHOLE, self.name) for source in self.sources]
         self.order = make(orders, batch_size=orders[0].batch_size, owner=self.name, **options)
-        shapes = {source.image_shape for source in self.sources}
-        self.image_shape = shapes.pop() if len(shapes) == 1 else None
+        shapes = {(source.image_shape, source.image_dtype) for source in self.sources}
+        if len(shapes) == 1:
+            self.image_shape, self.image_dtype = shapes.pop()
         self.classes = next(iter(self._classes()), None)
 
     def __repr__(self) -> str:

@@ -19,7 +19,15 @@ from highway.store.tar_shards import ShardNames, TarShards
 
 __all__ = ["TarSink"]
 
-_ENDINGS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tif"}
+_ENDINGS = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WebP": "webp",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "TIFF": "tif",
+    "PGM": "pgm",
+}
 
 
 class TarSink(StoringSink):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from highway.errors import ArgumentError, FieldError
 from highway.modules.stages.transformed_spec import transformed
 from highway.transforms.along import GO_ALONG, Along
 from highway.transforms.compose import checked, with_inner
+from highway.transforms.fit import Fit
 from highway.transforms.runs import TransformChain
 from highway.transforms.transform import Fusing, Transform, looks_planar
 from highway.transforms.values import Values
+from highway.transforms.warps import Warp
 
 __all__ = ["Augmentations"]
 
@@ -51,8 +53,9 @@ class Augmentations(Stage):
     fields : mapping of str to {"image", "mask", None}, optional
         How further fields and extras, (N, H, W), (N, H, W, C) or (N, C, H, W) with the images' height and width, follow
         the images through transforms that move pixels. "mask": any dtype, resampled by nearest neighbor, filled with
-        `mask_fill`. "image": uint8 or float32, resampled and filled as the images; other transforms do not change it.
-        None: not changed. Transforms that move pixels raise if a batch has such a field that is not named here.
+        `mask_fill`. "image": uint8, uint16 or float32, resampled and filled as the images; other transforms do not
+        change it. None: not changed. Transforms that move pixels raise if a batch has such a field that is not named
+        here.
     seed : int or None
         0 to 2**64 - 1. None draws a seed, if no other machine needs the same one; the attribute `seed` has it, and it
         is logged.
@@ -64,7 +67,8 @@ class Augmentations(Stage):
     Raises
     ------
     ArgumentError
-        An argument is out of range, or an item of `transforms` is not a Transform.
+        An argument is out of range, an item of `transforms` is not a Transform, or one that computes comes after a
+        conversion to bfloat16.
 
     Attributes
     ----------
@@ -98,6 +102,7 @@ class Augmentations(Stage):
         self._row = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
+        _check_bits(with_inner(self._row), "uint8")
         self._steps = TransformChain(self._row, "Augmentations")
         self.fused = 0
 
@@ -126,15 +131,12 @@ class Augmentations(Stage):
             self._steps = TransformChain(self._row, "Augmentations", self.fused)
         shape = None if before is None else before.image_shape
         self.image_dtype = "uint8" if before is None else before.image_dtype
-        converts = next((step for step in with_inner(self._row) if isinstance(step, Values)), None)
-        if converts is not None and self.image_dtype == "bfloat16":
-            # The bits of bfloat16 would be taken for numbers of 16 bits.
-            raise ArgumentError(
-                f"{converts!r} comes after Augmentations that convert to bfloat16; expected one conversion"
-            )
+        steps = [step for step in with_inner(self._row) if step.needs_images]
+        _check_bits(steps, self.image_dtype)
         self.image_shape = None if shape is None else self._steps.out_shape(shape, np.dtype(self.image_dtype))
-        if converts is not None:
-            self.image_dtype = converts.dtype
+        for step in steps:
+            if isinstance(step, Values):
+                self.image_dtype = step.dtype
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]
@@ -178,6 +180,32 @@ class Augmentations(Stage):
         result = self._steps.apply(batch, self.seed, first, self.input_handed_over, self._along)
         applied = first + self._steps.positions
         return result if result.applied == applied else result.replace(applied=applied)
+
+
+def _check_bits(steps: Iterable[Transform], dtype: str) -> None:
+    """Raise if a transform would take the bits of bfloat16, which are uint16, for numbers of 16 bits.
+
+    Parameters
+    ----------
+    steps : iterable of Transform
+    dtype : str
+        Of the images before the first one.
+    """
+    before = "Augmentations that convert to bfloat16" if dtype == "bfloat16" else ""
+    for step in steps:
+        if before and step.needs_images and not _only_moves(step):
+            raise ArgumentError(
+                f"{step!r} comes after {before}; expected only flips, crops and pads with 0 after it: put it before"
+            )
+        if isinstance(step, Values) and step.dtype == "bfloat16":
+            before = f"{step!r}, which returns the bits of bfloat16"
+
+
+def _only_moves(step: Transform) -> bool:
+    """Whether a transform moves whole pixels of any dtype, with 0 around them."""
+    return (
+        step.takes == "pixels" and not isinstance(step, (Fit, Warp)) and not np.any(getattr(step, "fill", 0))
+    )
 
 
 def _checked_fields(fields: object) -> dict[str, str | None]:

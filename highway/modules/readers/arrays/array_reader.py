@@ -37,7 +37,8 @@ class ArrayReader(OrderedSource):
 
     The arrays are given by their names, as a mapping or as arguments, or as `images` and `labels`. An array is
 
-    - anything that NumPy takes as an array, of any dtype but object, and any number of dimensions from 1 on;
+    - anything that NumPy takes as an array, of any dtype but object, and any number of dimensions from 1 on; numbers in
+      the byte order of another machine are delivered in that of this one;
     - the path of a ``.npy`` or ``.npz`` file, which is memory-mapped, so that it may be larger than the memory;
       compressed members of ``.npz`` files are loaded;
     - a dataset of h5py, or a path that ends with ``.h5``, ``.hdf5`` or ``.hdf`` (extra ``hdf5``);
@@ -86,7 +87,8 @@ class ArrayReader(OrderedSource):
     Raises
     ------
     ArgumentError
-        An argument is out of range; an array holds objects, or its number of rows is not that of the first one.
+        An argument is out of range; an array holds objects, or is masked, or its number of rows is not that of the
+        first one; or, with a batch, a label is beyond int64.
     EmptyDatasetError
         There are no rows.
     ReadError
@@ -158,8 +160,11 @@ class ArrayReader(OrderedSource):
         self.order = self._ordered(size, batch_size, options)
         self._fused = FusedWindows()
         pictures = self._fields.get("images")
-        if pictures is not None and len(pictures.shape) == 3 and pictures.dtype == np.uint8:
-            self.image_shape = pictures.shape
+        if pictures is not None and len(pictures.shape) == 3:
+            # As `is_planar` says of arrays.
+            deep = pictures.dtype == np.uint16 and pictures.shape[2] <= 4
+            if deep or pictures.dtype == np.uint8:
+                self.image_shape, self.image_dtype = pictures.shape, pictures.dtype.name
 
     def __repr__(self) -> str:
         fields = ", ".join(field.told() for field in self._fields.values())
@@ -186,8 +191,9 @@ class ArrayReader(OrderedSource):
         """
         if "images" not in self._fields:
             return 0
+        pictures = self._fields["images"]
         # Other arrays need a copy first.
-        shape = None if self._fields["images"].images is None else self.image_shape
+        shape = self.image_shape if pictures.images is not None and pictures.dtype == np.uint8 else None
         rows = {name: field.shape for name, field in self._fields.items()}
         self._fused = FusedWindows.of(steps, seed, rows, shape)
         return self._fused.count
@@ -286,8 +292,11 @@ class ArrayReader(OrderedSource):
     ) -> dict[str, Windows]:
         """Return the windows of each array that is cut."""
         if window is None:
-            for name, value, default in (("stride", stride, 1), ("windowed", windowed, None)):
-                if value != default:
+            for name, value, unset in (
+                ("stride", stride, _is_whole(stride) and stride == 1),
+                ("windowed", windowed, windowed is None),
+            ):
+                if not unset:
                     raise ArgumentError(
                         f"{self.name}: {name} is {value!r}, but there is no window; expected both"
                     )

@@ -18,6 +18,8 @@ __all__ = ["LAYOUTS", "ArrayField", "Rows", "rows_of"]
 LAYOUTS = {"NHW": 3, "NHWC": 4, "NCHW": 4}
 """Layouts of images, and the number of their dimensions."""
 
+_MOST = np.iinfo(np.int64).max
+
 Rows: TypeAlias = MemoryRows | RequestedRows
 
 
@@ -35,7 +37,8 @@ def rows_of(owner: str, name: str, value: Any) -> Rows:
     if is_path(value):
         value = opened(owner, name, value)
     if is_hdf5(value) or is_zarr(value):
-        if not len(value.shape):
+        # None: a dataset of HDF5 without a dataspace.
+        if not value.shape:
             raise ArgumentError(f"{owner}: {name} has no dimensions; expected an array of rows")
         found = RequestedRows(owner, name, value)
     else:
@@ -43,6 +46,16 @@ def rows_of(owner: str, name: str, value: Any) -> Rows:
             array = np.asarray(value)
         except ValueError:
             raise ArgumentError(f"{owner}: {name} is not an array; its rows differ in shape") from None
+        except Exception as error:
+            # Of other libraries, such as of a tensor on a GPU.
+            raise ArgumentError(
+                f"{owner}: {name} is a {type(value).__name__}, which NumPy cannot take as an array: {error}"
+            ) from error
+        if np.ma.is_masked(value):
+            raise ArgumentError(
+                f"{owner}: {name} is an array with masked values, which batches cannot have; expected an array "
+                "without, such as x.filled(0), and perhaps x.mask as another field"
+            )
         if not array.ndim and not array.dtype.hasobject:
             raise ArgumentError(f"{owner}: {name} is {value!r}; expected an array of rows, or a path")
         found = MemoryRows(array)
@@ -65,7 +78,7 @@ class ArrayField:
     layout : {"NHW", "NHWC", "NCHW"}, optional
         Of images, which become (H, W, C) for each sample, or for each row of a window.
     dtype : dtype, optional
-        Of the field; by default that of the array.
+        Of the field; by default that of the array, in the byte order of this machine.
 
     Attributes
     ----------
@@ -93,7 +106,8 @@ class ArrayField:
         dtype: DTypeLike | None = None,
     ) -> None:
         self.name, self.rows, self.windows, self.layout = name, rows, windows, layout
-        self.dtype = rows.dtype if dtype is None else np.dtype(dtype)
+        self.dtype = rows.dtype.newbyteorder("=") if dtype is None else np.dtype(dtype)
+        self._owner = owner
         shape, sides = rows.shape, () if windows is None else windows.sides
         if layout is not None and len(shape) != LAYOUTS[layout]:
             raise ArgumentError(
@@ -139,7 +153,14 @@ class ArrayField:
             found = self.rows.take_channels_last(places) if self.layout == "NCHW" else self.rows.take(places)
         if self.layout == "NHW":
             found = found[..., None]
-        return found if found.dtype == self.dtype else found.astype(self.dtype)
+        if found.dtype == self.dtype:
+            return found
+        if found.dtype == np.uint64 and self.dtype == np.int64 and found.max(initial=0) > _MOST:
+            raise ArgumentError(
+                f"{self._owner}: {self.name} has {found.max()}, which {self.dtype} cannot hold; give the array in a "
+                "mapping, where its dtype does not change"
+            )
+        return found.astype(self.dtype)
 
     def told(self) -> str:
         """Text for the repr of the reader."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -109,8 +109,10 @@ def _attempted(owner: str, where: str, kind: str, attempt: Any) -> Any:
         raise
     except OSError as error:
         raise ReadError(f"{owner}: {where} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
-        # Files of objects cannot be mapped; NumPy's message says so.
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Damaged headers raise errors of many types. Files of objects cannot be mapped; NumPy's message says so.
         raise DecodeError(
             f"{owner}: {where} cannot be mapped as {'an' if kind == '.npz' else 'a'} {kind} file: {error}"
         ) from error
@@ -230,13 +232,32 @@ def _zarr(owner: str, name: str, where: str, inside: str | None) -> Any:
 
 def _found(owner: str, name: str, where: str, inside: str | None, group: Mapping[str, Any]) -> Any:
     """Return an array of a group; ArgumentError if there is none of that name."""
-    names = [key for key in group if hasattr(group[key], "shape")]
-    if inside is None and len(names) == 1:
-        inside = names[0]
-    found = group[inside] if inside and inside in group else None
-    if found is None or not hasattr(found, "shape"):
-        raise _unnamed(owner, name, where, inside, names)
-    return found
+    try:
+        names = [] if inside else _array_names(group)
+        if inside is None and len(names) == 1:
+            inside = names[0]
+        found = group[inside] if inside and inside in group else None
+        if hasattr(found, "shape"):
+            return found
+        names = names or _array_names(group)
+    except Exception as error:
+        # Both libraries raise errors of many types for damaged files.
+        text = " ".join(str(error).split()) or type(error).__name__
+        what = where if inside is None else f"{where}{_INSIDE}{inside}"
+        raise DecodeError(
+            f"{owner}: {name} is {what}, which cannot be opened: {text}; expected an undamaged file"
+        ) from error
+    raise _unnamed(owner, name, where, inside, names)
+
+
+def _array_names(group: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arrays in a group, without those that cannot be opened, such as links to nothing."""
+    names = []
+    for key in group:
+        with suppress(KeyError, OSError):
+            if hasattr(group[key], "shape"):
+                names.append(key)
+    return names
 
 
 def _unnamed(owner: str, name: str, where: str, inside: str | None, names: list[str]) -> ArgumentError:

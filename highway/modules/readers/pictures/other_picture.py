@@ -127,7 +127,7 @@ def opened(
     contents: bytes,
     max_pixels: int,
     formats: Sequence[str] = pictures.NAMES,
-    known: str = "JPEG, PNG, WebP, BMP, GIF, TIFF",
+    known: str = "JPEG, PNG, WebP, BMP, GIF, TIFF, PGM",
 ) -> Still:
     """Read the header of a file and check the size of its picture.
 

@@ -324,6 +324,8 @@ def read(contents: bytes) -> Still:
 
 def _wide(page: _Page) -> NDArray[np.uint16]:
     """Decode RGB of 16 bits, of which PIL keeps 8: as gray of 16 bits, a column for each sample."""
+    if page.samples < 3:
+        raise DecodeError(f"is damaged: colors of {page.samples} numbers ({page}); expected 3 or more")
     if page.planes > 1 or page.compression not in _ANY_SAMPLES:
         raise DecodeError(
             f"has colors of 16 bits in planes, or in a compression that PIL reads with 8 bits ({page}); with "
