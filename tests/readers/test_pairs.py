@@ -14,6 +14,7 @@ from PIL import Image
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, ContractError, DecodeError, ReadError
 from highway.modules import Augmentations, Encoded, ListReader, TableReader
+from highway.storage import fetching
 from highway.transforms import FlipX, Letterbox, Normalize, RandomCrop, RandomResizedCrop
 
 SHAPE = (24, 32)
@@ -329,6 +330,38 @@ def test_parquet_at_a_url(folder, tmp_path):
             np.testing.assert_array_equal(batch[name], array)
     assert figures["held"] == 0
     assert figures["fetched"] >= sum(len(one) for column in files.values() for one in column)
+
+
+def test_columns_at_a_url_share_what_is_fetched_ahead(folder, tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"image": names("a"), "target": names("b", "webp"), "mask": names("mask")}
+    files = {name: [(folder / one).read_bytes() for one in column] for name, column in columns.items()}
+    parquet.write_table(pa.table(files), tmp_path / "a.parquet", row_group_size=2)
+    limits = []
+
+    class Spied(fetching.Fetcher):
+        def __init__(self, owner, ranges, **more):
+            limits.append(more["max_bytes"])
+            super().__init__(owner, ranges, **more)
+
+    monkeypatch.setattr(fetching, "Fetcher", Spied)
+    given = {
+        "image": ("image", "target"),
+        "masks": "mask",
+        "label": None,
+        "prefetch_bytes": 10**6,
+        **options(),
+    }
+    with ObjectServer({"data/a.parquet": (tmp_path / "a.parquet").read_bytes()}) as server:
+        reader = TableReader("s3://data/a.parquet", 5, SHAPE, storage_options=server.options, **given)
+        limits.clear()
+        with Pipeline([reader]) as pipeline:
+            assert len(pipeline.dequeue().indices) == 5
+    # Those of the run come last.
+    image, target, mask = limits[-3:]
+    assert 0 < mask < image
+    assert 10**6 - 3 <= image + target + mask <= 10**6
 
 
 def test_encoded_tables_keep_masks(folder):
