@@ -297,6 +297,11 @@ def test_other_compressions_are_refused_by_name(tars, packed, tmp_path):
     os.link(packed[0], named)
     with pytest.raises(TarError, match=r"is compressed \(gzip\).*rename it to \.tar\.gz"):
         reader(named)
+    twice = tmp_path / "twice.tgz"
+    with open(packed[0], "rb") as file:
+        twice.write_bytes(gzip.compress(file.read()))
+    with pytest.raises(TarError, match=r"twice\.tgz' is compressed \(gzip\).*; unpack it once with gunzip"):
+        reader(twice)
     plain = tmp_path / "wrong.tar.gz"
     os.link(tars[0], plain)
     with pytest.raises(TarError, match=r"is not compressed by gzip, as its name says"):

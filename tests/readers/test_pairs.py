@@ -277,6 +277,8 @@ def test_arguments(folder, tmp_path):
     for image, says in (
         (("path", "b c"), "has the field 'b c'"),
         (("path", "path", "path"), "expected every column once"),
+        (("path", "images"), "has the field 'images'; expected identifiers"),
+        (("path", ["b c"]), r"has the field \['b c'\]; expected identifiers"),
         ({"right": "path"}, "image is {'right': 'path'}; expected the name of a column; or several"),
         ((), "expected the name of a column; or several"),
         (7, "expected the name of a column; or several"),
