@@ -12,8 +12,8 @@ from pictures import jpeg_bytes, photograph
 from PIL import Image
 
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, ContractError, DecodeError, ReadError
-from highway.modules import Augmentations, Encoded, ListReader, TableReader
+from highway.errors import ArgumentError, ContractError, DecodeError, ReadError, StateMismatchError
+from highway.modules import Augmentations, Encoded, LevelDBSink, ListReader, TableReader
 from highway.storage import fetching
 from highway.transforms import FlipX, Letterbox, Normalize, RandomCrop, RandomResizedCrop
 
@@ -297,6 +297,39 @@ def test_placement_and_boxes_belong_to_the_first_picture(folder):
     for batch, other in zip(paired, plain, strict=True):
         for name in ("images", "boxes", "placement", "picture_sizes"):
             np.testing.assert_array_equal(batch[name], other[name])
+
+
+def test_a_store_has_the_pairs_of_one_reader(folder, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table(
+        {
+            name: [(folder / one).read_bytes() for one in names(kind)]
+            for name, kind in (("image", "a"), ("one", "a"), ("other", "small"))
+        }
+    )
+    given = {"epochs": 1, "workers": 1}
+    for number, make in enumerate(
+        (
+            lambda kind: ListReader(
+                names("a"), None, 4, SHAPE, pairs={"more": names(kind)}, root=folder, **given
+            ),
+            lambda kind: TableReader(
+                table,
+                4,
+                SHAPE,
+                image={"images": "image", "more": "one" if kind == "a" else "other"},
+                label=None,
+                **given,
+            ),
+        )
+    ):
+        store = tmp_path / f"{number}.ldb"
+        with Pipeline([make("a"), LevelDBSink(store)]) as pipeline:
+            pipeline.wait()
+        with Pipeline([make("a"), LevelDBSink(store, append=True)]) as pipeline:
+            pipeline.wait()
+        with pytest.raises(StateMismatchError):
+            Pipeline([make("small"), LevelDBSink(store, append=True)])
 
 
 def test_a_gray_pair(folder):

@@ -24,6 +24,7 @@ from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import Listed
 from highway.modules.readers.samples import Samples, checked_min_visible
 from highway.modules.readers.together import Together, check_pairs, picture_columns
+from highway.sampling.digests import digest
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -182,6 +183,7 @@ class ListReader(ImageReader):
             fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
             **options,
         )
+        self.annotated = tuple((name, digest(paths)) for name, paths in others.items())
 
     @classmethod
     def from_csv(

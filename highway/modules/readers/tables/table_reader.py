@@ -226,6 +226,8 @@ class TableReader(ImageReader):
             fit=(Letterbox() if rows.boxed else CenterFit()) if fit is None else fit,
             **options,
         )
+        if every[1:]:
+            self.annotated = ("files", pairs, masks)
         for one in every:
             one.cache = self._cache
         if self.classes is not None:
