@@ -117,6 +117,17 @@ class Room:
                 self._evict(counts, 0, end)
             return counts.limit
 
+    def counted(self) -> bool:
+        """Count for a while what is not counted yet, as after a boot; return whether all is counted now.
+
+        Raises
+        ------
+        TimeoutError, OSError
+            As for `draft`.
+        """
+        with self._ledger.changing(self._patience) as counts:
+            return self._count(counts, time.monotonic() + _BUDGET)
+
     @contextmanager
     def draft(self, shard: int, cost: int) -> Iterator[Draft | None]:
         """Yield a file for an entry, which is removed after an error; None if there is no room for it now.
