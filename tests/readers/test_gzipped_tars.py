@@ -176,6 +176,26 @@ def test_a_tar_in_use_does_not_leave_and_the_limit_holds(packed, tmp_path, monke
     assert not tars_in_it & entries()
 
 
+def test_pictures_stay_beside_a_large_tar_in_use(tmp_path, monkeypatch):
+    cache = Cache(tmp_path / "cache", 4 << 20, "one")
+    tar = cache.whole_files.kept("store", Object("tar", 5), lambda: [bytes(1 << 20)] * 3)
+    left, number = [], 0
+    original = room._has_left
+
+    def counted(path):
+        has_left = original(path)
+        left.extend([path] * has_left)
+        return has_left
+
+    monkeypatch.setattr(room, "_has_left", counted)
+    while not left:
+        assert cache.put("store", Object(str(number), 3000), 0, 3000, bytes(3000))
+        number += 1
+    # A sixteenth of the pictures, not of all bytes.
+    assert number > 200 and len(left) <= number // 16 + 1
+    os.close(tar.file)
+
+
 def test_a_cache_that_is_not_counted_yet_has_room(tmp_path, monkeypatch):
     cache = Cache(tmp_path / "cache", LIMIT, "one")
     monkeypatch.setattr(ledger, "_boot", lambda: b"another boot ...")
