@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tars import shards_of_folder, write_tar
 from highway.engine import Pipeline
 from highway.errors import (
     ArgumentError,
+    DecodeError,
     EmptyDatasetError,
     ObjectChangedError,
     ReadError,
@@ -24,6 +26,7 @@ from highway.errors import (
     TarError,
 )
 from highway.modules import ImageFileReader, TarReader
+from highway.modules.readers import tar_samples
 from highway.storage import outages, remote_tar_index
 from highway.transforms import RandomResizedCrop
 
@@ -354,6 +357,19 @@ def test_an_index_of_other_samples_in_the_same_places_mixes_nothing(server, make
     right = samples_of(make("s3://data/x.tar", index_dir=tmp_path / "other", **read))
     local = samples_of(TarReader(tmp_path / "two.tar", 1, SHAPE, epochs=1, shuffle=False, label="cls"))
     assert right == local and len(local) == 7
+
+
+def test_a_label_has_a_largest_size(make, monkeypatch):
+    make()
+    monkeypatch.setattr(tar_samples, "LARGEST_FILE", 0)
+    with pytest.raises(DecodeError, match=r"\.cls' of 's3://.* has 1 bytes; allowed are 0"):
+        make()
+
+
+def test_the_window_of_the_order_is_shown(make):
+    assert re.search(r", window=\d+", repr(make()))
+    for options in ({"weights": [1] * COUNT}, {"shuffle": False}, {"window": "all"}):
+        assert "window" not in repr(make(**options))
 
 
 def test_large_members_are_not_read_for_an_index(server, make, tmp_path):
