@@ -25,7 +25,7 @@ from highway.errors import (
     StorageError,
     TarError,
 )
-from highway.modules import ImageFileReader, TarReader
+from highway.modules import Concat, ImageFileReader, Mix, TarReader
 from highway.modules.readers import tar_samples
 from highway.storage import outages, remote_tar_index
 from highway.transforms import RandomResizedCrop
@@ -357,6 +357,25 @@ def test_an_index_of_other_samples_in_the_same_places_mixes_nothing(server, make
     right = samples_of(make("s3://data/x.tar", index_dir=tmp_path / "other", **read))
     local = samples_of(TarReader(tmp_path / "two.tar", 1, SHAPE, epochs=1, shuffle=False, label="cls"))
     assert right == local and len(local) == 7
+
+
+def test_sources_of_a_mixture_tell_their_figures(make, server):
+    halves = [make(f"s3://data/set/part-{numbers}.tar", epochs=None) for numbers in ("{00..01}", "{02..03}")]
+    assert [half.fetched() for half in halves] == [None, None]
+    for source in (Concat(halves, epochs=1), Mix([Concat([halves[0]]), halves[1]], epochs=1)):
+        before = server.count()
+        assert len(samples_of(source)) == COUNT
+        figures = [half.fetched() for half in halves]
+        assert sum(one["requests"] for one in figures) == server.count() - before
+        assert all(one["fetched"] > 0 for one in figures)
+    (sample,) = (name for name in server.objects if name.endswith("part-00.tar"))
+    contents = bytearray(server.objects[sample])
+    at = contents.find(b"\xff\xd8\xff")
+    contents[at : at + 3] = b"bad"
+    server.objects[sample] = bytes(contents)
+    halves[0] = make("s3://data/set/part-{00..01}.tar", epochs=None, on_error="skip")
+    assert len(samples_of(Concat(halves, epochs=1))) == COUNT - 1
+    assert len(halves[0].errors) == 1 and halves[1].errors == []
 
 
 def test_a_label_has_a_largest_size(make, monkeypatch):
