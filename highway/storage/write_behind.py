@@ -38,7 +38,6 @@ class WriteBehind:
         self._readers, self._writers = (ThreadPoolExecutor(_THREADS, "highway cache") for _ in range(2))
         self._lock = threading.Lock()
         self._writing: dict[Place, memoryview] = {}
-        self._closed = False
 
     def has(self, place: Place) -> bool:
         """Return whether bytes are there; they may leave before they are read."""
@@ -74,14 +73,12 @@ class WriteBehind:
     def _put(self, samples: Sequence[tuple[Place, memoryview]]) -> None:
         for place, contents in samples:
             try:
-                if not self._closed:
-                    self._cache.put(*place, contents)
+                self._cache.put(*place, contents)
             finally:
                 with self._lock:
                     self._writing.pop(place, None)
 
     def close(self) -> None:
-        """Drop what nobody writes yet, and wait for the samples that are being written, one for each thread."""
-        self._closed = True
+        """Drop what nobody writes yet, and wait for the samples that are being written."""
         for pool in (self._writers, self._readers):
             pool.shutdown(cancel_futures=True)

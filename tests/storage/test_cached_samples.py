@@ -259,18 +259,15 @@ def test_what_waits_for_the_disk_is_bounded(server, cache, disk):
 
 
 @pytest.mark.parametrize("how", ["close", "interrupt"])
-@pytest.mark.parametrize(("kind", "together"), [(pictures, 4), (members, 1)])
-def test_a_disk_that_hangs_ends_with_its_fetcher(
-    server, cache, fetchers, disk, monkeypatch, kind, together, how
-):
+def test_a_disk_that_hangs_ends_with_its_fetcher(server, cache, fetchers, disk, monkeypatch, how):
     """What is being written then is complete, what is not is dropped."""
     for name in ("_FINISH", "_WRITE"):
         monkeypatch.setattr(fetching, name, 0.1)
-    fetcher = fetchers(kind(server))
+    fetcher = fetchers(pictures(server))
     order = np.arange(COUNT)
     contents, _ = fetcher.take(0, order)
     assert [bytes(data) for data in contents] == BODIES
-    eventually(lambda: disk.waiting == together)
+    eventually(lambda: disk.waiting == 4)
     thread = fetcher._thread
     task = Task(getattr(fetcher, how))
     if how == "interrupt":
@@ -280,14 +277,14 @@ def test_a_disk_that_hangs_ends_with_its_fetcher(
     disk.gate.set()
     task.result()
     thread.join(LIMIT)
-    assert not thread.is_alive() and len(files_of(cache)) == together
+    assert not thread.is_alive() and len(files_of(cache)) == 4
     there, counted = in_folder(cache.directory)
     assert there == counted
     assert not any("highway cache" in thread.name for thread in threading.enumerate())
     # The rest is fetched again.
     server.requests.clear()
     epoch(fetchers(pictures(server)), 1)
-    assert server.count() == COUNT - (together if kind is pictures else 0)
+    assert server.count() == COUNT - 4
 
 
 def test_a_mistake_in_a_write_is_reported(server, fetchers, monkeypatch):
