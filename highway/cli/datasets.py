@@ -43,7 +43,8 @@ def is_store(path: str) -> bool:
 
 def is_tar(path: str) -> bool:
     """Whether a path, brace list, wildcard or URL names tar shards, or the list of them."""
-    return path.endswith(".tar") or is_gzipped(path) or is_wids_list(path) or compression_of(path) is not None
+    plain = path.lower().endswith(".tar")
+    return plain or is_gzipped(path) or is_wids_list(path) or compression_of(path) is not None
 
 
 def is_manifest(path: str) -> bool:

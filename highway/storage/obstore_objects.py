@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,12 @@ class ObstoreObjects(ObjectStore):
                 f"{owner}: storage_options has 'retry_config'; expected none, since Highway itself retries requests"
             )
         given = options.pop("client_options", {})
+        if not isinstance(given, Mapping):
+            # Without the value, which may be a secret.
+            raise ArgumentError(
+                f"{owner}: client_options in storage_options is of type {type(given).__name__}; expected a dict, such "
+                "as {'timeout': '60s'}"
+            )
         self._timeout = given.get("timeout")
         client = self._client = {**_CLIENT, **given}
         endpoint = self._endpoint(options)

@@ -293,7 +293,9 @@ def compression_of(path: str) -> str | None:
 
 def refused_compression(path: str, owner: str, found: str) -> TarError:
     """Return the error of a tar whose compression is not read."""
-    way = "rename it to .tar.gz, which is unpacked when it is read, or " if found == "gzip" else ""
+    # What is in a gzip'ed tar may be compressed once more.
+    renamed = found != "gzip" or path.lower().endswith((".tar.gz", ".tgz"))
+    way = "" if renamed else "rename it to .tar.gz, which is unpacked when it is read, or "
     return TarError(
         f"{owner}: {path!r} is compressed ({found}): samples in it cannot be read in any order; {way}unpack it once "
         f"with {_UNPACK[found]} (pictures are compressed already, so the tar is hardly larger)"

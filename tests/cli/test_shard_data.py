@@ -78,6 +78,10 @@ def test_manifests(capsys, manifests, tmp_path):
 def test_classes(capsys, tars, table, tmp_path):
     code, output, errors = run(capsys, "classes", tars)
     assert (code, errors, output) == (0, "", "0\t0\t5\n1\t1\t5\n2\t2\t5\n")
+    upper = tmp_path / "PART.TAR"
+    upper.symlink_to(tars.with_name("part-00.tar"))
+    code, output, errors = run(capsys, "info", upper)
+    assert (code, errors) == (0, "") and "tar shards" in output
     names = tmp_path / "names"
     names.write_text("cat\ndog\nowl\nemu\n")
     code, output, _ = run(capsys, "classes", tars, "--classes", names)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from object_server import Fault, ObjectServer
@@ -20,7 +21,7 @@ from highway.engine import Pipeline
 from highway.errors import ArgumentError, ObjectChangedError, ReadError, TarError, WriteError
 from highway.modules import ImageFileReader, TarReader
 from highway.storage import unpacked_tars
-from highway.storage.cache import Cache, checks
+from highway.storage.cache import Cache, checks, ledger, room, whole_files
 from highway.storage.objects import Object
 from highway.transforms import RandomResizedCrop
 
@@ -145,7 +146,8 @@ def test_a_damaged_entry_is_found_and_made_again(tars, packed, tmp_path, unpacki
     assert len(unpackings) == 7
 
 
-def test_a_tar_in_use_does_not_leave_and_the_limit_holds(packed, tmp_path):
+def test_a_tar_in_use_does_not_leave_and_the_limit_holds(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_files, "_MAKING_ROOM", 0.2)
     cache = tmp_path / "cache"
 
     def entries():
@@ -172,6 +174,58 @@ def test_a_tar_in_use_does_not_leave_and_the_limit_holds(packed, tmp_path):
     for number in range(40, 80):
         small.put("store", Object(f"{number}", len(filler)), 0, len(filler), filler)
     assert not tars_in_it & entries()
+
+
+def test_pictures_stay_beside_a_large_tar_in_use(tmp_path, monkeypatch):
+    cache = Cache(tmp_path / "cache", 4 << 20, "one")
+    tar = cache.whole_files.kept("store", Object("tar", 5), lambda: [bytes(1 << 20)] * 3)
+    left, number = [], 0
+    original = room._has_left
+
+    def counted(path):
+        has_left = original(path)
+        left.extend([path] * has_left)
+        return has_left
+
+    monkeypatch.setattr(room, "_has_left", counted)
+    while not left:
+        assert cache.put("store", Object(str(number), 3000), 0, 3000, bytes(3000))
+        number += 1
+    # A sixteenth of the pictures, not of all bytes.
+    assert number > 200 and len(left) <= number // 16 + 1
+    os.close(tar.file)
+
+
+def test_a_cache_that_is_not_counted_yet_has_room(tmp_path, monkeypatch):
+    cache = Cache(tmp_path / "cache", LIMIT, "one")
+    monkeypatch.setattr(ledger, "_boot", lambda: b"another boot ...")
+
+    def some(self, counts, end):
+        for _ in range(100):
+            if not counts.complete:
+                shard = counts.first_unknown()
+                counts.set(shard, self._scan(shard).cost)
+        return counts.complete
+
+    monkeypatch.setattr(room.Room, "_count", some)
+    kept = cache.whole_files.kept("store", Object("x", 5), lambda: [b"abc"])
+    assert os.pread(kept.file, 9, kept.start) == b"abc"
+    os.close(kept.file)
+
+
+def test_room_that_others_leave_is_taken(tmp_path):
+    cache = Cache(tmp_path / "cache", 3 << 19, "one")
+    waits = []
+    with ExitStack() as other:
+        assert other.enter_context(cache._room.draft(0, 1 << 20)) is not None
+
+        def wait(seconds):
+            waits.append(seconds)
+            other.close()
+
+        kept = cache.whole_files.kept("store", Object("x", 5), lambda: [b"abc"], wait)
+    assert kept.size == 3 and waits[-1] > 0
+    os.close(kept.file)
 
 
 def test_two_at_the_same_time_unpack_once(tmp_path):
@@ -297,6 +351,11 @@ def test_other_compressions_are_refused_by_name(tars, packed, tmp_path):
     os.link(packed[0], named)
     with pytest.raises(TarError, match=r"is compressed \(gzip\).*rename it to \.tar\.gz"):
         reader(named)
+    twice = tmp_path / "twice.tgz"
+    with open(packed[0], "rb") as file:
+        twice.write_bytes(gzip.compress(file.read()))
+    with pytest.raises(TarError, match=r"twice\.tgz' is compressed \(gzip\).*; unpack it once with gunzip"):
+        reader(twice)
     plain = tmp_path / "wrong.tar.gz"
     os.link(tars[0], plain)
     with pytest.raises(TarError, match=r"is not compressed by gzip, as its name says"):

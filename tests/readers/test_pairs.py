@@ -12,8 +12,9 @@ from pictures import jpeg_bytes, photograph
 from PIL import Image
 
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, ContractError, DecodeError, ReadError
-from highway.modules import Augmentations, Encoded, ListReader, TableReader
+from highway.errors import ArgumentError, ContractError, DecodeError, ReadError, StateMismatchError
+from highway.modules import Augmentations, Encoded, LevelDBSink, ListReader, TableReader
+from highway.storage import fetching
 from highway.transforms import FlipX, Letterbox, Normalize, RandomCrop, RandomResizedCrop
 
 SHAPE = (24, 32)
@@ -276,6 +277,8 @@ def test_arguments(folder, tmp_path):
     for image, says in (
         (("path", "b c"), "has the field 'b c'"),
         (("path", "path", "path"), "expected every column once"),
+        (("path", "images"), "has the field 'images'; expected identifiers"),
+        (("path", ["b c"]), r"has the field \['b c'\]; expected identifiers"),
         ({"right": "path"}, "image is {'right': 'path'}; expected the name of a column; or several"),
         ((), "expected the name of a column; or several"),
         (7, "expected the name of a column; or several"),
@@ -294,6 +297,39 @@ def test_placement_and_boxes_belong_to_the_first_picture(folder):
     for batch, other in zip(paired, plain, strict=True):
         for name in ("images", "boxes", "placement", "picture_sizes"):
             np.testing.assert_array_equal(batch[name], other[name])
+
+
+def test_a_store_has_the_pairs_of_one_reader(folder, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table(
+        {
+            name: [(folder / one).read_bytes() for one in names(kind)]
+            for name, kind in (("image", "a"), ("one", "a"), ("other", "small"))
+        }
+    )
+    given = {"epochs": 1, "workers": 1}
+    for number, make in enumerate(
+        (
+            lambda kind: ListReader(
+                names("a"), None, 4, SHAPE, pairs={"more": names(kind)}, root=folder, **given
+            ),
+            lambda kind: TableReader(
+                table,
+                4,
+                SHAPE,
+                image={"images": "image", "more": "one" if kind == "a" else "other"},
+                label=None,
+                **given,
+            ),
+        )
+    ):
+        store = tmp_path / f"{number}.ldb"
+        with Pipeline([make("a"), LevelDBSink(store)]) as pipeline:
+            pipeline.wait()
+        with Pipeline([make("a"), LevelDBSink(store, append=True)]) as pipeline:
+            pipeline.wait()
+        with pytest.raises(StateMismatchError):
+            Pipeline([make("small"), LevelDBSink(store, append=True)])
 
 
 def test_a_gray_pair(folder):
@@ -329,6 +365,38 @@ def test_parquet_at_a_url(folder, tmp_path):
             np.testing.assert_array_equal(batch[name], array)
     assert figures["held"] == 0
     assert figures["fetched"] >= sum(len(one) for column in files.values() for one in column)
+
+
+def test_columns_at_a_url_share_what_is_fetched_ahead(folder, tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"image": names("a"), "target": names("b", "webp"), "mask": names("mask")}
+    files = {name: [(folder / one).read_bytes() for one in column] for name, column in columns.items()}
+    parquet.write_table(pa.table(files), tmp_path / "a.parquet", row_group_size=2)
+    limits = []
+
+    class Spied(fetching.Fetcher):
+        def __init__(self, owner, ranges, **more):
+            limits.append(more["max_bytes"])
+            super().__init__(owner, ranges, **more)
+
+    monkeypatch.setattr(fetching, "Fetcher", Spied)
+    given = {
+        "image": ("image", "target"),
+        "masks": "mask",
+        "label": None,
+        "prefetch_bytes": 10**6,
+        **options(),
+    }
+    with ObjectServer({"data/a.parquet": (tmp_path / "a.parquet").read_bytes()}) as server:
+        reader = TableReader("s3://data/a.parquet", 5, SHAPE, storage_options=server.options, **given)
+        limits.clear()
+        with Pipeline([reader]) as pipeline:
+            assert len(pipeline.dequeue().indices) == 5
+    # Those of the run come last.
+    image, target, mask = limits[-3:]
+    assert 0 < mask < image
+    assert 10**6 - 3 <= image + target + mask <= 10**6
 
 
 def test_encoded_tables_keep_masks(folder):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tars import shards_of_folder, write_tar
 from highway.engine import Pipeline
 from highway.errors import (
     ArgumentError,
+    DecodeError,
     EmptyDatasetError,
     ObjectChangedError,
     ReadError,
@@ -23,7 +25,8 @@ from highway.errors import (
     StorageError,
     TarError,
 )
-from highway.modules import ImageFileReader, TarReader
+from highway.modules import Concat, ImageFileReader, Mix, TarReader
+from highway.modules.readers import tar_samples
 from highway.storage import outages, remote_tar_index
 from highway.transforms import RandomResizedCrop
 
@@ -403,6 +406,38 @@ def test_an_index_of_other_samples_in_the_same_places_mixes_nothing(server, make
     right = samples_of(make("s3://data/x.tar", index_dir=tmp_path / "other", **read))
     local = samples_of(TarReader(tmp_path / "two.tar", 1, SHAPE, epochs=1, shuffle=False, label="cls"))
     assert right == local and len(local) == 7
+
+
+def test_sources_of_a_mixture_tell_their_figures(make, server):
+    halves = [make(f"s3://data/set/part-{numbers}.tar", epochs=None) for numbers in ("{00..01}", "{02..03}")]
+    assert [half.fetched() for half in halves] == [None, None]
+    for source in (Concat(halves, epochs=1), Mix([Concat([halves[0]]), halves[1]], epochs=1)):
+        before = server.count()
+        assert len(samples_of(source)) == COUNT
+        figures = [half.fetched() for half in halves]
+        assert sum(one["requests"] for one in figures) == server.count() - before
+        assert all(one["fetched"] > 0 for one in figures)
+    (sample,) = (name for name in server.objects if name.endswith("part-00.tar"))
+    contents = bytearray(server.objects[sample])
+    at = contents.find(b"\xff\xd8\xff")
+    contents[at : at + 3] = b"bad"
+    server.objects[sample] = bytes(contents)
+    halves[0] = make("s3://data/set/part-{00..01}.tar", epochs=None, on_error="skip")
+    assert len(samples_of(Concat(halves, epochs=1))) == COUNT - 1
+    assert len(halves[0].errors) == 1 and halves[1].errors == []
+
+
+def test_a_label_has_a_largest_size(make, monkeypatch):
+    make()
+    monkeypatch.setattr(tar_samples, "LARGEST_FILE", 0)
+    with pytest.raises(DecodeError, match=r"\.cls' of 's3://.* has 1 bytes; allowed are 0"):
+        make()
+
+
+def test_the_window_of_the_order_is_shown(make):
+    assert re.search(r", window=\d+", repr(make()))
+    for options in ({"weights": [1] * COUNT}, {"shuffle": False}, {"window": "all"}):
+        assert "window" not in repr(make(**options))
 
 
 def test_large_members_are_not_read_for_an_index(server, make, tmp_path):

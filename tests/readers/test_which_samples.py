@@ -396,6 +396,16 @@ def test_packing_follows_the_choice_of_its_reader(folder, tmp_path):
     assert len(packed) == 3
 
 
+@pytest.mark.parametrize("subset", [None, [9, 2, 6, 1]])
+def test_packing_draws_as_its_reader(readers, subset):
+    """Also where the reader would have windows without the weights."""
+    weights = np.arange(12) % 4
+    found, packed = (readers["table"](epochs=2, subset=subset, weights=weights, seed=4) for _ in range(2))
+    encoded = Encoded(packed, "original")
+    assert encoded.order.window is None
+    assert identities(batches(encoded)) == identities(batches(found))
+
+
 @given(world=st.sampled_from([1, 2, 3, 7]), workers=st.sampled_from([1, 2, 8]))
 @settings(max_examples=8, deadline=None)
 def test_any_number_of_threads_and_ranks_gives_the_same_bits(world, workers):

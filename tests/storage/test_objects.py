@@ -156,6 +156,7 @@ def test_another_object_is_noticed(server):
         ({"no_such_option": "secret"}, "no_such_option"),
         ({"retry_config": {}}, "Highway itself retries"),
         ({"client_options": {"no_such_option": "secret"}}, "client_options|no_such_option"),
+        ({"client_options": "secret"}, "client_options in storage_options is of type str; expected a dict"),
         ({"client_options": {"timeout": "secret"}}, "storage_options of client_options: .*failed to parse"),
     ],
 )

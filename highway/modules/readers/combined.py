@@ -157,6 +157,18 @@ class _Combined(OrderedSource):
         copy.sources = [source.copied() for source in self.sources]
         return copy
 
+    def for_run(self) -> Any:
+        run: Any = super().for_run()
+        self._note_run(run)
+        return run
+
+    def _note_run(self, run: _Combined) -> None:
+        """Let the sources tell errors and figures of the run."""
+        for source, own in zip(self.sources, run.sources, strict=True):
+            source._latest = own
+            if isinstance(source, _Combined) and isinstance(own, _Combined):
+                source._note_run(own)
+
     def separate(self) -> None:
         super().separate()
         for source, order in zip(self.sources, self.order.members, strict=True):

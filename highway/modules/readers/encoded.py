@@ -147,7 +147,8 @@ class Encoded(ImageReader):
         return {**spec, **self.samples.columns_spec()}
 
     def _windows(self) -> tuple[NDArray[np.int64], int] | None:
-        return self._reader._windows()
+        # None where the reader has no windows either, as where it draws by weights.
+        return None if self._reader.order.window is None else self._reader._windows()
 
     def fuse(self, steps: Sequence[Any], seed: int) -> int:
         """Fuse nothing: transforms do not work on encoded pictures."""

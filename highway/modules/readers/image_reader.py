@@ -169,7 +169,7 @@ class ImageReader(OrderedSource):
     keeps_shown: ClassVar[bool] = False
     """Whether `_batch` always needs the mapping from pictures to images."""
     annotated: tuple[object, ...] = ()
-    """Arguments, besides the files, that determine the boxes of a picture."""
+    """Arguments, besides the files, that determine the boxes and the further images of a sample."""
     _ahead: ReadAhead | None = None
     _other_sizes: OtherSizes | None = None
     """Counts the pictures whose size is not the one that their boxes were made for; None: they are bad samples."""

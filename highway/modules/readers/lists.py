@@ -24,6 +24,7 @@ from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import Listed
 from highway.modules.readers.samples import Samples, checked_min_visible
 from highway.modules.readers.together import Together, check_pairs, picture_columns
+from highway.sampling.digests import digest
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -74,7 +75,7 @@ class ListReader(ImageReader):
         number (PNG, BMP, GIF, TIFF). Each mask has the size of its picture as stored, and turns with it, or that of the
         upright picture. The field is uint8 (N, H, W), sampled from the nearest pixel of the mask.
     pairs : mapping of str to (sequence of path or URL), optional
-        Further pictures of each sample, such as a right one or a target, by the names of their fields: uint8, of the
+        Further pictures of each sample, such as a right one or a target, by the names of their fields, of the dtype and
         shape of the images. They get the same random numbers as the first picture; where both have the same size,
         upright, they show the same window, mirrored alike. Augmentations leave them alone, unless you name them there:
         ``Augmentations(transforms, fields={"target": "image"})``.
@@ -182,6 +183,7 @@ class ListReader(ImageReader):
             fit=(CenterFit() if boxes is None else Letterbox()) if fit is None else fit,
             **options,
         )
+        self.annotated = tuple((name, digest(paths)) for name, paths in others.items())
 
     @classmethod
     def from_csv(

@@ -238,7 +238,7 @@ class TarReader(ImageReader):
 
     def __repr__(self) -> str:
         shown = repr(self.paths[0]) + (f" and {len(self.paths) - 1} more tars" * (len(self.paths) > 1))
-        window = "" if self._window is None else f", window={self._window}"
+        window = "" if self.order.window is None else f", window={self.order.window}"
         own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}{window}"
         return f"<TarReader of {self.size} pictures in {shown}, {own}{self._drawn()}>"
 

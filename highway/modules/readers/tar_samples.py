@@ -466,7 +466,12 @@ class TarSamples(Samples):
     def _checked(self, tar: int, start: int, found: memoryview) -> memoryview:
         """As `_after_header`, of the member whose contents begin at `start`."""
         first, end = self._firsts[tar : tar + 2].tolist()
-        return self._after_header(first + int(np.argmax(self._starts[first:end] == start)), found)
+        starts = self._starts[first:end]
+        # They ascend, unless somebody made an index of their own.
+        place = int(np.searchsorted(starts, start))
+        if place == len(starts) or starts[place] != start:
+            place = int(np.argmax(starts == start))
+        return self._after_header(first + place, found)
 
     def _after_header(self, member: int, found: memoryview) -> memoryview:
         """Return the contents of a member; raises ObjectChangedError if its header is another one."""
@@ -571,6 +576,11 @@ class _Opened(Protocol):
         """Return a range of a tar; raises ReadError, StorageError or DecodeError, whose text continues its name."""
 
 
+def _check_size(size: int) -> None:
+    if size > LARGEST_FILE:
+        raise DecodeError(f"has {size} bytes; allowed are {LARGEST_FILE}")
+
+
 class _Requested(_Opened):
     """Tars in a store, which are asked for one range at a time: for the time before the pipeline starts."""
 
@@ -583,6 +593,7 @@ class _Requested(_Opened):
         self._store, self._objects, self._checked = store, objects, checked
 
     def read(self, tar: int, start: int, size: int) -> bytes:
+        _check_size(size)
         found = self._store.read(self._objects[tar], start - members.HEADER, start + size)
         return bytes(self._checked(tar, start, memoryview(found)))
 
@@ -647,8 +658,7 @@ class _OpenTars(_Opened):
         self._open.clear()
 
     def read(self, tar: int, start: int, size: int) -> bytes:
-        if size > LARGEST_FILE:
-            raise DecodeError(f"has {size} bytes; allowed are {LARGEST_FILE}")
+        _check_size(size)
         try:
             file = self._file(tar)
             start += self._files[tar].start

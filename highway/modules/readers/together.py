@@ -57,9 +57,10 @@ def picture_columns(owner: str, image: object) -> tuple[str, dict[str, str]]:
         columns = {**image}
     elif isinstance(image, Sequence) and image and not isinstance(image, bytes):
         first, *others = image
-        columns = {"images": first, **{name: name for name in others}}
-        if len(columns) <= len(others):
+        check_pairs(owner, "image", others)
+        if len({*others}) < len(others):
             raise ArgumentError(f"{owner}: image is {image!r}; expected every column once")
+        columns = {"images": first, **{name: name for name in others}}
     if next(iter(columns), None) != "images" or not all(isinstance(one, str) for one in columns.values()):
         raise ArgumentError(
             f"{owner}: image is {image!r}; expected the name of a column; or several, such as ('image', 'target'), or "

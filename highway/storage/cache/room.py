@@ -26,7 +26,7 @@ __all__ = ["Draft", "Entry", "Room", "Shard"]
 _BUDGET = 0.2
 # Entries among which the oldest are found; fewer only if the cache has fewer.
 _SAMPLE = 2048
-# A sixteenth of their bytes leaves at once.
+# A sixteenth of them, or of their bytes, leaves at once: of the bytes, most may be those of unpacked tars in use.
 _PART = 16
 
 _ENTRY = re.compile("[0-9a-f]{30}")
@@ -116,6 +116,17 @@ class Room:
             if counts.limit and self._count(counts, end):
                 self._evict(counts, 0, end)
             return counts.limit
+
+    def counted(self) -> bool:
+        """Count for a while what is not counted yet, as after a boot; return whether all is counted now.
+
+        Raises
+        ------
+        TimeoutError, OSError
+            As for `draft`.
+        """
+        with self._ledger.changing(self._patience) as counts:
+            return self._count(counts, time.monotonic() + _BUDGET)
 
     @contextmanager
     def draft(self, shard: int, cost: int) -> Iterator[Draft | None]:
@@ -274,13 +285,14 @@ class Room:
                 counts.turn = (counts.turn + 1) % SHARDS
                 looked += 1
             sample.sort()
-            goal = max(counts.total + cost - counts.limit, sum(entry.cost for entry in sample) // _PART)
+            needed = counts.total + cost - counts.limit
+            part, most = sum(entry.cost for entry in sample) // _PART, len(sample) // _PART
             for entry in sample:
-                if goal <= 0:
+                if needed <= 0 and (part <= 0 or most <= 0):
                     break
                 if _has_left(entry.path):
                     counts.add(entry.shard, -entry.cost)
-                    goal -= entry.cost
+                    needed, part, most = needed - entry.cost, part - entry.cost, most - 1
         return True
 
     def _scan(self, shard: int) -> Shard:

@@ -113,11 +113,17 @@ class WholeFiles:
                 found = self._used(key, shard, path)
                 if found is not None:
                     return found
-                with self._room.draft(shard, _FIRST_STEP) as draft:
-                    self._write(draft, key, pieces, wait)
-                    assert draft is not None
-                    self._room.keep(draft, path)
-                    found = self._used(key, shard, path)
+                while not self._room.counted():
+                    wait(0)
+                end = time.monotonic() + _MAKING_ROOM
+                while found is None:
+                    with self._room.draft(shard, _FIRST_STEP) as draft:
+                        if draft is not None:
+                            self._write(draft, key, pieces, wait)
+                            self._room.keep(draft, path)
+                            found = self._used(key, shard, path)
+                            break
+                    self._wait_for_room(end, wait)
         except HighwayError:
             raise
         except OSError as error:
@@ -145,13 +151,11 @@ class WholeFiles:
 
     def _write(
         self,
-        draft: Draft | None,
+        draft: Draft,
         key: bytes,
         pieces: Callable[[], Iterable[bytes]],
         wait: Callable[[float], object],
     ) -> None:
-        if draft is None:
-            raise self._without_room()
         head = HeadOfMany(key)
         size = _written(draft.file, head.packed())
         for piece in pieces():
@@ -165,9 +169,12 @@ class WholeFiles:
     def _grow(self, draft: Draft, wait: Callable[[float], object]) -> None:
         end = time.monotonic() + _MAKING_ROOM
         while not self._room.grow(draft, draft.cost + min(draft.cost, _LARGEST_STEP)):
-            if time.monotonic() >= end:
-                raise self._without_room()
-            wait(_DELAY)
+            self._wait_for_room(end, wait)
+
+    def _wait_for_room(self, end: float, wait: Callable[[float], object]) -> None:
+        if time.monotonic() >= end:
+            raise self._without_room()
+        wait(_DELAY)
 
     def _without_room(self) -> WriteError:
         return WriteError(

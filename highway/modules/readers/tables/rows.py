@@ -271,8 +271,12 @@ class Rows(Samples, SampleReader):
         )
 
     def together_with(self, others: Sequence[Rows]) -> None:
-        """Fit windows to the row groups of further columns of files too."""
+        """Fit windows to the row groups of further columns of files too, and share what is fetched ahead with them."""
         self._with = [*others]
+        grouped = [(rows, int(rows._nbytes.sum())) for rows in (self, *others) if rows._groups is not None]
+        together, total = self._prefetch_bytes, sum(nbytes for _, nbytes in grouped)
+        for rows, nbytes in grouped:
+            rows._prefetch_bytes = max(1, together * nbytes // max(total, 1))
 
     def windows(self) -> tuple[NDArray[np.int64], int] | None:
         """Rows of each row group, and row groups in a window; None if the whole table can be shuffled."""

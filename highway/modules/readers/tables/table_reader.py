@@ -68,7 +68,7 @@ class TableReader(ImageReader):
         Height and width of the images in pixels; a number alone is a square.
     image : str, sequence of str, or mapping of str to str
         Column of the pictures. Of several columns, ``("image", "target")``, the later ones have further pictures, which
-        become fields of these names, uint8, of the shape of the images: see `pairs` of `ListReader`.
+        become fields of these names, of the dtype and shape of the images: see `pairs` of `ListReader`.
         ``{"images": "image", "target": "a column"}`` names the fields otherwise.
     label : str or None
         Column of the labels: whole numbers or bools become int64 (N,); floats, float32 (N,); names of classes, int64
@@ -226,6 +226,8 @@ class TableReader(ImageReader):
             fit=(Letterbox() if rows.boxed else CenterFit()) if fit is None else fit,
             **options,
         )
+        if every[1:]:
+            self.annotated = ("files", pairs, masks)
         for one in every:
             one.cache = self._cache
         if self.classes is not None:
