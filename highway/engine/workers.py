@@ -49,7 +49,7 @@ __all__ = ["Control", "Outcome", "RegroupRunner", "SourceRunner", "Tuning", "clo
 STOP_LIMIT = 1.5
 # Seconds between two readings of the figures, where numbers of workers are tuned.
 LOOK_INTERVAL = 0.25
-# Places that a regrouping stage keeps before it drops those of batches that were taken.
+# Fewest places that a regrouping stage keeps before it drops those of batches that were taken.
 MOST_PLACES = 1024
 # Whether Linux reports how long threads were ready to run but waited for a core.
 TELLS_DELAY = os.path.exists("/proc/self/schedstat")
@@ -632,23 +632,28 @@ class RegroupRunner(ModuleRunner):
         super().__init__(module, name, output, share)
         self.input: BatchQueue = source
         self.stage = module
-        # The next regrouping runner, and the queue from which batches are taken; set when all runners are there.
+        # The next regrouping runner, and the queue from which the user or the sink takes batches; set when all runners
+        # are there.
         self.after: RegroupRunner | None = None
-        self.last: BatchQueue = output
+        self.taken: BatchQueue = output
         # Shared by all regrouping runners: held while places are dropped, and from the look at the next ticket to that
-        # at its places.
-        self.places_lock = threading.Lock()
+        # at its places. A signal handler may ask for the position while its thread does.
+        self.places_lock = threading.RLock()
+        # By the ticket of each batch that may be asked for: the place after it.
+        self.places: dict[int, Place] = {}
+        # So many places make it worth to look for those of batches that were taken.
+        self._many = MOST_PLACES
         self.begin_at(start, Place(start))
 
     def begin_at(self, start: int, place: Place) -> None:
         """Begin with ticket `start` of both queues, and at a place in its batches."""
         self.made = start
-        # By the ticket of each batch that may be asked for: the place after it.
-        self.places = {start - 1: place._replace(ticket=start)}
+        self.places[start - 1] = place._replace(ticket=start)
 
     def rewind(self, start: int) -> None:
-        super().rewind(start)
+        # First, and with the former places: another thread may ask for the position meanwhile.
         self.begin_at(start, Place(start))
+        super().rewind(start)
 
     def total(self) -> int:
         return self.made
@@ -660,7 +665,7 @@ class RegroupRunner(ModuleRunner):
     def needed(self) -> int:
         """Return the first of its own tickets that is not taken by the user; with `places_lock` held."""
         if self.after is None:
-            return self.last.next_ticket
+            return self.taken.next_ticket
         return self.after.place_before(self.after.needed()).ticket
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
@@ -715,11 +720,12 @@ class RegroupRunner(ModuleRunner):
             self.output.put(self.made, batch, nbytes)
             self.made += 1
             del batch
-            if len(self.places) >= MOST_PLACES:
+            if len(self.places) >= self._many:
                 with self.places_lock:
                     needed = self.needed() - 1
                     for ticket in [ticket for ticket in self.places if ticket < needed]:
                         del self.places[ticket]
+                self._many = max(MOST_PLACES, 2 * len(self.places))
 
 
 class SinkRunner(ModuleRunner):
@@ -969,11 +975,13 @@ def make_runners(
         else:
             assert isinstance(module, Sink)
             runners.append(SinkRunner(module, name, source, output, share, follower))
-    assert output is not None
+    # A sink puts nothing into its queue.
+    taken = runners[-1].input if sink else output
+    assert taken is not None
     later: RegroupRunner | None = None
     for runner in reversed(runners):
         if isinstance(runner, RegroupRunner):
-            runner.after, runner.last = later, output
+            runner.after, runner.taken = later, taken
             if later is not None:
                 runner.places_lock = later.places_lock
             later = runner

@@ -12,6 +12,7 @@ from highway import replay
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
 from highway.engine.regrouping import Place, Regrouper, joined, part
+from highway.engine.workers import ModuleRunner, RegroupRunner
 from highway.errors import (
     ArgumentError,
     ContractError,
@@ -298,6 +299,43 @@ def test_places_are_dropped_when_their_batches_are_taken(monkeypatch):
         assert state["regrouped"] == [[0, 0, 134], [0, 0, 200]]
 
 
+def test_places_are_dropped_before_a_sink(monkeypatch):
+    monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 8)
+    with Pipeline([reader(size=400, epochs=1), Rebatch(1), Collect()]) as pipeline:
+        pipeline.wait(LIMIT)
+        assert all(len(runner.places) < 40 for runner in pipeline._run._regroupers)
+
+
+def test_places_are_looked_through_rarely(monkeypatch):
+    """Where many are needed, since a later stage joins many batches, not for each of them."""
+    monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 8)
+    looks = []
+    needed = RegroupRunner.needed
+    monkeypatch.setattr(RegroupRunner, "needed", lambda runner: (looks.append(runner), needed(runner))[1])
+    with Pipeline([reader(size=2000, epochs=1), Rebatch(1), Rebatch(2000)]) as pipeline:
+        assert pipeline.dequeue(timeout=LIMIT).size == 2000
+    assert 0 < len(looks) < 40
+
+
+def test_states_while_an_epoch_begins(monkeypatch):
+    """Each part of the move leaves a position, for the thread that asks in between."""
+    states = []
+    rewind = ModuleRunner.rewind
+
+    def asked(runner, start):
+        states.append(pipeline.state_dict())
+        rewind(runner, start)
+        states.append(pipeline.state_dict())
+
+    monkeypatch.setattr(ModuleRunner, "rewind", asked)
+    with Pipeline([reader(), Rebatch(7), Rebatch(3)]) as pipeline:
+        for epoch in (2, 0, 1):
+            assert next(pipeline.epoch(epoch)).epoch == epoch
+        assert len(states) == 18
+        for state in states:
+            pipeline.load_state_dict(state)
+
+
 # Batches of batches
 
 
@@ -353,6 +391,11 @@ def test_batches_that_do_not_fit_together(other, message):
         ContractError, match=f"Rebatch: batches 0 and 1 of epoch 0 have different fields: {message}"
     ):
         joined("Rebatch", [texts(0), other])
+
+
+def test_fields_of_whole_batches_are_not_joined():
+    with pytest.raises(ContractError, match="'loss' has no dimensions"):
+        joined("Rebatch", [texts(0, loss=np.array(0.5)), texts(1, loss=np.array(0.5))])
 
 
 def test_places_after_batches():
