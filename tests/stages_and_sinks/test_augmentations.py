@@ -283,7 +283,7 @@ def test_what_a_transform_returns_is_checked(function, found):
 
 
 def test_a_batch_without_images_is_refused():
-    with pytest.raises(FieldError, match="no field 'images'; it has pictures"):
+    with pytest.raises(FieldError, match="needs the field 'images'; the batch has pictures"):
         Augmentations([FlipX()]).process(Batch({"pictures": random((2, 3, 3, 3))}))
 
 
