@@ -373,6 +373,15 @@ class ModuleRunner:
         except ArgumentError as error:
             raise ContractError(f"{self.name}.{method} returned an invalid batch: {error}") from error
 
+    def check_result(self, result: Batch, size: int) -> None:
+        """Check what a stage made of a batch of `size` samples; of another size, it must tell which samples it has."""
+        self.check(result, "process")
+        if result.size != size and result._indices is None:
+            raise ContractError(
+                f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
+                "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
+            )
+
     def busy(self) -> float:
         return sum(worker.busy for worker in self.workers)
 
@@ -567,13 +576,6 @@ class StageRunner(ModuleRunner):
         assert total is not None
         return total
 
-    def nameless(self, result: Batch, size: int) -> ContractError:
-        """Return the error for a result of another size: which samples it has is unknown."""
-        return ContractError(
-            f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
-            "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
-        )
-
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
@@ -597,9 +599,7 @@ class StageRunner(ModuleRunner):
             try:
                 result = process(batch)
                 if result is not None:
-                    self.check(result, "process")
-                    if result.size != size and result._indices is None:
-                        raise self.nameless(result, size)
+                    self.check_result(result, size)
             except failing as error:
                 put(ticket, Failure(error, self.name), 0)
                 continue
@@ -632,6 +632,9 @@ class RegroupRunner(ModuleRunner):
         super().__init__(module, name, output, share)
         self.input: BatchQueue = source
         self.stage = module
+        # Several would divide the samples among them.
+        self.active = self.most = 1
+        self.tuned = False
         # The next regrouping runner, and the queue from which the user or the sink takes batches; set when all runners
         # are there.
         self.after: RegroupRunner | None = None
@@ -670,9 +673,13 @@ class RegroupRunner(ModuleRunner):
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
-        assert self.stage.batch_size is not None
-        place = self.place_before(self.made)
-        regrouper = Regrouper(self.name, self.stage.batch_size, self.stage.drop_last, place)
+        wanted: object = self.stage.batch_size
+        if not isinstance(wanted, int) or wanted < 1:
+            raise ContractError(
+                f"{self.name}.batch_size is {wanted!r}, and regroups is True; expected a whole number of samples, 1 or "
+                "more, when the pipeline starts"
+            )
+        regrouper = Regrouper(self.name, wanted, self.stage.drop_last, self.place_before(self.made))
         while True:
             try:
                 ticket, batch = get()
@@ -687,12 +694,7 @@ class RegroupRunner(ModuleRunner):
             began = clock()
             result = process(batch)
             if result is not None:
-                self.check(result, "process")
-                if result.size != size and result._indices is None:
-                    raise ContractError(
-                        f"{self.name}.process returned {result.size} samples for a batch of {size}, without their "
-                        "indices; expected batch.take(rows), or a batch with the indices= of its samples"
-                    )
+                self.check_result(result, size)
                 if result is not batch and result.seq is None:
                     result.adopt(batch)
             worker.busy += clock() - began

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from concurrency import LIMIT, Task
+from concurrency import LIMIT, Task, pretend_cores
 from small_modules import Call, Collect, Numbers, NumbersWithEpochs, SizedNumbers
 
 from highway import replay
@@ -408,6 +408,32 @@ def test_places_after_batches():
     assert list(regrouper.rest()) == []
 
 
+class Own(Call):
+    """A stage of a user that regroups."""
+
+    regroups = True
+
+    def __init__(self, size, **arguments):
+        super().__init__(lambda batch: batch, **arguments)
+        self.batch_size = size
+
+
+def test_a_stage_of_ones_own_has_one_worker(monkeypatch):
+    pretend_cores(monkeypatch, 8)
+    with Pipeline([Numbers(), Own(7)]) as pipeline:
+        assert [batch.size for batch in pipeline] == [7, 7, 7, 7, 7, 5]
+        runner = pipeline._run.runners[1]
+        assert runner.most == 1 and not runner.tuned
+    with pytest.raises(ArgumentError, match=r"Own: workers is 3, .*expected 1"):
+        Pipeline([Numbers(), Own(7, workers=3)])
+    for size in (None, 0):
+        with (
+            Pipeline([Numbers(), Own(size)]) as pipeline,
+            pytest.raises(ContractError, match=rf"Own\.batch_size is {size}, and regroups is True"),
+        ):
+            pipeline.dequeue(timeout=LIMIT)
+
+
 class Texts(Source):
     def tasks(self):
         return iter(range(5))
@@ -431,10 +457,7 @@ def test_states_while_other_threads_take_batches(monkeypatch):
     monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 1)
     with Pipeline([reader(size=3000, epochs=1), Rebatch(3), Rebatch(2)]) as pipeline:
         counts = [Task(lambda: sum(1 for _ in pipeline.forever())) for _ in range(2)]
-        states = 0
         while any(count.is_alive() for count in counts):
             state = pipeline.state_dict()
             assert all(type(number) is int for place in state["regrouped"] for number in place)
-            states += 1
         assert sum(count.result() for count in counts) == 1500
-        assert states
