@@ -87,8 +87,7 @@ class Regrouper:
 
     def add(self, ticket: int, batch: Batch) -> Iterator[tuple[Batch, Place]]:
         """Yield the batches that are complete with this one, each with the place after it."""
-        if self._waiting and self._waiting[0][1].epoch != batch.epoch:
-            yield from self.rest()
+        yield from self.reach(batch.epoch)
         if self._skip and batch.epoch != self._place.epoch:
             # The epoch of the state has fewer samples now, or its rest was a smaller last batch.
             self._skip = 0
@@ -102,6 +101,11 @@ class Regrouper:
         self._count += batch.size - skipped
         while self._count >= self._size:
             yield self._made(self._size)
+
+    def reach(self, epoch: int) -> Iterator[tuple[Batch, Place]]:
+        """Yield the remaining samples of the epoch before, where a batch of another one arrives."""
+        if self._waiting and self._waiting[0][1].epoch != epoch:
+            yield from self.rest()
 
     def rest(self) -> Iterator[tuple[Batch, Place]]:
         """Yield the remaining samples of an epoch at its end; nothing if they are dropped."""

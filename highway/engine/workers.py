@@ -700,6 +700,7 @@ class RegroupRunner(ModuleRunner):
             worker.busy += clock() - began
             if result is None:
                 worker.skip(size)
+                self._put(regrouper.reach(batch.epoch), worker)
             else:
                 worker.skipped_samples += max(0, size - result.size)
                 self._put(regrouper.add(ticket, result), worker)

@@ -165,6 +165,14 @@ def test_an_epoch_without_samples():
         pipeline.dequeue(timeout=LIMIT)
 
 
+def test_the_end_of_an_epoch_does_not_wait_for_samples_of_another():
+    """All batches of the endless epochs after it are dropped."""
+    first = Filter(lambda batch: np.full(batch.size, batch.epoch == 0), per_sample=False)
+    with Pipeline([reader(epochs=None), first]) as pipeline:
+        sizes = [pipeline.dequeue(timeout=LIMIT).size for _ in range(13)]
+    assert sizes == [4] * 12 + [2]
+
+
 def test_states_of_before():
     """Without a stage that regroups, a state is where a batch begins."""
     with Pipeline([reader()]) as pipeline:

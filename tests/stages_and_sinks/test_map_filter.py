@@ -213,6 +213,7 @@ def test_answers_that_are_not_bool(make, message):
         (lambda: Map(len, ragged=["a"]), "ragged is .* without per_sample"),
         (lambda: Map(len, per_sample=True, ragged="a"), "ragged is 'a'; expected a list"),
         (lambda: Map(len, per_sample=True, ragged=[5]), "field is 5; expected the name"),
+        (lambda: Map(len, per_sample=True, ragged=[("a", "b"), "a"]), "expected each name once"),
         (lambda: Filter(None), "function is None"),
         (lambda: Filter(len, refill=False, batch_size=3), "refill is False, with batch_size=3"),
         (lambda: Filter(len, refill=False, drop_last=True), "drop_last=True"),

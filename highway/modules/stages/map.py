@@ -82,6 +82,9 @@ class Map(Stage):
             tuple(field_name(self.name, name) for name in (part if isinstance(part, tuple) else (part,)))
             for part in ragged
         )
+        names = [name for group in self.ragged for name in group]
+        if len({*names}) < len(names):
+            raise ArgumentError(f"{self.name}: ragged is {ragged!r}; expected each name once")
         if self.ragged and not self.per_sample:
             raise ArgumentError(
                 f"{self.name}: ragged is {ragged!r} without per_sample; expected per_sample=True, or a function that "
