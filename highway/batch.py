@@ -502,9 +502,16 @@ class Batch:
         Parameters
         ----------
         rows : sequence of int
-            Numbers of samples in this batch, in any order.
+            Numbers of samples in this batch, in any order: ``-size`` to ``size - 1``; -1 is the last one.
+
+        Raises
+        ------
+        ArgumentError
+            `rows` are no whole numbers, or a field does not have one row per sample.
+        SampleIndexError
+            The batch has no such sample.
         """
-        chosen = np.asarray(rows, dtype=np.intp).reshape(-1)
+        chosen = _as_rows(rows, self.size)
         shared = None if self.offsets is None else _chosen(self.offsets, chosen)
         apart = {id(offsets): _chosen(offsets, chosen) for offsets in self._apart.values()}
 
@@ -697,7 +704,7 @@ def concatenated(samples: Sequence[Any]) -> tuple[NDArray[Any], NDArray[np.int64
     Raises
     ------
     ArgumentError
-        Samples are of several kinds, dtypes or shapes, or an array has no dimensions or no numbers.
+        Samples are of several dtypes or shapes, an array has no dimensions or no numbers, or a text cannot be UTF-8.
 
     Examples
     --------
@@ -724,8 +731,11 @@ def concatenated(samples: Sequence[Any]) -> tuple[NDArray[Any], NDArray[np.int64
 
 def _as_sample(number: int, sample: Any) -> NDArray[Any]:
     if isinstance(sample, str):
-        sample = sample.encode("utf-8", "surrogateescape")
-    if isinstance(sample, (bytes, bytearray, memoryview)):
+        try:
+            sample = sample.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise ArgumentError(f"concatenated: sample {number} is no text in UTF-8: {error}") from None
+    if isinstance(sample, (bytes, bytearray)):
         return np.frombuffer(sample, np.uint8)
     try:
         array = np.asarray(sample)
@@ -800,6 +810,8 @@ def _raggedness(
             "Batch: ragged is a mapping, which has the offsets of each field, and offsets are given too; expected one "
             "of both"
         )
+    # A mapping may make its arrays anew each time, as an archive of NumPy does; below, their ids tell them apart.
+    ragged = dict(ragged)
     arrays = {id(given): _as_offsets(given, f" of {name!r}") for name, given in ragged.items()}
     if len(arrays) == 1:
         return next(iter(arrays.values())), frozenset(ragged), _NONE
@@ -819,6 +831,25 @@ def _as_offsets(offsets: NDArray[np.int64] | Sequence[int], whose: str = "") -> 
             f"Batch: offsets{whose} are {offsets!r}; expected whole numbers that ascend from 0"
         )
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _as_rows(rows: NDArray[np.intp] | Sequence[int], size: int) -> NDArray[np.intp]:
+    """Return the numbers of chosen samples, 0 to ``size - 1``."""
+    chosen = np.asarray(rows).reshape(-1)
+    if chosen.size and chosen.dtype.kind not in "iu":
+        way = ": of a mask, take np.flatnonzero(mask)" if chosen.dtype.kind == "b" else ""
+        raise ArgumentError(
+            f"Batch.take: rows have dtype {chosen.dtype}; expected whole numbers of samples{way}"
+        )
+    wrong = chosen[(chosen < -size) | (chosen >= size)]
+    if wrong.size:
+        raise SampleIndexError(
+            f"Batch.take: there is no sample {wrong[0]}; expected numbers from {-size} to {size - 1}, of {size} samples"
+            if size
+            else f"Batch.take: there is no sample {wrong[0]}; the batch is empty"
+        )
+    chosen = chosen.astype(np.intp, copy=False)
+    return np.where(chosen < 0, chosen + size, chosen)
 
 
 def _as_indices(indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import weakref
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -450,6 +451,42 @@ def test_samples_of_several_offsets_are_taken(mixed):
     assert mixed.take([]).offsets_of("tokens").tolist() == [0]
 
 
+def test_samples_are_taken_from_the_end_too(mixed):
+    last = mixed.take([-1, -3])
+    assert last.indices.tolist() == mixed.indices[[2, 0]].tolist()
+    assert last.boxes.tolist() == mixed.take([2, 0]).boxes.tolist()
+    assert last.tokens.tolist() == mixed.take([2, 0]).tokens.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([3], SampleIndexError, "no sample 3; expected numbers from -3 to 2"),
+        ([0, -4], SampleIndexError, "no sample -4"),
+        ([True, False, True], ArgumentError, r"dtype bool; .*np\.flatnonzero\(mask\)"),
+        ([0.5], ArgumentError, "dtype float64; expected whole numbers"),
+    ],
+)
+def test_samples_that_cannot_be_taken(mixed, rows, error, message):
+    with pytest.raises(error, match=message):
+        mixed.take(rows)
+
+
+def test_a_mapping_that_makes_its_offsets_anew():
+    class Anew(Mapping):
+        def __getitem__(self, name):
+            return np.array({"a": [0, 1, 3], "b": [0, 2, 3]}[name])
+
+        def __iter__(self):
+            return iter(("a", "b"))
+
+        def __len__(self):
+            return 2
+
+    batch = Batch({"a": np.arange(3), "b": np.arange(3)}, ragged=Anew())
+    assert batch.offsets_of("a").tolist() == [0, 1, 3] and batch.offsets_of("b").tolist() == [0, 2, 3]
+
+
 def test_replace_with_several_offsets(mixed):
     kept = mixed.replace(tokens=np.arange(10, 15))
     assert kept.rows_of("tokens", 1).tolist() == [14]
@@ -506,7 +543,7 @@ def test_texts_are_ragged_bytes():
     assert values.dtype == np.uint8
     assert [batch.text_of("text", i) for i in range(3)] == texts[:3]
     assert batch.text_of("names", 2) == "größer"
-    assert concatenated([b"ab", bytearray(b"c")])[0].tobytes() == b"abc"
+    assert concatenated([b"ab", bytearray(b"c"), memoryview(b"dxe")[::2]])[0].tobytes() == b"abcde"
     with pytest.raises(FieldError, match=r"'text' of sample 3 is not UTF-8: .*rows_of\('text', 3\).tobytes"):
         batch.text_of("text", 3)
     with pytest.raises(FieldError, match=r"'n' is int64 of shape \(4,\); expected ragged uint8"):
@@ -528,6 +565,7 @@ def test_samples_are_concatenated():
         ([5], r"sample 0 is int64 of shape \(\); expected str, bytes, or numbers"),
         ([[None]], "sample 0 is object"),
         ([[[1], [1, 2]]], "sample 0 is no array"),
+        (["a", "\ud800"], "sample 1 is no text in UTF-8"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(samples, message):

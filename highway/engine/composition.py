@@ -53,6 +53,11 @@ def check_regrouping(modules: Sequence[Module], ordered: bool) -> None:
     for module in modules:
         if not isinstance(module, Stage) or not module.regroups:
             continue
+        if module.workers not in (None, 1):
+            raise ArgumentError(
+                f"{module.name}: workers is {module.workers}, and it makes batches of other samples than arrive; "
+                "expected 1: put what takes long into a stage before it"
+            )
         if not ordered:
             why = "the pipeline is unordered, so that samples of several epochs would mix; expected ordered=True"
         elif source.follows_delivery:

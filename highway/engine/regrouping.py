@@ -87,8 +87,7 @@ class Regrouper:
 
     def add(self, ticket: int, batch: Batch) -> Iterator[tuple[Batch, Place]]:
         """Yield the batches that are complete with this one, each with the place after it."""
-        if self._waiting and self._waiting[0][1].epoch != batch.epoch:
-            yield from self.rest()
+        yield from self.reach(batch.epoch)
         if self._skip and batch.epoch != self._place.epoch:
             # The epoch of the state has fewer samples now, or its rest was a smaller last batch.
             self._skip = 0
@@ -102,6 +101,11 @@ class Regrouper:
         self._count += batch.size - skipped
         while self._count >= self._size:
             yield self._made(self._size)
+
+    def reach(self, epoch: int) -> Iterator[tuple[Batch, Place]]:
+        """Yield the remaining samples of the epoch before, where a batch of another one arrives."""
+        if self._waiting and self._waiting[0][1].epoch != epoch:
+            yield from self.rest()
 
     def rest(self) -> Iterator[tuple[Batch, Place]]:
         """Yield the remaining samples of an epoch at its end; nothing if they are dropped."""
@@ -134,12 +138,7 @@ def part(batch: Batch, begin: int, end: int) -> Batch:
     """Return the samples from `begin` to `end` (exclusive) of a batch, as views of its arrays."""
     if (begin, end) == (0, batch.size):
         return batch.replace(indices=batch.indices, keys=batch.keys)
-    for name in (*batch.fields, *batch.extras):
-        if not batch[name].ndim:
-            raise ContractError(
-                f"Batch: field {name!r} has no dimensions, so it belongs to the whole batch; expected one row per "
-                "sample, to divide the batch"
-            )
+    _refuse_whole(batch)
     groups = {name: number for number, group in enumerate(ragged_groups(batch)) for name in group}
     ends = [batch.offsets_of(group[0])[begin : end + 1] for group in ragged_groups(batch)]
     offsets = [found - found[0] for found in ends]
@@ -170,11 +169,13 @@ def joined(owner: str, batches: Sequence[Batch]) -> Batch:
     Raises
     ------
     ContractError
-        Their fields differ in names, dtypes or shapes.
+        Their fields differ in names, dtypes or shapes, or one has no dimensions.
     """
     first = batches[0]
     if len(batches) == 1:
         return first
+    for batch in batches:
+        _refuse_whole(batch)
     kinds = [_kinds(batch) for batch in batches]
     for batch, found in zip(batches, kinds, strict=True):
         if found != kinds[0]:
@@ -199,6 +200,16 @@ def joined(owner: str, batches: Sequence[Batch]) -> Batch:
         extras={name: _concatenated([batch[name] for batch in batches]) for name in first.extras},
         ragged=ragged,
     )
+
+
+def _refuse_whole(batch: Batch) -> None:
+    """Raise for a field that belongs to the whole batch, which cannot be divided or joined."""
+    for name in (*batch.fields, *batch.extras):
+        if not batch[name].ndim:
+            raise ContractError(
+                f"Batch: field {name!r} has no dimensions, so it belongs to the whole batch; expected one row per "
+                "sample, to make batches of other samples"
+            )
 
 
 def _concatenated(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -98,9 +98,10 @@ class Run:
         self.length = None if self.regroups else length
         modules = [module for module in self.modules if not module.left_out]
         self.runners = make_runners(modules, self.ordered, self.max_bytes, length, self.follower, start)
-        self._regroupers = [runner for runner in self.runners if isinstance(runner, RegroupRunner)]
-        for runner, place in zip(self._regroupers, self._regrouped, strict=False):
+        regroupers = [runner for runner in self.runners if isinstance(runner, RegroupRunner)]
+        for runner, place in zip(regroupers, self._regrouped, strict=False):
             runner.begin_at(start, place)
+        self._regroupers = regroupers
         self.queue = self.runners[-1].output
         self.first_ticket = start
         self.dropped = 0
@@ -186,9 +187,11 @@ class Run:
         if not self.regroups:
             return self.source.state_at(self.queue.next_ticket)
         places: list[Place] = []
-        with self._regroupers[0].places_lock:
-            ticket = self.queue.next_ticket
-            for runner in reversed(self._regroupers):
+        # Once: another thread that loads a state replaces them.
+        regroupers = self._regroupers
+        with regroupers[0].places_lock:
+            ticket = regroupers[0].taken.next_ticket
+            for runner in reversed(regroupers):
                 places.insert(0, runner.place_before(ticket))
                 ticket = places[0].ticket
         return {

@@ -49,7 +49,7 @@ __all__ = ["Control", "Outcome", "RegroupRunner", "SourceRunner", "Tuning", "clo
 STOP_LIMIT = 1.5
 # Seconds between two readings of the figures, where numbers of workers are tuned.
 LOOK_INTERVAL = 0.25
-# Places that a regrouping stage keeps before it drops those of batches that were taken.
+# Fewest places that a regrouping stage keeps before it drops those of batches that were taken.
 MOST_PLACES = 1024
 # Whether Linux reports how long threads were ready to run but waited for a core.
 TELLS_DELAY = os.path.exists("/proc/self/schedstat")
@@ -373,6 +373,15 @@ class ModuleRunner:
         except ArgumentError as error:
             raise ContractError(f"{self.name}.{method} returned an invalid batch: {error}") from error
 
+    def check_result(self, result: Batch, size: int) -> None:
+        """Check what a stage made of a batch of `size` samples; of another size, it must tell which samples it has."""
+        self.check(result, "process")
+        if result.size != size and result._indices is None:
+            raise ContractError(
+                f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
+                "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
+            )
+
     def busy(self) -> float:
         return sum(worker.busy for worker in self.workers)
 
@@ -567,13 +576,6 @@ class StageRunner(ModuleRunner):
         assert total is not None
         return total
 
-    def nameless(self, result: Batch, size: int) -> ContractError:
-        """Return the error for a result of another size: which samples it has is unknown."""
-        return ContractError(
-            f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
-            "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
-        )
-
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
         reserve, put, skip = self.output.reserve, self.output.put, self.output.skip
@@ -597,9 +599,7 @@ class StageRunner(ModuleRunner):
             try:
                 result = process(batch)
                 if result is not None:
-                    self.check(result, "process")
-                    if result.size != size and result._indices is None:
-                        raise self.nameless(result, size)
+                    self.check_result(result, size)
             except failing as error:
                 put(ticket, Failure(error, self.name), 0)
                 continue
@@ -632,23 +632,31 @@ class RegroupRunner(ModuleRunner):
         super().__init__(module, name, output, share)
         self.input: BatchQueue = source
         self.stage = module
-        # The next regrouping runner, and the queue from which batches are taken; set when all runners are there.
+        # Several would divide the samples among them.
+        self.active = self.most = 1
+        self.tuned = False
+        # The next regrouping runner, and the queue from which the user or the sink takes batches; set when all runners
+        # are there.
         self.after: RegroupRunner | None = None
-        self.last: BatchQueue = output
+        self.taken: BatchQueue = output
         # Shared by all regrouping runners: held while places are dropped, and from the look at the next ticket to that
-        # at its places.
-        self.places_lock = threading.Lock()
+        # at its places. A signal handler may ask for the position while its thread does.
+        self.places_lock = threading.RLock()
+        # By the ticket of each batch that may be asked for: the place after it.
+        self.places: dict[int, Place] = {}
+        # So many places make it worth to look for those of batches that were taken.
+        self._many = MOST_PLACES
         self.begin_at(start, Place(start))
 
     def begin_at(self, start: int, place: Place) -> None:
         """Begin with ticket `start` of both queues, and at a place in its batches."""
         self.made = start
-        # By the ticket of each batch that may be asked for: the place after it.
-        self.places = {start - 1: place._replace(ticket=start)}
+        self.places[start - 1] = place._replace(ticket=start)
 
     def rewind(self, start: int) -> None:
-        super().rewind(start)
+        # First, and with the former places: another thread may ask for the position meanwhile.
         self.begin_at(start, Place(start))
+        super().rewind(start)
 
     def total(self) -> int:
         return self.made
@@ -660,14 +668,18 @@ class RegroupRunner(ModuleRunner):
     def needed(self) -> int:
         """Return the first of its own tickets that is not taken by the user; with `places_lock` held."""
         if self.after is None:
-            return self.last.next_ticket
+            return self.taken.next_ticket
         return self.after.place_before(self.after.needed()).ticket
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
-        assert self.stage.batch_size is not None
-        place = self.place_before(self.made)
-        regrouper = Regrouper(self.name, self.stage.batch_size, self.stage.drop_last, place)
+        wanted: object = self.stage.batch_size
+        if not isinstance(wanted, int) or wanted < 1:
+            raise ContractError(
+                f"{self.name}.batch_size is {wanted!r}, and regroups is True; expected a whole number of samples, 1 or "
+                "more, when the pipeline starts"
+            )
+        regrouper = Regrouper(self.name, wanted, self.stage.drop_last, self.place_before(self.made))
         while True:
             try:
                 ticket, batch = get()
@@ -682,17 +694,13 @@ class RegroupRunner(ModuleRunner):
             began = clock()
             result = process(batch)
             if result is not None:
-                self.check(result, "process")
-                if result.size != size and result._indices is None:
-                    raise ContractError(
-                        f"{self.name}.process returned {result.size} samples for a batch of {size}, without their "
-                        "indices; expected batch.take(rows), or a batch with the indices= of its samples"
-                    )
+                self.check_result(result, size)
                 if result is not batch and result.seq is None:
                     result.adopt(batch)
             worker.busy += clock() - began
             if result is None:
                 worker.skip(size)
+                self._put(regrouper.reach(batch.epoch), worker)
             else:
                 worker.skipped_samples += max(0, size - result.size)
                 self._put(regrouper.add(ticket, result), worker)
@@ -715,11 +723,12 @@ class RegroupRunner(ModuleRunner):
             self.output.put(self.made, batch, nbytes)
             self.made += 1
             del batch
-            if len(self.places) >= MOST_PLACES:
+            if len(self.places) >= self._many:
                 with self.places_lock:
                     needed = self.needed() - 1
                     for ticket in [ticket for ticket in self.places if ticket < needed]:
                         del self.places[ticket]
+                self._many = max(MOST_PLACES, 2 * len(self.places))
 
 
 class SinkRunner(ModuleRunner):
@@ -969,11 +978,13 @@ def make_runners(
         else:
             assert isinstance(module, Sink)
             runners.append(SinkRunner(module, name, source, output, share, follower))
-    assert output is not None
+    # A sink puts nothing into its queue.
+    taken = runners[-1].input if sink else output
+    assert taken is not None
     later: RegroupRunner | None = None
     for runner in reversed(runners):
         if isinstance(runner, RegroupRunner):
-            runner.after, runner.last = later, output
+            runner.after, runner.taken = later, taken
             if later is not None:
                 runner.places_lock = later.places_lock
             later = runner

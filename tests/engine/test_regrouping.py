@@ -5,13 +5,14 @@ import random
 
 import numpy as np
 import pytest
-from concurrency import LIMIT, Task
+from concurrency import LIMIT, Task, pretend_cores
 from small_modules import Call, Collect, Numbers, NumbersWithEpochs, SizedNumbers
 
 from highway import replay
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
 from highway.engine.regrouping import Place, Regrouper, joined, part
+from highway.engine.workers import ModuleRunner, RegroupRunner
 from highway.errors import (
     ArgumentError,
     ContractError,
@@ -164,6 +165,14 @@ def test_an_epoch_without_samples():
         pipeline.dequeue(timeout=LIMIT)
 
 
+def test_the_end_of_an_epoch_does_not_wait_for_samples_of_another():
+    """All batches of the endless epochs after it are dropped."""
+    first = Filter(lambda batch: np.full(batch.size, batch.epoch == 0), per_sample=False)
+    with Pipeline([reader(epochs=None), first]) as pipeline:
+        sizes = [pipeline.dequeue(timeout=LIMIT).size for _ in range(13)]
+    assert sizes == [4] * 12 + [2]
+
+
 def test_states_of_before():
     """Without a stage that regroups, a state is where a batch begins."""
     with Pipeline([reader()]) as pipeline:
@@ -298,6 +307,43 @@ def test_places_are_dropped_when_their_batches_are_taken(monkeypatch):
         assert state["regrouped"] == [[0, 0, 134], [0, 0, 200]]
 
 
+def test_places_are_dropped_before_a_sink(monkeypatch):
+    monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 8)
+    with Pipeline([reader(size=400, epochs=1), Rebatch(1), Collect()]) as pipeline:
+        pipeline.wait(LIMIT)
+        assert all(len(runner.places) < 40 for runner in pipeline._run._regroupers)
+
+
+def test_places_are_looked_through_rarely(monkeypatch):
+    """Where many are needed, since a later stage joins many batches, not for each of them."""
+    monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 8)
+    looks = []
+    needed = RegroupRunner.needed
+    monkeypatch.setattr(RegroupRunner, "needed", lambda runner: (looks.append(runner), needed(runner))[1])
+    with Pipeline([reader(size=2000, epochs=1), Rebatch(1), Rebatch(2000)]) as pipeline:
+        assert pipeline.dequeue(timeout=LIMIT).size == 2000
+    assert 0 < len(looks) < 40
+
+
+def test_states_while_an_epoch_begins(monkeypatch):
+    """Each part of the move leaves a position, for the thread that asks in between."""
+    states = []
+    rewind = ModuleRunner.rewind
+
+    def asked(runner, start):
+        states.append(pipeline.state_dict())
+        rewind(runner, start)
+        states.append(pipeline.state_dict())
+
+    monkeypatch.setattr(ModuleRunner, "rewind", asked)
+    with Pipeline([reader(), Rebatch(7), Rebatch(3)]) as pipeline:
+        for epoch in (2, 0, 1):
+            assert next(pipeline.epoch(epoch)).epoch == epoch
+        assert len(states) == 18
+        for state in states:
+            pipeline.load_state_dict(state)
+
+
 # Batches of batches
 
 
@@ -355,6 +401,11 @@ def test_batches_that_do_not_fit_together(other, message):
         joined("Rebatch", [texts(0), other])
 
 
+def test_fields_of_whole_batches_are_not_joined():
+    with pytest.raises(ContractError, match="'loss' has no dimensions"):
+        joined("Rebatch", [texts(0, loss=np.array(0.5)), texts(1, loss=np.array(0.5))])
+
+
 def test_places_after_batches():
     regrouper = Regrouper("Rebatch", 2, False, Place(5, 1, 0, 4))
     found = [(made.indices.tolist(), made.seq, place) for made, place in regrouper.add(5, texts(0))]
@@ -363,6 +414,32 @@ def test_places_after_batches():
     assert found == [([3, 4], Place(6, 2, 0, 6))]
     assert [(made.indices.tolist(), place) for made, place in regrouper.rest()] == [([5], Place(7, 0, 0, 7))]
     assert list(regrouper.rest()) == []
+
+
+class Own(Call):
+    """A stage of a user that regroups."""
+
+    regroups = True
+
+    def __init__(self, size, **arguments):
+        super().__init__(lambda batch: batch, **arguments)
+        self.batch_size = size
+
+
+def test_a_stage_of_ones_own_has_one_worker(monkeypatch):
+    pretend_cores(monkeypatch, 8)
+    with Pipeline([Numbers(), Own(7)]) as pipeline:
+        assert [batch.size for batch in pipeline] == [7, 7, 7, 7, 7, 5]
+        runner = pipeline._run.runners[1]
+        assert runner.most == 1 and not runner.tuned
+    with pytest.raises(ArgumentError, match=r"Own: workers is 3, .*expected 1"):
+        Pipeline([Numbers(), Own(7, workers=3)])
+    for size in (None, 0):
+        with (
+            Pipeline([Numbers(), Own(size)]) as pipeline,
+            pytest.raises(ContractError, match=rf"Own\.batch_size is {size}, and regroups is True"),
+        ):
+            pipeline.dequeue(timeout=LIMIT)
 
 
 class Texts(Source):
@@ -388,10 +465,7 @@ def test_states_while_other_threads_take_batches(monkeypatch):
     monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 1)
     with Pipeline([reader(size=3000, epochs=1), Rebatch(3), Rebatch(2)]) as pipeline:
         counts = [Task(lambda: sum(1 for _ in pipeline.forever())) for _ in range(2)]
-        states = 0
         while any(count.is_alive() for count in counts):
             state = pipeline.state_dict()
             assert all(type(number) is int for place in state["regrouped"] for number in place)
-            states += 1
         assert sum(count.result() for count in counts) == 1500
-        assert states

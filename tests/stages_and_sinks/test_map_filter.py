@@ -10,7 +10,7 @@ from small_modules import Numbers
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, ContractError
-from highway.modules import Filter, Map, Noise, Pack, Rebatch
+from highway.modules import DatasetReader, Filter, Map, Noise, Pack, Rebatch
 
 
 def batch():
@@ -101,6 +101,12 @@ def test_ragged_results():
             lambda: Map(lambda sample: {"t": 1 if sample["labels"] < 7 else 1.5}, per_sample=True),
             r"t of sample 20 \('c'\) is float64",
         ),
+        (lambda: Map(lambda s: {"t": [[1], [1, 2]]}, per_sample=True), r"t of sample 30 \('a'\) is no array"),
+        (
+            lambda: Map(lambda s: {"applied": 1}, per_sample=True),
+            r"'applied' for sample 30 .*names of fields",
+        ),
+        (lambda: Map(lambda s: {5: 1}, per_sample=True), "returned 5 for sample 30 .*names of fields"),
         (lambda: Map(lambda sample: {"t": None}, per_sample=True), r"t of sample 30 \('a'\) is NoneType"),
         (
             lambda: Map(lambda sample: {"t": [1]}, per_sample=True, ragged=["s"]),
@@ -135,6 +141,13 @@ def test_exceptions_name_the_sample(make, where):
     with pytest.raises(ZeroDivisionError, match="six") as caught:
         make(failing).process(batch())
     assert where in noted(caught.value)
+
+
+def test_errors_name_samples_by_their_number_in_the_data():
+    """The index of a second copy of a sample has more bits than its number."""
+    copies = batch().replace(indices=np.array([30, 2**32 + 10, 5 * 2**32 + 20]), keys=[])
+    with pytest.raises(ContractError, match="returned 5 for sample 20; expected True or False"):
+        Filter(lambda sample: 5 if sample["labels"] == 7 else True).process(copies)
 
 
 def test_fields_that_do_not_fit_name_the_batch():
@@ -200,6 +213,7 @@ def test_answers_that_are_not_bool(make, message):
         (lambda: Map(len, ragged=["a"]), "ragged is .* without per_sample"),
         (lambda: Map(len, per_sample=True, ragged="a"), "ragged is 'a'; expected a list"),
         (lambda: Map(len, per_sample=True, ragged=[5]), "field is 5; expected the name"),
+        (lambda: Map(len, per_sample=True, ragged=[("a", "b"), "a"]), "expected each name once"),
         (lambda: Filter(None), "function is None"),
         (lambda: Filter(len, refill=False, batch_size=3), "refill is False, with batch_size=3"),
         (lambda: Filter(len, refill=False, drop_last=True), "drop_last=True"),
@@ -261,3 +275,14 @@ def test_packed_rows_become_equal_batches():
             found.append([batch.tokens.tolist() for batch in pipeline])
     assert found[0] == found[1] and len(found[0]) > 5
     assert {np.shape(rows) for rows in found[0]} == {(4, 8)}
+
+
+def test_the_size_of_batches_of_an_iterable():
+    reader = DatasetReader(Counted(), 4, shuffle=False, epochs=1)
+    with Pipeline([reader, Filter(lambda sample: sample["number"] % 2 == 1)]) as pipeline:
+        assert [batch.number.tolist() for batch in pipeline] == [[1, 3, 5, 7], [9]]
+
+
+class Counted:
+    def __iter__(self):
+        return iter([{"number": number} for number in range(10)])

@@ -198,6 +198,14 @@ def test_windows_belong_to_samples():
     assert Window("tokens", 100).process(batch).applied == Window("tokens", 7).process(batch).applied
 
 
+def test_windows_of_objects():
+    files = np.array([b"a", b"bc", b"", b"d\0", b"e"], object)
+    batch = Batch({"files": files}, indices=[1, 2, 3], ragged={"files": [0, 3, 3, 5]})
+    found = Window("files", 2, at="end").process(batch)
+    assert found.files.tolist() == [b"bc", b"", b"d\0", b"e"]
+    assert found.offsets.tolist() == [0, 2, 2, 4]
+
+
 # Pack
 
 
@@ -237,6 +245,8 @@ def test_fields_of_whole_documents_are_dropped_only_on_request():
     after = Pack("tokens", 4, drop=["scores", "words"], value={"weights": 9}).process(texts())
     assert [*after.fields, *after.extras] == ["tokens", "positions", "segments", "weights"]
     assert after.weights[1, 3].tolist() == [9, 9, 9] and after.tokens[1, 3] == 0
+    with pytest.raises(FieldError, match="value has wieghts, and tokens, weights are packed"):
+        Pack("tokens", 4, value={"wieghts": 9}).process(only_tokens(texts()))
 
 
 def test_batches_without_tokens_are_skipped():

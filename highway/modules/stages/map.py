@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.arguments import flag
-from highway.batch import Batch, concatenated
+from highway.batch import Batch, concatenated, is_field_name
 from highway.engine import Stage
 from highway.errors import ArgumentError, ContractError
 from highway.modules.stages.ragged_rows import field_name, sample_of
@@ -82,6 +82,9 @@ class Map(Stage):
             tuple(field_name(self.name, name) for name in (part if isinstance(part, tuple) else (part,)))
             for part in ragged
         )
+        names = [name for group in self.ragged for name in group]
+        if len({*names}) < len(names):
+            raise ArgumentError(f"{self.name}: ragged is {ragged!r}; expected each name once")
         if self.ragged and not self.per_sample:
             raise ArgumentError(
                 f"{self.name}: ragged is {ragged!r} without per_sample; expected per_sample=True, or a function that "
@@ -124,6 +127,12 @@ class Map(Stage):
             found.append(result)
         if not found:
             return batch
+        wrong = [name for name in found[0] if not is_field_name(name)]
+        if wrong:
+            raise ContractError(
+                f"Map: the function returned {', '.join(map(repr, wrong))} for {sample_of(batch, 0)}; expected names "
+                "of fields: identifiers without a leading underscore that are no attributes of Batch"
+            )
         made: dict[str, Any] = {}
         offsets = {name: batch.offsets_of(name) for name in batch.ragged if name not in found[0]}
         for group in self.ragged:
@@ -172,11 +181,16 @@ class Map(Stage):
             files = np.empty(len(values), object)
             files[:] = values
             return files
-        arrays = [np.asarray(value) for value in values]
-        for row, array in enumerate(arrays):
+        arrays: list[NDArray[Any]] = []
+        for row, value in enumerate(values):
+            try:
+                array = np.asarray(value)
+            except ValueError as error:
+                raise ContractError(f"Map: {name} of {sample_of(batch, row)} is no array: {error}") from None
+            arrays.append(array)
             if array.dtype.hasobject or array.dtype.kind in "US":
                 raise ContractError(
-                    f"Map: {name} of {sample_of(batch, row)} is {type(values[row]).__name__}; expected numbers, or str "
+                    f"Map: {name} of {sample_of(batch, row)} is {type(value).__name__}; expected numbers, or str "
                     "or bytes for all samples"
                 )
             if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:

@@ -57,8 +57,8 @@ class Pack(Stage):
     remainder : {"pad", "drop"}
         What becomes of tokens that do not fill a row: padded, or dropped from the end of the batch.
     value : number or mapping of str to number
-        What the padding consists of; with a mapping, for each of the packed fields, 0 in those that it omits. The
-        dtype of a field must have it.
+        What the padding of `field` consists of; that of the fields packed with it is 0. A mapping has the number of
+        each of the packed fields, 0 for those that it omits. The dtype of a field must have it.
     drop : sequence of str
         Fields and extras to drop, which have one value for a document: rows have parts of several ones.
     workers : int, optional
@@ -72,8 +72,8 @@ class Pack(Stage):
         An argument is out of range. While the pipeline runs: a field cannot have its `value`, or the batch already has
         ``positions`` or ``segments``.
     FieldError
-        While the pipeline runs: the batch has no such field, or it is not ragged; or it has other fields that do not
-        share the offsets and are not in `drop`.
+        While the pipeline runs: the batch has no such field, or it is not ragged; it has other fields that do not share
+        the offsets and are not in `drop`; or `value` has a field that is not packed.
 
     Examples
     --------
@@ -137,6 +137,11 @@ class Pack(Stage):
         offsets, length = batch.offsets_of(self.field), self.length
         packed = batch.ragged_with(self.field)
         refuse_names(self.name, batch, "positions", "segments")
+        unknown = sorted(self.value.keys() - packed) if isinstance(self.value, dict) else []
+        if unknown:
+            raise FieldError(
+                f"Pack: value has {', '.join(unknown)}, and {', '.join(sorted(packed))} are packed; expected only these"
+            )
         others = [
             name
             for name in (*batch.fields, *batch.extras)

@@ -12,6 +12,7 @@ from highway.batch import Batch
 from highway.engine import Module, Stage
 from highway.engine.spec import FieldSpec, Spec, array_spec
 from highway.errors import ArgumentError, FieldError
+from highway.modules.stages.ragged_rows import sample_of
 
 __all__ = ["PadBoxes"]
 
@@ -109,10 +110,9 @@ class PadBoxes(Stage):
         counts = np.diff(offsets)
         if not self.truncate and counts.max(initial=0) > self.most:
             row = int(np.argmax(counts))
-            key = batch.keys[row] if batch.keys else f"sample {batch.indices[row]}"
             raise ArgumentError(
-                f"PadBoxes: {key} has {counts[row]} boxes, most is {self.most}; expected no more: use a larger one, or "
-                "truncate=True"
+                f"PadBoxes: {sample_of(batch, row)} has {counts[row]} boxes, most is {self.most}; expected no more: "
+                "use a larger one, or truncate=True"
             )
         owners = np.repeat(np.arange(batch.size), counts)
         places = np.arange(len(owners)) - offsets[:-1][owners]

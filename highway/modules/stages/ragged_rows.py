@@ -14,6 +14,7 @@ from highway._core.ragged import join_rows, pad_rows
 from highway.arguments import whole
 from highway.batch import Batch, empty, is_field_name
 from highway.errors import ArgumentError, FieldError
+from highway.sampling.identity import numbers_of
 
 __all__ = [
     "checked_value",
@@ -59,7 +60,12 @@ def padded(
 
 def joined(values: NDArray[Any], starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
     """Return ``counts[i]`` rows of `values` from ``starts[i]`` on, for one sample after the other."""
-    out = empty((int(counts.sum()), *values.shape[1:]), values.dtype)
+    total = int(counts.sum())
+    if values.dtype.hasobject:
+        # Objects are references, which NumPy counts.
+        places = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(total)
+        return values[places]
+    out = empty((total, *values.shape[1:]), values.dtype)
     if out.size:
         width = out.nbytes // len(out)
         join_rows(_bytes(values), np.ascontiguousarray(starts), counts, width, out.reshape(-1).view(np.uint8))
@@ -129,5 +135,5 @@ def refuse_names(owner: str, batch: Batch, *names: str) -> None:
 
 def sample_of(batch: Batch, row: int) -> str:
     """Return how errors name a sample of a batch."""
-    index = int(batch.indices[row])
+    index = int(numbers_of(batch.indices[row]))
     return f"sample {index} ({batch.keys[row]!r})" if batch.keys else f"sample {index}"

@@ -63,7 +63,7 @@ class IterableSource(Source):
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self._dataset = dataset
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.epochs = epochs
         self._shard = shard
         self._drop_last = drop_last
@@ -71,7 +71,7 @@ class IterableSource(Source):
         self._schema: Schema | None = None
 
     def __repr__(self) -> str:
-        return f"<DatasetReader of a {type(self._dataset).__name__}, {self._batch_size}>"
+        return f"<DatasetReader of a {type(self._dataset).__name__}, {self.batch_size}>"
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -110,7 +110,7 @@ class IterableSource(Source):
             assert mine is not None
             indices.append(mine[0])
             samples.append(mine[1])
-            if len(samples) == self._batch_size:
+            if len(samples) == self.batch_size:
                 yield self._portion(epoch, next(numbers), indices, samples)
                 indices, samples = [], []
         if samples and not self._drop_last:
