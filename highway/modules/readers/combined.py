@@ -63,6 +63,12 @@ class _Combined(OrderedSource):
             raise ArgumentError(
                 f"{self.name}: sources is {given!r}; expected a list of one reader or more, such as ImageFileReader"
             )
+        for number, source in enumerate(sources):
+            if not hasattr(source, "order"):
+                raise ArgumentError(
+                    f"{self.name}: sources[{number}] is a {source.name} of an iterable, whose samples have no numbers; "
+                    "expected a data set with __len__ and __getitem__"
+                )
         first = sources[0]
         for number, source in enumerate(sources):
             where, order = f"{self.name}: sources[{number}], {source.name},", source.order
@@ -151,6 +157,12 @@ class _Combined(OrderedSource):
 
     # Calls from the engine
 
+    def default_workers(self) -> int:
+        return max(source.default_workers() for source in self.sources)
+
+    def most_workers(self) -> int:
+        return max(source.most_workers() for source in self.sources)
+
     def copied(self) -> Any:
         copy = super().copied()
         copy.sources = [source.copied() for source in self.sources]
@@ -165,9 +177,14 @@ class _Combined(OrderedSource):
 
     def prepare(self) -> None:
         super().prepare()
+        length = len(self.order) if self.within is None else self.within.length
         for number, source in enumerate(self.sources):
-            source.within = Within(len(self.order), partial(self._skipped_of, number))
+            source.within = Within(length, partial(self._skipped_of, number))
             source.prepare()
+
+    def begin_run(self) -> None:
+        for source in self.sources:
+            source.begin_run()
 
     def forget(self, start: int) -> None:
         super().forget(start)
@@ -394,7 +411,8 @@ def _joined(owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int
         if _layout(part) != _layout(first):
             raise ContractError(
                 f"{owner}: the sources made {part!r} and {first!r}; expected the same fields and extras, with the same "
-                "dtypes and shapes, and as many transforms applied"
+                "dtypes and shapes, and as many transforms applied (name fields whose lengths differ in ragged= of a "
+                "DatasetReader)"
             )
     # From the place in the batch to the place among the samples of all parts.
     turns = np.argsort(rows, kind="stable")
