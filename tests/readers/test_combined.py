@@ -349,6 +349,7 @@ def test_known_keys_and_labels(folder):
         ([values(0, 5, epochs=1)], r"has epochs=1; give epochs to \w+ instead"),
         ([values(0, 5, shard=(0, 2))], r"has shard=\(0, 2\); give shard to"),
         ([values(0, 5, drop_last=True)], "has drop_last=True; give drop_last to"),
+        ([values(0, 5, workers=1)], "has workers=1; give workers to"),
         (
             [Noise(5, (2, 2)), Noise(5, (2, 3))],
             r"has images of uint8 and shape \(N, 2, 3, 3\), and sources\[0\] .* the same",

@@ -191,6 +191,25 @@ def test_bad_mixtures(arguments, named):
         MixSampler(members(), *arguments, owner="Mix")
 
 
+def test_too_many_places():
+    half = Sampler(5, 1, plan=Plan(Data("R", 5, None), repeats=2**29))
+    with pytest.raises(
+        ArgumentError, match=r"Concat: number of samples of an epoch is 5368709120; .* 4294967296"
+    ):
+        ConcatSampler([half, half], 5, owner="Concat")
+
+
+def test_drawn_seeds_of_sources(monkeypatch):
+    """Each rank would have drawn others."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    order = ConcatSampler([Sampler(5, 1), Sampler(5, 1, seed=None)], 5, shard="auto", owner="Concat")
+    assert order.current() is order
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArgumentError, match="Concat: seed is None, and each of the 2 ranks"):
+        order.current()
+
+
 def test_drop_last():
     order = ConcatSampler(members(), 50, drop_last=True)
     assert len(order) == 1

@@ -81,6 +81,7 @@ class _Combined(OrderedSource):
                 ("epochs", order.epochs, None),
                 ("drop_last", order.drop_last, False),
                 ("shard", order.given_shard, AUTO),
+                ("workers", source.workers, None),
             ):
                 if found not in (expected, WHOLE):
                     raise ArgumentError(f"{where} has {name}={found!r}; give {name} to {self.name} instead")
@@ -150,10 +151,6 @@ class _Combined(OrderedSource):
     def replaced(self, count: int) -> None:
         for source in self.sources:
             source.replaced = count
-
-    @property
-    def seed_drawn(self) -> bool:  # type: ignore[override]
-        return self.order.seed_drawn or any(source.seed_drawn for source in self.sources)
 
     # Calls from the engine
 
@@ -273,7 +270,8 @@ class Concat(_Combined):
     Parameters
     ----------
     sources : sequence of reader
-        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard` and `drop_last`.
+        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard`, `drop_last` and
+        `workers`.
     shuffle : bool
         Permute the samples of all sources together, in a new order each epoch.
     seed : int or None
@@ -331,7 +329,8 @@ class Mix(_Combined):
     Parameters
     ----------
     sources : sequence of reader
-        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard` and `drop_last`.
+        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard`, `drop_last` and
+        `workers`.
     weights : sequence of float (K,) or callable, optional
         One number of 0 or more for each source; by default all alike. A function gets the epoch and returns them. Whole
         numbers and decimals hold exactly, if the smallest whole numbers in these proportions sum to 65536 or less;
