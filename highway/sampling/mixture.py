@@ -209,10 +209,12 @@ class MixSampler(ConcatSampler):
         if self._constant is not None:
             return epoch * self._constant.counts(self.size)
         had = self._had
-        for last in range(len(had) - 1, epoch):
-            # Another thread may have added it.
-            if len(had) == last + 1:
+        if epoch >= len(had):
+            # A list of its own: another thread may do the same.
+            had = [*had]
+            for last in range(len(had) - 1, epoch):
                 had.append(had[last] + self.pattern(last).counts(self.size))
+            self._had = had
         return had[epoch]
 
     def _first_of_ranks(self, epoch: int, seq: int, place: Position) -> NDArray[np.int64]:

@@ -1,10 +1,13 @@
 """Orders over several sources: exact proportions, each source in its own epochs, any rank, resumed anywhere."""
 
 import random
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from concurrency import LIMIT
 
 from highway.errors import ArgumentError
 from highway.sampling.identity import numbers_of
@@ -125,6 +128,24 @@ def test_a_schedule_changes_the_proportions():
         counts = np.bincount(order.members_of(numbers_of(whole("schedule", epoch))), minlength=3)
         shares = np.array(schedule(epoch)) / sum(schedule(epoch))
         assert (np.abs(counts - shares * 77) <= 1).all()
+
+
+def test_threads_ask_for_an_epoch_at_once():
+    """Pipelines and replays of one mixture share its order."""
+    both = threading.Barrier(2)
+
+    def together(epoch):
+        if order is not None and epoch == 0:
+            both.wait(LIMIT)
+        return schedule(epoch)
+
+    order = None
+    order = MixSampler(members(), together, 77, "stream", 5)
+    with ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(order.before, (1, 1), timeout=LIMIT)]
+    expected = make("schedule", 5)
+    assert found[0].tolist() == found[1].tolist() == expected.before(1).tolist()
+    assert order.before(3).tolist() == expected.before(3).tolist()
 
 
 def test_concat_has_every_sample_of_all_each_epoch():

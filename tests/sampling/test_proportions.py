@@ -1,5 +1,7 @@
 """Proportions of mixtures: within one sample in every window of the sum of the weights, on any number of ranks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -80,3 +82,14 @@ def test_other_weights_are_rounded(weights):
 def test_bad_weights(weights, named):
     with pytest.raises(ArgumentError, match=f"Mix: {named}"):
         pattern_of("Mix", "weights", weights, 3, turning=True)
+
+
+def test_memory_does_not_depend_on_the_number_of_sources():
+    tracemalloc.start()
+    try:
+        pattern = Pattern([60] * 1000, turning=True)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100 * pattern.length
+    assert pattern.counts(60_000 * 3 + 1).sum() == 60_000 * 3 + 1
