@@ -7,7 +7,7 @@ ranks, which take every n-th place, meet all parts of the pattern, also where n 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd, lcm
@@ -114,6 +114,8 @@ def pattern_of(owner: str, name: str, weights: Any, members: int, turning: bool)
         or the sum 0.
     """
     try:
+        if isinstance(weights, (Mapping, Set)):
+            raise TypeError
         given = [float(weight) for weight in weights]
     except (TypeError, ValueError):
         raise ArgumentError(

@@ -270,6 +270,25 @@ def test_sources_in_an_object_store(folder):
         assert max(server.per_key().values()) <= 2
 
 
+def test_each_source_sees_its_own_part_of_the_tasks():
+    seen = {}
+
+    class Seeing(Noise):
+        def announced(self, tasks):
+            for task in tasks:
+                seen.setdefault(self.order.data_size, []).append(task)
+                yield task
+
+    for make in (Concat, Mix):
+        seen.clear()
+        batches(make([Seeing(4, (2, 2), size=size) for size in (9, 5, 7)], epochs=2))
+        order = make([Noise(4, (2, 2), size=size) for size in (9, 5, 7)], epochs=2).order
+        for number, size in enumerate((9, 5, 7)):
+            expected = [task.indices[order.members_of(task.numbers) == number] for task in order.tasks()]
+            parts = [(indices - order.firsts[number]).tolist() for indices in expected]
+            assert [task.indices.tolist() for task in seen[size]] == parts
+
+
 def test_stores_and_copies_of_a_mixture(tmp_path):
     source = pickle.loads(pickle.dumps(mixed(epochs=1)))
     assert source == mixed(epochs=1)

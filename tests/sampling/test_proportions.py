@@ -77,6 +77,8 @@ def test_other_weights_are_rounded(weights):
         ([0, 0, 0], "weights sums to 0"),
         ("abc", "weights is 'abc'; expected one number for each of the 3 sources"),
         (3, "weights is 3"),
+        ({0: 1, 1: 2, 2: 3}, "weights is {0: 1, 1: 2, 2: 3}; expected one number for each"),
+        ({1, 2, 3}, "weights is {1, 2, 3}"),
     ],
 )
 def test_bad_weights(weights, named):

@@ -230,7 +230,7 @@ class _Combined(OrderedSource):
         """The same tasks; each source sees its parts of them, as far ahead as it wants."""
         own, *others = tee(tasks, 1 + len(self.sources))
         parts = [
-            source.announced(self._part(task, number) for task in one)
+            source.announced(self._parts(one, number))
             for number, (source, one) in enumerate(zip(self.sources, others, strict=True))
         ]
         for task, *_ in zip(own, *parts, strict=True):
@@ -247,6 +247,11 @@ class _Combined(OrderedSource):
         """Return the part of a task that a source loads; its samples have their numbers in the source."""
         indices = task.indices[self._rows(task, number)] - self.order.firsts[number]
         return Task(task.epoch, task.seq, indices)
+
+    def _parts(self, tasks: Iterable[Task], number: int) -> Iterator[Task]:
+        """Yield the parts of tasks that a source loads."""
+        for task in tasks:
+            yield self._part(task, number)
 
     def load(self, task: Task) -> Batch | None:
         """Load one batch; None if all of its samples are skipped."""
