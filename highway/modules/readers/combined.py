@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import tee
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,44 +226,66 @@ class _Combined(OrderedSource):
     def tasks_from(self, start: int) -> Iterator[Task]:
         return self._announced(super().tasks_from(start))
 
-    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        """The same tasks; each source sees its parts of them, as far ahead as it wants."""
-        own, *others = tee(tasks, 1 + len(self.sources))
-        parts = [
-            source.announced(self._parts(one, number))
-            for number, (source, one) in enumerate(zip(self.sources, others, strict=True))
-        ]
-        for task, *_ in zip(own, *parts, strict=True):
-            yield task
-
     def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         return self._announced(tasks)
 
-    def _rows(self, task: Task, number: int) -> NDArray[np.int64]:
-        """Return the rows of a batch with the samples of a source."""
-        return np.flatnonzero(self.order.members_of(task.numbers) == number)
+    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """The same tasks; each source sees its parts of them, as far ahead as it wants."""
+        own, *others = tee(((task, self._parts(task)) for task in tasks), 1 + len(self.sources))
+        seen = [
+            source.announced(map(_part_of(number), one))
+            for number, (source, one) in enumerate(zip(self.sources, others, strict=True))
+        ]
+        for (task, _), *_ in zip(own, *seen, strict=True):
+            yield task
 
-    def _part(self, task: Task, number: int) -> Task:
-        """Return the part of a task that a source loads; its samples have their numbers in the source."""
-        indices = task.indices[self._rows(task, number)] - self.order.firsts[number]
-        return Task(task.epoch, task.seq, indices)
-
-    def _parts(self, tasks: Iterable[Task], number: int) -> Iterator[Task]:
-        """Yield the parts of tasks that a source loads."""
-        for task in tasks:
-            yield self._part(task, number)
+    def _parts(self, task: Task) -> list[_Part]:
+        """Return what each source loads of a task."""
+        members = self.order.members_of(task.numbers)
+        ends = np.cumsum(np.bincount(members, minlength=len(self.sources)))
+        return [
+            _Part(rows, Task(task.epoch, task.seq, task.indices[rows] - first))
+            for rows, first in zip(
+                np.split(np.argsort(members, kind="stable"), ends[:-1]),
+                self.order.firsts.tolist(),
+                strict=True,
+            )
+        ]
 
     def load(self, task: Task) -> Batch | None:
         """Load one batch; None if all of its samples are skipped."""
-        parts, rows = [], []
-        for number, source in enumerate(self.sources):
-            part = self._part(task, number)
-            made = source.load(part)
+        batches, rows, indices = [], [], []
+        for source, part, first in zip(
+            self.sources, self._parts(task), self.order.firsts.tolist(), strict=True
+        ):
+            made = source.load(part.task)
             if made is not None:
-                of_part = self._rows(task, number)
-                rows.append(of_part[_kept(part.indices, made.indices)])
-                parts.append(made.replace(indices=made.indices + self.order.firsts[number], keys=made.keys))
-        return _joined(self.name, task, parts, np.concatenate(rows)) if parts else None
+                batches.append(made)
+                rows.append(part.rows[_kept(part.task.indices, made.indices)])
+                indices.append(made.indices + first)
+        if not batches:
+            return None
+        return _joined(self.name, task, batches, np.concatenate(rows), np.concatenate(indices))
+
+
+class _Part(NamedTuple):
+    """The part of a task that a source loads.
+
+    Attributes
+    ----------
+    rows : int64 (n,)
+        Rows of the batch with these samples.
+    task : Task
+        Its samples have their numbers in the source.
+    """
+
+    rows: NDArray[np.int64]
+    task: Task
+
+
+def _part_of(number: int) -> Callable[[tuple[Task, list[_Part]]], Task]:
+    """Return a function that takes the part of a source from those of a task."""
+    return lambda found: found[1][number].task
 
 
 class Concat(_Combined):
@@ -408,8 +430,13 @@ def _kept(asked: NDArray[np.int64], got: NDArray[np.int64]) -> NDArray[np.int64]
     return np.array(found, np.int64)
 
 
-def _joined(owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int64]) -> Batch:
-    """Join batches into one; `rows` says where the samples of all of them, one after the other, come in it."""
+def _joined(
+    owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int64], indices: NDArray[np.int64]
+) -> Batch:
+    """Join batches into one.
+
+    `rows` and `indices` are the places in it, and there the indices, of the samples of all parts, one after the other.
+    """
     first = parts[0]
     for part in parts[1:]:
         if _layout(part) != _layout(first):
@@ -445,7 +472,7 @@ def _joined(owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int
         fields,
         epoch=task.epoch,
         seq=task.seq,
-        indices=np.concatenate([part.indices for part in parts])[turns],
+        indices=indices[turns],
         keys=[keys[turn] for turn in turns.tolist()] if all(part.keys for part in parts) else None,
         applied=first.applied,
         extras=extras,
